@@ -1,0 +1,1 @@
+"""Which tokens carry the reward: signal -> segments -> allocation."""

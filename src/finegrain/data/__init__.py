@@ -1,0 +1,1 @@
+"""Rows, formats, templates, tokens: one path for every recipe."""

@@ -1,0 +1,70 @@
+"""The exception tree.
+
+FinegrainError (ValueError)        what a user can mend; the command line prints it without a traceback
+├── UsageError                     an unknown name, a setting that contradicts another      exit 2
+├── DataError                      rows, columns, spans, templates                          exit 3
+├── ModelError                     a path that is no model, an architecture we refuse       exit 4
+├── CreditError                    a credit that keeps nothing or everything                exit 5
+├── NonFiniteError                 a loss or gradient that is not finite                    exit 6
+└── CheckpointError                a run directory that cannot be written or resumed        exit 7
+Interrupted (KeyboardInterrupt)    Ctrl-C after the state was saved                         exit 130
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FinegrainError(ValueError):
+    """Something a user can mend."""
+
+    exit_code = 1
+
+
+class UsageError(FinegrainError):
+    """An unknown name or a contradiction between settings."""
+
+    exit_code = 2
+
+
+class DataError(FinegrainError):
+    """Rows, columns, spans or templates that cannot be used."""
+
+    exit_code = 3
+
+
+class ModelError(FinegrainError):
+    """A model or tokenizer that cannot be used."""
+
+    exit_code = 4
+
+
+class CreditError(FinegrainError):
+    """A token credit that would train nothing, or everything."""
+
+    exit_code = 5
+
+
+class NonFiniteError(FinegrainError):
+    """A loss or gradient that is NaN or infinite."""
+
+    exit_code = 6
+
+
+class CheckpointError(FinegrainError):
+    """A run directory that cannot be written, read or resumed."""
+
+    exit_code = 7
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the state of the run was saved."""
+
+    exit_code = 130
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not in the table: lists the near ones, or all of a short table."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return UsageError(f"unknown {kind} {name!r}; {hint}")

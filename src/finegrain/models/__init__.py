@@ -1,0 +1,1 @@
+"""Loading, adapters, the scoring engine and the reference."""

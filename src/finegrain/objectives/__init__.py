@@ -1,0 +1,1 @@
+"""Preference and offline losses: Pair -> (B,) or Terms."""

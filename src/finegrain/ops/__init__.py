@@ -1,0 +1,1 @@
+"""Tensor maths shared by two or more methods."""

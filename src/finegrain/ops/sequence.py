@@ -1,0 +1,52 @@
+"""Sequence scores from token log-probabilities: sum_t w_t lp_t, sum_t w_t (lp_t - lp_ref_t), and their lengths.
+
+Every offline objective starts from these, so every objective reads token credit. A weight of None is 1 everywhere.
+Sums are float32 or wider whatever the input.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.ops.masked import masked_sum
+from finegrain.types import Side
+
+
+def wide(values: Tensor) -> Tensor:
+    """float32 for half-precision input, the input otherwise."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def weighted_sum(values: Float[Tensor, "B T"], side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t v_t over the response tokens of a side."""
+    values = torch.where(side.mask, wide(values), 0.0)
+    if side.weight is not None:
+        values = values * torch.where(side.mask, wide(side.weight), 0.0)
+    return values.sum(-1)
+
+
+def sequence_logp(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t log pi(y_t), nats."""
+    return weighted_sum(side.logp, side)
+
+
+def reference_logp(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t log pi_ref(y_t), nats, under the same weights as the policy."""
+    if side.ref_logp is None:
+        raise ValueError("this objective needs reference log-probabilities; use it with a reference, or take a reference-free objective (simpo, cpo, orpo)")
+    return weighted_sum(side.ref_logp, side)
+
+
+def log_ratio(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t (log pi(y_t) - log pi_ref(y_t)), nats."""
+    return sequence_logp(side) - reference_logp(side)
+
+
+def kept_length(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t: response tokens, or the kept weight under token credit; at least a tiny positive number.
+
+    A row without any token has length 1, so that sums over it (which are 0) stay 0 when divided.
+    """
+    weight = torch.ones_like(wide(side.logp)) if side.weight is None else wide(side.weight)
+    length = masked_sum(weight, side.mask)
+    return torch.where(length > 0, length, torch.ones_like(length))

@@ -1,0 +1,1 @@
+"""Whole jobs, read top to bottom."""

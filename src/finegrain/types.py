@@ -1,0 +1,200 @@
+"""Records that cross borders between rooms, and the protocols of the replaceable parts.
+
+Shape letters: B rows, T response tokens (padded), M ensemble members. Log-probabilities are in nats.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+CharSpan = tuple[int, int, float]
+"""(start, end, value): characters start..end-1 of a response text carry `value`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One response per row, token by token. A score sits on the token it judges."""
+
+    logp: Float[Tensor, "B T"]
+    """log pi(y_t | x, y_<t) of the policy, nats; garbage where `mask` is False."""
+    mask: Bool[Tensor, "B T"]
+    """True on response tokens that train (EOS included), False on padding and on turns of others."""
+    ref_logp: Float[Tensor, "B T"] | None = None
+    """The same under the reference, nats; None when the method asked for no reference."""
+    weight: Float[Tensor, "B T"] | None = None
+    """Token credit that multiplies log-ratios, the same on policy and reference; None means 1."""
+    reward: Float[Tensor, "B T"] | None = None
+    """A scorer's token reward in its own units; None when no credit method wrote one."""
+    segment: Int[Tensor, "B T"] | None = None
+    """Segment ids 0, 1, ... within each row, -1 outside the mask; None means every token alone."""
+    prompt_logp: Float[Tensor, "B P"] | None = None
+    """Log-probabilities of the prompt tokens that have a predecessor, nats; on request."""
+    prompt_mask: Bool[Tensor, "B P"] | None = None
+    """True on prompt tokens that have a predecessor; on request."""
+    entropy: Float[Tensor, "B T"] | None = None
+    """Entropy of the policy's next-token distribution, nats; on request."""
+    kl: Float[Tensor, "B T"] | None = None
+    """KL(policy || reference) over the full vocabulary at each position, nats; on request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What an objective sees: response sides by role, and what belongs to the rows."""
+
+    sides: Mapping[str, Side]
+    """Side by role: chosen and rejected, answer (unpaired rows, demonstrations), mismatched ..."""
+    columns: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict)
+    """Numbers of the row by name: label, margin, weight ..."""
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the method declared in `statistics`, over the whole optimiser step and all ranks; detached."""
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    """What the method declared in `modules`."""
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the method declared in `state`, as of the start of the step."""
+
+    @property
+    def chosen(self) -> Side:
+        return self.sides["chosen"]
+
+    @property
+    def rejected(self) -> Side:
+        return self.sides["rejected"]
+
+    @property
+    def answer(self) -> Side:
+        return self.sides["answer"]
+
+    def swapped(self) -> "Pair":
+        """The same rows with chosen and rejected exchanged."""
+        return replace(self, sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen})
+
+
+class Term(NamedTuple):
+    """One additive part of a loss with its own denominator.
+
+    The loop adds coefficient * sum(value) / sum(count), both sums over the whole optimiser step and all ranks.
+    """
+
+    value: Float[Tensor, " B"]
+    """Per-row sum of what the term averages."""
+    count: Float[Tensor, " B"]
+    """Per-row contribution to the denominator (1 for a mean over rows, tokens for a mean over tokens).
+
+    Depends on masks, weights and columns only; a count that depends on log-probabilities needs `statistics`.
+    """
+    coefficient: float = 1.0
+
+
+Terms = dict[str, Term]
+
+
+class Summed(NamedTuple):
+    """A statistic that is added over micro-batches and ranks."""
+
+    value: Float[Tensor, ""]
+
+
+class Gathered(NamedTuple):
+    """A statistic that is concatenated over micro-batches and ranks, in planned row order."""
+
+    value: Float[Tensor, " B"]
+
+
+class Scored(NamedTuple):
+    """A judgement with its uncertainty, of sequences (B,) or of tokens (B, T)."""
+
+    mean: Float[Tensor, "*shape"]
+    std: Float[Tensor, "*shape"] | None = None
+    """None means unknown, never 0."""
+    members: Float[Tensor, "M *shape"] | None = None
+    """The single judgements behind the mean, where there are several."""
+
+
+class TokenCredit(NamedTuple):
+    """What a credit method says of the tokens of B responses."""
+
+    weight: Float[Tensor, "B T"] | None = None
+    reward: Float[Tensor, "B T"] | None = None
+    segment: Int[Tensor, "B T"] | None = None
+
+
+class Objective(Protocol):
+    """A loss: one value per row, or `Terms`. Never averages over the batch.
+
+    May declare, by class attributes and methods of these names (all optional, read in `train.contract`):
+    `roles`, `needs`, `statistics`, `modules`, `state`, `after_step`, `gradient`, `learning_rate`.
+    """
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms: ...
+
+
+Ragged = list[np.ndarray]
+"""One (T_i,) array per answer, in the order of the data."""
+
+
+class CreditContext(Protocol):
+    """What a credit method may ask for when it makes its columns, before training."""
+
+    @property
+    def signs(self) -> Mapping[str, np.ndarray]:
+        """By role, (N,) of +1 (the answer is to be reinforced) or -1 (to be discouraged)."""
+
+    def masks(self, role: str) -> Ragged:
+        """Boolean (T_i,) per answer: the tokens that train."""
+
+    def has_spans(self) -> bool:
+        """Whether the data carry character-span annotations."""
+
+    def has_column(self) -> bool:
+        """Whether the data carry per-token rewards (`<role>_token_reward`)."""
+
+    def span_rewards(self, role: str) -> Sequence[np.ndarray | None]:
+        """Token values from people's character spans; None where an answer was not annotated.
+
+        A token outside the spans of an annotated answer has the opposite sign of the spans' values.
+        """
+
+    def column_rewards(self, role: str) -> Sequence[np.ndarray | None]:
+        """Token rewards supplied as a data column; None where a row has none."""
+
+    def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
+        """beta * (log pi_scorer - log pi_start) per token and role, each (T_i,).
+
+        `scorer` None: two plain DPO fits of the start model, each on half of the rows; the mean is the fit that
+        has not seen the row, the members are both.
+        """
+
+    def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:
+        """What the user's function `file.py:name` says of each answer, as character spans."""
+
+    def spans_to_tokens(self, role: str, spans: Sequence[list[CharSpan] | None], outside: float) -> Sequence[np.ndarray | None]:
+        """Token values of character spans; tokens in no span get `outside`."""
+
+
+class Credit(Protocol):
+    """Which tokens carry the reward: makes per-token columns before training."""
+
+    def prepare(self, context: CreditContext) -> Mapping[str, "CreditColumns"]: ...
+
+
+@dataclass(frozen=True)
+class CreditColumns:
+    """Credit of all answers of one role, ragged; None for an answer that has no credit (it trains unmasked)."""
+
+    weight: Sequence[np.ndarray | None]
+    reward: Sequence[np.ndarray | None]
+    segment: Sequence[np.ndarray | None]
+    annotated: Sequence[bool]
+    """False where the answer had no signal."""
+
+
+def chunks(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(count)."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+Json = dict[str, Any]
