@@ -58,14 +58,17 @@ class Pair:
 
     @property
     def chosen(self) -> Side:
+        """The preferred answers."""
         return self.sides["chosen"]
 
     @property
     def rejected(self) -> Side:
+        """The dispreferred answers."""
         return self.sides["rejected"]
 
     @property
     def answer(self) -> Side:
+        """The answers of unpaired rows and demonstrations."""
         return self.sides["answer"]
 
     def swapped(self) -> "Pair":
@@ -73,7 +76,8 @@ class Pair:
         return replace(self, sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen})
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     """One additive part of a loss with its own denominator.
 
     The loop adds coefficient * sum(value) / sum(count), both sums over the whole optimiser step and all ranks.
@@ -107,11 +111,11 @@ class Gathered(NamedTuple):
 class Scored(NamedTuple):
     """A judgement with its uncertainty, of sequences (B,) or of tokens (B, T)."""
 
-    mean: Float[Tensor, "*shape"]
-    std: Float[Tensor, "*shape"] | None = None
+    mean: Float[Tensor, "..."]
+    std: Float[Tensor, "..."] | None = None
     """None means unknown, never 0."""
-    members: Float[Tensor, "M *shape"] | None = None
-    """The single judgements behind the mean, where there are several."""
+    members: Float[Tensor, "..."] | None = None
+    """(M, ...): the single judgements behind the mean, where there are several."""
 
 
 class TokenCredit(NamedTuple):
@@ -129,7 +133,8 @@ class Objective(Protocol):
     `roles`, `needs`, `statistics`, `modules`, `state`, `after_step`, `gradient`, `learning_rate`.
     """
 
-    def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms: ...
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
+        """Loss of each row (B,), or named terms with their own denominators."""
 
 
 Ragged = list[np.ndarray]
@@ -178,7 +183,8 @@ class CreditContext(Protocol):
 class Credit(Protocol):
     """Which tokens carry the reward: makes per-token columns before training."""
 
-    def prepare(self, context: CreditContext) -> Mapping[str, "CreditColumns"]: ...
+    def prepare(self, context: CreditContext) -> Mapping[str, "CreditColumns"]:
+        """Columns by role, for every answer of the data; raises CreditError where they would train nothing."""
 
 
 @dataclass(frozen=True)

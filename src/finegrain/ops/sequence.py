@@ -33,7 +33,7 @@ def sequence_logp(side: Side) -> Float[Tensor, " B"]:
 def reference_logp(side: Side) -> Float[Tensor, " B"]:
     """sum_t w_t log pi_ref(y_t), nats, under the same weights as the policy."""
     if side.ref_logp is None:
-        raise ValueError("this objective needs reference log-probabilities; use it with a reference, or take a reference-free objective (simpo, cpo, orpo)")
+        raise ValueError("this objective needs reference log-probabilities; give a reference, or take a reference-free objective (simpo, cpo, orpo)")
     return weighted_sum(side.ref_logp, side)
 
 
