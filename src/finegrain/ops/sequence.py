@@ -5,7 +5,7 @@ Sums are float32 or wider whatever the input.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finegrain.ops.masked import masked_sum
@@ -42,11 +42,41 @@ def log_ratio(side: Side) -> Float[Tensor, " B"]:
     return sequence_logp(side) - reference_logp(side)
 
 
-def kept_length(side: Side) -> Float[Tensor, " B"]:
-    """sum_t w_t: response tokens, or the kept weight under token credit; at least a tiny positive number.
-
-    A row without any token has length 1, so that sums over it (which are 0) stay 0 when divided.
-    """
+def kept_weight(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t: response tokens, or the kept weight under token credit; 0 for a row that keeps nothing."""
     weight = torch.ones_like(wide(side.logp)) if side.weight is None else wide(side.weight)
-    length = masked_sum(weight, side.mask)
+    return masked_sum(weight, side.mask)
+
+
+def kept_length(side: Side) -> Float[Tensor, " B"]:
+    """`kept_weight` as a divisor: 1 for a row that keeps nothing, so that sums over it (which are 0) stay 0."""
+    length = kept_weight(side)
     return torch.where(length > 0, length, torch.ones_like(length))
+
+
+def average_logp(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t log pi(y_t) / sum_t w_t, nats per token."""
+    return sequence_logp(side) / kept_length(side)
+
+
+def average_log_ratio(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t (log pi(y_t) - log pi_ref(y_t)) / sum_t w_t, nats per token."""
+    return log_ratio(side) / kept_length(side)
+
+
+def implicit_reward(side: Side, *, beta: float) -> Float[Tensor, " B"]:
+    """beta times the log-ratio: the reward for which the policy is optimal; detached, for logs and judgements."""
+    return beta * log_ratio(side).detach()
+
+
+def token_logps(
+    logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B L"], ignore: int = -100
+) -> tuple[Float[Tensor, "B L-1"], Bool[Tensor, "B L-1"]]:
+    """log-probabilities of labels 1..L-1 and where they count; logits at position t-1 predict label t.
+
+    Where the label is `ignore` the mask is False and the value is 0.
+    """
+    targets = labels[:, 1:]
+    mask = targets != ignore
+    picked = wide(logits[:, :-1]).log_softmax(-1).gather(-1, torch.where(mask, targets, 0).unsqueeze(-1)).squeeze(-1)
+    return torch.where(mask, picked, 0.0), mask
