@@ -1,0 +1,34 @@
+"""LoRA through peft: a small trainable adapter on a frozen model."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finegrain.errors import UsageError
+from finegrain.models.load import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapter; rank 0 trains all weights."""
+
+    rank: int = 0
+    """Rank of the update; 0 means full fine-tuning."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+    targets: str = "all-linear"
+    """`all-linear` (every linear layer but the head), or names separated by commas."""
+
+
+def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
+    """The policy with a fresh adapter, or as it is for rank 0; a policy that came with an adapter goes on training that one."""
+    if lora.rank == 0:
+        return policy
+    if hasattr(policy.model, "peft_config"):
+        raise UsageError(f"{policy.source} already has an adapter, which goes on training; drop --lora.rank or merge the adapter first")
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    torch.manual_seed(seed)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
+    return replace(policy, model=get_peft_model(policy.model, config))

@@ -1,0 +1,119 @@
+"""Attention over packed prompts with branches, in time linear in the number of groups.
+
+A packed row is [prompt, answer, answer, ..., prompt, answer, ...]: every answer sees its prompt and itself, nothing else.
+The function is registered with transformers under `NAME` and receives the layout as the keyword `branches`, so it sees
+queries and keys after rotary embedding, whatever the architecture. Positions restart at the end of the prompt for every
+answer, hence a distance between positions is a distance along the path from the prompt, and windows are exact.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+NAME = "finegrain"
+
+QUERY_BLOCK = 128
+"""Queries per call: causal attention by blocks skips what lies after each block."""
+
+
+class Branches(NamedTuple):
+    """Layout of a packed row: per group the prompt's length and the lengths of its answers, in tokens."""
+
+    groups: tuple[tuple[int, ...], ...]
+
+    def lengths(self) -> list[int]:
+        """Lengths of all pieces in packed order."""
+        return [length for group in self.groups for length in group]
+
+
+class _Block(NamedTuple):
+    queries: slice
+    keys: slice
+    mask: Tensor | None
+    """Additive (queries, keys); None where every key is seen."""
+
+
+@lru_cache(maxsize=4096)
+def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 where key k may be seen by query q, -inf elsewhere; the last query stands at the last key."""
+    position = torch.arange(keys - queries, keys, device=device)[:, None]
+    key = torch.arange(keys, device=device)[None, :]
+    seen = (key <= position) if window is None else (key <= position) & (position - key < window)
+    return torch.where(seen, 0.0, float("-inf")).to(dtype)
+
+
+def _blocks(before: int, length: int, window: int | None, like: Tensor) -> Iterator[_Block]:
+    """Query blocks of a piece of `length` tokens that sees `before` tokens of prompt and, causally, itself."""
+    count = max(1, -(-length // QUERY_BLOCK))
+    size = -(-length // count)
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        end = before + stop
+        first = 0 if window is None else max(0, before + start - window + 1)
+        mask = _additive_mask(stop - start, end - first, window, like.dtype, like.device)
+        yield _Block(slice(start, stop), slice(first, end), mask)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, softcap: float | None) -> Tensor:
+    if softcap is None:
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
+    scores = softcap * torch.tanh((query @ key.transpose(-1, -2)) * (scaling / softcap))
+    scores = scores if mask is None else scores + mask
+    wide = scores.dtype if scores.dtype == torch.float64 else torch.float32
+    return torch.softmax(scores, -1, dtype=wide).to(value.dtype) @ value
+
+
+def branched_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 heads N D"],
+    key: Float[Tensor, "1 kv N D"],
+    value: Float[Tensor, "1 kv N E"],
+    attention_mask: Tensor | None,
+    *,
+    branches: Branches | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **unsupported: object,
+) -> tuple[Float[Tensor, "1 N heads E"], None]:
+    """Outputs of every token given its own path; the second item (attention weights) is never made."""
+    if branches is None:
+        raise ValueError(f"the attention function {NAME!r} runs packed rows only; use the stock attention for anything else")
+    strange = [name for name, setting in unsupported.items() if name in ("s_aux", "position_bias", "head_mask") and setting is not None]
+    if strange or attention_mask is not None or dropout:
+        raise NotImplementedError(f"attention with {strange or 'a mask or dropout'} is not packed")
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    lengths = branches.lengths()
+    repeat = query.shape[1] // key.shape[1]
+    queries = iter(query.split(lengths, 2))
+    keys, values = iter(key.split(lengths, 2)), iter(value.split(lengths, 2))
+    outputs = []
+    for group in branches.groups:
+        prompt_key = prompt_value = None
+        for length in group:
+            q, k, v = next(queries), next(keys), next(values)
+            if repeat > 1:
+                k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+            if prompt_key is None or prompt_value is None:
+                prompt_key, prompt_value = k, v
+            else:
+                k, v = torch.cat([prompt_key, k], 2), torch.cat([prompt_value, v], 2)
+            before = k.shape[2] - length
+            for block in _blocks(before, length, sliding_window, q):
+                part = _attend(q[:, :, block.queries], k[:, :, block.keys], v[:, :, block.keys], block.mask, scaling, softcap)
+                outputs.append(part.transpose(1, 2))
+    return torch.cat(outputs, 1), None
+
+
+def register() -> None:
+    """Make the function known to transformers; its masks are always None."""
+    AttentionInterface.register(NAME, branched_attention)
+    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -1,0 +1,67 @@
+"""Content hashes of models and token rows: what a cached reference value depends on."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from finegrain.models.load import Policy
+
+
+def model_fingerprint(policy: Policy, memory: Path) -> str:
+    """sha256 of a model's weights and config: of its files, each hashed once per size and mtime, or of the tensors of a model object."""
+    if policy.in_memory or not Path(policy.source).is_dir():
+        return _hash_tensors(policy.model)
+    folders = [Path(policy.source)]
+    adapter = folders[0] / "adapter_config.json"
+    if adapter.exists():
+        base = Path(json.loads(adapter.read_text())["base_model_name_or_path"])
+        if not base.is_dir():
+            return _hash_tensors(policy.model)
+        folders.append(base)
+    files = [file for folder in folders for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))]
+    digest = hashlib.sha256()
+    for file in files:
+        if "tokenizer" not in file.name and "generation" not in file.name:
+            digest.update(file.name.encode())
+            digest.update(_hash_file(file, memory).encode())
+    return digest.hexdigest()
+
+
+def rows_fingerprint(rows: Iterable[Iterable[np.ndarray]]) -> str:
+    """sha256 of rows of integer or boolean arrays (token ids and masks)."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for array in row:
+            digest.update(len(array).to_bytes(8, "little"))
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _hash_tensors(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _hash_file(file: Path, memory: Path) -> str:
+    """Content hash of a file, remembered by path, size and mtime in a small JSON file."""
+    stat = file.stat()
+    stamp = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    note = memory / "hashes" / (hashlib.sha256(stamp.encode()).hexdigest() + ".json")
+    if note.exists():
+        remembered: str = json.loads(note.read_text())["sha256"]
+        return remembered
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    note.parent.mkdir(parents=True, exist_ok=True)
+    part = note.with_suffix(".part")
+    part.write_text(json.dumps({"file": stamp, "sha256": digest}))
+    part.replace(note)
+    return digest

@@ -1,0 +1,132 @@
+"""Load a causal language model and its tokenizer; save it so that stock tools load it again.
+
+Weights train as float32 masters whatever the checkpoint's dtype, and are saved in the checkpoint's dtype. Only safetensors
+are read; remote code runs on explicit request alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from finegrain.errors import ModelError
+from finegrain.models.scorer import causal_lm, stock_attention
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model to be trained or scored, and what belongs to it."""
+
+    model: Any
+    tokenizer: Any
+    source: str
+    """Path or Hub name, or "in memory"."""
+    checkpoint_dtype: torch.dtype
+    """The dtype the result is saved in."""
+    in_memory: bool = False
+    """True where the caller passed a model object; its weights may be in no file."""
+
+
+def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Policy:
+    """The policy of a path, a Hub name, or a model object with its tokenizer."""
+    if not isinstance(source, (str, Path)):
+        if tokenizer is None:
+            raise ModelError("a model object needs its tokenizer: pass tokenizer=")
+        dtype = next(source.parameters()).dtype
+        return _checked(Policy(source.to(master), tokenizer, "in memory", dtype, in_memory=True))
+    source = str(source)
+    if (Path(source) / "adapter_config.json").exists():
+        return _load_adapter(source, tokenizer, master, trust_remote_code)
+    config = _config(source, trust_remote_code)
+    _refuse_other_tasks(source, config)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
+        )
+    except OSError as error:
+        raise ModelError(_unreadable(source, error)) from error
+    except ValueError as error:
+        raise ModelError(f"{source} is no causal language model: {error}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(f"{source} lacks weights of a causal language model ({', '.join(missing[:3])}, {len(missing)} in all); is it another kind of model?")
+    dtype = config.get_text_config().dtype or master
+    return _checked(Policy(model, tokenizer or load_tokenizer(source, trust_remote_code), source, dtype))
+
+
+def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
+    """The tokenizer beside a checkpoint."""
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no tokenizer in {source}: {error}") from error
+
+
+def _config(source: str, trust_remote_code: bool) -> Any:
+    path = Path(source)
+    if path.exists() and not (path / "config.json").exists():
+        raise ModelError(f"{source} has no config.json: expected a checkpoint folder as save_pretrained writes it")
+    if not path.exists() and (path.is_absolute() or source.startswith(".") or source.count("/") != 1):
+        raise ModelError(f"no model at {source}: expected a checkpoint folder or a Hub name like owner/name")
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the config of {source}: {error}") from error
+
+
+def _refuse_other_tasks(source: str, config: Any) -> None:
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    named = config.architectures or []
+    if named and not causal & set(named) and not getattr(config, "auto_map", None):
+        raise ModelError(f"{source} is a {named[0]}, no causal language model")
+
+
+def _unreadable(source: str, error: OSError) -> str:
+    path = Path(source)
+    if path.exists() and list(path.glob("*.bin")) and not list(path.glob("*.safetensors")):
+        return (
+            f"{source} holds pickled weights only (.bin), which are never read; convert them once with "
+            "`model.save_pretrained(folder)` of a transformers you trust, or the convert Space of the Hub (safetensors/convert)"
+        )
+    return f"cannot load {source}: {error}"
+
+
+def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool) -> Policy:
+    from peft import AutoPeftModelForCausalLM
+
+    try:
+        model = AutoPeftModelForCausalLM.from_pretrained(source, is_trainable=True, dtype=master, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load the adapter {source}: {error}") from error
+    base = model.peft_config[model.active_adapter].base_model_name_or_path
+    here = (Path(source) / "tokenizer_config.json").exists()
+    dtype = _config(base, trust_remote_code).get_text_config().dtype or master
+    return _checked(Policy(model, tokenizer or load_tokenizer(source if here else base, trust_remote_code), source, dtype))
+
+
+def _checked(policy: Policy) -> Policy:
+    rows = causal_lm(policy.model).get_input_embeddings().weight.shape[0]
+    top = max(policy.tokenizer.get_vocab().values(), default=0)
+    if top >= rows:
+        raise ModelError(f"the tokenizer has token ids up to {top}, the model has {rows} embeddings: this is another model's tokenizer")
+    return policy
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """`save_pretrained` layout: weights in the checkpoint's dtype, config, tokenizer and chat template; adapters as peft saves them."""
+    lm = causal_lm(policy.model)
+    with stock_attention(policy.model):
+        if lm is not policy.model:
+            policy.model.save_pretrained(folder)
+        else:
+            state = {name: tensor.detach().to(policy.checkpoint_dtype) for name, tensor in lm.state_dict().items()}
+            trained = lm.config.dtype
+            lm.config.dtype = policy.checkpoint_dtype
+            try:
+                lm.save_pretrained(folder, state_dict=state)
+            finally:
+                lm.config.dtype = trained
+    policy.tokenizer.save_pretrained(folder)

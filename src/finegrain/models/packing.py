@@ -1,0 +1,126 @@
+"""Lay out prompts with their answers as one packed row, and bring flat token values back to (B, T).
+
+Only positions that predict a trained token reach the head; nothing is padded but scalars.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from finegrain.models.attention import Branches
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One answer: its tokens and which of them are scored."""
+
+    ids: np.ndarray
+    """(T,) int32."""
+    mask: np.ndarray
+    """(T,) bool."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and the answers that branch from it."""
+
+    prompt: np.ndarray
+    """(P,) int32, at least one token."""
+    branches: tuple[Branch, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed for this group."""
+        return len(self.prompt) + sum(len(branch.ids) for branch in self.branches)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tensors of one packed row of N tokens, with M scored tokens: answers first, then prompts if asked for."""
+
+    input_ids: Int[Tensor, "1 N"]
+    position_ids: Int[Tensor, "1 N"]
+    branches: Branches
+    predicts: Int[Tensor, " M"]
+    """Index of the position whose hidden state predicts each scored token."""
+    targets: Int[Tensor, " M"]
+    """The scored tokens."""
+    answers: int
+    """How many of the M belong to answers."""
+
+
+def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.device | str = "cpu") -> Packed:
+    """One packed row; scored tokens in the order of groups, branches, positions."""
+    ids: list[np.ndarray] = []
+    positions: list[np.ndarray] = []
+    predicts: list[np.ndarray] = []
+    prompt_predicts: list[np.ndarray] = []
+    start = 0
+    for group in groups:
+        prompt_length = len(group.prompt)
+        assert prompt_length > 0, "a group needs at least one prompt token"
+        ids.append(group.prompt)
+        positions.append(np.arange(prompt_length))
+        prompt_predicts.append(np.arange(start, start + prompt_length - 1))
+        last = start + prompt_length - 1
+        start += prompt_length
+        for branch in group.branches:
+            length = len(branch.ids)
+            ids.append(branch.ids)
+            positions.append(np.arange(prompt_length, prompt_length + length))
+            before = np.concatenate([[last], np.arange(start, start + length - 1)]) if length else np.zeros(0)
+            predicts.append(before[branch.mask].astype(np.int64))
+            start += length
+    flat = np.concatenate(ids).astype(np.int64)
+    masks = np.concatenate([branch.mask for group in groups for branch in group.branches])
+    answer_targets = np.concatenate([branch.ids for group in groups for branch in group.branches])[masks]
+    predict, target = np.concatenate(predicts), answer_targets.astype(np.int64)
+    answers = len(predict)
+    if score_prompts:
+        predict = np.concatenate([predict, *prompt_predicts])
+        target = np.concatenate([target, *(group.prompt[1:] for group in groups)]).astype(np.int64)
+    to = lambda array: torch.from_numpy(array).to(device)
+    return Packed(
+        input_ids=to(flat)[None],
+        position_ids=to(np.concatenate(positions).astype(np.int64))[None],
+        branches=Branches(tuple((len(group.prompt), *(len(branch.ids) for branch in group.branches)) for group in groups)),
+        predicts=to(predict),
+        targets=to(target),
+        answers=answers,
+    )
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the flat scored answer tokens of a batch go: flat positions per role, and the role's (B, T) mask."""
+
+    flat: Int[Tensor, " K"]
+    rows: Int[Tensor, " K"]
+    columns: Int[Tensor, " K"]
+    mask: Bool[Tensor, "B T"]
+
+    def spread(self, values: Float[Tensor, " M"]) -> Float[Tensor, "B T"]:
+        """(B, T) with 0 outside the mask; differentiable."""
+        empty = torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device)
+        return empty.index_put((self.rows, self.columns), values[self.flat])
+
+
+def slots(masks: Sequence[Sequence[np.ndarray]], index: int, device: torch.device | str = "cpu") -> Slots:
+    """Slots of the branch number `index` of every group, given every group's branch masks in packed order."""
+    width = max((len(group[index]) for group in masks), default=0)
+    mask = np.zeros((len(masks), width), dtype=bool)
+    flat, start = [], 0
+    for row, group in enumerate(masks):
+        for branch, scored in enumerate(group):
+            count = int(scored.sum())
+            if branch == index:
+                flat.append(np.arange(start, start + count))
+                mask[row, : len(scored)] = scored
+            start += count
+    rows, columns = np.nonzero(mask)
+    to = lambda array: torch.from_numpy(array).to(device)
+    return Slots(to(np.concatenate(flat)) if flat else to(np.zeros(0, dtype=np.int64)), to(rows), to(columns), to(mask))

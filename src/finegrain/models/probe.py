@@ -1,0 +1,80 @@
+"""Check at load that the fused path gives this model's own log-probabilities and gradients; else run the plain path.
+
+Two ragged prompts with two answers each, longer than any attention window that matters, under random token weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finegrain.models.packing import Branch, Group
+from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, use_branched_attention
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the check found."""
+
+    fused: bool
+    value_error: float
+    """Largest difference of a log-probability, nats; nan where the fused path does not run."""
+    gradient_error: float
+    """Norm of the gradient difference relative to the gradient's norm."""
+    reason: str
+
+    def as_json(self) -> dict[str, object]:
+        """For run.json."""
+        return {"path": "fused" if self.fused else "plain", "reason": self.reason}
+
+
+def make_scorer(model: Any, *, longest: int) -> tuple[Scorer, Probe]:
+    """The scorer on the fused path if it is exact for this model, on the plain path otherwise.
+
+    `longest`: tokens of the longest row to come; windows beyond it cannot matter.
+    """
+    use_branched_attention(model)
+    probe = probe_model(model, longest=longest)
+    return Scorer(model, fused if probe.fused else plain), probe
+
+
+def probe_model(model: Any, *, longest: int) -> Probe:
+    """Compare values and gradients of the fused with those of the plain path."""
+    groups = _ragged_groups(causal_lm(model).config.get_text_config(), longest)
+    try:
+        values, gradients = _evaluate(model, fused, groups)
+    except Exception as error:  # an architecture may fail in any way; the plain path is the answer to all of them
+        return Probe(False, float("nan"), float("nan"), f"the fused path does not run on {type(causal_lm(model)).__name__}: {error}")
+    want_values, want_gradients = _evaluate(model, plain, groups)
+    value_error = float((values - want_values).abs().max())
+    scale = sum(float(gradient.square().sum()) for gradient in want_gradients) ** 0.5
+    difference = sum(float((a - b).square().sum()) for a, b in zip(gradients, want_gradients, strict=True)) ** 0.5
+    gradient_error = difference / max(scale, 1e-30)
+    tolerance = 1e-4 if want_values.dtype != torch.bfloat16 and next(model.parameters()).dtype != torch.bfloat16 else 5e-2
+    exact = value_error <= tolerance * max(1.0, float(want_values.abs().max())) and gradient_error <= 10 * tolerance
+    reason = "fused equals plain" if exact else f"fused differs from plain: {value_error:.2g} nats, gradient {gradient_error:.2g}"
+    return Probe(exact, value_error, gradient_error, reason)
+
+
+def _evaluate(model: Any, path: Path, groups: Sequence[Group]) -> tuple[Tensor, list[Tensor]]:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    logp = path(model, groups, Request()).logp
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(len(logp), generator=generator).to(logp)
+    gradients = torch.autograd.grad((logp * weights).sum(), parameters, allow_unused=True)
+    return logp.detach(), [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+
+
+def _ragged_groups(config: Any, longest: int) -> list[Group]:
+    """Two prompts with two answers each, reaching past every window shorter than `longest`."""
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
+    active = [window for window in windows if isinstance(window, int) and window < longest]
+    room = getattr(config, "max_position_embeddings", None) or 10**9
+    length = max(8, min(max(active, default=8) + 8, room - 12))
+    rng = np.random.default_rng(0)
+    draw = lambda count: rng.integers(0, config.vocab_size, count).astype(np.int32)  # noqa: E731
+    branch = lambda count: Branch(draw(count), np.ones(count, dtype=bool))  # noqa: E731
+    return [Group(draw(length), (branch(5), branch(9))), Group(draw(3), (branch(length), branch(2)))]

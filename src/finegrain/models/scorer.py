@@ -1,0 +1,180 @@
+"""The scorer: a causal language model that turns prompts and answers into one number per answer token.
+
+`fused` packs prompts with their answers and runs a chunked head over the scored positions only; `plain` runs one padded
+row per answer with a dense head and the model's own attention: slower, larger, and the ground truth of the first.
+The scorer is the one module that is wrapped and trained; the head's weight is read inside its forward only.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finegrain.models import attention
+from finegrain.models.packing import Group, Packed, pack
+from finegrain.ops.logprobs import Head, TokenValues, token_values
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compute beside the log-probabilities of answer tokens."""
+
+    prompts: bool = False
+    """Log-probabilities of prompt tokens too, after those of the answers."""
+    entropy: bool = False
+    kl_against: "Scorer | None" = None
+    """A frozen scorer; the full-vocabulary KL(policy || it) at each position."""
+
+
+Path = Callable[[Any, Sequence[Group], Request], TokenValues]
+
+
+class Scorer(nn.Module):
+    """`scorer(groups, request)` gives flat token values: answers in packed order, then prompts if asked for."""
+
+    def __init__(self, model: Any, path: Path) -> None:
+        super().__init__()
+        self.model = model
+        self.path = path
+
+    def forward(self, groups: Sequence[Group], request: Request = Request()) -> TokenValues:  # noqa: B008
+        """Values of the M scored tokens, nats, float32 or wider."""
+        return self.path(self.model, groups, request)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.model.parameters()).device
+
+
+def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
+    """Prefix sharing, no padding, no logits but those of one chunk of scored positions."""
+    packed = pack(groups, score_prompts=request.prompts, device=next(model.parameters()).device)
+    hidden = _hidden(model, packed)
+    reference = None
+    if request.kl_against is not None:
+        frozen = request.kl_against.model
+        with torch.no_grad():
+            reference = (_hidden(frozen, packed), output_head(frozen))
+    return token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
+
+
+def _hidden(model: Any, packed: Packed) -> Tensor:
+    """Last hidden states at the positions that predict scored tokens, (M, H)."""
+    states: Tensor = causal_lm(model).base_model(
+        input_ids=packed.input_ids, position_ids=packed.position_ids, branches=packed.branches, use_cache=False
+    ).last_hidden_state
+    return states[0].index_select(0, packed.predicts)
+
+
+def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
+    """One right-padded row per answer, dense logits, stock attention.
+
+    No padding mask: causal attention never looks right, and a mask makes rows without any key (NaN) in windowed layers.
+    """
+    device = next(model.parameters()).device
+    rows = [torch.from_numpy(row).to(device) for row in plain_rows(groups)]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).long()
+    with stock_attention(model):
+        logits = model(input_ids=ids, use_cache=False).logits
+        frozen_logits = None
+        if request.kl_against is not None:
+            with torch.no_grad(), stock_attention(request.kl_against.model):
+                frozen_logits = request.kl_against.model(input_ids=ids, use_cache=False).logits
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    log_p = torch.log_softmax(logits[:, :-1].to(wide), -1)
+    row, column = _plain_index(groups, request, device)
+    at = log_p[row, column]
+    logp = at.gather(-1, ids[row, column + 1][:, None])[:, 0]
+    entropy = -(at.exp() * at).sum(-1) if request.entropy else None
+    kl = None
+    if frozen_logits is not None:
+        kl = (at.exp() * (at - torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column])).sum(-1)
+    return TokenValues(logp, entropy, kl)
+
+
+def plain_rows(groups: Sequence[Group]) -> list[np.ndarray]:
+    """Prompt + answer of every branch, as stock code would see it."""
+    return [np.concatenate([group.prompt, branch.ids]) for group in groups for branch in group.branches]
+
+
+def _plain_index(groups: Sequence[Group], request: Request, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column of the positions that predict the scored tokens, in the order of `pack`."""
+    rows, columns, row = [], [], 0
+    prompt_rows, prompt_columns = [], []
+    for group in groups:
+        start = len(group.prompt) - 1
+        prompt_rows.append(np.full(start, row))
+        prompt_columns.append(np.arange(start))
+        for branch in group.branches:
+            scored = np.nonzero(branch.mask)[0]
+            rows.append(np.full(len(scored), row))
+            columns.append(start + scored)
+            row += 1
+    if request.prompts:
+        rows, columns = rows + prompt_rows, columns + prompt_columns
+    return torch.from_numpy(np.concatenate(rows)).to(device), torch.from_numpy(np.concatenate(columns)).to(device)
+
+
+def causal_lm(model: Any) -> Any:
+    """The transformers model below an adapter, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def output_head(model: Any) -> Head:
+    """The model's output layer as it acts now, adapters included."""
+    lm = causal_lm(model)
+    layer = lm.get_output_embeddings()
+    if hasattr(layer, "modules_to_save"):
+        layer = layer.modules_to_save[layer.active_adapters[0]] if not layer.disable_adapters else layer.original_module
+    if hasattr(layer, "get_delta_weight"):
+        weight, bias = layer.base_layer.weight, layer.base_layer.bias
+        if not layer.disable_adapters and not layer.merged:
+            weight = weight + sum(layer.get_delta_weight(name) for name in layer.active_adapters)
+    else:
+        weight, bias = layer.weight, getattr(layer, "bias", None)
+    config = lm.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    return Head(weight, bias, getattr(config, "final_logit_softcapping", None), float(scale))
+
+
+@contextmanager
+def stock_attention(model: Any) -> Iterator[None]:
+    """The model with the attention it came with: for the plain path, generation and saving."""
+    lm = causal_lm(model)
+    current = lm.config._attn_implementation
+    if current != attention.NAME:
+        yield
+        return
+    lm.set_attn_implementation(lm.finegrain_stock_attention)
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(attention.NAME)
+
+
+def use_branched_attention(model: Any) -> None:
+    """Switch a model to the packed attention, remembering its own."""
+    lm = causal_lm(model)
+    attention.register()
+    if lm.config._attn_implementation != attention.NAME:
+        lm.finegrain_stock_attention = lm.config._attn_implementation
+    lm.set_attn_implementation(attention.NAME)
+
+
+def silence_dropout(model: nn.Module) -> dict[str, float]:
+    """Set every dropout rate to 0 and return the rates that were not: log-ratios of a random mask are no log-ratios."""
+    found: dict[str, float] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:
+            found[name] = module.p
+            module.p = 0.0
+        for attribute, rate in list(vars(module).items()):
+            if "dropout" in attribute and isinstance(rate, float) and rate:
+                found[f"{name}.{attribute}"] = rate
+                setattr(module, attribute, 0.0)
+    return found

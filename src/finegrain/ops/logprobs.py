@@ -1,0 +1,156 @@
+"""Log-probability, entropy and full-vocabulary KL of given tokens from hidden states, without ever holding all logits.
+
+The head runs over chunks of positions, forward and backward; the backward recomputes each chunk and applies the exact
+derivative, so any per-token weighting upstream is exact. Matmuls follow the autocast dtype, everything after is float32
+or wider. With z the logits, p = softmax(z), H the entropy, K = KL(p || q) and upstream gradients g:
+
+    dz = g_lp (onehot - p)  -  g_H p (log p + H)  +  g_K p (log p - log q - K)
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from finegrain.types import chunks
+
+CHUNK_BYTES = 8 * 2**20
+"""Size of one chunk of logits; small enough to stay near the processor, large enough for the matmul."""
+
+
+class Head(NamedTuple):
+    """An output layer: logits = cap * tanh((hidden * scale) W' + b) / cap), the cap where the model has one."""
+
+    weight: Float[Tensor, "V H"]
+    bias: Float[Tensor, " V"] | None = None
+    softcap: float | None = None
+    scale: float = 1.0
+
+
+class TokenValues(NamedTuple):
+    """Scalars of M tokens, nats; None where not asked for."""
+
+    logp: Float[Tensor, " M"]
+    entropy: Float[Tensor, " M"] | None = None
+    kl: Float[Tensor, " M"] | None = None
+
+
+def token_values(
+    hidden: Float[Tensor, "M H"],
+    head: Head,
+    targets: Int[Tensor, " M"],
+    *,
+    entropy: bool = False,
+    reference: tuple[Float[Tensor, "M R"], Head] | None = None,
+) -> TokenValues:
+    """log p(target), and on request the entropy and KL(p || p_reference), at each position.
+
+    Differentiable in `hidden` and the head's weight and bias; the reference is a constant.
+    """
+    if head.scale != 1.0:
+        hidden = hidden * head.scale
+    logp, entropies, kls = _ChunkedHead.apply(hidden, head.weight, head.bias, targets, head.softcap, entropy, reference)
+    return TokenValues(logp, entropies if entropy else None, kls if reference is not None else None)
+
+
+def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
+    """Logits of one chunk, float32 or wider."""
+    logits = hidden @ weight.T
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    if bias is not None:
+        logits += bias
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return logits
+
+
+def _log_softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """log p in place of the logits, and the log-normaliser."""
+    lse = torch.logsumexp(logits, -1)
+    return logits.sub_(lse[:, None]), lse
+
+
+class _ChunkedHead(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None, entropy: bool, reference: Any
+    ) -> Any:
+        dtype = _compute_dtype(hidden, weight)
+        ctx.compute_dtype, ctx.softcap, ctx.entropy, ctx.reference = dtype, softcap, entropy, reference
+        count = len(targets)
+        rows = max(16, CHUNK_BYTES // (4 * weight.shape[0]))
+        ctx.rows = rows
+        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        logp, lse = (torch.empty(count, dtype=wide, device=hidden.device) for _ in range(2))
+        entropies = torch.zeros(count if entropy else 0, dtype=wide, device=hidden.device)
+        kls = torch.zeros(count if reference is not None else 0, dtype=wide, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            cast_weight = weight.to(dtype)
+            for part in chunks(count, rows):
+                logits = _logits(hidden[part].to(dtype), cast_weight, bias, softcap)
+                if not entropy and reference is None:
+                    lse[part] = torch.logsumexp(logits, -1)
+                    logp[part] = logits.gather(-1, targets[part, None])[:, 0] - lse[part]
+                    continue
+                log_p, lse[part] = _log_softmax(logits)
+                logp[part] = log_p.gather(-1, targets[part, None])[:, 0]
+                p = log_p.exp()
+                if entropy:
+                    entropies[part] = -(p * log_p).sum(-1)
+                if reference is not None:
+                    kls[part] = (p * (log_p - _reference_log_p(reference, part, dtype))).sum(-1)
+        ctx.save_for_backward(hidden, weight, bias, targets, lse, entropies, kls)
+        return logp, entropies, kls
+
+    @staticmethod
+    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor) -> Any:
+        hidden, weight, bias, targets, lse, entropies, kls = ctx.saved_tensors
+        dtype = ctx.compute_dtype
+        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight) if need_weight else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
+        cast_weight = weight.to(dtype)
+        for part in chunks(len(targets), ctx.rows):
+            cast_hidden = hidden[part].to(dtype)
+            logits = _logits(cast_hidden, cast_weight, bias, ctx.softcap)
+            slope = 1 - (logits / ctx.softcap) ** 2 if ctx.softcap is not None else None
+            log_p = logits.sub_(lse[part, None])
+            if ctx.entropy or ctx.reference is not None:
+                p = log_p.exp()
+                grad = -grad_logp[part, None] * p
+                if ctx.entropy:
+                    grad -= grad_entropy[part, None] * p * (log_p + entropies[part, None])
+                if ctx.reference is not None:
+                    log_ratio = log_p - _reference_log_p(ctx.reference, part, dtype)
+                    grad += grad_kl[part, None] * p * (log_ratio - kls[part, None])
+            else:
+                grad = log_p.exp_().mul_(-grad_logp[part, None])
+            grad.scatter_add_(-1, targets[part, None], grad_logp[part, None])
+            if slope is not None:
+                grad *= slope
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            grad = grad.to(dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad @ cast_weight
+            if grad_weight is not None:
+                if dtype == grad_weight.dtype:
+                    grad_weight.addmm_(grad.T, cast_hidden)
+                else:
+                    grad_weight += grad.T @ cast_hidden
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _reference_log_p(reference: tuple[Tensor, Head], part: slice, dtype: torch.dtype) -> Tensor:
+    hidden, head = reference
+    with torch.no_grad():
+        scaled = hidden[part] * head.scale if head.scale != 1.0 else hidden[part]
+        return _log_softmax(_logits(scaled.to(dtype), head.weight.to(dtype), head.bias, head.softcap))[0]
