@@ -24,6 +24,31 @@ class Method(NamedTuple):
 
 METHODS: tuple[Method, ...] = (
     Method("dpo", "objective", "objectives.dpo:DPO", "logistic loss on the difference of log-ratios", "https://arxiv.org/abs/2305.18290"),
+    Method("conservative", "objective", "objectives.conservative:Conservative", "cDPO: cross-entropy against a label that may be wrong", "https://ericmitchell.ai/cdpo.pdf"),
+    Method("robust", "objective", "objectives.robust:Robust", "rDPO: unbiased under labels flipped at a known rate", "https://arxiv.org/abs/2403.00409"),
+    Method("reference-free", "objective", "objectives.reference_free:ReferenceFree", "DPO on log-probabilities, without a reference", "https://arxiv.org/abs/2305.18290"),
+    Method("ipo", "objective", "objectives.ipo:IPO", "squared distance of the summed margin from 1/(2 beta)", "https://arxiv.org/abs/2310.12036"),
+    Method("ipo-averaged", "objective", "objectives.ipo_averaged:IPOAveraged", "ipo on log-ratios per token", "https://arxiv.org/abs/2310.12036"),
+    Method("hinge", "objective", "objectives.hinge:Hinge", "hinge loss on the difference of log-ratios", "https://arxiv.org/abs/2305.10425"),
+    Method("slic", "objective", "objectives.slic:SLiC", "hinge loss without reference, plus NLL of the chosen answer", "https://arxiv.org/abs/2305.10425"),
+    Method("simpo", "objective", "objectives.simpo:SimPO", "logistic loss on average log-probabilities, with a target margin", "https://arxiv.org/abs/2405.14734"),
+    Method("cpo", "objective", "objectives.cpo:CPO", "reference-free DPO plus NLL of the chosen answer", "https://arxiv.org/abs/2401.08417"),
+    Method("orpo", "objective", "objectives.orpo:ORPO", "NLL of prompt and chosen answer plus an odds-ratio penalty", "https://arxiv.org/abs/2403.07691"),
+    Method("kto", "objective", "objectives.kto:KTO", "unpaired good and bad answers against a shared reference point", "https://arxiv.org/abs/2402.01306"),
+    Method("exo", "objective", "objectives.exo:EXO", "reverse KL to a nearly hard preference", "https://arxiv.org/abs/2402.00856"),
+    Method("nca", "objective", "objectives.nca:NCA", "noise contrastive: the chosen answer's own likelihood", "https://arxiv.org/abs/2402.05369"),
+    Method("bco", "objective", "objectives.bco:BCO", "binary classification of chosen and rejected answers", "https://arxiv.org/abs/2404.04656"),
+    Method("sppo", "objective", "objectives.sppo:SPPO", "log-ratios regress on +-1/(2 beta)", "https://arxiv.org/abs/2405.00675"),
+    Method("apo-zero", "objective", "objectives.apo_zero:APOZero", "chosen up, rejected down, each on its own", "https://arxiv.org/abs/2408.06266"),
+    Method("apo-down", "objective", "objectives.apo_down:APODown", "both down, the rejected further", "https://arxiv.org/abs/2408.06266"),
+    Method("aot", "objective", "objectives.aot:AOT", "sorted policy margins against sorted reference margins", "https://arxiv.org/abs/2406.05882"),
+    Method("aot-unpaired", "objective", "objectives.aot_unpaired:AOTUnpaired", "sorted chosen against sorted rejected log-ratios", "https://arxiv.org/abs/2406.05882"),
+    Method("sigmoid-norm", "objective", "objectives.sigmoid_norm:SigmoidNorm", "DPO on log-ratios per token", "https://arxiv.org/abs/2411.15124"),
+    Method("discopop", "objective", "objectives.discopop:DiscoPOP", "logistic and exponential loss mixed by the margin", "https://arxiv.org/abs/2406.08414"),
+    Method("f-dpo", "objective", "objectives.f_dpo:FDPO", "DPO under forward KL, Jensen-Shannon or alpha divergence", "https://arxiv.org/abs/2309.16240"),
+    Method("nll", "objective", "objectives.nll:NLL", "negative log-likelihood of demonstrations (SFT)", "https://arxiv.org/abs/2203.02155"),
+    Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
+    Method("token-distillation", "objective", "objectives.token_distillation:TokenDistillation", "regress token log-ratios on a scorer's token rewards", "ours: docs/methods/token-distillation.md"),
 )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.ops.sequence import log_ratio
+from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
 
 
@@ -33,4 +33,4 @@ class DPO:
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss, nats-free; rows (B,)."""
-        return dpo_loss(log_ratio(pair.chosen) - log_ratio(pair.rejected), beta=self.beta)
+        return dpo_loss(log_ratio_margin(pair), beta=self.beta)

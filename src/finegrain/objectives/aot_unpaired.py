@@ -1,0 +1,55 @@
+"""Alignment via optimal transport (AOT), unpaired: sorted chosen log-ratios against sorted rejected log-ratios.
+
+Source: Melnyk et al. 2024, https://arxiv.org/abs/2406.05882, eq. 9; as `aot_unpaired` in TRL 1.16.
+Deviations: sorted over the whole optimiser step and all ranks (TRL: over a micro-batch).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.objectives.conservative import check_label_smoothing, conservative_loss
+from finegrain.objectives.ranks import ascending_ranks, own_rows
+from finegrain.ops.sequence import log_ratio
+from finegrain.types import Gathered, Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class AOTUnpaired:
+    """Hyper-parameters of unpaired AOT."""
+
+    learning_rate: ClassVar[float] = 1e-6
+    """TRL's default for every loss of its DPO trainer, this one included."""
+
+    beta: float = 0.1
+    """KL-regularisation strength."""
+    label_smoothing: float = 0.0
+    """Probability that a label is wrong, in [0, 0.5)."""
+
+    def __post_init__(self) -> None:
+        check_label_smoothing(self.label_smoothing)
+
+    def statistics(self, pair: Pair) -> dict[str, Gathered]:
+        """Log-ratios of all rows of the step, and the rows they belong to."""
+        return {
+            "chosen": Gathered(log_ratio(pair.chosen)),
+            "rejected": Gathered(log_ratio(pair.rejected)),
+            "position": Gathered(pair.columns["position"]),
+        }
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        """Per-row loss (B,): the chosen answer of rank k against the k-th smallest rejected log-ratio.
+
+        The row's rejected answer is matched with another row's chosen one; its part is added as a difference that is
+        0 in value, so that the sum over the step has both the value and the gradient of the sorted loss.
+        """
+        chosen, rejected, position = (pair.statistics[name] for name in ("chosen", "rejected", "position"))
+        rows = own_rows(pair)
+        lower = rejected.sort().values[ascending_ranks(chosen, position)[rows]]
+        upper = chosen.sort().values[ascending_ranks(rejected, position)[rows]]
+        return self._loss(log_ratio(pair.chosen) - lower) + self._loss(upper - log_ratio(pair.rejected)) - self._loss(upper - rejected[rows])
+
+    def _loss(self, margin: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        return conservative_loss(margin, beta=self.beta, label_smoothing=self.label_smoothing)

@@ -1,0 +1,47 @@
+"""Conservative DPO (cDPO): DPO's cross-entropy against a label that is right with probability 1 - label_smoothing.
+
+Source: Mitchell 2023, https://ericmitchell.ai/cdpo.pdf, eq. 3.
+Deviations: none. The default rate is ours [choice]; the note gives none.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.errors import UsageError
+from finegrain.objectives.dpo import dpo_loss
+from finegrain.objectives.margins import log_ratio_margin
+from finegrain.types import Pair
+
+
+def conservative_loss(margin: Float[Tensor, " B"], *, beta: float, label_smoothing: float) -> Float[Tensor, " B"]:
+    """(1 - e) dpo_loss(margin) + e dpo_loss(-margin); margin in nats."""
+    return (1 - label_smoothing) * dpo_loss(margin, beta=beta) + label_smoothing * dpo_loss(-margin, beta=beta)
+
+
+def check_label_smoothing(value: float) -> None:
+    """Refuse a rate of wrong labels outside [0, 0.5): from 0.5 on the labels say nothing or the opposite."""
+    if not 0 <= value < 0.5:
+        raise UsageError(f"label_smoothing is the share of wrong labels and must be in [0, 0.5); got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conservative:
+    """Hyper-parameters of cDPO."""
+
+    learning_rate: ClassVar[float] = 1e-6
+    """That of DPO: the same loss up to a bounded linear term."""
+
+    beta: float = 0.1
+    """KL-regularisation strength."""
+    label_smoothing: float = 0.1
+    """Probability that a label is wrong, in [0, 0.5); 0 is DPO."""
+
+    def __post_init__(self) -> None:
+        check_label_smoothing(self.label_smoothing)
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        """Per-row loss (B,)."""
+        return conservative_loss(log_ratio_margin(pair), beta=self.beta, label_smoothing=self.label_smoothing)

@@ -1,0 +1,35 @@
+"""Noise contrastive alignment (NCA) on pairs: raises the chosen answer's own likelihood instead of the margin.
+
+Source: Chen et al. 2024, https://arxiv.org/abs/2402.05369, eq. 12 on pairs; as `nca_pair` in TRL 1.16.
+Deviations: none.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from finegrain.ops.sequence import log_ratio
+from finegrain.types import Pair
+
+
+def nca_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
+    """-ls(beta c) - ls(-beta c) / 2 - ls(-beta r) / 2 of the log-ratios c and r in nats; ls is log sigma."""
+    return -logsigmoid(beta * chosen) - 0.5 * logsigmoid(-beta * chosen) - 0.5 * logsigmoid(-beta * rejected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NCA:
+    """Hyper-parameters of NCA on pairs."""
+
+    learning_rate: ClassVar[float] = 1e-6
+    """TRL's default for every loss of its DPO trainer, this one included."""
+
+    beta: float = 0.1
+    """KL-regularisation strength."""
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        """Per-row loss (B,)."""
+        return nca_loss(log_ratio(pair.chosen), log_ratio(pair.rejected), beta=self.beta)

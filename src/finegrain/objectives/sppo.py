@@ -1,0 +1,34 @@
+"""Self-play preference optimisation (SPPO), hard labels: log-ratios regress on +1/(2 beta) and -1/(2 beta).
+
+Source: Wu et al. 2024, https://arxiv.org/abs/2405.00675, eq. 4.7 with win rates 1 and 0; as `sppo_hard` in TRL 1.16.
+Deviations: one round on given pairs; the paper's sampling and re-labelling between rounds is outside the loss.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.ops.sequence import log_ratio
+from finegrain.types import Pair
+
+
+def sppo_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
+    """(c - 1/(2 beta))^2 + (r + 1/(2 beta))^2 of the log-ratios c and r in nats."""
+    return (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SPPO:
+    """Hyper-parameters of SPPO with hard labels."""
+
+    learning_rate: ClassVar[float] = 1e-6
+    """TRL's default for every loss of its DPO trainer, this one included."""
+
+    beta: float = 0.1
+    """Inverse of the paper's eta: targets are +-1 / (2 beta) nats."""
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        """Per-row loss (B,), nats squared."""
+        return sppo_loss(log_ratio(pair.chosen), log_ratio(pair.rejected), beta=self.beta)
