@@ -48,7 +48,11 @@ METHODS: tuple[Method, ...] = (
     Method("f-dpo", "objective", "objectives.f_dpo:FDPO", "DPO under forward KL, Jensen-Shannon or alpha divergence", "https://arxiv.org/abs/2309.16240"),
     Method("nll", "objective", "objectives.nll:NLL", "negative log-likelihood of demonstrations (SFT)", "https://arxiv.org/abs/2203.02155"),
     Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
-    Method("token-distillation", "objective", "objectives.token_distillation:TokenDistillation", "regress token log-ratios on a scorer's token rewards", "ours: docs/methods/token-distillation.md"),
+    Method("token-distillation", "objective", "objectives.token_distillation:TokenDistillation", "regress log-ratios on token rewards", "ours: docs/methods/token-distillation.md"),
+    Method("asr", "credit", "credit.asr:ASR", "only segments whose own score agrees with the label train", "https://arxiv.org/abs/2411.00809"),
+    Method("confidence", "credit", "credit.confidence:Confidence", "soft weights: how sure the scorer is of a segment", "ours: docs/methods/confidence.md"),
+    Method("token-reward", "credit", "credit.token_reward:TokenReward", "a scorer's token rewards as targets, with their certainty", "ours: docs/methods/token-reward.md"),
+    Method("function", "credit", "credit.function:Function", "weights of character spans from your own function", "ours: docs/methods/function.md"),
 )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finegrain.credit.asr import keep_mask
 from finegrain.objectives.aot import aot_loss, reference_margin
 from finegrain.objectives.apo_down import APODown
 from finegrain.objectives.apo_zero import APOZero
@@ -25,8 +26,10 @@ from finegrain.objectives.robust import Robust
 from finegrain.objectives.sigmoid_norm import SigmoidNorm
 from finegrain.objectives.simpo import SimPO
 from finegrain.objectives.sppo import SPPO
+from finegrain.online.clipped import clipped_policy_loss
 from finegrain.ops.masked import masked_mean, masked_sum
-from finegrain.ops.sequence import implicit_reward, log_ratio, token_logps
+from finegrain.ops.peaks import dynamic_topk, peak_threshold
+from finegrain.ops.sequence import implicit_reward, log_ratio, reference_logp, sequence_logp, token_logps
 from finegrain.types import Objective, Pair, Side
 
 Values = dict[str, Any]
@@ -101,8 +104,51 @@ def dpo(params: Values, inputs: Values) -> Values:
     }
 
 
+def adpo(params: Values, inputs: Values) -> Values:
+    count, beta = params["n_pairs"], params["beta"]
+    logp, ref_logp, mask = real(inputs["lp"]).requires_grad_(), real(inputs["lp_ref"]), torch.tensor(inputs["response_mask"]).bool()
+    positive = torch.arange(len(mask)).unsqueeze(-1) < count
+    keep = keep_mask(real(inputs["token_reward"]), mask, positive, params["baseline"])
+
+    def side(rows: slice) -> Side:
+        return Side(logp=logp[rows], ref_logp=ref_logp[rows], mask=mask[rows], weight=keep[rows].double())
+
+    every, chosen, rejected = side(slice(None)), side(slice(count)), side(slice(count, None))
+    loss = Conservative(beta=beta, label_smoothing=params["label_smoothing"])(Pair(sides={"chosen": chosen, "rejected": rejected})).mean()
+    return {
+        "keep_mask": keep.int(),
+        "policy_sums": sequence_logp(every),
+        "ref_sums": reference_logp(every),
+        "loss": loss,
+        "chosen_rewards": implicit_reward(chosen, beta=beta),
+        "rejected_rewards": implicit_reward(rejected, beta=beta),
+        "grads": {"lp": torch.autograd.grad(loss, logp)[0]},
+    }
+
+
+def appo(params: Values, inputs: Values) -> Values:
+    logp, advantages = real(inputs["lp"]).requires_grad_(), real(inputs["advantages"])
+    keep = keep_mask(real(inputs["token_value"]), torch.tensor(inputs["response_mask"]).bool(), advantages >= 0, params["baseline"])
+    term = clipped_policy_loss(logp, real(inputs["lp_old"]), advantages, keep, clip=params["clip"])
+    loss = term.value.sum() / term.count.sum()
+    return {"keep_mask": keep.int(), "loss": loss, "grads": {"lp": torch.autograd.grad(loss, logp)[0]}}
+
+
+def asr(params: Values, inputs: Values) -> Values:
+    return adpo(params, inputs) if "n_pairs" in params else appo(params, inputs)
+
+
+def dynamic(params: Values, inputs: Values) -> Values:
+    scores, q = real([inputs["scores"]]), float(params["std_factor"])
+    everywhere = torch.ones_like(scores).bool()
+    mask = dynamic_topk(scores, everywhere, q)[0]
+    return {"indices": mask.nonzero().flatten(), "k": mask.sum(), "threshold": peak_threshold(scores, everywhere, q), "mask": mask.int()}
+
+
 ADAPTERS: dict[str, Callable[[Values, Values], Values]] = {
+    "asr": asr,
     "dpo": dpo,
+    "dynamic-topk": dynamic,
 }
 
 SKIPPED: dict[tuple[str, str, str], str] = {}

@@ -1,0 +1,135 @@
+"""From ragged answers to padded blocks and back: what every credit method does around its own formula."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from finegrain.errors import CreditError
+from finegrain.types import CreditColumns, CreditContext, Scored, chunks
+
+Signal = Mapping[str, Sequence[Scored | None]]
+"""Token scores by role, each (T_i,); None for an answer without signal."""
+
+
+class Answer(NamedTuple):
+    """One answer that has a signal."""
+
+    role: str
+    row: int
+    positive: bool
+    """True where the answer is to be reinforced."""
+    mask: Bool[Tensor, " T"]
+    scored: Scored
+    """Float64, zero off the mask."""
+
+
+def side_name(answer: Answer) -> str:
+    """What messages and logs call the side an answer is on."""
+    return answer.role if answer.role in ("chosen", "rejected") else f"{answer.role}, {'desirable' if answer.positive else 'undesirable'}"
+
+
+def sides(answers: Sequence[Answer]) -> dict[str, list[int]]:
+    """Positions of the answers of each side: a role, and where a role has both, desirable and undesirable."""
+    found: dict[str, list[int]] = {}
+    for place, answer in enumerate(answers):
+        found.setdefault(side_name(answer), []).append(place)
+    return found
+
+
+def with_signal(context: CreditContext, signal: Signal) -> list[Answer]:
+    """The answers that have a signal, its garbage off the mask removed; raises where none has, or where one is not finite."""
+    answers = []
+    for role, scored in signal.items():
+        masks, signs = context.masks(role), context.signs[role]
+        for row, (mask_, score) in enumerate(zip(masks, scored, strict=True)):
+            mask = torch.from_numpy(np.asarray(mask_, dtype=bool))
+            if score is None or not bool(mask.any()):
+                continue
+            parts = [None if part is None else _clean(part, mask, role, row) for part in score]
+            if parts[0] is None:
+                raise CreditError(f"row {row}, {role}: the signal has an uncertainty but no mean")
+            answers.append(Answer(role, row, bool(signs[row] > 0), mask, Scored(parts[0], parts[1], parts[2])))
+    if not answers:
+        raise CreditError(
+            "no answer has a signal, so there is no credit to give; annotate answers with character spans, "
+            "add <role>_token_reward columns, or give --credit.scorer"
+        )
+    return answers
+
+
+def _clean(part: Tensor, mask: Bool[Tensor, " T"], role: str, row: int) -> Tensor:
+    """The part in float64, zero off the mask."""
+    if part.shape[-1:] != mask.shape:
+        raise CreditError(f"row {row}, {role}: the signal has {part.shape[-1]} values and the answer {len(mask)} tokens; give one value per token")
+    clean = torch.where(mask, part.detach().cpu().double(), 0.0)
+    if not bool(clean.isfinite().all()):
+        raise CreditError(f"row {row}, {role}: the signal is not finite; drop the row's signal or mend it")
+    return clean
+
+
+def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[Shaped[Tensor, " T"]], size: int = 256) -> list[Shaped[Tensor, " T"]]:
+    """function over right-padded (B, T) blocks of answers of similar length; padding is False and 0. Linear in the tokens."""
+    lengths = [len(values) for values in ragged[0]]
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    results: list[Tensor] = [torch.empty(0)] * len(lengths)
+    for block in chunks(len(order), size):
+        places = order[block]
+        padded = [torch.nn.utils.rnn.pad_sequence([column[place] for place in places], batch_first=True) for column in ragged]
+        for place, row in zip(places, function(*padded), strict=True):
+            results[place] = row[: lengths[place]]
+    return results
+
+
+def on_segments(
+    score: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor], ids: Sequence[Tensor], masks: Sequence[Tensor]
+) -> list[Float[Tensor, " T"]]:
+    """A score of segments (values, ids) -> (B, T), on the tokens of every answer."""
+    return by_block(lambda values, ids, mask: score(values, torch.where(mask, ids, -1)), values, ids, masks)
+
+
+def as_columns(
+    context: CreditContext,
+    answers: Sequence[Answer],
+    *,
+    weight: Sequence[Tensor] | None,
+    reward: Sequence[Tensor] | None,
+    segment: Sequence[Tensor] | None,
+) -> dict[str, CreditColumns]:
+    """Columns of all answers of every role; None where an answer had no signal, or where the method writes no such column."""
+
+    def column(values: Sequence[Tensor] | None, dtype: type[np.generic]) -> dict[str, list[np.ndarray | None]]:
+        rows: dict[str, list[np.ndarray | None]] = {role: [None] * len(signs) for role, signs in context.signs.items()}
+        for answer, value in zip(answers, values or [], strict=False):
+            rows[answer.role][answer.row] = value.numpy().astype(dtype)
+        return rows
+
+    weights, rewards, segments = column(weight, np.float32), column(reward, np.float32), column(segment, np.int32)
+    has = {(answer.role, answer.row) for answer in answers}
+    return {
+        role: CreditColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
+        for role, signs in context.signs.items()
+    }
+
+
+def guard(answers: Sequence[Answer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
+    """Raises CreditError where a side keeps too little or too much of its tokens; answers without a signal do not count."""
+    for side, places in sides(answers).items():
+        kept = sum(float(weight[place].sum()) for place in places)
+        share = kept / sum(int(answers[place].mask.sum()) for place in places)
+        if min_kept <= share <= max_kept:
+            continue
+        bound, why = (
+            (f"under the {min_kept:.0%} of min_kept", "its token scores nearly all contradict the label, so almost nothing of this side would train")
+            if share < min_kept
+            else (f"over the {max_kept:.0%} of max_kept", "its token scores nearly all agree with the label, so the credit would change nothing here")
+        )
+        raise CreditError(
+            f"the credit keeps {share:.1%} of the tokens of {side} answers ({len(places)} answers with a signal), {bound}: {why}. "
+            "The usual cause is a scorer whose zero is arbitrary (a raw reward head, or one that rates every answer the same way): take "
+            "credit.baseline:batch-mean, another --credit.scorer, or spans; "
+            "if this is what you want, set --credit.min-kept 0 --credit.max-kept 1"
+        )

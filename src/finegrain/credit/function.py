@@ -1,0 +1,46 @@
+"""Your own credit: a function that gives character spans of an answer their weight.
+
+Source: ours (docs/methods/function.md).
+Deviations: not from a paper.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from finegrain.credit.segmenters import check
+from finegrain.errors import CreditError
+from finegrain.types import CreditColumns, CreditContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """Weights from `fn(prompt, response, role, row)` -> [(start, end, weight)], or None for an answer without credit."""
+
+    path: str
+    """file.py:name"""
+    outside: float = 1.0
+    """Weight of tokens in none of the spans."""
+
+    def __post_init__(self) -> None:
+        check(np.isfinite(self.outside) and self.outside >= 0, f"outside is a weight and must be finite and not negative, got {self.outside}")
+
+    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+        """The weights as they are; no reward, no segments."""
+        columns = {}
+        for role in context.signs:
+            weights: list[np.ndarray | None] = []
+            values = context.spans_to_tokens(role, context.function_spans(self.path, role), self.outside)
+            for row, (value, mask) in enumerate(zip(values, context.masks(role), strict=True)):
+                weights.append(None if value is None else np.where(mask, value, 0.0).astype(np.float32))
+                if value is not None and not bool((np.isfinite(value[mask]) & (value[mask] >= 0)).all()):
+                    raise CreditError(f"{self.path} gave row {row}, {role}, a weight that is negative or not finite; give numbers >= 0")
+            nothing: list[np.ndarray | None] = [None] * len(weights)
+            columns[role] = CreditColumns(weights, nothing, nothing, [weight is not None for weight in weights])
+        given = [weight for column in columns.values() for weight in column.weight if weight is not None]
+        if not given:
+            raise CreditError(f"{self.path} returned None for every answer, so there is no credit to give")
+        if not any(weight.any() for weight in given):
+            raise CreditError(f"{self.path} gives every token weight 0, so nothing would train")
+        return columns

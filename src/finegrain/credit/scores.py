@@ -1,0 +1,114 @@
+"""Score of a segment from the token values in it, and the baseline it is compared with.
+
+Source: keep rule against a baseline of 0: released code of the authors of https://arxiv.org/abs/2411.00809.
+Deviations: the segment scores and every baseline other than 0 are our specification [OURS].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from finegrain.credit.segmenters import check
+from finegrain.ops import segments
+
+Values = Float[Tensor, "B T"]
+Ids = Int[Tensor, "B T"]
+Answers = Sequence[Float[Tensor, " T"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The mean over the segment."""
+
+    def __call__(self, values: Values, ids: Ids) -> Values:
+        """Segment scores on their tokens, 0 off the mask."""
+        return segments.segment_mean(values, ids)
+
+    def std(self, std: Values, ids: Ids) -> Values:
+        """Standard deviation of the segment score if the tokens' errors are independent [choice]."""
+        length = segments.segment_length(ids, std.dtype).clamp(min=1)
+        return segments.segment_sum(std.square(), ids).sqrt() / length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sum:
+    """The sum over the segment; with differences of a value function it telescopes."""
+
+    def __call__(self, values: Values, ids: Ids) -> Values:
+        """Segment scores on their tokens, 0 off the mask."""
+        return segments.segment_sum(values, ids)
+
+    def std(self, std: Values, ids: Ids) -> Values:
+        """Standard deviation of the segment score if the tokens' errors are independent [choice]."""
+        return segments.segment_sum(std.square(), ids).sqrt()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last:
+    """The value at the segment's last token."""
+
+    def __call__(self, values: Values, ids: Ids) -> Values:
+        """Segment scores on their tokens, 0 off the mask."""
+        return segments.segment_last(values, ids)
+
+    def std(self, std: Values, ids: Ids) -> Values:
+        """Standard deviation of the segment score."""
+        return segments.segment_last(std, ids)
+
+
+SegmentScore = Mean | Sum | Last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """The same number for every answer."""
+
+    b: float = 0.0
+    """In the units of the segment score."""
+
+    def __call__(self, scores: Answers) -> Sequence[float]:
+        """One baseline per answer."""
+        return [self.b] * len(scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseMean:
+    """The answer's own mean over tokens: its better half against its worse."""
+
+    def __call__(self, scores: Answers) -> Sequence[float]:
+        """One baseline per answer."""
+        return [float(values.mean()) if len(values) else 0.0 for values in scores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchMean:
+    """The mean over the tokens of all answers of both sides: for a signal whose zero is arbitrary."""
+
+    def __call__(self, scores: Answers) -> Sequence[float]:
+        """One baseline per answer."""
+        return [float(torch.cat(list(scores)).double().mean())] * len(scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantile:
+    """A quantile over the tokens of all answers of both sides."""
+
+    q: float = 0.5
+    """Share of the tokens that lie below."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.q < 1, f"q must lie in (0, 1), got {self.q}")
+
+    def __call__(self, scores: Answers) -> Sequence[float]:
+        """One baseline per answer."""
+        ordered = torch.cat(list(scores)).double().sort().values
+        place = self.q * (len(ordered) - 1)  # torch.quantile refuses more than 16 million values
+        low = int(place)
+        high = min(low + 1, len(ordered) - 1)
+        return [float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))] * len(scores)
+
+
+Baseline = Constant | ResponseMean | BatchMean | Quantile

@@ -1,0 +1,110 @@
+"""Signals: a number per token that says how good it is, from people, from a column, from a scorer, from your own function.
+
+Source: implicit log-ratio of a DPO-trained scorer and data columns: https://arxiv.org/abs/2411.00809 and the authors' released code.
+Deviations: people's spans, user functions and the scorer a run makes for itself are our specification [OURS].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from finegrain.credit.answers import Signal
+from finegrain.credit.segmenters import Dynamic, Segmenter, Tokens
+from finegrain.errors import CreditError, UsageError
+from finegrain.types import CreditContext, Scored
+
+
+def _scored(rows: Sequence[np.ndarray | None]) -> list[Scored | None]:
+    """Values without uncertainty."""
+    return [None if row is None else Scored(torch.from_numpy(np.asarray(row, dtype=np.float64))) for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spans:
+    """People's character spans; outside the spans of an annotated answer tokens have the opposite sign."""
+
+    segmenter: ClassVar[Segmenter] = Tokens()
+    """People have judged every token: there is nothing to estimate."""
+
+    def __call__(self, context: CreditContext) -> Signal:
+        """Token scores by role."""
+        if not context.has_spans():
+            raise CreditError("credit.signal:spans needs character-span annotations, and these data have none; leave the signal out, or give spans")
+        return {role: _scored(context.span_rewards(role)) for role in context.signs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """Token rewards that came with the data, `<role>_token_reward`."""
+
+    segmenter: ClassVar[Segmenter] = Dynamic()
+
+    def __call__(self, context: CreditContext) -> Signal:
+        """Token scores by role."""
+        if not context.has_column():
+            raise CreditError("credit.signal:column needs <role>_token_reward columns, and these data have none; leave the signal out, or add them")
+        return {role: _scored(context.column_rewards(role)) for role in context.signs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implicit:
+    """beta * (log pi_scorer - log pi_start) of a frozen scorer, token by token."""
+
+    segmenter: ClassVar[Segmenter] = Dynamic()
+
+    scorer: str | None = None
+    """A causal LM fine-tuned by DPO; None: two DPO fits of the start model, each scoring the half of the rows it has not seen."""
+    beta: float = 0.1
+    """The scorer's own DPO beta: sets the units of the reward; keep-masks do not depend on it."""
+
+    def __call__(self, context: CreditContext) -> Signal:
+        """Token scores by role."""
+        return context.implicit_rewards(self.scorer, self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionSpans:
+    """Your own `fn(prompt, response, role, row)` -> [(start, end, value)] or None; 0 outside the spans."""
+
+    segmenter: ClassVar[Segmenter] = Tokens()
+
+    path: str
+    """file.py:name"""
+
+    def __call__(self, context: CreditContext) -> Signal:
+        """Token scores by role."""
+        return {role: _scored(context.spans_to_tokens(role, context.function_spans(self.path, role), 0.0)) for role in context.signs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """Spans where the data have them, else a reward column, else the implicit reward of the run's own scorer."""
+
+
+SignalChoice = Auto | Spans | Column | Implicit | FunctionSpans
+
+
+def check_scorer(signal: SignalChoice, scorer: str | None) -> None:
+    """Raises UsageError where the scorer of the method and its signal contradict each other."""
+    if scorer is None or isinstance(signal, Auto):
+        return
+    if not isinstance(signal, Implicit):
+        raise UsageError(f"--credit.scorer {scorer} contradicts the signal {type(signal).__name__.lower()}, which asks no scorer; drop one")
+    if signal.scorer not in (None, scorer):
+        raise UsageError(f"two scorers were given, {scorer} and {signal.scorer}; give one")
+
+
+def resolve(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Spans | Column | Implicit | FunctionSpans:
+    """The signal that is meant: a named scorer is always asked; without one, what the data have."""
+    if isinstance(signal, Auto):
+        if scorer is None and context.has_spans():
+            return Spans()
+        if scorer is None and context.has_column():
+            return Column()
+        return Implicit(scorer=scorer)
+    if isinstance(signal, Implicit) and scorer is not None:
+        return replace(signal, scorer=scorer)
+    return signal

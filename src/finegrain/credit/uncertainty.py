@@ -1,0 +1,22 @@
+"""Standard deviation of scores from the disagreement of few judges, shrunk to what is usual in the data.
+
+Source: ours [OURS]; few judges say little about one token, so its variance is a weighted mean of its own and the usual one.
+Deviations: not from a paper; the weight of the usual variance is a [choice].
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def shrunk_std(members: Sequence[Float[Tensor, "M T"]], masks: Sequence[Bool[Tensor, " T"]], *, n0: float) -> list[Float[Tensor, " T"]]:
+    """Per token sqrt((n0 * pooled + (M - 1) s^2) / (n0 + M - 1)): s^2 the members' sample variance, pooled its mean over all tokens.
+
+    With two members that differ by d, s^2 = d^2 / 2.
+    """
+    variances = [torch.where(mask, values.var(0, correction=1), 0.0) for values, mask in zip(members, masks, strict=True)]
+    pooled = sum(float(variance.sum()) for variance in variances) / max(1, sum(int(mask.sum()) for mask in masks))
+    own = [len(values) - 1 for values in members]
+    return [((n0 * pooled + freedom * variance) / (n0 + freedom)).sqrt() for freedom, variance in zip(own, variances, strict=True)]

@@ -1,0 +1,29 @@
+"""Clipped surrogate of PPO under a token mask or weight.
+
+Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7; token weights as in https://arxiv.org/abs/2411.00809 (APPO).
+Deviations: a row whose weights are all 0 counts for nothing, where the APPO authors' code divides 0 by 0.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from finegrain.types import Term
+
+
+def clipped_policy_loss(
+    logp: Float[Tensor, "B T"],
+    old_logp: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    weight: Float[Tensor, "B T"] | Bool[Tensor, "B T"],
+    *,
+    clip: float,
+) -> Term:
+    """-min(ratio A, clip(ratio) A), averaged over the weight of each row, then over the rows that have any; old_logp is of the sampling policy."""
+    live = weight != 0
+    share = torch.where(live, weight, 0).to(logp.dtype)
+    advantages = torch.where(live, advantages, 0.0)
+    ratio = (torch.where(live, logp, 0.0) - torch.where(live, old_logp, 0.0)).exp()
+    loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+    total = share.sum(-1)
+    return Term(value=(share * loss).sum(-1) / total.clamp(min=1), count=(total > 0).to(logp.dtype))

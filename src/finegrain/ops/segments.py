@@ -1,0 +1,126 @@
+"""Segments of a response: (B, T) ids 0, 1, ... in order, -1 off the mask; and reductions over them.
+
+Three things hold for every segmentation here: no segment is empty, none crosses a hole of the mask (another speaker's
+turn), and, except where every token stands alone, the token that closes a turn (EOS) never opens a segment of its own.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from finegrain.ops.peaks import left_aligned
+
+
+def turn_starts(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """True on the first token of every unbroken stretch of the mask."""
+    return mask & ~torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)
+
+
+def turn_ends(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """True on the last token of every unbroken stretch of the mask."""
+    return mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+
+
+def segments_from(starts: Bool[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Ids of the segments that begin at `starts` and at every turn; a closing token belongs to the segment before it."""
+    opens = turn_starts(mask) | (starts & mask & ~turn_ends(mask))
+    return torch.where(mask, opens.cumsum(1) - 1, -1)
+
+
+def tokens(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Every token its own segment, EOS too."""
+    return torch.where(mask, mask.cumsum(1) - 1, -1)
+
+
+def place_in_turn(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """0, 1, 2 ... from the start of the token's turn; arbitrary off the mask."""
+    place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    return place - torch.where(turn_starts(mask), place, 0).cummax(1).values
+
+
+def windows(mask: Bool[Tensor, "B T"], size: int) -> Int[Tensor, "B T"]:
+    """Stretches of `size` tokens, counted from the start of each turn."""
+    return segments_from(place_in_turn(mask) % size == 0, mask)
+
+
+def change_curve(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], window: int = 1) -> Float[Tensor, "B T"]:
+    """c_t = |mean of the `window` values from t on - mean of the `window` values before t|; 0 at the start of a turn.
+
+    Windows are cut off at the ends of the turn. With window 1 this is |r_t - r_(t-1)|.
+    """
+    values, place = torch.where(mask, values, 0.0), place_in_turn(mask)
+    left = place_in_turn(mask.flip(1)).flip(1)
+    after, before = values, torch.zeros_like(values)
+    for step in range(1, window):
+        after = after + torch.where(left >= step, values.roll(-step, 1), 0.0)
+    for step in range(1, window + 1):
+        before = before + torch.where(place >= step, values.roll(step, 1), 0.0)
+    change = after / (left + 1).clamp(min=1, max=window) - before / place.clamp(min=1, max=window)
+    return torch.where(mask & (place > 0), change.abs(), 0.0)
+
+
+def segment_sum(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Every token gets the sum over its segment; 0 off the mask."""
+    here = ids.clamp(min=0)
+    values = torch.where(ids >= 0, values, 0.0)
+    return torch.where(ids >= 0, torch.zeros_like(values).scatter_add(1, here, values).gather(1, here), 0.0)
+
+
+def segment_length(ids: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T"]:
+    """Every token gets the number of tokens of its segment; 0 off the mask."""
+    return segment_sum(torch.ones(ids.shape, dtype=dtype, device=ids.device), ids)
+
+
+def segment_mean(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Every token gets the mean over its segment; 0 off the mask."""
+    return segment_sum(values, ids) / segment_length(ids, values.dtype).clamp(min=1)
+
+
+def segment_last(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Every token gets the value at the last token of its segment; 0 off the mask."""
+    following = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -1)], 1)
+    return segment_sum(torch.where(following != ids, values, 0.0), ids)
+
+
+def noise_scale(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """Robust standard deviation of the noise on a piecewise constant curve: median absolute first difference.
+
+    First differences have variance 2 sigma^2 wherever the level stays; the median is not moved by the few where it does not.
+    """
+    difference = torch.where(mask & (place_in_turn(mask) > 0), (values - values.roll(1, 1)).abs(), torch.nan)
+    return difference.nanmedian(1).values.nan_to_num(0.0) / (0.6744897501960817 * 2**0.5)
+
+
+def change_points(
+    values: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    noise: Float[Tensor, " B"],
+    level: Float[Tensor, " B"],
+    price: float,
+) -> Bool[Tensor, "B T"]:
+    """True where a segment starts in the most probable partition, exactly.
+
+    Model: values scatter with variance `noise` about the level of their segment, levels about 0 with variance `level`.
+    With the level integrated out, a segment of n values with sum S costs (-2 log likelihood, up to a constant)
+    log(1 + n level / noise) - S^2 level / (noise (noise + n level)) + price. Optimal partitioning (Jackson et al. 2005),
+    F(t) = min over s < t of F(s) + cost(s, t): quadratic in the length of a turn, vectorised over rows and s.
+    """
+    rows, width = mask.shape
+    order = left_aligned(mask)
+    present = mask.gather(1, order)
+    values = torch.where(present, torch.where(mask, values, 0.0).gather(1, order), 0.0).double()
+    noise, level = noise.double()[:, None], level.double()[:, None]
+    place = torch.arange(width, device=mask.device)
+    turn = torch.where(turn_starts(mask).gather(1, order), place, 0).cummax(1).values
+    total = torch.cat([values.new_zeros(rows, 1), values.cumsum(1)], 1)
+    best, back = values.new_zeros(rows, width + 1), order.new_zeros(rows, width + 1)
+    spread = noise + torch.arange(width, 0, -1, device=mask.device) * level  # noise + n level for n = width ... 1
+    gain, fixed = level / (noise * spread), (spread / noise).log() + price
+    for t in range(1, width + 1):
+        cost = best[:, :t] + fixed[:, width - t :] - (total[:, t, None] - total[:, :t]).square() * gain[:, width - t :]
+        best[:, t], back[:, t] = torch.where(place[:t] >= turn[:, t - 1, None], cost, torch.inf).min(1)
+    starts, at, row = torch.zeros_like(mask), mask.sum(1), torch.arange(rows, device=mask.device)
+    while bool((at > 0).any()):
+        at = torch.where(at > 0, back[row, at], 0)
+        starts[row, at] = True
+    return torch.zeros_like(mask).scatter(1, order, starts & present)
