@@ -1,7 +1,5 @@
 """Every test runs with shapes and types checked at run time, and with a fixed seed."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -10,6 +8,5 @@ install_import_hook("finegrain", "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed() -> Iterator[None]:
+def _fixed_seed() -> None:
     torch.manual_seed(0)
-    yield

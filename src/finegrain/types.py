@@ -5,7 +5,7 @@ Shape letters: B rows, T response tokens (padded), M ensemble members. Log-proba
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -126,6 +126,7 @@ class TokenCredit(NamedTuple):
     segment: Int[Tensor, "B T"] | None = None
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A loss: one value per row, or `Terms`. Never averages over the batch.
 
@@ -141,6 +142,7 @@ Ragged = list[np.ndarray]
 """One (T_i,) array per answer, in the order of the data."""
 
 
+@runtime_checkable
 class CreditContext(Protocol):
     """What a credit method may ask for when it makes its columns, before training."""
 
@@ -180,6 +182,7 @@ class CreditContext(Protocol):
         """Token values of character spans; tokens in no span get `outside`."""
 
 
+@runtime_checkable
 class Credit(Protocol):
     """Which tokens carry the reward: makes per-token columns before training."""
 

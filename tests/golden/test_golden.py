@@ -1,0 +1,65 @@
+"""The reference values beside this file, with the rule of the reference check: rtol 1e-5, atol 1e-6, integers exact."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.golden.adapters import ADAPTERS, SKIPPED
+
+RTOL, ATOL = 1e-5, 1e-6
+FILES = {json.loads(path.read_text())["method"]: json.loads(path.read_text()) for path in sorted(Path(__file__).parent.glob("*.json"))}
+CASES = [(slug, case) for slug, file in FILES.items() for case in file["cases"]]
+FEWEST_FILES, FEWEST_CASES = 3, 8
+
+
+def plain(value: Any) -> Any:
+    """Tensors and arrays as nested lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def agree(got: Any, want: Any, where: str) -> None:
+    if isinstance(want, list):
+        assert isinstance(got, list), f"{where}: expected a list, got {got!r}"
+        assert len(got) == len(want), f"{where}: expected {len(want)} items, got {len(got)}"
+        for index, (g, w) in enumerate(zip(got, want, strict=True)):
+            agree(g, w, f"{where}[{index}]")
+    elif isinstance(want, float):
+        assert isinstance(got, int | float), f"{where}: expected {want}, got {got!r}"
+        equal = math.isnan(got) if math.isnan(want) else abs(got - want) <= ATOL + RTOL * abs(want)
+        assert equal, f"{where}: expected {want}, got {got}"
+    elif isinstance(want, int) and not isinstance(want, bool):
+        assert isinstance(got, int | float), f"{where}: expected {want}, got {got!r}"
+        assert abs(got - want) <= ATOL, f"{where}: expected {want}, got {got}"
+    else:
+        assert got == want, f"{where}: expected {want!r}, got {got!r}"
+
+
+def test_collected() -> None:
+    print(f"{len(FILES)} files of reference values, {len(CASES)} cases")
+    assert len(FILES) >= FEWEST_FILES
+    assert len(CASES) >= FEWEST_CASES
+    assert FILES.keys() == ADAPTERS.keys()
+
+
+@pytest.mark.parametrize(("slug", "case"), CASES, ids=[f"{slug}-{case['name']}" for slug, case in CASES])
+def test_reference_values(slug: str, case: dict[str, Any]) -> None:
+    got = ADAPTERS[slug](case["params"], case["inputs"])
+    compared = 0
+    for prefix, wanted, found in (("", case["outputs"], got), ("grads.", case.get("grads", {}), got.get("grads", {}))):
+        for name, want in wanted.items():
+            if (slug, case["name"], prefix + name) in SKIPPED or (slug, "*", prefix + name) in SKIPPED:
+                continue
+            pairs = [(f"{name}.{key}", found[name][key], value) for key, value in want.items()] if isinstance(want, dict) else [(name, found[name], want)]
+            for where, one, value in pairs:
+                agree(plain(one), value, f"{slug} {case['name']} {prefix}{where}")
+                compared += 1
+    assert compared > 0
+
+
+def test_the_comparison_can_fail() -> None:
+    for got, want in ((1.1, 1.0), ([1.0], [1.0, 2.0]), (None, 1.0), (2, 1), (float("nan"), 1.0), ("a", "b")):
+        with pytest.raises(AssertionError):
+            agree(got, want, "value")

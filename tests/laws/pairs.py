@@ -1,0 +1,56 @@
+"""Ragged pairs for the laws: every length from 1 on, holes in the mask, one row without any token."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finegrain.types import Pair, Side
+from tests.laws.drive import all_roles, needs_of
+
+ROWS, WIDTH, PROMPT = 6, 7, 4
+
+
+def ragged_mask(generator: torch.Generator, empty_row: int) -> Tensor:
+    """Lengths 1.. in random order; the longest row has a hole; one row is empty."""
+    lengths = torch.randperm(WIDTH - 1, generator=generator)[:ROWS] + 1
+    lengths[0] = WIDTH
+    mask = torch.arange(WIDTH) < lengths.unsqueeze(-1)
+    mask[0, 2] = False
+    mask[empty_row] = False
+    return mask
+
+
+def random_segments(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Segment ids that start at random tokens."""
+    starts = torch.rand(mask.shape, generator=generator) < 0.4
+    first = mask & (mask.cumsum(1) == 1)
+    return torch.where(mask, ((starts & mask) | first).cumsum(1) - 1, -1)
+
+
+def make_pair(method: Any, seed: int = 0) -> Pair:
+    """A float64 pair with all that the method declares it reads, token credit included."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def side(number: int) -> Side:
+        mask = ragged_mask(generator, empty_row=3 if number == 0 else 3 + number % 2)
+        needs = needs_of(method)
+        prompt_mask = torch.arange(PROMPT) >= torch.randint(0, PROMPT, (ROWS, 1), generator=generator)
+        return Side(
+            logp=-noise(ROWS, WIDTH).abs() - 0.05,
+            mask=mask,
+            ref_logp=-noise(ROWS, WIDTH).abs() - 0.05 if "reference" in needs else None,
+            weight=torch.rand(ROWS, WIDTH, generator=generator, dtype=torch.float64) + 0.1,
+            reward=noise(ROWS, WIDTH) if "reward" in needs else None,
+            segment=random_segments(mask, generator) if "reward" in needs else None,
+            prompt_logp=-noise(ROWS, PROMPT).abs() - 0.05 if "prompt_logp" in needs else None,
+            prompt_mask=prompt_mask if "prompt_logp" in needs else None,
+            entropy=noise(ROWS, WIDTH).abs() if "entropy" in needs else None,
+            kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
+        )
+
+    columns = {"position": torch.arange(ROWS, dtype=torch.float64), "label": torch.tensor([1, 0, 1, 0, 0, 1], dtype=torch.float64)}
+    return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns)

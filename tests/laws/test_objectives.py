@@ -1,0 +1,33 @@
+"""Every objective of the catalog under every law."""
+
+from functools import partial
+
+import pytest
+
+from finegrain import catalog
+from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
+from finegrain.types import Objective
+from tests.laws.objectives import LAWS, Law
+from tests.laws.pairs import make_pair
+
+FEWEST_OBJECTIVES, FEWEST_LAWS = 26, 13
+
+METHODS: dict[str, Objective] = {
+    **{name: catalog.load("objective", name)() for name in catalog.names("objective")},
+    "f-dpo-jensen-shannon": FDPO(divergence=JensenShannon()),
+    "f-dpo-alpha": FDPO(divergence=Alpha()),
+    "f-dpo-reverse-kl": FDPO(divergence=ReverseKL()),
+}
+
+
+def test_collected() -> None:
+    print(f"{len(catalog.names('objective'))} objectives of the catalog, {len(METHODS)} settings, {len(LAWS)} laws")
+    assert len(catalog.names("objective")) >= FEWEST_OBJECTIVES
+    assert len(LAWS) >= FEWEST_LAWS
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", METHODS)
+def test_law(name: str, law: Law) -> None:
+    method = METHODS[name]
+    law(method, partial(make_pair, method))
