@@ -1,0 +1,108 @@
+"""Prompts and answers as token arrays: parts joined, BOS once at the start, EOS once at the end."""
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from finegrain.data.encode import Encoded, Encoder
+from finegrain.data.records import FastTokenizer, Response
+from finegrain.data.render import Part, Rendered
+
+
+class Specials:
+    """The tokens of a tokenizer that stand for no text."""
+
+    def __init__(self, tokenizer: FastTokenizer) -> None:
+        self.bos: int | None = tokenizer.bos_token_id
+        self.eos: int | None = tokenizer.eos_token_id
+        self.ids: frozenset[int] = frozenset(tokenizer.all_special_ids) | frozenset(tokenizer.added_tokens_decoder)
+
+
+class Tokens:
+    """Every prompt and part of a batch, tokenised once."""
+
+    def __init__(self, batch: list[Rendered], encoder: Encoder) -> None:
+        firsts = [parts[0].text for one in batch if not one.prompt for parts in one.parts.values() if parts]
+        opening = list(dict.fromkeys([*(one.prompt for one in batch), *firsts]))
+        continuing = list(dict.fromkeys(part.text for one in batch for parts in one.parts.values() for part in parts))
+        self._opening = dict(zip(opening, encoder.opening(opening), strict=True))
+        self._continuing = dict(zip(continuing, encoder.continuing(continuing), strict=True))
+
+    def prompt(self, rendered: Rendered) -> Int32[np.ndarray, " P"]:
+        """Tokens of the prompt, without BOS of ours."""
+        return self._opening[rendered.prompt].ids
+
+    def part(self, rendered: Rendered, role: str, index: int) -> Encoded:
+        """Tokens of a part of an answer."""
+        text = rendered.parts[role][index].text
+        return self._continuing[text] if index or rendered.prompt else self._opening[text]
+
+
+def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.ndarray, " Q"]:
+    if specials.bos is None:
+        return ids
+    others = np.flatnonzero(ids != specials.bos)
+    return np.concatenate([np.array([specials.bos], dtype=np.int32), ids[others[0] :] if len(others) else ids[:0]])
+
+
+def whole_response(rendered: Rendered, role: str, tokens: Tokens, specials: Specials) -> Response:
+    """The whole answer: its parts, its end token."""
+    ids: list[np.ndarray] = [np.zeros(0, np.int32)]
+    mask: list[np.ndarray] = [np.zeros(0, bool)]
+    offsets: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
+    parts = rendered.parts[role]
+    for index, part in enumerate(parts):
+        encoded = tokens.part(rendered, role, index)
+        if part.start is not None:
+            trains, places, kept = np.ones(len(encoded.ids), bool), _places(part, encoded), encoded.ids
+        elif index < len(parts) - 1:
+            kept = encoded.ids
+            trains = np.zeros(len(kept), bool)
+            trains[:1] = index > 0 and int(kept[0]) in specials.ids if len(kept) else False
+            places = np.zeros((len(kept), 2), np.int32)
+        else:
+            kept = _ending(encoded.ids, specials)
+            trains, places = np.ones(len(kept), bool), np.zeros((len(kept), 2), np.int32)
+        ids.append(kept)
+        mask.append(trains)
+        offsets.append(places)
+    return _end_once(np.concatenate(ids), np.concatenate(mask), np.concatenate(offsets), rendered.texts[role], specials)
+
+
+def _places(part: Part, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
+    """Character offsets into the answer's text."""
+    assert part.start is not None
+    places = np.clip(encoded.offsets - part.glue, 0, None)
+    return np.where(places[:, 1:] > places[:, :1], places + part.start, 0).astype(np.int32)
+
+
+def _ending(ids: Int32[np.ndarray, " T"], specials: Specials) -> Int32[np.ndarray, " K"]:
+    """What a template writes after the last answer: up to EOS, else one special token, else nothing."""
+    if specials.eos is not None and (ids == specials.eos).any():
+        return ids[: int(np.argmax(ids == specials.eos)) + 1]
+    return ids[: int(len(ids) > 0 and int(ids[0]) in specials.ids)]
+
+
+def _end_once(
+    ids: Int32[np.ndarray, " T"], mask: Bool[np.ndarray, " T"], offsets: Int32[np.ndarray, "T 2"], text: str, specials: Specials
+) -> Response:
+    if specials.eos is None:
+        return Response(ids, mask, offsets, text)
+    others = np.flatnonzero(ids != specials.eos)
+    length = int(others[-1]) + 1 if len(others) else 0
+    return Response(
+        np.append(ids[:length], np.int32(specials.eos)),
+        np.append(mask[:length], True),
+        np.concatenate([offsets[:length], np.zeros((1, 2), np.int32)]),
+        text,
+    )
+
+
+def ends_itself(rendered: Rendered, role: str, tokens: Tokens, specials: Specials) -> bool:
+    """Whether the last words of the answer's own text are an EOS token."""
+    last = max((i for i, part in enumerate(rendered.parts[role]) if part.start is not None), default=None)
+    if last is None or specials.eos is None:
+        return False
+    ids = tokens.part(rendered, role, last).ids
+    return len(ids) > 0 and int(ids[-1]) == specials.eos
+
+

@@ -1,0 +1,63 @@
+"""What a row carries besides its texts: numbers, labels, character spans, token rewards."""
+
+from numbers import Real
+from typing import Any
+
+from finegrain.data.records import Answer, Text
+from finegrain.errors import DataError
+from finegrain.types import CharSpan, Json
+
+
+def text_of(row: Json, column: str) -> str:
+    """A column that must be text."""
+    if column not in row:
+        raise DataError(f"missing column {column}; found: {', '.join(row)}")
+    if not isinstance(row[column], str):
+        raise DataError(f"column {column!r}: expected text, found {type(row[column]).__name__}")
+    value: str = row[column]
+    return value
+
+
+def numeric_columns(row: Json) -> dict[str, float]:
+    """Every column that is a number or a boolean; NaN stays and is judged later."""
+    return {name: float(value) for name, value in row.items() if isinstance(value, Real)}
+
+
+def label_of(row: Json) -> float:
+    """The label of an unpaired row: 0, 1, false, true, or NaN, which is judged later."""
+    value = row.get("label")
+    if not isinstance(value, Real) or (value == value and float(value) not in (0.0, 1.0)):
+        raise DataError(f"column 'label': expected 0, 1, false or true, found {value!r}")
+    return float(value)
+
+
+def answer_of(row: Json, prefix: str, content: Text, role: str) -> Answer:
+    """An answer with the columns `<prefix>_spans` (or `spans`) and `<role>_token_reward`."""
+    spans, rewards = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
+    return Answer(content=content, spans=_spans(row.get(spans), spans), token_reward=_rewards(row.get(rewards), rewards))
+
+
+def _spans(value: Any, column: str) -> list[CharSpan] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise DataError(f"column {column!r}: expected a list of spans, found {type(value).__name__}")
+    return [_span(item, column) for item in value]
+
+
+def _span(item: Any, column: str) -> CharSpan:
+    try:
+        start, end, number = (item["start"], item["end"], item["value"]) if isinstance(item, dict) else item
+        if int(start) == start and int(end) == end:
+            return int(start), int(end), float(number)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise DataError(f"column {column!r}: expected {{start, end, value}} or [start, end, value] with whole start and end, found {item!r}")
+
+
+def _rewards(value: Any, column: str) -> list[float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(number, Real) for number in value):
+        raise DataError(f"column {column!r}: expected a list of numbers, one per token")
+    return [float(number) for number in value]

@@ -1,0 +1,46 @@
+"""Counts of answers that the whole string would have tokenised otherwise, and of answers that do not decode to their text."""
+
+import numpy as np
+
+from finegrain.data.assemble import Tokens
+from finegrain.data.encode import Encoder
+from finegrain.data.findings import Findings
+from finegrain.data.records import FastTokenizer
+from finegrain.data.render import Part, Rendered
+from finegrain.errors import DataError
+
+
+def count_differences(
+    batch: list[tuple[int, Rendered]], tokens: Tokens, encoder: Encoder, tokenizer: FastTokenizer, findings: Findings
+) -> None:
+    """Counts answers that the whole string would have tokenised otherwise, and answers that do not decode to their text."""
+    answers = [(number, rendered, role) for number, rendered in batch for role in rendered.parts]
+    joined = encoder.ids([rendered.prompt + "".join(part.text for part in _spoken(rendered.parts[role])) for _, rendered, role in answers])
+    spoken = {
+        (rendered.parts[role][index], rendered.prompt == "" and index == 0): tokens.part(rendered, role, index).ids
+        for _, rendered, role in answers
+        for index in _trained(rendered.parts[role])
+    }
+    strings = tokenizer.batch_decode(list(spoken.values()), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    decoded = dict(zip(spoken, strings, strict=True))
+    for (number, rendered, role), joint in zip(answers, joined, strict=True):
+        parts = [tokens.part(rendered, role, index).ids for index in range(len(_spoken(rendered.parts[role])))]
+        if joint != np.concatenate([tokens.prompt(rendered), *parts]).tolist():
+            findings.add("boundary_differs", number, "kept")
+        for index in _trained(rendered.parts[role]):
+            part = rendered.parts[role][index]
+            shown = decoded[part, rendered.prompt == "" and index == 0]
+            if shown not in (part.text, part.text[part.glue :], part.text.removeprefix(" ")):
+                if part.text.strip() and len(tokens.part(rendered, role, index).ids) == 0:
+                    raise DataError(f"row {number}: the tokenizer makes no token of {part.text[:60]!r}; is it the model's?")
+                findings.add("decode_differs", number, "kept", f"{part.text[:60]!r} decodes to {shown[:60]!r}")
+                break
+
+
+def _trained(parts: list[Part]) -> list[int]:
+    return [index for index, part in enumerate(parts) if part.start is not None]
+
+
+def _spoken(parts: list[Part]) -> list[Part]:
+    """The parts without what a template writes after the last answer."""
+    return parts[: max(_trained(parts), default=-1) + 1]

@@ -1,0 +1,89 @@
+"""One path from a source to tokenised examples: read, recognise, convert, screen, tokenise, report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finegrain.data.findings import Findings
+from finegrain.data.formats import Format, recognise, rows_of_shape
+from finegrain.data.read import Source, read
+from finegrain.data.records import Example, FastTokenizer, Row, Shape
+from finegrain.data.screen import keep
+from finegrain.data.tokenise import tokenise
+from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise
+from finegrain.errors import DataError
+from finegrain.types import Json
+
+__all__ = ["KeepEnd", "KeepStart", "LoadedData", "Shape", "Tokenise", "load_examples"]
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Examples, and what became of the rows they came from."""
+
+    examples: list[Example]
+    report: Json
+    """JSON: source, files, sha256, format, rows, examples, kept, dropped, findings and counts."""
+
+
+def load_examples(source: str, tokenizer: FastTokenizer, *, shape: Shape, settings: Tokenise, limit: int | None = None) -> LoadedData:
+    """The examples of a file, folder or Hub name in the shape a recipe needs; `limit` counts rows of the source."""
+    rows = read(source, limit)
+    where, first = rows.rows[0]
+    try:
+        entry = recognise(first)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    findings = Findings()
+    kept = ((number, row) for number, row in _texts(rows, entry, shape, findings) if keep(number, row, findings))
+    examples = list(tokenise(kept, tokenizer, settings, findings))
+    if not examples:
+        raise DataError(f"{source}: no {shape.value} example left of {len(rows.rows)} rows ({entry.name}); dropped: {findings.in_words() or 'none'}")
+    partial = _drop_partial_columns(examples)
+    asked = {"source": source, "shape": shape.value, "max_length": settings.max_length}
+    columns = {"columns": sorted(examples[0].columns), "partial_columns": partial}
+    return LoadedData(examples, {**asked, **columns, **_report(rows, entry, findings, examples)})
+
+
+def _texts(rows: Source, entry: Format, shape: Shape, findings: Findings) -> Iterator[tuple[int, Row]]:
+    """Source row number and example as text."""
+    for number, (where, raw) in enumerate(rows.rows):
+        try:
+            converted = rows_of_shape(entry, shape, raw)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        if not converted:
+            findings.add("no_example", number, "dropped")
+        for row in converted:
+            yield number, row
+
+
+def _drop_partial_columns(examples: list[Example]) -> list[str]:
+    """Takes columns that not every example has out of all of them; their names."""
+    everywhere = set.intersection(*(set(example.columns) for example in examples))
+    partial = {name for example in examples for name in example.columns} - everywhere
+    for example in examples:
+        for name in partial & example.columns.keys():
+            del example.columns[name]
+    return sorted(partial)
+
+
+def _report(read_rows: Source, entry: Format, findings: Findings, examples: list[Example]) -> Json:
+    """What can be counted from rows, findings and examples."""
+    answers = [response for example in examples for response in example.responses.values()]
+    roles = examples[0].responses
+    return {
+        "files": read_rows.files,
+        "sha256": read_rows.sha256,
+        "format": entry.name,
+        "rows": len(read_rows.rows),
+        "kept": len(examples),
+        "dropped": findings.dropped(),
+        "findings": findings.as_json(),
+        "answers": len(answers),
+        **{kind: findings.count(kind) for kind in ("prompt_truncated", "answer_truncated", "boundary_differs", "decode_differs")},
+        "annotated": {role: sum(example.spans[role] is not None for example in examples) for role in roles},
+        "token_rewards": {role: sum(example.token_rewards[role] is not None for example in examples) for role in roles},
+        "prompt_tokens": sum(len(example.prompt) for example in examples),
+        "answer_tokens": sum(len(response.ids) for response in answers),
+        "trained_tokens": sum(int(response.mask.sum()) for response in answers),
+    }

@@ -1,0 +1,103 @@
+"""What leaves the data family: tokenised examples; and what travels inside it: rows of text.
+
+Shape letters: P prompt tokens, T tokens of one answer (its end token included when the answer is complete).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from finegrain.types import CharSpan
+
+FastTokenizer = Any
+"""A fast tokenizer of transformers; Any, so that importing this family does not import transformers."""
+
+
+class Shape(Enum):
+    """What a recipe trains on."""
+
+    PREFERENCE = "preference"
+    """Roles chosen and rejected."""
+    UNPAIRED = "unpaired"
+    """Role answer with the column `label`: 1 good, 0 bad."""
+    DEMONSTRATION = "demonstration"
+    """Role answer."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """One tokenised answer."""
+
+    ids: Int32[np.ndarray, " T"]
+    """What follows the prompt."""
+    mask: Bool[np.ndarray, " T"]
+    """True on tokens that train: the assistant's text and its end token."""
+    offsets: Int32[np.ndarray, "T 2"]
+    """Characters start..end-1 of `text`; (0, 0) for a token without characters (EOS, template glue, turns of others)."""
+    text: str
+    """The answer, whole even where its tokens were cut: what character spans refer to."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of the data, tokenised."""
+
+    row: int
+    """Row number in the source, from 0; several examples may come from one row."""
+    prompt: Int32[np.ndarray, " P"]
+    """At least one token; the same for all answers."""
+    prompt_text: str
+    """The whole prompt as rendered, even where its tokens were cut."""
+    responses: dict[str, Response]
+    """By role: chosen and rejected, or answer."""
+    columns: dict[str, float]
+    """Numbers of the row: label, weight, margin ..."""
+    spans: dict[str, list[CharSpan] | None]
+    """By role; None: the answer was not annotated; an empty list: annotated, nothing marked."""
+    token_rewards: dict[str, Float32[np.ndarray, " _"] | None]
+    """By role, from the data column `<role>_token_reward`, aligned with ids; None: absent."""
+
+
+class Turn(NamedTuple):
+    """One message of a conversation."""
+
+    role: str
+    """user, assistant, system or whatever the data say."""
+    content: str
+
+
+Text = str | tuple[Turn, ...]
+"""A plain string, taken as it is, or turns, rendered by a template."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One answer as text, with what people marked in it."""
+
+    content: Text
+    """A string where the prompt is a string; turns where the prompt is turns."""
+    spans: list[CharSpan] | None = None
+    token_reward: list[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One example as text: what every converter of a format makes."""
+
+    prompt: Text
+    answers: dict[str, Answer]
+    """By role: chosen and rejected, or answer."""
+    columns: dict[str, float] = field(default_factory=dict)
+    glue: str = ""
+    """For strings: what stands between prompt and answer; it is tokenised with the answer, spans do not count it."""
+    notes: tuple[str, ...] = ()
+    """Findings about the row that do not drop it (`prompt_mismatch`)."""
+
+
+def max_token_id(examples: Iterable[Example]) -> int:
+    """The largest token id in prompts and answers; -1 without examples. A model needs an embedding for it."""
+    return max((int(ids.max()) for example in examples for ids in (example.prompt, *(r.ids for r in example.responses.values()))), default=-1)

@@ -1,0 +1,111 @@
+"""Rows of text to tokenised examples: one path for every recipe.
+
+Prompt and answers are tokenised as parts, so the prompt's tokens are the same for all answers; how often the whole string
+would have given other tokens is counted. BOS stands once at the start and EOS once at the end of a complete answer, where
+the tokenizer has them, whatever the template or the text writes by itself.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from finegrain.data.assemble import Specials, Tokens, ends_itself, prompt_ids, whole_response
+from finegrain.data.differences import count_differences
+from finegrain.data.encode import Encoder
+from finegrain.data.findings import Findings
+from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
+from finegrain.data.render import Rendered, RenderError, render
+from finegrain.data.truncate import Tokenise, cut_response, fit
+from finegrain.types import CharSpan
+
+BATCH = 256
+"""Rows tokenised at once."""
+
+
+def tokenise(rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings: Tokenise, findings: Findings) -> Iterator[Example]:
+    """An example per row that can be trained on; the others go to the findings."""
+    encoder, specials = Encoder(tokenizer), Specials(tokenizer)
+    stream = iter(rows)
+    while batch := list(islice(stream, BATCH)):
+        rendered = [(number, row, strings) for number, row in batch if (strings := _rendered(number, row, tokenizer, findings)) is not None]
+        tokens = Tokens([strings for _, _, strings in rendered], encoder)
+        for number, row, strings in rendered:
+            example = _example(number, row, strings, tokens, specials, settings, findings)
+            if example is not None:
+                yield example
+        count_differences([(number, strings) for number, _, strings in rendered], tokens, encoder, tokenizer, findings)
+
+
+def _rendered(number: int, row: Row, tokenizer: FastTokenizer, findings: Findings) -> Rendered | None:
+    try:
+        return render(row, tokenizer)
+    except RenderError as error:
+        findings.add("template", number, "dropped", str(error))
+        return None
+
+
+def _example(
+    number: int, row: Row, rendered: Rendered, tokens: Tokens, specials: Specials, settings: Tokenise, findings: Findings
+) -> Example | None:
+    prompt = prompt_ids(tokens.prompt(rendered), specials)
+    if len(prompt) == 0:
+        findings.add("empty_prompt", number, "dropped", "the tokenizer has no BOS, so the first token of the answer would have no context")
+        return None
+    whole = {role: whole_response(rendered, role, tokens, specials) for role in row.answers}
+    prompt_length, lengths = fit(len(prompt), [len(response.ids) for response in whole.values()], settings)
+    responses = {role: cut_response(response, length) for (role, response), length in zip(whole.items(), lengths, strict=True)}
+    if not all(response.mask.any() for response in responses.values()):
+        findings.add("truncated_to_nothing", number, "dropped")
+        return None
+    if "rejected" in responses and np.array_equal(responses["chosen"].ids, responses["rejected"].ids):
+        findings.add("identical_after_truncation", number, "dropped")
+        return None
+    spans, rewards = {}, {}
+    for role, answer in row.answers.items():
+        spans[role] = _clipped(number, answer, rendered.texts[role], findings)
+        rewards[role] = _rewards(number, answer, whole[role], len(responses[role].ids), specials, findings)
+        if ends_itself(rendered, role, tokens, specials):
+            findings.add("bos_eos", number, "cut", "the text of an answer ends with the EOS token, which is not doubled")
+        if len(responses[role].ids) < len(whole[role].ids):
+            findings.add("answer_truncated", number, "cut")
+    if prompt_length < len(prompt):
+        findings.add("prompt_truncated", number, "cut")
+        prompt = _cut_prompt(prompt, prompt_length, specials, settings)
+    return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards)
+
+
+def _cut_prompt(prompt: Int32[np.ndarray, " P"], length: int, specials: Specials, settings: Tokenise) -> Int32[np.ndarray, " Q"]:
+    """A prompt of `length` tokens, BOS among them."""
+    head = prompt[: int(specials.bos is not None)]
+    return np.concatenate([head, settings.prompt(prompt[len(head) :], length - len(head))])
+
+
+def _clipped(number: int, answer: Answer, text: str, findings: Findings) -> list[CharSpan] | None:
+    """The answer's spans inside its text."""
+    if answer.spans is None:
+        return None
+    inside = []
+    for start, end, value in answer.spans:
+        first, last = max(start, 0), min(end, len(text))
+        if (first, last) != (start, end) or first >= last:
+            findings.add("span_outside_text", number, "clipped", f"span {start}..{end} of an answer of {len(text)} characters")
+        if first < last:
+            inside.append((first, last, value))
+    return inside
+
+
+def _rewards(
+    number: int, answer: Answer, whole: Response, length: int, specials: Specials, findings: Findings
+) -> Float32[np.ndarray, " T"] | None:
+    """Token rewards aligned with the (cut) ids; without one for EOS, EOS has the last token's."""
+    if answer.token_reward is None:
+        return None
+    given, tokens = list(answer.token_reward), len(whole.ids)
+    if given and len(given) == tokens - 1 and int(whole.ids[-1]) == specials.eos:
+        given.append(given[-1])
+    if len(given) != tokens:
+        findings.add("token_reward_length", number, "ignored", f"{len(answer.token_reward)} rewards for an answer of {tokens} tokens, EOS counted")
+        return None
+    return np.array(given, dtype=np.float32)[:length]

@@ -1,0 +1,59 @@
+"""How a long row is cut: the prompt the same way for all its answers, the answers at their end."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int32
+
+from finegrain.data.records import Response
+from finegrain.errors import UsageError
+
+
+@dataclass(frozen=True)
+class KeepEnd:
+    """Cuts the start of a long prompt; what stands next to the answer stays."""
+
+    def __call__(self, ids: Int32[np.ndarray, " P"], length: int) -> Int32[np.ndarray, " Q"]:
+        """The last `length` tokens."""
+        return ids[max(len(ids) - length, 0) :]
+
+
+@dataclass(frozen=True)
+class KeepStart:
+    """Cuts the end of a long prompt."""
+
+    def __call__(self, ids: Int32[np.ndarray, " P"], length: int) -> Int32[np.ndarray, " Q"]:
+        """The first `length` tokens."""
+        return ids[:length]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenise:
+    """How rows become tokens."""
+
+    max_length: int = 1024
+    """Tokens of prompt and one answer together, BOS and EOS included."""
+    prompt: KeepEnd | KeepStart = KeepEnd()
+    """Which end of a prompt that is too long stays; BOS always stays."""
+    min_prompt: int = 128
+    """Tokens of the prompt that stay before answers are cut; at most half of `max_length`."""
+
+    def __post_init__(self) -> None:
+        if self.max_length < 2:
+            raise UsageError(f"max_length must be at least 2 (one token of prompt, one of answer), not {self.max_length}")
+        if self.min_prompt < 1:
+            raise UsageError(f"min_prompt must be at least 1, not {self.min_prompt}")
+
+
+def fit(prompt: int, answers: list[int], settings: Tokenise) -> tuple[int, list[int]]:
+    """Lengths of the prompt and of each answer that fit into max_length, in tokens."""
+    room = settings.max_length - max(answers)
+    prompt = min(prompt, max(room, min(settings.min_prompt, settings.max_length // 2)))
+    return prompt, [min(answer, settings.max_length - prompt) for answer in answers]
+
+
+def cut_response(response: Response, length: int) -> Response:
+    """The first `length` tokens; a cut answer has no EOS."""
+    if length >= len(response.ids):
+        return response
+    return Response(response.ids[:length].copy(), response.mask[:length].copy(), response.offsets[:length].copy(), response.text)
