@@ -71,7 +71,7 @@ def _clean(part: Tensor, mask: Bool[Tensor, " T"], role: str, row: int) -> Tenso
     return clean
 
 
-def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[Shaped[Tensor, " T"]], size: int = 256) -> list[Shaped[Tensor, " T"]]:
+def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[Shaped[Tensor, " _"]], size: int = 256) -> list[Shaped[Tensor, " _"]]:
     """function over right-padded (B, T) blocks of answers of similar length; padding is False and 0. Linear in the tokens."""
     lengths = [len(values) for values in ragged[0]]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -86,7 +86,7 @@ def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[S
 
 def on_segments(
     score: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor], ids: Sequence[Tensor], masks: Sequence[Tensor]
-) -> list[Float[Tensor, " T"]]:
+) -> list[Float[Tensor, " _"]]:
     """A score of segments (values, ids) -> (B, T), on the tokens of every answer."""
     return by_block(lambda values, ids, mask: score(values, torch.where(mask, ids, -1)), values, ids, masks)
 

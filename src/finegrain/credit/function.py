@@ -6,6 +6,7 @@ Deviations: not from a paper.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Function:
     """Weight of tokens in none of the spans."""
 
     def __post_init__(self) -> None:
-        check(np.isfinite(self.outside) and self.outside >= 0, f"outside is a weight and must be finite and not negative, got {self.outside}")
+        check(isfinite(self.outside) and self.outside >= 0, f"outside is a weight and must be finite and not negative, got {self.outside}")
 
     def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
         """The weights as they are; no reward, no segments."""

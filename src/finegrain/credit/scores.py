@@ -16,7 +16,8 @@ from finegrain.ops import segments
 
 Values = Float[Tensor, "B T"]
 Ids = Int[Tensor, "B T"]
-Answers = Sequence[Float[Tensor, " T"]]
+Answers = Sequence[Float[Tensor, " _"]]
+"""The scores of each answer's tokens, ragged."""
 
 
 @dataclass(frozen=True, kw_only=True)

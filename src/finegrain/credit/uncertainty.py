@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def shrunk_std(members: Sequence[Float[Tensor, "M T"]], masks: Sequence[Bool[Tensor, " T"]], *, n0: float) -> list[Float[Tensor, " T"]]:
+def shrunk_std(members: Sequence[Float[Tensor, "M _"]], masks: Sequence[Bool[Tensor, " _"]], *, n0: float) -> list[Float[Tensor, " _"]]:
     """Per token sqrt((n0 * pooled + (M - 1) s^2) / (n0 + M - 1)): s^2 the members' sample variance, pooled its mean over all tokens.
 
     With two members that differ by d, s^2 = d^2 / 2.

@@ -1,0 +1,96 @@
+"""A credit context over given arrays, and random ragged data for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from finegrain.types import CharSpan, Ragged, Scored
+
+Rows = Sequence[np.ndarray | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeContext:
+    """What the recipe knows of the data; one character per token, so that spans are token ranges."""
+
+    signs: Mapping[str, np.ndarray]
+    role_masks: Mapping[str, Ragged]
+    spans: Mapping[str, Rows] | None = None
+    column: Mapping[str, Rows] | None = None
+    implicit: Mapping[str, Sequence[Scored]] | None = None
+    functions: Mapping[str, Sequence[list[CharSpan] | None]] = field(default_factory=dict)
+    asked: list[tuple[str | None, float]] = field(default_factory=list)
+
+    def masks(self, role: str) -> Ragged:
+        return self.role_masks[role]
+
+    def has_spans(self) -> bool:
+        return self.spans is not None
+
+    def has_column(self) -> bool:
+        return self.column is not None
+
+    def span_rewards(self, role: str) -> Rows:
+        assert self.spans is not None
+        return self.spans[role]
+
+    def column_rewards(self, role: str) -> Rows:
+        assert self.column is not None
+        return self.column[role]
+
+    def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
+        self.asked.append((scorer, beta))
+        assert self.implicit is not None
+        return self.implicit
+
+    def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:
+        return self.functions[role]
+
+    def spans_to_tokens(self, role: str, spans: Sequence[list[CharSpan] | None], outside: float) -> Rows:
+        rows: list[np.ndarray | None] = []
+        for marks, mask in zip(spans, self.role_masks[role], strict=True):
+            values = None if marks is None else np.full(len(mask), outside)
+            for start, end, value in marks or []:
+                assert values is not None
+                values[start:end] = value
+            rows.append(values)
+        return rows
+
+
+def pair_context(chosen: Rows, rejected: Rows, **more: object) -> FakeContext:
+    """Unholed answers whose token rewards come as a column."""
+    lengths = {"chosen": chosen, "rejected": rejected}
+    masks = {role: [np.ones(3 if row is None else len(row), dtype=bool) for row in rows] for role, rows in lengths.items()}
+    signs = {"chosen": np.ones(len(chosen)), "rejected": -np.ones(len(rejected))}
+    return FakeContext(signs=signs, role_masks=masks, **{"column": lengths, **more})
+
+
+def random_context(seed: int = 0, rows: int = 12) -> FakeContext:
+    """Ragged answers with holes in the mask, one of them empty, and every kind of signal."""
+    generator = np.random.default_rng(seed)
+    roles = ("chosen", "rejected")
+    lengths = {role: generator.integers(1, 25, rows) for role in roles}
+    masks = {role: [np.ones(length, dtype=bool) for length in lengths[role]] for role in roles}
+    for role in roles:
+        for mask in masks[role][:4]:
+            mask[len(mask) // 2 : len(mask) // 2 + 2] = len(mask) < 6
+        masks[role][4][:] = False
+    noise = {role: [generator.normal(size=length).cumsum() * 0.7 + generator.normal(size=length) for length in lengths[role]] for role in roles}
+
+    def judged(values: np.ndarray) -> Scored:
+        return Scored(torch.from_numpy(values), None, torch.from_numpy(np.stack([values, values + generator.normal(size=values.shape)])))
+
+    implicit = {role: [judged(values) for values in noise[role]] for role in roles}
+    functions: dict[str, list[list[CharSpan] | None]] = {
+        role: [None if row == 1 else [(0, int(length) // 2, float(generator.random()))] for row, length in enumerate(lengths[role])] for role in roles
+    }
+    return FakeContext(
+        signs={"chosen": np.ones(rows), "rejected": -np.ones(rows)},
+        role_masks=masks,
+        spans={role: [None if row == 2 else np.where(noise[role][row] > 0.3, 1.0, -1.0) for row in range(rows)] for role in roles},
+        column={role: [None if row == 3 else noise[role][row] for row in range(rows)] for role in roles},
+        implicit=implicit,
+        functions=functions,
+    )
