@@ -41,7 +41,7 @@ class Scorer(nn.Module):
         self.model = model
         self.path = path
 
-    def forward(self, groups: Sequence[Group], request: Request = Request()) -> TokenValues:  # noqa: B008
+    def forward(self, groups: Sequence[Group], request: Request = Request()) -> TokenValues:
         """Values of the M scored tokens, nats, float32 or wider."""
         return self.path(self.model, groups, request)
 

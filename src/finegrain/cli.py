@@ -1,0 +1,235 @@
+"""argv -> recipe: the only file that knows the argument parser.
+
+Importing this file and answering `--help`, `methods` or a mistyped command loads nothing heavy.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from finegrain import __version__, catalog
+from finegrain.errors import FinegrainError, Interrupted, UsageError, unknown_name
+
+COMMANDS = {
+    "demo": "the whole story in minutes on two CPU cores",
+    "prefer": "align a model on preference pairs: --model M --data D --out RUN objective:dpo credit:asr",
+    "sft": "fine-tune on demonstrations: --model M --data D --out RUN",
+    "methods": "the table of methods, or one page: [NAME]",
+    "again": "the same run again: RUN/run.json --out OTHER",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (0, or one of `finegrain.errors`)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except FinegrainError as error:
+        print(f"finegrain: {error}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as error:
+        print(f"finegrain: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("finegrain: stopped", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"finegrain {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise unknown_name("command", command, COMMANDS)
+    runners: dict[str, Callable[[list[str]], int]] = {"methods": _methods, "again": _again, "demo": _demo}
+    return runners[command](rest) if command in runners else _train(command, rest)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  finegrain {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "finegrain: align language models with reward that says where an answer is good or bad, and how sure that is",
+            "",
+            *lines,
+            "",
+            "`finegrain COMMAND --help` lists the settings of a command and of the methods named on the line.",
+        ]
+    )
+
+
+def _methods(arguments: list[str]) -> int:
+    if not arguments:
+        width = max(len(method.name) for method in catalog.METHODS)
+        for method in catalog.METHODS:
+            print(f"{method.family}:{method.name:{width}}  {method.summary}  [{method.source}]")
+        return 0
+    name = arguments[0].rpartition(":")[2]
+    found = [method for method in catalog.METHODS if method.name == name]
+    if not found:
+        raise unknown_name("method", name, [method.name for method in catalog.METHODS])
+    for method in found:
+        settings = catalog.load(method.family, method.name)
+        module = sys.modules[settings.__module__]
+        print(f"{method.family}:{method.name}\n\n{(module.__doc__ or '').strip()}\n\nSettings: {settings()!r}\nPage: docs/methods/{method.name}.md")
+    return 0
+
+
+def _train(command: str, arguments: list[str]) -> int:
+    from finegrain import configure
+
+    settings_class = _recipe(command)
+    config, arguments = _take(arguments, "--config")
+    base = _read_config(Path(config)) if config else {}
+    selectors, flags = configure.split_arguments(arguments)
+    methods: dict[str, Any] = {"objective": None, "credit": None}
+    for family in methods:
+        if isinstance(base.get(family), dict):
+            stored = {key: value for key, value in base[family].items() if key != "method"}
+            methods[family] = configure.from_json(catalog.load(family, base[family].get("method", "")), stored, family)
+    methods = configure.select(methods, selectors)
+    if methods["objective"] is None:
+        methods["objective"] = catalog.load("objective", "dpo" if command == "prefer" else "nll")()
+    settings = _parse(command, settings_class, base, methods, flags)
+    return _run(command, settings)
+
+
+def _recipe(command: str) -> type[Any]:
+    if command == "sft":
+        from finegrain.recipes.sft import Sft
+
+        return Sft
+    from finegrain.recipes.preference import Prefer
+
+    return Prefer
+
+
+def _parse(command: str, settings_class: type[Any], base: dict[str, Any], methods: dict[str, Any], flags: list[str]) -> Any:
+    """The settings object: defaults, then the config file, then flags. `common` and `training` have no prefix on the command line."""
+    import typing
+    from dataclasses import MISSING, fields, make_dataclass
+
+    import tyro
+
+    from finegrain import configure
+
+    hints = typing.get_type_hints(settings_class)
+    helps = _attribute_docs(settings_class)
+    rows, defaults = [], {}
+    for field in fields(settings_class):
+        if field.name in methods:
+            if methods[field.name] is None:
+                continue
+            hint, value = type(methods[field.name]), methods[field.name]
+        else:
+            hint = hints[field.name]
+            made = field.default_factory() if field.default_factory is not MISSING else field.default
+            value = tyro.MISSING if made is MISSING else made
+            if field.name in base:
+                stored = base[field.name]
+                value = configure.from_json(hint, stored, field.name) if isinstance(stored, dict) else _plain(hint, stored)
+        flat = field.name in ("common", "training")
+        rows.append((field.name, typing.Annotated[hint, tyro.conf.arg(name="" if flat else None, help=helps.get(field.name))]))
+        defaults[field.name] = value
+    parsed_class = make_dataclass(settings_class.__name__, rows, frozen=True, kw_only=True)
+    parsed_class.__doc__ = settings_class.__doc__
+    parsed = tyro.cli(
+        parsed_class,
+        prog=f"finegrain {command}",
+        args=flags,
+        default=parsed_class(**defaults),
+        config=(tyro.conf.AvoidSubcommands,),
+        description=f"{settings_class.__doc__}\n\nobjective:NAME one of {', '.join(catalog.names('objective'))}\ncredit:NAME one of {', '.join(catalog.names('credit'))}",
+    )
+    return settings_class(**{name: getattr(parsed, name) for name in defaults})
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    return Path(value) if hint is Path else value
+
+
+def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:
+    """Docstrings below the fields of a dataclass."""
+    import ast
+    import inspect
+    import textwrap
+
+    body = ast.parse(textwrap.dedent(inspect.getsource(settings_class))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            found[field.target.id] = str(after.value.value)
+    return found
+
+
+def _run(command: str, settings: Any) -> int:
+    import transformers
+
+    from finegrain import configure
+    from finegrain.recipes.alignment import Job, align
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    job = Job(
+        command=command,
+        settings=configure.to_json(settings),
+        **{name: getattr(settings, name) for name in ("model", "data", "out", "objective", "credit", "common", "training", "lora", "optim")},
+    )
+    print(json.dumps(align(job)))
+    return 0
+
+
+def _again(arguments: list[str]) -> int:
+    """The run of a run.json with the same settings; flags after it override them."""
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError("expected: finegrain again RUN/run.json --out OTHER")
+    from finegrain.runs import read_record
+
+    record = read_record(Path(arguments[0]))
+    if "command" not in record or "settings" not in record:
+        raise UsageError(f"{arguments[0]} is no run.json: it names no command and settings")
+    return _train(record["command"], ["--config", arguments[0], "--no-resume", *arguments[1:]])
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """Settings of a YAML or JSON file, or of a run.json."""
+    import yaml
+
+    file = file / "run.json" if file.is_dir() else file
+    try:
+        data = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {file}: {error}") from error
+    data = data.get("settings", data) if isinstance(data, dict) else data
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} holds no settings: expected names and values")
+    return data
+
+
+def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of a flag and the other arguments."""
+    if flag not in arguments:
+        return None, arguments
+    place = arguments.index(flag)
+    if place + 1 >= len(arguments):
+        raise UsageError(f"{flag} needs a file")
+    return arguments[place + 1], arguments[:place] + arguments[place + 2 :]
+
+
+def _demo(arguments: list[str]) -> int:
+    from finegrain.recipes.demo import demo
+
+    return demo(arguments)
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main())

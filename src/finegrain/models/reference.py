@@ -1,0 +1,90 @@
+"""The reference policy is the model that was passed: its token log-probabilities, cached, or a frozen copy of it.
+
+Values are computed before the first optimiser step, by the very model that is about to be trained, so no second copy of
+the weights exists unless a method needs more than scalars (`LiveReference`).
+"""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finegrain.models.fingerprint import model_fingerprint
+from finegrain.models.load import Policy
+from finegrain.models.score import Answers, Arithmetic, Work, cache_key, read_ragged, score_rows, verified, write_ragged
+from finegrain.models.scorer import Scorer
+from finegrain.types import Ragged
+
+
+@dataclass(frozen=True)
+class ReferenceCache:
+    """Reads and writes reference values below a folder."""
+
+    folder: Path
+    rank: int = 0
+    world: int = 1
+    barrier: Callable[[], None] = lambda: None
+
+    def values(
+        self, policy: Policy, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, work: Work, progress: Callable[[int], None]
+    ) -> dict[str, Ragged]:
+        """Token log-probabilities of every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
+        if not examples:
+            return {role: [] for role in roles}
+        started = time.perf_counter()
+        key = cache_key(model_fingerprint(policy, self.folder), examples, roles, how.name)
+        file = self.folder / "reference" / f"{key}.safetensors"
+        tolerance = 1e-3 if how.name == "float32" else 0.1 if how.name != "float64" else 1e-6
+        if file.exists():
+            cached = read_ragged(file)
+            if verified(scorer, cached, examples, roles, how, tolerance):
+                work.notes.append("reference: read from the cache, a sample re-scored and equal")
+                work.seconds += time.perf_counter() - started
+                return cached
+            work.notes.append("reference: the cached values differ from the model's; computed again")
+        self._compute(file, scorer, examples, roles, how, progress)
+        work.rows += len(examples)
+        work.tokens += sum(len(example.prompt) + sum(len(example.responses[role].ids) for role in roles) for example in examples)
+        work.seconds += time.perf_counter() - started
+        return read_ragged(file)
+
+    def _compute(
+        self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None]
+    ) -> None:
+        """Every rank scores its share into a part file; the first one joins them."""
+        share = score_rows(scorer, examples[self.rank :: self.world], roles, how, progress)
+        if self.world == 1:
+            write_ragged(file, share)
+            return
+        parts = [file.with_suffix(f".rank{rank}") for rank in range(self.world)]
+        write_ragged(parts[self.rank], share)
+        self.barrier()
+        if self.rank == 0:
+            shares = [read_ragged(part) for part in parts]
+            joined = {role: [shares[index % self.world][role][index // self.world] for index in range(len(examples))] for role in roles}
+            write_ragged(file, joined)
+            for part in parts:
+                part.unlink()
+        self.barrier()
+
+
+def live_reference(scorer: Scorer) -> Scorer:
+    """A frozen copy of the scorer as it is now, for methods that need more than scalars of the reference."""
+    frozen = copy.deepcopy(scorer)
+    for parameter in frozen.parameters():
+        parameter.requires_grad_(False)
+    return frozen.eval()
+
+
+def cost_of_live_reference(scorer: Scorer) -> str:
+    """What a live reference costs, in words."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in scorer.parameters())
+    return f"live reference: a second copy of the weights ({size / 2**20:.0f} MiB) and one more forward pass a step"
+
+
+def master_dtype(name: str) -> torch.dtype:
+    """The dtype weights are trained in: float64 where asked, float32 masters otherwise."""
+    return torch.float64 if name == "float64" else torch.float32

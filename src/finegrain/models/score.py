@@ -1,0 +1,138 @@
+"""Token log-probabilities of a whole data set under one frozen model, and their cache.
+
+A cached value depends on the model's content, the token ids, the mask and the arithmetic it was computed in, and on nothing
+else: a new learning rate, output folder or loss recomputes nothing, a changed weight, token or truncation everything.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from finegrain.models.fingerprint import rows_fingerprint
+from finegrain.models.packing import Branch, Group
+from finegrain.models.scorer import Request, Scorer
+from finegrain.types import Ragged
+
+VERIFIED_ROWS = 4
+"""Rows scored again whenever a cache is read."""
+
+
+class Answers(Protocol):
+    """One prompt with its answers by role, tokenised."""
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """(P,) token ids."""
+
+    @property
+    def responses(self) -> Mapping[str, Branch]:
+        """Answers by role; anything with `ids` and `mask`."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a pass is computed: the autocast context, its name, and the token budget of a micro-batch."""
+
+    autocast: Callable[[], AbstractContextManager[None]]
+    name: str
+    micro_tokens: int
+
+
+@dataclass
+class Work:
+    """Forward passes spent beside training, for the run's record."""
+
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+def group_of(example: Answers, roles: Sequence[str]) -> Group:
+    """The packed group of an example for some of its roles."""
+    return Group(example.prompt, tuple(Branch(example.responses[role].ids, example.responses[role].mask) for role in roles))
+
+
+def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
+    """Consecutive index lists whose token counts add up to at most `budget` (a larger single one stands alone)."""
+    parts: list[list[int]] = []
+    total = 0
+    for index, count in enumerate(tokens):
+        if not parts or total + count > budget:
+            parts.append([])
+            total = 0
+        parts[-1].append(index)
+        total += count
+    return parts
+
+
+def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None] | None = None) -> dict[str, Ragged]:
+    """By role, one float32 (T,) array per example; 0 where the mask is False."""
+    groups = [group_of(example, roles) for example in examples]
+    found: dict[str, Ragged] = {role: [] for role in roles}
+    was_training = scorer.training
+    scorer.eval()
+    with torch.no_grad(), how.autocast():
+        for part in budgeted([group.tokens for group in groups], how.micro_tokens):
+            batch = [groups[index] for index in part]
+            flat = scorer(batch, Request()).logp.float().cpu().numpy()
+            start = 0
+            for group in batch:
+                for role, branch in zip(roles, group.branches, strict=True):
+                    values = np.zeros(len(branch.ids), dtype=np.float32)
+                    count = int(branch.mask.sum())
+                    values[branch.mask] = flat[start : start + count]
+                    start += count
+                    found[role].append(values)
+            if progress is not None:
+                progress(sum(group.tokens for group in batch))
+    scorer.train(was_training)
+    return found
+
+
+def cache_key(fingerprint: str, examples: Sequence[Answers], roles: Sequence[str], arithmetic: str) -> str:
+    """Name of the cache entry."""
+    rows = ((example.prompt, *(array for role in roles for array in (example.responses[role].ids, example.responses[role].mask))) for example in examples)
+    return hashlib.sha256(f"{fingerprint} {rows_fingerprint(rows)} {arithmetic}".encode()).hexdigest()
+
+
+def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
+    """Ragged float columns as one safetensors file, complete or absent."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, rows in columns.items():
+        tensors[name] = np.concatenate([*rows, np.zeros(0, dtype=np.float32)]).astype(np.float32)
+        tensors[f"{name}.lengths"] = np.array([len(row) for row in rows], dtype=np.int64)
+    part = file.with_suffix(f".part-{id(tensors)}")
+    save_file(tensors, part)
+    part.replace(file)
+
+
+def read_ragged(file: Path) -> dict[str, Ragged]:
+    """What `write_ragged` wrote; values stay memory-mapped until used."""
+    columns: dict[str, Ragged] = {}
+    with safe_open(file, framework="np") as stored:
+        for name in stored.keys():  # noqa: SIM118
+            if not name.endswith(".lengths"):
+                ends = np.cumsum(stored.get_tensor(f"{name}.lengths"))
+                columns[name] = np.split(stored.get_tensor(name), ends[:-1]) if len(ends) else []
+    return columns
+
+
+def verified(scorer: Scorer, cached: Mapping[str, Ragged], examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, tolerance: float) -> bool:
+    """Whether a sample of rows, scored again, gives the cached values."""
+    sample = np.unique(np.linspace(0, len(examples) - 1, VERIFIED_ROWS).astype(int))
+    again = score_rows(scorer, [examples[index] for index in sample], roles, how)
+    return all(
+        len(cached[role]) == len(examples) and cached[role][index].shape == values.shape and np.allclose(cached[role][index], values, atol=tolerance, rtol=0)
+        for role in roles
+        for index, values in zip(sample, again[role], strict=True)
+    )

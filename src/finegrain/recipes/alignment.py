@@ -1,0 +1,219 @@
+"""Train a policy offline with any objective and any credit: the job behind `prefer` and `sft`, read top to bottom."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finegrain.credit.summary import summarise
+from finegrain.data.mismatch import with_mismatched
+from finegrain.data.records import Example, Shape
+from finegrain.errors import CheckpointError, UsageError
+from finegrain.generate.hf import greedy_answers
+from finegrain.models.adapters import Lora
+from finegrain.models.load import save_policy
+from finegrain.models.reference import cost_of_live_reference, live_reference
+from finegrain.models.scorer import Scorer, causal_lm
+from finegrain.recipes.card import write_card
+from finegrain.recipes.credit_context import RunCredit
+from finegrain.recipes.dry_run import estimate
+from finegrain.recipes.evaluation import evaluate
+from finegrain.recipes.metrics import metrics_for
+from finegrain.recipes.progress import progress_bar
+from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer, record, split_holdout, trackers
+from finegrain.recipes.settings import Common, Training
+from finegrain.runs import RunDirectory
+from finegrain.train.batches import Plan
+from finegrain.train.checkpoint import Checkpoints
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import Contract, contract_of
+from finegrain.train.distributed import rank, world
+from finegrain.train.loop import Trainer
+from finegrain.train.optim import Optim, adamw, scaled_default
+from finegrain.train.run import Recorder, train
+from finegrain.types import Credit, CreditColumns, Objective, Ragged
+
+LORA_RATE = 10.0
+"""LoRA's default rate is this many times that of full fine-tuning (the field's rule of thumb; TRL's documentation)."""
+
+ANSWER_TOKENS = 64
+"""Length of the answers given before and after training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One alignment run, as asked for."""
+
+    command: str
+    model: Any
+    data: str
+    out: Path
+    objective: Objective
+    credit: Credit | None
+    common: Common
+    training: Training
+    lora: Lora
+    optim: Optim
+    settings: Mapping[str, Any]
+    """The same as JSON, for run.json."""
+    tokenizer: Any = None
+
+
+def align(job: Job) -> dict[str, Any]:
+    """Run the job; returns what is printed as the last line of stdout."""
+    contract = contract_of(job.objective, job.common.seed)
+    if "reward" in contract.needs and job.credit is None:
+        raise UsageError(f"{type(job.objective).__name__} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
+    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
+    train_rows, eval_rows = _rows(session, job, contract)
+    peak_rate = _peak_rate(session, job, contract)
+    if job.common.dry_run:
+        return estimate(session, contract, _plan(session, TrainingSet(train_rows), contract.roles), peak_rate)
+    directory = RunDirectory(job.out)
+    directory.create(resume=job.common.resume)
+    if rank() == 0:
+        directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
+    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    scorer = prepare_scorer(session, max(_longest(train_rows, contract.all_roles), _longest(eval_rows, contract.all_roles)))
+    train_set = _columns(session, job, contract, scorer, train_rows)
+    eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows))
+    plan = _plan(session, train_set, contract.roles)
+    trainer = _trainer(session, job, contract, scorer, train_set, peak_rate, len(plan))
+    export = lambda folder: save_policy(session.policy, folder)
+    with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as watch:
+        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, [*watchers, watch])
+        lines = train(trainer, plan, recorder, resume=job.common.resume)
+    seconds = session.seconds()
+    evaluation = evaluate(trainer, eval_set)
+    after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    results = {
+        "status": "finished",
+        "train_seconds": round(seconds, 3),
+        "steps": len(plan),
+        "pairs" if "chosen" in contract.roles else "rows": len(train_rows),
+        "tokens": int(sum(line["num_tokens"] for line in lines)),
+        "learning_rate": peak_rate,
+        "evaluation": evaluation,
+        "last": lines[-1] if lines else {},
+    }
+    if rank() == 0:
+        _write_results(session, job, directory, results, [prompts, before, after])
+    return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}
+
+
+def _rows(session: Session, job: Job, contract: Contract) -> tuple[list[Example], list[Example]]:
+    """(training, evaluation) examples in the shape the objective reads, with the sides it needs."""
+    shape = Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION
+    loaded = load_data(session, job.data, shape, limit=job.common.limit)
+    session.notes["data"] = loaded.report
+    if job.common.eval is not None:
+        held = load_data(session, job.common.eval, shape, limit=None)
+        session.notes["eval_data"] = held.report
+        both = loaded.examples, held.examples
+    else:
+        both = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
+    session.say(f"data: {len(both[0])} rows to train, {len(both[1])} held out")
+    return (with_mismatched(both[0]), with_mismatched(both[1])) if "mismatched" in contract.all_roles else both
+
+
+def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: list[Example]) -> TrainingSet:
+    """The training set with its reference values and its credit."""
+    roles = contract.all_roles
+    plan = _plan(session, TrainingSet(examples), contract.roles)
+    needs_all = job.credit is not None
+    visited = range(len(examples)) if needs_all else plan.visited()
+    rows = [examples[index] for index in visited]
+    values = _reference(session, contract, scorer, rows, always=needs_all)
+    reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
+    if job.credit is None:
+        return TrainingSet(examples, reference)
+    started = time.perf_counter()
+    context = RunCredit(session, examples, contract.roles, reference)
+    columns: Mapping[str, CreditColumns] = job.credit.prepare(context)
+    session.notes["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
+    session.notes["credit_seconds"] = round(time.perf_counter() - started, 3)
+    if "reference" not in contract.needs:
+        reference = {}
+    return TrainingSet(examples, {role: reference[role] for role in roles if role in reference}, columns)
+
+
+def _reference(session: Session, contract: Contract, scorer: Scorer, rows: Sequence[Example], *, always: bool = False) -> dict[str, Ragged]:
+    """Reference values of the rows where the objective or its credit needs them."""
+    if not always and not contract.needs & {"reference", "reward"}:
+        return {}
+    return session.cache.values(session.policy, scorer, rows, contract.all_roles, session.how, session.work, lambda tokens: None)
+
+
+def _scattered(values: Ragged, places: Sequence[int] | Any, count: int) -> Ragged:
+    """Values of the visited rows at their places; rows no step reads stay empty."""
+    whole: Ragged = [values[0][:0]] * count if values else []
+    for place, value in zip(places, values, strict=True):
+        whole[place] = value
+    return whole
+
+
+def _longest(examples: Sequence[Example], roles: Sequence[str]) -> int:
+    """Tokens of the longest prompt with one answer."""
+    return max((len(example.prompt) + max(len(example.responses[role].ids) for role in roles) for example in examples), default=0)
+
+
+def _plan(session: Session, data: TrainingSet, roles: Sequence[str]) -> Plan:
+    training = session.training
+    return Plan(
+        tokens=data.packed_tokens(roles),
+        batch_size=training.batch_size,
+        epochs=training.epochs,
+        seed=session.common.seed,
+        micro_tokens=training.micro_tokens,
+        world=world(),
+        max_steps=session.common.max_steps,
+    )
+
+
+def _trainer(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, peak_rate: float, steps: int) -> Trainer:
+    for module in contract.modules.values():
+        module.to(scorer.device)
+    frozen = None
+    if "kl" in contract.needs:
+        frozen = live_reference(scorer)
+        session.say(cost_of_live_reference(scorer))
+        session.work.notes.append(cost_of_live_reference(scorer))
+    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+    extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
+    return Trainer(
+        scorer=scorer,
+        contract=contract,
+        data=data,
+        optimizer=adamw(parameters, extra, job.optim, peak_rate),
+        optim=job.optim,
+        how=session.how,
+        metrics=metrics_for(job.objective),
+        peak_rate=peak_rate,
+        steps=steps,
+        frozen=frozen,
+        state={name: table.to(scorer.device) for name, table in contract.state.items()},
+    )
+
+
+def _peak_rate(session: Session, job: Job, contract: Contract) -> float:
+    if job.common.lr is not None:
+        return job.common.lr
+    adapted = causal_lm(session.policy.model) is not session.policy.model
+    return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
+
+
+def _write_results(session: Session, job: Job, directory: RunDirectory, results: Mapping[str, Any], answers: Sequence[Sequence[Any]]) -> None:
+    """The final checkpoint in the run directory itself, its card, samples and the completed run.json."""
+    prompts, before, after = answers
+    texts = [session.policy.tokenizer.decode(prompt) for prompt in prompts]
+    directory.write_lines("samples.jsonl", [{"prompt": p, "before": b, "after": a} for p, b, a in zip(texts, before, after, strict=True)])
+    for text, old, new in zip(texts, before, after, strict=True):
+        session.say(f"\n> {text[-300:].strip()}\n  before: {old.strip()}\n  after:  {new.strip()}")
+    try:
+        save_policy(session.policy, job.out)
+    except OSError as error:
+        raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
+    write_card(job.out, job.command, job.settings, results, session.policy.source)
+    directory.write_record(record(session, job.command, job.settings, results))

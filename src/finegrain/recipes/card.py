@@ -1,0 +1,58 @@
+"""The model card beside a checkpoint: what it is, how it was made, what was measured."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+TEMPLATE = """---
+library_name: transformers
+{% if base %}base_model: {{ base }}
+{% endif %}tags:
+- finegrain
+- {{ command }}
+---
+
+# {{ title }}
+
+{{ base or "A model" }} after `finegrain {{ command }}` with objective `{{ objective }}`{% if credit %} and credit `{{ credit }}`{% endif %}.
+
+| | |
+| --- | --- |
+| optimiser steps | {{ results.steps }} |
+| tokens | {{ results.tokens }} |
+| seconds, scorer and reference included | {{ results.train_seconds }} |
+| peak learning rate | {{ results.learning_rate }} |
+{% for name, value in evaluation %}| {{ name }} | {{ value }} |
+{% endfor %}
+Load it with `transformers.AutoModelForCausalLM.from_pretrained`. `run.json` beside this file holds all settings;
+`finegrain again run.json --out OTHER` runs it once more.
+
+```json
+{{ settings }}
+```
+"""
+
+
+def write_card(folder: Path, command: str, settings: Mapping[str, Any], results: Mapping[str, Any], source: str) -> None:
+    """README.md of a checkpoint folder."""
+    evaluation = [(name, _shown(value)) for name, value in results["evaluation"].items()]
+    text = jinja2.Template(TEMPLATE).render(
+        base=None if source == "in memory" else Path(source).name,
+        title=folder.name,
+        command=command,
+        objective=(settings.get("objective") or {}).get("method", "custom"),
+        credit=(settings.get("credit") or {}).get("method"),
+        results=results,
+        evaluation=evaluation,
+        settings=json.dumps(settings, indent=2, default=str),
+    )
+    (folder / "README.md").write_text(text)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['mean']:.4g} (95 % interval {value['low']:.4g} to {value['high']:.4g}, {value['rows']} rows)" if value["low"] is not None else "one row"
+    return f"{value:.4g}"

@@ -1,0 +1,114 @@
+"""What a credit method may ask of a run: spans, columns, a user's function, a scorer's log-ratios."""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from finegrain.data.records import Example
+from finegrain.data.spans import spans_to_tokens
+from finegrain.errors import CreditError, UsageError
+from finegrain.models.load import load_policy
+from finegrain.models.probe import make_scorer
+from finegrain.models.reference import ReferenceCache, master_dtype
+from finegrain.models.scorer import silence_dropout
+from finegrain.recipes.cross_fit import cross_fitted
+from finegrain.recipes.session import Session
+from finegrain.types import CharSpan, Ragged, Scored
+
+
+@dataclass(frozen=True)
+class RunCredit:
+    """The `CreditContext` of a run; reference values are those of the start model."""
+
+    session: Session
+    examples: Sequence[Example]
+    roles: tuple[str, ...]
+    reference: Mapping[str, Ragged]
+
+    @property
+    def signs(self) -> dict[str, np.ndarray]:
+        """+1 for chosen and desirable answers and demonstrations, -1 for rejected and undesirable ones."""
+        count = len(self.examples)
+        labelled = np.array([1.0 if example.columns.get("label", 1.0) > 0.5 else -1.0 for example in self.examples])
+        return {role: -np.ones(count) if role == "rejected" else labelled if role == "answer" else np.ones(count) for role in self.roles}
+
+    def masks(self, role: str) -> Ragged:
+        """The tokens that train."""
+        return [example.responses[role].mask for example in self.examples]
+
+    def has_spans(self) -> bool:
+        """Whether any answer is annotated."""
+        return any(example.spans.get(role) is not None for example in self.examples for role in self.roles)
+
+    def has_column(self) -> bool:
+        """Whether any answer has token rewards."""
+        return any(example.token_rewards.get(role) is not None for example in self.examples for role in self.roles)
+
+    def span_rewards(self, role: str) -> list[np.ndarray | None]:
+        """Spans as token values; outside them the opposite sign of the spans' values (+1 for an annotated answer without spans)."""
+        values: list[float] = [value for e in self.examples for side in self.roles for _, _, value in e.spans.get(side) or []]
+        outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
+        return self.spans_to_tokens(role, [example.spans.get(role) for example in self.examples], outside or 1.0)
+
+    def column_rewards(self, role: str) -> list[np.ndarray | None]:
+        """Token rewards supplied as a data column."""
+        return [example.token_rewards.get(role) for example in self.examples]
+
+    def implicit_rewards(self, scorer: str | None, beta: float) -> dict[str, list[Scored]]:
+        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones."""
+        if scorer is None:
+            return cross_fitted(self.session, self.examples, self.roles, self.reference, beta)
+        session = self.session
+        session.say(f"credit: scoring {len(self.examples)} rows with {scorer}")
+        policy = load_policy(scorer, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
+        if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
+            raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
+        silence_dropout(policy.model)
+        policy.model.to(session.accelerator.device)
+        longest = max(len(e.prompt) + max(len(e.responses[role].ids) for role in self.roles) for e in self.examples)
+        engine, _ = make_scorer(policy.model, longest=longest)
+        cache = ReferenceCache(session.cache.folder, session.cache.rank, session.cache.world, session.cache.barrier)
+        logps = cache.values(policy, engine, self.examples, self.roles, session.how, session.work, lambda tokens: None)
+        return {role: [Scored(torch.from_numpy(beta * (s - r))) for s, r in zip(logps[role], self.reference[role], strict=True)] for role in self.roles}
+
+    def function_spans(self, path: str, role: str) -> list[list[CharSpan] | None]:
+        """The user's `fn(prompt, response, role, row)` on every answer."""
+        function = load_function(path)
+        found: list[list[CharSpan] | None] = []
+        for example in self.examples:
+            row = {"row": example.row, **example.columns}
+            try:
+                spans = function(example.prompt_text, example.responses[role].text, role, row)
+                found.append(None if spans is None else [(int(start), int(end), float(value)) for start, end, value in spans])
+            except Exception as error:
+                raise CreditError(f"{path} failed on row {example.row}, {role}: {type(error).__name__}: {error}") from error
+        return found
+
+    def spans_to_tokens(self, role: str, spans: Sequence[list[CharSpan] | None], outside: float) -> list[np.ndarray | None]:
+        """Token values of character spans."""
+        return [
+            None if own is None else spans_to_tokens(own, example.responses[role].offsets, outside=outside)
+            for own, example in zip(spans, self.examples, strict=True)
+        ]
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """The function `name` of `file.py:name`: the user's own code, run as it is."""
+    file, separator, name = path.rpartition(":")
+    if not separator or not Path(file).is_file():
+        raise UsageError(f"expected file.py:function, got {path!r}" + ("" if not separator else f" (no file {file})"))
+    spec = importlib.util.spec_from_file_location(f"user_{Path(file).stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UsageError(f"{file} has no function {name!r}")
+    return function  # type: ignore[no-any-return]
+
+

@@ -1,0 +1,200 @@
+"""What every training recipe sets up before its own work: devices, model, data, reference, run directory, record."""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from finegrain.data.load import LoadedData, load_examples
+from finegrain.data.records import Example, Shape
+from finegrain.data.tokenise import Tokenise
+from finegrain.errors import DataError, UsageError
+from finegrain.models.adapters import Lora, with_adapter
+from finegrain.models.load import Policy, load_policy
+from finegrain.models.probe import Probe, make_scorer
+from finegrain.models.reference import ReferenceCache, master_dtype
+from finegrain.models.score import Arithmetic, Work
+from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
+from finegrain.recipes.settings import Common, Training
+from finegrain.train.distributed import barrier, rank, world
+
+PACKAGES = ("finegrain", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
+MOST_HELD_OUT = 256
+
+
+@dataclass
+class Session:
+    """One training job's surroundings."""
+
+    accelerator: Accelerator
+    common: Common
+    training: Training
+    policy: Policy
+    how: Arithmetic
+    cache: ReferenceCache
+    say: Callable[[str], None]
+    """One line to the person on stderr, first rank only."""
+    work: Work = field(default_factory=Work)
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Facts for run.json: probe, silenced dropout, data report."""
+    started: float | None = None
+    """Clock at the first forward of any model."""
+    scorer: Scorer | None = None
+
+    def start_clock(self) -> None:
+        """Training seconds count from the first forward of any model."""
+        self.started = self.started if self.started is not None else time.perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds since the first forward."""
+        return 0.0 if self.started is None else time.perf_counter() - self.started
+
+
+def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None) -> Session:
+    """Devices and the policy, adapter included."""
+    if common.device == "cpu":
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
+    device = accelerator.device if common.device in ("auto", "cpu") else torch.device(common.device)
+    name = _arithmetic_name(common.dtype, device)
+    policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(name), trust_remote_code=training.trust_remote_code)
+    policy = with_adapter(policy, lora, common.seed)
+    policy.model.to(device)
+    main = rank() == 0
+    return Session(
+        accelerator=accelerator,
+        common=common,
+        training=training,
+        policy=policy,
+        how=Arithmetic(_autocast(name, device), name, training.micro_tokens),
+        cache=ReferenceCache(cache_folder(), rank(), world(), barrier),
+        say=(lambda text: print(text, file=sys.stderr, flush=True)) if main else lambda text: None,
+    )
+
+
+def cache_folder() -> Path:
+    """Where reference values and credit columns are kept between runs: $FINEGRAIN_CACHE, or the user's cache."""
+    named = os.environ.get("FINEGRAIN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
+
+
+def _arithmetic_name(dtype: str, device: torch.device) -> str:
+    return dtype if dtype != "auto" else ("float32" if device.type in ("cpu", "mps") else "bfloat16")
+
+
+def _autocast(name: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    if name == "bfloat16":
+        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    return lambda: nullcontext()
+
+
+def load_data(session: Session, source: str, shape: Shape, *, limit: int | None) -> LoadedData:
+    """Tokenised rows of a file, folder or Hub name."""
+    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=Tokenise(max_length=session.common.max_length), limit=limit)
+    for line in data.report.get("messages", []):
+        session.say(line)
+    return data
+
+
+def split_holdout(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """(training, held out): whole prompts are held out, so that no prompt stands on both sides."""
+    if not 0 <= share < 1:
+        raise UsageError(f"--holdout is a share of the rows in [0, 1), got {share}")
+    prompts: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        prompts.setdefault(hashlib.sha256(example.prompt.tobytes()).hexdigest(), []).append(index)
+    want = min(MOST_HELD_OUT, round(share * len(examples)))
+    held: set[int] = set()
+    keys = sorted(prompts)
+    for place in np.random.default_rng([seed, 1]).permutation(len(keys)):
+        if len(held) >= want:
+            break
+        if len(held) + len(prompts[keys[place]]) <= max(want, 1):
+            held.update(prompts[keys[place]])
+    if len(held) == len(examples):
+        raise DataError("all rows share one prompt, so none would be left to train; give --eval or --holdout 0")
+    return [e for i, e in enumerate(examples) if i not in held], [e for i, e in enumerate(examples) if i in held]
+
+
+def prepare_scorer(session: Session, longest: int) -> Scorer:
+    """The scorer on the fused path, or on the plain one where the probe finds a difference; dropout silenced."""
+    model = session.policy.model
+    silenced = silence_dropout(model)
+    model.train()
+    if session.training.gradient_checkpointing:
+        causal_lm(model).gradient_checkpointing_enable({"use_reentrant": False})
+        if causal_lm(model) is not model:
+            model.enable_input_require_grads()
+    session.start_clock()
+    scorer, probe = make_scorer(model, longest=longest)
+    _tell_probe(session, probe, silenced)
+    session.scorer = scorer
+    return scorer
+
+
+def _tell_probe(session: Session, probe: Probe, silenced: Mapping[str, float]) -> None:
+    session.notes["engine"] = probe.as_json()
+    session.notes["dropout_set_to_zero"] = dict(silenced)
+    if not probe.fused:
+        session.say(f"engine: plain path, slower and larger, because {probe.reason}")
+
+
+def hidden_size(session: Session) -> int:
+    """Width of the policy."""
+    config = causal_lm(session.policy.model).config.get_text_config()
+    return int(config.hidden_size)
+
+
+def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json: what was asked, with what, and what came of it."""
+    return {
+        "command": command,
+        "settings": settings,
+        "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "machine": {"device": str(session.accelerator.device), "processes": world(), "threads": torch.get_num_threads()},
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **session.notes,
+        **results,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "beside_training": {"rows": session.work.rows, "tokens": session.work.tokens, "seconds": round(session.work.seconds, 3), "notes": session.work.notes},
+    }
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def trackers(session: Session, out: Path, settings: Mapping[str, Any]) -> Iterator[list[Callable[[dict[str, Any]], None]]]:
+    """Watchers that send every logged line to the tracker that was asked for."""
+    name = session.training.track
+    if name == "none" or rank() != 0:
+        yield []
+        return
+    try:
+        session.accelerator = Accelerator(cpu=session.common.device == "cpu", log_with=name, project_dir=str(out))
+        flat = {key: json.dumps(value) if isinstance(value, (dict, list)) else str(value) for key, value in settings.items()}
+        session.accelerator.init_trackers("finegrain", config=flat)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"--track {name}: {error}") from error
+    try:
+        yield [lambda line: session.accelerator.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line["step"])]
+    finally:
+        session.accelerator.end_training()
+
+

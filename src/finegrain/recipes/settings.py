@@ -1,0 +1,53 @@
+"""Settings that recipes share; frozen, nested, every field read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options every training command has."""
+
+    limit: int | None = None
+    """Read at most this many rows."""
+    max_steps: int | None = None
+    """Stop after this many optimiser steps."""
+    max_length: int = 1024
+    """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end, both counted."""
+    lr: float | None = None
+    """Peak learning rate; by default the objective's own at width 4096, times 4096 / hidden size (times 10 with LoRA)."""
+    seed: int = 0
+    """Of data order, held-out rows and new parameters."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Arithmetic: bfloat16 is autocast over float32 masters; auto is bfloat16 on a GPU and float32 on a CPU."""
+    eval: str | None = None
+    """Evaluation rows; by default a share of the data (`--holdout`)."""
+    resume: bool = False
+    """Go on from the newest checkpoint of --out."""
+    dry_run: bool = False
+    """Print plan, memory and time estimate, and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How much and in what portions."""
+
+    epochs: float = 1.0
+    batch_size: int = 16
+    """Rows per optimiser step, over all processes."""
+    micro_tokens: int = 4096
+    """Tokens of one forward pass; memory grows with it, results do not change."""
+    holdout: float = 0.1
+    """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
+    save_every: int = 0
+    """Optimiser steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    samples: int = 5
+    """Prompts answered before and after training."""
+    track: str = "none"
+    """none, tensorboard, or another tracker by accelerate's name."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model; never do this for a model you have not read."""

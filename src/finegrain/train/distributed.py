@@ -1,0 +1,79 @@
+"""The few collectives the loop needs, the same for one and for many processes."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if world() > 1:
+        dist.barrier()
+
+
+def agreed(names: Iterable[str], device: torch.device) -> list[str]:
+    """The first rank's names, sorted: it always has rows, another rank may have none and so not know them."""
+    own = sorted(names)
+    if world() == 1:
+        return own
+    text = torch.frombuffer(bytearray(json.dumps(own).encode()), dtype=torch.uint8).to(device)
+    length = torch.tensor([len(text)], device=device)
+    dist.broadcast(length, 0)
+    if rank() != 0:
+        text = torch.zeros(int(length), dtype=torch.uint8, device=device)
+    dist.broadcast(text, 0)
+    names_of_first: list[str] = json.loads(bytes(text.tolist()))
+    return names_of_first
+
+
+def sum_named(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Sums over ranks of named numbers, in float64."""
+    names = agreed(values, device)
+    total = sum_tensor(torch.tensor([values.get(name, 0.0) for name in names], dtype=torch.float64, device=device))
+    return dict(zip(names, total.tolist(), strict=True))
+
+
+def sum_tensor(values: Tensor) -> Tensor:
+    """Sum over ranks, out of place."""
+    if world() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_by_position(values: Tensor, positions: Sequence[int], count: int) -> Tensor:
+    """(count,) tensor in which every rank has put its values at its positions."""
+    whole = torch.zeros(count, dtype=torch.float64, device=values.device)
+    whole[torch.tensor(positions, dtype=torch.long, device=values.device)] = values.double()
+    return sum_tensor(whole).to(values.dtype)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """One all-reduce of summed gradients; a rank without a micro-batch contributes zeros."""
+    held = list(parameters)
+    for parameter in held:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    if world() == 1:
+        return
+    flat = torch.cat([parameter.grad.flatten() for parameter in held if parameter.grad is not None])
+    dist.all_reduce(flat)
+    start = 0
+    for parameter in held:
+        assert parameter.grad is not None
+        parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+        start += parameter.numel()

@@ -1,0 +1,230 @@
+"""The training loop: one optimiser step over any split of its rows into micro-batches and ranks.
+
+A step is: statistics (a pass without gradient, where the objective declares them), denominators (global counts, known
+before the backward), gradients (micro-batches without synchronisation, then one sum over ranks), update. Every mean is a
+global sum over a global count, so results do not depend on the split but for round-off.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from finegrain.errors import NonFiniteError
+from finegrain.models.score import Arithmetic
+from finegrain.models.scorer import Request, Scorer
+from finegrain.train.batches import Step
+from finegrain.train.collate import Batch, TrainingSet, collate
+from finegrain.train.contract import Contract, as_terms
+from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor
+from finegrain.train.optim import Optim, learning_rate
+from finegrain.types import Gathered, Pair, Terms
+
+Sums = dict[str, tuple[float, float]]
+"""Named (sum, count): a metric is their quotient over all micro-batches and ranks."""
+
+Metrics = Callable[[Pair], Sums]
+
+TINY = 1e-12
+"""Guards a denominator of a step in which nothing counted; its numerator is 0 too."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything a step needs that does not change during a run."""
+
+    scorer: Scorer
+    contract: Contract
+    data: TrainingSet
+    optimizer: torch.optim.Optimizer
+    optim: Optim
+    how: Arithmetic
+    metrics: Metrics
+    peak_rate: float
+    steps: int
+    frozen: Scorer | None = None
+    """The live reference, where the objective needs more than cached scalars."""
+    state: dict[str, Tensor] = field(default_factory=dict)
+    """The objective's persistent tables; replaced entry by entry after each step."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All trainable parameters in a fixed order: the policy's, then the method's."""
+        policy = [parameter for parameter in self.scorer.parameters() if parameter.requires_grad]
+        return policy + [parameter for module in self.contract.modules.values() for parameter in module.parameters()]
+
+    def request(self) -> Request:
+        """What the scorer has to compute for the objective."""
+        needs = self.contract.needs
+        return Request(prompts="prompt_logp" in needs, entropy="entropy" in needs, kl_against=self.frozen)
+
+    def batches(self, step: Step, roles: Sequence[str]) -> list[Batch]:
+        """This rank's micro-batches of a step."""
+        return [
+            collate(self.data, [step.rows[position] for position in part], roles, positions=part, device=self.scorer.device)
+            for part in step.micro[rank()]
+        ]
+
+    def pair(self, batch: Batch, statistics: Mapping[str, Tensor], *, scored: bool) -> Pair:
+        """The objective's view of a micro-batch: with the policy's values, or with zeros for counting."""
+        values = None
+        if scored:
+            with self.how.autocast():
+                values = self.scorer(batch.groups, self.request())
+        return batch.pair(
+            values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
+        )
+
+
+def run_step(trainer: Trainer, step: Step) -> dict[str, float]:
+    """One optimiser step; returns its logged numbers, equal on every rank."""
+    statistics = _statistics(trainer, step)
+    batches = trainer.batches(step, trainer.contract.roles)
+    counts = _denominators(trainer, batches, statistics)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    tally = Tally()
+    added: dict[str, Tensor] = {}
+    for batch in batches:
+        pair = trainer.pair(batch, statistics, scored=True)
+        terms = as_terms(trainer.contract.objective(pair), pair)
+        _backward(trainer, pair, terms, counts)
+        seen = detached(pair)
+        tally.note_terms(terms, counts, batch)
+        tally.note_metrics(trainer.metrics(seen))
+        if trainer.contract.after_step is not None:
+            for name, value in trainer.contract.after_step(trainer.state, seen).items():
+                added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
+    logged = tally.over_ranks(trainer.scorer.device)
+    if logged.pop("non_finite_rows"):
+        raise NonFiniteStep("loss", tally.bad_rows or list(step.rows), tally.bad_batch)
+    rate = learning_rate(step.index, trainer.steps, trainer.peak_rate, trainer.optim)
+    norm = _update(trainer, rate)
+    if not math.isfinite(norm):
+        raise NonFiniteStep("gradient", list(step.rows), None)
+    for name in sorted(trainer.state):
+        trainer.state[name] = trainer.state[name] + sum_tensor(added.get(name, torch.zeros_like(trainer.state[name])))
+    return {"step": step.index + 1, "epoch": round(step.epoch, 6), "learning_rate": rate, "grad_norm": norm, **logged}
+
+
+class NonFiniteStep(NonFiniteError):
+    """A loss or gradient of a step that is NaN or infinite; carries what is needed to look at it."""
+
+    def __init__(self, what: str, rows: list[int], batch: Batch | None) -> None:
+        super().__init__(f"the {what} is not finite; rows {rows[:20]}")
+        self.what, self.rows, self.batch = what, rows, batch
+
+
+@dataclass
+class Tally:
+    """Sums of a step on this rank: plain totals, and (sum, count) pairs whose quotient is logged."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    means: Sums = field(default_factory=dict)
+    bad_rows: list[int] = field(default_factory=list)
+    bad_batch: Batch | None = None
+
+    def note_terms(self, terms: Terms, counts: Mapping[str, float], batch: Batch) -> None:
+        """Add a micro-batch's loss and its terms, and remember rows that are not finite."""
+        for name, term in terms.items():
+            value = term.value.detach().double()
+            share = float(value.sum()) / max(counts[name], TINY)
+            self._add("loss", term.coefficient * share)
+            if len(terms) > 1:
+                self._add(f"loss/{name}", share)
+            broken = (~torch.isfinite(value)).nonzero()[:, 0].tolist()
+            if broken:
+                self.bad_rows += [batch.rows[index] for index in broken]
+                self.bad_batch = batch
+        self._add("num_tokens", float(batch.tokens))
+
+    def note_metrics(self, sums: Sums) -> None:
+        """Add named (sum, count) pairs."""
+        for name, (total, count) in sums.items():
+            before = self.means.get(name, (0.0, 0.0))
+            self.means[name] = (before[0] + total, before[1] + count)
+
+    def over_ranks(self, device: torch.device) -> dict[str, float]:
+        """Totals and quotients over all ranks; a mean over nothing is left out."""
+        self._add("non_finite_rows", float(len(self.bad_rows)))
+        flat = dict(self.totals)
+        for name, (total, count) in self.means.items():
+            flat[f"{name}|sum"], flat[f"{name}|count"] = total, count
+        whole = sum_named(flat, device)
+        logged = {name: value for name, value in whole.items() if "|" not in name}
+        for name in sorted(key.removesuffix("|sum") for key in whole if key.endswith("|sum")):
+            if whole[f"{name}|count"] > 0:
+                logged[name] = whole[f"{name}|sum"] / whole[f"{name}|count"]
+        return logged
+
+    def _add(self, name: str, value: float) -> None:
+        self.totals[name] = self.totals.get(name, 0.0) + value
+
+
+def detached(pair: Pair) -> Pair:
+    """The pair without its graph, for metrics and tables."""
+    tensors = ("logp", "prompt_logp", "entropy", "kl")
+    cut = lambda tensor: None if tensor is None else tensor.detach()
+    return replace(pair, sides={role: replace(side, **{name: cut(getattr(side, name)) for name in tensors}) for role, side in pair.sides.items()})
+
+
+def _statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
+    """The objective's statistics over the whole step and all ranks, without gradient."""
+    declared = trainer.contract.statistics
+    if declared is None:
+        return {}
+    summed: dict[str, Tensor] = {}
+    gathered: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for batch in trainer.batches(step, trainer.contract.statistic_roles):
+            for name, statistic in declared(trainer.pair(batch, {}, scored=True)).items():
+                if isinstance(statistic, Gathered):
+                    gathered.setdefault(name, []).append(statistic.value)
+                else:
+                    summed[name] = summed.get(name, torch.zeros_like(statistic.value)) + statistic.value
+    device = trainer.scorer.device
+    positions = [position for part in step.micro[rank()] for position in part]
+    zero = torch.zeros((), device=device)
+    reduced = {name: sum_tensor(summed.get(name, zero)) for name in agreed(summed, device)}
+    for name in agreed(gathered, device):
+        own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
+        reduced[name] = gather_by_position(own, positions, len(step.rows))
+    return reduced
+
+
+def _denominators(trainer: Trainer, batches: Sequence[Batch], statistics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Global count of every term, from masks, weights and columns alone."""
+    totals: dict[str, float] = {}
+    with torch.no_grad():
+        for batch in batches:
+            pair = trainer.pair(batch, statistics, scored=False)
+            for name, term in as_terms(trainer.contract.objective(pair), pair).items():
+                totals[name] = totals.get(name, 0.0) + float(term.count.double().sum())
+    return sum_named(totals, trainer.scorer.device)
+
+
+def _backward(trainer: Trainer, pair: Pair, terms: Terms, counts: Mapping[str, float]) -> None:
+    """Add this micro-batch's share of the gradient of sum over terms of coefficient * sum(value) / count."""
+    rule = trainer.contract.gradient
+    if rule is None:
+        total = torch.stack([term.coefficient / max(counts[name], TINY) * term.value.sum() for name, term in terms.items()]).sum()
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
+        return
+    parameters = trainer.parameters()
+    (count,) = counts.values()
+    for parameter, gradient in zip(parameters, rule(pair, parameters), strict=True):
+        share = gradient / max(count, TINY)
+        parameter.grad = share if parameter.grad is None else parameter.grad + share
+
+
+def _update(trainer: Trainer, rate: float) -> float:
+    """Sum gradients over ranks, clip, step; returns the gradient norm before clipping."""
+    parameters = trainer.parameters()
+    sum_gradients(parameters)
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.optim.max_grad_norm or math.inf))
+    if math.isfinite(norm):
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = rate
+        trainer.optimizer.step()
+    return norm

@@ -1,0 +1,99 @@
+"""Run a trainer over its plan: log, checkpoint, resume, stop on Ctrl-C after the step at hand."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from finegrain.errors import Interrupted, NonFiniteError
+from finegrain.runs import RunDirectory
+from finegrain.train.batches import Plan
+from finegrain.train.checkpoint import Checkpoints
+from finegrain.train.distributed import rank
+from finegrain.train.loop import NonFiniteStep, Trainer, run_step
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Where the steps of a run are written down."""
+
+    directory: RunDirectory
+    checkpoints: Checkpoints
+    export: Callable[[Path], None]
+    """Adds the stock layout of the current model to a folder."""
+    save_every: int = 0
+    """Optimiser steps between checkpoints; 0 writes none but on Ctrl-C."""
+    watchers: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
+    """Called on the first rank with every logged line: progress, trackers."""
+
+
+def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> list[dict[str, Any]]:
+    """Take all steps of the plan; returns the logged lines, those of an earlier part included."""
+    done = recorder.checkpoints.restore(trainer) if resume else 0
+    if rank() == 0:
+        recorder.directory.cut_metrics(done)
+    with _interrupt_flag() as interrupted:
+        for index in range(done, len(plan)):
+            started = time.perf_counter()
+            line = _guarded_step(trainer, plan, recorder, index)
+            seconds = time.perf_counter() - started
+            line |= {"step_seconds": round(seconds, 4), "tokens_per_second": round(line["num_tokens"] / seconds, 1)}
+            if rank() == 0:
+                recorder.directory.append_metrics(line)
+                for watch in recorder.watchers:
+                    watch(line)
+            last = index + 1 == len(plan)
+            if interrupted() or (recorder.save_every and (index + 1) % recorder.save_every == 0 and not last):
+                recorder.checkpoints.save(trainer, index + 1, recorder.export)
+            if interrupted() and not last:
+                raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; the state is saved, go on with the same command and --resume")
+    return list(recorder.directory.metrics())
+
+
+def fit(trainer: Trainer, plan: Plan, watch: Callable[[dict[str, Any]], None]) -> None:
+    """Take all steps of the plan and write nothing: for models that only live inside a run."""
+    for index in range(len(plan)):
+        watch(run_step(trainer, plan.step(index)))
+
+
+def _guarded_step(trainer: Trainer, plan: Plan, recorder: Recorder, index: int) -> dict[str, Any]:
+    try:
+        return dict(run_step(trainer, plan.step(index)))
+    except NonFiniteStep as error:
+        sources = [trainer.data.examples[row].row for row in error.rows]
+        file = recorder.directory.path / "nonfinite.json"
+        batch = [
+            {"row": example.row, "prompt": example.prompt.tolist(), **{role: side.ids.tolist() for role, side in example.responses.items()}}
+            for example in (trainer.data.examples[row] for row in error.rows)
+        ]
+        file.write_text(json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
+        raise NonFiniteError(
+            f"the {error.what} of step {index + 1} is not finite; rows {sources[:20]} of the data; their tokens are in {file}; "
+            "nothing was updated by this step: lower --lr, or look at these rows"
+        ) from error
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[Callable[[], bool]]:
+    """A flag that the first Ctrl-C raises; the second one stops at once."""
+    asked: list[bool] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: nothing to catch here
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
