@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
+from finegrain.configure import from_json, to_json
 from finegrain.types import Pair, Side
 from tests.laws.drive import gradients, leaves, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
 
@@ -172,17 +173,11 @@ def wide_arithmetic(method: Any, make_pair: Maker) -> None:
 
 
 def settings_survive_json(method: Any, make_pair: Maker) -> None:
-    """Settings are a frozen dataclass that JSON gives back."""
+    """Settings are a frozen dataclass that comes back from its JSON, nested choices included."""
     assert dataclasses.is_dataclass(method), f"{type(method).__name__} is not a dataclass"
     assert type(method).__dataclass_params__.frozen, f"{type(method).__name__} is not frozen"
-    again = revive(type(method), json.loads(json.dumps(dataclasses.asdict(method))), method)
+    again = from_json(type(method), json.loads(json.dumps(to_json(method))))
     assert again == method, f"{method} came back as {again}"
-
-
-def revive(kind: type, plain: dict[str, Any], like: Any) -> Any:
-    """The settings of a class from JSON; a nested choice takes the class it has in `like`."""
-    nested = {f.name: getattr(like, f.name) for f in fields(like) if dataclasses.is_dataclass(getattr(like, f.name))}
-    return kind(**{name: revive(type(nested[name]), value, nested[name]) if name in nested else value for name, value in plain.items()})
 
 
 def counts_from_masks(method: Any, make_pair: Maker) -> None:

@@ -1,7 +1,7 @@
 """Each law has deliberately broken objectives, and each of them must break it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -116,10 +116,10 @@ class MeanAsSum:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TupleSetting(DPO):
-    """JSON gives a list back."""
+class NumberedSetting(DPO):
+    """JSON gives strings back for the numbers that are keys."""
 
-    bounds: tuple[float, float] = (0.0, 1.0)
+    table: dict[int, float] = field(default_factory=lambda: {1: 0.5})
 
 
 @dataclass(kw_only=True)
@@ -145,7 +145,7 @@ BROKEN: dict[laws.Law, list[Any]] = {
     laws.micro_batches: [MeanAsSum(), broken(centred_on_batch)],
     laws.gradient_is_right: [broken(detached_part)],
     laws.wide_arithmetic: [broken(half_precision), broken(half_precision_widened_late)],
-    laws.settings_survive_json: [TupleSetting(), Thawed()],
+    laws.settings_survive_json: [NumberedSetting(), Thawed()],
     laws.settings_are_read: [UnreadSetting()],
     laws.counts_from_masks: [broken(count_of_likely_tokens), broken(count_with_gradient)],
     laws.weights_of_one: [broken(bonus_for_credit)],

@@ -1,6 +1,6 @@
 """Alignment via optimal transport (AOT), paired: the sorted policy margins against the sorted reference margins.
 
-Source: Melnyk et al. 2024, https://arxiv.org/abs/2406.05882, eq. 11; as `aot` in TRL 1.16.
+Source: Melnyk et al. 2024, https://arxiv.org/abs/2406.05882, eq. 11 (number: memory); as `aot` in TRL 1.16.
 Deviations: sorted over the whole optimiser step and all ranks (TRL: over a micro-batch).
 """
 

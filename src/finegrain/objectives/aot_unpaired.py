@@ -1,6 +1,6 @@
 """Alignment via optimal transport (AOT), unpaired: sorted chosen log-ratios against sorted rejected log-ratios.
 
-Source: Melnyk et al. 2024, https://arxiv.org/abs/2406.05882, eq. 9; as `aot_unpaired` in TRL 1.16.
+Source: Melnyk et al. 2024, https://arxiv.org/abs/2406.05882, eq. 9 (number: memory); as `aot_unpaired` in TRL 1.16.
 Deviations: sorted over the whole optimiser step and all ranks (TRL: over a micro-batch).
 """
 

@@ -1,6 +1,6 @@
 """Binary classifier optimisation (BCO) on pairs: two logistic losses, chosen against 1 and rejected against 0.
 
-Source: Jung et al. 2024, https://arxiv.org/abs/2404.04656, eq. 9; as `bco_pair` in TRL 1.16.
+Source: Jung et al. 2024, https://arxiv.org/abs/2404.04656, eq. 9 (number: memory); as `bco_pair` in TRL 1.16.
 Deviations: as in TRL's pair loss, without the paper's running reward shift and without density-ratio weights.
 """
 

@@ -1,6 +1,6 @@
 """Conservative DPO (cDPO): DPO's cross-entropy against a label that is right with probability 1 - label_smoothing.
 
-Source: Mitchell 2023, https://ericmitchell.ai/cdpo.pdf, eq. 3.
+Source: Mitchell 2023, https://ericmitchell.ai/cdpo.pdf, eq. 3 (number: memory).
 Deviations: none. The default rate is ours [choice]; the note gives none.
 """
 

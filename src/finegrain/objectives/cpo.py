@@ -1,6 +1,6 @@
 """Contrastive preference optimisation (CPO): reference-free DPO plus the NLL of the chosen answers.
 
-Source: Xu et al. 2024, https://arxiv.org/abs/2401.08417, eq. 3 to 5; NLL per chosen token as in TRL 1.16.
+Source: Xu et al. 2024, https://arxiv.org/abs/2401.08417, eq. 3 to 5 (number: memory); NLL per chosen token as in TRL 1.16.
 Deviations: none.
 """
 

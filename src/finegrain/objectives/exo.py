@@ -1,6 +1,6 @@
 """Efficient exact optimisation (EXO) on pairs: reverse KL from the policy's preference to a nearly hard label.
 
-Source: Ji et al. 2024, https://arxiv.org/abs/2402.00856, eq. 16 (K = 2); as `exo_pair` in TRL 1.16.
+Source: Ji et al. 2024, https://arxiv.org/abs/2402.00856, eq. 16 (K = 2) (number: memory); as `exo_pair` in TRL 1.16.
 Deviations: none.
 """
 

@@ -1,6 +1,6 @@
 """f-DPO: DPO under another divergence than reverse KL; the log-ratio r is replaced by f'(e^r).
 
-Source: Wang et al. 2023, https://arxiv.org/abs/2309.16240, eq. 10 and table 1; maps as in TRL 1.16.
+Source: Wang et al. 2023, https://arxiv.org/abs/2309.16240, eq. 10 and table 1 (number: memory); maps as in TRL 1.16.
 Deviations: exponents are capped at 80, for forward KL too (TRL caps alpha's only) [choice].
 """
 
@@ -67,7 +67,7 @@ class FDPO:
     """Hyper-parameters of f-DPO."""
 
     learning_rate: ClassVar[float] = 1e-6
-    """That of DPO, whose gradient every divergence has at the start of training."""
+    """That of DPO, whose gradient every divergence has at the start of training (Jensen-Shannon half of it)."""
 
     beta: float = 0.1
     """Strength of the regularisation by the divergence."""

@@ -1,7 +1,7 @@
 """Hinge loss on the difference of sequence log-ratios (SLiC's link with a reference).
 
-Source: Zhao et al. 2023 (SLiC-HF), https://arxiv.org/abs/2305.10425, eq. 1; Liu et al. 2023 (RSO),
-https://arxiv.org/abs/2309.06657, eq. 9 ("hinge-norm").
+Source: Zhao et al. 2023 (SLiC-HF), https://arxiv.org/abs/2305.10425, eq. 1 (number: memory); Liu et al. 2023 (RSO),
+https://arxiv.org/abs/2309.06657, eq. 9 (number: memory) ("hinge-norm").
 Deviations: none.
 """
 

@@ -1,6 +1,6 @@
 """IPO with log-ratios averaged over the tokens of each answer.
 
-Source: Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17; averaged as in TRL 1.16, said there to match the
+Source: Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17 (number: memory); averaged as in TRL 1.16, said there to match the
 IPO authors.
 Deviations: none from TRL; under token credit the average divides by the kept weight.
 """

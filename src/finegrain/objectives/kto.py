@@ -1,6 +1,6 @@
 """Kahneman-Tversky optimisation (KTO): each answer on its own against a shared reference point z0.
 
-Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, eq. 7 and 8.
+Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, eq. 7 and 8 (number: memory).
 Deviations: z0 is the mean over the whole optimiser step (paper and TRL: over a micro-batch, averaged over devices);
 rows whose mismatched answer has no token do not count in it.
 """

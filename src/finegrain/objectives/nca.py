@@ -1,6 +1,6 @@
 """Noise contrastive alignment (NCA) on pairs: raises the chosen answer's own likelihood instead of the margin.
 
-Source: Chen et al. 2024, https://arxiv.org/abs/2402.05369, eq. 12 on pairs; as `nca_pair` in TRL 1.16.
+Source: Chen et al. 2024, https://arxiv.org/abs/2402.05369, eq. 12 (number: memory) on pairs; as `nca_pair` in TRL 1.16.
 Deviations: none.
 """
 

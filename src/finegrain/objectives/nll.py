@@ -1,6 +1,6 @@
 """Negative log-likelihood of the answers' tokens: supervised fine-tuning, and the regulariser of CPO and SLiC.
 
-Source: Ouyang et al. 2022 (InstructGPT), https://arxiv.org/abs/2203.02155, section 3.5 step 1.
+Source: Ouyang et al. 2022 (InstructGPT), https://arxiv.org/abs/2203.02155, section 3.5 step 1 (number: memory).
 Deviations: the mean is over all trained tokens of the optimiser step, not per micro-batch; under token credit it is
 weighted, and divides by the kept weight.
 """

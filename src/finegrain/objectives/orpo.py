@@ -1,6 +1,6 @@
 """Odds ratio preference optimisation (ORPO): NLL of prompt and chosen answer, plus a log odds-ratio penalty.
 
-Source: Hong et al. 2024, https://arxiv.org/abs/2403.07691, eq. 6 and 7; NLL over prompt + answer as in TRL 1.16.
+Source: Hong et al. 2024, https://arxiv.org/abs/2403.07691, eq. 6 and 7 (number: memory); NLL over prompt + answer as in TRL 1.16.
 Deviations: log(1 - e^a) switches branch at -ln 2 (TRL takes it directly, in float32); under token credit answer tokens
 are weighted and averages divide by the kept weight, prompt tokens keep weight 1; a row that keeps no token has even
 odds (log-odds 0) [choice].

@@ -1,6 +1,6 @@
 """Robust DPO (rDPO): the loss whose expectation under randomly flipped labels is DPO's loss on clean labels.
 
-Source: Ray Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409, eq. 12.
+Source: Ray Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409, eq. 12 (number: memory).
 Deviations: none. The default rate is ours [choice].
 """
 

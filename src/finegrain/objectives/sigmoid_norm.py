@@ -1,6 +1,6 @@
 """DPO on log-ratios averaged over the tokens of each answer (length-normalised DPO).
 
-Source: Lambert et al. 2024 (Tulu 3), https://arxiv.org/abs/2411.15124, eq. 6; as `sigmoid_norm` in TRL 1.16.
+Source: Lambert et al. 2024 (Tulu 3), https://arxiv.org/abs/2411.15124, eq. 6 (number: memory); as `sigmoid_norm` in TRL 1.16.
 Deviations: none; under token credit the average divides by the kept weight.
 """
 

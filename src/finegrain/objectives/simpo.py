@@ -1,6 +1,6 @@
 """Simple preference optimisation (SimPO): logistic loss on the margin of average log-probabilities minus a target.
 
-Source: Meng et al. 2024, https://arxiv.org/abs/2405.14734, eq. 6.
+Source: Meng et al. 2024, https://arxiv.org/abs/2405.14734, eq. 6 (number: memory).
 Deviations: none; under token credit the average divides by the kept weight.
 """
 

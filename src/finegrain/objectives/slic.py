@@ -1,6 +1,6 @@
 """SLiC-HF: hinge loss on the log-probability margin, without reference, plus lambda times the chosen answers' NLL.
 
-Source: Zhao et al. 2023, https://arxiv.org/abs/2305.10425, eq. 1; as `hinge` in TRL 1.16's CPO trainer.
+Source: Zhao et al. 2023, https://arxiv.org/abs/2305.10425, eq. 1 (number: memory); as `hinge` in TRL 1.16's CPO trainer.
 Deviations: the regularisation target is the chosen answer (the paper also offers its best-ranked sample or SFT target).
 """
 

@@ -1,7 +1,7 @@
 """Token reward distillation: regress each segment's beta * log-ratio on a scorer's reward, weighted by its certainty.
 
 Source: ours; docs/methods/token-distillation.md explains it. One segment per answer is sequence-level reward
-distillation: Fisch et al. 2024, https://arxiv.org/abs/2405.19316, eq. 6 (memory), on single answers.
+distillation: Fisch et al. 2024, https://arxiv.org/abs/2405.19316, eq. 6 (number: memory), on single answers.
 Deviations: the whole method is ours [OURS].
 """
 

@@ -1,0 +1,100 @@
+"""The table of methods, the folders, the pages and the tests agree."""
+
+import ast
+import dataclasses
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from finegrain import catalog
+from finegrain.catalog import METHODS, Method
+from finegrain.configure import from_json, to_json
+from finegrain.errors import UsageError
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"objective": "objectives", "credit": "credit"}
+ENTRY = {"objective": ("__call__", "pair"), "credit": ("prepare", "context")}
+HEADINGS = ["What it does", "Formula", "Settings", "Deviations", "Our numbers", "Example", "Sources"]
+FEWEST = {"objective": 26, "credit": 4}
+
+
+def test_collected() -> None:
+    for family, fewest in FEWEST.items():
+        print(f"{len(catalog.names(family))} rows of {family}")
+        assert len(catalog.names(family)) >= fewest
+    assert {method.family for method in METHODS} == set(FOLDERS)
+
+
+def test_names_and_targets_are_unique() -> None:
+    assert len({(method.family, method.name) for method in METHODS}) == len(METHODS)
+    assert len({method.target for method in METHODS}) == len(METHODS)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", method.name) for method in METHODS)
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_folder_and_table_agree(family: str) -> None:
+    """Every class that can be called as a method of its family has a row, and every row such a class."""
+    folder, (function, argument) = FOLDERS[family], ENTRY[family]
+    found = set()
+    for path in sorted((ROOT / "src/finegrain" / folder).glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            methods = [item for item in node.body if isinstance(item, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.ClassDef) and any(m.name == function and [a.arg for a in m.args.args] == ["self", argument] for m in methods):
+                found.add(f"{folder}.{path.stem}:{node.name}")
+    assert found == {method.target for method in METHODS if method.family == family}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_row(method: Method) -> None:
+    module_name, _, class_name = method.target.partition(":")
+    folder, _, file = module_name.partition(".")
+    assert folder == FOLDERS[method.family]
+    assert file == method.name.replace("-", "_"), "the file is named as the method"
+    assert (ROOT / "tests" / folder / f"test_{file}.py").exists(), "a method has a test"
+    documentation = importlib.import_module(f"finegrain.{module_name}").__doc__ or ""
+    assert "Source:" in documentation
+    assert "Deviations:" in documentation
+    link = method.source.removeprefix("ours: ")
+    assert link in documentation, "the row's link is in the docstring"
+    assert link.startswith("https://") or (ROOT / link).exists(), "a method of ours links to its page"
+    assert catalog.name_of(catalog.load(method.family, method.name)()) == method.name
+    assert catalog.load(method.family, method.name).__name__ == class_name
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_settings(method: Method) -> None:
+    """Frozen, keyword-only, documented, and back from JSON."""
+    settings = catalog.load(method.family, method.name)
+    assert dataclasses.is_dataclass(settings)
+    assert settings.__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(settings))
+    default = settings()
+    assert from_json(settings, json.loads(json.dumps(to_json(default)))) == default
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_page(method: Method) -> None:
+    path = ROOT / "docs/methods" / f"{method.name}.md"
+    assert path.exists(), f"docs/methods/{method.name}.md is missing"
+    page = path.read_text()
+    assert page.startswith(f"# {method.name}")
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == HEADINGS
+    sections = dict(re.findall(r"^## ([^\n]*)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    assert all(text.strip() for text in sections.values()), "no section is empty"
+    assert "```python\n" in sections["Example"]
+    if method.source.startswith("https://"):
+        assert method.source in sections["Sources"]
+    for field in dataclasses.fields(catalog.load(method.family, method.name)):
+        assert f"`{field.name}`" in sections["Settings"], f"setting {field.name} is not on the page"
+
+
+def test_every_page_has_a_row() -> None:
+    assert {path.stem for path in (ROOT / "docs/methods").glob("*.md")} == {method.name for method in METHODS}
+
+
+def test_a_misspelt_name_lists_the_near_ones() -> None:
+    with pytest.raises(UsageError, match="simpo"):
+        catalog.find("objective", "simpoo")
