@@ -21,6 +21,8 @@ class FakeContext:
     column: Mapping[str, Rows] | None = None
     implicit: Mapping[str, Sequence[Scored]] | None = None
     functions: Mapping[str, Sequence[list[CharSpan] | None]] = field(default_factory=dict)
+    junk: float | None = None
+    """What `spans_to_tokens` writes off the mask."""
     asked: list[tuple[str | None, float]] = field(default_factory=list)
 
     def masks(self, role: str) -> Ragged:
@@ -55,6 +57,8 @@ class FakeContext:
             for start, end, value in marks or []:
                 assert values is not None
                 values[start:end] = value
+            if values is not None and self.junk is not None:
+                values[~mask] = self.junk
             rows.append(values)
         return rows
 

@@ -22,13 +22,15 @@ REJECTED = [-0.5, 0.4, 0.0]
 def context(std: float | None = None, members: list[list[list[float]]] | None = None) -> FakeContext:
     means = {"chosen": torch.tensor(CHOSEN).double(), "rejected": torch.tensor(REJECTED).double()}
     judged = dict(zip(means, members or [None, None], strict=True))
+
+    def scored(role: str) -> Scored:
+        own = judged[role]
+        return Scored(means[role], None if std is None else torch.full_like(means[role], std), None if own is None else torch.tensor(own).double())
+
     return FakeContext(
         signs={"chosen": np.ones(1), "rejected": -np.ones(1)},
         role_masks={role: [np.ones(len(mean), dtype=bool)] for role, mean in means.items()},
-        implicit={
-            role: [Scored(mean, None if std is None else torch.full_like(mean, std), None if members is None else torch.tensor(judged[role]).double())]
-            for role, mean in means.items()
-        },
+        implicit={role: [scored(role)] for role in means},
     )
 
 
