@@ -4,8 +4,9 @@ Three things hold for every segmentation here: no segment is empty, none crosses
 turn), and, except where every token stands alone, the token that closes a turn (EOS) never opens a segment of its own.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from finegrain.ops.peaks import left_aligned
@@ -105,22 +106,40 @@ def change_points(
     log(1 + n level / noise) - S^2 level / (noise (noise + n level)) + price. Optimal partitioning (Jackson et al. 2005),
     F(t) = min over s < t of F(s) + cost(s, t): quadratic in the length of a turn, vectorised over rows and s.
     """
-    rows, width = mask.shape
     order = left_aligned(mask)
-    present = mask.gather(1, order)
-    values = torch.where(present, torch.where(mask, values, 0.0).gather(1, order), 0.0).double()
-    noise, level = noise.double()[:, None], level.double()[:, None]
-    place = torch.arange(width, device=mask.device)
+    present, place = mask.gather(1, order), torch.arange(mask.shape[1], device=mask.device)
+    compact = torch.where(present, torch.where(mask, values, 0.0).gather(1, order), 0.0)
     turn = torch.where(turn_starts(mask).gather(1, order), place, 0).cummax(1).values
-    total = torch.cat([values.new_zeros(rows, 1), values.cumsum(1)], 1)
-    best, back = values.new_zeros(rows, width + 1), order.new_zeros(rows, width + 1)
-    spread = noise + torch.arange(width, 0, -1, device=mask.device) * level  # noise + n level for n = width ... 1
-    gain, fixed = level / (noise * spread), (spread / noise).log() + price
+    signal, scale, scatter = (part.cpu().double().numpy() for part in (compact, noise, level))
+    starts = _optimal_starts(signal, scale, scatter, turn.cpu().numpy(), present.sum(1).cpu().numpy(), price)
+    return torch.zeros_like(mask).scatter(1, order, torch.from_numpy(starts).to(mask.device) & present)
+
+
+def _optimal_starts(
+    values: Float64[np.ndarray, "B T"],
+    noise: Float64[np.ndarray, " B"],
+    level: Float64[np.ndarray, " B"],
+    turn: Int64[np.ndarray, "B T"],
+    length: Int64[np.ndarray, " B"],
+    price: float,
+) -> Bool[np.ndarray, "B T"]:
+    """The recursion and its way back, on left-aligned rows; `turn` is where a token's turn starts.
+
+    In numpy: 2 T small steps on one thread, which torch would spread over threads at a cost above the work.
+    """
+    rows, width = values.shape
+    place, row = np.arange(width), np.arange(rows)
+    total = np.concatenate([np.zeros((rows, 1)), values.cumsum(1)], 1)
+    best, back = np.zeros((rows, width + 1)), np.zeros((rows, width + 1), dtype=np.int64)
+    spread = noise[:, None] + np.arange(width, 0, -1) * level[:, None]  # noise + n level for n = width ... 1
+    gain, fixed = level[:, None] / (noise[:, None] * spread), np.log(spread / noise[:, None]) + price
     for t in range(1, width + 1):
-        cost = best[:, :t] + fixed[:, width - t :] - (total[:, t, None] - total[:, :t]).square() * gain[:, width - t :]
-        best[:, t], back[:, t] = torch.where(place[:t] >= turn[:, t - 1, None], cost, torch.inf).min(1)
-    starts, at, row = torch.zeros_like(mask), mask.sum(1), torch.arange(rows, device=mask.device)
-    while bool((at > 0).any()):
-        at = torch.where(at > 0, back[row, at], 0)
+        cost = best[:, :t] + fixed[:, width - t :] - np.square(total[:, t, None] - total[:, :t]) * gain[:, width - t :]
+        cost[place[:t] < turn[:, t - 1, None]] = np.inf
+        back[:, t] = cost.argmin(1)
+        best[:, t] = cost[row, back[:, t]]
+    starts, at = np.zeros((rows, width), dtype=bool), length.copy()
+    while at.any():
+        at = np.where(at > 0, back[row, at], 0)
         starts[row, at] = True
-    return torch.zeros_like(mask).scatter(1, order, starts & present)
+    return starts
