@@ -1,0 +1,32 @@
+"""The committed simulation: its claim, and that a fresh draw still agrees with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.segmentation import NOISES, RIVALS, SHEET, alternating, markdown, measure
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def test_change_point_beats_windows_and_pivots_at_every_noise_of_the_sheet_s_world() -> None:
+    result = json.loads((RESULTS / "segmentation.json").read_text())
+    assert markdown(result) == (RESULTS / "segmentation.md").read_text()
+    rows = result["tables"]["alternating"]
+    assert {float(noise) for noise in rows} == set(NOISES)
+    for noise, row in rows.items():
+        difference, half = row["change-point minus best rival"]
+        assert difference - half > 0, noise
+        for name, given in zip(row, SHEET.get(noise, []), strict=False):
+            assert given is None or abs(row[name][0] - given) < 0.022, (noise, name)
+
+
+@pytest.mark.parametrize("noise", [0.5, 2.0])
+def test_a_fresh_draw_agrees(noise: float) -> None:
+    row = json.loads((RESULTS / "segmentation.json").read_text())["tables"]["alternating"][str(noise)]
+    draw = measure(alternating, noise, seed=1234)
+    for name, accuracy in draw.items():
+        mean, half = row[name]
+        assert abs(accuracy - mean) < 4 * half * 10**0.5 / 2.262, name  # four standard deviations of one draw
+    assert draw["change-point"] > max(draw[name] for name in RIVALS)
