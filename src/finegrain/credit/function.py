@@ -19,8 +19,8 @@ from finegrain.types import CreditColumns, CreditContext
 class Function:
     """Weights from `fn(prompt, response, role, row)` -> [(start, end, weight)], or None for an answer without credit."""
 
-    path: str
-    """file.py:name"""
+    path: str = ""
+    """file.py:name; there is no default function."""
     outside: float = 1.0
     """Weight of tokens in none of the spans."""
 
@@ -29,6 +29,7 @@ class Function:
 
     def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
         """The weights as they are; no reward, no segments."""
+        check(bool(self.path), "credit:function needs your function: --credit.path file.py:name")
         columns = {}
         for role in context.signs:
             weights: list[np.ndarray | None] = []

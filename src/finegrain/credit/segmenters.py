@@ -49,8 +49,8 @@ class Dynamic:
 class Threshold:
     """A segment starts wherever the change curve exceeds a fixed value."""
 
-    tau: float
-    """In the units of the signal."""
+    tau: float = 0.0
+    """In the units of the signal; at 0 every change starts a segment."""
     window: int = 1
     """Tokens averaged on each side of a possible border."""
 

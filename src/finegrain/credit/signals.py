@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from finegrain.credit.answers import Signal
-from finegrain.credit.segmenters import Dynamic, Segmenter, Tokens
+from finegrain.credit.segmenters import Dynamic, Segmenter, Tokens, check
 from finegrain.errors import CreditError, UsageError
 from finegrain.types import CreditContext, Scored
 
@@ -71,11 +71,12 @@ class FunctionSpans:
 
     segmenter: ClassVar[Segmenter] = Tokens()
 
-    path: str
-    """file.py:name"""
+    path: str = ""
+    """file.py:name; there is no default function."""
 
     def __call__(self, context: CreditContext) -> Signal:
         """Token scores by role."""
+        check(bool(self.path), "the signal function-spans needs your function: --credit.signal.path file.py:name")
         return {role: _scored(context.spans_to_tokens(role, context.function_spans(self.path, role), 0.0)) for role in context.signs}
 
 
