@@ -209,7 +209,7 @@ def test_contradictions_and_missing_signals() -> None:
     assert ASR(scorer="judge", signal=Implicit(scorer="judge")).scorer == "judge"
     assert ASR(scorer="judge", signal=Auto()).signal == Auto()
     empty = FakeContext(signs={}, role_masks={})
-    with pytest.raises(UsageError, match="--credit.signal.path file.py:name"):
+    with pytest.raises(UsageError, match=r"--credit\.signal\.path file\.py:name"):
         ASR(signal=FunctionSpans()).prepare(empty)
     with pytest.raises(CreditError, match="span annotations"):
         ASR(signal=Spans()).prepare(empty)
