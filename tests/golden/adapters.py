@@ -142,7 +142,7 @@ def dynamic(params: Values, inputs: Values) -> Values:
     scores, q = real([inputs["scores"]]), float(params["std_factor"])
     everywhere = torch.ones_like(scores).bool()
     mask = dynamic_topk(scores, everywhere, q)[0]
-    return {"indices": mask.nonzero().flatten(), "k": mask.sum(), "threshold": peak_threshold(scores, everywhere, q), "mask": mask.int()}
+    return {"indices": mask.nonzero().flatten(), "k": mask.sum(), "threshold": peak_threshold(scores, everywhere, q)[0], "mask": mask.int()}
 
 
 ADAPTERS: dict[str, Callable[[Values, Values], Values]] = {

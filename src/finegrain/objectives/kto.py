@@ -42,7 +42,7 @@ class KTO:
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     statistic_roles: ClassVar[tuple[str, ...]] = ("mismatched",)
-    needs: ClassVar[frozenset[str]] = frozenset({"reference"})
+    needs: ClassVar[frozenset[str]] = frozenset({"reference", "label"})
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for its KTO trainer; the authors used 5e-7 to 5e-6 (memory)."""
 

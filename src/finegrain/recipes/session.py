@@ -135,7 +135,7 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
     silenced = silence_dropout(model)
     model.train()
     if session.training.gradient_checkpointing:
-        causal_lm(model).gradient_checkpointing_enable({"use_reentrant": False})
+        causal_lm(model).activation_checkpointing_enable({"use_reentrant": False})
         if causal_lm(model) is not model:
             model.enable_input_require_grads()
     session.start_clock()
