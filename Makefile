@@ -1,0 +1,49 @@
+# The same verbs at home and in CI. The environment lives in .venv; every verb makes it first where it is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.set-up
+
+# Tests and examples are thousands of tiny operations: one thread is faster than two.
+test slow docs: export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow lint types golden docs bench
+
+help: ## print the verbs
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(SETUP)
+
+# torch first and alone, so that its own choice of build (CPU or a CUDA release) is made before anything else is resolved.
+$(SETUP): pyproject.toml constraints.txt
+	@echo 'setting up $(VENV): a few minutes the first time'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(SETUP) ## install, then tell the whole story in minutes on two CPU cores
+	$(BIN)/finegrain demo
+
+test: $(SETUP) ## the default tests: under three minutes on two cores, no network
+	$(BIN)/python -m pytest
+
+slow: $(SETUP) ## the tests that start processes, kill them, or run for minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(SETUP) ## ruff
+	$(BIN)/ruff check src tests benchmarks
+
+types: $(SETUP) ## mypy, strict on src
+	$(BIN)/mypy
+
+golden: $(SETUP) ## compare with the reference values beside the project, where they are
+	@if [ -f ../shared/golden/check.py ]; then $(BIN)/python ../shared/golden/check.py --project .; \
+	else echo 'golden: no ../shared here; the copies in tests/golden are checked by `make test`'; fi
+
+docs: $(SETUP) ## check the pages: links resolve, code runs
+	$(BIN)/python -m pytest tests/test_docs.py
+
+bench: $(SETUP) ## speed against TRL; results go to benchmarks/results
+	$(BIN)/python benchmarks/speed.py
