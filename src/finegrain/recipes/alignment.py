@@ -1,7 +1,7 @@
 """Train a policy offline with any objective and any credit: the job behind `prefer` and `sft`, read top to bottom."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,10 @@ ANSWER_TOKENS = 64
 """Length of the answers given before and after training."""
 
 
+Watch = Callable[[Trainer, dict[str, Any]], None]
+"""Called with the trainer and the logged line of the step just taken."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One alignment run, as asked for."""
@@ -60,8 +64,8 @@ class Job:
     tokenizer: Any = None
 
 
-def align(job: Job) -> dict[str, Any]:
-    """Run the job; returns what is printed as the last line of stdout."""
+def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
+    """Run the job; returns what is printed as the last line of stdout. `watch` sees the trainer after every step, and may not change it."""
     contract = contract_of(job.objective, job.common.seed)
     if "reward" in contract.needs and job.credit is None:
         raise UsageError(f"{type(job.objective).__name__} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
@@ -82,8 +86,9 @@ def align(job: Job) -> dict[str, Any]:
     plan = _plan(session, train_set, contract.roles)
     trainer = _trainer(session, job, contract, scorer, train_set, peak_rate, len(plan))
     export = lambda folder: save_policy(session.policy, folder)
-    with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as watch:
-        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, [*watchers, watch])
+    with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
+        seen = [] if watch is None else [lambda line: watch(trainer, line)]
+        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, [*watchers, tell, *seen])
         lines = train(trainer, plan, recorder, resume=job.common.resume)
     seconds = session.seconds()
     evaluation = evaluate(trainer, eval_set)
