@@ -27,3 +27,37 @@ def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *,
             answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     model.train(was_training)
     return answers
+
+
+def sampled_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, seed: int) -> list[np.ndarray]:
+    """One answer per prompt drawn at temperature 1 from the whole vocabulary: token ids up to EOS, EOS included; one left-padded batch."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    seen = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        seen[row, width - len(prompt) :] = 1
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), stock_attention(model), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        out = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=seen.to(device),
+            max_new_tokens=max_new_tokens,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            pad_token_id=pad,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    model.train(was_training)
+    return [_up_to(row, tokenizer.eos_token_id) for row in out[:, width:].cpu().numpy().astype(np.int32)]
+
+
+def _up_to(ids: np.ndarray, eos: int | None) -> np.ndarray:
+    ends = np.flatnonzero(ids == eos) if eos is not None else ids[:0]
+    return ids[: ends[0] + 1] if len(ends) else ids

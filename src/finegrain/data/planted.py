@@ -1,0 +1,259 @@
+"""Planted data: readable answers whose every sentence has a known quality, and pairs labelled by the noisy sum of qualities.
+
+Advice on household things: the prompt names a material and a thing, an answer is several sentences "Wipe the kettle with salt.",
+each of a type (verb, manner). A type's quality is -1, 0 or +1, drawn once per seed, and cannot be read off its words. Held-out
+prompts name things that no training pair mentions, so their sentences stand in no training pair either.
+
+Source: ours [OURS]; Bradley-Terry labels: Bradley and Terry 1952, https://doi.org/10.2307/2334029, eq. 2 (number: memory).
+Deviations: not from a paper. Words, the share of each quality and the annotators' error model are [choice].
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from finegrain.errors import UsageError
+from finegrain.types import CharSpan, Json
+
+MATERIALS = ("copper", "brass", "steel", "silver", "glass", "leather", "wooden", "wicker", "velvet", "linen")
+THINGS = (
+    "kettle", "tray", "bench", "chair", "bowl", "lamp", "clock", "box", "mirror", "table", "vase", "basket",
+    "case", "frame", "cup", "stool", "pan", "jug", "shelf", "screen", "handle", "plate", "drawer", "door",
+)  # fmt: skip
+VERBS = (
+    "Wipe", "Rinse", "Polish", "Brush", "Dry", "Soak", "Scrub", "Oil", "Wax", "Dust", "Sand", "Air",
+    "Warm", "Cool", "Cover", "Wrap", "Move", "Check", "Turn", "Rub", "Soap", "Steam", "Tap", "Wash",
+)  # fmt: skip
+MANNERS = (
+    "with vinegar", "with salt", "with a cloth", "with hot water", "with cold water", "with lemon juice", "with olive oil", "with sand",
+    "by hand", "in the sun", "in the shade", "at night", "every day", "every month", "before use", "after use",
+    "very slowly", "very quickly", "on a towel", "near the stove", "in the garden", "without gloves", "twice", "from below",
+)  # fmt: skip
+CONTEXTS = 2
+"""Materials fall into this many groups; a context-dependent type is good in one and bad in the other."""
+
+PROMPT = re.compile(r"How do I look after a (\w+) (\w+)\?")
+SENTENCE = re.compile(r"(\w+) the (\w+) ([a-z ]+)\.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """Knobs of the task."""
+
+    pairs: int = 100
+    """Pairs that a method may train on."""
+    pool: int = 3000
+    """Other pairs, which only a scorer (or the larger baseline) sees."""
+    held_out_pairs: int = 128
+    """Pairs about things that no other pair mentions."""
+    sentences: int = 6
+    """Sentences per answer."""
+    sentence_types: int = 200
+    """Fewer types recur more often: recurrence is what credit can be learned from."""
+    good: float = 0.2
+    """Share of types of quality +1."""
+    bad: float = 0.2
+    """Share of types of quality -1."""
+    temperature: float = 1.0
+    """Label noise: P(first preferred) = sigmoid((quality of first - quality of second) / temperature); 0 is no noise."""
+    context_dependence: float = 0.0
+    """Share of the good and bad types whose quality is the opposite for half of the materials."""
+    annotated: float = 0.3
+    """Share of the answers on which an annotator marked the bad sentences, in the annotated copy of the pairs."""
+    annotation_error: float = 0.1
+    """Probability that the annotator's judgement of a sentence (bad or not) is wrong."""
+    held_out_things: float = 0.25
+    """Share of the things kept for held-out prompts."""
+
+    def __post_init__(self) -> None:
+        largest = len(VERBS) * len(MANNERS)
+        _check(2 <= self.sentence_types <= largest, f"sentence_types must lie between 2 and {largest}, got {self.sentence_types}")
+        _check(min(self.pairs, self.sentences) >= 1 and min(self.pool, self.held_out_pairs) >= 0, "counts must be positive")
+        _check(min(self.good, self.bad) >= 0 and self.good + self.bad <= 1, f"good and bad are shares, got {self.good} and {self.bad}")
+        _check(self.temperature >= 0, f"temperature must not be negative, got {self.temperature}")
+        for name in ("context_dependence", "annotated", "annotation_error", "held_out_things"):
+            _check(0 <= getattr(self, name) <= 1, f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+
+
+def _check(holds: bool, message: str) -> None:
+    if not holds:
+        raise UsageError(message)
+
+
+class Reading(NamedTuple):
+    """An answer read sentence by sentence."""
+
+    spans: list[CharSpan]
+    """(start, end, quality) of every readable sentence: text[start:end] is the sentence with its full stop."""
+    unreadable: int
+    """Sentences that are none of the world's, or speak of another thing than the prompt."""
+
+    @property
+    def quality(self) -> float:
+        """Sum over sentences."""
+        return sum(value for _, _, value in self.spans)
+
+
+@dataclass(frozen=True)
+class World:
+    """Which sentences are good: the truth behind the data of one seed."""
+
+    settings: Planted
+    seed: int
+
+    @cached_property
+    def types(self) -> list[tuple[str, str]]:
+        """(verb, manner) of every sentence type; the same for every seed."""
+        grid = [(verb, manner) for verb in VERBS for manner in MANNERS]
+        order = np.random.default_rng(0).permutation(len(grid))
+        return [grid[place] for place in sorted(order[: self.settings.sentence_types])]
+
+    @cached_property
+    def qualities(self) -> Int[np.ndarray, "types contexts"]:
+        """-1, 0 or +1 of every type in every context."""
+        rng = np.random.default_rng([self.seed, 0])
+        count = len(self.types)
+        good, bad = round(self.settings.good * count), round(self.settings.bad * count)
+        values = rng.permutation(np.concatenate([np.ones(good), -np.ones(bad), np.zeros(count - good - bad)]).astype(np.int64))
+        flips = rng.random(count) < self.settings.context_dependence
+        return np.stack([values, np.where(flips, -values, values)], 1)
+
+    @cached_property
+    def things(self) -> tuple[list[str], list[str]]:
+        """(in training, held out)."""
+        order = np.random.default_rng([self.seed, 1]).permutation(len(THINGS))
+        held = round(self.settings.held_out_things * len(THINGS))
+        return [THINGS[place] for place in order[held:]], [THINGS[place] for place in order[:held]]
+
+    @cached_property
+    def _place(self) -> dict[tuple[str, str], int]:
+        return {kind: place for place, kind in enumerate(self.types)}
+
+    def prompt(self, rng: np.random.Generator, things: Sequence[str]) -> str:
+        """A question about one of the things."""
+        return f"How do I look after a {rng.choice(MATERIALS)} {rng.choice(things)}?"
+
+    def answer(self, rng: np.random.Generator, prompt: str) -> str:
+        """An answer drawn without preference; it starts with a space, so that prompt + answer is readable text."""
+        _, thing = _asked(prompt)
+        kinds = [self.types[place] for place in rng.integers(0, len(self.types), self.settings.sentences)]
+        return "".join(f" {verb} the {thing} {manner}." for verb, manner in kinds)
+
+    def read(self, prompt: str, answer: str) -> Reading:
+        """The true quality of every sentence of any answer, a model's too."""
+        material, thing = _asked(prompt)
+        context = MATERIALS.index(material) % CONTEXTS
+        spans: list[CharSpan] = []
+        unreadable = 0
+        for piece in re.finditer(r"[^.\s][^.]*\.?", answer):
+            found = SENTENCE.fullmatch(piece[0])
+            place = self._place.get((found[1], found[3])) if found and found[2] == thing else None
+            if place is None:
+                unreadable += 1
+            else:
+                spans.append((piece.start(), piece.end(), float(self.qualities[place, context])))
+        return Reading(spans, unreadable)
+
+    def pair(self, rng: np.random.Generator, things: Sequence[str]) -> Json:
+        """prompt, chosen, rejected, and beside them the truth as `chosen_truth` and `rejected_truth`, which no method reads."""
+        prompt = self.prompt(rng, things)
+        first = second = self.answer(rng, prompt)
+        while second == first:
+            second = self.answer(rng, prompt)
+        difference = self.read(prompt, first).quality - self.read(prompt, second).quality
+        chosen, rejected = (first, second) if rng.random() < preference_probability(difference, self.settings.temperature) else (second, first)
+        truth = {f"{role}_truth": self.read(prompt, text).spans for role, text in (("chosen", chosen), ("rejected", rejected))}
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **truth}
+
+
+def preference_probability(difference: float, temperature: float) -> float:
+    """Bradley-Terry: sigmoid(difference / temperature); its limit at temperature 0."""
+    if temperature == 0:
+        return 0.5 if difference == 0 else float(difference > 0)
+    return float(1 / (1 + np.exp(-np.clip(difference / temperature, -500, 500))))
+
+
+def _asked(prompt: str) -> tuple[str, str]:
+    """(material, thing) of a prompt."""
+    found = PROMPT.fullmatch(prompt.strip())
+    if found is None or found[1] not in MATERIALS or found[2] not in THINGS:
+        raise UsageError(f"no prompt of the planted task: {prompt!r}")
+    return found[1], found[2]
+
+
+def words() -> list[str]:
+    """Every word of the task's language, without the spaces before them."""
+    sentences = ["How do I look after a", "the", *MATERIALS, *THINGS, *VERBS, *MANNERS]
+    return sorted({word for sentence in sentences for word in sentence.split()})
+
+
+def pairs(world: World, count: int, *, stream: int, held_out: bool = False) -> list[Json]:
+    """Labelled pairs; different streams are independent, a longer list of one stream starts with the shorter one."""
+    return [world.pair(np.random.default_rng([world.seed, 2, stream, row]), world.things[held_out]) for row in range(count)]
+
+
+def demonstrations(world: World, count: int) -> list[Json]:
+    """prompt and completion, drawn without preference, about all things: what a base model has read."""
+    rng = np.random.default_rng([world.seed, 3])
+    prompts = [world.prompt(rng, THINGS) for _ in range(count)]
+    return [{"prompt": prompt, "completion": world.answer(rng, prompt)} for prompt in prompts]
+
+
+def with_truth(rows: Iterable[Json]) -> list[Json]:
+    """The same pairs with the truth as `chosen_spans` and `rejected_spans`: credit that no one has in practice."""
+    return [{**row, "chosen_spans": row["chosen_truth"], "rejected_spans": row["rejected_truth"]} for row in rows]
+
+
+def with_annotations(rows: Iterable[Json], settings: Planted, seed: int) -> list[Json]:
+    """The same pairs with an annotator's marks: on some answers the sentences judged bad, as spans of value -1."""
+    rng = np.random.default_rng([seed, 4])
+
+    def marks(truth: Sequence[CharSpan]) -> list[CharSpan] | None:
+        annotated = rng.random() < settings.annotated
+        wrong = rng.random(len(truth)) < settings.annotation_error
+        return [(start, end, -1.0) for (start, end, value), flip in zip(truth, wrong, strict=True) if (value < 0) != flip] if annotated else None
+
+    return [{**row, **{f"{role}_spans": marks(row[f"{role}_truth"]) for role in ("chosen", "rejected")}} for row in rows]
+
+
+class Files(NamedTuple):
+    """The data of one seed on disk, in the format any user's pairs have."""
+
+    pairs: Path
+    everything: Path
+    """The pairs and the pool."""
+    pool: Path
+    truth: Path
+    """The pairs with the truth as spans."""
+    annotated: Path
+    """The pairs with an annotator's spans on part of the answers."""
+    held_out: Path
+
+
+def write_planted(folder: Path, world: World) -> Files:
+    """All files of one seed."""
+    settings = world.settings
+    own, pool = pairs(world, settings.pairs, stream=0), pairs(world, settings.pool, stream=1)
+    rows = {
+        "pairs": own,
+        "everything": own + pool,
+        "pool": pool,
+        "truth": with_truth(own),
+        "annotated": with_annotations(own, settings, world.seed),
+        "held_out": pairs(world, settings.held_out_pairs, stream=2, held_out=True),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    return Files(**{name: write_jsonl(folder / f"{name}.jsonl", lines) for name, lines in rows.items()})
+
+
+def write_jsonl(file: Path, rows: Iterable[Json]) -> Path:
+    """One JSON object per line."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
