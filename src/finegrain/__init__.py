@@ -1,3 +1,79 @@
-"""Align language models with reward that says where an answer is good or bad, and how sure that is."""
+"""Align language models with reward that says where an answer is good or bad, and how sure that is.
+
+Everything here is loaded at first use, so that `import finegrain` is instant. Methods live at their own paths:
+`finegrain.objectives.dpo.DPO`, `finegrain.credit.asr.ASR`; `finegrain.catalog` is the table of them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finegrain.errors import FinegrainError
+    from finegrain.models.lora import Lora
+    from finegrain.recipes.preference import prefer
+    from finegrain.recipes.settings import Common, Training
+    from finegrain.recipes.sft import sft
+    from finegrain.runs import RunDirectory
+    from finegrain.train.optim import Optim
+    from finegrain.types import (
+        CharSpan,
+        Credit,
+        CreditColumns,
+        CreditContext,
+        Gathered,
+        Objective,
+        Pair,
+        Scored,
+        Side,
+        Summed,
+        Term,
+        Terms,
+        TokenCredit,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CharSpan",
+    "Common",
+    "Credit",
+    "CreditColumns",
+    "CreditContext",
+    "FinegrainError",
+    "Gathered",
+    "Lora",
+    "Objective",
+    "Optim",
+    "Pair",
+    "RunDirectory",
+    "Scored",
+    "Side",
+    "Summed",
+    "Term",
+    "Terms",
+    "TokenCredit",
+    "Training",
+    "prefer",
+    "sft",
+]
+
+_HOMES = {
+    "Common": "recipes.settings",
+    "FinegrainError": "errors",
+    "Lora": "models.lora",
+    "Optim": "train.optim",
+    "RunDirectory": "runs",
+    "Training": "recipes.settings",
+    "prefer": "recipes.preference",
+    "sft": "recipes.sft",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'finegrain' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"finegrain.{_HOMES.get(name, 'types')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

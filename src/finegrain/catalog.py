@@ -6,7 +6,7 @@ A method's page is `docs/methods/<name>.md`, its test `tests/<family>/test_<file
 import importlib
 from typing import Any, NamedTuple
 
-from finegrain.errors import unknown_name
+from finegrain.errors import UsageError, unknown_name
 
 
 class Method(NamedTuple):
@@ -66,6 +66,8 @@ def find(family: str, name: str) -> Method:
     for method in METHODS:
         if (method.family, method.name) == (family, name):
             return method
+    if ":" in name:
+        raise UsageError(f"the {family} {name!r} is not in the catalog: it was passed from Python, so that run can only be repeated from there")
     raise unknown_name(family, name, names(family))
 
 
@@ -76,10 +78,7 @@ def load(family: str, name: str) -> type[Any]:
     return settings
 
 
-def name_of(settings: object) -> str:
-    """The table's name of a settings object."""
+def name_of(settings: object) -> str | None:
+    """The table's name of a settings object; None for what is not in the table."""
     target = f"{type(settings).__module__.removeprefix('finegrain.')}:{type(settings).__qualname__}"
-    for method in METHODS:
-        if method.target == target:
-            return method.name
-    raise KeyError(f"{target} is not in the catalog")
+    return next((method.name for method in METHODS if method.target == target), None)

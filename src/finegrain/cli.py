@@ -173,17 +173,18 @@ def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:
 def _run(command: str, settings: Any) -> int:
     import transformers
 
-    from finegrain import configure
-    from finegrain.recipes.alignment import Job, align
+    from dataclasses import fields
+
+    from finegrain.recipes.preference import prefer
+    from finegrain.recipes.sft import sft
+    from finegrain.train.distributed import rank
 
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
-    job = Job(
-        command=command,
-        settings=configure.to_json(settings),
-        **{name: getattr(settings, name) for name in ("model", "data", "out", "objective", "credit", "common", "training", "lora", "optim")},
-    )
-    print(json.dumps(align(job)))
+    recipe: Callable[..., dict[str, Any]] = {"prefer": prefer, "sft": sft}[command]
+    result = recipe(**{field.name: getattr(settings, field.name) for field in fields(settings)})
+    if rank() == 0:
+        print(json.dumps(result))
     return 0
 
 

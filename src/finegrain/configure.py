@@ -75,6 +75,12 @@ def choices(settings: type, field_name: str) -> dict[str, type]:
     return {kebab(member.__name__): member for member in members if is_dataclass(member) and isinstance(member, type)}
 
 
+def method_name(method: object) -> str:
+    """Its name in the catalog, or `module:name` for a callable of the user's own."""
+    own = method if hasattr(method, "__qualname__") else type(method)
+    return catalog.name_of(method) or f"{own.__module__}:{own.__qualname__}"
+
+
 def to_json(settings: Any) -> Any:
     """Nested dictionaries and plain values of a settings object."""
     if is_dataclass(settings) and not isinstance(settings, type):
@@ -83,7 +89,7 @@ def to_json(settings: Any) -> Any:
             value = getattr(settings, field.name)
             found[field.name] = to_json(value)
             if field.name in FAMILIES and value is not None:
-                found[field.name] = {"method": catalog.name_of(value), **found[field.name]}
+                found[field.name] = {"method": method_name(value), **(found[field.name] if is_dataclass(value) else {})}
             elif is_dataclass(value) and len(choices(type(settings), field.name)) > 1:
                 found[field.name] = {"choice": kebab(type(value).__name__), **found[field.name]}
         return found

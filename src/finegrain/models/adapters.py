@@ -1,22 +1,11 @@
 """LoRA through peft: a small trainable adapter on a frozen model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from finegrain.errors import UsageError
 from finegrain.models.load import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank adapter; rank 0 trains all weights."""
-
-    rank: int = 0
-    """Rank of the update; 0 means full fine-tuning."""
-    alpha: float = 16.0
-    """The update is scaled by alpha / rank."""
-    targets: str = "all-linear"
-    """`all-linear` (every linear layer but the head), or names separated by commas."""
+from finegrain.models.lora import Lora
 
 
 def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:

@@ -11,9 +11,9 @@ from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Shape
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.generate.hf import greedy_answers
-from finegrain.models.adapters import Lora
 from finegrain.models.load import save_policy
-from finegrain.models.reference import cost_of_live_reference, live_reference
+from finegrain.models.lora import Lora
+from finegrain.models.reference import cost_of_live_reference, live_reference, master_dtype
 from finegrain.models.scorer import Scorer, causal_lm
 from finegrain.recipes.card import write_card
 from finegrain.recipes.credit_context import RunCredit

@@ -4,9 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finegrain.models.adapters import Lora
+from finegrain.models.lora import Lora
+from finegrain.objectives.dpo import DPO
+from finegrain.recipes.entry import model_name, start
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
+from finegrain.types import Credit, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +28,26 @@ class Prefer:
     training: Training = field(default_factory=Training)
     lora: Lora = field(default_factory=Lora)
     optim: Optim = field(default_factory=Optim)
+
+
+def prefer(
+    model: Any,
+    data: str | Path,
+    out: str | Path,
+    *,
+    objective: Objective = DPO(),
+    credit: Credit | None = None,
+    tokenizer: Any = None,
+    common: Common = Common(),
+    training: Training = Training(),
+    lora: Lora = Lora(),
+    optim: Optim = Optim(),
+) -> dict[str, Any]:
+    """Align a model on preference pairs; returns what the command prints as its last line.
+
+    `model` is a path, a Hub name, or a model object with its `tokenizer`; `objective` any callable on a `Pair`.
+    """
+    settings = Prefer(
+        model=model_name(model), data=str(data), out=Path(out), objective=objective, credit=credit, common=common, training=training, lora=lora, optim=optim
+    )
+    return start("prefer", settings, model=model, tokenizer=tokenizer)

@@ -22,8 +22,9 @@ from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Example, Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.errors import DataError, UsageError
-from finegrain.models.adapters import Lora, with_adapter
+from finegrain.models.adapters import with_adapter
 from finegrain.models.load import Policy, load_policy
+from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.reference import ReferenceCache, master_dtype
 from finegrain.models.score import Arithmetic, Work

@@ -4,9 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finegrain.models.adapters import Lora
+from finegrain.models.lora import Lora
+from finegrain.objectives.nll import NLL
+from finegrain.recipes.entry import model_name, start
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
+from finegrain.types import Credit, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +28,23 @@ class Sft:
     training: Training = field(default_factory=Training)
     lora: Lora = field(default_factory=Lora)
     optim: Optim = field(default_factory=Optim)
+
+
+def sft(
+    model: Any,
+    data: str | Path,
+    out: str | Path,
+    *,
+    objective: Objective = NLL(),
+    credit: Credit | None = None,
+    tokenizer: Any = None,
+    common: Common = Common(),
+    training: Training = Training(),
+    lora: Lora = Lora(),
+    optim: Optim = Optim(),
+) -> dict[str, Any]:
+    """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
+    settings = Sft(
+        model=model_name(model), data=str(data), out=Path(out), objective=objective, credit=credit, common=common, training=training, lora=lora, optim=optim
+    )
+    return start("sft", settings, model=model, tokenizer=tokenizer)

@@ -1,0 +1,15 @@
+"""Settings of a LoRA adapter; apart from `adapters` so that the command line can show them before any model library loads."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapter; rank 0 trains all weights."""
+
+    rank: int = 0
+    """Rank of the update; 0 means full fine-tuning."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+    targets: str = "all-linear"
+    """`all-linear` (every linear layer but the head), or names separated by commas."""

@@ -1,0 +1,19 @@
+"""From the settings of a training command to its run: the way in of the command line and of Python alike."""
+
+from dataclasses import fields
+from typing import Any
+
+from finegrain.configure import to_json
+
+
+def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Run the settings of `Prefer` or `Sft`; returns what is printed as the last line of stdout."""
+    from finegrain.recipes.alignment import Job, align  # here, so that `--help` answers before transformers loads
+
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)} | {"model": model}
+    return align(Job(command=command, settings=to_json(settings), tokenizer=tokenizer, **values))
+
+
+def model_name(model: Any) -> str:
+    """What the record calls a model: its path or Hub name, or "in memory"."""
+    return str(model) if hasattr(model, "__fspath__") or isinstance(model, str) else "in memory"
