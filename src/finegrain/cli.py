@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
+    except SystemExit as stop:  # the argument parser: --help, or what it could not read
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else UsageError.exit_code
     except FinegrainError as error:
         print(f"finegrain: {error}", file=sys.stderr)
         return error.exit_code
@@ -171,9 +173,9 @@ def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:
 
 
 def _run(command: str, settings: Any) -> int:
-    import transformers
-
     from dataclasses import fields
+
+    import transformers
 
     from finegrain.recipes.preference import prefer
     from finegrain.recipes.sft import sft

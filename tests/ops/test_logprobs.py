@@ -22,7 +22,8 @@ def dense(hidden: torch.Tensor, head: Head, targets: torch.Tensor, reference: tu
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("bias", [False, True])
 def test_values_and_gradients_equal_dense_ones(monkeypatch: pytest.MonkeyPatch, softcap: float | None, bias: bool) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK_BYTES", 1)  # 16 rows a chunk
+    monkeypatch.setattr(logprobs, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(logprobs, "LEAST_ROWS", 16)
     generator = torch.Generator().manual_seed(0)
     rows, width, vocabulary = 37, 6, 11
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -38,6 +39,24 @@ def test_values_and_gradients_equal_dense_ones(monkeypatch: pytest.MonkeyPatch, 
         total = sum((value * up).sum() for value, up in zip(values, upstream, strict=True))
         results.append([value.detach() for value in values] + list(torch.autograd.grad(total, inputs)))
     for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_log_probabilities_alone_take_a_shorter_way_to_the_same_gradients(monkeypatch: pytest.MonkeyPatch, bias: bool) -> None:
+    monkeypatch.setattr(logprobs, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(logprobs, "LEAST_ROWS", 16)
+    generator = torch.Generator().manual_seed(1)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+    hidden, weight, offset = draw(37, 6), draw(11, 6), draw(11)
+    targets = torch.randint(0, 11, (37,), generator=generator)
+    upstream = draw(37).detach()
+    inputs = [hidden, weight, *([offset] if bias else [])]
+    found = token_values(hidden, Head(weight, offset if bias else None), targets).logp
+    want = torch.log_softmax(hidden @ weight.T + (offset if bias else 0), -1).gather(-1, targets[:, None])[:, 0]
+    torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
+    pairs = (torch.autograd.grad((value * upstream).sum(), inputs) for value in (found, want))
+    for one, other in zip(*pairs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 

@@ -38,6 +38,7 @@ class Tokens:
 
 
 def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.ndarray, " Q"]:
+    """The prompt with BOS once at its start."""
     if specials.bos is None:
         return ids
     others = np.flatnonzero(ids != specials.bos)

@@ -48,6 +48,11 @@ class Findings:
         named = (f"{kind} {f.count}" + (f" ({f.example})" if f.example else "") for kind, f in self.by_kind.items() if f.action == "dropped")
         return ", ".join(named)
 
+    def messages(self) -> list[str]:
+        """One line per kind."""
+        rows = {kind: ", ".join(map(str, f.rows[:5])) + (" …" if len(f.rows) > 5 else "") for kind, f in self.by_kind.items()}
+        return [f"{kind}: {f.count} {f.action} (rows {rows[kind]})" for kind, f in self.by_kind.items()]
+
     def as_json(self) -> list[Json]:
         """One object per kind."""
         return [

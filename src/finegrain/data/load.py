@@ -79,6 +79,7 @@ def _report(read_rows: Source, entry: Format, findings: Findings, examples: list
         "kept": len(examples),
         "dropped": findings.dropped(),
         "findings": findings.as_json(),
+        "messages": [f"{entry.name}: {len(read_rows.rows)} rows, {len(examples)} examples kept", *findings.messages()],
         "answers": len(answers),
         **{kind: findings.count(kind) for kind in ("prompt_truncated", "answer_truncated", "boundary_differs", "decode_differs")},
         "annotated": {role: sum(example.spans[role] is not None for example in examples) for role in roles},

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,8 +56,9 @@ class Planted:
     """Pairs about things that no other pair mentions."""
     sentences: int = 6
     """Sentences per answer."""
-    sentence_types: int = 200
-    """Fewer types recur more often: recurrence is what credit can be learned from."""
+    verbs: int = 14
+    manners: int = 14
+    """There are verbs x manners types of sentences; fewer types recur more often, and recurrence is what credit can be learned from."""
     good: float = 0.2
     """Share of types of quality +1."""
     bad: float = 0.2
@@ -73,8 +75,9 @@ class Planted:
     """Share of the things kept for held-out prompts."""
 
     def __post_init__(self) -> None:
-        largest = len(VERBS) * len(MANNERS)
-        _check(2 <= self.sentence_types <= largest, f"sentence_types must lie between 2 and {largest}, got {self.sentence_types}")
+        for name, known in (("verbs", VERBS), ("manners", MANNERS)):
+            _check(1 <= getattr(self, name) <= len(known), f"{name} must lie between 1 and {len(known)}, got {getattr(self, name)}")
+        _check(self.verbs * self.manners >= 2, "one type of sentence makes no two answers")
         _check(min(self.pairs, self.sentences) >= 1 and min(self.pool, self.held_out_pairs) >= 0, "counts must be positive")
         _check(min(self.good, self.bad) >= 0 and self.good + self.bad <= 1, f"good and bad are shares, got {self.good} and {self.bad}")
         _check(self.temperature >= 0, f"temperature must not be negative, got {self.temperature}")
@@ -93,7 +96,7 @@ class Reading(NamedTuple):
     spans: list[CharSpan]
     """(start, end, quality) of every readable sentence: text[start:end] is the sentence with its full stop."""
     unreadable: int
-    """Sentences that are none of the world's, or speak of another thing than the prompt."""
+    """Sentences that are none of the world's."""
 
     @property
     def quality(self) -> float:
@@ -111,9 +114,7 @@ class World:
     @cached_property
     def types(self) -> list[tuple[str, str]]:
         """(verb, manner) of every sentence type; the same for every seed."""
-        grid = [(verb, manner) for verb in VERBS for manner in MANNERS]
-        order = np.random.default_rng(0).permutation(len(grid))
-        return [grid[place] for place in sorted(order[: self.settings.sentence_types])]
+        return list(product(VERBS[: self.settings.verbs], MANNERS[: self.settings.manners]))
 
     @cached_property
     def qualities(self) -> Int[np.ndarray, "types contexts"]:
@@ -148,13 +149,13 @@ class World:
 
     def read(self, prompt: str, answer: str) -> Reading:
         """The true quality of every sentence of any answer, a model's too."""
-        material, thing = _asked(prompt)
+        material, _ = _asked(prompt)
         context = MATERIALS.index(material) % CONTEXTS
         spans: list[CharSpan] = []
         unreadable = 0
         for piece in re.finditer(r"[^.\s][^.]*\.?", answer):
             found = SENTENCE.fullmatch(piece[0])
-            place = self._place.get((found[1], found[3])) if found and found[2] == thing else None
+            place = self._place.get((found[1], found[3])) if found and found[2] in THINGS else None
             if place is None:
                 unreadable += 1
             else:

@@ -11,12 +11,13 @@ import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from finegrain.errors import DataError
 from finegrain.types import Json
@@ -93,13 +94,13 @@ def _file(file: Path) -> Iterator[Located]:
             return
         with _open(file) as stream:
             yield from _csv(file, stream) if name.endswith(".csv") else _json(file, stream)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {file}: {error}") from error
 
 
-def _open(file: Path) -> TextIO:
+def _open(file: Path) -> io.TextIOWrapper:
     """Text with undecodable bytes kept as surrogates, so that the line that holds them can be named; line ends as they are."""
-    raw = gzip.open(file) if file.name.endswith(".gz") else file.open("rb")
+    raw: Any = gzip.open(file) if file.name.endswith(".gz") else file.open("rb")
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
@@ -108,7 +109,7 @@ def _check_utf8(text: str, where: str) -> None:
         raise DataError(f"{where}: not UTF-8")
 
 
-def _json(file: Path, stream: TextIO) -> Iterator[Located]:
+def _json(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
     """A list of objects, or one object per line (also under the name .json)."""
     whole = ""
     for number, line in enumerate(iter(stream.readline, ""), 1):
@@ -128,7 +129,7 @@ def _json(file: Path, stream: TextIO) -> Iterator[Located]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text.rstrip())
     except ValueError as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) and error.lineno > 1 else ""
         raise DataError(f"{where}{line}: not JSON: {error}") from error
@@ -150,7 +151,7 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _csv(file: Path, stream: TextIO) -> Iterator[Located]:
+def _csv(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
     """Cells are text; columns whose every filled cell is a number or a JSON list are read as such; an empty cell is absent."""
     lines, rows = [], []
     with _long_cells():

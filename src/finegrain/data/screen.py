@@ -42,4 +42,14 @@ def _not_a_number(row: Row) -> bool:
     return not all(map(math.isfinite, numbers))
 
 
-DROPPING: dict[str, Callable[[Row], bool]] = {"empty": _empty, "identical": _identical, "not_a_number": _not_a_number}
+def _encoding(row: Row) -> bool:
+    """Halves of surrogate pairs (from a broken escape in JSON) are no text."""
+    for text in (row.prompt, *(answer.content for answer in row.answers.values())):
+        try:
+            (text if isinstance(text, str) else "".join(turn.content for turn in text)).encode()
+        except UnicodeEncodeError:
+            return True
+    return False
+
+
+DROPPING: dict[str, Callable[[Row], bool]] = {"encoding": _encoding, "empty": _empty, "identical": _identical, "not_a_number": _not_a_number}

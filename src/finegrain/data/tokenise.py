@@ -20,6 +20,8 @@ from finegrain.data.render import Rendered, RenderError, render
 from finegrain.data.truncate import Tokenise, cut_response, fit
 from finegrain.types import CharSpan
 
+__all__ = ["Tokenise", "tokenise"]
+
 BATCH = 256
 """Rows tokenised at once."""
 
@@ -35,7 +37,8 @@ def tokenise(rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings
             example = _example(number, row, strings, tokens, specials, settings, findings)
             if example is not None:
                 yield example
-        count_differences([(number, strings) for number, _, strings in rendered], tokens, encoder, tokenizer, findings)
+        if rendered:
+            count_differences([(number, strings) for number, _, strings in rendered], tokens, encoder, tokenizer, findings)
 
 
 def _rendered(number: int, row: Row, tokenizer: FastTokenizer, findings: Findings) -> Rendered | None:

@@ -32,13 +32,6 @@ class Branches(NamedTuple):
         return [length for group in self.groups for length in group]
 
 
-class _Block(NamedTuple):
-    queries: slice
-    keys: slice
-    mask: Tensor | None
-    """Additive (queries, keys); None where every key is seen."""
-
-
 @lru_cache(maxsize=4096)
 def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0 where key k may be seen by query q, -inf elsewhere; the last query stands at the last key."""
@@ -48,23 +41,28 @@ def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dty
     return torch.where(seen, 0.0, float("-inf")).to(dtype)
 
 
-def _blocks(before: int, length: int, window: int | None, like: Tensor) -> Iterator[_Block]:
-    """Query blocks of a piece of `length` tokens that sees `before` tokens of prompt and, causally, itself."""
-    count = max(1, -(-length // QUERY_BLOCK))
-    size = -(-length // count)
-    for start in range(0, length, size):
-        stop = min(start + size, length)
-        end = before + stop
-        first = 0 if window is None else max(0, before + start - window + 1)
-        mask = _additive_mask(stop - start, end - first, window, like.dtype, like.device)
-        yield _Block(slice(start, stop), slice(first, end), mask)
+def _piece(query: Tensor, key: Tensor, value: Tensor, window: int | None, scaling: float, softcap: float | None) -> Iterator[Tensor]:
+    """Outputs (1, queries, heads, E) of one piece by blocks; its last query stands at the last key.
+
+    Keys are sliced only where a block does not see all of them: a slice costs a zero-filled gradient in the backward.
+    """
+    length, before = query.shape[2], key.shape[2] - query.shape[2]
+    size = -(-length // max(1, -(-length // QUERY_BLOCK)))
+    end = before
+    for block in query.split(max(1, size), 2):  # type: ignore[no-untyped-call]
+        start, end = end, end + block.shape[2]
+        first = 0 if window is None else max(0, start - window + 1)
+        whole = first == 0 and end == key.shape[2]
+        keys, values = (key, value) if whole else (key[:, :, first:end], value[:, :, first:end])
+        mask = _additive_mask(end - start, end - first, window, query.dtype, query.device)
+        yield _attend(block, keys, values, mask, scaling, softcap).transpose(1, 2)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, softcap: float | None) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, softcap: float | None) -> Tensor:
     if softcap is None:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     scores = softcap * torch.tanh((query @ key.transpose(-1, -2)) * (scaling / softcap))
-    scores = scores if mask is None else scores + mask
+    scores = scores + mask
     wide = scores.dtype if scores.dtype == torch.float64 else torch.float32
     return torch.softmax(scores, -1, dtype=wide).to(value.dtype) @ value
 
@@ -93,23 +91,19 @@ def branched_attention(
         scaling = query.shape[-1] ** -0.5
     lengths = branches.lengths()
     repeat = query.shape[1] // key.shape[1]
-    queries = iter(query.split(lengths, 2))
-    keys, values = iter(key.split(lengths, 2)), iter(value.split(lengths, 2))
-    outputs = []
+    pieces = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)  # type: ignore[no-untyped-call]
+    outputs: list[Tensor] = []
     for group in branches.groups:
         prompt_key = prompt_value = None
-        for length in group:
-            q, k, v = next(queries), next(keys), next(values)
+        for _ in group:
+            q, k, v = next(pieces)
             if repeat > 1:
                 k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
             if prompt_key is None or prompt_value is None:
                 prompt_key, prompt_value = k, v
             else:
                 k, v = torch.cat([prompt_key, k], 2), torch.cat([prompt_value, v], 2)
-            before = k.shape[2] - length
-            for block in _blocks(before, length, sliding_window, q):
-                part = _attend(q[:, :, block.queries], k[:, :, block.keys], v[:, :, block.keys], block.mask, scaling, softcap)
-                outputs.append(part.transpose(1, 2))
+            outputs.extend(_piece(q, k, v, sliding_window, scaling, softcap))
     return torch.cat(outputs, 1), None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from finegrain.models.packing import Branch, Group
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, use_branched_attention
+from finegrain.ops.matmul import has_onednn, use_onednn_linear
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Probe:
 
     def as_json(self) -> dict[str, object]:
         """For run.json."""
-        return {"path": "fused" if self.fused else "plain", "reason": self.reason}
+        products = "oneDNN" if has_onednn() else "torch"
+        return {"path": "fused" if self.fused else "plain", "reason": self.reason, "float32_products_on_cpu": products}
 
 
 def make_scorer(model: Any, *, longest: int) -> tuple[Scorer, Probe]:
@@ -37,6 +39,7 @@ def make_scorer(model: Any, *, longest: int) -> tuple[Scorer, Probe]:
     `longest`: tokens of the longest row to come; windows beyond it cannot matter.
     """
     use_branched_attention(model)
+    use_onednn_linear(model)
     probe = probe_model(model, longest=longest)
     return Scorer(model, fused if probe.fused else plain), probe
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ VERIFIED_ROWS = 4
 """Rows scored again whenever a cache is read."""
 
 
+@runtime_checkable
 class Answers(Protocol):
     """One prompt with its answers by role, tokenised."""
 
@@ -120,7 +121,7 @@ def read_ragged(file: Path) -> dict[str, Ragged]:
     """What `write_ragged` wrote; values stay memory-mapped until used."""
     columns: dict[str, Ragged] = {}
     with safe_open(file, framework="np") as stored:
-        for name in stored.keys():  # noqa: SIM118
+        for name in stored.keys():
             if not name.endswith(".lengths"):
                 ends = np.cumsum(stored.get_tensor(f"{name}.lengths"))
                 columns[name] = np.split(stored.get_tensor(name), ends[:-1]) if len(ends) else []

@@ -13,10 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from finegrain.ops.matmul import product
 from finegrain.types import chunks
 
-CHUNK_BYTES = 8 * 2**20
-"""Size of one chunk of logits; small enough to stay near the processor, large enough for the matmul."""
+CHUNK_BYTES = 16 * 2**20
+"""Size of one chunk of logits: small enough to stay near the processor, large enough for the products."""
+
+LEAST_ROWS = 128
+"""Positions of a chunk whatever the vocabulary: the weight's gradient is read and written once a chunk."""
 
 
 class Head(NamedTuple):
@@ -61,7 +65,7 @@ def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """Logits of one chunk, float32 or wider."""
-    logits = hidden @ weight.T
+    logits = product(hidden, weight)
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if bias is not None:
@@ -69,12 +73,6 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float 
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     return logits
-
-
-def _log_softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """log p in place of the logits, and the log-normaliser."""
-    lse = torch.logsumexp(logits, -1)
-    return logits.sub_(lse[:, None]), lse
 
 
 class _ChunkedHead(torch.autograd.Function):
@@ -85,27 +83,28 @@ class _ChunkedHead(torch.autograd.Function):
         dtype = _compute_dtype(hidden, weight)
         ctx.compute_dtype, ctx.softcap, ctx.entropy, ctx.reference = dtype, softcap, entropy, reference
         count = len(targets)
-        rows = max(16, CHUNK_BYTES // (4 * weight.shape[0]))
-        ctx.rows = rows
+        ctx.rows = max(LEAST_ROWS, CHUNK_BYTES // (4 * weight.shape[0]))
         wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
         logp, lse = (torch.empty(count, dtype=wide, device=hidden.device) for _ in range(2))
         entropies = torch.zeros(count if entropy else 0, dtype=wide, device=hidden.device)
         kls = torch.zeros(count if reference is not None else 0, dtype=wide, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             cast_weight = weight.to(dtype)
-            for part in chunks(count, rows):
+            for part in chunks(count, ctx.rows):
                 logits = _logits(hidden[part].to(dtype), cast_weight, bias, softcap)
+                at_target = logits.gather(-1, targets[part, None])[:, 0]
                 if not entropy and reference is None:
+                    top = logits.amax(-1)
+                    lse[part] = logits.sub_(top[:, None]).exp_().sum(-1).log_() + top
+                else:
                     lse[part] = torch.logsumexp(logits, -1)
-                    logp[part] = logits.gather(-1, targets[part, None])[:, 0] - lse[part]
-                    continue
-                log_p, lse[part] = _log_softmax(logits)
-                logp[part] = log_p.gather(-1, targets[part, None])[:, 0]
-                p = log_p.exp()
-                if entropy:
-                    entropies[part] = -(p * log_p).sum(-1)
-                if reference is not None:
-                    kls[part] = (p * (log_p - _reference_log_p(reference, part, dtype))).sum(-1)
+                    log_p = logits.sub_(lse[part, None])
+                    p = log_p.exp()
+                    if entropy:
+                        entropies[part] = -(p * log_p).sum(-1)
+                    if reference is not None:
+                        kls[part] = (p * (log_p - _reference_log_p(reference, part, dtype))).sum(-1)
+                logp[part] = at_target - lse[part]
         ctx.save_for_backward(hidden, weight, bias, targets, lse, entropies, kls)
         return logp, entropies, kls
 
@@ -118,39 +117,52 @@ class _ChunkedHead(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if need_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
         cast_weight = weight.to(dtype)
+        only_logp = not ctx.entropy and ctx.reference is None and ctx.softcap is None
         for part in chunks(len(targets), ctx.rows):
-            cast_hidden = hidden[part].to(dtype)
-            logits = _logits(cast_hidden, cast_weight, bias, ctx.softcap)
-            slope = 1 - (logits / ctx.softcap) ** 2 if ctx.softcap is not None else None
-            log_p = logits.sub_(lse[part, None])
-            if ctx.entropy or ctx.reference is not None:
-                p = log_p.exp()
-                grad = -grad_logp[part, None] * p
-                if ctx.entropy:
-                    grad -= grad_entropy[part, None] * p * (log_p + entropies[part, None])
-                if ctx.reference is not None:
-                    log_ratio = log_p - _reference_log_p(ctx.reference, part, dtype)
-                    grad += grad_kl[part, None] * p * (log_ratio - kls[part, None])
+            states = hidden[part].to(dtype)
+            logits = _logits(states, cast_weight, bias, ctx.softcap)
+            if only_logp:  # dz = g (onehot - p) without a pass for g: it scales rows of the small factors instead
+                scale = -grad_logp[part, None]
+                share = logits.sub_(lse[part, None]).exp_()
             else:
-                grad = log_p.exp_().mul_(-grad_logp[part, None])
-            grad.scatter_add_(-1, targets[part, None], grad_logp[part, None])
-            if slope is not None:
-                grad *= slope
+                scale = None
+                share = _logit_gradient(ctx, logits, part, grad_logp, grad_entropy, grad_kl)
             if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(dtype)
+                grad_bias += share.sum(0) if scale is None else (share * scale).sum(0)
+            share = share.to(dtype)
             if grad_hidden is not None:
-                grad_hidden[part] = grad @ cast_weight
+                towards = product(share, cast_weight.T)
+                grad_hidden[part] = towards if scale is None else towards * scale
             if grad_weight is not None:
-                if dtype == grad_weight.dtype:
-                    grad_weight.addmm_(grad.T, cast_hidden)
-                else:
-                    grad_weight += grad.T @ cast_hidden
+                grad_weight += product(share.T, (states if scale is None else states * scale.to(dtype)).T)
+        if only_logp:
+            if grad_hidden is not None:
+                grad_hidden += grad_logp[:, None] * weight[targets]
+            if grad_weight is not None:
+                grad_weight.index_add_(0, targets, (grad_logp[:, None] * hidden).to(grad_weight.dtype))
+            if grad_bias is not None:
+                grad_bias.index_add_(0, targets, grad_logp.to(grad_bias.dtype))
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
+
+
+def _logit_gradient(ctx: Any, logits: Tensor, part: slice, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor) -> Tensor:
+    """dz of one chunk before the soft-cap, from its logits after it."""
+    _, _, _, targets, lse, entropies, kls = ctx.saved_tensors
+    slope = 1 - (logits / ctx.softcap) ** 2 if ctx.softcap is not None else None
+    log_p = logits.sub_(lse[part, None])
+    p = log_p.exp()
+    grad = -grad_logp[part, None] * p
+    if ctx.entropy:
+        grad -= grad_entropy[part, None] * p * (log_p + entropies[part, None])
+    if ctx.reference is not None:
+        log_ratio = log_p - _reference_log_p(ctx.reference, part, ctx.compute_dtype)
+        grad += grad_kl[part, None] * p * (log_ratio - kls[part, None])
+    grad.scatter_add_(-1, targets[part, None], grad_logp[part, None].to(grad.dtype))
+    return grad if slope is None else grad * slope
 
 
 def _reference_log_p(reference: tuple[Tensor, Head], part: slice, dtype: torch.dtype) -> Tensor:
     hidden, head = reference
     with torch.no_grad():
         scaled = hidden[part] * head.scale if head.scale != 1.0 else hidden[part]
-        return _log_softmax(_logits(scaled.to(dtype), head.weight.to(dtype), head.bias, head.softcap))[0]
+        return torch.log_softmax(_logits(scaled.to(dtype), head.weight.to(dtype), head.bias, head.softcap), -1)

@@ -28,7 +28,7 @@ from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of
-from finegrain.train.distributed import rank, world
+from finegrain.train.distributed import barrier, rank, world
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim, adamw, scaled_default
 from finegrain.train.run import Recorder, train
@@ -76,6 +76,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         return estimate(session, contract, _plan(session, TrainingSet(train_rows), contract.roles), peak_rate)
     directory = RunDirectory(job.out)
     directory.create(resume=job.common.resume)
+    barrier()
     if rank() == 0:
         directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
     prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
@@ -179,7 +180,7 @@ def _plan(session: Session, data: TrainingSet, roles: Sequence[str]) -> Plan:
 
 def _trainer(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, peak_rate: float, steps: int) -> Trainer:
     for module in contract.modules.values():
-        module.to(scorer.device)
+        module.to(scorer.device, master_dtype(session.how.name))
     frozen = None
     if "kl" in contract.needs:
         frozen = live_reference(scorer)

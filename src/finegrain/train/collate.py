@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from finegrain.models.score import group_of
 from finegrain.ops.logprobs import TokenValues
 from finegrain.types import CreditColumns, Pair, Ragged, Side
 
+ABSENT = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
+"""What a token of an answer without credit has: it trains unmasked, and has neither a reward nor a segment."""
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -22,6 +27,12 @@ class TrainingSet:
     reference: Mapping[str, Ragged] = field(default_factory=dict)
     """By role, reference log-probabilities (T,) of every row."""
     credit: Mapping[str, CreditColumns] = field(default_factory=dict)
+
+    @cached_property
+    def credit_fields(self) -> Mapping[str, tuple[str, ...]]:
+        """By role, what its credit writes for any row: the same fields in every micro-batch, whichever rows it holds."""
+        written = lambda columns, name: any(value is not None for value in getattr(columns, name))
+        return {role: tuple(name for name in ABSENT if written(columns, name)) for role, columns in self.credit.items()}
 
     def packed_tokens(self, roles: Sequence[str]) -> np.ndarray:
         """(N,) tokens computed per row."""
@@ -46,15 +57,14 @@ class Batch:
 
     def pair(
         self,
-        values: TokenValues | None,
+        values: TokenValues,
         *,
         statistics: Mapping[str, Tensor] | None = None,
         modules: Mapping[str, nn.Module] | None = None,
         state: Mapping[str, Tensor] | None = None,
         prompts: bool = False,
     ) -> Pair:
-        """The objective's view; without values all log-probabilities are 0 (for counting denominators)."""
-        values = values if values is not None else self._zeros()
+        """The objective's view of the rows, given the policy's values of their tokens."""
         prompt_logp, prompt_mask = self._prompts(values) if prompts else (None, None)
         sides = {}
         for role, slot in self.slots.items():
@@ -66,15 +76,16 @@ class Batch:
                 kl=spread(values.kl),
                 prompt_logp=prompt_logp,
                 prompt_mask=prompt_mask,
-                **self.extras[role],
+                **{name: _as_wide_as(values.logp, tensor) for name, tensor in self.extras[role].items()},
             )
         return Pair(sides=sides, columns=self.columns, statistics=statistics or {}, modules=modules or {}, state=state or {})
 
-    def _zeros(self) -> TokenValues:
+    def zeros(self, dtype: torch.dtype) -> TokenValues:
+        """Values that are 0 everywhere: for counting denominators, before the policy has seen the rows."""
         count = sum(int(branch.mask.sum()) for group in self.groups for branch in group.branches)
         count += sum(len(group.prompt) - 1 for group in self.groups)
         device = next(iter(self.slots.values())).mask.device
-        zeros = torch.zeros(count, device=device)
+        zeros = torch.zeros(count, dtype=dtype, device=device)
         return TokenValues(zeros, zeros, zeros)
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
@@ -86,7 +97,9 @@ class Batch:
         return empty.index_put((rows, columns), values.logp[start : start + sum(lengths)]), mask
 
 
-def collate(data: TrainingSet, rows: Sequence[int], roles: Sequence[str], *, positions: Sequence[int] | None = None, device: torch.device | str = "cpu") -> Batch:
+def collate(
+    data: TrainingSet, rows: Sequence[int], roles: Sequence[str], *, positions: Sequence[int] | None = None, device: torch.device | str = "cpu"
+) -> Batch:
     """The batch of some rows; `positions` are their places within the optimiser step."""
     examples = [data.examples[row] for row in rows]
     groups = tuple(group_of(example, roles) for example in examples)
@@ -99,7 +112,12 @@ def collate(data: TrainingSet, rows: Sequence[int], roles: Sequence[str], *, pos
     return Batch(tuple(rows), groups, placed, columns, extras)
 
 
-def _numbers(values: Sequence[float], device: torch.device | str) -> Tensor:
+def _as_wide_as(like: Tensor, values: Tensor) -> Tensor:
+    """Numbers of a column in float64 where the policy computes in it: their float32 sums would depend on the padding."""
+    return values.to(like.dtype) if like.dtype == torch.float64 and values.is_floating_point() else values
+
+
+def _numbers(values: Sequence[float] | Sequence[int], device: torch.device | str) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
@@ -107,21 +125,16 @@ def _side_columns(data: TrainingSet, rows: Sequence[int], role: str, shape: torc
     found: dict[str, Tensor] = {}
     if role in data.reference:
         found["ref_logp"] = _padded([data.reference[role][row] for row in rows], shape, 0.0, device)
-    if role in data.credit:
-        credit = data.credit[role]
-        for name, column, absent in (("weight", credit.weight, 1.0), ("reward", credit.reward, 0.0), ("segment", credit.segment, -1)):
-            arrays = [column[row] for row in rows]
-            if any(array is not None for array in arrays):
-                lengths = [len(data.examples[row].responses[role].ids) for row in rows]
-                filled = [
-                    np.full(length, absent, dtype=np.float32 if absent != -1 else np.int64) if array is None else array
-                    for array, length in zip(arrays, lengths, strict=True)
-                ]
-                found[name] = _padded(filled, shape, absent, device)
+    for name in data.credit_fields.get(role, ()):
+        arrays = [getattr(data.credit[role], name)[row] for row in rows]
+        lengths = [len(data.examples[row].responses[role].ids) for row in rows]
+        absent = ABSENT[name]
+        filled = [np.full(length, absent) if array is None else array for array, length in zip(arrays, lengths, strict=True)]
+        found[name] = _padded(filled, shape, absent, device)
     return found
 
 
-def _padded(arrays: Sequence[np.ndarray], shape: torch.Size, fill: float, device: torch.device | str) -> Tensor:
+def _padded(arrays: Sequence[np.ndarray], shape: torch.Size, fill: float | np.number[Any], device: torch.device | str) -> Tensor:
     out = np.full(tuple(shape), fill, dtype=arrays[0].dtype if arrays else np.float32)
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array

@@ -55,6 +55,11 @@ def sum_tensor(values: Tensor) -> Tensor:
     return total
 
 
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether any rank says so: a decision that all must take together."""
+    return bool(sum_tensor(torch.tensor(float(flag), device=device)))
+
+
 def gather_by_position(values: Tensor, positions: Sequence[int], count: int) -> Tensor:
     """(count,) tensor in which every rank has put its values at its positions."""
     whole = torch.zeros(count, dtype=torch.float64, device=values.device)

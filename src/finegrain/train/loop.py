@@ -68,16 +68,17 @@ class Trainer:
 
     def pair(self, batch: Batch, statistics: Mapping[str, Tensor], *, scored: bool) -> Pair:
         """The objective's view of a micro-batch: with the policy's values, or with zeros for counting."""
-        values = None
         if scored:
             with self.how.autocast():
                 values = self.scorer(batch.groups, self.request())
+        else:
+            values = batch.zeros(torch.float64 if self.how.name == "float64" else torch.float32)
         return batch.pair(
             values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
         )
 
 
-def run_step(trainer: Trainer, step: Step) -> dict[str, float]:
+def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
     """One optimiser step; returns its logged numbers, equal on every rank."""
     statistics = _statistics(trainer, step)
     batches = trainer.batches(step, trainer.contract.roles)
@@ -97,22 +98,31 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, float]:
                 added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
     logged = tally.over_ranks(trainer.scorer.device)
     if logged.pop("non_finite_rows"):
-        raise NonFiniteStep("loss", tally.bad_rows or list(step.rows), tally.bad_batch)
+        raise NonFiniteStep("loss", _over_ranks(step, tally.bad_rows, trainer.scorer.device))
     rate = learning_rate(step.index, trainer.steps, trainer.peak_rate, trainer.optim)
     norm = _update(trainer, rate)
     if not math.isfinite(norm):
-        raise NonFiniteStep("gradient", list(step.rows), None)
+        raise NonFiniteStep("gradient", list(step.rows))
     for name in sorted(trainer.state):
-        trainer.state[name] = trainer.state[name] + sum_tensor(added.get(name, torch.zeros_like(trainer.state[name])))
+        table = trainer.state[name]
+        trainer.state[name] = table + sum_tensor(added.get(name, torch.zeros_like(table)).to(table.dtype))
     return {"step": step.index + 1, "epoch": round(step.epoch, 6), "learning_rate": rate, "grad_norm": norm, **logged}
 
 
 class NonFiniteStep(NonFiniteError):
-    """A loss or gradient of a step that is NaN or infinite; carries what is needed to look at it."""
+    """A loss or gradient of a step that is NaN or infinite, and the rows (places in the training set) it came from."""
 
-    def __init__(self, what: str, rows: list[int], batch: Batch | None) -> None:
+    def __init__(self, what: str, rows: list[int]) -> None:
         super().__init__(f"the {what} is not finite; rows {rows[:20]}")
-        self.what, self.rows, self.batch = what, rows, batch
+        self.what, self.rows = what, rows
+
+
+def _over_ranks(step: Step, rows: list[int], device: torch.device) -> list[int]:
+    """The rows that any rank found, in the order of the step."""
+    positions = own_positions(step)
+    flags = torch.tensor([float(step.rows[position] in rows) for position in positions], device=device)
+    everywhere = gather_by_position(flags, positions, len(step.rows))
+    return [row for row, flag in zip(step.rows, everywhere.tolist(), strict=True) if flag]
 
 
 @dataclass
@@ -122,7 +132,6 @@ class Tally:
     totals: dict[str, float] = field(default_factory=dict)
     means: Sums = field(default_factory=dict)
     bad_rows: list[int] = field(default_factory=list)
-    bad_batch: Batch | None = None
 
     def note_terms(self, terms: Terms, counts: Mapping[str, float], batch: Batch) -> None:
         """Add a micro-batch's loss and its terms, and remember rows that are not finite."""
@@ -133,9 +142,7 @@ class Tally:
             if len(terms) > 1:
                 self._add(f"loss/{name}", share)
             broken = (~torch.isfinite(value)).nonzero()[:, 0].tolist()
-            if broken:
-                self.bad_rows += [batch.rows[index] for index in broken]
-                self.bad_batch = batch
+            self.bad_rows += [batch.rows[index] for index in broken]
         self._add("num_tokens", float(batch.tokens))
 
     def note_metrics(self, sums: Sums) -> None:
@@ -183,13 +190,21 @@ def _statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
                 else:
                     summed[name] = summed.get(name, torch.zeros_like(statistic.value)) + statistic.value
     device = trainer.scorer.device
-    positions = [position for part in step.micro[rank()] for position in part]
+    positions = own_positions(step)
     zero = torch.zeros((), device=device)
-    reduced = {name: sum_tensor(summed.get(name, zero)) for name in agreed(summed, device)}
+    reduced = {}
+    for name in agreed(summed, device):
+        own = summed.get(name, zero)
+        reduced[name] = sum_tensor(own.double()).to(own.dtype)
     for name in agreed(gathered, device):
         own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
         reduced[name] = gather_by_position(own, positions, len(step.rows))
     return reduced
+
+
+def own_positions(step: Step) -> list[int]:
+    """Places of this rank's rows among those of the step, in the order of its micro-batches."""
+    return [position for part in step.micro[rank()] for position in part]
 
 
 def _denominators(trainer: Trainer, batches: Sequence[Batch], statistics: Mapping[str, Tensor]) -> dict[str, float]:

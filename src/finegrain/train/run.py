@@ -14,7 +14,7 @@ from finegrain.errors import Interrupted, NonFiniteError
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
-from finegrain.train.distributed import rank
+from finegrain.train.distributed import any_rank, rank
 from finegrain.train.loop import NonFiniteStep, Trainer, run_step
 
 
@@ -48,9 +48,10 @@ def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> 
                 for watch in recorder.watchers:
                     watch(line)
             last = index + 1 == len(plan)
-            if interrupted() or (recorder.save_every and (index + 1) % recorder.save_every == 0 and not last):
+            stop = any_rank(interrupted(), trainer.scorer.device)
+            if stop or (recorder.save_every and (index + 1) % recorder.save_every == 0 and not last):
                 recorder.checkpoints.save(trainer, index + 1, recorder.export)
-            if interrupted() and not last:
+            if stop and not last:
                 raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; the state is saved, go on with the same command and --resume")
     return list(recorder.directory.metrics())
 
@@ -71,7 +72,8 @@ def _guarded_step(trainer: Trainer, plan: Plan, recorder: Recorder, index: int) 
             {"row": example.row, "prompt": example.prompt.tolist(), **{role: side.ids.tolist() for role, side in example.responses.items()}}
             for example in (trainer.data.examples[row] for row in error.rows)
         ]
-        file.write_text(json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
+        if rank() == 0:
+            file.write_text(json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
         raise NonFiniteError(
             f"the {error.what} of step {index + 1} is not finite; rows {sources[:20]} of the data; their tokens are in {file}; "
             "nothing was updated by this step: lower --lr, or look at these rows"

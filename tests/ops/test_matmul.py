@@ -1,0 +1,52 @@
+"""oneDNN's float32 products are torch's, values and gradients, to float32 round-off; other dtypes are left alone."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from finegrain.ops import matmul
+from finegrain.ops.matmul import product, use_onednn_linear
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(7, 12), (2, 5, 12)])
+def test_a_linear_layer_keeps_values_and_gradients(bias: bool, shape: tuple[int, ...]) -> None:
+    layer = nn.Linear(12, 9, bias=bias)
+    twin = copy.deepcopy(layer).double()
+    use_onednn_linear(layer)
+    inputs = torch.randn(shape, requires_grad=True)
+    wide = inputs.detach().double().requires_grad_()
+    upstream = torch.randn(*shape[:-1], 9)
+    got = torch.autograd.grad((layer(inputs) * upstream).sum(), [inputs, *layer.parameters()])
+    want = torch.autograd.grad((twin(wide) * upstream).sum(), [wide, *twin.parameters()])
+    for one, other in zip(got, want, strict=True):
+        assert (one - other).abs().max() <= 1e-6 * other.abs().max() * 12
+
+
+def test_a_deep_copy_has_its_own_weights() -> None:
+    layer = nn.Sequential(nn.Linear(4, 3))
+    use_onednn_linear(layer)
+    twin = copy.deepcopy(layer)
+    with torch.no_grad():
+        twin[0].weight.zero_()
+        twin[0].bias.zero_()
+    inputs = torch.randn(2, 4)
+    assert not twin(inputs).any()
+    assert layer(inputs).any()
+
+
+def test_transposed_views_and_empty_operands() -> None:
+    left, right = torch.randn(6, 5), torch.randn(5, 7)
+    torch.testing.assert_close(product(left, right.T), left @ right)
+    assert product(left.T, torch.randn(6, 3).T).shape == (5, 3)
+    assert product(torch.zeros(0, 5), torch.randn(3, 5)).shape == (0, 3)
+
+
+def test_float64_and_autocast_go_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not matmul.uses_onednn(torch.zeros(1, dtype=torch.float64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not matmul.uses_onednn(torch.zeros(1))
+    monkeypatch.setattr(matmul, "has_onednn", lambda: False)
+    assert use_onednn_linear(nn.Linear(2, 2)) == 0
