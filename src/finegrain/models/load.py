@@ -52,7 +52,8 @@ def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = tor
         raise ModelError(f"{source} is no causal language model: {error}") from error
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ModelError(f"{source} lacks weights of a causal language model ({', '.join(missing[:3])}, {len(missing)} in all); is it another kind of model?")
+        some = f"{', '.join(missing[:3])}, {len(missing)} in all"
+        raise ModelError(f"{source} lacks weights of a causal language model ({some}); is it another kind of model?")
     dtype = config.get_text_config().dtype or master
     return _checked(Policy(model, tokenizer or load_tokenizer(source, trust_remote_code), source, dtype))
 

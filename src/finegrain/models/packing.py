@@ -83,13 +83,12 @@ def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.
     if score_prompts:
         predict = np.concatenate([predict, *prompt_predicts])
         target = np.concatenate([target, *(group.prompt[1:] for group in groups)]).astype(np.int64)
-    to = lambda array: torch.from_numpy(array).to(device)
     return Packed(
-        input_ids=to(flat)[None],
-        position_ids=to(np.concatenate(positions).astype(np.int64))[None],
+        input_ids=_tensor(flat, device)[None],
+        position_ids=_tensor(np.concatenate(positions).astype(np.int64), device)[None],
         branches=Branches(tuple((len(group.prompt), *(len(branch.ids) for branch in group.branches)) for group in groups)),
-        predicts=to(predict),
-        targets=to(target),
+        predicts=_tensor(predict, device),
+        targets=_tensor(target, device),
         answers=answers,
     )
 
@@ -122,5 +121,9 @@ def slots(masks: Sequence[Sequence[np.ndarray]], index: int, device: torch.devic
                 mask[row, : len(scored)] = scored
             start += count
     rows, columns = np.nonzero(mask)
-    to = lambda array: torch.from_numpy(array).to(device)
-    return Slots(to(np.concatenate(flat)) if flat else to(np.zeros(0, dtype=np.int64)), to(rows), to(columns), to(mask))
+    places = np.concatenate([np.zeros(0, dtype=np.int64), *flat])
+    return Slots(*(_tensor(array, device) for array in (places, rows, columns, mask)))
+
+
+def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:
+    return torch.from_numpy(array).to(device)

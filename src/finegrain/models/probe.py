@@ -78,6 +78,11 @@ def _ragged_groups(config: Any, longest: int) -> list[Group]:
     room = getattr(config, "max_position_embeddings", None) or 10**9
     length = max(8, min(max(active, default=8) + 8, room - 12))
     rng = np.random.default_rng(0)
-    draw = lambda count: rng.integers(0, config.vocab_size, count).astype(np.int32)
-    branch = lambda count: Branch(draw(count), np.ones(count, dtype=bool))
+
+    def draw(count: int) -> np.ndarray:
+        return rng.integers(0, config.vocab_size, count).astype(np.int32)
+
+    def branch(count: int) -> Branch:
+        return Branch(draw(count), np.ones(count, dtype=bool))
+
     return [Group(draw(length), (branch(5), branch(9))), Group(draw(3), (branch(length), branch(2)))]

@@ -29,7 +29,14 @@ class ReferenceCache:
     barrier: Callable[[], None] = lambda: None
 
     def values(
-        self, policy: Policy, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, work: Work, progress: Callable[[int], None]
+        self,
+        policy: Policy,
+        scorer: Scorer,
+        examples: Sequence[Answers],
+        roles: Sequence[str],
+        how: Arithmetic,
+        work: Work,
+        progress: Callable[[int], None],
     ) -> dict[str, Ragged]:
         """Token log-probabilities of every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
         if not examples:

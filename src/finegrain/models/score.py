@@ -5,7 +5,7 @@ else: a new learning rate, output folder or loss recomputes nothing, a changed w
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,18 @@ VERIFIED_ROWS = 4
 
 
 @runtime_checkable
+class Tokens(Protocol):
+    """One answer, tokenised."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(T,) token ids."""
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(T,) bool, the tokens that are scored."""
+
+
 class Answers(Protocol):
     """One prompt with its answers by role, tokenised."""
 
@@ -34,8 +46,8 @@ class Answers(Protocol):
         """(P,) token ids."""
 
     @property
-    def responses(self) -> Mapping[str, Branch]:
-        """Answers by role; anything with `ids` and `mask`."""
+    def responses(self) -> Mapping[str, Tokens]:
+        """Answers by role."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,9 @@ def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
     return parts
 
 
-def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None] | None = None) -> dict[str, Ragged]:
+def score_rows(
+    scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None] | None = None
+) -> dict[str, Ragged]:
     """By role, one float32 (T,) array per example; 0 where the mask is False."""
     groups = [group_of(example, roles) for example in examples]
     found: dict[str, Ragged] = {role: [] for role in roles}
@@ -101,8 +115,12 @@ def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str]
 
 def cache_key(fingerprint: str, examples: Sequence[Answers], roles: Sequence[str], arithmetic: str) -> str:
     """Name of the cache entry."""
-    rows = ((example.prompt, *(array for role in roles for array in (example.responses[role].ids, example.responses[role].mask))) for example in examples)
+    rows = ((group.prompt, *(array for branch in group.branches for array in (branch.ids, branch.mask))) for group in _groups(examples, roles))
     return hashlib.sha256(f"{fingerprint} {rows_fingerprint(rows)} {arithmetic}".encode()).hexdigest()
+
+
+def _groups(examples: Sequence[Answers], roles: Sequence[str]) -> Iterator[Group]:
+    return (group_of(example, roles) for example in examples)
 
 
 def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
@@ -128,12 +146,13 @@ def read_ragged(file: Path) -> dict[str, Ragged]:
     return columns
 
 
-def verified(scorer: Scorer, cached: Mapping[str, Ragged], examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, tolerance: float) -> bool:
+def verified(
+    scorer: Scorer, cached: Mapping[str, Ragged], examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, tolerance: float
+) -> bool:
     """Whether a sample of rows, scored again, gives the cached values."""
     sample = np.unique(np.linspace(0, len(examples) - 1, VERIFIED_ROWS).astype(int))
     again = score_rows(scorer, [examples[index] for index in sample], roles, how)
-    return all(
-        len(cached[role]) == len(examples) and cached[role][index].shape == values.shape and np.allclose(cached[role][index], values, atol=tolerance, rtol=0)
-        for role in roles
-        for index, values in zip(sample, again[role], strict=True)
-    )
+    if any(len(cached[role]) != len(examples) for role in roles):
+        return False
+    pairs = [(cached[role][index], values) for role in roles for index, values in zip(sample, again[role], strict=True)]
+    return all(stored.shape == values.shape and np.allclose(stored, values, atol=tolerance, rtol=0) for stored, values in pairs)

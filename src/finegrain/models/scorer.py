@@ -48,7 +48,8 @@ class Scorer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
 
 def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:

@@ -54,7 +54,8 @@ def token_values(
     """
     if head.scale != 1.0:
         hidden = hidden * head.scale
-    logp, entropies, kls = _ChunkedHead.apply(hidden, head.weight, head.bias, targets, head.softcap, entropy, reference)
+    outputs = _ChunkedHead.apply(hidden, head.weight, head.bias, targets, head.softcap, entropy, reference)  # type: ignore[no-untyped-call]
+    logp, entropies, kls = outputs
     return TokenValues(logp, entropies if entropy else None, kls if reference is not None else None)
 
 
@@ -110,7 +111,7 @@ class _ChunkedHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor) -> Any:
-        hidden, weight, bias, targets, lse, entropies, kls = ctx.saved_tensors
+        hidden, weight, bias, targets, lse = ctx.saved_tensors[:5]
         dtype = ctx.compute_dtype
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
@@ -147,7 +148,7 @@ class _ChunkedHead(torch.autograd.Function):
 
 def _logit_gradient(ctx: Any, logits: Tensor, part: slice, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor) -> Tensor:
     """dz of one chunk before the soft-cap, from its logits after it."""
-    _, _, _, targets, lse, entropies, kls = ctx.saved_tensors
+    targets, lse, entropies, kls = ctx.saved_tensors[3:]
     slope = 1 - (logits / ctx.softcap) ** 2 if ctx.softcap is not None else None
     log_p = logits.sub_(lse[part, None])
     p = log_p.exp()

@@ -19,7 +19,8 @@ from torch.nn.functional import linear
 def has_onednn() -> bool:
     """Whether oneDNN's float32 product is there and worth taking: a fact of machine and torch, not of a timing."""
     wide = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2")
-    return wide and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return wide and there and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def uses_onednn(tensor: Tensor) -> bool:

@@ -38,5 +38,5 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         logged["eval_loss"] = sum(coefficient * value / max(count, 1e-12) for value, count, coefficient in losses.values())
     if found:
         interval = mean_interval(found)
-        logged["eval_margin"] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "rows": interval.count}
+        logged["eval_margin"] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "rows": interval.rows}
     return logged

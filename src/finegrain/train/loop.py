@@ -20,7 +20,7 @@ from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
 from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor
 from finegrain.train.optim import Optim, learning_rate
-from finegrain.types import Gathered, Pair, Terms
+from finegrain.types import Gathered, Pair, Side, Terms
 
 Sums = dict[str, tuple[float, float]]
 """Named (sum, count): a metric is their quotient over all micro-batches and ranks."""
@@ -170,9 +170,15 @@ class Tally:
 
 def detached(pair: Pair) -> Pair:
     """The pair without its graph, for metrics and tables."""
-    tensors = ("logp", "prompt_logp", "entropy", "kl")
-    cut = lambda tensor: None if tensor is None else tensor.detach()
-    return replace(pair, sides={role: replace(side, **{name: cut(getattr(side, name)) for name in tensors}) for role, side in pair.sides.items()})
+    return replace(pair, sides={role: _detached_side(side) for role, side in pair.sides.items()})
+
+
+def _detached_side(side: Side) -> Side:
+    return replace(side, logp=side.logp.detach(), prompt_logp=_cut(side.prompt_logp), entropy=_cut(side.entropy), kl=_cut(side.kl))
+
+
+def _cut(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
 
 
 def _statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
