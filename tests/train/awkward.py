@@ -1,0 +1,103 @@
+"""Objectives that exist for the tests only: each needs something of the loop that few methods need."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from finegrain.ops.masked import masked_sum
+from finegrain.ops.sequence import log_ratio, wide
+from finegrain.types import Pair, Side, Term, Terms
+
+BUCKETS = 5
+
+
+class Gate(nn.Module):
+    """A weight in (0, 2) per token from the two log-probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2, 3)
+        self.out = nn.Linear(3, 1)
+
+    def forward(self, logp: Tensor, ref_logp: Tensor) -> Tensor:
+        features = torch.stack([logp, ref_logp], -1).to(self.out.weight.dtype)
+        return 2 * torch.sigmoid(self.out(torch.tanh(self.hidden(features)))[..., 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """DPO under token weights of a trained module, shifted by a table of past margins; the gate's size is a second term."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reference", "entropy"})
+    learning_rate: ClassVar[float] = 1e-6
+    beta: float = 0.1
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"gate": Gate()}
+
+    def state(self) -> dict[str, Tensor]:
+        return {"margin": torch.zeros(BUCKETS, dtype=torch.float64), "seen": torch.zeros(BUCKETS, dtype=torch.float64)}
+
+    def after_step(self, state: Any, pair: Pair) -> dict[str, Tensor]:
+        bucket = self._bucket(pair)
+        margin = (log_ratio(pair.chosen) - log_ratio(pair.rejected)).double()
+        empty = torch.zeros(BUCKETS, dtype=torch.float64)
+        return {"margin": empty.index_add(0, bucket, margin), "seen": empty.index_add(0, bucket, torch.ones_like(margin))}
+
+    def __call__(self, pair: Pair) -> Terms:
+        past = (pair.state["margin"] / pair.state["seen"].clamp(min=1))[self._bucket(pair)]
+        gates = {role: self._gate(pair, side) for role, side in pair.sides.items()}
+        chosen, rejected = (masked_sum(gates[role] * self._ratio(side), side.mask) for role, side in pair.sides.items())
+        preference = -logsigmoid(self.beta * (chosen - rejected - 0.1 * past.to(chosen.dtype)))
+        tokens = torch.stack([side.mask.sum(-1) for side in pair.sides.values()]).sum(0).to(preference.dtype)
+        size = torch.stack([masked_sum((gates[role] - 1).square(), side.mask) for role, side in pair.sides.items()]).sum(0)
+        calm = torch.stack([masked_sum(wide(side.entropy), side.mask) for side in pair.sides.values()]).sum(0)
+        return {
+            "preference": Term(preference, torch.ones_like(preference)),
+            "gate": Term(size, tokens, 0.1),
+            "entropy": Term(-calm, tokens, 0.01),
+        }
+
+    def _bucket(self, pair: Pair) -> Tensor:
+        return pair.columns["position"].long() % BUCKETS
+
+    def _gate(self, pair: Pair, side: Side) -> Tensor:
+        zero = torch.zeros_like(wide(side.logp))
+        ref = torch.where(side.mask, wide(side.ref_logp).to(zero.dtype), 0.0)
+        return pair.modules["gate"](torch.where(side.mask, wide(side.logp).detach(), 0.0), ref).to(zero.dtype)
+
+    def _ratio(self, side: Side) -> Tensor:
+        return torch.where(side.mask, wide(side.logp) - wide(side.ref_logp), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitGradients:
+    """DPO whose rows each contribute a gradient of norm 1."""
+
+    beta: float = 0.1
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        return -logsigmoid(self.beta * (log_ratio(pair.chosen) - log_ratio(pair.rejected)))
+
+    def gradient(self, pair: Pair, parameters: list[nn.Parameter]) -> list[Tensor]:
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        for loss in self(pair):
+            found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            norm = torch.stack([part.square().sum() for part in found if part is not None]).sum().sqrt()
+            total = [have if part is None else have + part / norm for have, part in zip(total, found, strict=True)]
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentresItsMicroBatch:
+    """Broken on purpose: the mean it subtracts is that of whatever rows came together."""
+
+    beta: float = 0.1
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        margin = log_ratio(pair.chosen) - log_ratio(pair.rejected)
+        return -logsigmoid(self.beta * (margin - margin.mean()))

@@ -1,0 +1,147 @@
+"""Trainers of tiny models on ragged rows, for laws that hold whatever the split into micro-batches and processes."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from finegrain.data.mismatch import with_mismatched
+from finegrain.data.records import Example
+from finegrain.models.score import Arithmetic
+from finegrain.models.scorer import Path, Scorer, fused, use_branched_attention
+from finegrain.objectives.aot import AOT
+from finegrain.objectives.aot_unpaired import AOTUnpaired
+from finegrain.objectives.cpo import CPO
+from finegrain.objectives.dpo import DPO
+from finegrain.objectives.kto import KTO
+from finegrain.objectives.nll import NLL
+from finegrain.objectives.orpo import ORPO
+from finegrain.objectives.token_distillation import TokenDistillation
+from finegrain.recipes.metrics import metrics_for
+from finegrain.train.batches import Plan
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import Contract, contract_of
+from finegrain.train.loop import Trainer, run_step
+from finegrain.train.optim import Optim, adamw
+from finegrain.types import CreditColumns
+from tests.tiny import MODELS, exact_norms, examples
+from tests.train.awkward import Gated, UnitGradients
+
+OBJECTIVES: dict[str, Callable[[], Any]] = {
+    "dpo": DPO,
+    "kto": KTO,
+    "cpo": CPO,
+    "orpo": ORPO,
+    "aot": AOT,
+    "aot-unpaired": AOTUnpaired,
+    "token-distillation": TokenDistillation,
+    "nll": NLL,
+    "a module and a table": Gated,
+    "a gradient rule": UnitGradients,
+}
+
+ROWS, BATCH, STEPS = 22, 5, 30
+"""The last step of an epoch has two rows: fewer than a step of many micro-batches or ranks would like."""
+
+HUGE = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What must not matter, and the dtype."""
+
+    dtype: torch.dtype = torch.float32
+    micro_tokens: int = HUGE
+    path: Path = fused
+    world: int = 1
+    rate: float = 1e-3
+
+
+def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
+    """A trainer and its plan, the same for every `how` but for the split."""
+    contract = contract_of(objective, seed=1)
+    torch.manual_seed(3)
+    model = MODELS["llama"]().to(how.dtype).train()
+    if how.dtype == torch.float64:
+        exact_norms(model)
+    if how.path is fused:
+        use_branched_attention(model)
+    scorer = Scorer(model, how.path)
+    for module in contract.modules.values():
+        module.to(how.dtype)
+    data = training_set(contract)
+    plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
+    assert len(plan) == STEPS
+    optim = Optim(weight_decay=0.01)
+    extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
+    trainer = Trainer(
+        scorer=scorer,
+        contract=contract,
+        data=data,
+        optimizer=adamw(scorer.parameters(), extra, optim, how.rate),
+        optim=optim,
+        how=Arithmetic(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
+        metrics=metrics_for(objective),
+        peak_rate=how.rate,
+        steps=len(plan),
+        state=dict(contract.state),
+    )
+    return trainer, plan
+
+
+def training_set(contract: Contract) -> TrainingSet:
+    """Rows in the objective's shape, random references near the model's values, credit on a part of the answers."""
+    paired = "chosen" in contract.roles
+    rows = examples(ROWS, seed=5, roles=("chosen", "rejected") if paired else ("answer",), label=not paired)
+    if "mismatched" in contract.all_roles:
+        rows = with_mismatched(rows)
+    rng = np.random.default_rng(11)
+    roles = contract.all_roles
+    reference = {role: [rng.normal(-4.5, 0.5, len(row.responses[role].ids)).astype(np.float32) for row in rows] for role in roles}
+    return TrainingSet(rows, reference, {role: _credit(rows, role, rng) for role in contract.roles})
+
+
+def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> CreditColumns:
+    """Weights (a third of them 0), rewards and segments of tokens; every third answer was not annotated."""
+    annotated = [index % 3 != 0 for index in range(len(rows))]
+    lengths = [len(row.responses[role].ids) for row in rows]
+
+    def of_annotated(make: Callable[[int], np.ndarray]) -> list[np.ndarray | None]:
+        return [make(length) if has else None for has, length in zip(annotated, lengths, strict=True)]
+
+    weight = of_annotated(lambda length: (rng.random(length) * (rng.random(length) < 0.67)).astype(np.float32))
+    reward = of_annotated(lambda length: rng.normal(0, 0.1, length).astype(np.float32))
+    segment = of_annotated(lambda length: np.arange(length, dtype=np.int64) // 3)
+    for index, row in enumerate(rows):
+        found, mask = segment[index], row.responses[role].mask
+        if found is not None:
+            segment[index] = np.where(mask, np.unique(np.where(mask, found, -1), return_inverse=True)[1] - int(not mask.all()), -1).astype(np.int64)
+    return CreditColumns(weight, reward, segment, annotated)
+
+
+def train(trainer: Trainer, plan: Plan, steps: Sequence[int] | None = None) -> list[dict[str, float]]:
+    """The logged lines of some steps, of all by default."""
+    return [run_step(trainer, plan.step(index)) for index in (range(len(plan)) if steps is None else steps)]
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Everything that a run changes: policy, modules, tables."""
+    found = {name: tensor.detach().clone() for name, tensor in trainer.scorer.named_parameters()}
+    for key, module in trainer.contract.modules.items():
+        found |= {f"{key}.{name}": tensor.detach().clone() for name, tensor in module.named_parameters()}
+    return found | {f"table.{name}": table.clone() for name, table in trainer.state.items()}
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Largest absolute difference of weights, relative to the tensor's largest entry where that is above 1."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max() / max(1.0, float(other[name].abs().max()))) for name in one)
+
+
+def largest_metric_difference(one: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> float:
+    """Largest difference of a logged number, relative where it is above 1; lines must have the same names."""
+    assert [line.keys() for line in one] == [line.keys() for line in other]
+    return max(abs(a[name] - b[name]) / max(1.0, abs(b[name])) for a, b in zip(one, other, strict=True) for name in b)
