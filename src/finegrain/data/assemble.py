@@ -14,7 +14,8 @@ class Specials:
     def __init__(self, tokenizer: FastTokenizer) -> None:
         self.bos: int | None = tokenizer.bos_token_id
         self.eos: int | None = tokenizer.eos_token_id
-        self.ids: frozenset[int] = frozenset(tokenizer.all_special_ids) | frozenset(tokenizer.added_tokens_decoder)
+        added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.ids: frozenset[int] = frozenset(tokenizer.all_special_ids) | added
 
 
 class Tokens:
