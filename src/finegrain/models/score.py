@@ -38,6 +38,7 @@ class Tokens(Protocol):
         """(T,) bool, the tokens that are scored."""
 
 
+@runtime_checkable
 class Answers(Protocol):
     """One prompt with its answers by role, tokenised."""
 
