@@ -14,7 +14,7 @@ class Method(NamedTuple):
 
     name: str
     family: str
-    """objective or credit: the word before the colon on the command line."""
+    """objective or credit: the word before the colon on the command line; or segmenter, a choice within a credit."""
     target: str
     """`module:Class` below `finegrain`."""
     summary: str
@@ -53,6 +53,8 @@ METHODS: tuple[Method, ...] = (
     Method("confidence", "credit", "credit.confidence:Confidence", "soft weights: how sure the scorer is of a segment", "ours: docs/methods/confidence.md"),
     Method("token-reward", "credit", "credit.token_reward:TokenReward", "a scorer's token rewards as targets, with their certainty", "ours: docs/methods/token-reward.md"),
     Method("function", "credit", "credit.function:Function", "weights of character spans from your own function", "ours: docs/methods/function.md"),
+    Method("dynamic-topk", "segmenter", "credit.segmenters:Dynamic", "segments begin at local peaks of change that are at least average", "https://arxiv.org/abs/2310.05619"),
+    Method("change-point", "segmenter", "credit.segmenters:ChangePoint", "the most probable partition into constant levels", "ours: docs/methods/change-point.md"),
 )
 
 

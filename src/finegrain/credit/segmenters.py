@@ -3,7 +3,7 @@
 Source: pivots where the token reward changes: adaptive segment-level reward, https://arxiv.org/abs/2411.00809; their selection without
 parameters: dynamic top-k, https://arxiv.org/abs/2310.05619.
 Deviations: the paper's exact pivot formula could not be obtained; change curve, smoothing and every alternative rule are our
-specification [OURS]. `ChangePoint` is our own addition [OURS].
+specification [OURS]. `ChangePoint` is our own addition [OURS], docs/methods/change-point.md.
 """
 
 from dataclasses import dataclass

@@ -23,8 +23,8 @@ def pair_metrics(pair: Pair, beta: float) -> Sums:
     sums: Sums = {
         "logps/chosen": (_sum(_logp(pair.chosen)), rows),
         "logps/rejected": (_sum(_logp(pair.rejected)), rows),
-        **_kept(pair.chosen, "chosen"),
-        **_kept(pair.rejected, "rejected"),
+        **_kept(pair, "chosen"),
+        **_kept(pair, "rejected"),
     }
     if pair.chosen.ref_logp is not None and pair.rejected.ref_logp is not None:
         chosen, rejected = beta * _ratio(pair.chosen), beta * _ratio(pair.rejected)
@@ -43,7 +43,7 @@ def answer_metrics(pair: Pair, beta: float) -> Sums:
     """Metrics of single answers: by label where there is one, as a perplexity-like mean otherwise."""
     side = pair.answer
     logp, tokens = _logp(side), side.mask.sum(-1).double()
-    sums: Sums = {"logps/answer": (_sum(logp), float(len(logp))), "logp_per_token": (_sum(logp), _sum(tokens)), **_kept(side, "answer")}
+    sums: Sums = {"logps/answer": (_sum(logp), float(len(logp))), "logp_per_token": (_sum(logp), _sum(tokens)), **_kept(pair, "answer")}
     label = pair.columns.get("label")
     if label is not None and side.ref_logp is not None:
         good = label > 0.5
@@ -76,8 +76,10 @@ def _ratio(side: Side) -> Tensor:
     return masked_sum(wide(side.logp) - wide(side.ref_logp), side.mask)
 
 
-def _kept(side: Side, name: str) -> Sums:
-    """Share of the tokens' weight that the credit keeps."""
-    if side.weight is None:
+def _kept(pair: Pair, role: str) -> Sums:
+    """Share of the tokens' weight that the credit keeps, over answers that have a credit."""
+    side, annotated = pair.sides[role], pair.columns.get(f"annotated/{role}")
+    if side.weight is None or annotated is None:
         return {}
-    return {f"credit/kept_{name}": (_sum(torch.where(side.mask, side.weight, 0.0)), _sum(side.mask))}
+    counted = side.mask & (annotated > 0.5)[:, None]
+    return {f"credit/kept_{role}": (_sum(torch.where(counted, side.weight, 0.0)), _sum(counted))}

@@ -108,6 +108,8 @@ def collate(
     names = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
     columns = {name: _numbers([example.columns[name] for example in examples], device) for name in sorted(names)}
     columns["position"] = _numbers(list(range(len(rows))) if positions is None else list(positions), device)
+    for role in set(roles) & set(data.credit):
+        columns[f"annotated/{role}"] = _numbers([float(data.credit[role].annotated[row]) for row in rows], device)
     extras = {role: _side_columns(data, rows, role, placed[role].mask.shape, device) for role in roles}
     return Batch(tuple(rows), groups, placed, columns, extras)
 
