@@ -1,0 +1,80 @@
+"""The demo's table: which methods are compared, what each may know, and the jobs they are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finegrain import configure
+from finegrain.credit.asr import ASR
+from finegrain.credit.confidence import Confidence
+from finegrain.credit.token_reward import TokenReward
+from finegrain.data.planted import Files
+from finegrain.models.adapters import Lora
+from finegrain.objectives.dpo import DPO
+from finegrain.objectives.token_distillation import TokenDistillation
+from finegrain.recipes.alignment import Job
+from finegrain.recipes.preference import Prefer
+from finegrain.recipes.settings import Common, Training
+from finegrain.train.optim import Optim
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every row gets: the same steps, rows per step and learning rate."""
+
+    steps: int
+    batch_size: int
+    lr: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    knows: str
+    """What its training, credit included, has seen."""
+    data: str
+    """Which file of `Files` it trains on."""
+    objective: Any = DPO()
+    credit: Callable[[str], Any] = lambda scorer: None
+    """Credit, given the folder of the scorer fitted on the pool."""
+    oracle: bool = False
+    """Knows the truth, as no one does in practice."""
+
+
+POOL = Row("scorer: dpo on the pool", "pool", "pool")
+BASELINE = Row("dpo", "pairs", "pairs")
+LARGER_BASELINE = Row("dpo on everything", "pairs + pool", "everything")
+
+ROWS: tuple[Row, ...] = (
+    BASELINE,
+    Row("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorer: ASR()),
+    Row("dpo + confidence, own scorer", "pairs", "pairs", credit=lambda scorer: Confidence()),
+    Row("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=lambda scorer: ASR()),
+    LARGER_BASELINE,
+    Row("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=lambda scorer: ASR(scorer=scorer)),
+    Row("token-distillation, pool scorer", "pairs + pool", "pairs", TokenDistillation(), lambda scorer: TokenReward(scorer=scorer)),
+    Row("oracle: dpo + asr", "pairs + truth", "truth", credit=lambda scorer: ASR(), oracle=True),
+    Row("oracle: token-distillation", "pairs + truth", "truth", TokenDistillation(), lambda scorer: TokenReward(), oracle=True),
+)
+
+
+def job(row: Row, files: Files, *, base: Path, scorer: Path, out: Path, budget: Budget, seed: int) -> Job:
+    """The row as a `prefer` job, the same as its command line would give."""
+    data = getattr(files, row.data)
+    rows = sum(1 for _ in data.open())
+    settings = Prefer(
+        model=str(base),
+        data=str(data),
+        out=out,
+        objective=row.objective,
+        credit=row.credit(str(scorer)),
+        common=Common(lr=budget.lr, max_steps=budget.steps, seed=seed, device="cpu", eval=str(files.held_out)),
+        training=Training(epochs=(budget.steps + 1) * budget.batch_size / rows, batch_size=budget.batch_size, samples=1),
+        lora=Lora(),
+        optim=Optim(schedule="constant"),
+    )
+    parts = {name: getattr(settings, name) for name in ("model", "data", "out", "objective", "credit", "common", "training", "lora", "optim")}
+    return Job(command="prefer", settings=configure.to_json(settings), **parts)

@@ -1,0 +1,93 @@
+"""One seed of the demo: its data, its scorer, and every row of the table."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from finegrain.data.load import load_examples
+from finegrain.data.planted import Files, Planted, World, write_planted
+from finegrain.data.records import Shape
+from finegrain.data.truncate import Tokenise
+from finegrain.models.load import load_policy
+from finegrain.models.probe import make_scorer
+from finegrain.models.score import Arithmetic, score_rows
+from finegrain.recipes.alignment import align
+from finegrain.recipes.demo_path import SIDES, PathReader, Probes, at_distance
+from finegrain.recipes.demo_rows import POOL, ROWS, Budget, job
+from finegrain.types import Json
+
+DISTANCES = (1.0, 4.0)
+"""Nats per answer at which rows are compared."""
+
+
+@dataclass(frozen=True)
+class SeedTask:
+    """What a worker needs to run one seed."""
+
+    seed: int
+    planted: Planted
+    budget: Budget
+    scorer_budget: Budget
+    base: Path
+    out: Path
+    samples: int
+    readings: tuple[int, ...]
+    """Steps after which the policy is read."""
+
+
+def run_seed(task: SeedTask) -> Json:
+    """Results by row name."""
+    started = time.perf_counter()
+    torch.set_num_threads(1)
+    folder = task.out / f"seed-{task.seed}"
+    folder.mkdir(parents=True)
+    with (folder / "log.txt").open("w") as log, redirect_stderr(log), own_cache(folder / "cache"):
+        world = World(task.planted, task.seed)
+        files = write_planted(folder, world)
+        probes = _probes(world, files, task)
+        start = probes.start()
+        scorer = folder / "scorer"
+        align(job(POOL, files, base=task.base, scorer=scorer, out=scorer, budget=task.scorer_budget, seed=task.seed))
+        rows: Json = {}
+        for place, row in enumerate(ROWS):
+            truth = [json.loads(line) for line in getattr(files, row.data).open()]
+            reader = PathReader(probes, frozenset(task.readings), truth, [start])
+            before = time.perf_counter()
+            result = align(job(row, files, base=task.base, scorer=scorer, out=folder / f"row-{place}", budget=task.budget, seed=task.seed), reader)
+            rows[row.name] = {**_summary(reader), "seconds": round(time.perf_counter() - before, 2), "evaluation": result["evaluation"]}
+    return {"seed": task.seed, "seconds": round(time.perf_counter() - started, 2), "rows": rows}
+
+
+def _probes(world: World, files: Files, task: SeedTask) -> Probes:
+    """The base model and what is asked of it."""
+    policy = load_policy(str(task.base))
+    read = lambda file: load_examples(str(file), policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise()).examples
+    pairs = read(files.pairs)[: task.samples]
+    base, _ = make_scorer(policy.model, longest=128)
+    how = Arithmetic(nullcontext, "float32", 4096)
+    return Probes(world, policy.tokenizer, base.eval(), read(files.held_out), pairs, score_rows(base, pairs, SIDES, how), task.samples, how)
+
+
+def _summary(reader: PathReader) -> Json:
+    at = {f"{name}_at_{kl:g}": at_distance(reader.points, name, kl) for kl in DISTANCES for name in ("quality", "chosen", "rejected")}
+    return {"path": [asdict(point) for point in reader.points], "credit_auroc": reader.credit, **at}
+
+
+@contextmanager
+def own_cache(folder: Path) -> Iterator[None]:
+    """Reference values and credit columns below a folder of the demo's own, not in the user's cache."""
+    before = os.environ.get("FINEGRAIN_CACHE")
+    os.environ["FINEGRAIN_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["FINEGRAIN_CACHE"]
+        else:
+            os.environ["FINEGRAIN_CACHE"] = before
