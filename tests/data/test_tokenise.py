@@ -9,7 +9,7 @@ from finegrain.data.records import Answer, Row, Turn, max_token_id
 from finegrain.data.tokenise import tokenise
 from finegrain.data.truncate import KeepStart, Tokenise, fit
 from finegrain.errors import ModelError, UsageError
-from tests.data.tiny import CHATML, LOWERS, WORDS_ONLY, WRITES_BOS_AND_EOS, byte_level, pieces
+from tests.data.tiny import CHATML, LOWERS, THINKS_LAST, WORDS_ONLY, WRITES_BOS_AND_EOS, byte_level, pieces
 
 TOKENIZERS = {"byte-level": byte_level(), "metaspace": pieces("always"), "metaspace first": pieces("first"), "prepend": pieces("prepend")}
 PLAIN = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
@@ -209,6 +209,15 @@ def test_templates_that_refuse_or_change_a_row_drop_it_by_name():
     examples, findings = run(byte_level(template=LOWERS), conversation(("q",), answer=["An Answer"]))
     assert not examples
     assert "changes the assistant's text" in findings.in_words()
+
+
+def test_what_a_template_writes_before_the_last_answer_is_prompt_and_must_be_the_same_for_all():
+    tokenizer = byte_level(template=THINKS_LAST)
+    same = conversation(("q",), chosen=["one"], rejected=["two"])
+    (example,), findings = run(tokenizer, same, conversation(("q",), chosen=["one", "r", "x"], rejected=["two"]))
+    assert example.prompt_text.endswith("<think>\n\n</think>\n\n")
+    assert shown(tokenizer, example.responses["chosen"]) == "one"
+    assert findings.dropped() == {"template": 1}
 
 
 def test_strings_do_not_pass_through_the_template():

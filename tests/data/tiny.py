@@ -22,6 +22,10 @@ WRITES_BOS_AND_EOS = (
     "{% elif m['role'] == 'user' %}[INST] {{ m['content'] | trim }} [/INST]"
     "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
 )
+THINKS_LAST = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if loop.last and m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+)
 WORDS_ONLY = "{% for m in messages %}### {{ m['role'] }}\n{{ m['content'] }}\n\n{% endfor %}"
 LOWERS = "{% for m in messages %}<|im_start|>{{ m['content'] | lower }}<|im_end|>{% endfor %}"
 
