@@ -4,7 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finegrain.data.findings import Findings
+from finegrain.data.formats import recognise, rows_of_shape
 from finegrain.data.load import Shape, Tokenise, load_examples
+from finegrain.data.read import read
+from finegrain.data.screen import keep
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level, pieces
@@ -125,14 +129,26 @@ def decodes(tokenizer, response):
 
 
 def test_real_hh_rlhf_names_the_rows_it_should():
+    path, _ = real("hh_harmless")
+    found, kept = Findings(), 0
+    rows = read(str(path)).rows
+    entry = recognise(rows[0][1])
+    for number, (_, raw) in enumerate(rows):
+        (row,) = rows_of_shape(entry, Shape.PREFERENCE, raw)
+        kept += keep(number, row, found)
+    assert (entry.name, len(rows), kept) == ("hh-rlhf", 1800, 1799)
+    assert found.as_json() == [
+        {"kind": "empty", "count": 1, "rows": [718], "action": "dropped"},
+        {"kind": "prompt_mismatch", "count": 4, "rows": [973, 1307, 1514, 1516], "action": "kept"},
+    ]
+
+
+def test_real_hh_rlhf_tokens(tmp_path):
     path, tokenizer = real("hh_harmless")
-    loaded = load(path, tokenizer)
-    found = findings(loaded)
-    assert found["prompt_mismatch"] == (4, [973, 1307, 1514, 1516], "kept")
-    assert found["empty"] == (1, [718], "dropped")
-    assert (loaded.report["rows"], loaded.report["kept"], loaded.report["format"]) == (1800, 1799, "hh-rlhf")
-    assert (loaded.report["boundary_differs"], loaded.report["decode_differs"]) == (0, 0)
-    for example in loaded.examples[::50]:
+    rows = [row for _, row in read(str(path)).rows]
+    loaded = load(save(tmp_path / "some.jsonl", [*rows[:100], rows[1514]]), tokenizer)
+    assert (loaded.report["kept"], loaded.report["boundary_differs"], loaded.report["decode_differs"]) == (101, 0, 0)
+    for example in loaded.examples[:100]:
         assert example.prompt[0] == tokenizer.bos_token_id
         assert example.prompt_text.startswith("Human:")
         assert example.prompt_text.endswith("\n\nAssistant:")
@@ -140,7 +156,7 @@ def test_real_hh_rlhf_names_the_rows_it_should():
             assert response.ids[-1] == tokenizer.eos_token_id
             assert decodes(tokenizer, response) == f" {response.text}"
             assert response.offsets.max() == len(response.text)
-    mismatched = next(example for example in loaded.examples if example.row == 1514)
+    mismatched = loaded.examples[-1]
     assert not mismatched.responses["rejected"].mask.all()
     assert mismatched.responses["chosen"].mask.all()
 
