@@ -130,4 +130,14 @@ def _read(hint: Any, options: Mapping[str, type], name: str, value: Any, where: 
         return Path(value)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         return tuple(value)
+    if float in (hint, *typing.get_args(hint)) and isinstance(value, (int, str)) and not isinstance(value, bool):
+        return _number(value, where)
     return value
+
+
+def _number(value: int | str, where: str) -> float:
+    """A float that a file spells as a whole number, or as 1e-6, which YAML 1.1 reads as text."""
+    try:
+        return float(value)
+    except ValueError as error:
+        raise UsageError(f"{where}: expected a number, got {value!r}") from error
