@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("generate", "train"),
     ("recipes", "report"),
     ("cli",),
+    ("__main__",),
 )
 """Rooms of one line are siblings. DESIGN's order, but for catalog and configure (docs/decisions/0009)."""
 

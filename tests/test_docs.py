@@ -1,0 +1,236 @@
+"""Pages keep their word: code runs, links resolve, tables match the catalog, every logged name is explained."""
+
+import importlib
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from finegrain import catalog
+from finegrain.cli import COMMANDS, main
+from tests import test_catalog
+from tests.laws.objectives import LAWS, Law
+from tests.laws.pairs import make_pair
+from tests.pages import ROOT, Block, blocks, broken_links, commands, pages, prose
+from tests.tiny import save_tiny, write_pairs
+
+PAGES = pages()
+RUN_COMMANDS_OF = [ROOT / "README.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
+FEWEST_PAGES, FEWEST_BLOCKS, FEWEST_COMMANDS = 40, 40, 6
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that the pages talk about, in small: a model, pairs, pairs with spans, conversations, demonstrations."""
+    folder = tmp_path_factory.mktemp("things")
+    save_tiny(folder / "my-model")
+    write_pairs(folder / "pairs.jsonl")
+    rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+
+    def write(name: str, lines: list[dict[str, object]]) -> None:
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    write("spans.jsonl", [{**row, "rejected_spans": [[0, 10, -1.0]]} for row in rows])
+    turns = lambda row, side: [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
+    write("chats.jsonl", [{"chosen": turns(row, "chosen"), "rejected": turns(row, "rejected")} for row in rows])
+    write("demonstrations.jsonl", [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows])
+    (folder / "mine.py").write_text(
+        "def weigh(prompt, response, role, row):\n    return [(0, 5, 0.0)] if role == 'chosen' else None\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def desk(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh copy of the things as working directory, with a cache of its own; one thread, as make sets it."""
+    shutil.copytree(things, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def run_python(page: Path, block: Block, namespace: dict[str, object]) -> None:
+    """Run a block with the page's own line numbers in tracebacks."""
+    exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)  # noqa: S102
+
+
+def run_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run a finegrain command; a training command ends with one line of JSON."""
+    arguments = shlex.split(command, comments=True)[1:]
+    assert main(arguments) == 0, f"{command}\n{capsys.readouterr().err}"
+    lines = capsys.readouterr().out.splitlines()
+    if arguments[0] in ("prefer", "sft", "again") and "--help" not in arguments:
+        json.loads(lines[-1])
+
+
+def test_collected() -> None:
+    found = [block for page in PAGES for block in blocks(page.read_text())]
+    python = [block for block in found if block.language == "python" and block.skipped is None]
+    run = [line for page in RUN_COMMANDS_OF for block in blocks(page.read_text()) for line in runnable(block)]
+    print(f"{len(PAGES)} pages, {len(python)} blocks of Python, {len(run)} commands")
+    assert len(PAGES) >= FEWEST_PAGES
+    assert len(python) >= FEWEST_BLOCKS
+    assert len(run) >= FEWEST_COMMANDS
+
+
+def runnable(block: Block) -> list[str]:
+    """Commands of ours that a block shows and that are to be run."""
+    if block.language != "bash" or block.skipped is not None:
+        return []
+    return [line for line in commands(block) if line.startswith("finegrain ") and not line.startswith("finegrain demo")]
+
+
+@pytest.mark.usefixtures("desk")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text()) and page != ROOT / "docs/guides/add-a-method.md"], ids=name_of)
+def test_code_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks of one page run in order, share names and a folder."""
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page.read_text()):
+        if block.skipped is not None or block.file is not None:
+            continue
+        if block.language == "python":
+            run_python(page, block, namespace)
+        elif page in RUN_COMMANDS_OF:
+            for line in runnable(block):
+                run_command(line, capsys)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_resolve(page: Path) -> None:
+    assert broken_links(page) == []
+
+
+def test_a_broken_link_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One two\n\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](away.md) [e](https://example.org)\n\n```\n[f](code.md)\n```\n")
+    assert broken_links(page) == ["#three", "away.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_named_modules_exist(page: Path) -> None:
+    """`finegrain.module.name` in running text can be imported."""
+    for path in re.findall(r"`(finegrain(?:\.\w+)+)`", prose(page.read_text())):
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            try:
+                found = importlib.import_module(".".join(parts[:end]))
+            except ModuleNotFoundError:
+                continue
+            for attribute in parts[end:]:
+                found = getattr(found, attribute)
+            break
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in COMMANDS if f"finegrain {name}" not in text] == []
+
+
+def test_readme_names_every_method() -> None:
+    """Each row of the catalog with a link to its page, and no other."""
+    text = (ROOT / "README.md").read_text()
+    linked = set(re.findall(r"\[[\w-]+\]\(docs/methods/([\w-]+)\.md\)", text))
+    assert linked == {method.name for method in catalog.METHODS}
+
+
+def test_index_links_every_guide_and_decision() -> None:
+    text = (ROOT / "docs/index.md").read_text()
+    for folder in ("guides", "decisions"):
+        files = {f"{folder}/{page.name}" for page in (ROOT / "docs" / folder).glob("*.md")}
+        assert {link for link in re.findall(r"\]\(([^)]+)\)", text) if link.startswith(folder)} == files
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda page: page.stem)
+def test_decision_has_its_parts(page: Path) -> None:
+    assert re.match(r"\d{4}-[a-z-]+", page.stem)
+    assert re.findall(r"^## (.*)$", page.read_text(), re.MULTILINE) == ["Context", "Options", "Choice", "Price"]
+
+
+GUIDE = ROOT / "docs/guides/add-a-method.md"
+
+
+@pytest.fixture
+def added(desk: Path, monkeypatch: pytest.MonkeyPatch) -> catalog.Method:
+    """The method of the guide in its place: file importable, row in the table, test and page in a tree of their own."""
+    found = blocks(GUIDE.read_text())
+    for block in found:
+        if block.file is not None:
+            (desk / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (desk / block.file).write_text(block.text)
+    name = "finegrain.objectives.truncated_quadratic"
+    spec = importlib.util.spec_from_file_location(name, desk / "src/finegrain/objectives/truncated_quadratic.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    namespace: dict[str, object] = {}
+    run_python(GUIDE, next(block for block in found if "row = Method(" in block.text), namespace)
+    row = namespace["row"]
+    assert isinstance(row, catalog.Method)
+    monkeypatch.setattr(catalog, "METHODS", (*catalog.METHODS, row))
+    monkeypatch.setattr(test_catalog, "ROOT", desk)
+    return row
+
+
+def test_the_guide_adds_a_method(added: catalog.Method, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its row, page and test pass what every method passes, and it trains from the command line and from Python."""
+    test_catalog.test_row(added)
+    test_catalog.test_settings(added)
+    test_catalog.test_page(added)
+    source = (desk / "src/finegrain/objectives/truncated_quadratic.py").read_text()
+    assert len([line for line in source.splitlines() if line.strip()]) <= 30
+    tests: dict[str, object] = {"__name__": "guide"}
+    for block in blocks(GUIDE.read_text()):
+        if block.language == "python" and (block.file is None or block.file.startswith("tests/")):
+            run_python(GUIDE, block, tests)
+    written = [function for name, function in tests.items() if name.startswith("test_") and callable(function)]
+    assert len(written) == 3
+    for function in written:
+        function()
+    page = next(block for block in blocks((desk / f"docs/methods/{added.name}.md").read_text()) if block.language == "python")
+    run_python(desk / "docs/methods", page, {})
+    run_command(f"finegrain prefer --model my-model --data pairs.jsonl --out run2 --max-steps 2 objective:{added.name}", capsys)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_the_guides_method_keeps_the_laws(added: catalog.Method, law: Law) -> None:
+    method = catalog.load("objective", added.name)()
+    law(method, partial(make_pair, method))
+
+
+RUNS = {
+    "pairs": "prefer --data pairs.jsonl credit:asr",
+    "two terms": "prefer --data pairs.jsonl objective:cpo",
+    "unpaired": "prefer --data pairs.jsonl objective:kto",
+    "demonstrations": "sft --data demonstrations.jsonl",
+}
+
+
+@pytest.mark.usefixtures("desk")
+@pytest.mark.parametrize("run", RUNS)
+def test_every_logged_name_is_explained(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names in metrics.jsonl and run.json stand on the page of metrics; `loss/<term>` stands for each term."""
+    assert main([*shlex.split(RUNS[run]), "--model", "my-model", "--out", "run", "--max-steps", "2", "--samples", "0"]) == 0, capsys.readouterr().err
+    explained = set(re.findall(r"`([^`\n]+)`", (ROOT / "docs/guides/metrics.md").read_text()))
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    record = json.loads(Path("run/run.json").read_text())
+    names = {name for line in lines for name in line} | set(record) | set(record["evaluation"]) | set(record.get("credit", ()))
+    generic = {re.sub(r"^loss/.*", "loss/<term>", re.sub(r"/(chosen|rejected|answer)$", "/<side>", name)) for name in names - explained}
+    generic = {name.removeprefix("eval_") for name in generic}
+    assert generic - explained == set()
