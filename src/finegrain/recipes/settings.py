@@ -37,7 +37,7 @@ class Training:
     epochs: float = 1.0
     batch_size: int = 16
     """Rows per optimiser step, over all processes."""
-    micro_tokens: int = 4096
+    micro_tokens: int = 2048
     """Tokens of one forward pass; memory grows with it, results do not change."""
     holdout: float = 0.1
     """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
