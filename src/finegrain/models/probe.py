@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finegrain.models.packing import Branch, Group
-from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, use_branched_attention
+from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
 from finegrain.ops.matmul import has_onednn, use_onednn_linear
 
 
@@ -41,6 +41,8 @@ def make_scorer(model: Any, *, longest: int) -> tuple[Scorer, Probe]:
     use_branched_attention(model)
     use_onednn_linear(model)
     probe = probe_model(model, longest=longest)
+    if not probe.fused:
+        use_own_attention(model)
     return Scorer(model, fused if probe.fused else plain), probe
 
 
@@ -51,7 +53,8 @@ def probe_model(model: Any, *, longest: int) -> Probe:
         values, gradients = _evaluate(model, fused, groups)
     except Exception as error:  # an architecture may fail in any way; the plain path is the answer to all of them
         return Probe(False, float("nan"), float("nan"), f"the fused path does not run on {type(causal_lm(model)).__name__}: {error}")
-    want_values, want_gradients = _evaluate(model, plain, groups)
+    with stock_attention(model):  # through the backward too: checkpointed layers run again there
+        want_values, want_gradients = _evaluate(model, plain, groups)
     value_error = float((values - want_values).abs().max())
     scale = sum(float(gradient.square().sum()) for gradient in want_gradients) ** 0.5
     difference = sum(float((a - b).square().sum()) for a, b in zip(gradients, want_gradients, strict=True)) ** 0.5

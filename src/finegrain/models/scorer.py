@@ -167,6 +167,13 @@ def use_branched_attention(model: Any) -> None:
     lm.set_attn_implementation(attention.NAME)
 
 
+def use_own_attention(model: Any) -> None:
+    """Switch a model back to the attention it came with, for good."""
+    lm = causal_lm(model)
+    if lm.config._attn_implementation == attention.NAME:
+        lm.set_attn_implementation(lm.finegrain_stock_attention)
+
+
 def silence_dropout(model: nn.Module) -> dict[str, float]:
     """Set every dropout rate to 0 and return the rates that were not: log-ratios of a random mask are no log-ratios."""
     found: dict[str, float] = {}
