@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -68,8 +69,8 @@ class Checkpoints:
         try:
             record = json.loads((found[-1] / "training.json").read_text())
             tensors = load_file(found[-1] / "training.safetensors")
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"cannot read {found[-1]}: {error}") from error
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(f"cannot read {found[-1]}: {error}; delete it to go on without it") from error
         _restore(trainer, tensors, record["numbers"])
         return int(record["step"])
 
@@ -113,7 +114,7 @@ def _restore(trainer: Trainer, tensors: dict[str, Tensor], numbers: dict[str, fl
                 state[key.split("/", 2)[1]] = tensor.to(parameter.device)
         for key, number in numbers.items():
             if key.split("/", 2)[2] == name:
-                state[key.split("/", 2)[1]] = torch.tensor(number, dtype=torch.float32)
+                state[key.split("/", 2)[1]] = torch.tensor(number, dtype=torch.float32, device=parameter.device)
         if state:
             trainer.optimizer.state[parameter] = state
     for name in trainer.state:
