@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from finegrain.models.load import Policy
+from finegrain.models.scorer import causal_lm
 
 
 def model_fingerprint(policy: Policy, memory: Path) -> str:
@@ -42,11 +43,26 @@ def rows_fingerprint(rows: Iterable[Iterable[np.ndarray]]) -> str:
     return digest.hexdigest()
 
 
+UNIMPORTANT = frozenset({"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache", "base_model_name_or_path"})
+"""Entries of a config that do not say what a model computes, or that its tensors say themselves."""
+
+
+def adapter_facts(model: Any) -> str:
+    """What the adapters of a model are (rank, scale, targets), as text; empty without any."""
+    return " ".join(_facts(config) for config in getattr(model, "peft_config", {}).values())
+
+
+def _facts(config: Any) -> str:
+    facts = {name: value for name, value in config.to_dict().items() if name not in UNIMPORTANT}
+    return json.dumps(facts, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+
+
 def _hash_tensors(model: Any) -> str:
     digest = hashlib.sha256()
+    digest.update(f"{_facts(causal_lm(model).config)} {adapter_facts(model)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from finegrain.errors import CheckpointError
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy
 from finegrain.models.score import Answers, Arithmetic, Work, cache_key, read_ragged, score_rows, verified, write_ragged
@@ -45,18 +46,18 @@ class ReferenceCache:
         key = cache_key(model_fingerprint(policy, self.folder), examples, roles, how.name)
         file = self.folder / "reference" / f"{key}.safetensors"
         tolerance = 1e-3 if how.name == "float32" else 0.1 if how.name != "float64" else 1e-6
+        cached = read_ragged(file)
+        if cached is not None and verified(scorer, cached, examples, roles, how, tolerance):
+            work.notes.append("reference: read from the cache, a sample re-scored and equal")
+            work.seconds += time.perf_counter() - started
+            return cached
         if file.exists():
-            cached = read_ragged(file)
-            if verified(scorer, cached, examples, roles, how, tolerance):
-                work.notes.append("reference: read from the cache, a sample re-scored and equal")
-                work.seconds += time.perf_counter() - started
-                return cached
-            work.notes.append("reference: the cached values differ from the model's; computed again")
+            work.notes.append("reference: the cached values are damaged or not this model's; computed again")
         self._compute(file, scorer, examples, roles, how, progress)
         work.rows += len(examples)
         work.tokens += sum(len(example.prompt) + sum(len(example.responses[role].ids) for role in roles) for example in examples)
         work.seconds += time.perf_counter() - started
-        return read_ragged(file)
+        return _written(file)
 
     def _compute(
         self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None]
@@ -70,12 +71,20 @@ class ReferenceCache:
         write_ragged(parts[self.rank], share)
         self.barrier()
         if self.rank == 0:
-            shares = [read_ragged(part) for part in parts]
+            shares = [_written(part) for part in parts]
             joined = {role: [shares[index % self.world][role][index // self.world] for index in range(len(examples))] for role in roles}
             write_ragged(file, joined)
             for part in parts:
                 part.unlink()
         self.barrier()
+
+
+def _written(file: Path) -> dict[str, Ragged]:
+    """What this run wrote a moment ago."""
+    columns = read_ragged(file)
+    if columns is None:
+        raise CheckpointError(f"{file} cannot be read back; is the disk full or the cache folder shared by two runs?")
+    return columns
 
 
 def live_reference(scorer: Scorer) -> Scorer:

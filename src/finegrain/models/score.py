@@ -5,6 +5,8 @@ else: a new learning rate, output folder or loss recomputes nothing, a changed w
 """
 
 import hashlib
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,13 +15,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from finegrain.models.fingerprint import rows_fingerprint
 from finegrain.models.packing import Branch, Group
 from finegrain.models.scorer import Request, Scorer
-from finegrain.types import Ragged
+from finegrain.types import Json, Ragged
 
 VERIFIED_ROWS = 4
 """Rows scored again whenever a cache is read."""
@@ -91,27 +92,50 @@ def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
 def score_rows(
     scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None] | None = None
 ) -> dict[str, Ragged]:
-    """By role, one float32 (T,) array per example; 0 where the mask is False."""
-    groups = [group_of(example, roles) for example in examples]
-    found: dict[str, Ragged] = {role: [] for role in roles}
+    """By role, one float32 (T,) array per example; 0 where the mask is False.
+
+    A prompt that several examples share, and an answer that several of them repeat, is computed once.
+    """
+    shared = _by_prompt(examples, roles, how.micro_tokens)
+    found: dict[str, Ragged] = {role: [np.zeros(0, dtype=np.float32)] * len(examples) for role in roles}
     was_training = scorer.training
     scorer.eval()
     with torch.no_grad(), how.autocast():
-        for part in budgeted([group.tokens for group in groups], how.micro_tokens):
-            batch = [groups[index] for index in part]
-            flat = scorer(batch, Request()).logp.float().cpu().numpy()
+        for part in budgeted([group.tokens for group, _ in shared], how.micro_tokens):
+            batch = [shared[index] for index in part]
+            flat = scorer([group for group, _ in batch], Request()).logp.float().cpu().numpy()
             start = 0
-            for group in batch:
-                for role, branch in zip(roles, group.branches, strict=True):
-                    values = np.zeros(len(branch.ids), dtype=np.float32)
-                    count = int(branch.mask.sum())
-                    values[branch.mask] = flat[start : start + count]
-                    start += count
-                    found[role].append(values)
+            for branch, owners in (pair for group, owned in batch for pair in zip(group.branches, owned, strict=True)):
+                values = np.zeros(len(branch.ids), dtype=np.float32)
+                count = int(branch.mask.sum())
+                values[branch.mask] = flat[start : start + count]
+                start += count
+                for role, index in owners:
+                    found[role][index] = values
             if progress is not None:
-                progress(sum(group.tokens for group in batch))
+                progress(sum(group.tokens for group, _ in batch))
     scorer.train(was_training)
     return found
+
+
+Owners = list[tuple[str, int]]
+"""(role, example index) of everything that reads one answer's values."""
+
+
+def _by_prompt(examples: Sequence[Answers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
+    """Every prompt once with its distinct answers, cut into several groups where they exceed the token budget."""
+    prompts: dict[bytes, dict[bytes, tuple[Branch, Owners]]] = {}
+    for index, example in enumerate(examples):
+        answers = prompts.setdefault(example.prompt.tobytes(), {})
+        for role, branch in zip(roles, group_of(example, roles).branches, strict=True):
+            answers.setdefault(branch.ids.tobytes() + branch.mask.tobytes(), (branch, []))[1].append((role, index))
+    shared = []
+    for answers in prompts.values():
+        listed = list(answers.values())
+        prompt = examples[listed[0][1][0][1]].prompt
+        for part in budgeted([len(branch.ids) for branch, _ in listed], max(1, budget - len(prompt))):
+            shared.append((Group(prompt, tuple(listed[place][0] for place in part)), [listed[place][1] for place in part]))
+    return shared
 
 
 def cache_key(fingerprint: str, examples: Sequence[Answers], roles: Sequence[str], arithmetic: str) -> str:
@@ -131,20 +155,37 @@ def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
     for name, rows in columns.items():
         tensors[name] = np.concatenate([*rows, np.zeros(0, dtype=np.float32)]).astype(np.float32)
         tensors[f"{name}.lengths"] = np.array([len(row) for row in rows], dtype=np.int64)
-    part = file.with_suffix(f".part-{id(tensors)}")
-    save_file(tensors, part)
+    part = file.with_suffix(f".part-{os.getpid()}")
+    save_file(tensors, part, metadata={"sha256": _digest(tensors)})
     part.replace(file)
 
 
-def read_ragged(file: Path) -> dict[str, Ragged]:
-    """What `write_ragged` wrote; values stay memory-mapped until used."""
-    columns: dict[str, Ragged] = {}
-    with safe_open(file, framework="np") as stored:
-        for name in stored.keys():
-            if not name.endswith(".lengths"):
-                ends = np.cumsum(stored.get_tensor(f"{name}.lengths"))
-                columns[name] = np.split(stored.get_tensor(name), ends[:-1]) if len(ends) else []
-    return columns
+def read_ragged(file: Path) -> dict[str, Ragged] | None:
+    """What `write_ragged` wrote, memory-mapped; None where the file is absent, cut short or damaged."""
+    try:
+        whole = np.memmap(file, dtype=np.uint8, mode="r")
+        header_end = 8 + int(whole[:8].view(np.uint64)[0])
+        header = json.loads(whole[8:header_end].tobytes())
+        tensors = {name: _column(whole[header_end:], entry) for name, entry in header.items() if name != "__metadata__"}
+        if header["__metadata__"]["sha256"] != _digest(tensors):
+            return None
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+    rows = {name: np.cumsum(tensors[f"{name}.lengths"]) for name in tensors if f"{name}.lengths" in tensors}
+    return {name: np.split(tensors[name], ends[:-1]) if len(ends) else [] for name, ends in rows.items()}
+
+
+def _column(data: np.ndarray, entry: Json) -> np.ndarray:
+    start, stop = entry["data_offsets"]
+    return data[start:stop].view(np.int64 if entry["dtype"] == "I64" else np.float32)
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 def verified(
@@ -153,7 +194,7 @@ def verified(
     """Whether a sample of rows, scored again, gives the cached values."""
     sample = np.unique(np.linspace(0, len(examples) - 1, VERIFIED_ROWS).astype(int))
     again = score_rows(scorer, [examples[index] for index in sample], roles, how)
-    if any(len(cached[role]) != len(examples) for role in roles):
+    if any(len(cached.get(role, [])) != len(examples) for role in roles):
         return False
     pairs = [(cached[role][index], values) for role in roles for index, values in zip(sample, again[role], strict=True)]
     return all(stored.shape == values.shape and np.allclose(stored, values, atol=tolerance, rtol=0) for stored, values in pairs)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from finegrain.data.records import Example
-from finegrain.errors import CreditError
-from finegrain.models.fingerprint import model_fingerprint
+from finegrain.errors import CheckpointError, CreditError
+from finegrain.models.fingerprint import adapter_facts, model_fingerprint
 from finegrain.models.score import cache_key, read_ragged, score_rows, write_ragged
 from finegrain.models.scorer import Scorer
 from finegrain.objectives.dpo import DPO
@@ -41,24 +41,34 @@ def cross_fitted(
 ) -> dict[str, list[Scored]]:
     """Token rewards of every row: mean from the fit that has not seen it, members from both."""
     if set(roles) != set(ROLES):
-        raise CreditError(f"a run makes its own scorer from pairs only, and this one trains on {', '.join(roles)}; give --credit.scorer, spans or a column")
+        raise CreditError(
+            f"a run makes its own scorer from pairs only, and this one trains on {', '.join(roles)}; give --credit.scorer, spans or a column"
+        )
     if len(examples) < 4:
         raise CreditError(f"{len(examples)} pairs are too few to fit a scorer on each half; give --credit.scorer")
     started = time.perf_counter()
     rate = RATE_FACTOR * scaled_default(DPO.learning_rate, hidden_size(session))
     halves = np.random.default_rng([session.common.seed, 2]).permutation(len(examples)) % 2
-    settings = {"rate": rate, "batch_size": session.training.batch_size, "seed": session.common.seed, "beta": beta, "optim": asdict(Optim())}
-    key = cache_key(model_fingerprint(session.policy, session.cache.folder), examples, ROLES, f"{session.how.name} {json.dumps(settings, sort_keys=True)}")
+    settings = {
+        "rate": rate,
+        "batch_size": session.training.batch_size,
+        "max_steps": session.common.max_steps,
+        "seed": session.common.seed,
+        "optim": asdict(Optim()),
+    }
+    arithmetic = f"{session.how.name} {json.dumps(settings, sort_keys=True)}"
+    key = cache_key(model_fingerprint(session.policy, session.cache.folder), examples, ROLES, arithmetic)
     file = session.cache.folder / "cross-fit" / f"{key}.safetensors"
-    if file.exists():
+    stored = read_ragged(file)
+    if stored is not None:
         session.say("credit: token rewards of the run's own scorer read from the cache")
         session.work.notes.append("cross-fit: read from the cache")
     else:
         logps = [_fit_and_score(session, examples, reference, np.flatnonzero(halves == half), rate, half) for half in (0, 1)]
+        stored = {f"{role}.{half}": logps[half][role] for half in (0, 1) for role in ROLES}
         if rank() == 0:
-            write_ragged(file, {f"{role}.{half}": logps[half][role] for half in (0, 1) for role in ROLES})
+            write_ragged(file, stored)
         barrier()
-    stored = read_ragged(file)
     session.notes["cross_fit"] = {**settings, "seconds": round(time.perf_counter() - started, 3)}
     return {role: [_scored(stored, role, row, int(halves[row]), reference, beta) for row in range(len(examples))] for role in ROLES}
 
@@ -71,9 +81,8 @@ def _fit_and_score(
     scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
     objective = DPO()
     data = TrainingSet([examples[row] for row in rows], {role: [reference[role][row] for row in rows] for role in ROLES})
-    plan = Plan(
-        data.packed_tokens(ROLES), session.training.batch_size, 1.0, session.common.seed, session.training.micro_tokens, world(), session.common.max_steps
-    )
+    training, common = session.training, session.common
+    plan = Plan(data.packed_tokens(ROLES), training.batch_size, 1.0, common.seed, training.micro_tokens, world(), common.max_steps)
     parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
     trainer = Trainer(
         scorer=scorer,
