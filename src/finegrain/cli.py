@@ -148,7 +148,7 @@ def _parse(command: str, settings_class: type[Any], base: dict[str, Any], method
         args=flags,
         default=parsed_class(**defaults),
         config=(tyro.conf.AvoidSubcommands,),
-        description=f"{settings_class.__doc__}\n\nobjective:NAME one of {', '.join(catalog.names('objective'))}\ncredit:NAME one of {', '.join(catalog.names('credit'))}",
+        description="\n\n".join([str(settings_class.__doc__), *(f"{family}:NAME one of {', '.join(catalog.names(family))}" for family in methods)]),
     )
     return settings_class(**{name: getattr(parsed, name) for name in defaults})
 
@@ -167,8 +167,9 @@ def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     found = {}
     for field, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            found[field.target.id] = str(after.value.value)
+        match field, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):
+                found[name] = str(text)
     return found
 
 

@@ -54,5 +54,7 @@ def write_card(folder: Path, command: str, settings: Mapping[str, Any], results:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return f"{value['mean']:.4g} (95 % interval {value['low']:.4g} to {value['high']:.4g}, {value['rows']} rows)" if value["low"] is not None else "one row"
+        if value["low"] is None:
+            return f"{value['mean']:.4g} (one row, no interval)"
+        return f"{value['mean']:.4g} (95 % interval {value['low']:.4g} to {value['high']:.4g}, {value['rows']} rows)"
     return f"{value:.4g}"

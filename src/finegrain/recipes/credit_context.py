@@ -74,7 +74,8 @@ class RunCredit:
         engine, _ = make_scorer(policy.model, longest=longest)
         cache = ReferenceCache(session.cache.folder, session.cache.rank, session.cache.world, session.cache.barrier)
         logps = cache.values(policy, engine, self.examples, self.roles, session.how, session.work, lambda tokens: None)
-        return {role: [Scored(torch.from_numpy(beta * (s - r))) for s, r in zip(logps[role], self.reference[role], strict=True)] for role in self.roles}
+        ratios = {role: [new - old for new, old in zip(logps[role], self.reference[role], strict=True)] for role in self.roles}
+        return {role: [Scored(torch.from_numpy(beta * ratio)) for ratio in rows] for role, rows in ratios.items()}
 
     def function_spans(self, path: str, role: str) -> list[list[CharSpan] | None]:
         """The user's `fn(prompt, response, role, row)` on every answer."""
@@ -103,7 +104,8 @@ def load_function(path: str) -> Callable[..., Any]:
     if not separator or not Path(file).is_file():
         raise UsageError(f"expected file.py:function, got {path!r}" + ("" if not separator else f" (no file {file})"))
     spec = importlib.util.spec_from_file_location(f"user_{Path(file).stem}", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     function = getattr(module, name, None)

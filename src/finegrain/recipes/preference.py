@@ -48,6 +48,14 @@ def prefer(
     `model` is a path, a Hub name, or a model object with its `tokenizer`; `objective` any callable on a `Pair`.
     """
     settings = Prefer(
-        model=model_name(model), data=str(data), out=Path(out), objective=objective, credit=credit, common=common, training=training, lora=lora, optim=optim
+        model=model_name(model),
+        data=str(data),
+        out=Path(out),
+        objective=objective,
+        credit=credit,
+        common=common,
+        training=training,
+        lora=lora,
+        optim=optim,
     )
     return start("prefer", settings, model=model, tokenizer=tokenizer)

@@ -161,6 +161,7 @@ def hidden_size(session: Session) -> int:
 
 def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """run.json: what was asked, with what, and what came of it."""
+    work = session.work
     return {
         "command": command,
         "settings": settings,
@@ -170,7 +171,7 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
         **session.notes,
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
-        "beside_training": {"rows": session.work.rows, "tokens": session.work.tokens, "seconds": round(session.work.seconds, 3), "notes": session.work.notes},
+        "beside_training": {"rows": work.rows, "tokens": work.tokens, "seconds": round(work.seconds, 3), "notes": work.notes},
     }
 
 

@@ -45,6 +45,14 @@ def sft(
 ) -> dict[str, Any]:
     """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
     settings = Sft(
-        model=model_name(model), data=str(data), out=Path(out), objective=objective, credit=credit, common=common, training=training, lora=lora, optim=optim
+        model=model_name(model),
+        data=str(data),
+        out=Path(out),
+        objective=objective,
+        credit=credit,
+        common=common,
+        training=training,
+        lora=lora,
+        optim=optim,
     )
     return start("sft", settings, model=model, tokenizer=tokenizer)

@@ -15,7 +15,7 @@ from finegrain.models.score import group_of
 from finegrain.ops.logprobs import TokenValues
 from finegrain.types import CreditColumns, Pair, Ragged, Side
 
-ABSENT = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
+ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
 """What a token of an answer without credit has: it trains unmasked, and has neither a reward nor a segment."""
 
 
@@ -31,8 +31,9 @@ class TrainingSet:
     @cached_property
     def credit_fields(self) -> Mapping[str, tuple[str, ...]]:
         """By role, what its credit writes for any row: the same fields in every micro-batch, whichever rows it holds."""
-        written = lambda columns, name: any(value is not None for value in getattr(columns, name))
-        return {role: tuple(name for name in ABSENT if written(columns, name)) for role, columns in self.credit.items()}
+        return {
+            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(credit, name))) for role, credit in self.credit.items()
+        }
 
     def packed_tokens(self, roles: Sequence[str]) -> np.ndarray:
         """(N,) tokens computed per row."""
@@ -68,12 +69,11 @@ class Batch:
         prompt_logp, prompt_mask = self._prompts(values) if prompts else (None, None)
         sides = {}
         for role, slot in self.slots.items():
-            spread = lambda flat, slot=slot: None if flat is None else slot.spread(flat)
             sides[role] = Side(
                 logp=slot.spread(values.logp),
                 mask=slot.mask,
-                entropy=spread(values.entropy),
-                kl=spread(values.kl),
+                entropy=None if values.entropy is None else slot.spread(values.entropy),
+                kl=None if values.kl is None else slot.spread(values.kl),
                 prompt_logp=prompt_logp,
                 prompt_mask=prompt_mask,
                 **{name: _as_wide_as(values.logp, tensor) for name, tensor in self.extras[role].items()},
