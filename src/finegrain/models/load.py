@@ -4,7 +4,9 @@ Weights train as float32 masters whatever the checkpoint's dtype, and are saved 
 are read; remote code runs on explicit request alone.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +98,25 @@ def _unreadable(source: str, error: OSError) -> str:
 
 
 def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool) -> Policy:
-    from peft import AutoPeftModelForCausalLM
+    from peft import PeftConfig, PeftModel
 
+    folder = Path(source)
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelError(f"{source} has an adapter_config.json but no adapter_model.safetensors; pickled adapters (.bin) are never read")
+    here = (folder / "tokenizer_config.json").exists()
     try:
-        model = AutoPeftModelForCausalLM.from_pretrained(source, is_trainable=True, dtype=master, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the adapter {source}: {error}") from error
-    base = model.peft_config[model.active_adapter].base_model_name_or_path
-    here = (Path(source) / "tokenizer_config.json").exists()
-    dtype = _config(base, trust_remote_code).get_text_config().dtype or master
-    return _checked(Policy(model, tokenizer or load_tokenizer(source if here else base, trust_remote_code), source, dtype))
+        base = PeftConfig.from_pretrained(source).base_model_name_or_path
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"cannot read the adapter's config in {source}: {error}") from error
+    if not base:
+        raise ModelError(f"the adapter {source} does not name its base model (base_model_name_or_path in adapter_config.json)")
+    chosen = tokenizer or (load_tokenizer(source, trust_remote_code) if here else None)
+    policy = load_policy(base, tokenizer=chosen, master=master, trust_remote_code=trust_remote_code)
+    try:
+        model = PeftModel.from_pretrained(policy.model, source, is_trainable=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"cannot put the adapter {source} on {base}: {error}") from error
+    return replace(policy, model=model, source=source)
 
 
 def _checked(policy: Policy) -> Policy:
@@ -123,11 +134,26 @@ def save_policy(policy: Policy, folder: Path) -> None:
         if lm is not policy.model:
             policy.model.save_pretrained(folder)
         else:
-            state = {name: tensor.detach().to(policy.checkpoint_dtype) for name, tensor in lm.state_dict().items()}
-            trained = lm.config.dtype
-            lm.config.dtype = policy.checkpoint_dtype
-            try:
-                lm.save_pretrained(folder, state_dict=state)
-            finally:
-                lm.config.dtype = trained
+            lm.save_pretrained(folder, state_dict=_cast(lm.state_dict(), policy.checkpoint_dtype))
+            _write_dtype(folder / "config.json", policy.checkpoint_dtype)
     policy.tokenizer.save_pretrained(folder)
+
+
+def _cast(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Floating tensors in another dtype; tensors that share memory (tied embeddings) still do."""
+    cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    found = {}
+    for name, tensor in state.items():
+        wanted = dtype if tensor.is_floating_point() else tensor.dtype
+        found[name] = cast.setdefault((tensor.data_ptr(), tensor.shape), tensor.detach().to(wanted))
+    return found
+
+
+def _write_dtype(config: Path, dtype: torch.dtype) -> None:
+    """The dtype of the saved weights: transformers writes that of the masters, and stock loaders would widen to it."""
+    facts = json.loads(config.read_text())
+    name = str(dtype).removeprefix("torch.")
+    for part in (facts, *(value for value in facts.values() if isinstance(value, dict))):
+        if "dtype" in part:
+            part["dtype"] = name
+    config.write_text(json.dumps(facts, indent=2) + "\n")
