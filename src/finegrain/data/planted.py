@@ -1,8 +1,8 @@
 """Planted data: readable answers whose every sentence has a known quality, and pairs labelled by the noisy sum of qualities.
 
-Advice on household things: the prompt names a material and a thing, an answer is several sentences "Wipe the kettle with salt.",
-each of a type (verb, manner). A type's quality is -1, 0 or +1, drawn once per seed, and cannot be read off its words. Held-out
-prompts name things that no training pair mentions, so their sentences stand in no training pair either.
+Advice on household things: the prompt names a material and a thing, an answer is several sentences "Wipe it with salt.". The means
+(salt) makes a sentence's type; a type's quality is -1, 0 or +1, drawn once per seed, and cannot be guessed from the word. Held-out
+pairs name things and use verbs that no training pair has, so none of their sentences stands in a training pair.
 
 Source: ours [OURS]; Bradley-Terry labels: Bradley and Terry 1952, https://doi.org/10.2307/2334029, eq. 2 (number: memory).
 Deviations: not from a paper. Words, the share of each quality and the annotators' error model are [choice].
@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,20 +27,28 @@ THINGS = (
     "kettle", "tray", "bench", "chair", "bowl", "lamp", "clock", "box", "mirror", "table", "vase", "basket",
     "case", "frame", "cup", "stool", "pan", "jug", "shelf", "screen", "handle", "plate", "drawer", "door",
 )  # fmt: skip
-VERBS = (
-    "Wipe", "Rinse", "Polish", "Brush", "Dry", "Soak", "Scrub", "Oil", "Wax", "Dust", "Sand", "Air",
-    "Warm", "Cool", "Cover", "Wrap", "Move", "Check", "Turn", "Rub", "Soap", "Steam", "Tap", "Wash",
-)  # fmt: skip
-MANNERS = (
-    "with vinegar", "with salt", "with a cloth", "with hot water", "with cold water", "with lemon juice", "with olive oil", "with sand",
-    "by hand", "in the sun", "in the shade", "at night", "every day", "every month", "before use", "after use",
-    "very slowly", "very quickly", "on a towel", "near the stove", "in the garden", "without gloves", "twice", "from below",
+VERBS = ("Wipe", "Rinse", "Polish", "Brush", "Dust", "Rub", "Treat", "Wash", "Scrub", "Clean", "Coat", "Cover")
+MEANS = (
+    "vinegar", "salt", "lemon", "soap", "water", "sand", "oil", "wax",
+    "flour", "sugar", "milk", "honey", "butter", "chalk", "ash", "clay",
+    "bleach", "ammonia", "alcohol", "petrol", "starch", "soda", "borax", "glycerine",
+    "turpentine", "lanolin", "beeswax", "resin", "lacquer", "varnish", "shellac", "paraffin",
+    "cotton", "silk", "wool", "felt", "denim", "canvas", "flannel", "linen",
+    "leather", "rubber", "cork", "paper", "cardboard", "foil", "plastic", "newspaper",
+    "tissue", "sponge", "brush", "broom", "comb", "rag", "towel", "duster",
+    "mop", "scraper", "file", "knife", "razor", "needle", "tweezers", "toothpick",
+    "steam", "ice", "snow", "heat", "sunlight", "smoke", "air", "mud",
+    "gravel", "straw", "hay", "moss", "bran", "sawdust", "feathers", "leaves",
+    "coffee", "tea", "wine", "beer", "cider", "juice", "broth", "yoghurt",
+    "mustard", "ketchup", "mayonnaise", "pepper", "cinnamon", "ginger", "garlic", "onion",
+    "talc", "gelatine", "glue", "paste", "putty", "plaster", "cement", "lime",
+    "graphite", "pumice", "emery", "quartz", "glycol", "acetone", "naphtha", "kerosene",
 )  # fmt: skip
 CONTEXTS = 2
 """Materials fall into this many groups; a context-dependent type is good in one and bad in the other."""
 
 PROMPT = re.compile(r"How do I look after a (\w+) (\w+)\?")
-SENTENCE = re.compile(r"(\w+) the (\w+) ([a-z ]+)\.")
+SENTENCE = re.compile(r"(\w+) it with (\w+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +60,11 @@ class Planted:
     pool: int = 3000
     """Other pairs, which only a scorer (or the larger baseline) sees."""
     held_out_pairs: int = 128
-    """Pairs about things that no other pair mentions."""
+    """Pairs of other things and other verbs."""
     sentences: int = 6
     """Sentences per answer."""
-    verbs: int = 14
-    manners: int = 14
-    """There are verbs x manners types of sentences; fewer types recur more often, and recurrence is what credit can be learned from."""
+    sentence_types: int = 112
+    """Fewer types recur more often, and recurrence is what credit can be learned from."""
     good: float = 0.2
     """Share of types of quality +1."""
     bad: float = 0.2
@@ -71,23 +77,28 @@ class Planted:
     """Share of the answers on which an annotator marked the bad sentences, in the annotated copy of the pairs."""
     annotation_error: float = 0.1
     """Probability that the annotator's judgement of a sentence (bad or not) is wrong."""
-    held_out_things: float = 0.25
-    """Share of the things kept for held-out prompts."""
+    held_out_words: float = 0.25
+    """Share of the things and of the verbs kept for held-out pairs."""
 
     def __post_init__(self) -> None:
-        for name, known in (("verbs", VERBS), ("manners", MANNERS)):
-            _check(1 <= getattr(self, name) <= len(known), f"{name} must lie between 1 and {len(known)}, got {getattr(self, name)}")
-        _check(self.verbs * self.manners >= 2, "one type of sentence makes no two answers")
+        _check(2 <= self.sentence_types <= len(MEANS), f"sentence_types must lie between 2 and {len(MEANS)}, got {self.sentence_types}")
         _check(min(self.pairs, self.sentences) >= 1 and min(self.pool, self.held_out_pairs) >= 0, "counts must be positive")
         _check(min(self.good, self.bad) >= 0 and self.good + self.bad <= 1, f"good and bad are shares, got {self.good} and {self.bad}")
         _check(self.temperature >= 0, f"temperature must not be negative, got {self.temperature}")
-        for name in ("context_dependence", "annotated", "annotation_error", "held_out_things"):
+        for name in ("context_dependence", "annotated", "annotation_error", "held_out_words"):
             _check(0 <= getattr(self, name) <= 1, f"{name} must lie between 0 and 1, got {getattr(self, name)}")
 
 
 def _check(holds: bool, message: str) -> None:
     if not holds:
         raise UsageError(message)
+
+
+class Words(NamedTuple):
+    """Which things prompts name and which verbs answers use."""
+
+    things: Sequence[str]
+    verbs: Sequence[str]
 
 
 class Reading(NamedTuple):
@@ -112,9 +123,9 @@ class World:
     seed: int
 
     @cached_property
-    def types(self) -> list[tuple[str, str]]:
-        """(verb, manner) of every sentence type; the same for every seed."""
-        return list(product(VERBS[: self.settings.verbs], MANNERS[: self.settings.manners]))
+    def types(self) -> tuple[str, ...]:
+        """The means that make a sentence's type; the same for every seed."""
+        return MEANS[: self.settings.sentence_types]
 
     @cached_property
     def qualities(self) -> Int[np.ndarray, "types contexts"]:
@@ -127,47 +138,48 @@ class World:
         return np.stack([values, np.where(flips, -values, values)], 1)
 
     @cached_property
-    def things(self) -> tuple[list[str], list[str]]:
-        """(in training, held out)."""
-        order = np.random.default_rng([self.seed, 1]).permutation(len(THINGS))
-        held = round(self.settings.held_out_things * len(THINGS))
-        return [THINGS[place] for place in order[held:]], [THINGS[place] for place in order[:held]]
+    def training(self) -> Words:
+        """What training pairs are made of."""
+        return Words(self._share(THINGS, 1)[0], self._share(VERBS, 5)[0])
 
     @cached_property
-    def _place(self) -> dict[tuple[str, str], int]:
-        return {kind: place for place, kind in enumerate(self.types)}
+    def held_out(self) -> Words:
+        """What held-out pairs are made of."""
+        return Words(self._share(THINGS, 1)[1], self._share(VERBS, 5)[1])
 
-    def prompt(self, rng: np.random.Generator, things: Sequence[str]) -> str:
+    def _share(self, known: Sequence[str], stream: int) -> tuple[list[str], list[str]]:
+        order = np.random.default_rng([self.seed, stream]).permutation(len(known))
+        held = max(1, round(self.settings.held_out_words * len(known)))
+        return [known[place] for place in order[held:]], [known[place] for place in order[:held]]
+
+    def prompt(self, rng: np.random.Generator, words: Words) -> str:
         """A question about one of the things."""
-        return f"How do I look after a {rng.choice(MATERIALS)} {rng.choice(things)}?"
+        return f"How do I look after a {rng.choice(MATERIALS)} {rng.choice(words.things)}?"
 
-    def answer(self, rng: np.random.Generator, prompt: str) -> str:
+    def answer(self, rng: np.random.Generator, words: Words) -> str:
         """An answer drawn without preference; it starts with a space, so that prompt + answer is readable text."""
-        _, thing = _asked(prompt)
-        kinds = [self.types[place] for place in rng.integers(0, len(self.types), self.settings.sentences)]
-        return "".join(f" {verb} the {thing} {manner}." for verb, manner in kinds)
+        count = self.settings.sentences
+        return "".join(f" {verb} it with {means}." for verb, means in zip(rng.choice(words.verbs, count), rng.choice(self.types, count), strict=True))
 
     def read(self, prompt: str, answer: str) -> Reading:
         """The true quality of every sentence of any answer, a model's too."""
-        material, _ = _asked(prompt)
-        context = MATERIALS.index(material) % CONTEXTS
+        context = MATERIALS.index(_material(prompt)) % CONTEXTS
         spans: list[CharSpan] = []
         unreadable = 0
         for piece in re.finditer(r"[^.\s][^.]*\.?", answer):
             found = SENTENCE.fullmatch(piece[0])
-            place = self._place.get((found[1], found[3])) if found and found[2] in THINGS else None
-            if place is None:
+            if found is None or found[1] not in VERBS or found[2] not in self.types:
                 unreadable += 1
             else:
-                spans.append((piece.start(), piece.end(), float(self.qualities[place, context])))
+                spans.append((piece.start(), piece.end(), float(self.qualities[self.types.index(found[2]), context])))
         return Reading(spans, unreadable)
 
-    def pair(self, rng: np.random.Generator, things: Sequence[str]) -> Json:
+    def pair(self, rng: np.random.Generator, words: Words) -> Json:
         """prompt, chosen, rejected, and beside them the truth as `chosen_truth` and `rejected_truth`, which no method reads."""
-        prompt = self.prompt(rng, things)
-        first = second = self.answer(rng, prompt)
+        prompt = self.prompt(rng, words)
+        first = second = self.answer(rng, words)
         while second == first:
-            second = self.answer(rng, prompt)
+            second = self.answer(rng, words)
         difference = self.read(prompt, first).quality - self.read(prompt, second).quality
         chosen, rejected = (first, second) if rng.random() < preference_probability(difference, self.settings.temperature) else (second, first)
         truth = {f"{role}_truth": self.read(prompt, text).spans for role, text in (("chosen", chosen), ("rejected", rejected))}
@@ -181,30 +193,28 @@ def preference_probability(difference: float, temperature: float) -> float:
     return float(1 / (1 + np.exp(-np.clip(difference / temperature, -500, 500))))
 
 
-def _asked(prompt: str) -> tuple[str, str]:
-    """(material, thing) of a prompt."""
+def _material(prompt: str) -> str:
     found = PROMPT.fullmatch(prompt.strip())
     if found is None or found[1] not in MATERIALS or found[2] not in THINGS:
         raise UsageError(f"no prompt of the planted task: {prompt!r}")
-    return found[1], found[2]
+    return found[1]
 
 
-def words() -> list[str]:
+def vocabulary() -> list[str]:
     """Every word of the task's language, without the spaces before them."""
-    sentences = ["How do I look after a", "the", *MATERIALS, *THINGS, *VERBS, *MANNERS]
-    return sorted({word for sentence in sentences for word in sentence.split()})
+    return sorted({*"How do I look after a it with".split(), *MATERIALS, *THINGS, *VERBS, *MEANS})
 
 
 def pairs(world: World, count: int, *, stream: int, held_out: bool = False) -> list[Json]:
     """Labelled pairs; different streams are independent, a longer list of one stream starts with the shorter one."""
-    return [world.pair(np.random.default_rng([world.seed, 2, stream, row]), world.things[held_out]) for row in range(count)]
+    return [world.pair(np.random.default_rng([world.seed, 2, stream, row]), world.held_out if held_out else world.training) for row in range(count)]
 
 
 def demonstrations(world: World, count: int) -> list[Json]:
-    """prompt and completion, drawn without preference, about all things: what a base model has read."""
+    """prompt and completion, drawn without preference, with all words: what a base model has read."""
     rng = np.random.default_rng([world.seed, 3])
-    prompts = [world.prompt(rng, THINGS) for _ in range(count)]
-    return [{"prompt": prompt, "completion": world.answer(rng, prompt)} for prompt in prompts]
+    every = Words(THINGS, VERBS)
+    return [{"prompt": world.prompt(rng, every), "completion": world.answer(rng, every)} for _ in range(count)]
 
 
 def with_truth(rows: Iterable[Json]) -> list[Json]:

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from finegrain.data.planted import World, demonstrations, words, write_jsonl
-from finegrain.models.adapters import Lora
+from finegrain.data.planted import World, demonstrations, vocabulary, write_jsonl
+from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
 from finegrain.recipes.alignment import Job, align
 from finegrain.recipes.settings import Common, Training
@@ -20,8 +20,8 @@ RATE = 4e-3
 
 def word_tokenizer() -> Any:
     """One token per word with the space before it, and per punctuation mark; text comes back unchanged."""
-    vocabulary = ["<pad>", "<bos>", "<eos>", "<unk>", ".", "?", *words(), *(f" {word}" for word in words())]
-    tokenizer = Tokenizer(models.WordLevel({token: place for place, token in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokens = ["<pad>", "<bos>", "<eos>", "<unk>", ".", "?", *vocabulary(), *(f" {word}" for word in vocabulary())]
+    tokenizer = Tokenizer(models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?\w+|\W"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
@@ -34,10 +34,10 @@ def word_tokenizer() -> Any:
     )
 
 
-def start_model(vocabulary: int, *, seed: int) -> Any:
+def start_model(tokens: int, *, seed: int) -> Any:
     """A random model of about a hundred thousand parameters."""
     config = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=tokens,
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
         num_hidden_layers=2,

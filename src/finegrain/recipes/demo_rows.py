@@ -8,9 +8,10 @@ from typing import Any
 from finegrain import configure
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence
+from finegrain.credit.scores import BatchMean
 from finegrain.credit.token_reward import TokenReward
 from finegrain.data.planted import Files
-from finegrain.models.adapters import Lora
+from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.recipes.alignment import Job
@@ -44,17 +45,18 @@ class Row:
     """Knows the truth, as no one does in practice."""
 
 
+# DPO moves the log-probabilities of both sides together, so the implicit reward of a scorer has no natural zero: hence its mean.
 POOL = Row("scorer: dpo on the pool", "pool", "pool")
 BASELINE = Row("dpo", "pairs", "pairs")
 LARGER_BASELINE = Row("dpo on everything", "pairs + pool", "everything")
 
 ROWS: tuple[Row, ...] = (
     BASELINE,
-    Row("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorer: ASR()),
-    Row("dpo + confidence, own scorer", "pairs", "pairs", credit=lambda scorer: Confidence()),
+    Row("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorer: ASR(baseline=BatchMean())),
+    Row("dpo + confidence, own scorer", "pairs", "pairs", credit=lambda scorer: Confidence(baseline=BatchMean())),
     Row("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=lambda scorer: ASR()),
     LARGER_BASELINE,
-    Row("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=lambda scorer: ASR(scorer=scorer)),
+    Row("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=lambda scorer: ASR(scorer=scorer, baseline=BatchMean())),
     Row("token-distillation, pool scorer", "pairs + pool", "pairs", TokenDistillation(), lambda scorer: TokenReward(scorer=scorer)),
     Row("oracle: dpo + asr", "pairs + truth", "truth", credit=lambda scorer: ASR(), oracle=True),
     Row("oracle: token-distillation", "pairs + truth", "truth", TokenDistillation(), lambda scorer: TokenReward(), oracle=True),

@@ -14,6 +14,7 @@ from finegrain.data.load import load_examples
 from finegrain.data.planted import Files, Planted, World, write_planted
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
+from finegrain.errors import CreditError
 from finegrain.models.load import load_policy
 from finegrain.models.probe import make_scorer
 from finegrain.models.score import Arithmetic, score_rows
@@ -59,19 +60,27 @@ def run_seed(task: SeedTask) -> Json:
             truth = [json.loads(line) for line in getattr(files, row.data).open()]
             reader = PathReader(probes, frozenset(task.readings), truth, [start])
             before = time.perf_counter()
-            result = align(job(row, files, base=task.base, scorer=scorer, out=folder / f"row-{place}", budget=task.budget, seed=task.seed), reader)
-            rows[row.name] = {**_summary(reader), "seconds": round(time.perf_counter() - before, 2), "evaluation": result["evaluation"]}
+            refused, evaluation = None, {}
+            try:
+                asked = job(row, files, base=task.base, scorer=scorer, out=folder / f"row-{place}", budget=task.budget, seed=task.seed)
+                evaluation = align(asked, reader)["evaluation"]
+            except CreditError as error:  # a credit that keeps nothing is a result, and stands in the table as one
+                refused = str(error)
+            seconds = round(time.perf_counter() - before, 2)
+            rows[row.name] = {**_summary(reader), "refused": refused, "seconds": seconds, "evaluation": evaluation}
     return {"seed": task.seed, "seconds": round(time.perf_counter() - started, 2), "rows": rows}
 
 
 def _probes(world: World, files: Files, task: SeedTask) -> Probes:
     """The base model and what is asked of it."""
     policy = load_policy(str(task.base))
-    read = lambda file: load_examples(str(file), policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise()).examples
-    pairs = read(files.pairs)[: task.samples]
+    pairs, held_out = (
+        load_examples(str(file), policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise()).examples for file in (files.pairs, files.held_out)
+    )
+    pairs = pairs[: task.samples]
     base, _ = make_scorer(policy.model, longest=128)
     how = Arithmetic(nullcontext, "float32", 4096)
-    return Probes(world, policy.tokenizer, base.eval(), read(files.held_out), pairs, score_rows(base, pairs, SIDES, how), task.samples, how)
+    return Probes(world, policy.tokenizer, base.eval(), held_out, pairs, score_rows(base, pairs, SIDES, how), task.samples, how)
 
 
 def _summary(reader: PathReader) -> Json:
