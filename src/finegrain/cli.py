@@ -229,9 +229,12 @@ def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def _demo(arguments: list[str]) -> int:
-    from finegrain.recipes.demo import demo
+    import tyro
 
-    return demo(arguments)
+    from finegrain.recipes.demo import Demo, run_demo
+
+    print(json.dumps(run_demo(tyro.cli(Demo, prog="finegrain demo", args=arguments))))
+    return 0
 
 
 def run() -> None:

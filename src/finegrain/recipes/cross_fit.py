@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from finegrain.data.records import Example
-from finegrain.errors import CheckpointError, CreditError
-from finegrain.models.fingerprint import adapter_facts, model_fingerprint
+from finegrain.errors import CreditError
+from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.score import cache_key, read_ragged, score_rows, write_ragged
 from finegrain.models.scorer import Scorer
 from finegrain.objectives.dpo import DPO

@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
@@ -69,15 +68,6 @@ QUICK = Scale(
     samples=8,
     readings=(1, 3),
 )
-
-
-def demo(arguments: Sequence[str]) -> int:
-    """Run the demo; the last line of stdout is JSON."""
-    import tyro
-
-    settings = tyro.cli(Demo, prog="finegrain demo", args=list(arguments))
-    print(json.dumps(run_demo(settings)))
-    return 0
 
 
 def run_demo(settings: Demo) -> Json:
