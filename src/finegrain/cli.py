@@ -3,6 +3,7 @@
 Importing this file and answering `--help`, `methods` or a mistyped command loads nothing heavy.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain import __version__, catalog
-from finegrain.errors import FinegrainError, Interrupted, UsageError, unknown_name
+from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
 
 COMMANDS = {
     "demo": "the whole story in minutes on two CPU cores",
@@ -19,6 +20,9 @@ COMMANDS = {
     "methods": "the table of methods, or one page: [NAME]",
     "again": "the same run again: RUN/run.json --out OTHER",
 }
+
+DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
+"""What a disk may refuse: a person's to mend, so told without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FinegrainError as error:
         print(f"finegrain: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(f"finegrain: {error}", file=sys.stderr)
+        return CheckpointError.exit_code
     except Interrupted as error:
         print(f"finegrain: {error}", file=sys.stderr)
         return error.exit_code

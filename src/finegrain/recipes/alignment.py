@@ -1,17 +1,20 @@
 """Train a policy offline with any objective and any credit: the job behind `prefer` and `sft`, read top to bottom."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from finegrain.credit.summary import summarise
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Shape
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.generate.hf import greedy_answers
-from finegrain.models.load import save_policy
+from finegrain.models.load import Policy, save_policy
 from finegrain.models.lora import Lora
 from finegrain.models.reference import cost_of_live_reference, live_reference, master_dtype
 from finegrain.models.scorer import Scorer, causal_lm
@@ -81,9 +84,9 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
     prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
-    scorer = prepare_scorer(session, max(_longest(train_rows, contract.all_roles), _longest(eval_rows, contract.all_roles)))
+    scorer = prepare_scorer(session, max(_longest(train_rows, contract.all_roles), _longest(eval_rows, contract.roles)))
     train_set = _columns(session, job, contract, scorer, train_rows)
-    eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows))
+    eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows, contract.roles))
     plan = _plan(session, train_set, contract.roles)
     trainer = _trainer(session, job, contract, scorer, train_set, peak_rate, len(plan))
     export = lambda folder: save_policy(session.policy, folder)
@@ -121,7 +124,7 @@ def _rows(session: Session, job: Job, contract: Contract) -> tuple[list[Example]
     else:
         both = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
     session.say(f"data: {len(both[0])} rows to train, {len(both[1])} held out")
-    return (with_mismatched(both[0]), with_mismatched(both[1])) if "mismatched" in contract.all_roles else both
+    return (with_mismatched(both[0]), both[1]) if "mismatched" in contract.all_roles else both
 
 
 def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: list[Example]) -> TrainingSet:
@@ -131,7 +134,7 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
     needs_all = job.credit is not None
     visited = range(len(examples)) if needs_all else plan.visited()
     rows = [examples[index] for index in visited]
-    values = _reference(session, contract, scorer, rows, always=needs_all)
+    values = _reference(session, contract, scorer, rows, roles, always=needs_all)
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
     if job.credit is None:
         return TrainingSet(examples, reference)
@@ -145,11 +148,13 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
     return TrainingSet(examples, {role: reference[role] for role in roles if role in reference}, columns)
 
 
-def _reference(session: Session, contract: Contract, scorer: Scorer, rows: Sequence[Example], *, always: bool = False) -> dict[str, Ragged]:
+def _reference(
+    session: Session, contract: Contract, scorer: Scorer, rows: Sequence[Example], roles: Sequence[str], *, always: bool = False
+) -> dict[str, Ragged]:
     """Reference values of the rows where the objective or its credit needs them."""
     if not always and not contract.needs & {"reference", "reward"}:
         return {}
-    return session.cache.values(session.policy, scorer, rows, contract.all_roles, session.how, session.work, lambda tokens: None)
+    return session.cache.values(session.policy, scorer, rows, roles, session.how, session.work, lambda tokens: None)
 
 
 def _scattered(values: Ragged, places: Sequence[int] | Any, count: int) -> Ragged:
@@ -210,6 +215,20 @@ def _peak_rate(session: Session, job: Job, contract: Contract) -> float:
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
 
 
+def _publish(policy: Policy, out: Path) -> None:
+    """The model in the run directory: written beside and moved, file by file."""
+    part = out / "model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        save_policy(policy, part)
+        for file in sorted(part.iterdir()):
+            if file.is_dir():
+                shutil.rmtree(out / file.name, ignore_errors=True)
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _write_results(session: Session, job: Job, directory: RunDirectory, results: Mapping[str, Any], answers: Sequence[Sequence[Any]]) -> None:
     """The final checkpoint in the run directory itself, its card, samples and the completed run.json."""
     prompts, before, after = answers
@@ -218,8 +237,8 @@ def _write_results(session: Session, job: Job, directory: RunDirectory, results:
     for text, old, new in zip(texts, before, after, strict=True):
         session.say(f"\n> {text[-300:].strip()}\n  before: {old.strip()}\n  after:  {new.strip()}")
     try:
-        save_policy(session.policy, job.out)
-    except OSError as error:
+        _publish(session.policy, job.out)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
     write_card(job.out, job.command, job.settings, results, session.policy.source)
     directory.write_record(record(session, job.command, job.settings, results))

@@ -47,7 +47,7 @@ class Checkpoints:
                 save_file(tensors, part / "training.safetensors")
                 (part / "training.json").write_text(json.dumps({"step": step, "numbers": numbers}))
                 part.rename(final)
-            except OSError as error:
+            except (OSError, SafetensorError) as error:
                 shutil.rmtree(part, ignore_errors=True)
                 kept = self.complete()
                 survives = f"{kept[-1].name} survives; resume from it with --resume" if kept else "there is no earlier one"

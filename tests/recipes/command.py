@@ -1,0 +1,55 @@
+"""The command line called in this process, and what it left behind."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from finegrain.cli import main
+
+VARYING = {"step_seconds", "tokens_per_second"}
+"""What a repeated run may log differently."""
+
+
+class Outcome(NamedTuple):
+    """One call."""
+
+    code: int
+    result: dict[str, Any]
+    """The last line of stdout, where it is JSON."""
+    error: str
+    """stderr."""
+
+
+class Command:
+    """`finegrain ...` on a tiny model and tiny pairs."""
+
+    def __init__(self, model: Path, data: Path, folder: Path, captured: pytest.CaptureFixture[str]) -> None:
+        self.model, self.data, self.folder, self.captured = model, data, folder, captured
+
+    def __call__(self, *arguments: str | Path) -> Outcome:
+        """The arguments as they are."""
+        self.captured.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, error = self.captured.readouterr()
+        last = out.strip().splitlines()[-1:]
+        return Outcome(code, json.loads(last[0]) if last and last[0].startswith("{") else {}, error)
+
+    def prefer(self, run: str, *arguments: str | Path, command: str = "prefer") -> Outcome:
+        """A short run into a folder of this name; what is given here stands before the arguments, which may override it."""
+        short = ["--batch-size", "4", "--device", "cpu", "--samples", "0"]
+        given = {str(argument) for argument in arguments}
+        model = [] if "--model" in given or "--config" in given else ["--model", self.model]
+        data = [] if "--data" in given or "--config" in given else ["--data", self.data]
+        return self(command, *model, *data, "--out", self.folder / run, *short, *arguments)
+
+    def record(self, run: str) -> dict[str, Any]:
+        """run.json."""
+        found: dict[str, Any] = json.loads((self.folder / run / "run.json").read_text())
+        return found
+
+    def lines(self, run: str) -> list[dict[str, Any]]:
+        """metrics.jsonl without what a repeated run may log differently."""
+        lines = [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
+        return [{name: value for name, value in line.items() if name not in VARYING} for line in lines]

@@ -1,0 +1,33 @@
+"""One tiny model for all tests, and a cache and a folder for each."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.command import Command
+from tests.tiny import save_tiny, write_pairs
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads what another one computed."""
+    monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder."""
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four pairs."""
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs.jsonl", 24)
+
+
+@pytest.fixture
+def command(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line."""
+    return Command(model, data, tmp_path, capsys)
