@@ -94,11 +94,17 @@ def _methods(arguments: list[str]) -> int:
 
 
 def _train(command: str, arguments: list[str]) -> int:
+    from dataclasses import fields
+
     from finegrain import configure
 
     settings_class = _recipe(command)
     config, arguments = _take(arguments, "--config")
     base = _read_config(Path(config)) if config else {}
+    known = [field.name for field in fields(settings_class)]
+    for name in base:
+        if name not in known:
+            raise unknown_name(f"setting in {config}", name, known)
     selectors, flags = configure.split_arguments(arguments)
     methods: dict[str, Any] = {"objective": None, "credit": None}
     for family in methods:

@@ -20,4 +20,7 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
     targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
     torch.manual_seed(seed)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
-    return replace(policy, model=get_peft_model(policy.model, config))
+    try:
+        return replace(policy, model=get_peft_model(policy.model, config))
+    except ValueError as error:
+        raise UsageError(f"--lora.targets {lora.targets}: {error}") from error

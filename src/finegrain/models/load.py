@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -48,7 +49,7 @@ def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = tor
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(_unreadable(source, error)) from error
     except ValueError as error:
         raise ModelError(f"{source} is no causal language model: {error}") from error
@@ -87,7 +88,7 @@ def _refuse_other_tasks(source: str, config: Any) -> None:
         raise ModelError(f"{source} is a {named[0]}, no causal language model")
 
 
-def _unreadable(source: str, error: OSError) -> str:
+def _unreadable(source: str, error: Exception) -> str:
     path = Path(source)
     if path.exists() and list(path.glob("*.bin")) and not list(path.glob("*.safetensors")):
         return (
@@ -114,7 +115,7 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
     policy = load_policy(base, tokenizer=chosen, master=master, trust_remote_code=trust_remote_code)
     try:
         model = PeftModel.from_pretrained(policy.model, source, is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot put the adapter {source} on {base}: {error}") from error
     return replace(policy, model=model, source=source)
 

@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from finegrain.credit.summary import summarise
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Shape
-from finegrain.errors import CheckpointError, UsageError
+from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError
 from finegrain.generate.hf import greedy_answers
 from finegrain.models.load import Policy, save_policy
 from finegrain.models.lora import Lora
@@ -93,7 +94,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, [*watchers, tell, *seen])
-        lines = train(trainer, plan, recorder, resume=job.common.resume)
+        with _told(session, job, directory):
+            lines = train(trainer, plan, recorder, resume=job.common.resume)
     seconds = session.seconds()
     evaluation = evaluate(trainer, eval_set)
     after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
@@ -110,6 +112,19 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     if rank() == 0:
         _write_results(session, job, directory, results, [prompts, before, after])
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}
+
+
+@contextmanager
+def _told(session: Session, job: Job, directory: RunDirectory) -> Iterator[None]:
+    """run.json says how a run ended that did not finish; a full disk may prevent it."""
+    try:
+        yield
+    except (FinegrainError, Interrupted) as error:
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        if rank() == 0:
+            with suppress(OSError):
+                directory.write_record(record(session, job.command, job.settings, {"status": status, "reason": str(error)}))
+        raise
 
 
 def _rows(session: Session, job: Job, contract: Contract) -> tuple[list[Example], list[Example]]:

@@ -69,7 +69,7 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     if common.device == "cpu":
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
-    device = accelerator.device if common.device in ("auto", "cpu") else torch.device(common.device)
+    device = accelerator.device if common.device in ("auto", "cpu") else _device(common.device)
     name = _arithmetic_name(common.dtype, device)
     policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(name), trust_remote_code=training.trust_remote_code)
     policy = with_adapter(policy, lora, common.seed)
@@ -84,6 +84,13 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         cache=ReferenceCache(cache_folder(), rank(), world(), barrier),
         say=(lambda text: print(text, file=sys.stderr, flush=True)) if main else lambda text: None,
     )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an assertion
+        raise UsageError(f"--device {name} is not there: {str(error).splitlines()[0]}") from error
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,79 @@
+"""The command line itself: help, tables, exit codes and speed of answers that load nothing."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from finegrain import __version__, catalog
+from finegrain.cli import COMMANDS, main
+
+
+def test_help_version_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        assert all(f"finegrain {name}" in out for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"finegrain {__version__}"
+    assert main(["methods"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"{method.family}:{method.name}" in out for method in catalog.METHODS)
+
+
+@pytest.mark.parametrize("method", catalog.METHODS, ids=lambda method: method.name)
+def test_one_method(method: catalog.Method, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", method.name]) == 0
+    out = capsys.readouterr().out
+    assert f"{method.family}:{method.name}" in out
+    assert "Source:" in out
+
+
+@pytest.mark.parametrize("command", ["prefer", "sft"])
+def test_help_of_a_command_lists_its_settings_and_those_of_the_methods_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "objective:ipo", "credit:asr", "--help"]) == 0
+    out = capsys.readouterr().out
+    flags = ("--model", "--data", "--out", "--max-steps", "--lora.rank", "--objective.beta", "--credit.min-kept", "--resume")
+    assert all(flag in out for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prefr"], ["unknown command 'prefr'", "prefer"]),
+        (["methods", "dop"], ["unknown method 'dop'", "dpo"]),
+        (["prefer"], ["--model"]),
+        (["prefer", "--model", "m"], ["--data"]),
+        (["again"], ["run.json"]),
+        (["prefer", "--config"], ["--config needs a file"]),
+    ],
+)
+def test_mistakes_end_with_2(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert all(word in captured.err for word in words)
+
+
+def test_again_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["again", str(tmp_path / "run.json")]) == 7
+    (tmp_path / "run.json").write_text("{}")
+    assert main(["again", str(tmp_path / "run.json"), "--out", str(tmp_path / "two")]) == 2
+    assert "no run.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "seconds", "code"), [(["--help"], 0.5, 0), (["methods"], 0.5, 0), (["prefr"], 0.5, 2), (["prefer", "--help"], 2.5, 0)]
+)
+def test_answers_are_quick(arguments: list[str], seconds: float, code: int) -> None:
+    """Best of five: the machine may be busy."""
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "finegrain", *arguments], capture_output=True, check=False)
+        took.append(time.perf_counter() - started)
+        assert done.returncode == code
+    assert min(took) < seconds, took
