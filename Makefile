@@ -45,5 +45,7 @@ golden: $(SETUP) ## compare with the reference values beside the project, where 
 docs: $(SETUP) ## check the pages: links resolve, code runs
 	$(BIN)/python -m pytest tests/test_docs.py
 
-bench: $(SETUP) ## speed against TRL; results go to benchmarks/results
+bench: $(SETUP) ## speed against TRL, and our losses inside it; results go to benchmarks/results
 	$(BIN)/python benchmarks/speed.py
+	.venv-trl/bin/pip install --quiet -c constraints.txt jaxtyping
+	PYTHONPATH=src .venv-trl/bin/python benchmarks/in_trl.py

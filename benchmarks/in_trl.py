@@ -2,7 +2,7 @@
 
 Runs in an environment with TRL 1.16 and finegrain:
 
-    python benchmarks/in_trl.py --model M --data pairs.jsonl      one JSON line: largest loss difference to TRL's own dpo, and a run with spans
+    python benchmarks/in_trl.py [--model M] [--data pairs.jsonl]      one JSON line: largest loss difference to TRL's own dpo, losses with spans
 
 Exit status 1 where DPO under this trainer differs from TRL's by more than 1e-5, or where credit changes nothing.
 """
@@ -85,6 +85,18 @@ class CreditCollator(DataCollatorForPreference):
         return {**batch, "weight": weight}
 
 
+SMALL_LM = Path(__file__).resolve().parents[2] / "shared" / "models" / "small-lm"
+
+
+def sums() -> list[dict[str, Any]]:
+    """Sixteen pairs about sums, for want of data."""
+    facts = [(one, other, one + other) for one in (3, 14, 25, 36) for other in (2, 13, 24, 35)]
+    return [
+        {"prompt": f"Question: What is {a} plus {b}?\nAnswer:", "chosen": f" {a} + {b} is {c}.", "rejected": f" I think that is {c + a}, or more."}
+        for a, b, c in facts
+    ]
+
+
 def losses_of(trainer_class: Any, rows: list[dict[str, Any]], model: str, work: str, **settings: Any) -> list[float]:
     """Losses of the steps of a short run without shuffling."""
     arguments = DPOConfig(
@@ -115,10 +127,10 @@ def losses_of(trainer_class: Any, rows: list[dict[str, Any]], model: str, work: 
 def main() -> int:
     """Compare with TRL, then train with credit and with another objective."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True, help='jsonl with "prompt", "chosen", "rejected"')
+    parser.add_argument("--model", default=str(SMALL_LM))
+    parser.add_argument("--data", type=Path, help='jsonl with "prompt", "chosen", "rejected"')
     given = parser.parse_args()
-    rows = [json.loads(line) for line in Path(given.data).read_text().splitlines()][:16]
+    rows = [json.loads(line) for line in given.data.read_text().splitlines()][:16] if given.data else sums()
     annotated = [{**row, "chosen_spans": [], "rejected_spans": [[0, len(row["rejected"]) // 2, -1.0]]} for row in rows]
     tokenizer = AutoTokenizer.from_pretrained(given.model)
     with tempfile.TemporaryDirectory() as work:
