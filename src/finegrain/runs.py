@@ -9,6 +9,9 @@ from typing import Any
 
 from finegrain.errors import CheckpointError
 
+FREE = frozenset({"out", "common.resume", "common.dry_run", "common.device", "training.save_every", "training.track", "training.samples"})
+"""Settings that may change when a run is resumed: they do not change its numbers."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -16,10 +19,28 @@ class RunDirectory:
 
     path: Path
 
-    def create(self, *, resume: bool) -> None:
-        """Make the folder; an existing run is only touched with resume."""
-        if not resume and (self.path / "run.json").exists():
+    def check(self, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Refuse to touch another run: without resume any, with resume one of other settings."""
+        if not (self.path / "run.json").exists():
+            return
+        if not resume:
             raise CheckpointError(f"{self.path} already holds a run; give another --out, or --resume to go on with it")
+        before, now = flat(self.read_record().get("settings", {})), flat(json.loads(json.dumps(settings, default=str)))
+        other = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name) and name not in FREE)
+        if other:
+            named = ", ".join(f"{name} was {before.get(name)} and is {now.get(name)}" for name in other[:5])
+            raise CheckpointError(f"{self.path} holds a run with other settings ({named}); resume with the same ones, or give another --out")
+
+    def check_data(self, report: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run whose data were other ones."""
+        if not (self.path / "run.json").exists():
+            return
+        before = self.read_record().get("data", {}).get("sha256")
+        if before is not None and before != report.get("sha256"):
+            raise CheckpointError(f"the run in {self.path} was started on other data than {report.get('source')} holds now; give another --out")
+
+    def create(self) -> None:
+        """Make the folder."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -57,6 +78,14 @@ class RunDirectory:
     def write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         """A whole jsonl file."""
         _replace(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
 
 
 def read_record(file: Path) -> dict[str, Any]:

@@ -340,6 +340,23 @@ def test_an_existing_run_is_left_alone(command: Command) -> None:
     assert {file.name: file.read_bytes() for file in (command.folder / "run").iterdir()} == before
 
 
+def test_resume_with_other_settings_or_data(command: Command, tmp_path: Path) -> None:
+    """The numbers of two settings never end up in one run; what does not change numbers may change."""
+    data = write(tmp_path / "pairs.jsonl", rows(command))
+    assert command.prefer("run", "--data", data, *BASE).code == 0
+    before = (command.folder / "run" / "run.json").read_bytes()
+    other = command.prefer("run", "--data", data, *BASE, "--resume", "--optim.beta1", "0.8", "objective:ipo")
+    assert other.code == 7
+    assert "optim.beta1 was 0.9 and is 0.8" in other.error
+    assert "objective.method was dpo and is ipo" in other.error
+    assert command.prefer("run", "--data", data, *BASE, "--resume", "--save-every", "3").code == 0
+    write(data, rows(command)[1:])
+    moved = command.prefer("run", "--data", data, *BASE, "--resume")
+    assert moved.code == 7
+    assert "other data" in moved.error
+    assert json.loads(before)["settings"]["objective"] == command.record("run")["settings"]["objective"]
+
+
 def test_a_scorer_with_another_tokenizer(command: Command, tmp_path: Path) -> None:
     scorer = save_tiny(tmp_path / "scorer")
     tokenizer = AutoTokenizer.from_pretrained(scorer)

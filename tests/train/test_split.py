@@ -94,7 +94,7 @@ def test_the_comparison_can_fail() -> None:
     broken = [outcome(CentresItsMicroBatch(), How(micro_tokens=micro))[0] for micro in (HUGE, 55)]
     assert largest_difference(*broken) > 100 * TOLERANCE[torch.float32]
     right = whole("dpo", torch.float32)[0]
-    assert largest_difference(outcome(OBJECTIVES["dpo"](), How(rate=0.99e-3))[0], right) > 10 * TOLERANCE[torch.float32]
+    assert largest_difference(outcome(OBJECTIVES["dpo"](), How(rate=0.97 * How.rate))[0], right) > 10 * TOLERANCE[torch.float32]
     trainer, plan = build(OBJECTIVES["dpo"](), How())
     train(trainer, plan, range(STEPS - 1))
     assert largest_difference(weights(trainer), right) > 2 * TOLERANCE[torch.float32]

@@ -73,13 +73,16 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     contract = contract_of(job.objective, job.common.seed)
     if "reward" in contract.needs and job.credit is None:
         raise UsageError(f"{type(job.objective).__name__} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
+    directory = RunDirectory(job.out)
+    if not job.common.dry_run:
+        directory.check(job.settings, resume=job.common.resume)
     session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
     train_rows, eval_rows = _rows(session, job, contract)
     peak_rate = _peak_rate(session, job, contract)
     if job.common.dry_run:
         return estimate(session, contract, _plan(session, TrainingSet(train_rows), contract.roles), peak_rate)
-    directory = RunDirectory(job.out)
-    directory.create(resume=job.common.resume)
+    directory.check_data(session.notes["data"])
+    directory.create()
     barrier()
     if rank() == 0:
         directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
