@@ -53,8 +53,15 @@ class Packed:
     """How many of the M belong to answers."""
 
 
+ROW_MULTIPLE = 64
+"""Packed rows are filled up to a multiple of this: every new shape of a product costs oneDNN a kernel and about a megabyte for good."""
+
+
 def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.device | str = "cpu") -> Packed:
-    """One packed row; scored tokens in the order of groups, branches, positions."""
+    """One packed row; scored tokens in the order of groups, branches, positions.
+
+    The row ends with a group of its own that fills it up, scores nothing and is seen by nobody.
+    """
     ids: list[np.ndarray] = []
     positions: list[np.ndarray] = []
     predicts: list[np.ndarray] = []
@@ -75,6 +82,12 @@ def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.
             before = np.concatenate([[last], np.arange(start, start + length - 1)]) if length else np.zeros(0)
             predicts.append(before[branch.mask].astype(np.int64))
             start += length
+    layout = [(len(group.prompt), *(len(branch.ids) for branch in group.branches)) for group in groups]
+    filling = -start % ROW_MULTIPLE
+    if filling:
+        ids.append(np.zeros(filling))
+        positions.append(np.arange(filling))
+        layout.append((filling,))
     flat = np.concatenate(ids).astype(np.int64)
     masks = np.concatenate([branch.mask for group in groups for branch in group.branches])
     answer_targets = np.concatenate([branch.ids for group in groups for branch in group.branches])[masks]
@@ -86,7 +99,7 @@ def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.
     return Packed(
         input_ids=_tensor(flat, device)[None],
         position_ids=_tensor(np.concatenate(positions).astype(np.int64), device)[None],
-        branches=Branches(tuple((len(group.prompt), *(len(branch.ids) for branch in group.branches)) for group in groups)),
+        branches=Branches(tuple(layout)),
         predicts=_tensor(predict, device),
         targets=_tensor(target, device),
         answers=answers,

@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from finegrain.ops.matmul import product
 from finegrain.types import chunks
 
 CHUNK_BYTES = 16 * 2**20
 """Size of one chunk of logits: small enough to stay near the processor, large enough for the products."""
+
+ROW_MULTIPLE = 32
+"""Positions are filled up to a multiple of this before they are cut into chunks."""
 
 LEAST_ROWS = 128
 """Positions of a chunk whatever the vocabulary: the weight's gradient is read and written once a chunk."""
@@ -54,9 +58,14 @@ def token_values(
     """
     if head.scale != 1.0:
         hidden = hidden * head.scale
+    count = len(targets)
+    filling = -count % ROW_MULTIPLE  # rows of zeros whose values are cut off again: few shapes of products, cf. models.packing
+    hidden, targets = pad(hidden, (0, 0, 0, filling)), pad(targets, (0, filling))
+    if reference is not None:
+        reference = pad(reference[0], (0, 0, 0, filling)), reference[1]
     outputs = _ChunkedHead.apply(hidden, head.weight, head.bias, targets, head.softcap, entropy, reference)  # type: ignore[no-untyped-call]
     logp, entropies, kls = outputs
-    return TokenValues(logp, entropies if entropy else None, kls if reference is not None else None)
+    return TokenValues(logp[:count], entropies[:count] if entropy else None, kls[:count] if reference is not None else None)
 
 
 def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
