@@ -55,9 +55,9 @@ SENTENCE = re.compile(r"(\w+) it with (\w+)\.")
 class Planted:
     """Knobs of the task."""
 
-    pairs: int = 100
+    pairs: int = 200
     """Pairs that a method may train on."""
-    pool: int = 3000
+    pool: int = 1800
     """Other pairs, which only a scorer (or the larger baseline) sees."""
     held_out_pairs: int = 128
     """Pairs of other things and other verbs."""
@@ -111,8 +111,8 @@ class Reading(NamedTuple):
 
     @property
     def quality(self) -> float:
-        """Sum over sentences."""
-        return sum(value for _, _, value in self.spans)
+        """The sum over sentences."""
+        return float(sum(value for _, _, value in self.spans))
 
 
 @dataclass(frozen=True)

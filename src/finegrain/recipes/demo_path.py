@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -140,14 +139,6 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks[positive].sum() - wins * (wins + 1) / 2) / (wins * losses))
 
 
-def at_distance(points: Sequence[Point], name: str, kl: float) -> float | None:
-    """A number of the path when it is first `kl` nats from the base, by interpolation in sqrt(KL); None if it never is.
-
-    Near the base, what is gained or lost grows like the square root of KL.
-    """
-    for before, after in pairwise(points):
-        if before.kl < kl <= after.kl:
-            low, high = max(before.kl, 0.0) ** 0.5, after.kl**0.5
-            share = (kl**0.5 - low) / (high - low)
-            return float(getattr(before, name) + share * (getattr(after, name) - getattr(before, name)))
-    return None
+def best_within(points: Sequence[Point], kl: float) -> Point:
+    """The reading of highest true quality among those at most `kl` nats from the base; the base itself is always one."""
+    return max((point for point in points if point.kl <= kl), key=lambda point: point.quality)

@@ -19,7 +19,7 @@ from finegrain.models.load import load_policy
 from finegrain.models.probe import make_scorer
 from finegrain.models.score import Arithmetic, score_rows
 from finegrain.recipes.alignment import align
-from finegrain.recipes.demo_path import SIDES, PathReader, Probes, at_distance
+from finegrain.recipes.demo_path import SIDES, PathReader, Probes, best_within
 from finegrain.recipes.demo_rows import POOL, ROWS, Budget, job
 from finegrain.types import Json
 
@@ -34,7 +34,6 @@ class SeedTask:
     seed: int
     planted: Planted
     budget: Budget
-    scorer_budget: Budget
     base: Path
     out: Path
     samples: int
@@ -45,19 +44,18 @@ class SeedTask:
 def run_seed(task: SeedTask) -> Json:
     """Results by row name."""
     started = time.perf_counter()
-    torch.set_num_threads(1)
     folder = task.out / f"seed-{task.seed}"
     folder.mkdir(parents=True)
-    with (folder / "log.txt").open("w") as log, redirect_stderr(log), own_cache(folder / "cache"):
+    with set_apart(folder):
         world = World(task.planted, task.seed)
         files = write_planted(folder, world)
         probes = _probes(world, files, task)
         start = probes.start()
         scorer = folder / "scorer"
-        align(job(POOL, files, base=task.base, scorer=scorer, out=scorer, budget=task.scorer_budget, seed=task.seed))
+        align(job(POOL, files, base=task.base, scorer=scorer, out=scorer, budget=task.budget, seed=task.seed))
         rows: Json = {}
         for place, row in enumerate(ROWS):
-            truth = [json.loads(line) for line in getattr(files, row.data).open()]
+            truth = [json.loads(line) for line in getattr(files, row.data).read_text().splitlines()]
             reader = PathReader(probes, frozenset(task.readings), truth, [start])
             before = time.perf_counter()
             refused, evaluation = None, {}
@@ -67,7 +65,8 @@ def run_seed(task: SeedTask) -> Json:
             except CreditError as error:  # a credit that keeps nothing is a result, and stands in the table as one
                 refused = str(error)
             seconds = round(time.perf_counter() - before, 2)
-            rows[row.name] = {**_summary(reader), "refused": refused, "seconds": seconds, "evaluation": evaluation}
+            summary = _summary(reader) if refused is None else dict.fromkeys(_summary(reader))
+            rows[row.name] = {**summary, "refused": refused, "seconds": seconds, "evaluation": evaluation}
     return {"seed": task.seed, "seconds": round(time.perf_counter() - started, 2), "rows": rows}
 
 
@@ -84,19 +83,23 @@ def _probes(world: World, files: Files, task: SeedTask) -> Probes:
 
 
 def _summary(reader: PathReader) -> Json:
-    at = {f"{name}_at_{kl:g}": at_distance(reader.points, name, kl) for kl in DISTANCES for name in ("quality", "chosen", "rejected")}
-    return {"path": [asdict(point) for point in reader.points], "credit_auroc": reader.credit, **at}
+    best = {f"{kl:g}": best_within(reader.points, kl) for kl in DISTANCES}
+    found = {f"{name}_within_{kl}": getattr(point, name) for kl, point in best.items() for name in ("quality", "chosen", "rejected", "kl")}
+    return {"path": [asdict(point) for point in reader.points], "credit_auroc": reader.credit, **found}
 
 
 @contextmanager
-def own_cache(folder: Path) -> Iterator[None]:
-    """Reference values and credit columns below a folder of the demo's own, not in the user's cache."""
-    before = os.environ.get("FINEGRAIN_CACHE")
-    os.environ["FINEGRAIN_CACHE"] = str(folder)
+def set_apart(folder: Path) -> Iterator[None]:
+    """Work that keeps its messages in log.txt, its cache out of the user's, and one thread: tiny operations are slower on two."""
+    cache, threads = os.environ.get("FINEGRAIN_CACHE"), torch.get_num_threads()
+    os.environ["FINEGRAIN_CACHE"] = str(folder / "cache")
+    torch.set_num_threads(1)
     try:
-        yield
+        with (folder / "log.txt").open("w") as log, redirect_stderr(log):
+            yield
     finally:
-        if before is None:
+        torch.set_num_threads(threads)
+        if cache is None:
             del os.environ["FINEGRAIN_CACHE"]
         else:
-            os.environ["FINEGRAIN_CACHE"] = before
+            os.environ["FINEGRAIN_CACHE"] = cache

@@ -6,8 +6,8 @@ from finegrain.ops.stats import Interval, mean_interval
 from finegrain.recipes.demo_rows import BASELINE, LARGER_BASELINE, ROWS, Row
 from finegrain.types import Json
 
-MEASURES = ("quality_at_1", "quality_at_4", "chosen_at_1", "credit_auroc")
-VERDICT = "quality_at_1"
+MEASURES = ("quality_within_1", "quality_within_4", "chosen_within_1", "credit_auroc")
+VERDICT = "quality_within_1"
 """What the sentence in words is about."""
 
 
@@ -23,7 +23,7 @@ def _row(name: str, seeds: Sequence[Json]) -> Json:
     measured = {measure: _interval(of(name, measure)) for measure in MEASURES}
     against = {
         f"{measure} - {baseline.name}": _interval(_differences(of(name, measure), of(baseline.name, measure)))
-        for measure in ("quality_at_1", "quality_at_4")
+        for measure in ("quality_within_1", "quality_within_4")
         for baseline in (BASELINE, LARGER_BASELINE)
         if baseline.name != name
     }
@@ -35,7 +35,7 @@ def _differences(values: Sequence[float | None], others: Sequence[float | None])
 
 
 def _interval(values: Sequence[float | None]) -> Json | None:
-    """Mean and 95 % interval; None unless every seed has a value, for a mean over the seeds that happened to reach it would be biased."""
+    """Mean and 95 % interval; None unless every seed has a value: a row that was refused has none."""
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
         return None
@@ -50,7 +50,7 @@ def verdict(summary: Mapping[str, Json]) -> str:
             continue
         kinds[_kind(summary[row.name]["paired"][f"{VERDICT} - {BASELINE.name}"])].append(row.name)
     said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
-    return f"At 1 nat from the base, against dpo on the same pairs, {said}."
+    return f"Within 1 nat of the base, against dpo on the same pairs, {said}."
 
 
 def _kind(difference: Json | None) -> str:
@@ -61,7 +61,7 @@ def _kind(difference: Json | None) -> str:
 
 def cells(summary: Mapping[str, Json]) -> list[list[str]]:
     """The table as text, its header first."""
-    header = ["method", "knows", "quality at 1 nat", "minus dpo", "quality at 4 nats", "minus dpo", "credit AUROC", "chosen log-prob at 1 nat"]
+    header = ["method", "knows", "within 1 nat", "minus dpo", "within 4 nats", "minus dpo", "credit AUROC", "chosen moved"]
     return [header, *(_line(row, summary[row.name]) for row in ROWS)]
 
 
@@ -72,23 +72,23 @@ def _line(row: Row, own: Json) -> list[str]:
     return [
         row.name,
         row.knows,
-        shown(own["quality_at_1"]),
-        gain("quality_at_1"),
-        shown(own["quality_at_4"]),
-        gain("quality_at_4"),
+        shown(own["quality_within_1"]),
+        gain("quality_within_1"),
+        shown(own["quality_within_4"]),
+        gain("quality_within_4"),
         "" if own["credit_auroc"] is None else shown(own["credit_auroc"]),
-        shown(own["chosen_at_1"], sign=True),
+        shown(own["chosen_within_1"], sign=True),
     ]
 
 
 def shown(interval: Json | None, *, sign: bool = False) -> str:
     """A mean with its interval; why there is none where there is none."""
     if interval is None:
-        return "not reached"
+        return "refused"
     number = "+.2f" if sign else ".2f"
     if interval["low"] is None:
         return f"{interval['mean']:{number}} (one seed)"
-    return f"{interval['mean']:{number}} [{interval['low']:{number}}, {interval['high']:{number}}]"
+    return f"{interval['mean']:{number}} ± {interval['high'] - interval['mean']:.2f}"
 
 
 def markdown(summary: Mapping[str, Json], *, about: str) -> str:

@@ -1,0 +1,89 @@
+import json
+import math
+
+import pytest
+
+from finegrain.cli import main
+from finegrain.recipes.demo_path import Point, best_within
+from finegrain.recipes.demo_rows import BASELINE, LARGER_BASELINE, ROWS
+from finegrain.recipes.demo_summary import cells, summarise, verdict
+
+
+def seeds(**qualities):
+    """Four seeds in which every row but the named ones equals the baseline, up to a known noise."""
+    noise = (0.0, 0.1, -0.1, 0.05)
+    filled = {"quality_within_4": 1.0, "chosen_within_1": -1.0, "credit_auroc": None}
+    found = []
+    for seed in range(4):
+        quality = {row.name: 0.5 + qualities.get(row.name, 0.0) + noise[seed] * (row is not BASELINE) for row in ROWS}
+        found.append({"seed": seed, "rows": {name: {"quality_within_1": value, **filled} for name, value in quality.items()}})
+    return found
+
+
+def point(step, kl, quality):
+    return Point(step=step, kl=kl, quality=quality, unreadable=0.0, chosen=-kl, rejected=-2 * kl)
+
+
+def test_the_best_reading_within_a_distance():
+    path = [point(0, 0.0, 0.1), point(5, 0.5, 0.6), point(9, 2.0, 1.5), point(12, 0.9, 0.4), point(15, 9.0, 7.0)]
+    assert [best_within(path, kl).step for kl in (0.4, 1.0, 4.0, 9.0)] == [0, 5, 9, 15]
+
+
+def test_the_sentence_follows_from_the_intervals():
+    own, pool = ROWS[1].name, ROWS[5].name
+    said = verdict(summarise(seeds(**{own: -0.6, pool: 0.6})))
+    helped, hurt = said.index("helped: " + pool), said.index("hurt: " + own)
+    assert helped < hurt < said.index(f"no difference that these seeds can show: {ROWS[2].name}")
+    assert "oracle" not in said
+    swapped = verdict(summarise(seeds(**{own: 0.6, pool: -0.6})))
+    assert "helped: " + own in swapped
+    assert "hurt: " + pool in swapped
+
+
+def test_a_row_that_one_seed_was_refused_in_has_no_mean():
+    found = seeds()
+    found[2]["rows"][LARGER_BASELINE.name]["quality_within_1"] = None
+    summary = summarise(found)
+    assert summary[LARGER_BASELINE.name]["quality_within_1"] is None
+    assert f"could not be compared: {LARGER_BASELINE.name}" in verdict(summary)
+    assert ["refused"] * 2 == cells(summary)[1 + ROWS.index(LARGER_BASELINE)][2:4]
+
+
+def test_the_paired_difference_does_not_contain_what_seeds_share():
+    found = seeds(**{LARGER_BASELINE.name: 0.3})
+    for shift, seed in enumerate(found):
+        for row in seed["rows"].values():
+            row["quality_within_1"] += 10 * shift
+    interval = summarise(found)[LARGER_BASELINE.name]["paired"][f"quality_within_1 - {BASELINE.name}"]
+    assert interval["mean"] == pytest.approx(0.3125)
+    assert interval["high"] - interval["low"] < 0.5
+
+
+def test_a_quick_demo_runs_from_data_to_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "untouched"))
+    out = tmp_path / "demo"
+    assert main(["demo", "--quick", "--seeds", "1", "--workers", "1", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    last = json.loads(printed.out.splitlines()[-1])
+    assert last["status"] == "finished"
+    assert str(out / "demo.md") in printed.err
+    assert not (tmp_path / "untouched").exists()
+    record = json.loads((out / "demo.json").read_text())
+    (seed,) = record["seeds"]
+    assert list(seed["rows"]) == [row.name for row in ROWS]
+    for row in seed["rows"].values():
+        assert row["refused"] is None
+        assert [p["step"] for p in row["path"]] == [0, 1, 3]
+        assert all(math.isfinite(value) for p in row["path"] for value in p.values())
+        assert row["path"][-1]["kl"] > 0
+    for row in ROWS:
+        assert (seed["rows"][row.name]["credit_auroc"] == 1.0) == row.oracle
+    report = (out / "demo.md").read_text()
+    assert all(f"| {row.name} |" in report for row in ROWS)
+    assert record["verdict"] in report
+    assert main(["demo", "--quick", "--out", str(out)]) == 7
+
+
+def test_impossible_demos_are_refused(capsys):
+    assert main(["demo", "--seeds", "0"]) == 2
+    assert "--seeds" in capsys.readouterr().err
