@@ -60,7 +60,7 @@ FULL = Scale(
 """63 steps of 32 rows see all 2000 pairs once. The learning rate is the best of 3e-4, 6e-4 and 1.2e-3 for the baseline, plain dpo on the
 200 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
 QUICK = Scale(
-    planted=Planted(pairs=16, pool=24, held_out_pairs=8, sentences=2, sentence_types=8),
+    planted=Planted(pairs=16, pool=24, held_out_pairs=8, sentences=3, sentence_types=8, good=0.25, bad=0.25, annotated=1.0),
     base_answers=64,
     base_steps=8,
     budget=Budget(3, 8, 1e-3),
