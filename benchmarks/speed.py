@@ -265,6 +265,8 @@ def main() -> None:
     file = out / "speed.json"
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() and (arguments.rows or arguments.growth) else {}
     result |= {"cores": os.cpu_count(), "versions": {side: versions(python) for side, python in pythons.items()}, "date": time.strftime("%Y-%m-%d")}
+    if os.getloadavg()[0] > 0.5 and not arguments.quick:
+        print(f"load average {os.getloadavg()[0]:.1f}: the machine is not idle, times and ratios will be wrong", file=sys.stderr)
     started = time.perf_counter()
     if not arguments.growth:
         rows = [row for row in (quick_rows() if arguments.quick else ROWS) if arguments.only in row.name]
