@@ -88,12 +88,12 @@ def test_the_probe_passes_every_architecture_and_catches_a_broken_attention(monk
         assert probe.fused, (name, probe.reason)
         assert scorer.path is fused
 
-    honest = attention._additive_mask.__wrapped__
+    honest = attention._band.__wrapped__
 
-    def forgets_the_window(queries: int, keys: int, window: int | None, dtype: Any, device: Any) -> torch.Tensor:
-        return honest(queries, keys, None, dtype, device)
+    def forgets_the_window(reach: int, window: int | None, dtype: Any, device: Any) -> torch.Tensor:
+        return honest(reach, None, dtype, device)
 
-    monkeypatch.setattr(attention, "_additive_mask", forgets_the_window)
+    monkeypatch.setattr(attention, "_band", forgets_the_window)
     scorer, probe = make_scorer(MODELS["mistral, window 6"]().train(), longest=200)
     assert not probe.fused
     assert "differs" in probe.reason

@@ -32,13 +32,20 @@ class Branches(NamedTuple):
         return [length for group in self.groups for length in group]
 
 
-@lru_cache(maxsize=4096)
-def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """0 where key k may be seen by query q, -inf elsewhere; the last query stands at the last key."""
-    position = torch.arange(keys - queries, keys, device=device)[:, None]
-    key = torch.arange(keys, device=device)[None, :]
-    seen = (key <= position) if window is None else (key <= position) & (position - key < window)
+@lru_cache(maxsize=64)
+def _band(reach: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(QUERY_BLOCK, reach + QUERY_BLOCK): 0 where query i may see key j - reach, counted from the first query, -inf elsewhere."""
+    query = torch.arange(QUERY_BLOCK, device=device)[:, None]
+    key = torch.arange(-reach, QUERY_BLOCK, device=device)[None, :]
+    seen = (key <= query) if window is None else (key <= query) & (query - key < window)
     return torch.where(seen, 0.0, float("-inf")).to(dtype)
+
+
+def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Mask of a block whose last query stands at the last key: a view of one band, whatever the lengths."""
+    before = keys - queries
+    reach = 1 << max(before, QUERY_BLOCK).bit_length()
+    return _band(reach, window, dtype, device)[:queries, reach - before : reach + queries]
 
 
 def _piece(query: Tensor, key: Tensor, value: Tensor, window: int | None, scaling: float, softcap: float | None) -> Iterator[Tensor]:
@@ -59,12 +66,13 @@ def _piece(query: Tensor, key: Tensor, value: Tensor, window: int | None, scalin
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, softcap: float | None) -> Tensor:
-    if softcap is None:
+    """Attention of one block; spelled out where there is a soft-cap, and in bfloat16 on a CPU, whose kernel is three times slower than that."""
+    if softcap is None and not (query.dtype == torch.bfloat16 and query.device.type == "cpu"):
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    scores = softcap * torch.tanh((query @ key.transpose(-1, -2)) * (scaling / softcap))
-    scores = scores + mask
+    scores = query @ key.transpose(-1, -2)
+    scores = scores * scaling if softcap is None else softcap * torch.tanh(scores * (scaling / softcap))
     wide = scores.dtype if scores.dtype == torch.float64 else torch.float32
-    return torch.softmax(scores, -1, dtype=wide).to(value.dtype) @ value
+    return torch.softmax(scores + mask, -1, dtype=wide).to(value.dtype) @ value
 
 
 def branched_attention(
