@@ -50,6 +50,8 @@ def refused(command: Command, code: int, *words: str, arguments: list[str | Path
         (["objective:token-distillation"], ["credit:token-reward"]),
         (["--holdout", "1.5"], ["[0, 1)", "1.5"]),
         (["--lora.rank", "2", "--lora.targets", "q_prj"], ["q_prj"]),
+        (["--shard"], ["--shard", "torchrun"]),
+        (["--shard", "--save-every", "2"], ["--shard", "--save-every"]),
         (["--device", "cuda:99"], ["cuda:99"]),
         (["credit:function", "--credit.path", "nowhere.py:f"], ["nowhere.py"]),
     ],

@@ -26,6 +26,7 @@ from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of
 from finegrain.train.loop import Trainer, run_step
 from finegrain.train.optim import Optim, adamw
+from finegrain.train.sharding import shard
 from finegrain.types import CreditColumns
 from tests.tiny import MODELS, exact_norms, examples
 from tests.train.awkward import Gated, UnitGradients
@@ -58,6 +59,7 @@ class How:
     branched: bool = True
     """Whether the model carries the packed attention; without it the plain path runs."""
     world: int = 1
+    shard: bool = False
     rate: float = 3e-4
     """More than twice DPO's default at this width. Adam turns a gradient's round-off d into rate * d / (|g| + 1e-8), so a
     coordinate whose gradient is itself round-off (d = 1e-10) may differ by 1 % of the rate: 3e-6 in float32."""
@@ -78,6 +80,8 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     data = training_set(contract)
     plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
     assert len(plan) == STEPS
+    if how.shard:
+        shard(scorer)
     optim = Optim(weight_decay=0.01)
     extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
     trainer = Trainer(

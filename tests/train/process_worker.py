@@ -1,6 +1,6 @@
 """What every process of the two-process tests runs: train by the harness, save the first rank's outcome; or run the command line.
 
-    python -m torch.distributed.run --nproc_per_node 2 tests/train/process_worker.py split OUT
+    python -m torch.distributed.run --nproc_per_node 2 tests/train/process_worker.py split OUT      (or sharded OUT)
     python -m torch.distributed.run --nproc_per_node 2 tests/train/process_worker.py command ARGUMENTS...
 """
 
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from finegrain.cli import main
 from finegrain.train.distributed import rank, world
+from finegrain.train.sharding import gathered
 from tests.train.harness import OBJECTIVES, How, build, train, weights
 
 
@@ -31,6 +32,24 @@ def split(out: Path) -> None:
     torch.save(found, out / f"rank{rank()}.pt")
 
 
+def sharded(out: Path) -> None:
+    """The same with the model sharded; rank 0 writes gathered weights and lines."""
+    Accelerator(cpu=True)
+    assert world() == 2
+    found = {}
+    for name, make in OBJECTIVES.items():
+        if hasattr(make, "gradient"):
+            continue
+        for dtype in (torch.float32, torch.float64):
+            trainer, plan = build(make(), How(dtype=dtype, micro_tokens=45, world=2, shard=True))
+            own = sum(p.to_local().numel() for p in trainer.scorer.parameters())
+            lines = train(trainer, plan)
+            whole = gathered(trainer.scorer)
+            assert own < 0.6 * sum(tensor.numel() for tensor in whole.values()), "each process holds about half"
+            found[f"{name} {dtype}"] = {"weights": weights(trainer) | whole, "lines": lines}
+    torch.save(found, out / f"rank{rank()}.pt")
+
+
 def command(arguments: list[str]) -> None:
     """The command line, as a user would launch it."""
     code = main(arguments)
@@ -41,9 +60,9 @@ def command(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "split":
-        split(Path(sys.argv[2]))
-    else:
+    if sys.argv[1] == "command":
         command(sys.argv[2:])
+    else:
+        {"split": split, "sharded": sharded}[sys.argv[1]](Path(sys.argv[2]))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -53,7 +53,41 @@ def test_two_processes_end_where_one_ends(two: list[dict[str, Any]], name: str, 
     assert largest_metric_difference(first["lines"], lines) <= TOLERANCE[dtype]
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What sharded training found."""
+    out = tmp_path_factory.mktemp("shards")
+    launch("sharded", str(out), cache=out / "cache")
+    found: dict[str, Any] = torch.load(out / "rank0.pt", weights_only=True)
+    return found
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("name", [name for name, make in OBJECTIVES.items() if not hasattr(make, "gradient")])
+def test_sharded_training_ends_where_one_process_ends(shards: dict[str, Any], name: str, dtype: torch.dtype) -> None:
+    trainer, plan = build(OBJECTIVES[name](), How(dtype=dtype))
+    lines = train(trainer, plan)
+    found = shards[f"{name} {dtype}"]
+    assert largest_difference(found["weights"], weights(trainer)) <= TOLERANCE[dtype]
+    assert largest_metric_difference(found["lines"], lines) <= TOLERANCE[dtype]
+
+
 VARYING = {"step_seconds", "tokens_per_second"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--lora.rank", "2"]], ids=["full", "lora"])
+def test_a_sharded_run_exports_a_stock_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    model, data = save_tiny(tmp_path / "model"), write_pairs(tmp_path / "pairs.jsonl", 21)
+    common = ["prefer", "--model", str(model), "--data", str(data), "objective:dpo", "credit:asr", "--batch-size", "5", "--micro-tokens", "60"]
+    common += ["--device", "cpu", "--samples", "1", "--lr", "1e-3", *arguments]
+    monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache-one"))
+    assert main([*common, "--out", str(tmp_path / "one")]) == 0
+    launch("command", *common, "--shard", "--out", str(tmp_path / "two"), cache=tmp_path / "cache-two")
+    file = "adapter_model.safetensors" if arguments else "model.safetensors"
+    one, two = (load_file(tmp_path / run / file) for run in ("one", "two"))
+    assert largest_difference(one, two) <= 5e-6
+    evaluations = [json.loads((tmp_path / run / "run.json").read_text())["evaluation"]["eval_rewards/margins"] for run in ("one", "two")]
+    assert evaluations[0] == pytest.approx(evaluations[1], abs=1e-4)
 
 
 def test_the_whole_recipe_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from finegrain.train.distributed import barrier, rank, world
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim, adamw, scaled_default
 from finegrain.train.run import Recorder, train
+from finegrain.train.sharding import filled, hollow, shard
 from finegrain.types import Credit, CreditColumns, Objective, Ragged
 
 LORA_RATE = 10.0
@@ -73,10 +74,13 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     contract = contract_of(job.objective, job.common.seed)
     if "reward" in contract.needs and job.credit is None:
         raise UsageError(f"{type(job.objective).__name__} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
+    _check_sharding(job, contract)
     directory = RunDirectory(job.out)
     if not job.common.dry_run:
         directory.check(job.settings, resume=job.common.resume)
     session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
+    if job.training.shard and world() == 1:
+        raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     train_rows, eval_rows = _rows(session, job, contract)
     peak_rate = _peak_rate(session, job, contract)
     if job.common.dry_run:
@@ -92,14 +96,17 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     train_set = _columns(session, job, contract, scorer, train_rows)
     eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows, contract.roles))
     plan = _plan(session, train_set, contract.roles)
+    whole = hollow(session.policy.model) if job.training.shard else None
     trainer = _trainer(session, job, contract, scorer, train_set, peak_rate, len(plan))
     export = lambda folder: save_policy(session.policy, folder)
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
-        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, [*watchers, tell, *seen])
+        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, [*watchers, tell, *seen])
         with _told(session, job, directory):
             lines = train(trainer, plan, recorder, resume=job.common.resume)
     seconds = session.seconds()
+    if whole is not None:
+        trainer = _whole_again(session, trainer, whole)
     evaluation = evaluate(trainer, eval_set)
     after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
@@ -115,6 +122,23 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     if rank() == 0:
         _write_results(session, job, directory, results, [prompts, before, after])
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}
+
+
+def _check_sharding(job: Job, contract: Contract) -> None:
+    """What sharded training does not promise."""
+    if not job.training.shard:
+        return
+    if job.common.resume or job.training.save_every:
+        raise UsageError("--shard keeps no checkpoints to resume from; drop --resume and --save-every, or --shard")
+    if contract.gradient is not None:
+        raise UsageError(f"{type(job.objective).__name__} makes its own gradients, which need whole parameters; drop --shard")
+
+
+def _whole_again(session: Session, trainer: Trainer, shell: Any) -> Trainer:
+    """The trainer and the session's policy with whole parameters after sharded training: for evaluation, answers and export."""
+    session.scorer = filled(shell, trainer.scorer)
+    session.policy = replace(session.policy, model=shell)
+    return replace(trainer, scorer=session.scorer)
 
 
 @contextmanager
@@ -209,6 +233,8 @@ def _trainer(session: Session, job: Job, contract: Contract, scorer: Scorer, dat
         frozen = live_reference(scorer)
         session.say(cost_of_live_reference(scorer))
         session.work.notes.append(cost_of_live_reference(scorer))
+    if job.training.shard:
+        shard(scorer)
     parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
     extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
     return Trainer(

@@ -45,6 +45,8 @@ class Training:
     """Optimiser steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    shard: bool = False
+    """Split weights, gradients and moments over the processes (FSDP2); such a run cannot be resumed."""
     samples: int = 5
     """Prompts answered before and after training."""
     track: str = "none"

@@ -73,7 +73,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for parameter in held:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    if world() == 1:
+    if world() == 1 or not held:
         return
     flat = torch.cat([parameter.grad.flatten() for parameter in held if parameter.grad is not None])
     dist.all_reduce(flat)

@@ -20,6 +20,7 @@ from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
 from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor
 from finegrain.train.optim import Optim, learning_rate
+from finegrain.train.sharding import clip_gradients, replicated, rounds
 from finegrain.types import Gathered, Pair, Side, Terms
 
 Sums = dict[str, tuple[float, float]]
@@ -86,7 +87,7 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
     trainer.optimizer.zero_grad(set_to_none=True)
     tally = Tally()
     added: dict[str, Tensor] = {}
-    for batch in batches:
+    for batch in rounds(trainer.scorer, step, batches):
         pair = trainer.pair(batch, statistics, scored=True)
         terms = as_terms(trainer.contract.objective(pair), pair)
         _backward(trainer, pair, terms, counts)
@@ -189,7 +190,7 @@ def _statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
     summed: dict[str, Tensor] = {}
     gathered: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for batch in trainer.batches(step, trainer.contract.statistic_roles):
+        for batch in rounds(trainer.scorer, step, trainer.batches(step, trainer.contract.statistic_roles)):
             for name, statistic in declared(trainer.pair(batch, {}, scored=True)).items():
                 if isinstance(statistic, Gathered):
                     gathered.setdefault(name, []).append(statistic.value)
@@ -242,8 +243,8 @@ def _backward(trainer: Trainer, pair: Pair, terms: Terms, counts: Mapping[str, f
 def _update(trainer: Trainer, rate: float) -> float:
     """Sum gradients over ranks, clip, step; returns the gradient norm before clipping."""
     parameters = trainer.parameters()
-    sum_gradients(parameters)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.optim.max_grad_norm or math.inf))
+    sum_gradients(replicated(parameters))
+    norm = clip_gradients(parameters, trainer.optim.max_grad_norm or math.inf)
     if math.isfinite(norm):
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate

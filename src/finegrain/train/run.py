@@ -28,6 +28,8 @@ class Recorder:
     """Adds the stock layout of the current model to a folder."""
     save_every: int = 0
     """Optimiser steps between checkpoints; 0 writes none but on Ctrl-C."""
+    resumable: bool = True
+    """False where a checkpoint cannot be written (sharded training)."""
     watchers: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
     """Called on the first rank with every logged line: progress, trackers."""
 
@@ -49,7 +51,9 @@ def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> 
                     watch(line)
             last = index + 1 == len(plan)
             stop = any_rank(interrupted(), trainer.scorer.device)
-            if stop or (recorder.save_every and (index + 1) % recorder.save_every == 0 and not last):
+            if stop and not last and not recorder.resumable:
+                raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; a sharded run keeps no state to go on from")
+            if recorder.resumable and (stop or (recorder.save_every and (index + 1) % recorder.save_every == 0 and not last)):
                 recorder.checkpoints.save(trainer, index + 1, recorder.export)
             if stop and not last:
                 raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; the state is saved, go on with the same command and --resume")
