@@ -91,6 +91,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     if rank() == 0:
         directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
     prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(_longest(train_rows, contract.all_roles), _longest(eval_rows, contract.roles)))
     train_set = _columns(session, job, contract, scorer, train_rows)
