@@ -5,6 +5,7 @@
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from accelerate import Accelerator
 
 from finegrain.cli import main
 from finegrain.train.distributed import rank, world
+from finegrain.train.loop import Sums, Trainer
 from finegrain.train.sharding import gathered
+from finegrain.types import Pair
 from tests.train.harness import OBJECTIVES, How, build, train, weights
 
 
@@ -32,6 +35,16 @@ def split(out: Path) -> None:
     torch.save(found, out / f"rank{rank()}.pt")
 
 
+def checked(trainer: Trainer) -> Trainer:
+    """The trainer, asserting after every backward that its gradients have been summed and split: until then FSDP holds them whole."""
+
+    def metrics(pair: Pair) -> Sums:
+        assert all(parameter.grad is not None for parameter in trainer.scorer.parameters()), "gradients are held whole between micro-batches"
+        return trainer.metrics(pair)
+
+    return replace(trainer, metrics=metrics)
+
+
 def sharded(out: Path) -> None:
     """The same with the model sharded; rank 0 writes gathered weights and lines."""
     Accelerator(cpu=True)
@@ -43,7 +56,7 @@ def sharded(out: Path) -> None:
         for dtype in (torch.float32, torch.float64):
             trainer, plan = build(make(), How(dtype=dtype, micro_tokens=45, world=2, shard=True))
             own = sum(p.to_local().numel() for p in trainer.scorer.parameters())
-            lines = train(trainer, plan)
+            lines = train(checked(trainer), plan)
             whole = gathered(trainer.scorer)
             assert own < 0.6 * sum(tensor.numel() for tensor in whole.values()), "each process holds about half"
             found[f"{name} {dtype}"] = {"weights": weights(trainer) | whole, "lines": lines}

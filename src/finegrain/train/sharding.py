@@ -1,8 +1,8 @@
 """Sharded training (FSDP2): weights, gradients and moments are split over the processes, gathered layer by layer for a pass.
 
 A pass of a sharded model is collective, so every process makes as many as the one with the most micro-batches; those it
-lacks are empty. Gradients are summed, as in replicated training. There is no checkpoint to resume from: a sharded run
-trains and exports.
+lacks are empty. Gradients are summed, as in replicated training, but after every micro-batch: until then they are whole.
+There is no checkpoint to resume from: a sharded run trains and exports.
 """
 
 import copy
@@ -68,7 +68,6 @@ def rounds(scorer: Scorer, step: Step, batches: Sequence[Batch]) -> Iterator[Bat
     most = max(len(share) for share in step.micro)
     assert len(batches) == len(step.micro[rank()])
     for number in range(most):
-        scorer.set_requires_gradient_sync(number + 1 == most)
         if number < len(batches):
             yield batches[number]
             continue
