@@ -24,9 +24,14 @@ def point(step, kl, quality):
     return Point(step=step, kl=kl, quality=quality, unreadable=0.0, chosen=-kl, rejected=-2 * kl)
 
 
-def test_the_best_reading_within_a_distance():
-    path = [point(0, 0.0, 0.1), point(5, 0.5, 0.6), point(9, 2.0, 1.5), point(12, 0.9, 0.4), point(15, 9.0, 7.0)]
-    assert [best_within(path, kl).step for kl in (0.4, 1.0, 4.0, 9.0)] == [0, 5, 9, 15]
+def test_the_best_policy_within_a_distance():
+    path = [point(0, 0.0, 0.1), point(5, 0.25, 0.6), point(9, 2.25, 1.6), point(12, 0.9, 0.4), point(15, 9.0, 0.2)]
+    assert [best_within(path, kl).step for kl in (0.25, 9.0)] == [5, 9]
+    assert best_within(path[:2], 1.0) == path[1]
+    leaving = best_within(path, 1.0)
+    assert (leaving.step, leaving.kl) == (5, 1.0)
+    assert (leaving.quality, leaving.chosen) == (pytest.approx(0.6 + 1.0 * (1 - 0.5) / (1.5 - 0.5)), pytest.approx(-1.25))
+    assert best_within([point(0, 0.0, 0.5), point(3, 4.0, -1.0)], 1.0).step == 0
 
 
 def test_the_sentence_follows_from_the_intervals():

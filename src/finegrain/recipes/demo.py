@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,7 +26,7 @@ class Demo:
 
     out: Path | None = None
     """Folder for data, runs, demo.json and demo.md; by default a new temporary one."""
-    seeds: int = 4
+    seeds: int = 6
     """Independent repetitions: other qualities, pairs and orders."""
     workers: int = 0
     """Seeds run at the same time, one thread each; 0 takes as many as there are cores."""
@@ -51,14 +52,14 @@ class Scale:
 
 FULL = Scale(
     planted=Planted(),
-    base_answers=3000,
-    base_steps=90,
-    budget=Budget(63, 32, 6e-4),
+    base_answers=9600,
+    base_steps=300,
+    budget=Budget(63, 32, 2.4e-3),
     samples=256,
-    readings=(5, 10, 15, 20, 30, 40, 50, 63),
+    readings=(5, 10, 20, 30, 45, 63),
 )
-"""63 steps of 32 rows see all 2000 pairs once. The learning rate is the best of 3e-4, 6e-4 and 1.2e-3 for the baseline, plain dpo on the
-200 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
+"""63 steps of 32 rows see all 2000 pairs once. The learning rate is the best of 6e-4, 1.2e-3 and 2.4e-3 for the baseline, plain dpo on the
+100 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
 QUICK = Scale(
     planted=Planted(pairs=16, pool=24, held_out_pairs=8, sentences=3, sentence_types=8, good=0.25, bad=0.25, annotated=1.0),
     base_answers=64,
@@ -74,7 +75,7 @@ def run_demo(settings: Demo) -> Json:
     from finegrain.recipes.demo_summary import cells, markdown, summarise, verdict
 
     started = time.perf_counter()
-    console = Console(stderr=True)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120, soft_wrap=True, highlight=False)
     out = _folder(settings.out)
     scale = QUICK if settings.quick else FULL
     console.print(f"demo: {settings.seeds} seeds of {scale.planted.pairs} pairs and a pool of {scale.planted.pool}; everything goes to {out}")
@@ -90,11 +91,11 @@ def run_demo(settings: Demo) -> Json:
     record = {**asked, "wall_seconds": seconds, "summary": summary, "verdict": said, "seeds": seeds}
     (out / "demo.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     header, *lines = cells(summary)
-    table = Table(*header, box=box.SIMPLE)
-    for line in lines:
-        table.add_row(*line)
-    console.print(table, width=max(console.width, 130))
-    console.print(f"{said}\n\n{about}\n\n{_next(out)}\n\nreport: {out / 'demo.md'}", highlight=False, soft_wrap=True)
+    table = Table(header[0], *header[2:], box=box.SIMPLE)
+    for name, _, *numbers in lines:
+        table.add_row(name, *numbers)
+    console.print(table, soft_wrap=False)
+    console.print(f"{said}\n\n{about}\n\n{_next(out)}\n\nreport: {out / 'demo.md'}")
     return {"out": str(out), "report": str(out / "demo.md"), "status": "finished", "wall_seconds": seconds, "verdict": said}
 
 
@@ -149,12 +150,12 @@ def _about(scale: Scale, settings: Demo, seconds: float) -> str:
         f"Regime: {planted.pairs} pairs, a pool of {planted.pool} others, {planted.sentences} sentences per answer of {planted.sentence_types} types "
         f"({planted.good:.0%} good, {planted.bad:.0%} bad), labels of temperature {planted.temperature:g}. Every row takes {budget.steps} steps of "
         f"{budget.batch_size} pairs at learning rate {budget.lr:g}, beta {BETA:g}; {settings.seeds} seeds; {seconds:.0f} s in all.\n\n"
-        f"Numbers are means over seeds ± half of a 95 % interval (Student t; differences are paired by seed): true quality per answer, the sum "
-        f"over sentences, of {scale.samples} answers sampled for held-out prompts, the best of {len(scale.readings) + 1} readings along "
-        "the training path that lie within 1 or 4 nats per answer of the base (KL; every row is read at the same steps, so every row has the same "
-        "luck); credit AUROC, how well the token rewards tell good from bad sentences; and how far the log-probability of the pairs' chosen "
-        "answers has moved at the reading within 1 nat, in nats per answer. A row whose credit was refused before training says so. The "
-        "scorer's implicit reward has no natural zero, so asr and confidence compare it with its mean (credit.baseline:batch-mean)."
+        "Numbers are means over seeds ± half of a 95 % interval (Student t; differences are paired by seed). Quality: true quality per answer, the "
+        f"sum over sentences, of {scale.samples} answers sampled for held-out prompts; the best along the training path, read {len(scale.readings)} "
+        "times, within 1 or 4 nats per answer of the base (KL). Credit AUROC: how well the token rewards tell good from bad sentences. Chosen moved: "
+        "change of the log-probability of the pairs' chosen answers at the best point within 1 nat, nats per answer. A row whose credit was refused "
+        "before training says so. A scorer's implicit reward has no natural zero, so asr and confidence compare it with its mean "
+        "(credit.baseline:batch-mean)."
         + (" This was --quick: far too little to say anything about a method." if settings.quick else "")
     )
 

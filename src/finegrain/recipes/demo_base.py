@@ -15,7 +15,7 @@ from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 
 WIDTH = 64
-RATE = 4e-3
+RATE = 5e-3
 
 
 def word_tokenizer() -> Any:
@@ -47,7 +47,7 @@ def start_model(tokens: int, *, seed: int) -> Any:
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

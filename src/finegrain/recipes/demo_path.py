@@ -1,7 +1,8 @@
 """What the demo reads along the training path: true quality of sampled answers, distance from the base, displacement, credit."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -140,5 +141,15 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def best_within(points: Sequence[Point], kl: float) -> Point:
-    """The reading of highest true quality among those at most `kl` nats from the base; the base itself is always one."""
-    return max((point for point in points if point.kl <= kl), key=lambda point: point.quality)
+    """The policy of highest true quality at most `kl` nats from the base: a reading, or the point between two where the path leaves that range."""
+    inside = [point for point in points if point.kl <= kl]
+    leaving = [_between(before, after, kl) for before, after in pairwise(points) if before.kl <= kl < after.kl]
+    return max([*inside, *leaving], key=lambda point: point.quality)
+
+
+def _between(before: Point, after: Point, kl: float) -> Point:
+    """The path at `kl` nats, linear in sqrt(KL): near the base what is gained or lost grows like that root."""
+    low, high = max(before.kl, 0.0) ** 0.5, after.kl**0.5
+    share = (kl**0.5 - low) / (high - low)
+    mixed = {name: value + share * (getattr(after, name) - value) for name, value in asdict(before).items() if name not in ("step", "kl")}
+    return Point(step=before.step, kl=kl, **mixed)
