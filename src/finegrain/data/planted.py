@@ -55,9 +55,9 @@ SENTENCE = re.compile(r"(\w+) it with (\w+)\.")
 class Planted:
     """Knobs of the task."""
 
-    pairs: int = 200
+    pairs: int = 100
     """Pairs that a method may train on."""
-    pool: int = 1800
+    pool: int = 1900
     """Other pairs, which only a scorer (or the larger baseline) sees."""
     held_out_pairs: int = 128
     """Pairs of other things and other verbs."""

@@ -56,10 +56,10 @@ FULL = Scale(
     base_steps=300,
     budget=Budget(63, 32, 2.4e-3),
     samples=256,
-    readings=(5, 10, 15, 20, 30, 40, 50, 63),
+    readings=(5, 10, 20, 30, 45, 63),
 )
 """63 steps of 32 rows see all 2000 pairs once. The learning rate is the best of 6e-4, 1.2e-3 and 2.4e-3 for the baseline, plain dpo on the
-200 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
+100 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
 QUICK = Scale(
     planted=Planted(pairs=16, pool=24, held_out_pairs=8, sentences=3, sentence_types=8, good=0.25, bad=0.25, annotated=1.0),
     base_answers=64,
