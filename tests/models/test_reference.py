@@ -45,7 +45,7 @@ def scorer_of(policy: Policy) -> Scorer:
 def ask(cache: ReferenceCache, policy: Policy, rows: list[Example], roles: tuple[str, ...] = ROLES) -> tuple[dict[str, Ragged], int]:
     """Reference values, and how many rows were computed for them."""
     work = Work()
-    values = cache.values(policy, scorer_of(policy), rows, roles, HOW, work, lambda tokens: None)
+    values = cache.values(policy, scorer_of(policy), rows, roles, HOW, work)
     return {role: [np.array(one) for one in column] for role, column in values.items()}, work.rows
 
 

@@ -3,7 +3,6 @@
 Shape letters: P prompt tokens, T tokens of one answer (its end token included when the answer is complete).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -96,8 +95,3 @@ class Row:
     """For strings: what stands between prompt and answer; it is tokenised with the answer, spans do not count it."""
     notes: tuple[str, ...] = ()
     """Findings about the row that do not drop it (`prompt_mismatch`)."""
-
-
-def max_token_id(examples: Iterable[Example]) -> int:
-    """The largest token id in prompts and answers; -1 without examples. A model needs an embedding for it."""
-    return max((int(ids.max()) for example in examples for ids in (example.prompt, *(r.ids for r in example.responses.values()))), default=-1)

@@ -33,6 +33,11 @@ class Policy:
     """True where the caller passed a model object; its weights may be in no file."""
 
 
+def master_dtype(name: str) -> torch.dtype:
+    """The dtype weights are trained in: float64 where that arithmetic was asked for, float32 masters otherwise."""
+    return torch.float64 if name == "float64" else torch.float32
+
+
 def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Policy:
     """The policy of a path, a Hub name, or a model object with its tokenizer."""
     if not isinstance(source, (str, Path)):

@@ -1,7 +1,7 @@
 """The reference policy is the model that was passed: its token log-probabilities, cached, or a frozen copy of it.
 
 Values are computed before the first optimiser step, by the very model that is about to be trained, so no second copy of
-the weights exists unless a method needs more than scalars (`LiveReference`).
+the weights exists unless a method needs more than scalars (`live_reference`).
 """
 
 import copy
@@ -10,12 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from finegrain.errors import CheckpointError
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy
-from finegrain.models.score import Answers, Arithmetic, Work, cache_key, read_ragged, score_rows, verified, write_ragged
+from finegrain.models.score import Answers, Arithmetic, Work, cache_key, computed_tokens, read_ragged, score_rows, verified, write_ragged
 from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
 
@@ -37,7 +35,6 @@ class ReferenceCache:
         roles: Sequence[str],
         how: Arithmetic,
         work: Work,
-        progress: Callable[[int], None],
     ) -> dict[str, Ragged]:
         """Token log-probabilities of every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
         if not examples:
@@ -53,17 +50,15 @@ class ReferenceCache:
             return cached
         if file.exists():
             work.notes.append("reference: the cached values are damaged or not this model's; computed again")
-        self._compute(file, scorer, examples, roles, how, progress)
+        self._compute(file, scorer, examples, roles, how)
         work.rows += len(examples)
-        work.tokens += sum(len(example.prompt) + sum(len(example.responses[role].ids) for role in roles) for example in examples)
+        work.tokens += computed_tokens(examples, roles, how)
         work.seconds += time.perf_counter() - started
         return _written(file)
 
-    def _compute(
-        self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None]
-    ) -> None:
+    def _compute(self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> None:
         """Every rank scores its share into a part file; the first one joins them."""
-        share = score_rows(scorer, examples[self.rank :: self.world], roles, how, progress)
+        share = score_rows(scorer, examples[self.rank :: self.world], roles, how)
         if self.world == 1:
             write_ragged(file, share)
             return
@@ -99,8 +94,3 @@ def cost_of_live_reference(scorer: Scorer) -> str:
     """What a live reference costs, in words."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in scorer.parameters())
     return f"live reference: a second copy of the weights ({size / 2**20:.0f} MiB) and one more forward pass a step"
-
-
-def master_dtype(name: str) -> torch.dtype:
-    """The dtype weights are trained in: float64 where asked, float32 masters otherwise."""
-    return torch.float64 if name == "float64" else torch.float32

@@ -89,9 +89,7 @@ def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
     return parts
 
 
-def score_rows(
-    scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, progress: Callable[[int], None] | None = None
-) -> dict[str, Ragged]:
+def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
     """By role, one float32 (T,) array per example; 0 where the mask is False.
 
     A prompt that several examples share, and an answer that several of them repeat, is computed once.
@@ -112,10 +110,13 @@ def score_rows(
                 start += count
                 for role, index in owners:
                     found[role][index] = values
-            if progress is not None:
-                progress(sum(group.tokens for group, _ in batch))
     scorer.train(was_training)
     return found
+
+
+def computed_tokens(examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> int:
+    """Tokens that `score_rows` computes for these rows."""
+    return sum(group.tokens for group, _ in _by_prompt(examples, roles, how.micro_tokens))
 
 
 Owners = list[tuple[str, int]]

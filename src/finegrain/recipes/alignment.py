@@ -15,9 +15,9 @@ from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Shape
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError
 from finegrain.generate.hf import greedy_answers
-from finegrain.models.load import Policy, save_policy
+from finegrain.models.load import Policy, master_dtype, save_policy
 from finegrain.models.lora import Lora
-from finegrain.models.reference import cost_of_live_reference, live_reference, master_dtype
+from finegrain.models.reference import cost_of_live_reference, live_reference
 from finegrain.models.scorer import Scorer, causal_lm
 from finegrain.recipes.card import write_card
 from finegrain.recipes.credit_context import RunCredit
@@ -197,7 +197,7 @@ def _reference(
     """Reference values of the rows where the objective or its credit needs them."""
     if not always and not contract.needs & {"reference", "reward"}:
         return {}
-    return session.cache.values(session.policy, scorer, rows, roles, session.how, session.work, lambda tokens: None)
+    return session.cache.values(session.policy, scorer, rows, roles, session.how, session.work)
 
 
 def _scattered(values: Ragged, places: Sequence[int] | Any, count: int) -> Ragged:

@@ -12,9 +12,9 @@ import torch
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError, UsageError
-from finegrain.models.load import load_policy
+from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.probe import make_scorer
-from finegrain.models.reference import ReferenceCache, master_dtype
+from finegrain.models.reference import ReferenceCache
 from finegrain.models.scorer import silence_dropout
 from finegrain.recipes.cross_fit import cross_fitted
 from finegrain.recipes.session import Session
@@ -73,7 +73,7 @@ class RunCredit:
         longest = max(len(e.prompt) + max(len(e.responses[role].ids) for role in self.roles) for e in self.examples)
         engine, _ = make_scorer(policy.model, longest=longest)
         cache = ReferenceCache(session.cache.folder, session.cache.rank, session.cache.world, session.cache.barrier)
-        logps = cache.values(policy, engine, self.examples, self.roles, session.how, session.work, lambda tokens: None)
+        logps = cache.values(policy, engine, self.examples, self.roles, session.how, session.work)
         ratios = {role: [new - old for new, old in zip(logps[role], self.reference[role], strict=True)] for role in self.roles}
         return {role: [Scored(torch.from_numpy(beta * ratio)) for ratio in rows] for role, rows in ratios.items()}
 

@@ -23,10 +23,10 @@ from finegrain.data.records import Example, Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.errors import DataError, UsageError
 from finegrain.models.adapters import with_adapter
-from finegrain.models.load import Policy, load_policy
+from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
-from finegrain.models.reference import ReferenceCache, master_dtype
+from finegrain.models.reference import ReferenceCache
 from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.recipes.settings import Common, Training
