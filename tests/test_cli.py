@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from finegrain import __version__, catalog
-from finegrain.cli import COMMANDS, main
+from finegrain.cli import main
+from finegrain.commands import SUMMARIES
 
 
 def test_help_version_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         assert main(arguments) == 0
         out = capsys.readouterr().out
-        assert all(f"finegrain {name}" in out for name in COMMANDS)
+        assert all(f"finegrain {name}" in out for name in SUMMARIES)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"finegrain {__version__}"
     assert main(["methods"]) == 0

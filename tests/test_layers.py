@@ -16,12 +16,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     FAMILIES,
     ("methods",),
-    ("catalog",),
+    ("catalog", "commands"),
     ("configure",),
     ("runs", "data"),
     ("models",),
     ("generate", "train"),
-    ("recipes", "report"),
+    ("report",),
+    ("recipes",),
     ("cli",),
     ("__main__",),
 )
@@ -32,8 +33,8 @@ PURE = ("errors", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
 PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping"})
 ROOMS_OF = {"tyro": ("cli",), "accelerate": ("train", "recipes"), "datasets": ("data",), "peft": ("models",)}
 """Packages that only these rooms may know."""
-DYNAMIC = frozenset({"", "catalog"})
-"""Modules that may import by a computed name: the package's lazy names and the table of methods."""
+DYNAMIC = frozenset({"", "catalog", "commands"})
+"""Modules that may import by a computed name: the package's lazy names and the tables of methods and of commands."""
 FEWEST_FILES = 115
 
 

@@ -5,21 +5,15 @@ Importing this file and answering `--help`, `methods` or a mistyped command load
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from finegrain import __version__, catalog
+from finegrain.commands import COMMANDS, SUMMARIES, Command, recipe, resolve
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
-
-COMMANDS = {
-    "demo": "the whole story in minutes on two CPU cores",
-    "prefer": "align a model on preference pairs: --model M --data D --out RUN objective:dpo credit:asr",
-    "sft": "fine-tune on demonstrations: --model M --data D --out RUN",
-    "methods": "the table of methods, or one page: [NAME]",
-    "again": "the same run again: RUN/run.json --out OTHER",
-}
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
 """What a disk may refuse: a person's to mend, so told without a traceback."""
@@ -56,15 +50,15 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"finegrain {__version__}")
         return 0
     command, rest = arguments[0], arguments[1:]
-    if command not in COMMANDS:
-        raise unknown_name("command", command, COMMANDS)
-    runners: dict[str, Callable[[list[str]], int]] = {"methods": _methods, "again": _again, "demo": _demo}
-    return runners[command](rest) if command in runners else _train(command, rest)
+    if command not in SUMMARIES:
+        raise unknown_name("command", command, SUMMARIES)
+    plain: dict[str, Callable[[list[str]], int]] = {"methods": _methods, "again": _again}
+    return plain[command](rest) if command in plain else _command(command, rest)
 
 
 def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  finegrain {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    width = max(map(len, SUMMARIES))
+    lines = [f"  finegrain {name:{width}}  {text}" for name, text in SUMMARIES.items()]
     return "\n".join(
         [
             "finegrain: align language models with reward that says where an answer is good or bad, and how sure that is",
@@ -93,42 +87,37 @@ def _methods(arguments: list[str]) -> int:
     return 0
 
 
-def _train(command: str, arguments: list[str]) -> int:
+def _command(name: str, arguments: list[str]) -> int:
+    """Settings of a command from its defaults, a config file, selectors and flags; then its recipe."""
     from dataclasses import fields
 
     from finegrain import configure
 
-    settings_class = _recipe(command)
+    command = COMMANDS[name]
+    settings_class = resolve(command.settings)
     config, arguments = _take(arguments, "--config")
     base = _read_config(Path(config)) if config else {}
     known = [field.name for field in fields(settings_class)]
-    for name in base:
-        if name not in known:
-            raise unknown_name(f"setting in {config}", name, known)
+    for field in base:
+        if field not in known:
+            raise unknown_name(f"setting in {config}", field, known)
     selectors, flags = configure.split_arguments(arguments)
-    methods: dict[str, Any] = {"objective": None, "credit": None}
+    methods: dict[str, Any] = dict.fromkeys(command.methods)
     for family in methods:
         if isinstance(base.get(family), dict):
             stored = {key: value for key, value in base[family].items() if key != "method"}
             methods[family] = configure.from_json(catalog.load(family, base[family].get("method", "")), stored, family)
+    for selector in selectors:
+        if configure.family_of(selector) not in methods:
+            raise UsageError(f"`finegrain {name}` takes no {configure.family_of(selector)}; found {selector}")
     methods = configure.select(methods, selectors)
-    if methods["objective"] is None:
-        methods["objective"] = catalog.load("objective", "dpo" if command == "prefer" else "nll")()
-    settings = _parse(command, settings_class, base, methods, flags)
-    return _run(command, settings)
+    for family, default in command.methods.items():
+        if methods[family] is None and default is not None:
+            methods[family] = catalog.load(family, default)()
+    return _run(command, _parse(name, command, settings_class, base, methods, flags))
 
 
-def _recipe(command: str) -> type[Any]:
-    if command == "sft":
-        from finegrain.recipes.sft import Sft
-
-        return Sft
-    from finegrain.recipes.preference import Prefer
-
-    return Prefer
-
-
-def _parse(command: str, settings_class: type[Any], base: dict[str, Any], methods: dict[str, Any], flags: list[str]) -> Any:
+def _parse(name: str, command: Command, settings_class: type[Any], base: dict[str, Any], methods: dict[str, Any], flags: list[str]) -> Any:
     """The settings object: defaults, then the config file, then flags. `common` and `training` have no prefix on the command line."""
     import typing
     from dataclasses import MISSING, fields, make_dataclass
@@ -153,19 +142,21 @@ def _parse(command: str, settings_class: type[Any], base: dict[str, Any], method
                 stored = base[field.name]
                 value = configure.from_json(hint, stored, field.name) if isinstance(stored, dict) else _plain(hint, stored)
         flat = field.name in ("common", "training")
+        hint = tyro.conf.Positional[hint] if field.name in command.positional else hint  # type: ignore[valid-type,misc]
         rows.append((field.name, typing.Annotated[hint, tyro.conf.arg(name="" if flat else None, help=helps.get(field.name))]))
         defaults[field.name] = value
     parsed_class = make_dataclass(settings_class.__name__, rows, frozen=True, kw_only=True)
     parsed_class.__doc__ = settings_class.__doc__
+    choices = (f"{family}:NAME one of {', '.join(catalog.names(family))}" for family in methods)
     parsed = tyro.cli(
         parsed_class,
-        prog=f"finegrain {command}",
+        prog=f"finegrain {name}",
         args=flags,
         default=parsed_class(**defaults),
         config=(tyro.conf.AvoidSubcommands,),
-        description="\n\n".join([str(settings_class.__doc__), *(f"{family}:NAME one of {', '.join(catalog.names(family))}" for family in methods)]),
+        description="\n\n".join([str(settings_class.__doc__), *choices]),
     )
-    return settings_class(**{name: getattr(parsed, name) for name in defaults})
+    return settings_class(**{field: getattr(parsed, field) for field in defaults})
 
 
 def _plain(hint: Any, value: Any) -> Any:
@@ -188,20 +179,9 @@ def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:
     return found
 
 
-def _run(command: str, settings: Any) -> int:
-    from dataclasses import fields
-
-    import transformers
-
-    from finegrain.recipes.preference import prefer
-    from finegrain.recipes.sft import sft
-    from finegrain.train.distributed import rank
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
-    recipe: Callable[..., dict[str, Any]] = {"prefer": prefer, "sft": sft}[command]
-    result = recipe(**{field.name: getattr(settings, field.name) for field in fields(settings)})
-    if rank() == 0:
+def _run(command: Command, settings: Any) -> int:
+    result = recipe(command)(settings)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's processes share one stdout
         print(json.dumps(result))
     return 0
 
@@ -215,7 +195,9 @@ def _again(arguments: list[str]) -> int:
     record = read_record(Path(arguments[0]))
     if "command" not in record or "settings" not in record:
         raise UsageError(f"{arguments[0]} is no run.json: it names no command and settings")
-    return _train(record["command"], ["--config", arguments[0], "--no-resume", *arguments[1:]])
+    if record["command"] not in COMMANDS:
+        raise unknown_name(f"command in {arguments[0]}", record["command"], COMMANDS)
+    return _command(record["command"], ["--config", arguments[0], "--no-resume", *arguments[1:]])
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -241,15 +223,6 @@ def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     if place + 1 >= len(arguments):
         raise UsageError(f"{flag} needs a file")
     return arguments[place + 1], arguments[:place] + arguments[place + 2 :]
-
-
-def _demo(arguments: list[str]) -> int:
-    import tyro
-
-    from finegrain.recipes.demo import Demo, run_demo
-
-    print(json.dumps(run_demo(tyro.cli(Demo, prog="finegrain demo", args=arguments))))
-    return 0
 
 
 def run() -> None:

@@ -39,6 +39,11 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return selectors, rest
 
 
+def family_of(selector: str) -> str:
+    """`credit.pivots:top-k` -> `credit`."""
+    return selector.partition(":")[0].partition(".")[0]
+
+
 def select(chosen: Mapping[str, Any], selectors: Sequence[str]) -> dict[str, Any]:
     """The methods by family after applying selectors in order of depth: `credit:asr` before `credit.pivots:top-k`."""
     methods = dict(chosen)

@@ -14,6 +14,20 @@ def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[st
     return align(Job(command=command, settings=to_json(settings), tokenizer=tokenizer, **values))
 
 
+def start_command(command: str, settings: Any) -> dict[str, Any]:
+    """The same for settings from the command line, where only our own lines are shown."""
+    quiet_transformers()
+    return start(command, settings, model=settings.model, tokenizer=None)
+
+
+def quiet_transformers() -> None:
+    """No bars and no warnings of transformers beside our own lines."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+
+
 def model_name(model: Any) -> str:
     """What the record calls a model: its path or Hub name, or "in memory"."""
     return str(model) if hasattr(model, "__fspath__") or isinstance(model, str) else "in memory"

@@ -6,7 +6,7 @@ from typing import Any
 
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.entry import model_name, start
+from finegrain.recipes.entry import model_name, start, start_command
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
@@ -59,3 +59,8 @@ def prefer(
         optim=optim,
     )
     return start("prefer", settings, model=model, tokenizer=tokenizer)
+
+
+def run_prefer(settings: Prefer) -> dict[str, Any]:
+    """The command: the settings as they were parsed."""
+    return start_command("prefer", settings)

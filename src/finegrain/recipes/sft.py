@@ -6,7 +6,7 @@ from typing import Any
 
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
-from finegrain.recipes.entry import model_name, start
+from finegrain.recipes.entry import model_name, start, start_command
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
@@ -56,3 +56,8 @@ def sft(
         optim=optim,
     )
     return start("sft", settings, model=model, tokenizer=tokenizer)
+
+
+def run_sft(settings: Sft) -> dict[str, Any]:
+    """The command: the settings as they were parsed."""
+    return start_command("sft", settings)

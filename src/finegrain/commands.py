@@ -1,0 +1,56 @@
+"""The one table of commands: what each says of itself, its settings class and its recipe. Strings only, so that help is instant."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Command(NamedTuple):
+    """One command that takes settings."""
+
+    summary: str
+    settings: str
+    """`module:Class` below `finegrain`: a frozen dataclass."""
+    run: str
+    """`module:function` below `finegrain`: takes the settings, returns what is printed as the last line of stdout."""
+    methods: Mapping[str, str | None] = {}
+    """By family, the method of a command line that names none."""
+    positional: tuple[str, ...] = ()
+    """Fields given without a flag."""
+
+
+PLAIN: Mapping[str, str] = {
+    "methods": "the table of methods, or one page: [NAME]",
+    "again": "the same run again: RUN/run.json --out OTHER",
+}
+"""Commands without a settings class of their own."""
+
+COMMANDS: Mapping[str, Command] = {
+    "demo": Command("the whole story in minutes on two CPU cores", "recipes.demo:Demo", "recipes.demo:run_demo"),
+    "prefer": Command(
+        "align a model on preference pairs: --model M --data D --out RUN objective:dpo credit:asr",
+        "recipes.preference:Prefer",
+        "recipes.preference:run_prefer",
+        {"objective": "dpo", "credit": None},
+    ),
+    "sft": Command(
+        "fine-tune on demonstrations: --model M --data D --out RUN",
+        "recipes.sft:Sft",
+        "recipes.sft:run_sft",
+        {"objective": "nll", "credit": None},
+    ),
+}
+
+SUMMARIES: Mapping[str, str] = {**{name: command.summary for name, command in COMMANDS.items()}, **PLAIN}
+
+
+def resolve(target: str) -> Any:
+    """The object of a `module:name` below `finegrain`."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(f"finegrain.{module}"), name)
+
+
+def recipe(command: Command) -> Callable[[Any], dict[str, Any]]:
+    """What runs a command's settings."""
+    function: Callable[[Any], dict[str, Any]] = resolve(command.run)
+    return function
