@@ -39,6 +39,8 @@ class Side:
     """Entropy of the policy's next-token distribution, nats; on request."""
     kl: Float[Tensor, "B T"] | None = None
     """KL(policy || reference) over the full vocabulary at each position, nats; on request."""
+    outputs: Float[Tensor, "B T K"] | None = None
+    """What a head of K outputs says of each token after reading it, in its own units; on request."""
 
 
 @dataclass(frozen=True, kw_only=True)

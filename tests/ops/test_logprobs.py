@@ -35,7 +35,7 @@ def test_values_and_gradients_equal_dense_ones(monkeypatch: pytest.MonkeyPatch, 
     upstream = [draw(rows) for _ in range(3)]
     inputs = [hidden, weight, *([offset] if bias else [])]
     results = []
-    for values in (list(found), dense(hidden, head, targets, reference)):
+    for values in (list(found[:3]), dense(hidden, head, targets, reference)):
         total = sum((value * up).sum() for value, up in zip(values, upstream, strict=True))
         results.append([value.detach() for value in values] + list(torch.autograd.grad(total, inputs)))
     for one, other in zip(*results, strict=True):

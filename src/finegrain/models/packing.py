@@ -22,6 +22,8 @@ class Branch:
     """(T,) int32."""
     mask: np.ndarray
     """(T,) bool."""
+    features: np.ndarray | None = None
+    """(T, H) last hidden states of a frozen model, where they were computed before."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Packed:
     branches: Branches
     predicts: Int[Tensor, " M"]
     """Index of the position whose hidden state predicts each scored token."""
+    reads: Int[Tensor, " M"]
+    """Index of the scored token's own position, whose hidden state has read it."""
     targets: Int[Tensor, " M"]
     """The scored tokens."""
     answers: int
@@ -65,6 +69,7 @@ def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.
     ids: list[np.ndarray] = []
     positions: list[np.ndarray] = []
     predicts: list[np.ndarray] = []
+    reads: list[np.ndarray] = []
     prompt_predicts: list[np.ndarray] = []
     start = 0
     for group in groups:
@@ -81,6 +86,7 @@ def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.
             positions.append(np.arange(prompt_length, prompt_length + length))
             before = np.concatenate([[last], np.arange(start, start + length - 1)]) if length else np.zeros(0)
             predicts.append(before[branch.mask].astype(np.int64))
+            reads.append(start + np.flatnonzero(branch.mask))
             start += length
     layout = [(len(group.prompt), *(len(branch.ids) for branch in group.branches)) for group in groups]
     filling = -start % ROW_MULTIPLE
@@ -91,16 +97,18 @@ def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.
     flat = np.concatenate(ids).astype(np.int64)
     masks = np.concatenate([branch.mask for group in groups for branch in group.branches])
     answer_targets = np.concatenate([branch.ids for group in groups for branch in group.branches])[masks]
-    predict, target = np.concatenate(predicts), answer_targets.astype(np.int64)
+    predict, read, target = np.concatenate(predicts), np.concatenate(reads), answer_targets.astype(np.int64)
     answers = len(predict)
     if score_prompts:
         predict = np.concatenate([predict, *prompt_predicts])
+        read = np.concatenate([read, *(places + 1 for places in prompt_predicts)])
         target = np.concatenate([target, *(group.prompt[1:] for group in groups)]).astype(np.int64)
     return Packed(
         input_ids=_tensor(flat, device)[None],
         position_ids=_tensor(np.concatenate(positions).astype(np.int64), device)[None],
         branches=Branches(tuple(layout)),
         predicts=_tensor(predict, device),
+        reads=_tensor(read, device),
         targets=_tensor(target, device),
         answers=answers,
     )
@@ -115,9 +123,9 @@ class Slots:
     columns: Int[Tensor, " K"]
     mask: Bool[Tensor, "B T"]
 
-    def spread(self, values: Float[Tensor, " M"]) -> Float[Tensor, "B T"]:
+    def spread(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, "B T ..."]:
         """(B, T) with 0 outside the mask; differentiable."""
-        empty = torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device)
+        empty = torch.zeros((*self.mask.shape, *values.shape[1:]), dtype=values.dtype, device=values.device)
         return empty.index_put((self.rows, self.columns), values[self.flat])
 
 

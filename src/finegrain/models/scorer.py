@@ -21,13 +21,17 @@ from finegrain.ops.logprobs import Head, TokenValues, token_values
 
 @dataclass(frozen=True)
 class Request:
-    """What to compute beside the log-probabilities of answer tokens."""
+    """What to compute of answer tokens: their log-probabilities, and what else is asked for."""
 
+    logp: bool = True
+    """False leaves the vocabulary's head out: log-probabilities are 0."""
     prompts: bool = False
     """Log-probabilities of prompt tokens too, after those of the answers."""
     entropy: bool = False
     kl_against: "Scorer | None" = None
     """A frozen scorer; the full-vocabulary KL(policy || it) at each position."""
+    outputs: nn.Module | None = None
+    """A head (H,) -> (K,) whose outputs at the hidden states of the scored tokens are wanted; float32 or wider."""
 
 
 Path = Callable[[Any, Sequence[Group], Request], TokenValues]
@@ -36,10 +40,11 @@ Path = Callable[[Any, Sequence[Group], Request], TokenValues]
 class Scorer(nn.Module):
     """`scorer(groups, request)` gives flat token values: answers in packed order, then prompts if asked for."""
 
-    def __init__(self, model: Any, path: Path) -> None:
+    def __init__(self, model: Any, path: Path, head: nn.Module | None = None) -> None:
         super().__init__()
         self.model = model
         self.path = path
+        self.head = head
 
     def forward(self, groups: Sequence[Group], request: Request = Request()) -> TokenValues:
         """Values of the M scored tokens, nats, float32 or wider."""
@@ -55,21 +60,34 @@ class Scorer(nn.Module):
 def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     """Prefix sharing, no padding, no logits but those of one chunk of scored positions."""
     packed = pack(groups, score_prompts=request.prompts, device=next(model.parameters()).device)
-    hidden = _hidden(model, packed)
+    states = _states(model, packed)
+    outputs = None if request.outputs is None else head_outputs(request.outputs, states.index_select(0, packed.reads))
+    if not request.logp:
+        return TokenValues(states.new_zeros(len(packed.reads)), outputs=outputs)
+    hidden = states.index_select(0, packed.predicts)
     reference = None
     if request.kl_against is not None:
         frozen = request.kl_against.model
         with torch.no_grad():
-            reference = (_hidden(frozen, packed), output_head(frozen))
-    return token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
+            reference = (_states(frozen, packed).index_select(0, packed.predicts), output_head(frozen))
+    values = token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
+    return values._replace(outputs=outputs)
 
 
-def _hidden(model: Any, packed: Packed) -> Tensor:
-    """Last hidden states at the positions that predict scored tokens, (M, H)."""
+def head_outputs(head: nn.Module, hidden: Tensor) -> Tensor:
+    """(M, K) outputs of a head, outside autocast: a score is a small difference of large answers."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        weight = next(head.parameters())
+        outputs: Tensor = head(hidden.to(weight.dtype))
+    return outputs
+
+
+def _states(model: Any, packed: Packed) -> Tensor:
+    """Last hidden states of all positions, (N, H)."""
     states: Tensor = causal_lm(model).base_model(
         input_ids=packed.input_ids, position_ids=packed.position_ids, branches=packed.branches, use_cache=False
     ).last_hidden_state
-    return states[0].index_select(0, packed.predicts)
+    return states[0]
 
 
 def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
@@ -80,6 +98,14 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     device = next(model.parameters()).device
     rows = [torch.from_numpy(row).to(device) for row in plain_rows(groups)]
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).long()
+    row, column = _plain_index(groups, request, device)
+    outputs = None
+    if request.outputs is not None:
+        with stock_attention(model):
+            states = causal_lm(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+        outputs = head_outputs(request.outputs, states[row, column + 1])
+    if not request.logp:
+        return TokenValues(torch.zeros(len(row), device=device), outputs=outputs)
     with stock_attention(model):
         logits = model(input_ids=ids, use_cache=False).logits
         frozen_logits = None
@@ -88,14 +114,13 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
                 frozen_logits = request.kl_against.model(input_ids=ids, use_cache=False).logits
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     log_p = torch.log_softmax(logits[:, :-1].to(wide), -1)
-    row, column = _plain_index(groups, request, device)
     at = log_p[row, column]
     logp = at.gather(-1, ids[row, column + 1][:, None])[:, 0]
     entropy = -(at.exp() * at).sum(-1) if request.entropy else None
     kl = None
     if frozen_logits is not None:
         kl = (at.exp() * (at - torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column])).sum(-1)
-    return TokenValues(logp, entropy, kl)
+    return TokenValues(logp, entropy, kl, outputs)
 
 
 def plain_rows(groups: Sequence[Group]) -> list[np.ndarray]:

@@ -37,11 +37,12 @@ class Head(NamedTuple):
 
 
 class TokenValues(NamedTuple):
-    """Scalars of M tokens, nats; None where not asked for."""
+    """Scalars of M tokens, nats, and a head's K outputs; None where not asked for."""
 
     logp: Float[Tensor, " M"]
     entropy: Float[Tensor, " M"] | None = None
     kl: Float[Tensor, " M"] | None = None
+    outputs: Float[Tensor, "M K"] | None = None
 
 
 def token_values(

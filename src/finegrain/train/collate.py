@@ -74,19 +74,20 @@ class Batch:
                 mask=slot.mask,
                 entropy=None if values.entropy is None else slot.spread(values.entropy),
                 kl=None if values.kl is None else slot.spread(values.kl),
+                outputs=None if values.outputs is None else slot.spread(values.outputs),
                 prompt_logp=prompt_logp,
                 prompt_mask=prompt_mask,
                 **{name: _as_wide_as(values.logp, tensor) for name, tensor in self.extras[role].items()},
             )
         return Pair(sides=sides, columns=self.columns, statistics=statistics or {}, modules=modules or {}, state=state or {})
 
-    def zeros(self, dtype: torch.dtype) -> TokenValues:
+    def zeros(self, dtype: torch.dtype, outputs: int = 0) -> TokenValues:
         """Values that are 0 everywhere: for counting denominators, before the policy has seen the rows."""
         count = sum(int(branch.mask.sum()) for group in self.groups for branch in group.branches)
         count += sum(len(group.prompt) - 1 for group in self.groups)
         device = next(iter(self.slots.values())).mask.device
         zeros = torch.zeros(count, dtype=dtype, device=device)
-        return TokenValues(zeros, zeros, zeros)
+        return TokenValues(zeros, zeros, zeros, zeros[:, None].expand(count, outputs) if outputs else None)
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
         lengths = [len(group.prompt) - 1 for group in self.groups]
@@ -108,6 +109,7 @@ def collate(
     names = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
     columns = {name: _numbers([example.columns[name] for example in examples], device) for name in sorted(names)}
     columns["position"] = _numbers(list(range(len(rows))) if positions is None else list(positions), device)
+    columns["row"] = _numbers([example.row for example in examples], device)
     for role in set(roles) & set(data.credit):
         columns[f"annotated/{role}"] = _numbers([float(data.credit[role].annotated[row]) for row in rows], device)
     extras = {role: _side_columns(data, rows, role, placed[role].mask.shape, device) for role in roles}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from finegrain.errors import UsageError
 from finegrain.types import Gathered, Objective, Pair, Summed, Term, Terms
 
-NEEDS = frozenset({"reference", "prompt_logp", "entropy", "kl", "reward", "label"})
+NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label"})
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Contract:
     roles: tuple[str, ...]
     """Sides that take part in the gradient pass."""
     needs: frozenset[str]
+    outputs: int
+    """How many numbers per token the objective reads from a head on the hidden states; 0: it needs no head."""
+    shape: str | None
+    """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""
     statistic_roles: tuple[str, ...]
     """Sides that `statistics` reads; empty where there is none."""
     statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None
@@ -43,6 +47,9 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
     needs = frozenset(getattr(objective, "needs", frozenset({"reference"})))
     if needs - NEEDS:
         raise UsageError(f"{type(objective).__name__} needs {sorted(needs - NEEDS)}; known: {sorted(NEEDS)}")
+    outputs = int(getattr(objective, "outputs", 0))
+    if not outputs:
+        needs |= {"logp"}
     roles = tuple(getattr(objective, "roles", ("chosen", "rejected")))
     statistics = getattr(objective, "statistics", None)
     make_modules = getattr(objective, "modules", None)
@@ -56,6 +63,8 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         objective=objective,
         roles=roles,
         needs=needs,
+        outputs=outputs,
+        shape=getattr(objective, "shape", None),
         statistic_roles=tuple(getattr(objective, "statistic_roles", roles)) if statistics is not None else (),
         statistics=statistics,
         modules=modules,

@@ -58,7 +58,8 @@ class Trainer:
     def request(self) -> Request:
         """What the scorer has to compute for the objective."""
         needs = self.contract.needs
-        return Request(prompts="prompt_logp" in needs, entropy="entropy" in needs, kl_against=self.frozen)
+        head = self.scorer.head if self.contract.outputs else None
+        return Request("logp" in needs, prompts="prompt_logp" in needs, entropy="entropy" in needs, kl_against=self.frozen, outputs=head)
 
     def batches(self, step: Step, roles: Sequence[str]) -> list[Batch]:
         """This rank's micro-batches of a step."""
@@ -73,7 +74,7 @@ class Trainer:
             with self.how.autocast():
                 values = self.scorer(batch.groups, self.request())
         else:
-            values = batch.zeros(torch.float64 if self.how.name == "float64" else torch.float32)
+            values = batch.zeros(torch.float64 if self.how.name == "float64" else torch.float32, self.contract.outputs)
         return batch.pair(
             values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
         )
@@ -175,7 +176,14 @@ def detached(pair: Pair) -> Pair:
 
 
 def _detached_side(side: Side) -> Side:
-    return replace(side, logp=side.logp.detach(), prompt_logp=_cut(side.prompt_logp), entropy=_cut(side.entropy), kl=_cut(side.kl))
+    return replace(
+        side,
+        logp=side.logp.detach(),
+        prompt_logp=_cut(side.prompt_logp),
+        entropy=_cut(side.entropy),
+        kl=_cut(side.kl),
+        outputs=_cut(side.outputs),
+    )
 
 
 def _cut(tensor: Tensor | None) -> Tensor | None:

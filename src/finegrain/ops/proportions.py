@@ -1,0 +1,50 @@
+"""Intervals of shares: means of values in [0, 1], which need no standard deviation and stay inside [0, 1]."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from finegrain.ops.stats import Interval
+
+
+def wilson(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of independent values in [0, 1] with Wilson's score interval; None bounds where there is no value.
+
+    Values between 0 and 1 (shared credit for ties) scatter less than a coin of the same mean, so the interval is then too wide, never too narrow.
+    """
+    array = np.asarray(values, dtype=float)
+    rows = len(array)
+    if rows == 0:
+        return Interval(float("nan"), None, None, 0)
+    mean, z = float(array.mean()), float(stats.norm.ppf(0.5 + level / 2))
+    centre = (mean + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * math.sqrt(mean * (1 - mean) / rows + (z / (2 * rows)) ** 2)
+    return Interval(mean, max(0.0, min(centre - half, mean)), min(1.0, max(centre + half, mean)), rows)
+
+
+class Part(NamedTuple):
+    """One summand of a weighted mean."""
+
+    weight: float
+    share: Interval
+
+
+def combined(parts: Sequence[Part]) -> Interval:
+    """Weighted mean of independent shares; its distance to either bound is the root of the summed squares of the parts' own.
+
+    That is the square-and-add rule (MOVER), which keeps the bounds inside [0, 1] where the parts' are. Weights need not sum to 1. A part
+    without an interval leaves the mean without one.
+    """
+    total = sum(part.weight for part in parts)
+    if not parts or total <= 0:
+        return Interval(float("nan"), None, None, 0)
+    mean = sum(part.weight * part.share.mean for part in parts) / total
+    rows = sum(part.share.rows for part in parts)
+    if any(part.share.low is None or part.share.high is None for part in parts):
+        return Interval(mean, None, None, rows)
+    down = math.sqrt(sum((part.weight / total * (part.share.mean - float(part.share.low or 0.0))) ** 2 for part in parts))
+    up = math.sqrt(sum((part.weight / total * (float(part.share.high or 0.0) - part.share.mean)) ** 2 for part in parts))
+    return Interval(mean, mean - down, mean + up, rows)
