@@ -14,7 +14,7 @@ class Method(NamedTuple):
 
     name: str
     family: str
-    """objective or credit: the word before the colon on the command line; or segmenter, a choice within a credit."""
+    """objective, credit, head or loss: the word before the colon on the command line; or segmenter, a choice within a credit."""
     target: str
     """`module:Class` below `finegrain`."""
     summary: str
@@ -53,6 +53,11 @@ METHODS: tuple[Method, ...] = (
     Method("confidence", "credit", "credit.confidence:Confidence", "soft weights: how sure the scorer is of a segment", "ours: docs/methods/confidence.md"),
     Method("token-reward", "credit", "credit.token_reward:TokenReward", "a scorer's token rewards as targets, with their certainty", "ours: docs/methods/token-reward.md"),
     Method("function", "credit", "credit.function:Function", "weights of character spans from your own function", "ours: docs/methods/function.md"),
+    Method("sequence", "head", "rewards.sequence:Sequence", "one number per answer, at its last token", "https://arxiv.org/abs/2203.02155"),
+    Method("token", "head", "rewards.token:Token", "one number per token, read out as the answer's score", "https://arxiv.org/abs/2306.00398"),
+    Method("gaussian", "head", "rewards.gaussian:Gaussian", "mean and standard deviation per token", "https://arxiv.org/abs/2411.09341"),
+    Method("ensemble", "head", "rewards.ensemble:Ensemble", "several numbers per token, each trained on its own weighting of the pairs", "https://arxiv.org/abs/2409.15360"),
+    Method("bradley-terry", "loss", "rewards.bradley_terry:BradleyTerry", "logistic loss on the difference of two scores; margin, soft label, flip, weight, tie by column", "https://arxiv.org/abs/2401.06080"),
     Method("dynamic-topk", "segmenter", "credit.segmenters:Dynamic", "segments begin at local peaks of change that are at least average", "https://arxiv.org/abs/2310.05619"),
     Method("change-point", "segmenter", "credit.segmenters:ChangePoint", "the most probable partition into constant levels", "ours: docs/methods/change-point.md"),
 )

@@ -39,6 +39,12 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.sft:run_sft",
         {"objective": "nll", "credit": None},
     ),
+    "reward": Command(
+        "train a reward model: --model M --data D --out RUN head:token loss:bradley-terry",
+        "recipes.reward:Reward",
+        "recipes.reward:run_reward",
+        {"head": "token", "loss": "bradley-terry"},
+    ),
 }
 
 SUMMARIES: Mapping[str, str] = {**{name: command.summary for name, command in COMMANDS.items()}, **PLAIN}

@@ -16,7 +16,7 @@ from typing import Any
 from finegrain import catalog
 from finegrain.errors import UsageError, unknown_name
 
-FAMILIES = ("objective", "credit")
+FAMILIES = ("objective", "credit", "head", "loss")
 
 
 def kebab(name: str) -> str:

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,15 @@ from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Shape
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError
 from finegrain.generate.hf import greedy_answers
-from finegrain.models.load import Policy, master_dtype, save_policy
+from finegrain.models.load import master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.reference import cost_of_live_reference, live_reference
+from finegrain.models.reward_head import linear_head
 from finegrain.models.scorer import Scorer, causal_lm
 from finegrain.recipes.card import write_card
 from finegrain.recipes.credit_context import RunCredit
 from finegrain.recipes.dry_run import estimate
-from finegrain.recipes.evaluation import evaluate
-from finegrain.recipes.metrics import metrics_for
+from finegrain.recipes.product import AlignedPolicy, Product
 from finegrain.recipes.progress import progress_bar
 from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer, record, split_holdout, trackers
 from finegrain.recipes.settings import Common, Training
@@ -67,6 +67,7 @@ class Job:
     settings: Mapping[str, Any]
     """The same as JSON, for run.json."""
     tokenizer: Any = None
+    product: Product = field(default_factory=AlignedPolicy)
 
 
 def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
+    job.product.check(session)
     train_rows, eval_rows = _rows(session, job, contract)
     peak_rate = _peak_rate(session, job, contract)
     if job.common.dry_run:
@@ -94,12 +96,14 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(_longest(train_rows, contract.all_roles), _longest(eval_rows, contract.roles)))
+    if contract.outputs:
+        _attach_head(session, contract, scorer)
     train_set = _columns(session, job, contract, scorer, train_rows)
     eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows, contract.roles))
     plan = _plan(session, train_set, contract.roles)
     whole = hollow(session.policy.model) if job.training.shard else None
     trainer = _trainer(session, job, contract, scorer, train_set, peak_rate, len(plan))
-    export = lambda folder: save_policy(session.policy, folder)
+    export = lambda folder: job.product.save(session, folder)
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, [*watchers, tell, *seen])
@@ -108,7 +112,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     seconds = session.seconds()
     if whole is not None:
         trainer = _whole_again(session, trainer, whole)
-    evaluation = evaluate(trainer, eval_set)
+    evaluation = job.product.evaluate(trainer, eval_set)
     after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
         "status": "finished",
@@ -125,12 +129,24 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}
 
 
+def _attach_head(session: Session, contract: Contract, scorer: Scorer) -> None:
+    """A fresh head of the objective's outputs; the vocabulary's head is frozen where nothing reads it."""
+    dtype = master_dtype(session.how.name)
+    scorer.head = linear_head(hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
+    if "logp" not in contract.needs:
+        lm = causal_lm(session.policy.model)
+        if lm.get_output_embeddings().weight is not lm.get_input_embeddings().weight:
+            lm.get_output_embeddings().requires_grad_(False)
+
+
 def _check_sharding(job: Job, contract: Contract) -> None:
     """What sharded training does not promise."""
     if not job.training.shard:
         return
     if job.common.resume or job.training.save_every:
         raise UsageError("--shard keeps no checkpoints to resume from; drop --resume and --save-every, or --shard")
+    if contract.outputs:
+        raise UsageError(f"{type(job.objective).__name__} trains a head beside the model, which --shard does not split; drop --shard")
     if contract.gradient is not None:
         raise UsageError(f"{type(job.objective).__name__} makes its own gradients, which need whole parameters; drop --shard")
 
@@ -157,7 +173,8 @@ def _told(session: Session, job: Job, directory: RunDirectory) -> Iterator[None]
 
 def _rows(session: Session, job: Job, contract: Contract) -> tuple[list[Example], list[Example]]:
     """(training, evaluation) examples in the shape the objective reads, with the sides it needs."""
-    shape = Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION
+    named = None if contract.shape is None else Shape(contract.shape)
+    shape = named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
     loaded = load_data(session, job.data, shape, limit=job.common.limit)
     session.notes["data"] = loaded.report
     if job.common.eval is not None:
@@ -245,7 +262,7 @@ def _trainer(session: Session, job: Job, contract: Contract, scorer: Scorer, dat
         optimizer=adamw(parameters, extra, job.optim, peak_rate),
         optim=job.optim,
         how=session.how,
-        metrics=metrics_for(job.objective),
+        metrics=job.product.metrics(job.objective),
         peak_rate=peak_rate,
         steps=steps,
         frozen=frozen,
@@ -260,12 +277,12 @@ def _peak_rate(session: Session, job: Job, contract: Contract) -> float:
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
 
 
-def _publish(policy: Policy, out: Path) -> None:
+def _publish(save: Callable[[Path], object], out: Path) -> None:
     """The model in the run directory: written beside and moved, file by file."""
     part = out / "model.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
-        save_policy(policy, part)
+        save(part)
         for file in sorted(part.iterdir()):
             if file.is_dir():
                 shutil.rmtree(out / file.name, ignore_errors=True)
@@ -282,8 +299,8 @@ def _write_results(session: Session, job: Job, directory: RunDirectory, results:
     for text, old, new in zip(texts, before, after, strict=True):
         session.say(f"\n> {text[-300:].strip()}\n  before: {old.strip()}\n  after:  {new.strip()}")
     try:
-        _publish(session.policy, job.out)
+        _publish(lambda folder: job.product.save(session, folder), job.out)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
-    write_card(job.out, job.command, job.settings, results, session.policy.source)
+    write_card(job.out, job.command, job.settings, results, session.policy.source, job.product.loader)
     directory.write_record(record(session, job.command, job.settings, results))

@@ -7,6 +7,8 @@ from typing import Any
 
 import jinja2
 
+from finegrain.configure import FAMILIES
+
 TEMPLATE = """---
 library_name: transformers
 {% if base %}base_model: {{ base }}
@@ -17,7 +19,8 @@ library_name: transformers
 
 # {{ title }}
 
-{{ base or "A model" }} after `finegrain {{ command }}` with objective `{{ objective }}`{% if credit %} and credit `{{ credit }}`{% endif %}.
+{{ base or "A model" }} after `finegrain {{ command }}`
+{%- for family, name in methods %}, {{ family }} `{{ name }}`{% endfor %}.
 
 | | |
 | --- | --- |
@@ -27,7 +30,7 @@ library_name: transformers
 | peak learning rate | {{ results.learning_rate }} |
 {% for name, value in evaluation %}| {{ name }} | {{ value }} |
 {% endfor %}
-Load it with `transformers.AutoModelForCausalLM.from_pretrained`. `run.json` beside this file holds all settings;
+Load it with `transformers.{{ loader }}.from_pretrained`. `run.json` beside this file holds all settings;
 `finegrain again run.json --out OTHER` runs it once more.
 
 ```json
@@ -36,16 +39,16 @@ Load it with `transformers.AutoModelForCausalLM.from_pretrained`. `run.json` bes
 """
 
 
-def write_card(folder: Path, command: str, settings: Mapping[str, Any], results: Mapping[str, Any], source: str) -> None:
+def write_card(folder: Path, command: str, settings: Mapping[str, Any], results: Mapping[str, Any], source: str, loader: str) -> None:
     """README.md of a checkpoint folder."""
     evaluation = [(name, _shown(value)) for name, value in results["evaluation"].items()]
     text = jinja2.Template(TEMPLATE).render(
         base=None if source == "in memory" else Path(source).name,
         title=folder.name,
         command=command,
-        objective=(settings.get("objective") or {}).get("method", "custom"),
-        credit=(settings.get("credit") or {}).get("method"),
+        methods=[(family, (settings[family] or {}).get("method", "custom")) for family in FAMILIES if settings.get(family)],
         results=results,
+        loader=loader,
         evaluation=evaluation,
         settings=json.dumps(settings, indent=2, default=str),
     )

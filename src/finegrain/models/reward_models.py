@@ -1,0 +1,191 @@
+"""Reward models on disk: the stock classification layout, and what it cannot say beside it.
+
+A head that reads the last token is saved as the architecture's `AutoModelForSequenceClassification`, any other as its
+`AutoModelForTokenClassification`, both with the rows that give the mean. `reward_head.safetensors` holds all outputs and
+`reward_head.json` what they mean; stock tools do not look at either.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from finegrain.errors import ModelError
+from finegrain.models.load import Policy, load_tokenizer
+from finegrain.models.reward_head import load_head, save_head
+from finegrain.models.scorer import causal_lm, stock_attention
+
+FACTS_FILE = "reward_head.json"
+PAD = "<|reward_pad|>"
+"""Added where every special token could stand at the end of an answer."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """A stock classification layout."""
+
+    name: str
+    auto: Any
+    architectures: Mapping[str, str]
+
+
+SEQUENCE = Stock("AutoModelForSequenceClassification", AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+TOKEN = Stock("AutoModelForTokenClassification", AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES)
+
+
+def check_stock(model: Any, stock: Stock) -> None:
+    """Refuse an architecture that the stock class does not know, before anything is trained."""
+    kind = causal_lm(model).config.model_type
+    if kind not in stock.architectures:
+        raise ModelError(f"transformers has no {stock.name} of the architecture {kind!r}: the reward model could not be saved; take another base")
+
+
+def save_reward_model(policy: Policy, head: nn.Module, weight: torch.Tensor, stock: Stock, facts: Mapping[str, Any], folder: Path) -> None:
+    """The stock layout with the label rows `weight`, the whole head, its facts, and a tokenizer whose pad token is no end token.
+
+    An adapter is merged into the weights: stock classes read a reward model without peft.
+    """
+    lm = causal_lm(policy.model)
+    tokenizer = _with_pad(policy.tokenizer)
+    config = _config(lm.config, policy, tokenizer, len(weight), facts)
+    with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
+        shell = stock.auto.from_config(config, dtype=next(lm.parameters()).dtype)
+        prefix = shell.base_model_prefix
+        shell.get_submodule(prefix).load_state_dict(_backbone(policy.model))
+        if len(tokenizer) > shell.get_input_embeddings().weight.shape[0]:
+            shell.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        with torch.no_grad():
+            layer = classifier_of(shell)
+            layer.weight.copy_(weight)
+            if layer.bias is not None:
+                layer.bias.zero_()
+        shell.to(policy.checkpoint_dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_head(head, folder)
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def classifier_of(shell: Any) -> nn.Linear:
+    """The label layer of a stock classification model."""
+    for name in ("score", "classifier"):
+        layer = getattr(shell, name, None)
+        if isinstance(layer, nn.Linear):
+            return layer
+    raise ModelError(f"{type(shell).__name__} has no linear layer `score` or `classifier`")
+
+
+def _backbone(model: Any) -> dict[str, torch.Tensor]:
+    """Weights of the backbone, an adapter merged into them."""
+    if causal_lm(model) is model:
+        found: dict[str, torch.Tensor] = model.base_model.state_dict()
+        return found
+    model.merge_adapter()
+    try:
+        state = causal_lm(model).base_model.state_dict()
+        return {name.replace(".base_layer", ""): tensor.clone() for name, tensor in state.items() if ".lora_" not in name}
+    finally:
+        model.unmerge_adapter()
+
+
+def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Mapping[str, Any]) -> Any:
+    """The base's config as a classifier's: labels, padding, read-out."""
+    made = type(config).from_dict(config.to_dict())
+    made.num_labels = labels
+    made.id2label = {place: "reward" if labels == 1 else f"class {place}" for place in range(labels)}
+    made.label2id = {name: place for place, name in made.id2label.items()}
+    made.problem_type = "regression" if labels == 1 else "single_label_classification"
+    made.get_text_config().pad_token_id = tokenizer.pad_token_id
+    made.pad_token_id = tokenizer.pad_token_id
+    made.classifier_dropout = 0.0
+    made.dtype = policy.checkpoint_dtype
+    made.finegrain = {**facts, "readout_position": "the token that is judged, after it has been read", "activation": "none"}
+    return made
+
+
+def _with_pad(tokenizer: Any) -> Any:
+    """A copy whose pad token is not an end token: stock pooling looks for the last token that is no pad."""
+    made = copy.deepcopy(tokenizer)
+    made.padding_side = "right"  # absolute positions start at the first token
+    if made.pad_token_id is not None and made.pad_token_id != made.eos_token_id:
+        return made
+    if made.bos_token is not None and made.bos_token != made.eos_token:
+        made.pad_token = made.bos_token
+    else:
+        made.add_special_tokens({"pad_token": PAD})
+    return made
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A loaded reward model."""
+
+    policy: Policy
+    """The backbone, in the stock class it was saved in, and its tokenizer."""
+    head: nn.Linear
+    facts: Mapping[str, Any]
+    """What `reward_head.json` says; {} for a checkpoint that others made."""
+    stock: Stock
+
+
+def is_reward_model(source: str | Path) -> bool:
+    """Whether a checkpoint folder holds a classification model."""
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError):
+        return False
+    return any(name.endswith(("ForSequenceClassification", "ForTokenClassification")) for name in config.architectures or ())
+
+
+def load_reward_model(source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> RewardModel:
+    """A reward model of ours with its whole head, or any stock sequence or token classification model of one label."""
+    source = str(source)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the config of {source}: {error}") from error
+    named = (config.architectures or ["no architecture"])[0]
+    stock = TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
+    if not named.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        raise ModelError(f"{source} is a {named}, no reward model: expected a sequence or token classification checkpoint")
+    try:
+        model, info = stock.auto.from_pretrained(
+            source, dtype=master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"cannot load the reward model {source}: {error}") from error
+    if info["missing_keys"]:
+        raise ModelError(f"{source} lacks weights of {named}: {', '.join(sorted(info['missing_keys'])[:3])}")
+    tokenizer = load_tokenizer(source, trust_remote_code)
+    dtype = config.get_text_config().dtype or master
+    facts_file = Path(source) / FACTS_FILE
+    if facts_file.exists():
+        facts = _facts(facts_file)
+        head = load_head(Path(source)).to(master)
+    else:
+        facts, layer = {}, classifier_of(model)
+        if layer.weight.shape[0] != 1 or (layer.bias is not None and bool(layer.bias.any())):
+            raise ModelError(f"{source} has {layer.weight.shape[0]} labels or a bias; a reward model of others must have one label and no bias")
+        head = nn.Linear(layer.weight.shape[1], 1, bias=False, dtype=master)
+        head.load_state_dict({"weight": layer.weight.detach()})
+    return RewardModel(Policy(model, tokenizer, source, dtype), head, facts, stock)
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {file}: {error}") from error
+    return facts
+
+

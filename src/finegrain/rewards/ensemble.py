@@ -1,0 +1,41 @@
+"""Several heads on one backbone, each trained on its own weighting of the pairs: their spread says how sure they are.
+
+Source: the shared-backbone ensembles of https://arxiv.org/abs/2409.15360, as our sheet `brme` has them (5 heads).
+Deviations: members differ by start and by a Bayesian bootstrap of the pairs [choice]: weights drawn from Exp(1) per pair and member.
+"""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.errors import UsageError
+from finegrain.ops.readout import Last
+from finegrain.rewards.heads import Outputs, Readout, of_members
+from finegrain.types import Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """A scalar per member at every token."""
+
+    members: int = 5
+    readout: Readout = field(default_factory=Last)
+    """How token scores become the answer's: sum, mean, last or minimum."""
+
+    def __post_init__(self) -> None:
+        if self.members < 2:
+            raise UsageError(f"an ensemble has at least 2 members, got {self.members}")
+
+    @property
+    def outputs(self) -> int:
+        """One per member."""
+        return self.members
+
+    def tokens(self, outputs: Outputs) -> Scored:
+        """Mean and spread (ddof 1) over the members, and the members."""
+        return of_members(outputs.movedim(-1, 0))
+
+    def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
+        """The mean of the members' rows."""
+        return weight.mean(0, keepdim=True)

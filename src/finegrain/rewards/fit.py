@@ -1,0 +1,53 @@
+"""A head and a loss as one objective: what the training loop sees of a reward model."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.rewards.heads import RewardHead
+from finegrain.types import Pair, Terms
+
+
+@runtime_checkable
+class RewardLoss(Protocol):
+    """A loss of judgements: one value per row, or terms; declares the roles it reads."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Sides that take part."""
+
+    def __call__(self, head: Any, pair: Pair) -> Float[Tensor, " B"] | Terms:
+        """Loss of each row."""
+
+
+@dataclass(frozen=True)
+class RewardFit:
+    """The objective of a reward model."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    learning_rate: ClassVar[float] = 1e-5
+    """[choice] Between the 5e-6 of https://arxiv.org/abs/2401.06080 and the higher rates of small heads; at width 4096."""
+
+    head: RewardHead
+    loss: RewardLoss
+
+    @property
+    def outputs(self) -> int:
+        """Numbers per token that the head has."""
+        return self.head.outputs
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The loss's."""
+        return self.loss.roles
+
+    @property
+    def shape(self) -> str | None:
+        """Rows the loss trains on, where its roles do not say it."""
+        return getattr(self.loss, "shape", None)
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
+        """The loss's."""
+        return self.loss(self.head, pair)
