@@ -43,8 +43,9 @@ def combined(parts: Sequence[Part]) -> Interval:
         return Interval(float("nan"), None, None, 0)
     mean = sum(part.weight * part.share.mean for part in parts) / total
     rows = sum(part.share.rows for part in parts)
-    if any(part.share.low is None or part.share.high is None for part in parts):
-        return Interval(mean, None, None, rows)
-    down = math.sqrt(sum((part.weight / total * (part.share.mean - float(part.share.low or 0.0))) ** 2 for part in parts))
-    up = math.sqrt(sum((part.weight / total * (float(part.share.high or 0.0) - part.share.mean)) ** 2 for part in parts))
-    return Interval(mean, mean - down, mean + up, rows)
+    down = up = 0.0
+    for weight, (value, low, high, _) in parts:
+        if low is None or high is None:
+            return Interval(mean, None, None, rows)
+        down, up = down + (weight * (value - low) / total) ** 2, up + (weight * (high - value) / total) ** 2
+    return Interval(mean, mean - math.sqrt(down), mean + math.sqrt(up), rows)

@@ -57,7 +57,8 @@ class NegativeNorm:
 
     def __call__(self, values: Values, mask: Mask) -> Rows:
         """One number per answer."""
-        return -torch.linalg.vector_norm(torch.where(mask, wide(values), 0.0), dim=-1)
+        size: Tensor = torch.linalg.vector_norm(torch.where(mask, wide(values), 0.0), dim=-1)
+        return -size
 
 
 Readout = Sum | Mean | Last | Minimum | NegativeNorm

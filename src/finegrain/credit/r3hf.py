@@ -1,0 +1,114 @@
+"""A token's reward is how much it changes the reward model's score of the answer so far.
+
+Source: R3HF, https://arxiv.org/abs/2411.08302 (v2: RED), eqs. 6 to 8, through a third party's reproduction; the authors released no code.
+Deviations: the paper's body was not obtained; boundaries between two tokenizers, and the centred group advantage, are the reproduction's.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from finegrain.credit.redistribute import check_share, mixed
+from finegrain.ops.masked import masked_mean, masked_sum
+from finegrain.ops.readout import last_place, last_value
+from finegrain.ops.sequence import wide
+
+Tokens = Float[Tensor, "B T"]
+Mask = Bool[Tensor, "B T"]
+Rows = Float[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromPrompt:
+    """The first token against the score of the prompt alone: the rewards sum to R - V_0 (the paper's equation)."""
+
+    def __call__(self, first: Rows, empty: Rows) -> Rows:
+        """Reward of the first token."""
+        return first - empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromZero:
+    """The first token's score as it is: the rewards sum to R (the ablation without dynamic initialisation)."""
+
+    def __call__(self, first: Rows, empty: Rows) -> Rows:
+        """Reward of the first token; the prompt's score plays no part."""
+        return first
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstZero:
+    """No reward for the first token: the rewards sum to R - V_1 (the paper's pseudo-code)."""
+
+    def __call__(self, first: Rows, empty: Rows) -> Rows:
+        """Zeros."""
+        return torch.zeros_like(first)
+
+
+First = FromPrompt | FromZero | FirstZero
+
+
+def prefix_differences(values: Tokens, empty: Rows, mask: Mask, first: First) -> Tokens:
+    """V_t - V_{t-1} on the answer's tokens, 0 off the mask; V_{t-1} is the value at the token of the mask before, whatever lies between.
+
+    values: the head's output at each token, of the answer up to it; empty: at the prompt's last token.
+    """
+    clean = torch.where(mask, wide(values), 0.0).detach()
+    place = torch.arange(mask.shape[1], device=mask.device)
+    seen = torch.where(mask, place, -1).cummax(1).values
+    before = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
+    opening = mask & (before < 0)
+    start = first(masked_sum(clean, opening), wide(empty).detach())
+    return torch.where(mask, torch.where(opening, start[:, None], clean - clean.gather(1, before.clamp(min=0))), 0.0)
+
+
+def boundary_differences(values: Tokens, empty: Rows, final: Rows, mask: Mask, mapped: Mask, first: First) -> Tokens:
+    """The same where the reward model cuts the text otherwise: tokens that end where one of its own ends are `mapped`, others get 0.
+
+    values: its score at that common end. final: its score where it pools; what lies behind the last common end (a template's token, say)
+    goes to the answer's last token, so the sum stays R - V_0.
+    """
+    ends = mapped & mask
+    differences = prefix_differences(values, empty, ends, first)
+    reached = torch.where(ends.any(1), last_value(torch.where(ends, wide(values), 0.0), ends), wide(empty)).detach()
+    tail = wide(final).detach() - reached
+    return torch.where(last_place(mask), differences + tail[:, None], differences)
+
+
+def helpful_and_harmless(reward: Tokens, cost: Tokens, *, alpha: float = -1.0) -> Tokens:
+    """Half of the helpful model's token reward plus alpha times the cost model's (SafeRLHF's two models)."""
+    return 0.5 * (reward + alpha * cost)
+
+
+def penalised(reward: Tokens, logp: Tokens, ref_logp: Tokens, mask: Mask, *, beta: float = 0.02) -> Tokens:
+    """Eq. 8: minus beta times the sampled log-ratio, signed, of the policy that made the answer; all detached."""
+    return torch.where(mask, reward - beta * (wide(logp) - wide(ref_logp)), 0.0).detach()
+
+
+def centred_advantage(advantage: Rows, reward: Tokens, mask: Mask, *, alpha: float = 1.0) -> Tokens:
+    """A sequence's advantage with the token rewards' deviation from their own mean: averages to the former; alpha 0 is the sequence's alone.
+
+    For group baselines. A baseline of the size of a sequence reward subtracted from every token's reward collapses, by the reproduction's notes.
+    """
+    deviation = wide(reward) - masked_mean(wide(reward), mask)[:, None]
+    return torch.where(mask, wide(advantage)[:, None] + alpha * deviation, 0.0).detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class R3HF:
+    """Token rewards from a reward model read at every position."""
+
+    share: float = 1.0
+    """How much of the reward is differences; the rest comes at the end. The paper's, but 0.5 in one of its settings."""
+    first: First = field(default_factory=FromPrompt)
+    """What the first token is compared with."""
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def __call__(self, values: Tokens, empty: Rows, mask: Mask) -> Tokens:
+        """Eq. 7: token rewards (B, T), 0 off the mask, detached."""
+        total = last_value(wide(values), mask)
+        return mixed(prefix_differences(values, empty, mask, self.first), total, mask, share=self.share)

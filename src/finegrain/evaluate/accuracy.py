@@ -1,0 +1,75 @@
+"""Share of pairs that a scorer puts in order, with Wilson's interval, and the scores that any reward model must beat.
+
+Source: strict comparison and half credit for judges: RewardBench, https://arxiv.org/abs/2403.13787, authors' code.
+Deviations: none; the interval is ours [OURS].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from finegrain.errors import DataError
+from finegrain.ops.proportions import wilson
+from finegrain.ops.stats import Interval
+
+Scores = Float[np.ndarray, " N"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TieLoses:
+    """Right only where the chosen answer scores strictly higher: the rule for classifiers and implicit rewards."""
+
+    def __call__(self, chosen: Scores, rejected: Scores) -> Scores:
+        """Credit 0 or 1 per pair."""
+        wins: Scores = (_finite(chosen) > _finite(rejected)).astype(float)
+        return wins
+
+
+@dataclass(frozen=True, kw_only=True)
+class TieShares:
+    """Half a point for a tie: the rule for judges that may call two answers equal."""
+
+    def __call__(self, chosen: Scores, rejected: Scores) -> Scores:
+        """Credit 0, 1/2 or 1 per pair."""
+        credit: Scores = 0.5 + 0.5 * np.sign(_finite(chosen) - _finite(rejected))
+        return credit
+
+
+TieRule = TieLoses | TieShares
+
+
+class PairAccuracy(NamedTuple):
+    """How often the chosen answer scores higher."""
+
+    accuracy: Interval
+    tied: int
+    """Pairs of equal scores. Half precision makes them, and so does a policy that equals its reference: all tied, accuracy 0."""
+
+
+def pair_accuracy(chosen: Scores, rejected: Scores, rule: TieRule | None = None) -> PairAccuracy:
+    """Accuracy over pairs with Wilson's interval, and how many were ties."""
+    return PairAccuracy(wilson((rule or TieLoses())(chosen, rejected)), int((chosen == rejected).sum()))
+
+
+def length_scores(responses: Sequence[str]) -> Scores:
+    """The number of characters of each answer: what a reward model that only likes long answers knows."""
+    return np.array([len(response) for response in responses], dtype=float)
+
+
+def accuracy_by_length(credit: Scores, chosen_length: Scores, rejected_length: Scores) -> dict[str, Interval]:
+    """Accuracy where the chosen answer is the longer, the shorter and of equal length; a large gap means that length is what is scored."""
+    parts = {
+        "chosen longer": chosen_length > rejected_length,
+        "chosen shorter": chosen_length < rejected_length,
+        "equal length": chosen_length == rejected_length,
+    }
+    return {name: wilson(credit[rows]) for name, rows in parts.items()}
+
+
+def _finite(scores: Scores) -> Scores:
+    if not np.isfinite(scores).all():
+        raise DataError(f"scores must be finite, {int((~np.isfinite(scores)).sum())} of {len(scores)} are not; drop those rows or mend the scorer")
+    return scores

@@ -1,0 +1,69 @@
+"""Several scorers' saved scores as one: each brought to the same unit, then combined.
+
+Source: analysis scripts of RewardBench, https://arxiv.org/abs/2403.13787: mean, minimum and mean - std after standardising each model.
+Deviations: the price of disagreement `k` is 1 there and a setting here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from finegrain.errors import DataError
+
+Members = Float[np.ndarray, "M N"]
+Combined = Float[np.ndarray, " N"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberMean:
+    """The mean over the members."""
+
+    def __call__(self, members: Members) -> Combined:
+        """One score per answer."""
+        mean: Combined = members.mean(0)
+        return mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberMinimum:
+    """The least friendly member decides."""
+
+    def __call__(self, members: Members) -> Combined:
+        """One score per answer."""
+        least: Combined = members.min(0)
+        return least
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanMinusStd:
+    """The mean less a price for disagreement."""
+
+    k: float = 1.0
+    """Price of a standard deviation between members."""
+
+    def __call__(self, members: Members) -> Combined:
+        """One score per answer; the standard deviation is the population's (divides by M)."""
+        priced: Combined = members.mean(0) - self.k * members.std(0)
+        return priced
+
+
+Combiner = MemberMean | MemberMinimum | MeanMinusStd
+
+
+def standardised(chosen: Members, rejected: Members) -> tuple[Members, Members]:
+    """Both sides of every member in units of that member's own spread: minus its mean, over its standard deviation, both over both sides."""
+    both = np.concatenate([chosen, rejected], axis=1)
+    spread = both.std(axis=1, keepdims=True)
+    if not np.isfinite(both).all():
+        raise DataError("scores must be finite to be combined; drop the rows that are not, or mend the scorer")
+    if (spread == 0).any():
+        raise DataError(f"member {int(np.flatnonzero(spread == 0)[0])} scores every answer the same and has no unit; leave it out")
+    centre = both.mean(axis=1, keepdims=True)
+    return (chosen - centre) / spread, (rejected - centre) / spread
+
+
+def ensemble(chosen: Members, rejected: Members, combiner: Combiner) -> tuple[Combined, Combined]:
+    """Scores of the chosen and of the rejected answers from several members' scores."""
+    good, bad = standardised(chosen, rejected)
+    return combiner(good), combiner(bad)

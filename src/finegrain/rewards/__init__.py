@@ -1,0 +1,1 @@
+"""Reward models: losses of heads, aggregation, caps and repairs."""

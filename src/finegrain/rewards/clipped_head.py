@@ -1,0 +1,120 @@
+"""A trained linear head with bounds on its input, and the search for those bounds on cached features.
+
+Source: https://arxiv.org/abs/2309.16827 (Adam, lr 0.1, price every 10 epochs after epoch 30); clean agreement on pairs is the transfer [choice].
+Deviations: full-batch steps on cached features; start at quantiles, not at 1; see `finegrain.rewards.mm_calibration`.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from finegrain.errors import DataError, UsageError
+from finegrain.rewards.mm_calibration import AdaptivePrice, Bounds, clip_features, keep_scores, largest_score, quantile_bounds
+
+Features = Float[Tensor, "N D"]
+
+
+class ClippedHead(nn.Module):
+    """A scalar head behind bounds: `score`, `raw_score`, and the largest score any text can get. Saved with the model, not trained."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, head: nn.Linear, bounds: Bounds) -> None:
+        super().__init__()
+        if head.out_features != 1 or bounds.low.shape != (head.in_features,):
+            raise DataError(f"bounds of {bounds.low.numel()} units do not fit a head {head.in_features} -> {head.out_features}; one score is needed")
+        self.head = head
+        self.register_buffer("low", bounds.low.detach().clone())
+        self.register_buffer("high", bounds.high.detach().clone())
+
+    def forward(self, features: Features) -> Float[Tensor, " N"]:
+        """Scores of clipped features."""
+        scores: Tensor = self.head(clip_features(features, Bounds(self.low, self.high)))
+        return scores.squeeze(-1)
+
+    def gap(self, features: Features) -> Float[Tensor, " N"]:
+        """Score without minus score with bounds: what unusual features added (or took)."""
+        raw: Tensor = self.head(features)
+        clipped: Tensor = self(features)
+        return raw.squeeze(-1) - clipped
+
+    def ceiling(self) -> float:
+        """The score that no text exceeds."""
+        bias = 0.0 if self.head.bias is None else float(self.head.bias)
+        return float(largest_score(self.head.weight[0], Bounds(self.low, self.high))) + bias
+
+
+class FittedBounds(NamedTuple):
+    """Bounds with what they cost."""
+
+    bounds: Bounds
+    ceiling_before: float
+    """Largest w . h over the box where the search began."""
+    ceiling: float
+    """The same in the end."""
+    agreement: float
+    """Share of the clean pairs whose order is what it was; the tie of a pair that was none is a change."""
+    shift: float
+    """Mean squared change of the clean scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitBounds:
+    """The smallest ceiling that leaves clean pairs in their order."""
+
+    start: float = 0.999
+    """Quantile of the clean features where the bounds begin [choice]."""
+    epochs: int = 300
+    """Full-batch steps."""
+    lr: float = 0.1
+    """Of Adam, in standard deviations of a unit."""
+    warmup: int = 30
+    """Steps before the price first changes."""
+    every: int = 10
+    """Steps between changes of the price."""
+    price: AdaptivePrice = field(default_factory=AdaptivePrice)
+    """Coefficient of the ceiling."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.every < 1 or self.warmup < 0 or self.lr <= 0:
+            raise UsageError(f"epochs, every and lr must be positive, warmup not negative: {self.epochs}, {self.every}, {self.lr}, {self.warmup}")
+
+    def __call__(self, weight: Float[Tensor, " D"], chosen: Features, rejected: Features) -> FittedBounds:
+        """Bounds for the head `weight` from the features of clean pairs. The last bounds that met the agreement win; at worst the start's."""
+        features = torch.cat([chosen, rejected])
+        begin = quantile_bounds(features, self.start)
+        unit = features.std(0, correction=0).clamp(min=torch.finfo(features.dtype).tiny)
+        steps = [torch.zeros_like(part, requires_grad=True) for part in begin]
+        optimiser, price = torch.optim.Adam(steps, lr=self.lr), self.price.start
+        original, best = features @ weight, begin
+        for epoch in range(self.epochs):
+            bounds = self._bounds(begin, steps, unit)
+            kept = keep_scores((clip_features(features, bounds) @ weight)[:, None], original[:, None]).mean()
+            optimiser.zero_grad()
+            (kept + price * largest_score(weight, bounds)).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            agreement = _agreement(weight, chosen, rejected, now := self._bounds(begin, [step.detach() for step in steps], unit))
+            if agreement >= self.price.agreement and largest_score(weight, now) <= largest_score(weight, best):
+                best = now
+            if epoch >= self.warmup and (epoch - self.warmup) % self.every == 0:
+                price = self.price(price, agreement)
+        shift = (clip_features(features, best) @ weight - original).square().mean()
+        before, after = (float(largest_score(weight, bounds)) for bounds in (begin, best))
+        return FittedBounds(best, before, after, _agreement(weight, chosen, rejected, best), float(shift))
+
+    def _bounds(self, begin: Bounds, steps: list[Tensor], unit: Tensor) -> Bounds:
+        """The box after some steps; where the two bounds have passed each other both are their mean."""
+        low, high = begin.low + unit * steps[0], begin.high + unit * steps[1]
+        middle = (low + high) / 2
+        return Bounds(torch.where(low > high, middle, low), torch.where(low > high, middle, high))
+
+
+def _agreement(weight: Tensor, chosen: Features, rejected: Features, bounds: Bounds) -> float:
+    """Share of pairs whose scores have the same order with and without the bounds."""
+    before = ((chosen - rejected) @ weight).sign()
+    after = ((clip_features(chosen, bounds) - clip_features(rejected, bounds)) @ weight).sign()
+    return float((before == after).double().mean())

@@ -1,0 +1,56 @@
+"""The reward that explains a tuned model: losses that rank its answers above the base model's answers to the same prompts.
+
+Source: Joselowitz et al. 2024, https://arxiv.org/abs/2410.12491; losses from the authors' code.
+Deviations: at an exact tie the maximum-margin slope is -3/2, between its two sides; the authors' code has +1 there, the wrong direction.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+Rows = Float[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxMargin:
+    """The margin itself, mistakes counted double: the paper's loss.
+
+    Scales with the reward, so it has no minimum where the pairs can be separated: stop early, or bound the head's norm.
+    """
+
+    def __call__(self, expert: Rows, other: Rows) -> Rows:
+        """-d where d = expert - other is positive, -2 d where it is negative."""
+        margin = expert - other
+        return 0.5 * margin.abs() - 1.5 * margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hinge:
+    """No loss from a margin of 1 on."""
+
+    def __call__(self, expert: Rows, other: Rows) -> Rows:
+        """max(0, 1 - d)."""
+        return (1 - (expert - other)).relu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logistic:
+    """Bradley-Terry: the loss of a preference reward model, expert chosen, base rejected."""
+
+    def __call__(self, expert: Rows, other: Rows) -> Rows:
+        """-log sigma(d)."""
+        return softplus(other - expert)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squared:
+    """In the authors' code beside the others; it drives margins to 0 and ranks nothing. Kept for comparison with their runs."""
+
+    def __call__(self, expert: Rows, other: Rows) -> Rows:
+        """d squared."""
+        return (expert - other).square()
+
+
+RankingLoss = MaxMargin | Hinge | Logistic | Squared

@@ -1,0 +1,122 @@
+"""What a rating head is trained towards: labels into distributions over K classes.
+
+Source: label over-smoothing, https://arxiv.org/abs/2403.00250, authors' code.
+Deviations: `OddsTarget` carries the odds to another K, and neighbours (`OrdinalTarget`) are ours [choice].
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from finegrain.errors import DataError, UsageError
+
+Labels = Int[Tensor, " B"]
+Targets = Float[Tensor, "B K"]
+
+
+def smoothing_of(odds: float, classes: int) -> float:
+    """The smoothing whose true class is `odds` times as likely as each other: K / (K + odds - 1)."""
+    if not odds > 1 or classes < 2:
+        raise UsageError(f"odds of the true class must exceed 1 over at least 2 classes, got {odds} over {classes}")
+    return classes / (classes + odds - 1)
+
+
+def odds_of(smoothing: float, classes: int) -> float:
+    """The inverse: 1 + K (1 - smoothing) / smoothing; infinite without smoothing."""
+    _check_smoothing(smoothing)
+    return math.inf if smoothing == 0 else 1 + classes * (1 - smoothing) / smoothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneHot:
+    """All on the label: ordinary cross-entropy."""
+
+    def __call__(self, labels: Labels, classes: int) -> Targets:
+        """Distributions over the classes."""
+        _check_labels(labels, classes)
+        return one_hot(labels.long(), classes).double()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothedTarget:
+    """1 - d + d/K on the label, d/K on each other class. The authors' d is 0.98 at K = 100; at small K that is far too much, see `OddsTarget`."""
+
+    smoothing: float
+    """d in [0, 1): at 1 the label would be gone."""
+
+    def __post_init__(self) -> None:
+        _check_smoothing(self.smoothing)
+
+    def __call__(self, labels: Labels, classes: int) -> Targets:
+        """Distributions over the classes."""
+        return (1 - self.smoothing) * OneHot()(labels, classes) + self.smoothing / classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddsTarget:
+    """Smoothing that keeps the odds of the true class whatever K: the gap of the best logits is their log."""
+
+    odds: float = 1 + 100 * 0.02 / 0.98
+    """The authors' 0.98 at K = 100."""
+
+    def __post_init__(self) -> None:
+        smoothing_of(self.odds, 2)
+
+    def __call__(self, labels: Labels, classes: int) -> Targets:
+        """Distributions over the classes."""
+        return SmoothedTarget(smoothing=smoothing_of(self.odds, classes))(labels, classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrdinalTarget:
+    """Mass falls with the distance from the label: exp(-|k - y| / width), so that near misses cost less than far ones [choice]."""
+
+    width: float = 1.0
+    """In steps of the scale."""
+
+    def __post_init__(self) -> None:
+        if self.width <= 0:
+            raise UsageError(f"width is a distance on the scale and must be positive, got {self.width}")
+
+    def __call__(self, labels: Labels, classes: int) -> Targets:
+        """Distributions over the classes."""
+        _check_labels(labels, classes)
+        distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().double()
+        return torch.softmax(-distance / self.width, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianTarget:
+    """HL-Gauss: a normal about the label, cut into the classes' unit intervals and renormalised [choice]."""
+
+    deviation: float = 0.75
+    """Standard deviation in steps of the scale."""
+
+    def __post_init__(self) -> None:
+        if self.deviation <= 0:
+            raise UsageError(f"deviation is a distance on the scale and must be positive, got {self.deviation}")
+
+    def __call__(self, labels: Labels, classes: int) -> Targets:
+        """Distributions over the classes."""
+        _check_labels(labels, classes)
+        edges = torch.arange(classes + 1, device=labels.device).double() - 0.5
+        mass = torch.special.ndtr((edges - labels[:, None].double()) / self.deviation).diff(dim=1)
+        inside: Targets = mass / mass.sum(1, keepdim=True)
+        return inside
+
+
+Target = OneHot | SmoothedTarget | OddsTarget | OrdinalTarget | GaussianTarget
+
+
+def _check_smoothing(smoothing: float) -> None:
+    if not 0 <= smoothing < 1:
+        raise UsageError(f"smoothing must lie in [0, 1): at 1 every class is the target and the label is gone, got {smoothing}")
+
+
+def _check_labels(labels: Labels, classes: int) -> None:
+    if classes < 2 or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes):
+        raise DataError(f"labels must lie in 0 .. {classes - 1} (subtract the lowest rating), got {int(labels.min())} .. {int(labels.max())}")
