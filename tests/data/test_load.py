@@ -4,11 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finegrain.data.findings import Findings
-from finegrain.data.formats import recognise, rows_of_shape
 from finegrain.data.load import Shape, Tokenise, load_examples
 from finegrain.data.read import read
-from finegrain.data.screen import keep
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level, pieces
@@ -49,6 +46,7 @@ def test_every_row_is_kept_or_named(tmp_path):
     assert findings(loaded) == {
         "empty": (1, [1], "dropped"),
         "identical": (1, [2], "dropped"),
+        "duplicate": (2, [6, 7], "kept"),
         "not_a_number": (2, [3, 4], "dropped"),
         "encoding": (1, [5], "dropped"),
         "span_outside_text": (1, [6], "clipped"),
@@ -129,18 +127,12 @@ def decodes(tokenizer, response):
 
 
 def test_real_hh_rlhf_names_the_rows_it_should():
-    path, _ = real("hh_harmless")
-    found, kept = Findings(), 0
-    rows = read(str(path)).rows
-    entry = recognise(rows[0][1])
-    for number, (_, raw) in enumerate(rows):
-        (row,) = rows_of_shape(entry, Shape.PREFERENCE, raw)
-        kept += keep(number, row, found)
-    assert (entry.name, len(rows), kept) == ("hh-rlhf", 1800, 1799)
-    assert found.as_json() == [
-        {"kind": "empty", "count": 1, "rows": [718], "action": "dropped"},
-        {"kind": "prompt_mismatch", "count": 4, "rows": [973, 1307, 1514, 1516], "action": "kept"},
-    ]
+    path, tokenizer = real("hh_harmless")
+    loaded = load(path, tokenizer)
+    found = {finding["kind"]: finding for finding in loaded.gate["findings"]}
+    assert (loaded.report["format"], loaded.report["rows"], loaded.report["kept"]) == ("hh-rlhf", 1800, 1799)
+    assert found["empty"] == {"kind": "empty", "count": 1, "rows": [718], "action": "dropped"}
+    assert found["prompt_mismatch"] == {"kind": "prompt_mismatch", "count": 4, "rows": [973, 1307, 1514, 1516], "action": "kept"}
 
 
 def test_real_hh_rlhf_tokens(tmp_path):

@@ -1,24 +1,45 @@
-"""What was found in the data and what was done about it: kind, count, example rows, action. Nothing disappears uncounted."""
+"""What was found in the data and what was done about it: kind, count, row numbers, action. Nothing disappears uncounted."""
 
+from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 
 from finegrain.types import Json
 
 EXAMPLES = 20
-"""Row numbers kept per kind."""
+"""Row numbers per kind in run.json."""
+MOST_ROWS = 100_000
+"""Row numbers kept per kind; later rows are counted only."""
 
 
 @dataclass
 class Finding:
     """One kind of finding."""
 
-    action: str
-    """dropped, kept, cut, clipped or ignored."""
     count: int = 0
-    rows: list[int] = field(default_factory=list)
-    """The first distinct row numbers."""
+    """Occurrences; a row may have several."""
+    actions: Counter[str] = field(default_factory=Counter)
+    """Occurrences by what was done: dropped, kept, cut, clipped or ignored."""
+    rows: "array[int]" = field(default_factory=lambda: array("q"))
+    """Row numbers as they were found, at most MOST_ROWS."""
+    changes: int = 0
+    """How often the row number changed: the number of rows where they come in order."""
     example: str = ""
     """The first occurrence in words, where a row number does not say it."""
+
+    def action(self) -> str:
+        """What was done, in words; with counts where it was not the same for all."""
+        if len(self.actions) == 1:
+            return next(iter(self.actions))
+        return ", ".join(f"{count} {action}" for action, count in sorted(self.actions.items()))
+
+    def distinct(self) -> list[int]:
+        """Row numbers in order, each once."""
+        return sorted(set(self.rows))
+
+    def row_count(self) -> int:
+        """Rows that have it; 0 for what concerns the whole file."""
+        return len(set(self.rows)) if self.changes <= MOST_ROWS else self.changes
 
 
 class Findings:
@@ -26,36 +47,55 @@ class Findings:
 
     def __init__(self) -> None:
         self.by_kind: dict[str, Finding] = {}
+        self._drops: Counter[str] = Counter()
+        self._last: dict[str, int] = {}
 
     def add(self, kind: str, row: int, action: str, example: str = "") -> None:
         """One more occurrence of `kind` in source row `row`."""
-        finding = self.by_kind.setdefault(kind, Finding(action, example=example))
-        assert finding.action == action, (kind, action)
+        finding = self.add_file(kind, action, example)
+        if self._last.get(kind) != row:
+            self._last[kind] = row
+            finding.changes += 1
+            if len(finding.rows) < MOST_ROWS:
+                finding.rows.append(row)
+
+    def add_file(self, kind: str, action: str, example: str = "") -> Finding:
+        """One more occurrence of `kind` that concerns no row in particular."""
+        finding = self.by_kind.setdefault(kind, Finding(example=example))
         finding.count += 1
-        if len(finding.rows) < EXAMPLES and row not in finding.rows:
-            finding.rows.append(row)
+        finding.actions[action] += 1
+        return finding
+
+    def drop(self, kind: str, row: int, example: str = "") -> None:
+        """An occurrence of `kind` that drops an example; of several kinds in one example only the first is told so."""
+        self.add(kind, row, "dropped", example)
+        self._drops[kind] += 1
 
     def count(self, kind: str) -> int:
         """How often `kind` was found."""
         return self.by_kind[kind].count if kind in self.by_kind else 0
 
     def dropped(self) -> dict[str, int]:
-        """Counts of the kinds that drop examples."""
-        return {kind: finding.count for kind, finding in self.by_kind.items() if finding.action == "dropped"}
+        """Dropped examples by the kind that dropped them; each example is counted once."""
+        return dict(self._drops)
 
     def in_words(self) -> str:
         """What dropped examples, for an error message."""
-        named = (f"{kind} {f.count}" + (f" ({f.example})" if f.example else "") for kind, f in self.by_kind.items() if f.action == "dropped")
-        return ", ".join(named)
+        examples = {kind: self.by_kind[kind].example for kind in self._drops}
+        return ", ".join(f"{kind} {count}" + (f" ({examples[kind]})" if examples[kind] else "") for kind, count in self._drops.items())
 
     def messages(self) -> list[str]:
         """One line per kind."""
-        rows = {kind: ", ".join(map(str, f.rows[:5])) + (" …" if len(f.rows) > 5 else "") for kind, f in self.by_kind.items()}
-        return [f"{kind}: {f.count} {f.action} (rows {rows[kind]})" for kind, f in self.by_kind.items()]
+        return [f"{kind}: {f.count} {f.action()}{_rows_in_words(f)}" for kind, f in self.by_kind.items()]
 
     def as_json(self) -> list[Json]:
-        """One object per kind."""
+        """One object per kind, with the first row numbers."""
         return [
-            {"kind": kind, "count": f.count, "rows": list(f.rows), "action": f.action, **({"example": f.example} if f.example else {})}
+            {"kind": kind, "count": f.count, "rows": f.distinct()[:EXAMPLES], "action": f.action(), **({"example": f.example} if f.example else {})}
             for kind, f in self.by_kind.items()
         ]
+
+
+def _rows_in_words(finding: Finding) -> str:
+    rows = finding.distinct()
+    return f" (rows {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''})" if rows else ""

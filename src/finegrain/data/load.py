@@ -1,19 +1,20 @@
-"""One path from a source to tokenised examples: read, recognise, convert, screen, tokenise, report."""
+"""One path from a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finegrain.data.findings import Findings
-from finegrain.data.formats import Format, recognise, rows_of_shape
+from finegrain.data.formats import Format
+from finegrain.data.gate.keeper import FIRST_ROWS, Keeper, common_format
+from finegrain.data.gate.report import gate_report
+from finegrain.data.gate.settings import Gate
 from finegrain.data.read import Source, read
-from finegrain.data.records import Example, FastTokenizer, Row, Shape
-from finegrain.data.screen import keep
+from finegrain.data.records import Example, FastTokenizer, Shape
 from finegrain.data.tokenise import tokenise
 from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise
 from finegrain.errors import DataError
 from finegrain.types import Json
 
-__all__ = ["KeepEnd", "KeepStart", "LoadedData", "Shape", "Tokenise", "load_examples"]
+__all__ = ["Gate", "KeepEnd", "KeepStart", "LoadedData", "Shape", "Tokenise", "load_examples"]
 
 
 @dataclass(frozen=True)
@@ -23,38 +24,30 @@ class LoadedData:
     examples: list[Example]
     report: Json
     """JSON: source, files, sha256, format, rows, examples, kept, dropped, findings and counts."""
+    gate: Json
+    """What stands in gate.json."""
 
 
-def load_examples(source: str, tokenizer: FastTokenizer, *, shape: Shape, settings: Tokenise, limit: int | None = None) -> LoadedData:
+def load_examples(
+    source: str, tokenizer: FastTokenizer, *, shape: Shape, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()
+) -> LoadedData:
     """The examples of a file, folder or Hub name in the shape a recipe needs; `limit` counts rows of the source."""
     rows = read(source, limit)
-    where, first = rows.rows[0]
-    try:
-        entry = recognise(first)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+    entry = common_format(rows.rows[:FIRST_ROWS])
     findings = Findings()
-    kept = ((number, row) for number, row in _texts(rows, entry, shape, findings) if keep(number, row, findings))
-    examples = list(tokenise(kept, tokenizer, settings, findings))
+    keeper = Keeper(gate, entry, shape, rows.rows[:FIRST_ROWS], findings)
+    examples = list(tokenise(keeper.kept(rows.rows), tokenizer, settings, findings, gate))
     if not examples:
         raise DataError(f"{source}: no {shape.value} example left of {len(rows.rows)} rows ({entry.name}); dropped: {findings.in_words() or 'none'}")
     partial = _drop_partial_columns(examples)
     asked = {"source": source, "shape": shape.value, "max_length": settings.max_length}
     columns = {"columns": sorted(examples[0].columns), "partial_columns": partial}
-    return LoadedData(examples, {**asked, **columns, **_report(rows, entry, findings, examples)})
-
-
-def _texts(rows: Source, entry: Format, shape: Shape, findings: Findings) -> Iterator[tuple[int, Row]]:
-    """Source row number and example as text."""
-    for number, (where, raw) in enumerate(rows.rows):
-        try:
-            converted = rows_of_shape(entry, shape, raw)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-        if not converted:
-            findings.add("no_example", number, "dropped")
-        for row in converted:
-            yield number, row
+    facts = {"source": source, "sha256": rows.sha256, "format": entry.name, "shape": shape.value, "rows": len(rows.rows)}
+    return LoadedData(
+        examples,
+        {**asked, **columns, **_report(rows, entry, findings, examples)},
+        gate_report(facts, findings, keeper.sample, tokens=True),
+    )
 
 
 def _drop_partial_columns(examples: list[Example]) -> list[str]:

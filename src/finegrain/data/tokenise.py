@@ -5,16 +5,18 @@ would have given other tokens is counted. BOS stands once at the start and EOS o
 the tokenizer has them, whatever the template or the text writes by itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from finegrain.data.assemble import Specials, Tokens, ends_itself, prompt_ids, whole_response
+from finegrain.data.assemble import Specials, Tokens, prompt_ids, whole_response
 from finegrain.data.differences import count_differences
 from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
+from finegrain.data.gate.settings import DONE, Gate, decide
+from finegrain.data.gate.specials import check_tokenizer, writes_specials
 from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
 from finegrain.data.render import Rendered, RenderError, render
 from finegrain.data.truncate import Tokenise, cut_response, fit
@@ -26,15 +28,18 @@ BATCH = 256
 """Rows tokenised at once."""
 
 
-def tokenise(rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings: Tokenise, findings: Findings) -> Iterator[Example]:
+def tokenise(
+    rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings: Tokenise, findings: Findings, gate: Gate = Gate()
+) -> Iterator[Example]:
     """An example per row that can be trained on; the others go to the findings."""
     encoder, specials = Encoder(tokenizer), Specials(tokenizer)
+    check_tokenizer(tokenizer, gate, findings)
     stream = iter(rows)
     while batch := list(islice(stream, BATCH)):
         rendered = [(number, row, strings) for number, row in batch if (strings := _rendered(number, row, tokenizer, findings)) is not None]
         tokens = Tokens([strings for _, _, strings in rendered], encoder)
         for number, row, strings in rendered:
-            example = _example(number, row, strings, tokens, specials, settings, findings)
+            example = _example(number, row, strings, tokens, specials, settings, findings, gate)
             if example is not None:
                 yield example
         if rendered:
@@ -45,32 +50,33 @@ def _rendered(number: int, row: Row, tokenizer: FastTokenizer, findings: Finding
     try:
         return render(row, tokenizer)
     except RenderError as error:
-        findings.add("template", number, "dropped", str(error))
+        findings.drop("template", number, str(error))
         return None
 
 
 def _example(
-    number: int, row: Row, rendered: Rendered, tokens: Tokens, specials: Specials, settings: Tokenise, findings: Findings
+    number: int, row: Row, rendered: Rendered, tokens: Tokens, specials: Specials, settings: Tokenise, findings: Findings, gate: Gate
 ) -> Example | None:
     prompt = prompt_ids(tokens.prompt(rendered), specials)
     if len(prompt) == 0:
-        findings.add("empty_prompt", number, "dropped", "the tokenizer has no BOS, so the first token of the answer would have no context")
+        findings.drop("empty_prompt", number, "the tokenizer has no BOS, so the first token of the answer would have no context")
         return None
     whole = {role: whole_response(rendered, role, tokens, specials) for role in row.answers}
     prompt_length, lengths = fit(len(prompt), [len(response.ids) for response in whole.values()], settings)
     responses = {role: cut_response(response, length) for (role, response), length in zip(whole.items(), lengths, strict=True)}
-    if not all(response.mask.any() for response in responses.values()):
-        findings.add("truncated_to_nothing", number, "dropped")
-        return None
+    found = []
+    if prompt_length < len(prompt) or any(len(responses[role].ids) < len(whole[role].ids) for role in whole):
+        found.append(("over_length", f"{len(prompt)} + {max(len(response.ids) for response in whole.values())} tokens"))
+    if words := writes_specials(row, rendered, tokens, specials):
+        found.append(("bos_eos", words))
     if "rejected" in responses and np.array_equal(responses["chosen"].ids, responses["rejected"].ids):
-        findings.add("identical_after_truncation", number, "dropped")
+        found.append(("identical_after_truncation", ""))
+    if _dropped(number, found, responses, findings, gate):
         return None
     spans, rewards = {}, {}
     for role, answer in row.answers.items():
-        spans[role] = _clipped(number, answer, rendered.texts[role], findings)
+        spans[role] = _clipped(answer, rendered.texts[role])
         rewards[role] = _rewards(number, answer, whole[role], len(responses[role].ids), specials, findings)
-        if ends_itself(rendered, role, tokens, specials):
-            findings.add("bos_eos", number, "cut", "the text of an answer ends with the EOS token, which is not doubled")
         if len(responses[role].ids) < len(whole[role].ids):
             findings.add("answer_truncated", number, "cut")
     if prompt_length < len(prompt):
@@ -79,24 +85,36 @@ def _example(
     return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards)
 
 
+def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, Response], findings: Findings, gate: Gate) -> bool:
+    """Whether a row may not train: nothing of it is left, or what was found in its tokens drops it."""
+    if not all(response.mask.any() for response in responses.values()):
+        findings.drop("truncated_to_nothing", number)
+        for kind, words in found:
+            findings.add(kind, number, "dropped", words)
+        return True
+    dropped = False
+    for kind, words in found:
+        action = decide(gate, kind, number, words)
+        if action == "drop" and not dropped:
+            findings.drop(kind, number, words)
+            dropped = True
+        else:
+            findings.add(kind, number, DONE[action], words)
+    return dropped
+
+
 def _cut_prompt(prompt: Int32[np.ndarray, " P"], length: int, specials: Specials, settings: Tokenise) -> Int32[np.ndarray, " Q"]:
     """A prompt of `length` tokens, BOS among them."""
     head = prompt[: int(specials.bos is not None)]
     return np.concatenate([head, settings.prompt(prompt[len(head) :], length - len(head))])
 
 
-def _clipped(number: int, answer: Answer, text: str, findings: Findings) -> list[CharSpan] | None:
-    """The answer's spans inside its text."""
+def _clipped(answer: Answer, text: str) -> list[CharSpan] | None:
+    """The answer's spans inside its text; the gate has named those that were not."""
     if answer.spans is None:
         return None
-    inside = []
-    for start, end, value in answer.spans:
-        first, last = max(start, 0), min(end, len(text))
-        if (first, last) != (start, end) or first >= last:
-            findings.add("span_outside_text", number, "clipped", f"span {start}..{end} of an answer of {len(text)} characters")
-        if first < last:
-            inside.append((first, last, value))
-    return inside
+    inside = [(max(start, 0), min(end, len(text)), value) for start, end, value in answer.spans]
+    return [(start, end, value) for start, end, value in inside if start < end]
 
 
 def _rewards(

@@ -1,0 +1,93 @@
+"""Judged kinds: rules of thumb on one row, whose precision and recall are measured (benchmarks/results/gate.md)."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from finegrain.data.gate.language import languages_differ
+from finegrain.data.gate.markup import in_answer, in_prompt
+from finegrain.data.gate.texts import Texts
+
+WORDS = re.compile(r"\w+")
+
+FEWEST_WORDS = 8
+"""Shorter answers are near-identical only when their words are the same."""
+SHARED_WORDS = 0.9
+"""Share of words two near-identical answers have in common."""
+REPEATED_CHARACTERS = 20
+"""A question shorter than this may stand in an answer by chance."""
+REPEATED_WORDS = 4
+
+
+def judged(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """The judged kinds that one row shows; `own_markup` is what the prompts of this file have by design."""
+    for kind, check in CHECKS:
+        if check(texts):
+            yield kind, ""
+    if found := [name for text in texts.answers.values() if (name := in_answer(text))] or in_prompt(texts, own_markup):
+        yield "template", f"{found[0]!r} inside a text"
+
+
+def _near_identical(texts: Texts) -> bool:
+    if len(texts.answers) < 2:
+        return False
+    one, other = texts.answers.values()
+    if one == other or abs(len(one) - len(other)) > 0.2 * max(len(one), len(other), 10):
+        return False
+    words, others = WORDS.findall(one.casefold()), WORDS.findall(other.casefold())
+    if words == others:
+        return True
+    longest = max(len(words), len(others))
+    if longest < FEWEST_WORDS:
+        return False
+    if _shared_ends(words, others) >= longest - 1:
+        return True
+    return sum((Counter(words) & Counter(others)).values()) >= SHARED_WORDS * longest
+
+
+def _shared_ends(one: list[str], other: list[str]) -> int:
+    """Words two lists share at their start and at their end together."""
+    shortest = min(len(one), len(other))
+    start = next((i for i in range(shortest) if one[i] != other[i]), shortest)
+    end = next((i for i in range(shortest - start) if one[-1 - i] != other[-1 - i]), shortest - start)
+    return start + end
+
+
+def _encoding(texts: Texts) -> bool:
+    return any(_badly_decoded(text) for text in (texts.prompt, *texts.answers.values()))
+
+
+CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
+"""Characters that no text has: controls, the replacement character, halves of surrogate pairs."""
+
+
+def _badly_decoded(text: str) -> bool:
+    if text.isascii() and text.isprintable():
+        return False
+    if CONTROLS.search(text):
+        return True
+    if text.isascii():
+        return False
+    from ftfy.badness import is_bad
+
+    return bool(is_bad(text))
+
+
+def _prompt_in_answer(texts: Texts) -> bool:
+    question = _plain(texts.question)
+    if len(question) < REPEATED_CHARACTERS or question.count(" ") < REPEATED_WORDS - 1:
+        return False
+    return any(len(answer) >= len(question) and question in _plain(answer) for answer in texts.answers.values())
+
+
+def _plain(text: str) -> str:
+    """Lower case, every white space one blank."""
+    return " ".join(text.casefold().split())
+
+
+CHECKS: tuple[tuple[str, Callable[[Texts], bool]], ...] = (
+    ("near_identical", _near_identical),
+    ("encoding", _encoding),
+    ("prompt_in_answer", _prompt_in_answer),
+    ("language", languages_differ),
+)

@@ -1,0 +1,120 @@
+"""The gate itself: rows in, rows that may train out; everything found on the way goes to the findings."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from finegrain.data.findings import Findings
+from finegrain.data.formats import Format, recognise, rows_of_shape
+from finegrain.data.gate.across import Across
+from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.exact import exact, last_turn
+from finegrain.data.gate.judged import judged
+from finegrain.data.gate.markup import own_markup
+from finegrain.data.gate.settings import DONE, Gate, decide
+from finegrain.data.gate.texts import Texts, texts_of
+from finegrain.data.records import Row, Shape
+from finegrain.errors import DataError
+from finegrain.types import Json
+
+FIRST_ROWS = 100
+"""Rows that tell the format of a file and the markup its prompts have by design."""
+
+Located = tuple[str, Json]
+
+
+def common_format(first: Iterable[Located]) -> Format:
+    """The format of most of the first rows; the error of the first row where none is recognised."""
+    found: dict[str, list[Format]] = {}
+    trouble: list[DataError] = []
+    for where, raw in first:
+        try:
+            entry = recognise(raw)
+        except DataError as error:
+            trouble.append(DataError(f"{where}: {error}"))
+        else:
+            found.setdefault(f"{entry.name} {sorted(entry.columns)}", []).append(entry)
+    if not found:
+        raise trouble[0]
+    return max(found.values(), key=len)[0]
+
+
+def convert(entry: Format, shape: Shape, raw: Json) -> list[Row]:
+    """The examples of a row; whatever its cells are, what cannot be read is a DataError."""
+    try:
+        return rows_of_shape(entry, shape, raw)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"a cell of another form than {entry.name} has ({type(error).__name__}: {error})") from error
+
+
+class Keeper:
+    """Decides row by row; of earlier rows it knows hashes alone."""
+
+    def __init__(self, gate: Gate, entry: Format, shape: Shape, first: Iterable[Located], findings: Findings) -> None:
+        self._gate, self._entry, self._shape, self._findings = gate, entry, shape, findings
+        self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
+        self._across = Across()
+        self.sample = Sample(gate.bias_rows)
+
+    def _readable(self, raw: Json) -> list[Row]:
+        try:
+            return convert(self._entry, self._shape, raw)
+        except DataError:
+            return []
+
+    def kept(self, rows: Iterable[Located]) -> Iterator[tuple[int, Row]]:
+        """Source row number and example, of those that may train."""
+        for number, (where, raw) in enumerate(rows):
+            for row in self._converted(number, where, raw):
+                if self._passes(number, where, raw, row):
+                    yield number, row
+        done = "dropped" if self._gate.duplicate == "drop" else "kept"
+        for kind, number in self._across.finish():
+            self._findings.add(kind, number, done)
+
+    def _converted(self, number: int, where: str, raw: Json) -> list[Row]:
+        try:
+            converted = convert(self._entry, self._shape, raw)
+        except DataError as error:
+            decide(self._gate, "missing_column", number, f"{where}: {error}")
+            self._findings.drop("missing_column", number, str(error))
+            return []
+        if not converted:
+            self._findings.drop("no_example", number)
+        return converted
+
+    def _passes(self, number: int, where: str, raw: Json, row: Row) -> bool:
+        texts = texts_of(row)
+        dropping = ""
+        if _no_text(texts):
+            self._findings.drop("encoding", number, "half a surrogate pair, which is no text")
+            return False
+        for kind, words in chain(exact(raw, row, texts), judged(texts, self._own_markup), last_turn(raw)):
+            dropping = self._name(kind, number, where, words, dropping)
+        for kind, other in () if dropping else self._across.look(number, row):
+            if other == number:
+                dropping = self._name(kind, number, where, "", dropping)
+            else:
+                self._findings.add(kind, other, "kept")
+        if not dropping:
+            self.sample.offer(row, texts)
+        return not dropping
+
+    def _name(self, kind: str, number: int, where: str, words: str, dropping: str) -> str:
+        """Adds a finding; returns the kind that drops the example, if any."""
+        action = decide(self._gate, kind, number, f"{where}: {words}" if words else where)
+        if action == "drop" and not dropping:
+            self._findings.drop(kind, number, words)
+            return kind
+        self._findings.add(kind, number, DONE[action], words)
+        return dropping
+
+
+def _no_text(texts: Texts) -> bool:
+    """Halves of surrogate pairs (from a broken escape in JSON) are no text, and no tokenizer takes them."""
+    for text in (texts.prompt, *texts.answers.values()):
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return True
+    return False

@@ -1,0 +1,40 @@
+"""The strings the checks look at: what a row asks and what its answers say."""
+
+from dataclasses import dataclass
+
+from finegrain.data.conversations import ASSISTANT
+from finegrain.data.records import Row, Text
+from finegrain.data.render import answer_text
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A row's words."""
+
+    prompt: str
+    """The whole prompt: its turns' contents, or the string."""
+    question: str
+    """What was asked last: the last turn of the user, or the string."""
+    answers: dict[str, str]
+    """What the assistant says, by role."""
+    turns: bool
+    """Whether the row is a conversation."""
+
+
+def texts_of(row: Row) -> Texts:
+    """The words of a row."""
+    answers = {role: said(answer.content) for role, answer in row.answers.items()}
+    if isinstance(row.prompt, str):
+        return Texts(row.prompt, row.prompt, answers, False)
+    asked = [turn.content for turn in row.prompt if turn.role == "user"]
+    return Texts("\n\n".join(turn.content for turn in row.prompt), asked[-1] if asked else "", answers, True)
+
+
+def said(content: Text) -> str:
+    """The assistant's words."""
+    return content if isinstance(content, str) else "\n\n".join(turn.content for turn in content if turn.role == ASSISTANT)
+
+
+def spanned(content: Text) -> str:
+    """The text character spans refer to."""
+    return content if isinstance(content, str) else answer_text(content)[0]
