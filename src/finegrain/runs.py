@@ -75,6 +75,10 @@ class RunDirectory:
         kept = [line for line in self.metrics() if line["step"] <= step]
         _replace(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """A whole json file."""
+        _replace(self.path / name, json.dumps(value) + "\n")
+
     def write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         """A whole jsonl file."""
         _replace(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

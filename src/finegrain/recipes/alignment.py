@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from finegrain.credit.summary import summarise
+from finegrain.data.gate.settings import Gate
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Shape
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError
@@ -68,6 +69,7 @@ class Job:
     """The same as JSON, for run.json."""
     tokenizer: Any = None
     product: Product = field(default_factory=AlignedPolicy)
+    gate: Gate = Gate()
 
 
 def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
@@ -92,6 +94,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     barrier()
     if rank() == 0:
         directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
+        for name, found in session.gates.items():
+            directory.write_json(name, found)
     prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
@@ -175,10 +179,12 @@ def _rows(session: Session, job: Job, contract: Contract) -> tuple[list[Example]
     """(training, evaluation) examples in the shape the objective reads, with the sides it needs."""
     named = None if contract.shape is None else Shape(contract.shape)
     shape = named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
-    loaded = load_data(session, job.data, shape, limit=job.common.limit)
+    loaded = load_data(session, job.data, shape, limit=job.common.limit, gate=job.gate)
+    session.gates["gate.json"] = loaded.gate
     session.notes["data"] = loaded.report
     if job.common.eval is not None:
-        held = load_data(session, job.common.eval, shape, limit=None)
+        held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate)
+        session.gates["gate-eval.json"] = held.gate
         session.notes["eval_data"] = held.report
         both = loaded.examples, held.examples
     else:

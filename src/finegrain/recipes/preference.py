@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.gate.settings import Gate
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.recipes.entry import model_name, start, start_command
@@ -28,6 +29,7 @@ class Prefer:
     training: Training = field(default_factory=Training)
     lora: Lora = field(default_factory=Lora)
     optim: Optim = field(default_factory=Optim)
+    gate: Gate = field(default_factory=Gate)
 
 
 def prefer(
@@ -42,6 +44,7 @@ def prefer(
     training: Training = Training(),
     lora: Lora = Lora(),
     optim: Optim = Optim(),
+    gate: Gate = Gate(),
 ) -> dict[str, Any]:
     """Align a model on preference pairs; returns what the command prints as its last line.
 
@@ -57,6 +60,7 @@ def prefer(
         training=training,
         lora=lora,
         optim=optim,
+        gate=gate,
     )
     return start("prefer", settings, model=model, tokenizer=tokenizer)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.gate.settings import Gate
 from finegrain.models.lora import Lora
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
@@ -25,6 +26,7 @@ class Reward:
     training: Training = field(default_factory=Training)
     lora: Lora = field(default_factory=Lora)
     optim: Optim = field(default_factory=Optim)
+    gate: Gate = field(default_factory=Gate)
 
 
 def reward(
@@ -39,6 +41,7 @@ def reward(
     training: Training = Training(),
     lora: Lora = Lora(),
     optim: Optim = Optim(),
+    gate: Gate = Gate(),
 ) -> dict[str, Any]:
     """Train a reward model; arguments and result as those of `prefer`. The head is a token head by default, the loss Bradley-Terry."""
     from finegrain.recipes.entry import model_name
@@ -54,6 +57,7 @@ def reward(
         training=training,
         lora=lora,
         optim=optim,
+        gate=gate,
     )
     return start_reward(settings, model=model, tokenizer=tokenizer)
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Example, Shape
 from finegrain.data.tokenise import Tokenise
@@ -31,6 +32,7 @@ from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.distributed import barrier, rank, world
+from finegrain.types import Json
 
 PACKAGES = ("finegrain", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
 MOST_HELD_OUT = 256
@@ -51,6 +53,8 @@ class Session:
     work: Work = field(default_factory=Work)
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts for run.json: probe, silenced dropout, data report."""
+    gates: dict[str, Json] = field(default_factory=dict)
+    """What the data gate found, by the name of its file."""
     started: float | None = None
     """Clock at the first forward of any model."""
     scorer: Scorer | None = None
@@ -109,9 +113,10 @@ def _autocast(name: str, device: torch.device) -> Callable[[], AbstractContextMa
     return lambda: nullcontext()
 
 
-def load_data(session: Session, source: str, shape: Shape, *, limit: int | None) -> LoadedData:
+def load_data(session: Session, source: str, shape: Shape, *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
     """Tokenised rows of a file, folder or Hub name."""
-    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=Tokenise(max_length=session.common.max_length), limit=limit)
+    settings = Tokenise(max_length=session.common.max_length)
+    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
     for line in data.report.get("messages", []):
         session.say(line)
     return data

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.gate.settings import Gate
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
 from finegrain.recipes.entry import model_name, start, start_command
@@ -28,6 +29,7 @@ class Sft:
     training: Training = field(default_factory=Training)
     lora: Lora = field(default_factory=Lora)
     optim: Optim = field(default_factory=Optim)
+    gate: Gate = field(default_factory=Gate)
 
 
 def sft(
@@ -42,6 +44,7 @@ def sft(
     training: Training = Training(),
     lora: Lora = Lora(),
     optim: Optim = Optim(),
+    gate: Gate = Gate(),
 ) -> dict[str, Any]:
     """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
     settings = Sft(
@@ -54,6 +57,7 @@ def sft(
         training=training,
         lora=lora,
         optim=optim,
+        gate=gate,
     )
     return start("sft", settings, model=model, tokenizer=tokenizer)
 
