@@ -30,6 +30,7 @@ PUBLIC = [
     "TokenCredit",
     "Training",
     "prefer",
+    "reward",
     "sft",
 ]
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
     from finegrain.recipes.preference import prefer
+    from finegrain.recipes.reward import reward
     from finegrain.recipes.settings import Common, Training
     from finegrain.recipes.sft import sft
     from finegrain.runs import RunDirectory
@@ -54,6 +55,7 @@ __all__ = [
     "TokenCredit",
     "Training",
     "prefer",
+    "reward",
     "sft",
 ]
 
@@ -65,6 +67,7 @@ _HOMES = {
     "RunDirectory": "runs",
     "Training": "recipes.settings",
     "prefer": "recipes.preference",
+    "reward": "recipes.reward",
     "sft": "recipes.sft",
 }
 

@@ -52,6 +52,8 @@ def garbage_under_the_mask(method: Any, make_pair: Maker) -> None:
 
     def spoil(side: Side, junk: float) -> Side:
         new = {name: torch.where(side.mask, value, junk) for name in TOKEN_FIELDS if (value := getattr(side, name)) is not None}
+        if side.outputs is not None:
+            new["outputs"] = torch.where(side.mask[..., None], side.outputs, junk)
         if side.prompt_logp is not None and side.prompt_mask is not None:
             new["prompt_logp"] = torch.where(side.prompt_mask, side.prompt_logp, junk)
         return replace(side, **new)
@@ -78,7 +80,7 @@ def padding(method: Any, make_pair: Maker) -> None:
         def wider(name: str) -> Tensor:
             value = getattr(side, name)
             fill = False if value.dtype == torch.bool else -1 if name == "segment" else float("nan")
-            block = value.new_full((len(value), left + right), fill)
+            block = value.new_full((len(value), left + right, *value.shape[2:]), fill)
             return torch.cat([block[:, :left], value, block[:, left:]], 1)
 
         return replace(side, **{f.name: wider(f.name) for f in fields(side) if getattr(side, f.name) is not None})

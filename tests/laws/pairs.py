@@ -50,7 +50,9 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
             prompt_mask=prompt_mask if "prompt_logp" in needs else None,
             entropy=noise(ROWS, WIDTH).abs() if "entropy" in needs else None,
             kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
+            outputs=noise(ROWS, WIDTH, outputs) if (outputs := getattr(method, "outputs", 0)) else None,
         )
 
-    columns = {"position": torch.arange(ROWS, dtype=torch.float64), "label": torch.tensor([1, 0, 1, 0, 0, 1], dtype=torch.float64)}
+    numbers = torch.arange(ROWS, dtype=torch.float64)
+    columns = {"position": numbers, "row": numbers, "label": torch.tensor([1, 0, 1, 0, 0, 1], dtype=torch.float64)}
     return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns)

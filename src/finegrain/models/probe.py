@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finegrain.models.packing import Branch, Group
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
@@ -22,7 +22,7 @@ class Probe:
 
     fused: bool
     value_error: float
-    """Largest difference of a log-probability, nats; nan where the fused path does not run."""
+    """Largest difference of a value, nats or a head's units; nan where the fused path does not run."""
     gradient_error: float
     """Norm of the gradient difference relative to the gradient's norm."""
     reason: str
@@ -33,45 +33,48 @@ class Probe:
         return {"path": "fused" if self.fused else "plain", "reason": self.reason, "float32_products_on_cpu": products}
 
 
-def make_scorer(model: Any, *, longest: int) -> tuple[Scorer, Probe]:
+def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None) -> tuple[Scorer, Probe]:
     """The scorer on the fused path if it is exact for this model, on the plain path otherwise.
 
-    `longest`: tokens of the longest row to come; windows beyond it cannot matter.
+    `longest`: tokens of the longest row to come; windows beyond it cannot matter. `head`: that of a reward model, which has no
+    vocabulary's head to look at.
     """
     use_branched_attention(model)
     use_onednn_linear(model)
-    probe = probe_model(model, longest=longest)
+    probe = probe_model(model, longest=longest, head=head)
     if not probe.fused:
         use_own_attention(model)
-    return Scorer(model, fused if probe.fused else plain), probe
+    return Scorer(model, fused if probe.fused else plain, head), probe
 
 
-def probe_model(model: Any, *, longest: int) -> Probe:
+def probe_model(model: Any, *, longest: int, head: nn.Module | None = None) -> Probe:
     """Compare values and gradients of the fused with those of the plain path."""
     groups = _ragged_groups(causal_lm(model).config.get_text_config(), longest)
     try:
-        values, gradients = _evaluate(model, fused, groups)
+        values, gradients = _evaluate(model, fused, groups, head)
     except Exception as error:  # an architecture may fail in any way; the plain path is the answer to all of them
         return Probe(False, float("nan"), float("nan"), f"the fused path does not run on {type(causal_lm(model)).__name__}: {error}")
     with stock_attention(model):  # through the backward too: checkpointed layers run again there
-        want_values, want_gradients = _evaluate(model, plain, groups)
+        want_values, want_gradients = _evaluate(model, plain, groups, head)
     value_error = float((values - want_values).abs().max())
     scale = sum(float(gradient.square().sum()) for gradient in want_gradients) ** 0.5
     difference = sum(float((a - b).square().sum()) for a, b in zip(gradients, want_gradients, strict=True)) ** 0.5
     gradient_error = difference / max(scale, 1e-30)
     tolerance = 1e-4 if want_values.dtype != torch.bfloat16 and next(model.parameters()).dtype != torch.bfloat16 else 5e-2
     exact = value_error <= tolerance * max(1.0, float(want_values.abs().max())) and gradient_error <= 10 * tolerance
-    reason = "fused equals plain" if exact else f"fused differs from plain: {value_error:.2g} nats, gradient {gradient_error:.2g}"
+    reason = "fused equals plain" if exact else f"fused differs from plain: {value_error:.2g} in values, gradient {gradient_error:.2g}"
     return Probe(exact, value_error, gradient_error, reason)
 
 
-def _evaluate(model: Any, path: Path, groups: Sequence[Group]) -> tuple[Tensor, list[Tensor]]:
+def _evaluate(model: Any, path: Path, groups: Sequence[Group], head: nn.Module | None) -> tuple[Tensor, list[Tensor]]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    logp = path(model, groups, Request()).logp
-    generator = torch.Generator().manual_seed(1)
-    weights = torch.randn(len(logp), generator=generator).to(logp)
-    gradients = torch.autograd.grad((logp * weights).sum(), parameters, allow_unused=True)
-    return logp.detach(), [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+    with torch.enable_grad():
+        found = path(model, groups, Request(head is None, outputs=head))
+        values = found.logp if found.outputs is None else found.outputs
+        generator = torch.Generator().manual_seed(1)
+        weights = torch.randn(values.shape, generator=generator).to(values)
+        gradients = torch.autograd.grad((values * weights).sum(), parameters, allow_unused=True)
+    return values.detach(), [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
 
 def _ragged_groups(config: Any, longest: int) -> list[Group]:

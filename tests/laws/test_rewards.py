@@ -1,0 +1,92 @@
+"""Every head under the pair loss, and every loss of the catalog, under the laws of objectives."""
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from finegrain import catalog
+from finegrain.ops.readout import Last, Mean, Minimum, Sum
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.token import Token
+from finegrain.types import Pair, Scored
+from tests.laws import objectives as laws
+from tests.laws.pairs import make_pair
+
+LAWS: tuple[laws.Law, ...] = (
+    laws.shape_and_finiteness,
+    laws.garbage_under_the_mask,
+    laws.padding,
+    laws.rows_independent,
+    laws.permutation,
+    laws.micro_batches,
+    laws.gradient_is_right,
+    laws.wide_arithmetic,
+    laws.counts_from_masks,
+)
+FEWEST_HEADS, FEWEST_LOSSES = 4, 1
+
+
+def heads() -> dict[str, Any]:
+    """Every head of the catalog, with every readout where it has that setting."""
+    found = {}
+    for name in catalog.names("head"):
+        head = catalog.load("head", name)()
+        found[name] = head
+        if "readout" in [field.name for field in fields(head)]:
+            found |= {f"{name}-{type(readout).__name__.lower()}": replace(head, readout=readout) for readout in (Sum(), Mean(), Last(), Minimum())}
+    return found
+
+
+FITS: dict[str, RewardFit] = {
+    **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items()},
+    **{f"{name} loss": RewardFit(catalog.load("head", "token")(), catalog.load("loss", name)()) for name in catalog.names("loss")},
+}
+
+
+def test_collected() -> None:
+    print(f"{len(catalog.names('head'))} heads, {len(catalog.names('loss'))} losses, {len(FITS)} fits, {len(LAWS)} laws")
+    assert len(catalog.names("head")) >= FEWEST_HEADS
+    assert len(catalog.names("loss")) >= FEWEST_LOSSES
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", FITS)
+def test_law(name: str, law: laws.Law) -> None:
+    law(FITS[name], partial(make_pair, FITS[name]))
+
+
+class OverWidth:
+    """A loss that multiplies by the mask and divides by the padded width."""
+
+    roles = ("chosen", "rejected")
+
+    def __call__(self, head: Token, pair: Pair) -> Tensor:
+        assert pair.chosen.outputs is not None
+        return (pair.chosen.outputs[..., 0] * pair.chosen.mask).mean(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centred(Token):
+    """Scores depend on the batch."""
+
+    def tokens(self, outputs: Tensor) -> Scored:
+        return Scored(outputs[..., 0] - outputs[..., 0].mean())
+
+
+@pytest.mark.parametrize(
+    ("fit", "law"),
+    [
+        (RewardFit(Token(), OverWidth()), laws.garbage_under_the_mask),
+        (RewardFit(Token(), OverWidth()), laws.padding),
+        (RewardFit(Centred(readout=Sum()), BradleyTerry()), laws.rows_independent),
+        (RewardFit(Centred(readout=Sum()), BradleyTerry()), laws.micro_batches),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_broken_head_breaks_the_law(fit: RewardFit, law: laws.Law) -> None:
+    with pytest.raises(AssertionError):
+        law(fit, partial(make_pair, fit))

@@ -1,0 +1,73 @@
+"""The pair loss by hand, its columns, its identities."""
+
+import math
+
+import pytest
+import torch
+
+from finegrain.errors import UsageError
+from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
+from finegrain.rewards.ensemble import Ensemble
+from finegrain.rewards.sequence import Sequence
+from tests.rewards.sides import pair
+
+HEAD = Sequence()
+
+
+def loss(**columns: list[float]) -> float:
+    return float(BradleyTerry()(HEAD, pair([[[0.0], [1.5]]], [[[0.5]]], **columns))[0])
+
+
+def sigma(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def test_columns() -> None:
+    assert loss() == pytest.approx(-math.log(sigma(1.0)))
+    assert loss(margin=[0.4]) == pytest.approx(-math.log(sigma(0.6)))
+    assert loss(flip=[1.0]) == pytest.approx(-math.log(sigma(-1.0)))
+    assert loss(flip=[1.0], margin=[0.4]) == pytest.approx(-math.log(sigma(-1.4)))
+    assert loss(label_prob=[0.9]) == pytest.approx(-0.9 * math.log(sigma(1.0)) - 0.1 * math.log(sigma(-1.0)))
+    assert loss(tie=[1.0]) == pytest.approx(-0.5 * math.log(sigma(1.0)) - 0.5 * math.log(sigma(-1.0)))
+
+
+def test_flipping_is_swapping() -> None:
+    swapped = BradleyTerry()(HEAD, pair([[[0.5]]], [[[0.0], [1.5]]]))
+    assert loss(flip=[1.0]) == float(swapped[0])
+
+
+def test_margin_scale_ignores_the_column() -> None:
+    one = BradleyTerry(margin_scale=0.0)(HEAD, pair([[[1.5]]], [[[0.5]]], margin=[7.0]))
+    assert float(one[0]) == pytest.approx(loss())
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.3])
+def test_optimum_under_smoothing(smoothing: float) -> None:
+    """z* = g + log((1 - a) / a) (2.197 for a = 0.1, g = 0)."""
+    margin = 0.7
+    z = torch.tensor([margin + math.log((1 - smoothing) / smoothing)], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(bradley_terry_loss(z, label_smoothing=smoothing, margin=margin).sum(), z)
+    assert abs(gradient.item()) < 1e-12
+
+
+def test_gradient_is_minus_sigma_of_margin_minus_difference() -> None:
+    z = torch.tensor([0.3, -2.0], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(bradley_terry_loss(z, margin=0.5).sum(), z)
+    torch.testing.assert_close(gradient, -torch.sigmoid(0.5 - z.detach()))
+
+
+def test_smoothing_is_a_probability() -> None:
+    with pytest.raises(UsageError, match="label_smoothing"):
+        BradleyTerry(label_smoothing=0.7)
+
+
+def test_members_learn_from_their_own_weighting() -> None:
+    rows = torch.arange(20000.0)
+    weights = bootstrap_weights(rows, 3)
+    assert torch.equal(weights, bootstrap_weights(rows.flip(0), 3).flip(1)), "a row's weights do not depend on its batch"
+    assert weights.mean(1).tolist() == pytest.approx([1.0] * 3, abs=0.03), "Exp(1)"
+    assert weights.std(1).tolist() == pytest.approx([1.0] * 3, abs=0.05)
+    assert abs(float(torch.corrcoef(weights)[0, 1])) < 0.03
+    both = pair([[[1.0, 0.0]]], [[[0.0, 2.0]]])
+    want = (bootstrap_weights(both.columns["row"], 2)[:, 0] * bradley_terry_loss(torch.tensor([1.0, -2.0]))).mean()
+    assert float(BradleyTerry()(Ensemble(members=2), both)[0]) == pytest.approx(float(want), rel=1e-6)
