@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from finegrain.errors import DataError, UsageError
+from finegrain.evaluate.accuracy import finite
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval, mean_interval
@@ -89,7 +90,7 @@ def preference_probability(chosen: Float[np.ndarray, " N"], rejected: Float[np.n
 
 def pair_calibration(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"], binning: Binning | None = None) -> Calibration:
     """Calibration of a Bradley-Terry model on pairs: confidence is the probability of the answer it prefers. A tie has confidence 1/2, half right."""
-    probability = preference_probability(chosen, rejected)
+    probability = preference_probability(finite(chosen), finite(rejected))
     right = np.where(chosen == rejected, 0.5, (chosen > rejected).astype(float))
     error, bins = _reliability(np.maximum(probability, 1 - probability), right, binning or EqualWidth())
     surprise = np.logaddexp(0.0, rejected - chosen)
@@ -110,8 +111,6 @@ def event_calibration(probability: Probabilities, happened: Outcomes, binning: B
 
 def _reliability(confidence: Probabilities, right: Float[np.ndarray, " N"], binning: Binning) -> tuple[Interval, list[Bin]]:
     """The error with a bootstrap interval over rows, and the bins."""
-    if not np.isfinite(confidence).all():
-        raise DataError("scores must be finite to have a calibration; drop the rows that are not, or mend the scorer")
     place = binning(confidence)
     gap = right - confidence
     rows = [np.flatnonzero(place == number) for number in np.unique(place)]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from finegrain.errors import DataError
+from finegrain.evaluate.accuracy import finite
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 
@@ -64,8 +64,7 @@ def mistakes_found(correct: Kind, uncertainty: Scores, level: float = 0.95) -> I
     return auroc(uncertainty, ~correct, level)
 
 
-def _kinds(scores: Scores, positive: Kind) -> tuple[Scores, Scores]:
-    """The scores of the positives and of the negatives; scores that are not finite are refused."""
-    if not np.isfinite(scores).all():
-        raise DataError(f"scores must be finite, {int((~np.isfinite(scores)).sum())} of {len(scores)} are not; drop those rows or mend the scorer")
+def _kinds(scores: Scores, positive: Kind) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " Q"]]:
+    """The scores of the positives and of the negatives."""
+    finite(scores)
     return scores[positive], scores[~positive]

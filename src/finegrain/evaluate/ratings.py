@@ -33,7 +33,7 @@ class RatingReport(NamedTuple):
     """Accuracy averaged over classes with many, medium and few training rows; a group without classes is left out."""
 
 
-def rating_report(predicted: Classes, truth: Classes, training_rows: Mapping[int, int]) -> RatingReport:
+def rating_report(predicted: Classes, truth: Int[np.ndarray, " M"], training_rows: Mapping[int, int]) -> RatingReport:
     """Per-class numbers on held-out rows; `training_rows` says how many rows of each class the head was trained on."""
     if len(predicted) != len(truth) or not len(truth):
         raise DataError(f"every held-out row needs a prediction and a rating, got {len(predicted)} and {len(truth)}")

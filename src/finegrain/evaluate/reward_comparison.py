@@ -73,7 +73,7 @@ UNIT_FREE = ("pearson", "spearman", "kendall")
 """The measures that an offset and a positive factor leave as they are."""
 
 
-def compare(reference: Rewards, recovered: Rewards, bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
+def compare(reference: Rewards, recovered: Float[np.ndarray, " M"], bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
     """Every measure with a bootstrap interval over texts."""
     if reference.shape != recovered.shape or not (np.isfinite(reference).all() and np.isfinite(recovered).all()):
         raise DataError(f"two rewards are compared on the same texts and must be finite, got {len(reference)} and {len(recovered)} values")

@@ -4,11 +4,17 @@ Source: Joselowitz et al. 2024, https://arxiv.org/abs/2410.12491; losses from th
 Deviations: at an exact tie the maximum-margin slope is -3/2, between its two sides; the authors' code has +1 there, the wrong direction.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from finegrain.rewards.bradley_terry import bootstrap_weights
+from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.types import Pair
 
 Rows = Float[Tensor, " B"]
 
@@ -54,3 +60,21 @@ class Squared:
 
 
 RankingLoss = MaxMargin | Hinge | Logistic | Squared
+
+
+@dataclass(frozen=True, kw_only=True)
+class IRLInsights:
+    """Fits a reward to pairs of a tuned model's answer (chosen) and the base model's (rejected) to the same prompt."""
+
+    roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+
+    ranking: RankingLoss = field(default_factory=MaxMargin)
+    """Loss of the margin."""
+
+    def __call__(self, head: RewardHead, pair: Pair) -> Rows:
+        """Per-row loss; of several members their mean, each under its own bootstrap weights."""
+        expert, other = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
+        if expert.members is None or other.members is None:
+            return self.ranking(expert.mean, other.mean)
+        losses = torch.stack([self.ranking(a, b) for a, b in zip(expert.members, other.members, strict=True)])
+        return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)
