@@ -48,6 +48,7 @@ class FakeContext:
         return self.implicit
 
     def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:
+        assert path, "asked without a path"
         return self.functions[role]
 
     def spans_to_tokens(self, role: str, spans: Sequence[list[CharSpan] | None], outside: float) -> Rows:

@@ -209,7 +209,7 @@ def test_contradictions_and_missing_signals() -> None:
     assert ASR(scorer="judge", signal=Implicit(scorer="judge")).scorer == "judge"
     assert ASR(scorer="judge", signal=Auto()).signal == Auto()
     empty = FakeContext(signs={}, role_masks={})
-    with pytest.raises(UsageError, match=r"--credit\.signal\.path file\.py:name"):
+    with pytest.raises(UsageError, match=r"^the signal function-spans needs your function: --credit\.signal\.path file\.py:name$"):
         ASR(signal=FunctionSpans()).prepare(empty)
     with pytest.raises(CreditError, match="span annotations"):
         ASR(signal=Spans()).prepare(empty)
@@ -275,3 +275,26 @@ def test_change_point_finds_exact_levels_and_ignores_the_unit() -> None:
     assert ChangePoint()(1e-6 * (level + noise), mask)[0].tolist() == want
     assert ChangePoint(centre=10.0)(level + noise + 10, mask)[0].tolist() == want
     assert ChangePoint(k=1e4)(level + noise, mask).eq(0).all()
+
+
+def test_ends_of_the_quantiles() -> None:
+    rows = [torch.tensor([1.0, 3.0]), torch.tensor([5.0, 7.0, 9.0])]
+    assert Quantile(q=0.9)(rows) == pytest.approx([8.2, 8.2])
+    assert Quantile(q=0.3)([torch.tensor([4.0])]) == [4.0]
+
+
+def test_an_answer_without_scores_has_baseline_0() -> None:
+    assert ResponseMean()([torch.tensor([]), torch.tensor([2.0, 4.0])]) == [0.0, 3.0]
+
+
+def test_top_changes_are_changes_and_of_equal_ones_the_earlier() -> None:
+    mask = torch.ones(1, 60, dtype=torch.bool)
+    stairs = torch.arange(60.0, dtype=torch.float64)[None]
+    assert TopK(fraction=0.05)(stairs, mask)[0].tolist() == [0, 1, 2] + [3] * 57
+    step = torch.where(torch.arange(60) < 30, 0.0, 1.0).double()[None]
+    assert TopK(fraction=1.0)(step, mask)[0].tolist() == [0] * 30 + [1] * 30
+
+
+def test_zero_is_a_sign_of_its_own() -> None:
+    values = torch.tensor([[2.0, 0.0, 0.0, 3.0, -1.0, -2.0]])
+    assert Sign()(values, torch.ones(1, 6, dtype=torch.bool))[0].tolist() == [0, 1, 1, 2, 3, 3]

@@ -117,3 +117,14 @@ def test_what_stops() -> None:
         Confidence(n0=-1.0)
     with pytest.raises(UsageError, match="min_kept"):
         Confidence(min_kept=1.0)
+
+
+def test_rewards_and_segments_are_written_beside_the_weights() -> None:
+    columns = Confidence(segmenter=Windows(size=3), max_kept=1.0).prepare(context(std=0.5))
+    np.testing.assert_allclose(columns["chosen"].reward[0], CHOSEN, rtol=1e-6)
+    assert columns["chosen"].segment[0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_a_single_member_says_nothing_about_uncertainty() -> None:
+    with pytest.raises(CreditError, match="carries no uncertainty"):
+        Confidence().prepare(context(members=[[CHOSEN], [REJECTED]]))

@@ -43,7 +43,7 @@ def test_weights_that_cannot_be(weight: float) -> None:
 
 
 def test_nothing_at_all() -> None:
-    with pytest.raises(UsageError, match=r"--credit\.path file\.py:name"):
+    with pytest.raises(UsageError, match=r"^credit:function needs your function: --credit\.path file\.py:name$"):
         Function().prepare(with_functions([[], []], [[], []]))
     with pytest.raises(CreditError, match="None for every answer"):
         Function(path="f.py:f").prepare(with_functions([None, None], [None, None]))

@@ -8,6 +8,7 @@ from finegrain.credit.asr import ASR
 from finegrain.credit.function import Function
 from finegrain.credit.segmenters import Dynamic, Tokens
 from finegrain.credit.summary import summarise
+from finegrain.types import CreditColumns
 from tests.credit.fake import pair_context
 
 
@@ -45,3 +46,15 @@ def test_blocks_equal_single_rows() -> None:
     for size in (1, 7, 256):
         got = by_block(Dynamic(), values, masks, size=size)
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+def test_agreement_wants_rewards_and_segments() -> None:
+    rewards, ids = [np.array([1.0, -3.0, 2.0], dtype=np.float32)], [np.array([0, 0, 1], dtype=np.int32)]
+    masks, signs = {"chosen": [np.ones(3, dtype=bool)]}, {"chosen": np.ones(1)}
+
+    def numbers(reward: list, segment: list) -> dict[str, float]:
+        return summarise({"chosen": CreditColumns([None], reward, segment, [True])}, masks, signs)
+
+    assert numbers(rewards, ids) == {"credit/annotated/chosen": 1.0, "credit/segments/chosen": 2.0, "credit/agreement/chosen": 1 / 3}
+    assert numbers(rewards, [None]) == {"credit/annotated/chosen": 1.0}
+    assert numbers([None], ids) == {"credit/annotated/chosen": 1.0, "credit/segments/chosen": 2.0}

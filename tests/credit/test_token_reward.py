@@ -61,3 +61,11 @@ def test_settings() -> None:
         TokenReward(n0=-0.5)
     with pytest.raises(UsageError, match="contradicts"):
         TokenReward(scorer="judge", signal=Column())
+
+
+def test_a_single_member_gives_no_weight() -> None:
+    mean = torch.tensor([1.0, 5.0])
+    implicit = {role: [Scored(mean, None, mean[None])] for role in ("chosen", "rejected")}
+    masks = {role: [np.ones(2, dtype=bool)] for role in implicit}
+    context = FakeContext(signs={"chosen": np.ones(1), "rejected": -np.ones(1)}, role_masks=masks, implicit=implicit)
+    assert TokenReward().prepare(context)["chosen"].weight == [None]

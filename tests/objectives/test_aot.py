@@ -68,3 +68,7 @@ def test_a_row_that_was_not_gathered_is_an_error() -> None:
 def test_impossible_rates_are_refused() -> None:
     with pytest.raises(UsageError, match="label_smoothing"):
         AOT(label_smoothing=0.5)
+
+
+def test_the_batch_loss_believes_the_labels_by_default() -> None:
+    close(aot_loss(real(3.0, 1.0), real(0.0, 2.0), beta=0.1), softplus(-0.1), softplus(-0.1), tolerance=1e-12)

@@ -1,8 +1,10 @@
 """kto: worked numbers, the reference point over a whole step, and steps of one class."""
 
+from dataclasses import replace
+
 import torch
 
-from finegrain.objectives.kto import KTO, kto_loss, reference_point
+from finegrain.objectives.kto import KTO, kto_loss, mismatch_statistics, reference_point
 from finegrain.types import Pair
 from tests.laws.drive import collect, take, with_statistics
 from tests.objectives.worked import CHOSEN_RATIO, REJECTED_RATIO, close, real, scalar_side
@@ -44,3 +46,16 @@ def test_a_step_of_one_class_at_the_reference_is_one_half() -> None:
     for label in (0.0, 1.0):
         pair = unpaired((0.0, 0.0), (label, label), (0.0, 0.0))
         close(KTO()(with_statistics(KTO(), pair)), 0.5, 0.5)
+
+
+def test_a_row_without_a_mismatched_answer_does_not_count() -> None:
+    pair = unpaired((1.0, -0.5), (1.0, 0.0), (3.0, 9.0))
+    side = pair.sides["mismatched"]
+    found = mismatch_statistics(replace(side, mask=torch.tensor([[True], [False]])))
+    close(torch.stack([found["mismatched_log_ratio"].value, found["mismatched_rows"].value]), 3.0, 1.0)
+    assert reference_point(torch.tensor(3.0), torch.tensor(1.0)) == 3.0
+
+
+def test_default_and_given_weights_of_the_classes() -> None:
+    pair = unpaired((1.0, -0.5), (1.0, 0.0), (0.7, -0.3))
+    close(KTO(desirable_weight=2.0, undesirable_weight=3.0)(with_statistics(KTO(), pair)), 2 * 0.480010660, 3 * 0.482507142, tolerance=3e-9)

@@ -51,3 +51,10 @@ def test_garbage_where_the_weight_is_0() -> None:
     (grad,) = torch.autograd.grad(got.value.sum(), junk[0])
     assert grad[~mask].eq(0).all()
     assert grad.isfinite().all()
+
+
+def test_the_dtype_is_that_of_the_log_probabilities() -> None:
+    logp = torch.zeros(1, 2)
+    term = clipped_policy_loss(logp, logp, torch.ones(1, 2), torch.tensor([[0.5, 1.0]], dtype=torch.float64), clip=0.2)
+    assert term.value.dtype == term.count.dtype == torch.float32
+    assert term.value.tolist() == [-1.0]

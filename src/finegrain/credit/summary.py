@@ -41,6 +41,5 @@ def _on_mask(values: Sequence[np.ndarray | None], masks: Ragged, rows: Sequence[
 
 def _agreement(reward: np.ndarray, segment: np.ndarray, sign: float) -> int:
     """Tokens whose segment's mean reward has the sign of the label."""
-    size = int(segment.max()) + 1
-    total = np.bincount(segment, weights=reward.astype(np.float64), minlength=size)
+    total = np.bincount(segment, weights=reward)
     return int((np.sign(total) == np.sign(sign))[segment].sum())

@@ -19,7 +19,7 @@ from finegrain.types import Pair, Side, Summed
 def mismatch_statistics(side: Side) -> dict[str, Summed]:
     """Sum of the log-ratios of mismatched answers (nats) and how many there are."""
     present = side.mask.any(-1)
-    ratios = torch.where(present, log_ratio(side), 0.0)
+    ratios = log_ratio(side)
     return {"mismatched_log_ratio": Summed(ratios.sum()), "mismatched_rows": Summed(present.to(ratios.dtype).sum())}
 
 
