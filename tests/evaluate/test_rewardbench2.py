@@ -11,7 +11,8 @@ from finegrain.ops.stats import Interval
 
 
 def test_best_of_credit() -> None:
-    assert best_of_credit([[2.0, 1.0, 0.0, 1.0], [2.0, 2.0, 0.0, 2.0], [1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]).tolist() == [1.0, 1 / 3, 0.0, 0.25]
+    worked = [[2.0, 1.0, 0.0, 1.0], [2.0, 2.0, 0.0, 2.0], [1.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    assert best_of_credit(worked).tolist() == [1.0, 1 / 3, 0.0, 0.25]
     scores = np.random.default_rng(0).normal(size=(4000, 4))
     assert abs(best_of_credit(scores.tolist()).mean() - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
     assert np.array_equal(best_of_credit(np.exp(scores).tolist()), best_of_credit(scores.tolist()))

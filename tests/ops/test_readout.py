@@ -7,7 +7,13 @@ from finegrain.ops.readout import Last, Mean, Minimum, NegativeNorm, Readout, Su
 
 VALUES = torch.tensor([[3.0, -4.0, 12.0, 9.0], [7.0, 2.0, 5.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
 MASK = torch.tensor([[True, True, True, False], [False, True, False, True], [False] * 4])
-WANT = {Sum(): [11.0, 3.0, 0.0], Mean(): [11 / 3, 1.5, 0.0], Last(): [12.0, 1.0, 0.0], Minimum(): [-4.0, 1.0, 0.0], NegativeNorm(): [-13.0, -(5**0.5), 0.0]}
+WANT = {
+    Sum(): [11.0, 3.0, 0.0],
+    Mean(): [11 / 3, 1.5, 0.0],
+    Last(): [12.0, 1.0, 0.0],
+    Minimum(): [-4.0, 1.0, 0.0],
+    NegativeNorm(): [-13.0, -(5**0.5), 0.0],
+}
 
 
 @pytest.mark.parametrize("readout", WANT, ids=lambda readout: type(readout).__name__)

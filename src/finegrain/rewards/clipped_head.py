@@ -44,8 +44,8 @@ class ClippedHead(nn.Module):
 
     def ceiling(self) -> float:
         """The score that no text exceeds."""
-        bias = 0.0 if self.head.bias is None else float(self.head.bias)
-        return float(largest_score(self.head.weight[0], Bounds(self.low, self.high))) + bias
+        bias = 0.0 if self.head.bias is None else self.head.bias.item()
+        return largest_score(self.head.weight[0], Bounds(self.low, self.high)).item() + bias
 
 
 class FittedBounds(NamedTuple):

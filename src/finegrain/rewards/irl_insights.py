@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from finegrain.rewards.bradley_terry import bootstrap_weights
 from finegrain.rewards.heads import RewardHead, sequence_score
@@ -47,7 +47,7 @@ class Logistic:
 
     def __call__(self, expert: Rows, other: Rows) -> Rows:
         """-log sigma(d)."""
-        return softplus(other - expert)
+        return -logsigmoid(expert - other)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,179 @@
+"""mm-calibration: bounds, the largest score behind them, the detector, and the search on cached features."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finegrain.errors import DataError, UsageError
+from finegrain.rewards.clipped_head import ClippedHead, FitBounds
+from finegrain.rewards.mm_calibration import (
+    AdaptivePrice,
+    Bounds,
+    clip_features,
+    detect,
+    detection_threshold,
+    keep_labels,
+    keep_scores,
+    largest_margin,
+    largest_score,
+    margin,
+    margin_gap,
+    quantile_bounds,
+)
+
+
+def box(*bounds: tuple[float, float]) -> Bounds:
+    low, high = torch.tensor(bounds, dtype=torch.float64).T
+    return Bounds(low, high)
+
+
+def corners(bounds: Bounds) -> Tensor:
+    return torch.cartesian_prod(*torch.stack([bounds.low, bounds.high], 1))
+
+
+def test_worked_largest_score() -> None:
+    assert largest_score(torch.tensor([2.0, -1.0], dtype=torch.float64), box((-1, 3), (-2, 1))).item() == 8.0
+
+
+def test_the_largest_score_is_reached_at_a_corner_and_never_passed() -> None:
+    weight, bounds = torch.randn(5, dtype=torch.float64), box((-1, 2), (0, 3), (-2, -1), (1, 1), (-4, 0.5))
+    top = largest_score(weight, bounds)
+    torch.testing.assert_close(top, (corners(bounds) @ weight).max())
+    features = 5 * torch.randn(500, 5, dtype=torch.float64)
+    assert (clip_features(features, bounds) @ weight <= top + 1e-12).all()
+    assert (features @ weight > top).any()
+
+
+def test_shrinking_a_bound_never_raises_it() -> None:
+    weight, bounds = torch.randn(3, dtype=torch.float64), box((-1, 2), (0, 3), (-2, 1))
+    before = largest_score(weight, bounds)
+    for unit in range(3):
+        step = torch.zeros(3, dtype=torch.float64).index_fill(0, torch.tensor(unit), 0.4)
+        assert largest_score(weight, Bounds(bounds.low + step, bounds.high)) <= before
+        assert largest_score(weight, Bounds(bounds.low, bounds.high - step)) <= before
+
+
+def test_infinite_bounds_change_nothing_and_clipping_twice_is_clipping_once() -> None:
+    features = torch.randn(20, 3)
+    free = Bounds(torch.full((3,), -torch.inf), torch.full((3,), torch.inf))
+    assert torch.equal(clip_features(features, free), features)
+    assert largest_score(torch.tensor([0.0, 0.0, 0.0]), free).item() == 0.0
+    bounds = Bounds(torch.full((3,), -0.5), torch.full((3,), 0.3))
+    once = clip_features(features, bounds)
+    assert torch.equal(clip_features(once, bounds), once)
+    assert torch.equal(once, features.clamp(-0.5, 0.3))
+
+
+def test_a_bound_learns_only_from_features_beyond_it() -> None:
+    low, high = torch.tensor([-1.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)
+    features = torch.tensor([[-3.0], [-1.0], [0.0], [2.0], [5.0], [7.0]], requires_grad=True)
+    grads = torch.autograd.grad(clip_features(features, Bounds(low, high)).sum(), [low, high, features])
+    assert grads[0].item() == 1
+    assert grads[1].item() == 2
+    assert grads[2].flatten().tolist() == [0, 1, 1, 1, 0, 0], "at a tie the feature keeps it"
+
+
+def test_largest_margin_bounds_every_margin_and_is_exact_for_two_classes() -> None:
+    weight, bias, bounds = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, dtype=torch.float64), box((-1, 2), (0, 3), (-2, 1), (0, 1))
+    logits = corners(bounds) @ weight.T + bias
+    top = largest_margin(weight, bias, bounds)
+    for cls in range(3):
+        assert (margin(logits, torch.full((16,), cls)) <= top[cls] + 1e-12).all()
+    two = corners(bounds) @ weight[:2].T + bias[:2]
+    torch.testing.assert_close(largest_margin(weight[:2], bias[:2], bounds)[0], margin(two, torch.zeros(16, dtype=torch.long)).max())
+
+
+def test_keeping_scores_has_its_optimum_at_no_clipping() -> None:
+    features, weight = torch.randn(50, 3, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    wide, narrow = quantile_bounds(features, 1.0), quantile_bounds(features, 0.9)
+    assert keep_scores(clip_features(features, wide) @ weight, features @ weight).max() == 0
+    assert keep_scores(clip_features(features, narrow) @ weight, features @ weight).mean() > 0
+    got = keep_scores(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]))
+    assert got.tolist() == [2.5]
+    torch.testing.assert_close(keep_labels(torch.zeros(1, 4), torch.tensor([2])), torch.tensor([4.0]).log())
+
+
+def test_margin_and_gap_worked() -> None:
+    original, clipped = torch.tensor([[5.0, 1.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0]])
+    assert margin(original, torch.tensor([0])).item() == 3.0
+    assert margin(original, torch.tensor([1])).item() == -4.0
+    assert margin_gap(original, clipped).item() == 5.0
+    assert detection_threshold(torch.tensor([1.0, 3.0]), 2.0) == 4.0
+
+
+def test_detector_limits() -> None:
+    original, clipped = torch.randn(2, 40, 4)
+    never, always = detect(original, clipped, float("inf")), detect(original, clipped, float("-inf"))
+    assert torch.equal(never.logits, original)
+    assert not never.flagged.any()
+    assert always.flagged.all()
+    assert (always.predicted != original.argmax(1)).all()
+    with pytest.raises(DataError, match="clean"):
+        detection_threshold(torch.zeros(0))
+
+
+def test_price() -> None:
+    price = AdaptivePrice()
+    assert price(1.0, 0.95) == 1.2
+    assert price(1.2, 0.94) == pytest.approx(1.0)
+    with pytest.raises(UsageError, match="factor >= 1"):
+        AdaptivePrice(factor=0.5)
+
+
+def pairs(rows: int, outlier: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of clean pairs, of which some units reach far on rare answers, and a head that knows the better one."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.tensor([1.0, -0.5, 0.8, 0.3, -1.0, 0.6])
+    rejected = torch.randn(rows, 6, generator=generator)
+    chosen = rejected + 0.6 * weight + 0.5 * torch.randn(rows, 6, generator=generator)
+    chosen[0] += outlier * weight
+    return weight, chosen, rejected
+
+
+def test_search_lowers_the_ceiling_and_keeps_clean_pairs() -> None:
+    weight, chosen, rejected = pairs(300, outlier=10.0)
+    got = FitBounds()(weight, chosen, rejected)
+    assert got.ceiling < 0.9 * got.ceiling_before
+    assert got.agreement >= 0.95
+    assert (got.bounds.low <= got.bounds.high).all()
+    assert got.ceiling == pytest.approx(largest_score(weight, got.bounds).item())
+    stricter = FitBounds(price=AdaptivePrice(agreement=1.0))(weight, chosen, rejected)
+    assert stricter.agreement == 1.0 or stricter.ceiling == stricter.ceiling_before
+    assert stricter.ceiling > got.ceiling
+    assert stricter.shift < got.shift
+
+
+def test_a_high_price_drives_the_box_together_and_agreement_stops_it() -> None:
+    weight, chosen, rejected = pairs(100, outlier=0.0)
+    free = FitBounds(price=AdaptivePrice(start=1e3, factor=1.0, agreement=0.0))(weight, chosen, rejected)
+    held = FitBounds(price=AdaptivePrice(start=1e3, factor=1.0))(weight, chosen, rejected)
+    assert free.agreement < 0.5
+    assert held.agreement >= 0.95
+    assert free.ceiling < held.ceiling <= held.ceiling_before
+
+
+def test_clipped_head() -> None:
+    head, features = nn.Linear(4, 1), torch.randn(30, 4)
+    free = ClippedHead(head, Bounds(torch.full((4,), -torch.inf), torch.full((4,), torch.inf)))
+    torch.testing.assert_close(free(features), head(features).squeeze(1), rtol=0, atol=0)
+    assert free.gap(features).eq(0).all()
+    bounds = quantile_bounds(features, 0.9)
+    clipped = ClippedHead(head, bounds)
+    assert (clipped(100 * features) <= clipped.ceiling() + 1e-5).all()
+    assert clipped(100 * features).max().item() > 0.5 * clipped.ceiling()
+    torch.testing.assert_close(clipped.gap(features), head(features).squeeze(1) - clipped(features))
+    assert set(clipped.state_dict()) == {"low", "high", "head.weight", "head.bias"}
+    assert {name for name, _ in clipped.named_parameters()} == {"head.weight", "head.bias"}
+
+
+def test_bad_input() -> None:
+    with pytest.raises(DataError, match="one score"):
+        ClippedHead(nn.Linear(4, 2), quantile_bounds(torch.randn(5, 4)))
+    with pytest.raises(DataError, match="do not fit"):
+        ClippedHead(nn.Linear(3, 1), quantile_bounds(torch.randn(5, 4)))
+    with pytest.raises(UsageError, match=r"\(0\.5, 1\]"):
+        quantile_bounds(torch.randn(5, 4), 0.5)
+    with pytest.raises(DataError, match="finite features"):
+        quantile_bounds(torch.full((5, 4), torch.nan))
+    with pytest.raises(UsageError, match="must be positive"):
+        FitBounds(lr=0.0)
