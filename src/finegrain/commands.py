@@ -27,6 +27,11 @@ PLAIN: Mapping[str, str] = {
 
 COMMANDS: Mapping[str, Command] = {
     "demo": Command("the whole story in minutes on two CPU cores", "recipes.demo:Demo", "recipes.demo:run_demo"),
+    "check-data": Command(
+        "the data gate, before anything is trained: --data D [--model M]",
+        "recipes.check_data:CheckData",
+        "recipes.check_data:run_check_data",
+    ),
     "prefer": Command(
         "align a model on preference pairs: --model M --data D --out RUN objective:dpo credit:asr",
         "recipes.preference:Prefer",

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format
-from finegrain.data.gate.keeper import FIRST_ROWS, Keeper, common_format
+from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.keeper import FIRST_ROWS, Keeper, common_format, own_shape
 from finegrain.data.gate.report import gate_report
-from finegrain.data.gate.settings import Gate
+from finegrain.data.gate.settings import TOKEN_KINDS, Gate, Listing, Stopping
 from finegrain.data.read import Source, read
 from finegrain.data.records import Example, FastTokenizer, Shape
 from finegrain.data.tokenise import tokenise
@@ -35,19 +36,35 @@ def load_examples(
     rows = read(source, limit)
     entry = common_format(rows.rows[:FIRST_ROWS])
     findings = Findings()
-    keeper = Keeper(gate, entry, shape, rows.rows[:FIRST_ROWS], findings)
-    examples = list(tokenise(keeper.kept(rows.rows), tokenizer, settings, findings, gate))
+    sample, decide = Sample(gate.bias_rows), Stopping(gate)
+    keeper = Keeper(decide, entry, shape, rows.rows[:FIRST_ROWS], findings, sample)
+    examples = list(tokenise(keeper.kept(rows.rows), tokenizer, settings, findings, decide))
     if not examples:
         raise DataError(f"{source}: no {shape.value} example left of {len(rows.rows)} rows ({entry.name}); dropped: {findings.in_words() or 'none'}")
     partial = _drop_partial_columns(examples)
     asked = {"source": source, "shape": shape.value, "max_length": settings.max_length}
     columns = {"columns": sorted(examples[0].columns), "partial_columns": partial}
-    facts = {"source": source, "sha256": rows.sha256, "format": entry.name, "shape": shape.value, "rows": len(rows.rows)}
     return LoadedData(
         examples,
         {**asked, **columns, **_report(rows, entry, findings, examples)},
-        gate_report(facts, findings, keeper.sample, tokens=True),
+        gate_report(_facts(source, rows, entry, shape), findings, sample),
     )
+
+
+def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()) -> Json:
+    """What stands in gate.json of the rows in the shape they serve first; what would stop a training run is listed, nothing is kept."""
+    rows = read(source, limit)
+    entry = common_format(rows.rows[:FIRST_ROWS])
+    shape = own_shape(entry)
+    findings, sample, decide = Findings(), Sample(gate.bias_rows), Listing(gate)
+    kept = Keeper(decide, entry, shape, rows.rows[:FIRST_ROWS], findings, sample).kept(rows.rows)
+    left = sum(1 for _ in (kept if tokenizer is None else tokenise(kept, tokenizer, settings, findings, decide)))
+    facts = {**_facts(source, rows, entry, shape), "examples_left": left}
+    return gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
+
+
+def _facts(source: str, rows: Source, entry: Format, shape: Shape) -> Json:
+    return {"source": source, "sha256": rows.sha256, "format": entry.name, "shape": shape.value, "rows": len(rows.rows)}
 
 
 def _drop_partial_columns(examples: list[Example]) -> list[str]:

@@ -15,7 +15,7 @@ from finegrain.data.assemble import Specials, Tokens, prompt_ids, whole_response
 from finegrain.data.differences import count_differences
 from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
-from finegrain.data.gate.settings import DONE, Gate, decide
+from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
 from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
 from finegrain.data.render import Rendered, RenderError, render
@@ -29,17 +29,17 @@ BATCH = 256
 
 
 def tokenise(
-    rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings: Tokenise, findings: Findings, gate: Gate = Gate()
+    rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings: Tokenise, findings: Findings, decide: Decide = Stopping()
 ) -> Iterator[Example]:
     """An example per row that can be trained on; the others go to the findings."""
     encoder, specials = Encoder(tokenizer), Specials(tokenizer)
-    check_tokenizer(tokenizer, gate, findings)
+    check_tokenizer(tokenizer, decide, findings)
     stream = iter(rows)
     while batch := list(islice(stream, BATCH)):
         rendered = [(number, row, strings) for number, row in batch if (strings := _rendered(number, row, tokenizer, findings)) is not None]
         tokens = Tokens([strings for _, _, strings in rendered], encoder)
         for number, row, strings in rendered:
-            example = _example(number, row, strings, tokens, specials, settings, findings, gate)
+            example = _example(number, row, strings, tokens, specials, settings, findings, decide)
             if example is not None:
                 yield example
         if rendered:
@@ -55,7 +55,7 @@ def _rendered(number: int, row: Row, tokenizer: FastTokenizer, findings: Finding
 
 
 def _example(
-    number: int, row: Row, rendered: Rendered, tokens: Tokens, specials: Specials, settings: Tokenise, findings: Findings, gate: Gate
+    number: int, row: Row, rendered: Rendered, tokens: Tokens, specials: Specials, settings: Tokenise, findings: Findings, decide: Decide
 ) -> Example | None:
     prompt = prompt_ids(tokens.prompt(rendered), specials)
     if len(prompt) == 0:
@@ -71,7 +71,7 @@ def _example(
         found.append(("bos_eos", words))
     if "rejected" in responses and np.array_equal(responses["chosen"].ids, responses["rejected"].ids):
         found.append(("identical_after_truncation", ""))
-    if _dropped(number, found, responses, findings, gate):
+    if _dropped(number, found, responses, findings, decide):
         return None
     spans, rewards = {}, {}
     for role, answer in row.answers.items():
@@ -85,7 +85,7 @@ def _example(
     return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards)
 
 
-def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, Response], findings: Findings, gate: Gate) -> bool:
+def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, Response], findings: Findings, decide: Decide) -> bool:
     """Whether a row may not train: nothing of it is left, or what was found in its tokens drops it."""
     if not all(response.mask.any() for response in responses.values()):
         findings.drop("truncated_to_nothing", number)
@@ -94,7 +94,7 @@ def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, 
         return True
     dropped = False
     for kind, words in found:
-        action = decide(gate, kind, number, words)
+        action = decide(kind, number, words)
         if action == "drop" and not dropped:
             findings.drop(kind, number, words)
             dropped = True

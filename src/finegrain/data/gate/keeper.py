@@ -10,7 +10,7 @@ from finegrain.data.gate.biases import Sample
 from finegrain.data.gate.exact import exact, last_turn
 from finegrain.data.gate.judged import judged
 from finegrain.data.gate.markup import own_markup
-from finegrain.data.gate.settings import DONE, Gate, decide
+from finegrain.data.gate.settings import DONE, Decide
 from finegrain.data.gate.texts import Texts, texts_of
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
@@ -38,6 +38,12 @@ def common_format(first: Iterable[Located]) -> Format:
     return max(found.values(), key=len)[0]
 
 
+def own_shape(entry: Format) -> Shape:
+    """What a format serves of itself: pairs, else labelled answers, else demonstrations."""
+    served = ((entry.pairs, Shape.PREFERENCE), (entry.answers, Shape.UNPAIRED))
+    return next((shape for converter, shape in served if converter is not None), Shape.DEMONSTRATION)
+
+
 def convert(entry: Format, shape: Shape, raw: Json) -> list[Row]:
     """The examples of a row; whatever its cells are, what cannot be read is a DataError."""
     try:
@@ -49,11 +55,10 @@ def convert(entry: Format, shape: Shape, raw: Json) -> list[Row]:
 class Keeper:
     """Decides row by row; of earlier rows it knows hashes alone."""
 
-    def __init__(self, gate: Gate, entry: Format, shape: Shape, first: Iterable[Located], findings: Findings) -> None:
-        self._gate, self._entry, self._shape, self._findings = gate, entry, shape, findings
+    def __init__(self, decide: Decide, entry: Format, shape: Shape, first: Iterable[Located], findings: Findings, sample: Sample) -> None:
+        self._decide, self._entry, self._shape, self._findings, self._sample = decide, entry, shape, findings, sample
         self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
         self._across = Across()
-        self.sample = Sample(gate.bias_rows)
 
     def _readable(self, raw: Json) -> list[Row]:
         try:
@@ -67,16 +72,17 @@ class Keeper:
             for row in self._converted(number, where, raw):
                 if self._passes(number, where, raw, row):
                     yield number, row
-        done = "dropped" if self._gate.duplicate == "drop" else "kept"
         for kind, number in self._across.finish():
-            self._findings.add(kind, number, done)
+            self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
 
     def _converted(self, number: int, where: str, raw: Json) -> list[Row]:
         try:
             converted = convert(self._entry, self._shape, raw)
         except DataError as error:
-            decide(self._gate, "missing_column", number, f"{where}: {error}")
-            self._findings.drop("missing_column", number, str(error))
+            if self._decide("missing_column", number, f"{where}: {error}") == "drop":
+                self._findings.drop("missing_column", number, str(error))
+            else:
+                self._findings.add("missing_column", number, "error", str(error))
             return []
         if not converted:
             self._findings.drop("no_example", number)
@@ -96,12 +102,12 @@ class Keeper:
             else:
                 self._findings.add(kind, other, "kept")
         if not dropping:
-            self.sample.offer(row, texts)
+            self._sample.offer(row, texts)
         return not dropping
 
     def _name(self, kind: str, number: int, where: str, words: str, dropping: str) -> str:
         """Adds a finding; returns the kind that drops the example, if any."""
-        action = decide(self._gate, kind, number, f"{where}: {words}" if words else where)
+        action = self._decide(kind, number, f"{where}: {words}" if words else where)
         if action == "drop" and not dropping:
             self._findings.drop(kind, number, words)
             return kind

@@ -1,17 +1,18 @@
 """gate.json: every finding with its row numbers, what was not looked for, and the biases."""
 
+from collections.abc import Sequence
+
 from finegrain.data.findings import MOST_ROWS, Findings
 from finegrain.data.gate.biases import Sample, biases
-from finegrain.data.gate.settings import TOKEN_KINDS
 from finegrain.types import Json
 
 
-def gate_report(facts: Json, findings: Findings, sample: Sample, *, tokens: bool) -> Json:
-    """What stands in gate.json; `facts` says of what (source, format, rows, sha256), `tokens` whether a tokenizer was there."""
+def gate_report(facts: Json, findings: Findings, sample: Sample, *, not_checked: Sequence[str] = ()) -> Json:
+    """What stands in gate.json; `facts` says of what (source, format, rows, sha256)."""
     return {
         **facts,
         "findings": [_finding(kind, findings) for kind in findings.by_kind],
-        "not_checked": [] if tokens else list(TOKEN_KINDS),
+        "not_checked": list(not_checked),
         "most_rows_per_kind": MOST_ROWS,
         "biases": biases(sample),
     }

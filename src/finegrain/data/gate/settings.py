@@ -1,5 +1,6 @@
 """What the gate looks for, and what is done about each kind of finding."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,14 +60,42 @@ class Gate:
 
 TOKEN_KINDS = ("identical_after_truncation", "bos_eos", "pad_is_eos", "over_length")
 """Kinds that need a tokenizer."""
-DONE = {"drop": "dropped", "keep": "kept", "clip": "clipped", "cut": "cut"}
+DONE = {"drop": "dropped", "keep": "kept", "clip": "clipped", "cut": "cut", "error": "error"}
 """What a finding says of an action."""
 
 
-def decide(gate: Gate, kind: str, number: int, words: str) -> str:
-    """What is done about a kind in a row, `drop` or another of its actions; raises where that is an error."""
+Decide = Callable[[str, int | None, str], str]
+"""(kind, row number or None for the whole file, words) -> what is done: drop, keep, clip, cut or error."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The gate before training: what shall be an error raises."""
+
+    gate: Gate = Gate()
+
+    def __call__(self, kind: str, row: int | None, words: str) -> str:
+        """The action of the kind."""
+        action = action_of(self.gate, kind)
+        if action == "error":
+            place = "the whole file" if row is None else f"row {row}"
+            told = words if kind == "missing_column" else f"{place}: {kind}" + (f" ({words})" if words else "")
+            raise DataError(f"{told}; --gate.{kind.replace('_', '-')} says what is done about it")
+        return action
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The gate of check-data: what would be an error is listed as one."""
+
+    gate: Gate = Gate()
+
+    def __call__(self, kind: str, row: int | None, words: str) -> str:
+        """The action of the kind."""
+        return action_of(self.gate, kind)
+
+
+def action_of(gate: Gate, kind: str) -> str:
+    """What is done about a kind."""
     action: str = getattr(gate, kind)
-    if action == "error":
-        told = words if kind == "missing_column" else f"row {number}: {kind}" + (f" ({words})" if words else "")
-        raise DataError(f"{told}; --gate.{kind.replace('_', '-')} says what is done about such rows")
     return action

@@ -4,19 +4,19 @@ import numpy as np
 
 from finegrain.data.assemble import Specials, Tokens
 from finegrain.data.findings import Findings
-from finegrain.data.gate.settings import DONE, Gate, decide
+from finegrain.data.gate.settings import DONE, Decide
 from finegrain.data.records import FastTokenizer, Row
 from finegrain.data.render import Rendered
 
 
-def check_tokenizer(tokenizer: FastTokenizer, gate: Gate, findings: Findings) -> None:
+def check_tokenizer(tokenizer: FastTokenizer, decide: Decide, findings: Findings) -> None:
     """What is wrong with the tokenizer rather than with a row; the finding has no row numbers."""
     if tokenizer.eos_token_id is None:
-        decide(gate, "bos_eos", 0, "the tokenizer has no EOS")
-        findings.add_file("bos_eos", "kept", "the tokenizer has no EOS, so nothing teaches the model to stop")
+        words = "the tokenizer has no EOS, so nothing teaches the model to stop"
+        findings.add_file("bos_eos", "error" if decide("bos_eos", None, words) == "error" else "kept", words)
     elif tokenizer.pad_token_id == tokenizer.eos_token_id:
         words = "the tokenizer pads with EOS; padding is known by length here, but other programs may hide EOS with it"
-        findings.add_file("pad_is_eos", DONE[decide(gate, "pad_is_eos", 0, words)], words)
+        findings.add_file("pad_is_eos", DONE[decide("pad_is_eos", None, words)], words)
 
 
 def writes_specials(row: Row, rendered: Rendered, tokens: Tokens, specials: Specials) -> str:

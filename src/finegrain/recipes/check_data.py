@@ -1,0 +1,98 @@
+"""`finegrain check-data`: the data gate by itself. Every row that looks wrong is named; nothing is trained, nothing is changed."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finegrain.data.gate.settings import Gate
+from finegrain.errors import CheckpointError
+from finegrain.types import Json
+
+SHOWN = 20
+"""Row numbers per kind on stdout; gate.json has them all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckData:
+    """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
+
+    data: str
+    """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
+    model: str | None = None
+    """Checkpoint folder or Hub name, of which only the tokenizer is read; without it the kinds that need tokens are not checked."""
+    out: Path | None = None
+    """File for the whole report, every row number in it; it must not exist yet."""
+    limit: int | None = None
+    """Read at most this many rows."""
+    max_length: int = 1024
+    """Longest prompt + answer in tokens."""
+    gate: Gate = field(default_factory=Gate)
+
+
+def run_check_data(settings: CheckData) -> dict[str, Any]:
+    """The report with the first row numbers of each kind; the whole one goes to --out."""
+    from finegrain.data.load import Tokenise, check_rows  # here, so that `--help` answers before the readers load
+
+    if settings.out is not None:
+        _check_free(settings.out)
+    report = check_rows(
+        settings.data, _tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
+    )
+    for line in in_words(report):
+        print(line, file=sys.stderr)
+    if settings.out is not None:
+        write_new(settings.out, json.dumps(report) + "\n")
+    return {**report, "findings": [{**finding, "rows": finding["rows"][:SHOWN]} for finding in report["findings"]], "out": _name(settings.out)}
+
+
+def _name(out: Path | None) -> str | None:
+    return None if out is None else str(out)
+
+
+def _tokenizer(model: str | None) -> Any:
+    if model is None:
+        return None
+    from finegrain.models.load import load_tokenizer
+    from finegrain.recipes.entry import quiet_transformers
+
+    quiet_transformers()
+    return load_tokenizer(model)
+
+
+def in_words(report: Json) -> list[str]:
+    """The report for a person, a line per finding and per bias."""
+    lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
+    for finding in report["findings"]:
+        rows = ", ".join(map(str, finding["rows"][:5])) + (" …" if len(finding["rows"]) > 5 else "")
+        example = f": {finding['example']}" if finding.get("example") else ""
+        lines.append(f"{finding['kind']}: {finding['count']} {finding['action']}" + (f" (rows {rows})" if rows else "") + example)
+    if report["not_checked"]:
+        lines.append(f"not checked without --model: {', '.join(report['not_checked'])}")
+    for name, bias in report["biases"].items():
+        if isinstance(bias, dict) and bias["accuracy"] is not None:
+            lines.append(f"bias {name}: predicts {bias['accuracy']:.1%} [{bias['low']:.1%}, {bias['high']:.1%}] of {bias['rows']} labels")
+    return lines
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise CheckpointError(f"{out} is there already; give another --out")
+    if not out.parent.is_dir():
+        raise CheckpointError(f"cannot write {out}: there is no folder {out.parent}")
+
+
+def write_new(out: Path, text: str) -> None:
+    """A whole new file, or none: written beside and linked under its name, which must be free."""
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text)
+        os.link(part, out)
+    except FileExistsError as error:
+        raise CheckpointError(f"{out} is there already; give another --out") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
