@@ -9,6 +9,7 @@ from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence, confidence_weight
 from finegrain.credit.scores import Constant, Last, Mean, Sum
 from finegrain.credit.segmenters import Tokens, Windows
+from finegrain.credit.signals import Column
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
@@ -115,8 +116,11 @@ def test_what_stops() -> None:
         Confidence(segmenter=Tokens(), baseline=Constant(b=100.0)).prepare(context(std=0.1))
     with pytest.raises(UsageError, match="n0"):
         Confidence(n0=-1.0)
-    with pytest.raises(UsageError, match="min_kept"):
-        Confidence(min_kept=1.0)
+    for bad in ({"min_kept": 1.0}, {"min_kept": 0.5, "max_kept": 0.5}, {"min_kept": -0.1}, {"max_kept": 1.1}):
+        with pytest.raises(UsageError, match="min_kept"):
+            Confidence(**bad)
+    with pytest.raises(UsageError, match="contradicts"):
+        Confidence(scorer="judge", signal=Column())
 
 
 def test_rewards_and_segments_are_written_beside_the_weights() -> None:

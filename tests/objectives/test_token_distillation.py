@@ -93,3 +93,8 @@ def test_sides_without_rewards_do_not_train_and_none_at_all_is_refused() -> None
     assert torch.equal(one.value, alone.value)
     with pytest.raises(ValueError, match="token rewards"):
         TokenDistillation()(Pair(sides={"chosen": bare, "rejected": bare}))
+
+
+def test_rewards_without_a_reference_are_refused() -> None:
+    with pytest.raises(ValueError, match="reference log-probabilities"):
+        TokenDistillation()(Pair(sides={"answer": replace(small_side(), ref_logp=None)}))

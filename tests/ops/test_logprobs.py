@@ -74,3 +74,73 @@ def test_no_tokens_are_no_error() -> None:
     token_values(hidden, Head(weight), torch.zeros(0, dtype=torch.long)).logp.sum().backward()
     assert weight.grad is not None
     assert not weight.grad.any()
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("asked", [(False, False), (True, False), (False, True), (True, True)])
+def test_only_what_is_asked_for_and_each_alone_is_right(asked: tuple[bool, bool], softcap: float | None) -> None:
+    """The reference head has scale, bias and cap of its own."""
+    generator = torch.Generator().manual_seed(2)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    hidden, weight = draw(9, 6).requires_grad_(), draw(11, 6).requires_grad_()
+    head, other = Head(weight, None, softcap, 2.0), (draw(9, 5), Head(draw(11, 5), draw(11), 1.5, 2.0))
+    targets = torch.randint(0, 11, (9,), generator=generator)
+    found = token_values(hidden, head, targets, entropy=asked[0], reference=other if asked[1] else None)
+    assert [value is not None for value in found[:3]] == [True, *asked]
+    assert token_values(hidden, head, targets).entropy is None
+    wanted = dense(hidden, head, targets, other)
+    pairs = [(one, want) for one, want in zip(found[:3], wanted, strict=True) if one is not None]
+    upstream = [draw(9) for _ in pairs]
+    for one, want in pairs:
+        torch.testing.assert_close(one, want, rtol=1e-12, atol=1e-12)
+    totals = [sum((pair[side] * up).sum() for pair, up in zip(pairs, upstream, strict=True)) for side in (0, 1)]
+    for one, want in zip(*(torch.autograd.grad(total, [hidden, weight]) for total in totals), strict=True):
+        torch.testing.assert_close(one, want, rtol=1e-12, atol=1e-12)
+
+
+def test_scale_of_a_reference_below_one() -> None:
+    states, weight = torch.tensor([[2.0, 0.0]]), torch.eye(2)
+    kl = token_values(states, Head(weight), torch.tensor([0]), reference=(states, Head(weight, scale=0.5))).kl
+    assert kl is not None
+    p, q = torch.softmax(states[0], 0), torch.softmax(states[0] / 2, 0)
+    torch.testing.assert_close(kl[0], (p * (p / q).log()).sum())
+
+
+def test_half_precision_is_multiplied_in_half_and_counted_in_single() -> None:
+    """Logits are bfloat16 products; under autocast those of float32 weights too, and the gradient's products likewise."""
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = torch.randn(40, 8, generator=generator), torch.randn(13, 8, generator=generator)
+    targets, upstream = torch.randint(0, 13, (40,), generator=generator), torch.rand(40, generator=generator)
+    half = Head(weight.bfloat16())
+    logits = (hidden.bfloat16() @ half.weight.T).float()
+    want = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    plain = token_values(hidden.bfloat16(), half, targets).logp
+    live, live_weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = token_values(live, Head(live_weight), targets).logp
+    assert plain.dtype == cast.dtype == torch.float32
+    torch.testing.assert_close(plain, want, rtol=0, atol=1e-5)
+    torch.testing.assert_close(cast, want, rtol=0, atol=1e-5)
+    grad, grad_weight = torch.autograd.grad((cast * upstream).sum(), [live, live_weight])
+    share = logits.softmax(-1).bfloat16()
+    by_hand = upstream[:, None] * (weight[targets] - (share @ half.weight).float())
+    torch.testing.assert_close(grad, by_hand, rtol=0, atol=1e-5)
+    rounded = (-upstream[:, None].bfloat16() * hidden.bfloat16()).T
+    by_hand = (rounded @ share).T.float().index_add(0, targets, upstream[:, None] * hidden)
+    torch.testing.assert_close(grad_weight, by_hand, rtol=0, atol=1e-2 * float(by_hand.abs().max()))
+    assert grad_weight.dtype == torch.float32
+
+
+def test_rows_are_filled_up_and_cut_into_chunks_of_the_given_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """37 positions become 64; 48 rows of 11 float32 logits fill 48 * 11 * 4 bytes; a frozen side costs no product."""
+    rows: list[int] = []
+    multiply = logprobs.product
+    monkeypatch.setattr(logprobs, "CHUNK_BYTES", 48 * 11 * 4)
+    monkeypatch.setattr(logprobs, "LEAST_ROWS", 16)
+    monkeypatch.setattr(logprobs, "product", lambda left, right: [rows.append(len(left)), multiply(left, right)][1])
+    hidden, weight = torch.randn(37, 6), torch.randn(11, 6, requires_grad=True)
+    token_values(hidden, Head(weight), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
+    assert rows == [48, 16, 48, 11, 16, 11]
+    rows.clear()
+    token_values(hidden.requires_grad_(), Head(weight.detach()), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
+    assert rows == [48, 16, 48, 48, 16, 16]

@@ -50,3 +50,51 @@ def test_float64_and_autocast_go_to_torch(monkeypatch: pytest.MonkeyPatch) -> No
         assert not matmul.uses_onednn(torch.zeros(1))
     monkeypatch.setattr(matmul, "has_onednn", lambda: False)
     assert use_onednn_linear(nn.Linear(2, 2)) == 0
+
+
+def test_values_with_bias_and_layers_that_are_counted() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+    inputs = torch.randn(2, 5)
+    want = model(inputs)
+    assert use_onednn_linear(model) == 2 * matmul.has_onednn()
+    torch.testing.assert_close(model(inputs), want)
+
+
+def test_where_products_go() -> None:
+    assert matmul.uses_onednn(torch.zeros(1)) == matmul.has_onednn()
+    assert not matmul.uses_onednn(torch.zeros(1, device="meta"))
+    assert product(torch.zeros(2, 0), torch.zeros(3, 0)).eq(0).all()
+    assert product(torch.ones(2, 4), torch.zeros(0, 4)).shape == (2, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_layer_cast_afterwards_is_torchs_own(dtype: torch.dtype) -> None:
+    layer = nn.Linear(6, 5)
+    use_onednn_linear(layer)
+    layer.to(dtype)
+    inputs = torch.randn(3, 6, dtype=dtype)
+    assert torch.equal(layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias))
+
+
+def test_under_autocast_a_layer_is_torchs_own() -> None:
+    layer = nn.Linear(64, 5)
+    use_onednn_linear(layer)
+    inputs = torch.randn(30, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, want = layer(inputs), nn.functional.linear(inputs, layer.weight, layer.bias)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, want)
+
+
+@pytest.mark.skipif(not matmul.has_onednn(), reason="no oneDNN product on this machine")
+def test_frozen_operands_cost_no_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, shapes = nn.Linear(6, 5), []
+    use_onednn_linear(layer)
+    multiply = matmul.product
+    monkeypatch.setattr(matmul, "product", lambda left, right: [shapes.append((len(left), len(right))), multiply(left, right)][1])
+    layer(torch.randn(3, 6)).sum().backward()
+    assert shapes == [(3, 5), (5, 6)]
+    shapes.clear()
+    layer.requires_grad_(False)
+    layer(torch.randn(3, 6, requires_grad=True)).sum().backward()
+    assert shapes == [(3, 5), (3, 6)]

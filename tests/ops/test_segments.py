@@ -121,3 +121,9 @@ def test_change_points_cut_at_turns_and_nowhere_else_when_segments_are_dear() ->
     free = segments.change_points(values.masked_fill(~HOLED, torch.nan), HOLED, one * 1e-9, one, 0.0)
     assert free.equal(HOLED)
     assert not segments.change_points(values, torch.zeros_like(HOLED), one, one, 1.0).any()
+
+
+def test_noise_scale_reads_the_first_difference_too() -> None:
+    """Differences 5, 1, 2: median 2, of the last two alone it would be 1."""
+    values = torch.tensor([[0.0, 5.0, 6.0, 8.0]], dtype=torch.float64)
+    assert float(segments.noise_scale(values, torch.ones(1, 4, dtype=torch.bool))[0]) == pytest.approx(2 / 0.6744897501960817 / sqrt(2), rel=1e-12)
