@@ -8,7 +8,7 @@ SETUP := $(VENV)/.set-up
 test slow docs: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint types golden docs bench
+.PHONY: help setup demo test slow lint types golden docs site bench
 
 help: ## print the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,11 @@ golden: $(SETUP) ## compare with the reference values beside the project, where 
 
 docs: $(SETUP) ## check the pages: links resolve, code runs
 	$(BIN)/python -m pytest tests/test_docs.py
+
+site: $(SETUP) ## build the pages as a site in build/site, warnings as errors; reading it needs no network
+	@$(BIN)/python -c 'import furo, myst_parser' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -q -n -W --keep-going -E -d build/doctrees -b html docs build/site
+	$(BIN)/python docs/offline.py build/site
 
 bench: $(SETUP) ## speed against TRL, and our losses inside it; results go to benchmarks/results
 	$(BIN)/python benchmarks/speed.py

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finegrain import catalog
+from finegrain import catalog, cli
 from finegrain.cli import main
 from finegrain.commands import SUMMARIES
 from tests import test_catalog
@@ -157,6 +157,46 @@ def test_the_guide_to_trl_quotes_the_script() -> None:
     run = {line.strip() for line in script.splitlines()}
     assert len(shown) > 40
     assert [line for line in shown if line not in run] == []
+
+
+def test_the_guide_from_trl_names_what_exists(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line takes every flag and method in the right column of its tables, with the value shown."""
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", (ROOT / "docs/guides/coming-from-trl.md").read_text(), re.MULTILINE)
+    shown = [text for row in rows for text in re.findall(r"`((?:--|objective:)[^`]+)`", row)]
+    assert len(shown) >= 40
+    monkeypatch.setattr(cli, "recipe", lambda command: lambda settings: {})
+    required = {"--model": "m", "--data": "d", "--out": "o"}
+    for text in shown:
+        words = shlex.split(text)
+        rest = [word for flag, value in required.items() if flag not in words for word in (flag, value)]
+        assert main(["prefer", *rest, *words]) == 0, f"{text}\n{capsys.readouterr().err}"
+    assert main(["prefer", *(word for pair in required.items() for word in pair), "--loss-type", "dpo"]) != 0
+
+
+def test_what_a_site_loads_from_elsewhere_is_seen(tmp_path: Path) -> None:
+    """Scripts, styles, fonts and images of another host, and no link that a reader follows."""
+    spec = importlib.util.spec_from_file_location("offline", ROOT / "docs/offline.py")
+    assert spec is not None
+    assert spec.loader is not None
+    offline = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(offline)
+    followed = '<a href="https://a.org">a</a><link rel="canonical" href="https://b.org">'
+    (tmp_path / "good.html").write_text(followed + '<script src="_static/c.js"></script>')
+    assert offline.loaded_from_elsewhere(tmp_path) == []
+    loads = (
+        '<script src="//a.org/x.js"></script>',
+        '<img src="https://a.org/x.png">',
+        '<link rel="stylesheet" href="https://a.org/x">',
+        '<link rel="preconnect" href="https://a.org/x">',
+        '<style>p { background: url("http://a.org/x") }</style>',
+        '<p style="background: url(//a.org/x)">',
+    )
+    for page in loads:
+        (tmp_path / "bad.html").write_text(page)
+        assert len(offline.loaded_from_elsewhere(tmp_path)) == 1, page
+    (tmp_path / "bad.html").unlink()
+    (tmp_path / "fonts.css").write_text("@import 'https://a.org/x'; @font-face { src: url(https://a.org/y.woff2) }")
+    assert offline.loaded_from_elsewhere(tmp_path) == ["fonts.css: https://a.org/x", "fonts.css: https://a.org/y.woff2"]
 
 
 def test_index_links_every_guide_and_decision() -> None:
