@@ -46,7 +46,7 @@ docs: $(SETUP) ## check the pages: links resolve, code runs
 	$(BIN)/python -m pytest tests/test_docs.py
 
 site: $(SETUP) ## build the pages as a site in build/site, warnings as errors; reading it needs no network
-	@$(BIN)/python -c 'import furo, myst_parser' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -c 'import furo, linkify_it, myst_parser' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m sphinx -q -n -W --keep-going -E -d build/doctrees -b html docs build/site
 	$(BIN)/python docs/offline.py build/site
 

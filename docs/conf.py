@@ -17,10 +17,16 @@ project = "finegrain"
 release = __version__
 extensions = ["myst_parser"]
 myst_heading_anchors = 4
+myst_enable_extensions = ["linkify"]
+myst_linkify_fuzzy_links = False
+highlight_language = "none"
 html_theme = "furo"
 html_title = "finegrain"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
@@ -43,14 +49,15 @@ def pages_of(folder: str) -> list[str]:
 def methods() -> str:
     """One row per method of the catalog; a method without a page is a broken link, so it stops the build."""
     rows = [f"| [{method.name}](methods/{method.name}.md) | {method.family} | {method.summary} |" for method in METHODS]
-    return "\n".join(["## All methods", "", "| method | kind | what it does |", "| --- | --- | --- |", *rows])
+    return "\n".join(["| method | kind | what it does |", "| --- | --- | --- |", *rows])
 
 
 def complete(_: Sphinx, page: str, source: list[str]) -> None:
     """Give the start page what only the site has."""
     if page == "index":
-        text = source[0].replace("](../README.md#methods)", "](#all-methods)")
-        source[0] = f"{text}\n\n{methods()}\n\n{navigation(text)}\n"
+        text = source[0].replace("](../README.md#methods)", "](#methods)")
+        text = text.replace("\n## Decisions\n", f"\n{methods()}\n\n## Decisions\n")
+        source[0] = f"{text}\n\n{navigation(text)}\n"
 
 
 def setup(app: Sphinx) -> None:
