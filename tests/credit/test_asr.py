@@ -13,6 +13,7 @@ from finegrain.credit.segmenters import ChangePoint, Dynamic, Sign, Threshold, T
 from finegrain.credit.signals import Auto, Column, FunctionSpans, Implicit, Spans
 from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
+from finegrain.ops.segments import change_points, segments_from
 from finegrain.types import CreditColumns, Pair, Scored, Side
 from tests.credit.fake import FakeContext, pair_context, random_context
 
@@ -223,7 +224,7 @@ def test_contradictions_and_missing_signals() -> None:
 @pytest.mark.parametrize(
     ("choice", "settings"),
     [(Dynamic, {"window": 0}), (Threshold, {"tau": -1.0}), (Threshold, {"tau": 1.0, "window": 0}), (TopK, {"fraction": 0.0}), (TopK, {"window": 0}),
-     (Windows, {"size": 0}), (Quantile, {"q": 1.0})],
+     (TopK, {"fraction": 1.1}), (Windows, {"size": 0}), (Quantile, {"q": 0.0}), (Quantile, {"q": 1.0})],
 )  # fmt: skip
 def test_settings_out_of_range(choice: type, settings: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="got"):
@@ -298,3 +299,30 @@ def test_top_changes_are_changes_and_of_equal_ones_the_earlier() -> None:
 def test_zero_is_a_sign_of_its_own() -> None:
     values = torch.tensor([[2.0, 0.0, 0.0, 3.0, -1.0, -2.0]])
     assert Sign()(values, torch.ones(1, 6, dtype=torch.bool))[0].tolist() == [0, 1, 1, 2, 3, 3]
+
+
+def test_settings_at_their_bounds() -> None:
+    assert (TopK(fraction=1.0).fraction, Windows(size=1).size, Dynamic(window=1).window, Threshold(tau=0.0).tau) == (1.0, 1, 1, 0.0)
+
+
+def test_change_point_estimates_noise_and_levels_about_its_centre() -> None:
+    """By a loop over rows: noise^2 from first differences, at least 1e-8 of the power; levels get what remains, at least a twentieth."""
+    generator = torch.Generator().manual_seed(4)
+    lengths = torch.tensor([30, 25, 12, 5, 1] * 8)
+    mask = torch.arange(30) < lengths[:, None]
+    levels = torch.randn(40, 10, generator=generator, dtype=torch.float64).repeat_interleave(3, 1)
+    values = torch.where(mask, 0.4 + 0.6 * levels + 0.7 * torch.randn(40, 30, generator=generator, dtype=torch.float64), torch.nan)
+    values[-5:] = torch.where(mask[-5:], values[-5:].nan_to_num().mul(1e-7).add(0.4), torch.nan)
+    values[0, :30] = torch.tensor([0.4, 1.4]).double().repeat(15)
+    centred = (values - 0.4).masked_fill(~mask, 0.0)
+    noise, level = torch.ones(40, dtype=torch.float64), torch.ones(40, dtype=torch.float64)
+    for row, length in enumerate(lengths.tolist()):
+        own = centred[row, :length]
+        power = float(own.square().mean())
+        jumps = own.diff().abs()
+        scale = float(jumps.median()) / (0.6744897501960817 * 2**0.5) if length > 1 else 0.0
+        noise[row] = max(scale**2, 1e-8 * power)
+        level[row] = max(power - noise[row], 0.05 * noise[row])
+    want = segments_from(change_points(centred, mask, noise, level, 0.7), mask)
+    assert ChangePoint(centre=0.4)(values, mask).equal(want)
+    assert 40 < int((want.max(1).values + 1).sum()) < int(lengths.sum())

@@ -132,3 +132,7 @@ def test_rewards_and_segments_are_written_beside_the_weights() -> None:
 def test_a_single_member_says_nothing_about_uncertainty() -> None:
     with pytest.raises(CreditError, match="carries no uncertainty"):
         Confidence().prepare(context(members=[[CHOSEN], [REJECTED]]))
+
+
+def test_no_prior_is_a_setting() -> None:
+    assert Confidence(n0=0.0).n0 == 0.0

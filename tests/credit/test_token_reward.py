@@ -57,6 +57,7 @@ def test_two_members() -> None:
 
 
 def test_settings() -> None:
+    assert TokenReward(n0=0.0).n0 == 0.0
     with pytest.raises(UsageError, match="n0"):
         TokenReward(n0=-0.5)
     with pytest.raises(UsageError, match="contradicts"):

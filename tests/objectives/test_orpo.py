@@ -43,3 +43,11 @@ def test_an_answer_that_keeps_nothing_has_even_odds() -> None:
 def test_without_prompt_it_says_what_is_missing() -> None:
     with pytest.raises(ValueError, match="prompt_logp"):
         ORPO()(worked_pair())
+
+
+def test_a_prompt_without_its_mask_is_refused_too() -> None:
+    whole = with_prompt(worked_pair())
+    for part in ("prompt_logp", "prompt_mask"):
+        chosen = replace(whole.chosen, **{part: None})
+        with pytest.raises(ValueError, match="prompt_logp and prompt_mask"):
+            ORPO()(replace(whole, sides={**whole.sides, "chosen": chosen}))

@@ -43,3 +43,40 @@ def test_settings_are_checked() -> None:
         Bootstrap(resamples=10)
     with pytest.raises(UsageError, match="probability"):
         Bootstrap(level=95.0)
+
+
+def test_two_rows_are_enough_and_nothing_is_nothing() -> None:
+    """Means of two rows 0 and 1 are 0, 1/2 and 1 with chances 1/4, 1/2, 1/4: the middle half lies between 0 and 1, all of it inside."""
+    values = np.array([0.0, 1.0])
+    got = Bootstrap(resamples=2000, level=0.9)(lambda rows: float(values[rows].mean()), np.zeros(2, dtype=int))
+    assert got == (0.5, 0.0, 1.0, 2)
+    narrow = Bootstrap(resamples=2000, level=0.3)(lambda rows: float(values[rows].mean()), np.zeros(2, dtype=int))
+    assert narrow == (0.5, 0.5, 0.5, 2)
+    assert Bootstrap()(lambda rows: 3.0, np.zeros(1, dtype=int)) == (3.0, None, None, 1)
+    nothing = Bootstrap()(lambda rows: float(values[rows].mean()), np.zeros(0, dtype=int))
+    assert np.isnan(nothing.mean)
+    assert nothing[1:] == (None, None, 0)
+
+
+def test_bounds_are_the_quantiles_of_the_draws() -> None:
+    values, drawn = np.arange(10.0), []
+
+    def mean(rows: np.ndarray) -> float:
+        drawn.append(float(values[rows].mean()))
+        return drawn[-1]
+
+    got = Bootstrap(resamples=100, level=0.8)(mean, np.zeros(10, dtype=int))
+    assert got == pytest.approx((4.5, *np.quantile(drawn[1:], [0.1, 0.9]), 10))
+    assert len(drawn) == 101
+
+
+def test_an_undefined_resample_leaves_the_value() -> None:
+    values = np.array([0.0, 1.0])
+    assert Bootstrap()(lambda rows: float(np.ptp(values[rows])) or float("nan"), np.zeros(2, dtype=int)) == (1.0, None, None, 2)
+
+
+def test_levels_at_the_ends_are_refused() -> None:
+    for level in (0.0, 1.0, 1.5):
+        with pytest.raises(UsageError, match="probability"):
+            Bootstrap(level=level)
+    assert Bootstrap(resamples=100).resamples == 100

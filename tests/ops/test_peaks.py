@@ -96,3 +96,9 @@ def test_more_peaks_with_a_lower_threshold() -> None:
 def test_left_aligned_keeps_the_order() -> None:
     mask = torch.tensor([[False, True, False, True, True]])
     assert left_aligned(mask).tolist() == [[1, 3, 4, 0, 2]]
+
+
+def test_the_threshold_of_an_answer_of_one_token_is_its_score() -> None:
+    scores, mask = torch.tensor([[4.0, 9.0], [1.0, 3.0]]), torch.tensor([[True, False], [True, True]])
+    assert peak_threshold(scores, mask).tolist() == [4.0, 2.0]
+    assert peak_threshold(scores, mask, 0.5).tolist() == [4.0, 1.5]

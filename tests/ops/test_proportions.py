@@ -52,3 +52,20 @@ def test_covers() -> None:
         assert high is not None
         held += low <= truth <= high
     assert held / 2000 > 0.93
+
+
+def test_wilson_by_hand_at_95() -> None:
+    """1 of 4: z = 1.959964, centre (.25 + z^2/8) / (1 + z^2/4), half z / (1 + z^2/4) sqrt(.1875/4 + z^2/64)."""
+    got, z = wilson([1.0, 0.0, 0.0, 0.0]), 1.959963984540054
+    centre, half = (0.25 + z * z / 8) / (1 + z * z / 4), z / (1 + z * z / 4) * math.sqrt(0.1875 / 4 + z * z / 64)
+    np.testing.assert_allclose([*got], [0.25, centre - half, centre + half, 4], rtol=1e-12)
+
+
+def test_a_mean_without_weight_or_with_one_open_end_has_no_interval() -> None:
+    share = Interval(0.3, 0.2, 0.5, 9)
+    for parts in ([], [Part(0.0, share)], [Part(1.0, share), Part(-1.0, share)]):
+        got = combined(parts)
+        assert math.isnan(got.mean)
+        assert got[1:] == (None, None, 0)
+    for low, high in ((0.2, None), (None, 0.5)):
+        assert combined([Part(1.0, Interval(0.3, low, high, 9))]) == (0.3, None, None, 9)

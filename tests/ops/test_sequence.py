@@ -74,3 +74,9 @@ def test_logits_predict_the_next_label() -> None:
         want = logits[row, t, label] - logits[row, t].exp().sum().log()
         torch.testing.assert_close(logp[row, t], want, rtol=0, atol=1e-12)
     assert not logp[~mask].any()
+
+
+def test_little_weight_is_still_a_divisor() -> None:
+    light = Side(logp=torch.tensor([[-2.0]]).double(), mask=torch.ones(1, 1).bool(), weight=torch.tensor([[0.25]]).double())
+    close(kept_length(light), 0.25)
+    close(average_logp(light), -2.0)
