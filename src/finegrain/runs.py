@@ -9,7 +9,15 @@ from typing import Any
 
 from finegrain.errors import CheckpointError
 
-FREE = frozenset({"out", "common.resume", "common.dry_run", "common.device", "training.save_every", "training.track", "training.samples"})
+FREE = frozenset(
+    f"{group}{name}"
+    for group, names in {
+        "": ("out",),
+        "common.": ("resume", "dry_run", "device"),
+        "training.": ("save_every", "track", "samples", "examined"),
+    }.items()
+    for name in names
+)
 """Settings that may change when a run is resumed: they do not change its numbers."""
 
 

@@ -49,6 +49,8 @@ class Training:
     """Split weights, gradients and moments over the processes (FSDP2); such a run cannot be resumed."""
     samples: int = 5
     """Prompts answered before and after training."""
+    examined: int = 200
+    """Rows looked at token by token before and after training, for the report; 0 for none."""
     track: str = "none"
     """none, tensorboard, or another tracker by accelerate's name."""
     trust_remote_code: bool = False

@@ -1,0 +1,107 @@
+"""Likelihood displacement: whether training made the chosen answers less probable, and which pairs and tokens did it.
+
+Source: Razin et al. 2024, https://arxiv.org/abs/2410.08847 (the phenomenon: the margin grows while both answers fall).
+Deviations: the verdicts and their use of 95 % intervals are ours [OURS].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from finegrain.ops.stats import Interval, mean_interval
+
+DISPLACED = "displaced"
+WORSE = "worse"
+RAISED = "raised"
+BOTH_ROSE = "both rose"
+SEPARATED = "separated"
+UNDECIDED = "undecided"
+
+WORDS = {
+    DISPLACED: "Likelihood displacement: the chosen answers became less probable, and the margin grew because the rejected ones fell more.",
+    WORSE: "The chosen answers became less probable and the margin did not grow: training pushed both answers away without preferring either.",
+    RAISED: "No displacement: the chosen answers became more probable and the rejected ones did not.",
+    BOTH_ROSE: "No displacement: both answers became more probable.",
+    SEPARATED: "The chosen answers stayed where they were within the interval while the rejected ones fell.",
+    UNDECIDED: "The change of the chosen answers cannot be told from zero at this number of pairs.",
+}
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """Changes of log-probability by training, nats per answer."""
+
+    chosen: Interval
+    rejected: Interval
+    margin: Interval
+    """Chosen minus rejected change."""
+    verdict: str
+
+    @property
+    def words(self) -> str:
+        """The verdict as a sentence."""
+        return WORDS[self.verdict]
+
+
+def displacement(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"]) -> Displacement:
+    """The verdict on per-pair changes (after minus before, nats); intervals are Student-t over pairs."""
+    changes = mean_interval(chosen), mean_interval(rejected), mean_interval(np.asarray(chosen) - np.asarray(rejected))
+    return Displacement(*changes, _verdict(*(sign(interval) for interval in changes)))
+
+
+def sign(interval: Interval) -> int:
+    """+1 or -1 where the whole interval lies on one side of zero, else 0."""
+    if interval.low is None or interval.high is None:
+        return 0
+    return 1 if interval.low > 0 else -1 if interval.high < 0 else 0
+
+
+def _verdict(chosen: int, rejected: int, margin: int) -> str:
+    if chosen < 0:
+        return DISPLACED if margin > 0 else WORSE
+    if chosen > 0:
+        return BOTH_ROSE if rejected > 0 else RAISED
+    return SEPARATED if rejected < 0 else UNDECIDED
+
+
+class Share(NamedTuple):
+    """How much of the fall a part of the pairs carries."""
+
+    pairs: int
+    """The pairs that fell most."""
+    of_pairs: int
+    share: float
+    """Of the summed fall of all pairs that fell."""
+
+
+def concentration(chosen: Float[np.ndarray, " N"]) -> Share | None:
+    """The share of the fall in the tenth of the pairs that fell most; None where nothing fell."""
+    falls = np.sort(-np.minimum(np.asarray(chosen, dtype=float), 0))[::-1]
+    if falls.sum() <= 0:
+        return None
+    count = max(1, round(len(falls) / 10))
+    return Share(count, len(falls), float(falls[:count].sum() / falls.sum()))
+
+
+class TokenChange(NamedTuple):
+    """What happened to one piece of text over all answers it stands in."""
+
+    text: str
+    total: float
+    """Summed change, nats."""
+    mean: Interval
+    """Per answer that has it, nats."""
+
+
+def token_changes(texts: Sequence[Sequence[str]], changes: Sequence[np.ndarray], most: int = 10) -> list[TokenChange]:
+    """The pieces whose log-probability fell most in sum, with the interval of their mean over answers (answers are independent, tokens are not)."""
+    found: dict[str, dict[int, float]] = {}
+    for answer, (pieces, values) in enumerate(zip(texts, changes, strict=True)):
+        for piece, value in zip(pieces, values, strict=True):
+            own = found.setdefault(piece, {})
+            own[answer] = own.get(answer, 0.0) + float(value)
+    ranked = sorted(found.items(), key=lambda item: sum(item[1].values()))[:most]
+    return [TokenChange(piece, sum(own.values()), mean_interval(list(own.values()))) for piece, own in ranked if sum(own.values()) < 0]

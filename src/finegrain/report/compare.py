@@ -1,0 +1,53 @@
+"""Several runs side by side: the same numbers in columns, and paired differences on the rows that both looked at."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from finegrain.ops.stats import mean_interval
+from finegrain.report.numbers import with_interval
+from finegrain.report.pairs import ExaminedPair
+from finegrain.report.read import Run
+from finegrain.report.verdicts import blocks
+
+
+class Row(NamedTuple):
+    """One line of the comparison: a cell per run, each a value and its interval."""
+
+    name: str
+    cells: Sequence[tuple[str, str]]
+
+
+def compared(runs: Sequence[Run]) -> list[Row]:
+    """Verdicts, their numbers, and differences to the first run; empty for one run."""
+    if len(runs) < 2:
+        return []
+    found = [blocks(run) for run in runs]
+    titles = dict.fromkeys(block.title for own in found for block in own)
+    rows = []
+    for title in titles:
+        same = [next((block for block in own if block.title == title), None) for own in found]
+        rows.append(Row(title, [("not measured", "") if block is None else (block.verdict, "") for block in same]))
+        names = dict.fromkeys(shown.name for block in same if block is not None for shown in block.numbers)
+        for name in names:
+            shown = [next((entry for entry in block.numbers if entry.name == name), None) if block is not None else None for block in same]
+            rows.append(Row(name, [("not measured", "") if entry is None else (entry.value, entry.interval) for entry in shown]))
+    for name, role in (("chosen change, minus that of the first run", "chosen"), ("rejected change, minus that of the first run", "rejected")):
+        rows.append(Row(name, [("the first run", ""), *(_difference(runs[0], run, role) for run in runs[1:])]))
+    return rows
+
+
+def _difference(first: Run, other: Run, role: str) -> tuple[str, str]:
+    """Paired by row and answer text."""
+    before = {_key(pair, role): pair.change(role) for pair in first.pairs or () if role in pair.answers}
+    shared = [(pair.change(role), before[_key(pair, role)]) for pair in other.pairs or () if role in pair.answers and _key(pair, role) in before]
+    values = [own - old for own, old in shared if np.isfinite(own) and np.isfinite(old)]
+    if not values:
+        return "not measured", "no row that both runs looked at"
+    shown = with_interval(name="", interval=mean_interval(values), unit="nats", over="shared pairs", signed=True)
+    return shown.value, shown.interval
+
+
+def _key(pair: ExaminedPair, role: str) -> tuple[int, str]:
+    return pair.row, pair.answers[role].text

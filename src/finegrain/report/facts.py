@@ -1,0 +1,128 @@
+"""What a run's record says, in the page's words: the sentence at the top, held-out results, findings in the data, settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from finegrain.report.numbers import Shown, number, recorded
+from finegrain.report.read import Run
+from finegrain.report.visible import clipped
+from finegrain.runs import flat
+
+MOST_CHARACTERS = 400
+"""Of one setting or finding."""
+
+
+def sentence(run: Run) -> str:
+    """What ran."""
+    record, settings = run.record, _mapping(run.record.get("settings"))
+    model, data = (clipped(PurePath(str(settings.get(name, "?"))).name or "?", 80) for name in ("model", "data"))
+    if record.get("command") == "inspect":
+        reference = settings.get("reference")
+        against = f" against the reference {clipped(PurePath(str(reference)).name, 80)}" if reference else ", without a reference"
+        return f"finegrain inspect scored {record.get('rows', '?')} rows of {data} with {model}{against}. Nothing was trained."
+    rows = record.get("pairs", record.get("rows"))
+    kind = "pairs" if "pairs" in record else "rows"
+    named = [f"{family} {name}" for family in ("objective", "credit", "head", "loss") if (name := _method(settings.get(family)))]
+    rows = "an unknown number of" if rows is None else rows
+    parts = [f"finegrain {clipped(record.get('command', '?'), 40)} trained {model} on {rows} {kind} of {data}"]
+    if named:
+        parts.append(f" with {' and '.join(named)}")
+    if isinstance(record.get("steps"), int):
+        parts.append(f", {record['steps']} steps")
+    if isinstance(record.get("learning_rate"), (int, float)):
+        parts.append(f" at a peak learning rate of {number(float(record['learning_rate']))}")
+    if isinstance(record.get("train_seconds"), (int, float)):
+        parts.append(f", {float(record['train_seconds']):.0f} s on {clipped(_mapping(record.get('machine')).get('device', '?'), 20)}")
+    status = clipped(record.get("status", "of unknown status"), 40)
+    return "".join(parts) + f". The run is {status}; {clipped(record.get('date', 'date unknown'), 40)}."
+
+
+def evaluation(run: Run) -> list[Shown]:
+    """Held-out results as they were recorded."""
+    reason = "no interval: a mean over the held-out rows that was recorded without its spread"
+    return [recorded(clipped(name, 80), value, reason) for name, value in _mapping(run.record.get("evaluation")).items()]
+
+
+class Found(NamedTuple):
+    """What the data showed before training."""
+
+    facts: Sequence[tuple[str, str]]
+    rows: Sequence[tuple[str, str, str, str]]
+    """Kind, count, what was done, rows and example."""
+    biases: Sequence[Shown]
+
+
+FACTS = ("source", "format", "rows", "kept", "dropped", "prompt_truncated", "answer_truncated", "annotated", "sha256")
+
+
+def findings(run: Run) -> Found:
+    """The data report of run.json and what gate.json adds."""
+    data = _mapping(run.record.get("data"))
+    listed = _sequence(run.gate.get("findings")) or _sequence(data.get("findings"))
+    biases = _mapping(run.gate.get("biases")) or _mapping(data.get("biases"))
+    return Found(
+        [(name, _said(data[name])) for name in FACTS if name in data],
+        [_finding(line) for line in listed if isinstance(line, Mapping)],
+        [_bias(clipped(name, 80), value) for name, value in biases.items()],
+    )
+
+
+def _bias(name: str, value: Any) -> Shown:
+    """How often a rule that reads no prompt guesses the labels, or a fact about that measurement."""
+    facts = _mapping(value)
+    if not facts:
+        return Shown(name, _said(value), "no interval: a count or a setting")
+    rest = "; ".join(f"{key} {_said(own)}" for key, own in facts.items() if key not in ("accuracy", "mean", "low", "high", "rows"))
+    shown = recorded(name, {"mean": facts.get("accuracy", facts.get("mean")), **facts}, "")
+    return shown._replace(interval=f"{shown.interval}; {rest}" if rest else shown.interval)
+
+
+def _finding(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    rows = ", ".join(str(row) for row in _sequence(line.get("rows"))[:10])
+    example = line.get("example", "")
+    where = f"rows {rows}" if rows else "the file"
+    return (
+        clipped(line.get("kind", "?"), 80),
+        clipped(line.get("count", "?"), 20),
+        clipped(line.get("action", "?"), 80),
+        clipped(f"{where}: {example}" if example else where, MOST_CHARACTERS),
+    )
+
+
+class Setting(NamedTuple):
+    """One setting over the runs of the page."""
+
+    name: str
+    values: Sequence[str]
+    differs: bool
+
+
+def settings_table(runs: Sequence[Run]) -> list[Setting]:
+    """Every setting with its value per run; those that differ first."""
+    tables = [flat(_mapping(run.record.get("settings"))) for run in runs]
+    names = list(dict.fromkeys(name for table in tables for name in table))
+    rows = [Setting(clipped(name, 80), [_said(table[name]) if name in table else "not there" for table in tables], False) for name in names]
+    marked = [row._replace(differs=len(set(row.values)) > 1) for row in rows]
+    return sorted(marked, key=lambda row: not row.differs)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return clipped("; ".join(f"{name}: {_said(own)}" for name, own in value.items()) or "none", MOST_CHARACTERS)
+    if isinstance(value, (list, tuple)):
+        return clipped(", ".join(_said(own) for own in value[:20]) or "none", MOST_CHARACTERS)
+    return clipped("none" if value is None else value, MOST_CHARACTERS)
+
+
+def _method(value: Any) -> str:
+    """Name of a method in the settings; empty where there is none."""
+    return clipped(value.get("method", ""), 60) if isinstance(value, Mapping) else clipped(value, 60) if isinstance(value, str) else ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()

@@ -1,0 +1,37 @@
+"""Token signals of examined answers beside what people marked or the planted truth says."""
+
+import numpy as np
+
+from finegrain.data.spans import spans_to_tokens
+from finegrain.diagnose.agreement import disagreement
+from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
+from finegrain.types import CharSpan
+
+SIGNALS = {"reward": "token reward", "ratio": "log-ratio", "weight": "credit weight (counted against the rejected answer)"}
+MARKS = {"spans": "people's spans", "truth": "planted truth"}
+
+
+def signal(answer: ExaminedAnswer, role: str, name: str) -> np.ndarray | None:
+    """The signal, turned so that a better token should have more of it: a weight counts against a rejected answer."""
+    values: np.ndarray | None = getattr(answer, name)
+    if values is None or (name == "weight" and (values == values[:1]).all()):
+        return None
+    return -values if name == "weight" and role == "rejected" else values
+
+
+def answer_disagreement(answer: ExaminedAnswer, role: str, name: str, marks: tuple[CharSpan, ...] | None) -> float:
+    """Chance that a better marked token has the lower signal; NaN where either is missing."""
+    values = signal(answer, role, name)
+    if values is None or not marks:
+        return float("nan")
+    return disagreement(np.asarray(values, dtype=np.float64), spans_to_tokens(list(marks), answer.offsets, outside=0.0), answer.mask)
+
+
+def pair_disagreement(pair: ExaminedPair) -> float:
+    """Mean over the pair's answers: of the token reward where there is one, else of the log-ratio; by spans, else by the truth."""
+    found = [
+        answer_disagreement(answer, role, "reward" if answer.reward is not None else "ratio", answer.spans or answer.truth)
+        for role, answer in pair.answers.items()
+    ]
+    known = [value for value in found if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")

@@ -1,0 +1,134 @@
+"""Examined pairs as the page's data: token arrays quantised to two characters per value, so that 200 pairs fit into a page.
+
+Read back by `decode` in templates/page.js. A value is off by at most half a step, a step is the answer's range over 4094.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from finegrain.data.spans import spans_to_tokens
+from finegrain.report.marks import pair_disagreement
+from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
+from finegrain.report.visible import clipped, visible
+from finegrain.types import CharSpan, Json
+
+DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+LEVELS = len(DIGITS) ** 2 - 2
+MISSING = LEVELS + 1
+"""Stands for a value that is not finite."""
+PIECE = 200
+"""Characters shown of one token."""
+BUDGET = 1_500_000
+"""Bytes of pairs in one page."""
+
+
+def pack_pairs(runs: Sequence[Sequence[ExaminedPair]], budget: int = BUDGET) -> tuple[list[list[Json]], int]:
+    """Per run, its pairs in their order as far as the budget goes, and the number left out; runs share it evenly."""
+    packed, left_out = [], 0
+    for pairs in runs:
+        own: list[Json] = []
+        room = budget // max(1, len(runs))
+        for pair in sorted(pairs, key=by_displacement):
+            entry = pack_pair(pair)
+            room -= len(escaped(entry).encode())
+            if room < 0:
+                left_out += len(pairs) - len(own)
+                break
+            own.append(entry)
+        packed.append(own)
+    return packed, left_out
+
+
+def by_displacement(pair: ExaminedPair) -> float:
+    """The chosen (or only) answer's change, the largest fall first; unknown ones last."""
+    change = pair.change("chosen" if "chosen" in pair.answers else next(iter(pair.answers), ""))
+    return change if np.isfinite(change) else np.inf
+
+
+def pack_pair(pair: ExaminedPair) -> Json:
+    """One pair with short keys."""
+    label = {} if pair.label is None else {"y": pair.label}
+    numbers = [pair.margin, *(pair.change(role) for role in ("chosen", "rejected", "answer")), pair_disagreement(pair)]
+    answers = [pack_answer(role, answer) for role, answer in pair.answers.items()]
+    facts = {"r": pair.row, "h": int(pair.held_out), "p": clipped(pair.prompt, 1600), **label}
+    return {**facts, "k": [_rounded(value) for value in numbers], "a": answers}
+
+
+def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
+    """One answer: text and its cuts, then only what is there."""
+    shown = pieces(answer)
+    text, tail = "".join(shown[:-1]), shown[-1]
+    signals = {"ratio": answer.ratio, "after": answer.after, "before": answer.before if answer.after is None else None}
+    signals |= {"weight": answer.weight, "reward": answer.reward}
+    found: Json = {"n": role, "t": text, "w": "".join(_length(_units(piece)) for piece in shown[:-1])}
+    if tail:
+        found["x"] = clipped(tail, 2000)
+    if not answer.mask.all():
+        found["m"] = "".join("1" if on else "0" for on in answer.mask)
+    found["s"] = {name: quantised(values) for name, values in signals.items() if values is not None}
+    for key, marks in (("u", answer.spans), ("q", answer.truth)):
+        if marks is not None:
+            found[key] = token_runs(marks, answer.offsets)
+    return found
+
+
+def pieces(answer: ExaminedAnswer) -> list[str]:
+    """What is shown of each token, and at the end the text behind the last one; concatenated they are the whole text.
+
+    A token without characters of its own shows as nothing here (the page gives it a sign); text between tokens goes to the later one.
+    """
+    found, done = [], 0
+    for start, end in answer.offsets.tolist():
+        if end <= start or end <= done:
+            found.append("")
+            continue
+        found.append(clipped(answer.text[done:end], PIECE))
+        done = end
+    return [*found, visible(answer.text[done:])]
+
+
+def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[list[float]]:
+    """Spans as [first token, last token, value]; the rule is that of the data layer."""
+    values = spans_to_tokens(list(spans), offsets, outside=float("nan"))
+    runs: list[list[float]] = []
+    for index, value in enumerate(values.tolist()):
+        if value != value:
+            continue
+        if runs and runs[-1][1] == index - 1 and runs[-1][2] == value:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index, value])
+    return runs
+
+
+def quantised(values: np.ndarray) -> Json | float:
+    """A number where all are the same, else low, step and two characters per value."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if len(finite) == len(values) and len(values) and (values == values[0]).all():
+        return float(f"{float(values[0]):.4g}")
+    low = float(finite.min()) if len(finite) else 0.0
+    step = (float(finite.max()) - low) / LEVELS if len(finite) else 0.0
+    step = step if step > 0 else 1.0
+    codes = [MISSING if not np.isfinite(value) else round((float(value) - low) / step) for value in values]
+    return {"l": float(f"{low:.7g}"), "s": float(f"{step:.7g}"), "v": "".join(DIGITS[code // 64] + DIGITS[code % 64] for code in codes)}
+
+
+def escaped(data: object) -> str:
+    """JSON that can stand inside a script element: no character that HTML or an old JavaScript parser could read as its own."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _length(units: int) -> str:
+    return DIGITS[units] if units < 63 else "_" + DIGITS[units // 4096] + DIGITS[units // 64 % 64] + DIGITS[units % 64]
+
+
+_units: Callable[[str], int] = lambda text: len(text.encode("utf-16-le")) // 2  # JavaScript counts UTF-16 units
+
+
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.5g}") if np.isfinite(value) else None

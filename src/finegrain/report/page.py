@@ -1,0 +1,94 @@
+"""Runs to one HTML file: everything inside, nothing fetched, nothing run that is not ours."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from finegrain import __version__
+from finegrain.report.compare import compared
+from finegrain.report.curves import curves
+from finegrain.report.facts import evaluation, findings, sentence, settings_table
+from finegrain.report.pack import escaped, pack_pairs
+from finegrain.report.read import Run, read_run
+from finegrain.report.verdicts import blocks
+from finegrain.report.visible import clipped, visible
+
+FILE = "report.html"
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_SAMPLES = 20
+POLICY = "default-src 'none'; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'"
+"""Content security: the one style sheet and the one script, by their hashes; no frame, font, image, connection or plug-in."""
+
+
+def write_report(folder: Path) -> Path:
+    """report.html in a run directory."""
+    return write_page([read_run(folder)], folder / FILE)
+
+
+def write_page(runs: Sequence[Run], file: Path) -> Path:
+    """The page of these runs, complete or absent."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(render(runs), encoding="utf-8")
+    part.replace(file)
+    return file
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page as a string."""
+    packed, left_out = pack_pairs([run.pairs or () for run in runs])
+    data = {"runs": [{"name": clipped(run.name, 60), "pairs": pairs} for run, pairs in zip(runs, packed, strict=True)]}
+    css, script = (TEMPLATES / "page.css").read_text(), (TEMPLATES / "page.js").read_text()
+    return _environment().get_template("page.html.jinja").render(
+        policy=POLICY.format(style=_hash(css), script=_hash(script)),
+        css=Markup(css),
+        script=Markup(script),
+        data=Markup(escaped(data)),
+        names=[clipped(run.name, 60) for run in runs],
+        runs=[_view(run) for run in runs],
+        comparison=compared(runs),
+        curves=curves(runs),
+        settings=settings_table(runs),
+        pairs_shown=sum(map(len, packed)),
+        left_out=left_out,
+        version=__version__,
+    )
+
+
+def _view(run: Run) -> Mapping[str, Any]:
+    """What the template says of one run."""
+    return {
+        "name": clipped(run.name, 60),
+        "sentence": sentence(run),
+        "missing": run.missing,
+        "blocks": blocks(run),
+        "evaluation": evaluation(run),
+        "findings": findings(run),
+        "samples": [{key: clipped(line.get(key, ""), 3000) for key in ("prompt", "before", "after")} for line in run.samples[:MOST_SAMPLES]],
+        "samples_left": max(0, len(run.samples) - MOST_SAMPLES),
+        "versions": run.record.get("versions") if isinstance(run.record.get("versions"), Mapping) else {},
+        "machine": run.record.get("machine") if isinstance(run.record.get("machine"), Mapping) else {},
+        "engine": run.record.get("engine") if isinstance(run.record.get("engine"), Mapping) else {},
+    }
+
+
+@cache
+def _environment() -> Environment:
+    """Escapes everything that is not `Markup`, and makes hidden characters visible on the way out."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) or value is None else visible(value),
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,149 @@
+"""Examined rows: what pairs.jsonl holds of one prompt and its answers, token by token, before and after training."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finegrain.errors import CheckpointError
+from finegrain.types import CharSpan, Json
+
+FILE = "pairs.jsonl"
+PROMPT_CHARACTERS = 1500
+"""Of a longer prompt its end is kept: what stands right before the answer."""
+SIGNALS = ("before", "after", "weight", "reward")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedAnswer:
+    """One answer; arrays are (T,), one value per token."""
+
+    text: str
+    offsets: np.ndarray
+    """(T, 2) characters start..end-1 of `text`; equal for a token without characters."""
+    mask: np.ndarray
+    """True on tokens that train."""
+    before: np.ndarray | None = None
+    """Log-probability under the reference (the model before training), nats; meaningless where `mask` is False."""
+    after: np.ndarray | None = None
+    """Log-probability after training, nats."""
+    weight: np.ndarray | None = None
+    """Credit that multiplied the token's log-ratio."""
+    reward: np.ndarray | None = None
+    """A scorer's token reward, in its units."""
+    spans: tuple[CharSpan, ...] | None = None
+    """What people marked; None: not annotated."""
+    truth: tuple[CharSpan, ...] | None = None
+    """Planted truth, where the data know it."""
+
+    @property
+    def ratio(self) -> np.ndarray | None:
+        """after - before, 0 outside the mask."""
+        return None if self.before is None or self.after is None else np.where(self.mask, self.after - self.before, 0.0)
+
+    def total(self, name: str) -> float:
+        """Sum of a signal (or `ratio`) over the tokens that train; NaN where it is absent."""
+        values = getattr(self, name)
+        return float("nan") if values is None else float(values[self.mask].sum(dtype=np.float64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExaminedPair:
+    """One row of the data with its answers by role."""
+
+    row: int
+    """Row number in the source."""
+    held_out: bool
+    prompt: str
+    answers: dict[str, ExaminedAnswer]
+    label: float | None = None
+    """1 good, 0 bad, for rows with a single answer."""
+
+    def change(self, role: str) -> float:
+        """After minus before of one answer, nats; NaN where unknown."""
+        return self.answers[role].total("ratio") if role in self.answers else float("nan")
+
+    @property
+    def margin(self) -> float:
+        """How much more the chosen answer gained than the rejected one, nats; NaN where unknown."""
+        return self.change("chosen") - self.change("rejected")
+
+    def as_json(self) -> Json:
+        """One line of pairs.jsonl."""
+        label = {} if self.label is None else {"label": self.label}
+        answers = {role: _answer_json(answer) for role, answer in self.answers.items()}
+        return {"row": self.row, "held_out": self.held_out, "prompt": self.prompt, **label, "answers": answers}
+
+
+def shortened(prompt: str) -> str:
+    """The end of a long prompt, marked as cut."""
+    return prompt if len(prompt) <= PROMPT_CHARACTERS else "[…] " + prompt[-PROMPT_CHARACTERS:]
+
+
+def read_pairs(folder: Path) -> list[ExaminedPair] | None:
+    """Examined rows of a run directory; None where it has none."""
+    file = folder / FILE
+    return list(_lines(file)) if file.exists() else None
+
+
+def _lines(file: Path) -> Iterator[ExaminedPair]:
+    with file.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield pair_from_json(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise CheckpointError(
+                    f"{file}:{number} is no examined pair ({type(error).__name__}: {error}); remove the file for a report without pairs"
+                ) from error
+
+
+def pair_from_json(line: Json) -> ExaminedPair:
+    """What `as_json` gave."""
+    answers = {str(role): _answer(answer) for role, answer in line["answers"].items()}
+    label = line.get("label")
+    return ExaminedPair(
+        row=int(line["row"]),
+        held_out=bool(line["held_out"]),
+        prompt=str(line["prompt"]),
+        answers=answers,
+        label=None if label is None else float(label),
+    )
+
+
+def _answer_json(answer: ExaminedAnswer) -> Json:
+    found: Json = {"text": answer.text, "offsets": answer.offsets.ravel().tolist(), "mask": "".join("1" if on else "0" for on in answer.mask)}
+    for name in SIGNALS:
+        values = getattr(answer, name)
+        if values is not None:
+            found[name] = [float(f"{value:.4f}") for value in values.tolist()]
+    for name in ("spans", "truth"):
+        marks = getattr(answer, name)
+        if marks is not None:
+            found[name] = [list(mark) for mark in marks]
+    return found
+
+
+def _answer(line: Json) -> ExaminedAnswer:
+    mask = np.array([sign == "1" for sign in line["mask"]], dtype=bool)
+    signals = {name: _values(line.get(name), len(mask), name) for name in SIGNALS}
+    offsets = np.array(line["offsets"], dtype=np.int64).reshape(-1, 2)
+    if len(offsets) != len(mask):
+        raise ValueError(f"{len(offsets)} offsets for {len(mask)} tokens")
+    return ExaminedAnswer(
+        text=str(line["text"]), offsets=offsets, mask=mask, spans=_marks(line.get("spans")), truth=_marks(line.get("truth")), **signals
+    )
+
+
+def _values(values: Sequence[float] | None, tokens: int, name: str) -> np.ndarray | None:
+    if values is None:
+        return None
+    if len(values) != tokens:
+        raise ValueError(f"{len(values)} values of {name} for {tokens} tokens")
+    return np.array(values, dtype=np.float64)
+
+
+def _marks(marks: Any) -> tuple[CharSpan, ...] | None:
+    return None if marks is None else tuple((int(start), int(end), float(value)) for start, end, value in marks)

@@ -1,0 +1,71 @@
+"""A run directory as the report reads it: whatever is there, and in words what is not."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finegrain.errors import CheckpointError
+from finegrain.report.pairs import ExaminedPair, read_pairs
+from finegrain.runs import RunDirectory
+from finegrain.types import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, or one model looked at without training."""
+
+    name: str
+    record: Mapping[str, Any]
+    """run.json."""
+    metrics: Sequence[Json] = ()
+    samples: Sequence[Json] = ()
+    pairs: Sequence[ExaminedPair] | None = None
+    gate: Mapping[str, Any] = field(default_factory=dict)
+    """gate.json, where the data gate wrote one."""
+    missing: Sequence[str] = ()
+    """What the page cannot show, and why."""
+
+
+def read_run(folder: Path) -> Run:
+    """A run directory, or its run.json."""
+    folder = folder.parent if folder.name == "run.json" else folder
+    if not (folder / "run.json").exists():
+        raise CheckpointError(f"{folder} holds no run: expected a folder with a run.json, as a training command writes it")
+    directory = RunDirectory(folder)
+    record = directory.read_record()
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{folder / 'run.json'} holds no object of names and values")
+    metrics, samples, pairs = [line for line in directory.metrics() if isinstance(line, dict)], _lines(folder / "samples.jsonl"), read_pairs(folder)
+    missing = []
+    if record.get("status") != "finished":
+        missing.append(f"The run did not finish: its status is {record.get('status', 'not recorded')}. {record.get('reason', '')}".strip())
+    if not metrics:
+        missing.append("No curves: metrics.jsonl is absent or empty.")
+    if pairs is None:
+        missing.append("No pairs token by token, and so no verdict on displacement or length: pairs.jsonl is absent (--examined 0, or an older run).")
+    if not samples:
+        missing.append("No answers before and after: samples.jsonl is absent or empty (--samples 0, or a reward model).")
+    name = folder.resolve().name
+    return Run(name=name, record=record, metrics=metrics, samples=samples, pairs=pairs, gate=_gate(folder / "gate.json"), missing=missing)
+
+
+def _lines(file: Path) -> list[Json]:
+    if not file.exists():
+        return []
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}") from error
+    return [line for line in lines if isinstance(line, dict)]
+
+
+def _gate(file: Path) -> Json:
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}") from error
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,212 @@
+"""What a run did, as blocks of the page: a plain sentence, numbers with intervals, and where to look."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from finegrain.diagnose import agreement, coverage, displacement, length
+from finegrain.ops.stats import Interval, mean_interval
+from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
+from finegrain.report.numbers import Shown, number, percent, with_interval
+from finegrain.report.pack import pieces
+from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
+from finegrain.report.read import Run
+from finegrain.report.visible import visible
+
+BAD = frozenset({displacement.DISPLACED, displacement.WORSE, length.HACKED, coverage.DROPS_ALL, coverage.DROPS_MOST, agreement.CONTRADICTS})
+GOOD = frozenset({displacement.RAISED, displacement.BOTH_ROSE, displacement.SEPARATED, length.UNRELATED, coverage.PARTIAL, agreement.AGREES})
+
+
+RANKED = (
+    "The chance that of two tokens of one answer the better marked one has the lower signal: 0.5 is chance, 0 full agreement. "
+    "Mean over answers, Student t."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One finding."""
+
+    title: str
+    verdict: str
+    """One of the names in `finegrain.diagnose`, or "not measured"."""
+    words: str
+    numbers: Sequence[Shown] = ()
+    pairs: Sequence[tuple[int, str]] = ()
+    """Row numbers to look at, each with a number."""
+    tokens: Sequence[tuple[str, str, str, str]] = ()
+    """Text, summed change, mean change, its interval."""
+    notes: Sequence[str] = ()
+
+    @property
+    def tone(self) -> str:
+        """bad, good or plain."""
+        return "bad" if self.verdict in BAD else "good" if self.verdict in GOOD else "plain"
+
+
+def blocks(run: Run) -> list[Block]:
+    """Every finding the run's files allow."""
+    found = [displaced(run), long_ones(run), covered(run), *agreeing(run)]
+    return [block for block in found if block is not None]
+
+
+def displaced(run: Run) -> Block | None:
+    """Whether the chosen answers fell."""
+    pairs = [pair for pair in run.pairs or () if np.isfinite(pair.margin)]
+    if not pairs:
+        return _single_answers(run)
+    chosen, rejected = (np.array([pair.change(role) for pair in pairs]) for role in ("chosen", "rejected"))
+    held = np.array([pair.held_out for pair in pairs])
+    whole = displacement.displacement(chosen, rejected)
+    numbers = [
+        with_interval("chosen answers, change", whole.chosen, "nats per answer", signed=True),
+        with_interval("rejected answers, change", whole.rejected, "nats per answer", signed=True),
+        with_interval("margin gained", whole.margin, "nats", signed=True),
+    ]
+    for name, part in (("held-out pairs", held), ("training pairs", ~held)):
+        if part.any() and not part.all():
+            numbers += [
+                with_interval(f"chosen, {name}", mean_interval(chosen[part]), "nats per answer", signed=True),
+                with_interval(f"rejected, {name}", mean_interval(rejected[part]), "nats per answer", signed=True),
+            ]
+    fell = sorted(pairs, key=lambda pair: pair.change("chosen"))[:5]
+    share = displacement.concentration(chosen)
+    notes = ["Intervals: Student t over the examined pairs, as if they were independent; pairs that share a prompt are not quite."]
+    if share is not None:
+        carried = f"The {share.pairs} of {share.of_pairs} pairs that fell most carry {percent(share.share)} of the fall"
+        notes.insert(0, f"{carried} (no interval: a description of these very pairs).")
+    return Block(
+        title="Chosen and rejected log-probability",
+        verdict=whole.verdict,
+        words=whole.words,
+        numbers=numbers,
+        pairs=[(pair.row, number(pair.change("chosen"), signed=True)) for pair in fell if pair.change("chosen") < 0],
+        tokens=_falling_tokens([pair.answers["chosen"] for pair in pairs]),
+        notes=notes,
+    )
+
+
+def _single_answers(run: Run) -> Block | None:
+    """Runs whose rows have one answer: the change, by label where there is one."""
+    pairs = [pair for pair in run.pairs or () if np.isfinite(pair.change("answer"))]
+    if not pairs:
+        return None
+    groups: dict[str, Callable[[ExaminedPair], bool]] = {
+        "answers labelled good, change": lambda pair: pair.label is not None and pair.label > 0.5,
+        "answers labelled bad, change": lambda pair: pair.label is not None and pair.label <= 0.5,
+        "answers, change": lambda pair: pair.label is None,
+    }
+    changes = {name: mean_interval([pair.change("answer") for pair in pairs if belongs(pair)]) for name, belongs in groups.items()}
+    shown = {name: interval for name, interval in changes.items() if interval.rows}
+    good = shown.get("answers labelled good, change", shown.get("answers, change", Interval(0.0, None, None, 0)))
+    bad = shown.get("answers labelled bad, change")
+    verdict = _single_verdict(displacement.sign(good), None if bad is None else displacement.sign(bad))
+    return Block(
+        title="Log-probability of the answers",
+        verdict=verdict,
+        words={
+            displacement.RAISED: "The answers to be reinforced became more probable.",
+            displacement.DISPLACED: "Likelihood displacement: the answers to be reinforced became less probable, and the others fell too.",
+            displacement.WORSE: "The answers to be reinforced became less probable.",
+            displacement.UNDECIDED: "The change of the answers to be reinforced cannot be told from zero at this number of rows.",
+        }[verdict],
+        numbers=[with_interval(name, interval, "nats per answer", over="answers", signed=True) for name, interval in shown.items()],
+        tokens=_falling_tokens([pair.answers["answer"] for pair in pairs if pair.label is None or pair.label > 0.5]),
+        notes=["Intervals: Student t over the examined answers."],
+    )
+
+
+def _single_verdict(good: int, bad: int | None) -> str:
+    if good < 0:
+        return displacement.DISPLACED if bad is not None and bad < 0 else displacement.WORSE
+    return displacement.RAISED if good > 0 else displacement.UNDECIDED
+
+
+def _falling_tokens(answers: Sequence[ExaminedAnswer]) -> list[tuple[str, str, str, str]]:
+    known = [answer for answer in answers if answer.ratio is not None and answer.mask.any()]
+    texts = [[piece or "(end or no characters)" for piece, on in zip(pieces(answer), answer.mask, strict=False) if on] for answer in known]
+    changes = displacement.token_changes(texts, [answer.ratio[answer.mask] for answer in known if answer.ratio is not None])
+    rows = []
+    for text, total, mean in changes:
+        shown = with_interval("", mean, "", over="answers", signed=True)
+        rows.append((visible(text), number(total, signed=True), shown.value, shown.interval))
+    return rows
+
+
+def long_ones(run: Run) -> Block | None:
+    """Length against reward."""
+    pairs = [pair for pair in run.pairs or () if np.isfinite(pair.margin)]
+    if len(pairs) < 2:
+        return None
+    lengths = np.array([[int(pair.answers[role].mask.sum()) for role in ("chosen", "rejected")] for pair in pairs])
+    rewards = np.array([[pair.change(role) for role in ("chosen", "rejected")] for pair in pairs])
+    found = length.length_reward(lengths, rewards)
+    return Block(
+        title="Length against reward",
+        verdict=found.verdict,
+        words=found.words,
+        numbers=[
+            with_interval("rank correlation of tokens and reward", found.correlation, "", signed=True),
+            with_interval("longer answer has more reward", found.reward_prefers_longer, "", over="pairs of different length", share=True),
+            with_interval("longer answer is the chosen one", found.label_prefers_longer, "", over="pairs of different length", share=True),
+        ],
+        notes=[
+            "Reward: the change of an answer's log-probability by training, summed over its tokens (the implicit reward of DPO, without beta).",
+            "Intervals: bootstrap over pairs for the correlation, Wilson for shares. Length hacking is said where the correlation is at least "
+            f"{length.STRONG}, its interval is above zero, and the reward prefers the longer answer more often than the labels do.",
+        ],
+    )
+
+
+def covered(run: Run) -> Block | None:
+    """What the credit keeps."""
+    found, notes = {}, []
+    for role in ("chosen", "rejected", "answer"):
+        answers = [pair.answers[role] for pair in run.pairs or () if role in pair.answers and pair.answers[role].weight is not None]
+        weights = [answer.weight[answer.mask] for answer in answers if answer.weight is not None and answer.mask.any()]
+        if weights:
+            found[role] = coverage.coverage(weights)
+    credit = run.record.get("credit") if isinstance(run.record.get("credit"), dict) else {}
+    assert isinstance(credit, dict)
+    kept = {key.rpartition("/")[2]: value for key, value in credit.items() if key.startswith("credit/kept/") and isinstance(value, (int, float))}
+    if not found and not kept:
+        return None
+    verdicts = [part.verdict for part in found.values()] or [coverage.share_verdict(value, value == 1) for value in kept.values()]
+    verdict = next(name for name in (coverage.DROPS_ALL, coverage.DROPS_MOST, coverage.PARTIAL, coverage.KEEPS_ALL) if name in verdicts)
+    numbers = []
+    for role, part in found.items():
+        numbers.append(with_interval(f"kept of {role} answers", part.kept, "", over="answers", share=True))
+        numbers.append(with_interval(f"{role} answers that keep no token", part.dropped, "", over="answers", share=True))
+    counted = "no interval: counted over all training answers"
+    numbers += [Shown(f"kept of all {role} tokens", percent(float(value)), counted) for role, value in kept.items()]
+    if found:
+        notes.append("Kept: mean token weight per answer over examined training answers with a credit; Student t over answers, Wilson for shares.")
+    return Block(title="What the credit keeps", verdict=verdict, words=coverage.WORDS[verdict], numbers=numbers, notes=notes)
+
+
+def agreeing(run: Run) -> list[Block]:
+    """Signals beside marks, for every kind of marks the run has."""
+    found = []
+    for kind, named in MARKS.items():
+        numbers, verdicts = [], {}
+        for name, words in SIGNALS.items():
+            values = [
+                answer_disagreement(answer, role, name, getattr(answer, kind)) for pair in run.pairs or () for role, answer in pair.answers.items()
+            ]
+            interval, verdict = agreement.mean_disagreement(values)
+            if interval.rows:
+                verdicts[name] = verdict
+                numbers.append(with_interval(words, interval, "", over="answers"))
+        if verdicts:
+            first = next(iter(verdicts))
+            found.append(
+                Block(
+                    title=f"Disagreement with {named}",
+                    verdict=verdicts[first],
+                    words=f"{SIGNALS[first].capitalize()}: {agreement.WORDS[verdicts[first]][0].lower()}{agreement.WORDS[verdicts[first]][1:]}",
+                    numbers=numbers,
+                    notes=[RANKED],
+                )
+            )
+    return found
