@@ -24,10 +24,12 @@ from finegrain.models.scorer import Scorer, causal_lm
 from finegrain.recipes.card import write_card
 from finegrain.recipes.credit_context import RunCredit
 from finegrain.recipes.dry_run import estimate
+from finegrain.recipes.examined import choose, examine_before, write_examined
 from finegrain.recipes.product import AlignedPolicy, Product
 from finegrain.recipes.progress import progress_bar
 from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer, record, split_holdout, trackers
 from finegrain.recipes.settings import Common, Training
+from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
@@ -105,6 +107,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     train_set = _columns(session, job, contract, scorer, train_rows)
     eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows, contract.roles))
     plan = _plan(session, train_set, contract.roles)
+    looked_at = choose(plan.visited(), train_set, eval_set, job.training.examined) if rank() == 0 else []
+    examination = examine_before(session, scorer, looked_at, contract.roles, train_set, logp="logp" in contract.needs) if looked_at else None
     whole = hollow(session.policy.model) if job.training.shard else None
     trainer = _trainer(session, job, contract, scorer, train_set, peak_rate, len(plan))
     export = lambda folder: job.product.save(session, folder)
@@ -129,7 +133,10 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
+        if examination is not None:
+            write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval)
         _write_results(session, job, directory, results, [prompts, before, after])
+        session.say(f"report: {write_report(directory.path)}")
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}
 
 
