@@ -14,9 +14,10 @@ FEWEST_WORDS = 8
 """Shorter answers are near-identical only when their words are the same."""
 SHARED_WORDS = 0.9
 """Share of words two near-identical answers have in common."""
-REPEATED_CHARACTERS = 20
-"""A question shorter than this may stand in an answer by chance."""
 REPEATED_WORDS = 4
+"""A shorter question may stand inside an answer by chance."""
+OPENING_WORDS = 5
+"""Words with which a question may end and an answer begin before that is a leak; a whole question of two words at the start is one too."""
 
 
 def judged(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -74,10 +75,21 @@ def _badly_decoded(text: str) -> bool:
 
 
 def _prompt_in_answer(texts: Texts) -> bool:
+    """The whole question anywhere in an answer, or an answer that begins with the end of the question."""
     question = _plain(texts.question)
-    if len(question) < REPEATED_CHARACTERS or question.count(" ") < REPEATED_WORDS - 1:
+    words = question.count(" ") + 1
+    if words < 2:
         return False
-    return any(len(answer) >= len(question) and question in _plain(answer) for answer in texts.answers.values())
+    return any(
+        answer.startswith(question) or (words >= REPEATED_WORDS and question in answer) or _goes_on(question, answer)
+        for answer in map(_plain, texts.answers.values())
+    )
+
+
+def _goes_on(question: str, answer: str) -> bool:
+    opening = " ".join(answer.split(" ", OPENING_WORDS)[:OPENING_WORDS])
+    place = question.rfind(opening) if opening.count(" ") == OPENING_WORDS - 1 else -1
+    return place >= 0 and answer.startswith(question[place:])
 
 
 def _plain(text: str) -> str:

@@ -12,6 +12,7 @@ FAMILIES = {
     "Zephyr and Phi": r"<\|(?:user|assistant|system|end|endoftext|prompter)\|>",
     "DeepSeek": r"<｜[^｜>]{1,40}｜>",
     "Mistral": r"\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]",
+    "OpenChat": r"GPT4 Correct (?:User|Assistant):|<\|end_of_turn\|>",
     "Alpaca": r"^#{2,3} ?(?:Instruction|Response|Input|Human|Assistant|User)\b ?:?",
     "transcript": r"^[ \t*]{0,4}(?:Human|Assistant|USER|ASSISTANT|User|SYSTEM|System)(?: ?\d)?:",
 }
