@@ -17,10 +17,17 @@ from finegrain.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"objective": "objectives", "credit": "credit", "segmenter": "credit", "head": "rewards", "loss": "rewards"}
-ENTRY = {"objective": ("__call__", ["pair"]), "credit": ("prepare", ["context"]), "head": ("tokens", ["outputs"]), "loss": ("__call__", ["head", "pair"])}
+ENTRY = {
+    "objective": ("__call__", ["pair"]),
+    "credit": ("prepare", ["context"]),
+    "head": ("tokens", ["outputs"]),
+    "loss": ("__call__", ["head", "pair"]),
+}
 SHARED_FILE = {"segmenter": ("segmenters", "tests/ops/test_segments.py")}
 """Families whose methods are small choices side by side in one file, and where they are tested."""
 HEADINGS = ["What it does", "Formula", "Settings", "Deviations", "Our numbers", "Example", "Sources"]
+PYTHON_ONLY = frozenset({"abc", "lort", "mm-calibration", "r3hf", "rewardbench"})
+"""Methods that are functions for Python and for recipes: a page and tests, no name on the command line."""
 FEWEST = {"objective": 26, "credit": 4, "segmenter": 2, "head": 4, "loss": 1}
 
 
@@ -56,7 +63,8 @@ def test_folder_and_table_agree(family: str) -> None:
     for path in sorted((ROOT / "src/finegrain" / folder).glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
-            if isinstance(node, ast.ClassDef) and not is_protocol(node) and any(m.name == function and [a.arg for a in m.args.args] == ["self", *expected] for m in methods):
+            entries = [m for m in methods if m.name == function and [a.arg for a in m.args.args] == ["self", *expected]]
+            if entries and not is_protocol(node):
                 found.add(f"{folder}.{path.stem}:{node.name}")
     assert found == {method.target for method in METHODS if method.family == family}
 
@@ -108,7 +116,17 @@ def test_page(method: Method) -> None:
 
 
 def test_every_page_has_a_row() -> None:
-    assert {path.stem for path in (ROOT / "docs/methods").glob("*.md")} == {method.name for method in METHODS}
+    assert {path.stem for path in (ROOT / "docs/methods").glob("*.md")} == {method.name for method in METHODS} | PYTHON_ONLY
+    assert not {method.name for method in METHODS} & PYTHON_ONLY, "a method with a row is no longer for Python only"
+
+
+@pytest.mark.parametrize("name", sorted(PYTHON_ONLY))
+def test_page_without_a_row(name: str) -> None:
+    page = (ROOT / "docs/methods" / f"{name}.md").read_text()
+    assert page.startswith(f"# {name}: ")
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == HEADINGS
+    assert "```python\n" in page
+    assert "https://arxiv.org/abs/" in page.partition("## Sources")[2]
 
 
 def test_a_misspelt_name_lists_the_near_ones() -> None:
