@@ -57,7 +57,7 @@ def test_every_format_says_its_name(row, name):
 
 
 def test_every_format_can_be_used_for_something():
-    assert all(entry.pairs or entry.answers or entry.demonstrations for entry in FORMATS)
+    assert all(entry.pairs or entry.answers or entry.demonstrations or entry.ratings or entry.steps for entry in FORMATS)
 
 
 def test_columns_found_and_expected_are_named():

@@ -1,5 +1,6 @@
 """What a row carries besides its texts: numbers, labels, character spans, token rewards."""
 
+import math
 from numbers import Real
 from typing import Any
 
@@ -61,3 +62,37 @@ def _rewards(value: Any, column: str) -> list[float] | None:
     if not isinstance(value, list) or not all(isinstance(number, Real) for number in value):
         raise DataError(f"column {column!r}: expected a list of numbers, one per token")
     return [float(number) for number in value]
+
+
+def number_of(row: Json, column: str) -> float:
+    """A column that must be a number; NaN stays and is judged later."""
+    value = row.get(column)
+    if not isinstance(value, Real):
+        raise DataError(f"column {column!r}: expected a number, found {value!r}")
+    return float(value)
+
+
+def choice_of(row: Json, column: str) -> int:
+    """A column that must be 0 or 1."""
+    value = row.get(column)
+    if not isinstance(value, Real) or float(value) not in (0.0, 1.0):
+        raise DataError(f"column {column!r}: expected 0 or 1, found {value!r}")
+    return int(float(value))
+
+
+def list_of(row: Json, column: str, kind: type) -> list[Any]:
+    """A column that must be a list of things of one type."""
+    value = row.get(column)
+    if not isinstance(value, list | tuple) or not all(isinstance(item, kind) for item in value):
+        raise DataError(f"column {column!r}: expected a list of {kind.__name__}, found {value!r:.80}")
+    return list(value)
+
+
+def rating_of(value: Any, name: str) -> float:
+    """A rating as a number or as text; NaN where there is none ("N/A", null), which is judged later."""
+    if value is None or value == "N/A":
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"rating {name!r}: expected a number, found {value!r}") from None

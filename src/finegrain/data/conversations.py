@@ -44,6 +44,29 @@ def parse_transcript(text: str, column: str) -> tuple[Turn, ...]:
     return tuple(Turn(roles[name], content.removeprefix(" ")) for name, content in zip(pieces[1::2], pieces[2::2], strict=True))
 
 
+def as_prompt(value: Any, column: str) -> tuple[Turn, ...]:
+    """A prompt as turns: text is the user's turn, a list of texts alternates from the user on, messages say who speaks."""
+    if isinstance(value, str):
+        return (Turn("user", value),)
+    if isinstance(value, list | tuple) and value and all(isinstance(turn, str) for turn in value):
+        return tuple(Turn(("user", ASSISTANT)[i % 2], turn) for i, turn in enumerate(value))
+    return read_turns(value, column)
+
+
+EXTRA_ID_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
+
+
+def parse_extra_id(text: str) -> tuple[Turn, ...]:
+    """The turns of a HelpSteer2 prompt: the user's first words, then turns after `<extra_id_1>User` and `<extra_id_1>Assistant`.
+
+    A header without words at the end, which only announces the answer, is no turn.
+    """
+    pieces = EXTRA_ID_TURN.split(f"{text}\n" if text.endswith("<extra_id_1>Assistant") else text)
+    roles = {"User": "user", "Assistant": ASSISTANT}
+    turns = (Turn("user", pieces[0]), *(Turn(roles[name], content) for name, content in zip(pieces[1::2], pieces[2::2], strict=True)))
+    return turns[:-1] if turns[-1] == Turn(ASSISTANT, "") else turns
+
+
 class SplitPair(NamedTuple):
     """Two conversations, their common start taken out."""
 

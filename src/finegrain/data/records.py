@@ -25,6 +25,13 @@ class Shape(Enum):
     """Role answer with the column `label`: 1 good, 0 bad."""
     DEMONSTRATION = "demonstration"
     """Role answer."""
+    RATED = "rated"
+    """Role answer with a column `rating/<attribute>` for each attribute people rated."""
+    STEPS = "steps"
+    """Role answer; its spans are the labelled steps: 1 right, 0 neutral, -1 wrong. An unlabelled step has no span.
+
+    Columns `steps` and `unlabelled_steps` count them.
+    """
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def common_format(first: Iterable[Located]) -> Format:
 
 
 def own_shape(entry: Format) -> Shape:
-    """What a format serves of itself: pairs, else labelled answers, else demonstrations."""
-    served = ((entry.pairs, Shape.PREFERENCE), (entry.answers, Shape.UNPAIRED))
+    """What a format serves of itself: pairs, labelled answers, ratings, labelled steps, else demonstrations."""
+    served = ((entry.pairs, Shape.PREFERENCE), (entry.answers, Shape.UNPAIRED), (entry.ratings, Shape.RATED), (entry.steps, Shape.STEPS))
     return next((shape for converter, shape in served if converter is not None), Shape.DEMONSTRATION)
 
 

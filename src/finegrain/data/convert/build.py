@@ -1,0 +1,30 @@
+"""Examples of a conversation and its answers, as most public formats need them."""
+
+from collections.abc import Mapping, Sequence
+
+from finegrain.data.records import Answer, Row, Turn
+from finegrain.types import CharSpan
+
+Prompt = tuple[Turn, ...]
+
+
+def pair(prompt: Prompt, chosen: str, rejected: str, columns: Mapping[str, float]) -> Row:
+    """One pair of assistant turns after a conversation."""
+    answers = {"chosen": Answer(content=said(chosen)), "rejected": Answer(content=said(rejected))}
+    return Row(prompt=prompt, answers=answers, columns=dict(columns))
+
+
+def single(prompt: Prompt, answer: str, columns: Mapping[str, float], spans: Sequence[CharSpan] | None = None) -> Row:
+    """One assistant turn after a conversation."""
+    marked = None if spans is None else list(spans)
+    return Row(prompt=prompt, answers={"answer": Answer(content=said(answer), spans=marked)}, columns=dict(columns))
+
+
+def said(text: str) -> tuple[Turn, ...]:
+    """A text as the assistant's turn."""
+    return (Turn("assistant", text),)
+
+
+def pair_with(row: Row, answers: dict[str, Answer], columns: Mapping[str, float]) -> Row:
+    """The same prompt with other answers and columns."""
+    return Row(prompt=row.prompt, answers=answers, columns=dict(columns), glue=row.glue, notes=row.notes)

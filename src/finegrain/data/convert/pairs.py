@@ -1,0 +1,110 @@
+"""Public sets of two answers, one preferred: what the strength of the preference becomes is said in docs/guides/data.md.
+
+Columns: `margin` (0 or more, in the set's own units), `strength`, `label_prob` (probability that chosen is better), `tie` (1
+where people preferred neither; chosen is then the answer that stands first).
+"""
+
+import math
+from collections.abc import Mapping
+
+from finegrain.data.columns import choice_of, list_of, number_of, text_of
+from finegrain.data.conversations import as_prompt, parse_extra_id
+from finegrain.data.convert.build import Prompt, pair, pair_with, single
+from finegrain.data.convert.own import preference_turns, split_sides
+from finegrain.data.records import Row, Turn
+from finegrain.errors import DataError
+from finegrain.types import Json
+
+STRONGEST = 3
+"""HelpSteer's scale is -3..3."""
+STRENGTH_NAMES = {"mean preference difference": "strength", "std preference difference": "strength_std", "GPT4 label": "gpt4_label"}
+
+
+def hh_strength(row: Json) -> list[Row]:
+    """{chosen, rejected} as lists of turns from the human on; none where lengths differ or a turn is empty, as in the authors' loader."""
+    sides = [list_of(row, role, str) for role in ("chosen", "rejected")]
+    if len(sides[0]) != len(sides[1]) or not all(turn.strip() for side in sides for turn in side):
+        return []
+    if not sides[0] or len(sides[0]) % 2:
+        raise DataError(f"column 'chosen': expected turns that alternate from the human to the assistant, found {len(sides[0])}")
+    chosen, rejected = (as_prompt(side, "chosen") for side in sides)
+    return [
+        pair_with(one, one.answers, {STRENGTH_NAMES.get(name, name): value for name, value in one.columns.items()})
+        for one in split_sides(row, chosen, rejected)
+    ]
+
+
+def ultrafeedback_binarized(row: Json) -> list[Row]:
+    """{prompt, chosen, rejected} with scores; margin is the difference of scores, equal scores are a tie."""
+    margin = number_of(row, "score_chosen") - number_of(row, "score_rejected")
+    return [pair_with(one, one.answers, {**one.columns, "margin": margin, "tie": float(margin == 0)}) for one in preference_turns(row)]
+
+
+def helpsteer2_preference(row: Json) -> list[Row]:
+    """Strength -3..3, positive where response_2 is better."""
+    strength = _strength(row, "preference_strength")
+    return [_by_strength(parse_extra_id(text_of(row, "prompt")), text_of(row, "response_1"), text_of(row, "response_2"), strength, {})]
+
+
+def helpsteer3_preference(row: Json) -> list[Row]:
+    """Strength -3..3, positive where response2 is better; label_prob: share of annotators on chosen's side, undecided ones half."""
+    strength = _strength(row, "overall_preference")
+    scores = [number_of(item, "score") for item in row.get("individual_preference") or ()]
+    sign = -1.0 if strength <= 0 else 1.0
+    agree = {"label_prob": sum(_half(sign * score) for score in scores) / len(scores)} if scores else {}
+    return [_by_strength(as_prompt(row["context"], "context"), text_of(row, "response1"), text_of(row, "response2"), strength, agree)]
+
+
+def _strength(row: Json, column: str) -> float:
+    strength = number_of(row, column)
+    if abs(strength) > STRONGEST:
+        raise DataError(f"column {column!r}: expected a number in -{STRONGEST}..{STRONGEST}, found {strength:g}")
+    return strength
+
+
+def _half(score: float) -> float:
+    return 1.0 if score > 0 else 0.5 if score == 0 else 0.0
+
+
+def _by_strength(prompt: Prompt, first: str, second: str, strength: float, more: Mapping[str, float]) -> Row:
+    columns = {"strength": abs(strength), "margin": abs(strength), "tie": float(strength == 0), **more}
+    return pair(prompt, second, first, columns) if strength > 0 else pair(prompt, first, second, columns)
+
+
+def reward_bench(row: Json) -> list[Row]:
+    """{prompt, chosen, rejected}, the prompt as text or as turns."""
+    return [pair(as_prompt(row["prompt"], "prompt"), text_of(row, "chosen"), text_of(row, "rejected"), {})]
+
+
+def shp(row: Json) -> list[Row]:
+    """Answer A where labels is 1, else B; margin is the logarithm of the ratio of scores."""
+    first, second = ("A", "B") if choice_of(row, "labels") else ("B", "A")
+    ratio = number_of(row, "score_ratio")
+    if ratio <= 0:
+        raise DataError(f"column 'score_ratio': expected a positive number, found {ratio}")
+    columns = {"margin": math.log(ratio), "score_ratio": ratio}
+    scores = {f"{role}_score": float(row[f"score_{side}"]) for role, side in (("chosen", first), ("rejected", second)) if f"score_{side}" in row}
+    chosen, rejected = (text_of(row, f"human_ref_{side}") for side in (first, second))
+    return [pair((Turn("user", text_of(row, "history")),), chosen, rejected, {**columns, **scores})]
+
+
+def pku_safe(row: Json) -> list[Row]:
+    """Two pairs: the more helpful answer is chosen (`helpful` 1), then the safer one (`harmless` 1). They may contradict each other."""
+    rows = []
+    for dimension, column in (("helpful", "better_response_id"), ("harmless", "safer_response_id")):
+        chosen = choice_of(row, column)
+        numbers = {"chosen": chosen, "rejected": 1 - chosen}
+        unsafe = {f"{role}_unsafe": 1.0 - 2.0 * choice_of(row, f"is_response_{n}_safe") for role, n in numbers.items()}
+        severity = {f"{role}_severity": number_of(row, name) for role, n in numbers.items() if (name := f"response_{n}_severity_level") in row}
+        columns = {"helpful": float(dimension == "helpful"), "harmless": float(dimension == "harmless"), **unsafe, **severity}
+        texts = [text_of(row, f"response_{n}") for n in numbers.values()]
+        rows.append(pair((Turn("user", text_of(row, "prompt")),), texts[0], texts[1], columns))
+    return rows
+
+
+def pku_safe_demonstrations(row: Json) -> list[Row]:
+    """The answer that is better, safer and safe; none where that is not one answer."""
+    best = choice_of(row, "better_response_id")
+    if best != choice_of(row, "safer_response_id") or not choice_of(row, f"is_response_{best}_safe"):
+        return []
+    return [single((Turn("user", text_of(row, "prompt")),), text_of(row, f"response_{best}"), {})]

@@ -1,0 +1,165 @@
+"""Answers in steps that people or programs labelled: each labelled step is a span, 1 right, 0 neutral, -1 wrong.
+
+An unlabelled step has no span; columns `steps` and `unlabelled_steps` count them. Steps are joined by a line break [choice].
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from finegrain.data.columns import list_of, text_of
+from finegrain.data.conversations import as_prompt
+from finegrain.data.convert.build import Prompt, single
+from finegrain.data.records import Row, Turn
+from finegrain.errors import DataError
+from finegrain.types import CharSpan, Json
+
+JOIN = "\n"
+RIGHT, WRONG = 1.0, -1.0
+MARKER = "ки"
+FIRST_STEP = re.compile(r"\bStep 1:")
+
+Step = tuple[str, float | None]
+"""Text and label; None: not labelled."""
+
+
+@dataclass(frozen=True)
+class NeutralBad:
+    """A neutral step counts as wrong."""
+
+    def __call__(self, label: float) -> bool | None:
+        """Whether a step is right; None: it does not count."""
+        return label == RIGHT
+
+
+@dataclass(frozen=True)
+class NeutralGood:
+    """A neutral step counts as right."""
+
+    def __call__(self, label: float) -> bool | None:
+        """Whether a step is right; None: it does not count."""
+        return label != WRONG
+
+
+@dataclass(frozen=True)
+class NeutralDrop:
+    """A neutral step does not count."""
+
+    def __call__(self, label: float) -> bool | None:
+        """Whether a step is right; None: it does not count."""
+        return None if label == 0 else label == RIGHT
+
+
+Neutral = Callable[[float], bool | None]
+
+
+def all_right(row: Row, neutral: Neutral) -> float | None:
+    """1 where every step is right, 0 where one is wrong; None where unlabelled steps, or steps that do not count, leave it open."""
+    judged = [neutral(value) for _, _, value in row.answers["answer"].spans or ()]
+    if False in judged:
+        return 0.0
+    return 1.0 if True in judged and row.columns["unlabelled_steps"] == 0 else None
+
+
+def stepwise(row: Json) -> list[Row]:
+    """{prompt, completions: [step], labels: [1, 0, -1, true, false or null]}; false is wrong."""
+    texts, labels = list_of(row, "completions", str), row["labels"]
+    if not isinstance(labels, list) or len(labels) != len(texts):
+        raise DataError(f"column 'labels': expected one label for each of {len(texts)} steps, found {labels!r}")
+    steps = [(text, WRONG if label is False else _label(label)) for text, label in zip(texts, labels, strict=True)]
+    return [_joined(as_prompt(row["prompt"], "prompt"), steps)]
+
+
+def prm800k(row: Json) -> list[Row]:
+    """One trajectory, or one for each alternative of the step where the labeller chose none.
+
+    None for quality control, screening, bad problems, and labels without steps.
+    """
+    label = row["label"]
+    control = row.get("is_quality_control_question") or row.get("is_initial_screening_question")
+    if control or label.get("finish_reason") == "bad_problem":
+        return []
+    prompt = (Turn("user", text_of(row["question"], "problem")),)
+    return [_joined(prompt, steps) for steps in _trajectories(label["steps"]) if steps]
+
+
+def _trajectories(steps: Sequence[Json]) -> list[list[Step]]:
+    done: list[Step] = []
+    for step in steps:
+        completions = step.get("completions") or []
+        chosen, human = step.get("chosen_completion"), step.get("human_completion")
+        if chosen is not None and completions:
+            done.append(_completion(completions[chosen]))
+        elif human is not None:
+            done.append(_human(human))
+        elif completions:
+            return [[*done, _completion(completion)] for completion in completions]
+    return [done]
+
+
+def _completion(completion: Json) -> Step:
+    return text_of(completion, "text"), _label(completion.get("rating"))
+
+
+def _human(written: Any) -> Step:
+    """What the labeller wrote is right [choice], unless it carries a rating; an object with text, or text alone."""
+    if isinstance(written, str):
+        return written, RIGHT
+    return text_of(written, "text"), RIGHT if written.get("rating") is None else _label(written["rating"])
+
+
+def _label(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, Real) or float(value) not in (-1.0, 0.0, 1.0):
+        raise DataError(f"label of a step: expected 1, 0, -1 or null, found {value!r}")
+    return float(value)
+
+
+def _joined(prompt: Prompt, steps: Sequence[Step]) -> Row:
+    places, start = [], 0
+    for text, label in steps:
+        places.append((start, start + len(text), label))
+        start += len(text) + len(JOIN)
+    return _marked(prompt, JOIN.join(text for text, _ in steps), places)
+
+
+def _marked(prompt: Prompt, text: str, places: Sequence[tuple[int, int, float | None]]) -> Row:
+    spans: list[CharSpan] = [(start, end, label) for start, end, label in places if label is not None]
+    return single(prompt, text, {"steps": float(len(places)), "unlabelled_steps": float(len(places) - len(spans))}, spans)
+
+
+def math_shepherd(row: Json) -> list[Row]:
+    """Steps end with the marker "ки" in `input` and with + or - at its place in `label`; the prompt is what stands before "Step 1:"."""
+    marked = text_of(row, "input")
+    pieces, tail = (parts := marked.split(MARKER))[:-1], parts[-1]
+    labels = _signs(pieces, tail, text_of(row, "label"))
+    text = "".join(pieces)
+    begin = FIRST_STEP.search(text)
+    if begin is None or not pieces or begin.start() >= len(pieces[0]):
+        raise DataError(f"column 'input': expected a problem, then 'Step 1:' before the first {MARKER!r}, found {marked[:60]!r}")
+    places, start, offset = [], begin.start(), 0
+    for piece, label in zip(pieces, labels, strict=True):
+        offset += len(piece)
+        step = text[start:offset]
+        first = start + len(step) - len(step.lstrip())
+        places.append((first - begin.start(), start + len(step.rstrip()) - begin.start(), label))
+        start = offset
+    return [_marked((Turn("user", text[: begin.start()].rstrip()),), text[begin.start() :].rstrip(), places)]
+
+
+def _signs(pieces: Sequence[str], tail: str, label: str) -> list[float]:
+    """The sign that stands in `label` where each piece of `input` ends."""
+    signs: list[float] = []
+    place = 0
+    for piece in pieces:
+        place += len(piece) + 1
+        sign = label[place - 1 : place]
+        if label[place - 1 - len(piece) : place - 1] != piece or sign not in ("+", "-"):
+            raise DataError(f"column 'label': expected the text of input with + or - for each {MARKER!r}; step {len(signs) + 1} has {sign!r}")
+        signs.append(RIGHT if sign == "+" else WRONG)
+    if label[place:].strip() != tail.strip():
+        raise DataError(f"column 'label': expected the text of input with + or - for each {MARKER!r}; it ends with {label[place:]!r:.60}")
+    return signs
