@@ -50,6 +50,17 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.reward:run_reward",
         {"head": "token", "loss": "bradley-terry"},
     ),
+    "score": Command(
+        "token scores of given answers: --model POLICY --reference REF --data D --out scores.jsonl",
+        "recipes.score:Score",
+        "recipes.score:run_score",
+    ),
+    "inspect": Command(
+        "one HTML page of runs, or of a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",
+        "recipes.inspect:Inspect",
+        "recipes.inspect:run_inspect",
+        positional=("runs",),
+    ),
 }
 
 SUMMARIES: Mapping[str, str] = {**{name: command.summary for name, command in COMMANDS.items()}, **PLAIN}
