@@ -1,0 +1,156 @@
+"""Do the tests notice a changed formula? Mutants of the maths rooms (ops, credit, objectives, online), and which of them survive.
+
+mutmut makes the mutants (operators, comparisons, constants, conditions, arguments dropped or None, assignments, strings), finds the tests
+that run each function, and forks a process per mutant from one that has imported torch. It leaves alone what stands outside functions
+(defaults of settings, which tests/objectives/test_defaults.py pins) and decorated functions; statements that raise are left out here,
+for messages are not maths. The run works on a copy of the last commit. It needs mutmut beside the project's own packages:
+
+    pip install -c constraints.txt -c benchmarks/constraints-mutation.txt mutmut
+    python benchmarks/mutation.py --work /tmp/mutation     all mutants, some 20 minutes on one core
+
+A run that stops goes on where it was; one with more tests or changed functions in the last commit tries again what survived or changed.
+A mutant without tests survives; one that never ends counts as killed. Survivors are listed with the reason that SURVIVORS gives, or none.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from mutation_survivors import SURVIVORS
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("ops", "credit", "objectives", "online")
+TESTS = [*(f"tests/{room}" for room in ROOMS), "tests/laws", "tests/golden"]
+SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
+SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
+
+
+class Survivor(NamedTuple):
+    """One change that no test notices."""
+
+    file: str
+    function: str
+    before: str
+    after: str
+    reason: str
+    """Why no test can or need notice it; empty where nobody has said."""
+
+
+def prepare(work: Path) -> None:
+    """The last commit in `work`, mutmut's settings beside it; survivors of an earlier run there are to be tried again."""
+    work.mkdir(parents=True, exist_ok=True)
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD"], check=True, capture_output=True).stdout
+    subprocess.run(["tar", "--extract", "--touch", "--directory", str(work)], input=archive, check=True)
+    settings = {
+        "source_paths": ["src"],
+        "only_mutate": [f"src/finegrain/{room}/*.py" for room in ROOMS],
+        "do_not_mutate_patterns": [r"^\s*raise "],
+        "also_copy": ["benchmarks", "docs", "README.md", "CHANGELOG.md"],
+        "pytest_add_cli_args_test_selection": [*TESTS, *(f"--ignore={path}" for path in SLOW_OR_ABOUT_TESTS)],
+        "use_git_change_detection": False,
+        "use_setproctitle": False,
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    with (work / "pyproject.toml").open("a") as file:
+        file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
+    for path in (work / "mutants").rglob("*.meta"):
+        data = json.loads(path.read_text())
+        codes = data["exit_code_by_key"]
+        data["exit_code_by_key"] = {name: NOT_TRIED if code in (SURVIVED, WITHOUT_TESTS) else code for name, code in codes.items()}
+        path.write_text(json.dumps(data))
+
+
+def mutmut(work: Path, *words: str) -> str:
+    """What the command prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run([sys.executable, "-m", "mutmut", *words], cwd=work, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"mutmut {' '.join(words)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def survivor(work: Path, file: str, name: str) -> Survivor:
+    """The survivor of that name with its change."""
+    changed = [line for line in mutmut(work, "show", name).splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
+    before, after = ("\n".join(line[1:].strip() for line in changed if line[0] == sign) for sign in "-+")
+    function = name.rpartition(".")[2].rpartition("__mutmut_")[0].removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+    reasons = [reason for pattern, old, new, reason in SURVIVORS if fnmatch.fnmatch(file, pattern) and known(before, after, old, new)]
+    return Survivor(file, function, before, after, reasons[0] if reasons else "")
+
+
+def known(before: str, after: str, old: str, new: str) -> bool:
+    """Whether writing `new` for one `old` is the change."""
+    places = [match.start() for match in re.finditer(re.escape(old), before)]
+    return any(before[:place] + new + before[place + len(old) :] == after for place in places)
+
+
+def collect(work: Path) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
+    """Counts by file, and every survivor."""
+    files, survivors = {}, []
+    for path in sorted((work / "mutants/src/finegrain").rglob("*.meta")):
+        codes: dict[str, int | None] = json.loads(path.read_text())["exit_code_by_key"]
+        if not codes:
+            continue
+        file = str(path.relative_to(work / "mutants/src/finegrain")).removesuffix(".meta")
+        assert NOT_TRIED not in codes.values(), f"{file} has mutants that were not tried"
+        alive = [name for name, code in codes.items() if code in (SURVIVED, WITHOUT_TESTS)]
+        found = [survivor(work, file, name) for name in alive]
+        kinds = Counter("explained" if one.reason else "unexplained" for one in found)
+        files[file] = {"mutants": len(codes), "killed": len(codes) - len(alive), **{kind: kinds[kind] for kind in ("explained", "unexplained")}}
+        survivors += found
+    return files, survivors
+
+
+def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str:
+    """The tables for a reader."""
+
+    def row(name: str, counts: dict[str, int]) -> str:
+        share = counts["killed"] / counts["mutants"]
+        return f"| {name} | {counts['mutants']} | {counts['killed']} | {share:.1%} | {counts['explained']} | {counts['unexplained']} |"
+
+    def total(counts: list[dict[str, int]]) -> dict[str, int]:
+        return {name: sum(one[name] for one in counts) for name in ("mutants", "killed", "explained", "unexplained")}
+
+    lines = [
+        "All mutants that mutmut makes of the functions in these rooms; a count of all, no sample, so there is no interval.",
+        "Made by `python benchmarks/mutation.py`; *explained* survivors have a reason below why no test can or need notice them.",
+        "",
+        "| file | mutants | killed | share | explained | unexplained |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(row(name, counts) for name, counts in files.items()),
+        *(row(f"**{room}**", total([counts for name, counts in files.items() if name.startswith(f"{room}/")])) for room in ROOMS),
+        row("**all**", total(list(files.values()))),
+    ]
+    cell = lambda text: "`" + text.replace("\n", " ⏎ ").replace("|", "\\|").replace("`", "'") + "`"
+    for title, kept in (("Unexplained", [s for s in survivors if not s.reason]), ("Explained", [s for s in survivors if s.reason])):
+        lines += ["", f"## {title} survivors", "", "| where | before | after | reason |", "| --- | --- | --- | --- |"]
+        lines += [f"| {s.file} {s.function} | {cell(s.before)} | {cell(s.after)} | {s.reason or '—'} |" for s in kept]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for the copy; kept")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    work = arguments.work.resolve()
+    prepare(work)
+    mutmut(work, "run", "--max-children", "1")
+    files, survivors = collect(work)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    result = {"files": files, "survivors": [one._asdict() for one in survivors]}
+    (arguments.out / "mutation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    (arguments.out / "mutation.md").write_text(markdown(files, survivors))
+    killed, mutants = (sum(counts[name] for counts in files.values()) for name in ("killed", "mutants"))
+    print(f"{killed} of {mutants} mutants killed: {killed / mutants:.1%}")
+
+
+if __name__ == "__main__":
+    main()
