@@ -13,10 +13,8 @@ from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError, UsageError
 from finegrain.models.load import load_policy, master_dtype
-from finegrain.models.probe import make_scorer
-from finegrain.models.reference import ReferenceCache
-from finegrain.models.scorer import silence_dropout
 from finegrain.recipes.cross_fit import cross_fitted
+from finegrain.recipes.frozen import frozen_logps
 from finegrain.recipes.session import Session
 from finegrain.types import CharSpan, Ragged, Scored
 
@@ -68,12 +66,7 @@ class RunCredit:
         policy = load_policy(scorer, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
         if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
             raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
-        silence_dropout(policy.model)
-        policy.model.to(session.accelerator.device)
-        longest = max(len(e.prompt) + max(len(e.responses[role].ids) for role in self.roles) for e in self.examples)
-        engine, _ = make_scorer(policy.model, longest=longest)
-        cache = ReferenceCache(session.cache.folder, session.cache.rank, session.cache.world, session.cache.barrier)
-        logps = cache.values(policy, engine, self.examples, self.roles, session.how, session.work)
+        logps = frozen_logps(session, policy, self.examples, self.roles)
         ratios = {role: [new - old for new, old in zip(logps[role], self.reference[role], strict=True)] for role in self.roles}
         return {role: [Scored(torch.from_numpy(beta * ratio)) for ratio in rows] for role, rows in ratios.items()}
 
