@@ -77,7 +77,7 @@ def test_a_folder_is_its_files_in_order(tmp_path):
     source = read(str(tmp_path))
     assert dicts(source) == ROWS
     assert source.files == ["a.jsonl.gz", "b.jsonl"]
-    assert source.sha256 != read(str(tmp_path / "b.jsonl")).sha256
+    assert source.sha256() != read(str(tmp_path / "b.jsonl")).sha256()
 
 
 def test_a_folder_of_training_and_test_files_is_refused(tmp_path):
@@ -89,8 +89,8 @@ def test_a_folder_of_training_and_test_files_is_refused(tmp_path):
 
 def test_the_hash_is_of_the_content_whatever_the_limit(tmp_path):
     one, other = write(tmp_path / "a.jsonl", lines(ROWS)), write(tmp_path / "b.jsonl", lines(ROWS))
-    assert read(one).sha256 == read(other, 1).sha256
-    assert read(one).sha256 != read(write(tmp_path / "c.jsonl", lines(ROWS) + "\n")).sha256
+    assert read(one).sha256() == read(other, 1).sha256()
+    assert read(one).sha256() != read(write(tmp_path / "c.jsonl", lines(ROWS) + "\n")).sha256()
 
 
 def test_a_missing_path_names_near_files(tmp_path):
@@ -119,7 +119,7 @@ def test_a_missing_path_names_near_files(tmp_path):
 def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        read(str(tmp_path / name))
+        dicts(read(str(tmp_path / name)))
 
 
 def test_hub_names(monkeypatch):
@@ -135,7 +135,9 @@ def test_hub_names(monkeypatch):
     assert dicts(read("owner/set:test_prefs", 1)) == ROWS[:1]
     read("owner/set:config:test")
     assert asked == [("owner/set", None, "train"), ("owner/set", None, "test_prefs"), ("owner/set", "config", "test")]
-    assert source.sha256 == read("owner/set").sha256
+    again = read("owner/set")
+    assert dicts(again) == ROWS
+    assert source.sha256() == again.sha256()
 
 
 def test_a_hub_failure_is_a_data_error(monkeypatch):

@@ -10,6 +10,7 @@ import torch
 
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example
+from finegrain.data.store import collect
 from finegrain.models.score import Arithmetic
 from finegrain.models.scorer import Scorer, fused, plain, use_branched_attention
 from finegrain.objectives.aot import AOT
@@ -104,7 +105,7 @@ def training_set(contract: Contract) -> TrainingSet:
     paired = "chosen" in contract.roles
     rows = examples(ROWS, seed=5, roles=("chosen", "rejected") if paired else ("answer",), label=not paired)
     if "mismatched" in contract.all_roles:
-        rows = with_mismatched(rows)
+        rows = with_mismatched(collect(rows))
     rng = np.random.default_rng(11)
     roles = contract.all_roles
     reference = {role: [rng.normal(-4.5, 0.5, len(row.responses[role].ids)).astype(np.float32) for row in rows] for role in roles}

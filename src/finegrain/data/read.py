@@ -1,6 +1,7 @@
 """Rows as dictionaries from a json, jsonl(.gz), csv or parquet file, a folder of them, or a set on the Hub.
 
-A file that cannot be read, or a line that cannot be parsed, is a DataError that names file and line.
+A file that cannot be read, or a line that cannot be parsed, is a DataError that names file and line, raised when the reading
+comes to it: rows are read one after the other and forgotten. Only a JSON list is whole in memory.
 """
 
 import csv
@@ -12,9 +13,9 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,30 @@ Located = tuple[str, Json]
 """Where a row stands, for messages, and the row."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Source:
-    """Rows that were read, and what identifies them."""
+    """Rows to be read, and what identifies them."""
 
-    rows: list[Located]
+    name: str
+    """As it was asked for."""
     files: list[str]
     """File names, or the Hub name."""
-    sha256: str
-    """Of the files' whole content (a folder: of names and hashes; the Hub: of the rows), whatever the limit."""
+    stream: Callable[[], Iterator[Located]]
+    """The rows from the first."""
+    sha256: Callable[[], str]
+    """Of the files' whole content (a folder: of names and hashes), whatever the limit; of a Hub set, of the rows that were read."""
+    count: int = 0
+    """Rows that the latest reading has given so far."""
+
+    @property
+    def rows(self) -> Iterator[Located]:
+        """The rows one by one, from the first whenever it is asked for."""
+        self.count = 0
+        for row in self.stream():
+            self.count += 1
+            yield row
+        if not self.count:
+            raise DataError(f"{self.name} has no rows")
 
 
 def read(source: str, limit: int | None = None) -> Source:
@@ -50,15 +66,19 @@ def read(source: str, limit: int | None = None) -> Source:
     elif path.is_file():
         files = [path]
     elif (match := HUB_NAME.fullmatch(source)) and not source.endswith(SUFFIXES) and not path.parent.is_dir():
-        return _hub(match["name"], match["config"], match["split"], limit)
+        return _hub(source, match["name"], match["config"], match["split"], limit)
     else:
         raise _missing(source, path)
-    rows = list(islice((row for file in files for row in _file(file)), limit))
-    if not rows:
-        raise DataError(f"{source} has no rows")
-    hashes = [_sha256(file) for file in files]
-    joined = "\n".join(f"{file.relative_to(path).as_posix()} {digest}" for file, digest in zip(files, hashes, strict=True)) if path.is_dir() else ""
-    return Source(rows, [file.name for file in files], hashlib.sha256(joined.encode()).hexdigest() if joined else hashes[0])
+    stream = lambda: islice((row for file in files for row in _file(file)), limit)
+    return Source(source, [file.name for file in files], stream, lambda: _content(path, files))
+
+
+def _content(path: Path, files: list[Path]) -> str:
+    """SHA-256 of a file, or of names and hashes of a folder's files."""
+    if not path.is_dir():
+        return _sha256(path)
+    joined = "\n".join(f"{file.relative_to(path).as_posix()} {_sha256(file)}" for file in files)
+    return hashlib.sha256(joined.encode()).hexdigest()
 
 
 def _missing(source: str, path: Path) -> DataError:
@@ -82,8 +102,11 @@ def _folder(folder: Path) -> list[Path]:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error}") from error
 
 
 def _file(file: Path) -> Iterator[Located]:
@@ -105,8 +128,11 @@ def _open(file: Path) -> io.TextIOWrapper:
 
 
 def _check_utf8(text: str, where: str) -> None:
-    if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
-        raise DataError(f"{where}: not UTF-8")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{where}: not UTF-8") from error
 
 
 def _json(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
@@ -152,46 +178,89 @@ def _long_cells() -> Iterator[None]:
 
 
 def _csv(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
-    """Cells are text; columns whose every filled cell is a number or a JSON list are read as such; an empty cell is absent."""
-    lines, rows = [], []
-    with _long_cells():
-        reader = csv.DictReader(stream, strict=True)
+    """Cells are text; columns whose every filled cell is a number or a JSON list are read as such; an empty cell is absent.
+
+    What a column is shows only at the end of the file, so it is read twice.
+    """
+    columns: dict[str, _Column] = {}
+    for _, cells in _cells(file, stream):
+        columns = columns or {name: _Column(name) for name in cells}
+        for name, cell in cells.items():
+            columns[name].note(cell)
+    readers = {name: column.reader() for name, column in columns.items()}
+    with _open(file) as again:
+        for where, cells in _cells(file, again):
+            yield where, {name: readers[name](cell) for name, cell in cells.items()}
+
+
+def _cells(file: Path, stream: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, str]]]:
+    reader = csv.DictReader(stream, strict=True)
+    while True:
         try:
-            for row in reader:
-                where = f"{file}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise DataError(f"{where}: expected {len(reader.fieldnames or ())} cells ({', '.join(reader.fieldnames or ())})")
-                _check_utf8("".join(row.values()), where)
-                lines.append(where)
-                rows.append(row)
+            with _long_cells():
+                row = next(reader)
+        except StopIteration:
+            return
         except csv.Error as error:
             raise DataError(f"{file}:{reader.line_num}: not CSV: {error}") from error
-    names = list(reader.fieldnames or ())
-    columns = {name: _csv_column(name, [row[name] for row in rows]) for name in names}
-    for index, where in enumerate(lines):
-        yield where, {name: columns[name][index] for name in names}
+        where = f"{file}:{reader.line_num}"
+        if None in row or None in row.values():
+            raise DataError(f"{where}: expected {len(reader.fieldnames or ())} cells ({', '.join(reader.fieldnames or ())})")
+        _check_utf8("".join(row.values()), where)
+        yield where, row
 
 
 TEXT_COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "answer", "response", "completion", "text"})
 """Columns of a CSV file that stay text even where every cell looks like a number."""
+WORDS = {"true": True, "false": False}
 
 
-def _csv_column(name: str, cells: list[str]) -> list[Any]:
-    filled = [cell for cell in cells if cell]
-    if filled and all(cell.startswith("[") for cell in filled):
+@dataclass
+class _Column:
+    """What the cells of a column have in common."""
+
+    name: str
+    filled: bool = False
+    lists: bool = True
+    """Every filled cell is a JSON list."""
+    turns: bool = True
+    """Every item of these lists is an object."""
+    numbers: bool = True
+    """Every filled cell is a number, true or false."""
+
+    def note(self, cell: str) -> None:
+        """One more cell."""
+        if not cell:
+            return
+        self.filled = True
+        if self.lists:
+            self.lists = cell.startswith("[") and self._is_list(cell)
+        if self.numbers:
+            self.numbers = cell.lower() in WORDS or _is_number(cell)
+
+    def _is_list(self, cell: str) -> bool:
         try:
-            values = [json.loads(cell) if cell else None for cell in cells]
+            items = json.loads(cell)
         except ValueError:
-            return list(cells)
-        turns = all(isinstance(item, dict) for value in values if value for item in value)
-        return list(cells) if name in TEXT_COLUMNS and not turns else values
-    if name in TEXT_COLUMNS:
-        return list(cells)
-    words = {"true": True, "false": False}
+            return False
+        self.turns = self.turns and all(isinstance(item, dict) for item in items)
+        return True
+
+    def reader(self) -> Callable[[str], Any]:
+        """What reads a cell of this column."""
+        if self.filled and self.lists and (self.turns or self.name not in TEXT_COLUMNS):
+            return lambda cell: json.loads(cell) if cell else None
+        if self.name in TEXT_COLUMNS or not self.numbers:
+            return str
+        return lambda cell: (WORDS[cell.lower()] if cell.lower() in WORDS else float(cell)) if cell else None
+
+
+def _is_number(cell: str) -> bool:
     try:
-        return [None if not cell else words[cell.lower()] if cell.lower() in words else float(cell) for cell in cells]
+        float(cell)
     except ValueError:
-        return list(cells)
+        return False
+    return True
 
 
 def _parquet(file: Path) -> Iterator[Located]:
@@ -209,7 +278,29 @@ def _parquet(file: Path) -> Iterator[Located]:
         raise DataError(f"cannot read {file}: {error}") from error
 
 
-def _hub(name: str, config: str | None, split: str | None, limit: int | None) -> Source:
+@dataclass
+class _Table:
+    """Rows of a set on the Hub; their hash grows as they are read."""
+
+    name: str
+    table: Iterable[Json]
+    limit: int | None
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def stream(self) -> Iterator[Located]:
+        """The rows from the first."""
+        self.digest = hashlib.sha256()
+        for number, taken in enumerate(islice(self.table, self.limit)):
+            row = dict(taken)
+            self.digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+            yield f"{self.name} row {number}", row
+
+    def sha256(self) -> str:
+        """Of the rows that were read."""
+        return str(self.digest.hexdigest())
+
+
+def _hub(source: str, name: str, config: str | None, split: str | None, limit: int | None) -> Source:
     """`owner/set:split` where only one word follows the name. Code that comes with a set is never run."""
     import datasets
 
@@ -219,11 +310,5 @@ def _hub(name: str, config: str | None, split: str | None, limit: int | None) ->
         table = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the client raises a dozen unrelated types: connection, missing set, missing split, bad file
         raise DataError(f"cannot load {name} (config {config or 'default'}, split {split}) from the Hub: {error}") from error
-    taken: Iterable[Json] = table if limit is None else islice(table, limit)
-    rows = [(f"{name} row {number}", dict(row)) for number, row in enumerate(taken)]
-    if not rows:
-        raise DataError(f"{name} has no rows in split {split}")
-    digest = hashlib.sha256()
-    for _, row in rows:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return Source(rows, [":".join(part for part in (name, config, split) if part)], digest.hexdigest())
+    rows = _Table(name, table, limit)
+    return Source(source, [":".join(part for part in (name, config, split) if part)], rows.stream, rows.sha256)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 
 from finegrain.credit.summary import summarise
 from finegrain.data.gate.settings import Gate
 from finegrain.data.mismatch import with_mismatched
-from finegrain.data.records import Example, Shape
+from finegrain.data.records import Shape
+from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError
 from finegrain.generate.hf import greedy_answers
 from finegrain.models.load import master_dtype
@@ -182,7 +184,7 @@ def _told(session: Session, job: Job, directory: RunDirectory) -> Iterator[None]
         raise
 
 
-def _rows(session: Session, job: Job, contract: Contract) -> tuple[list[Example], list[Example]]:
+def _rows(session: Session, job: Job, contract: Contract) -> tuple[ExampleStore, ExampleStore]:
     """(training, evaluation) examples in the shape the objective reads, with the sides it needs."""
     named = None if contract.shape is None else Shape(contract.shape)
     shape = named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
@@ -200,13 +202,13 @@ def _rows(session: Session, job: Job, contract: Contract) -> tuple[list[Example]
     return (with_mismatched(both[0]), both[1]) if "mismatched" in contract.all_roles else both
 
 
-def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: list[Example]) -> TrainingSet:
+def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
     """The training set with its reference values and its credit."""
     roles = contract.all_roles
     plan = _plan(session, TrainingSet(examples), contract.roles)
     needs_all = job.credit is not None
     visited = range(len(examples)) if needs_all else plan.visited()
-    rows = [examples[index] for index in visited]
+    rows = examples.take(np.asarray(visited))
     values = _reference(session, contract, scorer, rows, roles, always=needs_all)
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
     if job.credit is None:
@@ -222,7 +224,7 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
 
 
 def _reference(
-    session: Session, contract: Contract, scorer: Scorer, rows: Sequence[Example], roles: Sequence[str], *, always: bool = False
+    session: Session, contract: Contract, scorer: Scorer, rows: ExampleStore, roles: Sequence[str], *, always: bool = False
 ) -> dict[str, Ragged]:
     """Reference values of the rows where the objective or its credit needs them."""
     if not always and not contract.needs & {"reference", "reward"}:
@@ -238,9 +240,10 @@ def _scattered(values: Ragged, places: Sequence[int] | Any, count: int) -> Ragge
     return whole
 
 
-def _longest(examples: Sequence[Example], roles: Sequence[str]) -> int:
+def _longest(examples: ExampleStore, roles: Sequence[str]) -> int:
     """Tokens of the longest prompt with one answer."""
-    return max((len(example.prompt) + max(len(example.responses[role].ids) for role in roles) for example in examples), default=0)
+    prompts, answers = token_lengths(examples, roles)
+    return int(np.max(prompts + np.max(answers, axis=0), initial=0))
 
 
 def _plan(session: Session, data: TrainingSet, roles: Sequence[str]) -> Plan:

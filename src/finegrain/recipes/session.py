@@ -1,13 +1,12 @@
 """What every training recipe sets up before its own work: devices, model, data, reference, run directory, record."""
 
-import hashlib
 import json
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -20,7 +19,8 @@ from accelerate import Accelerator
 
 from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
-from finegrain.data.records import Example, Shape
+from finegrain.data.records import Shape
+from finegrain.data.store import ExampleStore
 from finegrain.data.tokenise import Tokenise
 from finegrain.errors import DataError, UsageError
 from finegrain.models.adapters import with_adapter
@@ -122,24 +122,25 @@ def load_data(session: Session, source: str, shape: Shape, *, limit: int | None,
     return data
 
 
-def split_holdout(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+def split_holdout(examples: ExampleStore, share: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
     """(training, held out): whole prompts are held out, so that no prompt stands on both sides."""
     if not 0 <= share < 1:
         raise UsageError(f"--holdout is a share of the rows in [0, 1), got {share}")
-    prompts: dict[str, list[int]] = {}
-    for index, example in enumerate(examples):
-        prompts.setdefault(hashlib.sha256(example.prompt.tobytes()).hexdigest(), []).append(index)
+    own = examples.prompt_keys
+    keys, counts = np.unique(own, return_counts=True)
     want = min(MOST_HELD_OUT, round(share * len(examples)))
-    held: set[int] = set()
-    keys = sorted(prompts)
+    chosen: list[int] = []
+    held = 0
     for place in np.random.default_rng([seed, 1]).permutation(len(keys)):
-        if len(held) >= want:
+        if held >= want:
             break
-        if len(held) + len(prompts[keys[place]]) <= max(want, 1):
-            held.update(prompts[keys[place]])
-    if len(held) == len(examples):
+        if held + counts[place] <= max(want, 1):
+            chosen.append(place)
+            held += int(counts[place])
+    if held == len(examples):
         raise DataError("all rows share one prompt, so none would be left to train; give --eval or --holdout 0")
-    return [e for i, e in enumerate(examples) if i not in held], [e for i, e in enumerate(examples) if i in held]
+    apart = np.isin(own, keys[chosen])
+    return examples.take(~apart), examples.take(apart)
 
 
 def prepare_scorer(session: Session, longest: int) -> Scorer:

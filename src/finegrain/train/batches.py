@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -44,8 +45,7 @@ class Plan:
     def step(self, index: int) -> Step:
         """The step number `index`, 0-based."""
         epoch, within = divmod(index, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens))
-        rows = order[within * self.batch_size : (within + 1) * self.batch_size]
+        rows = _order(self.seed, epoch, len(self.tokens))[within * self.batch_size : (within + 1) * self.batch_size]
         micro = split(self.tokens[rows], self.micro_tokens, self.world)
         return Step(index, epoch + (within + 1) / self.steps_per_epoch, tuple(int(row) for row in rows), micro)
 
@@ -53,7 +53,15 @@ class Plan:
         """Sorted rows that any step reads."""
         if len(self) >= self.steps_per_epoch:
             return np.arange(len(self.tokens))
-        return np.unique([row for index in range(len(self)) for row in self.step(index).rows])
+        return np.sort(_order(self.seed, 0, len(self.tokens))[: len(self) * self.batch_size])
+
+
+@lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The rows of an epoch in their order; kept for its further steps, for a million rows take 20 ms to shuffle."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    order.flags.writeable = False
+    return order
 
 
 def split(tokens: Sequence[int] | np.ndarray, budget: int, world: int) -> tuple[tuple[tuple[int, ...], ...], ...]:

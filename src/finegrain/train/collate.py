@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.data.records import Example
+from finegrain.data.store import token_lengths
 from finegrain.models.packing import Group, Slots, slots
 from finegrain.models.score import group_of
 from finegrain.ops.logprobs import TokenValues
@@ -36,8 +37,9 @@ class TrainingSet:
         }
 
     def packed_tokens(self, roles: Sequence[str]) -> np.ndarray:
-        """(N,) tokens computed per row."""
-        return np.array([group_of(example, roles).tokens for example in self.examples], dtype=np.int64)
+        """(N,) tokens computed per row: of the prompt, and of the answers that branch from it."""
+        prompts, answers = token_lengths(self.examples, roles)
+        return sum(answers, start=prompts)
 
 
 @dataclass(frozen=True)
