@@ -134,9 +134,9 @@ def test_an_answer_without_signal_trains_unmasked_and_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("chosen", "rejected", "message"),
     [
-        (-np.ones(40), CHOSEN, "keeps 0.0% of the tokens of chosen answers .1 answers with a signal., under the 5%"),
-        (CHOSEN, np.ones(40), "keeps 0.0% of the tokens of rejected"),
-        (np.ones(40), CHOSEN, "keeps 100.0% of the tokens of chosen answers .1 answers with a signal., over the 95%"),
+        (-np.ones(40), CHOSEN, r"keeps 0.0% of the tokens of chosen answers .1 answers.*, under the 5% of min_kept: its .* contradict"),
+        (CHOSEN, np.ones(40), "keeps 0.0% of the tokens of rejected answers"),
+        (np.ones(40), CHOSEN, r"keeps 100.0% of the tokens of chosen answers .1 answers.*, over the 95% of max_kept: its .* agree"),
         (CHOSEN, -np.ones(40), "keeps 100.0% of the tokens of rejected"),
     ],
 )
@@ -160,8 +160,11 @@ def test_unpaired_answers_are_two_sides() -> None:
     context = FakeContext(signs=signs, role_masks=masks, column={"answer": [CHOSEN, CHOSEN]})
     assert weights(ASR().prepare(context)["answer"]) == [[1, 1, 1, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 0, 0]]
     bad = FakeContext(signs=signs, role_masks=masks, column={"answer": [CHOSEN, np.ones(8)]})
-    with pytest.raises(CreditError, match="answer, undesirable"):
+    with pytest.raises(CreditError, match="of answer, undesirable answers"):
         ASR().prepare(bad)
+    worse = FakeContext(signs=signs, role_masks=masks, column={"answer": [-np.ones(8), CHOSEN]})
+    with pytest.raises(CreditError, match="of answer, desirable answers"):
+        ASR().prepare(worse)
 
 
 def test_spans_are_kept_to_the_token() -> None:
