@@ -47,20 +47,24 @@ def found_in(rows: list[Row], **changes: bool) -> dict[str, set[int]]:
 
 
 def measured(planted: Planted, kinds: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """By kind: planted, recall, precision and false alarms with Wilson's 95 % intervals."""
+    """By kind: planted, recall, precision and false alarms with Wilson's 95 % intervals.
+
+    Of an exact kind the truth is known for every row. Of a judged one it is for rows of that kind and for clean rows alone: a
+    corruption of another kind may bring it along (an answer that repeats its prompt is more like the other answer, say).
+    """
     found, clean = found_in(planted.rows), planted.clean()
     table = {}
     for kind in kinds:
         truth, told = planted.truth[kind], found.get(kind, set())
         alarms = told & clean
-        recall = wilson([row in told for row in truth])
-        precision = wilson([row in truth for row in told & (truth | clean)])
+        recall = wilson([float(row in told) for row in truth])
+        precision = wilson([float(row in truth) for row in (told & (truth | clean) if kind in JUDGED else told)])
         table[kind] = {
             "planted": len(truth),
             "recall": recall[:3],
             "precision": precision[:3],
             "clean": len(clean),
-            "false_alarms": wilson([row in alarms for row in clean])[:3],
+            "false_alarms": wilson([float(row in alarms) for row in clean])[:3],
             "alarms": sorted(alarms),
             "missed": sorted(truth - told),
         }
