@@ -48,6 +48,8 @@ METHODS: tuple[Method, ...] = (
     Method("f-dpo", "objective", "objectives.f_dpo:FDPO", "DPO under forward KL, Jensen-Shannon or alpha divergence", "https://arxiv.org/abs/2309.16240"),
     Method("nll", "objective", "objectives.nll:NLL", "negative log-likelihood of demonstrations (SFT)", "https://arxiv.org/abs/2203.02155"),
     Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
+    Method("ava-d", "objective", "objectives.ava_d:AvaD", "policy and uncertain token reward from demonstrations, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
+    Method("ava-p", "objective", "objectives.ava_p:AvaP", "policy and uncertain token reward from pairs, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
     Method("token-distillation", "objective", "objectives.token_distillation:TokenDistillation", "regress log-ratios on token rewards", "ours: docs/methods/token-distillation.md"),
     Method("asr", "credit", "credit.asr:ASR", "only segments whose own score agrees with the label train", "https://arxiv.org/abs/2411.00809"),
     Method("confidence", "credit", "credit.confidence:Confidence", "soft weights: how sure the scorer is of a segment", "ours: docs/methods/confidence.md"),
@@ -58,6 +60,9 @@ METHODS: tuple[Method, ...] = (
     Method("gaussian", "head", "rewards.gaussian:Gaussian", "mean and standard deviation per token", "https://arxiv.org/abs/2411.09341"),
     Method("ensemble", "head", "rewards.ensemble:Ensemble", "several numbers per token, each trained on its own weighting of the pairs", "https://arxiv.org/abs/2409.15360"),
     Method("bradley-terry", "loss", "rewards.bradley_terry:BradleyTerry", "logistic loss on the difference of two scores; margin, soft label, flip, weight, tie by column", "https://arxiv.org/abs/2401.06080"),
+    Method("irl-insights", "loss", "rewards.irl_insights:IRLInsights", "ranks a tuned model's answers above its base model's", "https://arxiv.org/abs/2410.12491"),
+    Method("ava-d", "loss", "rewards.ava_d:AvaD", "token reward with uncertainty from demonstrations (head:gaussian)", "https://arxiv.org/abs/2411.09341"),
+    Method("ava-p", "loss", "rewards.ava_p:AvaP", "token reward with uncertainty from pairs (head:gaussian)", "https://arxiv.org/abs/2411.09341"),
     Method("dynamic-topk", "segmenter", "credit.segmenters:Dynamic", "segments begin at local peaks of change that are at least average", "https://arxiv.org/abs/2310.05619"),
     Method("change-point", "segmenter", "credit.segmenters:ChangePoint", "the most probable partition into constant levels", "ours: docs/methods/change-point.md"),
 )

@@ -39,6 +39,10 @@ class Side:
     """Entropy of the policy's next-token distribution, nats; on request."""
     kl: Float[Tensor, "B T"] | None = None
     """KL(policy || reference) over the full vocabulary at each position, nats; on request."""
+    q: Float[Tensor, "B T"] | None = None
+    """Q-value of the taken token, in the units of the reward; on request."""
+    q_logp: Float[Tensor, "B T"] | None = None
+    """log softmax(Q)[y_t], nats: the policy that the Q-values imply; on request."""
     outputs: Float[Tensor, "B T K"] | None = None
     """What a head of K outputs says of each token after reading it, in its own units; on request."""
 

@@ -11,6 +11,7 @@ from finegrain import catalog
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Scored
 from tests.laws import objectives as laws
@@ -41,9 +42,14 @@ def heads() -> dict[str, Any]:
     return found
 
 
+def fit_of(loss: Any) -> RewardFit:
+    """The loss with a head of as many outputs as it fits."""
+    return RewardFit(Gaussian() if getattr(loss, "head_outputs", 1) == 2 else Token(), loss)
+
+
 FITS: dict[str, RewardFit] = {
     **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items()},
-    **{f"{name} loss": RewardFit(catalog.load("head", "token")(), catalog.load("loss", name)()) for name in catalog.names("loss")},
+    **{f"{name} loss": fit_of(catalog.load("loss", name)()) for name in catalog.names("loss")},
 }
 
 

@@ -99,21 +99,30 @@ def test_lora_trains_the_head_whole_and_saves_stock(command: Command) -> None:
 
 
 def test_from_python(command: Command) -> None:
-    result = finegrain.reward(command.model, command.data, command.folder / "run", head=Gaussian(), common=finegrain.Common(max_steps=1, device="cpu"))
+    common = finegrain.Common(max_steps=1, device="cpu")
+    result = finegrain.reward(command.model, command.data, command.folder / "run", head=Gaussian(), common=common)
     assert result["status"] == "finished"
 
 
 def rows(command: Command, change: dict[str, Any]) -> Path:
     """The pairs with more columns, half of them changed."""
-    lines = [json.loads(line) for line in command.data.read_text().splitlines()]
     file = command.folder / "columns.jsonl"
-    file.write_text("".join(json.dumps({**line, **{k: v(place) if callable(v) else v for k, v in change.items()}}) + "\n" for place, line in enumerate(lines)))
+    with file.open("w") as stream:
+        for place, line in enumerate(command.data.read_text().splitlines()):
+            values = {name: value(place) if callable(value) else value for name, value in change.items()}
+            stream.write(json.dumps({**json.loads(line), **values}) + "\n")
     return file
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"margin": 1.5}, {"label_prob": 0.7}, {"flip": lambda place: place % 2}, {"tie": lambda place: place % 3 == 0}, {"weight": lambda place: 1.0 + place}],
+    [
+        {"margin": 1.5},
+        {"label_prob": 0.7},
+        {"flip": lambda place: place % 2},
+        {"tie": lambda place: place % 3 == 0},
+        {"weight": lambda place: 1.0 + place},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_columns_are_read(command: Command, change: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from finegrain.models import attention
 from finegrain.models.packing import Group, Packed, pack
+from finegrain.ops.action_values import QForm, action_values
 from finegrain.ops.logprobs import Head, TokenValues, token_values
 
 
@@ -30,6 +31,10 @@ class Request:
     entropy: bool = False
     kl_against: "Scorer | None" = None
     """A frozen scorer; the full-vocabulary KL(policy || it) at each position."""
+    action_value: QForm | None = None
+    """How Q-values of taken tokens are made of logits."""
+    q_head: nn.Linear | None = None
+    """The head of those logits where it is not the vocabulary's own."""
     outputs: nn.Module | None = None
     """A head (H,) -> (K,) whose outputs at the hidden states of the scored tokens are wanted; float32 or wider."""
 
@@ -45,6 +50,7 @@ class Scorer(nn.Module):
         self.model = model
         self.path = path
         self.head = head
+        self.q_head: nn.Linear | None = None
 
     def forward(self, groups: Sequence[Group], request: Request = Request()) -> TokenValues:
         """Values of the M scored tokens, nats, float32 or wider."""
@@ -71,7 +77,15 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
         with torch.no_grad():
             reference = (_states(frozen, packed).index_select(0, packed.predicts), output_head(frozen))
     values = token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
-    return values._replace(outputs=outputs)
+    return _with_action_values(values._replace(outputs=outputs), model, hidden, packed.targets, request)
+
+
+def _with_action_values(values: TokenValues, model: Any, hidden: Tensor, targets: Tensor, request: Request) -> TokenValues:
+    if request.action_value is None:
+        return values
+    head = output_head(model) if request.q_head is None else Head(request.q_head.weight)
+    found = action_values(hidden, head, targets, request.action_value)
+    return values._replace(q=found.q, q_logp=found.logp)
 
 
 def head_outputs(head: nn.Module, hidden: Tensor) -> Tensor:
@@ -100,10 +114,10 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).long()
     row, column = _plain_index(groups, request, device)
     outputs = None
-    if request.outputs is not None:
+    if request.outputs is not None or request.action_value is not None:
         with stock_attention(model):
             states = causal_lm(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
-        outputs = head_outputs(request.outputs, states[row, column + 1])
+        outputs = None if request.outputs is None else head_outputs(request.outputs, states[row, column + 1])
     if not request.logp:
         return TokenValues(torch.zeros(len(row), device=device), outputs=outputs)
     with stock_attention(model):
@@ -120,7 +134,8 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     kl = None
     if frozen_logits is not None:
         kl = (at.exp() * (at - torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column])).sum(-1)
-    return TokenValues(logp, entropy, kl, outputs)
+    values = TokenValues(logp, entropy, kl, outputs)
+    return values if request.action_value is None else _with_action_values(values, model, states[row, column], ids[row, column + 1], request)
 
 
 def plain_rows(groups: Sequence[Group]) -> list[np.ndarray]:

@@ -43,6 +43,8 @@ class TokenValues(NamedTuple):
     entropy: Float[Tensor, " M"] | None = None
     kl: Float[Tensor, " M"] | None = None
     outputs: Float[Tensor, "M K"] | None = None
+    q: Float[Tensor, " M"] | None = None
+    q_logp: Float[Tensor, " M"] | None = None
 
 
 def token_values(

@@ -17,6 +17,12 @@ def wide(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
+def token_weight(side: Side) -> Float[Tensor, "B T"]:
+    """w_t on response tokens, 1 where there is no credit, 0 elsewhere."""
+    weight = torch.ones_like(wide(side.logp)) if side.weight is None else wide(side.weight)
+    return torch.where(side.mask, weight, 0.0)
+
+
 def weighted_sum(values: Float[Tensor, "B T"], side: Side) -> Float[Tensor, " B"]:
     """sum_t w_t v_t over the response tokens of a side."""
     values = torch.where(side.mask, wide(values), 0.0)

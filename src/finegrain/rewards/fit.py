@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.errors import UsageError
+from finegrain.ops.action_values import QForm
 from finegrain.rewards.heads import RewardHead
 from finegrain.types import Pair, Terms
 
@@ -26,12 +28,26 @@ class RewardLoss(Protocol):
 class RewardFit:
     """The objective of a reward model."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
     learning_rate: ClassVar[float] = 1e-5
     """[choice] Between the 5e-6 of https://arxiv.org/abs/2401.06080 and the higher rates of small heads; at width 4096."""
 
     head: RewardHead
     loss: RewardLoss
+
+    def __post_init__(self) -> None:
+        wanted = getattr(self.loss, "head_outputs", self.head.outputs)
+        if wanted != self.head.outputs:
+            raise UsageError(f"{type(self.loss).__name__} fits {wanted} outputs per token, the head has {self.head.outputs}; name another head")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the loss reads beside the head's outputs."""
+        return getattr(self.loss, "needs", frozenset())
+
+    @property
+    def action_value(self) -> QForm | None:
+        """The Q-values that the loss reads."""
+        return getattr(self.loss, "action_value", None)
 
     @property
     def outputs(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import UsageError
+from finegrain.ops.action_values import QForm
 from finegrain.types import Gathered, Objective, Pair, Summed, Term, Terms
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label"})
@@ -23,6 +24,8 @@ class Contract:
     needs: frozenset[str]
     outputs: int
     """How many numbers per token the objective reads from a head on the hidden states; 0: it needs no head."""
+    action_value: QForm | None
+    """How the Q-values that the objective reads are made of logits; None: it reads none."""
     shape: str | None
     """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""
     statistic_roles: tuple[str, ...]
@@ -64,6 +67,7 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         roles=roles,
         needs=needs,
         outputs=outputs,
+        action_value=getattr(objective, "action_value", None),
         shape=getattr(objective, "shape", None),
         statistic_roles=tuple(getattr(objective, "statistic_roles", roles)) if statistics is not None else (),
         statistics=statistics,

@@ -58,8 +58,15 @@ class Trainer:
     def request(self) -> Request:
         """What the scorer has to compute for the objective."""
         needs = self.contract.needs
-        head = self.scorer.head if self.contract.outputs else None
-        return Request("logp" in needs, prompts="prompt_logp" in needs, entropy="entropy" in needs, kl_against=self.frozen, outputs=head)
+        return Request(
+            "logp" in needs,
+            prompts="prompt_logp" in needs,
+            entropy="entropy" in needs,
+            kl_against=self.frozen,
+            action_value=self.contract.action_value,
+            q_head=self.scorer.q_head,
+            outputs=self.scorer.head if self.contract.outputs else None,
+        )
 
     def batches(self, step: Step, roles: Sequence[str]) -> list[Batch]:
         """This rank's micro-batches of a step."""
@@ -183,6 +190,8 @@ def _detached_side(side: Side) -> Side:
         entropy=_cut(side.entropy),
         kl=_cut(side.kl),
         outputs=_cut(side.outputs),
+        q=_cut(side.q),
+        q_logp=_cut(side.q_logp),
     )
 
 

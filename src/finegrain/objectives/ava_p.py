@@ -1,0 +1,44 @@
+"""AVA-p: a policy and a token reward with uncertainty from preference pairs, by variational Bayesian inverse RL.
+
+    minimise  -beta log B(y+) + negative(y-) + sum over both answers of [KL - lambda log q(delta)] + cer * ranking(mu_last(y+) - mu_last(y-))
+
+Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13, 14 and the CER auxiliary.
+Deviations: the term of the rejected answer is bounded by default [choice]: the printed beta log B(y-) diverges, while the bound it
+stands for, log(1 - p), does not; and those of `finegrain.ops.bayesian_irl`.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from finegrain.ops.action_values import QForm
+from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, contrasted
+from finegrain.types import Pair, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvaP:
+    """Hyper-parameters of AVA-p."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    outputs: ClassVar[int] = 2
+    learning_rate: ClassVar[float] = 1e-6
+    """[choice] That of `dpo`; the paper's is not known to us."""
+
+    inference: Inference = field(default_factory=Inference)
+    """Weights and parts of the evidence bound."""
+    negative: Negative = field(default_factory=Unlikelihood)
+    """Term of the rejected answer: unlikelihood (bounded) [choice], literal (as printed), without-negative (the ablation)."""
+    ranking: Ranking = field(default_factory=Sigmoid)
+    """CER on the last tokens' mean rewards: sigmoid (as printed), log-sigmoid [choice], whose gradient does not vanish on mis-ordered pairs."""
+    cer: float = 1.0
+    """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
+
+    @property
+    def action_value(self) -> QForm | None:
+        """What the scorer has to compute beside log-probabilities."""
+        return self.inference.needs_logits()
+
+    def __call__(self, pair: Pair) -> Terms:
+        """Likelihood, negative, KL, temporal-difference and CER terms."""
+        return contrasted(self.inference, self.negative, self.ranking, self.cer, pair)

@@ -1,0 +1,115 @@
+"""Q-values of taken tokens from logits over the vocabulary, and the log-probability of the policy they imply, chunk by chunk.
+
+Source: https://arxiv.org/abs/2411.09341, eq. 12 and the ablation of the Q head, as our sheet `ava` has them.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from finegrain.errors import UsageError
+from finegrain.ops.logprobs import CHUNK_BYTES, LEAST_ROWS, Head
+from finegrain.types import chunks
+
+Logits = Float[Tensor, "M V"]
+Targets = Int[Tensor, " M"]
+
+
+class ActionValues(NamedTuple):
+    """Of M taken tokens."""
+
+    q: Float[Tensor, " M"]
+    """Q(s, a), in the units of the reward."""
+    logp: Float[Tensor, " M"]
+    """log softmax(Q(s, .))[a], nats: the demonstrator's policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProb:
+    """Q = log softmax(alpha log pi): alpha 1 gives log pi itself, and the temporal differences of an answer telescope."""
+
+    fresh: ClassVar[bool] = False
+    alpha: float = 1.0
+    """Inverse temperature."""
+
+    def __post_init__(self) -> None:
+        _positive(self.alpha)
+
+    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
+        """One value serves as both."""
+        q = _at(torch.log_softmax(self.alpha * torch.log_softmax(logits, -1), -1), targets)
+        return ActionValues(q, q)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxProb:
+    """Q = log softmax(alpha pi), over probabilities as the paper prints it: nearly uniform unless alpha is large."""
+
+    fresh: ClassVar[bool] = False
+    alpha: float = 100.0
+    """Inverse temperature; the paper gives no value [choice]."""
+
+    def __post_init__(self) -> None:
+        _positive(self.alpha)
+
+    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
+        """One value serves as both."""
+        q = _at(torch.log_softmax(self.alpha * torch.softmax(logits, -1), -1), targets)
+        return ActionValues(q, q)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawLogits:
+    """Q = the logits of the language model's head: a constant added to all of a state's changes Q and not the policy."""
+
+    fresh: ClassVar[bool] = False
+
+    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
+        """The logit, and the policy's log-probability."""
+        return ActionValues(_at(logits, targets), _at(torch.log_softmax(logits, -1), targets))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshHead:
+    """Q = the logits of a new head that knows nothing of language: the paper's ablation without a pre-trained Q head."""
+
+    fresh: ClassVar[bool] = True
+
+    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
+        """The logit, and the log-probability under its own softmax."""
+        return RawLogits()(logits, targets)
+
+
+QForm = LogProb | SoftmaxProb | RawLogits | FreshHead
+
+
+def action_values(hidden: Float[Tensor, "M H"], head: Head, targets: Targets, form: QForm) -> ActionValues:
+    """Values of the taken tokens; logits of one chunk at a time, computed again in the backward pass."""
+    rows = max(LEAST_ROWS, CHUNK_BYTES // (4 * head.weight.shape[0]))
+    parts = [checkpoint(_chunk, hidden[part], head, targets[part], form, use_reentrant=False) for part in chunks(len(targets), rows)]
+    return ActionValues(torch.cat([part.q for part in parts]), torch.cat([part.logp for part in parts]))
+
+
+def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: QForm) -> ActionValues:
+    """Values of one chunk, float32 or wider."""
+    logits = torch.nn.functional.linear(hidden * head.scale, head.weight)
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    if head.bias is not None:
+        logits = logits + head.bias
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return form(logits, targets)
+
+
+def _at(values: Tensor, targets: Tensor) -> Tensor:
+    return values.gather(-1, targets[:, None])[:, 0]
+
+
+def _positive(alpha: float) -> None:
+    if not alpha > 0:
+        raise UsageError(f"alpha is an inverse temperature and must be positive, got {alpha}")

@@ -1,0 +1,88 @@
+"""The contrastive parts of AVA-p: what a rejected answer costs, and how the last tokens' rewards are ranked.
+
+Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13 (the minus term) and the CER auxiliary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.masked import masked_sum
+from finegrain.ops.readout import last_value
+from finegrain.ops.sequence import token_weight, wide
+from finegrain.types import Pair, Term, Terms
+
+Tokens = Float[Tensor, "B T"]
+
+LARGEST_LOGP = -1e-6
+"""Log-probabilities are kept below this in log(1 - p): at p = 1 it has no value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlikelihood:
+    """-log(1 - B): bounded below by 0, the term of the evidence bound itself."""
+
+    def __call__(self, logp: Tokens, counted: Bool[Tensor, "B T"]) -> Tokens:
+        """One value per token; 0 where it does not count."""
+        safe = torch.where(counted, logp, -1.0).clamp(max=LARGEST_LOGP)
+        return torch.where(counted, -torch.log(-torch.expm1(safe)), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Literal:
+    """log B as the paper prints it: unbounded below, diverges as B goes to 0."""
+
+    def __call__(self, logp: Tokens, counted: Bool[Tensor, "B T"]) -> Tokens:
+        """One value per token; 0 where it does not count."""
+        return torch.where(counted, logp, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithoutNegative:
+    """Nothing: the ablation."""
+
+    def __call__(self, logp: Tokens, counted: Bool[Tensor, "B T"]) -> Tokens:
+        """0 for every token."""
+        return torch.zeros_like(logp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid:
+    """-sigma(d): the paper's, whose gradient vanishes where a pair is badly mis-ordered."""
+
+    def __call__(self, difference: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """One value per pair."""
+        return -torch.sigmoid(difference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSigmoid:
+    """-log sigma(d): Bradley-Terry."""
+
+    def __call__(self, difference: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """One value per pair."""
+        return -logsigmoid(difference)
+
+
+Negative = Unlikelihood | Literal | WithoutNegative
+Ranking = Sigmoid | LogSigmoid
+
+
+def contrasted(inference: Inference, negative: Negative, ranking: Ranking, cer: float, pair: Pair) -> Terms:
+    """All terms of AVA-p."""
+    chosen, rejected = pair.chosen, pair.rejected
+    assert chosen.outputs is not None
+    assert rejected.outputs is not None
+    counted, weight = inference.likelihood(rejected.mask), token_weight(rejected)
+    costs = negative(inference.q_logp(rejected), counted)
+    difference = last_value(wide(chosen.outputs[..., 0]), chosen.mask) - last_value(wide(rejected.outputs[..., 0]), rejected.mask)
+    return {
+        "likelihood": inference.demonstrated(chosen),
+        "negative": Term(masked_sum(weight * costs, counted), masked_sum(weight, counted), inference.beta),
+        **inference.bound([chosen, rejected]),
+        "cer": Term(ranking(difference), torch.ones_like(difference), cer),
+    }

@@ -1,0 +1,43 @@
+"""AVA-p as a reward model: a token reward with uncertainty from preference pairs.
+
+The policy that is trained along is thrown away; the score of an answer is its last token's mean reward.
+Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13, 14 and the CER auxiliary.
+Deviations: those of `finegrain.objectives.ava_p`; the auxiliary is Bradley-Terry's log sigma by default [choice], since it alone ranks the
+pairs that the reward model is judged by.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from finegrain.ops.action_values import QForm
+from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, contrasted
+from finegrain.rewards.heads import RewardHead
+from finegrain.types import Pair, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvaP:
+    """Hyper-parameters of AVA-p."""
+
+    roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    head_outputs: ClassVar[int] = 2
+
+    inference: Inference = field(default_factory=Inference)
+    """Weights and parts of the evidence bound."""
+    negative: Negative = field(default_factory=Unlikelihood)
+    """Term of the rejected answer: unlikelihood (bounded) [choice], literal (as printed), without-negative (the ablation)."""
+    ranking: Ranking = field(default_factory=LogSigmoid)
+    """CER on the last tokens' mean rewards: log-sigmoid [choice], sigmoid (as printed)."""
+    cer: float = 1.0
+    """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
+
+    @property
+    def action_value(self) -> QForm | None:
+        """What the scorer has to compute beside log-probabilities."""
+        return self.inference.needs_logits()
+
+    def __call__(self, head: RewardHead, pair: Pair) -> Terms:
+        """Likelihood, negative, KL, temporal-difference and CER terms."""
+        return contrasted(self.inference, self.negative, self.ranking, self.cer, pair)

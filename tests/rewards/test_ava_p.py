@@ -1,0 +1,34 @@
+"""AVA-p as a reward model is AVA-p as an objective, for a Gaussian head."""
+
+import pytest
+import torch
+
+from finegrain.errors import UsageError
+from finegrain.objectives.ava_p import AvaP as Direct
+from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.contrast import LogSigmoid
+from finegrain.rewards.ava_p import AvaP
+from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.gaussian import Gaussian
+from finegrain.rewards.sequence import Sequence
+from tests.objectives.test_ava_p import PAIR
+
+GIVEN = PAIR
+
+
+def test_same_terms() -> None:
+    inference = Inference(beta=0.5, td=2.0)
+    mine = RewardFit(Gaussian(), AvaP(inference=inference))(GIVEN)
+    theirs = Direct(inference=inference, ranking=LogSigmoid())(GIVEN)
+    assert isinstance(mine, dict)
+    assert mine.keys() == theirs.keys()
+    for name, term in theirs.items():
+        torch.testing.assert_close(mine[name].value, term.value)
+        torch.testing.assert_close(mine[name].count, term.count)
+        assert mine[name].coefficient == term.coefficient
+
+
+def test_needs_a_head_with_two_outputs() -> None:
+    assert RewardFit(Gaussian(), AvaP()).needs == {"logp"}
+    with pytest.raises(UsageError, match="2 outputs"):
+        RewardFit(Sequence(), AvaP())
