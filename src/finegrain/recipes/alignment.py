@@ -146,8 +146,11 @@ def _attach_head(session: Session, contract: Contract, scorer: Scorer) -> None:
     """A fresh head of the objective's outputs; the vocabulary's head is frozen where nothing reads it."""
     dtype = master_dtype(session.how.name)
     scorer.head = linear_head(hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
+    lm = causal_lm(session.policy.model)
+    if contract.action_value is not None and contract.action_value.fresh:
+        words = lm.get_output_embeddings().weight.shape[0]
+        scorer.q_head = linear_head(hidden_size(session), words, seed=session.common.seed + 1, dtype=dtype).to(scorer.device)
     if "logp" not in contract.needs:
-        lm = causal_lm(session.policy.model)
         if lm.get_output_embeddings().weight is not lm.get_input_embeddings().weight:
             lm.get_output_embeddings().requires_grad_(False)
 

@@ -77,6 +77,8 @@ class Batch:
                 entropy=None if values.entropy is None else slot.spread(values.entropy),
                 kl=None if values.kl is None else slot.spread(values.kl),
                 outputs=None if values.outputs is None else slot.spread(values.outputs),
+                q=None if values.q is None else slot.spread(values.q),
+                q_logp=None if values.q_logp is None else slot.spread(values.q_logp),
                 prompt_logp=prompt_logp,
                 prompt_mask=prompt_mask,
                 **{name: _as_wide_as(values.logp, tensor) for name, tensor in self.extras[role].items()},
@@ -89,7 +91,7 @@ class Batch:
         count += sum(len(group.prompt) - 1 for group in self.groups)
         device = next(iter(self.slots.values())).mask.device
         zeros = torch.zeros(count, dtype=dtype, device=device)
-        return TokenValues(zeros, zeros, zeros, zeros[:, None].expand(count, outputs) if outputs else None)
+        return TokenValues(zeros, zeros, zeros, zeros[:, None].expand(count, outputs) if outputs else None, zeros, zeros)
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
         lengths = [len(group.prompt) - 1 for group in self.groups]
