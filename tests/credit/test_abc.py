@@ -122,3 +122,8 @@ def test_undiscounted_return_is_the_sequence_reward() -> None:
 def test_a_share_is_checked() -> None:
     with pytest.raises(UsageError, match="dense share"):
         ABC(share=-0.5)
+
+
+def test_equal_shares_are_as_precise_as_the_attention() -> None:
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    assert normalised(torch.zeros(1, 3, dtype=torch.float64), mask).tolist() == [[1 / 3] * 3]

@@ -151,3 +151,11 @@ def test_garbage_padding_and_gradient() -> None:
 def test_a_share_is_checked() -> None:
     with pytest.raises(UsageError, match="dense share"):
         R3HF(share=2.0)
+
+
+def test_what_the_functions_take_when_not_told() -> None:
+    """beta 0.02, alpha 1 for the advantage and -1 for the cost."""
+    one, mask = torch.tensor([[1.0, 3.0]]), torch.ones(1, 2, dtype=torch.bool)
+    torch.testing.assert_close(penalised(one, torch.zeros(1, 2), torch.full((1, 2), -2.0), mask), torch.tensor([[0.96, 2.96]]))
+    assert centred_advantage(torch.tensor([5.0]), one, mask).tolist() == [[4.0, 6.0]]
+    assert helpful_and_harmless(one, torch.tensor([[4.0, 0.5]])).tolist() == [[-1.5, 1.25]]

@@ -37,3 +37,7 @@ def test_a_share_is_checked() -> None:
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match="dense share"):
             check_share(share)
+
+
+def test_shares_off_the_mask_give_nothing() -> None:
+    assert by_shares(torch.full((4, 4), 0.5, dtype=torch.float64), TOTAL, MASK)[1].tolist() == [0.0, -1.5, 0.0, -1.5]
