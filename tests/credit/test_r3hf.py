@@ -121,7 +121,7 @@ def test_two_models() -> None:
 def test_other_tokenizer() -> None:
     """Four tokens of the policy; the reward model's cuts agree with the second and the third. It pools behind a template's end."""
     values = torch.tensor([[9.0, 0.5, 0.8, 9.0], [9.0, 9.0, 9.0, 9.0]], dtype=torch.float64)
-    mapped = torch.tensor([[False, True, True, False], [False] * 4])
+    mapped = torch.tensor([[False, True, True, False], [False, False, False, True]])
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
     empty, final = torch.tensor([0.2, 0.1], dtype=torch.float64), torch.tensor([1.0, 0.4], dtype=torch.float64)
     got = boundary_differences(values, empty, final, mask, mapped, FromPrompt())

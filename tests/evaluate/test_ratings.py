@@ -16,6 +16,7 @@ def test_worked() -> None:
     assert got.balanced_accuracy.mean == 0.75
     assert got.balanced_error == 0.75
     assert {name: share.mean for name, share in got.groups.items()} == {"many": 0.75, "medium": 1.0, "few": 0.5}
+    assert set(rating_report(predicted, truth, {4: 101, 2: 20, 0: 20}).groups) == {"many", "medium"}, "20 and 100 rows are medium"
 
 
 def test_the_frequent_class_alone_has_one_over_k() -> None:

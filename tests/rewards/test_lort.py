@@ -51,10 +51,10 @@ def test_two_classes_are_bradley_terry_with_half_the_smoothing() -> None:
 
 
 def test_magnitude_worked() -> None:
-    logits = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 4.0]])
+    logits = torch.tensor([[3.0, 1.0], [1.0, 1.0], [0.5, 4.0]])
     got = logit_magnitude(logits, torch.tensor([0, 0, 1]))
-    torch.testing.assert_close(got.magnitude, torch.tensor([2.0, 4.0]))
-    torch.testing.assert_close(got.relative_std, logits.std(0, correction=0) / torch.tensor([2.0, 4.0]))
+    torch.testing.assert_close(got.magnitude, torch.tensor([1.5, 3.0]))
+    torch.testing.assert_close(got.relative_std, logits.std(0, correction=0) / torch.tensor([1.5, 3.0]))
     assert logit_magnitude(logits, torch.zeros(3, dtype=torch.long)).magnitude.isnan().all()
 
 
@@ -107,6 +107,21 @@ def test_balanced_retraining_finds_rare_classes_and_leaves_the_features_alone() 
     assert balanced[1] > balanced[0] + 0.1, balanced
     spread = [float(logit_magnitude(head(features), labels).magnitude.mean()) for head in (plain, repaired)]
     assert spread[1] < spread[0], "flatter targets give smaller logits"
+
+
+def test_steps_equal_a_loop() -> None:
+    """Three full batches of SGD with momentum under a cosine, the gradient being softmax minus target."""
+    features, labels = long_tailed(0, [12, 5])
+    head = RetrainHead(lr=0.3, epochs=3, batch_size=100, sampler=InstanceSampler())(features, labels, LinearHead(torch.zeros(2, 2), torch.zeros(2)))
+    weight, speed, target = torch.zeros(2, 2), torch.zeros(2, 2), OddsTarget()(labels, 2).float()
+    bias, bias_speed = torch.zeros(2), torch.zeros(2)
+    for step in range(3):
+        off = ((features @ weight.T + bias).softmax(1) - target) / len(labels)
+        speed, bias_speed = 0.9 * speed + off.T @ features, 0.9 * bias_speed + off.sum(0)
+        rate = 0.3 * (1 + math.cos(math.pi * step / 3)) / 2
+        weight, bias = weight - rate * speed, bias - rate * bias_speed
+    torch.testing.assert_close(head.weight, weight)
+    torch.testing.assert_close(head.bias, bias)
 
 
 def test_same_seed_same_head() -> None:

@@ -148,6 +148,7 @@ def test_a_high_price_drives_the_box_together_and_agreement_stops_it() -> None:
     free = FitBounds(price=AdaptivePrice(start=1e3, factor=1.0, agreement=0.0))(weight, chosen, rejected)
     held = FitBounds(price=AdaptivePrice(start=1e3, factor=1.0))(weight, chosen, rejected)
     assert free.agreement < 0.5
+    assert (free.bounds.low <= free.bounds.high).all()
     assert held.agreement >= 0.95
     assert free.ceiling < held.ceiling <= held.ceiling_before
 
