@@ -52,6 +52,9 @@ def test_ultrafeedback_ratings_are_text_and_may_be_missing():
     assert good.columns == {"rating/helpfulness": 5.0, "rating/honesty": 4.0, "rating/overall": 8.5}
     assert (said(bad), bad.columns["rating/helpfulness"]) == ("8", 1.0)
     assert math.isnan(bad.columns["rating/honesty"])
+    lacking = {**ULTRA["completions"][1], "annotations": {"helpfulness": {"Rating": "1"}}}
+    _, bad = convert({**ULTRA, "completions": [ULTRA["completions"][0], lacking]}, Shape.RATED)
+    assert math.isnan(bad.columns["rating/honesty"])
 
 
 def test_red_team_attempts_are_rated_and_never_demonstrations():
