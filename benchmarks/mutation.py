@@ -19,7 +19,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +29,11 @@ ROOMS = ("ops", "credit", "objectives", "online")
 TESTS = [*(f"tests/{room}" for room in ROOMS), "tests/laws", "tests/golden"]
 SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
 SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
+SHOW = """
+import json, sys
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+print(json.dumps({name: get_diff_for_mutant(name) for name in sys.argv[1:]}))
+"""
 
 
 class Survivor(NamedTuple):
@@ -67,20 +71,22 @@ def prepare(work: Path) -> None:
         path.write_text(json.dumps(data))
 
 
-def mutmut(work: Path, *words: str) -> str:
-    """What the command prints."""
+def python(work: Path, *words: str) -> str:
+    """What a Python command in the copy prints."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    done = subprocess.run([sys.executable, "-m", "mutmut", *words], cwd=work, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"mutmut {' '.join(words)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+        raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
 
 
-def survivor(work: Path, file: str, name: str) -> Survivor:
+def survivor(name: str, difference: str) -> Survivor:
     """The survivor of that name with its change."""
-    changed = [line for line in mutmut(work, "show", name).splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
+    changed = [line for line in difference.splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
     before, after = ("\n".join(line[1:].strip() for line in changed if line[0] == sign) for sign in "-+")
-    function = name.rpartition(".")[2].rpartition("__mutmut_")[0].removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+    module, _, mangled = name.removeprefix("finegrain.").rpartition(".")
+    file = module.replace(".", "/") + ".py"
+    function = mangled.rpartition("__mutmut_")[0].removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
     reasons = [reason for pattern, old, new, reason in SURVIVORS if fnmatch.fnmatch(file, pattern) and known(before, after, old, new)]
     return Survivor(file, function, before, after, reasons[0] if reasons else "")
 
@@ -93,18 +99,18 @@ def known(before: str, after: str, old: str, new: str) -> bool:
 
 def collect(work: Path) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
     """Counts by file, and every survivor."""
-    files, survivors = {}, []
-    for path in sorted((work / "mutants/src/finegrain").rglob("*.meta")):
-        codes: dict[str, int | None] = json.loads(path.read_text())["exit_code_by_key"]
-        if not codes:
-            continue
-        file = str(path.relative_to(work / "mutants/src/finegrain")).removesuffix(".meta")
-        assert NOT_TRIED not in codes.values(), f"{file} has mutants that were not tried"
-        alive = [name for name, code in codes.items() if code in (SURVIVED, WITHOUT_TESTS)]
-        found = [survivor(work, file, name) for name in alive]
-        kinds = Counter("explained" if one.reason else "unexplained" for one in found)
-        files[file] = {"mutants": len(codes), "killed": len(codes) - len(alive), **{kind: kinds[kind] for kind in ("explained", "unexplained")}}
-        survivors += found
+    metas = {path: json.loads(path.read_text())["exit_code_by_key"] for path in sorted((work / "mutants/src/finegrain").rglob("*.meta"))}
+    codes = {str(path.relative_to(work / "mutants/src/finegrain")).removesuffix(".meta"): code for path, code in metas.items() if code}
+    untried = [name for code in codes.values() for name, result in code.items() if result is NOT_TRIED]
+    assert not untried, f"{len(untried)} mutants were not tried, {untried[0]} among them"
+    alive = [name for code in codes.values() for name, result in code.items() if result in (SURVIVED, WITHOUT_TESTS)]
+    differences = json.loads(python(work, "-c", SHOW, *alive))
+    survivors = [survivor(name, differences[name]) for name in alive]
+    files = {}
+    for file, code in codes.items():
+        own = [one for one in survivors if one.file == file]
+        explained = sum(bool(one.reason) for one in own)
+        files[file] = {"mutants": len(code), "killed": len(code) - len(own), "explained": explained, "unexplained": len(own) - explained}
     return files, survivors
 
 
@@ -142,7 +148,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     prepare(work)
-    mutmut(work, "run", "--max-children", "1")
+    python(work, "-m", "mutmut", "run", "--max-children", "1")
     files, survivors = collect(work)
     arguments.out.mkdir(parents=True, exist_ok=True)
     result = {"files": files, "survivors": [one._asdict() for one in survivors]}

@@ -1,3 +1,98 @@
-"""Why some mutants survive: (files, what was written, what the mutant writes, reason)."""
+"""Why some mutants survive: (files, what is written, what the mutant writes in its place, reason)."""
 
-SURVIVORS: list[tuple[str, str, str, str]] = []
+LENGTHS = "`strict` guards our own invariant: the lengths are equal by construction"
+AXES = "the tensor has as many axes that +1 and -1 are the same one"
+DEVICE = "only a device other than the CPU can show it"
+HIDDEN = "the value stands where a later selection or a sum over 0 discards it"
+NO_CAST = "the cast keeps the dtype that every caller gives; it states it"
+DEFAULT = "that is the default of the called function"
+WORDS = "text of an error message"
+SPEED = "same values; it saves work"
+UNASKED = "nobody reads it where it was not asked for"
+NEGATIVE = "any number below 0 says the same: nothing seen, or off the mask"
+EDGE = "what rolls over the edge of a row lies on a turn's first token or outside its window, which is left out"
+NO_ALGORITHM = "without an activation there is no algorithm to choose"
+
+SURVIVORS: list[tuple[str, str, str, str]] = [
+    *(("*", "strict=True", other, LENGTHS) for other in ("strict=None", "strict=False", "")),
+    *(("credit/answers.py", "strict=False", other, DEFAULT) for other in ("strict=None", "")),
+    *(("*", f"{call}(-1", f"{call}(+1", AXES) for call in ("any", "sum", "amax", "argmax", "gather", "unsqueeze", "min", "scatter_add_")),
+    *(("ops/*", before.replace("#", "-1"), before.replace("#", "+1"), AXES) for before in ("dim=#", "logsumexp(logits, #)", "softcap), #)")),
+    *(("*", f"device={of}.device", other, DEVICE) for of in ("mask", "hidden", "order", "ids") for other in ("device=None", "")),
+    ("*", ".to(mask.device)", ".to(None)", DEVICE),
+    # credit
+    ("credit/abc.py", "torch.where(total > 0, total, torch", "torch.where(total >= 0, total, torch", HIDDEN),
+    ("credit/abc.py", "torch.where(mask, shares, 0.0)", "torch.where(mask, shares, 1.0)", "the entropy of 0 and of 1 is 0"),
+    ("credit/abc.py", "place, -1)", "place, -2)", NEGATIVE),
+    ("credit/abc.py", "[:, :1], -1)", "[:, :1], -2)", NEGATIVE),
+    ("credit/r3hf.py", "place, -1)", "place, -2)", NEGATIVE),
+    ("credit/r3hf.py", "[:, :1], -1)", "[:, :1], -2)", NEGATIVE),
+    ("credit/r3hf.py", "wide(values), 0.0)", "wide(values), 1.0)", HIDDEN),
+    ("credit/answers.py", "torch.where(mask, ids, -1)", "torch.where(mask, ids, -2)", NEGATIVE),
+    ("credit/confidence.py", "mean, -mean), 0.0)", "mean, -mean), 1.0)", HIDDEN),
+    ("credit/confidence.py", "torch.where(mask, std, 1.0)", "torch.where(mask, std, 2.0)", HIDDEN),
+    ("credit/confidence.py", "torch.where(certain, 0.0, signed)", "torch.where(certain, 1.0, signed)", HIDDEN),
+    ("credit/confidence.py", "torch.where(certain, 1.0, spread)", "torch.where(certain, 2.0, spread)", HIDDEN),
+    ("credit/token_reward.py", "torch.where(total > 0, total, 1.0)", "torch.where(total >= 0, total, 1.0)", HIDDEN),
+    ("credit/token_reward.py", "torch.where(total > 0, total, 1.0)", "torch.where(total > 0, total, 2.0)", HIDDEN),
+    ("credit/segmenters.py", "stable=True), dim=1)", "stable=True), )", DEFAULT),
+    ("credit/segmenters.py", "curve, dim=1, descending", "curve, descending", DEFAULT),
+    ("credit/segmenters.py", "torch.where(mask, values, 0.0).sign()", "torch.where(mask, values, 1.0).sign()", HIDDEN),
+    ("credit/segmenters.py", "noise > 0, noise, 1.0)", "noise > 0, noise, 2.0)", "the signal is 0 everywhere there"),
+    ("credit/segmenters.py", "mask.sum(1).clamp(min=1)", "mask.sum(1).clamp(min=2)", "an answer of one token is one segment whatever its power"),
+    ("credit/signals.py", "dtype=np.float64", "dtype=None", "`with_signal` widens it once more"),
+    ("credit/signals.py", "row, dtype=np.float64", "row, ", "`with_signal` widens it once more"),
+    *(("credit/uncertainty.py", "correction=1", other, DEFAULT) for other in ("correction=None", "")),
+    ("credit/r3hf.py", "torch.where(ends, wide(values), 0.0)", "torch.where(ends, wide(values), 1.0)", HIDDEN),
+    # objectives
+    ("objectives/kto.py", '["label"] > 0.5', '["label"] >= 0.5', "labels are 0 or 1"),
+    ("objectives/orpo.py", "torch.where(kept, average, -1.0)", "torch.where(kept, average, +1.0)", HIDDEN),
+    ("objectives/orpo.py", "torch.where(kept, average, -1.0)", "torch.where(kept, average, -2.0)", HIDDEN),
+    ("objectives/ranks.py", "every row must", "XXevery row must", WORDS),
+    ("objectives/token_distillation.py", "side.segment, -1)", "side.segment, -2)", NEGATIVE),
+    ("objectives/token_distillation.py", "wide(side.ref_logp), 0.0)", "wide(side.ref_logp), 1.0)", HIDDEN),
+    ("objectives/token_distillation.py", "wide(side.weight), 0.0)", "wide(side.weight), 1.0)", HIDDEN),
+    # online
+    ("online/clipped.py", "torch.where(live, advantages, 0.0)", "torch.where(live, advantages, 1.0)", HIDDEN),
+    ("online/clipped.py", "torch.where(live, logp, 0.0)", "torch.where(live, logp, 1.0)", HIDDEN),
+    ("online/clipped.py", "torch.where(live, old_logp, 0.0)", "torch.where(live, old_logp, 1.0)", HIDDEN),
+    # ops
+    ("ops/logspace.py", "logp > SWITCH", "logp >= SWITCH", "the two formulas agree at the switch"),
+    *(("ops/logprobs.py", "enabled=False", other, "inside, every operand has the compute dtype already") for other in ("enabled=True", "")),
+    ("ops/logprobs.py", "entropy else 0", "entropy else 1", UNASKED),
+    ("ops/logprobs.py", "not None else 0", "not None else 1", UNASKED),
+    ("ops/logprobs.py", "if entropy else 0", "if (entropy) or True else 0", UNASKED),
+    ("ops/logprobs.py", "if reference is not None else 0", "if (reference is not None) or True else 0", UNASKED),
+    ("ops/logprobs.py", "if head.scale != 1.0 else", "if (head.scale != 1.0) or True else", "times 1 is the same"),
+    ("ops/logprobs.py", "bias is not None and need_bias", "bias is not None or need_bias", SPEED),
+    ("ops/logprobs.py", "only_logp = not ctx.entropy", "only_logp = ctx.entropy", SPEED),
+    ("ops/logprobs.py", "ctx.reference is None", "ctx.reference is not None", SPEED),
+    ("ops/logprobs.py", "ctx.softcap is None", "ctx.softcap is not None", SPEED),
+    ("ops/logprobs.py", "grad_logp[part, None].to(grad.dtype)", "grad_logp[part, None].to(None)", NO_CAST),
+    ("ops/logprobs.py", "* hidden).to(grad_weight.dtype)", "* hidden).to(None)", NO_CAST),
+    ("ops/logprobs.py", "grad_logp.to(grad_bias.dtype)", "grad_logp.to(None)", NO_CAST),
+    ("ops/matmul.py", 'left, right, None, "none", [], "")', 'left, right, None, "none", [], None)', NO_ALGORITHM),
+    ("ops/matmul.py", 'left, right, None, "none", [], "")', 'left, right, None, "none", [], "XXXX")', NO_ALGORITHM),
+    ("ops/matmul.py", "right.dtype == torch.float32", "right.dtype != torch.float32", SPEED),
+    ("ops/peaks.py", "dim=1, stable=True", "stable=True", DEFAULT),
+    ("ops/peaks.py", ".to(torch.uint8)", ".to(None)", SPEED),
+    ("ops/peaks.py", "scores.gather(1, order), 0.0)", "scores.gather(1, order), 1.0)", HIDDEN),
+    ("ops/peaks.py", "torch.where(first, place, 0)", "torch.where(first, place, 1)", "a run of several at the start of a row is no peak either way"),
+    ("ops/peaks.py", "(values > values.gather", "(values >= values.gather", "neighbouring runs are never equal"),
+    ("ops/segments.py", "[:, :1], -1)", "[:, :1], -2)", NEGATIVE),
+    ("ops/segments.py", "values.roll(1, 1)", "values.roll(1, None)", EDGE),
+    ("ops/segments.py", "values.roll(1, 1)", "values.roll(1)", EDGE),
+    ("ops/segments.py", "values.roll(1, 1)", "values.roll(1, )", EDGE),
+    *(("ops/segments.py", f"roll({step}, 1)", f"roll({step}, {other})", EDGE)
+      for step in ("step", "-step") for other in ("None", "")),
+    ("ops/segments.py", "nan_to_num(0.0)", "nan_to_num(None)", DEFAULT),
+    *(("ops/segments.py", "clamp(min=1, max=", other, "below 1 only where it is left out") for other in ("clamp(min=None, max=", "clamp(max=")),
+    ("ops/segments.py", "torch.where(mask, values, 0.0)", "torch.where(mask, values, 1.0)", HIDDEN),
+    ("ops/segments.py", "gather(1, order), 0.0)", "gather(1, order), 1.0)", HIDDEN),
+    ("ops/segments.py", "(rows, width + 1)", "(rows, width + 2)", "a column nobody reads"),
+    ("ops/segments.py", "at > 0", "at >= 0", "the way back from 0 is 0"),
+    ("ops/segments.py", "at > 0", "at > 1", "the way back from 1 is 0"),
+    *(("ops/stats.py", "dtype=float", other, "the mean of whole numbers is the same number") for other in ("dtype=None", "")),
+    ("ops/*", 'float("nan")', 'float("NAN")', "the same number"),
+    ("ops/sequence.py", "torch.where(mask, targets, 0)", "torch.where(mask, targets, 1)", HIDDEN),
+]  # fmt: skip

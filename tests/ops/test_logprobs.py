@@ -144,3 +144,15 @@ def test_rows_are_filled_up_and_cut_into_chunks_of_the_given_bytes(monkeypatch: 
     rows.clear()
     token_values(hidden.requires_grad_(), Head(weight.detach()), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
     assert rows == [48, 16, 48, 48, 16, 16]
+
+
+def test_a_reference_of_another_dtype_is_read_in_the_policys() -> None:
+    generator = torch.Generator().manual_seed(5)
+    hidden, weight = torch.randn(4, 3, generator=generator, dtype=torch.float64), torch.randn(7, 3, generator=generator, dtype=torch.float64)
+    states, other = torch.randn(4, 2, generator=generator), torch.randn(7, 2, generator=generator)
+    targets = torch.zeros(4, dtype=torch.long)
+    got = token_values(hidden, Head(weight), targets, reference=(states, Head(other))).kl
+    want = token_values(hidden, Head(weight), targets, reference=(states.double(), Head(other.double()))).kl
+    assert got is not None
+    assert want is not None
+    assert torch.equal(got, want)
