@@ -46,7 +46,9 @@ def load_examples(
     if not examples:
         raise DataError(f"{source}: no {shape.value} example left of {rows.count} rows ({entry.name}); dropped: {findings.in_words() or 'none'}")
     facts = _facts(source, rows, entry, shape)
-    return LoadedData(examples, {**facts, "max_length": settings.max_length, **_report(rows, entry, findings, examples)}, gate_report(facts, findings, sample))
+    return LoadedData(
+        examples, {**facts, "max_length": settings.max_length, **_report(rows, entry, findings, examples)}, gate_report(facts, findings, sample)
+    )
 
 
 def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()) -> Json:

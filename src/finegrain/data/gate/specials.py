@@ -35,7 +35,7 @@ def writes_specials(row: Row, rendered: Rendered, tokens: Tokens, specials: Spec
             if part.start is None:
                 continue
             ids = tokens.part(rendered, role, index).ids
-            found = np.flatnonzero(np.isin(ids, ours))
+            found = np.flatnonzero(np.logical_or.reduce([ids == number for number in ours]))
             if len(found):
                 last = int(found[0]) + len(found) == len(ids) and bool((ids[found] == specials.eos).all())
                 return "an answer ends with EOS by itself, which is not doubled" if last else "an answer holds BOS or EOS before its end"
