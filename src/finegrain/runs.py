@@ -104,9 +104,11 @@ def read_record(file: Path) -> dict[str, Any]:
     """A run.json, or the run.json of a folder."""
     file = file / "run.json" if file.is_dir() else file
     try:
-        record: dict[str, Any] = json.loads(file.read_text())
+        record = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {file}: {error}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{file} holds no object of names and values, so it is no run.json")
     return record
 
 

@@ -23,9 +23,10 @@ LITTLE = 0.1
 WORDS = {
     DROPS_ALL: "The credit drops everything: next to no token trains, so this run learned next to nothing from its answers.",
     DROPS_MOST: "The credit drops more than nine tokens in ten; look whether the rest is what should train.",
-    KEEPS_ALL: "The credit keeps every token at full weight: it decides nothing.",
     PARTIAL: "The credit lets part of the tokens train.",
+    KEEPS_ALL: "The credit keeps every token at full weight: it decides nothing.",
 }
+"""The worst first."""
 
 
 @dataclass(frozen=True)

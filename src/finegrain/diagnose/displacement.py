@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
 
 DISPLACED = "displaced"
@@ -22,7 +23,7 @@ UNDECIDED = "undecided"
 
 WORDS = {
     DISPLACED: "Likelihood displacement: the chosen answers became less probable, and the margin grew because the rejected ones fell more.",
-    WORSE: "The chosen answers became less probable and the margin did not grow: training pushed both answers away without preferring either.",
+    WORSE: "The chosen answers became less probable and the margin did not grow: both were pushed away and neither is preferred.",
     RAISED: "No displacement: the chosen answers became more probable and the rejected ones did not.",
     BOTH_ROSE: "No displacement: both answers became more probable.",
     SEPARATED: "The chosen answers stayed where they were within the interval while the rejected ones fell.",
@@ -46,10 +47,10 @@ class Displacement:
         return WORDS[self.verdict]
 
 
-def displacement(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"]) -> Displacement:
-    """The verdict on per-pair changes (after minus before, nats); intervals are Student-t over pairs."""
-    changes = mean_interval(chosen), mean_interval(rejected), mean_interval(np.asarray(chosen) - np.asarray(rejected))
-    return Displacement(*changes, _verdict(*(sign(interval) for interval in changes)))
+def displacement(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Displacement:
+    """The verdict on per-pair changes (after minus before, nats); intervals are Student-t over groups of pairs of one row."""
+    up, down, margin = (mean_interval(group_means(values, groups)) for values in (chosen, rejected, chosen - rejected))
+    return Displacement(up, down, margin, _verdict(sign(up), sign(down), sign(margin)))
 
 
 def sign(interval: Interval) -> int:

@@ -7,9 +7,10 @@ Deviations: Spearman instead of Pearson, the verdicts and their thresholds are o
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
+from finegrain.diagnose.groups import group_means
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval
@@ -35,7 +36,7 @@ class LengthReward:
     """How reward goes with length."""
 
     correlation: Interval
-    """Spearman's, over answers; percentile bootstrap over pairs."""
+    """Spearman's, over answers; percentile bootstrap over rows of the data."""
     reward_prefers_longer: Interval
     """Share of the pairs whose longer answer has the higher reward."""
     label_prefers_longer: Interval
@@ -48,19 +49,25 @@ class LengthReward:
         return WORDS[self.verdict]
 
 
-def length_reward(lengths: Int[np.ndarray, "N 2"], rewards: Float[np.ndarray, "N 2"]) -> LengthReward:
-    """The verdict on pairs (chosen, rejected) with token counts and rewards of both answers."""
+def length_reward(lengths: Int[np.ndarray, "N 2"], rewards: Float[np.ndarray, "N 2"], groups: Int[np.ndarray, " N"]) -> LengthReward:
+    """The verdict on pairs (chosen, rejected) with token counts and rewards of both answers; pairs of one group are drawn together."""
     different = lengths[:, 0] != lengths[:, 1]
     longer_chosen = (lengths[:, 0] > lengths[:, 1])[different]
     higher_chosen = (rewards[:, 0] > rewards[:, 1])[different]
-    one_stratum = np.zeros(len(lengths), dtype=np.int64)
-    correlation = Bootstrap(resamples=500)(lambda rows: spearman(lengths[rows].ravel(), rewards[rows].ravel()), one_stratum)
-    prefers, asked = wilson(longer_chosen == higher_chosen), wilson(longer_chosen.astype(float))
-    return LengthReward(correlation, prefers, asked, _verdict(correlation, prefers, asked, longer_chosen == higher_chosen))
+    own = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+
+    def statistic(drawn: Int[np.ndarray, " _"]) -> float:
+        rows = np.concatenate([own[place] for place in drawn])
+        return spearman(lengths[rows].ravel(), rewards[rows].ravel())
+
+    correlation = Bootstrap(resamples=500)(statistic, np.zeros(len(own), dtype=np.int64))
+    kept = groups[different]
+    prefers, asked = (wilson(group_means(share, kept)) for share in (longer_chosen == higher_chosen, longer_chosen))
+    return LengthReward(correlation, prefers, asked, _verdict(correlation, prefers, asked))
 
 
-def _verdict(correlation: Interval, prefers: Interval, asked: Interval, follows: Bool[np.ndarray, " M"]) -> str:
-    if correlation.low is None or correlation.high is None or not len(follows):
+def _verdict(correlation: Interval, prefers: Interval, asked: Interval) -> str:
+    if correlation.low is None or correlation.high is None or not prefers.rows:
         return UNKNOWN
     if correlation.high < 0:
         return SHORTER

@@ -62,7 +62,7 @@ def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
     text, tail = "".join(shown[:-1]), shown[-1]
     signals = {"ratio": answer.ratio, "after": answer.after, "before": answer.before if answer.after is None else None}
     signals |= {"weight": answer.weight, "reward": answer.reward}
-    found: Json = {"n": role, "t": text, "w": "".join(_length(_units(piece)) for piece in shown[:-1])}
+    found: Json = {"n": clipped(role, 60), "t": text, "w": "".join(_length(_units(piece)) for piece in shown[:-1])}
     if tail:
         found["x"] = clipped(tail, 2000)
     if not answer.mask.all():
@@ -89,17 +89,17 @@ def pieces(answer: ExaminedAnswer) -> list[str]:
     return [*found, visible(answer.text[done:])]
 
 
-def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[list[float]]:
+def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int, int, float]]:
     """Spans as [first token, last token, value]; the rule is that of the data layer."""
     values = spans_to_tokens(list(spans), offsets, outside=float("nan"))
-    runs: list[list[float]] = []
+    runs: list[tuple[int, int, float]] = []
     for index, value in enumerate(values.tolist()):
         if value != value:
             continue
         if runs and runs[-1][1] == index - 1 and runs[-1][2] == value:
-            runs[-1][1] = index
+            runs[-1] = (runs[-1][0], index, value)
         else:
-            runs.append([index, index, value])
+            runs.append((index, index, value))
     return runs
 
 

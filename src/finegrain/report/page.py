@@ -54,6 +54,8 @@ def render(runs: Sequence[Run]) -> str:
         comparison=compared(runs),
         curves=curves(runs),
         settings=settings_table(runs),
+        any_samples=any(run.samples for run in runs),
+        any_held=any(evaluation(run) for run in runs),
         pairs_shown=sum(map(len, packed)),
         left_out=left_out,
         version=__version__,

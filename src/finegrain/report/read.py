@@ -35,8 +35,6 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{folder} holds no run: expected a folder with a run.json, as a training command writes it")
     directory = RunDirectory(folder)
     record = directory.read_record()
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{folder / 'run.json'} holds no object of names and values")
     metrics, samples, pairs = [line for line in directory.metrics() if isinstance(line, dict)], _lines(folder / "samples.jsonl"), read_pairs(folder)
     missing = []
     if record.get("status") != "finished":

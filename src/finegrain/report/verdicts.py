@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finegrain.diagnose import agreement, coverage, displacement, length
+from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
 from finegrain.report.numbers import Shown, number, percent, with_interval
@@ -18,6 +19,7 @@ BAD = frozenset({displacement.DISPLACED, displacement.WORSE, length.HACKED, cove
 GOOD = frozenset({displacement.RAISED, displacement.BOTH_ROSE, displacement.SEPARATED, length.UNRELATED, coverage.PARTIAL, agreement.AGREES})
 
 
+UNEQUAL = "rows of unequal lengths"
 RANKED = (
     "The chance that of two tokens of one answer the better marked one has the lower signal: 0.5 is chance, 0 full agreement. "
     "Mean over answers, Student t."
@@ -57,22 +59,24 @@ def displaced(run: Run) -> Block | None:
     if not pairs:
         return _single_answers(run)
     chosen, rejected = (np.array([pair.change(role) for pair in pairs]) for role in ("chosen", "rejected"))
-    held = np.array([pair.held_out for pair in pairs])
-    whole = displacement.displacement(chosen, rejected)
+    held, rows = np.array([pair.held_out for pair in pairs]), np.array([pair.row for pair in pairs])
+    groups = np.unique(np.stack([rows, held]), axis=1, return_inverse=True)[1].ravel()
+    whole = displacement.displacement(chosen, rejected, groups)
+    over = "pairs" if len(set(groups.tolist())) == len(pairs) else f"rows ({len(pairs)} pairs)"
     numbers = [
-        with_interval("chosen answers, change", whole.chosen, "nats per answer", signed=True),
-        with_interval("rejected answers, change", whole.rejected, "nats per answer", signed=True),
-        with_interval("margin gained", whole.margin, "nats", signed=True),
+        with_interval("chosen answers, change", whole.chosen, "nats per answer", over=over, signed=True),
+        with_interval("rejected answers, change", whole.rejected, "nats per answer", over=over, signed=True),
+        with_interval("margin gained", whole.margin, "nats", over=over, signed=True),
     ]
     for name, part in (("held-out pairs", held), ("training pairs", ~held)):
         if part.any() and not part.all():
-            numbers += [
-                with_interval(f"chosen, {name}", mean_interval(chosen[part]), "nats per answer", signed=True),
-                with_interval(f"rejected, {name}", mean_interval(rejected[part]), "nats per answer", signed=True),
-            ]
-    fell = sorted(pairs, key=lambda pair: pair.change("chosen"))[:5]
+            for role, values in (("chosen", chosen), ("rejected", rejected)):
+                mean = mean_interval(group_means(values[part], groups[part]))
+                numbers.append(with_interval(f"{role}, {name}", mean, "nats per answer", over=over.partition(" ")[0], signed=True))
+    lowest = {pair.row: pair for pair in sorted(pairs, key=lambda pair: -pair.change("chosen"))}
+    fell = sorted(lowest.values(), key=lambda pair: pair.change("chosen"))[:5]
     share = displacement.concentration(chosen)
-    notes = ["Intervals: Student t over the examined pairs, as if they were independent; pairs that share a prompt are not quite."]
+    notes = ["Intervals: Student t over the examined pairs, the pairs of one row of the data counted as one."]
     if share is not None:
         carried = f"The {share.pairs} of {share.of_pairs} pairs that fell most carry {percent(share.share)} of the fall"
         notes.insert(0, f"{carried} (no interval: a description of these very pairs).")
@@ -82,7 +86,7 @@ def displaced(run: Run) -> Block | None:
         words=whole.words,
         numbers=numbers,
         pairs=[(pair.row, number(pair.change("chosen"), signed=True)) for pair in fell if pair.change("chosen") < 0],
-        tokens=_falling_tokens([pair.answers["chosen"] for pair in pairs]),
+        tokens=_falling_tokens(list({(pair.row, pair.answers["chosen"].text): pair.answers["chosen"] for pair in pairs}.values())),
         notes=notes,
     )
 
@@ -141,20 +145,20 @@ def long_ones(run: Run) -> Block | None:
         return None
     lengths = np.array([[int(pair.answers[role].mask.sum()) for role in ("chosen", "rejected")] for pair in pairs])
     rewards = np.array([[pair.change(role) for role in ("chosen", "rejected")] for pair in pairs])
-    found = length.length_reward(lengths, rewards)
+    found = length.length_reward(lengths, rewards, np.array([pair.row for pair in pairs]))
     return Block(
         title="Length against reward",
         verdict=found.verdict,
         words=found.words,
         numbers=[
-            with_interval("rank correlation of tokens and reward", found.correlation, "", signed=True),
-            with_interval("longer answer has more reward", found.reward_prefers_longer, "", over="pairs of different length", share=True),
-            with_interval("longer answer is the chosen one", found.label_prefers_longer, "", over="pairs of different length", share=True),
+            with_interval("rank correlation of tokens and reward", found.correlation, "", over="rows", signed=True),
+            with_interval("longer answer has more reward", found.reward_prefers_longer, "", over=UNEQUAL, share=True),
+            with_interval("longer answer is the chosen one", found.label_prefers_longer, "", over=UNEQUAL, share=True),
         ],
         notes=[
             "Reward: the change of an answer's log-probability by training, summed over its tokens (the implicit reward of DPO, without beta).",
-            "Intervals: bootstrap over pairs for the correlation, Wilson for shares. Length hacking is said where the correlation is at least "
-            f"{length.STRONG}, its interval is above zero, and the reward prefers the longer answer more often than the labels do.",
+            "Intervals: bootstrap over rows of the data for the correlation, Wilson for shares. Length hacking is named where the correlation is "
+            f"at least {length.STRONG}, its interval is above zero, and the reward prefers the longer answer more often than the labels do.",
         ],
     )
 
@@ -172,8 +176,11 @@ def covered(run: Run) -> Block | None:
     kept = {key.rpartition("/")[2]: value for key, value in credit.items() if key.startswith("credit/kept/") and isinstance(value, (int, float))}
     if not found and not kept:
         return None
-    verdicts = [part.verdict for part in found.values()] or [coverage.share_verdict(value, value == 1) for value in kept.values()]
-    verdict = next(name for name in (coverage.DROPS_ALL, coverage.DROPS_MOST, coverage.PARTIAL, coverage.KEEPS_ALL) if name in verdicts)
+    counted_only = {role: coverage.share_verdict(value, value == 1) for role, value in kept.items()}
+    verdicts = {role: part.verdict for role, part in found.items()} or counted_only
+    verdict = next(name for name in coverage.WORDS if name in verdicts.values())
+    guilty = [role for role, name in verdicts.items() if name == verdict]
+    words = coverage.WORDS[verdict] if len(guilty) == len(verdicts) else f"In {' and '.join(guilty)} answers: {coverage.WORDS[verdict]}"
     numbers = []
     for role, part in found.items():
         numbers.append(with_interval(f"kept of {role} answers", part.kept, "", over="answers", share=True))
@@ -182,18 +189,18 @@ def covered(run: Run) -> Block | None:
     numbers += [Shown(f"kept of all {role} tokens", percent(float(value)), counted) for role, value in kept.items()]
     if found:
         notes.append("Kept: mean token weight per answer over examined training answers with a credit; Student t over answers, Wilson for shares.")
-    return Block(title="What the credit keeps", verdict=verdict, words=coverage.WORDS[verdict], numbers=numbers, notes=notes)
+    return Block(title="What the credit keeps", verdict=verdict, words=words, numbers=numbers, notes=notes)
 
 
 def agreeing(run: Run) -> list[Block]:
     """Signals beside marks, for every kind of marks the run has."""
+    distinct = {(pair.row, role, answer.text): (role, answer) for pair in run.pairs or () for role, answer in pair.answers.items()}
+    answers = list(distinct.values())
     found = []
     for kind, named in MARKS.items():
         numbers, verdicts = [], {}
         for name, words in SIGNALS.items():
-            values = [
-                answer_disagreement(answer, role, name, getattr(answer, kind)) for pair in run.pairs or () for role, answer in pair.answers.items()
-            ]
+            values = [answer_disagreement(answer, role, name, getattr(answer, kind)) for role, answer in answers]
             interval, verdict = agreement.mean_disagreement(values)
             if interval.rows:
                 verdicts[name] = verdict

@@ -21,6 +21,7 @@
   const FACTS = ["margin gained", "chosen change", "rejected change", "change", "disagreement with marks"];
   const by = (id) => document.getElementById(id);
   const digit = (text, at) => DIGITS.indexOf(text[at]);
+  const mixed = new Set(runs.flatMap((run) => run.pairs.map((pair) => pair.h))).size > 1;
   const state = { run: 0, signal: "", sort: "row", part: "all", shown: 10, first: null };
 
   function make(tag, className, text) {
@@ -146,7 +147,7 @@
     const node = make("article", "pair");
     node.tabIndex = -1;
     const title = make("h3", "", "Row " + pair.r);
-    title.append(make("span", "tag", pair.h ? "held out" : "training"));
+    if (mixed) title.append(make("span", "tag", pair.h ? "held out" : "training"));
     if (pair.y !== undefined) title.append(make("span", "tag", pair.y > 0.5 ? "labelled good" : "labelled bad"));
     node.append(title, numbersOf(pair));
     const prompt = make("details");
@@ -269,6 +270,7 @@
   const present = (name) => runs.some((run) => run.pairs.some((pair) => pair.a.some((answer) => answer.s[name] !== undefined || (name === "before" && answer.s.ratio !== undefined))));
   const signals = Object.keys(SIGNALS).filter(present);
   const keys = KEYS.filter(([, place]) => runs.some((run) => run.pairs.some((pair) => pair.k[place] !== null)));
+  by("part").closest("label").hidden = !mixed;
   options(by("signal"), signals.map((name) => [name, SIGNALS[name].name]));
   options(by("sort"), [...keys.map(([name, , , words]) => [name, words]), ["row", "row number"]]);
   state.signal = signals[0];

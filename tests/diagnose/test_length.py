@@ -1,0 +1,50 @@
+"""Length against reward: hand-worked ranks, and data that must and must not be called length hacking."""
+
+import numpy as np
+import pytest
+
+from finegrain.diagnose import length as ln
+
+
+def test_spearman_by_hand() -> None:
+    """Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * 2 / (4 * 15) = 0.8."""
+    assert ln.spearman(np.array([10, 20, 30, 40]), np.array([0.1, 0.3, 0.2, 9.0])) == pytest.approx(0.8)
+    assert np.isnan(ln.spearman(np.ones(4), np.arange(4)))
+
+
+def pairs(slope: float, noise: float, seed: int = 0, count: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(5, 60, (count, 2))
+    return lengths, slope * lengths + noise * rng.normal(size=(count, 2))
+
+
+def test_a_reward_that_is_length_is_length_hacking() -> None:
+    found = ln.length_reward(*pairs(1.0, 5.0), np.arange(80))
+    assert found.verdict == ln.HACKED
+    assert found.correlation.low > 0.8
+    assert found.reward_prefers_longer.low > found.label_prefers_longer.mean
+
+
+def test_labels_that_ask_for_length_are_no_hacking() -> None:
+    """The chosen answer is the longer one in every pair: a reward that follows length does as asked."""
+    lengths, rewards = pairs(1.0, 0.0)
+    order = np.argsort(-lengths, axis=1)
+    found = ln.length_reward(np.take_along_axis(lengths, order, 1), np.take_along_axis(rewards, order, 1), np.arange(80))
+    assert found.verdict == ln.LONGER
+
+
+def test_other_rewards() -> None:
+    assert ln.length_reward(*pairs(0.0, 1.0), np.arange(80)).verdict == ln.UNRELATED
+    assert ln.length_reward(*pairs(-1.0, 5.0), np.arange(80)).verdict == ln.SHORTER
+    same = np.full((8, 2), 7)
+    assert ln.length_reward(same, np.arange(16.0).reshape(8, 2), np.arange(8)).verdict == ln.UNKNOWN
+
+
+def test_copies_of_a_row_do_not_narrow_the_interval() -> None:
+    """Five copies of each pair: the interval is that of the pairs once."""
+    lengths, rewards = pairs(0.05, 1.0, count=30)
+    once = ln.length_reward(lengths, rewards, np.arange(30))
+    copied = ln.length_reward(np.repeat(lengths, 5, 0), np.repeat(rewards, 5, 0), np.repeat(np.arange(30), 5))
+    assert copied.correlation.high - copied.correlation.low == pytest.approx(once.correlation.high - once.correlation.low, rel=0.05)
+    naive = ln.length_reward(np.repeat(lengths, 5, 0), np.repeat(rewards, 5, 0), np.arange(150))
+    assert naive.correlation.high - naive.correlation.low < 0.7 * (once.correlation.high - once.correlation.low)

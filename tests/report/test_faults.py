@@ -1,0 +1,57 @@
+"""Planted faults are named: each from a run directory built in code, and a sound run is not accused of any."""
+
+from pathlib import Path
+
+import pytest
+
+from finegrain.diagnose import coverage, displacement, length
+from finegrain.report.page import render
+from finegrain.report.read import read_run
+from finegrain.report.verdicts import blocks
+from tests.report.runs import pairs, write_run
+
+LIKELIHOOD, LENGTH, CREDIT = "Chosen and rejected log-probability", "Length against reward", "What the credit keeps"
+
+
+def verdicts(folder: Path) -> dict[str, str]:
+    return {block.title: block.verdict for block in blocks(read_run(folder))}
+
+
+def test_a_sound_run_is_not_accused(tmp_path: Path) -> None:
+    found = verdicts(write_run(tmp_path / "run", pairs(weight=0.5)))
+    assert found[LIKELIHOOD] == displacement.RAISED
+    assert found[LENGTH] != length.HACKED
+    assert found[CREDIT] == coverage.PARTIAL
+
+
+def test_a_displaced_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", pairs(chosen=-4.0, rejected=-9.0))
+    assert verdicts(folder)[LIKELIHOOD] == displacement.DISPLACED
+    page = render([read_run(folder)])
+    assert "Likelihood displacement: the chosen answers became less probable" in page
+    worst = min(read_run(folder).pairs or [], key=lambda pair: pair.change("chosen"))
+    assert f'data-row="{worst.row}">row {worst.row} (' in page
+
+
+def test_a_run_rewarded_for_length(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", pairs(chosen=0.0, rejected=0.0, per_token=0.5))
+    assert verdicts(folder)[LENGTH] == length.HACKED
+    assert "Length hacking: the reward follows length strongly" in render([read_run(folder)])
+
+
+@pytest.mark.parametrize("from_pairs", [True, False])
+def test_a_mask_that_drops_everything(tmp_path: Path, from_pairs: bool) -> None:
+    """Seen in the pairs, and without them in what run.json says the credit kept."""
+    record = {"credit": {"credit/kept/chosen": 0.0, "credit/kept/rejected": 0.0}}
+    folder = write_run(tmp_path / "run", pairs(chosen=0.0, rejected=0.0, weight=0.0) if from_pairs else None, record=record)
+    assert verdicts(folder)[CREDIT] == coverage.DROPS_ALL
+    assert "The credit drops everything" in render([read_run(folder)])
+
+
+def test_a_mask_that_drops_one_side_is_named_with_the_side(tmp_path: Path) -> None:
+    record = {"credit": {"credit/kept/chosen": 0.5, "credit/kept/rejected": 0.0}}
+    folder = write_run(tmp_path / "run", None, record=record)
+    block = next(block for block in blocks(read_run(folder)) if block.title == CREDIT)
+    assert block.verdict == coverage.DROPS_ALL
+    assert "rejected" in block.words
+    assert "chosen" not in block.words
