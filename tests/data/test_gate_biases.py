@@ -98,3 +98,11 @@ def test_the_sample_is_bounded_and_uniform():
     firsts = sum(case.prompt in first_half for case in sample.cases)
     assert 30 <= firsts <= 70, "four standard deviations around one half"
     assert sampled(pairs(60), size=0).cases == []
+
+
+def test_examples_of_one_prompt_count_as_far_as_they_differ():
+    """Four copies of every pair under its prompt say no more than one does."""
+    rows = pairs(100)
+    once, four_times = biases(sampled(rows))["longer_wins"], biases(sampled([row for row in rows for _ in range(4)]))["longer_wins"]
+    assert four_times["rows"] == 4 * once["rows"]
+    assert (four_times["low"], four_times["high"]) == pytest.approx((once["low"], once["high"]), abs=0.01)

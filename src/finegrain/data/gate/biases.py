@@ -1,7 +1,8 @@
 """How well three things that ought not to matter predict the label: length, a word list, the answer without its prompt.
 
 Measured on a random sample of the examples by accuracy on held-out prompts (5 folds; a prompt stands in one fold alone),
-with Wilson's 95 % interval. Of pairs, the label is which answer was chosen; of labelled answers, 0 or 1.
+with Wilson's 95 % interval of as many independent examples as the prompts they share leave. Of pairs, the label is which
+answer was chosen; of labelled answers, 0 or 1.
 [choice] Folds, sample size, word count and the strength of regularisation are ours.
 """
 
@@ -77,8 +78,10 @@ def biases(sample: Sample) -> Json:
     folds = np.array([case.prompt % FOLDS for case in cases])
     labels = np.array([case.label for case in cases]) == 1.0
     fit = _fit_pairs if paired else partial(_fit_labels, labels=labels)
-    longer = _longer(cases) if paired else _told(fit(_lengths(cases), folds=folds))
-    found = {"longer_wins": longer, "word_list": _told(fit(_word_list(cases), folds=folds)), "answer_alone": _told(fit(_hashed(cases), folds=folds))}
+    prompts = np.array([case.prompt for case in cases])
+    measured = {"word_list": _word_list(cases), "answer_alone": _hashed(cases)} | ({} if paired else {"longer_wins": _lengths(cases)})
+    found = {name: _told(fit(features, folds=folds), prompts) for name, features in measured.items()}
+    found |= {"longer_wins": _longer(cases, prompts)} if paired else {}
     chance = 0.5 if paired else max(labels.mean(), 1 - labels.mean())
     return {**found, "sampled": len(cases), "of": sample.offered, "chance": round(float(chance), 4)}
 
@@ -92,21 +95,29 @@ def _unmeasurable(cases: list[Case]) -> str:
     return "one label alone in the sample" if alone else ""
 
 
-def _told(right: np.ndarray) -> Json:
-    share = wilson(right)
-    return {"accuracy": _rounded(share.mean), "low": _rounded(share.low), "high": _rounded(share.high), "rows": share.rows}
+def _told(right: np.ndarray, prompts: np.ndarray) -> Json:
+    share = wilson(np.full(_independent(right, prompts), right.mean()))
+    return {"accuracy": _rounded(share.mean), "low": _rounded(share.low), "high": _rounded(share.high), "rows": len(right)}
+
+
+def _independent(right: np.ndarray, prompts: np.ndarray) -> int:
+    """How many independent examples scatter as much as these do, examples of one prompt taken together (the design effect)."""
+    names, cluster = np.unique(prompts, return_inverse=True)
+    mean = right.mean()
+    variance = (np.bincount(cluster, weights=right - mean) ** 2).sum() / len(right) ** 2
+    return len(names) if variance == 0 else max(1, min(len(right), round(mean * (1 - mean) / variance)))
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _longer(cases: list[Case]) -> Json:
+def _longer(cases: list[Case], prompts: np.ndarray) -> Json:
     """Whether the longer answer of a pair was chosen; pairs of equal length are counted as ties."""
-    untied = np.array([case.lengths[0] > case.lengths[1] for case in cases if case.lengths[0] != case.lengths[1]])
-    if len(untied) == 0:
+    more = np.array([case.lengths[0] - case.lengths[1] for case in cases])
+    if not more.any():
         return {"accuracy": None, "reason": "both answers of every pair have the same length"}
-    return {**_told(untied), "ties": len(cases) - len(untied)}
+    return {**_told(more[more != 0] > 0, prompts[more != 0]), "ties": int((more == 0).sum())}
 
 
 Features = tuple[Any, Any]
