@@ -54,6 +54,7 @@ def test_value_and_gradient_of_the_sum_are_those_of_the_sorted_loss() -> None:
 
 def test_equal_margins_take_different_ranks() -> None:
     assert ascending_ranks(real(1.0, 0.0, 1.0, 1.0), real(3.0, 0.0, 1.0, 2.0)).tolist() == [3, 0, 1, 2]
+    assert ascending_ranks(real(*[1.0] * 60), real(*range(60))).tolist() == list(range(60))
     pair = margin_pair([1.0, 1.0], [0.0, 4.0])
     close(AOT()(with_statistics(AOT(), pair)), softplus(-0.1), softplus(0.3), tolerance=1e-12)
 
