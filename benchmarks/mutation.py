@@ -6,9 +6,9 @@ that run each function, and forks a process per mutant from one that has importe
 for messages are not maths. The run works on a copy of the last commit. It needs mutmut beside the project's own packages:
 
     pip install -c constraints.txt -c benchmarks/constraints-mutation.txt mutmut
-    python benchmarks/mutation.py --work /tmp/mutation     all mutants, some 20 minutes on one core
+    python benchmarks/mutation.py --work /tmp/mutation     all mutants, some 20 minutes on one idle core
 
-A run that stops goes on where it was; one with more tests or changed functions in the last commit tries again what survived or changed.
+A run that stops (--minutes) goes on where it was; one with more tests or changed functions in the last commit tries again what survived or changed.
 A mutant without tests survives; one that never ends counts as killed. Survivors are listed with the reason that SURVIVORS gives, or none.
 """
 
@@ -29,6 +29,7 @@ ROOMS = ("ops", "credit", "objectives", "online")
 TESTS = [*(f"tests/{room}" for room in ROOMS), "tests/laws", "tests/golden"]
 SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
 SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
+KINDS = ("mutants", "tried", "killed", "explained", "unexplained")
 SHOW = """
 import json, sys
 from mutmut.mutation.diff_apply import get_diff_for_mutant
@@ -71,10 +72,13 @@ def prepare(work: Path) -> None:
         path.write_text(json.dumps(data))
 
 
-def python(work: Path, *words: str) -> str:
-    """What a Python command in the copy prints."""
+def python(work: Path, *words: str, seconds: float | None = None) -> str:
+    """What a Python command in the copy prints; nothing where it was stopped after so many seconds."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    done = subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, text=True)
+    try:
+        done = subprocess.run([sys.executable, *words], cwd=work, env=environment, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return ""
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
@@ -101,16 +105,15 @@ def collect(work: Path) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
     """Counts by file, and every survivor."""
     metas = {path: json.loads(path.read_text())["exit_code_by_key"] for path in sorted((work / "mutants/src/finegrain").rglob("*.meta"))}
     codes = {str(path.relative_to(work / "mutants/src/finegrain")).removesuffix(".meta"): code for path, code in metas.items() if code}
-    untried = [name for code in codes.values() for name, result in code.items() if result is NOT_TRIED]
-    assert not untried, f"{len(untried)} mutants were not tried, {untried[0]} among them"
     alive = [name for code in codes.values() for name, result in code.items() if result in (SURVIVED, WITHOUT_TESTS)]
     differences = json.loads(python(work, "-c", SHOW, *alive))
     survivors = [survivor(name, differences[name]) for name in alive]
     files = {}
     for file, code in codes.items():
         own = [one for one in survivors if one.file == file]
-        explained = sum(bool(one.reason) for one in own)
-        files[file] = {"mutants": len(code), "killed": len(code) - len(own), "explained": explained, "unexplained": len(own) - explained}
+        tried, explained = sum(result is not NOT_TRIED for result in code.values()), sum(bool(one.reason) for one in own)
+        counts = {"mutants": len(code), "tried": tried, "killed": tried - len(own), "explained": explained, "unexplained": len(own) - explained}
+        files[file] = counts
     return files, survivors
 
 
@@ -118,18 +121,19 @@ def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str
     """The tables for a reader."""
 
     def row(name: str, counts: dict[str, int]) -> str:
-        share = counts["killed"] / counts["mutants"]
-        return f"| {name} | {counts['mutants']} | {counts['killed']} | {share:.1%} | {counts['explained']} | {counts['unexplained']} |"
+        share = f"{counts['killed'] / counts['tried']:.1%}" if counts["tried"] else "—"
+        return f"| {name} | {' | '.join(str(counts[kind]) for kind in KINDS[:3])} | {share} | {counts['explained']} | {counts['unexplained']} |"
 
     def total(counts: list[dict[str, int]]) -> dict[str, int]:
-        return {name: sum(one[name] for one in counts) for name in ("mutants", "killed", "explained", "unexplained")}
+        return {name: sum(one[name] for one in counts) for name in KINDS}
 
     lines = [
-        "All mutants that mutmut makes of the functions in these rooms; a count of all, no sample, so there is no interval.",
-        "Made by `python benchmarks/mutation.py`; *explained* survivors have a reason below why no test can or need notice them.",
+        "Mutants that mutmut makes of the functions in these rooms. A count, no sample, so there is no interval; where a run was stopped,",
+        "mutants of the functions with the slowest tests are the ones not tried. *Explained* survivors have a reason below why no test can or",
+        "need notice them. Made by `python benchmarks/mutation.py --work FOLDER`.",
         "",
-        "| file | mutants | killed | share | explained | unexplained |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| file | mutants | tried | killed | share of the tried | explained | unexplained |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
         *(row(name, counts) for name, counts in files.items()),
         *(row(f"**{room}**", total([counts for name, counts in files.items() if name.startswith(f"{room}/")])) for room in ROOMS),
         row("**all**", total(list(files.values()))),
@@ -144,18 +148,19 @@ def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy; kept")
+    parser.add_argument("--minutes", type=float, help="stop trying mutants after that many; without it all are tried")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     prepare(work)
-    python(work, "-m", "mutmut", "run", "--max-children", "1")
+    python(work, "-m", "mutmut", "run", "--max-children", "1", seconds=60 * arguments.minutes if arguments.minutes else None)
     files, survivors = collect(work)
     arguments.out.mkdir(parents=True, exist_ok=True)
     result = {"files": files, "survivors": [one._asdict() for one in survivors]}
     (arguments.out / "mutation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     (arguments.out / "mutation.md").write_text(markdown(files, survivors))
-    killed, mutants = (sum(counts[name] for counts in files.values()) for name in ("killed", "mutants"))
-    print(f"{killed} of {mutants} mutants killed: {killed / mutants:.1%}")
+    mutants, tried, killed = (sum(counts[kind] for counts in files.values()) for kind in KINDS[:3])
+    print(f"{tried} of {mutants} mutants tried, {killed} killed: {killed / max(1, tried):.1%}")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ UNASKED = "nobody reads it where it was not asked for"
 NEGATIVE = "any number below 0 says the same: nothing seen, or off the mask"
 EDGE = "what rolls over the edge of a row lies on a turn's first token or outside its window, which is left out"
 NO_ALGORITHM = "without an activation there is no algorithm to choose"
+RANKS = '"XXevery row must be found exactly once among the gathered positionsXX"'
 
 SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("*", "strict=True", other, LENGTHS) for other in ("strict=None", "strict=False", "")),
     *(("credit/answers.py", "strict=False", other, DEFAULT) for other in ("strict=None", "")),
-    *(("*", f"{call}(-1", f"{call}(+1", AXES) for call in ("any", "sum", "amax", "argmax", "gather", "unsqueeze", "min", "scatter_add_")),
+    *(("*", f"{call}(-1", f"{call}(+1", AXES) for call in ("any", "sum", "amax", "argmax", "gather", "unsqueeze", "scatter_add_")),
     *(("ops/*", before.replace("#", "-1"), before.replace("#", "+1"), AXES) for before in ("dim=#", "logsumexp(logits, #)", "softcap), #)")),
-    *(("*", f"device={of}.device", other, DEVICE) for of in ("mask", "hidden", "order", "ids") for other in ("device=None", "")),
+    *(("*", f"device={of}.device", other, DEVICE) for of in ("mask", "hidden", "order") for other in ("device=None", "")),
     ("*", ".to(mask.device)", ".to(None)", DEVICE),
     # credit
     ("credit/abc.py", "torch.where(total > 0, total, torch", "torch.where(total >= 0, total, torch", HIDDEN),
@@ -29,6 +30,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("credit/r3hf.py", "[:, :1], -1)", "[:, :1], -2)", NEGATIVE),
     ("credit/r3hf.py", "wide(values), 0.0)", "wide(values), 1.0)", HIDDEN),
     ("credit/answers.py", "torch.where(mask, ids, -1)", "torch.where(mask, ids, -2)", NEGATIVE),
+    ("credit/answers.py", "if share < min_kept", "if share <= min_kept", "a share at its bound has passed before"),
     ("credit/confidence.py", "mean, -mean), 0.0)", "mean, -mean), 1.0)", HIDDEN),
     ("credit/confidence.py", "torch.where(mask, std, 1.0)", "torch.where(mask, std, 2.0)", HIDDEN),
     ("credit/confidence.py", "torch.where(certain, 0.0, signed)", "torch.where(certain, 1.0, signed)", HIDDEN),
@@ -48,7 +50,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("objectives/kto.py", '["label"] > 0.5', '["label"] >= 0.5', "labels are 0 or 1"),
     ("objectives/orpo.py", "torch.where(kept, average, -1.0)", "torch.where(kept, average, +1.0)", HIDDEN),
     ("objectives/orpo.py", "torch.where(kept, average, -1.0)", "torch.where(kept, average, -2.0)", HIDDEN),
-    ("objectives/ranks.py", "every row must", "XXevery row must", WORDS),
+    ("objectives/ranks.py", '"every row must be found exactly once among the gathered positions"', RANKS, WORDS),
     ("objectives/token_distillation.py", "side.segment, -1)", "side.segment, -2)", NEGATIVE),
     ("objectives/token_distillation.py", "wide(side.ref_logp), 0.0)", "wide(side.ref_logp), 1.0)", HIDDEN),
     ("objectives/token_distillation.py", "wide(side.weight), 0.0)", "wide(side.weight), 1.0)", HIDDEN),
@@ -65,9 +67,6 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("ops/logprobs.py", "if reference is not None else 0", "if (reference is not None) or True else 0", UNASKED),
     ("ops/logprobs.py", "if head.scale != 1.0 else", "if (head.scale != 1.0) or True else", "times 1 is the same"),
     ("ops/logprobs.py", "bias is not None and need_bias", "bias is not None or need_bias", SPEED),
-    ("ops/logprobs.py", "only_logp = not ctx.entropy", "only_logp = ctx.entropy", SPEED),
-    ("ops/logprobs.py", "ctx.reference is None", "ctx.reference is not None", SPEED),
-    ("ops/logprobs.py", "ctx.softcap is None", "ctx.softcap is not None", SPEED),
     ("ops/logprobs.py", "grad_logp[part, None].to(grad.dtype)", "grad_logp[part, None].to(None)", NO_CAST),
     ("ops/logprobs.py", "* hidden).to(grad_weight.dtype)", "* hidden).to(None)", NO_CAST),
     ("ops/logprobs.py", "grad_logp.to(grad_bias.dtype)", "grad_logp.to(None)", NO_CAST),
@@ -79,6 +78,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("ops/peaks.py", "scores.gather(1, order), 0.0)", "scores.gather(1, order), 1.0)", HIDDEN),
     ("ops/peaks.py", "torch.where(first, place, 0)", "torch.where(first, place, 1)", "a run of several at the start of a row is no peak either way"),
     ("ops/peaks.py", "(values > values.gather", "(values >= values.gather", "neighbouring runs are never equal"),
+    ("ops/proportions.py", "min(1.0, max", "min(2.0, max", "Wilson's interval ends at 1 by itself, up to rounding"),
     ("ops/segments.py", "[:, :1], -1)", "[:, :1], -2)", NEGATIVE),
     ("ops/segments.py", "values.roll(1, 1)", "values.roll(1, None)", EDGE),
     ("ops/segments.py", "values.roll(1, 1)", "values.roll(1)", EDGE),
@@ -92,7 +92,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("ops/segments.py", "(rows, width + 1)", "(rows, width + 2)", "a column nobody reads"),
     ("ops/segments.py", "at > 0", "at >= 0", "the way back from 0 is 0"),
     ("ops/segments.py", "at > 0", "at > 1", "the way back from 1 is 0"),
-    *(("ops/stats.py", "dtype=float", other, "the mean of whole numbers is the same number") for other in ("dtype=None", "")),
+    *(("ops/*", "dtype=float", other, "the mean of whole numbers is the same number") for other in ("dtype=None", "")),
     ("ops/*", 'float("nan")', 'float("NAN")', "the same number"),
     ("ops/sequence.py", "torch.where(mask, targets, 0)", "torch.where(mask, targets, 1)", HIDDEN),
 ]  # fmt: skip
