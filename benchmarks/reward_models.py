@@ -1,0 +1,218 @@
+"""Reward models side by side on real pairs: held-out accuracy of heads and losses at equal budget; do token scores find people's error spans?
+
+    python benchmarks/reward_models.py --data hh_harmless gsm8k_model_solutions qa_feedback --seeds 3
+
+Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/reward_models.{json,md}. The same rows are held out for every
+method and seed; a seed changes the order of the rows and the head's start.
+"""
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import finegrain
+from finegrain.data.load import load_examples
+from finegrain.data.records import Example, Shape
+from finegrain.data.truncate import Tokenise
+from finegrain.evaluate.accuracy import pair_accuracy
+from finegrain.evaluate.discrimination import auroc
+from finegrain.models.probe import make_scorer
+from finegrain.models.reward_models import load_reward_model
+from finegrain.models.score import group_of
+from finegrain.models.scorer import Request
+from finegrain.ops.readout import Mean, Sum
+from finegrain.ops.stats import mean_interval
+from finegrain.recipes.settings import Common, Training
+from finegrain.rewards.ava_d import AvaD
+from finegrain.rewards.ava_p import AvaP
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.ensemble import Ensemble
+from finegrain.rewards.gaussian import Gaussian
+from finegrain.rewards.heads import RewardHead, read_out
+from finegrain.rewards.sequence import Sequence as SequenceHead
+from finegrain.rewards.token import Token
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table."""
+
+    name: str
+    head: RewardHead
+    loss: Any
+
+
+METHODS = (
+    Method("Bradley-Terry, last token", SequenceHead(), BradleyTerry()),
+    Method("token scores, sum", Token(readout=Sum()), BradleyTerry()),
+    Method("token scores, mean", Token(readout=Mean()), BradleyTerry()),
+    Method("ensemble of 5", Ensemble(), BradleyTerry()),
+    Method("label smoothing 0.1", SequenceHead(), BradleyTerry(label_smoothing=0.1)),
+    Method("AVA-p", Gaussian(), AvaP()),
+    Method("AVA-d (chosen only)", Gaussian(), AvaD()),
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows to train on and rows to test on, and how long they may be."""
+
+    train: int
+    held_out: int
+    max_length: int
+
+
+DATA: Mapping[str, Data] = {
+    "hh_harmless": Data(700, 400, 256),
+    "gsm8k_model_solutions": Data(250, 150, 384),
+    "qa_feedback": Data(60, 60, 512),
+}
+
+
+def split(name: str, folder: Path) -> tuple[Path, Path]:
+    """Files of the first rows and of the last rows."""
+    with gzip.open(SHARED / "data" / f"{name}.jsonl.gz", "rt") as stream:
+        rows = stream.read().splitlines()
+    size = DATA[name]
+    parts = {"train": rows[: size.train], "held-out": rows[-size.held_out :]}
+    for part, lines in parts.items():
+        (folder / f"{name}-{part}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder / f"{name}-train.jsonl", folder / f"{name}-held-out.jsonl"
+
+
+def judged(run: Path, head: RewardHead, examples: Sequence[Example]) -> dict[str, Any]:
+    """Scores of both answers of held-out pairs, and token scores with people's error spans where there are any."""
+    reward = load_reward_model(run)
+    scorer, _ = make_scorer(reward.policy.model, longest=1024, head=reward.head)
+    sides = {role: [] for role in ("chosen", "rejected")}
+    in_error: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    with torch.no_grad():
+        for example in examples:
+            for role in sides:
+                group = group_of(example, (role,))
+                outputs = scorer([group], Request(False, outputs=reward.head)).outputs
+                assert outputs is not None
+                tokens = head.tokens(outputs[None])
+                answer = read_out(head.readout, tokens, torch.ones(1, len(outputs), dtype=torch.bool))
+                sides[role].append(float(answer.mean))
+                spans = example.spans[role]
+                if spans is not None:
+                    response = example.responses[role]
+                    places = response.offsets[response.mask]
+                    wrong = np.array([any(start < b and a < end for start, end, _ in spans) for a, b in places])
+                    in_error.append(wrong[places[:, 1] > places[:, 0]])
+                    scores.append(tokens.mean[0].numpy()[places[:, 1] > places[:, 0]])
+    found = {"accuracy": pair_accuracy(np.array(sides["chosen"]), np.array(sides["rejected"])).accuracy._asdict()}
+    if in_error and np.concatenate(in_error).any():
+        found["error_auroc"] = auroc(-np.concatenate(scores), np.concatenate(in_error))._asdict()
+    return found
+
+
+def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: int | None) -> dict[str, Any]:
+    """One model trained and judged."""
+    train, held_out = split(name, folder)
+    out = folder / f"{name}-{method.name}-{seed}".replace(" ", "_")
+    started = time.perf_counter()
+    finegrain.reward(
+        model,
+        train,
+        out,
+        head=method.head,
+        loss=method.loss,
+        common=Common(seed=seed, max_length=DATA[name].max_length, device="cpu", max_steps=steps),
+        training=Training(holdout=0.0, examined=0),
+    )
+    record = json.loads((out / "run.json").read_text())
+    tokenizer = load_reward_model(out).policy.tokenizer
+    settings = Tokenise(max_length=DATA[name].max_length)
+    examples = list(load_examples(str(held_out), tokenizer, shape=Shape.PREFERENCE, settings=settings).examples)
+    lengths = [np.array([float(len(e.responses[role].ids)) for e in examples]) for role in ("chosen", "rejected")]
+    return {
+        "data": name,
+        "method": method.name,
+        "seed": seed,
+        **judged(out, method.head, examples),
+        "length_only": pair_accuracy(*lengths).accuracy._asdict(),
+        "pairs": record.get("pairs", record.get("rows")),
+        "held_out_pairs": len(examples),
+        "train_seconds": record["train_seconds"],
+        "seconds": round(time.perf_counter() - started, 1),
+        "first_loss": json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["loss"],
+        "last_loss": record["last"]["loss"],
+    }
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Means over seeds with Student intervals over seeds; the single models' own intervals stand in the json."""
+    lines = []
+    for name in dict.fromkeys(result["data"] for result in results):
+        own = [result for result in results if result["data"] == name]
+        first = own[0]
+        floor = first["length_only"]
+        lines += [
+            f"## {name}",
+            "",
+            f"{first['pairs']} pairs to train, {first['held_out_pairs']} held out. The longer answer wins in {floor['mean']:.3f} "
+            f"({floor['low']:.3f} to {floor['high']:.3f}) of the held-out pairs.",
+            "",
+            "| method | held-out accuracy, mean over seeds | 95 % interval over seeds | error tokens found, AUROC | seconds |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for method in dict.fromkeys(result["method"] for result in own):
+            rows = [result for result in own if result["method"] == method]
+            seconds = np.median([row["train_seconds"] for row in rows])
+            lines.append(f"| {method} | {shown(rows, 'accuracy')} | {shown(rows, 'error_auroc')} | {seconds:.0f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def shown(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
+    """Mean and interval over seeds, as two cells for the accuracy and one for the other."""
+    values = [row[measure]["mean"] for row in rows if measure in row]
+    if not values:
+        return "no spans"
+    interval = mean_interval(values)
+    low, high = interval.low, interval.high
+    between = "one seed" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return f"{interval.mean:.3f} | {between}" if measure == "accuracy" else f"{interval.mean:.3f} ({between})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--methods", nargs="+", help="parts of the names; default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--model", type=Path, default=SHARED / "models" / "small-lm")
+    options = parser.parse_args()
+    file = RESULTS / "reward_models.json"
+    results = json.loads(file.read_text()) if file.exists() else []
+    done = {(result["data"], result["method"], result["seed"]) for result in results}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(options.seeds):
+            for name in options.data:
+                for method in METHODS:
+                    wanted = options.methods is None or any(part in method.name for part in options.methods)
+                    if wanted and (name, method.name, seed) not in done:
+                        results.append(run(name, method, seed, Path(folder), options.model, options.max_steps))
+                        file.write_text(json.dumps(results, indent=1) + "\n")
+                        print(json.dumps(results[-1]), flush=True)
+    (RESULTS / "reward_models.md").write_text(f"# Reward models on real pairs\n\nMade by `benchmarks/reward_models.py`.\n\n{table(results)}")
+
+
+if __name__ == "__main__":
+    main()
