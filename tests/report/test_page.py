@@ -173,7 +173,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     page = html.unescape(render([read_run(one), read_run(two)]))
     assert "Side by side" in page
     assert "objective.method (differs)" in page
-    line = page[page.index(">chosen change, minus") :]
+    line = page[page.index(">Differences, paired by row<") :]
     row = re.search(r'<b>(\+[^<]*)</b><span class="interval">([^<]*)', line)
     assert row is not None
     assert float(row[1].split()[0].replace("−", "-")) == pytest.approx(2.0, abs=0.05)

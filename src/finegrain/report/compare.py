@@ -17,6 +17,8 @@ class Row(NamedTuple):
 
     name: str
     cells: Sequence[tuple[str, str]]
+    heading: bool = False
+    """A verdict, with the numbers behind it in the lines below."""
 
 
 def compared(runs: Sequence[Run]) -> list[Row]:
@@ -28,13 +30,14 @@ def compared(runs: Sequence[Run]) -> list[Row]:
     rows = []
     for title in titles:
         same = [next((block for block in own if block.title == title), None) for own in found]
-        rows.append(Row(title, [("not measured", "") if block is None else (block.verdict, "") for block in same]))
+        rows.append(Row(title, [("not measured", "") if block is None else (block.verdict, "") for block in same], heading=True))
         names = dict.fromkeys(shown.name for block in same if block is not None for shown in block.numbers)
         for name in names:
             shown = [next((entry for entry in block.numbers if entry.name == name), None) if block is not None else None for block in same]
             rows.append(Row(name, [("not measured", "") if entry is None else (entry.value, entry.interval) for entry in shown]))
-    for name, role in (("chosen change, minus that of the first run", "chosen"), ("rejected change, minus that of the first run", "rejected")):
-        rows.append(Row(name, [("the first run", ""), *(_difference(runs[0], run, role) for run in runs[1:])]))
+    rows.append(Row("Differences, paired by row", [("the first run", ""), *[("minus the first run", "")] * (len(runs) - 1)], heading=True))
+    for name, role in (("chosen answers, change", "chosen"), ("rejected answers, change", "rejected")):
+        rows.append(Row(name, [("0", "no interval: compared with itself"), *(_difference(runs[0], run, role) for run in runs[1:])]))
     return rows
 
 

@@ -22,7 +22,7 @@ GOOD = frozenset({displacement.RAISED, displacement.BOTH_ROSE, displacement.SEPA
 UNEQUAL = "rows of unequal lengths"
 RANKED = (
     "The chance that of two tokens of one answer the better marked one has the lower signal: 0.5 is chance, 0 full agreement. "
-    "Mean over answers, Student t."
+    "Mean over answers, Student t. A credit that was made of these very marks agrees with them by construction."
 )
 
 
@@ -64,19 +64,19 @@ def displaced(run: Run) -> Block | None:
     whole = displacement.displacement(chosen, rejected, groups)
     over = "pairs" if len(set(groups.tolist())) == len(pairs) else f"rows ({len(pairs)} pairs)"
     numbers = [
-        with_interval("chosen answers, change", whole.chosen, "nats per answer", over=over, signed=True),
-        with_interval("rejected answers, change", whole.rejected, "nats per answer", over=over, signed=True),
+        with_interval("chosen answers, change", whole.chosen, "nats", over=over, signed=True),
+        with_interval("rejected answers, change", whole.rejected, "nats", over=over, signed=True),
         with_interval("margin gained", whole.margin, "nats", over=over, signed=True),
     ]
     for name, part in (("held-out pairs", held), ("training pairs", ~held)):
         if part.any() and not part.all():
             for role, values in (("chosen", chosen), ("rejected", rejected)):
                 mean = mean_interval(group_means(values[part], groups[part]))
-                numbers.append(with_interval(f"{role}, {name}", mean, "nats per answer", over=over.partition(" ")[0], signed=True))
+                numbers.append(with_interval(f"{role}, {name}", mean, "nats", over=over.partition(" ")[0], signed=True))
     lowest = {pair.row: pair for pair in sorted(pairs, key=lambda pair: -pair.change("chosen"))}
     fell = sorted(lowest.values(), key=lambda pair: pair.change("chosen"))[:5]
     share = displacement.concentration(chosen)
-    notes = ["Intervals: Student t over the examined pairs, the pairs of one row of the data counted as one."]
+    notes = ["Nats per answer. Intervals: Student t over the examined pairs, the pairs of one row of the data counted as one."]
     if share is not None:
         carried = f"The {share.pairs} of {share.of_pairs} pairs that fell most carry {percent(share.share)} of the fall"
         notes.insert(0, f"{carried} (no interval: a description of these very pairs).")
@@ -115,9 +115,9 @@ def _single_answers(run: Run) -> Block | None:
             displacement.WORSE: "The answers to be reinforced became less probable.",
             displacement.UNDECIDED: "The change of the answers to be reinforced cannot be told from zero at this number of rows.",
         }[verdict],
-        numbers=[with_interval(name, interval, "nats per answer", over="answers", signed=True) for name, interval in shown.items()],
+        numbers=[with_interval(name, interval, "nats", over="answers", signed=True) for name, interval in shown.items()],
         tokens=_falling_tokens([pair.answers["answer"] for pair in pairs if pair.label is None or pair.label > 0.5]),
-        notes=["Intervals: Student t over the examined answers."],
+        notes=["Nats per answer. Intervals: Student t over the examined answers."],
     )
 
 
