@@ -149,7 +149,8 @@
     const title = make("h3", "", "Row " + pair.r);
     if (mixed) title.append(make("span", "tag", pair.h ? "held out" : "training"));
     if (pair.y !== undefined) title.append(make("span", "tag", pair.y > 0.5 ? "labelled good" : "labelled bad"));
-    node.append(title, numbersOf(pair));
+    node.append(title);
+    if (runs.length === 1) node.append(numbersOf(pair));
     const prompt = make("details");
     const text = make("div", "text prompt", pair.p);
     text.dir = "auto";
@@ -158,7 +159,7 @@
     runs.forEach((run, place) => {
       const same = place === state.run ? pair : run.pairs.find((other) => other.r === pair.r && other.p === pair.p);
       if (!same) return;
-      if (runs.length > 1) node.append(make("h4", "runhead", "run " + run.name));
+      if (runs.length > 1) node.append(make("h4", "runhead", "run " + run.name), numbersOf(same));
       const two = make("div", "two");
       for (const answer of same.a) {
         const part = make("section");
@@ -194,7 +195,7 @@
     const top = scale(state.signal);
     const strip = make("span", "swatches");
     const add = (className, text) => strip.append(make("span", "tok " + className, text));
-    if (signed) [5, 3, 1].forEach((i) => add("n" + i, written(-top * BOUNDS[i - 1], true)));
+    if (signed) [5, 3, 1].forEach((i) => add("n" + i, "≤ " + written(-top * BOUNDS[i - 1], true)));
     add(state.signal === "weight" ? "zero" : "", state.signal === "weight" ? "0 dropped" : "0");
     if (state.signal !== "after" && state.signal !== "before") [1, 3, 5].forEach((i) => add("p" + i, "≥ " + written(top * BOUNDS[i - 1], signed)));
     const has = (key) => runs.some((run) => run.pairs.some((pair) => pair.a.some((answer) => answer[key])));
