@@ -122,6 +122,8 @@ class Scored(NamedTuple):
     """None means unknown, never 0."""
     members: Float[Tensor, "..."] | None = None
     """(M, ...): the single judgements behind the mean, where there are several."""
+    member_std: Float[Tensor, "..."] | None = None
+    """(M, ...): how sure each of them is, where they say so."""
 
 
 class TokenCredit(NamedTuple):
@@ -177,7 +179,7 @@ class CreditContext(Protocol):
     def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
         """beta * (log pi_scorer - log pi_start) per token and role, each (T_i,).
 
-        `scorer` None: two plain DPO fits of the start model, each on half of the rows; the mean is the fit that
+        `scorer`: a checkpoint, or several separated by commas, which are then members. None: two plain DPO fits of the start model, each on half of the rows; the mean is the fit that
         has not seen the row, the members are both.
         """
 

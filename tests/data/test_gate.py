@@ -101,6 +101,7 @@ BAD = {
     "empty": {**GOOD, "chosen": " "},
     "identical": {**GOOD, "chosen": GOOD["rejected"]},
     "not_a_number": {**GOOD, "weight": float("nan")},
+    "tie": {**GOOD, "prompt": "Which?\n", "tie": True},
     "span_outside_text": {**GOOD, "chosen_spans": [[5, 90, 1.0]], "prompt": "Other?\n"},
     "duplicate": GOOD,
     "contradictory": {**GOOD, "chosen": GOOD["rejected"], "rejected": GOOD["chosen"]},

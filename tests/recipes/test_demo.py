@@ -4,6 +4,7 @@ import math
 import pytest
 
 from finegrain.cli import main
+from finegrain.recipes.demo_baselines import baseline_aurocs
 from finegrain.recipes.demo_path import Point, best_within
 from finegrain.recipes.demo_rows import BASELINE, LARGER_BASELINE, ROWS
 from finegrain.recipes.demo_summary import cells, summarise, verdict
@@ -35,10 +36,10 @@ def test_the_best_policy_within_a_distance():
 
 
 def test_the_sentence_follows_from_the_intervals():
-    own, pool = ROWS[1].name, ROWS[5].name
+    own, pool = ROWS[3].name, ROWS[4].name
     said = verdict(summarise(seeds(**{own: -0.6, pool: 0.6})))
     helped, hurt = said.index("helped: " + pool), said.index("hurt: " + own)
-    assert helped < hurt < said.index(f"no difference that these seeds can show: {ROWS[2].name}")
+    assert helped < hurt < said.index(f"no difference that these seeds can show: {ROWS[1].name}")
     assert "oracle" not in said
     swapped = verdict(summarise(seeds(**{own: 0.6, pool: -0.6})))
     assert "helped: " + own in swapped
@@ -71,7 +72,8 @@ def test_a_quick_demo_runs_from_data_to_report(tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr()
     last = json.loads(printed.out.splitlines()[-1])
     assert last["status"] == "finished"
-    assert str(out / "demo.md") in printed.err
+    assert printed.err.rstrip().endswith(f"report: {out / 'demo.html'}")
+    assert "wall time:" in printed.err
     assert not (tmp_path / "untouched").exists()
     record = json.loads((out / "demo.json").read_text())
     (seed,) = record["seeds"]
@@ -83,10 +85,27 @@ def test_a_quick_demo_runs_from_data_to_report(tmp_path, capsys, monkeypatch):
         assert row["path"][-1]["kl"] > 0
     for row in ROWS:
         assert (seed["rows"][row.name]["credit_auroc"] == 1.0) == row.oracle
+    assert set(record["baseline_aurocs"]) == {"word list from the pairs", "word list from pairs and pool", "place in the answer"}
+    page = (out / "demo.html").read_text()
+    assert "<script src" not in page
     report = (out / "demo.md").read_text()
     assert all(f"| {row.name} |" in report for row in ROWS)
     assert record["verdict"] in report
     assert main(["demo", "--quick", "--out", str(out)]) == 7
+
+
+def test_a_word_list_finds_words_and_a_place_does_not():
+    rows = [
+        {
+            "chosen": f"Use salt {place}. Use sand.",
+            "rejected": "Use acid. Use sand.",
+            "chosen_truth": [[0, 11, 1.0], [12, 21, 0.0]],
+            "rejected_truth": [[0, 9, -1.0], [10, 19, 0.0]],
+        }
+        for place in range(9)
+    ]
+    found = baseline_aurocs(rows, rows)
+    assert found == {"word list from the pairs": 1.0, "word list from pairs and pool": 1.0, "place in the answer": 0.5}
 
 
 def test_impossible_demos_are_refused(capsys):

@@ -241,6 +241,9 @@ class Files(NamedTuple):
     everything: Path
     """The pairs and the pool."""
     pool: Path
+    pool_a: Path
+    """One half of the pool."""
+    pool_b: Path
     truth: Path
     """The pairs with the truth as spans."""
     annotated: Path
@@ -256,12 +259,19 @@ def write_planted(folder: Path, world: World) -> Files:
         "pairs": own,
         "everything": own + pool,
         "pool": pool,
+        "pool_a": pool[: len(pool) // 2],
+        "pool_b": pool[len(pool) // 2 :],
         "truth": with_truth(own),
         "annotated": with_annotations(own, settings, world.seed),
         "held_out": pairs(world, settings.held_out_pairs, stream=2, held_out=True),
     }
     folder.mkdir(parents=True, exist_ok=True)
     return Files(**{name: write_jsonl(folder / f"{name}.jsonl", lines) for name, lines in rows.items()})
+
+
+def read_jsonl(file: Path) -> list[Json]:
+    """What `write_jsonl` wrote."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def write_jsonl(file: Path, rows: Iterable[Json]) -> Path:

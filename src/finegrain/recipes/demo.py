@@ -26,7 +26,7 @@ class Demo:
 
     out: Path | None = None
     """Folder for data, runs, demo.json and demo.md; by default a new temporary one."""
-    seeds: int = 6
+    seeds: int = 5
     """Independent repetitions: other qualities, pairs and orders."""
     workers: int = 0
     """Seeds run at the same time, one thread each; 0 takes as many as there are cores."""
@@ -56,7 +56,7 @@ FULL = Scale(
     base_steps=300,
     budget=Budget(63, 32, 2.4e-3),
     samples=256,
-    readings=(5, 10, 20, 30, 45, 63),
+    readings=(6, 14, 26, 42, 63),
 )
 """63 steps of 32 rows see all 2000 pairs once. The learning rate is the best of 6e-4, 1.2e-3 and 2.4e-3 for the baseline, plain dpo on the
 100 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
@@ -72,7 +72,10 @@ QUICK = Scale(
 
 def run_demo(settings: Demo) -> Json:
     """Data, base, seeds, table, files."""
-    from finegrain.recipes.demo_summary import cells, markdown, summarise, verdict
+    from finegrain.recipes.demo_seed import reported
+    from finegrain.recipes.demo_summary import baselines, baselines_in_words, cells, markdown, summarise, verdict
+    from finegrain.report.page import write_page
+    from finegrain.report.read import read_run
 
     started = time.perf_counter()
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120, soft_wrap=True, highlight=False)
@@ -85,18 +88,20 @@ def run_demo(settings: Demo) -> Json:
     summary = summarise(seeds)
     seconds = round(time.perf_counter() - started, 1)
     about = _about(scale, settings, seconds)
-    (out / "demo.md").write_text(markdown(summary, about=about))
+    floor = baselines(seeds)
+    (out / "demo.md").write_text(markdown(summary, about=about, beside=baselines_in_words(floor)))
+    page = write_page([read_run(folder) for folder in reported(out)], out / "demo.html")
     said = verdict(summary)
     asked = {"settings": asdict(settings), "scale": asdict(scale)}
-    record = {**asked, "wall_seconds": seconds, "summary": summary, "verdict": said, "seeds": seeds}
+    record = {**asked, "wall_seconds": seconds, "summary": summary, "baseline_aurocs": floor, "verdict": said, "seeds": seeds}
     (out / "demo.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     header, *lines = cells(summary)
     table = Table(header[0], *header[2:], box=box.SIMPLE)
     for name, _, *numbers in lines:
         table.add_row(name, *numbers)
     console.print(table, soft_wrap=False)
-    console.print(f"{said}\n\n{about}\n\n{_next(out)}\n\nreport: {out / 'demo.md'}")
-    return {"out": str(out), "report": str(out / "demo.md"), "status": "finished", "wall_seconds": seconds, "verdict": said}
+    console.print(f"{baselines_in_words(floor)}\n\n{about}\n\n{said}\n\n{_next(out)}\n\nwall time: {seconds:.0f} s\nreport: {page}")
+    return {"out": str(out), "report": str(page), "table": str(out / "demo.md"), "status": "finished", "wall_seconds": seconds, "verdict": said}
 
 
 def _folder(out: Path | None) -> Path:
@@ -154,8 +159,8 @@ def _about(scale: Scale, settings: Demo, seconds: float) -> str:
         f"sum over sentences, of {scale.samples} answers sampled for held-out prompts; the best along the training path, read {len(scale.readings)} "
         "times, within 1 or 4 nats per answer of the base (KL). Credit AUROC: how well the token rewards tell good from bad sentences. Chosen moved: "
         "change of the log-probability of the pairs' chosen answers at the best point within 1 nat, nats per answer. A row whose credit was refused "
-        "before training says so. A scorer's implicit reward has no natural zero, so asr and confidence compare it with its mean "
-        "(credit.baseline:batch-mean)."
+        "before training says so. Confidence has two scorers, each fitted on half of the pool. A scorer's implicit reward has no natural zero, so "
+        "asr and confidence compare it with its mean (credit.baseline:batch-mean)."
         + (" This was --quick: far too little to say anything about a method." if settings.quick else "")
     )
 

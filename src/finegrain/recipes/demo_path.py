@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from finegrain.data.planted import World
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
+from finegrain.evaluate.discrimination import auroc
 from finegrain.generate.hf import sampled_answers
 from finegrain.models.packing import Branch, Group
 from finegrain.models.score import Arithmetic, budgeted, score_rows
@@ -130,14 +130,7 @@ def credit_auroc(data: TrainingSet, truth: Sequence[Json]) -> float | None:
                     assert values is not None
                     scores.append(float(values[inside].mean()))
                     good.append(quality > 0)
-    return auroc(np.array(scores), np.array(good)) if 0 < sum(good) < len(good) else None
-
-
-def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Probability that a positive scores higher than a negative, ties counted half (Mann-Whitney)."""
-    ranks = rankdata(scores)
-    wins, losses = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - wins * (wins + 1) / 2) / (wins * losses))
+    return auroc(np.array(scores), np.array(good)).mean if 0 < sum(good) < len(good) else None
 
 
 def best_within(points: Sequence[Point], kl: float) -> Point:

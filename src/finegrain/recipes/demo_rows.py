@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finegrain import configure
 from finegrain.credit.asr import ASR
@@ -14,10 +14,12 @@ from finegrain.credit.token_reward import TokenReward
 from finegrain.data.planted import Files
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
+from finegrain.objectives.nll import NLL
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.recipes.alignment import Job
 from finegrain.recipes.preference import Prefer
 from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.sft import Sft
 from finegrain.train.optim import Optim
 
 BETA = 0.5
@@ -36,6 +38,14 @@ class Budget:
     lr: float
 
 
+class Scorers(NamedTuple):
+    """Checkpoints of dpo fits on the pool."""
+
+    whole: str
+    halves: str
+    """Two of them, separated by a comma."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table."""
@@ -46,70 +56,59 @@ class Row:
     data: str
     """Which file of `Files` it trains on."""
     objective: Any = DPO(beta=BETA)
-    credit: Callable[[str], Any] | None = None
-    """Credit, given the folder of the scorer fitted on the pool."""
+    credit: Callable[[Scorers], Any] | None = None
+    """Credit, given the scorers fitted on the pool."""
     oracle: bool = False
     """Knows the truth, as no one does in practice."""
+    command: str = "prefer"
 
 
 # DPO moves the log-probabilities of both sides together, so the implicit reward of a scorer has no natural zero: hence its mean.
 POOL = Row("scorer: dpo on the pool", "pool", "pool")
+HALVES = tuple(Row(f"member {part} of a scorer: dpo on half of the pool", "pool", f"pool_{part}") for part in ("a", "b"))
+"""Two fits that disagree where they know little: `credit:confidence` reads its certainty from them."""
 BASELINE = Row("dpo", "pairs", "pairs")
 LARGER_BASELINE = Row("dpo on everything", "pairs + pool", "everything")
 DISTILLATION = TokenDistillation(beta=BETA)
 
 
-def _own_asr(scorer: str) -> ASR:
-    return ASR(baseline=BatchMean())
-
-
-def _own_confidence(scorer: str) -> Confidence:
-    return Confidence(baseline=BatchMean())
-
-
-def _pool_asr(scorer: str) -> ASR:
-    return ASR(scorer=scorer, baseline=BatchMean())
-
-
-def _pool_rewards(scorer: str) -> TokenReward:
-    return TokenReward(scorer=scorer, signal=Implicit(beta=BETA))
-
-
-def _spans(scorer: str) -> ASR:
-    return ASR()
-
-
-def _span_rewards(scorer: str) -> TokenReward:
-    return TokenReward()
-
-
+SFT = Row("sft on chosen", "chosen answers", "pairs", NLL(), command="sft")
 ROWS: tuple[Row, ...] = (
     BASELINE,
-    Row("dpo + asr, own scorer", "pairs", "pairs", credit=_own_asr),
-    Row("dpo + confidence, own scorer", "pairs", "pairs", credit=_own_confidence),
-    Row("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=_spans),
+    SFT,
     LARGER_BASELINE,
-    Row("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=_pool_asr),
-    Row("token-distillation, pool scorer", "pairs + pool", "pairs", DISTILLATION, _pool_rewards),
-    Row("oracle: dpo + asr", "pairs + truth", "truth", credit=_spans, oracle=True),
-    Row("oracle: token-distillation", "pairs + truth", "truth", DISTILLATION, _span_rewards, oracle=True),
+    Row("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorers: ASR(baseline=BatchMean())),
+    Row("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: ASR(scorer=scorers.whole, baseline=BatchMean())),
+    Row("dpo + confidence, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: Confidence(scorer=scorers.halves, baseline=BatchMean())),
+    Row(
+        "token-distillation, pool scorer",
+        "pairs + pool",
+        "pairs",
+        DISTILLATION,
+        lambda scorers: TokenReward(scorer=scorers.whole, signal=Implicit(beta=BETA)),
+    ),
+    Row("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=lambda scorers: ASR()),
+    Row("token-distillation, spans on part", "pairs + some spans", "annotated", DISTILLATION, lambda scorers: TokenReward()),
+    Row("oracle: dpo + asr", "pairs + truth", "truth", credit=lambda scorers: ASR(), oracle=True),
+    Row("oracle: token-distillation", "pairs + truth", "truth", DISTILLATION, lambda scorers: TokenReward(), oracle=True),
 )
+"""`confidence` from spans is left out: a person's span does not say how sure it is, and that credit asks for it."""
 
 
-def job(row: Row, files: Files, *, base: Path, scorer: Path, out: Path, budget: Budget, seed: int) -> Job:
-    """The row as a `prefer` job, the same as its command line would give."""
+def job(row: Row, files: Files, *, base: Path, scorers: Scorers, out: Path, budget: Budget, seed: int, examined: int = 0) -> Job:
+    """The row as a `prefer` or `sft` job, the same as its command line would give."""
     data = getattr(files, row.data)
     rows = len(data.read_text().splitlines())
-    settings = Prefer(
+    settings = {"prefer": Prefer, "sft": Sft}[row.command](
         model=str(base),
         data=str(data),
         out=out,
         objective=row.objective,
-        credit=row.credit(str(scorer)) if row.credit else None,
+        credit=row.credit(scorers) if row.credit else None,
         common=Common(lr=budget.lr, max_steps=budget.steps, seed=seed, device="cpu", eval=str(files.held_out)),
-        training=Training(epochs=(budget.steps + 1) * budget.batch_size / rows, batch_size=budget.batch_size, samples=1),
+        training=Training(epochs=(budget.steps + 1) * budget.batch_size / rows, batch_size=budget.batch_size, samples=1, examined=examined),
         lora=Lora(),
         optim=OPTIM,
     )
     parts = {name: getattr(settings, name) for name in ("model", "data", "out", "objective", "credit", "common", "training", "lora", "optim")}
-    return Job(command="prefer", settings=configure.to_json(settings), **parts)
+    return Job(command=row.command, settings=configure.to_json(settings), **parts)

@@ -1,6 +1,5 @@
 """One seed of the demo: its data, its scorer, and every row of the table."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from finegrain.data.load import load_examples
-from finegrain.data.planted import Files, Planted, World, write_planted
+from finegrain.data.planted import Files, Planted, World, read_jsonl, write_planted
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from finegrain.errors import CreditError
@@ -19,9 +18,16 @@ from finegrain.models.load import load_policy
 from finegrain.models.probe import make_scorer
 from finegrain.models.score import Arithmetic, score_rows
 from finegrain.recipes.alignment import align
+from finegrain.recipes.demo_baselines import baseline_aurocs
 from finegrain.recipes.demo_path import SIDES, PathReader, Probes, best_within
-from finegrain.recipes.demo_rows import POOL, ROWS, Budget, job
+from finegrain.recipes.demo_rows import BASELINE, HALVES, POOL, ROWS, Budget, Scorers, job
 from finegrain.types import Json
+
+REPORTED = (BASELINE.name, "dpo + asr, pool scorer", "token-distillation, pool scorer")
+"""Rows of the first seed that stand side by side in the report."""
+
+EXAMINED = 40
+"""Pairs of each that it shows token by token."""
 
 DISTANCES = (1.0, 4.0)
 """Nats per answer at which rows are compared."""
@@ -51,23 +57,38 @@ def run_seed(task: SeedTask) -> Json:
         files = write_planted(folder, world)
         probes = _probes(world, files, task)
         start = probes.start()
-        scorer = folder / "scorer"
-        align(job(POOL, files, base=task.base, scorer=scorer, out=scorer, budget=task.budget, seed=task.seed))
+        scorers = _scorers(task, files, folder)
         rows: Json = {}
         for place, row in enumerate(ROWS):
-            truth = [json.loads(line) for line in getattr(files, row.data).read_text().splitlines()]
+            truth = read_jsonl(getattr(files, row.data))
             reader = PathReader(probes, frozenset(task.readings), truth, [start])
             before = time.perf_counter()
             refused, evaluation = None, {}
             try:
-                asked = job(row, files, base=task.base, scorer=scorer, out=folder / f"row-{place}", budget=task.budget, seed=task.seed)
+                out, examined = folder / f"row-{place}", EXAMINED if task.seed == 0 and row.name in REPORTED else 0
+                asked = job(row, files, base=task.base, scorers=scorers, out=out, budget=task.budget, seed=task.seed, examined=examined)
                 evaluation = align(asked, reader)["evaluation"]
             except CreditError as error:  # a credit that keeps nothing is a result, and stands in the table as one
                 refused = str(error)
             seconds = round(time.perf_counter() - before, 2)
             summary = _summary(reader) if refused is None else dict.fromkeys(_summary(reader))
             rows[row.name] = {**summary, "refused": refused, "seconds": seconds, "evaluation": evaluation}
-    return {"seed": task.seed, "seconds": round(time.perf_counter() - started, 2), "rows": rows}
+        baselines = baseline_aurocs(*(read_jsonl(file) for file in (files.pairs, files.pool)))
+    return {"seed": task.seed, "seconds": round(time.perf_counter() - started, 2), "rows": rows, "baseline_aurocs": baselines}
+
+
+def reported(out: Path) -> list[Path]:
+    """Run directories of the rows that stand side by side in the report."""
+    return [out / "seed-0" / f"row-{place}" for place, row in enumerate(ROWS) if row.name in REPORTED]
+
+
+def _scorers(task: SeedTask, files: Files, folder: Path) -> Scorers:
+    """Plain dpo fits on the pool and on its halves."""
+    outs = {row.data: folder / f"scorer-{row.data}" for row in (POOL, *HALVES)}
+    none = Scorers("", "")
+    for row in (POOL, *HALVES):
+        align(job(row, files, base=task.base, scorers=none, out=outs[row.data], budget=task.budget, seed=task.seed))
+    return Scorers(str(outs["pool"]), ",".join(str(outs[row.data]) for row in HALVES))
 
 
 def _probes(world: World, files: Files, task: SeedTask) -> Probes:

@@ -42,6 +42,16 @@ def _interval(values: Sequence[float | None]) -> Json | None:
     return dict(zip(Interval._fields, mean_interval(known), strict=True))
 
 
+def baselines(seeds: Sequence[Json]) -> dict[str, Json | None]:
+    """By name, an interval over seeds of the AUROC of scores that read no model."""
+    return {name: _interval([seed["baseline_aurocs"][name] for seed in seeds]) for name in seeds[0]["baseline_aurocs"]}
+
+
+def baselines_in_words(found: Mapping[str, Json | None]) -> str:
+    """What a credit AUROC has to beat."""
+    return f"Credit AUROC of baselines that read no model: {', '.join(f'{name} {shown(interval)}' for name, interval in found.items())}."
+
+
 def verdict(summary: Mapping[str, Json]) -> str:
     """What helped, what hurt and what stayed open against plain dpo on the same pairs, from the paired 95 % intervals alone."""
     kinds: dict[str, list[str]] = {"helped": [], "hurt": [], "made no difference that these seeds can show": [], "could not be compared": []}
@@ -91,9 +101,9 @@ def shown(interval: Json | None, *, sign: bool = False) -> str:
     return f"{interval['mean']:{number}} ± {interval['high'] - interval['mean']:.2f}"
 
 
-def markdown(summary: Mapping[str, Json], *, about: str) -> str:
-    """demo.md."""
+def markdown(summary: Mapping[str, Json], *, about: str, beside: str) -> str:
+    """demo.md; `beside`: what stands below the table."""
     header, *lines = cells(summary)
     table = [header, ["---"] * len(header), *lines]
     text = "\n".join(f"| {' | '.join(line)} |" for line in table)
-    return f"# What token credit did on planted data\n\n{about}\n\n{text}\n\n{verdict(summary)}\n"
+    return f"# What token credit did on planted data\n\n{about}\n\n{text}\n\n{beside}\n\n{verdict(summary)}\n"

@@ -75,6 +75,10 @@ def _span_outside_text(raw: Json, row: Row, texts: Texts) -> str | None:
     return None
 
 
+def _tie(raw: Json, row: Row, texts: Texts) -> str | None:
+    return "" if "rejected" in row.answers and row.columns.get("tie") == 1 else None
+
+
 CHECKS: tuple[tuple[str, Callable[[Json, Row, Texts], str | None]], ...] = (
     ("missing_column", _wrong_type),
     ("empty", _empty),
@@ -82,6 +86,7 @@ CHECKS: tuple[tuple[str, Callable[[Json, Row, Texts], str | None]], ...] = (
     ("not_a_number", _not_a_number),
     ("prompt_mismatch", _prompt_mismatch),
     ("span_outside_text", _span_outside_text),
+    ("tie", _tie),
 )
 
 

@@ -26,6 +26,8 @@ class Gate:
     """NaN or infinity in a column, a span or a reward."""
     prompt_mismatch: Usual = "keep"
     """The prompts of the two sides differ."""
+    tie: Usual = "drop"
+    """The data say that neither answer is better; reward losses read the column and keep such pairs, policy objectives do not."""
     span_outside_text: Literal["clip", "drop", "error"] = "clip"
     """A span reaches beyond its text, or is empty."""
     duplicate: Usual = "keep"
