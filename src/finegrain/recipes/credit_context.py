@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
@@ -58,17 +59,25 @@ class RunCredit:
         return [example.token_rewards.get(role) for example in self.examples]
 
     def implicit_rewards(self, scorer: str | None, beta: float) -> dict[str, list[Scored]]:
-        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones."""
+        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones.
+
+        Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
+        """
         if scorer is None:
             return cross_fitted(self.session, self.examples, self.roles, self.reference, beta)
+        members = [self._ratios(name, beta) for name in scorer.split(",")]
+        return {role: [_of_members([member[role][row] for member in members]) for row in range(len(self.examples))] for role in self.roles}
+
+    def _ratios(self, scorer: str, beta: float) -> dict[str, list[Tensor]]:
+        """beta times the log-ratio of one frozen scorer to the start model."""
         session = self.session
         session.say(f"credit: scoring {len(self.examples)} rows with {scorer}")
         policy = load_policy(scorer, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
         if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
             raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
         logps = frozen_logps(session, policy, self.examples, self.roles)
-        ratios = {role: [new - old for new, old in zip(logps[role], self.reference[role], strict=True)] for role in self.roles}
-        return {role: [Scored(torch.from_numpy(beta * ratio)) for ratio in rows] for role, rows in ratios.items()}
+        pairs = {role: zip(logps[role], self.reference[role], strict=True) for role in self.roles}
+        return {role: [torch.from_numpy(beta * (new - old)) for new, old in rows] for role, rows in pairs.items()}
 
     def function_spans(self, path: str, role: str) -> list[list[CharSpan] | None]:
         """The user's `fn(prompt, response, role, row)` on every answer."""
@@ -89,6 +98,11 @@ class RunCredit:
             None if own is None else spans_to_tokens(own, example.responses[role].offsets, outside=outside)
             for own, example in zip(spans, self.examples, strict=True)
         ]
+
+
+def _of_members(members: Sequence[Tensor]) -> Scored:
+    """One member is a score of unknown certainty; several are their mean and themselves."""
+    return Scored(members[0]) if len(members) == 1 else Scored(torch.stack(list(members)).mean(0), None, torch.stack(list(members)))
 
 
 def load_function(path: str) -> Callable[..., Any]:
