@@ -104,7 +104,11 @@ def _command(name: str, arguments: list[str]) -> int:
     for field in base:
         if field not in known:
             raise unknown_name(f"setting in {config}", field, known)
-    selectors, flags = configure.split_arguments(arguments)
+    own_choices = configure.choice_fields(settings_class)
+    selectors, flags = configure.split_arguments(arguments, (*configure.FAMILIES, *own_choices))
+    own = [selector for selector in selectors if configure.family_of(selector) in own_choices]
+    selectors = [selector for selector in selectors if selector not in own]
+    base = {**base, **_own_choices(settings_class, base, own)}
     methods: dict[str, Any] = dict.fromkeys(command.methods)
     for family in methods:
         if isinstance(base.get(family), dict):
@@ -118,6 +122,21 @@ def _command(name: str, arguments: list[str]) -> int:
         if methods[family] is None and default is not None:
             methods[family] = catalog.load(family, default)()
     return _run(command, _parse(name, command, settings_class, base, methods, flags))
+
+
+def _own_choices(settings_class: type[Any], base: dict[str, Any], selectors: list[str]) -> dict[str, Any]:
+    """Fields of the command itself that selectors choose: segmenter:tokens, then segmenter.score:mean."""
+    from dataclasses import MISSING, fields
+
+    from finegrain import configure
+
+    made = {field.name: field.default_factory for field in fields(settings_class) if field.default_factory is not MISSING}
+    found: dict[str, Any] = {}
+    for selector in sorted(selectors, key=lambda text: text.count(".")):
+        name = configure.family_of(selector)
+        start = found.get(name) or (configure.field_from_json(settings_class, name, base[name]) if name in base else made[name]())
+        found[name] = configure.chosen_field(settings_class, start, selector)
+    return found
 
 
 def _parse(name: str, command: Command, settings_class: type[Any], base: dict[str, Any], methods: dict[str, Any], flags: list[str]) -> Any:
@@ -143,14 +162,16 @@ def _parse(name: str, command: Command, settings_class: type[Any], base: dict[st
             value = tyro.MISSING if made is MISSING else made
             if field.name in base:
                 stored = base[field.name]
-                value = configure.from_json(hint, stored, field.name) if isinstance(stored, dict) else _plain(hint, stored)
+                value = configure.field_from_json(settings_class, field.name, stored) if isinstance(stored, dict) else _plain(hint, stored)
         flat = field.name in ("common", "training")
         hint = tyro.conf.Positional[hint] if field.name in command.positional else hint  # type: ignore[valid-type,misc]
         rows.append((field.name, typing.Annotated[hint, tyro.conf.arg(name="" if flat else None, help=helps.get(field.name))]))
         defaults[field.name] = value
     parsed_class = make_dataclass(settings_class.__name__, rows, frozen=True, kw_only=True)
     parsed_class.__doc__ = settings_class.__doc__
-    choices = (f"{family}:NAME one of {', '.join(catalog.names(family))}" for family in methods)
+    named = {family: catalog.names(family) for family in methods}
+    named |= {field: list(configure.choices(settings_class, field)) for field in configure.choice_fields(settings_class)}
+    choices = (f"{root}:NAME one of {', '.join(names)}" for root, names in named.items())
     parsed = tyro.cli(
         parsed_class,
         prog=f"finegrain {name}",

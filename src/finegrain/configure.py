@@ -1,8 +1,8 @@
 """Settings as names and numbers: choose them by selectors, write them as JSON, read them back through the same constructors.
 
-A selector is `family:name` (objective:dpo, credit:asr) or `path.to.field:choice` (credit.pivots:top-k), where a choice is a
-class of the field's union in kebab case. In JSON a method carries its catalog name under "method", a choice its name under
-"choice", so that reading back gives the same objects.
+A selector is `family:name` (objective:dpo, credit:asr) or `path.to.field:choice` (credit.pivots:top-k, or segmenter:tokens
+where a command has such a field itself), where a choice is a class of the field's union in kebab case. In JSON a method
+carries its catalog name under "method", a choice its name under "choice", so that reading back gives the same objects.
 """
 
 import re
@@ -24,16 +24,16 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(selectors, everything else); selectors may stand anywhere."""
+def split_arguments(arguments: Sequence[str], roots: Sequence[str] = FAMILIES) -> tuple[list[str], list[str]]:
+    """(selectors, everything else); selectors may stand anywhere. `roots`: what the first word of a selector may be."""
     selectors, rest = [], []
     for place, argument in enumerate(arguments):
         root = re.match(r"^([a-z]+)(\.[a-z_-]+)*:[a-z0-9][a-z0-9-]*$", argument)
         after_flag = place > 0 and arguments[place - 1].startswith("--") and "=" not in arguments[place - 1]
-        if root and root[1] in FAMILIES:
+        if root and root[1] in roots:
             selectors.append(argument)
         elif root and not after_flag:
-            raise unknown_name("selector", root[1], FAMILIES)
+            raise unknown_name("selector", root[1], roots)
         else:
             rest.append(argument)
     return selectors, rest
@@ -57,6 +57,28 @@ def select(chosen: Mapping[str, Any], selectors: Sequence[str]) -> dict[str, Any
                 raise UsageError(f"{selector}: name the {family} first, e.g. {family}:{catalog.names(family)[0]}")
             methods[family] = _with_choice(methods[family], [step.replace("-", "_") for step in steps], name, selector)
     return methods
+
+
+def chosen_field(settings: type, start: Any, selector: str) -> Any:
+    """A field of a command's own, `start`, after a selector with its name as root."""
+    path, _, name = selector.partition(":")
+    field, *steps = path.split(".")
+    if steps:
+        return _with_choice(start, [step.replace("-", "_") for step in steps], name, selector)
+    options = choices(settings, field.replace("-", "_"))
+    if name not in options:
+        raise unknown_name(f"choice for {field}", name, options)
+    return options[name]()
+
+
+def choice_fields(settings: type) -> list[str]:
+    """Fields of a command that hold one of several classes, methods aside."""
+    return [field.name for field in fields(settings) if field.name not in FAMILIES and len(choices(settings, field.name)) > 1]
+
+
+def field_from_json(settings: type, name: str, value: Any) -> Any:
+    """One field of a settings class, of what `to_json` wrote of it or of a part of it."""
+    return _read(typing.get_type_hints(settings)[name], choices(settings, name), name, value, name)
 
 
 def _with_choice(settings: Any, steps: Sequence[str], name: str, selector: str) -> Any:

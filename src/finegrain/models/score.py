@@ -16,10 +16,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from torch import Tensor
 
 from finegrain.models.fingerprint import rows_fingerprint
 from finegrain.models.packing import Branch, Group
 from finegrain.models.scorer import Request, Scorer
+from finegrain.ops.logprobs import TokenValues
 from finegrain.types import Json, Ragged
 
 VERIFIED_ROWS = 4
@@ -90,10 +92,34 @@ def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
-    """By role, one float32 (T,) array per example; 0 where the mask is False.
+    """By role, log pi(y_t) in nats, one (T,) array per example, float32 or wider; 0 where the mask is False."""
+    return _rows(scorer, examples, roles, how, Request(), lambda values: values.logp)
 
-    A prompt that several examples share, and an answer that several of them repeat, is computed once.
-    """
+
+def entropy_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+    """By role, the entropy, nats, of the distribution that predicts each token, one (T,) array per example; 0 where the mask is False."""
+    return _rows(scorer, examples, roles, how, Request(entropy=True), _entropy)
+
+
+def _entropy(values: TokenValues) -> Tensor:
+    assert values.entropy is not None
+    return values.entropy
+
+
+def head_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+    """By role, the K outputs of the scorer's head at each token, one (T, K) array per example, float32 or wider; 0 where the mask is False."""
+    return _rows(scorer, examples, roles, how, Request(False, outputs=scorer.head), _outputs)
+
+
+def _outputs(values: TokenValues) -> Tensor:
+    assert values.outputs is not None, "the scorer has no head"
+    return values.outputs
+
+
+def _rows(
+    scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, request: Request, read: Callable[[TokenValues], Tensor]
+) -> dict[str, Ragged]:
+    """What `read` finds at the scored tokens. A prompt that several examples share, and an answer that several of them repeat, is computed once."""
     shared = _by_prompt(examples, roles, how.micro_tokens)
     found: dict[str, Ragged] = {role: [np.zeros(0, dtype=np.float32)] * len(examples) for role in roles}
     was_training = scorer.training
@@ -101,15 +127,16 @@ def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str]
     with torch.no_grad(), how.autocast():
         for part in budgeted([group.tokens for group, _ in shared], how.micro_tokens):
             batch = [shared[index] for index in part]
-            flat = scorer([group for group, _ in batch], Request()).logp.float().cpu().numpy()
+            values = read(scorer([group for group, _ in batch], request))
+            flat = (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
             start = 0
             for branch, owners in (pair for group, owned in batch for pair in zip(group.branches, owned, strict=True)):
-                values = np.zeros(len(branch.ids), dtype=np.float32)
+                own = np.zeros((len(branch.ids), *flat.shape[1:]), dtype=flat.dtype)
                 count = int(branch.mask.sum())
-                values[branch.mask] = flat[start : start + count]
+                own[branch.mask] = flat[start : start + count]
                 start += count
                 for role, index in owners:
-                    found[role][index] = values
+                    found[role][index] = own
     scorer.train(was_training)
     return found
 
@@ -150,11 +177,11 @@ def _groups(examples: Sequence[Answers], roles: Sequence[str]) -> Iterator[Group
 
 
 def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
-    """Ragged float columns as one safetensors file, complete or absent."""
+    """Ragged float32 or float64 columns as one safetensors file, complete or absent."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, rows in columns.items():
-        tensors[name] = np.concatenate([*rows, np.zeros(0, dtype=np.float32)]).astype(np.float32)
+        tensors[name] = np.concatenate([*rows, np.zeros(0, dtype=np.float32)])
         tensors[f"{name}.lengths"] = np.array([len(row) for row in rows], dtype=np.int64)
     part = file.with_suffix(f".part-{os.getpid()}")
     save_file(tensors, part, metadata={"sha256": _digest(tensors)})
@@ -178,7 +205,7 @@ def read_ragged(file: Path) -> dict[str, Ragged] | None:
 
 def _column(data: np.ndarray, entry: Json) -> np.ndarray:
     start, stop = entry["data_offsets"]
-    return data[start:stop].view(np.int64 if entry["dtype"] == "I64" else np.float32)
+    return data[start:stop].view({"I64": np.int64, "F64": np.float64, "F32": np.float32}[entry["dtype"]])
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:
@@ -189,12 +216,22 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+Measure = Callable[[Scorer, Sequence[Answers], Sequence[str], Arithmetic], dict[str, Ragged]]
+"""What of a frozen model is kept: `score_rows`, `entropy_rows` ..."""
+
+
 def verified(
-    scorer: Scorer, cached: Mapping[str, Ragged], examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, tolerance: float
+    scorer: Scorer,
+    cached: Mapping[str, Ragged],
+    examples: Sequence[Answers],
+    roles: Sequence[str],
+    how: Arithmetic,
+    tolerance: float,
+    measure: Measure = score_rows,
 ) -> bool:
-    """Whether a sample of rows, scored again, gives the cached values."""
+    """Whether a sample of rows, measured again, gives the cached values."""
     sample = np.unique(np.linspace(0, len(examples) - 1, VERIFIED_ROWS).astype(int))
-    again = score_rows(scorer, [examples[index] for index in sample], roles, how)
+    again = measure(scorer, [examples[index] for index in sample], roles, how)
     if any(len(cached.get(role, [])) != len(examples) for role in roles):
         return False
     pairs = [(cached[role][index], values) for role in roles for index, values in zip(sample, again[role], strict=True)]

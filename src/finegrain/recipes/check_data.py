@@ -1,14 +1,13 @@
 """`finegrain check-data`: the data gate by itself. Every row that looks wrong is named; nothing is trained, nothing is changed."""
 
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finegrain.data.gate.settings import Gate
-from finegrain.errors import CheckpointError
+from finegrain.recipes.new_file import check_free, write_new
 from finegrain.types import Json
 
 SHOWN = 20
@@ -37,14 +36,14 @@ def run_check_data(settings: CheckData) -> dict[str, Any]:
     from finegrain.data.load import Tokenise, check_rows  # here, so that `--help` answers before the readers load
 
     if settings.out is not None:
-        _check_free(settings.out)
+        check_free(settings.out)
     report = check_rows(
         settings.data, _tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
     )
     for line in in_words(report):
         print(line, file=sys.stderr)
     if settings.out is not None:
-        write_new(settings.out, json.dumps(report) + "\n")
+        write_new(settings.out, [json.dumps(report) + "\n"])
     return {**report, "findings": [{**finding, "rows": finding["rows"][:SHOWN]} for finding in report["findings"]], "out": _name(settings.out)}
 
 
@@ -75,24 +74,3 @@ def in_words(report: Json) -> list[str]:
         if isinstance(bias, dict) and bias["accuracy"] is not None:
             lines.append(f"bias {name}: predicts {bias['accuracy']:.1%} [{bias['low']:.1%}, {bias['high']:.1%}] of {bias['rows']} labels")
     return lines
-
-
-def _check_free(out: Path) -> None:
-    if out.exists():
-        raise CheckpointError(f"{out} is there already; give another --out")
-    if not out.parent.is_dir():
-        raise CheckpointError(f"cannot write {out}: there is no folder {out.parent}")
-
-
-def write_new(out: Path, text: str) -> None:
-    """A whole new file, or none: written beside and linked under its name, which must be free."""
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text)
-        os.link(part, out)
-    except FileExistsError as error:
-        raise CheckpointError(f"{out} is there already; give another --out") from error
-    except OSError as error:
-        raise CheckpointError(f"cannot write {out}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.reference import ReferenceCache
+from finegrain.models.reward_head import linear_head
 from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.recipes.settings import Common, Training
@@ -70,12 +71,8 @@ class Session:
 
 def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None) -> Session:
     """Devices and the policy, adapter included."""
-    if common.device == "cpu":
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
-    device = accelerator.device if common.device in ("auto", "cpu") else _device(common.device)
-    name = _arithmetic_name(common.dtype, device)
-    policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(name), trust_remote_code=training.trust_remote_code)
+    accelerator, device, how = open_device(common, training)
+    policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(how.name), trust_remote_code=training.trust_remote_code)
     policy = with_adapter(policy, lora, common.seed)
     policy.model.to(device)
     main = rank() == 0
@@ -84,10 +81,20 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         common=common,
         training=training,
         policy=policy,
-        how=Arithmetic(_autocast(name, device), name, training.micro_tokens),
+        how=how,
         cache=ReferenceCache(cache_folder(), rank(), world(), barrier),
         say=(lambda text: print(text, file=sys.stderr, flush=True)) if main else lambda text: None,
     )
+
+
+def open_device(common: Common, training: Training) -> tuple[Accelerator, torch.device, Arithmetic]:
+    """The accelerator, where models go, and how they compute."""
+    if common.device == "cpu":
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
+    device = accelerator.device if common.device in ("auto", "cpu") else _device(common.device)
+    name = _arithmetic_name(common.dtype, device)
+    return accelerator, device, Arithmetic(_autocast(name, device), name, training.micro_tokens)
 
 
 def _device(name: str) -> torch.device:
@@ -153,7 +160,10 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
         if causal_lm(model) is not model:
             model.enable_input_require_grads()
     session.start_clock()
-    scorer, probe = make_scorer(model, longest=longest)
+    head = None
+    if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
+        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.accelerator.device)
+    scorer, probe = make_scorer(model, longest=longest, head=head)
     _tell_probe(session, probe, silenced)
     session.scorer = scorer
     return scorer

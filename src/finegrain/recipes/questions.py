@@ -1,0 +1,59 @@
+"""Rows of a file as they are, beside the examples they make: for what reads names and texts, and drops nothing that a benchmark counts."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from finegrain.data.findings import Findings
+from finegrain.data.formats import Format
+from finegrain.data.gate.keeper import FIRST_ROWS, common_format, convert
+from finegrain.data.read import Located, read
+from finegrain.data.records import Row, Shape
+from finegrain.errors import DataError
+from finegrain.types import Json
+
+
+class Question(NamedTuple):
+    """One example, and the row it was made of."""
+
+    row: int
+    """Row number in the source, from 0."""
+    raw: Json
+    made: Row
+
+
+class Questions:
+    """The examples of a source, read anew whenever they are asked for; rows that make none are counted in the findings."""
+
+    def __init__(self, source: str, limit: int | None) -> None:
+        self.source, self._limit = source, limit
+        self.format: Format = common_format(list(islice(read(source, limit).rows, FIRST_ROWS)))
+        self.findings = Findings()
+        self.rows = 0
+
+    def __call__(self, shape: Shape) -> Iterator[Question]:
+        """Examples in the order of the data."""
+        self.findings, self.rows = Findings(), 0
+        for number, (where, raw) in enumerate(self.raw()):
+            self.rows += 1
+            try:
+                made = convert(self.format, shape, raw)
+            except DataError as error:
+                self.findings.drop("unreadable", number, f"{where}: {error}")
+                continue
+            if not made:
+                self.findings.drop("no_example", number)
+            yield from (Question(number, raw, row) for row in made)
+
+    def raw(self) -> Iterator[Located]:
+        """The rows, untouched."""
+        return read(self.source, self._limit).rows
+
+
+def identifiers(source: str, column: str, limit: int | None) -> Iterator[tuple[int, str]]:
+    """Row number and what the column says of the row, which must be text or a number and stand in every row."""
+    for number, (where, raw) in enumerate(read(source, limit).rows):
+        value = raw.get(column)
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise DataError(f"{where}: --id {column} needs text or a number in every row, found {value!r}; the row has {', '.join(raw)}")
+        yield number, str(value)
