@@ -1,5 +1,6 @@
 """The demo's table: which methods are compared, what each may know, and the jobs they are."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,11 @@ class Row:
     oracle: bool = False
     """Knows the truth, as no one does in practice."""
     command: str = "prefer"
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder's."""
+        return re.sub(r"[^a-z]+", "-", self.name)
 
 
 # DPO moves the log-probabilities of both sides together, so the implicit reward of a scorer has no natural zero: hence its mean.

@@ -59,13 +59,13 @@ def run_seed(task: SeedTask) -> Json:
         start = probes.start()
         scorers = _scorers(task, files, folder)
         rows: Json = {}
-        for place, row in enumerate(ROWS):
+        for row in ROWS:
             truth = read_jsonl(getattr(files, row.data))
             reader = PathReader(probes, frozenset(task.readings), truth, [start])
             before = time.perf_counter()
             refused, evaluation = None, {}
             try:
-                out, examined = folder / f"row-{place}", EXAMINED if task.seed == 0 and row.name in REPORTED else 0
+                out, examined = folder / row.folder, EXAMINED if task.seed == 0 and row.name in REPORTED else 0
                 asked = job(row, files, base=task.base, scorers=scorers, out=out, budget=task.budget, seed=task.seed, examined=examined)
                 evaluation = align(asked, reader)["evaluation"]
             except CreditError as error:  # a credit that keeps nothing is a result, and stands in the table as one
@@ -79,7 +79,7 @@ def run_seed(task: SeedTask) -> Json:
 
 def reported(out: Path) -> list[Path]:
     """Run directories of the rows that stand side by side in the report."""
-    return [out / "seed-0" / f"row-{place}" for place, row in enumerate(ROWS) if row.name in REPORTED]
+    return [out / "seed-0" / row.folder for row in ROWS if row.name in REPORTED]
 
 
 def _scorers(task: SeedTask, files: Files, folder: Path) -> Scorers:
