@@ -75,7 +75,9 @@ def test_adapters_and_reward_models_have_a_page(command: Command, tmp_path: Path
     assert any(abs(pair.margin) > 1e-3 for pair in pairs)
     done = command("reward", "--model", command.model, "--data", command.data, "--out", tmp_path / "rm", "--batch-size", "4", "--max-steps", "2")
     assert done.code == 0, done.error
-    assert "with head token and loss bradley-terry" in (tmp_path / "rm" / "report.html").read_text()
+    page = (tmp_path / "rm" / "report.html").read_text()
+    assert "with head token and loss bradley-terry" in page
+    assert "the run trained no log-probability (a reward model)" in page
 
 
 def test_a_displaced_run_is_named(command: Command, tmp_path: Path) -> None:
