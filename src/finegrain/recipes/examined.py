@@ -52,15 +52,28 @@ def choose(trained: Sequence[int] | np.ndarray, train: TrainingSet, held: Traini
 
 
 def examine_before(
-    session: Session, scorer: Scorer, rows: Sequence[Chosen], roles: tuple[str, ...], train: TrainingSet, *, logp: bool
+    session: Session, scorer: Scorer, rows: Sequence[Chosen], roles: tuple[str, ...], train: TrainingSet, held: TrainingSet, *, logp: bool
 ) -> Examination:
-    """Scores the rows with the start model: one process's work, no collective in it."""
-    return Examination(rows, roles, _scores(session, scorer, rows, roles) if logp else None, train.credit)
+    """Values of the rows under the start model: the reference's where the run has them, else scored. One process's work, no collective in it."""
+    reference = {False: train.reference, True: held.reference}
+    if not logp:
+        before = None
+    elif all(role in reference[row.held_out] for row in rows for role in roles):
+        before = {role: [reference[row.held_out][role][row.place] for row in rows] for role in roles}
+    else:
+        started = time.perf_counter()
+        examples = [row.example for row in rows]
+        before = score_rows(scorer, examples, roles, session.how)
+        session.work.rows += len(examples)
+        session.work.tokens += computed_tokens(examples, roles, session.how)
+        session.work.seconds += time.perf_counter() - started
+    return Examination(rows, roles, before, train.credit)
 
 
 def write_examined(examination: Examination, session: Session, scorer: Scorer, directory: RunDirectory, source: str, held_source: str | None) -> None:
     """pairs.jsonl: the same rows under the trained model."""
-    after = None if examination.before is None else _scores(session, scorer, examination.rows, examination.roles)
+    examples = [row.example for row in examination.rows]
+    after = None if examination.before is None else score_rows(scorer, examples, examination.roles, session.how)
     truth = {False: truths(source, [row.example.row for row in examination.rows if not row.held_out or held_source is None])}
     truth[True] = truth[False] if held_source is None else truths(held_source, [row.example.row for row in examination.rows if row.held_out])
     pairs = [
@@ -133,16 +146,6 @@ def _marks(spans: Any, length: int) -> tuple[CharSpan, ...] | None:
     except (TypeError, ValueError):
         return None
     return tuple(mark for mark in marks if mark[0] < mark[1])
-
-
-def _scores(session: Session, scorer: Scorer, rows: Sequence[Chosen], roles: tuple[str, ...]) -> dict[str, Ragged]:
-    started = time.perf_counter()
-    examples = [row.example for row in rows]
-    values = score_rows(scorer, examples, roles, session.how)
-    session.work.rows += len(examples)
-    session.work.tokens += computed_tokens(examples, roles, session.how)
-    session.work.seconds += time.perf_counter() - started
-    return values
 
 
 def _nth(values: Mapping[str, Ragged] | None, index: int) -> dict[str, np.ndarray]:
