@@ -110,7 +110,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows, contract.roles))
     plan = _plan(session, train_set, contract.roles)
     looked_at = choose(plan.visited(), train_set, eval_set, job.training.examined) if rank() == 0 else []
-    examination = examine_before(session, scorer, looked_at, contract.roles, train_set, logp="logp" in contract.needs) if looked_at else None
+    scored = "logp" in contract.needs
+    examination = examine_before(session, scorer, looked_at, contract.roles, train_set, eval_set, logp=scored) if looked_at else None
     whole = hollow(session.policy.model) if job.training.shard else None
     trainer = _trainer(session, job, contract, scorer, train_set, peak_rate, len(plan))
     export = lambda folder: job.product.save(session, folder)
