@@ -50,10 +50,21 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.reward:run_reward",
         {"head": "token", "loss": "bradley-terry"},
     ),
+    "posterior": Command(
+        "how unsure its training pairs leave a reward model: RUN --data D",
+        "recipes.posterior:PosteriorOf",
+        "recipes.posterior:run_posterior",
+        positional=("run",),
+    ),
     "score": Command(
-        "token scores of given answers: --model POLICY --reference REF --data D --out scores.jsonl",
+        "token scores of given answers: --model REWARD_MODEL (or POLICY --reference REF) --data D --out scores.jsonl",
         "recipes.score:Score",
         "recipes.score:run_score",
+    ),
+    "eval": Command(
+        "test a reward with intervals and baselines: --reward R --data rewardbench.jsonl",
+        "recipes.eval:Eval",
+        "recipes.eval:run_eval",
     ),
     "inspect": Command(
         "one HTML page of runs, or of a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",

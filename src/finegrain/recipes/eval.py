@@ -1,0 +1,94 @@
+"""`finegrain eval`: how often a reward model is right, with intervals, beside what length and words alone would give."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from finegrain.errors import UsageError
+from finegrain.evaluate.accuracy import TieLoses, TieRule
+from finegrain.evaluate.ensemble import Combiner, MemberMean
+from finegrain.recipes.new_file import check_free, write_new
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Test a reward on RewardBench, RewardBench 2 or any preference pairs: a reward model, a policy against its reference, or your own function."""
+
+    reward: tuple[str, ...]
+    """Reward model, or policy (with --reference), or file.py:name; several are combined, after each was brought to its own unit."""
+    reference: str | None = None
+    """The model the policies were trained from, with the same tokenizer; every --reward is then a policy."""
+    data: str
+    """RewardBench rows, RewardBench 2 rows or any pairs: a file, a folder or a Hub name."""
+    out: Path | None = None
+    """File for everything that is printed, and every answer's score; it must not exist yet."""
+    beta: float = 0.1
+    """Scale of the log-ratio of policies; only calibration depends on it."""
+    ties: TieRule = field(default_factory=TieLoses)
+    """Whether equal scores of a pair lose or share a point."""
+    combiner: Combiner = field(default_factory=MemberMean)
+    """How several rewards become one."""
+    limit: int | None = None
+    """Read at most this many rows."""
+    max_length: int = 2048
+    """Longest prompt + answer in tokens; what is cut is counted."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Arithmetic of the models; heads are always computed in float32 or wider."""
+
+    def __post_init__(self) -> None:
+        if not self.reward:
+            raise UsageError("nothing to test: give --reward REWARD_MODEL, --reward POLICY --reference REF, or --reward file.py:name")
+        if not 0 < self.beta < float("inf"):
+            raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
+
+
+def evaluate_reward(
+    reward: str | Path | list[str | Path],
+    data: str | Path,
+    *,
+    reference: str | Path | None = None,
+    out: str | Path | None = None,
+    beta: float = 0.1,
+    ties: TieRule | None = None,
+    combiner: Combiner | None = None,
+    limit: int | None = None,
+    max_length: int = 2048,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+) -> dict[str, Any]:
+    """Test a reward; arguments as the settings of `finegrain eval`, result as its last line on stdout."""
+    rewards = reward if isinstance(reward, list) else [reward]
+    return run_eval(
+        Eval(
+            reward=tuple(str(one) for one in rewards),
+            reference=None if reference is None else str(reference),
+            data=str(data),
+            out=None if out is None else Path(out),
+            beta=beta,
+            ties=ties or TieLoses(),
+            combiner=combiner or MemberMean(),
+            limit=limit,
+            max_length=max_length,
+            device=device,
+            dtype=dtype,
+        )
+    )
+
+
+def run_eval(settings: Eval) -> dict[str, Any]:
+    """A table on stderr; returns its numbers, which with the scores go to --out."""
+    import json
+
+    from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.eval_report import measure, print_table
+
+    if settings.out is not None:
+        check_free(settings.out)
+    quiet_transformers()
+    result, scores = measure(settings)
+    print_table(result)
+    if settings.out is not None:
+        write_new(settings.out, [json.dumps({**result, "scores": scores}, ensure_ascii=False, allow_nan=False) + "\n"])
+    return {**result, "out": None if settings.out is None else str(settings.out)}
