@@ -1,12 +1,16 @@
-"""The module behind a reward head: a linear map without bias from hidden states to K numbers."""
+"""The module behind a reward head: a linear map without bias from hidden states to K numbers, or the head's own module."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from finegrain import catalog
+from finegrain.configure import from_json
 from finegrain.errors import ModelError
 
 
@@ -22,23 +26,59 @@ def linear_head(hidden_size: int, outputs: int, *, seed: int, dtype: torch.dtype
     return head
 
 
+def head_module(
+    make: Callable[[int, torch.Generator], nn.Module] | None, hidden_size: int, outputs: int, *, seed: int, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """What a head's `module` makes, drawn by its own seed; without one the linear map."""
+    if make is None:
+        return linear_head(hidden_size, outputs, seed=seed, dtype=dtype)
+    return make(hidden_size, torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def stock_rows(head: nn.Module) -> torch.Tensor:
+    """(K, H): the weight of a linear head, or of the linear stand-in that another head trains beside it."""
+    layer = head if isinstance(head, nn.Linear) else getattr(head, "stand_in", None)
+    if not isinstance(layer, nn.Linear):
+        raise ModelError(f"{type(head).__name__} is not linear and has no linear stand_in: the stock classifier could not hold it")
+    return layer.weight.detach()
+
+
 HEAD_FILE = "reward_head.safetensors"
 """The whole head, beside a checkpoint whose stock class holds only a part of it."""
 
 
 def save_head(head: nn.Module, folder: Path) -> None:
-    """All outputs of a head in a file of its own."""
-    weight = next(head.parameters()).detach().cpu().contiguous()
-    save_file({"weight": weight}, folder / HEAD_FILE)
+    """All weights of a head in a file of its own."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, folder / HEAD_FILE)
 
 
-def load_head(folder: Path) -> nn.Linear:
-    """What `save_head` wrote."""
+def load_head(folder: Path, facts: Mapping[str, Any] | None = None) -> nn.Module:
+    """What `save_head` wrote; `facts` names the head where it is not linear."""
     try:
-        weight = load_file(folder / HEAD_FILE)["weight"]
-    except (OSError, KeyError, SafetensorError) as error:
+        state = load_file(folder / HEAD_FILE)
+    except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the reward head {folder / HEAD_FILE}: {error}") from error
-    head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-    return head
+    if set(state) == {"weight"}:
+        weight = state["weight"]
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(weight)
+        return linear
+    make = getattr(head_settings(facts or {}), "module", None)
+    if make is None or "stand_in.weight" not in state:
+        raise ModelError(f"{folder / HEAD_FILE} holds {', '.join(sorted(state)[:4])}, and its facts name no head that has them")
+    head: nn.Module = make(state["stand_in.weight"].shape[1], torch.Generator())
+    try:
+        head.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{folder / HEAD_FILE} does not fit the head of its facts: {error}") from error
+    return head.eval()
+
+
+def head_settings(facts: Mapping[str, Any]) -> Any:
+    """The head's settings out of `reward_head.json`; None where the facts name no head of the catalog."""
+    stored = facts.get("head")
+    if not isinstance(stored, Mapping) or "method" not in stored:
+        return None
+    settings = catalog.load("head", stored["method"])
+    return from_json(settings, {name: value for name, value in stored.items() if name != "method"}, "reward_head.json")

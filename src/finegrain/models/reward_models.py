@@ -132,7 +132,8 @@ class RewardModel:
 
     policy: Policy
     """The backbone, in the stock class it was saved in, and its tokenizer."""
-    head: nn.Linear
+    head: nn.Module
+    """Linear, or the head's own module."""
     facts: Mapping[str, Any]
     """What `reward_head.json` says; {} for a checkpoint that others made."""
     stock: Stock
@@ -171,7 +172,7 @@ def load_reward_model(source: str | Path, *, master: torch.dtype = torch.float32
     facts_file = Path(source) / FACTS_FILE
     if facts_file.exists():
         facts = _facts(facts_file)
-        head = load_head(Path(source)).to(master)
+        head = load_head(Path(source), facts).to(master)
     else:
         facts, layer = {}, classifier_of(model)
         if layer.weight.shape[0] != 1 or (layer.bias is not None and bool(layer.bias.any())):

@@ -10,6 +10,7 @@ from finegrain.configure import from_json
 from finegrain.data.records import Example
 from finegrain.errors import FinegrainError, ModelError
 from finegrain.models.load import master_dtype
+from finegrain.models.posterior import said_with_std
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import SEQUENCE, RewardModel, is_reward_model, load_reward_model
 from finegrain.models.scorer import silence_dropout
@@ -57,7 +58,8 @@ def open_reward_model(means: Means, source: str, *, longest: int, signal: Reward
     signal.check(head)
     silence_dropout(model.policy.model)
     model.policy.model.to(means.device).eval()
-    scorer, _ = make_scorer(model.policy.model, longest=longest, head=model.head.to(means.device))
+    head, module = said_with_std(head, model.head, source)
+    scorer, _ = make_scorer(model.policy.model, longest=longest, head=module.to(means.device))
     return RewardJudge(Asked(scorer, head, means.how, source), model.policy.tokenizer, signal)
 
 

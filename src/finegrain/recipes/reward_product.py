@@ -1,30 +1,34 @@
 """What `finegrain reward` makes: what its steps log, how it is tested on held-out pairs, and the stock layout it is saved in."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from finegrain.data.records import Example
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
-from finegrain.models.reward_models import SEQUENCE, TOKEN, Stock, check_stock, save_reward_model
+from finegrain.models.reward_head import stock_rows
+from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model
 from finegrain.models.score import budgeted
 from finegrain.ops.readout import Last
-from finegrain.ops.stats import Interval
+from finegrain.ops.stats import Interval, mean_interval
 from finegrain.recipes.session import Session
+from finegrain.recipes.stage_1 import stage_1_targets
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.loop import Metrics, Sums, Trainer, detached
-from finegrain.types import Objective, Pair, Scored
+from finegrain.types import Objective, Pair, Scored, Side
 
 
 def stock_of(head: RewardHead) -> Stock:
     """Sequence classification where the last token speaks for the answer, token classification otherwise."""
-    return SEQUENCE if isinstance(head.readout, Last) else TOKEN
+    return SEQUENCE if isinstance(head.readout, Last) and not hasattr(head, "places") else TOKEN
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class TrainedReward:
     head: RewardHead
     facts: Mapping[str, Any]
     """Names and settings of head and loss, for the checkpoint."""
+    stage_1: RewardModel | None = None
+    """The reward model that the run starts from, where its loss reads that model's rewards."""
+    fitted: dict[str, Any] = field(default_factory=dict)
+    """What the head fits on held-out answers after training, for the checkpoint; empty before."""
 
     @property
     def loader(self) -> str:
@@ -49,10 +57,19 @@ class TrainedReward:
         return lambda pair: reward_metrics(self.head, pair)
 
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
-        """Pair accuracy with its interval and its length-only baseline, calibration, and what the std says of mistakes."""
-        if not data.examples or "chosen" not in trainer.contract.roles:
+        """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""
+        measures = getattr(getattr(trainer.contract.objective, "loss", None), "measures", None)
+        paired = "chosen" in trainer.contract.roles
+        if not data.examples or not (paired or measures):
             return {}
-        scores = {role: _joined([score[role] for score in _scores(self.head, trainer, data)]) for role in ("chosen", "rejected")}
+        parts, facts, pairs = _scores(self.head, trainer, data)
+        if hasattr(self.head, "fitted"):
+            self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
+        own = {} if measures is None else _measured(self.head, measures, pairs)
+        return {**own, **self._of_pairs(data, parts, facts)} if paired else own
+
+    def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
+        scores = {role: _joined([score[role] for score in parts]) for role in ("chosen", "rejected")}
         chosen, rejected = (scores[role].mean.double().numpy() for role in ("chosen", "rejected"))
         lengths = {role: torch.tensor([float(len(e.responses[role].ids)) for e in data.examples]).numpy() for role in ("chosen", "rejected")}
         calibration = pair_calibration(chosen, rejected)
@@ -67,14 +84,22 @@ class TrainedReward:
             correct = chosen > rejected
             if correct.any() and not correct.all():
                 found["eval_mistakes_auroc"] = _shown(mistakes_found(correct, uncertainty))
+        found |= {f"eval_head/{name}": _shown(mean_interval(values.numpy())) for name, values in facts.items()}
+        check = getattr(self.head, "check", None)
+        if check is not None:
+            check({name: float(values.mean()) for name, values in facts.items()})
         return found
+
+    def columns(self, session: Session, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        """Numbers made for the rows before training: a stage-1 reward of both answers, where the loss learns from one."""
+        return {} if self.stage_1 is None else stage_1_targets(session, self.stage_1, examples)
 
     def save(self, session: Session, folder: Path) -> None:
         """The stock layout, the whole head and what it means."""
         assert session.scorer is not None
         assert session.scorer.head is not None
-        weight = next(session.scorer.head.parameters()).detach()
-        save_reward_model(session.policy, session.scorer.head, self.head.stock(weight), stock_of(self.head), self.facts, folder)
+        rows = self.head.stock(stock_rows(session.scorer.head))
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), {**self.facts, **self.fitted}, folder)
 
 
 def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
@@ -83,6 +108,8 @@ def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
     scores = {role: sequence_score(head, side) for role, side in pair.sides.items()}
     sums: Sums = {f"rewards/{role}": (_sum(score.mean), rows) for role, score in scores.items()}
     sums |= {f"rewards/std_{role}": (_sum(score.std), rows) for role, score in scores.items() if score.std is not None}
+    for role, side in pair.sides.items():
+        sums |= {f"head/{name}_{role}": (_sum(values), rows) for name, values in head_facts(head, side).items()}
     if "chosen" in scores and "rejected" in scores:
         difference = scores["chosen"].mean - scores["rejected"].mean
         sums["rewards/margins"] = (_sum(difference), rows)
@@ -90,18 +117,41 @@ def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
     return sums
 
 
-def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> list[dict[str, Scored]]:
-    """Scores of the answers, micro-batch by micro-batch."""
+def head_facts(head: RewardHead, side: Side) -> dict[str, Tensor]:
+    """What a head has to say of each answer beside its score; {} for a head that declares no `facts`."""
+    own = getattr(head, "facts", None)
+    if own is None:
+        return {}
+    assert side.outputs is not None
+    found: dict[str, Tensor] = own(torch.where(side.mask[..., None], side.outputs, 0.0), side.mask)
+    return found
+
+
+def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list[dict[str, Scored]], dict[str, Tensor], list[Pair]]:
+    """Scores of the answers, micro-batch by micro-batch, the head's facts of all answers, and the micro-batches themselves."""
     roles = trainer.contract.roles
     was_training = trainer.scorer.training
     trainer.scorer.eval()
-    found = []
+    found: list[dict[str, Scored]] = []
+    facts: dict[str, list[Tensor]] = {}
+    pairs: list[Pair] = []
     with torch.no_grad():
         for part in budgeted(data.packed_tokens(roles).tolist(), trainer.how.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
+            pairs.append(pair)
             found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
+            for side in pair.sides.values():
+                for name, values in head_facts(head, side).items():
+                    facts.setdefault(name, []).append(values.double().cpu())
     trainer.scorer.train(was_training)
-    return found
+    return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
+
+
+def _measured(head: RewardHead, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Means, with intervals over rows, of what the loss measures of each row; NaN where a row says nothing of it."""
+    parts = [measures(head, pair) for pair in pairs]
+    whole = {name: torch.cat([part[name].double().cpu() for part in parts]).numpy() for name in parts[0]}
+    return {f"eval_{name}": _shown(mean_interval(values[~np.isnan(values)])) for name, values in whole.items() if not np.isnan(values).all()}
 
 
 def _joined(parts: list[Scored]) -> Scored:

@@ -39,3 +39,7 @@ class Ensemble:
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
         """The mean of the members' rows."""
         return weight.mean(0, keepdim=True)
+
+    def rows(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "M H"]:
+        """The row of each member."""
+        return weight

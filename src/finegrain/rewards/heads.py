@@ -5,18 +5,22 @@ every head is trained from labels of whole answers and judges tokens too; with t
 are judged as if the answer ended there.
 """
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
+from finegrain.ops.segments import segment_ends
 from finegrain.types import Scored, Side
 
 Outputs = Float[Tensor, "B T K"]
 Mask = Bool[Tensor, "B T"]
 Readout = Sum | Mean | Last | Minimum
+
 
 @runtime_checkable
 class RewardHead(Protocol):
@@ -37,29 +41,55 @@ class RewardHead(Protocol):
         """The rows that a stock classification head of L labels needs to give the mean; L = 1 is a reward."""
 
 
-def of_members(members: Float[Tensor, "M ..."]) -> Scored:
-    """Members as one judgement: their mean, and their spread (ddof 1), unknown for a single one."""
+def of_members(members: Float[Tensor, "M ..."], member_std: Float[Tensor, "M ..."] | None = None) -> Scored:
+    """Members as one judgement: their mean, and their spread (ddof 1), unknown for a single one.
+
+    Members that are distributions are mixed in equal parts: mean variance plus variance of the means (ddof 0).
+    """
+    if member_std is not None:
+        variance = member_std.square().mean(0) + members.var(0, correction=0)
+        return Scored(members.mean(0), variance.clamp(min=1e-12).sqrt(), members, member_std)
     return Scored(members.mean(0), members.std(0) if len(members) > 1 else None, members)
 
 
 def sequence_score(head: RewardHead, side: Side) -> Scored:
-    """(B,): the readout of the token scores, with the uncertainty that follows from theirs."""
+    """(B,): the readout of the token scores, with the uncertainty that follows from theirs.
+
+    A head may have an `answer` of its own, and may read certain tokens only, by `places`.
+    """
     assert side.outputs is not None, "a reward head's outputs were not asked for"
-    return read_out(head.readout, head.tokens(side.outputs), side.mask)
+    places: Callable[[Side], Mask] | None = getattr(head, "places", None)
+    mask = side.mask if places is None else places(side)
+    outputs = torch.where(mask[..., None], side.outputs, 0.0)
+    own: Callable[[Outputs, Mask], Scored] | None = getattr(head, "answer", None)
+    return read_out(head.readout, head.tokens(outputs), mask) if own is None else own(outputs, mask)
+
+
+def ends_read(head: RewardHead, side: Side) -> Mask:
+    """Ends of the side's segments: the tokens that a head of segments or steps reads."""
+    if side.segment is None:
+        raise UsageError(f"{type(head).__name__} reads ends of segments or steps, and these answers have none; they are columns made before training")
+    return segment_ends(side.segment) & side.mask
 
 
 def read_out(readout: Readout, tokens: Scored, mask: Mask) -> Scored:
-    """An answer's score from its tokens': members one by one where there are any, else by first-order propagation.
-
-    Propagation takes the tokens' errors as independent; it is exact for the linear readouts.
-    """
-    if tokens.members is not None:
+    """An answer's score from its tokens': members one by one where there are any, else by first-order propagation."""
+    if tokens.members is None:
+        return Scored(*_propagated(readout, tokens.mean, tokens.std, mask))
+    if tokens.member_std is None:
         return of_members(torch.stack([readout(member, mask) for member in tokens.members]))
-    mean = readout(tokens.mean, mask)
-    if tokens.std is None:
-        return Scored(mean)
+    both = [_propagated(readout, mean, std, mask) for mean, std in zip(tokens.members, tokens.member_std, strict=True)]
+    means, stds = zip(*both, strict=True)
+    return of_members(torch.stack(means), torch.stack(stds))
+
+
+def _propagated(readout: Readout, tokens: Tensor, std: Tensor | None, mask: Mask) -> tuple[Tensor, Tensor | None]:
+    """Mean and standard deviation of an answer whose tokens' errors are independent; exact for the linear readouts."""
+    mean = readout(tokens, mask)
+    if std is None:
+        return mean, None
     with torch.enable_grad():
-        at = tokens.mean.detach().requires_grad_()
+        at = tokens.detach().requires_grad_()
         (slope,) = torch.autograd.grad(readout(at, mask).sum(), at)
-    variance = torch.where(mask, (slope * tokens.std).square(), 0.0).sum(-1)
-    return Scored(mean, variance.clamp(min=1e-12).sqrt())
+    variance = torch.where(mask, (slope * std).square(), 0.0).sum(-1)
+    return mean, variance.clamp(min=1e-12).sqrt()

@@ -28,6 +28,8 @@ class TrainingSet:
     reference: Mapping[str, Ragged] = field(default_factory=dict)
     """By role, reference log-probabilities (T,) of every row."""
     credit: Mapping[str, CreditColumns] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """(N,) numbers of the rows that were made for them, beside those they came with."""
 
     @cached_property
     def credit_fields(self) -> Mapping[str, tuple[str, ...]]:
@@ -112,6 +114,7 @@ def collate(
     placed = {role: slots(masks, index, device) for index, role in enumerate(roles)}
     names = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
     columns = {name: _numbers([example.columns[name] for example in examples], device) for name in sorted(names)}
+    columns |= {name: _numbers(values[list(rows)].tolist(), device) for name, values in data.columns.items()}
     columns["position"] = _numbers(list(range(len(rows))) if positions is None else list(positions), device)
     columns["row"] = _numbers([example.row for example in examples], device)
     for role in set(roles) & set(data.credit):

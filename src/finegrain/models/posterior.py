@@ -1,0 +1,126 @@
+"""A posterior beside a reward model: `posterior.safetensors` holds it, `posterior.json` says what it was fitted on; the std of scores comes of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from finegrain.errors import ModelError
+from finegrain.models.reward_head import stock_rows
+from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out
+from finegrain.rewards.laplace import Posterior, answer_features
+from finegrain.types import Scored
+
+POSTERIOR_FILE, POSTERIOR_FACTS = "posterior.safetensors", "posterior.json"
+
+
+def reward_rows(head: Any, module: nn.Module) -> Float[Tensor, "E H"]:
+    """The linear rewards behind a head: one, or each member's."""
+    if not isinstance(module, nn.Linear):
+        raise ModelError(f"a posterior is over the weights of a linear reward; {type(head).__name__} has a {type(module).__name__}, which is none")
+    weight = stock_rows(module)
+    rows: Tensor = getattr(head, "rows", head.stock)(weight)
+    return rows
+
+
+def save_posteriors(posteriors: Sequence[Posterior], facts: Mapping[str, Any], folder: Path) -> None:
+    """Both files, complete or absent; one posterior per linear reward."""
+    names = ("weight", "curvature", "vectors")
+    tensors = {name: torch.stack([getattr(one, name) for one in posteriors]).contiguous() for name in names}
+    tensors["prior_variance"] = torch.tensor([one.prior_variance for one in posteriors], dtype=torch.float64)
+    part = folder / f"{POSTERIOR_FILE}.part"
+    save_file(tensors, part)
+    (folder / POSTERIOR_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    part.replace(folder / POSTERIOR_FILE)
+
+
+def load_posteriors(folder: Path) -> list[Posterior]:
+    """What `save_posteriors` wrote; none where no posterior was fitted."""
+    if not (folder / POSTERIOR_FILE).exists():
+        return []
+    try:
+        found = load_file(folder / POSTERIOR_FILE)
+        variances = found["prior_variance"].tolist()
+        parts = zip(found["weight"], found["curvature"], found["vectors"], variances, strict=True)
+        return [Posterior(*part) for part in parts]
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise ModelError(f"cannot read the posterior {folder / POSTERIOR_FILE}: {error}; delete it, or fit it again") from error
+
+
+@dataclass(frozen=True)
+class WithPosterior:
+    """A head whose scores say how unsure the training pairs leave them, in quadrature with what the head says itself."""
+
+    head: Any
+    members: int
+    """Posteriors: 1, or one per member of the head."""
+    hidden_size: int
+
+    @property
+    def outputs(self) -> int:
+        """The head's, and each posterior's projection of the hidden state."""
+        return int(self.head.outputs) + self.members * self.hidden_size
+
+    @property
+    def readout(self) -> Readout:
+        """The head's."""
+        readout: Readout = self.head.readout
+        return readout
+
+    def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
+        """The head's."""
+        rows: Tensor = self.head.stock(weight[: self.head.outputs])
+        return rows
+
+    def tokens(self, outputs: Float[Tensor, "B T K"]) -> Scored:
+        """Every token as a judgement of its own."""
+        own, projected = self._split(outputs)
+        return _joined(self.head.tokens(own), projected.square().sum(-1))
+
+    def answer(self, outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Scored:
+        """The answer: its tokens' errors are one error in the weights, so they add up before they are squared."""
+        own, projected = self._split(outputs)
+        tokens: Scored = self.head.tokens(own)
+        means = tokens.mean[None] if tokens.members is None else tokens.members
+        found = [answer_features(self.head.readout, mean, part, mask) for mean, part in zip(means, projected, strict=True)]
+        return _joined(read_out(self.head.readout, tokens, mask), torch.stack(found).square().sum(-1))
+
+    def _split(self, outputs: Float[Tensor, "B T K"]) -> tuple[Tensor, Float[Tensor, "E B T H"]]:
+        own, rest = outputs[..., : self.head.outputs], outputs[..., self.head.outputs :]
+        return own, rest.reshape(*rest.shape[:-1], self.members, self.hidden_size).movedim(-2, 0)
+
+
+def _joined(scored: Scored, variance: Float[Tensor, "E ..."]) -> Scored:
+    """The judgement with the posterior's variance added to its own."""
+    if scored.members is None:
+        own = 0.0 if scored.std is None else scored.std.square()
+        return Scored(scored.mean, (own + variance[0]).sqrt())
+    own = 0.0 if scored.member_std is None else scored.member_std.square()
+    return of_members(scored.members, (own + variance).sqrt())
+
+
+def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Posterior]) -> tuple[WithPosterior, nn.Linear]:
+    """Head and module that score as before and say how sure they are; raises ModelError where the posterior is of other weights."""
+    rows = reward_rows(head, module)
+    size, weight = rows.shape[1], stock_rows(module)
+    modes = torch.stack([one.weight for one in posteriors])
+    if modes.shape != rows.shape or not torch.allclose(modes, rows.double().cpu(), rtol=1e-4, atol=1e-8):
+        raise ModelError(f"{POSTERIOR_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain posterior`")
+    joined = nn.Linear(size, len(weight) + len(posteriors) * size, bias=False, dtype=weight.dtype)
+    roots = [one.root.to(weight) for one in posteriors]
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([weight, *roots]))
+    return WithPosterior(head, len(posteriors), size), joined
+
+
+def said_with_std(head: RewardHead, module: nn.Module, source: str) -> tuple[RewardHead, nn.Module]:
+    """Head and module of a checkpoint folder, with its posterior where one lies beside them."""
+    posteriors = load_posteriors(Path(source))
+    return with_posterior(head, module, posteriors) if posteriors else (head, module)

@@ -1,0 +1,125 @@
+"""One reward out of a judgement with members or with an uncertainty: which of them the optimiser is shown. Scored in, (B,) out.
+
+Source: nominal, least and mixed reward of Yan et al. 2024, https://arxiv.org/abs/2409.15360, as our sheet `brme` has them; mean - k sd and
+mean - k var of Yang et al. 2024, https://arxiv.org/abs/2402.13210, and, with members, UWO of Coste et al. 2023, https://arxiv.org/abs/2310.02743.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.errors import UsageError
+from finegrain.types import Scored
+
+Rewards = Float[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanReward:
+    """The mean, uncertainty ignored."""
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer."""
+        return scored.mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerSample:
+    """The least of the members' rewards, answer by answer."""
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer."""
+        return _members(scored).amin(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerBatch:
+    """The member whose mean over the batch is least: the minimum stands outside the expectation. Rows depend on their batch."""
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer; of equal means the first member's."""
+        members = _members(scored)
+        return members[int(members.mean(1).argmin())]
+
+
+Worst = PerSample | PerBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nominal:
+    """The surest member's reward, answer by answer; of equally sure ones the first."""
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer."""
+        if scored.member_std is None:
+            raise UsageError("the nominal reward is the surest member's, and these members do not say how sure they are; take head:gaussian-ensemble")
+        return _members(scored).gather(0, scored.member_std.argmin(0, keepdim=True))[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NominalMix:
+    """share * nominal + (1 - share) * worst."""
+
+    share: float = 0.4
+    """lambda; 1 trusts the surest member, 0 the strictest alone. The paper's best runs have 0.2 and 0.4."""
+    worst: Worst = field(default_factory=PerSample)
+    """Where the minimum stands: per-sample, or per-batch as the formula is written."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"share is lambda in [0, 1], got {self.share}")
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer."""
+        worst = self.worst(scored)
+        return torch.lerp(worst, Nominal()(scored), self.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinusStd:
+    """mean - k sd."""
+
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.k)
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer."""
+        return scored.mean - self.k * _std(scored)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinusVariance:
+    """mean - k var; of members without a std of their own the variance has ddof 1, as in PPO runs of Coste et al."""
+
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.k)
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer."""
+        return scored.mean - self.k * _std(scored).square()
+
+
+Aggregator = MeanReward | PerSample | PerBatch | Nominal | NominalMix | MinusStd | MinusVariance
+
+
+def _members(scored: Scored) -> Float[Tensor, "M B"]:
+    if scored.members is None:
+        raise UsageError("a least reward needs several members; take head:ensemble or head:gaussian-ensemble")
+    return scored.members
+
+
+def _std(scored: Scored) -> Rewards:
+    if scored.std is None:
+        raise UsageError("a price for uncertainty needs one; take an ensemble, a gaussian head, or fit a posterior (finegrain posterior)")
+    return scored.std
+
+
+def _check(k: float) -> None:
+    if not 0 <= k < float("inf"):
+        raise UsageError(f"k is the price of uncertainty, at least 0 and finite, got {k}")

@@ -1,0 +1,47 @@
+"""Rewards of a trained reward model as targets of another one that starts from it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from finegrain.data.records import Example
+from finegrain.errors import DataError, UsageError
+from finegrain.models.reward_models import RewardModel, is_reward_model, load_reward_model
+from finegrain.models.score import head_rows
+from finegrain.models.scorer import Scorer
+from finegrain.recipes.reward_judge import head_of
+from finegrain.recipes.session import Session
+from finegrain.rewards.heads import sequence_score
+from finegrain.types import Side
+
+
+def stage_1_of(model: Any, loss: Any) -> RewardModel | None:
+    """The reward model to start from, where `model` is the folder of one; only a loss that leaves the backbone as it is starts there."""
+    if not isinstance(model, str) or not is_reward_model(model):
+        return None
+    if not getattr(loss, "frozen_backbone", False):
+        raise UsageError(f"{model} is a reward model; {type(loss).__name__} starts from a language model (loss:brme goes on from a reward model)")
+    return load_reward_model(model)
+
+
+def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """chosen_target and rejected_target: the model's scores, mean 0 and standard deviation 1 over all answers."""
+    assert session.scorer is not None
+    head = head_of(model)
+    scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
+    roles = ("chosen", "rejected")
+    rows = head_rows(scorer, examples, roles, session.how)
+    masks = {role: [example.responses[role].mask for example in examples] for role in roles}
+    found = {role: np.array([_score(head, *one) for one in zip(rows[role], masks[role], strict=True)]) for role in roles}
+    both = np.concatenate([found[role] for role in roles])
+    if not both.std() > 0:
+        raise DataError(f"the reward model {model.policy.source} gives every answer the same score; there is nothing to learn from it")
+    session.notes["stage_1"] = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
+    return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}
+
+
+def _score(head: Any, outputs: np.ndarray, mask: np.ndarray) -> float:
+    values, kept = torch.from_numpy(outputs)[None], torch.from_numpy(np.array(mask))[None]
+    return float(sequence_score(head, Side(logp=torch.zeros(kept.shape), mask=kept, outputs=values)).mean)

@@ -1,0 +1,122 @@
+"""A reward read from a small stochastic code that is held near N(0, I): labels that contradict each other cannot move it far.
+
+    L = mean_i BCE(label, sigma(r_i(chosen) - r_i(rejected))) + phi * mean KL(code || N(0, I));  score = sum_i KL_i r_i / sum_i KL_i
+
+Source: Xue et al. 2024, https://arxiv.org/abs/2301.11774, as our sheet `diverse-preferences` has it (equations from memory, not read).
+Deviations: means over members and answers in place of sums, a Bayesian bootstrap of the pairs, no standardisation of members (their rewards
+are log-odds counted from the prior's code), linear output of the decoder, phi = 1 [all choice]. A linear stand-in of the score is fitted
+beside it for the stock classifier, which cannot hold the head.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from finegrain.errors import ModelError, UsageError
+from finegrain.ops.readout import Last, last_value
+from finegrain.ops.sequence import wide
+from finegrain.rewards.bottleneck import ACTIVE, Bottleneck, confidence_weights, weighted
+from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
+from finegrain.rewards.heads import Outputs, Readout
+from finegrain.types import Pair, Scored, Side, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent:
+    """Several stochastic codes with their decoders; the score weighs members by how far their codes left the prior."""
+
+    readout: ClassVar[Readout] = Last()
+
+    members: int = 3
+    latent: int = 16
+    """Dimensions of a code; 8 to 32 [choice]."""
+    width: int = 16
+    """Hidden units of a decoder [choice]."""
+
+    def __post_init__(self) -> None:
+        if min(self.members, self.latent, self.width) < 1:
+            raise UsageError(f"members, latent and width count from 1, got {self.members}, {self.latent}, {self.width}")
+
+    @property
+    def outputs(self) -> int:
+        """Rewards, sampled rewards and KL of each member, share of active dimensions, and the stand-in's error."""
+        return 3 * self.members + 2
+
+    def module(self, hidden_size: int, generator: torch.Generator) -> nn.Module:
+        """A fresh head."""
+        return Bottleneck(hidden_size, self.members, self.latent, self.width, generator)
+
+    def parts(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
+        """(E, B, T) each: rewards at mean codes, at sampled codes, KL of the codes, nats."""
+        rewards, sampled, kl = wide(outputs)[..., : 3 * self.members].movedim(-1, 0).chunk(3)
+        return rewards, sampled, kl
+
+    def tokens(self, outputs: Outputs) -> Scored:
+        """The confidence-weighted reward, the members' disagreement under the same weights, and the members."""
+        rewards, _, kl = self.parts(outputs)
+        mean = weighted(rewards, kl)
+        variance = (confidence_weights(kl) * (rewards - mean).square()).sum(0)
+        return Scored(mean, variance.clamp(min=1e-12).sqrt() if self.members > 1 else None, rewards)
+
+    def answer(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> Scored:
+        """The last token's judgement, its weights kept."""
+        score = self.tokens(at_last(outputs, mask))
+        return Scored(score.mean[:, 0], None if score.std is None else score.std[:, 0], None if score.members is None else score.members[..., 0])
+
+    def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
+        """The stand-in's row."""
+        return weight
+
+    def facts(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> dict[str, Float[Tensor, " B"]]:
+        """To be logged per answer: the mean KL of the members' codes, nats, and the share of their dimensions that say something."""
+        last = at_last(outputs, mask)
+        return {"confidence": self.parts(last)[2].mean(0)[:, 0], "active": last[:, 0, -2]}
+
+    def check(self, facts: Mapping[str, float]) -> None:
+        """Refuse a head whose codes all collapsed onto the prior, given the means of its facts over held-out answers."""
+        if facts["active"] == 0:
+            raise ModelError(
+                f"every dimension of every code collapsed onto the prior (KL below {ACTIVE} nats on all held-out answers), so the reward says "
+                "nothing; lower --loss.phi, train longer, or bring more pairs"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiversePreferences:
+    """Hyper-parameters of the constrained fit."""
+
+    roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+    head_kind: ClassVar[type] = Latent
+
+    phi: float = 1.0
+    """Price of a nat of KL [choice; sweep 0 to 100: the paper's point is a strong one]."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.phi < float("inf"):
+            raise UsageError(f"--loss.phi is the price of KL, at least 0 and finite, got {self.phi}")
+
+    def __call__(self, head: Latent, pair: Pair) -> Terms:
+        """Cross-entropy of the labels, KL of the codes, and the stand-in's squared error on differences."""
+        chosen, rejected = _last(pair.chosen), _last(pair.rejected)
+        good, bad = head.parts(chosen), head.parts(rejected)
+        losses = bradley_terry_loss((good[1] - bad[1])[..., 0], **BradleyTerry().labels(pair))
+        if head.members > 1:
+            losses = losses * bootstrap_weights(pair.columns["row"], head.members)
+        kl = 0.5 * (good[2] + bad[2]).mean(0)[:, 0]
+        error = (chosen - rejected)[:, 0, -1].square()
+        ones = torch.ones_like(kl)
+        return {"preference": Term(losses.mean(0), ones), "kl": Term(kl, ones, self.phi), "stand_in": Term(error, ones)}
+
+
+def at_last(outputs: Outputs, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1 K"]:
+    """The outputs at each answer's last token; 0 for an answer without one."""
+    return torch.stack([last_value(values, mask) for values in wide(outputs).unbind(-1)], -1)[:, None]
+
+
+def _last(side: Side) -> Float[Tensor, "B 1 K"]:
+    assert side.outputs is not None, "a reward head's outputs were not asked for"
+    return at_last(side.outputs, side.mask)

@@ -1,0 +1,60 @@
+"""Several Gaussian heads on one backbone: each says its reward and how sure it is, so that the surest or the strictest can be asked.
+
+Source: the multi-head reward model of Yan et al. 2024, https://arxiv.org/abs/2409.15360, as our sheet `brme` has it (5 heads).
+Deviations: sd = softplus + 1e-4 [choice]; the score is the equal mixture of the members [choice], `finegrain.ops.aggregate` has the paper's
+nominal, least and mixed rewards.
+"""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from finegrain.errors import UsageError
+from finegrain.ops.readout import Last
+from finegrain.ops.sequence import wide
+from finegrain.rewards.heads import Outputs, Readout, of_members, read_out
+from finegrain.types import Scored
+
+LEAST_STD = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianEnsemble:
+    """Mean and standard deviation of each member at every token."""
+
+    members: int = 5
+    readout: Readout = field(default_factory=Last)
+    """How token scores become the answer's: sum, mean, last or minimum."""
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise UsageError(f"--head.members counts Gaussian heads, at least 1, got {self.members}")
+
+    @property
+    def outputs(self) -> int:
+        """A mean and what becomes a standard deviation, per member."""
+        return 2 * self.members
+
+    def tokens(self, outputs: Outputs) -> Scored:
+        """The mixture of the members, their means and their standard deviations."""
+        means, spreads = wide(outputs).movedim(-1, 0).chunk(2)
+        return of_members(means, softplus(spreads) + LEAST_STD)
+
+    def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
+        """The mean of the members' mean rows."""
+        return self.rows(weight).mean(0, keepdim=True)
+
+    def rows(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "M H"]:
+        """The row of each member's mean."""
+        return weight[: self.members]
+
+    def facts(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> dict[str, Float[Tensor, " B"]]:
+        """To be logged per answer: the members' range, their mean standard deviation, and whether each is the surest one."""
+        score = read_out(self.readout, self.tokens(outputs), mask)
+        assert score.members is not None
+        assert score.member_std is not None
+        surest = score.member_std.argmin(0)
+        wins = {f"wins/{member}": (surest == member).to(score.mean.dtype) for member in range(self.members)}
+        return {"spread": score.members.amax(0) - score.members.amin(0), "member_std": score.member_std.mean(0), **wins}
