@@ -1,0 +1,126 @@
+"""Repairs of pairs after the strength of their labels: columns of the pair loss, with the reason for each row.
+
+Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.2 (flip, margin, soft label).
+Deviations: margins are clipped at a percentile [choice]; a flipped pair's margin is the strength of the flipped pair, -u [choice]; the
+smoothing of doubtful pairs is 0.1, a usual value, the paper's was not read.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from finegrain.curate.strength import Strength
+from finegrain.errors import UsageError
+
+Numbers = Float[np.ndarray, " N"]
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """Columns for the pair loss (`loss:bradley-terry`), and why."""
+
+    columns: dict[str, Numbers]
+    """flip (1: exchange the answers), label_prob (of the chosen answer being better), margin: every row has each of them that is here."""
+    reasons: list[str]
+    """A sentence per pair; empty where the pair stays as it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """Exchange the answers of the pairs of least strength."""
+
+    share: float = 0.2
+    """Of all pairs; the share of wrong labels has to be estimated, more than that hurts."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise UsageError(f"a share of flipped pairs lies in [0, 1), got {self.share}")
+
+    def rows(self, strength: Strength) -> Bool[np.ndarray, " N"]:
+        """The pairs that are flipped: exactly the share, rounded; of equals the first."""
+        found = np.zeros(len(strength.mean), dtype=bool)
+        found[np.argsort(strength.mean, kind="stable")[: round(self.share * len(found))]] = True
+        return found
+
+    def __call__(self, strength: Strength) -> Repaired:
+        """flip."""
+        flipped = self.rows(strength)
+        return Repaired({"flip": flipped.astype(float)}, _reasons(flipped, f"flipped: among the {self.share:.0%} of least strength"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """Ask for a difference of scores as large as the strength; a negative strength asks for less than none."""
+
+    percentile: float = 95.0
+    """Of |u|: larger margins are cut to it."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile <= 100:
+            raise UsageError(f"a percentile lies in (0, 100], got {self.percentile}")
+
+    def clipped(self, strength: Strength) -> tuple[Numbers, Bool[np.ndarray, " N"]]:
+        """Strengths within +- the percentile, and which were outside."""
+        bound = float(np.percentile(np.abs(strength.mean), self.percentile))
+        return strength.mean.clip(-bound, bound), np.abs(strength.mean) > bound
+
+    def __call__(self, strength: Strength) -> Repaired:
+        """margin."""
+        margin, cut = self.clipped(strength)
+        return Repaired({"margin": margin}, _reasons(cut, "margin cut to the percentile"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlipMargin:
+    """Both: the margin of a flipped pair is that of the exchanged answers."""
+
+    flip: Flip = field(default_factory=Flip)
+    margin: Margin = field(default_factory=Margin)
+
+    def __call__(self, strength: Strength) -> Repaired:
+        """flip and margin."""
+        flipped, margined = self.flip(strength), self.margin(strength)
+        sign = 1 - 2 * flipped.columns["flip"]
+        return _both(flipped, Repaired({"margin": sign * margined.columns["margin"]}, margined.reasons))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soft:
+    """Allow for a wrong label where the strength is negative."""
+
+    smoothing: float = 0.1
+    """Probability that such a label is wrong."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing <= 1:
+            raise UsageError(f"the smoothing is a probability, got {self.smoothing}")
+
+    def __call__(self, strength: Strength) -> Repaired:
+        """label_prob."""
+        found = np.where(strength.negative, 1 - self.smoothing, 1.0)
+        return Repaired({"label_prob": found}, _reasons(strength.negative, f"label believed to {1 - self.smoothing:g}: negative strength"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftMargin:
+    """Both."""
+
+    soft: Soft = field(default_factory=Soft)
+    margin: Margin = field(default_factory=Margin)
+
+    def __call__(self, strength: Strength) -> Repaired:
+        """label_prob and margin."""
+        return _both(self.soft(strength), self.margin(strength))
+
+
+Repair = Margin | Flip | FlipMargin | Soft | SoftMargin
+
+
+def _reasons(rows: Bool[np.ndarray, " N"], sentence: str) -> list[str]:
+    return [sentence if row else "" for row in rows]
+
+
+def _both(first: Repaired, second: Repaired) -> Repaired:
+    reasons = ["; ".join(filter(None, both)) for both in zip(first.reasons, second.reasons, strict=True)]
+    return Repaired({**first.columns, **second.columns}, reasons)

@@ -1,0 +1,58 @@
+"""Several reward models vote on every pair; the columns repair the labels that they doubt.
+
+Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, sections 2.1 and 2.2.
+Deviations: members vote on pairs they did not train on [choice]; see `finegrain.curate.strength` and `finegrain.curate.repairs`.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from finegrain.curate.repairs import Margin, Repair
+from finegrain.curate.strength import Strength, deciles, strength
+from finegrain.errors import UsageError
+from finegrain.ops.proportions import wilson
+from finegrain.types import Json
+
+
+@dataclass(frozen=True)
+class Curated:
+    """What becomes of N pairs."""
+
+    strength: Strength
+    columns: dict[str, Float[np.ndarray, " N"]]
+    """strength_mean, strength_std, and those of the repair."""
+    reasons: list[str]
+
+    def summary(self) -> Json:
+        """Share of negative strength with its interval, deciles, and how many rows each column changes."""
+        negative = wilson(self.strength.negative.astype(float))
+        neutral = {"flip": 0.0, "margin": 0.0, "label_prob": 1.0}
+        return {
+            "negative_share": {"mean": negative.mean, "low": negative.low, "high": negative.high, "rows": negative.rows},
+            "strength_deciles": deciles(self.strength.mean),
+            "spread_deciles": deciles(self.strength.std),
+            "votes_per_pair": [int(self.strength.votes.min()), int(self.strength.votes.max())],
+            "changed": {name: int((self.columns[name] != value).sum()) for name, value in neutral.items() if name in self.columns},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretsRM:
+    """Multi-model voting."""
+
+    splits: int = 5
+    """Random splits of the prompts in halves; each half trains a model that scores the other half: 5 give 10 models, 5 votes a pair."""
+    repair: Repair = field(default_factory=Margin)
+    """Columns: margin, flip, flip-margin, soft, soft-margin."""
+
+    def __post_init__(self) -> None:
+        if self.splits < 1:
+            raise UsageError(f"splits is a number of random halvings, at least 1, got {self.splits}")
+
+    def __call__(self, margins: Float[np.ndarray, "M N"]) -> Curated:
+        """Columns and reasons of the pairs, from the members' margins."""
+        found = strength(margins)
+        repaired = self.repair(found)
+        return Curated(found, {"strength_mean": found.mean, "strength_std": found.std, **repaired.columns}, repaired.reasons)

@@ -1,0 +1,161 @@
+"""Voting on pairs and what it repairs."""
+
+import numpy as np
+import pytest
+import torch
+
+from finegrain.curate.repairs import Flip, FlipMargin, Margin, Soft, SoftMargin
+from finegrain.curate.secrets_rm import SecretsRM
+from finegrain.curate.strength import Strength, deciles, strength
+from finegrain.curate.votes import bradley_terry_fit, halves, linear_margins
+from finegrain.errors import DataError, UsageError
+from finegrain.rewards.bradley_terry import bradley_terry_loss
+
+
+def given(*mean: float) -> Strength:
+    values = np.array(mean)
+    return Strength(values, np.zeros_like(values), np.ones(len(values), dtype=int))
+
+
+def test_by_hand() -> None:
+    """Margins (1, -1) and (3, 9), standard deviations 1 and 3, are brought to 2: (2, -2) and (2, 6)."""
+    found = strength(np.array([[1.0, -1.0], [3.0, 9.0]]))
+    np.testing.assert_allclose(found.mean, [2.0, 2.0])
+    np.testing.assert_allclose(found.std, [0.0, 4.0])
+    assert found.votes.tolist() == [2, 2]
+
+
+def test_one_member_is_its_own_margins() -> None:
+    margins = np.array([[0.3, -1.7, 2.2]])
+    found = strength(margins)
+    assert found.mean.tolist() == margins[0].tolist()
+    assert found.std.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_scale_and_order_of_members_do_not_matter() -> None:
+    """Strength keeps its order when one member shouts, and is the same whichever member comes first."""
+    margins = np.random.default_rng(0).normal(size=(4, 30))
+    one, loud = strength(margins), strength(margins * np.array([[1.0], [1000.0], [1.0], [1.0]]))
+    np.testing.assert_allclose(loud.mean / loud.mean[0], one.mean / one.mean[0])
+    np.testing.assert_allclose(strength(margins[::-1]).mean, one.mean)
+    assert np.abs(margins.mean(0) / margins.mean(0)[0] - (margins * [[1.0], [1000.0], [1.0], [1.0]]).mean(0)).max() > 1, "unscaled means would differ"
+
+
+def test_missing_votes() -> None:
+    """NaN is no vote; a pair without votes and a member without an opinion are refused."""
+    nan = np.nan
+    found = strength(np.array([[1.0, nan, -1.0, nan], [nan, 1.0, nan, -1.0]]))
+    assert found.mean.tolist() == [1.0, 1.0, -1.0, -1.0]
+    assert found.votes.tolist() == [1, 1, 1, 1]
+    with pytest.raises(DataError, match="pair 1"):
+        strength(np.array([[1.0, nan, 2.0]]))
+    with pytest.raises(DataError, match="member 1"):
+        strength(np.array([[1.0, 2.0], [5.0, 5.0]]))
+
+
+def test_deciles() -> None:
+    assert deciles(np.arange(11.0)) == pytest.approx(list(range(11)))
+
+
+def test_repairs_by_hand() -> None:
+    u = given(-2.0, 0.5, 1.0, -0.5, 3.0)
+    assert Flip(share=0.4)(u).columns["flip"].tolist() == [1, 0, 0, 1, 0]
+    assert Flip(share=0.4)(u).reasons[0].startswith("flipped")
+    assert Flip(share=0.4)(u).reasons[1] == ""
+    assert Margin(percentile=100.0)(u).columns["margin"].tolist() == u.mean.tolist()
+    both = FlipMargin(flip=Flip(share=0.4), margin=Margin(percentile=100.0))(u).columns
+    assert both["margin"].tolist() == [2.0, 0.5, 1.0, 0.5, 3.0], "|u| where a negative strength was flipped"
+    assert both["flip"].tolist() == [1, 0, 0, 1, 0]
+    assert Soft(smoothing=0.25)(u).columns["label_prob"].tolist() == [0.75, 1, 1, 0.75, 1]
+    assert set(SoftMargin()(u).columns) == {"label_prob", "margin"}
+
+
+def test_margins_are_clipped_on_both_sides() -> None:
+    u = given(*np.linspace(-1, 1, 99), -50.0)
+    found = Margin(percentile=95.0)(u)
+    bound = float(np.percentile(np.abs(u.mean), 95))
+    assert bound < 2
+    assert found.columns["margin"].min() == -bound
+    assert found.columns["margin"].max() <= bound
+    assert found.reasons[-1].startswith("margin cut")
+
+
+def test_flipping_all_negative_pairs_turns_the_loss_around() -> None:
+    """f = -1 is the exchanged pair, to the bit."""
+    u = given(-2.0, 0.5)
+    flip = torch.from_numpy(1 - 2 * Flip(share=0.5)(u).columns["flip"])
+    z = torch.tensor([0.7, 0.2], dtype=torch.float64)
+    got = bradley_terry_loss(z, flip=flip)
+    assert got.tolist() == bradley_terry_loss(torch.tensor([-0.7, 0.2], dtype=torch.float64)).tolist()
+
+
+def test_halves_keep_prompts_together_and_give_every_pair_the_same_votes() -> None:
+    prompts = np.array([7, 7, 3, 1, 9, 9, 9, 4])
+    trained = halves(prompts, splits=3, seed=0)
+    assert trained.shape == (6, 8)
+    assert (~trained).sum(0).tolist() == [3] * 8
+    for row in trained:
+        assert row[0] == row[1]
+        assert row[4] == row[5] == row[6]
+        assert 0 < row.sum() < 8
+    assert not np.array_equal(trained, halves(prompts, splits=3, seed=1))
+    with pytest.raises(DataError, match="too few"):
+        halves(np.zeros(9), splits=1, seed=0)
+
+
+def test_linear_fit_agrees_with_sklearn() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    d = rng.normal(np.array([0.5, 0, 0, -0.2]), size=(200, 4))
+    mirrored, labels = np.concatenate([d, -d]), np.repeat([1, 0], 200)
+    other = LogisticRegression(C=1 / (0.1 * 400), fit_intercept=False, tol=1e-10, max_iter=1000).fit(mirrored, labels)
+    np.testing.assert_allclose(bradley_terry_fit(d, ridge=0.1), other.coef_[0], atol=1e-4)
+
+
+def noisy(seed: int, share: float, width: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Differences of features with true weights, and which labels were flipped."""
+    rng = np.random.default_rng(seed)
+    d = rng.normal(size=(800, width))
+    d *= np.sign(d @ rng.normal(size=width))[:, None]
+    flipped = rng.random(800) < share
+    return np.where(flipped[:, None], -d, d), flipped
+
+
+def test_wrong_labels_have_the_least_strength() -> None:
+    d, flipped = noisy(0, 0.2)
+    out = SecretsRM(repair=Flip(share=0.2))(linear_margins(d, halves(np.arange(800), 5, 0), ridge=0.01))
+    found = out.columns["flip"].astype(bool)
+    assert found[flipped].mean() > 0.7
+    summary = out.summary()
+    assert summary["changed"] == {"flip": 160}
+    assert 0.15 < summary["negative_share"]["low"] < summary["negative_share"]["high"] < 0.3
+    assert summary["votes_per_pair"] == [5, 5]
+
+
+def test_models_that_learned_the_labels_by_heart_find_none() -> None:
+    """With as many features as pairs a model that trained on a pair makes its margin positive, whatever the label."""
+    d, flipped = noisy(0, 0.2, width=800)
+    by_heart = d @ bradley_terry_fit(d, ridge=1e-4)
+    assert (by_heart < 0).mean() == 0.0
+    assert strength(linear_margins(d, halves(np.arange(800), 5, 0), ridge=1e-4)).negative[flipped].mean() > 0.5
+
+
+def test_members_never_vote_on_their_own_pairs() -> None:
+    """A pair's votes do not depend on its own label."""
+    d, _ = noisy(1, 0.2)
+    trained = halves(np.arange(800), 2, 0)
+    changed = d.copy()
+    changed[5] *= -1
+    one, two = linear_margins(d, trained, ridge=0.01), linear_margins(changed, trained, ridge=0.01)
+    voted = ~trained[:, 5]
+    assert np.isnan(one[trained]).all()
+    np.testing.assert_allclose(two[voted, 5], -one[voted, 5], rtol=1e-12)
+    others = ~trained[~voted] & (np.arange(800) != 5)
+    assert (one[~voted][others] != two[~voted][others]).any(), "the members that trained on it changed"
+
+
+def test_bad_settings() -> None:
+    for make in (lambda: Flip(share=1.0), lambda: Margin(percentile=0.0), lambda: Soft(smoothing=2.0), lambda: SecretsRM(splits=0)):
+        with pytest.raises(UsageError):
+            make()
