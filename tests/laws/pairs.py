@@ -37,15 +37,15 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
 
     def side(number: int) -> Side:
         mask = ragged_mask(generator, empty_row=3 if number == 0 else 3 + number % 2)
-        needs = needs_of(method)
+        needs, made = needs_of(method), getattr(method, "token_columns", ())
         prompt_mask = torch.arange(PROMPT) >= torch.randint(0, PROMPT, (ROWS, 1), generator=generator)
         return Side(
             logp=-noise(ROWS, WIDTH).abs() - 0.05,
             mask=mask,
             ref_logp=-noise(ROWS, WIDTH).abs() - 0.05 if "reference" in needs else None,
             weight=torch.rand(ROWS, WIDTH, generator=generator, dtype=torch.float64) + 0.1,
-            reward=noise(ROWS, WIDTH) if "reward" in needs else None,
-            segment=random_segments(mask, generator) if "reward" in needs else None,
+            reward=noise(ROWS, WIDTH) if "reward" in {*needs, *made} else None,
+            segment=random_segments(mask, generator) if {"reward", "segment"} & {*needs, *made} else None,
             prompt_logp=-noise(ROWS, PROMPT).abs() - 0.05 if "prompt_logp" in needs else None,
             prompt_mask=prompt_mask if "prompt_logp" in needs else None,
             entropy=noise(ROWS, WIDTH).abs() if "entropy" in needs else None,
@@ -55,4 +55,6 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
 
     numbers = torch.arange(ROWS, dtype=torch.float64)
     columns = {"position": numbers, "row": numbers, "label": torch.tensor([1, 0, 1, 0, 0, 1], dtype=torch.float64)}
+    if getattr(method, "frozen_backbone", False):
+        columns |= {"chosen_target": numbers.cos(), "rejected_target": numbers.sin()}
     return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns)

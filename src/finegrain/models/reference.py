@@ -13,7 +13,7 @@ from pathlib import Path
 from finegrain.errors import CheckpointError
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy
-from finegrain.models.score import Answers, Arithmetic, Work, cache_key, computed_tokens, read_ragged, score_rows, verified, write_ragged
+from finegrain.models.score import Answers, Arithmetic, Measure, Work, cache_key, computed_tokens, read_ragged, score_rows, verified, write_ragged
 from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
 
@@ -26,6 +26,9 @@ class ReferenceCache:
     rank: int = 0
     world: int = 1
     barrier: Callable[[], None] = lambda: None
+    kind: str = "reference"
+    """Name of what is kept, and of its folder."""
+    measure: Measure = score_rows
 
     def values(
         self,
@@ -36,20 +39,20 @@ class ReferenceCache:
         how: Arithmetic,
         work: Work,
     ) -> dict[str, Ragged]:
-        """Token log-probabilities of every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
+        """What `measure` finds in every row under the untrained scorer (log-probabilities), from the cache where a re-scored sample agrees with it."""
         if not examples:
             return {role: [] for role in roles}
         started = time.perf_counter()
         key = cache_key(model_fingerprint(policy, self.folder), examples, roles, how.name)
-        file = self.folder / "reference" / f"{key}.safetensors"
+        file = self.folder / self.kind / f"{key}.safetensors"
         tolerance = 1e-3 if how.name == "float32" else 0.1 if how.name != "float64" else 1e-6
         cached = read_ragged(file)
-        if cached is not None and verified(scorer, cached, examples, roles, how, tolerance):
-            work.notes.append("reference: read from the cache, a sample re-scored and equal")
+        if cached is not None and verified(scorer, cached, examples, roles, how, tolerance, self.measure):
+            work.notes.append(f"{self.kind}: read from the cache, a sample re-scored and equal")
             work.seconds += time.perf_counter() - started
             return cached
         if file.exists():
-            work.notes.append("reference: the cached values are damaged or not this model's; computed again")
+            work.notes.append(f"{self.kind}: the cached values are damaged or not this model's; computed again")
         self._compute(file, scorer, examples, roles, how)
         work.rows += len(examples)
         work.tokens += computed_tokens(examples, roles, how)
@@ -58,7 +61,7 @@ class ReferenceCache:
 
     def _compute(self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> None:
         """Every rank scores its share into a part file; the first one joins them."""
-        share = score_rows(scorer, examples[self.rank :: self.world], roles, how)
+        share = self.measure(scorer, examples[self.rank :: self.world], roles, how)
         if self.world == 1:
             write_ragged(file, share)
             return

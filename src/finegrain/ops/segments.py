@@ -79,8 +79,18 @@ def segment_mean(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float
 
 def segment_last(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Every token gets the value at the last token of its segment; 0 off the mask."""
+    return segment_sum(torch.where(segment_ends(ids), values, 0.0), ids)
+
+
+def segment_ends(ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """True on the last token of every segment."""
     following = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], -1)], 1)
-    return segment_sum(torch.where(following != ids, values, 0.0), ids)
+    return (ids >= 0) & (following != ids)
+
+
+def place_in_row(ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """k / K of the k-th of a row's K segments, on each of its tokens; 0 off the segments."""
+    return (ids + 1).double() / (ids.max(1, keepdim=True).values + 1).clamp(min=1)
 
 
 def noise_scale(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:

@@ -21,8 +21,9 @@ from finegrain.generate.hf import greedy_answers
 from finegrain.models.load import master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.reference import cost_of_live_reference, live_reference
-from finegrain.models.reward_head import linear_head
+from finegrain.models.reward_head import head_module, linear_head
 from finegrain.models.scorer import Scorer, causal_lm
+from finegrain.recipes.answer_context import RunAnswers
 from finegrain.recipes.card import write_card
 from finegrain.recipes.credit_context import RunCredit
 from finegrain.recipes.dry_run import estimate
@@ -107,7 +108,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     if contract.outputs:
         _attach_head(session, contract, scorer)
     train_set = _columns(session, job, contract, scorer, train_rows)
-    eval_set = TrainingSet(eval_rows, _reference(session, contract, scorer, eval_rows, contract.roles))
+    reference = _reference(session, contract, scorer, eval_rows, contract.roles)
+    eval_set = TrainingSet(eval_rows, reference, _prepared(session, contract, eval_rows))
     plan = _plan(session, train_set, contract.roles)
     looked_at = choose(plan.visited(), train_set, eval_set, job.training.examined) if rank() == 0 else []
     scored = "logp" in contract.needs
@@ -146,14 +148,17 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
 def _attach_head(session: Session, contract: Contract, scorer: Scorer) -> None:
     """A fresh head of the objective's outputs; the vocabulary's head is frozen where nothing reads it."""
     dtype = master_dtype(session.how.name)
-    scorer.head = linear_head(hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
+    make = getattr(contract.objective, "make_head", None)
+    scorer.head = head_module(make, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
     lm = causal_lm(session.policy.model)
+    if getattr(contract.objective, "frozen_backbone", False):
+        session.policy.model.requires_grad_(False)
     if contract.action_value is not None and contract.action_value.fresh:
         words = lm.get_output_embeddings().weight.shape[0]
         scorer.q_head = linear_head(hidden_size(session), words, seed=session.common.seed + 1, dtype=dtype).to(scorer.device)
-    if "logp" not in contract.needs:
-        if lm.get_output_embeddings().weight is not lm.get_input_embeddings().weight:
-            lm.get_output_embeddings().requires_grad_(False)
+    words_out = lm.get_output_embeddings()
+    if "logp" not in contract.needs and words_out is not None and words_out.weight is not lm.get_input_embeddings().weight:
+        words_out.requires_grad_(False)
 
 
 def _check_sharding(job: Job, contract: Contract) -> None:
@@ -216,7 +221,8 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
     values = _reference(session, contract, scorer, rows, roles, always=needs_all)
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
     if job.credit is None:
-        return TrainingSet(examples, reference)
+        make = getattr(job.product, "columns", None)
+        return TrainingSet(examples, reference, _prepared(session, contract, examples), {} if make is None else make(session, examples))
     started = time.perf_counter()
     context = RunCredit(session, examples, contract.roles, reference)
     columns: Mapping[str, CreditColumns] = job.credit.prepare(context)
@@ -225,6 +231,15 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
     if "reference" not in contract.needs:
         reference = {}
     return TrainingSet(examples, {role: reference[role] for role in roles if role in reference}, columns)
+
+
+def _prepared(session: Session, contract: Contract, examples: ExampleStore) -> dict[str, CreditColumns]:
+    """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
+    make = getattr(contract.objective, "prepare", None)
+    if make is None or not len(examples):
+        return {}
+    found: dict[str, CreditColumns] = make(RunAnswers(session, examples, contract.roles))
+    return found
 
 
 def _reference(

@@ -1,15 +1,18 @@
 """A head and a loss as one objective: what the training loop sees of a reward model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from finegrain.errors import UsageError
 from finegrain.ops.action_values import QForm
+from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead
-from finegrain.types import Pair, Terms
+from finegrain.types import CreditColumns, Pair, Terms
 
 
 @runtime_checkable
@@ -35,9 +38,31 @@ class RewardFit:
     loss: RewardLoss
 
     def __post_init__(self) -> None:
+        kind = getattr(self.loss, "head_kind", object)
+        if not isinstance(self.head, kind):
+            raise UsageError(f"{type(self.loss).__name__} fits a {kind.__name__} head, found {type(self.head).__name__}; name that head")
         wanted = getattr(self.loss, "head_outputs", self.head.outputs)
         if wanted != self.head.outputs:
             raise UsageError(f"{type(self.loss).__name__} fits {wanted} outputs per token, the head has {self.head.outputs}; name another head")
+
+    @property
+    def frozen_backbone(self) -> bool:
+        """Whether the head alone trains."""
+        return bool(getattr(self.loss, "frozen_backbone", False))
+
+    def prepare(self, context: AnswerContext) -> dict[str, CreditColumns]:
+        """Per-token columns that head or loss make of the answers before training; {} where neither needs any."""
+        return prepared([self.head, self.loss], context)
+
+    @property
+    def token_columns(self) -> tuple[str, ...]:
+        """Fields of a `Side` that `prepare` fills."""
+        return (*getattr(self.head, "token_columns", ()), *getattr(self.loss, "token_columns", ()))
+
+    @property
+    def make_head(self) -> Callable[[int, torch.Generator], nn.Module] | None:
+        """(hidden size, generator) -> the head's own module; None: a linear map."""
+        return getattr(self.head, "module", None)
 
     @property
     def needs(self) -> frozenset[str]:

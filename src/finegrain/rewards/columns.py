@@ -1,0 +1,46 @@
+"""What heads and losses may ask of the answers before training, and the per-token columns that they make of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from finegrain.types import CreditColumns, Ragged
+
+
+@runtime_checkable
+class AnswerContext(Protocol):
+    """The answers of the data, role by role; everything is one (T_i,) array per answer."""
+
+    @property
+    def roles(self) -> Sequence[str]:
+        """Roles that the loss reads."""
+
+    def masks(self, role: str) -> Ragged:
+        """Boolean: the tokens that train."""
+
+    def token_ids(self, role: str) -> Ragged:
+        """Tokens of the answer."""
+
+    def entropies(self, role: str) -> Ragged:
+        """Entropy, nats, of the frozen start model's next-token distribution after each token was read; 0 where no token of the turn follows."""
+
+    def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
+        """(number, label) of the labelled step that each token belongs to; number -1 in none, or in a step that was cut."""
+
+
+def columns_of(
+    *, weight: Sequence[np.ndarray] | None = None, reward: Sequence[np.ndarray] | None = None, segment: Sequence[np.ndarray] | None = None
+) -> CreditColumns:
+    """Columns that every answer has."""
+    count = len(next(values for values in (weight, reward, segment) if values is not None))
+    absent: list[np.ndarray | None] = [None] * count
+    made = {"weight": weight, "reward": reward, "segment": segment}
+    return CreditColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
+
+
+def prepared(parts: Sequence[Any], context: AnswerContext) -> dict[str, CreditColumns]:
+    """The columns of a head and a loss by role; a part without `prepare` makes none, and only one part may make them."""
+    made: list[Mapping[str, CreditColumns]] = [part.prepare(context) for part in parts if hasattr(part, "prepare")]
+    assert len(made) <= 1, "head and loss both make token columns"
+    return dict(made[0]) if made else {}

@@ -1,0 +1,110 @@
+"""Segment rewards on one scale wherever in the answer they stand, spread over the tokens of their segments.
+
+    p = k / K;  mu(p) = w_mu log p + b_mu;  sd(p) = max(w_sd log p + b_sd, floor b_sd);  normalised = (r - mu(p)) / sd(p)
+
+Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790; Huber fit, rounding and log(p + 1e-10) from the authors' code.
+Deviations: sd has a floor [OURS]: the authors' line crosses 0 at small p, where rewards flip their sign and explode. Places that only
+one segment has carry no standard deviation and are left out of the fit [OURS].
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from finegrain.errors import DataError, UsageError
+from finegrain.ops.segments import segment_ends, segment_last, segment_length
+
+Values = Float[Tensor, "B T"]
+Ids = Int[Tensor, "B T"]
+
+HUBER = 1.35
+"""Residuals, in standard deviations, beyond which the fit counts them linearly."""
+TINY = 1e-10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocationNormaliser:
+    """Mean and standard deviation of segment rewards as lines in log p."""
+
+    mean_slope: float
+    std_slope: float
+    mean_at_end: float
+    """Mean where p = 1."""
+    std_at_end: float
+    floor: float = 0.1
+    """Least standard deviation, as a share of the one at the end [OURS]."""
+
+    def __post_init__(self) -> None:
+        if not self.std_at_end > 0 or not 0 < self.floor <= 1:
+            raise UsageError(f"std_at_end must be positive and floor in (0, 1], got {self.std_at_end} and {self.floor}")
+
+    def mean(self, place: Values) -> Values:
+        """mu(p)."""
+        return self.mean_slope * (place + TINY).log() + self.mean_at_end
+
+    def std(self, place: Values) -> Values:
+        """sd(p), floored."""
+        return (self.std_slope * (place + TINY).log() + self.std_at_end).clamp(min=self.floor * self.std_at_end)
+
+    def __call__(self, rewards: Values, place: Values) -> Values:
+        """Normalised rewards; `place` is p in (0, 1], and whatever it is off the segments stays there."""
+        inside = place > 0
+        safe = torch.where(inside, place, 1.0)
+        return torch.where(inside, (torch.where(inside, rewards, 0.0) - self.mean(safe)) / self.std(safe), 0.0)
+
+    def as_json(self) -> dict[str, float]:
+        """For the checkpoint."""
+        return asdict(self)
+
+
+def fit_location(place: Float[np.ndarray, " N"], rewards: Float[np.ndarray, " N"]) -> LocationNormaliser | None:
+    """Huber lines in log p through mean and standard deviation at every distinct p (three decimals); None where fewer than two are known."""
+    from sklearn.linear_model import HuberRegressor
+
+    if len(place) != len(rewards) or not np.isfinite(rewards).all():
+        raise DataError("a normaliser needs one finite reward for the place of every segment")
+    rounded = np.round(place, 3)
+    groups = [(p, rewards[rounded == p]) for p in np.unique(rounded)]
+    known = [(p, own.mean(), own.std()) for p, own in groups if p > 0 and len(own) > 1]
+    if len(known) < 2:
+        return None
+    at, means, stds = np.array(known).T
+    log_place = np.log(at + TINY)[:, None]
+    lines = [HuberRegressor(epsilon=HUBER, max_iter=1000).fit(log_place, values) for values in (means, stds)]
+    (mean_slope, mean_at_end), (std_slope, std_at_end) = [(float(line.coef_[0]), float(line.intercept_)) for line in lines]
+    if std_at_end <= 0:
+        return None
+    return LocationNormaliser(mean_slope=mean_slope, std_slope=std_slope, mean_at_end=mean_at_end, std_at_end=std_at_end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvenSplit:
+    """Each token gets its share: the tokens of a segment add up to its reward."""
+
+    def __call__(self, rewards: Values, ids: Ids) -> Values:
+        """(B, T) of rewards at segment ends."""
+        return segment_last(rewards, ids) / segment_length(ids, rewards.dtype).clamp(min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeat:
+    """Each token gets the whole reward of its segment: long segments count more."""
+
+    def __call__(self, rewards: Values, ids: Ids) -> Values:
+        """(B, T) of rewards at segment ends."""
+        return segment_last(rewards, ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndOnly:
+    """The end of a segment gets its reward, its other tokens nothing."""
+
+    def __call__(self, rewards: Values, ids: Ids) -> Values:
+        """(B, T) of rewards at segment ends."""
+        return torch.where(segment_ends(ids), rewards, 0.0)
+
+
+Spread = EvenSplit | Repeat | EndOnly

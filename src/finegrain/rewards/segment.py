@@ -1,0 +1,69 @@
+"""One number per segment, read at its end; an answer scores their mean.
+
+Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790 (segment reward model); details from the authors' code.
+Deviations: other readouts than the mean are ours [OURS]; answers of several turns are cut turn by turn [choice].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.ops.readout import Mean
+from finegrain.ops.segments import place_in_row, segment_ends
+from finegrain.rewards.columns import AnswerContext, columns_of
+from finegrain.rewards.heads import Mask, Outputs, Readout, ends_read
+from finegrain.rewards.location import fit_location
+from finegrain.rewards.segmenters import EntropyCutoff, Segmenter
+from finegrain.types import CreditColumns, Scored, Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A scalar at the end of every segment."""
+
+    outputs: ClassVar[int] = 1
+    token_columns: ClassVar[tuple[str, ...]] = ("segment",)
+
+    segmenter: Segmenter = field(default_factory=EntropyCutoff)
+    """Where segments end: entropy-cutoff of the frozen start model, or windows."""
+    readout: Readout = field(default_factory=Mean)
+    """How segment scores become the answer's: mean, sum, last or minimum. A sum prefers many segments."""
+
+    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+        """Segment ids of every answer, made before training: they depend on neither policy nor reward model."""
+        return {role: columns_of(segment=self._ids(context, role)) for role in context.roles}
+
+    def _ids(self, context: AnswerContext, role: str) -> list[np.ndarray]:
+        masks = context.masks(role)
+        signal = context.entropies(role) if self.segmenter.reads_entropy else [np.zeros(len(mask), dtype=np.float32) for mask in masks]
+        rows = zip(signal, masks, strict=True)
+        return [self.segmenter(torch.from_numpy(np.array(values))[None], torch.from_numpy(np.array(mask))[None])[0].numpy() for values, mask in rows]
+
+    def places(self, side: Side) -> Mask:
+        """Ends of segments."""
+        return ends_read(self, side)
+
+    def tokens(self, outputs: Outputs) -> Scored:
+        """What the segment up to each token would score if it ended there."""
+        return Scored(outputs[..., 0])
+
+    def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
+        """As it is."""
+        return weight
+
+    def fitted(self, sides: list[Side]) -> dict[str, Any]:
+        """The location-aware normaliser of these answers' segment scores, for the checkpoint; {} where too few segments determine it."""
+        places, scores = [], []
+        for side in sides:
+            assert side.outputs is not None
+            assert side.segment is not None
+            ends = segment_ends(side.segment)
+            places.append(place_in_row(side.segment)[ends].double().cpu().numpy())
+            scores.append(side.outputs[..., 0][ends].double().cpu().numpy())
+        found = fit_location(np.concatenate(places), np.concatenate(scores))
+        return {} if found is None else {"location": found.as_json()}

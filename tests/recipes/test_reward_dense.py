@@ -1,0 +1,52 @@
+"""`finegrain reward` with heads and losses of segments, steps, ratings and edits, end to end on a tiny model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForTokenClassification
+
+from tests.recipes.command import Command
+
+
+def reward(command: Command, run: str, *arguments: str | Path) -> Any:
+    return command.prefer(run, "--max-length", "64", *arguments, command="reward")
+
+
+def facts(command: Command, run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((command.folder / run / "reward_head.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("choice", [["--head.segmenter.cutoff", "3.6"], ["head.segmenter:windows", "--head.segmenter.size", "3"]])
+def test_segments_learn(command: Command, choice: list[str]) -> None:
+    outcome = reward(command, "run", "head:segment", *choice, "--epochs", "6", "--lr", "0.003", "--holdout", "0.25")
+    assert outcome.code == 0, outcome.error
+    lines = command.lines("run")
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert outcome.result["evaluation"]["eval_accuracy"]["mean"] > 0.6
+    AutoModelForTokenClassification.from_pretrained(command.folder / "run")
+    assert facts(command, "run")["location"].keys() == {"mean_slope", "std_slope", "mean_at_end", "std_at_end", "floor"}
+
+
+def test_entropies_are_cached_and_a_second_run_is_the_same(command: Command, cache: Path) -> None:
+    settings = ["head:segment", "--head.segmenter.cutoff", "3.6", "--max-steps", "2"]
+    assert reward(command, "one", *settings).code == 0
+    assert list((cache / "entropy").glob("*.safetensors"))
+    assert reward(command, "two", *settings).code == 0
+    assert any("entropy: read from the cache" in note for note in command.record("two")["beside_training"]["notes"])
+    assert command.lines("one") == command.lines("two")
+    one, two = (load_file(command.folder / run / "reward_head.safetensors")["weight"] for run in ("one", "two"))
+    assert bool((one == two).all())
+
+
+def test_the_cutoff_changes_what_is_learnt(command: Command) -> None:
+    """A cut-off above every entropy leaves one segment; below every entropy, each token is one."""
+    for run, cutoff in (("whole", "100"), ("tokens", "0")):
+        outcome = reward(command, run, "head:segment", "--head.segmenter.cutoff", cutoff, "--max-steps", "2", "--lr", "0.01")
+        assert outcome.code == 0, outcome.error
+    assert not np.isclose(command.lines("whole")[-1]["loss"], command.lines("tokens")[-1]["loss"], rtol=1e-6)
+    assert "location" not in facts(command, "whole"), "one place does not determine a line"

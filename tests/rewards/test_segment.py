@@ -1,0 +1,127 @@
+"""Segments by entropy, their readout, and the gradient that reaches ends alone."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from finegrain.errors import UsageError
+from finegrain.ops.readout import Last, Mean, Minimum, Sum
+from finegrain.ops.segments import place_in_row, segment_ends
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.heads import sequence_score
+from finegrain.rewards.segment import Segment
+from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, Windows
+from finegrain.rewards.sequence import Sequence
+from finegrain.types import Pair, Side
+from tests.rewards.sides import side
+
+NO, YES = False, True
+
+
+def ends(segmenter: Segmenter, entropy: list[float], mask: list[bool] | None = None) -> list[int]:
+    kept = torch.tensor([mask or [True] * len(entropy)])
+    return segment_ends(segmenter(torch.tensor([entropy]), kept))[0].nonzero()[:, 0].tolist()
+
+
+def test_without_a_peak_the_answer_is_one_segment_before_its_end_token() -> None:
+    assert ends(EntropyCutoff(), [0.5] * 7) == [5]
+    assert ends(EntropyCutoff(cutoff=math.inf), [9.0] * 7) == [5]
+
+
+def test_a_cutoff_of_0_makes_every_token_a_segment() -> None:
+    assert ends(EntropyCutoff(cutoff=0.0), [0.1] * 5) == [0, 1, 2, 3]
+
+
+def test_end_rules() -> None:
+    """By the authors' code: strictly above; an end at EOS moves one to the left, or is dropped where there is one already."""
+    assert ends(EntropyCutoff(), [3.0, 2.0, 2.1, 0.0, 0.0, 0.0]) == [0, 2, 4]
+    assert ends(EntropyCutoff(), [0.0, 0.0, 0.0, 9.0]) == [2]
+    assert ends(EntropyCutoff(), [0.0, 0.0, 9.0, 9.0]) == [2]
+    assert ends(EntropyCutoff(), [0.0]) == [0], "a lone token is its own segment"
+    assert ends(EntropyCutoff(), [9.0]) == [0]
+    assert ends(EntropyCutoff(), [9.0, 9.0]) == [0]
+
+
+def test_turns_are_cut_apart_and_garbage_off_the_mask_says_nothing() -> None:
+    nan = float("nan")
+    mask = [YES, YES, YES, NO, YES, YES, NO]
+    assert ends(EntropyCutoff(), [0.0, 9.0, 0.0, nan, 9.0, 0.0, nan], mask) == [1, 4]
+    assert ends(Windows(size=1), [nan] * 7, mask) == [0, 1, 4]
+
+
+def test_windows() -> None:
+    assert ends(Windows(size=2), [0.0] * 6) == [1, 3, 4]
+
+
+def naive_ends(entropy: list[float], cutoff: float) -> list[int]:
+    """The sheet's rule as it is written, one answer without holes."""
+    found = [t for t, value in enumerate(entropy) if value > cutoff]
+    last = len(entropy) - 1
+    if last == 0:
+        return [0]
+    if not found:
+        return [last - 1]
+    if found[-1] == last:
+        found.pop()
+    return found if found and found[-1] == last - 1 else [*found, last - 1]
+
+
+def test_against_the_rule_as_written() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        entropy = rng.gamma(2.0, 1.0, rng.integers(1, 12)).round(3).tolist()
+        assert ends(EntropyCutoff(cutoff=1.5), entropy) == naive_ends(entropy, 1.5)
+
+
+def with_segments(outputs: list[list[list[float]]], ids: list[list[int]]) -> Side:
+    made = side(outputs)
+    width = made.mask.shape[1]
+    return replace(made, segment=torch.tensor([row + [-1] * (width - len(row)) for row in ids]))
+
+
+JUDGED = with_segments([[[1.0], [2.0], [7.0], [-6.0], [50.0]], [[0.5]]], [[0, 0, 1, 1, -1], [0]])
+
+
+@pytest.mark.parametrize(("readout", "expected"), [(Mean(), [-2.0, 0.5]), (Sum(), [-4.0, 0.5]), (Last(), [-6.0, 0.5]), (Minimum(), [-6.0, 0.5])])
+def test_ends_are_read_and_the_end_token_is_not(readout: Mean | Sum | Last | Minimum, expected: list[float]) -> None:
+    assert sequence_score(Segment(readout=readout), JUDGED).mean.tolist() == expected
+
+
+def test_one_segment_up_to_the_end_token_is_the_sequence_head() -> None:
+    whole = with_segments([[[1.0], [2.0], [7.0]], [[0.5]]], [[0, 0, 0], [0]])
+    torch.testing.assert_close(sequence_score(Segment(), whole).mean, sequence_score(Sequence(), whole).mean, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_reaches_ends_alone() -> None:
+    chosen, rejected = JUDGED, with_segments([[[0.0], [1.0], [3.0]], [[2.0], [4.0]]], [[0, 1, 1], [0, -1]])
+    live = [each.outputs.clone().requires_grad_() for each in (chosen, rejected) if each.outputs is not None]
+    judged = Pair(sides={"chosen": replace(chosen, outputs=live[0]), "rejected": replace(rejected, outputs=live[1])})
+    losses = BradleyTerry()(Segment(), judged)
+    grads = [grad.nan_to_num(0.0)[..., 0] for grad in torch.autograd.grad(losses.sum(), live)]
+    d = [-2.0 - 1.5, 0.5 - 2.0]
+    s = [1 / (1 + math.exp(x)) for x in d]  # 1 - sigma(d)
+    torch.testing.assert_close(grads[0], real([[0, -s[0] / 2, 0, -s[0] / 2, 0], [-s[1], 0, 0, 0, 0]]))
+    torch.testing.assert_close(grads[1], real([[s[0] / 2, 0, s[0] / 2], [s[1], 0, 0]]))
+
+
+def real(values: list[list[float]]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_places() -> None:
+    assert place_in_row(torch.tensor([[0, 0, 1, -1], [0, 1, 2, 3]])).tolist() == [[0.5, 0.5, 1.0, 0.0], [0.25, 0.5, 0.75, 1.0]]
+
+
+def test_answers_without_segments_are_refused_in_words() -> None:
+    with pytest.raises(UsageError, match="ends of segments"):
+        sequence_score(Segment(), side([[[1.0]]]))
+
+
+@pytest.mark.parametrize("made", [lambda: EntropyCutoff(cutoff=-1.0), lambda: EntropyCutoff(cutoff=math.nan), lambda: Windows(size=0)])
+def test_bad_settings(made: object) -> None:
+    with pytest.raises(UsageError):
+        made()  # type: ignore[operator]
