@@ -14,8 +14,10 @@ from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError, UsageError
 from finegrain.models.load import load_policy, master_dtype
+from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.cross_fit import cross_fitted
 from finegrain.recipes.frozen import frozen_logps
+from finegrain.recipes.reward_credit import reward_scores
 from finegrain.recipes.session import Session
 from finegrain.types import CharSpan, Ragged, Scored
 
@@ -59,14 +61,24 @@ class RunCredit:
         return [example.token_rewards.get(role) for example in self.examples]
 
     def implicit_rewards(self, scorer: str | None, beta: float) -> dict[str, list[Scored]]:
-        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones.
+        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones; a reward model's own token scores.
 
         Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
         """
         if scorer is None:
             return cross_fitted(self.session, self.examples, self.roles, self.reference, beta)
-        members = [self._ratios(name, beta) for name in scorer.split(",")]
+        names = scorer.split(",")
+        rewards = [name for name in names if is_reward_model(name)]
+        if rewards and len(rewards) < len(names):
+            raise CreditError(f"{', '.join(rewards)} are reward models and the other scorers are not: their units differ, so name one kind")
+        if len(rewards) == 1:
+            return reward_scores(self.session, scorer, self.examples, self.roles)
+        members = [self._means(name) for name in rewards] or [self._ratios(name, beta) for name in names]
         return {role: [_of_members([member[role][row] for member in members]) for row in range(len(self.examples))] for role in self.roles}
+
+    def _means(self, scorer: str) -> dict[str, list[Tensor]]:
+        """Token scores of one reward model."""
+        return {role: [one.mean for one in rows] for role, rows in reward_scores(self.session, scorer, self.examples, self.roles).items()}
 
     def _ratios(self, scorer: str, beta: float) -> dict[str, list[Tensor]]:
         """beta times the log-ratio of one frozen scorer to the start model."""
