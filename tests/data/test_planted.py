@@ -19,7 +19,7 @@ from finegrain.data.planted import (
     write_planted,
 )
 from finegrain.errors import UsageError
-from finegrain.recipes.demo_path import auroc
+from finegrain.evaluate.discrimination import auroc
 
 SMALL = Planted(pairs=30, pool=40, held_out_pairs=20, sentences=4)
 
@@ -117,9 +117,9 @@ def test_truth_as_credit_separates_perfectly():
     rows = with_truth(pairs(World(SMALL, 0), 20, stream=0))
     credit = [(value, truth) for row in rows for (*_, value), (*_, truth) in zip(row["chosen_spans"], row["chosen_truth"], strict=True) if truth]
     values, truths = np.array(credit).T
-    assert auroc(values, truths > 0) == 1.0
-    assert auroc(-values, truths > 0) == 0.0
-    assert auroc(np.zeros(len(values)), truths > 0) == 0.5
+    assert auroc(values, truths > 0).mean == 1.0
+    assert auroc(-values, truths > 0).mean == 0.0
+    assert auroc(np.zeros(len(values)), truths > 0).mean == 0.5
 
 
 def test_annotators_mark_part_of_the_answers_and_err_at_the_stated_rate():

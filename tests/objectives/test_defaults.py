@@ -5,6 +5,15 @@ import pytest
 from finegrain import catalog
 from finegrain.configure import to_json
 
+INFERENCE = {
+    "beta": 1.0,
+    "kl": 1.0,
+    "td": 1.0,
+    "gamma": 1.0,
+    "action_value": {"choice": "log-prob", "alpha": 1.0},
+    "likelihood": {"choice": "every-token"},
+}
+
 DEFAULTS = {
     "dpo": (1e-6, {"beta": 0.1}),
     "conservative": (1e-6, {"beta": 0.1, "label_smoothing": 0.1}),
@@ -31,6 +40,8 @@ DEFAULTS = {
     "f-dpo": (1e-6, {"beta": 0.1, "divergence": {"choice": "forward-kl"}}),
     "nll": (2e-5, {}),
     "arj": (2e-5, {}),
+    "ava-d": (2e-5, {"inference": INFERENCE}),
+    "ava-p": (1e-6, {"inference": INFERENCE, "negative": {"choice": "unlikelihood"}, "ranking": {"choice": "sigmoid"}, "cer": 1.0}),
     "token-distillation": (1e-6, {"beta": 0.1}),
 }
 

@@ -17,7 +17,7 @@ def write(file: Path, rows: list[dict[str, object]]) -> Path:
 
 def test_demonstrations_are_learnt(command: Command, tmp_path: Path) -> None:
     data = write(tmp_path / "rows.jsonl", [{"prompt": f"why {i} ?", "completion": " the cat sat on the mat ."} for i in range(12)])
-    done = command.prefer("run", "--data", data, "--epochs", "25", "--lr", "0.01", "--samples", "1", command="sft")
+    done = command.prefer("run", "--data", data, "--epochs", "25", "--lr", "0.01", "--samples", "1", "--examined", "0", command="sft")
     assert done.code == 0, done.error
     lines = command.lines("run")
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
