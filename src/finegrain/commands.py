@@ -66,6 +66,11 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.eval:Eval",
         "recipes.eval:run_eval",
     ),
+    "curate": Command(
+        "columns that repair noisy pairs, or pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
+        "recipes.curate:Curate",
+        "recipes.curate:run_curate",
+    ),
     "inspect": Command(
         "one HTML page of runs, or of a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",
         "recipes.inspect:Inspect",

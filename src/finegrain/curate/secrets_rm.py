@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from finegrain.curate.repairs import Margin, Repair
 from finegrain.curate.strength import Strength, deciles, strength
+from finegrain.curate.votes import Linear, Votes
 from finegrain.errors import UsageError
 from finegrain.ops.proportions import wilson
 from finegrain.types import Json
@@ -44,6 +45,8 @@ class SecretsRM:
 
     splits: int = 5
     """Random splits of the prompts in halves; each half trains a model that scores the other half: 5 give 10 models, 5 votes a pair."""
+    votes: Votes = field(default_factory=Linear)
+    """What the models are: linear in the start model's features, or whole ones."""
     repair: Repair = field(default_factory=Margin)
     """Columns: margin, flip, flip-margin, soft, soft-margin."""
 

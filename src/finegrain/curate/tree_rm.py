@@ -21,8 +21,8 @@ Extend = Callable[[Sequence[Ids], bool, int], Sequence[tuple[Ids, bool]]]
 class TreeRM:
     """Grow a tree of responses for every prompt and compare its leaves."""
 
-    reward: str
-    """What labels the leaves: a reward model's folder, or your own function file.py:name."""
+    reward: str = ""
+    """What labels the leaves: a reward model's folder, or your own function file.py:name; without one there are no pairs."""
     depth: int = 3
     """Segments of a response; at 1 responses are independent samples."""
     branching: int = 2

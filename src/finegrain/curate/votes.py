@@ -1,15 +1,48 @@
 """Votes on pairs by models that did not train on them.
 
 Source: cross-fitting as our sheet `secrets-rm` asks for it [choice]; the paper's ten models train on all pairs in other orders.
-Deviations: members differ by the half of the prompts they saw; here they are linear in given features of both answers.
+Deviations: members differ by the half of the prompts they saw; by default they are linear in features of the start model.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from finegrain.errors import DataError
+from finegrain.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """Members are linear in the start model's hidden state after the answer: one pass over the data, seconds for all members."""
+
+    ridge: float = 0.1
+    """Penalty on the squared norm of the weights; features have a root mean square of 1."""
+
+    def __post_init__(self) -> None:
+        if not self.ridge > 0:
+            raise UsageError(f"the ridge is a positive number, got {self.ridge}")
+
+    def __call__(self, differences: Float[np.ndarray, "N H"], trained: Bool[np.ndarray, "M N"]) -> Float[np.ndarray, "M N"]:
+        """Margins."""
+        return linear_margins(differences, trained, ridge=self.ridge)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """Members are whole reward models, trained one after the other as `finegrain reward head:sequence` trains one; as in the paper, and as dear."""
+
+    epochs: float = 1.0
+    """Of each member, over its half."""
+    batch_size: int = 16
+    """Pairs per optimiser step."""
+    lr: float | None = None
+    """Peak learning rate; by default that of `finegrain reward`."""
+
+
+Votes = Linear | Whole
 
 
 def halves(prompts: np.ndarray, splits: int, seed: int) -> Bool[np.ndarray, "M N"]:

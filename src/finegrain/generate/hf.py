@@ -29,8 +29,10 @@ def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *,
     return answers
 
 
-def sampled_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, seed: int) -> list[np.ndarray]:
-    """One answer per prompt drawn at temperature 1 from the whole vocabulary: token ids up to EOS, EOS included; one left-padded batch."""
+def sampled_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, seed: int, temperature: float = 1.0
+) -> list[np.ndarray]:
+    """One answer per prompt drawn from the whole vocabulary: token ids up to EOS, EOS included; one left-padded batch."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), pad)
@@ -48,7 +50,7 @@ def sampled_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *
             attention_mask=seen.to(device),
             max_new_tokens=max_new_tokens,
             do_sample=True,
-            temperature=1.0,
+            temperature=temperature,
             top_k=0,
             top_p=1.0,
             pad_token_id=pad,

@@ -37,6 +37,8 @@ class Request:
     """The head of those logits where it is not the vocabulary's own."""
     outputs: nn.Module | None = None
     """A head (H,) -> (K,) whose outputs at the hidden states of the scored tokens are wanted; float32 or wider."""
+    features: bool = False
+    """The hidden states that have consumed the scored tokens, as a head would see them."""
 
 
 Path = Callable[[Any, Sequence[Group], Request], TokenValues]
@@ -68,8 +70,9 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     packed = pack(groups, score_prompts=request.prompts, device=next(model.parameters()).device)
     states = _states(model, packed)
     outputs = None if request.outputs is None else head_outputs(request.outputs, states.index_select(0, packed.reads))
+    features = states.index_select(0, packed.reads) if request.features else None
     if not request.logp:
-        return TokenValues(states.new_zeros(len(packed.reads)), outputs=outputs)
+        return TokenValues(states.new_zeros(len(packed.reads)), outputs=outputs, features=features)
     hidden = states.index_select(0, packed.predicts)
     reference = None
     if request.kl_against is not None:
@@ -77,7 +80,7 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
         with torch.no_grad():
             reference = (_states(frozen, packed).index_select(0, packed.predicts), output_head(frozen))
     values = token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
-    return _with_action_values(values._replace(outputs=outputs), model, hidden, packed.targets, request)
+    return _with_action_values(values._replace(outputs=outputs, features=features), model, hidden, packed.targets, request)
 
 
 def _with_action_values(values: TokenValues, model: Any, hidden: Tensor, targets: Tensor, request: Request) -> TokenValues:
@@ -113,13 +116,14 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     rows = [torch.from_numpy(row).to(device) for row in plain_rows(groups)]
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).long()
     row, column = _plain_index(groups, request, device)
-    outputs = None
-    if request.outputs is not None or request.action_value is not None:
+    outputs = features = None
+    if request.outputs is not None or request.action_value is not None or request.features:
         with stock_attention(model):
             states = causal_lm(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
         outputs = None if request.outputs is None else head_outputs(request.outputs, states[row, column + 1])
+        features = states[row, column + 1] if request.features else None
     if not request.logp:
-        return TokenValues(torch.zeros(len(row), device=device), outputs=outputs)
+        return TokenValues(torch.zeros(len(row), device=device), outputs=outputs, features=features)
     with stock_attention(model):
         logits = model(input_ids=ids, use_cache=False).logits
         frozen_logits = None
@@ -134,7 +138,7 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     kl = None
     if frozen_logits is not None:
         kl = (at.exp() * (at - torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column])).sum(-1)
-    values = TokenValues(logp, entropy, kl, outputs)
+    values = TokenValues(logp, entropy, kl, outputs, features=features)
     return values if request.action_value is None else _with_action_values(values, model, states[row, column], ids[row, column + 1], request)
 
 

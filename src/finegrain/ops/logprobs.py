@@ -37,7 +37,7 @@ class Head(NamedTuple):
 
 
 class TokenValues(NamedTuple):
-    """Scalars of M tokens, nats, and a head's K outputs; None where not asked for."""
+    """Scalars of M tokens, nats, a head's K outputs and the H features that it reads; None where not asked for."""
 
     logp: Float[Tensor, " M"]
     entropy: Float[Tensor, " M"] | None = None
@@ -45,6 +45,7 @@ class TokenValues(NamedTuple):
     outputs: Float[Tensor, "M K"] | None = None
     q: Float[Tensor, " M"] | None = None
     q_logp: Float[Tensor, " M"] | None = None
+    features: Float[Tensor, "M H"] | None = None
 
 
 def token_values(

@@ -1,0 +1,31 @@
+"""What a frozen model makes of whole answers: the hidden state after the last scored token."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from finegrain.models.score import Answers, Arithmetic, budgeted, group_of
+from finegrain.models.scorer import Request, Scorer
+
+
+def last_features(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Float[np.ndarray, "N H"]]:
+    """By role, one row per answer, float32 or wider; zeros where no token is scored."""
+    found: dict[str, list[np.ndarray]] = {role: [] for role in roles}
+    was_training = scorer.training
+    scorer.eval()
+    with torch.no_grad(), how.autocast():
+        for part in budgeted([group_of(example, roles).tokens for example in examples], how.micro_tokens):
+            groups = [group_of(examples[place], roles) for place in part]
+            values = scorer(groups, Request(False, features=True)).features
+            assert values is not None
+            flat = (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
+            start = 0
+            for group in groups:
+                for role, branch in zip(roles, group.branches, strict=True):
+                    count = int(branch.mask.sum())
+                    found[role].append(flat[start + count - 1] if count else np.zeros(flat.shape[1], dtype=flat.dtype))
+                    start += count
+    scorer.train(was_training)
+    return {role: np.stack(rows) for role, rows in found.items()}

@@ -1,0 +1,143 @@
+"""`finegrain curate` end to end on a tiny model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.recipes.command import Command, Outcome
+from tests.tiny import write_pairs
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Path:
+    """Forty pairs, every eighth with its answers exchanged, and two rows that the gate drops."""
+    lines = [json.loads(line) for line in write_pairs(tmp_path / "clean.jsonl", 40).read_text().splitlines()]
+    for row in lines[::8]:
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+    lines.insert(3, {"prompt": "why ?", "chosen": " same", "rejected": " same"})
+    lines.append({"prompt": "why ?", "chosen": " ", "rejected": " empty"})
+    file = tmp_path / "noisy.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    return file
+
+
+def curate(command: Command, data: Path, out: str, *arguments: str) -> Outcome:
+    return command("curate", "--model", command.model, "--data", data, "--out", command.folder / out, "--device", "cpu", *arguments)
+
+
+def rows_of(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_votes_find_exchanged_pairs_and_every_row_comes_back(command: Command, noisy: Path) -> None:
+    done = curate(command, noisy, "out.jsonl", "method:secrets-rm", "method.repair:flip", "--method.repair.share", "0.125")
+    assert done.code == 0, done.error
+    before, after = rows_of(noisy), rows_of(command.folder / "out.jsonl")
+    assert [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in after] == before
+    assert set(after[0]) == {"prompt", "chosen", "rejected", "strength_mean", "strength_std", "flip", "curated"}
+    flipped = [row for row in after if row["flip"]]
+    assert len(flipped) == 5
+    assert sum("bad words" in str(row["chosen"]) for row in flipped) >= 4
+    assert all(str(row["curated"]).startswith("flipped") for row in flipped)
+    dropped = [row for row in after if row["strength_mean"] is None]
+    assert [row["chosen"] for row in dropped] == [" same", " "]
+    assert all("not voted on" in str(row["curated"]) for row in dropped)
+    assert done.result["rows"] == 42
+    assert done.result["voted"] == 40
+    assert done.result["changed"] == {"flip": 5}
+    assert done.result["votes_per_pair"] == [5, 5]
+    summary = json.loads((command.folder / "out.summary.json").read_text())
+    assert summary["negative_share"] == done.result["negative_share"]
+    assert summary["settings"]["method"]["repair"] == {"choice": "flip", "share": 0.125}
+
+
+def test_reward_reads_what_curate_wrote(command: Command, noisy: Path) -> None:
+    assert curate(command, noisy, "out.jsonl", "method:secrets-rm", "method.repair:flip-margin").code == 0
+    run = ["--data", command.folder / "out.jsonl", "--max-steps", "2", "--lr", "0"]
+    plain = command.prefer("plain", "--data", noisy, *run[2:], command="reward")
+    repaired = command.prefer("repaired", *run, command="reward")
+    assert plain.code == 0, plain.error
+    assert repaired.code == 0, repaired.error
+    assert {"flip", "margin"} <= set(command.record("repaired")["data"]["columns"])
+    assert command.lines("plain")[0]["loss"] != command.lines("repaired")[0]["loss"]
+
+
+def test_the_same_seed_writes_the_same_file(command: Command, noisy: Path) -> None:
+    for out, seed in (("a.jsonl", "1"), ("b.jsonl", "1"), ("c.jsonl", "2")):
+        assert curate(command, noisy, out, "--seed", seed).code == 0
+    texts = [(command.folder / f"{name}.jsonl").read_text() for name in "abc"]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_whole_models_vote(command: Command, noisy: Path) -> None:
+    done = curate(
+        command, noisy, "out.jsonl", "method.votes:whole", "--method.splits", "1", "--method.votes.lr", "0.003", "--method.votes.epochs", "6",
+        "--method.votes.batch-size", "4",
+    )  # fmt: skip
+    assert done.code == 0, done.error
+    assert done.result["votes_per_pair"] == [1, 1]
+    strengths = [
+        (row["strength_mean"], "bad words" in str(row["chosen"])) for row in rows_of(command.folder / "out.jsonl") if row["strength_mean"] is not None
+    ]
+    worst = sorted(strengths)[:5]
+    assert sum(wrong for _, wrong in worst) >= 4
+    assert {row["strength_std"] for row in rows_of(command.folder / "out.jsonl")} == {0.0, None}
+
+
+def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path) -> None:
+    assert curate(command, noisy, "out.jsonl").code == 0
+    again = curate(command, command.folder / "out.jsonl", "again.jsonl")
+    assert again.code == 3
+    assert "column curated already" in again.error
+    taken = curate(command, noisy, "out.jsonl")
+    assert taken.code == 7
+    assert "there already" in taken.error
+
+
+def test_columns_that_a_format_would_not_read_are_refused(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "shp.jsonl"
+    row = {"human_ref_A": " good people said yes", "human_ref_B": " bad words", "labels": 1, "score_ratio": 2.0}
+    file.write_text("".join(json.dumps({"history": f"why {k} ?", **row, "human_ref_A": f" good {k} yes"}) + "\n" for k in range(8)))
+    done = curate(command, file, "out.jsonl")
+    assert done.code == 3
+    assert "SHP rows are read without the column" in done.error
+
+
+def test_pairs_from_trees(command: Command, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def longer(prompts, completions, **columns):\n    return [float(len(one)) for one in completions]\n")
+    short = ["--method.segment-tokens", "6", "--method.first-tokens", "2", "--method.max-new-tokens", "16", "--method.depth", "2", "--limit", "3"]
+    done = curate(command, data, "tree.jsonl", "method:tree-rm", "--method.reward", f"{tmp_path / 'mine.py'}:longer", *short)
+    assert done.code == 0, done.error
+    rows = rows_of(command.folder / "tree.jsonl")
+    assert done.result["trees"] == 3
+    assert done.result["pairs"] == len(rows) > 3
+    assert {row["tree_id"] for row in rows} == {0, 1, 2}
+    assert {row["lca_depth"] for row in rows} == {0, 1}
+    for row in rows:
+        chosen, rejected = str(row["chosen"]), str(row["rejected"])
+        shared = row["prefix_chars"]
+        assert isinstance(shared, int)
+        assert chosen[:shared] == rejected[:shared]
+        assert len(chosen) - len(rejected) == row["score_difference"] >= 0
+        assert (row["lca_depth"] == 0) or row["prefix_tokens"]
+    again = curate(command, data, "again.jsonl", "method:tree-rm", "--method.reward", f"{tmp_path / 'mine.py'}:longer", *short)
+    assert again.code == 0
+    assert (command.folder / "again.jsonl").read_text() == (command.folder / "tree.jsonl").read_text()
+    unlabelled = curate(command, data, "none.jsonl", "method:tree-rm")
+    assert unlabelled.code == 2
+    assert "--method.reward" in unlabelled.error
+    trained = command.prefer("run", "--data", command.folder / "tree.jsonl", "--max-steps", "1", command="reward")
+    assert trained.code == 0, trained.error
+
+
+def test_a_reward_model_labels_leaves(command: Command, data: Path) -> None:
+    assert command.prefer("judge", "head:sequence", "--max-steps", "1", command="reward").code == 0
+    short = ["--method.segment-tokens", "6", "--method.first-tokens", "2", "--method.max-new-tokens", "12", "--method.depth", "1", "--limit", "1"]
+    done = curate(command, data, "tree.jsonl", "method:tree-rm", "--method.reward", str(command.folder / "judge"), *short)
+    assert done.code == 0, done.error
+    assert done.result["lca_depths"] == {"0": done.result["pairs"]}
+    none = curate(command, data, "none.jsonl", "method:tree-rm", "--method.reward", str(command.folder / "judge"), *short, "--method.branching", "1")
+    assert none.code == 3
+    assert "no tree" in none.error
+    assert not (command.folder / "none.jsonl").exists()
