@@ -1,7 +1,7 @@
 """Several scorers' saved scores as one: each brought to the same unit, then combined.
 
 Source: analysis scripts of RewardBench, https://arxiv.org/abs/2403.13787: mean, minimum and mean - std after standardising each model.
-Deviations: the price of disagreement `k` is 1 there and a setting here.
+Deviations: the price of disagreement `k` is 1 there and a setting here. The rewards that an optimiser is shown are in `finegrain.ops.aggregate`.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,20 @@ class MeanMinusStd:
         return priced
 
 
-Combiner = MemberMean | MemberMinimum | MeanMinusStd
+@dataclass(frozen=True, kw_only=True)
+class MeanMinusVariance:
+    """The mean less a price for the variance: uncertainty-weighted optimisation (UWO) of Coste et al. 2023, https://arxiv.org/abs/2310.02743."""
+
+    k: float = 0.5
+    """Price of the variance between members."""
+
+    def __call__(self, members: Members) -> Combined:
+        """One score per answer; the variance is the population's (divides by M), as in that paper's best-of-n."""
+        priced: Combined = members.mean(0) - self.k * members.var(0)
+        return priced
+
+
+Combiner = MemberMean | MemberMinimum | MeanMinusStd | MeanMinusVariance
 
 
 def standardised(chosen: Members, rejected: Members) -> tuple[Members, Members]:

@@ -1,0 +1,176 @@
+"""Codes held near a prior: worked KL, weights, limits in phi, what contradicting labels do, and the stand-in."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from finegrain.errors import ModelError, UsageError
+from finegrain.ops.variational import gaussian_kl
+from finegrain.rewards.bottleneck import Bottleneck, confidence_weights
+from finegrain.rewards.bradley_terry import bootstrap_weights, bradley_terry_loss
+from finegrain.rewards.diverse_preferences import DiversePreferences, Latent
+from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.heads import sequence_score
+from finegrain.rewards.token import Token
+from finegrain.types import Pair, Side
+from tests.rewards.sides import pair, side
+
+HIDDEN = 6
+
+
+def module(head: Latent, seed: int = 0) -> Bottleneck:
+    made = head.module(HIDDEN, torch.Generator().manual_seed(seed)).double()
+    assert isinstance(made, Bottleneck)
+    return made
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def of(head: Latent, net: Bottleneck, chosen: Tensor, rejected: Tensor, **columns: Tensor) -> Pair:
+    """Pairs of one-token answers with these hidden states."""
+    mask = torch.ones(len(chosen), 1, dtype=torch.bool)
+    both = {"chosen": chosen, "rejected": rejected}
+    sides = {name: Side(logp=torch.zeros(len(chosen), 1), mask=mask, outputs=net(states)[:, None]) for name, states in both.items()}
+    return Pair(sides=sides, columns={"row": torch.arange(len(chosen)).double(), **columns})
+
+
+def test_kl_is_worked_and_adds_up() -> None:
+    assert gaussian_kl(torch.tensor(1.0), torch.tensor(0.0)).item() == 0.5
+    assert gaussian_kl(torch.tensor(0.0), torch.tensor(0.5).log()).item() == pytest.approx(0.3181, abs=5e-5)
+    net = module(Latent(members=2, latent=3))
+    mean, log_std = net.codes(drawn(4, HIDDEN))
+    outputs = net.eval()(drawn(4, HIDDEN))
+    torch.testing.assert_close(outputs[:, 4:6].T, gaussian_kl(mean, log_std).sum(-1))
+    assert (outputs[:, 4:6] > 0).all()
+
+
+def test_weights() -> None:
+    kl = torch.tensor([[1.0, 0.0, 2.0, 0.0], [3.0, 0.5, 2.0, 0.0]])
+    assert confidence_weights(kl).tolist() == [[0.25, 0.0, 0.5, 0.5], [0.75, 1.0, 0.5, 0.5]]
+
+
+def test_score_weighs_members_by_confidence() -> None:
+    """Rewards 2 and -2, KL 1 and 3: -1, between the two, with the weighted deviation sqrt(3); the last token decides."""
+    head = Latent(members=2)
+    row = side([[[9.0] * 8, [2.0, -2.0, 7.0, 7.0, 1.0, 3.0, 0.5, 0.0]], [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    score = sequence_score(head, row)
+    assert score.std is not None
+    assert score.mean.tolist() == pytest.approx([-1.0, 1.0])
+    assert score.std[0].item() == pytest.approx(3**0.5)
+    assert row.outputs is not None
+    facts = head.facts(torch.where(row.mask[..., None], row.outputs, 0.0), row.mask)
+    assert facts["confidence"].tolist() == [2.0, 0.0]
+    assert facts["active"].tolist() == [0.5, 0.0]
+
+
+def test_loss_worked() -> None:
+    """One member: -log sigma of the sampled difference 1, KL (2 + 4) / 2, stand-in error (0.5 - 0.2)^2."""
+    terms = DiversePreferences(phi=7.0)(Latent(members=1), pair([[[9.0, 1.5, 2.0, 1.0, 0.5]]], [[[9.0, 0.5, 4.0, 1.0, 0.2]]]))
+    assert terms["preference"].value.item() == pytest.approx(0.3132617)
+    assert (terms["kl"].value.item(), terms["kl"].coefficient) == (3.0, 7.0)
+    assert terms["stand_in"].value.item() == pytest.approx(0.09)
+
+
+def test_without_price_and_without_noise_it_is_a_pair_loss_ensemble() -> None:
+    head = Latent(members=3)
+    net = module(head).eval()
+    row = of(head, net, drawn(5, HIDDEN), drawn(5, HIDDEN, seed=1), label_prob=torch.full((5,), 0.8, dtype=torch.float64))
+    good, bad = (sequence_score(head, row.sides[name]).members for name in ("chosen", "rejected"))
+    assert good is not None
+    assert bad is not None
+    want = (bradley_terry_loss(good - bad, label_smoothing=torch.full((5,), 0.2)) * bootstrap_weights(torch.arange(5.0), 3)).mean(0)
+    torch.testing.assert_close(DiversePreferences(phi=0.0)(head, row)["preference"].value, want)
+
+
+def test_swapping_pair_and_label_changes_nothing() -> None:
+    head = Latent()
+    net = module(head).eval()
+    row = of(head, net, drawn(5, HIDDEN), drawn(5, HIDDEN, seed=1))
+    swapped = Pair(sides=row.swapped().sides, columns={**row.columns, "flip": torch.ones(5, dtype=torch.float64)})
+    one, two = (DiversePreferences()(head, each) for each in (row, swapped))
+    for name in one:
+        torch.testing.assert_close(one[name].value, two[name].value)
+
+
+def trained(phi: float, chosen: Tensor, rejected: Tensor, steps: int = 400) -> tuple[Latent, Bottleneck, dict[str, float]]:
+    head = Latent(members=1, latent=2, width=4)
+    torch.manual_seed(0)
+    net = module(head).train()
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        terms = DiversePreferences(phi=phi)(head, of(head, net, chosen, rejected))
+        torch.stack([term.coefficient * term.value.mean() for term in terms.values()]).sum().backward()
+        optimiser.step()
+    return head, net.eval(), {name: float(term.value.detach().mean()) for name, term in terms.items()}
+
+
+def test_a_high_price_leaves_nothing_and_a_low_one_learns() -> None:
+    chosen, rejected = drawn(40, HIDDEN) + 1.0 * torch.eye(HIDDEN, dtype=torch.float64)[0], drawn(40, HIDDEN, seed=1)
+    _, net, terms = trained(0.0, chosen, rejected)
+    assert terms["preference"] < 0.4
+    head, net, terms = trained(300.0, chosen, rejected)
+    assert terms["preference"] == pytest.approx(0.6931, abs=2e-3), "log 2"
+    assert terms["kl"] < 1e-3
+    with torch.no_grad():
+        assert net(chosen)[:, 0].abs().max() < 0.05, "every answer scores 0"
+    facts = {name: float(values.mean()) for name, values in head.facts(net(chosen)[:, None].detach(), torch.ones(40, 1, dtype=torch.bool)).items()}
+    with pytest.raises(ModelError, match=r"lower --loss\.phi"):
+        head.check(facts)
+    head.check({"active": 0.1, "confidence": 1.0})
+
+
+def test_contradicting_labels_have_no_gradient_but_the_price() -> None:
+    """The same pair under both labels at P = 1/2: the two gradients of the preference cancel."""
+    head = Latent(members=1)
+    outputs = torch.zeros(2, 1, head.outputs, dtype=torch.float64, requires_grad=True)
+    mask = torch.ones(2, 1, dtype=torch.bool)
+    sides = {name: Side(logp=torch.zeros(2, 1), mask=mask, outputs=outputs) for name in ("chosen", "rejected")}
+    columns = {"row": torch.zeros(2), "flip": torch.tensor([0.0, 1.0])}
+    terms = DiversePreferences()(head, Pair(sides=sides, columns=columns))
+    (slope,) = torch.autograd.grad(terms["preference"].value.sum(), outputs, retain_graph=True)
+    assert slope.sum(0).abs().max() == 0
+    (slope,) = torch.autograd.grad(terms["kl"].value.sum(), outputs)
+    assert slope[..., 2].tolist() == [[1.0], [1.0]]
+
+
+def test_codes_shrink_in_proportion() -> None:
+    """The slope of KL with respect to a code's mean is the mean."""
+    mean = drawn(5).requires_grad_()
+    (slope,) = torch.autograd.grad(gaussian_kl(mean, torch.zeros(5)).sum(), mean)
+    torch.testing.assert_close(slope, mean.detach())
+
+
+def test_noise_in_training_alone() -> None:
+    net = module(Latent())
+    states = drawn(4, HIDDEN)
+    assert torch.equal(net.eval()(states), net(states))
+    noisy = net.train()(states)
+    assert torch.equal(noisy[:, :3], net.eval()(states)[:, :3]), "the score is read at the mean codes"
+    assert not torch.equal(noisy[:, 3:6], noisy[:, :3])
+
+
+def test_the_stand_in_follows_the_score_and_moves_nothing() -> None:
+    net = module(Latent()).eval()
+    states = drawn(4, HIDDEN).requires_grad_()
+    gradients = torch.autograd.grad(net(states)[:, -1].square().sum(), [states, *net.parameters()], allow_unused=True)
+    named = dict(zip(["states", *(name for name, _ in net.named_parameters())], gradients, strict=True))
+    assert {name for name, slope in named.items() if slope is not None and slope.any()} == {"stand_in.weight"}
+
+
+def test_far_away_is_bounded() -> None:
+    """A state a million times as large has the same code: the encoder sees it normalised, its mean clamped."""
+    net = module(Latent()).eval()
+    states = drawn(4, HIDDEN)
+    torch.testing.assert_close(net(1e6 * states)[:, :9], net(states)[:, :9], rtol=1e-3, atol=1e-3)
+
+
+def test_settings() -> None:
+    with pytest.raises(UsageError, match="count from 1"):
+        Latent(members=0)
+    with pytest.raises(UsageError, match="phi"):
+        DiversePreferences(phi=-1.0)
+    with pytest.raises(UsageError, match="Latent"):
+        RewardFit(Token(), DiversePreferences())
