@@ -23,7 +23,7 @@ def facts(command: Command, run: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("choice", [["--head.segmenter.cutoff", "3.6"], ["head.segmenter:windows", "--head.segmenter.size", "3"]])
 def test_segments_learn(command: Command, choice: list[str]) -> None:
-    outcome = reward(command, "run", "head:segment", *choice, "--epochs", "6", "--lr", "0.003", "--holdout", "0.25")
+    outcome = reward(command, "run", "head:segment", *choice, "--epochs", "4", "--lr", "0.01", "--holdout", "0.25")
     assert outcome.code == 0, outcome.error
     lines = command.lines("run")
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
@@ -50,3 +50,50 @@ def test_the_cutoff_changes_what_is_learnt(command: Command) -> None:
         assert outcome.code == 0, outcome.error
     assert not np.isclose(command.lines("whole")[-1]["loss"], command.lines("tokens")[-1]["loss"], rtol=1e-6)
     assert "location" not in facts(command, "whole"), "one place does not determine a line"
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def stepwise(command: Command, label: Any = None) -> Path:
+    """Steps that say good are right, steps that say bad are wrong."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for place in range(24):
+        right = rng.random(rng.integers(1, 5)) < 0.6
+        steps = ["good people said yes" if one else "bad words" for one in right]
+        rows.append({"prompt": f"why {place} ?", "completions": steps, "labels": [bool(one) if label is None else label for one in right]})
+    return write(command.folder / "steps.jsonl", rows)
+
+
+@pytest.mark.parametrize("supervision", [[], ["loss.supervision:until-first-error"]])
+def test_steps_learn(command: Command, supervision: list[str]) -> None:
+    data = stepwise(command)
+    outcome = reward(command, "run", "head:step", "loss:step-labels", *supervision, "--data", data, "--epochs", "4", "--lr", "0.01", "--holdout", "0.3")
+    assert outcome.code == 0, outcome.error
+    lines = command.lines("run")
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    found = outcome.result["evaluation"]
+    assert found["eval_step_accuracy"]["mean"] > max(0.8, found["eval_step_always_right"]["mean"])
+    assert found["eval_step_accuracy"]["rows"] > 2
+    assert command.record("run")["labelled_steps"]["cut_or_without_a_token"] == 0
+    AutoModelForTokenClassification.from_pretrained(command.folder / "run")
+
+
+def test_steps_that_are_cut_are_counted(command: Command) -> None:
+    data = stepwise(command)
+    outcome = reward(command, "run", "head:step", "loss:step-labels", "--data", data, "--max-length", "18", "--max-steps", "1")
+    assert outcome.code == 0, outcome.error
+    steps = command.record("run")["labelled_steps"]
+    assert 0 < steps["cut_or_without_a_token"] < steps["read"]
+
+
+def test_pairs_have_no_steps(command: Command) -> None:
+    outcome = reward(command, "run", "head:step", "--max-steps", "1")
+    assert outcome.code != 0
+    assert "labelled step" in outcome.error
+    wrong = reward(command, "other", "loss:step-labels", "--max-steps", "1")
+    assert wrong.code == 2
+    assert "Step head" in wrong.error

@@ -50,8 +50,8 @@ class RunAnswers:
         both = [steps_on_tokens(example.spans.get(role) or [], example.responses[role]) for example in self.examples]
         labelled = sum(len(example.spans.get(role) or []) for example in self.examples)
         judged = sum(len(np.unique(numbers[numbers >= 0])) for numbers, _ in both)
-        seen = self.session.notes.setdefault("steps", {"labelled": 0, "cut_or_without_a_token": 0})
-        seen["labelled"] += labelled
+        seen = self.session.notes.setdefault("labelled_steps", {"read": 0, "cut_or_without_a_token": 0})
+        seen["read"] += labelled
         seen["cut_or_without_a_token"] += labelled - judged
         return [numbers for numbers, _ in both], [labels for _, labels in both]
 

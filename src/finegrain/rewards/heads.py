@@ -20,6 +20,8 @@ from finegrain.types import Scored, Side
 Outputs = Float[Tensor, "B T K"]
 Mask = Bool[Tensor, "B T"]
 Readout = Sum | Mean | Last | Minimum
+ReadOut = Callable[[Float[Tensor, "B T"], Mask], Float[Tensor, " B"]]
+"""Any of them, or a head's own."""
 
 
 @runtime_checkable
@@ -31,7 +33,7 @@ class RewardHead(Protocol):
         """K, numbers per token."""
 
     @property
-    def readout(self) -> Readout:
+    def readout(self) -> ReadOut:
         """How token scores become the answer's."""
 
     def tokens(self, outputs: Outputs) -> Scored:
@@ -72,7 +74,7 @@ def ends_read(head: RewardHead, side: Side) -> Mask:
     return segment_ends(side.segment) & side.mask
 
 
-def read_out(readout: Readout, tokens: Scored, mask: Mask) -> Scored:
+def read_out(readout: ReadOut, tokens: Scored, mask: Mask) -> Scored:
     """An answer's score from its tokens': members one by one where there are any, else by first-order propagation."""
     if tokens.members is None:
         return Scored(*_propagated(readout, tokens.mean, tokens.std, mask))
@@ -83,7 +85,7 @@ def read_out(readout: Readout, tokens: Scored, mask: Mask) -> Scored:
     return of_members(torch.stack(means), torch.stack(stds))
 
 
-def _propagated(readout: Readout, tokens: Tensor, std: Tensor | None, mask: Mask) -> tuple[Tensor, Tensor | None]:
+def _propagated(readout: ReadOut, tokens: Tensor, std: Tensor | None, mask: Mask) -> tuple[Tensor, Tensor | None]:
     """Mean and standard deviation of an answer whose tokens' errors are independent; exact for the linear readouts."""
     mean = readout(tokens, mask)
     if std is None:

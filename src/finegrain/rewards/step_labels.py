@@ -1,0 +1,132 @@
+"""Cross-entropy of every labelled step, read where the step ends.
+
+    L = - sum over counted steps of log sigma(z_k) where the step is right, of log sigma(-z_k) where it is wrong, over their number
+
+Source: Lightman et al. 2023, https://arxiv.org/abs/2305.20050 (process supervision up to the first error); labels of all steps as in
+Wang et al. 2023, https://arxiv.org/abs/2312.08935.
+Deviations: the mean runs over the steps of an optimiser step, not over answers [choice]; neutral steps count as wrong by default [choice].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from finegrain.ops.sequence import wide
+from finegrain.rewards.heads import ends_read
+from finegrain.rewards.step import Step
+from finegrain.types import Pair, Side, Term, Terms
+
+Labels = Float[Tensor, "B T"]
+Counted = Bool[Tensor, "B T"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeutralBad:
+    """A neutral step counts as wrong."""
+
+    def __call__(self, labels: Labels) -> Labels:
+        """1 right, -1 wrong, 0 not counted."""
+        return torch.where(labels > 0.5, 1.0, -1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeutralGood:
+    """A neutral step counts as right."""
+
+    def __call__(self, labels: Labels) -> Labels:
+        """1 right, -1 wrong, 0 not counted."""
+        return torch.where(labels < -0.5, -1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeutralDrop:
+    """A neutral step does not count."""
+
+    def __call__(self, labels: Labels) -> Labels:
+        """1 right, -1 wrong, 0 not counted."""
+        return torch.where(labels.abs() < 0.5, 0.0, labels.sign())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllSteps:
+    """Every labelled step counts."""
+
+    def __call__(self, signs: Labels, ends: Counted) -> Counted:
+        """Which ends count."""
+        return ends & (signs != 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntilFirstError:
+    """Steps after the first wrong one do not count: what builds on an error has no label of its own."""
+
+    def __call__(self, signs: Labels, ends: Counted) -> Counted:
+        """Which ends count, the first wrong one included."""
+        wrong = (ends & (signs < 0)).long()
+        return ends & (signs != 0) & (wrong.cumsum(1) - wrong == 0)
+
+
+Neutral = NeutralBad | NeutralGood | NeutralDrop
+Supervision = AllSteps | UntilFirstError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLabels:
+    """Hyper-parameters of step supervision."""
+
+    roles: ClassVar[tuple[str, ...]] = ("answer",)
+    shape: ClassVar[str] = "steps"
+    head_kind: ClassVar[type] = Step
+
+    supervision: Supervision = field(default_factory=AllSteps)
+    """all-steps, or until-first-error."""
+    neutral: Neutral = field(default_factory=NeutralBad)
+    """What a step is that is labelled neither right nor wrong: neutral-bad, neutral-good, neutral-drop."""
+
+    def __call__(self, head: Step, pair: Pair) -> Terms:
+        """One term, averaged over counted steps."""
+        side = pair.answer
+        signs, counted = self.labels(head, side)
+        odds = self.log_odds(head, side, counted)
+        losses = torch.where(counted, -logsigmoid(torch.where(signs > 0, odds, -odds)), 0.0)
+        return {"steps": Term(losses.sum(1), counted.to(losses.dtype).sum(1))}
+
+    def labels(self, head: Step, side: Side) -> tuple[Labels, Counted]:
+        """Sign of the step that ends at each token, and which of them count."""
+        assert side.reward is not None, "labels of steps are columns made before training"
+        ends = ends_read(head, side)
+        signs = torch.where(ends, self.neutral(torch.where(ends, side.reward, 0.0)), 0.0)
+        return signs, self.supervision(signs, ends)
+
+    def log_odds(self, head: Step, side: Side, counted: Counted) -> Labels:
+        """The head's, 0 where nothing counts."""
+        assert side.outputs is not None
+        return wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
+
+    def measures(self, head: Step, pair: Pair) -> Mapping[str, Float[Tensor, " B"]]:
+        """Per answer: share of counted steps judged right, share that is right, whether its first error, or that it has none, was found."""
+        side = pair.answer
+        signs, counted = self.labels(head, side)
+        said = self.log_odds(head, side, counted) > 0
+        steps = counted.double().sum(1)
+        share = lambda events: torch.where(steps > 0, (events & counted).double().sum(1) / steps.clamp(min=1), torch.nan)
+        wrong, called = counted & (signs < 0), counted & ~said
+        exact = (_first(wrong) == _first(called)).double()
+        has_error = wrong.any(1)
+        return {
+            "step_accuracy": share(said == (signs > 0)),
+            "step_always_right": share(signs > 0),
+            "first_error_found": torch.where(has_error, exact, torch.nan),
+            "no_error_found": torch.where((steps > 0) & ~has_error, exact, torch.nan),
+        }
+
+
+def _first(events: Counted) -> Float[Tensor, " B"]:
+    """Place of the first event of each row; the width where there is none."""
+    place = torch.arange(events.shape[1], device=events.device).expand_as(events)
+    return torch.where(events, place, events.shape[1]).amin(1).double()
