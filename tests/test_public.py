@@ -29,8 +29,10 @@ PUBLIC = [
     "Terms",
     "TokenCredit",
     "Training",
+    "evaluate_reward",
     "prefer",
     "reward",
+    "score",
     "sft",
 ]
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
     from finegrain.recipes.preference import prefer
+    from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.reward import reward
+    from finegrain.recipes.score import score
     from finegrain.recipes.settings import Common, Training
     from finegrain.recipes.sft import sft
     from finegrain.runs import RunDirectory
@@ -54,8 +56,10 @@ __all__ = [
     "Terms",
     "TokenCredit",
     "Training",
+    "evaluate_reward",
     "prefer",
     "reward",
+    "score",
     "sft",
 ]
 
@@ -66,8 +70,10 @@ _HOMES = {
     "Optim": "train.optim",
     "RunDirectory": "runs",
     "Training": "recipes.settings",
+    "evaluate_reward": "recipes.eval",
     "prefer": "recipes.preference",
     "reward": "recipes.reward",
+    "score": "recipes.score",
     "sft": "recipes.sft",
 }
 

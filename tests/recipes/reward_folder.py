@@ -1,0 +1,22 @@
+"""Reward-model checkpoints of random heads, made without training."""
+
+from pathlib import Path
+
+import torch
+
+from finegrain.configure import to_json
+from finegrain.models.load import load_policy
+from finegrain.models.reward_models import save_reward_model
+from finegrain.recipes.reward_product import stock_of
+from finegrain.rewards.heads import RewardHead
+
+
+def save_reward(model: Path, folder: Path, method: str, head: RewardHead, *, scale: float = 0.5) -> Path:
+    """A checkpoint of this head on the tiny model; `scale` of its weights, which are random."""
+    policy = load_policy(model)
+    linear = torch.nn.Linear(policy.model.config.hidden_size, head.outputs, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(scale * torch.randn(linear.weight.shape, generator=torch.Generator().manual_seed(3)))
+    facts = {"head": {"method": method, **to_json(head)}, "loss": {"method": "bradley-terry"}}
+    save_reward_model(policy, linear, head.stock(linear.weight.detach()), stock_of(head), facts, folder)
+    return folder
