@@ -1,4 +1,4 @@
-"""Our side of the speed benchmark: one `finegrain prefer` run. A JSON spec as argument, one JSON line on stdout.
+"""Our side of the speed benchmark: one `finegrain prefer` or `finegrain reward` run. A JSON spec as argument, one JSON line on stdout.
 
 The product's own command line in this process, nothing replaced; the clock is the run's own (first forward of any model, the engine's probe
 and the reference pass included, to the last optimiser step). Same spec and same answer as side_trl.py.
@@ -61,7 +61,6 @@ def arguments(spec: dict[str, Any], out: Path) -> list[str]:
         "optim.warmup": 0,
         "optim.weight-decay": 0,
         "optim.max-grad-norm": 1,
-        "objective.beta": spec["beta"],
         "max-length": spec["max_length"],
         "dtype": spec["arithmetic"],
         "device": "cpu",
@@ -69,7 +68,8 @@ def arguments(spec: dict[str, Any], out: Path) -> list[str]:
         "samples": 0,
         "seed": spec["seed"],
     }
-    return ["prefer", "objective:dpo", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
+    task = {"prefer": ["prefer", "objective:dpo", "--objective.beta", str(spec["beta"])], "reward": ["reward", "head:sequence"]}[spec["task"]]
+    return [*task, *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
 
 
 def main() -> None:
@@ -86,12 +86,13 @@ def main() -> None:
     policy = load_policy(spec["model"])
     examples = load_examples(spec["pairs"], policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=spec["max_length"])).examples
     ids = [[row.prompt.tolist(), *(row.responses[role].ids.tolist() for role in ("chosen", "rejected"))] for row in examples]
+    whole = [[prompt + chosen, prompt + rejected] for prompt, chosen, rejected in ids] if spec["task"] == "reward" else ids
     assert clock.begin is not None
     lengths = [Lengths(*map(len, row)) for row in ids]
     tokens, scored = sum(map(sum, lengths)), sum(pair.chosen + pair.rejected for pair in lengths)
-    flops = useful_flops(lengths, policy.model)
+    flops = useful_flops(lengths, policy.model) if spec["task"] == "prefer" else {}
     answer = {
-        "tokens_sha256": hashlib.sha256(json.dumps([ids[index] for index in spec["order"]]).encode()).hexdigest(),
+        "tokens_sha256": hashlib.sha256(json.dumps([whole[index] for index in spec["order"]]).encode()).hexdigest(),
         "pairs": record["pairs"],
         "train_seconds": record["train_seconds"],
         "train_cpu_seconds": clock.end[1] - clock.begin[1],

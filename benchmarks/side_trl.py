@@ -1,4 +1,4 @@
-"""The TRL side of the speed benchmark: one DPOTrainer run. A JSON spec as argument, one JSON line on stdout.
+"""The TRL side of the speed benchmark: one DPOTrainer or RewardTrainer run. A JSON spec as argument, one JSON line on stdout.
 
 As fast as TRL's public settings make it on this work without changing the work: no gradient checkpointing, no telemetry, no progress bar, no
 saving, fused AdamW, no worker processes. Same spec and same answer as side_finegrain.py.
@@ -18,15 +18,15 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from datasets.utils.logging import disable_progress_bar  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback  # noqa: E402
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback  # noqa: E402
 from transformers.utils import logging  # noqa: E402
-from trl import DPOConfig, DPOTrainer  # noqa: E402
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer  # noqa: E402
 
-IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+IDS = {"prefer": ("prompt_ids", "chosen_ids", "rejected_ids"), "reward": ("chosen_ids", "rejected_ids")}
 
 
-class Watched(DPOTrainer):
-    """DPOTrainer that notes its losses and the time of its reference pass."""
+class Watched:
+    """Notes a trainer's losses and the time of its reference pass, where it has one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.losses: list[float] = []
@@ -43,6 +43,14 @@ class Watched(DPOTrainer):
         values = super()._precompute_ref_logps(*args, **kwargs)
         self.reference = [now - then for now, then in zip(clocks(), started, strict=True)]
         return values
+
+
+class WatchedDPO(Watched, DPOTrainer):
+    """Preference training."""
+
+
+class WatchedReward(Watched, RewardTrainer):
+    """Reward-model training."""
 
 
 class Clock(TrainerCallback):
@@ -63,43 +71,55 @@ def clocks() -> list[float]:
     return [time.perf_counter(), time.process_time()]
 
 
+def reward_model(spec: dict[str, Any]) -> Any:
+    """The classification model with the head that the other side starts from."""
+    model = AutoModelForSequenceClassification.from_pretrained(spec["model"], num_labels=1, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(spec["seed"])
+    width = model.config.hidden_size
+    with torch.no_grad():
+        model.score.weight.copy_(torch.randn(1, width, generator=generator) / (width + 1))
+    return model
+
+
 def main() -> None:
     spec = json.loads(sys.argv[1])
     logging.set_verbosity_error()
     disable_progress_bar()
     rows = [json.loads(line) for line in Path(spec["pairs"]).read_text().splitlines()]
     clock = Clock()
-    trainer = Watched(
-        model=spec["model"],
-        args=DPOConfig(
-            output_dir=spec["work"],
-            per_device_train_batch_size=spec["batch_size"],
-            num_train_epochs=1,
-            learning_rate=spec["learning_rate"],
-            lr_scheduler_type="constant",
-            warmup_steps=0,
-            optim="adamw_torch_fused",
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            beta=spec["beta"],
-            max_length=spec["max_length"],
-            bf16=spec["arithmetic"] == "bfloat16",
-            gradient_checkpointing=False,
-            precompute_ref_log_probs=spec["precompute"],
-            train_sampling_strategy="sequential",
-            use_cpu=True,
-            dataloader_pin_memory=False,
-            disable_tqdm=True,
-            report_to="none",
-            save_strategy="no",
-            logging_steps=1,
-            seed=spec["seed"],
-        ),
-        train_dataset=Dataset.from_list([rows[index] for index in spec["order"]]),
-        processing_class=AutoTokenizer.from_pretrained(spec["model"]),
-        callbacks=[clock],
-    )
-    columns = [trainer.train_dataset[name] for name in IDS]
+    settings = {
+        "output_dir": spec["work"],
+        "per_device_train_batch_size": spec["batch_size"],
+        "num_train_epochs": 1,
+        "learning_rate": spec["learning_rate"],
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "optim": "adamw_torch_fused",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "max_length": spec["max_length"],
+        "bf16": spec["arithmetic"] == "bfloat16",
+        "gradient_checkpointing": False,
+        "train_sampling_strategy": "sequential",
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "seed": spec["seed"],
+    }
+    given = {
+        "train_dataset": Dataset.from_list([rows[index] for index in spec["order"]]),
+        "processing_class": AutoTokenizer.from_pretrained(spec["model"]),
+        "callbacks": [clock],
+    }
+    if spec["task"] == "reward":
+        trainer = WatchedReward(model=reward_model(spec), args=RewardConfig(**settings), **given)
+    else:
+        more = {"beta": spec["beta"], "precompute_ref_log_probs": spec["precompute"]}
+        trainer = WatchedDPO(model=spec["model"], args=DPOConfig(**settings, **more), **given)
+    columns = [trainer.train_dataset[name] for name in IDS[spec["task"]]]
     digest = hashlib.sha256(json.dumps([list(map(list, row)) for row in zip(*columns, strict=True)]).encode()).hexdigest()
     trainer.train()
     wall, processor = (end - begin for begin, end in zip(clock.times[0], clock.times[-1], strict=True))

@@ -48,6 +48,8 @@ class Row:
     model: Model
     pairs: int
     arithmetic: str = "float32"
+    task: str = "prefer"
+    """prefer: DPO; reward: a reward model read at the last token, under Bradley-Terry."""
     precompute: bool = False
     """TRL computes reference log-probabilities before training; ours always does."""
     source: dict[str, Any] | None = None
@@ -84,6 +86,8 @@ ROWS = [
     Row("small-lm, float32", SMALL, 48, speed_goal=5.0, memory_goal=0.5),
     Row("small-lm, bf16 autocast", SMALL, 24, arithmetic="bfloat16"),
     Row("small-lm, float32, TRL precomputes the reference", SMALL, 24, precompute=True),
+    Row("reward model, 16 k vocabulary, float32", LLAMA, 64, task="reward", speed_goal=3.0, memory_goal=0.7),
+    Row("reward model, small-lm, float32", SMALL, 48, task="reward"),
 ]
 """Short dialogues prove that the losses are equal for 20 steps at a price that leaves the time to others."""
 
@@ -103,7 +107,12 @@ def quick_rows() -> list[Row]:
     """A smoke run of every part in a minute."""
     tiny = llama(512, "words", layers=2, width=64)
     row = Row("tiny, float32", tiny, 8, source={"prompt": 20, "answer": 12}, batch_size=4, max_length=64, blocks=1)
-    return [row, replace(row, name="tiny, bf16 autocast", arithmetic="bfloat16"), replace(row, name="tiny, TRL precomputes", precompute=True)]
+    return [
+        row,
+        replace(row, name="tiny, bf16 autocast", arithmetic="bfloat16"),
+        replace(row, name="tiny, TRL precomputes", precompute=True),
+        replace(row, name="tiny, reward model", task="reward"),
+    ]
 
 
 def make_inputs(rows: Sequence[Row]) -> None:
@@ -151,6 +160,7 @@ def run_side(side: str, python: Path, row: Row, *, measure_matmul: bool = False)
             "beta": 0.1,
             "max_length": row.max_length,
             "arithmetic": row.arithmetic,
+            "task": row.task,
             "precompute": row.precompute,
             "seed": 0,
             "work": work,
@@ -211,7 +221,8 @@ def compare(row: Row, pythons: dict[str, Path]) -> dict[str, Any]:
     asked = {"name": row.name, "pairs": row.pairs, "batch_size": row.batch_size, "arithmetic": row.arithmetic}
     found: dict[str, Any] = {**asked, "best": best, "runs": runs}
     fastest = max(runs["finegrain"], key=lambda answer: answer["useful_flops_per_second"])
-    found["utilisation"] = fastest["useful_flops_per_second"] / max(answer["matmul_flops_per_second"] for answer in runs["finegrain"])
+    if row.task == "prefer":
+        found["utilisation"] = fastest["useful_flops_per_second"] / max(answer["matmul_flops_per_second"] for answer in runs["finegrain"])
     if "trl" in runs:
         ours, theirs = best["finegrain"], best["trl"]
         found["times_pairs_per_second"] = ours["pairs_per_second"] / theirs["pairs_per_second"]
@@ -271,7 +282,8 @@ def main() -> None:
     if not arguments.growth:
         rows = [row for row in (quick_rows() if arguments.quick else ROWS) if arguments.only in row.name]
         make_inputs(rows)
-        result["rows"] = []
+        kept = [done for done in result.get("rows", []) if arguments.only and arguments.only not in done["name"]]
+        result["rows"] = kept
         for row in rows:
             result["rows"].append(compare(row, pythons))
             file.write_text(json.dumps(result, indent=1) + "\n")  # what is measured survives an interrupt

@@ -43,7 +43,7 @@ def table(result: dict[str, Any]) -> list[str]:
             f"{trl['peak_bytes'] / GIB:.2f}",
             memory,
             f"{row['largest_loss_difference']:.1e}",
-            f"{100 * row['utilisation']:.0f} %",
+            f"{100 * row['utilisation']:.0f} %" if "utilisation" in row else "not counted",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
