@@ -14,7 +14,7 @@ class Method(NamedTuple):
 
     name: str
     family: str
-    """objective, credit, head or loss: the word before the colon on the command line; or segmenter, a choice within a credit."""
+    """objective, credit, head or loss: the word before the colon on the command line; or segmenter, a choice within a credit; or curate, a method of `finegrain curate`."""
     target: str
     """`module:Class` below `finegrain`."""
     summary: str
@@ -63,6 +63,7 @@ METHODS: tuple[Method, ...] = (
     Method("diverse-preferences", "head", "rewards.diverse_preferences:Latent", "stochastic codes held near a prior, members weighted by confidence", "https://arxiv.org/abs/2301.11774"),
     Method("segment", "head", "rewards.segment:Segment", "one number per segment between the start model's surprises", "https://arxiv.org/abs/2501.02790"),
     Method("step", "head", "rewards.step:Step", "log-odds of every labelled step being right", "https://arxiv.org/abs/2305.20050"),
+    Method("rating", "head", "rewards.rating:Rating", "a distribution over the classes of a rating scale", "https://arxiv.org/abs/2403.00250"),
     Method("bradley-terry", "loss", "rewards.bradley_terry:BradleyTerry", "logistic loss on the difference of two scores; margin, soft label, flip, weight, tie by column", "https://arxiv.org/abs/2401.06080"),
     Method("irl-insights", "loss", "rewards.irl_insights:IRLInsights", "ranks a tuned model's answers above its base model's", "https://arxiv.org/abs/2410.12491"),
     Method("ava-d", "loss", "rewards.ava_d:AvaD", "token reward with uncertainty from demonstrations (head:gaussian)", "https://arxiv.org/abs/2411.09341"),
@@ -70,6 +71,10 @@ METHODS: tuple[Method, ...] = (
     Method("brme", "loss", "rewards.brme:BRME", "Gaussian heads learn a stage-1 reward on a frozen backbone (head:gaussian-ensemble)", "https://arxiv.org/abs/2409.15360"),
     Method("diverse-preferences", "loss", "rewards.diverse_preferences:DiversePreferences", "pair loss with a strong KL on stochastic codes (head:diverse-preferences)", "https://arxiv.org/abs/2301.11774"),
     Method("step-labels", "loss", "rewards.step_labels:StepLabels", "cross-entropy of labelled steps, all or up to the first error (head:step)", "https://arxiv.org/abs/2305.20050"),
+    Method("secrets-rm", "loss", "rewards.secrets_rm:SecretsRM", "pair loss with a floor under the probability, plus language modelling of the chosen answer", "https://arxiv.org/abs/2401.06080"),
+    Method("secrets-rm", "curate", "curate.secrets_rm:SecretsRM", "models vote on pairs they did not train on: margins, flips, soft labels", "https://arxiv.org/abs/2401.06080"),
+    Method("tree-rm", "curate", "curate.tree_rm:TreeRM", "pairs of leaves of a tree of responses, which share prefixes", "https://arxiv.org/abs/2402.10184"),
+    Method("rating-labels", "loss", "rewards.rating_labels:RatingLabels", "cross-entropy of ratings towards one-hot, ordinal or over-smoothed targets (head:rating)", "https://arxiv.org/abs/2403.00250"),
     Method("dynamic-topk", "segmenter", "credit.segmenters:Dynamic", "segments begin at local peaks of change that are at least average", "https://arxiv.org/abs/2310.05619"),
     Method("change-point", "segmenter", "credit.segmenters:ChangePoint", "the most probable partition into constant levels", "ours: docs/methods/change-point.md"),
 )

@@ -57,4 +57,6 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
     columns = {"position": numbers, "row": numbers, "label": torch.tensor([1, 0, 1, 0, 0, 1], dtype=torch.float64)}
     if getattr(method, "frozen_backbone", False):
         columns |= {"chosen_target": numbers.cos(), "rejected_target": numbers.sin()}
+    if hasattr(getattr(method, "loss", None), "row_columns"):
+        columns |= {"rating_place": numbers * 0.8, "class_weight": 1 + numbers, "median_place": numbers * 0 + 2}
     return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns)

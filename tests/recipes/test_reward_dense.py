@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from transformers import AutoModelForTokenClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from tests.recipes.command import Command
 
@@ -71,7 +71,8 @@ def stepwise(command: Command, label: Any = None) -> Path:
 @pytest.mark.parametrize("supervision", [[], ["loss.supervision:until-first-error"]])
 def test_steps_learn(command: Command, supervision: list[str]) -> None:
     data = stepwise(command)
-    outcome = reward(command, "run", "head:step", "loss:step-labels", *supervision, "--data", data, "--epochs", "4", "--lr", "0.01", "--holdout", "0.3")
+    short = ["--epochs", "4", "--lr", "0.01", "--holdout", "0.3"]
+    outcome = reward(command, "run", "head:step", "loss:step-labels", *supervision, "--data", data, *short)
     assert outcome.code == 0, outcome.error
     lines = command.lines("run")
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
@@ -97,3 +98,34 @@ def test_pairs_have_no_steps(command: Command) -> None:
     wrong = reward(command, "other", "loss:step-labels", "--max-steps", "1")
     assert wrong.code == 2
     assert "Step head" in wrong.error
+
+
+def rated(command: Command, lowest: int = 0) -> Path:
+    """Answers of good words have the highest rating of three, of bad words the lowest."""
+    words = ["bad words", "good words", "good people said yes"]
+    rows = [
+        {"prompt": f"why {place} ?", "response": f" {words[place % 3]}", "ratings": {"quality": lowest + place % 3, "noise": lowest}}
+        for place in range(24)
+    ]
+    return write(command.folder / "rated.jsonl", rows)
+
+
+def test_ratings_learn(command: Command) -> None:
+    scale = ["--head.classes", "3", "--head.lowest", "0", "--loss.attribute", "quality", "loss.weighting:balanced", "loss.target:ordinal-target"]
+    outcome = reward(
+        command, "run", "head:rating", "loss:rating-labels", *scale, "--data", rated(command), "--epochs", "5", "--lr", "0.01", "--holdout", "0.25"
+    )
+    assert outcome.code == 0, outcome.error
+    found = outcome.result["evaluation"]
+    assert found["eval_rating_error"]["mean"] < found["eval_rating_error_of_median"]["mean"]
+    run = command.folder / "run"
+    assert load_file(run / "reward_head.safetensors")["weight"].shape == (3, 32)
+    stock = AutoModelForSequenceClassification.from_pretrained(run)
+    assert stock.config.num_labels == 3
+
+
+def test_ratings_off_the_scale_stop_the_run(command: Command) -> None:
+    outcome = reward(command, "run", "head:rating", "loss:rating-labels", "--loss.attribute", "quality", "--data", rated(command), "--max-steps", "1")
+    assert outcome.code != 0
+    assert "scale 1 .. 5" in outcome.error
+    assert not (command.folder / "run/model.safetensors").exists()

@@ -109,7 +109,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         _attach_head(session, contract, scorer)
     train_set = _columns(session, job, contract, scorer, train_rows)
     reference = _reference(session, contract, scorer, eval_rows, contract.roles)
-    eval_set = TrainingSet(eval_rows, reference, _prepared(session, contract, eval_rows))
+    eval_set = TrainingSet(eval_rows, reference, _prepared(session, contract, eval_rows), _row_columns(contract, eval_rows))
     plan = _plan(session, train_set, contract.roles)
     looked_at = choose(plan.visited(), train_set, eval_set, job.training.examined) if rank() == 0 else []
     scored = "logp" in contract.needs
@@ -222,7 +222,8 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
     if job.credit is None:
         make = getattr(job.product, "columns", None)
-        return TrainingSet(examples, reference, _prepared(session, contract, examples), {} if make is None else make(session, examples))
+        numbers = {**_row_columns(contract, examples), **({} if make is None else make(session, examples))}
+        return TrainingSet(examples, reference, _prepared(session, contract, examples), numbers)
     started = time.perf_counter()
     context = RunCredit(session, examples, contract.roles, reference)
     columns: Mapping[str, CreditColumns] = job.credit.prepare(context)
@@ -239,6 +240,16 @@ def _prepared(session: Session, contract: Contract, examples: ExampleStore) -> d
     if make is None or not len(examples):
         return {}
     found: dict[str, CreditColumns] = make(RunAnswers(session, examples, contract.roles))
+    return found
+
+
+def _row_columns(contract: Contract, examples: ExampleStore) -> dict[str, np.ndarray]:
+    """Numbers of the rows that the objective makes of their own before training: classes of ratings and their weights."""
+    make = getattr(contract.objective, "row_columns", None)
+    if make is None or not len(examples):
+        return {}
+    columns = [example.columns for example in examples]
+    found: dict[str, np.ndarray] = make({name: np.array([own[name] for own in columns]) for name in examples.columns})
     return found
 
 

@@ -1,9 +1,11 @@
 """A head and a loss as one objective: what the training loop sees of a reward model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -53,6 +55,12 @@ class RewardFit:
     def prepare(self, context: AnswerContext) -> dict[str, CreditColumns]:
         """Per-token columns that head or loss make of the answers before training; {} where neither needs any."""
         return prepared([self.head, self.loss], context)
+
+    @property
+    def row_columns(self) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None:
+        """(the rows' own numbers) -> numbers that the loss makes of them before training; None: it makes none."""
+        make = getattr(self.loss, "row_columns", None)
+        return None if make is None else partial(make, self.head)
 
     @property
     def token_columns(self) -> tuple[str, ...]:

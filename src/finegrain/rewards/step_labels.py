@@ -114,7 +114,10 @@ class StepLabels:
         signs, counted = self.labels(head, side)
         said = self.log_odds(head, side, counted) > 0
         steps = counted.double().sum(1)
-        share = lambda events: torch.where(steps > 0, (events & counted).double().sum(1) / steps.clamp(min=1), torch.nan)
+
+        def share(events: Counted) -> Float[Tensor, " B"]:
+            return torch.where(steps > 0, (events & counted).double().sum(1) / steps.clamp(min=1), torch.nan)
+
         wrong, called = counted & (signs < 0), counted & ~said
         exact = (_first(wrong) == _first(called)).double()
         has_error = wrong.any(1)

@@ -1,0 +1,51 @@
+"""A distribution over the classes of a rating scale, read at the answer's last token; its mean is the score, its spread the std.
+
+Source: the rating heads of https://arxiv.org/abs/2403.00250 as our sheet `lort` carries them to rewards (expected rating) [choice].
+Deviations: the head has no bias, as every reward head here: base rates must come from the hidden state [choice].
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.errors import UsageError
+from finegrain.ops.readout import Last
+from finegrain.ops.sequence import wide
+from finegrain.rewards.heads import Outputs, Readout
+from finegrain.types import Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """One logit per class of the scale."""
+
+    readout: ClassVar[Readout] = Last()
+
+    classes: int = 5
+    """How many ratings the scale has, one apart."""
+    lowest: float = 1.0
+    """The lowest rating: 1 for UltraFeedback, 0 for HelpSteer2."""
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise UsageError(f"a scale has at least 2 ratings, got {self.classes}")
+
+    @property
+    def outputs(self) -> int:
+        """One per class."""
+        return self.classes
+
+    def tokens(self, outputs: Outputs) -> Scored:
+        """Expected rating, in the scale's own numbers, and standard deviation of the predicted distribution."""
+        chances = torch.softmax(wide(outputs), -1)
+        ratings = self.lowest + torch.arange(self.classes, device=outputs.device, dtype=chances.dtype)
+        mean = chances @ ratings
+        variance = (chances * (ratings - mean[..., None]).square()).sum(-1)
+        return Scored(mean, variance.clamp(min=1e-12).sqrt())
+
+    def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
+        """All classes: the stock class gives their logits."""
+        return weight

@@ -1,0 +1,121 @@
+"""Cross-entropy between people's ratings and a rating head's distribution, towards a choice of target and under a choice of class weights.
+
+    L = - sum_k t_k log softmax(z)_k,  t the target of the rating; a rating between two classes mixes their targets
+
+Source: targets and balanced sampling as in https://arxiv.org/abs/2403.00250, see `finegrain.rewards.targets`.
+Deviations: balanced weights stand for balanced sampling, with the same expected gradient [choice]; fractional ratings are ours [choice].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.errors import DataError, UsageError
+from finegrain.ops.readout import last_place
+from finegrain.ops.sequence import wide
+from finegrain.rewards.heads import sequence_score
+from finegrain.rewards.lort import target_loss
+from finegrain.rewards.rating import Rating
+from finegrain.rewards.targets import OneHot, Target
+from finegrain.types import Pair, Side, Term, Terms
+
+PREFIX = "rating/"
+Rows = Float[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """Every row weighs the same."""
+
+    def __call__(self, classes: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+        """Weights of the rows."""
+        return np.ones(len(classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balanced:
+    """Every class that occurs weighs the same in total; the mean weight is 1. For long tails."""
+
+    def __call__(self, classes: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+        """Weights of the rows."""
+        _, place, counts = np.unique(classes, return_inverse=True, return_counts=True)
+        return np.asarray(len(classes) / (len(counts) * counts[place]), dtype=float)
+
+
+Weighting = Instance | Balanced
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingLabels:
+    """Hyper-parameters of learning from ratings."""
+
+    roles: ClassVar[tuple[str, ...]] = ("answer",)
+    shape: ClassVar[str] = "rated"
+    head_kind: ClassVar[type] = Rating
+
+    attribute: str | None = None
+    """What was rated: helpfulness, honesty ...; None where the data have one attribute only."""
+    target: Target = field(default_factory=OneHot)
+    """one-hot (cross-entropy), smoothed-target, odds-target (label over-smoothing), ordinal-target, gaussian-target."""
+    weighting: Weighting = field(default_factory=Instance)
+    """instance, or balanced over the classes of the training rows."""
+
+    def row_columns(self, head: Rating, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Place of every rating on the scale (0 is the lowest), weight of its class, and the median rating; ratings off the scale are refused."""
+        name = self._column(columns)
+        ratings = columns[name].astype(float)
+        places = ratings - head.lowest
+        wrong = np.flatnonzero(~((places >= 0) & (places <= head.classes - 1)))
+        if len(wrong):
+            scale = f"{head.lowest:g} .. {head.lowest + head.classes - 1:g}"
+            found = ", ".join(f"{rating:g}" for rating in np.unique(ratings[wrong])[:5])
+            raise DataError(
+                f"{len(wrong)} of {len(ratings)} ratings of {name.removeprefix(PREFIX)!r} are not on the scale {scale}: {found}; "
+                "set --head.lowest and --head.classes, and drop rows that nobody rated (nan)"
+            )
+        return {"rating_place": places, "class_weight": self.weighting(np.round(places)), "median_place": np.full(len(places), np.median(places))}
+
+    def _column(self, columns: Mapping[str, np.ndarray]) -> str:
+        given = sorted(name for name in columns if name.startswith(PREFIX))
+        if self.attribute is None and len(given) == 1:
+            return given[0]
+        if self.attribute is not None and PREFIX + self.attribute in given:
+            return PREFIX + self.attribute
+        there = ", ".join(name.removeprefix(PREFIX) for name in given) or "none"
+        what = "name the rated attribute" if self.attribute is None else f"no attribute {self.attribute!r}"
+        raise UsageError(f"{what}: --loss.attribute NAME, one that every row has; there are: {there}")
+
+    def __call__(self, head: Rating, pair: Pair) -> Terms:
+        """One term, a mean weighted by class."""
+        weight = pair.columns["class_weight"]
+        losses = target_loss(self.logits(head, pair.answer), self.targets(head, pair.columns["rating_place"]))
+        weight = weight.to(losses.dtype)
+        return {"ratings": Term(losses * weight, weight)}
+
+    def logits(self, head: Rating, side: Side) -> Float[Tensor, "B K"]:
+        """Of the answer's last token; equal ones for an answer without a token."""
+        assert side.outputs is not None
+        return torch.where(last_place(side.mask)[..., None], wide(side.outputs), 0.0).sum(1)
+
+    def targets(self, head: Rating, places: Rows) -> Float[Tensor, "B K"]:
+        """Distributions over the classes."""
+        below = places.floor().clamp(max=head.classes - 2)
+        share = (places - below)[:, None].double()
+        mixed: Tensor = (1 - share) * self.target(below.long(), head.classes) + share * self.target(below.long() + 1, head.classes)
+        return mixed
+
+    def measures(self, head: Rating, pair: Pair) -> Mapping[str, Rows]:
+        """Per answer, in steps of the scale: distance of the expected and of the median rating; whether the likeliest class is the rating's."""
+        place = pair.columns["rating_place"].double()
+        expected = sequence_score(head, pair.answer).mean.double() - head.lowest
+        likeliest = self.logits(head, pair.answer).argmax(1)
+        return {
+            "rating_error": (expected - place).abs(),
+            "rating_error_of_median": (pair.columns["median_place"].double() - place).abs(),
+            "rating_exact": (likeliest == place.round()).double(),
+        }
