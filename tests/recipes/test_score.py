@@ -242,7 +242,10 @@ def stock_scores(folder: Path, line: dict[str, Any]) -> torch.Tensor:
         return lm.score(states)[len(prompt) - 1 :, 0]
 
 
-@pytest.mark.parametrize(("method", "head"), [("sequence", Sequence()), ("token", Token()), ("gaussian", Gaussian()), ("ensemble", Ensemble(members=3))])
+HEADS = [("sequence", Sequence()), ("token", Token()), ("gaussian", Gaussian()), ("ensemble", Ensemble(members=3))]
+
+
+@pytest.mark.parametrize(("method", "head"), HEADS)
 def test_reward_models(command: Command, model: Path, method: str, head: Any) -> None:
     """Token scores are stock code's; the answer's is the readout's; the std is there where the head knows it."""
     folder = save_reward(model, command.folder / method, method, head)

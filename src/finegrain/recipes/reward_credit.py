@@ -59,8 +59,8 @@ def _read(session: Session, tokenizer: Any, examples: Sequence[Example], roles: 
 
 
 def _writes(tokenizer: Any) -> tuple[Any, ...]:
-    """What decides about the tokens of a row."""
-    return tokenizer.get_vocab(), tokenizer.chat_template, tokenizer.bos_token_id, tokenizer.eos_token_id
+    """What decides about the tokens of a row; two tokenizers of one vocabulary may still cut a text differently."""
+    return tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.bos_token_id, tokenizer.eos_token_id
 
 
 def _key(example: Example, roles: Sequence[str]) -> tuple[int, int]:

@@ -1,0 +1,41 @@
+"""Scores of answers alone: what words tell, on prompts that were not fitted."""
+
+import numpy as np
+
+from finegrain.evaluate.prompt_blind import FEWEST, prompt_blind_scores
+
+
+def test_words_that_give_the_label_away_are_found() -> None:
+    prompts = [f"question {n}" for n in range(80)]
+    answers = [(f"good {n % 7}", f"bad {n % 5}", "bad thing") for n in range(80)]
+    scores = prompt_blind_scores(prompts, answers, [1] * 80)
+    assert not isinstance(scores, str)
+    assert [len(own) for own in scores] == [3] * 80
+    assert all(own[0] > own[1:].max() for own in scores)
+
+
+def test_what_depends_on_the_prompt_is_not() -> None:
+    """Right is what repeats the prompt's word; the answers alone say nothing about it, and no prompt's label leaks into its own fit."""
+    generator = np.random.default_rng(0)
+    words = [f"w{n}" for n in range(8)]
+    prompts, answers = [], []
+    for number in range(400):
+        right, wrong = generator.choice(words, 2, replace=False)
+        prompts.append(f"{number}: say {right}")
+        answers.append((str(right), str(wrong)))
+    scores = prompt_blind_scores(prompts, answers, [1] * 400)
+    assert not isinstance(scores, str)
+    accuracy = np.mean([own[0] > own[1] for own in scores])
+    assert 0.4 < accuracy < 0.6  # four standard errors of a fair coin
+
+
+def test_the_same_prompt_stands_in_one_fold() -> None:
+    """Few prompts are refused, however many rows repeat them."""
+    found = prompt_blind_scores(["one", "two"] * 100, [("a", "b")] * 200, [1] * 200)
+    assert found == f"2 prompts, fewer than {FEWEST}"
+
+
+def test_several_right_answers() -> None:
+    scores = prompt_blind_scores([f"q{n}" for n in range(60)], [("yes", "yes sir", "no", "no sir")] * 60, [2] * 60)
+    assert not isinstance(scores, str)
+    assert all(own[:2].min() > own[2:].max() for own in scores)

@@ -1,0 +1,86 @@
+"""From scores to lines, by numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from finegrain.errors import DataError
+from finegrain.evaluate.accuracy import TieLoses, TieShares
+from finegrain.evaluate.suites import Item, compared, pairs, rewardbench_1, rewardbench_2
+from finegrain.evaluate.tables import Line
+
+LOSES = TieLoses()
+
+
+def named(lines: list[Line]) -> dict[str, float]:
+    return {line.name.strip(): line.share.mean for line in lines}
+
+
+def rows(subset: str, wins: int, count: int) -> tuple[list[Item], list[np.ndarray]]:
+    items = [Item(f"{subset}{n}", subset, 1, (n % 3, 1)) for n in range(count)]
+    return items, [np.array([1.0, 0.0] if n < wins else [0.0, 1.0]) for n in range(count)]
+
+
+def joined(*parts: tuple[list[Item], list[np.ndarray]]) -> tuple[list[Item], list[np.ndarray]]:
+    return [item for items, _ in parts for item in items], [values for _, scores in parts for values in scores]
+
+
+def test_plain_pairs() -> None:
+    items, scores = joined(rows("a", 3, 4), rows("b", 1, 4))
+    found = named(pairs(items, scores, LOSES))
+    assert found["all rows"] == 0.5
+    assert (found["a"], found["b"]) == (0.75, 0.25)
+    assert {"chosen longer", "chosen shorter", "equal length"} <= set(found)
+    tied = [np.zeros(2)] * 8
+    assert named(pairs(items, tied, LOSES))["all rows"] == 0.0
+    assert named(pairs(items, tied, TieShares()))["all rows"] == 0.5
+
+
+def test_reasoning_weighs_mathematics_as_all_code() -> None:
+    """The sheet's example: mathematics half right, code right: 0.75, where the mean over rows is another number."""
+    items, scores = joined(rows("math-prm", 2, 4), rows("hep-python", 6, 6))
+    found = named(rewardbench_1(items, scores, LOSES))
+    assert found["Reasoning"] == pytest.approx((984 * 0.5 + 164) / (984 + 164))
+    assert found["all rows"] == 0.8
+    every = joined(rows("math-prm", 2, 4), *(rows(f"hep-{name}", 2, 2) for name in ("cpp", "go", "java", "js", "python", "rust")))
+    assert named(rewardbench_1(*every, LOSES))["Reasoning"] == 0.75
+
+
+def test_prior_sets_count_half_and_some_not_at_all() -> None:
+    items, scores = joined(rows("donotanswer", 4, 4), rows("shp", 1, 4), rows("pku_safer", 0, 4))
+    lines = rewardbench_1(items, scores, LOSES)
+    found = named(lines)
+    assert found["score"] == pytest.approx((2 * 1.0 + 0.25) / 3)
+    assert found["prior sets"] == found["shp"] == 0.25
+    assert found["all rows"] == 1.0
+    assert "4 rows of pku_safer, pku_better left out" in lines[0].note
+
+
+def test_best_of_four_shares_the_maximum() -> None:
+    items = [Item("0", "Math", 1, (1, 1, 1, 1)), Item("1", "Math", 1, (1, 1, 1, 1)), Item("2", "Focus", 1, (1, 1, 1, 1))]
+    scores = [np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0, 0.0]), np.zeros(4)]
+    lines = rewardbench_2(items, scores, LOSES)
+    assert named(lines) == {"score": 0.25, "Math": 0.25, "Focus": 0.25}
+    assert "incomplete" in lines[0].note
+
+
+def test_ties_by_hand() -> None:
+    """One prompt in both versions. Tied: right 3 and 2, wrong 0: accurate, gap 2, spread 1. Single: right 3, wrong 1: gap 2."""
+    items = [Item("tied:0", "Ties", 2, (1, 1, 1)), Item("ref:0", "Ties", 1, (1, 1))]
+    scores = [np.array([3.0, 2.0, 0.0]), np.array([3.0, 1.0])]
+    want = 0.3 + 0.3 + 0.2 + 0.2 + 0.01 * np.tanh(2 / 1 - 1)
+    assert named(rewardbench_2(items, scores, LOSES))["Ties"] == pytest.approx(want)
+    assert len(compared(items, scores)[0]) == 0
+
+
+def test_half_a_ties_subset_is_told() -> None:
+    items = [Item("tied:0", "Ties", 2, (1, 1, 1)), Item("0", "Math", 1, (1, 1))]
+    lines = rewardbench_2(items, [np.array([3.0, 2.0, 0.0]), np.array([1.0, 0.0])], LOSES)
+    assert named(lines) == {"score": 1.0, "Math": 1.0}
+    assert "without Ties" in lines[0].note
+    with pytest.raises(DataError, match="no row is of a known subset"):
+        rewardbench_2([Item("0", "Chemistry", 1, (1, 1))], [np.array([1.0, 0.0])], LOSES)
+
+
+def test_comparisons_of_right_with_wrong() -> None:
+    good, bad = compared([Item("0", "x", 2, (1, 1, 1))], [np.array([3.0, 2.0, 1.0])])
+    assert (good.tolist(), bad.tolist()) == ([3.0, 2.0], [1.0, 1.0])

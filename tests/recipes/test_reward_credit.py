@@ -1,0 +1,123 @@
+"""A reward model as scorer of a credit: its token scores on the run's tokens, by any tokenizer."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finegrain.data.records import Response
+from finegrain.recipes.reward_credit import on_tokens
+from finegrain.rewards.ensemble import Ensemble
+from finegrain.rewards.sequence import Sequence
+from finegrain.rewards.token import Token
+from finegrain.types import Scored
+from tests.recipes.command import Command
+from tests.recipes.reward_folder import save_reward
+
+
+def response(cuts: list[int], *, end: bool = True, seed: int = 3) -> Response:
+    """A text cut at these characters, closed by an end token."""
+    offsets = np.array([*pairwise(cuts), *([(0, 0)] if end else [])], dtype=np.int32)
+    ids = (np.arange(len(offsets)) + seed).astype(np.int32)
+    return Response(ids, np.ones(len(ids), bool), offsets, "x" * cuts[-1])
+
+
+def test_equal_cuts_give_the_values_back() -> None:
+    """Other ids, so that the way leads through spans; the end token's value, which no span can hold, goes to the end token."""
+    values = torch.tensor([0.5, -1.25, 3.0, 7.0], dtype=torch.float64)
+    moved = on_tokens(values, response([0, 2, 5, 9]), response([0, 2, 5, 9], seed=50))
+    assert moved.tolist() == values.tolist()
+    same = response([0, 2, 5, 9])
+    assert on_tokens(values, same, same) is values
+
+
+def test_other_cuts_take_the_value_of_half_their_characters() -> None:
+    """Characters 0-3 carry 1, 4-7 carry 2. A token of 0-1: 1; of 2-6: three of five characters carry 2; of 7: 2; then the end."""
+    values = torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)
+    assert on_tokens(values, response([0, 4, 8]), response([0, 2, 7, 8], seed=50)).tolist() == [1.0, 2.0, 2.0, 9.0]
+    whole = on_tokens(values[:2], response([0, 4, 8], end=False), response([0, 4, 8, 12], seed=50))
+    assert whole.tolist() == [1.0, 2.0, 0.0, 0.0], "what the reward model had cut says nothing"
+
+
+def test_masked_tokens_stay_zero() -> None:
+    own = response([0, 4, 8], seed=50)
+    own.mask[0] = False
+    assert on_tokens(torch.tensor([1.0, 2.0, 9.0]), response([0, 4, 8]), own).tolist() == [0.0, 2.0, 9.0]
+
+
+def bytes_only(folder: Path) -> Path:
+    """The same model with a tokenizer that knows no merges."""
+    file = folder / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    settings["model"]["merges"] = []
+    file.write_text(json.dumps(settings))
+    return folder
+
+
+def captured(command: Command, monkeypatch: pytest.MonkeyPatch, scorer: str) -> tuple[Any, dict[str, list[Scored]]]:
+    """The session's rows and what the credit was given."""
+    from finegrain.recipes.credit_context import RunCredit
+
+    found: list[Any] = []
+    before = RunCredit.implicit_rewards
+
+    def spy(self: RunCredit, name: str | None, beta: float) -> dict[str, list[Scored]]:
+        found.append((self.examples, before(self, name, beta)))
+        return found[-1][1]
+
+    monkeypatch.setattr(RunCredit, "implicit_rewards", spy)
+    credit = ("credit:token-reward", "objective:token-distillation", "--credit.scorer", scorer)
+    done = command.prefer("run", *credit, "--max-steps", "1", "--holdout", "0")
+    assert done.code == 0, done.error
+    examples, scores = found[0]
+    return examples, scores
+
+
+@pytest.mark.parametrize(
+    ("method", "head", "signal"),
+    [("token", Token(), "head"), ("sequence", Sequence(), "prefix-difference"), ("ensemble", Ensemble(members=3), "prefix-difference")],
+)
+def test_the_credit_is_what_score_says(
+    command: Command, model: Path, monkeypatch: pytest.MonkeyPatch, method: str, head: Any, signal: str
+) -> None:
+    folder = save_reward(model, command.folder / "rm", method, head)
+    out = command.folder / "scores.jsonl"
+    assert command("score", "--model", folder, "--data", command.data, "--out", out, "--device", "cpu", f"signal:{signal}").code == 0
+    want = [json.loads(line) for line in out.read_text().splitlines()]
+    examples, scores = captured(command, monkeypatch, str(folder))
+    for place, example in enumerate(examples):
+        for side, role in enumerate(("chosen", "rejected")):
+            line, one = want[2 * example.row + side], scores[role][place]
+            assert one.mean.tolist() == pytest.approx([token[2] for token in line["tokens"]], abs=1e-5)
+            assert (one.std is None) == (line["tokens"][0][3] is None)
+            if one.members is not None:
+                assert one.members.shape == (3, len(line["tokens"]))
+
+
+def test_a_reward_model_of_other_tokens(command: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte by byte: every token of the policy has the score of the characters it holds, by people's rule for spans."""
+    folder = bytes_only(save_reward(model, command.folder / "rm", "token", Token()))
+    out = command.folder / "scores.jsonl"
+    assert command("score", "--model", folder, "--data", command.data, "--out", out, "--device", "cpu").code == 0
+    want = [json.loads(line) for line in out.read_text().splitlines()]
+    examples, scores = captured(command, monkeypatch, str(folder))
+    example, line = examples[0], want[2 * examples[0].row]
+    assert len(line["tokens"]) == len(line["response"]) + 1 > len(example.responses["chosen"].ids)
+    letters = [token[2] for token in line["tokens"]]
+    for value, (start, end) in zip(scores["chosen"][0].mean.tolist(), example.responses["chosen"].offsets.tolist(), strict=True):
+        if end - start == 1:
+            assert value == pytest.approx(letters[start], rel=1e-6)
+        elif end - start == 2:
+            assert value == pytest.approx(letters[start + 1], rel=1e-6), "of two halves the later wins"
+    assert scores["chosen"][0].mean[-1].item() == pytest.approx(letters[-1])
+
+
+def test_two_kinds_of_scorer_have_two_units(command: Command, model: Path) -> None:
+    folder = save_reward(model, command.folder / "rm", "token", Token())
+    done = command.prefer("run", "credit:asr", "--credit.scorer", f"{folder},{model}")
+    assert done.code == 5
+    assert "their units differ" in done.error
