@@ -1,0 +1,67 @@
+"""The pair loss of MOSS-RLHF: Bradley-Terry with a floor under the probability, and language modelling of the chosen answer.
+
+    L = -(1 - a) log(sigma(f z - g) + epsilon) - a log(sigma(-(f z - g)) + epsilon) + lm_factor * CE(chosen),   z = score(chosen) - score(rejected)
+
+Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080; the floor and the language term are in the authors' code (rm/reward_trainer.py) alone.
+Deviations: the code has neither flip f, margin g nor smoothing a; they are the columns of `loss:bradley-terry`, so that repaired data serve both.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from finegrain.errors import UsageError
+from finegrain.ops.masked import masked_sum
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.types import Pair, Term, Terms
+
+
+def floored_loss(
+    difference: Float[Tensor, " B"],
+    *,
+    epsilon: float,
+    label_smoothing: Float[Tensor, " B"] | float = 0.0,
+    margin: Float[Tensor, " B"] | float = 0.0,
+    flip: Float[Tensor, " B"] | float = 1.0,
+) -> Float[Tensor, " B"]:
+    """Cross-entropy of the label, at most -log epsilon: a pair that is hopelessly wrong has no gradient."""
+    z = flip * difference - margin
+    floor = torch.full_like(z, epsilon).log()
+    right, wrong = torch.logaddexp(logsigmoid(z), floor), torch.logaddexp(logsigmoid(-z), floor)
+    return -(1 - label_smoothing) * right - label_smoothing * wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretsRM:
+    """Hyper-parameters of the loss."""
+
+    roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+
+    epsilon: float = 1e-5
+    """Floor under the probability; 0 is Bradley-Terry."""
+    lm_factor: float = 0.0
+    """Weight of the chosen answer's cross-entropy per token."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon < 1 or self.lm_factor < 0:
+            raise UsageError(f"epsilon lies in [0, 1) and lm_factor is not negative, got {self.epsilon} and {self.lm_factor}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Log-probabilities for the language term alone."""
+        return frozenset({"logp"} if self.lm_factor else ())
+
+    def __call__(self, head: RewardHead, pair: Pair) -> Terms:
+        """pair: mean over pairs; lm: mean over the chosen answers' tokens."""
+        difference = sequence_score(head, pair.chosen).mean - sequence_score(head, pair.rejected).mean
+        losses = floored_loss(difference, epsilon=self.epsilon, **BradleyTerry().labels(pair))
+        terms = {"pair": Term(losses, torch.ones_like(losses))}
+        if self.lm_factor:
+            mask = pair.chosen.mask
+            terms["lm"] = Term(-masked_sum(pair.chosen.logp, mask), mask.sum(-1).to(losses.dtype), self.lm_factor)
+        return terms

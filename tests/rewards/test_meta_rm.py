@@ -1,0 +1,61 @@
+"""MetaRM's difference of samples and its two-point gradient."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finegrain.rewards.bradley_terry import bradley_terry_loss
+from finegrain.rewards.meta_rm import discrimination, meta_gradients
+
+
+def test_discrimination_by_hand() -> None:
+    sigma = lambda x: 1 / (1 + math.exp(-x))
+    got = discrimination(torch.tensor([[0.0, 1.0, 3.0]], dtype=torch.float64))
+    assert float(got) == pytest.approx(2 / 9 * (sigma(1) + sigma(3) + sigma(2)), rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_bounds(count: int) -> None:
+    """All equal: the lower bound, without gradient; far apart: nearly the upper one."""
+    equal = torch.zeros(1, count, dtype=torch.float64, requires_grad=True)
+    low = discrimination(equal)
+    assert float(low.detach()) == pytest.approx((count - 1) / count / 2)
+    assert torch.autograd.grad(low.sum(), equal)[0].abs().max() == 0
+    far = discrimination(40 * torch.arange(count, dtype=torch.float64)[None])
+    assert float(far) == pytest.approx((count - 1) / count)
+
+
+def linear() -> tuple[nn.Parameter, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return nn.Parameter(draw(5)), draw(8, 5), draw(3, 4, 5)
+
+
+def test_the_gradient_is_taken_at_the_raised_point_and_the_parameters_stay() -> None:
+    weight, pairs, samples = linear()
+    before = weight.detach().clone()
+    loss = lambda at: bradley_terry_loss(pairs @ at).mean()
+    rise = torch.autograd.grad(discrimination(samples @ weight).mean(), weight)[0]
+    raised = (before + 0.3 * rise).requires_grad_()
+    want = torch.autograd.grad(loss(raised), raised)[0]
+    (got,) = meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), lambda: loss(weight), eta=0.3)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+    assert torch.equal(weight.detach(), before)
+    assert float(discrimination(samples @ raised.detach()).mean()) > float(discrimination(samples @ before).mean()), "theta' tells samples apart better"
+    (plain,) = meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), lambda: loss(weight), eta=0.0)
+    assert torch.equal(plain, torch.autograd.grad(loss(weight), weight)[0])
+    assert not torch.equal(got, plain)
+
+
+def test_parameters_return_after_a_failure() -> None:
+    weight, _, samples = linear()
+    before = weight.detach().clone()
+
+    def fails() -> Tensor:
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), fails, eta=0.3)
+    assert torch.equal(weight.detach(), before)
