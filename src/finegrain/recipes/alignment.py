@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 
 from finegrain.credit.summary import summarise
@@ -28,6 +29,7 @@ from finegrain.recipes.card import write_card
 from finegrain.recipes.credit_context import RunCredit
 from finegrain.recipes.dry_run import estimate
 from finegrain.recipes.examined import choose, examine_before, write_examined
+from finegrain.recipes.frozen_features import on_features
 from finegrain.recipes.product import AlignedPolicy, Product
 from finegrain.recipes.progress import progress_bar
 from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer, record, split_holdout, trackers
@@ -120,8 +122,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, [*watchers, tell, *seen])
-        with _told(session, job, directory):
-            lines = train(trainer, plan, recorder, resume=job.common.resume)
+        with _told(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
+            lines = train(learner, steps, recorder, resume=job.common.resume)
     seconds = session.seconds()
     if whole is not None:
         trainer = _whole_again(session, trainer, whole)
@@ -139,7 +141,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     }
     if rank() == 0:
         if examination is not None:
-            write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval)
+            head = getattr(job.product, "head", None)
+            write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
         _write_results(session, job, directory, results, [prompts, before, after])
         session.say(f"report: {write_report(directory.path)}")
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}
@@ -149,6 +152,8 @@ def _attach_head(session: Session, contract: Contract, scorer: Scorer) -> None:
     """A fresh head of the objective's outputs; the vocabulary's head is frozen where nothing reads it."""
     dtype = master_dtype(session.how.name)
     make = getattr(contract.objective, "make_head", None)
+    if make is not None:
+        torch.manual_seed(session.common.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
     scorer.head = head_module(make, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
     lm = causal_lm(session.policy.model)
     if getattr(contract.objective, "frozen_backbone", False):

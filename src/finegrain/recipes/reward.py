@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.data.gate.settings import Gate
+from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
+
+KEEP_TIES = Gate(tie="keep")
+"""The pair loss reads the column `tie`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +26,13 @@ class Reward:
     """Run directory: the reward model in the stock classification layout, run.json, metrics.jsonl."""
     head: Any
     loss: Any = None
+    frozen: bool = False
+    """Train the head alone, on features of the answers' last tokens that are computed once and cached; the backbone stays as it is."""
     common: Common = field(default_factory=Common)
     training: Training = field(default_factory=Training)
     lora: Lora = field(default_factory=Lora)
     optim: Optim = field(default_factory=Optim)
-    gate: Gate = field(default_factory=Gate)
+    gate: Gate = field(default_factory=lambda: KEEP_TIES)
 
 
 def reward(
@@ -36,12 +42,13 @@ def reward(
     *,
     head: Any = None,
     loss: Any = None,
+    frozen: bool = False,
     tokenizer: Any = None,
     common: Common = Common(),
     training: Training = Training(),
     lora: Lora = Lora(),
     optim: Optim = Optim(),
-    gate: Gate = Gate(),
+    gate: Gate = KEEP_TIES,
 ) -> dict[str, Any]:
     """Train a reward model; arguments and result as those of `prefer`. The head is a token head by default, the loss Bradley-Terry."""
     from finegrain.recipes.entry import model_name
@@ -53,6 +60,7 @@ def reward(
         out=Path(out),
         head=head or Token(),
         loss=loss,
+        frozen=frozen,
         common=common,
         training=training,
         lora=lora,
@@ -67,15 +75,22 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     from finegrain.configure import to_json
     from finegrain.recipes.alignment import Job, align  # here, so that `--help` answers before transformers loads
     from finegrain.recipes.reward_product import TrainedReward
+    from finegrain.recipes.stage_1 import stage_1_of
     from finegrain.rewards.bradley_terry import BradleyTerry
     from finegrain.rewards.fit import RewardFit
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
-    values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "model")}
+    values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "model", "frozen")}
     values["training"] = replace(settings.training, samples=0)
-    objective = RewardFit(settings.head, settings.loss)
+    if settings.frozen and settings.lora.rank:
+        raise UsageError("--frozen leaves the backbone as it is, and --lora.rank trains an adapter of it; drop one of them")
+    objective = RewardFit(settings.head, settings.loss, settings.frozen)
     written = to_json(settings)
-    product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]})
+    stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, settings.loss)
+    if stage_1 is not None:
+        model, tokenizer = stage_1.policy.model, stage_1.policy.tokenizer
+    reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
+    product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
     job = Job(command="reward", model=model, objective=objective, credit=None, settings=written, tokenizer=tokenizer, product=product, **values)
     return align(job)
 

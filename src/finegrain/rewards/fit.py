@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import UsageError
 from finegrain.ops.action_values import QForm
+from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead
 from finegrain.types import CreditColumns, Pair, Terms
@@ -33,11 +34,10 @@ class RewardLoss(Protocol):
 class RewardFit:
     """The objective of a reward model."""
 
-    learning_rate: ClassVar[float] = 1e-5
-    """[choice] Between the 5e-6 of https://arxiv.org/abs/2401.06080 and the higher rates of small heads; at width 4096."""
-
     head: RewardHead
     loss: RewardLoss
+    frozen: bool = False
+    """The head alone trains, on features of last tokens that are computed once."""
 
     def __post_init__(self) -> None:
         kind = getattr(self.loss, "head_kind", object)
@@ -46,11 +46,25 @@ class RewardFit:
         wanted = getattr(self.loss, "head_outputs", self.head.outputs)
         if wanted != self.head.outputs:
             raise UsageError(f"{type(self.loss).__name__} fits {wanted} outputs per token, the head has {self.head.outputs}; name another head")
+        if self.frozen:
+            self._check_last_token()
+
+    def _check_last_token(self) -> None:
+        if not isinstance(self.head.readout, Last) or hasattr(self.head, "places"):
+            head = type(self.head).__name__
+            raise UsageError(f"--frozen keeps the last token of every answer, and {head} reads others; take head:sequence or a readout last")
+        if self.needs or self.action_value is not None or self.token_columns:
+            raise UsageError(f"--frozen keeps the last token of every answer, and {type(self.loss).__name__} reads all of them; drop --frozen")
+
+    @property
+    def learning_rate(self) -> float:
+        """[choice] Between the 5e-6 of https://arxiv.org/abs/2401.06080 and the higher rates of small heads; ten times that for a head alone."""
+        return 1e-4 if self.frozen else 1e-5
 
     @property
     def frozen_backbone(self) -> bool:
         """Whether the head alone trains."""
-        return bool(getattr(self.loss, "frozen_backbone", False))
+        return self.frozen or bool(getattr(self.loss, "frozen_backbone", False))
 
     def prepare(self, context: AnswerContext) -> dict[str, CreditColumns]:
         """Per-token columns that head or loss make of the answers before training; {} where neither needs any."""
