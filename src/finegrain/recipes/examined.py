@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,10 @@ from finegrain.data.records import Example
 from finegrain.errors import DataError
 from finegrain.models.score import computed_tokens, score_rows
 from finegrain.models.scorer import Scorer
+from finegrain.recipes.examined_rewards import AnswerReward, answer_rewards
 from finegrain.recipes.session import Session
 from finegrain.report.pairs import FILE, ExaminedAnswer, ExaminedPair, shortened
+from finegrain.rewards.heads import RewardHead
 from finegrain.runs import RunDirectory
 from finegrain.train.collate import TrainingSet
 from finegrain.types import CharSpan, CreditColumns, Ragged
@@ -40,6 +42,8 @@ class Examination:
     before: Mapping[str, Ragged] | None
     """None where log-probabilities play no part in the run."""
     credit: Mapping[str, CreditColumns]
+    held_credit: Mapping[str, CreditColumns]
+    """What was made for the held-out rows: segments and steps that a reward model reads, no credit."""
 
 
 def choose(trained: Sequence[int] | np.ndarray, train: TrainingSet, held: TrainingSet, most: int) -> list[Chosen]:
@@ -67,12 +71,21 @@ def examine_before(
         session.work.rows += len(examples)
         session.work.tokens += computed_tokens(examples, roles, session.how)
         session.work.seconds += time.perf_counter() - started
-    return Examination(rows, roles, before, train.credit)
+    return Examination(rows, roles, before, train.credit, held.credit)
 
 
-def write_examined(examination: Examination, session: Session, scorer: Scorer, directory: RunDirectory, source: str, held_source: str | None) -> None:
-    """pairs.jsonl: the same rows under the trained model."""
+def write_examined(
+    examination: Examination,
+    session: Session,
+    scorer: Scorer,
+    directory: RunDirectory,
+    source: str,
+    held_source: str | None,
+    head: RewardHead | None = None,
+) -> None:
+    """pairs.jsonl: the same rows under the trained model; `head` is what a reward model's outputs mean."""
     examples = [row.example for row in examination.rows]
+    rewards = None if head is None else answer_rewards(scorer, head, examples, examination.roles, _segments(examination), session.how)
     after = None if examination.before is None else score_rows(scorer, examples, examination.roles, session.how)
     truth = {False: truths(source, [row.example.row for row in examination.rows if not row.held_out or held_source is None])}
     truth[True] = truth[False] if held_source is None else truths(held_source, [row.example.row for row in examination.rows if row.held_out])
@@ -85,6 +98,7 @@ def write_examined(examination: Examination, session: Session, scorer: Scorer, d
             after=_nth(after, index),
             credit={} if row.held_out else {role: (columns, row.place) for role, columns in examination.credit.items()},
             truth=truth[row.held_out].get(row.example.row, {}),
+            rewards={} if rewards is None else rewards[index],
         )
         for index, row in enumerate(examination.rows)
     ]
@@ -100,6 +114,7 @@ def examined(
     after: Mapping[str, np.ndarray],
     credit: Mapping[str, tuple[CreditColumns, int]],
     truth: Mapping[str, Any],
+    rewards: Mapping[str, AnswerReward],
 ) -> ExaminedPair:
     """One row as the report reads it."""
     answers = {}
@@ -118,8 +133,24 @@ def examined(
             spans=None if spans is None else tuple(spans),
             truth=_marks(truth.get(role), len(response.text)),
         )
-    prompt, label = shortened(example.prompt_text), example.columns.get("label")
-    return ExaminedPair(row=example.row, held_out=held_out, prompt=prompt, answers=answers, label=label)
+        if role in rewards:
+            answers[role] = _rewarded(answers[role], rewards[role])
+    prompt, columns_of_row = shortened(example.prompt_text), example.columns
+    tie = columns_of_row.get("tie") == 1
+    return ExaminedPair(row=example.row, held_out=held_out, prompt=prompt, answers=answers, label=columns_of_row.get("label"), tie=tie)
+
+
+def _rewarded(answer: ExaminedAnswer, found: AnswerReward) -> ExaminedAnswer:
+    """The reward model's token scores stand where a data column's token rewards would."""
+    return replace(
+        answer, reward=found.tokens, reward_std=found.tokens_std, segment=found.segment, score=found.score, score_std=found.score_std, weight=None
+    )
+
+
+def _segments(examination: Examination) -> list[dict[str, np.ndarray | None]]:
+    """By row and role, the segments that were made before training."""
+    columns = {False: examination.credit, True: examination.held_credit}
+    return [{role: own.segment[row.place] for role, own in columns[row.held_out].items()} for row in examination.rows]
 
 
 def truths(source: str, rows: Sequence[int]) -> dict[int, dict[str, Any]]:

@@ -20,7 +20,7 @@ class Inspect:
     runs: tuple[Path, ...] = ()
     """Run directories; several are shown side by side."""
     model: str | None = None
-    """Checkpoint folder or Hub name to look at instead of a run."""
+    """Checkpoint folder or Hub name to look at instead of a run: a policy or a reward model."""
     data: str | None = None
     """Its rows, in any format that training reads."""
     reference: str | None = None
@@ -78,18 +78,23 @@ def scored(settings: Inspect) -> "Run":
 
     from finegrain.configure import to_json
     from finegrain.models.lora import Lora
+    from finegrain.models.reward_models import is_reward_model
     from finegrain.models.score import score_rows
     from finegrain.recipes.entry import quiet_transformers
     from finegrain.recipes.examined import examined, truths
+    from finegrain.recipes.inspect_reward import scored_by_reward
     from finegrain.recipes.session import open_session, prepare_scorer, record
     from finegrain.recipes.settings import Common, Training
     from finegrain.report.read import Run
 
     assert settings.data is not None
+    assert settings.model is not None
     quiet_transformers()
+    if is_reward_model(settings.model):
+        return scored_by_reward(settings)
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     session = open_session(settings.model, common, Training(trust_remote_code=settings.trust_remote_code), Lora())
-    loaded = _loaded(session, settings.data)
+    loaded = loaded_rows(session, settings.data)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)
@@ -105,6 +110,7 @@ def scored(settings: Inspect) -> "Run":
             after={role: np.asarray(after[role][index]) for role in roles},
             credit={},
             truth=truth.get(example.row, {}),
+            rewards={},
         )
         for index, example in enumerate(examples)
     ]
@@ -116,7 +122,7 @@ def scored(settings: Inspect) -> "Run":
     return Run(name=Path(str(settings.model)).name, record=facts, pairs=pairs, missing=missing)
 
 
-def _loaded(session: "Session", source: str) -> "LoadedData":
+def loaded_rows(session: "Session", source: str) -> "LoadedData":
     """The rows in the first shape that they have."""
     from finegrain.data.records import Shape
     from finegrain.recipes.session import load_data

@@ -12,6 +12,7 @@ CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Share of pairs ranked as labelled", ("rewards/accuracies",)),
     ("Log-probability of answers, nats", ("logps/chosen", "logps/rejected", "logps/answer")),
     ("Rewards apart", ("rewards/chosen", "rewards/rejected")),
+    ("Standard deviation of the reward", ("rewards/std_chosen", "rewards/std_rejected")),
     ("Credit: share kept", ("credit/kept_chosen", "credit/kept_rejected", "credit/kept_answer")),
     ("Learning rate", ("learning_rate",)),
     ("Gradient norm", ("grad_norm",)),

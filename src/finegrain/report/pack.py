@@ -30,7 +30,7 @@ def pack_pairs(runs: Sequence[Sequence[ExaminedPair]], budget: int = BUDGET) -> 
     for pairs in runs:
         own: list[Json] = []
         room = budget // max(1, len(runs))
-        for pair in sorted(pairs, key=by_displacement):
+        for pair in sorted(pairs, key=by_worst):
             entry = pack_pair(pair)
             room -= len(escaped(entry).encode())
             if room < 0:
@@ -41,16 +41,20 @@ def pack_pairs(runs: Sequence[Sequence[ExaminedPair]], budget: int = BUDGET) -> 
     return packed, left_out
 
 
-def by_displacement(pair: ExaminedPair) -> float:
-    """The chosen (or only) answer's change, the largest fall first; unknown ones last."""
+def by_worst(pair: ExaminedPair) -> float:
+    """The chosen (or only) answer's change, the largest fall first; a reward model's most confident mistake first; unknown ones last."""
     change = pair.change("chosen" if "chosen" in pair.answers else next(iter(pair.answers), ""))
-    return change if np.isfinite(change) else np.inf
+    worth = change if np.isfinite(change) else pair.reward_margin
+    return worth if np.isfinite(worth) else np.inf
 
 
 def pack_pair(pair: ExaminedPair) -> Json:
     """One pair with short keys."""
-    label = {} if pair.label is None else {"y": pair.label}
+    label: Json = {} if pair.label is None else {"y": pair.label}
+    if pair.tie:
+        label["e"] = 1
     numbers = [pair.margin, *(pair.change(role) for role in ("chosen", "rejected", "answer")), pair_disagreement(pair)]
+    numbers += [pair.reward_margin, pair.reward_margin_std, *(_score(pair, role) for role in ("chosen", "rejected", "answer"))]
     answers = [pack_answer(role, answer) for role, answer in pair.answers.items()]
     facts = {"r": pair.row, "h": int(pair.held_out), "p": clipped(pair.prompt, 1600), **label}
     return {**facts, "k": [_rounded(value) for value in numbers], "a": answers}
@@ -61,13 +65,15 @@ def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
     shown = pieces(answer)
     text, tail = "".join(shown[:-1]), shown[-1]
     signals = {"ratio": answer.ratio, "after": answer.after, "before": answer.before if answer.after is None else None}
-    signals |= {"weight": answer.weight, "reward": answer.reward}
+    signals |= {"weight": answer.weight, "segment": answer.segment_score, "reward": answer.reward, "std": answer.reward_std}
     found: Json = {"n": clipped(role, 60), "t": text, "w": "".join(_length(_units(piece)) for piece in shown[:-1])}
     if tail:
         found["x"] = clipped(tail, 2000)
     if not answer.mask.all():
         found["m"] = "".join("1" if on else "0" for on in answer.mask)
     found["s"] = {name: quantised(values) for name, values in signals.items() if values is not None}
+    if answer.segment is not None:
+        found["g"] = "".join("1" if place and number != answer.segment[place - 1] else "0" for place, number in enumerate(answer.segment))
     for key, marks in (("u", answer.spans), ("q", answer.truth)):
         if marks is not None:
             found[key] = token_runs(marks, answer.offsets)
@@ -128,6 +134,11 @@ def _length(units: int) -> str:
 
 
 _units: Callable[[str], int] = lambda text: len(text.encode("utf-16-le")) // 2  # JavaScript counts UTF-16 units
+
+
+def _score(pair: ExaminedPair, role: str) -> float:
+    score = pair.answers[role].score if role in pair.answers else None
+    return float("nan") if score is None else score
 
 
 def _rounded(value: float) -> float | None:

@@ -16,6 +16,7 @@ from finegrain.report.curves import curves
 from finegrain.report.facts import evaluation, findings, sentence, settings_table
 from finegrain.report.pack import escaped, pack_pairs
 from finegrain.report.read import Run, read_run
+from finegrain.report.reward_figures import reward_view
 from finegrain.report.verdicts import blocks
 from finegrain.report.visible import clipped, visible
 
@@ -44,13 +45,15 @@ def render(runs: Sequence[Run]) -> str:
     packed, left_out = pack_pairs([run.pairs or () for run in runs])
     data = {"runs": [{"name": clipped(run.name, 60), "pairs": pairs} for run, pairs in zip(runs, packed, strict=True)]}
     css, script = (TEMPLATES / "page.css").read_text(), (TEMPLATES / "page.js").read_text()
+    views = [_view(run, place) for place, run in enumerate(runs)]
     return _environment().get_template("page.html.jinja").render(
         policy=POLICY.format(style=_hash(css), script=_hash(script)),
         css=Markup(css),
         script=Markup(script),
         data=Markup(escaped(data)),
         names=[clipped(run.name, 60) for run in runs],
-        runs=[_view(run) for run in runs],
+        runs=views,
+        any_reward=any(view["reward"] for view in views),
         comparison=compared(runs),
         curves=curves(runs),
         settings=settings_table(runs),
@@ -62,13 +65,15 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
-def _view(run: Run) -> Mapping[str, Any]:
+def _view(run: Run, place: int) -> Mapping[str, Any]:
     """What the template says of one run."""
     return {
+        "place": place,
         "name": clipped(run.name, 60),
         "sentence": sentence(run),
         "missing": run.missing,
         "blocks": blocks(run),
+        "reward": reward_view(run),
         "evaluation": evaluation(run),
         "findings": findings(run),
         "samples": [{key: clipped(line.get(key, ""), 3000) for key in ("prompt", "before", "after")} for line in run.samples[:MOST_SAMPLES]],

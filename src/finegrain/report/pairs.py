@@ -14,7 +14,9 @@ from finegrain.types import CharSpan, Json
 FILE = "pairs.jsonl"
 PROMPT_CHARACTERS = 1500
 """Of a longer prompt its end is kept: what stands right before the answer."""
-SIGNALS = ("before", "after", "weight", "reward")
+SIGNALS = ("before", "after", "weight", "reward", "reward_std")
+IN_NATS = ("before", "after", "weight")
+"""Written to four decimals; rewards are in units of their own and keep significant digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,14 @@ class ExaminedAnswer:
     """Credit that multiplied the token's log-ratio."""
     reward: np.ndarray | None = None
     """A scorer's token reward, in its units."""
+    reward_std: np.ndarray | None = None
+    """Its standard deviation, where the scorer says one."""
+    segment: np.ndarray | None = None
+    """Number of the segment or step that a reward model reads, -1 outside."""
+    score: float | None = None
+    """A reward model's score of the whole answer."""
+    score_std: float | None = None
+    """Its standard deviation; None: unknown."""
     spans: tuple[CharSpan, ...] | None = None
     """What people marked; None: not annotated."""
     truth: tuple[CharSpan, ...] | None = None
@@ -43,6 +53,14 @@ class ExaminedAnswer:
     def ratio(self) -> np.ndarray | None:
         """after - before, 0 outside the mask."""
         return None if self.before is None or self.after is None else np.where(self.mask, self.after - self.before, 0.0)
+
+    @property
+    def segment_score(self) -> np.ndarray | None:
+        """At every token the score of its segment, which is read at the segment's last token; NaN outside segments."""
+        if self.segment is None or self.reward is None:
+            return None
+        ends = {int(number): place for place, number in enumerate(self.segment) if number >= 0 and self.mask[place]}
+        return np.array([self.reward[ends[int(number)]] if int(number) in ends else np.nan for number in self.segment])
 
     def total(self, name: str) -> float:
         """Sum of a signal (or `ratio`) over the tokens that train; NaN where it is absent."""
@@ -61,6 +79,8 @@ class ExaminedPair:
     answers: dict[str, ExaminedAnswer]
     label: float | None = None
     """1 good, 0 bad, for rows with a single answer."""
+    tie: bool = False
+    """The labels call both answers equally good."""
 
     def change(self, role: str) -> float:
         """After minus before of one answer, nats; NaN where unknown."""
@@ -71,9 +91,23 @@ class ExaminedPair:
         """How much more the chosen answer gained than the rejected one, nats; NaN where unknown."""
         return self.change("chosen") - self.change("rejected")
 
+    @property
+    def reward_margin(self) -> float:
+        """A reward model's score of the chosen answer minus that of the rejected one; NaN where unknown."""
+        scores = [self.answers[role].score if role in self.answers else None for role in ("chosen", "rejected")]
+        return float("nan") if scores[0] is None or scores[1] is None else scores[0] - scores[1]
+
+    @property
+    def reward_margin_std(self) -> float:
+        """Standard deviation of that difference, the two scores' errors taken as independent; NaN where unknown."""
+        stds = [self.answers[role].score_std if role in self.answers else None for role in ("chosen", "rejected")]
+        return float("nan") if stds[0] is None or stds[1] is None else float(np.hypot(stds[0], stds[1]))
+
     def as_json(self) -> Json:
         """One line of pairs.jsonl."""
-        label = {} if self.label is None else {"label": self.label}
+        label: Json = {} if self.label is None else {"label": self.label}
+        if self.tie:
+            label["tie"] = 1
         answers = {role: _answer_json(answer) for role, answer in self.answers.items()}
         return {"row": self.row, "held_out": self.held_out, "prompt": self.prompt, **label, "answers": answers}
 
@@ -110,6 +144,7 @@ def pair_from_json(line: Json) -> ExaminedPair:
         prompt=str(line["prompt"]),
         answers=answers,
         label=None if label is None else float(label),
+        tie=bool(line.get("tie")),
     )
 
 
@@ -118,7 +153,13 @@ def _answer_json(answer: ExaminedAnswer) -> Json:
     for name in SIGNALS:
         values = getattr(answer, name)
         if values is not None:
-            found[name] = [float(f"{value:.4f}") for value in values.tolist()]
+            found[name] = [float(f"{value:.4f}" if name in IN_NATS else f"{value:.4g}") for value in values.tolist()]
+    for name in ("score", "score_std"):
+        value = getattr(answer, name)
+        if value is not None:
+            found[name] = float(f"{value:.6g}")
+    if answer.segment is not None:
+        found["segment"] = [int(number) for number in answer.segment]
     for name in ("spans", "truth"):
         marks = getattr(answer, name)
         if marks is not None:
@@ -132,9 +173,22 @@ def _answer(line: Json) -> ExaminedAnswer:
     offsets = np.array(line["offsets"], dtype=np.int64).reshape(-1, 2)
     if len(offsets) != len(mask):
         raise ValueError(f"{len(offsets)} offsets for {len(mask)} tokens")
+    segment = _values(line.get("segment"), len(mask), "segment")
     return ExaminedAnswer(
-        text=str(line["text"]), offsets=offsets, mask=mask, spans=_marks(line.get("spans")), truth=_marks(line.get("truth")), **signals
+        text=str(line["text"]),
+        offsets=offsets,
+        mask=mask,
+        spans=_marks(line.get("spans")),
+        truth=_marks(line.get("truth")),
+        segment=None if segment is None else segment.astype(np.int64),
+        score=_number(line.get("score")),
+        score_std=_number(line.get("score_std")),
+        **signals,
     )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _values(values: Sequence[float] | None, tokens: int, name: str) -> np.ndarray | None:

@@ -43,10 +43,10 @@ def read_run(folder: Path) -> Run:
         missing.append("No curves: metrics.jsonl is absent or empty.")
     if pairs is None:
         missing.append("No pairs token by token, and so no verdict on displacement or length: pairs.jsonl is absent (--examined 0, or an older run).")
-    elif not any(answer.ratio is not None for pair in pairs for answer in pair.answers.values()):
-        missing.append("No log-ratios, and so no verdict on displacement or length: the run trained no log-probability (a reward model).")
-    if not samples:
-        missing.append("No answers before and after: samples.jsonl is absent or empty (--samples 0, or a reward model).")
+    elif not any(answer.ratio is not None or answer.score is not None for pair in pairs for answer in pair.answers.values()):
+        missing.append("No log-ratios and no scores, and so no verdict on displacement or length (a reward model of an older run).")
+    if not samples and record.get("command") != "reward":
+        missing.append("No answers before and after: samples.jsonl is absent or empty (--samples 0).")
     name = folder.resolve().name
     return Run(name=name, record=record, metrics=metrics, samples=samples, pairs=pairs, gate=_gate(folder / "gate.json"), missing=missing)
 

@@ -1,23 +1,20 @@
 """What a run did, as blocks of the page: a plain sentence, numbers with intervals, and where to look."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from finegrain.diagnose import agreement, coverage, displacement, length
 from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
+from finegrain.report.block import Block
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
 from finegrain.report.numbers import Shown, number, percent, with_interval
 from finegrain.report.pack import pieces
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
 from finegrain.report.read import Run
+from finegrain.report.reward_findings import reward_findings
 from finegrain.report.visible import visible
-
-BAD = frozenset({displacement.DISPLACED, displacement.WORSE, length.HACKED, coverage.DROPS_ALL, coverage.DROPS_MOST, agreement.CONTRADICTS})
-GOOD = frozenset({displacement.RAISED, displacement.BOTH_ROSE, displacement.SEPARATED, length.UNRELATED, coverage.PARTIAL, agreement.AGREES})
-
 
 UNEQUAL = "rows of unequal lengths"
 RANKED = (
@@ -26,30 +23,9 @@ RANKED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One finding."""
-
-    title: str
-    verdict: str
-    """One of the names in `finegrain.diagnose`, or "not measured"."""
-    words: str
-    numbers: Sequence[Shown] = ()
-    pairs: Sequence[tuple[int, str]] = ()
-    """Row numbers to look at, each with a number."""
-    tokens: Sequence[tuple[str, str, str, str]] = ()
-    """Text, summed change, mean change, its interval."""
-    notes: Sequence[str] = ()
-
-    @property
-    def tone(self) -> str:
-        """bad, good or plain."""
-        return "bad" if self.verdict in BAD else "good" if self.verdict in GOOD else "plain"
-
-
 def blocks(run: Run) -> list[Block]:
     """Every finding the run's files allow."""
-    found = [displaced(run), long_ones(run), covered(run), *agreeing(run)]
+    found = [*reward_findings(run), displaced(run), long_ones(run), covered(run), *agreeing(run)]
     return [block for block in found if block is not None]
 
 

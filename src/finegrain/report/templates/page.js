@@ -9,16 +9,23 @@
   const SIGNALS = {
     ratio: { name: "log-ratio (after − reference)", unit: "nats", signed: true },
     weight: { name: "credit weight", unit: "", signed: false },
+    segment: { name: "segment score", unit: "", signed: true },
     reward: { name: "token reward", unit: "", signed: true },
+    std: { name: "standard deviation of the token reward", unit: "", signed: false },
     after: { name: "log-probability after", unit: "nats", signed: true },
     before: { name: "log-probability before", unit: "nats", signed: true },
   };
   const KEYS = [
     ["chosen", 1, 1, "chosen answer fell most"], ["answer", 3, 1, "answer fell most"], ["margin-low", 0, 1, "smallest margin"],
     ["margin-high", 0, -1, "largest margin"], ["rejected", 2, 1, "rejected answer fell most"],
+    ["wrong", 5, 1, "most confidently wrong"], ["right", 5, -1, "most confidently right"], ["unsure", 6, -1, "largest standard deviation"],
     ["disagree", 4, -1, "most disagreement with the marks"],
   ];
-  const FACTS = ["margin gained", "chosen change", "rejected change", "change", "disagreement with marks"];
+  const FACTS = [
+    ["margin gained", "nats", true], ["chosen change", "nats", true], ["rejected change", "nats", true], ["change", "nats", true],
+    ["disagreement with marks", "", false], ["score difference", "", true], ["its standard deviation", "", false],
+    ["score of chosen", "", true], ["score of rejected", "", true], ["score", "", true],
+  ];
   const by = (id) => document.getElementById(id);
   const digit = (text, at) => DIGITS.indexOf(text[at]);
   const mixed = new Set(runs.flatMap((run) => run.pairs.map((pair) => pair.h))).size > 1;
@@ -61,12 +68,13 @@
       return values;
     };
     const mask = answer.m ? Array.from(answer.m, (sign) => sign === "1") : new Array(pieces.length).fill(true);
-    return (answer.decoded = { pieces, signals, mask, spans: marks(answer.u), truth: marks(answer.q) });
+    return (answer.decoded = { pieces, signals, mask, spans: marks(answer.u), truth: marks(answer.q), cuts: answer.g || "" });
   }
 
   function written(value, signed) {
     if (!Number.isFinite(value)) return "unknown";
-    const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
+    const size = Math.abs(value);
+    const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : size >= 0.01 ? 3 : 4;
     const text = Math.abs(value).toFixed(digits);
     const zero = Number(text) === 0;
     return (zero ? "" : value < 0 ? "−" : signed ? "+" : "") + text;
@@ -92,6 +100,21 @@
     return found;
   }
 
+  let spread = null;
+  function deviations() {
+    if (spread) return spread;
+    const found = [];
+    for (const run of runs) for (const pair of run.pairs) for (const answer of pair.a) {
+      const token = decode(answer);
+      (token.signals.std || []).forEach((value, i) => { if (token.mask[i] && Number.isFinite(value)) found.push(value); });
+    }
+    found.sort((a, b) => a - b);
+    const at = (share) => found[Math.floor(share * (found.length - 1))];
+    const even = !found.length || at(0.98) - at(0.02) < 0.05 * at(0.98);
+    return (spread = { some: found.length > 0, middle: at(0.5), bounds: even ? [] : [at(0.5), at(0.75), at(0.9)] });
+  }
+  const doubtful = (value) => deviations().bounds.filter((bound) => value >= bound).length;
+
   function dress(node, token, i) {
     const values = token.signals[state.signal];
     const value = values ? values[i] : NaN;
@@ -101,7 +124,10 @@
       const found = level(value, scale(state.signal));
       if (found) names.push((value < 0 ? "n" : "p") + found);
       if (state.signal === "weight" && value === 0) names.push("zero");
+      const doubt = state.signal === "reward" && token.signals.std ? doubtful(token.signals.std[i]) : 0;
+      if (doubt) names.push("u" + doubt);
     }
+    if (token.cuts[i] === "1") names.push("cut");
     if (token.spans[i]) names.push(token.spans[i] < 0 ? "mark-bad" : "mark-good");
     if (token.truth[i]) names.push(token.truth[i] < 0 ? "true-bad" : "true-good");
     node.className = names.join(" ");
@@ -137,7 +163,8 @@
     pair.k.forEach((value, i) => {
       if (value === null) return;
       const entry = make("div");
-      entry.append(make("dt", "", FACTS[i]), make("dd", "", written(value, i < 4) + (i < 4 ? " nats" : "")));
+      const [name, unit, signed] = FACTS[i];
+      entry.append(make("dt", "", name), make("dd", "", written(value, signed) + (unit ? " " + unit : "")));
       box.append(entry);
     });
     return box;
@@ -148,6 +175,11 @@
     node.tabIndex = -1;
     const title = make("h3", "", "Row " + pair.r);
     if (mixed) title.append(make("span", "tag", pair.h ? "held out" : "training"));
+    if (pair.e) title.append(make("span", "tag", "labelled a tie"));
+    if (pair.k[5] !== null && !pair.e) {
+      const chance = 1 / (1 + Math.exp(-pair.k[5]));
+      title.append(make("span", "tag", `${pair.k[5] > 0 ? "right" : pair.k[5] < 0 ? "wrong" : "undecided"}: the label has ${(100 * chance).toPrecision(3)} %`));
+    }
     if (pair.y !== undefined) title.append(make("span", "tag", pair.y > 0.5 ? "labelled good" : "labelled bad"));
     node.append(title);
     if (runs.length === 1) node.append(numbersOf(pair));
@@ -200,6 +232,12 @@
     if (state.signal !== "after" && state.signal !== "before") [1, 3, 5].forEach((i) => add("p" + i, "≥ " + written(top * BOUNDS[i - 1], signed)));
     const has = (key) => runs.some((run) => run.pairs.some((pair) => pair.a.some((answer) => answer[key])));
     const parts = [make("span", "", name + (unit ? ", " + unit : "") + ":"), strip];
+    if (state.signal === "reward" && deviations().some) {
+      const { middle, bounds } = deviations();
+      if (!bounds.length) parts.push(make("span", "", `standard deviation about ${written(middle)} everywhere: no shading`));
+      else parts.push(make("span", "", "hatched where unsure, standard deviation:"), ...bounds.map((bound, i) => make("span", "tok p3 u" + (i + 1), "≥ " + written(bound))));
+    }
+    if (has("g")) parts.push(make("span", "tok cut", "a segment begins"));
     if (has("u")) parts.push(make("span", "tok mark-bad", "marked bad"), make("span", "tok mark-good", "marked good"));
     if (has("q")) parts.push(make("span", "tok true-bad", "truly bad"), make("span", "tok true-good", "truly good"));
     if (has("m")) parts.push(make("span", "tok off", "not trained"));

@@ -1,0 +1,105 @@
+"""Whether a reward model orders pairs as they are labelled, is as sure as it is right, and knows which pairs it gets wrong.
+
+Source: confidence against accuracy: Guo et al. 2017, https://arxiv.org/abs/1706.04599 [memory].
+Deviations: the verdicts, from 95 % intervals of the mean gap, and ten points as near enough to honest are ours [choice]; the expected
+calibration error is shown but not judged by: it is biased upwards where rows are few.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from finegrain.diagnose.displacement import sign
+from finegrain.diagnose.groups import group_means
+from finegrain.ops.proportions import wilson
+from finegrain.ops.stats import Interval, mean_interval
+
+RANKS = "ranks as labelled"
+REVERSED = "ranks the wrong way"
+GUESSES = "at chance"
+OVER = "over-confident"
+UNDER = "under-confident"
+HONEST = "honest"
+UNDECIDED = "undecided"
+KNOWS = "doubts its mistakes"
+BLIND = "doubts the wrong pairs"
+NEAR = 0.1
+
+WORDS = {
+    RANKS: "The reward model gives the chosen answer the higher score more often than chance.",
+    REVERSED: "The reward model gives the rejected answer the higher score more often than chance: look whether labels or signs are swapped.",
+    GUESSES: "How often the chosen answer gets the higher score cannot be told from chance at this number of rows.",
+    OVER: "Over-confident: it is right less often than its score differences claim; do not read them as probabilities.",
+    UNDER: "Under-confident: it is right more often than its score differences claim.",
+    HONEST: "Honest: on average its score differences claim what comes true, to within ten points.",
+    KNOWS: "Its standard deviation is larger on the pairs that it gets wrong: it can be used to doubt them.",
+    BLIND: "Its standard deviation is larger on the pairs that it gets right: it doubts the wrong ones.",
+}
+HONESTY_UNKNOWN = "Whether confidence and accuracy agree to within ten points cannot be told at this number of rows."
+DOUBT_UNKNOWN = "Whether the standard deviation says which pairs are wrong cannot be told at this number of pairs."
+
+
+@dataclass(frozen=True)
+class Order:
+    """How often the chosen answer scores higher."""
+
+    accuracy: Interval
+    """Share of the pairs, per row of the data; Wilson over rows. A tie of scores counts half."""
+    verdict: str
+
+    @property
+    def words(self) -> str:
+        """The verdict as a sentence."""
+        return WORDS[self.verdict]
+
+
+@dataclass(frozen=True)
+class Honesty:
+    """Confidence against accuracy."""
+
+    gap: Interval
+    """Mean confidence minus share right; Student t over rows of the data. Positive: too sure."""
+    verdict: str
+
+    @property
+    def words(self) -> str:
+        """The verdict as a sentence."""
+        return HONESTY_UNKNOWN if self.verdict == UNDECIDED else WORDS[self.verdict]
+
+
+def right(margins: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """1 where the chosen answer scores higher, 0 where the rejected one does, 1/2 for a tie of scores."""
+    shares: Float[np.ndarray, " N"] = 0.5 + 0.5 * np.sign(margins)
+    return shares
+
+
+def confidence(margins: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """sigma(|score difference|): the probability a Bradley-Terry model gives to the answer that it prefers."""
+    sure: Float[np.ndarray, " N"] = np.exp(-np.logaddexp(0.0, -np.abs(margins)))
+    return sure
+
+
+def order(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Order:
+    """The verdict on score differences, chosen minus rejected; the pairs of one group count as one."""
+    accuracy = wilson(group_means(right(margins), groups))
+    if accuracy.low is None or accuracy.high is None:
+        return Order(accuracy, GUESSES)
+    return Order(accuracy, RANKS if accuracy.low > 0.5 else REVERSED if accuracy.high < 0.5 else GUESSES)
+
+
+def honesty(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Honesty:
+    """The verdict on confidence: honest where the whole interval of the gap is within ten points, else by the side that it lies on."""
+    gap = mean_interval(group_means(confidence(margins) - right(margins), groups))
+    if gap.low is not None and gap.high is not None and -NEAR <= gap.low and gap.high <= NEAR:
+        return Honesty(gap, HONEST)
+    return Honesty(gap, {1: OVER, -1: UNDER, 0: UNDECIDED}[sign(gap)])
+
+
+def doubt(mistakes_found: Interval) -> tuple[str, str]:
+    """The verdict and its sentence on the area under the ROC curve of the standard deviation as a detector of mistakes; 1/2 is chance."""
+    if mistakes_found.low is not None and mistakes_found.low > 0.5:
+        return KNOWS, WORDS[KNOWS]
+    if mistakes_found.high is not None and mistakes_found.high < 0.5:
+        return BLIND, WORDS[BLIND]
+    return UNDECIDED, DOUBT_UNKNOWN
