@@ -119,7 +119,9 @@ def test_a_high_price_leaves_nothing_and_a_low_one_learns() -> None:
     facts = {name: float(values.mean()) for name, values in head.facts(net(chosen)[:, None].detach(), torch.ones(40, 1, dtype=torch.bool)).items()}
     with pytest.raises(ModelError, match=r"lower --loss\.phi"):
         head.check(facts)
-    head.check({"active": 0.1, "confidence": 1.0})
+    head.check({"active": 0.0, "confidence": 0.021})
+    with pytest.raises(ModelError, match="collapsed"):
+        head.check({"active": 0.5, "confidence": 0.019})
 
 
 def test_contradicting_labels_have_no_gradient_but_the_price() -> None:

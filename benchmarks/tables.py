@@ -1,0 +1,41 @@
+"""Tables of means over seeds with 95 % Student-t intervals, as json and as Markdown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from finegrain.ops.stats import mean_interval
+
+Cells = Mapping[str, Mapping[str, Sequence[float]]]
+"""By row and column, one value per seed."""
+
+
+def summary(cells: Cells) -> dict[str, dict[str, list[float]]]:
+    """By row and column, mean and half width."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row, columns in cells.items():
+        found[row] = {}
+        for name, values in columns.items():
+            interval = mean_interval(np.asarray(values))
+            assert interval.high is not None
+            found[row][name] = [round(interval.mean, 4), round(interval.high - interval.mean, 4)]
+    return found
+
+
+def markdown(table: Mapping[str, Mapping[str, Sequence[float]]], corner: str, digits: int = 2) -> str:
+    """A table of a summary; a column that a row lacks stays empty."""
+    columns = list(dict.fromkeys(name for row in table.values() for name in row))
+    lines = [f"| {corner} | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 1)}"]
+    for row, cells in table.items():
+        shown = [f"{cells[name][0]:.{digits}f} ± {cells[name][1]:.{digits}f}" if name in cells else "" for name in columns]
+        lines.append(f"| {row} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def write(folder: Path, name: str, facts: Mapping[str, object], page: str) -> None:
+    """`name`.json and `name`.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    (folder / f"{name}.md").write_text(page)
