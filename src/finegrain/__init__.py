@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
-    from finegrain.recipes.preference import prefer
     from finegrain.recipes.eval import evaluate_reward
+    from finegrain.recipes.preference import prefer
     from finegrain.recipes.reward import reward
     from finegrain.recipes.score import score
     from finegrain.recipes.settings import Common, Training

@@ -1,5 +1,7 @@
 """Scores of tokens: what stands in the file, and what is refused."""
 
+import dataclasses
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import finegrain
 from finegrain.credit.segmenters import Tokens
 from finegrain.ops.readout import Last, Mean
+from finegrain.recipes.eval import Eval
+from finegrain.recipes.score import Score
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
@@ -436,3 +440,16 @@ def test_from_python(command: Command, model: Path) -> None:
     assert found["responses"] == 4
     assert len(lines_of(command.folder / "out.jsonl")) == 4
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("function", "settings"), [(finegrain.score, Score), (finegrain.evaluate_reward, Eval)])
+def test_python_and_command_line_take_the_same(function: Any, settings: type) -> None:
+    """Arguments are the settings' fields; an argument that is None by default stands for the field's own default."""
+    arguments = inspect.signature(function).parameters
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    assert set(arguments) == set(fields)
+    for name, field in fields.items():
+        if field.default is not dataclasses.MISSING:
+            assert arguments[name].default == field.default, name
+        elif field.default_factory is not dataclasses.MISSING:
+            assert arguments[name].default is None, name

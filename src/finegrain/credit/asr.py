@@ -34,7 +34,7 @@ class ASR:
     """Which segments of an answer train."""
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO; without it, and without spans or a column, the run makes its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run makes its own."""
     signal: SignalChoice = field(default_factory=Auto)
     """Where token scores come from."""
     segmenter: Segmenter | None = None

@@ -56,7 +56,7 @@ class Implicit:
     segmenter: ClassVar[Segmenter] = Dynamic()
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO; None: two DPO fits of the start model, each scoring the half of the rows it has not seen."""
+    """A causal LM fine-tuned by DPO, or a reward model; None: two DPO fits of the start model, each scoring the half of the rows it has not seen."""
     beta: float = 0.1
     """The scorer's own DPO beta: sets the units of the reward; keep-masks do not depend on it."""
 

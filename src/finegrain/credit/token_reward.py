@@ -29,7 +29,7 @@ class TokenReward:
     """A target for every token, and its certainty as weight."""
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO; without it, and without spans or a column, the run makes its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run makes its own."""
     signal: SignalChoice = field(default_factory=Auto)
     """Where token rewards come from."""
     segmenter: Segmenter = field(default_factory=Tokens)

@@ -1,10 +1,7 @@
 """What a credit method may ask of a run: spans, columns, a user's function, a scorer's log-ratios."""
 
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +9,12 @@ from torch import Tensor
 
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
-from finegrain.errors import CreditError, UsageError
+from finegrain.errors import CreditError
 from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.cross_fit import cross_fitted
 from finegrain.recipes.frozen import frozen_logps
+from finegrain.recipes.function_file import load_function
 from finegrain.recipes.reward_credit import reward_scores
 from finegrain.recipes.session import Session
 from finegrain.types import CharSpan, Ragged, Scored
@@ -115,21 +113,3 @@ class RunCredit:
 def _of_members(members: Sequence[Tensor]) -> Scored:
     """One member is a score of unknown certainty; several are their mean and themselves."""
     return Scored(members[0]) if len(members) == 1 else Scored(torch.stack(list(members)).mean(0), None, torch.stack(list(members)))
-
-
-def load_function(path: str) -> Callable[..., Any]:
-    """The function `name` of `file.py:name`: the user's own code, run as it is."""
-    file, separator, name = path.rpartition(":")
-    if not separator or not Path(file).is_file():
-        raise UsageError(f"expected file.py:function, got {path!r}" + ("" if not separator else f" (no file {file})"))
-    spec = importlib.util.spec_from_file_location(f"user_{Path(file).stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise UsageError(f"{file} has no function {name!r}")
-    return function  # type: ignore[no-any-return]
-
-

@@ -20,12 +20,13 @@ from finegrain.evaluate.tables import Line, shown
 from finegrain.ops.stats import Interval
 from finegrain.recipes.eval import Eval
 from finegrain.recipes.frozen import open_means
+from finegrain.recipes.function_file import is_function
 from finegrain.recipes.grades import FunctionGrader, Grade, Grader, ModelGrader
 from finegrain.recipes.judges import open_policies
 from finegrain.recipes.problems import Problem, ProblemSet, read_problems
 from finegrain.recipes.reward_judge import open_reward_model
 from finegrain.recipes.settings import Common
-from finegrain.recipes.user_reward import is_function, open_function
+from finegrain.recipes.user_reward import open_function
 from finegrain.report.visible import visible
 from finegrain.types import Json
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from finegrain.credit.segmenters import Dynamic, Segmenter
 from finegrain.errors import UsageError
+from finegrain.recipes.function_file import is_function
 from finegrain.recipes.new_file import check_free, write_new
 from finegrain.recipes.reward_signals import Head, RewardSignal
-from finegrain.recipes.user_reward import is_function
 from finegrain.types import Json
 
 

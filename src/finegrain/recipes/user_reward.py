@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from finegrain.data.records import Text
 from finegrain.errors import NonFiniteError, UsageError
-from finegrain.recipes.credit_context import load_function
+from finegrain.recipes.function_file import is_function, load_function
 from finegrain.types import CharSpan, Json
+
+__all__ = ["Asked", "UserReward", "Verdict", "is_function", "open_function"]
 
 TAKEN = frozenset({"prompt", "prompts", "completion", "completions", "chosen", "rejected", "response", "answer", "messages"})
 """Columns that are the texts themselves."""
@@ -62,11 +64,6 @@ class UserReward:
 def open_function(path: str) -> UserReward:
     """The function of `file.py:name`."""
     return UserReward(path, load_function(path))
-
-
-def is_function(source: str) -> bool:
-    """Whether a reward is named as `file.py:name`."""
-    return source.rpartition(":")[0].endswith(".py")
 
 
 def _verdict(item: Any, row: int, path: str) -> Verdict:
