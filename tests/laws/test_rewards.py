@@ -10,8 +10,10 @@ from torch import Tensor
 from finegrain import catalog
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.brme import BRME, MeanSquaredSample, PreferenceGaussian
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
+from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Scored
 from tests.laws import objectives as laws
@@ -43,13 +45,17 @@ def heads() -> dict[str, Any]:
 
 
 def fit_of(loss: Any) -> RewardFit:
-    """The loss with a head of as many outputs as it fits."""
-    return RewardFit(Gaussian() if getattr(loss, "head_outputs", 1) == 2 else Token(), loss)
+    """The loss with a head that it fits."""
+    kind = getattr(loss, "head_kind", Gaussian if getattr(loss, "head_outputs", 1) == 2 else Token)
+    return RewardFit(kind(), loss)
 
 
 FITS: dict[str, RewardFit] = {
     **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items()},
     **{f"{name} loss": fit_of(catalog.load("loss", name)()) for name in catalog.names("loss")},
+    "brme loss, sampled": fit_of(BRME(fit=MeanSquaredSample())),
+    "brme loss, pairs": fit_of(BRME(fit=PreferenceGaussian())),
+    "brme loss, one member": RewardFit(GaussianEnsemble(members=1), BRME()),
 }
 
 
