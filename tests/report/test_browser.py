@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from finegrain.report.page import TEMPLATES, render
+from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import read_run
+from tests.report.rewards import scored
 from tests.report.runs import pairs, write_run
 from tests.report.test_page import HOSTILE
 
@@ -25,7 +27,7 @@ def dom(page: str, folder: Path, probe: str = "", *flags: str) -> tuple[str, str
     assert CHROMIUM is not None
     script = (TEMPLATES / "page.js").read_text()
     digest = lambda text: "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    probed = script + f'\n{{ const note = (value) => {{ document.body.dataset.probe = JSON.stringify(value); }};\n{probe}\n}}\n'
+    probed = script + f"\n{{ const note = (value) => {{ document.body.dataset.probe = JSON.stringify(value); }};\n{probe}\n}}\n"
     assert page.count(script) == page.count(digest(script)) == 1
     file = folder / "page.html"
     file.write_text(page.replace(script, probed).replace(digest(script), digest(probed)))
@@ -97,6 +99,38 @@ def test_keyboard_shows_the_numbers_of_a_token(page: str, tmp_path: Path) -> Non
     assert (place, tab, live, hidden) == ("3", 0, "polite", True)
 
 
+def test_a_reward_model_is_hatched_where_unsure_and_sorted_by_its_mistakes(tmp_path: Path) -> None:
+    """The most confident mistake comes first; a quarter of the tokens is hatched, their deviation is on the keyboard; links go to the pair."""
+    examined = scored()
+    document, console = dom(
+        render([read_run(write_run(tmp_path / "run", examined))]),
+        tmp_path,
+        """
+        const first = document.querySelector("#list article h3").textContent;
+        const choose = (id, value) => { const box = document.getElementById(id); box.value = value; box.dispatchEvent(new Event("change")); };
+        const before = document.querySelectorAll("#list .u1, #list .u2, #list .u3").length;
+        choose("signal", "reward");
+        const share = document.querySelectorAll("#list .u1, #list .u2, #list .u3").length / document.querySelectorAll("#list .tok").length;
+        const cuts = document.querySelectorAll("#list .cut").length;
+        const box = document.querySelector(".tokens");
+        box.focus();
+        box.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", bubbles: true, cancelable: true }));
+        const words = [...document.querySelectorAll("#tip dt")].map((node) => node.textContent);
+        const link = document.querySelectorAll("#reward .go")[1];
+        link.click();
+        const gone = document.querySelector("#list article h3").firstChild.textContent.toLowerCase() === link.textContent;
+        note([first, before, share > 0.15 && share < 0.35, cuts > 10, words, gone]);
+        """,
+    )
+    worst = min(examined, key=lambda pair: pair.reward_margin)
+    first, before, hatched, cut, words, gone = probed(document)  # type: ignore[misc]
+    assert console == ""
+    assert first.startswith(f"Row {worst.row}")
+    assert "wrong: the label has" in first
+    assert (before, hatched, cut, gone) == (0, True, True, True), "the first signal is the segments', which have no deviation"
+    assert {"segment score", "token reward", "standard deviation of the token reward"} <= set(words)
+
+
 def test_hostile_text_does_nothing(tmp_path: Path) -> None:
     """No dialogue, no element, no request comes out of model text, in any place the script or the template writes."""
     hostile = [
@@ -127,9 +161,11 @@ def test_the_policy_stops_a_script_that_got_in(page: str, tmp_path: Path) -> Non
     assert console.count("Content Security Policy") >= 2
 
 
+@pytest.mark.parametrize("examined", [pairs(weight=0.5), scored()], ids=["policy", "reward"])
 @pytest.mark.parametrize("width", [400, 1280])
-def test_nothing_runs_over_the_edge_and_texts_can_be_read(page: str, tmp_path: Path, width: int) -> None:
+def test_nothing_runs_over_the_edge_and_texts_can_be_read(examined: list[ExaminedPair], tmp_path: Path, width: int) -> None:
     """No sideways scrolling of the page; contrast of every kind of text at least 4.5, in light and in dark."""
+    page = render([read_run(write_run(tmp_path / "run", examined))])
     probe = """
         const shade = (text) => text.match(/[\\d.]+/g).map(Number);
         const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))

@@ -191,7 +191,7 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _values(values: Sequence[float] | None, tokens: int, name: str) -> np.ndarray | None:
+def _values(values: Sequence[float] | Sequence[int] | None, tokens: int, name: str) -> np.ndarray | None:
     if values is None:
         return None
     if len(values) != tokens:

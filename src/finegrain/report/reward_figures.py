@@ -37,6 +37,7 @@ class Figure:
     """A drawing, what it shows in words, and its numbers as a table."""
 
     title: str
+    axes: str
     svg: Markup
     marks: Sequence[tuple[str, str]]
     """Class and meaning of each kind of mark."""
@@ -82,7 +83,7 @@ def mistakes(part: Part) -> list[Mistake]:
 
 def reliability(part: Part) -> Figure:
     """Accuracy of pairs of similar confidence, with Wilson's intervals; honest bins touch the diagonal."""
-    at_x: Place = lambda value: LEFT + (value - 0.5) * 2 * (WIDTH - LEFT - RIGHT)
+    at_x: Place = lambda value: LEFT + 8 + (value - 0.5) * 2 * (WIDTH - LEFT - RIGHT - 8)
     at_y: Place = lambda value: HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
     bins = part.bins
     words = [_said(own) for own in bins]
@@ -96,7 +97,7 @@ def reliability(part: Part) -> Figure:
     svg = _svg(f"{title}: " + "; ".join(words), drawn)
     marks = [("whisker", "share right and its interval; the dot grows with rows"), ("ideal", "honest: as often right as sure")]
     table = [_cells(own) for own in bins]
-    return Figure(title, svg, marks, ("mean confidence", "share right", "95 % interval (Wilson)"), table)
+    return Figure(title, "across: confidence; up: share right", svg, marks, ("mean confidence", "share right", "95 % interval (Wilson)"), table)
 
 
 def against_length(part: Part) -> Figure:
@@ -130,7 +131,8 @@ def against_length(part: Part) -> Figure:
         f'<polyline class="line mean" points="{line}"/>',
     ]
     marks = [("dot-chosen", "chosen"), ("dot-rejected", "rejected"), ("mean", "mean of a fifth of the answers, by length")]
-    return Figure(title, _svg(f"{title}, mean score: " + "; ".join(words), drawn), marks, ("tokens", "mean score", "95 % interval"), table)
+    svg = _svg(f"{title}, mean score: " + "; ".join(words), drawn)
+    return Figure(title, "across: tokens; up: score", svg, marks, ("tokens", "mean score", "95 % interval"), table)
 
 
 def _said(own: Bin) -> str:
@@ -162,7 +164,7 @@ def _point(kind: str, x: float, y: float) -> str:
 
 def _across(x: float, label: str) -> str:
     """A number below the horizontal axis."""
-    anchor = "start" if x <= LEFT + 1 else "end" if x >= WIDTH - RIGHT - 1 else "middle"
+    anchor = "start" if x <= LEFT + 8 else "end" if x >= WIDTH - RIGHT - 1 else "middle"
     return f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{label}</text>'
 
 

@@ -162,7 +162,7 @@ def _doubt(part: Part) -> Block | None:
             with_interval("deviation of the score difference, wrong pairs", mean_interval(stds[wrong]), "", over="rows"),
             with_interval("deviation of the score difference, right pairs", mean_interval(stds[~wrong]), "", over="rows"),
         ],
-        notes=["0.5 is chance. Where one row of the data gives several pairs, its first one stands for all. Intervals: DeLong for the chance, Student t."],
+        notes=["0.5 is chance. Of several pairs of one row of the data the first stands for all. Intervals: DeLong for the chance, Student t."],
     )
 
 

@@ -110,8 +110,8 @@
     }
     found.sort((a, b) => a - b);
     const at = (share) => found[Math.floor(share * (found.length - 1))];
-    const even = !found.length || at(0.98) - at(0.02) < 0.05 * at(0.98);
-    return (spread = { some: found.length > 0, middle: at(0.5), bounds: even ? [] : [at(0.5), at(0.75), at(0.9)] });
+    const even = !found.length || at(0.98) - at(0.02) < 0.25 * at(0.5);
+    return (spread = { some: found.length > 0, middle: at(0.5), bounds: even ? [] : [at(0.75), at(0.9), at(0.97)] });
   }
   const doubtful = (value) => deviations().bounds.filter((bound) => value >= bound).length;
 
