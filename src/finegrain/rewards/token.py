@@ -11,7 +11,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.ops.readout import Mean
+from finegrain.ops.readout import Sum
 from finegrain.rewards.heads import Outputs, Readout
 from finegrain.types import Scored
 
@@ -21,8 +21,8 @@ class Token:
     """A scalar at every token; the answer's score is their readout."""
 
     outputs: ClassVar[int] = 1
-    readout: Readout = field(default_factory=Mean)
-    """How token scores become the answer's: sum, mean, last or minimum."""
+    readout: Readout = field(default_factory=Sum)
+    """How token scores become the answer's: sum, mean, last or minimum. The sum found planted words best (benchmarks/results)."""
 
     def tokens(self, outputs: Outputs) -> Scored:
         """The scores themselves; their uncertainty is unknown."""
