@@ -13,7 +13,7 @@ from tests.recipes.command import Command
 
 
 def reward(command: Command, run: str, *arguments: str | Path) -> Any:
-    return command.prefer(run, "--max-length", "64", *arguments, command="reward")
+    return command.prefer(run, "--max-length", "64", "--examined", "4", *arguments, command="reward")
 
 
 def facts(command: Command, run: str) -> dict[str, Any]:
@@ -129,3 +129,33 @@ def test_ratings_off_the_scale_stop_the_run(command: Command) -> None:
     assert outcome.code != 0
     assert "scale 1 .. 5" in outcome.error
     assert not (command.folder / "run/model.safetensors").exists()
+
+
+def edits(command: Command) -> Path:
+    """One word of the answer is changed from bad to good, somewhere; every fifth pair is a rewrite."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for place in range(24):
+        words = rng.choice(["people", "words", "yes", "said"], 6).tolist()
+        at = int(rng.integers(6))
+        better = ["some", "other", "answer"] if place % 5 == 4 else [*words[:at], "good", *words[at + 1 :]]
+        worse = [*words[:at], "bad", *words[at + 1 :]]
+        rows.append({"prompt": f"why {place} ?", "chosen": " " + " ".join(better), "rejected": " " + " ".join(worse)})
+    return write(command.folder / "edits.jsonl", rows)
+
+
+def test_edits_learn(command: Command) -> None:
+    short = ["--epochs", "5", "--lr", "0.01", "--holdout", "0.25", "--loss.most-changed", "0.4"]
+    outcome = reward(command, "run", "head:token", "loss:fine-grained", "--data", edits(command), *short)
+    assert outcome.code == 0, outcome.error
+    lines = command.lines("run")
+    assert lines[-1]["loss/edits"] < 0.5 * lines[0]["loss/edits"]
+    seen = command.record("run")["edits"]
+    assert seen["pairs"] == 24
+    assert 0 < seen["rewrites_left_out"] < 8
+
+
+def test_pairs_that_are_no_edits_are_refused_in_words(command: Command) -> None:
+    outcome = reward(command, "run", "head:token", "loss:fine-grained", "--loss.most-changed", "0.1", "--max-steps", "1")
+    assert outcome.code != 0
+    assert "no pair is an edit" in outcome.error

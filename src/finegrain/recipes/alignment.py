@@ -111,7 +111,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         _attach_head(session, contract, scorer)
     train_set = _columns(session, job, contract, scorer, train_rows)
     reference = _reference(session, contract, scorer, eval_rows, contract.roles)
-    eval_set = TrainingSet(eval_rows, reference, _prepared(session, contract, eval_rows), _row_columns(contract, eval_rows))
+    eval_set = TrainingSet(eval_rows, reference, _prepared(session, contract, eval_rows, trains=False), _row_columns(contract, eval_rows))
     plan = _plan(session, train_set, contract.roles)
     looked_at = choose(plan.visited(), train_set, eval_set, job.training.examined) if rank() == 0 else []
     scored = "logp" in contract.needs
@@ -228,7 +228,7 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
     if job.credit is None:
         make = getattr(job.product, "columns", None)
         numbers = {**_row_columns(contract, examples), **({} if make is None else make(session, examples))}
-        return TrainingSet(examples, reference, _prepared(session, contract, examples), numbers)
+        return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=True), numbers)
     started = time.perf_counter()
     context = RunCredit(session, examples, contract.roles, reference)
     columns: Mapping[str, CreditColumns] = job.credit.prepare(context)
@@ -239,12 +239,12 @@ def _columns(session: Session, job: Job, contract: Contract, scorer: Scorer, exa
     return TrainingSet(examples, {role: reference[role] for role in roles if role in reference}, columns)
 
 
-def _prepared(session: Session, contract: Contract, examples: ExampleStore) -> dict[str, CreditColumns]:
+def _prepared(session: Session, contract: Contract, examples: ExampleStore, *, trains: bool) -> dict[str, CreditColumns]:
     """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
     make = getattr(contract.objective, "prepare", None)
     if make is None or not len(examples):
         return {}
-    found: dict[str, CreditColumns] = make(RunAnswers(session, examples, contract.roles))
+    found: dict[str, CreditColumns] = make(RunAnswers(session, examples, contract.roles, trains))
     return found
 
 

@@ -1,6 +1,6 @@
 """What a reward head or loss may ask of a run's answers before training: entropies of the start model, labelled steps, tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,6 +22,8 @@ class RunAnswers:
     session: Session
     examples: Sequence[Example]
     roles: tuple[str, ...]
+    trains: bool = True
+    """False for held-out rows."""
 
     def masks(self, role: str) -> Ragged:
         """The tokens that train."""
@@ -45,14 +47,18 @@ class RunAnswers:
         cache = replace(session.cache, kind="entropy", measure=entropy_rows)
         return cache.values(session.policy, session.scorer, self.examples, self.roles, session.how, session.work)
 
+    def note(self, name: str, facts: Mapping[str, int]) -> None:
+        """Facts for run.json, added up over training and held-out rows."""
+        seen = self.session.notes.setdefault(name, dict.fromkeys(facts, 0))
+        for key, value in facts.items():
+            seen[key] += value
+
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """Number and label of each token's step; steps that were cut, or have no token of their own, are counted in run.json."""
         both = [steps_on_tokens(example.spans.get(role) or [], example.responses[role]) for example in self.examples]
         labelled = sum(len(example.spans.get(role) or []) for example in self.examples)
         judged = sum(len(np.unique(numbers[numbers >= 0])) for numbers, _ in both)
-        seen = self.session.notes.setdefault("labelled_steps", {"read": 0, "cut_or_without_a_token": 0})
-        seen["read"] += labelled
-        seen["cut_or_without_a_token"] += labelled - judged
+        self.note("labelled_steps", {"read": labelled, "cut_or_without_a_token": labelled - judged})
         return [numbers for numbers, _ in both], [labels for _, labels in both]
 
 

@@ -16,6 +16,10 @@ class AnswerContext(Protocol):
     def roles(self) -> Sequence[str]:
         """Roles that the loss reads."""
 
+    @property
+    def trains(self) -> bool:
+        """Whether these are the answers to be trained on: there must be something to learn in them. Held-out ones may be few."""
+
     def masks(self, role: str) -> Ragged:
         """Boolean: the tokens that train."""
 
@@ -27,6 +31,9 @@ class AnswerContext(Protocol):
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """(number, label) of the labelled step that each token belongs to; number -1 in none, or in a step that was cut."""
+
+    def note(self, name: str, facts: Mapping[str, int]) -> None:
+        """Facts about the answers for the run's record."""
 
 
 def columns_of(

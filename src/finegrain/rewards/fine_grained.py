@@ -1,0 +1,162 @@
+"""Bradley-Terry on an answer and its least edit, where only the edited tokens can explain the preference.
+
+    Rbar = (sum over changed tokens of R_t + sum over unchanged ones of r0(R_t)) / denominator
+    L = -log sigma(Rbar(edited) - Rbar(original)) + regulariser * mean over unchanged tokens of R_t^2
+
+Source: https://arxiv.org/abs/2406.02756 (token-level reward model from minimal edits); formulas from memory, unverified.
+Deviations: r0 = zero, the denominator of changed tokens, the regulariser and the cap on the share of an edit are our choices [OURS].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from finegrain.errors import DataError, UsageError
+from finegrain.ops.edits import least_edit
+from finegrain.ops.masked import masked_sum
+from finegrain.ops.sequence import wide
+from finegrain.rewards.columns import AnswerContext
+from finegrain.rewards.token import Token
+from finegrain.types import CreditColumns, Pair, Side, Term, Terms
+
+Values = Float[Tensor, "B T"]
+Mask = Bool[Tensor, "B T"]
+Rows = Float[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zero:
+    """Unchanged tokens say nothing [OURS]: both answers have them."""
+
+    def __call__(self, rewards: Values) -> Values:
+        """Their part of the score."""
+        return torch.zeros_like(rewards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """They count as the changed ones do: the alignment is not used."""
+
+    def __call__(self, rewards: Values) -> Values:
+        """Their part of the score."""
+        return rewards
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopGradient:
+    """They count, and are not trained."""
+
+    def __call__(self, rewards: Values) -> Values:
+        """Their part of the score."""
+        return rewards.detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerChanged:
+    """Tokens that were changed: a small edit in a long answer keeps its signal [OURS]."""
+
+    def __call__(self, mask: Mask, changed: Mask) -> Int[Tensor, " B"]:
+        """Denominators."""
+        return changed.sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerToken:
+    """All tokens of the answer, as the paper has it (memory)."""
+
+    def __call__(self, mask: Mask, changed: Mask) -> Int[Tensor, " B"]:
+        """Denominators."""
+        return mask.sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total:
+    """No denominator."""
+
+    def __call__(self, mask: Mask, changed: Mask) -> Int[Tensor, " B"]:
+        """Denominators."""
+        return torch.ones_like(mask[:, :1].sum(1))
+
+
+Unchanged = Zero | Identity | StopGradient
+Denominator = PerChanged | PerToken | Total
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineGrained:
+    """Hyper-parameters of learning from edits: chosen is the edited answer, rejected the original."""
+
+    roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+    head_kind: ClassVar[type] = Token
+    token_columns: ClassVar[tuple[str, ...]] = ("weight",)
+
+    unchanged: Unchanged = field(default_factory=Zero)
+    """zero, identity or stop-gradient."""
+    denominator: Denominator = field(default_factory=PerChanged)
+    """per-changed, per-token or total."""
+    regulariser: float = 0.01
+    """Weight of the mean square of unchanged tokens' rewards: without it their level is free, and drifts."""
+    most_changed: float = 0.5
+    """Largest edit that counts, as a share of the longer answer's tokens: a rewrite does not say what was at fault."""
+
+    def __post_init__(self) -> None:
+        if self.regulariser < 0 or not 0 < self.most_changed <= 1:
+            raise UsageError(f"regulariser must not be negative and most_changed in (0, 1], got {self.regulariser} and {self.most_changed}")
+
+    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+        """Weight 1 on changed tokens and 0 on the others; a pair that is no small edit has none and does not train."""
+        edits = [least_edit(*pair) for pair in zip(context.token_ids("rejected"), context.token_ids("chosen"), strict=True)]
+        small = [edit.distance <= self.most_changed * max(len(edit.first), len(edit.second)) for edit in edits]
+        context.note("edits", {"pairs": len(edits), "rewrites_left_out": len(edits) - sum(small), "identical": sum(e.distance == 0 for e in edits)})
+        if context.trains and not any(small):
+            raise DataError(
+                f"no pair is an edit: in all {len(edits)} more than {self.most_changed:.0%} of the tokens differ; "
+                "chosen must be rejected with as little changed as possible (--loss.most-changed sets the cap)"
+            )
+        masks = {"rejected": [edit.first for edit in edits], "chosen": [edit.second for edit in edits]}
+        absent: list[np.ndarray | None] = [None] * len(edits)
+        return {
+            role: CreditColumns(
+                weight=[own.astype(np.float32) if kept else None for own, kept in zip(changed, small, strict=True)],
+                reward=absent,
+                segment=absent,
+                annotated=small,
+            )
+            for role, changed in masks.items()
+        }
+
+    def __call__(self, head: Token, pair: Pair) -> Terms:
+        """The pair's loss, and the regulariser, a mean over unchanged tokens."""
+        sides = pair.chosen, pair.rejected
+        counted = pair.columns.get("annotated/chosen", torch.ones_like(pair.columns["row"])) > 0.5
+        chosen, rejected = (self.score(head, side) for side in sides)
+        loss = torch.where(counted, -logsigmoid(chosen - rejected), 0.0)
+        terms = {"edits": Term(loss, counted.to(loss.dtype))}
+        if self.regulariser:
+            still = [(side.mask & ~_changed(side) & counted[:, None], _rewards(head, side)) for side in sides]
+            squares = torch.stack([masked_sum(rewards.square(), mask) for mask, rewards in still]).sum(0)
+            tokens = torch.stack([mask.sum(1) for mask, _ in still]).sum(0).to(squares.dtype)
+            terms["unchanged"] = Term(squares, tokens, self.regulariser)
+        return terms
+
+    def score(self, head: Token, side: Side) -> Rows:
+        """Rbar of each answer; 0 where nothing was changed on its side and unchanged tokens count nothing."""
+        changed, rewards = _changed(side), _rewards(head, side)
+        total = masked_sum(torch.where(changed, rewards, self.unchanged(rewards)), side.mask)
+        return total / self.denominator(side.mask, changed).clamp(min=1)
+
+
+def _changed(side: Side) -> Mask:
+    assert side.weight is not None, "changed tokens are columns made before training"
+    return side.mask & (torch.where(side.mask, side.weight, 0.0) > 0.5)
+
+
+def _rewards(head: Token, side: Side) -> Values:
+    assert side.outputs is not None
+    return wide(head.tokens(torch.where(side.mask[..., None], side.outputs, 0.0)).mean)

@@ -1,0 +1,92 @@
+"""Token rewards from edits: worked numbers, gradients, limits."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from finegrain.errors import UsageError
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.fine_grained import FineGrained, Identity, PerToken, StopGradient, Total, Zero
+from finegrain.rewards.token import Token
+from finegrain.types import Pair
+from tests.rewards.sides import side
+
+PLAIN = FineGrained(regulariser=0.0)
+
+
+def edited(chosen: list[float], rejected: list[float], changed: tuple[list[float], list[float]]) -> tuple[Pair, list[Tensor]]:
+    """One pair, its live outputs first of chosen, then of rejected."""
+    sides, live = {}, []
+    for role, rewards, weight in zip(("chosen", "rejected"), (chosen, rejected), changed, strict=True):
+        made = side([[[reward] for reward in rewards]])
+        assert made.outputs is not None
+        live.append(made.outputs.clone().requires_grad_())
+        sides[role] = replace(made, outputs=live[-1], weight=torch.tensor([weight], dtype=torch.float64))
+    return Pair(sides=sides, columns={"row": torch.zeros(1)}), live
+
+
+def value(loss: FineGrained, pair: Pair) -> Any:
+    return loss(Token(), pair)["edits"].value
+
+
+def test_worked() -> None:
+    """The sheet's: R^w = 2, R^l = -1, six tokens, divided by all: d = .5, loss .474077."""
+    one = [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    pair, _ = edited([9.0, 2.0, 9.0, 9.0, 9.0, 9.0], [9.0, -1.0, 9.0, 9.0, 9.0, 9.0], (one, one))
+    assert value(replace(PLAIN, denominator=PerToken()), pair).item() == pytest.approx(0.474077, abs=1e-6)
+    assert value(PLAIN, pair).item() == pytest.approx(math.log1p(math.exp(-3.0))), "divided by the one changed token"
+    assert value(replace(PLAIN, denominator=Total()), pair).item() == pytest.approx(math.log1p(math.exp(-3.0)))
+
+
+def test_identical_texts_teach_nothing() -> None:
+    pair, live = edited([1.0, 2.0], [3.0, 4.0], ([0.0, 0.0], [0.0, 0.0]))
+    loss = value(PLAIN, pair)
+    assert loss.item() == pytest.approx(math.log(2))
+    assert all(not grad.any() for grad in torch.autograd.grad(loss, live, allow_unused=True) if grad is not None)
+
+
+@pytest.mark.parametrize("unchanged", [Zero(), StopGradient()])
+def test_the_gradient_reaches_changed_tokens_alone(unchanged: Zero | StopGradient) -> None:
+    pair, live = edited([1.0, 2.0, 0.5], [3.0, -4.0], ([0.0, 1.0, 1.0], [1.0, 0.0]))
+    loss = value(FineGrained(regulariser=0.0, unchanged=unchanged, denominator=PerToken()), pair)
+    chosen, rejected = (grad[0, :, 0].tolist() for grad in torch.autograd.grad(loss, live))
+    slope = 1 - math.exp(-loss.item())  # 1 - sigma(d)
+    assert chosen == pytest.approx([0.0, -slope / 3, -slope / 3])
+    assert rejected == pytest.approx([slope / 2, 0.0])
+
+
+def test_identity_over_all_tokens_is_the_token_head_under_bradley_terry() -> None:
+    pair, _ = edited([1.0, 2.0, 0.5], [3.0, -4.0], ([0.0, 1.0, 1.0], [1.0, 0.0]))
+    loss = FineGrained(regulariser=0.0, unchanged=Identity(), denominator=PerToken())
+    torch.testing.assert_close(value(loss, pair), BradleyTerry()(Token(), pair), rtol=0, atol=1e-12)
+
+
+def test_a_deletion_puts_the_whole_signal_on_the_original() -> None:
+    pair, live = edited([1.0], [1.0, -2.0], ([0.0], [0.0, 1.0]))
+    loss = value(PLAIN, pair)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-2.0)))
+    (grad,) = torch.autograd.grad(loss, live[1])
+    assert grad[0, 0, 0] == 0 < grad[0, 1, 0]
+
+
+def test_the_regulariser_is_a_mean_over_unchanged_tokens() -> None:
+    pair, _ = edited([1.0, 2.0, 0.5], [3.0, -4.0], ([0.0, 1.0, 1.0], [1.0, 0.0]))
+    term = FineGrained()(Token(), pair)["unchanged"]
+    assert (term.value.item(), term.count.item(), term.coefficient) == (1.0 + 16.0, 2.0, 0.01)
+
+
+def test_rewrites_are_not_counted() -> None:
+    pair, _ = edited([1.0, 2.0], [3.0, 4.0], ([1.0, 1.0], [1.0, 1.0]))
+    left_out = replace(pair, columns={**pair.columns, "annotated/chosen": torch.zeros(1)})
+    for term in FineGrained()(Token(), left_out).values():
+        assert (term.value.item(), term.count.item()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("settings", [{"regulariser": -1.0}, {"most_changed": 0.0}, {"most_changed": 1.5}])
+def test_bad_settings(settings: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        FineGrained(**settings)  # type: ignore[arg-type]
