@@ -45,6 +45,8 @@ class Side:
     """log softmax(Q)[y_t], nats: the policy that the Q-values imply; on request."""
     outputs: Float[Tensor, "B T K"] | None = None
     """What a head of K outputs says of each token after reading it, in its own units; on request."""
+    features: Float[Tensor, "B T H"] | None = None
+    """The hidden states that such a head reads; on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ class Summed(NamedTuple):
 class Gathered(NamedTuple):
     """A statistic that is concatenated over micro-batches and ranks, in planned row order."""
 
-    value: Float[Tensor, " B"]
+    value: Float[Tensor, "B ..."]
 
 
 class Scored(NamedTuple):

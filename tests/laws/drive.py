@@ -46,7 +46,7 @@ def only(pair: Pair, roles: tuple[str, ...]) -> Pair:
 
 def collect(method: Any, micro_batches: list[Pair]) -> Mapping[str, Tensor]:
     """What the method declares, added or concatenated over micro-batches and detached."""
-    if not hasattr(method, "statistics"):
+    if getattr(method, "statistics", None) is None:
         return {}
     roles = getattr(method, "statistic_roles", None) or roles_of(method)
     with torch.no_grad():
@@ -85,7 +85,7 @@ def step_loss(method: Any, micro_batches: list[Pair]) -> Tensor:
 
 def leaves(pair: Pair) -> dict[str, Tensor]:
     """Tensors of the policy by role and field: what gradients reach."""
-    names = ("logp", "prompt_logp", "entropy", "kl", "outputs")
+    names = ("logp", "prompt_logp", "entropy", "kl", "outputs", "features")
     found = {f"{role}.{name}": getattr(side, name) for role, side in pair.sides.items() for name in names}
     return {name: value for name, value in found.items() if value is not None}
 

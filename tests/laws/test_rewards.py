@@ -14,6 +14,8 @@ from finegrain.rewards.brme import BRME, MeanSquaredSample, PreferenceGaussian
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
+from finegrain.rewards.representation import SimCSE
+from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Scored
 from tests.laws import objectives as laws
@@ -55,6 +57,7 @@ FITS: dict[str, RewardFit] = {
     **{f"{name} loss": fit_of(catalog.load("loss", name)()) for name in catalog.names("loss")},
     "brme loss, sampled": fit_of(BRME(fit=MeanSquaredSample())),
     "brme loss, pairs": fit_of(BRME(fit=PreferenceGaussian())),
+    "secrets-rm loss, all terms": fit_of(SecretsRM(lm_factor=0.3, contrast=SimCSE(dropout=0.3))),
     "brme loss, one member": RewardFit(GaussianEnsemble(members=1), BRME()),
 }
 

@@ -63,6 +63,20 @@ def test_reward_reads_what_curate_wrote(command: Command, noisy: Path) -> None:
     assert command.lines("plain")[0]["loss"] != command.lines("repaired")[0]["loss"]
 
 
+def test_the_authors_loss_trains_with_all_its_terms(command: Command, noisy: Path) -> None:
+    """Micro-batches change nothing but round-off, though the contrastive term sees the whole step."""
+    terms = ["loss:secrets-rm", "loss.contrast:sim-cse", "--loss.lm-factor", "0.1", "--data", noisy, "--max-steps", "3"]
+    for run, budget in (("whole", "4096"), ("cut", "64")):
+        done = command.prefer(run, *terms, "--micro-tokens", budget, command="reward")
+        assert done.code == 0, done.error
+    whole, cut = command.lines("whole"), command.lines("cut")
+    assert {"loss/pair", "loss/lm", "loss/contrast"} <= set(whole[0])
+    assert whole[0]["loss/contrast"] > 0
+    for one, other in zip(whole, cut, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["loss/contrast"] == pytest.approx(other["loss/contrast"], rel=1e-3, abs=1e-5)
+
+
 def test_the_same_seed_writes_the_same_file(command: Command, noisy: Path) -> None:
     for out, seed in (("a.jsonl", "1"), ("b.jsonl", "1"), ("c.jsonl", "2")):
         assert curate(command, noisy, out, "--seed", seed).code == 0

@@ -15,7 +15,7 @@ from finegrain.ops.action_values import QForm
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead
-from finegrain.types import CreditColumns, Pair, Terms
+from finegrain.types import CreditColumns, Gathered, Pair, Summed, Terms
 
 
 @runtime_checkable
@@ -59,7 +59,7 @@ class RewardFit:
     @property
     def learning_rate(self) -> float:
         """[choice] Between the 5e-6 of https://arxiv.org/abs/2401.06080 and the higher rates of small heads; ten times that for a head alone."""
-        return 1e-4 if self.frozen else 1e-5
+        return 1e-4 if self.frozen_backbone else 1e-5
 
     @property
     def frozen_backbone(self) -> bool:
@@ -90,6 +90,11 @@ class RewardFit:
     def needs(self) -> frozenset[str]:
         """What the loss reads beside the head's outputs."""
         return getattr(self.loss, "needs", frozenset())
+
+    @property
+    def statistics(self) -> Callable[[Pair], Mapping[str, Summed | Gathered]] | None:
+        """What the loss reads of the whole step."""
+        return getattr(self.loss, "statistics", None)
 
     @property
     def action_value(self) -> QForm | None:

@@ -6,7 +6,8 @@ Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080; the floor and the la
 Deviations: the code has neither flip f, margin g nor smoothing a; they are the columns of `loss:bradley-terry`, so that repaired data serve both.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -18,7 +19,8 @@ from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_sum
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.heads import RewardHead, sequence_score
-from finegrain.types import Pair, Term, Terms
+from finegrain.rewards.representation import Contrast, NoContrast, SimCSE
+from finegrain.types import Gathered, Pair, Term, Terms
 
 
 def floored_loss(
@@ -46,6 +48,8 @@ class SecretsRM:
     """Floor under the probability; 0 is Bradley-Terry."""
     lm_factor: float = 0.0
     """Weight of the chosen answer's cross-entropy per token."""
+    contrast: Contrast = field(default_factory=NoContrast)
+    """Contrastive term on the features: no-contrast, sim-cse."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon < 1 or self.lm_factor < 0:
@@ -53,15 +57,22 @@ class SecretsRM:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Log-probabilities for the language term alone."""
-        return frozenset({"logp"} if self.lm_factor else ())
+        """Log-probabilities for the language term, features for the contrastive one."""
+        return frozenset({"logp"} if self.lm_factor else ()) | frozenset({"features"} if isinstance(self.contrast, SimCSE) else ())
+
+    @property
+    def statistics(self) -> Callable[[Pair], Mapping[str, Gathered]] | None:
+        """Views of the whole step, for the contrastive term alone."""
+        return self.contrast.statistics if isinstance(self.contrast, SimCSE) else None
 
     def __call__(self, head: RewardHead, pair: Pair) -> Terms:
-        """pair: mean over pairs; lm: mean over the chosen answers' tokens."""
+        """pair and contrast: means over pairs; lm: mean over the chosen answers' tokens."""
         difference = sequence_score(head, pair.chosen).mean - sequence_score(head, pair.rejected).mean
         losses = floored_loss(difference, epsilon=self.epsilon, **BradleyTerry().labels(pair))
         terms = {"pair": Term(losses, torch.ones_like(losses))}
         if self.lm_factor:
             mask = pair.chosen.mask
-            terms["lm"] = Term(-masked_sum(pair.chosen.logp, mask), mask.sum(-1).to(losses.dtype), self.lm_factor)
+            terms["lm"] = Term(-masked_sum(pair.chosen.logp.to(losses.dtype), mask), mask.sum(-1).to(losses.dtype), self.lm_factor)
+        if isinstance(self.contrast, SimCSE):
+            terms["contrast"] = Term(self.contrast(pair), torch.ones_like(losses), self.contrast.weight)
         return terms

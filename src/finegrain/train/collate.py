@@ -79,6 +79,7 @@ class Batch:
                 entropy=None if values.entropy is None else slot.spread(values.entropy),
                 kl=None if values.kl is None else slot.spread(values.kl),
                 outputs=None if values.outputs is None else slot.spread(values.outputs),
+                features=None if values.features is None else slot.spread(values.features),
                 q=None if values.q is None else slot.spread(values.q),
                 q_logp=None if values.q_logp is None else slot.spread(values.q_logp),
                 prompt_logp=prompt_logp,
@@ -87,13 +88,14 @@ class Batch:
             )
         return Pair(sides=sides, columns=self.columns, statistics=statistics or {}, modules=modules or {}, state=state or {})
 
-    def zeros(self, dtype: torch.dtype, outputs: int = 0) -> TokenValues:
+    def zeros(self, dtype: torch.dtype, outputs: int = 0, features: int = 0) -> TokenValues:
         """Values that are 0 everywhere: for counting denominators, before the policy has seen the rows."""
         count = sum(int(branch.mask.sum()) for group in self.groups for branch in group.branches)
         count += sum(len(group.prompt) - 1 for group in self.groups)
         device = next(iter(self.slots.values())).mask.device
         zeros = torch.zeros(count, dtype=dtype, device=device)
-        return TokenValues(zeros, zeros, zeros, zeros[:, None].expand(count, outputs) if outputs else None, zeros, zeros)
+        wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features)}
+        return TokenValues(zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features])
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
         lengths = [len(group.prompt) - 1 for group in self.groups]

@@ -11,7 +11,7 @@ from finegrain.errors import UsageError
 from finegrain.ops.action_values import QForm
 from finegrain.types import Gathered, Objective, Pair, Summed, Term, Terms
 
-NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label"})
+NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def gather_by_position(values: Tensor, positions: Sequence[int], count: int) -> Tensor:
-    """(count,) tensor in which every rank has put its values at its positions."""
-    whole = torch.zeros(count, dtype=torch.float64, device=values.device)
+    """(count, ...) tensor in which every rank has put its values at its positions."""
+    whole = torch.zeros(count, *values.shape[1:], dtype=torch.float64, device=values.device)
     whole[torch.tensor(positions, dtype=torch.long, device=values.device)] = values.double()
     return sum_tensor(whole).to(values.dtype)
 

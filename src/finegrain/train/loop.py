@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import NonFiniteError
 from finegrain.models.score import Arithmetic
-from finegrain.models.scorer import Request, Scorer
+from finegrain.models.scorer import Request, Scorer, causal_lm
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
@@ -66,6 +66,7 @@ class Trainer:
             action_value=self.contract.action_value,
             q_head=self.scorer.q_head,
             outputs=self.scorer.head if self.contract.outputs else None,
+            features="features" in needs,
         )
 
     def batches(self, step: Step, roles: Sequence[str]) -> list[Batch]:
@@ -81,7 +82,8 @@ class Trainer:
             with self.how.autocast():
                 values = self.scorer(batch.groups, self.request())
         else:
-            values = batch.zeros(torch.float64 if self.how.name == "float64" else torch.float32, self.contract.outputs)
+            width = int(causal_lm(self.scorer.model).config.get_text_config().hidden_size) if "features" in self.contract.needs else 0
+            values = batch.zeros(torch.float64 if self.how.name == "float64" else torch.float32, self.contract.outputs, width)
         return batch.pair(
             values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
         )
@@ -190,6 +192,7 @@ def _detached_side(side: Side) -> Side:
         entropy=_cut(side.entropy),
         kl=_cut(side.kl),
         outputs=_cut(side.outputs),
+        features=_cut(side.features),
         q=_cut(side.q),
         q_logp=_cut(side.q_logp),
     )
