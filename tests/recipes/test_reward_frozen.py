@@ -16,7 +16,7 @@ from tests.recipes.command import Command
 
 
 def reward(command: Command, run: str, *arguments: str | Path) -> Any:
-    return command.prefer(run, "--max-length", "64", "--lr", "0.01", "--max-steps", "6", *arguments, command="reward")
+    return command.prefer(run, "--max-length", "64", "--examined", "4", "--lr", "0.01", "--max-steps", "6", *arguments, command="reward")
 
 
 class Unchanged:
