@@ -18,7 +18,7 @@ import torch
 from tables import markdown, summary, write
 from torch import Tensor
 
-from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSample
+from finegrain.ops.aggregate import MeanOfPenalties, MeanReward, MinusStd, MinusVariance, PerSample
 from finegrain.ops.best_of_n import expected_best, kl_of_best
 from finegrain.rewards.heads import of_members
 from finegrain.rewards.laplace import EvidenceVariance, FixedVariance, Posterior, fit_posterior, pair_curvature
@@ -77,6 +77,7 @@ def one_seed(seed: int, world: str) -> tuple[dict[str, dict[str, float]], dict[s
         "5 members, least": PerSample()(apart),
         "5 members, mean - 3 sd of the members": MinusStd(k=3.0)(apart),
         "5 posteriors, mixture, mean - 3 sd": MinusStd(k=3.0)(joined),
+        "5 posteriors, mean of mean - 3 sd": MeanOfPenalties(k=3.0)(joined),
         "gold (bound)": gold,
     }
     curves = {name: {f"n = {n}": float(expected_best(proxy.numpy(), gold.numpy(), n).mean()) for n in NS} for name, proxy in proxies.items()}

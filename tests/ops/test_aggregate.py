@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finegrain.errors import UsageError
-from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, Nominal, NominalMix, PerBatch, PerSample
+from finegrain.ops.aggregate import MeanOfPenalties, MeanReward, MinusStd, MinusVariance, Nominal, NominalMix, PerBatch, PerSample
 from finegrain.types import Scored
 
 
@@ -69,9 +69,12 @@ def test_prices() -> None:
     assert MinusStd(k=2.0)(some).tolist() == [0.0, -2.0]
     assert MinusVariance(k=2.0)(some).tolist() == [0.5, -6.0]
     assert torch.equal(MinusStd(k=0.0)(some), MeanReward()(some))
+    two = of([1.0, 3.0], [0.5, 1.5])
+    assert MeanOfPenalties(k=2.0)(two).item() == pytest.approx(2.0 - 2.0)
+    assert MeanOfPenalties(k=0.0)(two).item() == MeanReward()(two).item()
 
 
-@pytest.mark.parametrize("aggregate", [MinusStd(), MinusVariance(), PerSample(), PerBatch(), Nominal(), NominalMix()])
+@pytest.mark.parametrize("aggregate", [MinusStd(), MinusVariance(), PerSample(), PerBatch(), Nominal(), NominalMix(), MeanOfPenalties()])
 def test_what_is_unknown_has_no_price(aggregate: MinusStd) -> None:
     with pytest.raises(UsageError, match=r"head:|posterior"):
         aggregate(Scored(torch.zeros(2)))
@@ -79,6 +82,6 @@ def test_what_is_unknown_has_no_price(aggregate: MinusStd) -> None:
 
 @pytest.mark.parametrize("bad", [-1.0, float("inf"), float("nan")])
 def test_bad_settings(bad: float) -> None:
-    for make in (lambda: MinusStd(k=bad), lambda: MinusVariance(k=bad), lambda: NominalMix(share=bad)):
+    for make in (lambda: MinusStd(k=bad), lambda: MinusVariance(k=bad), lambda: MeanOfPenalties(k=bad), lambda: NominalMix(share=bad)):
         with pytest.raises(UsageError):
             make()

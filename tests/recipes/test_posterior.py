@@ -175,7 +175,7 @@ def test_a_run_with_noise_resumes_to_the_same_end(command: Command) -> None:
 
 
 def test_collapsed_codes_are_an_error(command: Command) -> None:
-    asked = ("head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "1000", "--epochs", "30", "--lr", "0.03")
+    asked = ("head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "1000", "--epochs", "10", "--lr", "0.1")
     found = command.prefer("run", "--max-length", "64", "--examined", "0", *asked, command="reward")
     assert found.code == 4, found.result
     assert "lower --loss.phi" in found.error

@@ -105,7 +105,23 @@ class MinusVariance:
         return scored.mean - self.k * _std(scored).square()
 
 
-Aggregator = MeanReward | PerSample | PerBatch | Nominal | NominalMix | MinusStd | MinusVariance
+@dataclass(frozen=True, kw_only=True)
+class MeanOfPenalties:
+    """Mean over the members of mean - k sd, each with its own sd: disagreement between members costs nothing, their doubt does."""
+
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.k)
+
+    def __call__(self, scored: Scored) -> Rewards:
+        """One reward per answer."""
+        if scored.member_std is None:
+            raise UsageError("members that do not say how sure they are have no penalty each; take head:gaussian-ensemble, or fit a posterior")
+        return (_members(scored) - self.k * scored.member_std).mean(0)
+
+
+Aggregator = MeanReward | PerSample | PerBatch | Nominal | NominalMix | MinusStd | MinusVariance | MeanOfPenalties
 
 
 def _members(scored: Scored) -> Float[Tensor, "M B"]:
