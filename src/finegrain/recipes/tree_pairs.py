@@ -107,8 +107,8 @@ def _as_asked(row: Json, prompt: Text) -> Json:
     """The row with the prompt in the form it came in: a string, or a conversation with answers that are turns."""
     if isinstance(prompt, str):
         return {**row, "prompt": prompt}
-    turn = lambda text: [Turn("assistant", text)._asdict()]
-    return {**row, "prompt": [one._asdict() for one in prompt], "chosen": turn(row["chosen"]), "rejected": turn(row["rejected"])}
+    turns = {role: [Turn("assistant", row[role])._asdict()] for role in ("chosen", "rejected")}
+    return {**row, "prompt": [one._asdict() for one in prompt], **turns}
 
 
 def _by_function(path: str) -> Label:
