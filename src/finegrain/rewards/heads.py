@@ -70,7 +70,10 @@ def sequence_score(head: RewardHead, side: Side) -> Scored:
 def ends_read(head: RewardHead, side: Side) -> Mask:
     """Ends of the side's segments: the tokens that a head of segments or steps reads."""
     if side.segment is None:
-        raise UsageError(f"{type(head).__name__} reads ends of segments or steps, and these answers have none; they are columns made before training")
+        raise UsageError(
+            f"{type(head).__name__} reads ends of segments or steps, and these answers have none: they are made before training, for its rows alone; "
+            "for scores of other answers load the checkpoint as AutoModelForTokenClassification and read it where your segments end"
+        )
     return segment_ends(side.segment) & side.mask
 
 
