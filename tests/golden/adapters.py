@@ -6,7 +6,14 @@ One module per family beside this file; each has a table ADAPTERS.
 from tests.golden import ava, curation, dense_rewards, evaluation, preference, uncertainty
 from tests.golden.given import Adapters
 
-ADAPTERS: Adapters = {**ava.ADAPTERS, **curation.ADAPTERS, **dense_rewards.ADAPTERS, **evaluation.ADAPTERS, **preference.ADAPTERS, **uncertainty.ADAPTERS}
+ADAPTERS: Adapters = {
+    **ava.ADAPTERS,
+    **curation.ADAPTERS,
+    **dense_rewards.ADAPTERS,
+    **evaluation.ADAPTERS,
+    **preference.ADAPTERS,
+    **uncertainty.ADAPTERS,
+}
 
 SKIPPED: dict[tuple[str, str, str], str] = {}
 """(slug, case or "*", output) -> why that output is deliberately not reproduced."""

@@ -43,7 +43,7 @@ def test_the_gradient_is_taken_at_the_raised_point_and_the_parameters_stay() -> 
     (got,) = meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), lambda: loss(weight), eta=0.3)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
     assert torch.equal(weight.detach(), before)
-    assert float(discrimination(samples @ raised.detach()).mean()) > float(discrimination(samples @ before).mean()), "theta' tells samples apart better"
+    assert float(discrimination(samples @ raised.detach()).mean()) > float(discrimination(samples @ before).mean())
     (plain,) = meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), lambda: loss(weight), eta=0.0)
     assert torch.equal(plain, torch.autograd.grad(loss(weight), weight)[0])
     assert not torch.equal(got, plain)
