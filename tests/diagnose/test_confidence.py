@@ -15,10 +15,10 @@ def test_confidence_and_right_by_hand() -> None:
 
 
 def test_the_gap_by_hand() -> None:
-    """Two rows of confidence 3/4, one right: gaps -1/4 and 3/4, mean 1/4, t(1) = 12.706 times sd .7071 over root 2 is 6.353."""
+    """Two rows of confidence 3/4, one right: 3/4 minus 1/2, and minus Wilson's 0.0945 to 0.9055."""
     found = cf.honesty(np.array([np.log(3), -np.log(3)]), np.arange(2))
     assert found.gap.mean == pytest.approx(0.25)
-    assert found.gap.high == pytest.approx(0.25 + 6.353, abs=1e-3)
+    assert (found.gap.low, found.gap.high) == pytest.approx((0.75 - 0.9055, 0.75 - 0.0945), abs=1e-4)
     assert found.verdict == cf.UNDECIDED
     assert "cannot be told" in found.words
 
@@ -63,7 +63,17 @@ def test_pairs_of_one_row_count_once() -> None:
 
 
 def test_doubt() -> None:
-    assert cf.doubt(Interval(0.7, 0.55, 0.85, 40))[0] == cf.KNOWS
-    assert cf.doubt(Interval(0.3, 0.15, 0.45, 40))[0] == cf.BLIND
-    assert cf.doubt(Interval(0.7, 0.45, 0.95, 6)) == (cf.UNDECIDED, cf.DOUBT_UNKNOWN)
-    assert cf.doubt(Interval(float("nan"), None, None, 6))[0] == cf.UNDECIDED
+    assert cf.doubt(Interval(0.7, 0.55, 0.85, 40), 10)[0] == cf.KNOWS
+    assert cf.doubt(Interval(0.3, 0.15, 0.45, 40), 10)[0] == cf.BLIND
+    assert cf.doubt(Interval(0.7, 0.45, 0.95, 40), 10) == (cf.UNDECIDED, cf.DOUBT_UNKNOWN)
+    assert cf.doubt(Interval(0.7, 0.55, 0.85, 40), 4)[0] == cf.UNDECIDED, "four wrong pairs are too few"
+    assert cf.doubt(Interval(float("nan"), None, None, 6), 0)[0] == cf.UNDECIDED
+
+
+def test_a_handful_of_rows_accuses_nobody() -> None:
+    """Four held-out rows all wrong, of which one in sixteen guessing models has as many: no verdict, though Wilson ends at 0.49."""
+    few = np.full(4, -0.05)
+    assert cf.order(few, np.arange(4)).accuracy.high == pytest.approx(0.4899, abs=1e-4)
+    assert cf.order(few, np.arange(4)).verdict == cf.GUESSES
+    assert cf.honesty(few, np.arange(4)).verdict == cf.UNDECIDED
+    assert cf.honesty(np.zeros(0), np.zeros(0, dtype=int)).verdict == cf.UNDECIDED

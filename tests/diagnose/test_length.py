@@ -36,6 +36,8 @@ def test_labels_that_ask_for_length_are_no_hacking() -> None:
 def test_other_rewards() -> None:
     assert ln.length_reward(*pairs(0.0, 1.0), np.arange(80)).verdict == ln.UNRELATED
     assert ln.length_reward(*pairs(-1.0, 5.0), np.arange(80)).verdict == ln.SHORTER
+    few = np.arange(9)
+    assert ln.length_reward(*pairs(1.0, 0.1, count=9), few).verdict == ln.UNKNOWN, "nine rows are too few"
     same = np.full((8, 2), 7)
     assert ln.length_reward(same, np.arange(16.0).reshape(8, 2), np.arange(8)).verdict == ln.UNKNOWN
 

@@ -73,6 +73,31 @@ def test_segments_of_training_and_of_held_out_rows(command: Command) -> None:
             assert answer.score == pytest.approx(np.mean(ends), rel=1e-2, abs=1e-4)
 
 
+def test_a_frozen_backbone_and_single_answers_leave_scores_too(command: Command, tmp_path: Path) -> None:
+    """Ratings have one answer: scores and token scores, and no finding about pairs."""
+    pairs = train(command, "frozen", "head:sequence", "--frozen", "--max-steps", "2", "--lr", "1e-2")
+    assert all(np.isfinite(pair.reward_margin) for pair in pairs)
+    data = tmp_path / "rated.jsonl"
+    rows = [
+        {
+            "prompt": f"why {row} ?",
+            "response": f" good people {row}",
+            "helpfulness": row % 3 + 1,
+            "correctness": 2,
+            "coherence": 2,
+            "complexity": 1,
+            "verbosity": 1,
+        }
+        for row in range(12)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rated = train(command, "rated", "head:rating", "loss:rating-labels", "--loss.attribute", "helpfulness", "--max-steps", "2", data=data)
+    assert all(pair.answers["answer"].score is not None for pair in rated)
+    page = (command.folder / "rated" / "report.html").read_text()
+    assert "What this page cannot show" not in page
+    assert 'id="reward"' not in page
+
+
 @pytest.mark.parametrize(("method", "head"), [("gaussian", Gaussian()), ("ensemble", Ensemble(members=3))])
 def test_a_reward_model_without_training(method: str, head: Gaussian | Ensemble, command: Command, tmp_path: Path) -> None:
     folder = save_reward(command.model, tmp_path / "rm", method, head)

@@ -156,3 +156,17 @@ def test_segment_scores_skip_what_does_not_train() -> None:
     assert found is not None
     assert found[[0, 1, 3, 4]].tolist() == [2.0, 2.0, 4.0, 4.0]
     assert np.isnan(found[2])
+
+
+def test_reward_models_side_by_side(tmp_path: Path) -> None:
+    """The share in order is compared pair by pair: all right against three of four right is a quarter less."""
+    one = write_run(tmp_path / "one", with_margins([1.0] * 20))
+    two = write_run(tmp_path / "two", with_margins([1.0, 2.0, 3.0, -1.0] * 5))
+    page = html.unescape(render([read_run(one), read_run(two)]))
+    line = page[page.index(">Differences, paired by row<") :]
+    assert "pairs in order, share" in line
+    row = re.search(r"<b>(−[^<]*)</b><span class=\"interval\">([^<]*)", line)
+    assert row is not None
+    assert row[1].strip() == "−0.25"
+    assert row[2].endswith("20 shared pairs")
+    assert "chosen answers, change" not in line

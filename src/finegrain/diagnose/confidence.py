@@ -1,8 +1,8 @@
 """Whether a reward model orders pairs as they are labelled, is as sure as it is right, and knows which pairs it gets wrong.
 
 Source: confidence against accuracy: Guo et al. 2017, https://arxiv.org/abs/1706.04599 [memory].
-Deviations: the verdicts, from 95 % intervals of the mean gap, and ten points as near enough to honest are ours [choice]; the expected
-calibration error is shown but not judged by: it is biased upwards where rows are few.
+Deviations: the verdicts, from 95 % intervals of the mean gap, ten points as near enough to honest, and the fewest rows for a verdict are
+ours [choice]; the expected calibration error is shown but not judged by: it is biased upwards where rows are few.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from finegrain.diagnose.displacement import sign
-from finegrain.diagnose.groups import group_means
+from finegrain.diagnose.groups import FEWEST_ROWS, group_means
 from finegrain.ops.proportions import wilson
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import Interval
 
 RANKS = "ranks as labelled"
 REVERSED = "ranks the wrong way"
@@ -25,6 +25,8 @@ UNDECIDED = "undecided"
 KNOWS = "doubts its mistakes"
 BLIND = "doubts the wrong pairs"
 NEAR = 0.1
+FEWEST_OF_A_KIND = 5
+"""Right and wrong pairs each, before the deviation is judged."""
 
 WORDS = {
     RANKS: "The reward model gives the chosen answer the higher score more often than chance.",
@@ -59,7 +61,7 @@ class Honesty:
     """Confidence against accuracy."""
 
     gap: Interval
-    """Mean confidence minus share right; Student t over rows of the data. Positive: too sure."""
+    """Mean confidence minus share right, with the Wilson interval of that share. Positive: too sure."""
     verdict: str
 
     @property
@@ -83,21 +85,33 @@ def confidence(margins: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
 def order(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Order:
     """The verdict on score differences, chosen minus rejected; the pairs of one group count as one."""
     accuracy = wilson(group_means(right(margins), groups))
-    if accuracy.low is None or accuracy.high is None:
+    if accuracy.low is None or accuracy.high is None or accuracy.rows < FEWEST_ROWS:
         return Order(accuracy, GUESSES)
     return Order(accuracy, RANKS if accuracy.low > 0.5 else REVERSED if accuracy.high < 0.5 else GUESSES)
 
 
 def honesty(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Honesty:
     """The verdict on confidence: honest where the whole interval of the gap is within ten points, else by the side that it lies on."""
-    gap = mean_interval(group_means(confidence(margins) - right(margins), groups))
-    if gap.low is not None and gap.high is not None and -NEAR <= gap.low and gap.high <= NEAR:
+    accuracy = wilson(group_means(right(margins), groups))
+    if accuracy.low is None or accuracy.high is None:
+        return Honesty(Interval(float("nan"), None, None, 0), UNDECIDED)
+    sure = float(group_means(confidence(margins), groups).mean())
+    low, high = sure - accuracy.high, sure - accuracy.low
+    gap = Interval(sure - accuracy.mean, low, high, accuracy.rows)
+    if gap.rows < FEWEST_ROWS:
+        return Honesty(gap, UNDECIDED)
+    if -NEAR <= low and high <= NEAR:
         return Honesty(gap, HONEST)
     return Honesty(gap, {1: OVER, -1: UNDER, 0: UNDECIDED}[sign(gap)])
 
 
-def doubt(mistakes_found: Interval) -> tuple[str, str]:
-    """The verdict and its sentence on the area under the ROC curve of the standard deviation as a detector of mistakes; 1/2 is chance."""
+def doubt(mistakes_found: Interval, fewest: int) -> tuple[str, str]:
+    """The verdict and its sentence on the area under the ROC curve of the standard deviation as a detector of mistakes; 1/2 is chance.
+
+    `fewest`: the smaller number of right and of wrong pairs.
+    """
+    if fewest < FEWEST_OF_A_KIND:
+        return UNDECIDED, DOUBT_UNKNOWN
     if mistakes_found.low is not None and mistakes_found.low > 0.5:
         return KNOWS, WORDS[KNOWS]
     if mistakes_found.high is not None and mistakes_found.high < 0.5:

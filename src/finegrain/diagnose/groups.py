@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
+FEWEST_ROWS = 10
+"""Below this no verdict rests on an interval of shares or of a bootstrap: those are too narrow there [choice]."""
+
 
 def group_means(values: np.ndarray, groups: np.ndarray) -> Float[np.ndarray, " G"]:
     """Mean of the values of each group, in the order of the group ids."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import rankdata
 
-from finegrain.diagnose.groups import group_means
+from finegrain.diagnose.groups import FEWEST_ROWS, group_means
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval
@@ -67,7 +67,7 @@ def length_reward(lengths: Int[np.ndarray, "N 2"], rewards: Float[np.ndarray, "N
 
 
 def _verdict(correlation: Interval, prefers: Interval, asked: Interval) -> str:
-    if correlation.low is None or correlation.high is None or not prefers.rows:
+    if correlation.low is None or correlation.high is None or prefers.rows < FEWEST_ROWS:
         return UNKNOWN
     if correlation.high < 0:
         return SHORTER

@@ -1,6 +1,6 @@
 """Several runs side by side: the same numbers in columns, and paired differences on the rows that both looked at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,21 +36,41 @@ def compared(runs: Sequence[Run]) -> list[Row]:
             shown = [next((entry for entry in block.numbers if entry.name == name), None) if block is not None else None for block in same]
             rows.append(Row(name, [("not measured", "") if entry is None else (entry.value, entry.interval) for entry in shown]))
     rows.append(Row("Differences, paired by row", [("the first run", ""), *[("minus the first run", "")] * (len(runs) - 1)], heading=True))
-    for name, role in (("chosen answers, change", "chosen"), ("rejected answers, change", "rejected")):
-        rows.append(Row(name, [("0", "no interval: compared with itself"), *(_difference(runs[0], run, role) for run in runs[1:])]))
+    rewards = any(np.isfinite(pair.reward_margin) for run in runs for pair in run.pairs or ())
+    changes = [
+        ("chosen answers, change", ("chosen",), "nats", _change("chosen")),
+        ("rejected answers, change", ("rejected",), "nats", _change("rejected")),
+    ]
+    for name, roles, unit, value in [("pairs in order, share", ("chosen", "rejected"), "", _in_order)] if rewards else changes:
+        own = [_difference(runs[0], run, roles, unit, value) for run in runs[1:]]
+        rows.append(Row(name, [("0", "no interval: compared with itself"), *own]))
     return rows
 
 
-def _difference(first: Run, other: Run, role: str) -> tuple[str, str]:
-    """Paired by row and answer text."""
-    before = {_key(pair, role): pair.change(role) for pair in first.pairs or () if role in pair.answers}
-    shared = [(pair.change(role), before[_key(pair, role)]) for pair in other.pairs or () if role in pair.answers and _key(pair, role) in before]
+Value = Callable[[ExaminedPair], float]
+
+
+def _change(role: str) -> Value:
+    return lambda pair: pair.change(role)
+
+
+def _in_order(pair: ExaminedPair) -> float:
+    """1, 0, or 1/2 where the scores are equal; NaN without two scores."""
+    return float("nan") if pair.tie else float(0.5 + 0.5 * np.sign(pair.reward_margin))
+
+
+def _difference(first: Run, other: Run, roles: Sequence[str], unit: str, value: Value) -> tuple[str, str]:
+    """Paired by row and answer texts."""
+    before = {_key(pair, roles): value(pair) for pair in first.pairs or () if pair.answers.keys() >= set(roles)}
+    shared = [
+        (value(pair), before[_key(pair, roles)]) for pair in other.pairs or () if pair.answers.keys() >= set(roles) and _key(pair, roles) in before
+    ]
     values = [own - old for own, old in shared if np.isfinite(own) and np.isfinite(old)]
     if not values:
         return "not measured", "no row that both runs looked at"
-    shown = with_interval(name="", interval=mean_interval(values), unit="nats", over="shared pairs", signed=True)
+    shown = with_interval(name="", interval=mean_interval(values), unit=unit, over="shared pairs", signed=True)
     return shown.value, shown.interval
 
 
-def _key(pair: ExaminedPair, role: str) -> tuple[int, str]:
-    return pair.row, pair.answers[role].text
+def _key(pair: ExaminedPair, roles: Sequence[str]) -> tuple[int, tuple[str, ...]]:
+    return pair.row, tuple(pair.answers[role].text for role in roles)

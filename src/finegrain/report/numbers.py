@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from finegrain.diagnose.groups import FEWEST_ROWS
 from finegrain.ops.stats import Interval
 
 MINUS = "\u2212"
@@ -45,7 +46,7 @@ def with_interval(name: str, interval: Interval, unit: str, *, over: str = "pair
     unit = "" if share or not unit else f" {unit}"
     value = f"{write(interval.mean)}{unit}" if math.isfinite(interval.mean) else "unknown"
     if interval.low is None or interval.high is None:
-        reason = f"{interval.rows} {over}: too few for an interval" if interval.rows < 2 else "the bootstrap found no bounds"
+        reason = f"{interval.rows} {over}: too few for an interval" if interval.rows < FEWEST_ROWS else "the bootstrap found no bounds"
         return Shown(name, value, f"no interval: {reason}")
     return Shown(name, value, f"{write(interval.low)} to {write(interval.high)}, {interval.rows} {over}")
 

@@ -46,22 +46,26 @@ def render(runs: Sequence[Run]) -> str:
     data = {"runs": [{"name": clipped(run.name, 60), "pairs": pairs} for run, pairs in zip(runs, packed, strict=True)]}
     css, script = (TEMPLATES / "page.css").read_text(), (TEMPLATES / "page.js").read_text()
     views = [_view(run, place) for place, run in enumerate(runs)]
-    return _environment().get_template("page.html.jinja").render(
-        policy=POLICY.format(style=_hash(css), script=_hash(script)),
-        css=Markup(css),
-        script=Markup(script),
-        data=Markup(escaped(data)),
-        names=[clipped(run.name, 60) for run in runs],
-        runs=views,
-        any_reward=any(view["reward"] for view in views),
-        comparison=compared(runs),
-        curves=curves(runs),
-        settings=settings_table(runs),
-        any_samples=any(run.samples for run in runs),
-        any_held=any(evaluation(run) for run in runs),
-        pairs_shown=sum(map(len, packed)),
-        left_out=left_out,
-        version=__version__,
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            policy=POLICY.format(style=_hash(css), script=_hash(script)),
+            css=Markup(css),
+            script=Markup(script),
+            data=Markup(escaped(data)),
+            names=[clipped(run.name, 60) for run in runs],
+            runs=views,
+            any_reward=any(view["reward"] for view in views),
+            comparison=compared(runs),
+            curves=curves(runs),
+            settings=settings_table(runs),
+            any_samples=any(run.samples for run in runs),
+            any_held=any(evaluation(run) for run in runs),
+            pairs_shown=sum(map(len, packed)),
+            left_out=left_out,
+            version=__version__,
+        )
     )
 
 

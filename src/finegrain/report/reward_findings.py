@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finegrain.diagnose import confidence, length
-from finegrain.diagnose.groups import group_means
+from finegrain.diagnose.groups import FEWEST_ROWS, group_means
 from finegrain.evaluate.calibration import Bin, EqualWidth
 from finegrain.evaluate.discrimination import mistakes_found
 from finegrain.ops.bootstrap import Bootstrap
@@ -87,7 +87,10 @@ def _order(found: Sequence[Part]) -> Block:
         verdict=orders[0][1].verdict,
         words=_of(found) + orders[0][1].words,
         numbers=numbers,
-        notes=[f"Intervals: Wilson for shares, Student t for differences; the pairs of one row of the data count as one. {TIES}", MEMORISED],
+        notes=[
+            f"Intervals: Wilson for shares, Student t for differences; the pairs of one row of the data count as one. {TIES}",
+            f"{MEMORISED} No verdict on fewer than {FEWEST_ROWS} rows.",
+        ],
     )
 
 
@@ -104,7 +107,7 @@ def _honesty(found: Sequence[Part]) -> Block:
             "Confidence: sigma of the score difference, the probability that a Bradley-Terry model gives to the answer it prefers; the standard "
             "deviation plays no part in it. A loss that fixes no such scale need not be honest in this sense.",
             "Expected calibration error: ten bins of equal width, bootstrap over rows of the data; it is biased upwards where rows are few, so "
-            f"the verdict goes by the gap. Honest: its whole interval within {confidence.NEAR} of zero ([choice]).",
+            f"the verdict goes by the gap, with Wilson's interval of the share right. Honest: all within {confidence.NEAR} of zero ([choice]).",
         ],
     )
 
@@ -119,6 +122,8 @@ def _ece(part: Part) -> Interval:
         pairs = np.concatenate([own[row] for row in drawn])
         return float(np.abs(np.bincount(place[pairs], weights=(right - sure)[pairs])).sum() / len(pairs))
 
+    if len(own) < FEWEST_ROWS:
+        return Interval(error(np.arange(len(own))), None, None, len(own))
     return Bootstrap(resamples=500)(error, np.zeros(len(own), dtype=np.int64))
 
 
@@ -152,7 +157,7 @@ def _doubt(part: Part) -> Block | None:
     if not np.isfinite(stds).all():
         return None
     area = mistakes_found(~wrong, stds) if wrong.any() and not wrong.all() else Interval(float("nan"), None, None, len(wrong))
-    verdict, words = confidence.doubt(area)
+    verdict, words = confidence.doubt(area, int(min(wrong.sum(), (~wrong).sum())))
     return Block(
         title="Standard deviation against mistakes",
         verdict=verdict,
