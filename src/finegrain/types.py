@@ -181,8 +181,8 @@ class CreditContext(Protocol):
     def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
         """beta * (log pi_scorer - log pi_start) per token and role, each (T_i,).
 
-        `scorer`: a checkpoint, or several separated by commas, which are then members. None: two plain DPO fits of the start model, each on half of the rows; the mean is the fit that
-        has not seen the row, the members are both.
+        `scorer`: a checkpoint, or several separated by commas, which are then members. None: two plain DPO fits of the start
+        model, each on half of the rows; the mean is the fit that has not seen the row, the members are both.
         """
 
     def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:

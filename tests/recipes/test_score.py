@@ -256,7 +256,7 @@ def test_reward_models(command: Command, model: Path, method: str, head: Any) ->
     for line in scored(command, "lines", "--model", folder, "--limit", "3"):
         want = stock_scores(folder, line)[1:]
         assert [token[2] for token in line["tokens"]] == pytest.approx(want.tolist(), abs=1e-5)
-        total = want[-1] if isinstance(head.readout, Last) else want.mean()
+        total = want[-1] if isinstance(head.readout, Last) else want.sum()
         assert line["score"]["mean"] == pytest.approx(float(total), abs=1e-5)
         known = method in ("gaussian", "ensemble")
         assert (line["score"]["std"] is not None) == known

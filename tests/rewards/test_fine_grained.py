@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from finegrain.errors import UsageError
+from finegrain.ops.readout import Mean
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fine_grained import FineGrained, Identity, PerToken, StopGradient, Total, Zero
 from finegrain.rewards.token import Token
@@ -62,7 +63,7 @@ def test_the_gradient_reaches_changed_tokens_alone(unchanged: Zero | StopGradien
 def test_identity_over_all_tokens_is_the_token_head_under_bradley_terry() -> None:
     pair, _ = edited([1.0, 2.0, 0.5], [3.0, -4.0], ([0.0, 1.0, 1.0], [1.0, 0.0]))
     loss = FineGrained(regulariser=0.0, unchanged=Identity(), denominator=PerToken())
-    torch.testing.assert_close(value(loss, pair), BradleyTerry()(Token(), pair), rtol=0, atol=1e-12)
+    torch.testing.assert_close(value(loss, pair), BradleyTerry()(Token(readout=Mean()), pair), rtol=0, atol=1e-12)
 
 
 def test_a_deletion_puts_the_whole_signal_on_the_original() -> None:

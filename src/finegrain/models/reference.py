@@ -39,7 +39,7 @@ class ReferenceCache:
         how: Arithmetic,
         work: Work,
     ) -> dict[str, Ragged]:
-        """What `measure` finds in every row under the untrained scorer (log-probabilities), from the cache where a re-scored sample agrees with it."""
+        """What `measure` finds in every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
         if not examples:
             return {role: [] for role in roles}
         started = time.perf_counter()
