@@ -39,7 +39,7 @@ def heads() -> dict[str, Any]:
     """Every head of the catalog, with every readout where it has that setting."""
     found = {}
     for name in catalog.names("head"):
-        head = catalog.load("head", name)()
+        head = small(catalog.load("head", name)())
         found[name] = head
         if "readout" in [field.name for field in fields(head)]:
             found |= {f"{name}-{type(readout).__name__.lower()}": replace(head, readout=readout) for readout in (Sum(), Mean(), Last(), Minimum())}
@@ -49,7 +49,12 @@ def heads() -> dict[str, Any]:
 def fit_of(loss: Any) -> RewardFit:
     """The loss with a head that it fits."""
     kind = getattr(loss, "head_kind", Gaussian if getattr(loss, "head_outputs", 1) == 2 else Token)
-    return RewardFit(kind(), loss)
+    return RewardFit(small(kind()), loss)
+
+
+def small(head: Any) -> Any:
+    """The head with two members where it has several: a law costs as much as there are outputs."""
+    return replace(head, members=2) if "members" in [field.name for field in fields(head)] else head
 
 
 FITS: dict[str, RewardFit] = {

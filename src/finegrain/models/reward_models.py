@@ -140,7 +140,9 @@ class RewardModel:
 
 
 def is_reward_model(source: str | Path) -> bool:
-    """Whether a checkpoint folder holds a classification model."""
+    """Whether a checkpoint holds a classification model; a folder, or a Hub name (owner/name)."""
+    if not Path(source).is_dir() and str(source).count("/") != 1:
+        return False
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError):
