@@ -266,7 +266,15 @@ def write_planted(folder: Path, world: World) -> Files:
         "held_out": pairs(world, settings.held_out_pairs, stream=2, held_out=True),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    return Files(**{name: write_jsonl(folder / f"{name}.jsonl", lines) for name, lines in rows.items()})
+    files = planted_files(folder)
+    for name, lines in rows.items():
+        write_jsonl(getattr(files, name), lines)
+    return files
+
+
+def planted_files(folder: Path) -> Files:
+    """Where `write_planted` puts them."""
+    return Files(**{name: folder / f"{name}.jsonl" for name in Files._fields})
 
 
 def read_jsonl(file: Path) -> list[Json]:

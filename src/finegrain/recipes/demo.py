@@ -5,10 +5,14 @@ import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -29,7 +33,7 @@ class Demo:
     seeds: int = 5
     """Independent repetitions: other qualities, pairs and orders."""
     workers: int = 0
-    """Seeds run at the same time, one thread each; 0 takes as many as there are cores."""
+    """Processes, one thread each; 0 takes as many as there are cores."""
     quick: bool = False
     """Tiny numbers, for trying out: says nothing about the methods."""
 
@@ -120,33 +124,35 @@ def _base(out: Path, scale: Scale) -> Path:
     from finegrain.recipes.demo_base import make_base
     from finegrain.recipes.demo_seed import set_apart
 
-    with set_apart(out):
+    with set_apart(out, "log.txt"):
         world = World(scale.planted, 0)
         return make_base(out, world, answers=scale.base_answers, steps=scale.base_steps, batch_size=scale.budget.batch_size)
 
 
 def _seeds(settings: Demo, scale: Scale, base: Path, out: Path, console: Console) -> list[Json]:
-    """Results in the order of the seeds; one process per worker where there are several."""
-    from finegrain.recipes.demo_seed import SeedTask, run_seed
+    """Results in the order of the seeds; rows are spread over the workers, since five seeds are no multiple of two."""
+    from finegrain.recipes.demo_rows import ROWS
+    from finegrain.recipes.demo_seed import SeedTask, prepare_seed, run_row
 
-    tasks = [
-        SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)
-    ]
-    workers = min(settings.workers or os.cpu_count() or 1, len(tasks))
-    found: dict[int, Json] = {}
+    tasks = [SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)]
+    workers = min(settings.workers or os.cpu_count() or 1, len(tasks) * len(ROWS))
+    with _pool(workers) as submit:
+        seeds = [prepared() for prepared in [submit(prepare_seed, task) for task in tasks]]
+        waiting = [[submit(run_row, task, row.name) for row in ROWS] for task in tasks]
+        for seed, rows in zip(seeds, waiting, strict=True):
+            seed["rows"] = {row.name: result() for row, result in zip(ROWS, rows, strict=True)}
+            console.print(f"seed {seed['seed']}: {len(rows)} rows in {sum(row['seconds'] for row in seed['rows'].values()):.0f} s of one core")
+    return seeds
 
-    def tell(result: Json) -> None:
-        found[result["seed"]] = result
-        console.print(f"seed {result['seed']}: {len(result['rows'])} rows in {result['seconds']:.0f} s")
 
+@contextmanager
+def _pool(workers: int) -> Iterator[Callable[..., Callable[[], Any]]]:
+    """submit(function, *arguments) gives a call that waits for the result; one worker is this process."""
     if workers == 1:
-        for task in tasks:
-            tell(run_seed(task))
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for done in as_completed([pool.submit(run_seed, task) for task in tasks]):
-                tell(done.result())
-    return [found[task.seed] for task in tasks]
+        yield lambda function, *arguments: partial(function, *arguments)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result
 
 
 def _about(scale: Scale, settings: Demo, seconds: float) -> str:

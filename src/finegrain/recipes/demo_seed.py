@@ -1,16 +1,17 @@
-"""One seed of the demo: its data, its scorer, and every row of the table."""
+"""One seed of the demo: its data and scorers, and a row of the table on them."""
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from finegrain.data.load import load_examples
-from finegrain.data.planted import Files, Planted, World, read_jsonl, write_planted
+from finegrain.data.planted import Files, Planted, World, planted_files, read_jsonl, write_planted
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from finegrain.errors import CreditError
@@ -19,8 +20,8 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.score import Arithmetic, score_rows
 from finegrain.recipes.alignment import align
 from finegrain.recipes.demo_baselines import baseline_aurocs
-from finegrain.recipes.demo_path import SIDES, PathReader, Probes, best_within
-from finegrain.recipes.demo_rows import BASELINE, HALVES, POOL, ROWS, Budget, Scorers, job
+from finegrain.recipes.demo_path import SIDES, PathReader, Point, Probes, best_within
+from finegrain.recipes.demo_rows import BASELINE, HALVES, POOL, ROWS, Budget, Row, Scorers, job
 from finegrain.types import Json
 
 REPORTED = (BASELINE.name, "dpo + asr, pool scorer", "token-distillation, pool scorer")
@@ -47,48 +48,57 @@ class SeedTask:
     """Steps after which the policy is read."""
 
 
-def run_seed(task: SeedTask) -> Json:
-    """Results by row name."""
-    started = time.perf_counter()
-    folder = task.out / f"seed-{task.seed}"
+def prepare_seed(task: SeedTask) -> Json:
+    """The seed's data and its scorers, on disk; what scores that read no model find."""
+    folder = _folder(task)
     folder.mkdir(parents=True)
-    with set_apart(folder):
-        world = World(task.planted, task.seed)
-        files = write_planted(folder, world)
-        probes = _probes(world, files, task)
-        start = probes.start()
-        scorers = _scorers(task, files, folder)
-        rows: Json = {}
-        for row in ROWS:
-            truth = read_jsonl(getattr(files, row.data))
-            reader = PathReader(probes, frozenset(task.readings), truth, [start])
-            before = time.perf_counter()
-            refused, evaluation = None, {}
-            try:
-                out, examined = folder / row.folder, EXAMINED if task.seed == 0 and row.name in REPORTED else 0
-                asked = job(row, files, base=task.base, scorers=scorers, out=out, budget=task.budget, seed=task.seed, examined=examined)
-                evaluation = align(asked, reader)["evaluation"]
-            except CreditError as error:  # a credit that keeps nothing is a result, and stands in the table as one
-                refused = str(error)
-            seconds = round(time.perf_counter() - before, 2)
-            summary = _summary(reader) if refused is None else dict.fromkeys(_summary(reader))
-            rows[row.name] = {**summary, "refused": refused, "seconds": seconds, "evaluation": evaluation}
-        baselines = baseline_aurocs(*(read_jsonl(file) for file in (files.pairs, files.pool)))
-    return {"seed": task.seed, "seconds": round(time.perf_counter() - started, 2), "rows": rows, "baseline_aurocs": baselines}
+    with set_apart(folder, "log.txt"):
+        files = write_planted(folder, World(task.planted, task.seed))
+        for row, out in _scorer_folders(folder).items():
+            align(job(row, files, base=task.base, scorers=Scorers("", ""), out=out, budget=task.budget, seed=task.seed))
+    return {"seed": task.seed, "baseline_aurocs": baseline_aurocs(*(read_jsonl(file) for file in (files.pairs, files.pool)))}
+
+
+def run_row(task: SeedTask, name: str) -> Json:
+    """The row of this name on a prepared seed: its path, its credit, its seconds; why it was refused, if it was."""
+    folder, row = _folder(task), next(row for row in ROWS if row.name == name)
+    started = time.perf_counter()
+    with set_apart(folder, f"log-{row.folder}.txt"):
+        files, probes, start = _ready(task)
+        reader = PathReader(probes, frozenset(task.readings), read_jsonl(getattr(files, row.data)), [start])
+        refused, evaluation = None, {}
+        whole, *halves = map(str, _scorer_folders(folder).values())
+        examined = EXAMINED if task.seed == 0 and row.name in REPORTED else 0
+        try:
+            scorers, out = Scorers(whole, ",".join(halves)), folder / row.folder
+            asked = job(row, files, base=task.base, scorers=scorers, out=out, budget=task.budget, seed=task.seed, examined=examined)
+            evaluation = align(asked, reader)["evaluation"]
+        except CreditError as error:  # a credit that keeps nothing is a result, and stands in the table as one
+            refused = str(error)
+    summary = _summary(reader) if refused is None else dict.fromkeys(_summary(reader))
+    return {**summary, "refused": refused, "seconds": round(time.perf_counter() - started, 2), "evaluation": evaluation}
+
+
+def _folder(task: SeedTask) -> Path:
+    return task.out / f"seed-{task.seed}"
+
+
+def _scorer_folders(folder: Path) -> dict[Row, Path]:
+    """Plain dpo fits on the pool and on its halves."""
+    return {row: folder / f"scorer-{row.data}" for row in (POOL, *HALVES)}
+
+
+@cache
+def _ready(task: SeedTask) -> tuple[Files, Probes, Point]:
+    """What all rows of a seed share in one process: files, the base model and what is asked of it, the base's own reading."""
+    files = planted_files(_folder(task))
+    probes = _probes(World(task.planted, task.seed), files, task)
+    return files, probes, probes.start()
 
 
 def reported(out: Path) -> list[Path]:
     """Run directories of the rows that stand side by side in the report."""
     return [out / "seed-0" / row.folder for row in ROWS if row.name in REPORTED]
-
-
-def _scorers(task: SeedTask, files: Files, folder: Path) -> Scorers:
-    """Plain dpo fits on the pool and on its halves."""
-    outs = {row.data: folder / f"scorer-{row.data}" for row in (POOL, *HALVES)}
-    none = Scorers("", "")
-    for row in (POOL, *HALVES):
-        align(job(row, files, base=task.base, scorers=none, out=outs[row.data], budget=task.budget, seed=task.seed))
-    return Scorers(str(outs["pool"]), ",".join(str(outs[row.data]) for row in HALVES))
 
 
 def _probes(world: World, files: Files, task: SeedTask) -> Probes:
@@ -110,17 +120,17 @@ def _summary(reader: PathReader) -> Json:
 
 
 @contextmanager
-def set_apart(folder: Path) -> Iterator[None]:
-    """Work that keeps its messages in log.txt, its cache out of the user's, and one thread: tiny operations are slower on two."""
-    cache, threads = os.environ.get("FINEGRAIN_CACHE"), torch.get_num_threads()
+def set_apart(folder: Path, log: str) -> Iterator[None]:
+    """Work that keeps its messages in a file, its cache out of the user's, and one thread: tiny operations are slower on two."""
+    before, threads = os.environ.get("FINEGRAIN_CACHE"), torch.get_num_threads()
     os.environ["FINEGRAIN_CACHE"] = str(folder / "cache")
     torch.set_num_threads(1)
     try:
-        with (folder / "log.txt").open("w") as log, redirect_stderr(log):
+        with (folder / log).open("w") as stream, redirect_stderr(stream):
             yield
     finally:
         torch.set_num_threads(threads)
-        if cache is None:
+        if before is None:
             del os.environ["FINEGRAIN_CACHE"]
         else:
-            os.environ["FINEGRAIN_CACHE"] = cache
+            os.environ["FINEGRAIN_CACHE"] = before
