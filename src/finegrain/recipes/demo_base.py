@@ -69,7 +69,7 @@ def make_base(folder: Path, world: World, *, answers: int, steps: int, batch_siz
         objective=NLL(),
         credit=None,
         common=Common(lr=RATE, max_steps=steps, device="cpu"),
-        training=Training(epochs=steps * batch_size / answers, batch_size=batch_size, holdout=0.0, samples=1, examined=0),
+        training=Training(epochs=steps * batch_size / answers, batch_size=batch_size, holdout=0.0, samples=0, examined=0),
         lora=Lora(),
         optim=Optim(),
         settings={},
