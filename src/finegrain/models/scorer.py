@@ -187,6 +187,14 @@ def output_head(model: Any) -> Head:
     return Head(weight, bias, getattr(config, "final_logit_softcapping", None), float(scale))
 
 
+def freeze_unread_vocabulary(model: Any) -> None:
+    """Take the vocabulary's own head, where it is apart from the embeddings, out of training: for objectives that read no log-probabilities."""
+    lm = causal_lm(model)
+    head = lm.get_output_embeddings()
+    if head is not None and head.weight is not lm.get_input_embeddings().weight:
+        head.requires_grad_(False)
+
+
 @contextmanager
 def stock_attention(model: Any) -> Iterator[None]:
     """The model with the attention it came with: for the plain path, generation and saving."""

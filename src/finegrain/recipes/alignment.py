@@ -23,7 +23,7 @@ from finegrain.models.load import master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.reference import cost_of_live_reference, live_reference
 from finegrain.models.reward_head import head_module, linear_head
-from finegrain.models.scorer import Scorer, causal_lm
+from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
 from finegrain.recipes.answer_context import RunAnswers
 from finegrain.recipes.card import write_card
 from finegrain.recipes.credit_context import RunCredit
@@ -161,9 +161,8 @@ def _attach_head(session: Session, contract: Contract, scorer: Scorer) -> None:
     if contract.action_value is not None and contract.action_value.fresh:
         words = lm.get_output_embeddings().weight.shape[0]
         scorer.q_head = linear_head(hidden_size(session), words, seed=session.common.seed + 1, dtype=dtype).to(scorer.device)
-    words_out = lm.get_output_embeddings()
-    if "logp" not in contract.needs and words_out is not None and words_out.weight is not lm.get_input_embeddings().weight:
-        words_out.requires_grad_(False)
+    if "logp" not in contract.needs:
+        freeze_unread_vocabulary(lm)
 
 
 def _check_sharding(job: Job, contract: Contract) -> None:

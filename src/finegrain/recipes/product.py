@@ -16,7 +16,11 @@ from finegrain.types import Objective
 
 @runtime_checkable
 class Product(Protocol):
-    """A kind of trained model."""
+    """A kind of trained model.
+
+    May have `columns(session, examples)`, numbers of the training rows that it makes before training, and `head`, what the outputs of
+    a reward model's head mean.
+    """
 
     @property
     def loader(self) -> str:

@@ -20,7 +20,7 @@ from finegrain.models.load import master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import head_rows
-from finegrain.models.scorer import Scorer, causal_lm
+from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
 from finegrain.recipes.curate import Curate
 from finegrain.recipes.new_file import write_new
 from finegrain.recipes.questions import Questions
@@ -97,9 +97,7 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     seed = session.common.seed * 1000 + member
     head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.how.name)).to(session.scorer.device)
     scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path, head)
-    words = causal_lm(scorer.model).get_output_embeddings()
-    if words.weight is not causal_lm(scorer.model).get_input_embeddings().weight:
-        words.requires_grad_(False)
+    freeze_unread_vocabulary(scorer.model)
     data = TrainingSet(examples.take(rows))
     plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.training.micro_tokens, world())
     rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))

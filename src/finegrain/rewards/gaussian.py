@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.ops.readout import Last
+from finegrain.ops.variational import LOG_STD
 from finegrain.rewards.heads import Outputs, Readout
 from finegrain.types import Scored
-
-LOG_STD = (-5.0, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
