@@ -10,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from finegrain.data.planted import World, demonstrations, vocabulary, write_jsonl
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
-from finegrain.recipes.alignment import Job, align
+from finegrain.recipes.alignment import align
+from finegrain.recipes.job import Job
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 

@@ -17,7 +17,7 @@ from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.token_distillation import TokenDistillation
-from finegrain.recipes.alignment import Job
+from finegrain.recipes.job import Job
 from finegrain.recipes.preference import Prefer
 from finegrain.recipes.settings import Common, Training
 from finegrain.recipes.sft import Sft

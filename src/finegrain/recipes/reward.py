@@ -73,7 +73,8 @@ def reward(
 def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
     from finegrain.configure import to_json
-    from finegrain.recipes.alignment import Job, align  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.alignment import align  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.job import Job
     from finegrain.recipes.reward_product import TrainedReward
     from finegrain.recipes.stage_1 import stage_1_of
     from finegrain.rewards.bradley_terry import BradleyTerry
