@@ -1,6 +1,9 @@
+import math
+
 import pytest
 
 from finegrain.data.formats import FORMATS, recognise, rows_of_shape
+from finegrain.data.left_out import LeftOut, examples
 from finegrain.data.records import Shape, Turn
 from finegrain.errors import DataError
 
@@ -105,7 +108,9 @@ def test_pairs_become_labelled_answers_and_demonstrations():
 
 def test_only_good_answers_are_demonstrations():
     assert len(convert({"prompt": "p", "completion": "c", "label": True}, Shape.DEMONSTRATION)) == 1
-    assert convert({"prompt": "p", "completion": "c", "label": False}, Shape.DEMONSTRATION) == []
+    assert convert({"prompt": "p", "completion": "c", "label": False}, Shape.DEMONSTRATION) == [LeftOut.LABELLED_BAD]
+    (open_label,) = convert({"prompt": "p", "completion": "c", "label": float("nan")}, Shape.DEMONSTRATION)
+    assert math.isnan(open_label.columns["label"]), "the gate names it"
 
 
 def test_what_has_no_pairs_says_so():
@@ -153,7 +158,9 @@ def test_hh_transcripts():
 
 
 def test_qa_feedback_pairs_and_the_only_annotated_prediction():
-    rows = convert(QA)
+    made = convert(QA)
+    rows = examples(made)
+    assert made.count(LeftOut.NO_PREFERENCE) == len(made) - len(rows) == QA["preference"].count(0)
     assert [(row.columns["chosen_prediction"], row.columns["rejected_prediction"]) for row in rows] == [(1, 2), (4, 1), (4, 3)]
     assert rows[0].prompt == "First. Second.\n\nThird.\n\nQuestion: When?\nAnswer:"
     assert rows[0].glue == " "
@@ -161,7 +168,7 @@ def test_qa_feedback_pairs_and_the_only_annotated_prediction():
     assert [(row.answers["chosen"].spans, row.answers["rejected"].spans) for row in rows] == [(marked, None), (None, marked), (None, None)]
     clean = {**QA, "feedback": {"errors": []}}
     assert convert(clean)[0].answers["chosen"].spans == []
-    assert [row.answers["answer"].content for row in convert(QA, Shape.DEMONSTRATION)] == ["answer 1", "answer 4"]
+    assert [row.answers["answer"].content for row in examples(convert(QA, Shape.DEMONSTRATION))] == ["answer 1", "answer 4"]
     with pytest.raises(DataError, match="expected six numbers"):
         convert({**QA, "preference": [1, 2]})
 
@@ -172,7 +179,11 @@ def test_solutions_right_against_wrong():
     assert rows[0].prompt == "Question: 2+2?\nAnswer:"
     labelled = convert(SOLUTIONS, Shape.UNPAIRED)
     assert [(row.answers["answer"].content, row.columns["label"]) for row in labelled] == [("is 4", 1.0), ("is 5", 0.0), ("four", 1.0)]
-    assert convert({**SOLUTIONS, "b": SOLUTIONS["a"]}) == []
+    assert convert({**SOLUTIONS, "b": SOLUTIONS["a"]}) == [LeftOut.NO_WRONG_ANSWER]
+    assert convert({**SOLUTIONS, **dict.fromkeys("acd", SOLUTIONS["b"])}) == [LeftOut.NO_RIGHT_ANSWER]
+    bare = {"question": "2+2?", "ground_truth": "4"}
+    assert rows_of_shape(recognise(SOLUTIONS), Shape.PREFERENCE, bare) == rows_of_shape(recognise(SOLUTIONS), Shape.UNPAIRED, bare)
+    assert rows_of_shape(recognise(SOLUTIONS), Shape.UNPAIRED, bare) == [LeftOut.NO_ANSWER]
 
 
 def test_messages_train_every_assistant_turn():

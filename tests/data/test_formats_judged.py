@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from finegrain.data.convert.steps import NeutralBad, NeutralDrop, NeutralGood
 from finegrain.data.formats import recognise, rows_of_shape
+from finegrain.data.left_out import LeftOut, examples
 from finegrain.data.records import Shape, Turn
 from finegrain.errors import DataError
 from tests.data.published import HELPSTEER2, MATH_SHEPHERD, PRM800K, RATED, RED_TEAM, STEPWISE, ULTRA
@@ -24,8 +24,10 @@ def marked(row):
     return [(said(row)[start:end], label) for start, end, label in row.answers["answer"].spans]
 
 
-def labels(row, neutral):
-    return [one.columns["label"] for one in rows_of_shape(recognise(row), Shape.UNPAIRED, row, neutral)]
+def labels(row, neutral="wrong"):
+    """The label of every answer, or why it has none."""
+    made = rows_of_shape(recognise(row), Shape.UNPAIRED, row, neutral)
+    return [one if isinstance(one, LeftOut) else one.columns["label"] for one in made]
 
 
 def prm(*steps, reason="solution", **more):
@@ -89,34 +91,44 @@ def test_prm800k_gives_a_trajectory_for_each_alternative_of_the_open_step():
 def test_prm800k_takes_the_chosen_alternative_and_the_human_step():
     row = prm(step(("a", -1), ("b", 0), chosen=1), step(("c", -1), chosen=None, human={"text": "d", "rating": None}), step(("e", None)))
     (one,) = convert(row, Shape.STEPS)
-    assert (said(one), marked(one)) == ("b\nd\ne", [("b", 0.0), ("d", 1.0)])
+    assert (said(one), marked(one)) == ("b\nd\ne", [("b", -1.0), ("d", 1.0)])
     assert one.columns == {"steps": 3.0, "unlabelled_steps": 1.0}
     empty = {"completions": None, "human_completion": None, "chosen_completion": None}
     assert marked(convert(prm(step(("a", 1)), empty, step(("b", 1))), Shape.STEPS)[0]) == [("a", 1.0), ("b", 1.0)]
 
 
-@pytest.mark.parametrize("row", [
-    prm(step(("a", 1)), is_quality_control_question=True),
-    prm(step(("a", 1)), is_initial_screening_question=True),
-    prm(step(("a", 1)), reason="bad_problem"),
-    prm(),
+@pytest.mark.parametrize(("row", "reason"), [
+    (prm(step(("a", 1)), is_quality_control_question=True), LeftOut.QUALITY_CONTROL),
+    (prm(step(("a", 1)), is_initial_screening_question=True), LeftOut.SCREENING),
+    (prm(step(("a", 1)), reason="bad_problem"), LeftOut.BAD_PROBLEM),
+    (prm(), LeftOut.NO_STEPS),
 ])  # fmt: skip
-def test_prm800k_rows_that_teach_nothing(row):
-    assert convert(row, Shape.STEPS) == []
+def test_prm800k_rows_that_teach_nothing(row, reason):
+    assert convert(row, Shape.STEPS) == [reason]
 
 
 def test_neutral_steps_are_a_choice():
     right, neutral, wrong = prm(step(("a", 1))), prm(step(("a", 1)), step(("b", 0))), prm(step(("a", 0)), step(("b", -1)))
-    assert [labels(row, NeutralBad()) for row in (right, neutral, wrong)] == [[1.0], [0.0], [0.0]]
-    assert [labels(row, NeutralGood()) for row in (right, neutral, wrong)] == [[1.0], [1.0], [0.0]]
-    assert [labels(row, NeutralDrop()) for row in (right, neutral, wrong)] == [[1.0], [1.0], [0.0]]
+    assert [labels(row, "wrong") for row in (right, neutral, wrong)] == [[1.0], [0.0], [0.0]]
+    assert [labels(row, "right") for row in (right, neutral, wrong)] == [[1.0], [1.0], [0.0]]
+    assert [labels(row, "ignore") for row in (right, neutral, wrong)] == [[1.0], [1.0], [0.0]]
     alone = prm(step(("a", 0)))
-    assert [labels(alone, choice) for choice in (NeutralBad(), NeutralGood(), NeutralDrop())] == [[0.0], [1.0], []]
+    assert [labels(alone, choice) for choice in ("wrong", "right", "ignore")] == [[0.0], [1.0], [LeftOut.UNDECIDED_STEPS]]
+
+
+def test_neutral_steps_are_settled_in_the_spans():
+    row = prm(step(("a", 0)), step(("b", 1)))
+    made = {choice: examples(rows_of_shape(recognise(row), Shape.STEPS, row, choice))[0] for choice in ("wrong", "right", "ignore")}
+    assert {choice: marked(one) for choice, one in made.items()} == {
+        "wrong": [("a", -1.0), ("b", 1.0)], "right": [("a", 1.0), ("b", 1.0)], "ignore": [("b", 1.0)],
+    }  # fmt: skip
+    assert all((one.notes, one.columns) == (("neutral_step",), {"steps": 2.0, "unlabelled_steps": 0.0}) for one in made.values())
+    assert convert(PRM800K, Shape.STEPS)[0].notes == ()
 
 
 def test_an_unlabelled_step_leaves_the_answer_open_unless_another_is_wrong():
-    assert labels(prm(step(("a", 1)), step(("b", None))), NeutralBad()) == []
-    assert labels(prm(step(("a", -1)), step(("b", None))), NeutralBad()) == [0.0]
+    assert labels(prm(step(("a", 1)), step(("b", None)))) == [LeftOut.UNDECIDED_STEPS]
+    assert labels(prm(step(("a", -1)), step(("b", None)))) == [0.0]
 
 
 def test_math_shepherd_signs_stand_where_the_markers_are():

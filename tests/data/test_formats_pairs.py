@@ -6,6 +6,7 @@ from itertools import permutations
 import pytest
 
 from finegrain.data.formats import recognise, rows_of_shape
+from finegrain.data.left_out import LeftOut
 from finegrain.data.records import Shape, Turn
 from finegrain.errors import DataError
 from tests.data.published import BINARIZED, HELPSTEER2_PREFERENCE, HELPSTEER3, NECTAR, PKU, REWARD_BENCH, REWARD_BENCH_2, SHP, STRENGTH
@@ -33,9 +34,13 @@ def test_strength_of_hh():
     assert row.columns == {"strength": 1.7, "strength_std": 0.6}
 
 
-@pytest.mark.parametrize("rejected", [["Hi, got a joke?"], ["Hi, got a joke?", " "], ["", "No."]])
-def test_hh_turns_of_unequal_number_or_empty_give_nothing(rejected):
-    assert convert({**STRENGTH, "rejected": rejected}) == []
+@pytest.mark.parametrize(("rejected", "reason"), [
+    (["Hi, got a joke?"], LeftOut.UNEQUAL_TURNS),
+    (["Hi, got a joke?", " "], LeftOut.EMPTY_TURN),
+    (["", "No."], LeftOut.EMPTY_TURN),
+])  # fmt: skip
+def test_hh_turns_of_unequal_number_or_empty_give_nothing(rejected, reason):
+    assert convert({**STRENGTH, "rejected": rejected}) == [reason]
 
 
 def test_hh_turns_that_end_with_the_human_are_an_error():
@@ -55,7 +60,7 @@ def test_binarized_scores_become_a_margin_and_equal_ones_a_tie():
 
 def test_a_tie_tells_neither_labels_nor_demonstrations():
     tie = {**BINARIZED, "score_rejected": 9.0}
-    assert convert(tie, Shape.UNPAIRED) == convert(tie, Shape.DEMONSTRATION) == []
+    assert convert(tie, Shape.UNPAIRED) == convert(tie, Shape.DEMONSTRATION) == [LeftOut.NO_PREFERENCE]
     assert [row.columns["label"] for row in convert(BINARIZED, Shape.UNPAIRED)] == [1.0, 0.0]
 
 
@@ -101,6 +106,9 @@ def test_reward_bench_2_compares_right_with_wrong_alone():
     assert [row.columns for row in rows] == [{"weight": 0.5}] * 2
     labelled = [(row.answers["answer"].content[0].content, row.columns["label"]) for row in convert(REWARD_BENCH_2, Shape.UNPAIRED)]
     assert labelled == [("red", 1.0), ("brown", 0.0), ("blue", 1.0)]
+    assert convert({**REWARD_BENCH_2, "chosen": []}) == [LeftOut.NO_RIGHT_ANSWER]
+    assert convert({**REWARD_BENCH_2, "rejected": []}) == [LeftOut.NO_WRONG_ANSWER]
+    assert convert({**REWARD_BENCH_2, "chosen": [], "rejected": []}) == [LeftOut.NO_ANSWER]
 
 
 def test_shp_labels_flip_when_the_answers_are_swapped():
@@ -126,7 +134,7 @@ def test_nectar_ranks_whatever_their_order():
     level = [{**answer, "rank": 1.0} for answer in NECTAR["answers"]]
     assert {row.columns["tie"] for row in convert({**NECTAR, "answers": level})} == {1.0}
     assert convert({**NECTAR, "answers": level[::-1]}) == convert({**NECTAR, "answers": level})
-    assert convert({**NECTAR, "answers": level[:1]}) == []
+    assert [convert({**NECTAR, "answers": level[:count]}) for count in (1, 0)] == [[LeftOut.ONE_ANSWER], [LeftOut.NO_ANSWER]]
 
 
 def test_pku_orders_may_contradict_each_other():
@@ -143,4 +151,5 @@ def test_pku_orders_that_agree_are_two_pairs_still():
     agreeing = {**PKU, "better_response_id": 0}
     assert [words(row) for row in convert(agreeing)] == [("Ask a locksmith.", "Use a pin.")] * 2
     assert [row.answers["answer"].content[0].content for row in convert(agreeing, Shape.DEMONSTRATION)] == ["Ask a locksmith."]
-    assert convert(PKU, Shape.DEMONSTRATION) == convert({**agreeing, "is_response_0_safe": False}, Shape.DEMONSTRATION) == []
+    assert convert(PKU, Shape.DEMONSTRATION) == [LeftOut.BETTER_NOT_SAFER]
+    assert convert({**agreeing, "is_response_0_safe": False}, Shape.DEMONSTRATION) == [LeftOut.UNSAFE]

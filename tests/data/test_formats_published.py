@@ -76,16 +76,16 @@ def test_every_row_is_kept_or_dropped_for_a_reason(tmp_path):
     ultra = PUBLISHED["UltraFeedback"]
     loaded = load(tmp_path / "a.jsonl", [ultra, {**ultra, "completions": []}], Shape.RATED)
     assert [example.row for example in loaded.examples] == [0]
-    assert loaded.report["dropped"] == {"not_a_number": 1, "no_example": 1}
+    assert loaded.report["dropped"] == {"not_a_number": 1, "no_answer": 1}
     steps = PUBLISHED["PRM800K"]
     loaded = load(tmp_path / "b.jsonl", [steps, {**steps, "is_quality_control_question": True}], Shape.STEPS)
     assert [example.row for example in loaded.examples] == [0, 0]
-    assert loaded.report["dropped"] == {"no_example": 1}
+    assert loaded.report["dropped"] == {"quality_control": 1}
     strength = PUBLISHED["hh-rlhf-strength-cleaned"]
     rows = [strength, {**strength, "rejected": ["Hi, got a joke?"]}, {**strength, "rejected": strength["chosen"]}]
     loaded = load(tmp_path / "c.jsonl", rows, Shape.PREFERENCE)
     assert [example.row for example in loaded.examples] == [0]
-    assert loaded.report["dropped"] == {"no_example": 1, "identical": 1}
+    assert loaded.report["dropped"] == {"unequal_turns": 1, "identical": 1}
 
 
 def test_steps_and_ratings_reach_the_examples(tmp_path):

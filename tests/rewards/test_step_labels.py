@@ -9,14 +9,14 @@ import torch
 from finegrain.errors import UsageError
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.step import Step
-from finegrain.rewards.step_labels import AllSteps, NeutralBad, NeutralDrop, NeutralGood, StepLabels, Supervision, UntilFirstError
+from finegrain.rewards.step_labels import AllSteps, StepLabels, Supervision, UntilFirstError
 from finegrain.rewards.token import Token
 from finegrain.types import Pair
 from tests.rewards.sides import side
 
 ODDS = [[[7.0], [2.0], [-1.0], [0.5]], [[3.0], [7.0]], [[7.0]]]
 IDS = [[0, 0, 1, 2], [0, -1, -1, -1], [-1, -1, -1, -1]]
-LABELS = [[1.0, 1.0, -1.0, 1.0], [0.0, 0.0, 9.0, 9.0], [0.0, 9.0, 9.0, 9.0]]
+LABELS = [[1.0, 1.0, -1.0, 1.0], [-1.0, 0.0, 9.0, 9.0], [0.0, 9.0, 9.0, 9.0]]
 
 
 def judged() -> Pair:
@@ -32,8 +32,6 @@ def loss(odds: float) -> float:
     ("method", "values", "counts"),
     [
         (StepLabels(), [loss(2.0) + loss(1.0) + loss(0.5), loss(-3.0), 0.0], [3.0, 1.0, 0.0]),
-        (StepLabels(neutral=NeutralGood()), [loss(2.0) + loss(1.0) + loss(0.5), loss(3.0), 0.0], [3.0, 1.0, 0.0]),
-        (StepLabels(neutral=NeutralDrop()), [loss(2.0) + loss(1.0) + loss(0.5), 0.0, 0.0], [3.0, 0.0, 0.0]),
         (StepLabels(supervision=UntilFirstError()), [loss(2.0) + loss(1.0), loss(-3.0), 0.0], [2.0, 1.0, 0.0]),
     ],
 )
@@ -58,11 +56,6 @@ def test_counted_against_a_loop(supervision: Supervision) -> None:
     assert counted.tolist() == [naive_counted(row, supervision) for row in signs.tolist()]
 
 
-def test_neutral() -> None:
-    labels = torch.tensor([[1.0, 0.0, -1.0]])
-    assert [choice(labels).tolist()[0] for choice in (NeutralBad(), NeutralGood(), NeutralDrop())] == [[1, -1, -1], [1, 1, -1], [1, 0, -1]]
-
-
 def test_measures() -> None:
     found = StepLabels().measures(Step(), judged())
     nan = float("nan")
@@ -74,8 +67,10 @@ def test_measures() -> None:
     }
     for name, values in expected.items():
         torch.testing.assert_close(found[name], torch.tensor(values, dtype=torch.float64), equal_nan=True)
-    good = StepLabels(neutral=NeutralGood()).measures(Step(), judged())["no_error_found"]
-    torch.testing.assert_close(good, torch.tensor([nan, 1.0, nan], dtype=torch.float64), equal_nan=True)
+    side = judged().answer
+    assert side.reward is not None
+    good = StepLabels().measures(Step(), Pair(sides={"answer": replace(side, reward=side.reward.abs())}))["no_error_found"]
+    torch.testing.assert_close(good, torch.tensor([0.0, 1.0, nan], dtype=torch.float64), equal_nan=True)
 
 
 def test_another_head_is_refused() -> None:

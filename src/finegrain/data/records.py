@@ -28,7 +28,7 @@ class Shape(Enum):
     RATED = "rated"
     """Role answer with a column `rating/<attribute>` for each attribute people rated."""
     STEPS = "steps"
-    """Role answer; its spans are the labelled steps: 1 right, 0 neutral, -1 wrong. An unlabelled step has no span.
+    """Role answer; its spans are the labelled steps: 1 right, -1 wrong. An unlabelled step has no span.
 
     Columns `steps` and `unlabelled_steps` count them.
     """

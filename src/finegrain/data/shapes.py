@@ -4,17 +4,18 @@ Pairs give unpaired rows (chosen 1, rejected 0) and demonstrations (the chosen s
 steps give unpaired rows (1 where all steps are right); unpaired rows give demonstrations (label 1). Ratings give nothing else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from finegrain.data.convert.build import pair_with
-from finegrain.data.convert.steps import Neutral, NeutralBad, all_right
+from finegrain.data.convert.steps import settled, with_label
+from finegrain.data.left_out import LeftOut, Made, turned
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
 from finegrain.types import Json
 
-Convert = Callable[[Json], list[Row]]
-USUAL_NEUTRAL = NeutralBad()
+Convert = Callable[[Json], Sequence[Made]]
+"""At least one example or reason."""
 
 
 def _any_row(row: Json) -> bool:
@@ -41,53 +42,57 @@ class Format(NamedTuple):
     """What else the first row must satisfy."""
 
 
-def rows_of_shape(entry: Format, shape: Shape, row: Json, neutral: Neutral = USUAL_NEUTRAL) -> list[Row]:
-    """The examples of one row in the wanted shape, without repeats; `neutral` says what a neutral step is where steps become a label."""
+def rows_of_shape(entry: Format, shape: Shape, row: Json, neutral: str = "wrong") -> list[Made]:
+    """The examples of one row in the wanted shape, without repeats, and why there are no others.
+
+    `neutral`: what a step is that is labelled neither right nor wrong (wrong, right, or ignore).
+    """
     if missing := sorted(entry.columns - row.keys()):
         raise DataError(f"missing columns {', '.join(missing)}; found: {', '.join(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
-    return _unique(_CONVERTERS[shape](entry, row, neutral))
+    made = _unique(_CONVERTERS[shape](entry, row, neutral))
+    assert made, f"the converter of {entry.name} to {shape.value} rows made no example and gave no reason"
+    return made
 
 
-def _pairs(entry: Format, row: Json, neutral: Neutral) -> list[Row]:
+def _pairs(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
     if entry.pairs is None:
         raise DataError(f"{entry.name} has no pairs of a chosen and a rejected answer")
     return entry.pairs(row)
 
 
-def _unpaired(entry: Format, row: Json, neutral: Neutral) -> list[Row]:
+def _unpaired(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
     if entry.answers is not None:
         return entry.answers(row)
     if entry.pairs is not None:
-        return [_one_side(pair, role, label) for pair in _decided(entry.pairs(row)) for role, label in (("chosen", 1.0), ("rejected", 0.0))]
+        return turned(entry.pairs(row), _both_sides)
     if entry.steps is not None:
-        judged = [(one, all_right(one, neutral)) for one in entry.steps(row)]
-        return [pair_with(one, one.answers, {**one.columns, "label": label}) for one, label in judged if label is not None]
+        return turned(_steps(entry, row, neutral), with_label)
     raise DataError(f"{entry.name} has neither labels nor pairs")
 
 
-def _demonstrations(entry: Format, row: Json, neutral: Neutral) -> list[Row]:
+def _demonstrations(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
     if entry.demonstrations is not None:
         return entry.demonstrations(row)
     if entry.pairs is not None:
-        return [_one_side(pair, "chosen", None) for pair in _decided(entry.pairs(row))]
+        return turned(entry.pairs(row), _chosen_side)
     if entry.ratings is not None or entry.steps is not None:
         raise DataError(f"{entry.name} has judged answers, not demonstrations: pick the answers to imitate and write them as prompt and completion")
-    return [answer for answer in _unpaired(entry, row, neutral) if answer.columns["label"] == 1.0]
+    return turned(_unpaired(entry, row, neutral), _imitated)
 
 
-def _ratings(entry: Format, row: Json, neutral: Neutral) -> list[Row]:
+def _ratings(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
     if entry.ratings is None:
         raise DataError(f"{entry.name} has no ratings")
     return entry.ratings(row)
 
 
-def _steps(entry: Format, row: Json, neutral: Neutral) -> list[Row]:
+def _steps(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
     if entry.steps is None:
         raise DataError(f"{entry.name} has no labelled steps")
-    return entry.steps(row)
+    return turned(entry.steps(row), lambda one: [settled(one, neutral)])
 
 
-_CONVERTERS: Mapping[Shape, Callable[[Format, Json, Neutral], list[Row]]] = {
+_CONVERTERS: Mapping[Shape, Callable[[Format, Json, str], Sequence[Made]]] = {
     Shape.PREFERENCE: _pairs,
     Shape.UNPAIRED: _unpaired,
     Shape.DEMONSTRATION: _demonstrations,
@@ -96,8 +101,21 @@ _CONVERTERS: Mapping[Shape, Callable[[Format, Json, Neutral], list[Row]]] = {
 }
 
 
-def _decided(pairs: list[Row]) -> list[Row]:
-    return [pair for pair in pairs if pair.columns.get("tie") != 1.0]
+def _both_sides(pair: Row) -> list[Made]:
+    return [LeftOut.NO_PREFERENCE] if _tied(pair) else [_one_side(pair, "chosen", 1.0), _one_side(pair, "rejected", 0.0)]
+
+
+def _chosen_side(pair: Row) -> list[Made]:
+    return [LeftOut.NO_PREFERENCE] if _tied(pair) else [_one_side(pair, "chosen", None)]
+
+
+def _imitated(answer: Row) -> list[Made]:
+    """A label that is not a number stays, for the gate to name."""
+    return [LeftOut.LABELLED_BAD] if answer.columns["label"] == 0.0 else [answer]
+
+
+def _tied(pair: Row) -> bool:
+    return pair.columns.get("tie") == 1.0
 
 
 def _one_side(pair: Row, role: str, label: float | None) -> Row:
@@ -109,13 +127,15 @@ TELLING = ("label", "helpful", "harmless")
 """Columns that make two examples of the same texts different."""
 
 
-def _unique(rows: list[Row]) -> list[Row]:
+def _unique(made: Sequence[Made]) -> list[Made]:
     seen: set[object] = set()
-    kept = []
-    for row in rows:
-        texts = ((role, answer.content) for role, answer in row.answers.items())
-        key = (row.prompt, *texts, *(row.columns.get(name) for name in TELLING))
-        if key not in seen:
-            kept.append(row)
+    kept: list[Made] = []
+    for one in made:
+        if isinstance(one, Row):
+            texts = ((role, answer.content) for role, answer in one.answers.items())
+            key = (one.prompt, *texts, *(one.columns.get(name) for name in TELLING))
+            if key in seen:
+                continue
             seen.add(key)
+        kept.append(one)
     return kept

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format
 from finegrain.data.gate.keeper import FIRST_ROWS, common_format, convert
+from finegrain.data.left_out import LeftOut
 from finegrain.data.read import Located, read
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
@@ -23,7 +24,7 @@ class Question(NamedTuple):
 
 
 class Questions:
-    """The examples of a source, read anew whenever they are asked for; rows that make none are counted in the findings."""
+    """The examples of a source, read anew whenever they are asked for; what makes none is counted in the findings."""
 
     def __init__(self, source: str, limit: int | None) -> None:
         self.source, self._limit = source, limit
@@ -41,9 +42,11 @@ class Questions:
             except DataError as error:
                 self.findings.drop("unreadable", number, f"{where}: {error}")
                 continue
-            if not made:
-                self.findings.drop("no_example", number)
-            yield from (Question(number, raw, row) for row in made)
+            for one in made:
+                if isinstance(one, LeftOut):
+                    self.findings.drop(one.value, number)
+                else:
+                    yield Question(number, raw, one)
 
     def raw(self) -> Iterator[Located]:
         """The rows, untouched."""

@@ -12,6 +12,7 @@ from finegrain.curate.secrets_rm import Curated, SecretsRM
 from finegrain.curate.votes import Linear, Whole, halves
 from finegrain.data.formats import Format
 from finegrain.data.gate.keeper import convert
+from finegrain.data.left_out import examples
 from finegrain.data.records import Example, Shape
 from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.errors import DataError
@@ -144,6 +145,6 @@ def _lines(settings: Curate, places: dict[int, int], curated: Curated) -> Iterat
 def _check_read(entry: Format, row: Json, added: Json, where: str) -> None:
     """Refuse a format whose reader would leave the columns out, or say something else under their names."""
     wanted = {name: value for name, value in added.items() if isinstance(value, float)}
-    for found in convert(entry, Shape.PREFERENCE, row):
+    for found in examples(convert(entry, Shape.PREFERENCE, row)):
         if lost := [name for name, value in wanted.items() if found.columns.get(name) != value]:
             raise DataError(f"{where}: {entry.name} rows are read without the column {lost[0]}; write them as prompt, chosen, rejected first")

@@ -45,7 +45,7 @@ class Step:
     """How steps become the answer's score: product, minimum, mean, last or sum (of log-odds)."""
 
     def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
-        """The step of every token, with its label as reward: 1 right, 0 neutral, -1 wrong."""
+        """The step of every token, with its label as reward: 1 right, -1 wrong."""
         found = {}
         for role in context.roles:
             numbers, labels = context.labelled_steps(role)

@@ -4,7 +4,8 @@
 
 Source: Lightman et al. 2023, https://arxiv.org/abs/2305.20050 (process supervision up to the first error); labels of all steps as in
 Wang et al. 2023, https://arxiv.org/abs/2312.08935.
-Deviations: the mean runs over the steps of an optimiser step, not over answers [choice]; neutral steps count as wrong by default [choice].
+Deviations: the mean runs over the steps of an optimiser step, not over answers [choice]; neutral steps count as wrong by default
+[choice], which is decided where the data are read (`--gate.neutral-step`).
 """
 
 from collections.abc import Mapping
@@ -26,33 +27,6 @@ Counted = Bool[Tensor, "B T"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeutralBad:
-    """A neutral step counts as wrong."""
-
-    def __call__(self, labels: Labels) -> Labels:
-        """1 right, -1 wrong, 0 not counted."""
-        return torch.where(labels > 0.5, 1.0, -1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeutralGood:
-    """A neutral step counts as right."""
-
-    def __call__(self, labels: Labels) -> Labels:
-        """1 right, -1 wrong, 0 not counted."""
-        return torch.where(labels < -0.5, -1.0, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NeutralDrop:
-    """A neutral step does not count."""
-
-    def __call__(self, labels: Labels) -> Labels:
-        """1 right, -1 wrong, 0 not counted."""
-        return torch.where(labels.abs() < 0.5, 0.0, labels.sign())
-
-
-@dataclass(frozen=True, kw_only=True)
 class AllSteps:
     """Every labelled step counts."""
 
@@ -71,7 +45,6 @@ class UntilFirstError:
         return ends & (signs != 0) & (wrong.cumsum(1) - wrong == 0)
 
 
-Neutral = NeutralBad | NeutralGood | NeutralDrop
 Supervision = AllSteps | UntilFirstError
 
 
@@ -85,8 +58,6 @@ class StepLabels:
 
     supervision: Supervision = field(default_factory=AllSteps)
     """all-steps, or until-first-error."""
-    neutral: Neutral = field(default_factory=NeutralBad)
-    """What a step is that is labelled neither right nor wrong: neutral-bad, neutral-good, neutral-drop."""
 
     def __call__(self, head: Step, pair: Pair) -> Terms:
         """One term, averaged over counted steps."""
@@ -97,10 +68,10 @@ class StepLabels:
         return {"steps": Term(losses.sum(1), counted.to(losses.dtype).sum(1))}
 
     def labels(self, head: Step, side: Side) -> tuple[Labels, Counted]:
-        """Sign of the step that ends at each token, and which of them count."""
+        """Sign of the step that ends at each token (0: no label), and which of them count."""
         assert side.reward is not None, "labels of steps are columns made before training"
         ends = ends_read(head, side)
-        signs = torch.where(ends, self.neutral(torch.where(ends, side.reward, 0.0)), 0.0)
+        signs = torch.where(ends, side.reward, 0.0).sign()
         return signs, self.supervision(signs, ends)
 
     def log_odds(self, head: Step, side: Side, counted: Counted) -> Labels:

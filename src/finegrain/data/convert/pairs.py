@@ -11,6 +11,7 @@ from finegrain.data.columns import choice_of, list_of, number_of, text_of
 from finegrain.data.conversations import as_prompt, parse_extra_id
 from finegrain.data.convert.build import Prompt, pair, pair_with, single
 from finegrain.data.convert.own import preference_turns, split_sides
+from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.records import Row, Turn
 from finegrain.errors import DataError
 from finegrain.types import Json
@@ -20,11 +21,13 @@ STRONGEST = 3
 STRENGTH_NAMES = {"mean preference difference": "strength", "std preference difference": "strength_std", "GPT4 label": "gpt4_label"}
 
 
-def hh_strength(row: Json) -> list[Row]:
-    """{chosen, rejected} as lists of turns from the human on; none where lengths differ or a turn is empty, as in the authors' loader."""
+def hh_strength(row: Json) -> list[Made]:
+    """{chosen, rejected} as lists of turns from the human on; left out where lengths differ or a turn is empty, as by the authors' loader."""
     sides = [list_of(row, role, str) for role in ("chosen", "rejected")]
-    if len(sides[0]) != len(sides[1]) or not all(turn.strip() for side in sides for turn in side):
-        return []
+    if len(sides[0]) != len(sides[1]):
+        return [LeftOut.UNEQUAL_TURNS]
+    if not all(turn.strip() for side in sides for turn in side):
+        return [LeftOut.EMPTY_TURN]
     if not sides[0] or len(sides[0]) % 2:
         raise DataError(f"column 'chosen': expected turns that alternate from the human to the assistant, found {len(sides[0])}")
     chosen, rejected = (as_prompt(side, "chosen") for side in sides)
@@ -102,9 +105,11 @@ def pku_safe(row: Json) -> list[Row]:
     return rows
 
 
-def pku_safe_demonstrations(row: Json) -> list[Row]:
-    """The answer that is better, safer and safe; none where that is not one answer."""
+def pku_safe_demonstrations(row: Json) -> list[Made]:
+    """The answer that is better, safer and safe; left out where that is not one answer."""
     best = choice_of(row, "better_response_id")
-    if best != choice_of(row, "safer_response_id") or not choice_of(row, f"is_response_{best}_safe"):
-        return []
+    if best != choice_of(row, "safer_response_id"):
+        return [LeftOut.BETTER_NOT_SAFER]
+    if not choice_of(row, f"is_response_{best}_safe"):
+        return [LeftOut.UNSAFE]
     return [single((Turn("user", text_of(row, "prompt")),), text_of(row, f"response_{best}"), {})]

@@ -5,13 +5,16 @@ from itertools import combinations
 from finegrain.data.columns import list_of, number_of, text_of
 from finegrain.data.conversations import ASSISTANT, HH_TURN, as_prompt, parse_transcript
 from finegrain.data.convert.build import Prompt, pair
-from finegrain.data.records import Row, Turn
+from finegrain.data.left_out import LeftOut, Made
+from finegrain.data.records import Turn
 from finegrain.types import Json
 
 
-def nectar(row: Json) -> list[Row]:
+def nectar(row: Json) -> list[Made]:
     """C(n,2) pairs of n ranked answers (rank 1 best), weight 2/(n(n-1)); equal ranks are a tie. The order of the list does not matter."""
     ranked = sorted((number_of(answer, "rank"), text_of(answer, "answer")) for answer in list_of(row, "answers", dict))
+    if len(ranked) < 2:
+        return [LeftOut.ONE_ANSWER if ranked else LeftOut.NO_ANSWER]
     pairs = list(combinations(ranked, 2))
     prompt = _transcript(text_of(row, "prompt"))
     return [
@@ -27,9 +30,11 @@ def _transcript(text: str) -> Prompt:
     return turns[:-1] if turns[-1].role == ASSISTANT and not turns[-1].content.strip() else turns
 
 
-def reward_bench_2(row: Json) -> list[Row]:
+def reward_bench_2(row: Json) -> list[Made]:
     """Every right answer against every wrong one, weight one over their number; right ones are not compared with each other."""
     chosen, rejected = list_of(row, "chosen", str), list_of(row, "rejected", str)
     prompt = as_prompt(row["prompt"], "prompt")
-    weight = 1 / max(len(chosen) * len(rejected), 1)
+    if not chosen or not rejected:
+        return [LeftOut.NO_WRONG_ANSWER if chosen else LeftOut.NO_RIGHT_ANSWER if rejected else LeftOut.NO_ANSWER]
+    weight = 1 / (len(chosen) * len(rejected))
     return [pair(prompt, right, wrong, {"weight": weight}) for right in chosen for wrong in rejected]

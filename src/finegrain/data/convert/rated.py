@@ -3,6 +3,7 @@
 from finegrain.data.columns import list_of, number_of, rating_of, text_of
 from finegrain.data.conversations import as_prompt, parse_extra_id, parse_transcript, split_demonstration
 from finegrain.data.convert.build import single
+from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.records import Answer, Row, Turn
 from finegrain.errors import DataError
 from finegrain.types import Json
@@ -25,18 +26,18 @@ def helpsteer2(row: Json) -> list[Row]:
     return [single(parse_extra_id(text_of(row, "prompt")), text_of(row, "response"), columns)]
 
 
-def ultrafeedback(row: Json) -> list[Row]:
+def ultrafeedback(row: Json) -> list[Made]:
     """Every completion with its ratings, which are text in the files; attributes no completion of the row has are left out."""
     completions = list_of(row, "completions", dict)
     attributes = [name for name in ULTRAFEEDBACK if any(name in completion["annotations"] for completion in completions)]
     prompt = (Turn("user", text_of(row, "instruction")),)
-    rows = []
+    rows: list[Made] = []
     for completion in completions:
         given = {name: completion["annotations"].get(name) or {} for name in attributes}
         columns = {f"rating/{name}": rating_of(annotation.get("Rating"), name) for name, annotation in given.items()}
         overall = {f"rating/{ours}": rating_of(completion[name], name) for name, ours in OVERALL.items() if completion.get(name) is not None}
         rows.append(single(prompt, text_of(completion, "response"), {**columns, **overall}))
-    return rows
+    return rows or [LeftOut.NO_ANSWER]
 
 
 def red_team(row: Json) -> list[Row]:

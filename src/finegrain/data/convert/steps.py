@@ -1,17 +1,19 @@
 """Answers in steps that people or programs labelled: each labelled step is a span, 1 right, 0 neutral, -1 wrong.
 
-An unlabelled step has no span; columns `steps` and `unlabelled_steps` count them. Steps are joined by a line break [choice].
+`settled` says what becomes of neutral ones. An unlabelled step has no span; columns `steps` and `unlabelled_steps` count them.
+Steps are joined by a line break [choice].
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
 from finegrain.data.columns import list_of, text_of
 from finegrain.data.conversations import as_prompt
-from finegrain.data.convert.build import Prompt, single
+from finegrain.data.convert.build import Prompt, pair_with, single
+from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.records import Row, Turn
 from finegrain.errors import DataError
 from finegrain.types import CharSpan, Json
@@ -24,43 +26,31 @@ FIRST_STEP = re.compile(r"\bStep 1:")
 Step = tuple[str, float | None]
 """Text and label; None: not labelled."""
 
-
-@dataclass(frozen=True)
-class NeutralBad:
-    """A neutral step counts as wrong."""
-
-    def __call__(self, label: float) -> bool | None:
-        """Whether a step is right; None: it does not count."""
-        return label == RIGHT
+NEUTRAL: Mapping[str, float | None] = {"wrong": WRONG, "right": RIGHT, "ignore": None}
+"""What a neutral step becomes; None: no span, it does not count."""
 
 
-@dataclass(frozen=True)
-class NeutralGood:
-    """A neutral step counts as right."""
-
-    def __call__(self, label: float) -> bool | None:
-        """Whether a step is right; None: it does not count."""
-        return label != WRONG
-
-
-@dataclass(frozen=True)
-class NeutralDrop:
-    """A neutral step does not count."""
-
-    def __call__(self, label: float) -> bool | None:
-        """Whether a step is right; None: it does not count."""
-        return None if label == 0 else label == RIGHT
+def settled(row: Row, neutral: str) -> Row:
+    """The row without neutral steps, with a note where it had one."""
+    answer, label = row.answers["answer"], NEUTRAL[neutral]
+    spans = answer.spans or []
+    if all(value != 0 for _, _, value in spans):
+        return row
+    judged = [(start, end, value if value != 0 else label) for start, end, value in spans]
+    counted = [(start, end, value) for start, end, value in judged if value is not None]
+    return replace(row, answers={"answer": replace(answer, spans=counted)}, notes=(*row.notes, "neutral_step"))
 
 
-Neutral = Callable[[float], bool | None]
-
-
-def all_right(row: Row, neutral: Neutral) -> float | None:
-    """1 where every step is right, 0 where one is wrong; None where unlabelled steps, or steps that do not count, leave it open."""
-    judged = [neutral(value) for _, _, value in row.answers["answer"].spans or ()]
-    if False in judged:
-        return 0.0
-    return 1.0 if True in judged and row.columns["unlabelled_steps"] == 0 else None
+def with_label(row: Row) -> list[Made]:
+    """Label 1 where every step is right, 0 where one is wrong; left out where unlabelled steps, or none that counts, leave it open."""
+    values = [value for _, _, value in row.answers["answer"].spans or ()]
+    if WRONG in values:
+        label = 0.0
+    elif RIGHT in values and row.columns["unlabelled_steps"] == 0:
+        label = 1.0
+    else:
+        return [LeftOut.UNDECIDED_STEPS]
+    return [pair_with(row, row.answers, {**row.columns, "label": label})]
 
 
 def stepwise(row: Json) -> list[Row]:
@@ -72,17 +62,20 @@ def stepwise(row: Json) -> list[Row]:
     return [_joined(as_prompt(row["prompt"], "prompt"), steps)]
 
 
-def prm800k(row: Json) -> list[Row]:
+def prm800k(row: Json) -> list[Made]:
     """One trajectory, or one for each alternative of the step where the labeller chose none.
 
-    None for quality control, screening, bad problems, and labels without steps.
+    Quality control, screening, bad problems, and labels without steps are left out.
     """
     label = row["label"]
-    control = row.get("is_quality_control_question") or row.get("is_initial_screening_question")
-    if control or label.get("finish_reason") == "bad_problem":
-        return []
+    if row.get("is_quality_control_question"):
+        return [LeftOut.QUALITY_CONTROL]
+    if row.get("is_initial_screening_question"):
+        return [LeftOut.SCREENING]
+    if label.get("finish_reason") == "bad_problem":
+        return [LeftOut.BAD_PROBLEM]
     prompt = (Turn("user", text_of(row["question"], "problem")),)
-    return [_joined(prompt, steps) for steps in _trajectories(label["steps"]) if steps]
+    return [_joined(prompt, steps) if steps else LeftOut.NO_STEPS for steps in _trajectories(label["steps"])]
 
 
 def _trajectories(steps: Sequence[Json]) -> list[list[Step]]:

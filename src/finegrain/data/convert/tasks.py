@@ -6,6 +6,7 @@ from typing import Any
 
 from finegrain.data.columns import numeric_columns, text_of
 from finegrain.data.convert.build import pair_with
+from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.records import Answer, Row
 from finegrain.errors import DataError
 from finegrain.types import CharSpan, Json
@@ -13,16 +14,17 @@ from finegrain.types import CharSpan, Json
 QA_PAIRS = tuple(combinations(range(1, 5), 2))
 
 
-def qa_feedback(row: Json) -> list[Row]:
+def qa_feedback(row: Json) -> list[Made]:
     """One pair per strict preference among the four predictions; error spans (value -1) on prediction 1, the only annotated one."""
     passages = "\n\n".join(" ".join(passage[1:]) for passage in row["passages"])
     prompt = f"{passages}\n\nQuestion: {text_of(row, 'question')}\nAnswer:"
     errors: list[CharSpan] = [(int(error["start"]), int(error["end"]), -1.0) for error in row["feedback"]["errors"]]
     if len(row["preference"]) != len(QA_PAIRS) or not set(row["preference"]) <= {0, 1, 2}:
         raise DataError(f"column 'preference': expected six numbers 0, 1 or 2, found {row['preference']}")
-    rows = []
+    rows: list[Made] = []
     for (first, second), preferred in zip(QA_PAIRS, row["preference"], strict=True):
         if preferred == 0:
+            rows.append(LeftOut.NO_PREFERENCE)
             continue
         numbers = {"chosen": first, "rejected": second} if preferred == 1 else {"chosen": second, "rejected": first}
         answers = {role: Answer(content=text_of(row, f"prediction {n}"), spans=errors if n == 1 else None) for role, n in numbers.items()}
@@ -40,17 +42,23 @@ def gsm8k(row: Json) -> list[Row]:
     return [_question(row, text_of(row, "answer"), numeric_columns(row))]
 
 
-def solutions(row: Json) -> list[Row]:
+def solutions(row: Json) -> list[Made]:
     """Every model's solution to one problem, label 1 where it is right."""
+    return [*_solutions(row)] or [LeftOut.NO_ANSWER]
+
+
+def _solutions(row: Json) -> list[Row]:
     found = [value for value in row.values() if is_solution(value)]
     return [_question(row, text_of(value, "solution"), {"label": float(value["is_correct"])}) for value in found]
 
 
-def solution_pairs(row: Json) -> list[Row]:
-    """Every right solution against every wrong one; none where all are right or all are wrong."""
+def solution_pairs(row: Json) -> list[Made]:
+    """Every right solution against every wrong one; left out where all are right or all are wrong."""
     by_label: dict[float, list[Row]] = {0.0: [], 1.0: []}
-    for solution in solutions(row):
+    for solution in _solutions(row):
         by_label[solution.columns["label"]].append(solution)
+    if not by_label[0.0] or not by_label[1.0]:
+        return [LeftOut.NO_WRONG_ANSWER if by_label[1.0] else LeftOut.NO_RIGHT_ANSWER if by_label[0.0] else LeftOut.NO_ANSWER]
     return [
         pair_with(right, {"chosen": right.answers["answer"], "rejected": wrong.answers["answer"]}, {})
         for right in by_label[1.0]

@@ -65,6 +65,10 @@ def _prompt_mismatch(raw: Json, row: Row, texts: Texts) -> str | None:
     return "" if "prompt_mismatch" in row.notes else None
 
 
+def _neutral_step(raw: Json, row: Row, texts: Texts) -> str | None:
+    return "" if "neutral_step" in row.notes else None
+
+
 def _span_outside_text(raw: Json, row: Row, texts: Texts) -> str | None:
     for answer in row.answers.values():
         if answer.spans:
@@ -85,6 +89,7 @@ CHECKS: tuple[tuple[str, Callable[[Json, Row, Texts], str | None]], ...] = (
     ("identical", _identical),
     ("not_a_number", _not_a_number),
     ("prompt_mismatch", _prompt_mismatch),
+    ("neutral_step", _neutral_step),
     ("span_outside_text", _span_outside_text),
     ("tie", _tie),
 )

@@ -12,6 +12,7 @@ from finegrain.data.gate.judged import judged
 from finegrain.data.gate.markup import own_markup
 from finegrain.data.gate.settings import DONE, Decide
 from finegrain.data.gate.texts import Texts, texts_of
+from finegrain.data.left_out import LeftOut, Made, examples
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
 from finegrain.types import Json
@@ -44,10 +45,10 @@ def own_shape(entry: Format) -> Shape:
     return next((shape for converter, shape in served if converter is not None), Shape.DEMONSTRATION)
 
 
-def convert(entry: Format, shape: Shape, raw: Json) -> list[Row]:
-    """The examples of a row; whatever its cells are, what cannot be read is a DataError."""
+def convert(entry: Format, shape: Shape, raw: Json, neutral: str = "wrong") -> list[Made]:
+    """What `rows_of_shape` makes; whatever the cells of the row are, what cannot be read is a DataError."""
     try:
-        return rows_of_shape(entry, shape, raw)
+        return rows_of_shape(entry, shape, raw, neutral)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"a cell of another form than {entry.name} has ({type(error).__name__}: {error})") from error
 
@@ -57,12 +58,13 @@ class Keeper:
 
     def __init__(self, decide: Decide, entry: Format, shape: Shape, first: Iterable[Located], findings: Findings, sample: Sample) -> None:
         self._decide, self._entry, self._shape, self._findings, self._sample = decide, entry, shape, findings, sample
+        self._neutral = decide("neutral_step", None, "")
         self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
         self._across = Across()
 
     def _readable(self, raw: Json) -> list[Row]:
         try:
-            return convert(self._entry, self._shape, raw)
+            return examples(convert(self._entry, self._shape, raw, self._neutral))
         except DataError:
             return []
 
@@ -77,16 +79,17 @@ class Keeper:
 
     def _converted(self, number: int, where: str, raw: Json) -> list[Row]:
         try:
-            converted = convert(self._entry, self._shape, raw)
+            made = convert(self._entry, self._shape, raw, self._neutral)
         except DataError as error:
             if self._decide("missing_column", number, f"{where}: {error}") == "drop":
                 self._findings.drop("missing_column", number, str(error))
             else:
                 self._findings.add("missing_column", number, "error", str(error))
             return []
-        if not converted:
-            self._findings.drop("no_example", number)
-        return converted
+        for one in made:
+            if isinstance(one, LeftOut):
+                self._findings.drop(one.value, number)
+        return examples(made)
 
     def _passes(self, number: int, where: str, raw: Json, row: Row) -> bool:
         texts = texts_of(row)

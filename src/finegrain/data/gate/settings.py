@@ -28,6 +28,8 @@ class Gate:
     """The prompts of the two sides differ."""
     tie: Usual = "drop"
     """The data say that neither answer is better; reward losses read the column and keep such pairs, policy objectives do not."""
+    neutral_step: Literal["wrong", "right", "ignore"] = "wrong"
+    """A step is labelled neither right nor wrong: it counts as wrong, as right, or not at all."""
     span_outside_text: Literal["clip", "drop", "error"] = "clip"
     """A span reaches beyond its text, or is empty."""
     duplicate: Usual = "keep"
@@ -62,12 +64,21 @@ class Gate:
 
 TOKEN_KINDS = ("identical_after_truncation", "bos_eos", "pad_is_eos", "over_length")
 """Kinds that need a tokenizer."""
-DONE = {"drop": "dropped", "keep": "kept", "clip": "clipped", "cut": "cut", "error": "error"}
+DONE = {
+    "drop": "dropped",
+    "keep": "kept",
+    "clip": "clipped",
+    "cut": "cut",
+    "error": "error",
+    "wrong": "counted as wrong",
+    "right": "counted as right",
+    "ignore": "not counted",
+}
 """What a finding says of an action."""
 
 
 Decide = Callable[[str, int | None, str], str]
-"""(kind, row number or None for the whole file, words) -> what is done: drop, keep, clip, cut or error."""
+"""(kind, row number or None for the whole file, words) -> what is done: drop, keep, clip, cut or error; of a neutral step what it counts as."""
 
 
 @dataclass(frozen=True)
