@@ -18,7 +18,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from finegrain.credit.segmenters import ChangePoint, Dynamic, Segmenter, Tokens, Whole, Windows
+from finegrain.ops.segmenters import ChangePoint, Dynamic, Segmenter, Tokens, Whole, Windows
 from finegrain.ops.segments import segment_mean
 
 RESPONSES, SHORTEST, LONGEST, BORDER = 400, 40, 120, 0.09

@@ -16,7 +16,7 @@ from finegrain.configure import from_json, to_json
 from finegrain.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"objective": "objectives", "credit": "credit", "segmenter": "credit", "head": "rewards", "loss": "rewards", "curate": "curate"}
+FOLDERS = {"objective": "objectives", "credit": "credit", "segmenter": "ops", "head": "rewards", "loss": "rewards", "curate": "curate"}
 ENTRY = {
     "objective": ("__call__", ["pair"]),
     "credit": ("prepare", ["context"]),

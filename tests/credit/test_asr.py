@@ -9,10 +9,10 @@ from torch import Tensor
 
 from finegrain.credit.asr import ASR, keep_mask
 from finegrain.credit.scores import BatchMean, Constant, Last, Quantile, ResponseMean, Sum
-from finegrain.credit.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.credit.signals import Auto, Column, FunctionSpans, Implicit, Spans
 from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
+from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.segments import change_points, segments_from
 from finegrain.types import CreditColumns, Pair, Scored, Side
 from tests.credit.fake import FakeContext, pair_context, random_context

@@ -6,8 +6,8 @@ import torch
 from finegrain.credit.answers import by_block
 from finegrain.credit.asr import ASR
 from finegrain.credit.function import Function
-from finegrain.credit.segmenters import Dynamic, Tokens
 from finegrain.credit.summary import summarise
+from finegrain.ops.segmenters import Dynamic, Tokens
 from finegrain.types import CreditColumns
 from tests.credit.fake import pair_context
 

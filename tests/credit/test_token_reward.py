@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from finegrain.credit.segmenters import Whole
 from finegrain.credit.signals import Column
 from finegrain.credit.token_reward import TokenReward, certainty
 from finegrain.errors import UsageError
+from finegrain.ops.segmenters import Whole
 from finegrain.types import Scored
 from tests.credit.fake import FakeContext, pair_context, random_context
 

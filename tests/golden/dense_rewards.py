@@ -12,7 +12,7 @@ from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.location import EndOnly, EvenSplit, LocationNormaliser, Repeat, Spread
 from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import EntropyCutoff
+from finegrain.rewards.segmenters import EntropyCutoff, cut
 from finegrain.types import Pair, Side
 from tests.golden.given import Adapters, Values, real
 
@@ -29,14 +29,19 @@ def places(ends: Tensor) -> list[list[int]]:
     return [row.nonzero()[:, 0].tolist() for row in ends]
 
 
+def predicted(entropy_at_token: Tensor) -> Tensor:
+    """Entropies that stand on the token after which they were read, on the token that they predict."""
+    return entropy_at_token.roll(1, 1)
+
+
 def segment_reward(params: Values, inputs: Values) -> Values:
-    cut = EntropyCutoff(cutoff=params["entropy_threshold"])
-    return rewards_of_policy(params, inputs, cut) if "lp" in inputs else reward_model(inputs, cut)
+    segmenter = EntropyCutoff(cutoff=params["entropy_threshold"])
+    return rewards_of_policy(params, inputs, segmenter) if "lp" in inputs else reward_model(inputs, segmenter)
 
 
-def rewards_of_policy(params: Values, inputs: Values, cut: EntropyCutoff) -> Values:
+def rewards_of_policy(params: Values, inputs: Values, segmenter: EntropyCutoff) -> Values:
     mask = torch.tensor(inputs["response_mask"])
-    ids = cut(real(inputs["entropy_at_token"]), mask)
+    ids = cut(segmenter, predicted(real(inputs["entropy_at_token"])), mask)
     mean_slope, std_slope, mean_at_end, std_at_end = params["norm_params[mean_w,std_w,mean_b,std_b]"]
     normalise = LocationNormaliser(mean_slope=mean_slope, std_slope=std_slope, mean_at_end=mean_at_end, std_at_end=std_at_end)
     dense = SPREADS[params["mode"]](normalise(real(inputs["rm_value_at_token"]), place_in_row(ids)), ids)
@@ -52,11 +57,11 @@ def rewards_of_policy(params: Values, inputs: Values, cut: EntropyCutoff) -> Val
     }
 
 
-def reward_model(inputs: Values, cut: EntropyCutoff) -> Values:
+def reward_model(inputs: Values, segmenter: EntropyCutoff) -> Values:
     width = max(map(len, inputs["entropy_at_token"]))
     entropy, mask = padded(inputs["entropy_at_token"], width)
     outputs = padded(inputs["rm_value_at_token"], width)[0].requires_grad_()
-    ids, half = cut(entropy, mask), len(mask) // 2
+    ids, half = cut(segmenter, predicted(entropy), mask), len(mask) // 2
 
     def side(rows: slice) -> Side:
         return Side(logp=torch.zeros(mask[rows].shape), mask=mask[rows], segment=ids[rows], outputs=outputs[rows][..., None])

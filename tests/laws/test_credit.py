@@ -12,9 +12,9 @@ from finegrain import catalog
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence
 from finegrain.credit.scores import BatchMean, Last, Quantile, ResponseMean, Sum
-from finegrain.credit.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.credit.signals import Column, FunctionSpans, Implicit
 from finegrain.credit.token_reward import TokenReward
+from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.types import CreditColumns, CreditContext, Scored
 from tests.credit.fake import FakeContext, random_context
 from tests.laws import credit as laws

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import finegrain
-from finegrain.credit.segmenters import Tokens
 from finegrain.ops.readout import Last, Mean
+from finegrain.ops.segmenters import Tokens
 from finegrain.recipes.eval import Eval
 from finegrain.recipes.score import Score
 from finegrain.rewards.ensemble import Ensemble

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
+from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.segments import place_in_row, segment_ends
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, Windows
+from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut
 from finegrain.rewards.sequence import Sequence
 from finegrain.types import Pair, Side
 from tests.rewards.sides import side
@@ -22,9 +23,14 @@ from tests.rewards.sides import side
 NO, YES = False, True
 
 
+def ids_of(segmenter: Segmenter, predicting: list[float], mask: list[bool] | None = None) -> Tensor:
+    """Segment ids by entropies that stand on the token they predict."""
+    return cut(segmenter, torch.tensor([predicting]), torch.tensor([mask or [True] * len(predicting)]))
+
+
 def ends(segmenter: Segmenter, entropy: list[float], mask: list[bool] | None = None) -> list[int]:
-    kept = torch.tensor([mask or [True] * len(entropy)])
-    return segment_ends(segmenter(torch.tensor([entropy]), kept))[0].nonzero()[:, 0].tolist()
+    """Ends by entropies that stand on the token after which they were read, as in the authors' code."""
+    return segment_ends(ids_of(segmenter, [0.0, *entropy[:-1]], mask))[0].nonzero()[:, 0].tolist()
 
 
 def test_without_a_peak_the_answer_is_one_segment_before_its_end_token() -> None:
@@ -55,6 +61,54 @@ def test_turns_are_cut_apart_and_garbage_off_the_mask_says_nothing() -> None:
 
 def test_windows() -> None:
     assert ends(Windows(size=2), [0.0] * 6) == [1, 3, 4]
+
+
+ENTROPIES = [1.0, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0, 1.0, 1.0, 1.0]
+"""Entropy of predicting each of ten tokens; the mean is 1.8."""
+OWN = {
+    "cutoff": (EntropyCutoff(cutoff=2.0), [0, 0, 0, 1, 2, 3, 4, 4, 4, -1]),
+    "dynamic": (Dynamic(), [0, 0, 0, 1, 1, 1, 1, 2, 2, -1]),
+    "threshold": (Threshold(tau=1.0), [0, 0, 0, 1, 1, 1, 1, 2, 2, -1]),
+    "top-k": (TopK(fraction=0.1), [0, 0, 0, 1, 1, 1, 1, 1, 1, -1]),
+    "sign": (Sign(), [0, 0, 0, 1, 1, 1, 1, 2, 2, -1]),
+    "change-point": (ChangePoint(), [0, 0, 0, 1, 1, 1, 1, 2, 2, -1]),
+    "windows": (Windows(size=4), [0, 0, 0, 0, 1, 1, 1, 1, 2, -1]),
+    "tokens": (Tokens(), [0, 1, 2, 3, 4, 5, 6, 7, 8, -1]),
+    "whole": (Whole(), [0, 0, 0, 0, 0, 0, 0, 0, 0, -1]),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_segmenter_cuts_the_curve_of_entropies(name: str) -> None:
+    """By hand: the curve jumps where token 3 and token 7 are predicted; those less the mean are its signs."""
+    segmenter, expected = OWN[name]
+    assert ids_of(segmenter, ENTROPIES).tolist() == [expected]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_segments_of_turns_are_numbered_on_and_skip_closing_tokens(name: str) -> None:
+    """Two turns and a hole: ids 0, 1, ... without a gap, none on a closing token, none over the hole, whatever lies there."""
+    nan = float("nan")
+    mask = [YES] * 4 + [NO, NO] + [YES] * 5 + [NO]
+    entropies = [1.0, 1.0, 4.0, 4.0, nan, nan, 4.0, 1.0, 1.0, 4.0, 1.0, nan]
+    (ids,) = ids_of(OWN[name][0], entropies, mask).tolist()
+    assert [place for place, own in enumerate(ids) if own < 0] == [3, 4, 5, 10, 11]
+    inside = [own for own in ids if own >= 0]
+    assert sorted(set(inside)) == list(range(max(inside) + 1))
+    assert inside == sorted(inside)
+    assert ids[2] != ids[6]
+
+
+def test_a_closing_token_alone_is_a_segment() -> None:
+    assert ids_of(Tokens(), [3.0, 1.0, 2.0], [YES, NO, YES]).tolist() == [[0, -1, 1]]
+
+
+def test_the_model_is_asked_where_the_segmenter_reads_it() -> None:
+    asks = {name: Segment(segmenter=own).reads_entropy for name, (own, _) in OWN.items()}
+    assert [name for name, asked in asks.items() if not asked] == ["windows", "tokens", "whole"]
+    for name, (own, expected) in OWN.items():
+        blind = ids_of(own, [0.0] * 10).tolist() == [expected]
+        assert blind is not asks[name] or expected == ids_of(Whole(), ENTROPIES)[0].tolist()
 
 
 def naive_ends(entropy: list[float], cutoff: float) -> list[int]:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from finegrain.credit.answers import Answer, as_columns, by_block, guard, on_segments, with_signal
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
-from finegrain.credit.segmenters import Segmenter, check
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
+from finegrain.ops.segmenters import Segmenter, check
 from finegrain.types import CreditColumns, CreditContext
 
 

@@ -10,8 +10,8 @@ from math import isfinite
 
 import numpy as np
 
-from finegrain.credit.segmenters import check
 from finegrain.errors import CreditError
+from finegrain.ops.segmenters import check
 from finegrain.types import CreditColumns, CreditContext
 
 

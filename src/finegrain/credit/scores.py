@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from finegrain.credit.segmenters import check
 from finegrain.ops import segments
+from finegrain.ops.segmenters import check
 
 Values = Float[Tensor, "B T"]
 Ids = Int[Tensor, "B T"]

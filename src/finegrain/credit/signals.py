@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from finegrain.credit.answers import Signal
-from finegrain.credit.segmenters import Dynamic, Segmenter, Tokens, check
 from finegrain.errors import CreditError, UsageError
+from finegrain.ops.segmenters import Dynamic, Segmenter, Tokens, check
 from finegrain.types import CreditContext, Scored
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.credit.answers import Answer, as_columns, by_block, with_signal
-from finegrain.credit.segmenters import Segmenter, Tokens, check
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
+from finegrain.ops.segmenters import Segmenter, Tokens, check
 from finegrain.types import CreditColumns, CreditContext
 
 

@@ -28,6 +28,12 @@ def segments_from(starts: Bool[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Int
     return torch.where(mask, opens.cumsum(1) - 1, -1)
 
 
+def without_closing(ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """The same segments, numbered anew, but for the token that closes a turn, which stands in none unless it is the turn's only one."""
+    starts = (ids >= 0) & (ids != torch.cat([torch.full_like(ids[:, :1], -1), ids[:, :-1]], 1))
+    return torch.where(turn_ends(mask) & ~turn_starts(mask), -1, segments_from(starts, mask))
+
+
 def tokens(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Every token its own segment, EOS too."""
     return torch.where(mask, mask.cumsum(1) - 1, -1)

@@ -34,16 +34,18 @@ class RunAnswers:
         return [example.responses[role].ids for example in self.examples]
 
     def entropies(self, role: str) -> Ragged:
-        """Entropy after each token was read: what the engine finds where the next one is predicted."""
-        rows = zip(self._predicted[role], self.masks(role), strict=True)
-        return [np.append(np.where(mask, values, 0.0)[1:], 0.0).astype(values.dtype) if len(values) else values for values, mask in rows]
+        """Entropy with which the start model predicts each token."""
+        return self._predicted[role]
 
     @cached_property
     def _predicted(self) -> dict[str, Ragged]:
         session = self.session
         assert session.scorer is not None
         if causal_lm(session.policy.model).get_output_embeddings() is None:
-            raise UsageError("segments by entropy need a language model to start from, and this is a reward model; take head.segmenter:windows")
+            raise UsageError(
+                "segments by entropy need a language model to start from, and this is a reward model; "
+                "take a segmenter that reads none: head.segmenter:windows, tokens or whole"
+            )
         cache = replace(session.cache, kind="entropy", measure=entropy_rows)
         return cache.values(session.policy, session.scorer, self.examples, self.roles, session.how, session.work)
 

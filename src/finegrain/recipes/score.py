@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from finegrain.credit.segmenters import Dynamic, Segmenter
 from finegrain.errors import UsageError
+from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.function_file import is_function
 from finegrain.recipes.new_file import check_free, write_new
 from finegrain.recipes.reward_signals import Head, RewardSignal

@@ -27,7 +27,7 @@ class AnswerContext(Protocol):
         """Tokens of the answer."""
 
     def entropies(self, role: str) -> Ragged:
-        """Entropy, nats, of the frozen start model's next-token distribution after each token was read; 0 where no token of the turn follows."""
+        """Entropy, nats, of the distribution by which the frozen start model predicts each token; 0 off the mask."""
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """(number, label) of the labelled step that each token belongs to; number -1 in none, or in a step that was cut."""

@@ -18,7 +18,7 @@ from finegrain.ops.segments import place_in_row, segment_ends
 from finegrain.rewards.columns import AnswerContext, columns_of
 from finegrain.rewards.heads import Mask, Outputs, Readout, ends_read
 from finegrain.rewards.location import fit_location
-from finegrain.rewards.segmenters import EntropyCutoff, Segmenter
+from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut, reads_entropy
 from finegrain.types import CreditColumns, Scored, Side
 
 
@@ -30,7 +30,7 @@ class Segment:
     token_columns: ClassVar[tuple[str, ...]] = ("segment",)
 
     segmenter: Segmenter = field(default_factory=EntropyCutoff)
-    """Where segments end: entropy-cutoff of the frozen start model, or windows."""
+    """Where segments end, by the frozen start model's entropies: at a cut-off, or as any segmenter of credit cuts their curve."""
     readout: Readout = field(default_factory=Mean)
     """How segment scores become the answer's: mean, sum, last or minimum. A sum prefers many segments."""
 
@@ -40,9 +40,15 @@ class Segment:
 
     def _ids(self, context: AnswerContext, role: str) -> list[np.ndarray]:
         masks = context.masks(role)
-        signal = context.entropies(role) if self.segmenter.reads_entropy else [np.zeros(len(mask), dtype=np.float32) for mask in masks]
-        rows = zip(signal, masks, strict=True)
-        return [self.segmenter(torch.from_numpy(np.array(values))[None], torch.from_numpy(np.array(mask))[None])[0].numpy() for values, mask in rows]
+        entropies = context.entropies(role) if self.reads_entropy else [np.zeros(len(mask), dtype=np.float32) for mask in masks]
+        rows = zip(entropies, masks, strict=True)
+        both = [(torch.from_numpy(np.array(values))[None], torch.from_numpy(np.array(mask))[None]) for values, mask in rows]
+        return [cut(self.segmenter, values, mask)[0].numpy() for values, mask in both]
+
+    @property
+    def reads_entropy(self) -> bool:
+        """Whether a start model must be asked where segments end."""
+        return reads_entropy(self.segmenter)
 
     def places(self, side: Side) -> Mask:
         """Ends of segments."""

@@ -1,4 +1,4 @@
-"""Segments of a scored response: where one judgement ends and the next begins.
+"""Segments of a response by a number on each of its tokens: where one judgement, or one unit of text, ends and the next begins.
 
 Source: pivots where the token reward changes: adaptive segment-level reward, https://arxiv.org/abs/2411.00809; their selection without
 parameters: dynamic top-k, https://arxiv.org/abs/2310.05619.
@@ -150,4 +150,7 @@ class Whole:
         return segments.segments_from(torch.zeros_like(mask), mask)
 
 
-Segmenter = Dynamic | Threshold | TopK | Sign | ChangePoint | Windows | Tokens | Whole
+Blind = Windows | Tokens | Whole
+"""What cuts whatever the numbers are."""
+
+Segmenter = Dynamic | Threshold | TopK | Sign | ChangePoint | Blind
