@@ -10,8 +10,8 @@ from finegrain.data.gate.biases import Sample
 from finegrain.data.gate.keeper import FIRST_ROWS, Keeper, common_format, own_shape
 from finegrain.data.gate.report import gate_report
 from finegrain.data.gate.settings import TOKEN_KINDS, Gate, Listing, Stopping
-from finegrain.data.read import Located, Source, read
-from finegrain.data.records import FastTokenizer, Shape
+from finegrain.data.read import Source, read
+from finegrain.data.records import FastTokenizer, Located, Shape
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
 from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
-from finegrain.types import CharSpan
+from finegrain.types import CharSpan, Json
 
 FastTokenizer = Any
 """A fast tokenizer of transformers; Any, so that importing this family does not import transformers."""
@@ -32,6 +32,10 @@ class Shape(Enum):
 
     Columns `steps` and `unlabelled_steps` count them.
     """
+
+
+Located = tuple[str, Json]
+"""Where a row stands in its source, for messages, and its columns as they were read."""
 
 
 @dataclass(frozen=True)

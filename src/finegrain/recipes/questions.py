@@ -8,8 +8,8 @@ from finegrain.data.findings import Findings
 from finegrain.data.formats import Format
 from finegrain.data.gate.keeper import FIRST_ROWS, common_format, convert
 from finegrain.data.left_out import LeftOut
-from finegrain.data.read import Located, read
-from finegrain.data.records import Row, Shape
+from finegrain.data.read import read
+from finegrain.data.records import Located, Row, Shape
 from finegrain.errors import DataError
 from finegrain.types import Json
 

@@ -13,14 +13,12 @@ from finegrain.data.gate.markup import own_markup
 from finegrain.data.gate.settings import DONE, Decide
 from finegrain.data.gate.texts import Texts, texts_of
 from finegrain.data.left_out import LeftOut, Made, examples
-from finegrain.data.records import Row, Shape
+from finegrain.data.records import Located, Row, Shape
 from finegrain.errors import DataError
 from finegrain.types import Json
 
 FIRST_ROWS = 100
 """Rows that tell the format of a file and the markup its prompts have by design."""
-
-Located = tuple[str, Json]
 
 
 def common_format(first: Iterable[Located]) -> Format:

@@ -1,0 +1,110 @@
+"""Rows of a CSV file: cells are text, numbers or JSON lists, as all filled cells of their column are."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finegrain.data.records import Located
+from finegrain.data.text_file import check_utf8, open_text
+from finegrain.errors import DataError
+
+TEXT_COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "answer", "response", "completion", "text"})
+"""Columns of a CSV file that stay text even where every cell looks like a number."""
+WORDS = {"true": True, "false": False}
+
+
+def csv_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
+    """Cells are text; columns whose every filled cell is a number or a JSON list are read as such; an empty cell is absent.
+
+    What a column is shows only at the end of the file, so it is read twice.
+    """
+    columns: dict[str, _Column] = {}
+    for _, cells in _cells(file, stream):
+        columns = columns or {name: _Column(name) for name in cells}
+        for name, cell in cells.items():
+            columns[name].note(cell)
+    readers = {name: column.reader() for name, column in columns.items()}
+    with open_text(file) as again:
+        for where, cells in _cells(file, again):
+            yield where, {name: readers[name](cell) for name, cell in cells.items()}
+
+
+def _cells(file: Path, stream: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, str]]]:
+    reader = csv.DictReader(stream, strict=True)
+    while True:
+        try:
+            with _long_cells():
+                row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{file}:{reader.line_num}: not CSV: {error}") from error
+        where = f"{file}:{reader.line_num}"
+        if None in row or None in row.values():
+            raise DataError(f"{where}: expected {len(reader.fieldnames or ())} cells ({', '.join(reader.fieldnames or ())})")
+        check_utf8("".join(row.values()), where)
+        yield where, row
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Cells of any length: the csv module's limit is process-wide and 128 kB by default."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+@dataclass
+class _Column:
+    """What the cells of a column have in common."""
+
+    name: str
+    filled: bool = False
+    lists: bool = True
+    """Every filled cell is a JSON list."""
+    turns: bool = True
+    """Every item of these lists is an object."""
+    numbers: bool = True
+    """Every filled cell is a number, true or false."""
+
+    def note(self, cell: str) -> None:
+        """One more cell."""
+        if not cell:
+            return
+        self.filled = True
+        if self.lists:
+            self.lists = cell.startswith("[") and self._is_list(cell)
+        if self.numbers:
+            self.numbers = cell.lower() in WORDS or _is_number(cell)
+
+    def _is_list(self, cell: str) -> bool:
+        try:
+            items = json.loads(cell)
+        except ValueError:
+            return False
+        self.turns = self.turns and all(isinstance(item, dict) for item in items)
+        return True
+
+    def reader(self) -> Callable[[str], Any]:
+        """What reads a cell of this column."""
+        if self.filled and self.lists and (self.turns or self.name not in TEXT_COLUMNS):
+            return lambda cell: json.loads(cell) if cell else None
+        if self.name in TEXT_COLUMNS or not self.numbers:
+            return str
+        return lambda cell: (WORDS[cell.lower()] if cell.lower() in WORDS else float(cell)) if cell else None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
