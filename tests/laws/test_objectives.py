@@ -5,7 +5,10 @@ from functools import partial
 import pytest
 
 from finegrain import catalog
+from finegrain.objectives.ava_d import AvaD
+from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
+from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
 from tests.laws.objectives import LAWS, Law
 from tests.laws.pairs import make_pair
@@ -17,6 +20,8 @@ METHODS: dict[str, Objective] = {
     "f-dpo-jensen-shannon": FDPO(divergence=JensenShannon()),
     "f-dpo-alpha": FDPO(divergence=Alpha()),
     "f-dpo-reverse-kl": FDPO(divergence=ReverseKL()),
+    "ava-p-attention": AvaP(reward_weight=Attention(width=2)),
+    "ava-d-attention": AvaD(reward_weight=Attention(width=2, scale=SumOne())),
 }
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finegrain import catalog
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
+from finegrain.ops.reward_weight import Attention, MeanOne, SumOne
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.brme import BRME, MeanSquaredSample, PreferenceGaussian
 from finegrain.rewards.fit import RewardFit
@@ -48,7 +49,7 @@ def heads() -> dict[str, Any]:
 
 def fit_of(loss: Any) -> RewardFit:
     """The loss with a head that it fits."""
-    kind = getattr(loss, "head_kind", Gaussian if getattr(loss, "head_outputs", 1) == 2 else Token)
+    kind = getattr(loss, "head_kind", Token)
     return RewardFit(small(kind()), loss)
 
 
@@ -63,6 +64,12 @@ FITS: dict[str, RewardFit] = {
     "brme loss, sampled": fit_of(BRME(fit=MeanSquaredSample())),
     "brme loss, pairs": fit_of(BRME(fit=PreferenceGaussian())),
     "secrets-rm loss, all terms": fit_of(SecretsRM(lm_factor=0.3, contrast=SimCSE(dropout=0.3))),
+    **{
+        f"{name} loss, {scale.__name__}": RewardFit(Gaussian(reward_weight=Attention(width=2, scale=scale())), catalog.load("loss", name)())
+        for name in ("ava-p", "ava-d")
+        for scale in (MeanOne, SumOne)
+    },
+    "gaussian, attention": RewardFit(Gaussian(readout=Sum(), reward_weight=Attention(width=2)), BradleyTerry()),
     "brme loss, one member": RewardFit(GaussianEnsemble(members=1), BRME()),
 }
 

@@ -27,7 +27,7 @@ def test_same_terms() -> None:
         assert mine[name].coefficient == term.coefficient
 
 
-def test_needs_a_head_with_two_outputs() -> None:
+def test_needs_a_gaussian_head() -> None:
     assert RewardFit(Gaussian(), AvaD()).needs == {"logp"}
-    with pytest.raises(UsageError, match="2 outputs"):
+    with pytest.raises(UsageError, match="Gaussian head"):
         RewardFit(Sequence(), AvaD())

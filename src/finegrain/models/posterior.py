@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import ModelError
 from finegrain.models.reward_head import stock_rows
-from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out
+from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
 from finegrain.rewards.laplace import Posterior, answer_features
 from finegrain.types import Scored
 
@@ -25,6 +25,10 @@ def reward_rows(head: Any, module: nn.Module) -> Float[Tensor, "E H"]:
     """The linear rewards behind a head: one, or each member's."""
     if not isinstance(module, nn.Linear):
         raise ModelError(f"a posterior is over the weights of a linear reward; {type(head).__name__} has a {type(module).__name__}, which is none")
+    if hasattr(head, "places"):
+        raise ModelError(f"a posterior is over scores of whole answers; this {type(head).__name__} reads ends of segments or steps")
+    if reads_whole_answer(head):
+        raise ModelError(f"a posterior is over the weights of a linear reward; this {type(head).__name__} weighs its tokens over the whole answer")
     weight = stock_rows(module)
     rows: Tensor = getattr(head, "rows", head.stock)(weight)
     return rows

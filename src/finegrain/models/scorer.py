@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from finegrain.models import attention
 from finegrain.models.packing import Group, Packed, pack
-from finegrain.ops.action_values import QForm, action_values
+from finegrain.ops.action_values import Wanted, Weighed, action_values
 from finegrain.ops.logprobs import Head, TokenValues, token_values
 
 
@@ -31,7 +31,7 @@ class Request:
     entropy: bool = False
     kl_against: "Scorer | None" = None
     """A frozen scorer; the full-vocabulary KL(policy || it) at each position."""
-    action_value: QForm | None = None
+    action_value: Wanted | None = None
     """How Q-values of taken tokens are made of logits."""
     q_head: nn.Linear | None = None
     """The head of those logits where it is not the vocabulary's own."""
@@ -80,15 +80,28 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
         with torch.no_grad():
             reference = (_states(frozen, packed).index_select(0, packed.predicts), output_head(frozen))
     values = token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
-    return _with_action_values(values._replace(outputs=outputs, features=features), model, hidden, packed.targets, request)
+    return _with_action_values(values._replace(outputs=outputs, features=features), model, groups, hidden, packed.targets, request)
 
 
-def _with_action_values(values: TokenValues, model: Any, hidden: Tensor, targets: Tensor, request: Request) -> TokenValues:
+def _with_action_values(
+    values: TokenValues, model: Any, groups: Sequence[Group], hidden: Tensor, targets: Tensor, request: Request
+) -> TokenValues:
     if request.action_value is None:
         return values
     head = output_head(model) if request.q_head is None else Head(request.q_head.weight)
-    found = action_values(hidden, head, targets, request.action_value)
+    weight = _weights(request.action_value, groups, values.outputs) if isinstance(request.action_value, Weighed) else None
+    found = action_values(hidden, head, targets, request.action_value, weight)
     return values._replace(q=found.q, q_logp=found.logp)
+
+
+def _weights(wanted: Weighed, groups: Sequence[Group], outputs: Tensor | None) -> Tensor:
+    """(M,) weights of the scored tokens, each answer's from its own outputs; 1 for prompt tokens, which come last."""
+    assert outputs is not None, "weights of Q-values are made of the reward head's outputs"
+    counts = [int(branch.mask.sum()) for group in groups for branch in group.branches]
+    with torch.autocast(outputs.device.type, enabled=False):
+        answers = torch.tensor_split(outputs[: sum(counts)], np.cumsum(counts)[:-1].tolist())
+        parts = [wanted.weight.weights(one[None], torch.ones_like(one[None, :, 0], dtype=torch.bool))[0] for one in answers]
+    return torch.cat([*parts, torch.ones_like(outputs[sum(counts) :, 0])])
 
 
 def head_outputs(head: nn.Module, hidden: Tensor) -> Tensor:
@@ -139,7 +152,7 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     if frozen_logits is not None:
         kl = (at.exp() * (at - torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column])).sum(-1)
     values = TokenValues(logp, entropy, kl, outputs, features=features)
-    return values if request.action_value is None else _with_action_values(values, model, states[row, column], ids[row, column + 1], request)
+    return values if request.action_value is None else _with_action_values(values, model, groups, states[row, column], ids[row, column + 1], request)
 
 
 def plain_rows(groups: Sequence[Group]) -> list[np.ndarray]:

@@ -7,8 +7,9 @@ Deviations: those of `finegrain.ops.bayesian_irl`.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from finegrain.ops.action_values import QForm
+from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
 from finegrain.types import Pair, Terms
 
 
@@ -18,18 +19,25 @@ class AvaD:
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
-    outputs: ClassVar[int] = 2
     learning_rate: ClassVar[float] = 2e-5
     """[choice] That of `nll`, of which this is an extension; the paper's is not known to us."""
 
     inference: Inference = field(default_factory=Inference)
     """Weights and parts of the evidence bound."""
+    reward_weight: RewardWeight = field(default_factory=Uniform)
+    """What multiplies Q and reward of a token while training: uniform, attention (eq. 11), which no policy can use while it generates."""
 
     @property
-    def action_value(self) -> QForm | None:
+    def outputs(self) -> int:
+        """Mean and log standard deviation of each token's reward, and what the weight is made of."""
+        return 2 + self.reward_weight.columns
+
+    @property
+    def action_value(self) -> Wanted | None:
         """What the scorer has to compute beside log-probabilities."""
-        return self.inference.needs_logits()
+        return self.inference.needs_logits(self.reward_weight)
 
     def __call__(self, pair: Pair) -> Terms:
         """Likelihood, KL and temporal-difference terms."""
-        return {"likelihood": self.inference.demonstrated(pair.answer), **self.inference.bound([pair.answer])}
+        answer = weighed(self.reward_weight, pair).answer
+        return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer])}

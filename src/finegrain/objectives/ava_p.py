@@ -10,9 +10,10 @@ stands for, log(1 - p), does not; and those of `finegrain.ops.bayesian_irl`.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from finegrain.ops.action_values import QForm
+from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, contrasted
+from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
 from finegrain.types import Pair, Terms
 
 
@@ -21,7 +22,6 @@ class AvaP:
     """Hyper-parameters of AVA-p."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
-    outputs: ClassVar[int] = 2
     learning_rate: ClassVar[float] = 1e-6
     """[choice] That of `dpo`; the paper's is not known to us."""
 
@@ -33,12 +33,19 @@ class AvaP:
     """CER on the last tokens' mean rewards: sigmoid (as printed), log-sigmoid [choice], whose gradient does not vanish on mis-ordered pairs."""
     cer: float = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
+    reward_weight: RewardWeight = field(default_factory=Uniform)
+    """What multiplies Q and reward of a token while training: uniform, attention (eq. 11), which no policy can use while it generates."""
 
     @property
-    def action_value(self) -> QForm | None:
+    def outputs(self) -> int:
+        """Mean and log standard deviation of each token's reward, and what the weight is made of."""
+        return 2 + self.reward_weight.columns
+
+    @property
+    def action_value(self) -> Wanted | None:
         """What the scorer has to compute beside log-probabilities."""
-        return self.inference.needs_logits()
+        return self.inference.needs_logits(self.reward_weight)
 
     def __call__(self, pair: Pair) -> Terms:
         """Likelihood, negative, KL, temporal-difference and CER terms."""
-        return contrasted(self.inference, self.negative, self.ranking, self.cer, pair)
+        return contrasted(self.inference, self.negative, self.ranking, self.cer, weighed(self.reward_weight, pair))

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from finegrain.errors import UsageError
 from finegrain.ops.logprobs import CHUNK_BYTES, LEAST_ROWS, Head
+from finegrain.ops.reward_weight import Attention
 from finegrain.types import chunks
 
 Logits = Float[Tensor, "M V"]
@@ -41,8 +42,12 @@ class LogProb:
 
     def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
         """One value serves as both."""
-        q = _at(torch.log_softmax(self.alpha * torch.log_softmax(logits, -1), -1), targets)
+        q = _at(self.values(logits), targets)
         return ActionValues(q, q)
+
+    def values(self, logits: Logits) -> Logits:
+        """Q of every token of the vocabulary."""
+        return torch.log_softmax(self.alpha * torch.log_softmax(logits, -1), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +63,12 @@ class SoftmaxProb:
 
     def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
         """One value serves as both."""
-        q = _at(torch.log_softmax(self.alpha * torch.softmax(logits, -1), -1), targets)
+        q = _at(self.values(logits), targets)
         return ActionValues(q, q)
+
+    def values(self, logits: Logits) -> Logits:
+        """Q of every token of the vocabulary."""
+        return torch.log_softmax(self.alpha * torch.softmax(logits, -1), -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +81,10 @@ class RawLogits:
         """The logit, and the policy's log-probability."""
         return ActionValues(_at(logits, targets), _at(torch.log_softmax(logits, -1), targets))
 
+    def values(self, logits: Logits) -> Logits:
+        """The logits."""
+        return logits
+
 
 @dataclass(frozen=True, kw_only=True)
 class FreshHead:
@@ -83,18 +96,49 @@ class FreshHead:
         """The logit, and the log-probability under its own softmax."""
         return RawLogits()(logits, targets)
 
+    def values(self, logits: Logits) -> Logits:
+        """The logits."""
+        return logits
+
 
 QForm = LogProb | SoftmaxProb | RawLogits | FreshHead
 
 
-def action_values(hidden: Float[Tensor, "M H"], head: Head, targets: Targets, form: QForm) -> ActionValues:
+@dataclass(frozen=True, kw_only=True)
+class Weighed:
+    """w_t Q_t: the Q-values of a token's state times the weight that the reward's outputs give the token (eq. 11)."""
+
+    form: QForm
+    weight: Attention
+
+    @property
+    def fresh(self) -> bool:
+        """The form's."""
+        return self.form.fresh
+
+    def __call__(self, logits: Logits, targets: Targets, weight: Float[Tensor, " M"]) -> ActionValues:
+        """w Q(s, a), and log softmax(w Q(s, .))[a]."""
+        values = weight.to(logits.dtype)[:, None] * self.form.values(logits)
+        return ActionValues(_at(values, targets), _at(torch.log_softmax(values, -1), targets))
+
+
+Wanted = QForm | Weighed
+"""How Q-values are made of logits, and of weights where they have any."""
+
+
+def action_values(
+    hidden: Float[Tensor, "M H"], head: Head, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
+) -> ActionValues:
     """Values of the taken tokens; logits of one chunk at a time, computed again in the backward pass."""
     rows = max(LEAST_ROWS, CHUNK_BYTES // (4 * head.weight.shape[0]))
-    parts = [checkpoint(_chunk, hidden[part], head, targets[part], form, use_reentrant=False) for part in chunks(len(targets), rows)]
+    parts = [
+        checkpoint(_chunk, hidden[part], head, targets[part], form, None if weight is None else weight[part], use_reentrant=False)
+        for part in chunks(len(targets), rows)
+    ]
     return ActionValues(torch.cat([part.q for part in parts]), torch.cat([part.logp for part in parts]))
 
 
-def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: QForm) -> ActionValues:
+def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: Wanted, weight: Tensor | None) -> ActionValues:
     """Values of one chunk, float32 or wider."""
     logits = torch.nn.functional.linear(hidden * head.scale, head.weight)
     if logits.dtype in (torch.bfloat16, torch.float16):
@@ -103,6 +147,9 @@ def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: QForm) -> ActionVa
         logits = logits + head.bias
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
+    if isinstance(form, Weighed):
+        assert weight is not None, "weighed Q-values need the weights of the tokens"
+        return form(logits, targets, weight)
     return form(logits, targets)
 
 

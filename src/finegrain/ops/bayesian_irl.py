@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.ops.action_values import LogProb, QForm
+from finegrain.ops.action_values import LogProb, QForm, Wanted, Weighed
 from finegrain.ops.masked import masked_sum
+from finegrain.ops.reward_weight import Attention, RewardWeight
 from finegrain.ops.sequence import token_weight, wide
 from finegrain.ops.variational import evidence, has_successor
 from finegrain.types import Side, Term, Terms
@@ -56,8 +57,10 @@ class Inference:
     likelihood: EveryToken | Followed = field(default_factory=EveryToken)
     """Which tokens the likelihood counts: every-token, followed."""
 
-    def needs_logits(self) -> QForm | None:
-        """The form that the scorer has to compute; None where log pi itself is Q."""
+    def needs_logits(self, reward_weight: RewardWeight) -> Wanted | None:
+        """What the scorer has to compute; None where log pi itself is Q."""
+        if isinstance(reward_weight, Attention):
+            return Weighed(form=self.action_value, weight=reward_weight)
         return None if self.action_value == LogProb() else self.action_value
 
     def q_logp(self, side: Side) -> Float[Tensor, "B T"]:

@@ -9,7 +9,7 @@ import torch
 from finegrain.data.records import Example
 from finegrain.models.score import Arithmetic, head_rows
 from finegrain.models.scorer import Scorer
-from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.heads import RewardHead, sequence_score, token_scores
 from finegrain.types import Side
 
 Segments = Sequence[Mapping[str, np.ndarray | None]]
@@ -43,7 +43,7 @@ def _reward(head: RewardHead, outputs: np.ndarray, mask: np.ndarray, segment: np
     values, on = torch.from_numpy(outputs)[None], torch.from_numpy(np.array(mask))[None]
     ids = None if segment is None else torch.from_numpy(np.array(segment))[None]
     with torch.no_grad():
-        tokens = head.tokens(values)
+        tokens = token_scores(head, values, on)
         answer = sequence_score(head, Side(logp=torch.zeros(on.shape), mask=on, segment=ids, outputs=values))
     return AnswerReward(
         tokens=torch.where(on, tokens.mean, 0.0)[0].double().numpy(),

@@ -14,8 +14,11 @@ from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
 from finegrain.models.score import Arithmetic, head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
-from finegrain.recipes.judges import Judged
-from finegrain.rewards.heads import RewardHead, of_members, sequence_score
+from finegrain.ops.segments import place_in_row
+from finegrain.recipes.answer_parts import Parts
+from finegrain.recipes.judges import Judged, PartScores
+from finegrain.rewards.heads import RewardHead, ends_read, of_members, sequence_score, token_scores
+from finegrain.rewards.location import LocationNormaliser, Spread
 from finegrain.types import Ragged, Scored, Side
 
 
@@ -29,6 +32,10 @@ class Asked:
     """What its outputs mean."""
     how: Arithmetic
     name: str
+    parts: Parts | None = None
+    """What cuts answers, for a head of segments or steps."""
+    location: LocationNormaliser | None = None
+    """The scale of its segments' scores by place, where training found one."""
 
 
 Found = list[dict[str, Judged]]
@@ -40,6 +47,16 @@ def judged_by_head(asked: Asked, examples: Sequence[Example], roles: Sequence[st
     outputs = head_rows(asked.scorer, examples, roles, asked.how)
     return [
         {role: _judged(asked.head, outputs[role][place], example.responses[role].mask) for role in roles} for place, example in enumerate(examples)
+    ]
+
+
+def judged_by_parts(asked: Asked, examples: Sequence[Example], roles: Sequence[str], spread: Spread, location: LocationNormaliser | None) -> Found:
+    """Scores of segments or steps, placed on their tokens, on one scale by place where a `location` says how; the answer's by the head's readout."""
+    assert asked.parts is not None
+    outputs, ids = head_rows(asked.scorer, examples, roles, asked.how), asked.parts(examples, roles, asked.how)
+    return [
+        {role: _judged_parts(asked.head, outputs[role][place], example.responses[role].mask, ids[place][role], spread, location) for role in roles}
+        for place, example in enumerate(examples)
     ]
 
 
@@ -137,11 +154,23 @@ def _alone(asked: Asked, prompt: np.ndarray) -> np.ndarray:
 def _judged(head: RewardHead, outputs: np.ndarray, mask: Bool[np.ndarray, " T"]) -> Judged:
     """The head's judgement of the tokens of one answer, and of the answer."""
     on = torch.from_numpy(np.array(mask))[None]
-    tokens = head.tokens(torch.from_numpy(outputs)[None])
+    tokens = token_scores(head, torch.from_numpy(outputs)[None], on)
     mean, std, members, *_ = (None if values is None else torch.where(on, values, 0.0) for values in tokens)
     assert mean is not None
     side = Side(logp=torch.zeros(on.shape), mask=on, outputs=torch.from_numpy(outputs)[None])
     return Judged(_first(Scored(mean, std, members)), _first(sequence_score(head, side)))
+
+
+def _judged_parts(
+    head: RewardHead, outputs: np.ndarray, mask: np.ndarray, ids: np.ndarray, spread: Spread, location: LocationNormaliser | None
+) -> Judged:
+    """The head's judgement of the segments or steps of one answer, and of the answer."""
+    on, segment, values = (torch.from_numpy(np.array(one))[None] for one in (mask, ids, outputs))
+    side = Side(logp=torch.zeros(on.shape), mask=on, segment=segment, outputs=values)
+    ends = ends_read(head, side)
+    at_ends = torch.where(ends, token_scores(head, values, ends).mean, 0.0)
+    scaled = at_ends if location is None else torch.where(ends, location(at_ends.double(), place_in_row(segment)), 0.0)
+    return Judged(Scored(spread(scaled, segment)[0]), _first(sequence_score(head, side)), PartScores(ids, Scored(scaled[0])))
 
 
 def _first(scored: Scored) -> Scored:

@@ -18,12 +18,16 @@ from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, 
 from finegrain.models.score import budgeted
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import Interval, mean_interval
+from finegrain.recipes.answer_parts import start_model_facts
 from finegrain.recipes.session import Session
 from finegrain.recipes.stage_1 import stage_1_targets
-from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.loop import Metrics, Sums, Trainer, detached
 from finegrain.types import Objective, Pair, Scored, Side
+
+UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
+"""For the config of a head that weighs tokens against one another."""
 
 
 def stock_of(head: RewardHead) -> Stock:
@@ -51,6 +55,8 @@ class TrainedReward:
     def check(self, session: Session) -> None:
         """Refuse before training what could not be saved."""
         check_stock(session.policy.model, stock_of(self.head))
+        if getattr(self.head, "reads_entropy", False):
+            session.notes["start_model"] = start_model_facts(session.policy)
 
     def metrics(self, objective: Objective) -> Metrics:
         """Scores of both sides, their difference and how often it is right."""
@@ -99,7 +105,9 @@ class TrainedReward:
         assert session.scorer is not None
         assert session.scorer.head is not None
         rows = self.head.stock(stock_rows(session.scorer.head))
-        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), {**self.facts, **self.fitted}, folder)
+        facts = {**self.facts, **self.fitted, **(UNWEIGHED if reads_whole_answer(self.head) else {})}
+        facts |= {name: session.notes[name] for name in ("start_model",) if name in session.notes}
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), facts, folder)
 
 
 def reward_metrics(head: RewardHead, pair: Pair) -> Sums:

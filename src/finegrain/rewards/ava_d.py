@@ -8,9 +8,10 @@ Deviations: those of `finegrain.ops.bayesian_irl`.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from finegrain.ops.action_values import QForm
+from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
-from finegrain.rewards.heads import RewardHead
+from finegrain.ops.reward_weight import weighed
+from finegrain.rewards.gaussian import Gaussian
 from finegrain.types import Pair, Terms
 
 
@@ -20,16 +21,16 @@ class AvaD:
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
-    head_outputs: ClassVar[int] = 2
+    head_kind: ClassVar[type] = Gaussian
 
     inference: Inference = field(default_factory=Inference)
     """Weights and parts of the evidence bound."""
 
-    @property
-    def action_value(self) -> QForm | None:
+    def action_value(self, head: Gaussian) -> Wanted | None:
         """What the scorer has to compute beside log-probabilities."""
-        return self.inference.needs_logits()
+        return self.inference.needs_logits(head.reward_weight)
 
-    def __call__(self, head: RewardHead, pair: Pair) -> Terms:
+    def __call__(self, head: Gaussian, pair: Pair) -> Terms:
         """Likelihood, KL and temporal-difference terms."""
-        return {"likelihood": self.inference.demonstrated(pair.answer), **self.inference.bound([pair.answer])}
+        answer = weighed(head.reward_weight, pair).answer
+        return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer])}

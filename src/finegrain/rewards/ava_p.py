@@ -9,10 +9,11 @@ pairs that the reward model is judged by.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from finegrain.ops.action_values import QForm
+from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, contrasted
-from finegrain.rewards.heads import RewardHead
+from finegrain.ops.reward_weight import weighed
+from finegrain.rewards.gaussian import Gaussian
 from finegrain.types import Pair, Terms
 
 
@@ -22,7 +23,7 @@ class AvaP:
 
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
-    head_outputs: ClassVar[int] = 2
+    head_kind: ClassVar[type] = Gaussian
 
     inference: Inference = field(default_factory=Inference)
     """Weights and parts of the evidence bound."""
@@ -33,11 +34,10 @@ class AvaP:
     cer: float = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
 
-    @property
-    def action_value(self) -> QForm | None:
+    def action_value(self, head: Gaussian) -> Wanted | None:
         """What the scorer has to compute beside log-probabilities."""
-        return self.inference.needs_logits()
+        return self.inference.needs_logits(head.reward_weight)
 
-    def __call__(self, head: RewardHead, pair: Pair) -> Terms:
+    def __call__(self, head: Gaussian, pair: Pair) -> Terms:
         """Likelihood, negative, KL, temporal-difference and CER terms."""
-        return contrasted(self.inference, self.negative, self.ranking, self.cer, pair)
+        return contrasted(self.inference, self.negative, self.ranking, self.cer, weighed(head.reward_weight, pair))

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from finegrain.errors import UsageError
-from finegrain.ops.action_values import QForm
+from finegrain.ops.action_values import Wanted
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
-from finegrain.rewards.heads import RewardHead
+from finegrain.rewards.heads import RewardHead, reads_whole_answer
 from finegrain.types import CreditColumns, Gathered, Pair, Summed, Terms
 
 
@@ -43,14 +43,11 @@ class RewardFit:
         kind = getattr(self.loss, "head_kind", object)
         if not isinstance(self.head, kind):
             raise UsageError(f"{type(self.loss).__name__} fits a {kind.__name__} head, found {type(self.head).__name__}; name that head")
-        wanted = getattr(self.loss, "head_outputs", self.head.outputs)
-        if wanted != self.head.outputs:
-            raise UsageError(f"{type(self.loss).__name__} fits {wanted} outputs per token, the head has {self.head.outputs}; name another head")
         if self.frozen:
             self._check_last_token()
 
     def _check_last_token(self) -> None:
-        if not isinstance(self.head.readout, Last) or hasattr(self.head, "places"):
+        if not isinstance(self.head.readout, Last) or hasattr(self.head, "places") or reads_whole_answer(self.head):
             head = type(self.head).__name__
             raise UsageError(f"--frozen keeps the last token of every answer, and {head} reads others; take head:sequence or a readout last")
         if self.needs or self.action_value is not None or self.token_columns:
@@ -87,6 +84,11 @@ class RewardFit:
         return getattr(self.head, "module", None)
 
     @property
+    def make_modules(self) -> Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None:
+        """(hidden size, generator) -> parts that train beside model and head, which the loss reads; None: there are none."""
+        return getattr(self.loss, "make_modules", None)
+
+    @property
     def needs(self) -> frozenset[str]:
         """What the loss reads beside the head's outputs."""
         return getattr(self.loss, "needs", frozenset())
@@ -97,9 +99,10 @@ class RewardFit:
         return getattr(self.loss, "statistics", None)
 
     @property
-    def action_value(self) -> QForm | None:
-        """The Q-values that the loss reads."""
-        return getattr(self.loss, "action_value", None)
+    def action_value(self) -> Wanted | None:
+        """The Q-values that the loss reads with this head."""
+        wanted = getattr(self.loss, "action_value", None)
+        return None if wanted is None else wanted(self.head)
 
     @property
     def outputs(self) -> int:

@@ -1,18 +1,19 @@
 """Mean and standard deviation per token: a reward that says how sure it is.
 
 Source: the Gaussian reward head of https://arxiv.org/abs/2411.09341 (mu and log sd per token), as our sheet `ava` has it.
-Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood explodes.
+Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood explodes. Weights by attention are off by default [choice]; a stock
+classifier knows nothing of them and gives the mean before it is weighed.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.ops.readout import Last
+from finegrain.ops.reward_weight import Attention, RewardWeight, Uniform
 from finegrain.ops.variational import LOG_STD
-from finegrain.rewards.heads import Outputs, Readout
+from finegrain.rewards.heads import Mask, Outputs, Readout
 from finegrain.types import Scored
 
 
@@ -20,14 +21,29 @@ from finegrain.types import Scored
 class Gaussian:
     """Mean and log standard deviation at every token."""
 
-    outputs: ClassVar[int] = 2
     readout: Readout = field(default_factory=Last)
     """How token scores become the answer's: sum, mean, last or minimum."""
+    reward_weight: RewardWeight = field(default_factory=Uniform)
+    """What multiplies a token's mean and standard deviation: uniform, attention (eq. 11)."""
+
+    @property
+    def outputs(self) -> int:
+        """Mean, log standard deviation, and what the weight is made of."""
+        return 2 + self.reward_weight.columns
+
+    @property
+    def reads_whole_answer(self) -> bool:
+        """Whether a token's score depends on later tokens."""
+        return isinstance(self.reward_weight, Attention)
+
+    def weigh(self, outputs: Outputs, mask: Mask) -> Float[Tensor, "B T L"]:
+        """The outputs weighed over the whole answer."""
+        return self.reward_weight(outputs, mask)
 
     def tokens(self, outputs: Outputs) -> Scored:
-        """Mean and standard deviation."""
+        """Mean and standard deviation, of outputs that are weighed or have no weight."""
         return Scored(outputs[..., 0], outputs[..., 1].clamp(*LOG_STD).exp())
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """The mean's row."""
+        """The mean's row; it is not weighed."""
         return weight[:1]

@@ -62,9 +62,22 @@ def sequence_score(head: RewardHead, side: Side) -> Scored:
     assert side.outputs is not None, "a reward head's outputs were not asked for"
     places: Callable[[Side], Mask] | None = getattr(head, "places", None)
     mask = side.mask if places is None else places(side)
-    outputs = torch.where(mask[..., None], side.outputs, 0.0)
     own: Callable[[Outputs, Mask], Scored] | None = getattr(head, "answer", None)
-    return read_out(head.readout, head.tokens(outputs), mask) if own is None else own(outputs, mask)
+    if own is not None:
+        return own(torch.where(mask[..., None], side.outputs, 0.0), mask)
+    return read_out(head.readout, token_scores(head, side.outputs, mask), mask)
+
+
+def token_scores(head: RewardHead, outputs: Outputs, mask: Mask) -> Scored:
+    """(B, T): the head's judgement of an answer's tokens, which it may `weigh` against one another; outside the mask it means nothing."""
+    weigh: Callable[[Outputs, Mask], Outputs] | None = getattr(head, "weigh", None)
+    outputs = torch.where(mask[..., None], outputs, 0.0)
+    return head.tokens(outputs if weigh is None else weigh(outputs, mask))
+
+
+def reads_whole_answer(head: RewardHead) -> bool:
+    """Whether a token's score depends on later tokens: then no prefix, and no stock classifier, has it."""
+    return bool(getattr(head, "reads_whole_answer", False))
 
 
 def ends_read(head: RewardHead, side: Side) -> Mask:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import UsageError
-from finegrain.ops.action_values import QForm
+from finegrain.ops.action_values import Wanted
 from finegrain.types import Gathered, Objective, Pair, Summed, Term, Terms
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
@@ -24,7 +24,7 @@ class Contract:
     needs: frozenset[str]
     outputs: int
     """How many numbers per token the objective reads from a head on the hidden states; 0: it needs no head."""
-    action_value: QForm | None
+    action_value: Wanted | None
     """How the Q-values that the objective reads are made of logits; None: it reads none."""
     shape: str | None
     """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""

@@ -1,0 +1,103 @@
+"""How much each token's Q-value and reward count: all alike, or by the attention that the answer's tokens pay to it.
+
+    w_t = (1 / |y|) sum_i softmax_t'(q_i . k_t')_t        a distribution over the answer's tokens
+
+Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 11, as our sheet `ava` has it.
+Deviations: q and k are trainable linear maps of the hidden states that have read the tokens [choice; the sheet is silent], i and t' run
+over the answer's tokens [choice], and w is multiplied by |y| unless asked otherwise [choice]. w_t looks at later tokens: no policy can use
+it while it generates.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from finegrain.errors import UsageError
+from finegrain.ops.sequence import wide
+from finegrain.types import Pair, Side
+
+Outputs = Float[Tensor, "B T K"]
+Mask = Bool[Tensor, "B T"]
+Weights = Float[Tensor, "B T"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanOne:
+    """Times |y|: the mean weight of an answer's tokens is 1, whatever its length [choice]."""
+
+    def __call__(self, received: Weights, mask: Mask) -> Weights:
+        """Attention received, summed over the queries."""
+        return received
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumOne:
+    """As printed: the weights of an answer sum to 1, so a long answer has small rewards and a flat policy."""
+
+    def __call__(self, received: Weights, mask: Mask) -> Weights:
+        """Attention received, averaged over the queries."""
+        return received / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """1 for every token; no outputs of its own."""
+
+    columns: ClassVar[int] = 0
+
+    def weights(self, outputs: Outputs, mask: Mask) -> Weights:
+        """Ones."""
+        return torch.ones_like(wide(outputs[..., 0]))
+
+    def __call__(self, outputs: Outputs, mask: Mask) -> Outputs:
+        """Mean and log standard deviation as they are."""
+        return outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Eq. 11: what the answer's tokens attend to, over q and k that the head has as further outputs."""
+
+    width: int = 16
+    """Length of q and of k [choice]; the head has twice as many further outputs."""
+    scale: MeanOne | SumOne = field(default_factory=MeanOne)
+    """What the weights of an answer come to: mean-one [choice], sum-one (as printed)."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise UsageError(f"width is the length of q and k and at least 1, got {self.width}")
+
+    @property
+    def columns(self) -> int:
+        """Outputs per token beside mean and log standard deviation."""
+        return 2 * self.width
+
+    def weights(self, outputs: Outputs, mask: Mask) -> Weights:
+        """w_t on the answer's tokens, 0 elsewhere. Float32 or wider."""
+        query, key = torch.where(mask[..., None], wide(outputs[..., -self.columns :]), 0.0).chunk(2, -1)
+        scores = torch.where(mask[:, None], query @ key.transpose(1, 2), torch.finfo(query.dtype).min)
+        attention = torch.where(mask[:, :, None] & mask[:, None], scores.softmax(-1), 0.0)
+        return self.scale(attention.sum(1), mask)
+
+    def __call__(self, outputs: Outputs, mask: Mask) -> Float[Tensor, "B T 2"]:
+        """(B, T, 2): mean and log standard deviation of w_t times the reward. Float32 or wider."""
+        weight = self.weights(outputs, mask)
+        mean, log_std = (torch.where(mask, wide(outputs[..., place]), 0.0) for place in (0, 1))
+        smallest = torch.finfo(weight.dtype).tiny
+        return torch.stack([weight * mean, log_std + weight.clamp(min=smallest).log()], -1)
+
+
+RewardWeight = Uniform | Attention
+
+
+def weighed(reward_weight: RewardWeight, pair: Pair) -> Pair:
+    """The pair with every side's reward outputs weighed over its whole answer."""
+    return replace(pair, sides={role: _side(reward_weight, side) for role, side in pair.sides.items()})
+
+
+def _side(reward_weight: RewardWeight, side: Side) -> Side:
+    assert side.outputs is not None, "the reward's outputs were not asked for"
+    return replace(side, outputs=reward_weight(side.outputs, side.mask))

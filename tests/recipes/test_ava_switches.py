@@ -1,0 +1,40 @@
+"""Every switch of AVA's sheet is a setting that the command line reaches, of the reward model and of the direct objective."""
+
+import pytest
+
+from tests.recipes.command import Command
+
+SWITCHES = {
+    "w/o neg": ("{}.negative:without-negative",),
+    "negative as printed": ("{}.negative:literal",),
+    "w/o irl": ("--{}.inference.kl", "0", "--{}.inference.td", "0"),
+    "w/o cer": ("--{}.cer", "0"),
+    "cer as printed": ("{}.ranking:sigmoid",),
+    "cer with a logarithm": ("{}.ranking:log-sigmoid",),
+    "w/o ptq": ("{}.inference.action-value:fresh-head",),
+    "eq. 12": ("{}.inference.action-value:softmax-prob", "--{}.inference.action-value.alpha", "50"),
+    "logits": ("{}.inference.action-value:raw-logits",),
+    "literal range": ("{}.inference.likelihood:followed",),
+    "weights": ("--{}.inference.beta", "0.5", "--{}.inference.gamma", "0.9"),
+}
+WITH_WEIGHT = {
+    "prefer": ("objective.reward-weight:attention", "objective.reward-weight.scale:sum-one"),
+    "reward": ("head.reward-weight:attention", "head.reward-weight.scale:sum-one"),
+}
+METHOD = {"prefer": ("objective:ava-p",), "reward": ("head:gaussian", "loss:ava-p")}
+
+
+@pytest.mark.parametrize("name", [*SWITCHES, "rwt"])
+@pytest.mark.parametrize("command_name", METHOD)
+def test_switch(command: Command, command_name: str, name: str) -> None:
+    """Two steps, whose second loss differs from the default's."""
+    group = "objective" if command_name == "prefer" else "loss"
+    switch = WITH_WEIGHT[command_name] if name == "rwt" else tuple(word.format(group) for word in SWITCHES[name])
+    short = ("--max-length", "64", "--max-steps", "2", "--lr", "0.01", "--holdout", "0")
+    losses = {}
+    for run, extra in (("switched", switch), ("default", ())):
+        done = command.prefer(run, *METHOD[command_name], *extra, *short, command=command_name)
+        assert done.code == 0, done.error
+        losses[run] = command.lines(run)[-1]["loss"]
+    default = {"prefer": "cer as printed", "reward": "cer with a logarithm"}[command_name]
+    assert (losses["switched"] == losses["default"]) == (name == default)
