@@ -1,0 +1,107 @@
+"""One tokenised row as bytes, and its line of the index: what is counted without reading the row."""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from finegrain.data.records import Example, Response
+from finegrain.types import CharSpan
+
+NARROW = 1 << 16
+"""Character offsets into a shorter text (in bytes) take two bytes each, others four."""
+SPAN = struct.Struct("<qqd")
+
+START, ROW, PROMPT, PROMPT_TEXT, IDS_KEY, TEXT_KEY, FIXED = range(7)
+"""Places in the index of what every row has; the keys are hashes of the prompt's tokens and of its text."""
+TOKENS, TRAINED, TEXT, SPANS, REWARDS, PER_ROLE = range(6)
+"""Places of what every answer has, behind the fixed ones; -1 spans or rewards: there are none, not even an empty list."""
+
+
+def _key(data: bytes) -> int:
+    """Signed, as the index holds it."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
+
+
+def packed(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes, list[int]]:
+    """An example as bytes, and its line of the index; what is wider stands first, so every array is aligned."""
+    assert tuple(example.responses) == roles, (roles, tuple(example.responses))
+    responses = [example.responses[role] for role in roles]
+    spans = [example.spans[role] for role in roles]
+    rewards = [example.token_rewards[role] for role in roles]
+    prompt, prompt_text = _bytes(example.prompt, np.int32), example.prompt_text.encode("utf-8", "surrogatepass")
+    texts = [response.text.encode("utf-8", "surrogatepass") for response in responses]
+    parts = [
+        prompt,
+        *(_bytes(response.ids, np.int32) for response in responses),
+        *(_bytes(values, np.float32) for values in rewards if values is not None),
+        *(_bytes(response.offsets, _width(len(text))) for response, text in zip(responses, texts, strict=True)),
+        *(_bytes(response.mask, np.bool_) for response in responses),
+        *(SPAN.pack(*span) for own in spans for span in own or ()),
+        prompt_text,
+        *texts,
+    ]
+    facts = [start, example.row, len(example.prompt), len(prompt_text), _key(prompt), _key(prompt_text)]
+    for response, text, own, values in zip(responses, texts, spans, rewards, strict=True):
+        counts = (-1 if own is None else len(own), -1 if values is None else len(values))
+        facts += [len(response.ids), int(np.count_nonzero(response.mask)), len(text), *counts]
+    parts.append(bytes(-sum(map(len, parts)) % 4))
+    return b"".join(parts), facts
+
+
+def _bytes(array: np.ndarray, dtype: Any) -> bytes:
+    return array.astype(dtype, copy=False).tobytes()
+
+
+def _width(text: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint16 if text < NARROW else np.uint32
+
+
+class _Reader:
+    """Reads the parts of a record one after the other."""
+
+    def __init__(self, records: np.ndarray, start: int) -> None:
+        self._records, self._at = records, start
+
+    def array(self, count: int, dtype: Any, width: int) -> np.ndarray:
+        """The next `count` items, as a view."""
+        begin, self._at = self._at, self._at + count * width
+        return self._records[begin : self._at].view(dtype)
+
+    def text(self, size: int) -> str:
+        """The next `size` bytes."""
+        return self.array(size, np.uint8, 1).tobytes().decode("utf-8", "surrogatepass")
+
+    def spans(self, count: int) -> list[CharSpan] | None:
+        """The next spans; None for -1."""
+        return None if count < 0 else list(SPAN.iter_unpack(self.array(count * SPAN.size, np.uint8, 1).tobytes()))
+
+
+def unpacked(records: np.ndarray, facts: list[int], roles: Sequence[str], columns: dict[str, float]) -> Example:
+    """The example whose line of the index is `facts`; its arrays are views of the records."""
+    own = [facts[begin : begin + PER_ROLE] for begin in range(FIXED, len(facts), PER_ROLE)]
+    read = _Reader(records, facts[START])
+    prompt = read.array(facts[PROMPT], np.int32, 4)
+    ids = [read.array(one[TOKENS], np.int32, 4) for one in own]
+    rewards = [None if one[REWARDS] < 0 else read.array(one[REWARDS], np.float32, 4) for one in own]
+    offsets = [_offsets(read, one) for one in own]
+    masks = [read.array(one[TOKENS], np.bool_, 1) for one in own]
+    spans = [read.spans(one[SPANS]) for one in own]
+    prompt_text = read.text(facts[PROMPT_TEXT])
+    texts = [read.text(one[TEXT]) for one in own]
+    return Example(
+        row=facts[ROW],
+        prompt=prompt,
+        prompt_text=prompt_text,
+        responses=dict(zip(roles, map(Response, ids, masks, offsets, texts), strict=True)),
+        columns=columns,
+        spans=dict(zip(roles, spans, strict=True)),
+        token_rewards=dict(zip(roles, rewards, strict=True)),
+    )
+
+
+def _offsets(read: _Reader, own: list[int]) -> np.ndarray:
+    dtype = _width(own[TEXT])
+    return read.array(2 * own[TOKENS], dtype, np.dtype(dtype).itemsize).astype(np.int32).reshape(-1, 2)
