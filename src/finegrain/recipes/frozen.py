@@ -12,7 +12,8 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reference import ReferenceCache
 from finegrain.models.score import Arithmetic, Work, score_rows
 from finegrain.models.scorer import silence_dropout
-from finegrain.recipes.session import Session, cache_folder, open_device
+from finegrain.recipes.devices import open_device
+from finegrain.recipes.session import Session, cache_folder
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Ragged

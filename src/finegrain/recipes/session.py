@@ -1,4 +1,4 @@
-"""What every training recipe sets up before its own work: devices, model, data, reference, run directory, record."""
+"""What every training recipe sets up before its own work: devices, model, data, scorer, record."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +31,7 @@ from finegrain.models.reference import ReferenceCache
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
+from finegrain.recipes.devices import open_device
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Json
@@ -87,37 +88,10 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     )
 
 
-def open_device(common: Common, training: Training) -> tuple[Accelerator, torch.device, Arithmetic]:
-    """The accelerator, where models go, and how they compute."""
-    if common.device == "cpu":
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
-    device = accelerator.device if common.device in ("auto", "cpu") else _device(common.device)
-    name = _arithmetic_name(common.dtype, device)
-    return accelerator, device, Arithmetic(_autocast(name, device), name, training.micro_tokens)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an assertion
-        raise UsageError(f"--device {name} is not there: {str(error).splitlines()[0]}") from error
-
-
 def cache_folder() -> Path:
     """Where reference values and credit columns are kept between runs: $FINEGRAIN_CACHE, or the user's cache."""
     named = os.environ.get("FINEGRAIN_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
-
-
-def _arithmetic_name(dtype: str, device: torch.device) -> str:
-    return dtype if dtype != "auto" else ("float32" if device.type in ("cpu", "mps") else "bfloat16")
-
-
-def _autocast(name: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
-    if name == "bfloat16":
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return lambda: nullcontext()
 
 
 def load_data(session: Session, source: str, shape: Shape, *, limit: int | None, gate: Gate = Gate()) -> LoadedData:

@@ -1,0 +1,39 @@
+"""Where models go and how they compute there."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from accelerate import Accelerator
+
+from finegrain.errors import UsageError
+from finegrain.models.score import Arithmetic
+from finegrain.recipes.settings import Common, Training
+
+
+def open_device(common: Common, training: Training) -> tuple[Accelerator, torch.device, Arithmetic]:
+    """The accelerator, where models go, and how they compute."""
+    if common.device == "cpu":
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
+    device = accelerator.device if common.device in ("auto", "cpu") else _device(common.device)
+    name = _arithmetic_name(common.dtype, device)
+    return accelerator, device, Arithmetic(_autocast(name, device), name, training.micro_tokens)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an assertion
+        raise UsageError(f"--device {name} is not there: {str(error).splitlines()[0]}") from error
+
+
+def _arithmetic_name(dtype: str, device: torch.device) -> str:
+    return dtype if dtype != "auto" else ("float32" if device.type in ("cpu", "mps") else "bfloat16")
+
+
+def _autocast(name: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    if name == "bfloat16":
+        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    return lambda: nullcontext()
