@@ -8,7 +8,7 @@ from torch import Tensor
 from finegrain.types import Pair, Side
 from tests.laws.drive import all_roles, needs_of
 
-ROWS, WIDTH, PROMPT = 6, 7, 4
+ROWS, WIDTH, PROMPT, HIDDEN = 6, 7, 4, 3
 
 
 def ragged_mask(generator: torch.Generator, empty_row: int) -> Tensor:
@@ -50,7 +50,7 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
             prompt_mask=prompt_mask if "prompt_logp" in needs else None,
             entropy=noise(ROWS, WIDTH).abs() if "entropy" in needs else None,
             kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
-            features=noise(ROWS, WIDTH, 3) if "features" in needs else None,
+            features=noise(ROWS, WIDTH, HIDDEN) if "features" in needs else None,
             outputs=noise(ROWS, WIDTH, outputs) if (outputs := getattr(method, "outputs", 0)) else None,
         )
 
@@ -60,4 +60,6 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
         columns |= {"chosen_target": numbers.cos(), "rejected_target": numbers.sin()}
     if hasattr(getattr(method, "loss", None), "row_columns"):
         columns |= {"rating_place": numbers * 0.8, "class_weight": 1 + numbers, "median_place": numbers * 0 + 2}
-    return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns)
+    make_modules = getattr(method, "make_modules", None)
+    modules = {} if make_modules is None else {name: module.double() for name, module in make_modules(HIDDEN, generator).items()}
+    return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns, modules=modules)

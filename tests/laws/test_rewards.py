@@ -12,10 +12,10 @@ from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.ops.reward_weight import Attention, MeanOne, SumOne
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.brme import BRME, MeanSquaredSample, PreferenceGaussian
+from finegrain.rewards.contrast import SimCSE, Swav
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
-from finegrain.rewards.representation import SimCSE
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Scored
@@ -64,6 +64,9 @@ FITS: dict[str, RewardFit] = {
     "brme loss, sampled": fit_of(BRME(fit=MeanSquaredSample())),
     "brme loss, pairs": fit_of(BRME(fit=PreferenceGaussian())),
     "secrets-rm loss, all terms": fit_of(SecretsRM(lm_factor=0.3, contrast=SimCSE(dropout=0.3))),
+    "secrets-rm loss, answers": fit_of(SecretsRM(contrast=SimCSE(items="answers", dropout=0.3))),
+    "secrets-rm loss, prototypes": fit_of(SecretsRM(contrast=Swav(prototypes=3, dropout=0.3))),
+    "secrets-rm loss, prototypes of answers": fit_of(SecretsRM(contrast=Swav(prototypes=3, items="answers", dropout=0.3))),
     **{
         f"{name} loss, {scale.__name__}": RewardFit(Gaussian(reward_weight=Attention(width=2, scale=scale())), catalog.load("loss", name)())
         for name in ("ava-p", "ava-d")
@@ -104,6 +107,14 @@ class Centred(Token):
         return Scored(outputs[..., 0] - outputs[..., 0].mean())
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnCodes(Swav):
+    """Prototypes shared out among the rows at hand, whatever else is in the step."""
+
+    def __call__(self, pair: Pair) -> Tensor:
+        return super().__call__(replace(pair, statistics={name: found.value for name, found in self.statistics(pair).items()}))
+
+
 @pytest.mark.parametrize(
     ("fit", "law"),
     [
@@ -111,6 +122,7 @@ class Centred(Token):
         (RewardFit(Token(), OverWidth()), laws.padding),
         (RewardFit(Centred(readout=Sum()), BradleyTerry()), laws.rows_independent),
         (RewardFit(Centred(readout=Sum()), BradleyTerry()), laws.micro_batches),
+        (RewardFit(Token(), SecretsRM(contrast=OwnCodes(prototypes=3))), laws.micro_batches),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

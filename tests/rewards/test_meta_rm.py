@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from finegrain.errors import UsageError
 from finegrain.rewards.bradley_terry import bradley_terry_loss
-from finegrain.rewards.meta_rm import discrimination, meta_gradients
+from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
 
 
 def test_discrimination_by_hand() -> None:
@@ -33,29 +34,34 @@ def linear() -> tuple[nn.Parameter, Tensor, Tensor]:
     return nn.Parameter(draw(5)), draw(8, 5), draw(3, 4, 5)
 
 
-def test_the_gradient_is_taken_at_the_raised_point_and_the_parameters_stay() -> None:
+def test_the_gradient_is_taken_at_the_raised_point_and_the_parameters_return() -> None:
     weight, pairs, samples = linear()
     before = weight.detach().clone()
     loss = lambda at: bradley_terry_loss(pairs @ at).mean()
-    rise = torch.autograd.grad(discrimination(samples @ weight).mean(), weight)[0]
+    told_apart = lambda at: discrimination(samples @ at).mean()
+    rise = torch.autograd.grad(told_apart(weight), weight)[0]
     raised = (before + 0.3 * rise).requires_grad_()
-    want = torch.autograd.grad(loss(raised), raised)[0]
-    (got,) = meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), lambda: loss(weight), eta=0.3)
-    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+    with displaced([weight], [rise], 0.3):
+        assert torch.equal(weight, raised)
+        (got,) = torch.autograd.grad(loss(weight), weight)
+    torch.testing.assert_close(got, torch.autograd.grad(loss(raised), raised)[0], rtol=0, atol=0)
     assert torch.equal(weight.detach(), before)
-    assert float(discrimination(samples @ raised.detach()).mean()) > float(discrimination(samples @ before).mean())
-    (plain,) = meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), lambda: loss(weight), eta=0.0)
-    assert torch.equal(plain, torch.autograd.grad(loss(weight), weight)[0])
+    assert float(told_apart(raised.detach())) > float(told_apart(before))
+    plain = torch.autograd.grad(loss(weight), weight)[0]
     assert not torch.equal(got, plain)
+    with displaced([weight], [rise], 0.0):
+        assert torch.equal(torch.autograd.grad(loss(weight), weight)[0], plain)
 
 
 def test_parameters_return_after_a_failure() -> None:
-    weight, _, samples = linear()
+    weight, _, _ = linear()
     before = weight.detach().clone()
-
-    def fails() -> Tensor:
+    with pytest.raises(RuntimeError, match="stop"), displaced([weight], [torch.ones(5, dtype=torch.float64)], 0.3):
         raise RuntimeError("stop")
-
-    with pytest.raises(RuntimeError, match="stop"):
-        meta_gradients([weight], lambda: discrimination(samples @ weight).mean(), fails, eta=0.3)
     assert torch.equal(weight.detach(), before)
+
+
+@pytest.mark.parametrize("settings", [{"eta": -0.1}, {"eta": math.nan}, {"eta": math.inf}, {"prompts": 0}])
+def test_bad_settings(settings: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="eta"):
+        MetaRM(**settings)

@@ -1,14 +1,11 @@
 """Contrastive losses on features."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 
-from finegrain.errors import UsageError
-from finegrain.rewards.representation import SimCSE, simcse_loss, sinkhorn_codes, swav_loss, uniform
-from finegrain.types import Pair, Side
+from finegrain.rewards.representation import simcse_loss, sinkhorn_codes, swav_loss, uniform
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -32,38 +29,10 @@ def test_simcse_agrees_with_a_naive_loop() -> None:
     assert simcse_loss(first, second).tolist() == pytest.approx(want, rel=1e-10)
 
 
-def features(rows: list[int], chosen: torch.Tensor, rejected: torch.Tensor) -> Pair:
-    """Pairs of answers of three tokens, of which the second is the last; the features stand on it."""
-    mask = torch.tensor([[True, True, False]]).expand(len(rows), 3)
-
-    def side(own: torch.Tensor) -> Side:
-        junk = torch.full_like(own, 7.0)
-        return Side(logp=torch.zeros(mask.shape, dtype=own.dtype), mask=mask, features=torch.stack([junk, own, junk], 1))
-
-    return Pair(sides={"chosen": side(chosen), "rejected": side(rejected)}, columns={"row": torch.tensor(rows, dtype=torch.float64)})
-
-
-def with_views(term: SimCSE, pair: Pair) -> Pair:
-    return replace(pair, statistics={name: found.value.detach() for name, found in term.statistics(pair).items()})
-
-
-def test_the_term_is_simcse_of_dropped_out_differences() -> None:
-    """The differences of last tokens, each view with its own features left out; one pair alone is 0."""
-    chosen, rejected = draw(4, 50), draw(4, 50, seed=1)
-    term = SimCSE(dropout=0.2)
-    views = [torch.where(uniform(torch.arange(4.0), 50, k) >= 0.2, chosen - rejected, 0.0) for k in (0, 1)]
-    got = term(with_views(term, features([0, 1, 2, 3], chosen, rejected)))
-    torch.testing.assert_close(got, simcse_loss(*views), rtol=1e-10, atol=1e-10)
-    assert float(term(with_views(term, features([5], chosen[:1], rejected[:1])))) == pytest.approx(0.0, abs=1e-12)
-    assert not torch.equal(views[0], views[1])
-
-
 def test_dropout_keeps_its_share_and_its_rows() -> None:
     kept = uniform(torch.arange(200.0), 100, 0) >= 0.3
     assert float(kept.double().mean()) == pytest.approx(0.7, abs=0.02)
     assert torch.equal(uniform(torch.tensor([7.0, 3.0]), 9, 1), uniform(torch.tensor([3.0, 7.0]), 9, 1).flip(0))
-    with pytest.raises(UsageError, match="coincide"):
-        SimCSE(dropout=0.0)
 
 
 def test_codes_share_the_prototypes_out() -> None:
@@ -74,6 +43,15 @@ def test_codes_share_the_prototypes_out() -> None:
     torch.testing.assert_close(codes.sum(1), torch.ones(40, dtype=torch.float64))
     torch.testing.assert_close(codes.sum(0), torch.full((4,), 10.0, dtype=torch.float64), rtol=1e-6, atol=0)
     assert torch.softmax(scores / 0.2, 1).sum(0)[0] > 25
+
+
+def test_swav_by_hand() -> None:
+    """Two orthogonal items on their own prototypes: codes after one round, cross-entropies log(1 + e^(-1/tau))."""
+    views = torch.tensor([[3.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    code = 1 / (1 + math.exp(-1 / 0.05))
+    stay, leave = math.log(1 + math.exp(-1 / 0.1)), math.log(1 + math.exp(1 / 0.1))
+    want = 2 * (code * stay + (1 - code) * leave)
+    assert swav_loss(views, 2 * views, 5 * torch.eye(2, dtype=torch.float64), iterations=1).tolist() == pytest.approx([want, want], rel=1e-12)
 
 
 def test_swav_prefers_views_that_agree() -> None:

@@ -1,6 +1,7 @@
 """Train a policy offline with any objective and any credit: the job behind `prefer`, `sft` and `reward`, read top to bottom."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from finegrain.errors import UsageError
@@ -9,7 +10,7 @@ from finegrain.recipes.dry_run import estimate
 from finegrain.recipes.examined import choose, examine_before, write_examined
 from finegrain.recipes.frozen_features import on_features
 from finegrain.recipes.job import Job, check_job
-from finegrain.recipes.learner import attach_head, peak_rate, trainer_of, whole_again
+from finegrain.recipes.learner import attach_head, peak_rate, sized_modules, trainer_of, whole_again
 from finegrain.recipes.progress import progress_bar
 from finegrain.recipes.publishing import Answers, ended_in_words, write_results
 from finegrain.recipes.session import open_session, prepare_scorer, record, trackers
@@ -21,7 +22,7 @@ from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.distributed import barrier, rank, world
-from finegrain.train.loop import Trainer
+from finegrain.train.loop import Trainer, in_place
 from finegrain.train.run import Recorder, train
 from finegrain.train.sharding import hollow
 
@@ -44,6 +45,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
     train_rows, eval_rows = rows_of(session, job, contract)
+    displace = in_place if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     if job.common.dry_run:
         return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
@@ -59,7 +61,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
-    scorer = prepare_scorer(session, longest(train_rows, eval_rows, contract))
+    scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
     if contract.outputs:
         attach_head(session, contract, scorer)
     train_set = training_set(session, job, contract, scorer, train_rows)
@@ -70,7 +72,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     examination = examine_before(session, scorer, looked_at, contract.roles, train_set, eval_set, logp=scored) if looked_at else None
 
     whole = hollow(session.policy.model) if job.training.shard else None
-    trainer = trainer_of(session, job, contract, scorer, train_set, rate, len(plan))
+    contract = sized_modules(session, contract)
+    trainer = replace(trainer_of(session, job, contract, scorer, train_set, rate, len(plan)), displace=displace)
     export = lambda folder: job.product.save(session, folder)
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]

@@ -1,6 +1,6 @@
 """What one alignment run is asked for: by `prefer`, `sft`, `reward` and the demo alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.product import AlignedPolicy, Product
+from finegrain.recipes.session import Session
 from finegrain.recipes.settings import Common, Training
 from finegrain.train.contract import Contract
+from finegrain.train.loop import Displace
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
 
@@ -34,6 +36,8 @@ class Job:
     tokenizer: Any = None
     product: Product = field(default_factory=AlignedPolicy)
     gate: Gate = Gate()
+    displacement: Callable[[Session], Displace] | None = None
+    """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
 
 
 def check_job(job: Job, contract: Contract) -> None:

@@ -46,6 +46,14 @@ def attach_head(session: Session, contract: Contract, scorer: Scorer) -> None:
         freeze_unread_vocabulary(lm)
 
 
+def sized_modules(session: Session, contract: Contract) -> Contract:
+    """The contract with the modules that an objective makes for a model's width, drawn by their own seed."""
+    make = getattr(contract.objective, "make_modules", None)
+    if make is None:
+        return contract
+    return replace(contract, modules={**contract.modules, **make(hidden_size(session), torch.Generator().manual_seed(session.common.seed))})
+
+
 def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, rate: float, steps: int) -> Trainer:
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
     for module in contract.modules.values():

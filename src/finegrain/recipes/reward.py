@@ -1,6 +1,7 @@
 """`finegrain reward`: train a reward model that judges answers, segments or tokens, and says how sure it is where its head knows."""
 
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.settings import Common, Training
+from finegrain.rewards.meta_rm import Meta, NoMeta
 from finegrain.train.optim import Optim
 
 KEEP_TIES = Gate(tie="keep")
 """The pair loss reads the column `tie`."""
+
+ORDINARY = NoMeta()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Reward:
     """Run directory: the reward model in the stock classification layout, run.json, metrics.jsonl."""
     head: Any
     loss: Any = None
+    meta: Meta = field(default_factory=NoMeta)
+    """Where a step's gradient is taken: no-meta, meta-rm."""
     frozen: bool = False
     """Train the head alone, on features of the answers' last tokens that are computed once and cached; the backbone stays as it is."""
     common: Common = field(default_factory=Common)
@@ -42,6 +48,7 @@ def reward(
     *,
     head: Any = None,
     loss: Any = None,
+    meta: Meta = ORDINARY,
     frozen: bool = False,
     tokenizer: Any = None,
     common: Common = Common(),
@@ -60,6 +67,7 @@ def reward(
         out=Path(out),
         head=head or Token(),
         loss=loss,
+        meta=meta,
         frozen=frozen,
         common=common,
         training=training,
@@ -81,19 +89,40 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     from finegrain.rewards.fit import RewardFit
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
-    values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "model", "frozen")}
+    values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
     values["training"] = replace(settings.training, samples=0)
     if settings.frozen and settings.lora.rank:
         raise UsageError("--frozen leaves the backbone as it is, and --lora.rank trains an adapter of it; drop one of them")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)
     written = to_json(settings)
+    displacement = _displacement(settings)
     stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, settings.loss)
     if stage_1 is not None:
         model, tokenizer = stage_1.policy.model, stage_1.policy.tokenizer
     reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
     product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
-    job = Job(command="reward", model=model, objective=objective, credit=None, settings=written, tokenizer=tokenizer, product=product, **values)
+    job = Job(
+        command="reward",
+        model=model,
+        objective=objective,
+        credit=None,
+        settings=written,
+        tokenizer=tokenizer,
+        product=product,
+        displacement=displacement,
+        **values,
+    )
     return align(job)
+
+
+def _displacement(settings: Reward) -> Any:
+    """What a job needs to take gradients away from where they are applied; None for ordinary steps."""
+    from finegrain.recipes.meta_step import check_meta, rise_of
+
+    if isinstance(settings.meta, NoMeta):
+        return None
+    check_meta(settings.head, settings.meta, frozen=settings.frozen)
+    return partial(rise_of, head=settings.head, settings=settings.meta, gate=settings.gate)
 
 
 def run_reward(settings: Reward) -> dict[str, Any]:

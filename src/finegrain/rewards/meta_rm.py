@@ -4,14 +4,42 @@
     theta <- theta - alpha grad L(theta'):  taken at theta', applied to theta (first order)
 
 Source: Dou et al. 2024, https://arxiv.org/abs/2405.00438, and https://arxiv.org/abs/2401.06080, section 4; J's normaliser is memory.
-Deviations: none known; the equations come from a review, not from code.
+Deviations: the equations come from a review, not from code. Default eta and the number of prompts a step are ours [choice].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from finegrain.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoMeta:
+    """Ordinary steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaRM:
+    """Gradients at the point where samples of the current policy are told apart better."""
+
+    samples: str = ""
+    """Rows {prompt, responses: [answer, answer, ...]} of the current policy, without labels: a file, folder or Hub name."""
+    eta: float = 0.01
+    """Length of the rise per unit of J's gradient [choice]; 0 is an ordinary step."""
+    prompts: int = 4
+    """Prompts with their samples that a step reads [choice]."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.eta < float("inf") and self.prompts >= 1):
+            raise UsageError(f"eta is a number from 0 on and prompts at least 1, got {self.eta} and {self.prompts}")
+
+
+Meta = NoMeta | MetaRM
 
 
 def discrimination(rewards: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
@@ -21,18 +49,17 @@ def discrimination(rewards: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
     return 2 / count**2 * torch.sigmoid((rewards[:, first] - rewards[:, second]).abs()).sum(-1)
 
 
-def meta_gradients(parameters: Sequence[nn.Parameter], discriminate: Callable[[], Tensor], loss: Callable[[], Tensor], *, eta: float) -> list[Tensor]:
-    """Gradients of `loss` at theta + eta grad J; the parameters keep their values. eta = 0 gives ordinary gradients."""
+@contextmanager
+def displaced(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], eta: float) -> Iterator[None]:
+    """The parameters stand at theta + eta * direction inside, and have their old values, bit for bit, afterwards."""
     start = [parameter.detach().clone() for parameter in parameters]
-    rise = torch.autograd.grad(discriminate(), list(parameters), allow_unused=True)
     try:
         with torch.no_grad():
-            for parameter, slope in zip(parameters, rise, strict=True):
-                if slope is not None:
-                    parameter.add_(slope, alpha=eta)
-        found = torch.autograd.grad(loss(), list(parameters), allow_unused=True)
+            for parameter, slope in zip(parameters, direction, strict=True):
+                parameter.add_(slope, alpha=eta)
+        del direction, slope  # the memory of one gradient, which the step needs
+        yield
     finally:
         with torch.no_grad():
             for parameter, value in zip(parameters, start, strict=True):
                 parameter.copy_(value)
-    return [torch.zeros_like(parameter) if slope is None else slope for parameter, slope in zip(parameters, found, strict=True)]

@@ -12,14 +12,14 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_sum
 from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.contrast import Contrast, NoContrast
 from finegrain.rewards.heads import RewardHead, sequence_score
-from finegrain.rewards.representation import Contrast, NoContrast, SimCSE
 from finegrain.types import Gathered, Pair, Term, Terms
 
 
@@ -49,7 +49,7 @@ class SecretsRM:
     lm_factor: float = 0.0
     """Weight of the chosen answer's cross-entropy per token."""
     contrast: Contrast = field(default_factory=NoContrast)
-    """Contrastive term on the features: no-contrast, sim-cse."""
+    """Contrastive term on the features: no-contrast, sim-cse, swav."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon < 1 or self.lm_factor < 0:
@@ -58,12 +58,17 @@ class SecretsRM:
     @property
     def needs(self) -> frozenset[str]:
         """Log-probabilities for the language term, features for the contrastive one."""
-        return frozenset({"logp"} if self.lm_factor else ()) | frozenset({"features"} if isinstance(self.contrast, SimCSE) else ())
+        return frozenset({"logp"} if self.lm_factor else ()) | self.contrast.needs
 
     @property
     def statistics(self) -> Callable[[Pair], Mapping[str, Gathered]] | None:
         """Views of the whole step, for the contrastive term alone."""
-        return self.contrast.statistics if isinstance(self.contrast, SimCSE) else None
+        return None if isinstance(self.contrast, NoContrast) else self.contrast.statistics
+
+    @property
+    def make_modules(self) -> Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None:
+        """Prototypes that train beside the model, where the contrastive term has any."""
+        return getattr(self.contrast, "make_modules", None)
 
     def __call__(self, head: RewardHead, pair: Pair) -> Terms:
         """pair and contrast: means over pairs; lm: mean over the chosen answers' tokens."""
@@ -73,6 +78,6 @@ class SecretsRM:
         if self.lm_factor:
             mask = pair.chosen.mask
             terms["lm"] = Term(-masked_sum(pair.chosen.logp.to(losses.dtype), mask), mask.sum(-1).to(losses.dtype), self.lm_factor)
-        if isinstance(self.contrast, SimCSE):
+        if not isinstance(self.contrast, NoContrast):
             terms["contrast"] = Term(self.contrast(pair), torch.ones_like(losses), self.contrast.weight)
         return terms

@@ -7,6 +7,7 @@ global sum over a global count, so results do not depend on the split but for ro
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -27,6 +28,15 @@ Sums = dict[str, tuple[float, float]]
 """Named (sum, count): a metric is their quotient over all micro-batches and ranks."""
 
 Metrics = Callable[[Pair], Sums]
+
+Displace = Callable[["Trainer", int], AbstractContextManager[Sums]]
+"""(trainer, step from 0) -> inside, parameters stand where the step's gradient is taken; outside, where it is applied. Logs what it yields."""
+
+
+def in_place(trainer: "Trainer", step: int) -> AbstractContextManager[Sums]:
+    """The gradient is taken where it is applied."""
+    return nullcontext({})
+
 
 TINY = 1e-12
 """Guards a denominator of a step in which nothing counted; its numerator is 0 too."""
@@ -49,6 +59,7 @@ class Trainer:
     """The live reference, where the objective needs more than cached scalars."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """The objective's persistent tables; replaced entry by entry after each step."""
+    displace: Displace = in_place
 
     def parameters(self) -> list[nn.Parameter]:
         """All trainable parameters in a fixed order: the policy's, then the method's."""
@@ -91,22 +102,11 @@ class Trainer:
 
 def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
     """One optimiser step; returns its logged numbers, equal on every rank."""
-    statistics = _statistics(trainer, step)
-    batches = trainer.batches(step, trainer.contract.roles)
-    counts = _denominators(trainer, batches, statistics)
     trainer.optimizer.zero_grad(set_to_none=True)
     tally = Tally()
-    added: dict[str, Tensor] = {}
-    for batch in rounds(trainer.scorer, step, batches):
-        pair = trainer.pair(batch, statistics, scored=True)
-        terms = as_terms(trainer.contract.objective(pair), pair)
-        _backward(trainer, pair, terms, counts)
-        seen = detached(pair)
-        tally.note_terms(terms, counts, batch)
-        tally.note_metrics(trainer.metrics(seen))
-        if trainer.contract.after_step is not None:
-            for name, value in trainer.contract.after_step(trainer.state, seen).items():
-                added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
+    with trainer.displace(trainer, step.index) as noted:
+        tally.note_metrics(noted)
+        added = _take_gradient(trainer, step, tally)
     logged = tally.over_ranks(trainer.scorer.device)
     if logged.pop("non_finite_rows"):
         raise NonFiniteStep("loss", _over_ranks(step, tally.bad_rows, trainer.scorer.device))
@@ -118,6 +118,25 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
         table = trainer.state[name]
         trainer.state[name] = table + sum_tensor(added.get(name, torch.zeros_like(table)).to(table.dtype))
     return {"step": step.index + 1, "epoch": round(step.epoch, 6), "learning_rate": rate, "grad_norm": norm, **logged}
+
+
+def _take_gradient(trainer: Trainer, step: Step, tally: "Tally") -> dict[str, Tensor]:
+    """This rank's gradient of the step where the parameters stand; what it saw goes to the tally, additions to tables come back."""
+    statistics = _statistics(trainer, step)
+    batches = trainer.batches(step, trainer.contract.roles)
+    counts = _denominators(trainer, batches, statistics)
+    added: dict[str, Tensor] = {}
+    for batch in rounds(trainer.scorer, step, batches):
+        pair = trainer.pair(batch, statistics, scored=True)
+        terms = as_terms(trainer.contract.objective(pair), pair)
+        _backward(trainer, pair, terms, counts)
+        seen = detached(pair)
+        tally.note_terms(terms, counts, batch)
+        tally.note_metrics(trainer.metrics(seen))
+        if trainer.contract.after_step is not None:
+            for name, value in trainer.contract.after_step(trainer.state, seen).items():
+                added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
+    return added
 
 
 class NonFiniteStep(NonFiniteError):

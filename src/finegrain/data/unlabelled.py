@@ -1,0 +1,78 @@
+"""Several answers to one prompt that nobody has judged, as tokens: what a policy says now."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finegrain.data.conversations import read_turns
+from finegrain.data.convert.build import said
+from finegrain.data.findings import Findings
+from finegrain.data.gate.settings import Gate, Stopping
+from finegrain.data.read import Source, read
+from finegrain.data.records import Answer, Example, FastTokenizer, Row, Text
+from finegrain.data.tokenise import tokenise
+from finegrain.data.truncate import Tokenise
+from finegrain.errors import DataError
+from finegrain.types import Json
+
+FEWEST = 2
+"""Answers of a prompt that can be told apart."""
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Prompts with their answers, and what became of the rows they came from."""
+
+    examples: list[Example]
+    """Roles sample-0, sample-1 ...; at least two each."""
+    report: Json
+    """JSON: source, sha256, rows, prompts and samples kept, findings."""
+
+
+def load_samples(source: str, tokenizer: FastTokenizer, *, settings: Tokenise, gate: Gate = Gate()) -> Unlabelled:
+    """The rows {prompt, responses} of a file, folder or Hub name; prompts with fewer than two samples are left out and counted."""
+    rows, findings = read(source), Findings()
+    examples = list(tokenise(_kept(rows, findings), tokenizer, settings, findings, Stopping(gate)))
+    if not examples:
+        raise DataError(f"{source}: no prompt has {FEWEST} samples or more, of {rows.count} rows; left out: {findings.in_words()}")
+    samples = sum(len(example.responses) for example in examples)
+    report = {
+        "source": source,
+        "sha256": rows.sha256(),
+        "rows": rows.count,
+        "prompts": len(examples),
+        "samples": samples,
+        "findings": findings.as_json(),
+        "messages": [f"samples: {rows.count} rows, {len(examples)} prompts with {samples} samples kept", *findings.messages()],
+    }
+    return Unlabelled(examples, report)
+
+
+def _kept(rows: Source, findings: Findings) -> Iterator[tuple[int, Row]]:
+    for number, (where, raw) in enumerate(rows.rows):
+        try:
+            row = _row(raw)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        if len(row.answers) < FEWEST:
+            findings.drop("fewer_than_two_samples", number)
+        else:
+            yield number, row
+
+
+def _row(raw: Json) -> Row:
+    """Strings are taken as they are; after a prompt of messages an answer may be text or messages."""
+    if missing := [name for name in ("prompt", "responses") if name not in raw]:
+        raise DataError(f"missing {' and '.join(missing)}; samples are rows {{prompt, responses: [answer, answer, ...]}}, found: {', '.join(raw)}")
+    prompt, answers = raw["prompt"], raw["responses"]
+    if not isinstance(answers, list | tuple):
+        raise DataError(f"column 'responses': expected a list of answers, found {type(answers).__name__}")
+    if isinstance(prompt, str):
+        if not all(isinstance(answer, str) for answer in answers):
+            raise DataError("column 'responses': expected a list of texts after a prompt that is text")
+        return _with_answers(prompt, list(answers))
+    turns = read_turns(prompt, "prompt")
+    return _with_answers(turns, [said(answer) if isinstance(answer, str) else read_turns(answer, "responses") for answer in answers])
+
+
+def _with_answers(prompt: Text, contents: list[Text]) -> Row:
+    return Row(prompt=prompt, answers={f"sample-{place}": Answer(content=content) for place, content in enumerate(contents)})

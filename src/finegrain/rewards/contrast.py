@@ -1,0 +1,158 @@
+"""Contrastive terms of a pair loss: two views of one item agree. The engine's choice beside `loss:secrets-rm`'s pair term.
+
+Items are a pair's difference of last-token features, or both answers' features. A view leaves features out at random: dropout on
+the features [OURS], since the engine sets the model's own to 0. What a term says of other items are constants of the step [OURS],
+so that results do not depend on how it is cut.
+
+Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 3; SwAV: Caron et al. 2020, https://arxiv.org/abs/2006.09882.
+Deviations: as said; formulas were read in summary and completed from memory, as were tau, weight and iterations.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from finegrain.errors import UsageError
+from finegrain.rewards.representation import agreement, last_row, prototype_scores, sinkhorn_codes, uniform
+from finegrain.types import Gathered, Pair, Side
+
+Items = Literal["difference", "answers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoContrast:
+    """No contrastive term."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCSE:
+    """Two views of an item agree, against the views of all other items of the step."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    items: Items = "difference"
+    """difference: of the pair's last-token features; answers: those of both."""
+    weight: float = 1.0
+    """Of the term; 1 is memory."""
+    temperature: float = 0.05
+    """Divides cosines; 0.05 is memory."""
+    dropout: float = 0.1
+    """Share of features that a view leaves out."""
+
+    def __post_init__(self) -> None:
+        _check(self.weight, self.temperature, self.dropout)
+
+    def statistics(self, pair: Pair) -> Mapping[str, Gathered]:
+        """The second view of every item of the step, and which item it is of."""
+        return {"views": Gathered(view(pair, self.items, self.dropout, 1)), "view_items": Gathered(numbers(pair, self.items))}
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        """-log softmax of the own second view among those of the step, mean over a pair's items."""
+        first, second = (normalize(view(pair, self.items, self.dropout, number), dim=-1) for number in (0, 1))
+        others = normalize(pair.statistics["views"].to(first.dtype), dim=-1).flatten(0, 1)
+        own = _same(pair, self.items, pair.statistics["view_items"])
+        positive = (first * second).sum(-1) / self.temperature
+        similarity = torch.where(own, positive[..., None], first @ others.T / self.temperature)
+        return (similarity.logsumexp(-1) - positive).mean(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swav:
+    """Each view predicts which prototypes the other view is assigned to, where the step's items use all prototypes alike."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    items: Items = "difference"
+    """difference: of the pair's last-token features; answers: those of both."""
+    prototypes: int = 8
+    """K, directions that are trained beside the model [choice]; a step with fewer items than K cannot fill them."""
+    weight: float = 1.0
+    """Of the term; 1 is memory."""
+    temperature: float = 0.1
+    """Divides cosines in the prediction; 0.1 is memory."""
+    code_temperature: float = 0.05
+    """Divides cosines in the assignment; 0.05 is memory."""
+    iterations: int = 3
+    """Sinkhorn's; 3 is memory."""
+    dropout: float = 0.1
+    """Share of features that a view leaves out."""
+
+    def __post_init__(self) -> None:
+        _check(self.weight, self.temperature, self.dropout)
+        if not (self.prototypes >= 2 and self.iterations >= 1 and self.code_temperature > 0):
+            raise UsageError(
+                "prototypes are at least 2, iterations at least 1 and code_temperature is positive, "
+                f"got {self.prototypes}, {self.iterations} and {self.code_temperature}"
+            )
+
+    def make_modules(self, hidden_size: int, generator: torch.Generator) -> Mapping[str, nn.Module]:
+        """The prototypes, in random directions."""
+        layer = nn.Linear(hidden_size, self.prototypes, bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(normalize(torch.randn(self.prototypes, hidden_size, generator=generator), dim=-1))
+        return {"prototypes": layer}
+
+    def statistics(self, pair: Pair) -> Mapping[str, Gathered]:
+        """Scores of both views of every item of the step, and which item they are of."""
+        first, second = self._scores(pair)
+        return {"scores_0": Gathered(first), "scores_1": Gathered(second), "score_items": Gathered(numbers(pair, self.items))}
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        """Cross-entropies of each view against the other's codes, added; mean over a pair's items."""
+        first, second = self._scores(pair)
+        codes = [
+            sinkhorn_codes(pair.statistics[name].flatten(0, 1), temperature=self.code_temperature, iterations=self.iterations).to(first.dtype)
+            for name in ("scores_0", "scores_1")
+        ]
+        own = _same(pair, self.items, pair.statistics["score_items"]).int().argmax(-1)
+        losses = agreement(codes[0][own], second, self.temperature) + agreement(codes[1][own], first, self.temperature)
+        return losses.mean(-1)
+
+    def _scores(self, pair: Pair) -> list[Float[Tensor, "B n K"]]:
+        weight = pair.modules["prototypes"].weight
+        assert isinstance(weight, Tensor)
+        return [prototype_scores(found, weight.to(found.dtype)) for found in (view(pair, self.items, self.dropout, k) for k in (0, 1))]
+
+
+Contrast = NoContrast | SimCSE | Swav
+
+
+def view(pair: Pair, items: Items, dropout: float, number: int) -> Float[Tensor, "B n H"]:
+    """The items without some of their features, the same whenever a row comes again."""
+    found = torch.stack([_features(pair.chosen), _features(pair.rejected)], 1)
+    if items == "difference":
+        found = found[:, :1] - found[:, 1:]
+    kept = uniform(numbers(pair, items).flatten(), found.shape[-1], number).view_as(found) >= dropout
+    return torch.where(kept, found, 0.0) / (1 - dropout)
+
+
+def numbers(pair: Pair, items: Items) -> Float[Tensor, "B n"]:
+    """A number of each item that no other row's has."""
+    rows = pair.columns["row"]
+    return rows[:, None] if items == "difference" else torch.stack([2 * rows, 2 * rows + 1], 1)
+
+
+def _same(pair: Pair, items: Items, of_step: Tensor) -> Tensor:
+    """(B, n, S): which of the step's items is which of the pair's."""
+    own = numbers(pair, items)
+    return own[..., None] == of_step.flatten().to(own.dtype)
+
+
+def _features(side: Side) -> Float[Tensor, "B H"]:
+    assert side.features is not None
+    return last_row(side.features, side.mask)
+
+
+def _check(weight: float, temperature: float, dropout: float) -> None:
+    if not (weight >= 0 and temperature > 0 and 0 < dropout < 1):
+        raise UsageError(
+            f"weight is not negative, temperature is positive and dropout lies in (0, 1), got {weight}, {temperature} and {dropout}: "
+            "without dropout both views coincide"
+        )

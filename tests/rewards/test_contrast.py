@@ -1,0 +1,128 @@
+"""Contrastive terms of the pair loss: their items, their views, and that a step may be cut anywhere."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from finegrain.errors import UsageError
+from finegrain.rewards.contrast import SimCSE, Swav, view
+from finegrain.rewards.representation import simcse_loss, swav_loss, uniform
+from finegrain.rewards.secrets_rm import SecretsRM
+from finegrain.types import Pair, Side
+from tests.rewards.test_representation import draw
+
+WIDTH = 50
+
+
+def features(rows: list[int], chosen: torch.Tensor, rejected: torch.Tensor, term: Any = None) -> Pair:
+    """Pairs of answers of three tokens, of which the second is the last; the features stand on it."""
+    mask = torch.tensor([[True, True, False]]).expand(len(rows), 3)
+
+    def side(own: torch.Tensor) -> Side:
+        junk = torch.full_like(own, 7.0)
+        return Side(logp=torch.zeros(mask.shape, dtype=own.dtype), mask=mask, features=torch.stack([junk, own, junk], 1))
+
+    columns = {"row": torch.tensor(rows, dtype=torch.float64)}
+    modules = term.make_modules(WIDTH, torch.Generator().manual_seed(4)) if isinstance(term, Swav) else {}
+    for module in modules.values():
+        module.double()
+    return Pair(sides={"chosen": side(chosen), "rejected": side(rejected)}, columns=columns, modules=modules)
+
+
+def with_statistics(term: Any, pair: Pair) -> Pair:
+    return replace(pair, statistics={name: found.value.detach() for name, found in term.statistics(pair).items()})
+
+
+def dropped(items: torch.Tensor, rows: torch.Tensor, number: int) -> torch.Tensor:
+    return torch.where(uniform(rows, WIDTH, number) >= 0.2, items, 0.0)
+
+
+def naive(term: Any, first: torch.Tensor, second: torch.Tensor, pair: Pair) -> torch.Tensor:
+    if isinstance(term, SimCSE):
+        return simcse_loss(first, second)
+    return swav_loss(first, second, pair.modules["prototypes"].weight)
+
+
+TERMS = (SimCSE(dropout=0.2), Swav(dropout=0.2, prototypes=3))
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
+def test_a_term_is_its_loss_of_dropped_out_differences(term: Any) -> None:
+    """The differences of last tokens, each view with its own features left out."""
+    chosen, rejected = draw(4, WIDTH), draw(4, WIDTH, seed=1)
+    pair = with_statistics(term, features([0, 1, 2, 3], chosen, rejected, term))
+    first, second = (dropped(chosen - rejected, torch.arange(4.0), k) for k in (0, 1))
+    torch.testing.assert_close(term(pair), naive(term, first, second, pair), rtol=1e-10, atol=1e-10)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
+def test_answers_are_items_of_their_own(term: Any) -> None:
+    """Both answers of every pair among the items, and the mean of the two for a pair."""
+    chosen, rejected = draw(4, WIDTH), draw(4, WIDTH, seed=1)
+    term = replace(term, items="answers")
+    pair = with_statistics(term, features([0, 1, 2, 3], chosen, rejected, term))
+    items = torch.stack([chosen, rejected], 1).flatten(0, 1)
+    first, second = (dropped(items, torch.arange(8.0), k) for k in (0, 1))
+    torch.testing.assert_close(term(pair), naive(term, first, second, pair).view(4, 2).mean(1), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("items", ["difference", "answers"])
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
+def test_a_row_finds_its_own_in_the_step(term: Any, items: Any) -> None:
+    """The loss of some rows is the same, whichever rows of the step are at hand and in whatever order."""
+    term = replace(term, items=items)
+    rows = [3, 1, 8, 5]
+    whole = with_statistics(term, features(rows, draw(4, WIDTH), draw(4, WIDTH, seed=1), term))
+    want = term(whole)
+    pick = [2, 0]
+    part = replace(
+        whole,
+        sides={role: Side(logp=side.logp[pick], mask=side.mask[pick], features=side.features[pick]) for role, side in whole.sides.items()},
+        columns={"row": whole.columns["row"][pick]},
+    )
+    torch.testing.assert_close(term(part), want[pick], rtol=1e-12, atol=1e-12)
+    assert abs(float((want[2] - want[0]).detach())) > 1e-6
+
+
+def test_simcse_of_one_pair_is_zero() -> None:
+    pair = with_statistics(TERMS[0], features([5], draw(1, WIDTH), draw(1, WIDTH, seed=1)))
+    assert float(TERMS[0](pair)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_prototypes_have_directions_and_a_gradient() -> None:
+    term = Swav(prototypes=5)
+    made = [term.make_modules(WIDTH, torch.Generator().manual_seed(seed))["prototypes"].weight for seed in (0, 0, 1)]
+    assert made[0].shape == (5, WIDTH)
+    torch.testing.assert_close(made[0].norm(dim=-1), torch.ones(5))
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+    pair = with_statistics(term, features([0, 1, 2], draw(3, WIDTH), draw(3, WIDTH, seed=1), term))
+    (slope,) = torch.autograd.grad(term(pair).sum(), pair.modules["prototypes"].weight)
+    assert slope.abs().max() > 0
+    assert SecretsRM(contrast=term).make_modules is not None
+    assert SecretsRM(contrast=SimCSE()).make_modules is None
+    assert SecretsRM(contrast=term).needs == {"features"}
+
+
+def test_views_keep_the_size_of_what_they_show() -> None:
+    """What is kept is scaled up, so the mean over many rows is the item."""
+    one = torch.ones(400, WIDTH, dtype=torch.float64)
+    found = view(features(list(range(400)), one, 0 * one), "difference", 0.3, 0)
+    assert float(found.mean()) == pytest.approx(1.0, abs=0.02)
+    assert found.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+
+
+@pytest.mark.parametrize("change", [{"dropout": 0.0}, {"dropout": 1.0}, {"temperature": 0.0}, {"weight": -1.0}])
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
+def test_bad_settings(term: Any, change: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="coincide"):
+        replace(term, **change)
+
+
+@pytest.mark.parametrize("change", [{"prototypes": 1}, {"iterations": 0}, {"code_temperature": 0.0}])
+def test_bad_settings_of_prototypes(change: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="prototypes"):
+        Swav(**change)
