@@ -39,7 +39,7 @@ VISIBLE_DIFFERENCE = 1e-3
 def measure(settings: Eval) -> tuple[Json, list[Json]]:
     """The result, and every problem's scores."""
     problems = read_problems(settings.data, settings.limit)
-    grades, batches = _graded(settings, problems)
+    grades, batches, read = _graded(settings, problems)
     kept = [place for place, grade in enumerate(grades) if grade is not None]
     if not kept:
         raise DataError(f"{settings.data}: no problem could be scored; {problems.findings.in_words()}")
@@ -63,6 +63,7 @@ def measure(settings: Eval) -> tuple[Json, list[Json]]:
         "calibration": _calibration(pair_calibration(good, bad)) if len(good) else None,
         "mistakes_auroc": _mistakes(items, found),
         "batches": batches,
+        "read": read,
         "dropped": problems.findings.dropped(),
         "truncated": problems.findings.count("answer_truncated"),
     }
@@ -71,18 +72,22 @@ def measure(settings: Eval) -> tuple[Json, list[Json]]:
     return result, [{"id": item.name, "subset": item.subset, "right": item.right, "scores": values.tolist()} for item, values in told]
 
 
-def _graded(settings: Eval, problems: ProblemSet) -> tuple[list[Grade | None], Json]:
-    """A grade per problem, of several rewards the combined one; and the largest difference between batches."""
+def _graded(settings: Eval, problems: ProblemSet) -> tuple[list[Grade | None], Json, list[Json]]:
+    """A grade per problem, of several rewards the combined one; the largest difference between batches; how each reward found segments or steps."""
     members: list[list[Grade | None]] = []
     differences: list[Json] = []
+    read: list[Json] = []
     for grader in _graders(settings):
         grades = grader(problems.problems, problems.findings)
         members.append(grades)
+        read.append(grader.facts())
+        for line in grader.words():
+            print(visible(line), file=sys.stderr, flush=True)
         differences.append(_batches(grader, problems.problems, grades))
     if len(members) == 1:
-        return members[0], differences[0]
+        return members[0], differences[0], read
     batches = max(differences, key=lambda one: one["largest_difference"] or 0.0)
-    return _combined(members, [one.item for one in problems.problems], settings), batches
+    return _combined(members, [one.item for one in problems.problems], settings), batches, read
 
 
 def _graders(settings: Eval) -> Sequence[Grader]:

@@ -13,6 +13,7 @@ from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.recipes.judges import Judge
 from finegrain.recipes.problems import Problem
 from finegrain.recipes.user_reward import Asked, UserReward
+from finegrain.types import Json
 
 EVERYTHING = Stopping(Gate(identical_after_truncation="keep"))
 """Nothing is dropped but what cannot be tokenised: two equal answers are a tie."""
@@ -32,6 +33,12 @@ class Grader(Protocol):
 
     def __call__(self, problems: Sequence[Problem], findings: Findings) -> list[Grade | None]:
         """A grade per problem; None where one of its answers has no score."""
+
+    def facts(self) -> Json:
+        """What a result must say of how answers were read; {} where there is nothing."""
+
+    def words(self) -> list[str]:
+        """The same for a person."""
 
     def other_batches(self) -> Sequence["Grader"]:
         """The same with other batches, for comparison."""
@@ -57,6 +64,14 @@ class ModelGrader:
             means = np.array([float(score.mean) for score in scores])
             grades[example.row] = Grade(means, np.array(stds) if len(stds) == len(means) else None)
         return grades
+
+    def facts(self) -> Json:
+        """The judge's."""
+        return self.judge.facts()
+
+    def words(self) -> list[str]:
+        """The judge's."""
+        return self.judge.words()
 
     def other_batches(self) -> Sequence["Grader"]:
         """Every answer alone, a few at once, and many at once."""
@@ -84,6 +99,14 @@ class FunctionGrader:
             else:
                 grades.append(Grade(np.array(scores, dtype=float), None))
         return grades
+
+    def facts(self) -> Json:
+        """Nothing is known of it."""
+        return {}
+
+    def words(self) -> list[str]:
+        """Nothing."""
+        return []
 
     def other_batches(self) -> Sequence["Grader"]:
         """Every answer alone."""

@@ -1,24 +1,18 @@
 """A reward-model checkpoint on data, as if it were a run: token scores, segments and the scores of whole answers, without training."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from finegrain.configure import to_json
-from finegrain.data.records import Example
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.answer_context import RunAnswers
 from finegrain.recipes.examined import examined, truths
 from finegrain.recipes.examined_rewards import Segments, answer_rewards
 from finegrain.recipes.frozen import open_means
 from finegrain.recipes.inspect import Inspect, loaded_rows
 from finegrain.recipes.reward_judge import open_reward_model
-from finegrain.recipes.session import Session, open_session, record
+from finegrain.recipes.session import open_session, record
 from finegrain.recipes.settings import Common, Training
 from finegrain.report.read import Run
-from finegrain.rewards.heads import RewardHead
 
 
 def scored_by_reward(settings: Inspect) -> Run:
@@ -36,7 +30,11 @@ def scored_by_reward(settings: Inspect) -> Run:
     loaded = loaded_rows(session, settings.data)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
-    segments = _segments(session, asked.asked.head, examples, roles)
+    parts = asked.asked.parts
+    segments: Segments = [{}] * len(examples) if parts is None else parts(examples, roles, session.how)
+    for line in asked.words():
+        session.say(line)
+    session.notes |= asked.facts()
     rewards = answer_rewards(asked.asked.scorer, asked.asked.head, examples, roles, segments, session.how)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
@@ -48,11 +46,3 @@ def scored_by_reward(settings: Inspect) -> Run:
     missing = ["No curves: nothing was trained. The page cannot know which of these rows the reward model was trained on; it takes all as held out."]
     return Run(name=Path(settings.model).name, record=facts, pairs=pairs, missing=missing)
 
-
-def _segments(session: Session, head: RewardHead, examples: Sequence[Example], roles: tuple[str, ...]) -> Segments:
-    """Segments or steps, for a head that reads their ends."""
-    make = getattr(head, "prepare", None)
-    if make is None:
-        return [{}] * len(examples)
-    columns = make(RunAnswers(session, examples, roles))
-    return [{role: np.asarray(columns[role].segment[place]) for role in roles} for place in range(len(examples))]

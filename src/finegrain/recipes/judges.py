@@ -12,7 +12,16 @@ from finegrain.errors import ModelError, NonFiniteError
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.recipes.frozen import Means, policy_logps
 from finegrain.rewards.heads import of_members
-from finegrain.types import Ragged, Scored
+from finegrain.types import Json, Ragged, Scored
+
+
+class PartScores(NamedTuple):
+    """Segments or steps that a head reads."""
+
+    ids: np.ndarray
+    """(T,): the part of each token, -1 in none."""
+    scores: Scored
+    """(T,): each part's score at its last token, 0 elsewhere."""
 
 
 class Judged(NamedTuple):
@@ -22,6 +31,8 @@ class Judged(NamedTuple):
     """(T,): 0 on tokens that are not the answer's."""
     answer: Scored
     """(): a number."""
+    parts: PartScores | None = None
+    """None for a judge that reads no segments or steps."""
 
 
 @runtime_checkable
@@ -34,6 +45,12 @@ class Judge(Protocol):
 
     def __call__(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
         """By role, example after example."""
+
+    def facts(self) -> Json:
+        """What a result must say of how answers were read so far; {} where there is nothing."""
+
+    def words(self) -> list[str]:
+        """The same for a person."""
 
     def plainly(self, micro_tokens: int) -> "Judge":
         """The same with other batches, and nothing from a cache."""
@@ -70,6 +87,14 @@ class Policies:
         if len(members) == 1:
             return Judged(Scored(members[0]), Scored(members[0].sum()))
         return Judged(of_members(members), of_members(members.sum(-1)))
+
+    def facts(self) -> Json:
+        """Nothing: every token counts."""
+        return {}
+
+    def words(self) -> list[str]:
+        """Nothing."""
+        return []
 
     def plainly(self, micro_tokens: int) -> "Policies":
         """The same with other batches, and nothing from a cache."""

@@ -17,7 +17,8 @@ from finegrain.errors import CreditError
 from finegrain.ops.readout import Last
 from finegrain.recipes.frozen import Means
 from finegrain.recipes.reward_judge import RewardJudge, open_reward_model
-from finegrain.recipes.reward_signals import Head, PrefixDifference
+from finegrain.recipes.reward_outputs import Asked
+from finegrain.recipes.reward_signals import ByPlace, Head, PrefixDifference, RewardSignal
 from finegrain.recipes.session import Session
 from finegrain.types import Scored
 
@@ -27,18 +28,30 @@ EVERY_ROW = Gate(**KEEP)
 
 
 def reward_scores(session: Session, source: str, examples: Sequence[Example], roles: Sequence[str]) -> dict[str, list[Scored]]:
-    """By role, scores of every answer's tokens: the head's own, or prefix differences where the head reads the last token only."""
+    """By role, scores of every answer's tokens.
+
+    The head's own; scores of segments or steps split evenly over theirs; prefix differences where the head reads the last token only.
+    """
     longest = session.common.max_length
     judge = open_reward_model(Means(session.accelerator.device, session.how, None), source, longest=longest)
-    differs = isinstance(judge.asked.head.readout, Last)
-    judge = RewardJudge(judge.asked, judge.tokenizer, PrefixDifference() if differs else Head())
-    session.say(f"credit: scoring {len(examples)} rows with the reward model {source}, by {'differences along the answer' if differs else 'token'}")
+    signal, words = _signal(judge.asked)
+    judge = RewardJudge(judge.asked, judge.tokenizer, signal)
+    session.say(f"credit: scoring {len(examples)} rows with the reward model {source}, by {words}")
     read = _read(session, judge.tokenizer, examples, roles, source)
     found: dict[str, list[Scored]] = {role: [] for role in roles}
     for own, other, judged in zip(examples, read, judge(read, roles), strict=True):
         for role in roles:
             found[role].append(_moved(judged[role].tokens, other.responses[role], own.responses[role]))
+    for line in judge.words():
+        session.say(f"credit: {line}")
     return found
+
+
+def _signal(asked: Asked) -> tuple[RewardSignal, str]:
+    """What stands on the tokens, and its name for a person."""
+    if asked.parts is not None:
+        return (Head(), "segment or step") if asked.location is None else (Head(scale=ByPlace()), "segment, on one scale by place")
+    return (PrefixDifference(), "differences along the answer") if isinstance(asked.head.readout, Last) else (Head(), "token")
 
 
 def _read(session: Session, tokenizer: Any, examples: Sequence[Example], roles: Sequence[str], source: str) -> Sequence[Example]:

@@ -14,13 +14,16 @@ from finegrain.models.posterior import said_with_std
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import SEQUENCE, RewardModel, is_reward_model, load_reward_model
 from finegrain.models.scorer import silence_dropout
+from finegrain.recipes.answer_parts import parts_of
 from finegrain.recipes.frozen import Means
 from finegrain.recipes.judges import Judged, check_finite
 from finegrain.recipes.reward_outputs import Asked
 from finegrain.recipes.reward_signals import Head, RewardSignal
 from finegrain.rewards.heads import RewardHead
+from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
+from finegrain.types import Json
 
 BLOCK = 64
 """Examples that are scored, and held, at once."""
@@ -41,9 +44,18 @@ class RewardJudge:
             for example, found in zip(block, self.signal(self.asked, block, roles), strict=True):
                 yield check_finite(example, found)
 
+    def facts(self) -> Json:
+        """How segments or steps were found."""
+        return {} if self.asked.parts is None else self.asked.parts.facts()
+
+    def words(self) -> list[str]:
+        """The same for a person."""
+        return [] if self.asked.parts is None else self.asked.parts.words()
+
     def plainly(self, micro_tokens: int) -> "RewardJudge":
         """The same with other batches."""
-        return replace(self, asked=replace(self.asked, how=replace(self.asked.how, micro_tokens=micro_tokens)))
+        parts = None if self.asked.parts is None else self.asked.parts.anew()
+        return replace(self, asked=replace(self.asked, how=replace(self.asked.how, micro_tokens=micro_tokens), parts=parts))
 
 
 def open_reward_model(means: Means, source: str, *, longest: int, signal: RewardSignal | None = None) -> RewardJudge:
@@ -60,7 +72,20 @@ def open_reward_model(means: Means, source: str, *, longest: int, signal: Reward
     model.policy.model.to(means.device).eval()
     head, module = said_with_std(head, model.head, source)
     scorer, _ = make_scorer(model.policy.model, longest=longest, head=module.to(means.device))
-    return RewardJudge(Asked(scorer, head, means.how, source), model.policy.tokenizer, signal)
+    parts = parts_of(means, head, model.facts, source, longest)
+    return RewardJudge(Asked(scorer, head, means.how, source, parts, _location(model)), model.policy.tokenizer, signal)
+
+
+def _location(model: RewardModel) -> LocationNormaliser | None:
+    """The checkpoint's normaliser of segment scores, where it has one."""
+    told = model.facts.get("location")
+    if told is None:
+        return None
+    try:
+        found: LocationNormaliser = from_json(LocationNormaliser, told, "reward_head.json location")
+    except (FinegrainError, TypeError, AttributeError) as error:
+        raise ModelError(f"{model.policy.source} says of its segments' scale {told!r}, which cannot be read: {error}") from error
+    return found
 
 
 def head_of(model: RewardModel) -> RewardHead:

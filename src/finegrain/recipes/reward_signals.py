@@ -32,7 +32,7 @@ class ByPlace:
         """The checkpoint's normaliser; raises UsageError where it has none."""
         found: LocationNormaliser | None = asked.location
         if found is None:
-            raise UsageError(f"{asked.name} has no scale by place; head:segment fits it on held-out answers of several segments: take signal.scale:raw")
+            raise UsageError(f"{asked.name} has no scale by place; head:segment fits it to held-out answers of many segments: take signal.scale:raw")
         return found
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from finegrain.credit.segmenters import Segmenter
 from finegrain.data.findings import Findings
 from finegrain.data.gate.keeper import FIRST_ROWS, common_format, own_shape
 from finegrain.data.gate.texts import spanned, texts_of
@@ -20,6 +19,7 @@ from finegrain.data.spans import spans_to_tokens
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
 from finegrain.models.load import load_tokenizer
+from finegrain.ops.segmenters import Segmenter
 from finegrain.recipes.frozen import open_means
 from finegrain.recipes.judges import Judge, Judged, open_policies
 from finegrain.recipes.questions import Question, Questions, identifiers
@@ -98,6 +98,9 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
             response = example.responses[role]
             head = {"id": names(example.row, role), "prompt": example.prompt_text}
             yield counts.line({**head, **judged_line(response, found[role], settings.segmenter, truncated=is_cut(response, eos))})
+    counts.facts |= judge.facts()
+    for message in judge.words():
+        counts.say(message)
 
 
 def by_function(settings: Score, counts: Counts) -> Iterator[Json]:
@@ -158,11 +161,17 @@ def judged_line(response: Response, judged: Judged, segmenter: Segmenter, *, tru
     means = judged.tokens.mean[mask].tolist()
     stds = [None] * len(means) if judged.tokens.std is None else judged.tokens.std[mask].tolist()
     spans = token_spans(response)
-    ids = segmenter(judged.tokens.mean[None], mask[None])[0][mask].tolist()
+    if judged.parts is None:
+        ids = segmenter(judged.tokens.mean[None], mask[None])[0][mask].tolist()
+        own_scores = means
+    else:
+        ids = judged.parts.ids[response.mask].tolist()
+        own_scores = judged.parts.scores.mean[mask].tolist()
     segments = []
-    for segment in sorted(set(ids)):
+    for segment in sorted(set(ids) - {-1}):
         own = [place for place, one in enumerate(ids) if one == segment]
-        segments.append([min(spans[p][0] for p in own), max(spans[p][1] for p in own), sum(means[p] for p in own) / len(own)])
+        value = own_scores[own[-1]] if judged.parts is not None else sum(means[p] for p in own) / len(own)
+        segments.append([min(spans[p][0] for p in own), max(spans[p][1] for p in own), value])
     std = judged.answer.std
     return {
         "response": response.text,

@@ -11,6 +11,8 @@ from finegrain.errors import DataError, UsageError
 from finegrain.models.reward_models import RewardModel, is_reward_model, load_reward_model
 from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer
+from finegrain.recipes.answer_parts import PartIds, parts_of
+from finegrain.recipes.frozen import Means
 from finegrain.recipes.reward_judge import head_of
 from finegrain.recipes.session import Session
 from finegrain.rewards.heads import sequence_score
@@ -33,8 +35,15 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
     rows = head_rows(scorer, examples, roles, session.how)
-    masks = {role: [example.responses[role].mask for example in examples] for role in roles}
-    found = {role: np.array([_score(head, *one) for one in zip(rows[role], masks[role], strict=True)]) for role in roles}
+    means = Means(session.accelerator.device, session.how, None)
+    parts = parts_of(means, head, model.facts, model.policy.source, session.common.max_length)
+    ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.how)
+    for line in [] if parts is None else parts.words():
+        session.say(f"stage 1: {line}")
+    found = {
+        role: np.array([_score(head, rows[role][place], one.responses[role].mask, ids[place].get(role)) for place, one in enumerate(examples)])
+        for role in roles
+    }
     both = np.concatenate([found[role] for role in roles])
     if not both.std() > 0:
         raise DataError(f"the reward model {model.policy.source} gives every answer the same score; there is nothing to learn from it")
@@ -42,6 +51,7 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}
 
 
-def _score(head: Any, outputs: np.ndarray, mask: np.ndarray) -> float:
+def _score(head: Any, outputs: np.ndarray, mask: np.ndarray, ids: np.ndarray | None) -> float:
     values, kept = torch.from_numpy(outputs)[None], torch.from_numpy(np.array(mask))[None]
-    return float(sequence_score(head, Side(logp=torch.zeros(kept.shape), mask=kept, outputs=values)).mean)
+    segment = None if ids is None else torch.from_numpy(ids)[None]
+    return float(sequence_score(head, Side(logp=torch.zeros(kept.shape), mask=kept, segment=segment, outputs=values)).mean)
