@@ -10,8 +10,8 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from finegrain.data.holdout import split_holdout
 from finegrain.data.load import Gate, Shape, Tokenise, load_examples
-from finegrain.recipes.session import split_holdout
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 

@@ -9,12 +9,12 @@ import resource
 import numpy as np
 import pytest
 
+from finegrain.data.holdout import MOST_HELD_OUT, split_holdout
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Response
 from finegrain.data.store import collect, token_lengths
 from finegrain.errors import DataError
 from finegrain.models.score import group_of
-from finegrain.recipes.session import MOST_HELD_OUT, split_holdout
 from finegrain.train.collate import TrainingSet
 from tests.tiny import examples
 

@@ -13,7 +13,8 @@ from finegrain.recipes.job import Job, check_job
 from finegrain.recipes.learner import attach_head, peak_rate, sized_modules, trainer_of, whole_again
 from finegrain.recipes.progress import progress_bar
 from finegrain.recipes.publishing import Answers, ended_in_words, write_results
-from finegrain.recipes.session import open_session, prepare_scorer, record, trackers
+from finegrain.recipes.session import open_session, prepare_scorer, record
+from finegrain.recipes.tracking import trackers
 from finegrain.recipes.training_columns import held_out_set, training_set
 from finegrain.recipes.training_rows import longest, plan_of, rows_of
 from finegrain.report.page import write_report

@@ -1,28 +1,23 @@
 """What every training recipe sets up before its own work: devices, model, data, scorer, record."""
 
-import json
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
 from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
-from finegrain.data.store import ExampleStore
 from finegrain.data.tokenise import Tokenise
-from finegrain.errors import DataError, UsageError
 from finegrain.models.adapters import with_adapter
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.lora import Lora
@@ -37,7 +32,6 @@ from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Json
 
 PACKAGES = ("finegrain", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
-MOST_HELD_OUT = 256
 
 
 @dataclass
@@ -103,27 +97,6 @@ def load_data(session: Session, source: str, shape: Shape, *, limit: int | None,
     return data
 
 
-def split_holdout(examples: ExampleStore, share: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
-    """(training, held out): whole prompts are held out, so that no prompt stands on both sides."""
-    if not 0 <= share < 1:
-        raise UsageError(f"--holdout is a share of the rows in [0, 1), got {share}")
-    own = examples.prompt_keys
-    keys, counts = np.unique(own, return_counts=True)
-    want = min(MOST_HELD_OUT, round(share * len(examples)))
-    chosen: list[int] = []
-    held = 0
-    for place in np.random.default_rng([seed, 1]).permutation(len(keys)):
-        if held >= want:
-            break
-        if held + counts[place] <= max(want, 1):
-            chosen.append(place)
-            held += int(counts[place])
-    if held == len(examples):
-        raise DataError("all rows share one prompt, so none would be left to train; give --eval or --holdout 0")
-    apart = np.isin(own, keys[chosen])
-    return examples.take(~apart), examples.take(apart)
-
-
 def prepare_scorer(session: Session, longest: int) -> Scorer:
     """The scorer on the fused path, or on the plain one where the probe finds a difference; dropout silenced."""
     model = session.policy.model
@@ -176,24 +149,3 @@ def peak_rss_bytes() -> int:
     """Largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextmanager
-def trackers(session: Session, out: Path, settings: Mapping[str, Any]) -> Iterator[list[Callable[[dict[str, Any]], None]]]:
-    """Watchers that send every logged line to the tracker that was asked for."""
-    name = session.training.track
-    if name == "none" or rank() != 0:
-        yield []
-        return
-    try:
-        session.accelerator = Accelerator(cpu=session.common.device == "cpu", log_with=name, project_dir=str(out))
-        flat = {key: json.dumps(value) if isinstance(value, (dict, list)) else str(value) for key, value in settings.items()}
-        session.accelerator.init_trackers("finegrain", config=flat)
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"--track {name}: {error}") from error
-    try:
-        yield [lambda line: session.accelerator.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line["step"])]
-    finally:
-        session.accelerator.end_training()
-
-

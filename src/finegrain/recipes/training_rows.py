@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from finegrain.data.holdout import split_holdout
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.recipes.job import Job
-from finegrain.recipes.session import Session, load_data, split_holdout
+from finegrain.recipes.session import Session, load_data
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
