@@ -3,7 +3,7 @@
 One module per family beside this file; each has a table ADAPTERS.
 """
 
-from tests.golden import ava, curation, dense_rewards, evaluation, preference, uncertainty
+from tests.golden import ava, curation, dense_rewards, evaluation, irl_sft, preference, uncertainty
 from tests.golden.given import Adapters
 
 ADAPTERS: Adapters = {
@@ -11,6 +11,7 @@ ADAPTERS: Adapters = {
     **curation.ADAPTERS,
     **dense_rewards.ADAPTERS,
     **evaluation.ADAPTERS,
+    **irl_sft.ADAPTERS,
     **preference.ADAPTERS,
     **uncertainty.ADAPTERS,
 }

@@ -8,6 +8,7 @@ from finegrain import catalog
 from finegrain.objectives.ava_d import AvaD
 from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
+from finegrain.objectives.irl_sft import IRLSFT, LinearLink
 from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
 from tests.laws.objectives import LAWS, Law
@@ -20,6 +21,7 @@ METHODS: dict[str, Objective] = {
     "f-dpo-jensen-shannon": FDPO(divergence=JensenShannon()),
     "f-dpo-alpha": FDPO(divergence=Alpha()),
     "f-dpo-reverse-kl": FDPO(divergence=ReverseKL()),
+    "irl-sft-linear": IRLSFT(link=LinearLink()),
     "ava-p-attention": AvaP(reward_weight=Attention(width=2)),
     "ava-d-attention": AvaD(reward_weight=Attention(width=2, scale=SumOne())),
 }

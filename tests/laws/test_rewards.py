@@ -16,6 +16,7 @@ from finegrain.rewards.contrast import SimCSE, Swav
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
+from finegrain.rewards.irl_sft import IRLSFT, Aligned, Linear, Longer
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Scored
@@ -72,6 +73,8 @@ FITS: dict[str, RewardFit] = {
         for name in ("ava-p", "ava-d")
         for scale in (MeanOne, SumOne)
     },
+    "irl-sft loss, longer": RewardFit(Token(), IRLSFT(step=Aligned(positions=Longer()))),
+    "irl-sft loss, linear": RewardFit(Token(), IRLSFT(step=Linear())),
     "gaussian, attention": RewardFit(Gaussian(readout=Sum(), reward_weight=Attention(width=2)), BradleyTerry()),
     "brme loss, one member": RewardFit(GaussianEnsemble(members=1), BRME()),
 }

@@ -40,8 +40,18 @@ DEFAULTS = {
     "f-dpo": (1e-6, {"beta": 0.1, "divergence": {"choice": "forward-kl"}}),
     "nll": (2e-5, {}),
     "arj": (2e-5, {}),
-    "ava-d": (2e-5, {"inference": INFERENCE}),
-    "ava-p": (1e-6, {"inference": INFERENCE, "negative": {"choice": "unlikelihood"}, "ranking": {"choice": "sigmoid"}, "cer": 1.0}),
+    "ava-d": (2e-5, {"inference": INFERENCE, "reward_weight": {"choice": "uniform"}}),
+    "ava-p": (
+        1e-6,
+        {
+            "inference": INFERENCE,
+            "negative": {"choice": "unlikelihood"},
+            "ranking": {"choice": "sigmoid"},
+            "cer": 1.0,
+            "reward_weight": {"choice": "uniform"},
+        },
+    ),
+    "irl-sft": (5e-7, {"beta": 0.1, "link": {"choice": "logistic-link"}}),
     "token-distillation": (1e-6, {"beta": 0.1}),
 }
 

@@ -1,0 +1,57 @@
+"""`finegrain reward loss:irl-sft` and `finegrain prefer objective:irl-sft` on pairs of a demonstration and a sample."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForTokenClassification
+
+from tests.recipes.command import Command
+
+
+def with_copies(command: Command, folder: Path) -> Path:
+    """The pairs, two of which have the demonstration as their sample."""
+    rows: list[dict[str, Any]] = [json.loads(line) for line in command.data.read_text().splitlines()]
+    rows[3]["rejected"] = rows[3]["chosen"]
+    rows[5]["rejected"] = rows[5]["chosen"]
+    file = folder / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+SHORT = ("--max-length", "64", "--lr", "0.003", "--epochs", "6", "--holdout", "0.25")
+
+
+def test_reward(command: Command, tmp_path: Path) -> None:
+    for run, extra in (("aligned", ()), ("longer", ("loss.step.positions:longer",)), ("linear", ("loss.step:linear",))):
+        done = command.prefer(run, "head:token", "head.readout:mean", "loss:irl-sft", *extra, *SHORT, command="reward")
+        assert done.code == 0, done.error
+        lines = command.lines(run)
+        assert lines[-1]["loss"] < lines[0]["loss"] - 0.2
+        assert done.result["evaluation"]["eval_accuracy"]["mean"] > 0.6
+        AutoModelForTokenClassification.from_pretrained(command.folder / run)
+
+
+def test_identical_pairs_are_dropped_and_counted(command: Command, tmp_path: Path) -> None:
+    """By the gate, before anything is read of them; where a user keeps them there, by the loss."""
+    data = with_copies(command, tmp_path)
+    given = ("--data", data, "head:token", "loss:irl-sft", "--max-length", "64", "--max-steps", "2", "--holdout", "0")
+    assert command.prefer("gate", *given, command="reward").code == 0
+    gate = json.loads((command.folder / "gate/gate.json").read_text())
+    (found,) = [one for one in gate["findings"] if one["kind"] == "identical"]
+    assert found["count"] == 2
+    assert command.record("gate")["first_difference"] == {"pairs": 22, "identical_left_out": 0, "one_begins_the_other_left_out": 0}
+    keep = ("--gate.identical", "keep", "--gate.identical-after-truncation", "keep")
+    assert command.prefer("loss", *given, *keep, command="reward").code == 0
+    assert command.record("loss")["first_difference"] == {"pairs": 24, "identical_left_out": 2, "one_begins_the_other_left_out": 0}
+
+
+def test_objective(command: Command) -> None:
+    """The logistic link is dpo, to the last digit."""
+    short = ("--max-length", "64", "--max-steps", "3", "--lr", "0.003")
+    runs = {"irl": ("objective:irl-sft",), "dpo": ("objective:dpo",), "linear": ("objective:irl-sft", "objective.link:linear-link")}
+    for run, arguments in runs.items():
+        assert command.prefer(run, *arguments, *short).code == 0
+    assert command.lines("irl") == command.lines("dpo")
+    assert command.lines("linear")[0]["loss"] == 0
+    assert command.lines("linear")[-1]["loss"] < 0
