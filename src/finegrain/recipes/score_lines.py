@@ -19,7 +19,7 @@ from finegrain.data.spans import spans_to_tokens
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
 from finegrain.models.load import load_tokenizer
-from finegrain.ops.segmenters import Segmenter
+from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.frozen import open_means
 from finegrain.recipes.judges import Judge, Judged, open_policies
 from finegrain.recipes.questions import Question, Questions, identifiers
@@ -86,6 +86,8 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
     shape = own_shape(common_format(list(islice(read(settings.data, settings.limit).rows, FIRST_ROWS))))
     common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     judge = open_judge(settings.model, settings.reference, settings.beta, common, settings.signal)
+    if judge.facts() and settings.segmenter != Dynamic():
+        raise UsageError(f"segmenter: cuts scores of tokens, and {settings.model[0]} was trained on segments or steps of its own: drop it")
     data = load_examples(settings.data, judge.tokenizer, shape=shape, settings=Tokenise(max_length=settings.max_length), limit=settings.limit)
     for message in data.report["messages"]:
         counts.say(message)
