@@ -82,7 +82,8 @@ def run_eval(settings: Eval) -> dict[str, Any]:
     import json
 
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.eval_report import measure, print_table
+    from finegrain.recipes.eval_report import measure
+    from finegrain.recipes.eval_table import print_table
 
     if settings.out is not None:
         check_free(settings.out)
