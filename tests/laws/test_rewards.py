@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from finegrain import catalog
@@ -118,9 +119,19 @@ class OwnCodes(Swav):
         return super().__call__(replace(pair, statistics={name: found.value for name, found in self.statistics(pair).items()}))
 
 
+@dataclass(frozen=True, kw_only=True)
+class OverEverything(Attention):
+    """Attention to padding too."""
+
+    def weights(self, outputs: Tensor, mask: Tensor) -> Tensor:
+        everywhere = torch.ones_like(mask)
+        return super().weights(outputs.nan_to_num(0.0, 0.0, 0.0).clamp(-10, 10), everywhere)
+
+
 @pytest.mark.parametrize(
     ("fit", "law"),
     [
+        (RewardFit(Gaussian(reward_weight=OverEverything(width=2)), BradleyTerry()), laws.padding),
         (RewardFit(Token(), OverWidth()), laws.garbage_under_the_mask),
         (RewardFit(Token(), OverWidth()), laws.padding),
         (RewardFit(Centred(readout=Sum()), BradleyTerry()), laws.rows_independent),
