@@ -47,6 +47,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     turns = lambda row, side: [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
     write("chats.jsonl", [{"chosen": turns(row, "chosen"), "rejected": turns(row, "rejected")} for row in rows])
     write("demonstrations.jsonl", [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows])
+    write("answers.jsonl", [{"prompt": row["prompt"], "responses": [row["chosen"], row["rejected"]]} for row in rows])
     (folder / "mine.py").write_text(
         "def weigh(prompt, response, role, row):\n    return [(0, 5, 0.0)] if role == 'chosen' else None\n"
     )
