@@ -22,8 +22,9 @@ from finegrain.rewards.step import Step
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
+from tests.tiny import save_tiny
 
-CUTOFF = 4.3
+CUTOFF = 4.6
 """Nats, amid the tiny model's entropies."""
 LOCATION = LocationNormaliser(mean_slope=0.5, std_slope=0.25, mean_at_end=0.2, std_at_end=2.0)
 SEGMENTERS = {
@@ -37,6 +38,17 @@ SEGMENTERS = {
     "tokens": Tokens(),
     "whole": Whole(),
 }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, but sure of some tokens: its entropies must tell them apart."""
+    folder = save_tiny(tmp_path_factory.mktemp("sure"))
+    lm = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        lm.lm_head.weight.mul_(8)
+    lm.save_pretrained(folder)
+    return folder
 
 
 def save_parts(model: Path, folder: Path, head: Segment | Step, **facts: Any) -> Path:
@@ -86,16 +98,18 @@ def test_scores_are_those_of_stock_classes_and_the_authors_rule(command: Command
     folder = save_parts(model, command.folder / "rm", Segment(segmenter=EntropyCutoff(cutoff=CUTOFF)))
     done, lines = score(command, folder)
     assert done.code == 0, done.error
-    counts = []
+    counts, longest = [], 0
     for line, (prompt, answer) in zip(lines, of_data(command), strict=True):
         scores, lengths = naive(folder, model, prompt, answer, CUTOFF)
         counts.append(len(scores))
+        longest = max(longest, *lengths[:-1], 0)
         assert [part[2] for part in line["segments"]] == pytest.approx(scores, abs=1e-5)
         assert line["score"]["mean"] == pytest.approx(np.mean(scores), abs=1e-5)
         expected = [value / length for value, length in zip(scores, lengths, strict=True) for _ in range(length)]
         assert [token[2] for token in line["tokens"]] == pytest.approx([*expected, 0.0], abs=1e-5)
         assert (line["segments"][0][0], line["segments"][-1][1]) == (0, len(answer))
     assert len(set(counts)) > 2, "the cut-off tells answers apart"
+    assert longest > 2, "and tokens"
     assert done.result["segments"] == {"segmenter": "entropy-cutoff", "start_model": str(model.resolve())}
     assert f"segments: entropy-cutoff on the entropies of {model.resolve()}, as in training" in done.error
 
@@ -158,6 +172,8 @@ def test_scores_are_placed_and_scaled_as_asked(command: Command, model: Path) ->
         p = np.arange(1, len(values) + 1) / len(values)
         expected = (np.array(values) - (0.5 * np.log(p) + 0.2)) / np.maximum(0.25 * np.log(p) + 2.0, 0.2)
         assert [part[2] for part in scaled[place]["segments"]] == pytest.approx(expected, abs=1e-6)
+        assert [token[2] for token in scaled[place]["tokens"]][:3] == pytest.approx([expected[0] / lengths[0]] * 3, abs=1e-6)
+        assert sum(token[2] for token in scaled[place]["tokens"]) == pytest.approx(sum(expected), abs=1e-6)
         assert scaled[place]["score"] == line["score"], "the answer's score stays the head's"
 
 
