@@ -48,7 +48,7 @@ PROMPTS, SAMPLES = 200, 4
 LONGER = 6
 """Sentences of the policy's answers; training answers have 4."""
 SIDES = ("chosen", "rejected")
-TESTS = {"same": "as in training", "shifted": "the policy's"}
+TESTS = {"same": "training's kind of", "shifted": "the policy's"}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class MetaRM:
 
     samples: str = ""
     """Rows {prompt, responses: [answer, answer, ...]} of the current policy, without labels: a file, folder or Hub name."""
-    eta: float = 0.01
+    eta: float = 0.1
     """Length of the rise per unit of J's gradient [choice]; 0 is an ordinary step."""
     prompts: int = 4
     """Prompts with their samples that a step reads [choice]."""
