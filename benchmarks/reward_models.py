@@ -12,7 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 
 import finegrain
+from finegrain.curate.repairs import FlipMargin, Repair, SoftMargin
+from finegrain.curate.secrets_rm import SecretsRM as CurateSecretsRM
 from finegrain.data.load import load_examples
 from finegrain.data.records import Example, Shape
 from finegrain.data.truncate import Tokenise
@@ -29,15 +31,19 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import group_of
 from finegrain.models.scorer import Request
-from finegrain.ops.readout import Mean, Sum
+from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
+from finegrain.recipes.curate import Curate, run_curate
+from finegrain.recipes.reward_signals import Attention, Head, PrefixDifference
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.contrast import SimCSE
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.heads import RewardHead, read_out
+from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
 
@@ -52,18 +58,26 @@ class Method:
 
     name: str
     head: RewardHead
-    loss: Any
+    loss: Any = field(default_factory=BradleyTerry)
+    repair: Repair | None = None
+    """Columns that `finegrain curate` writes first, from votes of models linear in the start model's features."""
 
 
 METHODS = (
-    Method("Bradley-Terry, last token", SequenceHead(), BradleyTerry()),
-    Method("token scores, sum", Token(readout=Sum()), BradleyTerry()),
-    Method("token scores, mean", Token(readout=Mean()), BradleyTerry()),
-    Method("ensemble of 5", Ensemble(), BradleyTerry()),
+    Method("Bradley-Terry, last token", SequenceHead()),
+    Method("token scores, sum", Token(readout=Sum())),
+    Method("token scores, mean", Token(readout=Mean())),
+    Method("ensemble of 5", Ensemble()),
     Method("label smoothing 0.1", SequenceHead(), BradleyTerry(label_smoothing=0.1)),
+    Method("secrets-rm, SimCSE", SequenceHead(), SecretsRM(contrast=SimCSE())),
+    Method("secrets-rm, flip and margin", SequenceHead(), repair=FlipMargin()),
+    Method("secrets-rm, soft labels and margin", SequenceHead(), repair=SoftMargin()),
     Method("AVA-p", Gaussian(), AvaP()),
     Method("AVA-d (chosen only)", Gaussian(), AvaD()),
 )
+
+SIGNALS = (("own", Head()), ("prefix differences", PrefixDifference()), ("attention", Attention()))
+"""What stands on a token: the head's own output, and for heads that read the last token what can be made of it."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +91,8 @@ class Data:
 
 DATA: Mapping[str, Data] = {
     "hh_harmless": Data(700, 400, 256),
-    "gsm8k_model_solutions": Data(250, 150, 384),
-    "qa_feedback": Data(60, 60, 512),
+    "gsm8k_model_solutions": Data(120, 100, 320),
+    "qa_feedback": Data(40, 60, 384),
 }
 
 
@@ -94,32 +108,39 @@ def split(name: str, folder: Path) -> tuple[Path, Path]:
 
 
 def judged(run: Path, head: RewardHead, examples: Sequence[Example]) -> dict[str, Any]:
-    """Scores of both answers of held-out pairs, and token scores with people's error spans where there are any."""
+    """How often the chosen answer of a held-out pair scores higher."""
     reward = load_reward_model(run)
     scorer, _ = make_scorer(reward.policy.model, longest=1024, head=reward.head)
-    sides = {role: [] for role in ("chosen", "rejected")}
-    in_error: list[np.ndarray] = []
-    scores: list[np.ndarray] = []
+    sides: dict[str, list[float]] = {role: [] for role in ("chosen", "rejected")}
     with torch.no_grad():
         for example in examples:
-            for role in sides:
-                group = group_of(example, (role,))
-                outputs = scorer([group], Request(False, outputs=reward.head)).outputs
+            for role, scores in sides.items():
+                outputs = scorer([group_of(example, (role,))], Request(False, outputs=reward.head)).outputs
                 assert outputs is not None
-                tokens = head.tokens(outputs[None])
-                answer = read_out(head.readout, tokens, torch.ones(1, len(outputs), dtype=torch.bool))
-                sides[role].append(float(answer.mean))
-                spans = example.spans[role]
-                if spans is not None:
-                    response = example.responses[role]
-                    places = response.offsets[response.mask]
-                    wrong = np.array([any(start < b and a < end for start, end, _ in spans) for a, b in places])
-                    in_error.append(wrong[places[:, 1] > places[:, 0]])
-                    scores.append(tokens.mean[0].numpy()[places[:, 1] > places[:, 0]])
-    found = {"accuracy": pair_accuracy(np.array(sides["chosen"]), np.array(sides["rejected"])).accuracy._asdict()}
-    if in_error and np.concatenate(in_error).any():
-        found["error_auroc"] = auroc(-np.concatenate(scores), np.concatenate(in_error))._asdict()
-    return found
+                answer = read_out(head.readout, head.tokens(outputs[None]), torch.ones(1, len(outputs), dtype=torch.bool))
+                scores.append(float(answer.mean))
+    return {"accuracy": pair_accuracy(np.array(sides["chosen"]), np.array(sides["rejected"])).accuracy._asdict()}
+
+
+def errors_found(run: Path, head: RewardHead, examples: Sequence[Example], max_length: int) -> dict[str, Any]:
+    """AUROC of low token scores against people's error spans, by signal; {} where nobody marked any. Each answer counts once."""
+    marked = {(e.prompt_text, e.responses[role].text): spans for e in examples for role, spans in e.spans.items() if spans is not None}
+    if not marked:
+        return {}
+    data = run / "marked.jsonl"
+    data.write_text("".join(json.dumps({"prompt": prompt, "completion": answer}) + "\n" for prompt, answer in marked))
+    found = {}
+    for name, signal in SIGNALS if isinstance(head.readout, Last) else SIGNALS[:1]:
+        out = run / f"scores-{name.replace(' ', '-')}.jsonl"
+        finegrain.score(data, out, model=run, signal=signal, max_length=max_length, device="cpu")
+        scores, wrong = [], []
+        for line in map(json.loads, out.read_text().splitlines()):
+            for start, end, mean, _ in line["tokens"]:
+                if end > start:
+                    scores.append(-mean)
+                    wrong.append(any(start < b and a < end for a, b, _ in marked[line["prompt"], line["response"]]))
+        found[name] = auroc(np.array(scores), np.array(wrong))._asdict() | {"answers": len(marked)}
+    return {"error_auroc": found}
 
 
 def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: int | None) -> dict[str, Any]:
@@ -127,6 +148,11 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
     train, held_out = split(name, folder)
     out = folder / f"{name}-{method.name}-{seed}".replace(" ", "_")
     started = time.perf_counter()
+    if method.repair is not None:
+        voted = out.with_suffix(".jsonl")
+        votes = CurateSecretsRM(repair=method.repair)
+        run_curate(Curate(model=str(model), data=str(train), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu"))
+        train = voted
     finegrain.reward(
         model,
         train,
@@ -146,6 +172,7 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         "method": method.name,
         "seed": seed,
         **judged(out, method.head, examples),
+        **errors_found(out, method.head, examples, DATA[name].max_length),
         "length_only": pair_accuracy(*lengths).accuracy._asdict(),
         "pairs": record.get("pairs", record.get("rows")),
         "held_out_pairs": len(examples),
@@ -169,26 +196,40 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             f"{first['pairs']} pairs to train, {first['held_out_pairs']} held out. The longer answer wins in {floor['mean']:.3f} "
             f"({floor['low']:.3f} to {floor['high']:.3f}) of the held-out pairs.",
             "",
-            "| method | held-out accuracy, mean over seeds | 95 % interval over seeds | error tokens found, AUROC | seconds |",
-            "| --- | --- | --- | --- | --- |",
+            "| method | held-out accuracy, mean over seeds | 95 % interval over seeds | seconds |",
+            "| --- | --- | --- | --- |",
         ]
         for method in dict.fromkeys(result["method"] for result in own):
             rows = [result for result in own if result["method"] == method]
             seconds = np.median([row["train_seconds"] for row in rows])
-            lines.append(f"| {method} | {shown(rows, 'accuracy')} | {shown(rows, 'error_auroc')} | {seconds:.0f} |")
-        lines.append("")
+            lines.append(f"| {method} | {' | '.join(shown([row['accuracy'] for row in rows]))} | {seconds:.0f} |")
+        lines += ["", *signals(own)]
     return "\n".join(lines)
 
 
-def shown(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
-    """Mean and interval over seeds, as two cells for the accuracy and one for the other."""
-    values = [row[measure]["mean"] for row in rows if measure in row]
-    if not values:
-        return "no spans"
-    interval = mean_interval(values)
+def signals(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of error tokens found; nothing for data without spans."""
+    found = [result for result in results if "error_auroc" in result]
+    if not found:
+        return []
+    answers = found[0]["error_auroc"]["own"]["answers"]
+    lines = [
+        f"Low token scores against people's error spans in {answers} held-out answers, AUROC (0.5 is chance):",
+        "",
+        "| method | signal | AUROC, mean over seeds | 95 % interval over seeds |",
+        "| --- | --- | --- | --- |",
+    ]
+    for method in dict.fromkeys(result["method"] for result in found):
+        rows = [result["error_auroc"] for result in found if result["method"] == method]
+        lines += [f"| {method} | {name} | {' | '.join(shown([row[name] for row in rows]))} |" for name in rows[0]]
+    return [*lines, ""]
+
+
+def shown(measures: Sequence[Mapping[str, float]]) -> tuple[str, str]:
+    """Mean and Student interval over seeds."""
+    interval = mean_interval([measure["mean"] for measure in measures])
     low, high = interval.low, interval.high
-    between = "one seed" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-    return f"{interval.mean:.3f} | {between}" if measure == "accuracy" else f"{interval.mean:.3f} ({between})"
+    return f"{interval.mean:.3f}", "one seed" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def main() -> None:

@@ -113,7 +113,11 @@ def job(row: Row, files: Files, *, base: Path, scorers: Scorers, out: Path, budg
         credit=row.credit(scorers) if row.credit else None,
         common=Common(lr=budget.lr, max_steps=budget.steps, seed=seed, device="cpu", eval=str(files.held_out)),
         training=Training(
-            epochs=(budget.steps + 1) * budget.batch_size / rows, batch_size=budget.batch_size, samples=int(examined > 0), examined=examined
+            epochs=(budget.steps + 1) * budget.batch_size / rows,
+            batch_size=budget.batch_size,
+            micro_tokens=8192,
+            samples=int(examined > 0),
+            examined=examined,
         ),
         lora=Lora(),
         optim=OPTIM,

@@ -121,7 +121,7 @@ def collate(
     columns["row"] = _numbers([example.row for example in examples], device)
     for role in set(roles) & set(data.credit):
         columns[f"annotated/{role}"] = _numbers([float(data.credit[role].annotated[row]) for row in rows], device)
-    extras = {role: _side_columns(data, rows, role, placed[role].mask.shape, device) for role in roles}
+    extras = {role: _side_columns(data, rows, examples, role, placed[role].mask.shape, device) for role in roles}
     return Batch(tuple(rows), groups, placed, columns, extras)
 
 
@@ -134,13 +134,15 @@ def _numbers(values: Sequence[float] | Sequence[int], device: torch.device | str
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
-def _side_columns(data: TrainingSet, rows: Sequence[int], role: str, shape: torch.Size, device: torch.device | str) -> dict[str, Tensor]:
+def _side_columns(
+    data: TrainingSet, rows: Sequence[int], examples: Sequence[Example], role: str, shape: torch.Size, device: torch.device | str
+) -> dict[str, Tensor]:
+    lengths = [len(example.responses[role].ids) for example in examples]
     found: dict[str, Tensor] = {}
     if role in data.reference:
         found["ref_logp"] = _padded([data.reference[role][row] for row in rows], shape, 0.0, device)
     for name in data.credit_fields.get(role, ()):
         arrays = [getattr(data.credit[role], name)[row] for row in rows]
-        lengths = [len(data.examples[row].responses[role].ids) for row in rows]
         absent = ABSENT[name]
         filled = [np.full(length, absent) if array is None else array for array, length in zip(arrays, lengths, strict=True)]
         found[name] = _padded(filled, shape, absent, device)
