@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
 import finegrain
 from finegrain.curate.repairs import FlipMargin, Repair, SoftMargin
@@ -50,6 +51,7 @@ from finegrain.rewards.token import Token
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "benchmarks" / "results"
+ROLES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,6 @@ METHODS = (
     Method("token scores, sum", Token(readout=Sum())),
     Method("token scores, mean", Token(readout=Mean())),
     Method("ensemble of 5", Ensemble()),
-    Method("label smoothing 0.1", SequenceHead(), BradleyTerry(label_smoothing=0.1)),
     Method("secrets-rm, SimCSE", SequenceHead(), SecretsRM(contrast=SimCSE())),
     Method("secrets-rm, flip and margin", SequenceHead(), repair=FlipMargin()),
     Method("secrets-rm, soft labels and margin", SequenceHead(), repair=SoftMargin()),
@@ -91,8 +92,8 @@ class Data:
 
 DATA: Mapping[str, Data] = {
     "hh_harmless": Data(700, 400, 256),
-    "gsm8k_model_solutions": Data(120, 100, 320),
-    "qa_feedback": Data(40, 60, 384),
+    "gsm8k_model_solutions": Data(100, 80, 320),
+    "qa_feedback": Data(30, 30, 384),
 }
 
 
@@ -107,19 +108,30 @@ def split(name: str, folder: Path) -> tuple[Path, Path]:
     return folder / f"{name}-train.jsonl", folder / f"{name}-held-out.jsonl"
 
 
+def one_pair_a_row(data: Path, out: Path, model: Path, max_length: int) -> Path:
+    """The pairs as a file that columns can be written beside."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    examples = load_examples(str(data), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=max_length)).examples
+    rows = ({"prompt": example.prompt_text} | {role: example.responses[role].text for role in ROLES} for example in examples)
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return out
+
+
 def judged(run: Path, head: RewardHead, examples: Sequence[Example]) -> dict[str, Any]:
     """How often the chosen answer of a held-out pair scores higher."""
     reward = load_reward_model(run)
     scorer, _ = make_scorer(reward.policy.model, longest=1024, head=reward.head)
-    sides: dict[str, list[float]] = {role: [] for role in ("chosen", "rejected")}
+    scores: list[list[float]] = []
     with torch.no_grad():
         for example in examples:
-            for role, scores in sides.items():
-                outputs = scorer([group_of(example, (role,))], Request(False, outputs=reward.head)).outputs
-                assert outputs is not None
-                answer = read_out(head.readout, head.tokens(outputs[None]), torch.ones(1, len(outputs), dtype=torch.bool))
-                scores.append(float(answer.mean))
-    return {"accuracy": pair_accuracy(np.array(sides["chosen"]), np.array(sides["rejected"])).accuracy._asdict()}
+            group = group_of(example, ROLES)
+            outputs = scorer([group], Request(False, outputs=reward.head)).outputs
+            assert outputs is not None
+            both = outputs.split([int(branch.mask.sum()) for branch in group.branches])
+            answers = [read_out(head.readout, head.tokens(one[None]), torch.ones(1, len(one), dtype=torch.bool)) for one in both]
+            scores.append([float(answer.mean) for answer in answers])
+    chosen, rejected = np.array(scores).T
+    return {"accuracy": pair_accuracy(chosen, rejected).accuracy._asdict()}
 
 
 def errors_found(run: Path, head: RewardHead, examples: Sequence[Example], max_length: int) -> dict[str, Any]:
@@ -149,9 +161,10 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
     out = folder / f"{name}-{method.name}-{seed}".replace(" ", "_")
     started = time.perf_counter()
     if method.repair is not None:
+        single = one_pair_a_row(train, out.with_suffix(".pairs.jsonl"), model, DATA[name].max_length)
         voted = out.with_suffix(".jsonl")
         votes = CurateSecretsRM(repair=method.repair)
-        run_curate(Curate(model=str(model), data=str(train), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu"))
+        run_curate(Curate(model=str(model), data=str(single), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu"))
         train = voted
     finegrain.reward(
         model,
@@ -166,7 +179,7 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
     tokenizer = load_reward_model(out).policy.tokenizer
     settings = Tokenise(max_length=DATA[name].max_length)
     examples = list(load_examples(str(held_out), tokenizer, shape=Shape.PREFERENCE, settings=settings).examples)
-    lengths = [np.array([float(len(e.responses[role].ids)) for e in examples]) for role in ("chosen", "rejected")]
+    lengths = [np.array([float(len(e.responses[role].ids)) for e in examples]) for role in ROLES]
     return {
         "data": name,
         "method": method.name,
