@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from finegrain.errors import DataError, UsageError
-from finegrain.rewards.mm_calibration import AdaptivePrice, Bounds, clip_features, keep_scores, largest_score, quantile_bounds
+from finegrain.rewards.mm_calibration import AdaptivePrice, Bounds, clip_features, keep_labels, keep_scores, largest_score, quantile_bounds
 
 Features = Float[Tensor, "N D"]
+Scores = Float[Tensor, " N"]
 
 
 class ClippedHead(nn.Module):
@@ -63,9 +64,32 @@ class FittedBounds(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SameScores:
+    """MMAC: clean answers keep their scores. Labels are not read."""
+
+    def __call__(self, chosen: Scores, rejected: Scores, was_chosen: Scores, was_rejected: Scores) -> Float[Tensor, ""]:
+        """Mean squared change of the scores."""
+        return keep_scores(torch.cat([chosen, rejected])[:, None], torch.cat([was_chosen, was_rejected])[:, None]).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SameLabels:
+    """MMOM, reconstructed: clean pairs keep their labels. On pairs the cross-entropy is Bradley-Terry's [choice]."""
+
+    def __call__(self, chosen: Scores, rejected: Scores, was_chosen: Scores, was_rejected: Scores) -> Float[Tensor, ""]:
+        """Mean of -log sigma of the difference."""
+        return keep_labels(torch.stack([chosen, rejected], 1), torch.zeros(len(chosen), dtype=torch.long, device=chosen.device)).mean()
+
+
+Keep = SameScores | SameLabels
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitBounds:
     """The smallest ceiling that leaves clean pairs in their order."""
 
+    keep: Keep = field(default_factory=SameScores)
+    """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
     start: float = 0.999
     """Quantile of the clean features where the bounds begin [choice]."""
     epochs: int = 300
@@ -80,6 +104,8 @@ class FitBounds:
     """Coefficient of the ceiling."""
 
     def __post_init__(self) -> None:
+        if not 0.5 < self.start <= 1:
+            raise UsageError(f"start is the quantile of the clean features where the bounds begin, in (0.5, 1], got {self.start}")
         if self.epochs < 1 or self.every < 1 or self.warmup < 0 or self.lr <= 0:
             raise UsageError(f"epochs, every and lr must be positive, warmup not negative: {self.epochs}, {self.every}, {self.lr}, {self.warmup}")
 
@@ -90,21 +116,22 @@ class FitBounds:
         unit = features.std(0, correction=0).clamp(min=torch.finfo(features.dtype).tiny)
         steps = [torch.zeros_like(part, requires_grad=True) for part in begin]
         optimiser, price = torch.optim.Adam(steps, lr=self.lr), self.price.start
-        original, best = features @ weight, begin
+        was_chosen, was_rejected, best = chosen @ weight, rejected @ weight, begin
         for epoch in range(self.epochs):
             bounds = self._bounds(begin, steps, unit)
-            kept = keep_scores((clip_features(features, bounds) @ weight)[:, None], original[:, None]).mean()
+            now_chosen, now_rejected = (clip_features(part, bounds) @ weight for part in (chosen, rejected))
+            kept = self.keep(now_chosen, now_rejected, was_chosen, was_rejected)
             optimiser.zero_grad()
             (kept + price * largest_score(weight, bounds)).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            agreement = _agreement(weight, chosen, rejected, now := self._bounds(begin, [step.detach() for step in steps], unit))
+            agreement = agreement_of(weight, chosen, rejected, now := self._bounds(begin, [step.detach() for step in steps], unit))
             if agreement >= self.price.agreement and largest_score(weight, now) <= largest_score(weight, best):
                 best = now
             if epoch >= self.warmup and (epoch - self.warmup) % self.every == 0:
                 price = self.price(price, agreement)
-        shift = (clip_features(features, best) @ weight - original).square().mean()
+        shift = (clip_features(features, best) @ weight - features @ weight).square().mean()
         before, after = (float(largest_score(weight, bounds)) for bounds in (begin, best))
-        return FittedBounds(best, before, after, _agreement(weight, chosen, rejected, best), float(shift))
+        return FittedBounds(best, before, after, agreement_of(weight, chosen, rejected, best), float(shift))
 
     def _bounds(self, begin: Bounds, steps: list[Tensor], unit: Tensor) -> Bounds:
         """The box after some steps; where the two bounds have passed each other both are their mean."""
@@ -113,8 +140,13 @@ class FitBounds:
         return Bounds(torch.where(low > high, middle, low), torch.where(low > high, middle, high))
 
 
-def _agreement(weight: Tensor, chosen: Features, rejected: Features, bounds: Bounds) -> float:
+def agreement_of(weight: Tensor, chosen: Features, rejected: Features, bounds: Bounds) -> float:
     """Share of pairs whose scores have the same order with and without the bounds."""
+    return float(same_order(weight, chosen, rejected, bounds).double().mean())
+
+
+def same_order(weight: Tensor, chosen: Features, rejected: Features, bounds: Bounds) -> Bool[Tensor, " N"]:
+    """Whether the scores of a pair have the same order with and without the bounds."""
     before = ((chosen - rejected) @ weight).sign()
     after = ((clip_features(chosen, bounds) - clip_features(rejected, bounds)) @ weight).sign()
-    return float((before == after).double().mean())
+    return before == after
