@@ -1,0 +1,132 @@
+"""Rewards relative to what a fixed sampler said to the same prompt: r - b(x), b(x) an aggregate of the scores of k of its answers.
+
+Source: contrastive rewards, https://arxiv.org/abs/2403.07708. Abstract, introduction and the two-step recipe were read; that b(x) is a mean and
+k = 5 are from memory.
+Deviations: max, min, quantile, the scale and the gate are our own [choice].
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from finegrain.errors import UsageError
+
+Baselines = Float[Tensor, "... k"]
+"""Scores of k answers of the baseline's sampler."""
+PerPrompt = Float[Tensor, "..."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The mean: what one draw of the sampler is worth on average."""
+
+    def __call__(self, scores: Baselines) -> PerPrompt:
+        """One number per prompt."""
+        return scores.mean(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Max:
+    """The best of k; grows with k."""
+
+    def __call__(self, scores: Baselines) -> PerPrompt:
+        """One number per prompt."""
+        return scores.amax(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Min:
+    """The worst of k; falls with k."""
+
+    def __call__(self, scores: Baselines) -> PerPrompt:
+        """One number per prompt."""
+        return scores.amin(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantile:
+    """A quantile, linear between neighbouring scores."""
+
+    level: float = 0.5
+    """0 is the least score, 0.5 the median, 1 the largest."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 1:
+            raise UsageError(f"level is a quantile in [0, 1], got {self.level}")
+
+    def __call__(self, scores: Baselines) -> PerPrompt:
+        """One number per prompt."""
+        return scores.quantile(self.level, dim=-1)
+
+
+Aggregate = Mean | Max | Min | Quantile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unscaled:
+    """The reward's own units."""
+
+    def __call__(self, scores: Baselines) -> PerPrompt:
+        """1 per prompt."""
+        return torch.ones_like(scores[..., 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineStd:
+    """Sample standard deviation of the baseline's scores: differences of prompts in scale go, and with them what they say of certainty."""
+
+    floor: float = 1e-2
+    """The least divisor, in the reward's units."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < float("inf"):
+            raise UsageError(f"floor is the least divisor and must be positive and finite, got {self.floor}")
+
+    def __call__(self, scores: Baselines) -> PerPrompt:
+        """One divisor per prompt; raises UsageError where k is 1."""
+        if scores.shape[-1] < 2:
+            raise UsageError(
+                "one baseline score has no standard deviation; score several answers per prompt, or leave rewards in their units (scale: unscaled)"
+            )
+        return scores.std(-1).clamp(min=self.floor)
+
+
+Scale = Unscaled | BaselineStd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """(r - b) / scale."""
+
+    aggregate: Aggregate = field(default_factory=Mean)
+    """What of the k baseline scores is subtracted."""
+    scale: Scale = field(default_factory=Unscaled)
+    """What the difference is divided by."""
+
+    def __call__(self, reward: PerPrompt, scores: Baselines) -> PerPrompt:
+        """Relative reward of one answer per prompt."""
+        return (reward - self.aggregate(scores)) / self.scale(scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AboveOnly:
+    """(r - b) / scale where r > b, else 0: an answer below the baseline is not pushed down."""
+
+    aggregate: Aggregate = field(default_factory=Mean)
+    """What of the k baseline scores is subtracted."""
+    scale: Scale = field(default_factory=Unscaled)
+    """What the difference is divided by."""
+
+    def __call__(self, reward: PerPrompt, scores: Baselines) -> PerPrompt:
+        """Relative reward of one answer per prompt, never negative."""
+        return Difference(aggregate=self.aggregate, scale=self.scale)(reward, scores).clamp(min=0)
+
+
+Contrast = Difference | AboveOnly
+
+
+def win_share(reward: PerPrompt, scores: Baselines) -> PerPrompt:
+    """Share of the k baseline answers that score less than the answer; an equal score counts half."""
+    return torch.where(reward[..., None] == scores, 0.5, (reward[..., None] > scores).double()).mean(-1)
