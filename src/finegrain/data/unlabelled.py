@@ -23,17 +23,20 @@ class Unlabelled:
     """Prompts with their answers, and what became of the rows they came from."""
 
     examples: list[Example]
-    """Roles sample-0, sample-1 ...; at least two each."""
+    """Roles sample-0, sample-1 ...; as many each as were asked for, or more."""
     report: Json
     """JSON: source, sha256, rows, prompts and samples kept, findings."""
 
 
-def load_samples(source: str, tokenizer: FastTokenizer, *, settings: Tokenise, gate: Gate = Gate()) -> Unlabelled:
-    """The rows {prompt, responses} of a file, folder or Hub name; prompts with fewer than two samples are left out and counted."""
-    rows, findings = read(source), Findings()
-    examples = list(tokenise(_kept(rows, findings), tokenizer, settings, findings, Stopping(gate)))
+def load_samples(
+    source: str, tokenizer: FastTokenizer, *, settings: Tokenise, gate: Gate = Gate(), fewest: int = FEWEST, limit: int | None = None
+) -> Unlabelled:
+    """The rows {prompt, responses} of a file, folder or Hub name; prompts with fewer than `fewest` samples are left out and counted."""
+    rows, findings = read(source, limit), Findings()
+    kept = ((number, row) for number, _, row in sample_rows(rows, findings, fewest))
+    examples = list(tokenise(kept, tokenizer, settings, findings, Stopping(gate)))
     if not examples:
-        raise DataError(f"{source}: no prompt has {FEWEST} samples or more, of {rows.count} rows; left out: {findings.in_words()}")
+        raise DataError(f"{source}: no prompt has {fewest} samples or more, of {rows.count} rows; left out: {findings.in_words()}")
     samples = sum(len(example.responses) for example in examples)
     report = {
         "source": source,
@@ -47,16 +50,22 @@ def load_samples(source: str, tokenizer: FastTokenizer, *, settings: Tokenise, g
     return Unlabelled(examples, report)
 
 
-def _kept(rows: Source, findings: Findings) -> Iterator[tuple[int, Row]]:
+def has_samples(raw: Json) -> bool:
+    """Whether a row is {prompt, responses}."""
+    return "prompt" in raw and "responses" in raw
+
+
+def sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Iterator[tuple[int, Json, Row]]:
+    """Source row number, the row, and its texts, of the prompts with at least `fewest` samples; the others go to the findings."""
     for number, (where, raw) in enumerate(rows.rows):
         try:
             row = _row(raw)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
-        if len(row.answers) < FEWEST:
-            findings.drop("fewer_than_two_samples", number)
+        if len(row.answers) < fewest:
+            findings.drop("fewer_than_two_samples" if fewest == FEWEST else "no_sample", number)
         else:
-            yield number, row
+            yield number, raw, row
 
 
 def _row(raw: Json) -> Row:

@@ -12,6 +12,9 @@ import torch
 from finegrain.models.load import Policy
 from finegrain.models.scorer import causal_lm
 
+BESIDE = ("tokenizer", "generation", "posterior")
+"""In names of files beside a model that do not say what it computes; a posterior says how sure a reward is, not what it is."""
+
 
 def model_fingerprint(policy: Policy, memory: Path) -> str:
     """sha256 of a model's weights and config: of its files, each hashed once per size and mtime, or of the tensors of a model object."""
@@ -27,10 +30,18 @@ def model_fingerprint(policy: Policy, memory: Path) -> str:
     files = [file for folder in folders for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))]
     digest = hashlib.sha256()
     for file in files:
-        if "tokenizer" not in file.name and "generation" not in file.name:
+        if not any(name in file.name for name in BESIDE):
             digest.update(file.name.encode())
             digest.update(_hash_file(file, memory).encode())
     return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """sha256 of what turns text into tokens: vocabulary, rules, special tokens and chat template."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    passing = ("truncation", "padding")  # left behind by whichever call asked for them
+    facts = [{name: rule for name, rule in rules.items() if name not in passing}, tokenizer.special_tokens_map, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def rows_fingerprint(rows: Iterable[Iterable[np.ndarray]]) -> str:
