@@ -2,7 +2,7 @@
 
     python benchmarks/reward_models.py --data hh_harmless gsm8k_model_solutions qa_feedback --seeds 3
 
-Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/reward_models.{json,md}. The same rows are held out for every
+Trained in bfloat16 autocast. Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/reward_models.{json,md}. The same rows are held out for every
 method and seed; a seed changes the order of the rows and the head's start.
 """
 
@@ -172,7 +172,7 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         out,
         head=method.head,
         loss=method.loss,
-        common=Common(seed=seed, max_length=DATA[name].max_length, device="cpu", max_steps=steps),
+        common=Common(seed=seed, max_length=DATA[name].max_length, device="cpu", dtype="bfloat16", max_steps=steps),
         training=Training(holdout=0.0, examined=0),
     )
     record = json.loads((out / "run.json").read_text())

@@ -1,0 +1,178 @@
+"""Do token scores find the words that people call good and bad? Reward models from scratch on pairs of rated sentences.
+
+    pip download --no-deps --no-binary :all: vaderSentiment && tar xzf vaderSentiment-*.tar.gz     (MIT licence; 2.4 MB)
+    tar xzf vaderSentiment-*/additional_resources/hutto_ICWSM_2014.tar.gz
+    python benchmarks/word_sentiment.py --data hutto_ICWSM_2014
+
+Sentences of film reviews, rated by people (Hutto and Gilbert 2014): a pair is one of the good ones against one of the bad ones, 3,000 of them.
+Two layers from scratch see which sentence is better and nothing of words; 200 other pairs are held out, and there the scores of words that the
+same authors' lexicon calls good or bad (by at least 1 of 4) are told apart. The bound to compare with is a logistic regression on words, which
+has a number per word and no context. Writes benchmarks/results/word-sentiment.{json,md}; about four minutes on one core.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from tables import markdown, summary, write
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+import finegrain
+from finegrain.data.planted import write_jsonl
+from finegrain.evaluate.discrimination import auroc
+from finegrain.ops.readout import Mean
+from finegrain.recipes.reward_signals import Head, PrefixDifference, RewardSignal
+from finegrain.recipes.settings import Common, Training
+from finegrain.rewards.ensemble import Ensemble
+from finegrain.rewards.heads import RewardHead
+from finegrain.rewards.sequence import Sequence as SequenceHead
+from finegrain.rewards.token import Token
+
+PAIRS, HELD_OUT, EPOCHS, RATE, WIDTH, VOCABULARY = 3000, 200, 3.0, 1e-3, 128, 4000
+GOOD, SURE = 0.8, 1.0
+WORD = re.compile(r"[A-Za-z]+")
+PROMPT = "Review:"
+
+
+class Method(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    head: RewardHead
+    signal: RewardSignal = Head()
+
+
+METHODS = (
+    Method("head:token, sum (the default)", Token()),
+    Method("head:token, mean", Token(readout=Mean())),
+    Method("head:ensemble, mean", Ensemble(readout=Mean())),
+    Method("head:sequence, its value at each token", SequenceHead()),
+    Method("head:sequence, prefix differences", SequenceHead(), PrefixDifference()),
+)
+REGRESSION = "logistic regression on words"
+
+
+class Data(NamedTuple):
+    """Sentences to train and test on, and the lexicon."""
+
+    good: Sequence[str]
+    bad: Sequence[str]
+    held_good: Sequence[str]
+    held_bad: Sequence[str]
+    lexicon: dict[str, float]
+
+
+def load(folder: Path, seed: int) -> Data:
+    """Another part is held out in every seed."""
+    lines = (folder / "movieReviewSnippets_GroundTruth.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    rated = [(float(rating), text.strip()) for _, rating, text in (line.split("\t", 2) for line in lines)]
+    rng = np.random.default_rng(seed)
+    good, bad = (rng.permutation([text for rating, text in rated if sign * rating > GOOD and len(text.split()) > 2]) for sign in (1, -1))
+    lexicon = {}
+    for line in (folder / "vader_sentiment_lexicon.txt").read_text(encoding="utf-8", errors="replace").splitlines():
+        word, *rest = line.split("\t")
+        if rest and WORD.fullmatch(word) and abs(float(rest[0])) >= SURE:
+            lexicon[word.lower()] = float(rest[0])
+    kept = slice(HELD_OUT, HELD_OUT + PAIRS)
+    return Data(list(good[kept]), list(bad[kept]), list(good[:HELD_OUT]), list(bad[:HELD_OUT]), lexicon)
+
+
+def start(folder: Path, data: Data, seed: int) -> Path:
+    """An untrained two-layer model whose tokens are words."""
+    words = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.train_from_iterator(
+        [*data.good, *data.bad], trainers.WordLevelTrainer(vocab_size=VOCABULARY, special_tokens=["<pad>", "<bos>", "<eos>", "<unk>"])
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "max_position_embeddings": 512}
+    config = transformers.LlamaConfig(**sizes, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    torch.manual_seed(seed)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "start")
+    tokenizer.save_pretrained(folder / "start")
+    return folder / "start"
+
+
+def word_scores(lines: Sequence[dict[str, Any]], lexicon: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the lexicon's words where they stand, the mean over a word's tokens, and whether people call them good."""
+    scores, good = [], []
+    for line in lines:
+        for word in WORD.finditer(line["response"]):
+            tokens = [mean for begin, end, mean, _ in line["tokens"] if begin < word.end() and word.start() < end]
+            if tokens and word[0].lower() in lexicon:
+                scores.append(float(np.mean(tokens)))
+                good.append(lexicon[word[0].lower()] > 0)
+    return np.array(scores), np.array(good)
+
+
+def measured(method: Method, model: Path, folder: Path, data: Data, seed: int) -> dict[str, float]:
+    """One model, trained and asked."""
+    out = folder / re.sub(r"\W+", "-", method.name)
+    common = Common(seed=seed, device="cpu", lr=RATE)
+    training = Training(holdout=0.0, examined=0, epochs=EPOCHS)
+    finegrain.reward(model, folder / "train.jsonl", out, head=method.head, common=common, training=training)
+    finegrain.score(folder / "held-out.jsonl", out / "scores.jsonl", model=out, signal=method.signal, device="cpu")
+    lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    answers = {role: [line["score"]["mean"] for line in lines if line["id"].endswith(role)] for role in ("chosen", "rejected")}
+    found = {"AUROC of words": auroc(*word_scores(lines, data.lexicon)).mean}
+    return found | {"held-out pairs right": float(np.mean(np.array(answers["chosen"]) > np.array(answers["rejected"])))}
+
+
+def regression(data: Data) -> dict[str, float]:
+    """Words counted, their weights as scores; the best of four penalties on the held-out rows, which flatters it."""
+    words = CountVectorizer(token_pattern=WORD.pattern, min_df=2)
+    counts = words.fit_transform([*data.good, *data.bad])
+    held = words.transform([*data.held_good, *data.held_bad])
+    found = []
+    for penalty in (0.1, 0.3, 1.0, 3.0):
+        model = LogisticRegression(C=penalty, max_iter=1000).fit(counts, [1] * len(data.good) + [0] * len(data.bad))
+        weight = dict(zip(words.get_feature_names_out(), model.coef_[0], strict=True))
+        said = [word.lower() for text in (*data.held_good, *data.held_bad) for word in WORD.findall(text) if word.lower() in data.lexicon]
+        scores = np.array([weight.get(word, 0.0) for word in said])
+        good, bad = np.split(model.decision_function(held), 2)
+        area = auroc(scores, np.array([data.lexicon[word] > 0 for word in said])).mean
+        found.append({"AUROC of words": area, "held-out pairs right": float(np.mean(good > bad))})
+    return max(found, key=lambda one: one["AUROC of words"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder hutto_ICWSM_2014")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cells: dict[str, dict[str, list[float]]] = {}
+    for seed in range(options.seeds):
+        data = load(options.data, seed)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for file, sides in (("train", (data.good, data.bad)), ("held-out", (data.held_good, data.held_bad))):
+                rows = [{"prompt": PROMPT, "chosen": f" {good}", "rejected": f" {bad}"} for good, bad in zip(*sides, strict=True)]
+                write_jsonl(folder / f"{file}.jsonl", rows)
+            model = start(folder, data, seed)
+            found = {method.name: measured(method, model, folder, data, seed) for method in METHODS} | {REGRESSION: regression(data)}
+        for row, columns in found.items():
+            for column, value in columns.items():
+                cells.setdefault(row, {}).setdefault(column, []).append(value)
+        print(json.dumps({"seed": seed, **found}), flush=True)
+    table = summary(cells)
+    about = (
+        f"{PAIRS} pairs of film-review sentences, {EPOCHS:g} epochs at {RATE:g}, two layers of {WIDTH} from scratch, words as tokens; means ± "
+        f"half of a 95 % interval over {options.seeds} seeds, each with other held-out sentences. Made by `benchmarks/word_sentiment.py`, which says where "
+        "sentences and lexicon come from."
+    )
+    write(options.out, "word-sentiment", {"seeds": options.seeds, "table": table}, f"{about}\n\n{markdown(table, 'token scores of', 3)}\n")
+
+
+if __name__ == "__main__":
+    main()
