@@ -56,6 +56,12 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.posterior:run_posterior",
         positional=("run",),
     ),
+    "bound": Command(
+        "a cap on the score that any answer can get, from clean pairs: RUN --data D",
+        "recipes.bound:Bound",
+        "recipes.bound:run_bound",
+        positional=("run",),
+    ),
     "score": Command(
         "token scores of given answers: --model REWARD_MODEL (or POLICY --reference REF) --data D --out scores.jsonl",
         "recipes.score:Score",

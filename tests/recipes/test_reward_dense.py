@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
@@ -122,6 +123,40 @@ def test_ratings_learn(command: Command) -> None:
     assert load_file(run / "reward_head.safetensors")["weight"].shape == (3, 32)
     stock = AutoModelForSequenceClassification.from_pretrained(run)
     assert stock.config.num_labels == 3
+
+
+SCALE = ("--head.classes", "3", "--head.lowest", "0", "--loss.attribute", "quality")
+
+
+def test_a_rating_head_is_trained_again_on_a_trained_one(command: Command) -> None:
+    """Stage 2 of lort: backbone bit for bit, the head from where stage 1 left it, towards another target."""
+    data = ("--data", rated(command), "--lr", "0.01", "--holdout", "0.25")
+    one = reward(command, "one", "head:rating", "loss:rating-labels", *SCALE, *data, "--epochs", "3")
+    assert one.code == 0, one.error
+    towards = ("loss.target:odds-target", "loss.weighting:balanced")
+    again = ("head:rating", "loss:rating-labels", *towards, *SCALE, *data, "--model", command.folder / "one")
+    two = reward(command, "two", *again, "--frozen", "--epochs", "3")
+    assert two.code == 0, two.error
+    still = reward(command, "still", *again, "--frozen", "--max-steps", "1", "--lr", "0")
+    assert still.code == 0, still.error
+    weights = {run: load_file(command.folder / run / "model.safetensors") for run in ("one", "two", "still")}
+    heads = {run: load_file(command.folder / run / "reward_head.safetensors")["weight"] for run in weights}
+    assert all(torch.equal(weights["one"][name], weights["two"][name]) for name in weights["one"] if "score" not in name)
+    assert torch.equal(heads["still"], heads["one"]), "a rate of 0 leaves it where it began"
+    assert not torch.allclose(heads["two"], heads["one"], atol=1e-4)
+    assert command.record("two")["start_head"] == "trained"
+    lines = command.lines("two")
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    other = reward(command, "other", "head:rating", "loss:rating-labels", "--model", command.folder / "one")
+    assert other.code == 2
+    assert "--frozen" in other.error
+
+
+def test_another_head_on_a_trained_backbone_begins_afresh(command: Command) -> None:
+    assert reward(command, "one", "head:sequence", "--max-steps", "2").code == 0
+    two = reward(command, "two", "head:ensemble", "--frozen", "--max-steps", "2", "--model", command.folder / "one")
+    assert two.code == 0, two.error
+    assert "start_head" not in command.record("two")
 
 
 def test_ratings_off_the_scale_stop_the_run(command: Command) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import DataError, UsageError
-from finegrain.rewards.clipped_head import ClippedHead, FitBounds
+from finegrain.rewards.clipped_head import ClippedHead, FitBounds, SameLabels, SameScores
 from finegrain.rewards.mm_calibration import (
     AdaptivePrice,
     Bounds,
@@ -153,6 +153,24 @@ def test_a_high_price_drives_the_box_together_and_agreement_stops_it() -> None:
     assert free.ceiling < held.ceiling <= held.ceiling_before
 
 
+def test_what_is_kept_by_hand() -> None:
+    """Scores 2 and 0 that were 3 and 1: each moved by 1; the pair's cross-entropy is log(1 + e^-2), whatever they were."""
+    now, was = (torch.tensor([2.0]), torch.tensor([0.0])), (torch.tensor([3.0]), torch.tensor([1.0]))
+    assert SameScores()(*now, *was).item() == 1.0
+    assert SameLabels()(*now, *was).item() == pytest.approx(0.126928, abs=1e-6)
+    assert SameScores()(*was, *was).item() == 0.0
+
+
+def test_labels_of_reversed_pairs_pull_the_other_way() -> None:
+    """With the sides swapped, keeping scores gives the same bounds, keeping labels others."""
+    weight, chosen, rejected = pairs(100, outlier=0.0)
+    scores, labels = (
+        [FitBounds(epochs=40)(weight, *both, keep) for both in ((chosen, rejected), (rejected, chosen))] for keep in (SameScores(), SameLabels())
+    )
+    torch.testing.assert_close(scores[0].bounds.high, scores[1].bounds.high)
+    assert labels[0].shift != pytest.approx(labels[1].shift, rel=1e-2)
+
+
 def test_clipped_head() -> None:
     head, features = nn.Linear(4, 1), torch.randn(30, 4)
     free = ClippedHead(head, Bounds(torch.full((4,), -torch.inf), torch.full((4,), torch.inf)))
@@ -178,3 +196,5 @@ def test_bad_input() -> None:
         quantile_bounds(torch.full((5, 4), torch.nan))
     with pytest.raises(UsageError, match="must be positive"):
         FitBounds(lr=0.0)
+    with pytest.raises(UsageError):
+        FitBounds(start=0.4)

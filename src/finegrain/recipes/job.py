@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
@@ -38,6 +40,8 @@ class Job:
     gate: Gate = Gate()
     displacement: Callable[[Session], Displace] | None = None
     """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
+    start_head: nn.Module | None = None
+    """The trained head that a reward model's head goes on from; None: a fresh one."""
 
 
 def check_job(job: Job, contract: Contract) -> None:

@@ -1,5 +1,6 @@
 """Judges of answers: tokenised examples in, a score of every token and of every answer out."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -24,6 +25,17 @@ class PartScores(NamedTuple):
     """(T,): each part's score at its last token, 0 elsewhere."""
 
 
+class Bounded(NamedTuple):
+    """What bounds on a reward model's features did to an answer's score."""
+
+    raw: float
+    """The score without them."""
+    gap: float
+    """The score without less the score with them."""
+    flag: bool
+    """Whether they took more than of clean answers."""
+
+
 class Judged(NamedTuple):
     """One answer."""
 
@@ -33,6 +45,8 @@ class Judged(NamedTuple):
     """(): a number."""
     parts: PartScores | None = None
     """None for a judge that reads no segments or steps."""
+    bounded: Bounded | None = None
+    """None for a judge without bounds."""
 
 
 @runtime_checkable
@@ -122,6 +136,7 @@ def check_finite(example: Example, found: Mapping[str, Judged]) -> Mapping[str, 
     """The judgements; raises NonFiniteError where a score is NaN or infinite."""
     for role, one in found.items():
         numbers = (one.tokens.mean, one.answer.mean, one.tokens.std, one.answer.std)
-        if not all(bool(values.isfinite().all()) for values in numbers if values is not None):
+        raw = 0.0 if one.bounded is None else one.bounded.raw
+        if not math.isfinite(raw) or not all(bool(values.isfinite().all()) for values in numbers if values is not None):
             raise NonFiniteError(f"row {example.row}, {role}: a score is NaN or infinite; are the model's weights finite? try --dtype float32")
     return found

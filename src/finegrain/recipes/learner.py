@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from finegrain.models.load import master_dtype
 from finegrain.models.reference import cost_of_live_reference, live_reference
@@ -29,13 +30,17 @@ def peak_rate(session: Session, job: Job, contract: Contract) -> float:
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
 
 
-def attach_head(session: Session, contract: Contract, scorer: Scorer) -> None:
-    """A fresh head of the objective's outputs; the vocabulary's head is frozen where nothing reads it."""
+def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None) -> None:
+    """A head of the objective's outputs, fresh or as `start` is; the vocabulary's head is frozen where nothing reads it."""
     dtype = master_dtype(session.how.name)
     make = getattr(contract.objective, "make_head", None)
     if make is not None:
         torch.manual_seed(session.common.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
     scorer.head = head_module(make, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
+    if start is not None:
+        scorer.head.load_state_dict(start.state_dict())
+        session.notes["start_head"] = "trained"
+        session.say("head: goes on from the reward model's")
     lm = causal_lm(session.policy.model)
     if getattr(contract.objective, "frozen_backbone", False):
         session.policy.model.requires_grad_(False)

@@ -23,7 +23,7 @@ class Reward:
     """Train a reward model: head:NAME says what it judges, loss:NAME what it learns from."""
 
     model: str
-    """Checkpoint folder or Hub name of a causal language model."""
+    """Checkpoint folder or Hub name of a causal language model; with --frozen or loss:brme of a reward model too."""
     data: str
     """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
     out: Path
@@ -84,7 +84,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     from finegrain.recipes.alignment import align  # here, so that `--help` answers before transformers loads
     from finegrain.recipes.job import Job
     from finegrain.recipes.reward_product import TrainedReward
-    from finegrain.recipes.stage_1 import stage_1_of
+    from finegrain.recipes.stage_1 import stage_1_of, start_head_of
     from finegrain.rewards.bradley_terry import BradleyTerry
     from finegrain.rewards.fit import RewardFit
 
@@ -96,7 +96,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     objective = RewardFit(settings.head, settings.loss, settings.frozen)
     written = to_json(settings)
     displacement = _displacement(settings)
-    stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, settings.loss)
+    stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, objective)
     if stage_1 is not None:
         model, tokenizer = stage_1.policy.model, stage_1.policy.tokenizer
     reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
@@ -110,6 +110,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
         tokenizer=tokenizer,
         product=product,
         displacement=displacement,
+        start_head=start_head_of(stage_1, objective),
         **values,
     )
     return align(job)

@@ -9,6 +9,7 @@ from finegrain import catalog
 from finegrain.configure import from_json
 from finegrain.data.records import Example
 from finegrain.errors import FinegrainError, ModelError
+from finegrain.models.bounds import WithBounds, clipped_by_bounds
 from finegrain.models.load import master_dtype
 from finegrain.models.posterior import said_with_std
 from finegrain.models.probe import make_scorer
@@ -45,11 +46,17 @@ class RewardJudge:
                 yield check_finite(example, found)
 
     def facts(self) -> Json:
-        """How segments or steps were found."""
+        """How segments or steps were found, or the bounds that answers are read behind."""
+        if isinstance(self.asked.head, WithBounds):
+            guard = self.asked.head.guard
+            return {"bounds": {"ceiling": guard.ceiling, "threshold": guard.threshold}}
         return {} if self.asked.parts is None else self.asked.parts.facts()
 
     def words(self) -> list[str]:
         """The same for a person."""
+        if isinstance(self.asked.head, WithBounds):
+            guard = self.asked.head.guard
+            return [f"bounds: features are clipped; no score exceeds {guard.ceiling:.4g}, and a loss of more than {guard.threshold:.4g} is flagged"]
         return [] if self.asked.parts is None else self.asked.parts.words()
 
     def plainly(self, micro_tokens: int) -> "RewardJudge":
@@ -70,7 +77,7 @@ def open_reward_model(means: Means, source: str, *, longest: int, signal: Reward
     signal.check(head)
     silence_dropout(model.policy.model)
     model.policy.model.to(means.device).eval()
-    head, module = said_with_std(head, model.head, source)
+    head, module = clipped_by_bounds(*said_with_std(head, model.head, source), source)
     scorer, _ = make_scorer(model.policy.model, longest=longest, head=module.to(means.device))
     parts = parts_of(means, head, model.facts, source, longest)
     return RewardJudge(Asked(scorer, head, means.how, source, parts, _location(model)), model.policy.tokenizer, signal)

@@ -12,11 +12,12 @@ from torch import Tensor
 from finegrain.credit.abc import ABC
 from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
+from finegrain.models.bounds import WithBounds
 from finegrain.models.score import Arithmetic, head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
 from finegrain.ops.segments import place_in_row
 from finegrain.recipes.answer_parts import Parts
-from finegrain.recipes.judges import Judged, PartScores
+from finegrain.recipes.judges import Bounded, Judged, PartScores
 from finegrain.rewards.heads import RewardHead, ends_read, of_members, sequence_score, token_scores
 from finegrain.rewards.location import LocationNormaliser, Spread
 from finegrain.types import Ragged, Scored, Side
@@ -70,7 +71,7 @@ def differences(asked: Asked, examples: Sequence[Example], roles: Sequence[str],
             mask = torch.from_numpy(np.array(example.responses[role].mask))
             values = _members(asked.head, torch.from_numpy(outputs[role][place]))
             rewards = spread(values[:, 1:], values[:, 0], mask.expand(len(values), -1))
-            judged[role] = Judged(_of(rewards), _judged(asked.head, outputs[role][place][1:], example.responses[role].mask).answer)
+            judged[role] = _judged(asked.head, outputs[role][place][1:], example.responses[role].mask)._replace(tokens=_of(rewards))
         found.append(judged)
     return found
 
@@ -84,7 +85,7 @@ def shares(asked: Asked, examples: Sequence[Example], roles: Sequence[str], spre
             mask = torch.from_numpy(np.array(example.responses[role].mask))
             total = one.answer.mean[None] if one.answer.members is None else one.answer.members
             attention = last_attention(asked, example, role)
-            rewards[role] = Judged(_of(spread(attention.expand(len(total), -1, -1), total, mask.expand(len(total), -1))), one.answer)
+            rewards[role] = one._replace(tokens=_of(spread(attention.expand(len(total), -1, -1), total, mask.expand(len(total), -1))))
         found.append(rewards)
     return found
 
@@ -158,7 +159,17 @@ def _judged(head: RewardHead, outputs: np.ndarray, mask: Bool[np.ndarray, " T"])
     mean, std, members, *_ = (None if values is None else torch.where(on, values, 0.0) for values in tokens)
     assert mean is not None
     side = Side(logp=torch.zeros(on.shape), mask=on, outputs=torch.from_numpy(outputs)[None])
-    return Judged(_first(Scored(mean, std, members)), _first(sequence_score(head, side)))
+    answer = _first(sequence_score(head, side))
+    return Judged(_first(Scored(mean, std, members)), answer, bounded=_bounded(head, side, float(answer.mean)))
+
+
+def _bounded(head: RewardHead, side: Side, score: float) -> Bounded | None:
+    """What bounds did to the score, where the head stands behind them."""
+    if not isinstance(head, WithBounds):
+        return None
+    assert side.outputs is not None
+    gap = float(head.gap(side.outputs, side.mask))
+    return Bounded(score + gap, gap, gap > head.guard.threshold)
 
 
 def _judged_parts(

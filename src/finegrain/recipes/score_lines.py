@@ -42,6 +42,8 @@ class Counts:
     truncated: int = 0
     unscored: int = 0
     """Answers that the user's function returned None for."""
+    flagged: int = 0
+    """Answers that a reward model's bounds took more from than from clean ones."""
     lowest: float = float("inf")
     highest: float = float("-inf")
 
@@ -49,6 +51,7 @@ class Counts:
         """The line, counted."""
         self.responses += 1
         self.truncated += line["truncated"]
+        self.flagged += line["score"].get("flag", False)
         mean = line["score"]["mean"]
         if mean is None:
             self.unscored += 1
@@ -86,7 +89,7 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
     shape = own_shape(common_format(list(islice(read(settings.data, settings.limit).rows, FIRST_ROWS))))
     common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     judge = open_judge(settings.model, settings.reference, settings.beta, common, settings.signal)
-    if judge.facts() and settings.segmenter != Dynamic():
+    if {"segments", "steps"} & set(judge.facts()) and settings.segmenter != Dynamic():
         raise UsageError(f"segmenter: cuts scores of tokens, and {settings.model[0]} was trained on segments or steps of its own: drop it")
     data = load_examples(settings.data, judge.tokenizer, shape=shape, settings=Tokenise(max_length=settings.max_length), limit=settings.limit)
     for message in data.report["messages"]:
@@ -101,6 +104,8 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
             head = {"id": names(example.row, role), "prompt": example.prompt_text}
             yield counts.line({**head, **judged_line(response, found[role], settings.segmenter, truncated=is_cut(response, eos))})
     counts.facts |= judge.facts()
+    if "bounds" in counts.facts:
+        counts.facts["bounds"] = {**counts.facts["bounds"], "flagged": counts.flagged}
     for message in judge.words():
         counts.say(message)
 
@@ -175,9 +180,10 @@ def judged_line(response: Response, judged: Judged, segmenter: Segmenter, *, tru
         value = own_scores[own[-1]] if judged.parts is not None else sum(means[p] for p in own) / len(own)
         segments.append([min(spans[p][0] for p in own), max(spans[p][1] for p in own), value])
     std = judged.answer.std
+    bounded = {} if judged.bounded is None else judged.bounded._asdict()
     return {
         "response": response.text,
-        "score": {"mean": float(judged.answer.mean), "std": None if std is None else float(std)},
+        "score": {"mean": float(judged.answer.mean), "std": None if std is None else float(std), **bounded},
         "tokens": [[start, end, mean, one] for (start, end), mean, one in zip(spans, means, stds, strict=True)],
         "segments": segments,
         "truncated": truncated,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from finegrain.data.records import Example
 from finegrain.errors import DataError, UsageError
@@ -15,17 +16,26 @@ from finegrain.recipes.answer_parts import PartIds, parts_of
 from finegrain.recipes.frozen import Means
 from finegrain.recipes.reward_judge import head_of
 from finegrain.recipes.session import Session
+from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
 from finegrain.types import Side
 
 
-def stage_1_of(model: Any, loss: Any) -> RewardModel | None:
-    """The reward model to start from, where `model` is the folder of one; only a loss that leaves the backbone as it is starts there."""
+def stage_1_of(model: Any, objective: RewardFit) -> RewardModel | None:
+    """The reward model to start from, where `model` is the folder of one; only a run that leaves the backbone as it is starts there."""
     if not isinstance(model, str) or not is_reward_model(model):
         return None
-    if not getattr(loss, "frozen_backbone", False):
-        raise UsageError(f"{model} is a reward model; {type(loss).__name__} starts from a language model (loss:brme goes on from a reward model)")
+    if not objective.frozen_backbone:
+        loss = type(objective.loss).__name__
+        raise UsageError(f"{model} is a reward model; {loss} starts from a language model, or with --frozen from a reward model (loss:brme does too)")
     return load_reward_model(model)
+
+
+def start_head_of(stage_1: RewardModel | None, objective: RewardFit) -> nn.Module | None:
+    """The head that --frozen trains on: the reward model's where it is the one that was asked for; None: a fresh one."""
+    if stage_1 is None or not objective.frozen or head_of(stage_1) != objective.head:
+        return None
+    return stage_1.head
 
 
 def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:

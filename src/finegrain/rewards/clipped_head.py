@@ -82,14 +82,13 @@ class SameLabels:
 
 
 Keep = SameScores | SameLabels
+SAME_SCORES = SameScores()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitBounds:
-    """The smallest ceiling that leaves clean pairs in their order."""
+    """The smallest ceiling that leaves clean pairs in their order, and what `keep` says of them."""
 
-    keep: Keep = field(default_factory=SameScores)
-    """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
     start: float = 0.999
     """Quantile of the clean features where the bounds begin [choice]."""
     epochs: int = 300
@@ -109,7 +108,7 @@ class FitBounds:
         if self.epochs < 1 or self.every < 1 or self.warmup < 0 or self.lr <= 0:
             raise UsageError(f"epochs, every and lr must be positive, warmup not negative: {self.epochs}, {self.every}, {self.lr}, {self.warmup}")
 
-    def __call__(self, weight: Float[Tensor, " D"], chosen: Features, rejected: Features) -> FittedBounds:
+    def __call__(self, weight: Float[Tensor, " D"], chosen: Features, rejected: Features, keep: Keep = SAME_SCORES) -> FittedBounds:
         """Bounds for the head `weight` from the features of clean pairs. The last bounds that met the agreement win; at worst the start's."""
         features = torch.cat([chosen, rejected])
         begin = quantile_bounds(features, self.start)
@@ -120,7 +119,7 @@ class FitBounds:
         for epoch in range(self.epochs):
             bounds = self._bounds(begin, steps, unit)
             now_chosen, now_rejected = (clip_features(part, bounds) @ weight for part in (chosen, rejected))
-            kept = self.keep(now_chosen, now_rejected, was_chosen, was_rejected)
+            kept = keep(now_chosen, now_rejected, was_chosen, was_rejected)
             optimiser.zero_grad()
             (kept + price * largest_score(weight, bounds)).backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -1,0 +1,153 @@
+"""Bounds beside a reward model: `bounds.safetensors` holds them, `bounds.json` says what they were fitted on; scores are then of clipped features."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from finegrain.errors import ModelError
+from finegrain.models.reward_head import stock_rows
+from finegrain.ops.readout import Last
+from finegrain.rewards.heads import Readout, RewardHead, reads_whole_answer, sequence_score
+from finegrain.rewards.mm_calibration import Bounds, clip_features, largest_score
+from finegrain.types import Scored, Side
+
+BOUNDS_FILE, BOUNDS_FACTS = "bounds.safetensors", "bounds.json"
+
+
+class Guard(NamedTuple):
+    """What lies beside a checkpoint."""
+
+    weight: Float[Tensor, " H"]
+    """The score's, float64: bounds are of no use to other weights."""
+    bounds: Bounds
+    threshold: float
+    """Answers that lose more than this by clipping are flagged, in units of the score."""
+
+    @property
+    def ceiling(self) -> float:
+        """The score that no answer exceeds."""
+        return float(largest_score(self.weight, self.bounds))
+
+
+def score_row(head: Any, module: nn.Module) -> Float[Tensor, " H"]:
+    """The weight of the score, for a head whose score is linear in the features of the answer's last token; others are refused."""
+    name = type(head).__name__
+    if not isinstance(module, nn.Linear):
+        raise ModelError(f"bounds lie before a linear score; {name} has a {type(module).__name__}, which is none")
+    if hasattr(head, "places"):
+        raise ModelError(f"bounds cap a score read at the answer's last token; this {name} reads ends of segments or steps")
+    if reads_whole_answer(head):
+        raise ModelError(f"bounds cap a score read at the answer's last token; this {name} weighs its tokens over the whole answer")
+    if not isinstance(head.readout, Last):
+        how = type(head.readout).__name__.lower()
+        raise ModelError(f"bounds cap a score read at the answer's last token; this model's is the {how} of its tokens, which they would not cap")
+    rows: Tensor = head.stock(stock_rows(module))
+    if len(rows) != 1:
+        raise ModelError(f"bounds cap one score; this {name} has {len(rows)} logits per answer")
+    return rows[0]
+
+
+def save_guard(guard: Guard, facts: Mapping[str, Any], folder: Path) -> None:
+    """Both files, complete or absent."""
+    tensors = {"weight": guard.weight, "low": guard.bounds.low, "high": guard.bounds.high}
+    tensors["threshold"] = torch.tensor([guard.threshold], dtype=torch.float64)
+    part = folder / f"{BOUNDS_FILE}.part"
+    save_file({name: tensor.double().cpu().contiguous() for name, tensor in tensors.items()}, part)
+    (folder / BOUNDS_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    part.replace(folder / BOUNDS_FILE)
+
+
+def load_guard(folder: Path) -> Guard | None:
+    """What `save_guard` wrote; None where no bounds were fitted."""
+    file = folder / BOUNDS_FILE
+    if not file.exists():
+        return None
+    try:
+        found = load_file(file)
+        guard = Guard(found["weight"], Bounds(found["low"], found["high"]), float(found["threshold"]))
+        if not guard.weight.shape == guard.bounds.low.shape == guard.bounds.high.shape:
+            raise ValueError("weight, low and high differ in size")
+        if bool((guard.bounds.low > guard.bounds.high).any()) or any(bool(values.isnan().any()) for values in (guard.weight, *guard.bounds)):
+            raise ValueError("low exceeds high, or a number is missing")
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"cannot read the bounds {file}: {error}; delete it, or fit it again") from error
+    return guard
+
+
+class ClippedStates(nn.Module):
+    """A head's outputs for clipped hidden states, and after them what clipping took off the score: 0 to the last bit inside the bounds."""
+
+    def __init__(self, head: nn.Module, weight: Float[Tensor, " H"], bounds: Bounds) -> None:
+        super().__init__()
+        self.head = head
+        like = next(head.parameters())
+        for name, values in {"weight": weight, "low": bounds.low, "high": bounds.high}.items():
+            self.register_buffer(name, values.detach().to(like).clone())
+
+    weight: Tensor
+    low: Tensor
+    high: Tensor
+
+    def forward(self, states: Float[Tensor, "... H"]) -> Float[Tensor, "... K1"]:
+        """(K + 1) numbers per state."""
+        clipped = clip_features(states, Bounds(self.low, self.high))
+        gap = (states - clipped) @ self.weight
+        outputs: Tensor = self.head(clipped)
+        return torch.cat([outputs, gap[..., None]], -1)
+
+
+@dataclass(frozen=True)
+class WithBounds:
+    """A head that judges clipped features, std and members included, and says what the bounds took off."""
+
+    head: Any
+    guard: Guard
+
+    @property
+    def outputs(self) -> int:
+        """The head's, and the gap."""
+        return int(self.head.outputs) + 1
+
+    @property
+    def readout(self) -> Readout:
+        """The head's."""
+        readout: Readout = self.head.readout
+        return readout
+
+    def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
+        """The head's: the stock class knows no bounds."""
+        rows: Tensor = self.head.stock(weight[: self.head.outputs])
+        return rows
+
+    def tokens(self, outputs: Float[Tensor, "B T K"]) -> Scored:
+        """The head's, of clipped features."""
+        scored: Scored = self.head.tokens(outputs[..., :-1])
+        return scored
+
+    def answer(self, outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Scored:
+        """The head's, of clipped features."""
+        return sequence_score(self.head, Side(logp=torch.zeros_like(outputs[..., 0]), mask=mask, outputs=outputs[..., :-1]))
+
+    def gap(self, outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
+        """The score without the bounds minus the score with them."""
+        return Last()(outputs[..., -1], mask)
+
+
+def clipped_by_bounds(head: RewardHead, module: nn.Module, source: str) -> tuple[RewardHead, nn.Module]:
+    """Head and module of a checkpoint folder behind its bounds, where they lie there; raises ModelError where they are of other weights."""
+    guard = load_guard(Path(source))
+    if guard is None:
+        return head, module
+    weight = score_row(head, module)
+    own = weight.double().cpu()
+    if own.shape != guard.weight.shape or not torch.allclose(own, guard.weight, rtol=1e-4, atol=1e-8):
+        raise ModelError(f"{BOUNDS_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain bound`")
+    return WithBounds(head, guard), ClippedStates(module, weight, guard.bounds)

@@ -1,0 +1,232 @@
+"""`finegrain bound` end to end: the cap on scores, the flag, what stock tools still load, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from finegrain.models.bounds import BOUNDS_FILE, ClippedStates, load_guard
+from finegrain.models.reward_models import load_reward_model
+from finegrain.rewards.mm_calibration import Bounds
+from tests.recipes.command import Command, Outcome
+
+LENGTH = ("--max-length", "64", "--device", "cpu")
+
+
+def train(command: Command, run: str, *arguments: str | Path) -> Any:
+    found = command.prefer(run, "--max-length", "64", "--lr", "0.003", "--examined", "0", *arguments, command="reward")
+    assert found.code == 0, found.error
+    return found.result
+
+
+def bound(command: Command, run: str, *arguments: str | Path) -> Outcome:
+    given = {str(argument) for argument in arguments}
+    data = () if "--data" in given else ("--data", command.data)
+    return command("bound", command.folder / run, *data, *LENGTH, *arguments)
+
+
+def scored(command: Command, run: str, out: str, *arguments: str | Path) -> tuple[Outcome, list[dict[str, Any]]]:
+    file = command.folder / out
+    done = command("score", "--model", command.folder / run, "--data", command.data, "--out", file, "--device", "cpu", *arguments)
+    return done, [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def rewrite(command: Command, run: str, **changes: torch.Tensor) -> None:
+    """Other numbers in bounds.safetensors."""
+    file = command.folder / run / BOUNDS_FILE
+    save_file({name: tensor.clone() for name, tensor in {**load_file(file), **changes}.items()}, file)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [("head:sequence",), ("head:token", "head.readout:last"), ("head:gaussian", "head.readout:last"), ("head:ensemble",)],
+    ids=str,
+)
+def test_scores_are_clipped_after_it(command: Command, head: tuple[str, ...]) -> None:
+    """No score exceeds the ceiling; raw is what it was before, gap the difference; stock tools see nothing."""
+    train(command, "run", *head, "--max-steps", "6")
+    _, before = scored(command, "run", "before.jsonl")
+    assert all(set(line["score"]) == {"mean", "std"} for line in before)
+    kept = {file.name: file.read_bytes() for file in (command.folder / "run").iterdir() if file.is_file()}
+    done = bound(command, "run", "--fit.price.agreement", "0.8")
+    assert done.code == 0, done.error
+    assert done.result["ceiling"] < done.result["ceiling_before"]
+    assert done.result["agreement_fitted"] >= 0.8
+    assert done.result["pairs"] + done.result["held_out"] == 24
+    assert done.result["agreement"]["rows"] == done.result["held_out"] > 0
+    assert {file.name: file.read_bytes() for file in (command.folder / "run").iterdir() if file.name in kept} == kept
+    facts = json.loads((command.folder / "run/bounds.json").read_text())
+    assert facts["ceiling"] == done.result["ceiling"]
+    assert facts["settings"]["fit"]["price"]["agreement"] == 0.8
+    outcome, after = scored(command, "run", "after.jsonl")
+    assert outcome.code == 0, outcome.error
+    for old, new in zip(before, after, strict=True):
+        score = new["score"]
+        assert score["raw"] == pytest.approx(old["score"]["mean"], rel=1e-4, abs=1e-5)
+        assert score["gap"] == pytest.approx(score["raw"] - score["mean"], abs=1e-6)
+        assert score["mean"] <= done.result["ceiling"] + 1e-5
+        assert score["flag"] == (score["gap"] > done.result["threshold"])
+        assert all(token[2] <= done.result["ceiling"] + 1e-5 for token in new["tokens"])
+    assert outcome.result["bounds"]["flagged"] == sum(line["score"]["flag"] for line in after)
+    assert any(line["score"]["gap"] > 0 for line in after)
+    again = bound(command, "run")
+    assert again.code == 7
+    assert "there already" in again.error
+
+
+def test_clipping_by_hand_on_the_stock_model(command: Command) -> None:
+    """Last hidden states of transformers' own class, clamped, times its own weight."""
+    train(command, "run", "head:sequence", "--max-steps", "6")
+    assert bound(command, "run", "--fit.price.agreement", "0.8", "keep:same-labels").code == 0
+    guard = load_guard(command.folder / "run")
+    assert guard is not None
+    model = load_reward_model(command.folder / "run")
+    stock = AutoModelForSequenceClassification.from_pretrained(command.folder / "run", dtype=torch.float32).eval()
+    _, lines = scored(command, "run", "scores.jsonl")
+    wanted, raw = [], []
+    with torch.no_grad():
+        for line in lines:
+            prompt, answer = (model.policy.tokenizer(line[part], add_special_tokens=False)["input_ids"] for part in ("prompt", "response"))
+            ids = torch.tensor([[model.policy.tokenizer.bos_token_id, *prompt, *answer, model.policy.tokenizer.eos_token_id]])
+            state = stock.base_model(input_ids=ids).last_hidden_state[0, -1]
+            wanted.append(float(stock.score.weight[0].double() @ state.double().clamp(guard.bounds.low, guard.bounds.high)))
+            raw.append(float(stock(input_ids=ids).logits))
+    np.testing.assert_allclose([line["score"]["raw"] for line in lines], raw, atol=1e-4)
+    np.testing.assert_allclose([line["score"]["mean"] for line in lines], wanted, atol=1e-4)
+
+
+def test_an_answer_beyond_the_bounds_is_flagged(command: Command) -> None:
+    """Bounds around nothing: every unit is clipped to 0, and what has a score to lose is flagged; infinite bounds change nothing."""
+    train(command, "run", "head:sequence", "--max-steps", "6")
+    _, before = scored(command, "run", "before.jsonl")
+    assert bound(command, "run").code == 0
+    nothing = torch.zeros(32, dtype=torch.float64)
+    rewrite(command, "run", low=nothing, high=nothing, threshold=torch.tensor([0.01], dtype=torch.float64))
+    outcome, lines = scored(command, "run", "none.jsonl")
+    assert outcome.code == 0, outcome.error
+    assert all(line["score"]["mean"] == 0.0 for line in lines)
+    assert [line["score"]["flag"] for line in lines] == [line["score"]["mean"] > 0.01 for line in before]
+    assert 0 < outcome.result["bounds"]["flagged"] < len(lines)
+    rewrite(command, "run", low=nothing - torch.inf, high=nothing + torch.inf, threshold=torch.zeros(1, dtype=torch.float64))
+    outcome, lines = scored(command, "run", "free.jsonl")
+    assert [line["score"]["mean"] for line in lines] == [line["score"]["mean"] for line in before]
+    assert not any(line["score"]["gap"] or line["score"]["flag"] for line in lines)
+
+
+def test_signals_and_eval_read_clipped_scores(command: Command) -> None:
+    train(command, "run", "head:sequence", "--max-steps", "6")
+    assert bound(command, "run").code == 0
+    nothing = torch.zeros(32, dtype=torch.float64)
+    rewrite(command, "run", low=nothing, high=nothing)
+    for signal in ("signal:prefix-difference", "signal:attention"):
+        outcome, lines = scored(command, "run", f"{signal[7:]}.jsonl", signal)
+        assert outcome.code == 0, outcome.error
+        assert all(line["score"]["raw"] != 0 and not any(token[2] for token in line["tokens"]) for line in lines)
+    tested = command("eval", "--reward", command.folder / "run", "--data", command.data, "--device", "cpu")
+    assert tested.code == 0, tested.error
+    assert tested.result["tied"] == 24, "all clipped to 0"
+    assert "ceiling" in tested.result["read"][0]["bounds"]
+
+
+def test_a_posterior_beside_them_is_of_clipped_features(command: Command) -> None:
+    train(command, "run", "head:sequence", "--max-steps", "6")
+    assert bound(command, "run", "--fit.price.agreement", "0.8").code == 0
+    _, before = scored(command, "run", "before.jsonl")
+    assert command("posterior", command.folder / "run", "--data", command.data, *LENGTH).code == 0
+    outcome, after = scored(command, "run", "after.jsonl")
+    assert outcome.code == 0, outcome.error
+    for old, new in zip(before, after, strict=True):
+        assert new["score"]["mean"] == pytest.approx(old["score"]["mean"], rel=1e-4, abs=1e-5)
+        assert new["score"]["gap"] == pytest.approx(old["score"]["gap"], abs=1e-5)
+        assert new["score"]["std"] > 0
+    nothing = torch.zeros(32, dtype=torch.float64)
+    rewrite(command, "run", low=nothing, high=nothing)
+    _, none = scored(command, "run", "none.jsonl")
+    assert max(line["score"]["std"] for line in none) < 1e-5, "of the origin a linear reward has no doubt"
+
+
+def test_the_two_things_to_keep_differ(command: Command) -> None:
+    """At one price scores and labels do not hold the same bounds."""
+    train(command, "run", "head:sequence", "--max-steps", "6")
+    found = {}
+    for keep in ("same-scores", "same-labels"):
+        done = bound(command, "run", f"keep:{keep}", "--fit.price.factor", "1.0")
+        assert done.code == 0, done.error
+        found[keep] = done.result["shift"]
+        assert json.loads((command.folder / "run/bounds.json").read_text())["settings"]["keep"]["choice"] == keep
+        (command.folder / "run" / BOUNDS_FILE).unlink()
+    assert abs(found["same-scores"] - found["same-labels"]) > 1e-3
+
+
+def test_gap_is_exactly_zero_inside() -> None:
+    """In units and out of them, by hand: w = (2, -1), box [-1, 3] x [-2, 1]."""
+    head = torch.nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[2.0, -1.0]]))
+    module = ClippedStates(head, head.weight[0], Bounds(torch.tensor([-1.0, -2.0]), torch.tensor([3.0, 1.0])))
+    outputs = module(torch.tensor([[0.3, 0.7], [5.0, -4.0], [-9.0, 9.0]]))
+    assert outputs[0, 1] == 0
+    torch.testing.assert_close(outputs[1:], torch.tensor([[8.0, 14.0 - 8.0], [-3.0, -27.0 + 3.0]]))
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (("head:token",), "the sum of its tokens"),
+        (("head:gaussian", "head.reward_weight:attention", "head.readout:last"), "weighs its tokens"),
+        (("head:segment", "head.segmenter:tokens"), "ends of segments"),
+        (("head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "0.01"), "linear score"),
+    ],
+    ids=str,
+)
+def test_other_heads_are_refused_in_words(command: Command, head: tuple[str, ...], words: str) -> None:
+    train(command, "run", *head, "--max-steps", "1")
+    refused = bound(command, "run")
+    assert refused.code == 4, refused.error
+    assert words in refused.error
+    assert not (command.folder / "run" / BOUNDS_FILE).exists()
+
+
+def test_bounds_of_other_weights_and_damaged_ones_are_refused(command: Command) -> None:
+    train(command, "run", "head:sequence", "--max-steps", "2")
+    train(command, "other", "head:sequence", "--max-steps", "4")
+    assert bound(command, "run").code == 0
+    (command.folder / "other" / BOUNDS_FILE).write_bytes((command.folder / "run" / BOUNDS_FILE).read_bytes())
+    refused, _ = scored(command, "other", "x.jsonl")
+    assert refused.code == 4
+    assert "fit it again with `finegrain bound`" in refused.error
+    for damage in ({"low": torch.ones(32).double() * 99}, {"high": torch.full((32,), torch.nan).double()}, {"low": torch.zeros(3).double()}):
+        file = command.folder / "run" / BOUNDS_FILE
+        whole = file.read_bytes()
+        rewrite(command, "run", **damage)
+        assert "cannot read the bounds" in scored(command, "run", "y.jsonl")[0].error
+        file.write_bytes(whole)
+    (command.folder / "run" / BOUNDS_FILE).write_bytes(b"nothing")
+    refused, _ = scored(command, "run", "z.jsonl")
+    assert refused.code == 4
+    assert "cannot read the bounds" in refused.error
+
+
+def test_bad_input(command: Command) -> None:
+    assert command("bound", command.folder / "nothing", "--data", command.data).code == 4
+    assert command("bound", command.model, "--data", command.data).code == 4
+    train(command, "run", "head:sequence", "--max-steps", "1")
+    for wrong in (
+        ("--deviations", "-1"),
+        ("--holdout", "0"),
+        ("--fit.start", "0.4"),
+        ("--fit.lr", "0"),
+        ("--fit.price.factor", "0.5"),
+        ("keep:all",),
+    ):
+        assert bound(command, "run", *wrong).code == 2, wrong
+    one = command.folder / "one.jsonl"
+    one.write_text(command.data.read_text().splitlines()[0] + "\n")
+    refused = bound(command, "run", "--data", one)
+    assert refused.code == 3, refused.error
+    assert not (command.folder / "run" / BOUNDS_FILE).exists()
