@@ -67,6 +67,11 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.score:Score",
         "recipes.score:run_score",
     ),
+    "baseline": Command(
+        "a sampler's scores by prompt, for score --baseline: --model REWARD_MODEL --data SAMPLES --out baseline.jsonl",
+        "recipes.baseline:Baseline",
+        "recipes.baseline:run_baseline",
+    ),
     "eval": Command(
         "test a reward with intervals and baselines: --reward R --data rewardbench.jsonl",
         "recipes.eval:Eval",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.errors import UsageError
+from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.function_file import is_function
 from finegrain.recipes.new_file import check_free, write_new
@@ -34,6 +35,10 @@ class Score:
     """What a reward model's token scores are."""
     segmenter: Segmenter = field(default_factory=Dynamic)
     """Where segments begin; by default at pivots of change."""
+    baseline: Path | None = None
+    """What `finegrain baseline` wrote of the same reward: every score then also says how far it is from its prompt's baseline."""
+    contrast: Contrast = field(default_factory=Difference)
+    """How it is compared with the baseline."""
     id: str | None = None
     """Column that names a row; by default its number."""
     limit: int | None = None
@@ -58,6 +63,10 @@ class Score:
             raise UsageError("several --model are policies and need --reference; reward models are scored one at a time")
         if not isinstance(self.signal, Head) and (self.reference is not None or self.reward is not None):
             raise UsageError("signal: is about reward models; policies have one token score, their log-ratio, and functions say their own")
+        if self.baseline is not None and self.reference is not None:
+            raise UsageError("--baseline is of a reward model or function; the implicit reward of policies is relative to its --reference already")
+        if self.baseline is None and self.contrast != Difference():
+            raise UsageError("contrast: compares scores with a baseline, and there is none: give --baseline FILE (finegrain baseline)")
 
 
 def score(
@@ -70,6 +79,8 @@ def score(
     beta: float = 0.1,
     signal: RewardSignal | None = None,
     segmenter: Segmenter | None = None,
+    baseline: str | Path | None = None,
+    contrast: Contrast | None = None,
     id: str | None = None,
     limit: int | None = None,
     max_length: int = 1024,
@@ -88,6 +99,8 @@ def score(
             beta=beta,
             signal=signal or Head(),
             segmenter=segmenter or Dynamic(),
+            baseline=None if baseline is None else Path(baseline),
+            contrast=contrast or Difference(),
             id=id,
             limit=limit,
             max_length=max_length,

@@ -23,7 +23,9 @@ from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.frozen import open_means
 from finegrain.recipes.judges import Judge, Judged, open_policies
 from finegrain.recipes.questions import Question, Questions, identifiers
-from finegrain.recipes.reward_judge import open_reward_model
+from finegrain.recipes.relative import Beside, open_relative
+from finegrain.recipes.reward_identity import function_identity, model_identity
+from finegrain.recipes.reward_judge import RewardJudge, open_reward_model
 from finegrain.recipes.score import Score
 from finegrain.recipes.settings import Common
 from finegrain.recipes.user_reward import Asked, Verdict, open_function
@@ -71,6 +73,12 @@ class Counts:
         """One line to the person."""
         print(text, file=sys.stderr, flush=True)
 
+    def compared(self, relative: Beside) -> None:
+        """What scores are relative to a baseline, told and kept for the result."""
+        self.facts |= relative.facts()
+        for message in relative.words():
+            self.say(message)
+
     def as_json(self) -> Json:
         """For stdout."""
         return {"responses": self.responses, "truncated": self.truncated, "unscored": self.unscored, **self.facts, "warnings": self.warnings()}
@@ -91,6 +99,7 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
     judge = open_judge(settings.model, settings.reference, settings.beta, common, settings.signal)
     if {"segments", "steps"} & set(judge.facts()) and settings.segmenter != Dynamic():
         raise UsageError(f"segmenter: cuts scores of tokens, and {settings.model[0]} was trained on segments or steps of its own: drop it")
+    relative = open_relative(settings.baseline, settings.contrast, lambda: _identity(judge, settings.max_length))
     data = load_examples(settings.data, judge.tokenizer, shape=shape, settings=Tokenise(max_length=settings.max_length), limit=settings.limit)
     for message in data.report["messages"]:
         counts.say(message)
@@ -102,18 +111,28 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
         for role in roles:
             response = example.responses[role]
             head = {"id": names(example.row, role), "prompt": example.prompt_text}
-            yield counts.line({**head, **judged_line(response, found[role], settings.segmenter, truncated=is_cut(response, eos))})
+            line = {**head, **judged_line(response, found[role], settings.segmenter, truncated=is_cut(response, eos))}
+            yield counts.line(relative(role, line))
     counts.facts |= judge.facts()
     if "bounds" in counts.facts:
         counts.facts["bounds"] = {**counts.facts["bounds"], "flagged": counts.flagged}
     for message in judge.words():
         counts.say(message)
+    counts.compared(relative)
+
+
+def _identity(judge: Judge, max_length: int) -> Json:
+    """Of the one kind of judge that a baseline is for."""
+    assert isinstance(judge, RewardJudge)
+    return model_identity(judge, max_length)
 
 
 def by_function(settings: Score, counts: Counts) -> Iterator[Json]:
     """Lines by a function of the user's own, in the order of the data; nothing is dropped but what cannot be read."""
     assert settings.reward is not None
-    function = open_function(settings.reward)
+    path = settings.reward
+    function = open_function(path)
+    relative = open_relative(settings.baseline, settings.contrast, lambda: function_identity(path))
     tokenizer = load_tokenizer(settings.model[0]) if settings.model else None
     questions = Questions(settings.data, settings.limit)
     names = Names(settings)
@@ -122,12 +141,13 @@ def by_function(settings: Score, counts: Counts) -> Iterator[Json]:
         verdicts = function([Asked(one.row, one.made.prompt, one.made.answers[role].content, one.raw) for one, role in sides])
         for (question, role), verdict in zip(sides, verdicts, strict=True):
             head = {"id": names(question.row, role), "prompt": texts_of(question.made).prompt}
-            yield counts.line({**head, **_verdict_line(question, role, verdict, tokenizer, settings)})
+            yield counts.line(relative(role, {**head, **_verdict_line(question, role, verdict, tokenizer, settings)}))
     for message in questions.findings.messages():
         counts.say(message)
     if not counts.responses:
         raise DataError(f"{settings.data}: no answer could be read; {questions.findings.in_words()}")
     counts.facts |= {"rows": questions.rows, "dropped": questions.findings.dropped(), "format": questions.format.name}
+    counts.compared(relative)
 
 
 def _blocks(questions: Iterable[Question]) -> Iterator[list[Question]]:
