@@ -175,6 +175,14 @@ def test_a_table_keeps_through_a_posterior_but_not_through_new_weights(command: 
     assert "they differ in weights (" in refused(command, "--model", moved, "--baseline", table)
 
 
+def test_bounds_are_part_of_a_reward(command: Command, judge: Path) -> None:
+    """A cap fitted after the baseline changes scores of answers and not those of the table."""
+    table = made(command, command.data, "--model", judge)
+    bound = command("bound", judge, "--data", command.data, "--device", "cpu")
+    assert bound.code == 0, bound.error
+    assert "they differ in weights (" in refused(command, "--model", judge, "--baseline", table)
+
+
 def test_the_chosen_answer_as_baseline(command: Command, judge: Path) -> None:
     """Every chosen answer is 0 above itself, and the sum over a pair is the negative margin."""
     table = made(command, command.data, "--model", judge, "--limit", "4")
