@@ -2,8 +2,8 @@
 
     python benchmarks/reward_models.py --data hh_harmless gsm8k_model_solutions qa_feedback --seeds 3
 
-Trained in bfloat16 autocast. Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/reward_models.{json,md}. The same rows are held out for every
-method and seed; a seed changes the order of the rows and the head's start.
+Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/reward_models.{json,md}. Training is in bfloat16 autocast. The same
+rows are held out for every method and seed; a seed changes the order of the rows and the head's start.
 """
 
 import argparse
@@ -91,9 +91,9 @@ class Data:
 
 
 DATA: Mapping[str, Data] = {
-    "hh_harmless": Data(700, 400, 256),
+    "hh_harmless": Data(300, 250, 256),
     "gsm8k_model_solutions": Data(100, 80, 320),
-    "qa_feedback": Data(30, 30, 384),
+    "qa_feedback": Data(20, 24, 384),
 }
 
 

@@ -168,8 +168,8 @@ def main() -> None:
     table = summary(cells)
     about = (
         f"{PAIRS} pairs of film-review sentences, {EPOCHS:g} epochs at {RATE:g}, two layers of {WIDTH} from scratch, words as tokens; means ± "
-        f"half of a 95 % interval over {options.seeds} seeds, each with other held-out sentences. Made by `benchmarks/word_sentiment.py`, which says where "
-        "sentences and lexicon come from."
+        f"half of a 95 % interval over {options.seeds} seeds, each with other held-out sentences. "
+        "Made by `benchmarks/word_sentiment.py`, which says where sentences and lexicon come from."
     )
     write(options.out, "word-sentiment", {"seeds": options.seeds, "table": table}, f"{about}\n\n{markdown(table, 'token scores of', 3)}\n")
 
