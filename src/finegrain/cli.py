@@ -161,8 +161,7 @@ def _parse(name: str, command: Command, settings_class: type[Any], base: dict[st
             made = field.default_factory() if field.default_factory is not MISSING else field.default
             value = tyro.MISSING if made is MISSING else made
             if field.name in base:
-                stored = base[field.name]
-                value = configure.field_from_json(settings_class, field.name, stored) if isinstance(stored, dict) else _plain(hint, stored)
+                value = configure.field_from_json(settings_class, field.name, base[field.name])
         flat = field.name in ("common", "training")
         hint = tyro.conf.Positional[hint] if field.name in command.positional else hint  # type: ignore[valid-type,misc]
         rows.append((field.name, typing.Annotated[hint, tyro.conf.arg(name="" if flat else None, help=helps.get(field.name))]))
@@ -181,10 +180,6 @@ def _parse(name: str, command: Command, settings_class: type[Any], base: dict[st
         description="\n\n".join([str(settings_class.__doc__), *choices]),
     )
     return settings_class(**{field: getattr(parsed, field) for field in defaults})
-
-
-def _plain(hint: Any, value: Any) -> Any:
-    return Path(value) if hint is Path else value
 
 
 def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:

@@ -331,6 +331,16 @@ def test_a_file_is_not_replaced(command: Command, samples: Path, mine: Path) -> 
     assert "there already" in done.error
 
 
+def test_from_a_config_file(command: Command, mine: Path, samples: Path) -> None:
+    """The settings as YAML names and values, the table's path among them."""
+    table = made(command, samples, "--reward", f"{mine}:length")
+    data = write(command.folder / "rows.jsonl", [{"prompt": "why ?", "completion": "x" * 4}])
+    config = command.folder / "config.yaml"
+    config.write_text(f"reward: {mine}:length\nbaseline: {table}\ncontrast: {{choice: difference, aggregate: {{choice: quantile, level: 1.0}}}}\n")
+    found, _ = scored(command, data, "--config", config)
+    assert found[0]["relative"] == -4.0
+
+
 def test_from_python(command: Command, judge: Path) -> None:
     table = made(command, command.data, "--model", judge, "--limit", "2")
     out = command.folder / "python.jsonl"
