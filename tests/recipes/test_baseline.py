@@ -193,6 +193,8 @@ def test_the_chosen_answer_as_baseline(command: Command, judge: Path) -> None:
         assert chosen["relative"] == pytest.approx(0, abs=1e-6)
         assert rejected["relative"] == pytest.approx(rejected["mean"] - chosen["mean"], abs=1e-6)
     assert done.result["relative"]["chosen"]["mean"]["rows"] == len(stored)
+    assert done.result["relative"]["chosen"]["above"]["mean"] == 0, "what another batch rounds differently is a tie"
+    assert done.result["relative"]["chosen"]["win_rate"]["mean"] == 0.5
 
 
 def test_the_same_chosen_answer_of_several_pairs_counts_once(command: Command, mine: Path) -> None:

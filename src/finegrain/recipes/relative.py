@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from finegrain.errors import UsageError
 from finegrain.ops.baseline import Contrast, win_share
@@ -16,6 +17,8 @@ from finegrain.types import Json
 
 NAMED = 5
 """Answers without a baseline that are named."""
+ROUNDING = 1e-5
+"""Relative difference of scores that counts as a tie: the same answer in another batch, in float32 [choice]."""
 
 
 @runtime_checkable
@@ -84,8 +87,10 @@ class Relative:
         if scores is not None and mean is not None:
             reward = torch.tensor(mean, dtype=torch.float64)
             relative = float(self._contrast(reward, scores))
-            above = float(reward > self._contrast.aggregate(scores))
-            self._found[role][prompt].append(Answer(relative, above, float(win_share(reward, scores))))
+            bar = self._contrast.aggregate(scores)
+            above = float((reward > bar) & ~_tie(reward, bar))
+            wins = win_share(reward, torch.where(_tie(scores, reward), reward, scores))
+            self._found[role][prompt].append(Answer(relative, above, float(wins)))
         return {**line, "score": {**line["score"], "relative": relative}}
 
     def facts(self) -> Json:
@@ -115,6 +120,10 @@ def open_relative(file: Path | None, contrast: Contrast, identity: Callable[[], 
     table = read_table(file)
     check_reward(file, table.reward, identity())
     return Relative(contrast, table)
+
+
+def _tie(one: Tensor, other: Tensor) -> Tensor:
+    return torch.isclose(one, other, rtol=ROUNDING, atol=ROUNDING)
 
 
 def _summary(prompts: Sequence[Sequence[Answer]]) -> Json:
