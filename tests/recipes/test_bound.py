@@ -192,6 +192,47 @@ def test_other_heads_are_refused_in_words(command: Command, head: tuple[str, ...
     assert not (command.folder / "run" / BOUNDS_FILE).exists()
 
 
+def test_ratings_are_refused_in_words(command: Command) -> None:
+    rows = [{"prompt": f"why {place} ?", "response": " good words", "ratings": {"quality": place % 5 + 1}} for place in range(10)]
+    file = command.folder / "rated.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(command, "run", "head:rating", "loss:rating-labels", "--loss.attribute", "quality", "--data", file, "--max-steps", "1")
+    refused = bound(command, "run")
+    assert refused.code == 4
+    assert "5 logits per answer" in refused.error
+
+
+def test_a_checkpoint_of_others_and_what_reads_it(command: Command) -> None:
+    """A plain sequence classifier of one label; its report and its credit are of clipped scores too."""
+    train(command, "run", "head:sequence", "--max-steps", "4")
+    for name in ("reward_head.safetensors", "reward_head.json"):
+        (command.folder / "run" / name).unlink()
+    assert bound(command, "run").code == 0
+    nothing = torch.zeros(32, dtype=torch.float64)
+    rewrite(command, "run", low=nothing, high=nothing)
+    outcome, lines = scored(command, "run", "scores.jsonl")
+    assert outcome.code == 0, outcome.error
+    assert {line["score"]["mean"] for line in lines} == {0.0}
+    assert "every answer has the same score" in outcome.result["warnings"][0] or "every score is 0" in outcome.result["warnings"][0]
+    page = command.folder / "page.html"
+    seen = command("inspect", "--model", command.folder / "run", "--data", command.data, "--out", page, "--device", "cpu")
+    assert seen.code == 0, seen.error
+    assert "no score exceeds 0" in seen.error
+    identical = command.prefer("pr", "credit:asr", "--credit.scorer", command.folder / "run", "--max-steps", "1")
+    assert "bounds: features are clipped" in identical.error
+
+
+def test_hidden_states_that_are_not_finite_are_an_error(command: Command) -> None:
+    train(command, "run", "head:sequence", "--max-steps", "1")
+    file = command.folder / "run/model.safetensors"
+    state = load_file(file)
+    save_file({**state, "model.norm.weight": torch.full_like(state["model.norm.weight"], torch.nan)}, file, metadata={"format": "pt"})
+    refused = bound(command, "run")
+    assert refused.code == 3, refused.error
+    assert "not finite" in refused.error
+    assert not (command.folder / "run" / BOUNDS_FILE).exists()
+
+
 def test_bounds_of_other_weights_and_damaged_ones_are_refused(command: Command) -> None:
     train(command, "run", "head:sequence", "--max-steps", "2")
     train(command, "other", "head:sequence", "--max-steps", "4")

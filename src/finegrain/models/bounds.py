@@ -51,7 +51,7 @@ def score_row(head: Any, module: nn.Module) -> Float[Tensor, " H"]:
         raise ModelError(f"bounds cap a score read at the answer's last token; this model's is the {how} of its tokens, which they would not cap")
     rows: Tensor = head.stock(stock_rows(module))
     if len(rows) != 1:
-        raise ModelError(f"bounds cap one score; this {name} has {len(rows)} logits per answer")
+        raise ModelError(f"bounds cap one score; this {name} has {len(rows)} logits per answer, and no score of it leaves the scale")
     return rows[0]
 
 
