@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from finegrain.data.holdout import split_holdout
+from finegrain.data.load import load_examples
+from finegrain.data.records import Shape
+from finegrain.data.tokenise import Tokenise
 from finegrain.models.bounds import BOUNDS_FILE, ClippedStates, load_guard
 from finegrain.models.reward_models import load_reward_model
 from finegrain.rewards.mm_calibration import Bounds
@@ -98,6 +102,28 @@ def test_clipping_by_hand_on_the_stock_model(command: Command) -> None:
             raw.append(float(stock(input_ids=ids).logits))
     np.testing.assert_allclose([line["score"]["raw"] for line in lines], raw, atol=1e-4)
     np.testing.assert_allclose([line["score"]["mean"] for line in lines], wanted, atol=1e-4)
+
+
+def test_what_is_said_is_of_held_out_pairs(command: Command) -> None:
+    """Threshold, accuracies, order and shift again, from the lines of the pairs that were held out."""
+    train(command, "run", "head:sequence", "--max-steps", "1")
+    done = bound(command, "run", "--holdout", "0.4", "--deviations", "1.5", "--fit.price.agreement", "0.7", "--seed", "3")
+    assert done.code == 0, done.error
+    tokenizer = AutoTokenizer.from_pretrained(command.folder / "run")
+    examples = load_examples(str(command.data), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=64)).examples
+    held = [example.row for example in split_holdout(examples, 0.4, 3)[1]]
+    assert len(held) == done.result["held_out"] == 10
+    _, lines = scored(command, "run", "scores.jsonl")
+    score = {line["id"]: line["score"] for line in lines}
+    pairs = [(score[f"{row}/chosen"], score[f"{row}/rejected"]) for row in held]
+    gaps = np.array([one["gap"] for pair in pairs for one in pair])
+    assert gaps.std() > 0
+    assert done.result["threshold"] == pytest.approx(gaps.mean() + 1.5 * gaps.std(), abs=1e-5)
+    assert done.result["shift"] == pytest.approx(np.sqrt((gaps**2).mean()), abs=1e-5)
+    for name, which in {"accuracy": "mean", "accuracy_raw": "raw"}.items():
+        assert done.result[name]["mean"] == np.mean([good[which] > bad[which] for good, bad in pairs]), name
+    kept = [(good["mean"] > bad["mean"]) == (good["raw"] > bad["raw"]) for good, bad in pairs]
+    assert done.result["agreement"]["mean"] == np.mean(kept)
 
 
 def test_an_answer_beyond_the_bounds_is_flagged(command: Command) -> None:
