@@ -2,7 +2,7 @@
 
     python benchmarks/reward_models.py --data hh_harmless gsm8k_model_solutions qa_feedback --seeds 3
 
-Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/reward_models.{json,md}. Training is in bfloat16 autocast. The same
+Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/reward_models.{json,md}. The same
 rows are held out for every method and seed; a seed changes the order of the rows and the head's start.
 """
 
@@ -91,9 +91,9 @@ class Data:
 
 
 DATA: Mapping[str, Data] = {
-    "hh_harmless": Data(300, 250, 256),
+    "hh_harmless": Data(700, 400, 256),
     "gsm8k_model_solutions": Data(100, 80, 320),
-    "qa_feedback": Data(20, 24, 384),
+    "qa_feedback": Data(30, 30, 384),
 }
 
 
@@ -172,7 +172,7 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         out,
         head=method.head,
         loss=method.loss,
-        common=Common(seed=seed, max_length=DATA[name].max_length, device="cpu", dtype="bfloat16", max_steps=steps),
+        common=Common(seed=seed, max_length=DATA[name].max_length, device="cpu", max_steps=steps),
         training=Training(holdout=0.0, examined=0),
     )
     record = json.loads((out / "run.json").read_text())
