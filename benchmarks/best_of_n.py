@@ -5,7 +5,8 @@
 Every answer of the training pairs has six sentences, so no pair says what more of them are worth. Candidates have from 1 to 22, mostly about six
 (log-normal), and the gold score says that a reader has patience for six: the sum of the true qualities, less one for every sentence beyond. Reward
 models (two layers from scratch, the default token head) see the pairs only; the posterior is fitted by `finegrain posterior`, members are trained
-from random starts of their own. Writes benchmarks/results/best-of-n.{json,md} and best-of-n.svg; about two minutes per seed on one core.
+from random starts of their own. Writes benchmarks/results/best-of-n.{json,md}, which best_of_n_figure.py draws; about a minute per seed on
+one core.
 """
 
 import argparse
@@ -33,7 +34,6 @@ PAIRS, EPOCHS, RATE = 1000, 3.0, 3e-3
 PROMPTS, CANDIDATES, MEMBERS = 8, 512, 4
 PATIENCE, LONGEST, SPREAD = 6, 22, 0.5
 NS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-CURVES = ("plain", "mean - 3 sd of the posterior", "4 members, least", "gold (bound)")
 
 
 def candidates(world: World) -> list[Json]:
@@ -93,24 +93,6 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
     return {name: {f"n = {n}": float(expected_best(proxy.numpy(), truth, n).mean()) for n in NS} for name, proxy in proxies.items()}
 
 
-def curve(table: dict[str, dict[str, list[float]]]) -> str:
-    """The chosen curves with their intervals as an SVG picture: gold score against log n."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name in CURVES:
-        mean, half = (np.array([table[name][f"n = {n}"][part] for n in NS]) for part in (0, 1))
-        (line,) = axes.plot(NS, mean, marker="o", label=name)
-        axes.fill_between(NS, mean - half, mean + half, alpha=0.2, color=line.get_color())
-    axes.set_xscale("log", base=2)
-    axes.set(xlabel="n", ylabel="gold score of the best of n", xticks=NS, xticklabels=[str(n) for n in NS])
-    axes.legend()
-    file = Path(tempfile.mkstemp(suffix=".svg")[1])
-    figure.savefig(file, metadata={"Date": None})
-    return file.read_text()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
@@ -137,8 +119,12 @@ def main() -> None:
         f"KL of best-of-n in nats: {', '.join(f'{kl_of_best(n):.2f}' for n in NS)}. "
         "Made by `benchmarks/best_of_n.py`, which says what gold is."
     )
-    write(options.out, "best-of-n", {"seeds": options.seeds, "table": table}, f"{about}\n\n![curves](best-of-n.svg)\n\n{markdown(table, 'proxy')}\n")
-    (options.out / "best-of-n.svg").write_text(curve(table))
+    write(
+        options.out,
+        "best-of-n",
+        {"seeds": options.seeds, "table": table},
+        f"{about}\n\n![curves](../../docs/images/best-of-n.svg)\n\n{markdown(table, 'proxy')}\n",
+    )
 
 
 if __name__ == "__main__":
