@@ -75,7 +75,7 @@ RUNS = (
     Run("rating-labels", "head:rating loss:rating-labels --head.classes 3", data="ratings"),
     Run(
         "lort, from rating-labels",
-        "head:rating loss:rating-labels --head.classes 3 --frozen loss.target:odds-target --loss.weighting balanced",
+        "head:rating loss:rating-labels --head.classes 3 --frozen loss.target:odds-target loss.weighting:balanced",
         data="ratings",
         model="{folder}/rating-labels",
     ),
@@ -236,7 +236,7 @@ def page(rows: Sequence[Json]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", help="parts of names; what they start from must be among them")
+    parser.add_argument("--only", nargs="+", help="parts of names; what they start from must be among them; other rows stay")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -251,7 +251,11 @@ def main() -> None:
                     print(line(rows[-1]), flush=True)
                 except RuntimeError as error:  # the others still say something
                     failed.append(f"{run.name}: {error}")
-    write(options.out, "reward-methods", {"rows": rows}, page(rows))
+    file = options.out / "reward-methods.json"
+    before = {row["method"]: row for row in json.loads(file.read_text())["rows"]} if file.exists() else {}
+    known = before | {row["method"]: row for row in rows}
+    kept = [known[run.name] for run in RUNS if run.name in known]
+    write(options.out, "reward-methods", {"rows": kept}, page(kept))
     if failed:
         raise SystemExit("\n\n".join(failed))
 
