@@ -59,8 +59,8 @@ FULL = Scale(
     base_answers=9600,
     base_steps=300,
     budget=Budget(63, 32, 2.4e-3),
-    samples=256,
-    readings=(6, 14, 26, 42, 63),
+    samples=192,
+    readings=(8, 20, 40, 63),
 )
 """63 steps of 32 rows see all 2000 pairs once. The learning rate is the best of 6e-4, 1.2e-3 and 2.4e-3 for the baseline, plain dpo on the
 100 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
