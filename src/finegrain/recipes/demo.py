@@ -59,8 +59,8 @@ FULL = Scale(
     base_answers=9600,
     base_steps=300,
     budget=Budget(63, 32, 2.4e-3),
-    samples=192,
-    readings=(8, 20, 40, 63),
+    samples=256,
+    readings=(6, 14, 26, 42, 63),
 )
 """63 steps of 32 rows see all 2000 pairs once. The learning rate is the best of 6e-4, 1.2e-3 and 2.4e-3 for the baseline, plain dpo on the
 100 pairs, on two seeds that are not among the demo's (docs/guides/demo.md); every other row takes it as it is."""
@@ -136,9 +136,12 @@ def _seeds(settings: Demo, scale: Scale, base: Path, out: Path, console: Console
 
     tasks = [SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)]
     workers = min(settings.workers or os.cpu_count() or 1, len(tasks) * len(ROWS))
+    seeds, waiting = [], []
     with _pool(workers) as submit:
-        seeds = [prepared() for prepared in [submit(prepare_seed, task) for task in tasks]]
-        waiting = [[submit(run_row, task, row.name) for row in ROWS] for task in tasks]
+        preparing = [submit(prepare_seed, task) for task in tasks]
+        for task, prepared in zip(tasks, preparing, strict=True):
+            seeds.append(prepared())
+            waiting.append([submit(run_row, task, row.name) for row in ROWS])
         for seed, rows in zip(seeds, waiting, strict=True):
             seed["rows"] = {row.name: result() for row, result in zip(ROWS, rows, strict=True)}
             console.print(f"seed {seed['seed']}: {len(rows)} rows in {sum(row['seconds'] for row in seed['rows'].values()):.0f} s of one core")
