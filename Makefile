@@ -43,7 +43,7 @@ golden: $(SETUP) ## compare with the reference values beside the project, where 
 	else echo 'golden: no ../shared here; the copies in tests/golden are checked by `make test`'; fi
 
 docs: $(SETUP) ## check the pages: links resolve, code runs
-	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python -m pytest tests/test_docs.py -m ''
 
 site: $(SETUP) ## build the pages as a site in build/site, warnings as errors; reading it needs no network
 	@$(BIN)/python -c 'import furo, linkify_it, myst_parser' 2>/dev/null || $(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'

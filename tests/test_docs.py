@@ -48,9 +48,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write("chats.jsonl", [{"chosen": turns(row, "chosen"), "rejected": turns(row, "rejected")} for row in rows])
     write("demonstrations.jsonl", [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows])
     write("answers.jsonl", [{"prompt": row["prompt"], "responses": [row["chosen"], row["rejected"]]} for row in rows])
-    (folder / "mine.py").write_text(
-        "def weigh(prompt, response, role, row):\n    return [(0, 5, 0.0)] if role == 'chosen' else None\n"
-    )
+    (folder / "mine.py").write_text("def weigh(prompt, response, role, row):\n    return [(0, 5, 0.0)] if role == 'chosen' else None\n")
     return folder
 
 
@@ -97,8 +95,13 @@ def runnable(block: Block) -> list[str]:
     return [line for line in commands(block) if line.startswith("finegrain ") and not line.startswith("finegrain demo")]
 
 
+LONG = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("evaluate-rewards", "read-the-report", "reward-models", "score"))
+"""Pages whose commands train several models."""
+WITH_CODE = [page for page in PAGES if blocks(page.read_text()) and page != ROOT / "docs/guides/add-a-method.md"]
+
+
 @pytest.mark.usefixtures("desk")
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text()) and page != ROOT / "docs/guides/add-a-method.md"], ids=name_of)
+@pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page), marks=pytest.mark.slow if page in LONG else ()) for page in WITH_CODE])
 def test_code_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Blocks of one page run in order, share names and a folder."""
     namespace: dict[str, object] = {"__name__": "page"}

@@ -114,7 +114,11 @@ def test_scores_are_those_of_stock_classes_and_the_authors_rule(command: Command
     assert f"segments: entropy-cutoff on the entropies of {model.resolve()}, as in training" in done.error
 
 
-@pytest.mark.parametrize("name", SEGMENTERS)
+QUICK = ("entropy-cutoff", "windows")
+"""One that asks the start model and one that does not; the others are slow."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SEGMENTERS])
 def test_every_segmenter_from_training_to_score_eval_and_inspect(name: str, command: Command, model: Path) -> None:
     """A run's own page, the scores of its checkpoint, and the checkpoint's page have the same segments and the same scores."""
     settings = {"entropy-cutoff": ["--head.segmenter.cutoff", str(CUTOFF)], "windows": ["--head.segmenter.size", "3"]}.get(name, [])

@@ -24,7 +24,11 @@ WITH_WEIGHT = {
 METHOD = {"prefer": ("objective:ava-p",), "reward": ("head:gaussian", "loss:ava-p")}
 
 
-@pytest.mark.parametrize("name", [*SWITCHES, "rwt"])
+QUICK = ("w/o neg", "rwt")
+"""The others are the same test over again, with other words: slow."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*SWITCHES, "rwt")])
 @pytest.mark.parametrize("command_name", METHOD)
 def test_switch(command: Command, command_name: str, name: str) -> None:
     """Two steps, whose second loss differs from the default's."""

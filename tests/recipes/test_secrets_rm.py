@@ -98,7 +98,7 @@ def test_swav_changes_the_model_and_the_split_does_not(command: Command) -> None
         assert one["loss/contrast"] == pytest.approx(two["loss/contrast"], rel=1e-3)
 
 
-@pytest.mark.parametrize("head", ["sequence", "diverse-preferences"])
+@pytest.mark.parametrize("head", ["sequence", pytest.param("diverse-preferences", marks=pytest.mark.slow)])
 def test_without_a_rise_it_is_an_ordinary_step(command: Command, samples: Path, head: str) -> None:
     """eta 0: bit for bit, also for a head that draws noise in training; a rise changes the model."""
     short = (f"head:{head}", "--max-steps", "3", "--lr", "0.003", *(("loss:diverse-preferences",) if head != "sequence" else ()))
@@ -123,6 +123,7 @@ def test_what_was_left_out_is_told(command: Command, samples: Path) -> None:
     assert (found["rows"], found["prompts"], found["samples"]) == (7, 4, 11)
 
 
+@pytest.mark.slow
 def test_the_same_run_again_resumed_and_cut_smaller(command: Command, samples: Path) -> None:
     meta = ("meta:meta-rm", "--meta.samples", samples, "--meta.eta", "0.1")
     steps = ("head:sequence", "--max-steps", "4", "--save-every", "2", "--lr", "0.003", *meta)
