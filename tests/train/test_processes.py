@@ -28,7 +28,7 @@ def launch(*arguments: str, cache: Path) -> str:
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "tests/train/process_worker.py", *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-20000:]
     return done.stdout
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _hash_file(file: Path, memory: Path) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     note.parent.mkdir(parents=True, exist_ok=True)
-    part = note.with_suffix(".part")
+    part = note.with_suffix(f".{os.getpid()}.part")  # another process may hash the same file at the same time
     part.write_text(json.dumps({"file": stamp, "sha256": digest}))
     part.replace(note)
     return digest
