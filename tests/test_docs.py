@@ -95,7 +95,7 @@ def runnable(block: Block) -> list[str]:
     return [line for line in commands(block) if line.startswith("finegrain ") and not line.startswith("finegrain demo")]
 
 
-LONG = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("evaluate-rewards", "read-the-report", "reward-models", "score"))
+LONG = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("align-your-model", "evaluate-rewards", "read-the-report", "reward-models", "score"))
 """Pages whose commands train several models."""
 WITH_CODE = [page for page in PAGES if blocks(page.read_text()) and page != ROOT / "docs/guides/add-a-method.md"]
 

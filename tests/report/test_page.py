@@ -144,6 +144,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         read_run(folder)
 
 
+@pytest.mark.slow
 def test_two_hundred_pairs_stay_under_two_megabytes(tmp_path: Path) -> None:
     """Answers of about 250 tokens with every signal; then answers ten times as long, of which some are left out, and that is said."""
     rng = np.random.default_rng(0)
