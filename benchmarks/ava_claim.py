@@ -37,7 +37,7 @@ from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.contrast import Literal, LogSigmoid, Sigmoid, Unlikelihood
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.demo_base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry

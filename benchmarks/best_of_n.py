@@ -24,7 +24,7 @@ import finegrain
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
 from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSample
 from finegrain.ops.best_of_n import expected_best, kl_of_best
-from finegrain.recipes.demo_base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
 from finegrain.recipes.posterior import PosteriorOf, run_posterior
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.heads import of_members

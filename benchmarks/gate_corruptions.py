@@ -12,21 +12,13 @@ from typing import Any
 Row = dict[str, Any]
 Corrupt = Callable[[random.Random, Row], Row]
 
-SUBJECTS = (
-    "the gardener,a nurse,my neighbour,the old sailor,our teacher,"
-    "a young painter,the mayor,one baker,this engineer,a quiet librarian"
-).split(",")
-VERBS = (
-    "repairs,describes,remembers,carries,sells,borrows,"
-    "studies,collects,paints,explains,measures,forgets"
-).split(",")
-OBJECTS = (
-    "bridges,letters,maps,lanterns,wooden chairs,"
-    "long poems,silver coins,garden tools,summer storms,railway tickets,kitchen clocks"
-).split(",")
+SUBJECTS = ("the gardener,a nurse,my neighbour,the old sailor,our teacher,a young painter,the mayor,one baker,this engineer,a quiet librarian").split(
+    ","
+)
+VERBS = ("repairs,describes,remembers,carries,sells,borrows,studies,collects,paints,explains,measures,forgets").split(",")
+OBJECTS = ("bridges,letters,maps,lanterns,wooden chairs,long poems,silver coins,garden tools,summer storms,railway tickets,kitchen clocks").split(",")
 ENDS = (
-    "before breakfast,in the harbour,with great care,after the concert,"
-    "for her brother,near the station,on cold evenings,without any hurry"
+    "before breakfast,in the harbour,with great care,after the concert,for her brother,near the station,on cold evenings,without any hurry"
 ).split(",")
 SPECIAL = {"bos": "<s>", "eos": "</s>"}
 LONG = 2500

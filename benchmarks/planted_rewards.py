@@ -31,7 +31,7 @@ from finegrain.models.score import group_of
 from finegrain.models.scorer import Request
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.demo_base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry

@@ -35,7 +35,7 @@ from finegrain.models.scorer import Request
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.curate import Curate, run_curate
-from finegrain.recipes.reward_signals import Attention, Head, PrefixDifference
+from finegrain.recipes.judging.reward_signals import Attention, Head, PrefixDifference
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP

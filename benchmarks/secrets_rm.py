@@ -31,7 +31,7 @@ from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import budgeted, group_of
 from finegrain.models.scorer import Request
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.demo_base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.contrast import SimCSE, Swav

@@ -30,7 +30,7 @@ import finegrain
 from finegrain.data.planted import write_jsonl
 from finegrain.evaluate.discrimination import auroc
 from finegrain.ops.readout import Mean
-from finegrain.recipes.reward_signals import Head, PrefixDifference, RewardSignal
+from finegrain.recipes.judging.reward_signals import Head, PrefixDifference, RewardSignal
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.heads import RewardHead

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.test_layers import FEWEST_FILES
 
-SCRIPT = '''
+SCRIPT = """
 import contextlib, importlib, io, json, pkgutil, sys
 HEAVY = ("torch", "transformers", "accelerate", "datasets", "peft", "tyro", "scipy")
 loaded = {}
@@ -40,7 +40,7 @@ for name in names:
 for name in finegrain.__all__:
     getattr(finegrain, name)
 print(json.dumps({"loaded": loaded, "answers": answers, "modules": names}))
-'''
+"""
 
 
 def test_imports() -> None:

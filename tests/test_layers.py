@@ -28,7 +28,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Rooms of one line are siblings. DESIGN's order, but for catalog and configure (docs/decisions/0009)."""
 
+RECIPES: tuple[tuple[str, ...], ...] = (
+    ("setup",),
+    ("judging",),
+    ("scoring", "crediting", "examining", "evaluation"),
+    ("training",),
+    ("curation",),
+    ("planted_demo",),
+)
+"""The same order among the rooms of the recipes; a command's own file is imported from above for its settings alone."""
+
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+RECIPE_LEVEL = {room: level for level, rooms in enumerate(RECIPES) for room in rooms}
 PURE = ("errors", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
 PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping"})
 ROOMS_OF = {"tyro": ("cli",), "accelerate": ("train", "recipes"), "datasets": ("data",), "peft": ("models",)}
@@ -81,6 +92,7 @@ def _of_module(module: str, text: str) -> Iterator[str]:
     for top, name in imported(text):
         if top == "finegrain":
             yield from _inside(module, room, name)
+            yield from _among_recipes(module, name)
         elif room in PURE and top not in PURE_PACKAGES | sys.stdlib_module_names:
             yield f"{module} imports {name}; only {', '.join(sorted(PURE_PACKAGES))} and the standard library may be imported there"
         elif room not in ROOMS_OF.get(top, (room,)):
@@ -97,6 +109,13 @@ def _inside(module: str, room: str, name: str) -> Iterator[str]:
         yield f"{module} imports its sibling {name}"
     elif LEVEL[other] > LEVEL[room]:
         yield f"{module} imports {name} from below"
+
+
+def _among_recipes(module: str, name: str) -> Iterator[str]:
+    """A room of the recipes imports none below it and none beside it."""
+    here, there = (parts[1] if parts[0] == "recipes" else "" for parts in (f"{module}.".split("."), f"{name.removeprefix('finegrain.')}.".split(".")))
+    if here in RECIPE_LEVEL and there in RECIPE_LEVEL and here != there and RECIPE_LEVEL[there] >= RECIPE_LEVEL[here]:
+        yield f"{module} imports {name} from {'beside' if RECIPE_LEVEL[there] == RECIPE_LEVEL[here] else 'below'} it among the recipes"
 
 
 def test_the_house_keeps_its_layers() -> None:
@@ -119,6 +138,8 @@ PLANTED = {
     "import accelerate": ("models.planted", "only train, recipes may know"),
     "import importlib\nimportlib.import_module('x')": ("models.planted", "computed"),
     "import math": ("attic.planted", "no known room"),
+    "from finegrain.recipes.training.job import Job": ("recipes.judging.planted", "from below it among the recipes"),
+    "from finegrain.recipes.scoring import score_lines": ("recipes.evaluation.planted", "from beside it among the recipes"),
 }
 
 

@@ -21,6 +21,7 @@ def softplus(z: float) -> float:
 
 def margin_pair(policy: list[float], reference: list[float]) -> Pair:
     """Pairs whose log-probability margins are given; rejected answers have log-probability 0."""
+
     def side(logp: list[float], ref: list[float]) -> Side:
         values = real(*logp).unsqueeze(-1)
         return Side(logp=values.requires_grad_(), ref_logp=real(*ref).unsqueeze(-1), mask=torch.ones_like(values, dtype=torch.bool))

@@ -11,9 +11,7 @@ from finegrain.ops.logprobs import Head
 FORMS: list[QForm] = [LogProb(alpha=1.7), SoftmaxProb(alpha=10.0), RawLogits(), FreshHead()]
 
 
-@pytest.mark.parametrize(
-    ("alpha", "expected"), [(1.0, (0.391, 0.320, 0.289)), (10.0, (0.844, 0.114, 0.042)), (100.0, (1.0, 2e-9, 9e-14))]
-)
+@pytest.mark.parametrize(("alpha", "expected"), [(1.0, (0.391, 0.320, 0.289)), (10.0, (0.844, 0.114, 0.042)), (100.0, (1.0, 2e-9, 9e-14))])
 def test_softmax_of_probabilities(alpha: float, expected: tuple[float, ...]) -> None:
     logits = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log().expand(3, 3)
     found = SoftmaxProb(alpha=alpha)(logits, torch.arange(3))

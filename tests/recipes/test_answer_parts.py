@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 from finegrain.models.load import load_policy
 from finegrain.ops.readout import Last, Minimum
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
-from finegrain.recipes.answer_parts import lines_of, start_model_facts
+from finegrain.recipes.judging.answer_parts import lines_of, start_model_facts
 from finegrain.report.read import read_run
 from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.segment import Segment

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes import progress
+from finegrain.recipes.training import progress
 from finegrain.train import checkpoint
 from finegrain.types import Pair
 from tests.recipes.command import Command
@@ -281,7 +281,7 @@ def test_ctrl_c_saves_and_resumes(command: Command, monkeypatch: pytest.MonkeyPa
 
 
 def test_ctrl_c_before_training(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finegrain.recipes import alignment
+    from finegrain.recipes.training import alignment
 
     def interrupt(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt

@@ -9,14 +9,14 @@ from safetensors.torch import load_file, save_file
 
 import finegrain
 from finegrain.ops.baseline import AboveOnly, Max
-from finegrain.recipes.baseline_table import HEADER
+from finegrain.recipes.scoring.baseline_table import HEADER
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
 
-FUNCTIONS = '''
+FUNCTIONS = """
 def length(prompts, completions, **columns):
     completions = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
     return [None if "skip" in text else float(len(text)) for text in completions]
@@ -26,7 +26,7 @@ def other(prompts, completions, **columns):
 
 def labelled(prompts, completions, key, **columns):
     return [float(one) for one in key]
-'''
+"""
 SAMPLES = [
     {"prompt": "why ?", "responses": ["xx", "xxxx", "xxxxxx"], "key": 3},
     {"prompt": "and", "responses": ["xxx"], "key": 4},

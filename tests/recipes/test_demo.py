@@ -4,10 +4,10 @@ import math
 import pytest
 
 from finegrain.cli import main
-from finegrain.recipes.demo_baselines import baseline_aurocs
-from finegrain.recipes.demo_path import Point, best_within
-from finegrain.recipes.demo_rows import BASELINE, LARGER_BASELINE, ROWS
-from finegrain.recipes.demo_summary import cells, summarise, verdict
+from finegrain.recipes.planted_demo.baselines import baseline_aurocs
+from finegrain.recipes.planted_demo.path import Point, best_within
+from finegrain.recipes.planted_demo.rows import BASELINE, LARGER_BASELINE, ROWS
+from finegrain.recipes.planted_demo.summary import cells, summarise, verdict
 
 
 def seeds(**qualities):

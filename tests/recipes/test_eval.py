@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM
 import finegrain
 from finegrain.data.findings import Findings
 from finegrain.evaluate.accuracy import TieShares
-from finegrain.recipes.frozen import open_means
-from finegrain.recipes.grades import ModelGrader
-from finegrain.recipes.problems import read_problems
-from finegrain.recipes.reward_judge import open_reward_model
+from finegrain.recipes.evaluation.grades import ModelGrader
+from finegrain.recipes.evaluation.problems import read_problems
+from finegrain.recipes.judging.frozen import open_means
+from finegrain.recipes.judging.reward_judge import open_reward_model
 from finegrain.recipes.settings import Common
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
@@ -22,7 +22,7 @@ from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
 
-FUNCTIONS = '''
+FUNCTIONS = """
 seen = []
 
 def length(prompts, completions, **columns):
@@ -39,7 +39,7 @@ def some(prompts, completions, subset, **columns):
 
 def batch(prompts, completions, **columns):
     return [float(len(one)) + 10 * len(completions) for one in completions]
-'''
+"""
 
 
 @pytest.fixture

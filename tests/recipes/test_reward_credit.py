@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finegrain.data.records import Response
-from finegrain.recipes.reward_credit import on_tokens
+from finegrain.recipes.crediting.reward_credit import on_tokens
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
@@ -60,7 +60,7 @@ def bytes_only(folder: Path) -> Path:
 
 def captured(command: Command, monkeypatch: pytest.MonkeyPatch, scorer: str) -> tuple[Any, dict[str, list[Scored]]]:
     """The session's rows and what the credit was given."""
-    from finegrain.recipes.credit_context import RunCredit
+    from finegrain.recipes.crediting.credit_context import RunCredit
 
     found: list[Any] = []
     before = RunCredit.implicit_rewards
@@ -81,9 +81,7 @@ def captured(command: Command, monkeypatch: pytest.MonkeyPatch, scorer: str) -> 
     ("method", "head", "signal"),
     [("token", Token(), "head"), ("sequence", Sequence(), "prefix-difference"), ("ensemble", Ensemble(members=3), "prefix-difference")],
 )
-def test_the_credit_is_what_score_says(
-    command: Command, model: Path, monkeypatch: pytest.MonkeyPatch, method: str, head: Any, signal: str
-) -> None:
+def test_the_credit_is_what_score_says(command: Command, model: Path, monkeypatch: pytest.MonkeyPatch, method: str, head: Any, signal: str) -> None:
     folder = save_reward(model, command.folder / "rm", method, head)
     out = command.folder / "scores.jsonl"
     assert command("score", "--model", folder, "--data", command.data, "--out", out, "--device", "cpu", f"signal:{signal}").code == 0

@@ -348,7 +348,7 @@ def test_a_head_without_opinion_and_one_without_numbers(command: Command, model:
 # --- functions of the user's own ---
 
 
-FUNCTIONS = '''
+FUNCTIONS = """
 calls = []
 
 def length(prompts, completions, **columns):
@@ -375,7 +375,7 @@ def words(prompts, completions, **columns):
 
 def turns(prompts, completions, **columns):
     return [float(len(prompt)) + len(completion[0]["content"]) for prompt, completion in zip(prompts, completions)]
-'''
+"""
 
 
 @pytest.fixture

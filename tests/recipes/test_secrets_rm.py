@@ -16,7 +16,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import Arithmetic
 from finegrain.models.scorer import Request
-from finegrain.recipes.meta_step import Rise
+from finegrain.recipes.training.meta_step import Rise
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.meta_rm import MetaRM, discrimination

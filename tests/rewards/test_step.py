@@ -9,7 +9,7 @@ import torch
 
 from finegrain.data.records import Response
 from finegrain.ops.readout import Minimum
-from finegrain.recipes.answer_context import steps_on_tokens
+from finegrain.recipes.judging.answer_context import steps_on_tokens
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.step import Product, Step
 from tests.rewards.sides import side

@@ -11,9 +11,7 @@ from tests.rewards.sides import side
 SIDE = side([[[1.0], [2.0], [-6.0]], [[0.5]]])
 
 
-@pytest.mark.parametrize(
-    ("readout", "expected"), [(Sum(), [-3.0, 0.5]), (Mean(), [-1.0, 0.5]), (Last(), [-6.0, 0.5]), (Minimum(), [-6.0, 0.5])]
-)
+@pytest.mark.parametrize(("readout", "expected"), [(Sum(), [-3.0, 0.5]), (Mean(), [-1.0, 0.5]), (Last(), [-6.0, 0.5]), (Minimum(), [-6.0, 0.5])])
 def test_readouts(readout: Sum | Mean | Last | Minimum, expected: list[float]) -> None:
     assert sequence_score(Token(readout=readout), SIDE).mean.tolist() == expected
 

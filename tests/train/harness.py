@@ -21,7 +21,7 @@ from finegrain.objectives.kto import KTO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
-from finegrain.recipes.metrics import metrics_for
+from finegrain.recipes.setup.metrics import metrics_for
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of

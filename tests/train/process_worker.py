@@ -1,7 +1,7 @@
 """What every process of the two-process tests runs: train by the harness, save the first rank's outcome; or run the command line.
 
-    python -m torch.distributed.run --nproc_per_node 2 tests/train/process_worker.py split OUT      (or sharded OUT)
-    python -m torch.distributed.run --nproc_per_node 2 tests/train/process_worker.py command ARGUMENTS...
+python -m torch.distributed.run --nproc_per_node 2 tests/train/process_worker.py split OUT      (or sharded OUT)
+python -m torch.distributed.run --nproc_per_node 2 tests/train/process_worker.py command ARGUMENTS...
 """
 
 import sys

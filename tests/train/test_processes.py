@@ -26,7 +26,12 @@ def launch(*arguments: str, cache: Path) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "FINEGRAIN_CACHE": str(cache)}
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "tests/train/process_worker.py", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-20000:]
     return done.stdout

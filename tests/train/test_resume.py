@@ -147,7 +147,12 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "tests/train/kill_driver.py", str(tmp_path)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550, check=False,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=550,
+        check=False,
     )
     output = tmp_path / "output.txt"
     assert done.returncode == 0, done.stderr[-2000:] + (output.read_text()[-2000:] if output.exists() else "")

@@ -106,5 +106,3 @@ def ends_itself(rendered: Rendered, role: str, tokens: Tokens, specials: Special
         return False
     ids = tokens.part(rendered, role, last).ids
     return len(ids) > 0 and int(ids[-1]) == specials.eos
-
-

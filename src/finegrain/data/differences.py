@@ -10,9 +10,7 @@ from finegrain.data.render import Part, Rendered
 from finegrain.errors import DataError
 
 
-def count_differences(
-    batch: list[tuple[int, Rendered]], tokens: Tokens, encoder: Encoder, tokenizer: FastTokenizer, findings: Findings
-) -> None:
+def count_differences(batch: list[tuple[int, Rendered]], tokens: Tokens, encoder: Encoder, tokenizer: FastTokenizer, findings: Findings) -> None:
     """Counts answers that the whole string would have tokenised otherwise, and answers that do not decode to their text."""
     answers = [(number, rendered, role) for number, rendered in batch for role in rendered.parts]
     joined = encoder.ids([rendered.prompt + "".join(part.text for part in _spoken(rendered.parts[role])) for _, rendered, role in answers])

@@ -52,9 +52,7 @@ RESPONSES = ("response_0", "response_1")
 SAFE = ("is_response_0_safe", "is_response_1_safe", "better_response_id", "safer_response_id")
 
 FORMATS: tuple[Format, ...] = (
-    Format(
-        "qa_feedback", _has("question", "passages", *(f"prediction {n}" for n in range(1, 5)), "feedback", "preference"), tasks.qa_feedback
-    ),
+    Format("qa_feedback", _has("question", "passages", *(f"prediction {n}" for n in range(1, 5)), "feedback", "preference"), tasks.qa_feedback),
     Format(
         "gsm8k model solutions",
         _has("question", "ground_truth"),

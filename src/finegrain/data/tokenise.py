@@ -117,9 +117,7 @@ def _clipped(answer: Answer, text: str) -> list[CharSpan] | None:
     return [(start, end, value) for start, end, value in inside if start < end]
 
 
-def _rewards(
-    number: int, answer: Answer, whole: Response, length: int, specials: Specials, findings: Findings
-) -> Float32[np.ndarray, " T"] | None:
+def _rewards(number: int, answer: Answer, whole: Response, length: int, specials: Specials, findings: Findings) -> Float32[np.ndarray, " T"] | None:
     """Token rewards aligned with the (cut) ids; without one for EOS, EOS has the last token's."""
     if answer.token_reward is None:
         return None

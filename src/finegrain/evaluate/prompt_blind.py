@@ -19,9 +19,7 @@ HASHED = 1 << 14
 WORD = r"(?u)\b\w+\b"
 
 
-def prompt_blind_scores(
-    prompts: Sequence[str], answers: Sequence[Sequence[str]], right: Sequence[int]
-) -> list[Float[np.ndarray, " _"]] | str:
+def prompt_blind_scores(prompts: Sequence[str], answers: Sequence[Sequence[str]], right: Sequence[int]) -> list[Float[np.ndarray, " _"]] | str:
     """A score of each answer by a logistic regression on its words, fitted to pairs of other prompts; or the reason why there is none.
 
     answers: by prompt, the `right` ones first. A pair is a right answer against a wrong one.

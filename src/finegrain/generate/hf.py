@@ -21,9 +21,7 @@ def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *,
         for prompt in prompts:
             kept = prompt[-max(1, room - max_new_tokens) :]
             ids = torch.from_numpy(kept.astype(np.int64))[None].to(next(model.parameters()).device)
-            out = model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad
-            )
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad)
             answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     model.train(was_training)
     return answers

@@ -190,5 +190,3 @@ def _facts(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {file}: {error}") from error
     return facts
-
-

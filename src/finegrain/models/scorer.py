@@ -83,9 +83,7 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     return _with_action_values(values._replace(outputs=outputs, features=features), model, groups, hidden, packed.targets, request)
 
 
-def _with_action_values(
-    values: TokenValues, model: Any, groups: Sequence[Group], hidden: Tensor, targets: Tensor, request: Request
-) -> TokenValues:
+def _with_action_values(values: TokenValues, model: Any, groups: Sequence[Group], hidden: Tensor, targets: Tensor, request: Request) -> TokenValues:
     if request.action_value is None:
         return values
     head = output_head(model) if request.q_head is None else Head(request.q_head.weight)
@@ -114,9 +112,11 @@ def head_outputs(head: nn.Module, hidden: Tensor) -> Tensor:
 
 def _states(model: Any, packed: Packed) -> Tensor:
     """Last hidden states of all positions, (N, H)."""
-    states: Tensor = causal_lm(model).base_model(
-        input_ids=packed.input_ids, position_ids=packed.position_ids, branches=packed.branches, use_cache=False
-    ).last_hidden_state
+    states: Tensor = (
+        causal_lm(model)
+        .base_model(input_ids=packed.input_ids, position_ids=packed.position_ids, branches=packed.branches, use_cache=False)
+        .last_hidden_state
+    )
     return states[0]
 
 

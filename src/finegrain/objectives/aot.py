@@ -17,9 +17,7 @@ from finegrain.ops.sequence import reference_logp
 from finegrain.types import Gathered, Pair
 
 
-def aot_loss(
-    upper: Float[Tensor, " B"], lower: Float[Tensor, " B"], *, beta: float, label_smoothing: float = 0.0
-) -> Float[Tensor, " B"]:
+def aot_loss(upper: Float[Tensor, " B"], lower: Float[Tensor, " B"], *, beta: float, label_smoothing: float = 0.0) -> Float[Tensor, " B"]:
     """Loss of sorted(upper) - sorted(lower) in ascending order, a whole batch at once; both in nats."""
     return conservative_loss(upper.sort().values - lower.sort().values, beta=beta, label_smoothing=label_smoothing)
 

@@ -18,9 +18,7 @@ from finegrain.ops.sequence import wide
 from finegrain.types import Pair, Side, Term, Terms
 
 
-def segment_error(
-    log_ratio: Float[Tensor, "B T"], reward: Float[Tensor, "B T"], segment: Int[Tensor, "B T"], *, beta: float
-) -> Float[Tensor, "B T"]:
+def segment_error(log_ratio: Float[Tensor, "B T"], reward: Float[Tensor, "B T"], segment: Int[Tensor, "B T"], *, beta: float) -> Float[Tensor, "B T"]:
     """On every token, beta * (sum of log-ratios) - (sum of rewards) of its segment; 0 where segment is -1."""
     return beta * segment_sum(log_ratio, segment) - segment_sum(reward, segment)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.errors import UsageError
-from finegrain.recipes.function_file import is_function
-from finegrain.recipes.new_file import check_free, write_new
+from finegrain.recipes.setup.function_file import is_function
+from finegrain.recipes.setup.new_file import check_free, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class Baseline:
 
 def run_baseline(settings: Baseline) -> dict[str, Any]:
     """The table, complete or absent, and what was counted."""
-    from finegrain.recipes.baseline_scores import Counts, scores_of  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.baseline_table import Table, table_lines
     from finegrain.recipes.entry import quiet_transformers
+    from finegrain.recipes.scoring.baseline_scores import Counts, scores_of  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.scoring.baseline_table import Table, table_lines
 
     check_free(settings.out)
     quiet_transformers()

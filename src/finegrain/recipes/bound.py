@@ -59,9 +59,9 @@ def run_bound(settings: Bound) -> dict[str, Any]:
     from finegrain.models.lora import Lora
     from finegrain.models.reward_models import load_reward_model
     from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.reward_judge import head_of
-    from finegrain.recipes.session import load_data, open_session
+    from finegrain.recipes.judging.reward_judge import head_of
     from finegrain.recipes.settings import Common, Training
+    from finegrain.recipes.setup.session import load_data, open_session
 
     if (settings.run / BOUNDS_FILE).exists():
         raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
@@ -99,8 +99,8 @@ def run_bound(settings: Bound) -> dict[str, Any]:
 def _features(session: Any, examples: Any) -> dict[str, Tensor]:
     """By role, what the last token of every answer has in the backbone, (N, H), float64; cached."""
     from finegrain.data.store import token_lengths
-    from finegrain.recipes.frozen_features import feature_rows
-    from finegrain.recipes.session import prepare_scorer
+    from finegrain.recipes.setup.session import prepare_scorer
+    from finegrain.recipes.training.frozen_features import feature_rows
 
     prompts, answers = token_lengths(examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.data.gate.settings import Gate
-from finegrain.recipes.new_file import check_free, write_new
+from finegrain.recipes.setup.new_file import check_free, write_new
 from finegrain.types import Json
 
 SHOWN = 20

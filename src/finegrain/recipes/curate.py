@@ -7,7 +7,7 @@ from typing import Any, Literal
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.gate.settings import Gate
-from finegrain.recipes.new_file import check_free
+from finegrain.recipes.setup.new_file import check_free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +42,9 @@ class Curate:
 
 def run_curate(settings: Curate) -> dict[str, Any]:
     """Rows and summary, complete or absent; returns the summary."""
+    from finegrain.recipes.curation.tree_pairs import tree_pairs
+    from finegrain.recipes.curation.voting import voted_rows
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.tree_pairs import tree_pairs
-    from finegrain.recipes.voting import voted_rows
 
     check_free(settings.out)
     check_free(settings.summary)

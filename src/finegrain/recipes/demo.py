@@ -20,7 +20,7 @@ from rich.table import Table
 
 from finegrain.data.planted import Planted, World
 from finegrain.errors import CheckpointError, UsageError
-from finegrain.recipes.demo_rows import BETA, Budget
+from finegrain.recipes.planted_demo.rows import BETA, Budget
 from finegrain.types import Json
 
 
@@ -76,8 +76,8 @@ QUICK = Scale(
 
 def run_demo(settings: Demo) -> Json:
     """Data, base, seeds, table, files."""
-    from finegrain.recipes.demo_seed import reported
-    from finegrain.recipes.demo_summary import baselines, baselines_in_words, cells, markdown, summarise, verdict
+    from finegrain.recipes.planted_demo.seed import reported
+    from finegrain.recipes.planted_demo.summary import baselines, baselines_in_words, cells, markdown, summarise, verdict
     from finegrain.report.page import write_page
     from finegrain.report.read import read_run
 
@@ -121,8 +121,8 @@ def _folder(out: Path | None) -> Path:
 
 
 def _base(out: Path, scale: Scale) -> Path:
-    from finegrain.recipes.demo_base import make_base
-    from finegrain.recipes.demo_seed import set_apart
+    from finegrain.recipes.planted_demo.base import make_base
+    from finegrain.recipes.planted_demo.seed import set_apart
 
     with set_apart(out, "log.txt"):
         world = World(scale.planted, 0)
@@ -131,8 +131,8 @@ def _base(out: Path, scale: Scale) -> Path:
 
 def _seeds(settings: Demo, scale: Scale, base: Path, out: Path, console: Console) -> list[Json]:
     """Results in the order of the seeds; rows are spread over the workers, since five seeds are no multiple of two."""
-    from finegrain.recipes.demo_rows import ROWS
-    from finegrain.recipes.demo_seed import SeedTask, prepare_seed, run_row
+    from finegrain.recipes.planted_demo.rows import ROWS
+    from finegrain.recipes.planted_demo.seed import SeedTask, prepare_seed, run_row
 
     tasks = [SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)]
     workers = min(settings.workers or os.cpu_count() or 1, len(tasks) * len(ROWS))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
-from finegrain.recipes.new_file import check_free, write_new
+from finegrain.recipes.setup.new_file import check_free, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ def run_eval(settings: Eval) -> dict[str, Any]:
     import json
 
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.eval_report import measure
-    from finegrain.recipes.eval_table import print_table
+    from finegrain.recipes.evaluation.report import measure
+    from finegrain.recipes.evaluation.table import print_table
 
     if settings.out is not None:
         check_free(settings.out)

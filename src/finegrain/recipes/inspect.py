@@ -9,7 +9,7 @@ from finegrain.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from finegrain.data.load import LoadedData
-    from finegrain.recipes.session import Session
+    from finegrain.recipes.setup.session import Session
     from finegrain.report.read import Run
 
 
@@ -81,10 +81,10 @@ def scored(settings: Inspect) -> "Run":
     from finegrain.models.reward_models import is_reward_model
     from finegrain.models.score import score_rows
     from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.examined import examined, truths
-    from finegrain.recipes.inspect_reward import scored_by_reward
-    from finegrain.recipes.session import open_session, prepare_scorer, record
+    from finegrain.recipes.examining.examined import examined, truths
+    from finegrain.recipes.examining.inspect_reward import scored_by_reward
     from finegrain.recipes.settings import Common, Training
+    from finegrain.recipes.setup.session import open_session, prepare_scorer, record
     from finegrain.report.read import Run
 
     assert settings.data is not None
@@ -125,7 +125,7 @@ def scored(settings: Inspect) -> "Run":
 def loaded_rows(session: "Session", source: str) -> "LoadedData":
     """The rows in the first shape that they have."""
     from finegrain.data.records import Shape
-    from finegrain.recipes.session import load_data
+    from finegrain.recipes.setup.session import load_data
 
     errors = []
     for shape in (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION):

@@ -48,9 +48,9 @@ def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
     from finegrain.models.posterior import POSTERIOR_FILE, reward_rows, save_posteriors
     from finegrain.models.reward_models import load_reward_model
     from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.reward_judge import head_of
-    from finegrain.recipes.session import load_data, open_session, prepare_scorer
+    from finegrain.recipes.judging.reward_judge import head_of
     from finegrain.recipes.settings import Common, Training
+    from finegrain.recipes.setup.session import load_data, open_session, prepare_scorer
     from finegrain.rewards.laplace import EvidenceVariance, FixedVariance, fit_posterior, pair_curvature
 
     if (settings.run / POSTERIOR_FILE).exists():

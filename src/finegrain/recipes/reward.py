@@ -81,10 +81,10 @@ def reward(
 def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
     from finegrain.configure import to_json
-    from finegrain.recipes.alignment import align  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.job import Job
-    from finegrain.recipes.reward_product import TrainedReward
-    from finegrain.recipes.stage_1 import stage_1_of, start_head_of
+    from finegrain.recipes.training.alignment import align  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.training.job import Job
+    from finegrain.recipes.training.reward_product import TrainedReward
+    from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
     from finegrain.rewards.bradley_terry import BradleyTerry
     from finegrain.rewards.fit import RewardFit
 
@@ -118,7 +118,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
 
 def _displacement(settings: Reward) -> Any:
     """What a job needs to take gradients away from where they are applied; None for ordinary steps."""
-    from finegrain.recipes.meta_step import check_meta, rise_of
+    from finegrain.recipes.training.meta_step import check_meta, rise_of
 
     if isinstance(settings.meta, NoMeta):
         return None

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from finegrain.errors import UsageError
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.recipes.function_file import is_function
-from finegrain.recipes.new_file import check_free, write_new
-from finegrain.recipes.reward_signals import Head, RewardSignal
+from finegrain.recipes.judging.reward_signals import Head, RewardSignal
+from finegrain.recipes.setup.function_file import is_function
+from finegrain.recipes.setup.new_file import check_free, write_new
 from finegrain.types import Json
 
 
@@ -113,7 +113,7 @@ def score(
 def run_score(settings: Score) -> dict[str, Any]:
     """scores.jsonl, complete or absent, and what was counted."""
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.score_lines import Counts, by_function, by_judge
+    from finegrain.recipes.scoring.score_lines import Counts, by_function, by_judge
 
     check_free(settings.out)
     quiet_transformers()

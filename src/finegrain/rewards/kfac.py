@@ -45,9 +45,7 @@ class Kronecker(NamedTuple):
         return value
 
 
-def kronecker_variance(
-    factors: dict[str, Kronecker], jacobians: dict[str, Float[Tensor, "N d r"]], prior_variance: float
-) -> Float[Tensor, " N"]:
+def kronecker_variance(factors: dict[str, Kronecker], jacobians: dict[str, Float[Tensor, "N d r"]], prior_variance: float) -> Float[Tensor, " N"]:
     """Predictive variance of N rewards (or differences of rewards) from their gradients by layer, in squared units of the reward."""
     parts = [factor.covariance(jacobians[name], jacobians[name], prior_variance) for name, factor in factors.items()]
     return torch.stack(parts).sum(0)

@@ -101,9 +101,7 @@ def log_evidence(likelihood: float, curvature: Float[Tensor, " P"], squared_norm
     return likelihood - squared_norm / (2 * prior_variance) - 0.5 * float((curvature * prior_variance).log1p().sum())
 
 
-def pair_curvature(
-    difference: Float[Tensor, "N H"], logits: Float[Tensor, " N"], weight: Float[Tensor, " N"] | None = None
-) -> Float[Tensor, "H H"]:
+def pair_curvature(difference: Float[Tensor, "N H"], logits: Float[Tensor, " N"], weight: Float[Tensor, " N"] | None = None) -> Float[Tensor, "H H"]:
     """Sum over pairs of sigma(d) sigma(-d) g g^T in float64; `weight` multiplies pairs."""
     logits, difference = logits.double(), difference.double()
     certainty = torch.sigmoid(logits) * torch.sigmoid(-logits) * (1.0 if weight is None else weight.double())

@@ -1,0 +1,1 @@
+"""What a credit method may ask of a run."""

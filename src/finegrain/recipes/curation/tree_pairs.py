@@ -1,0 +1,132 @@
+"""Preference rows from trees: grow one per prompt, judge its leaves, pair them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from finegrain.configure import to_json
+from finegrain.curate.tree import preference_row, saved_share
+from finegrain.curate.tree_rm import TreeRM
+from finegrain.data.findings import Findings
+from finegrain.data.gate.keeper import own_shape
+from finegrain.data.gate.settings import Stopping
+from finegrain.data.records import Answer, Example, Row, Text, Turn
+from finegrain.data.tokenise import Tokenise, tokenise
+from finegrain.errors import DataError, UsageError
+from finegrain.generate.tree import Grower
+from finegrain.models.load import Policy, load_policy, master_dtype
+from finegrain.models.scorer import silence_dropout
+from finegrain.ops.stats import mean_interval
+from finegrain.recipes.curate import Curate
+from finegrain.recipes.judging.frozen import open_means
+from finegrain.recipes.judging.reward_judge import open_reward_model
+from finegrain.recipes.judging.user_reward import Asked, is_function, open_function
+from finegrain.recipes.settings import Common
+from finegrain.recipes.setup.new_file import write_new
+from finegrain.recipes.setup.questions import Question, Questions
+from finegrain.types import Json
+
+Label = Callable[[Question, Sequence[str]], Sequence[float | None]]
+"""(question, answers) -> a score of each; None for an answer that is not judged."""
+
+
+@dataclass
+class Counts:
+    """What the summary says."""
+
+    trees: int = 0
+    leaves: int = 0
+    unjudged: int = 0
+    without_pairs: int = 0
+    depths: dict[int, int] = field(default_factory=dict)
+    saved: list[float] = field(default_factory=list)
+
+    def as_json(self) -> Json:
+        """Counts, pairs by depth, and the share of tokens that need not be read twice."""
+        pairs = sum(self.depths.values())
+        saved = mean_interval(self.saved) if self.saved else None
+        found = {"trees": self.trees, "leaves": self.leaves, "unjudged": self.unjudged, "without_pairs": self.without_pairs, "pairs": pairs}
+        return {**found, "lca_depths": dict(sorted(self.depths.items())), "shared_tokens": None if saved is None else saved._asdict()}
+
+
+def tree_pairs(settings: Curate, method: TreeRM) -> dict[str, Any]:
+    """Rows of labelled pairs, and the summary."""
+    if not method.reward:
+        raise UsageError("nothing to label the leaves with: give --method.reward REWARD_MODEL or --method.reward file.py:name")
+    common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    means = open_means(common)
+    policy = load_policy(settings.model, master=master_dtype(means.how.name))
+    silence_dropout(policy.model)
+    policy.model.to(means.device)
+    label = _by_function(method.reward) if is_function(method.reward) else _by_model(method.reward, common)
+    counts = Counts()
+    write_new(settings.out, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(settings, method, policy, label, counts)))
+    summary = {"out": str(settings.out), **counts.as_json()}
+    write_new(settings.summary, [json.dumps({**summary, "settings": to_json(settings)}, indent=1) + "\n"])
+    return summary
+
+
+def _rows(settings: Curate, method: TreeRM, policy: Policy, label: Label, counts: Counts) -> Iterator[Json]:
+    for question, example in _prompts(settings, policy.tokenizer):
+        tree = counts.trees
+        counts.trees += 1
+        grown = method.grow(Grower(policy.model, policy.tokenizer, example.prompt, method), settings.seed * 1_000_003 + tree)
+        texts = {policy.tokenizer.decode(leaf, skip_special_tokens=True): leaf for leaf in grown}
+        told = [text for text in texts if text.strip()]
+        scores = dict(zip(told, label(question, told), strict=True)) if told else {}
+        kept = [text for text in told if scores[text] is not None]
+        counts.leaves += len(told)
+        counts.unjudged += len(told) - len(kept)
+        leaves, judged = [texts[text] for text in kept], [float(scores[text] or 0.0) for text in kept]
+        pairs = method(leaves, np.random.default_rng([settings.seed, tree]))
+        counts.without_pairs += not pairs
+        for pair in pairs:
+            counts.depths[pair.lca_depth] = counts.depths.get(pair.lca_depth, 0) + 1
+            counts.saved.append(saved_share(pair, leaves))
+            yield _as_asked(preference_row("", kept, pair, judged, tree=tree), question.made.prompt)
+    if not counts.depths:
+        raise DataError(f"{settings.data}: no tree of {counts.trees} has two different answers that were judged; is the temperature too low?")
+
+
+def _prompts(settings: Curate, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
+    """Every distinct prompt of the data once, with its tokens."""
+    questions = Questions(settings.data, settings.limit)
+    how, decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
+    seen: set[bytes] = set()
+    for question in questions(own_shape(questions.format)):
+        found = list(tokenise([(question.row, question.made)], tokenizer, how, Findings(), decide))
+        if found and found[0].prompt.tobytes() not in seen:
+            seen.add(found[0].prompt.tobytes())
+            yield question, found[0]
+
+
+def _as_asked(row: Json, prompt: Text) -> Json:
+    """The row with the prompt in the form it came in: a string, or a conversation with answers that are turns."""
+    if isinstance(prompt, str):
+        return {**row, "prompt": prompt}
+    turns = {role: [Turn("assistant", row[role])._asdict()] for role in ("chosen", "rejected")}
+    return {**row, "prompt": [one._asdict() for one in prompt], **turns}
+
+
+def _by_function(path: str) -> Label:
+    """Scores of the user's own function."""
+    function = open_function(path)
+    return lambda question, texts: [one.score for one in function([Asked(question.row, question.made.prompt, text, question.raw) for text in texts])]
+
+
+def _by_model(source: str, common: Common) -> Label:
+    """Scores of a reward model, tokenised by its own tokenizer."""
+    judge = open_reward_model(open_means(common), source, longest=common.max_length)
+
+    def scores(question: Question, texts: Sequence[str]) -> list[float | None]:
+        prompt = question.made.prompt
+        content = (lambda text: text) if isinstance(prompt, str) else (lambda text: (Turn("assistant", text),))
+        rows = [Row(prompt=prompt, answers={"answer": Answer(content=content(text))}, glue=question.made.glue) for text in texts]
+        examples = list(tokenise(enumerate(rows), judge.tokenizer, Tokenise(max_length=common.max_length), Findings()))
+        found = {example.row: float(one["answer"].answer.mean) for example, one in zip(examples, judge(examples, ("answer",)), strict=True)}
+        return [found.get(place) for place in range(len(texts))]
+
+    return scores

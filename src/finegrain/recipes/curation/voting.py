@@ -1,0 +1,150 @@
+"""Models trained on halves of the pairs vote on the other halves; every row comes back with what they said."""
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from finegrain.configure import to_json
+from finegrain.curate.secrets_rm import Curated, SecretsRM
+from finegrain.curate.votes import Linear, Whole, halves
+from finegrain.data.formats import Format
+from finegrain.data.gate.keeper import convert
+from finegrain.data.left_out import examples
+from finegrain.data.records import Example, Shape
+from finegrain.data.store import ExampleStore, token_lengths
+from finegrain.errors import DataError
+from finegrain.models.features import last_features
+from finegrain.models.load import master_dtype
+from finegrain.models.lora import Lora
+from finegrain.models.reward_head import linear_head
+from finegrain.models.score import head_rows
+from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
+from finegrain.recipes.curate import Curate
+from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.setup.new_file import write_new
+from finegrain.recipes.setup.questions import Questions
+from finegrain.recipes.setup.session import Session, hidden_size, load_data, open_session, prepare_scorer
+from finegrain.recipes.training.reward_product import reward_metrics
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.sequence import Sequence as SequenceHead
+from finegrain.train.batches import Plan
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import contract_of
+from finegrain.train.distributed import world
+from finegrain.train.loop import Trainer
+from finegrain.train.optim import Optim, adamw, scaled_default
+from finegrain.train.run import fit
+from finegrain.types import Json
+
+ROLES = ("chosen", "rejected")
+NEUTRAL = {"strength_mean": None, "strength_std": None, "flip": 0.0, "margin": 0.0, "label_prob": 1.0}
+"""Columns of a row that was not voted on."""
+
+
+def voted_rows(settings: Curate, method: SecretsRM) -> dict[str, Any]:
+    """The rows of the data in their order with the columns of the method, and the summary."""
+    common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    session = open_session(settings.model, common, Training(micro_tokens=settings.micro_tokens), Lora())
+    loaded = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit, gate=settings.gate)
+    examples = loaded.examples
+    rows = [example.row for example in examples]
+    if len(set(rows)) < len(rows):
+        raise DataError(
+            f"{settings.data}: a row holds several pairs, so columns cannot stand beside it; write one pair per row (prompt, chosen, rejected)"
+        )
+    prompts, answers = token_lengths(examples, ROLES)
+    prepare_scorer(session, max(int((prompts + lengths).max()) for lengths in answers))
+    trained = halves(examples.prompt_keys, method.splits, settings.seed)
+    margins = _margins(session, method, examples, trained)
+    curated = method(margins)
+    lines = list(_lines(settings, dict(zip(rows, range(len(rows)), strict=True)), curated))
+    agreement = np.nanmean(np.where(trained, np.nan, margins > 0), 1)
+    summary: Json = {
+        "out": str(settings.out),
+        "rows": len(lines),
+        "voted": len(rows),
+        **curated.summary(),
+        "member_agreement": {"lowest": float(agreement.min()), "highest": float(agreement.max())},
+        "seconds": round(session.seconds(), 3),
+    }
+    write_new(settings.out, lines)
+    write_new(settings.summary, [json.dumps({**summary, "settings": to_json(settings), "data": loaded.report}, indent=1) + "\n"])
+    return summary
+
+
+def _margins(session: Session, method: SecretsRM, examples: ExampleStore, trained: np.ndarray) -> np.ndarray:
+    """(M, N) margins, NaN on the pairs that a member trained on."""
+    assert session.scorer is not None
+    if isinstance(method.votes, Linear):
+        features = last_features(session.scorer, examples, ROLES, session.how)
+        return method.votes((features["chosen"] - features["rejected"]).astype(np.float64), trained)
+    margins = np.full(trained.shape, np.nan)
+    for member, rows in enumerate(trained):
+        margins[member, ~rows] = _whole(session, method.votes, examples, rows, member)
+        session.say(
+            f"voting: model {member + 1} of {len(trained)} agrees with {np.nanmean(margins[member, ~rows] > 0):.1%} of the labels it did not see"
+        )
+    return margins
+
+
+def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndarray, member: int) -> np.ndarray:
+    """Margins of the pairs outside `rows` under a reward model trained on those inside."""
+    assert session.scorer is not None
+    objective = RewardFit(SequenceHead(), BradleyTerry())
+    seed = session.common.seed * 1000 + member
+    head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.how.name)).to(session.scorer.device)
+    scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path, head)
+    freeze_unread_vocabulary(scorer.model)
+    data = TrainingSet(examples.take(rows))
+    plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.training.micro_tokens, world())
+    rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))
+    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+    trainer = Trainer(
+        scorer=scorer,
+        contract=contract_of(objective),
+        data=data,
+        optimizer=adamw(parameters, [], Optim(), rate),
+        optim=Optim(),
+        how=session.how,
+        metrics=lambda pair: reward_metrics(objective.head, pair),
+        peak_rate=rate,
+        steps=len(plan),
+    )
+    fit(trainer, plan, lambda line: None)
+    others = examples.take(~rows)
+    outputs = head_rows(scorer, others, ROLES, session.how)
+    last = {role: np.array([_last(values, example, role) for values, example in zip(outputs[role], others, strict=True)]) for role in ROLES}
+    return np.asarray(last["chosen"] - last["rejected"])
+
+
+def _last(values: np.ndarray, example: Example, role: str) -> float:
+    """The head's output at the last token that counts; 0 of an answer without one."""
+    own = values[example.responses[role].mask]
+    return float(own[-1, 0]) if len(own) else 0.0
+
+
+def _lines(settings: Curate, places: dict[int, int], curated: Curated) -> Iterator[str]:
+    """Every row of the source with its columns; `places`: of its row number in the votes."""
+    questions = Questions(settings.data, settings.limit)
+    for number, (where, raw) in enumerate(questions.raw()):
+        if taken := sorted(raw.keys() & {*curated.columns, "curated"}):
+            raise DataError(f"{where}: the row has a column {taken[0]} already; rename it, or curate the rows it was made from")
+        place = places.get(number)
+        if place is None:
+            added: Json = {name: NEUTRAL[name] for name in curated.columns} | {"curated": "not voted on: the gate dropped it"}
+        else:
+            added = {name: float(values[place]) for name, values in curated.columns.items()} | {"curated": curated.reasons[place]}
+            _check_read(questions.format, {**raw, **added}, added, where)
+        yield json.dumps({**raw, **added}, ensure_ascii=False) + "\n"
+
+
+def _check_read(entry: Format, row: Json, added: Json, where: str) -> None:
+    """Refuse a format whose reader would leave the columns out, or say something else under their names."""
+    wanted = {name: value for name, value in added.items() if isinstance(value, float)}
+    for found in examples(convert(entry, Shape.PREFERENCE, row)):
+        if lost := [name for name, value in wanted.items() if found.columns.get(name) != value]:
+            raise DataError(f"{where}: {entry.name} rows are read without the column {lost[0]}; write them as prompt, chosen, rejected first")

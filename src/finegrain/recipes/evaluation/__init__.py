@@ -1,0 +1,1 @@
+"""Problems graded and reported by `finegrain eval`."""

@@ -1,0 +1,102 @@
+"""Every problem of `finegrain eval` graded by every reward, the rewards combined, and a sample scored again in other batches."""
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from finegrain.data.findings import Findings
+from finegrain.errors import UsageError
+from finegrain.evaluate.ensemble import ensemble
+from finegrain.evaluate.suites import Item
+from finegrain.recipes.eval import Eval
+from finegrain.recipes.evaluation.grades import FunctionGrader, Grade, Grader, ModelGrader
+from finegrain.recipes.evaluation.problems import Problem, ProblemSet
+from finegrain.recipes.judging.frozen import open_means
+from finegrain.recipes.judging.judges import open_policies
+from finegrain.recipes.judging.reward_judge import open_reward_model
+from finegrain.recipes.judging.user_reward import open_function
+from finegrain.recipes.settings import Common
+from finegrain.recipes.setup.function_file import is_function
+from finegrain.report.visible import visible
+from finegrain.types import Json
+
+SAMPLE = 16
+"""Problems scored again in other batches."""
+
+
+class Graded(NamedTuple):
+    """What the rewards say of every problem."""
+
+    grades: list[Grade | None]
+    """Of several rewards the combined one; None where a problem could not be scored."""
+    batches: Json
+    """The largest difference between batches."""
+    read: list[Json]
+    """How each reward found segments or steps."""
+
+
+def graded(settings: Eval, problems: ProblemSet) -> Graded:
+    """Every reward asked, and again in other batches."""
+    members: list[list[Grade | None]] = []
+    differences: list[Json] = []
+    read: list[Json] = []
+    for grader in _graders(settings):
+        grades = grader(problems.problems, problems.findings)
+        members.append(grades)
+        read.append(grader.facts())
+        for line in grader.words():
+            print(visible(line), file=sys.stderr, flush=True)
+        differences.append(_batches(grader, problems.problems, grades))
+    if len(members) == 1:
+        return Graded(members[0], differences[0], read)
+    batches = max(differences, key=lambda one: one["largest_difference"] or 0.0)
+    return Graded(_combined(members, [one.item for one in problems.problems], settings), batches, read)
+
+
+def _graders(settings: Eval) -> Sequence[Grader]:
+    """One per reward; policies against a reference are one, whose mean is theirs."""
+    common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    if settings.reference is not None:
+        if any(is_function(source) for source in settings.reward):
+            raise UsageError("--reference is for policies; a function of your own has none")
+        return [ModelGrader(open_policies(open_means(common), settings.reward, settings.reference, settings.beta), settings.max_length)]
+    return [
+        FunctionGrader(open_function(source))
+        if is_function(source)
+        else ModelGrader(open_reward_model(open_means(common), source, longest=settings.max_length), settings.max_length)
+        for source in settings.reward
+    ]
+
+
+def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], settings: Eval) -> list[Grade | None]:
+    """Members standardised over all answers, then combined."""
+    kept = [place for place in range(len(items)) if all(grades[place] is not None for grades in members)]
+    if not kept:
+        return [None] * len(items)
+    sides: list[np.ndarray] = []
+    for part in (lambda place: slice(0, items[place].right), lambda place: slice(items[place].right, None)):
+        rows = [[grade.means[part(place)] for place in kept if (grade := grades[place]) is not None] for grades in members]
+        sides.append(np.stack([np.concatenate(own) for own in rows]))
+    good, bad = ensemble(sides[0], sides[1], settings.combiner)
+    found: list[Grade | None] = [None] * len(items)
+    at_good = at_bad = 0
+    for place in kept:
+        right, wrong = items[place].right, len(items[place].lengths) - items[place].right
+        found[place] = Grade(np.concatenate([good[at_good : at_good + right], bad[at_bad : at_bad + wrong]]), None)
+        at_good, at_bad = at_good + right, at_bad + wrong
+    return found
+
+
+def _batches(grader: Grader, problems: Sequence[Problem], grades: Sequence[Grade | None]) -> Json:
+    """Largest difference of a score between the batches of the table and others."""
+    kept = [place for place, grade in enumerate(grades) if grade is not None]
+    sample = [kept[index] for index in np.unique(np.linspace(0, len(kept) - 1, min(SAMPLE, len(kept))).astype(int))] if kept else []
+    before = {place: grade.means for place in sample if (grade := grades[place]) is not None}
+    largest = None
+    for other in grader.other_batches() if sample else ():
+        again = other([problems[place] for place in sample], Findings())
+        found = [float(np.abs(grade.means - before[place]).max()) for place, grade in zip(sample, again, strict=True) if grade is not None]
+        largest = max([*found, largest or 0.0])
+    return {"problems": len(sample), "largest_difference": largest}

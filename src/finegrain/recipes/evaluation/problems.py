@@ -1,0 +1,88 @@
+"""Test sets of reward models as prompts with right and wrong answers: plain pairs, RewardBench, RewardBench 2."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from finegrain.data.columns import list_of, text_of
+from finegrain.data.conversations import as_prompt
+from finegrain.data.convert.build import said as turn_of
+from finegrain.data.findings import Findings
+from finegrain.data.gate.texts import texts_of
+from finegrain.data.records import Answer, Row, Shape
+from finegrain.errors import DataError
+from finegrain.evaluate.rewardbench import ROWS
+from finegrain.evaluate.suites import TIES, Item, Suite, pairs, rewardbench_1, rewardbench_2
+from finegrain.recipes.setup.questions import Questions
+from finegrain.types import Json
+
+RIGHT, WRONG = "right {}", "wrong {}"
+
+
+class Problem(NamedTuple):
+    """One prompt and its answers."""
+
+    item: Item
+    row: int
+    """Row number in the source."""
+    made: Row
+    """Its answers in order, the right ones first."""
+    raw: Json
+    prompt: str
+    answers: tuple[str, ...]
+    """Their words."""
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """What a reward model is tested on."""
+
+    name: str
+    suite: Suite
+    problems: list[Problem]
+    findings: Findings
+
+
+def read_problems(source: str, limit: int | None) -> ProblemSet:
+    """The prompts of a file; what cannot be read is counted in the findings, and nothing else is left out but ties."""
+    questions = Questions(source, limit)
+    if questions.format.name == "RewardBench 2":
+        findings = Findings()
+        found, suite = list(_best_of(questions, findings)), rewardbench_2
+    else:
+        found, findings = list(_pairs(questions)), questions.findings
+        suite = rewardbench_1 if any(one.item.subset in ROWS for one in found) else pairs
+    if not found:
+        raise DataError(f"{source}: nothing to compare in its rows ({questions.format.name}); {findings.in_words() or 'no rows'}")
+    return ProblemSet(questions.format.name, suite, found, findings)
+
+
+def _pairs(questions: Questions) -> Iterator[Problem]:
+    for row, raw, made in questions(Shape.PREFERENCE):
+        if made.columns.get("tie") == 1.0:
+            questions.findings.drop("tie", row)
+            continue
+        subset, name = raw.get("subset"), raw.get("id")
+        yield _problem(str(row if name is None else name), subset if isinstance(subset, str) else "", 1, row, raw, made)
+
+
+def _best_of(questions: Questions, findings: Findings) -> Iterator[Problem]:
+    for number, (where, raw) in enumerate(questions.raw()):
+        try:
+            right, wrong = list_of(raw, "chosen", str), list_of(raw, "rejected", str)
+            subset = text_of(raw, "subset")
+            if not right or not wrong or (len(right) > 1 and subset != TIES):
+                raise DataError(f"expected one right and some wrong answers in {subset}, found {len(right)} and {len(wrong)}")
+            answers = {RIGHT.format(place): Answer(content=turn_of(text)) for place, text in enumerate(right)}
+            answers |= {WRONG.format(place): Answer(content=turn_of(text)) for place, text in enumerate(wrong)}
+            made = Row(prompt=as_prompt(raw["prompt"], "prompt"), answers=answers)
+            yield _problem(str(raw.get("id", number)), subset, len(right), number, raw, made)
+        except (DataError, KeyError, TypeError, AttributeError) as error:
+            findings.drop("unreadable", number, f"{where}: {error}")
+
+
+def _problem(name: str, subset: str, right: int, row: int, raw: Json, made: Row) -> Problem:
+    texts = texts_of(made)
+    answers = tuple(texts.answers.values())
+    bare = replace(made, answers={role: Answer(content=answer.content) for role, answer in made.answers.items()})
+    return Problem(Item(name, subset, right, tuple(map(len, answers))), row, bare, raw, texts.prompt, answers)

@@ -1,0 +1,1 @@
+"""Answers looked at token by token."""

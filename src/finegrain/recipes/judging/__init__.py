@@ -1,0 +1,1 @@
+"""Who judges answers, and what they may ask of a run."""

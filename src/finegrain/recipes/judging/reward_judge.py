@@ -1,0 +1,109 @@
+"""A reward-model checkpoint as a judge: ours with its whole head, or a stock classification model of others."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from finegrain import catalog
+from finegrain.configure import from_json
+from finegrain.data.records import Example
+from finegrain.errors import FinegrainError, ModelError
+from finegrain.models.bounds import WithBounds, clipped_by_bounds
+from finegrain.models.load import master_dtype
+from finegrain.models.posterior import said_with_std
+from finegrain.models.probe import make_scorer
+from finegrain.models.reward_models import SEQUENCE, RewardModel, is_reward_model, load_reward_model
+from finegrain.models.scorer import silence_dropout
+from finegrain.recipes.judging.answer_parts import parts_of
+from finegrain.recipes.judging.frozen import Means
+from finegrain.recipes.judging.judges import Judged, check_finite
+from finegrain.recipes.judging.reward_outputs import Asked
+from finegrain.recipes.judging.reward_signals import Head, RewardSignal
+from finegrain.rewards.heads import RewardHead
+from finegrain.rewards.location import LocationNormaliser
+from finegrain.rewards.sequence import Sequence as SequenceHead
+from finegrain.rewards.token import Token
+from finegrain.types import Json
+
+BLOCK = 64
+"""Examples that are scored, and held, at once."""
+
+
+@dataclass(frozen=True)
+class RewardJudge:
+    """A reward model."""
+
+    asked: Asked
+    tokenizer: Any
+    signal: RewardSignal
+
+    def __call__(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
+        """By role, example after example."""
+        stream = iter(examples)
+        while block := list(islice(stream, BLOCK)):
+            for example, found in zip(block, self.signal(self.asked, block, roles), strict=True):
+                yield check_finite(example, found)
+
+    def facts(self) -> Json:
+        """How segments or steps were found, or the bounds that answers are read behind."""
+        if isinstance(self.asked.head, WithBounds):
+            guard = self.asked.head.guard
+            return {"bounds": {"ceiling": guard.ceiling, "threshold": guard.threshold}}
+        return {} if self.asked.parts is None else self.asked.parts.facts()
+
+    def words(self) -> list[str]:
+        """The same for a person."""
+        if isinstance(self.asked.head, WithBounds):
+            guard = self.asked.head.guard
+            return [f"bounds: features are clipped; no score exceeds {guard.ceiling:.4g}, and a loss of more than {guard.threshold:.4g} is flagged"]
+        return [] if self.asked.parts is None else self.asked.parts.words()
+
+    def plainly(self, micro_tokens: int) -> "RewardJudge":
+        """The same with other batches."""
+        parts = None if self.asked.parts is None else self.asked.parts.anew()
+        return replace(self, asked=replace(self.asked, how=replace(self.asked.how, micro_tokens=micro_tokens), parts=parts))
+
+
+def open_reward_model(means: Means, source: str, *, longest: int, signal: RewardSignal | None = None) -> RewardJudge:
+    """The reward model of a checkpoint folder or Hub name; `longest`: tokens of the longest row to come."""
+    try:
+        model = load_reward_model(source, master=master_dtype(means.how.name))
+    except ModelError as error:
+        hint = "" if is_reward_model(source) else "; for the implicit reward of a policy give --reference, the model it was trained from"
+        raise ModelError(f"{error}{hint}") from error
+    head = head_of(model)
+    signal = signal or Head()
+    signal.check(head)
+    silence_dropout(model.policy.model)
+    model.policy.model.to(means.device).eval()
+    head, module = clipped_by_bounds(*said_with_std(head, model.head, source), source)
+    scorer, _ = make_scorer(model.policy.model, longest=longest, head=module.to(means.device))
+    parts = parts_of(means, head, model.facts, source, longest)
+    return RewardJudge(Asked(scorer, head, means.how, source, parts, _location(model)), model.policy.tokenizer, signal)
+
+
+def _location(model: RewardModel) -> LocationNormaliser | None:
+    """The checkpoint's normaliser of segment scores, where it has one."""
+    told = model.facts.get("location")
+    if told is None:
+        return None
+    try:
+        found: LocationNormaliser = from_json(LocationNormaliser, told, "reward_head.json location")
+    except (FinegrainError, TypeError, AttributeError) as error:
+        raise ModelError(f"{model.policy.source} says of its segments' scale {told!r}, which cannot be read: {error}") from error
+    return found
+
+
+def head_of(model: RewardModel) -> RewardHead:
+    """What the outputs mean: as the checkpoint says; of others' models one number per answer, or per token with their mean as score."""
+    if not model.facts:
+        return SequenceHead() if model.stock is SEQUENCE else Token()
+    told = model.facts.get("head")
+    try:
+        assert isinstance(told, dict)
+        settings = {name: value for name, value in told.items() if name != "method"}
+        head: RewardHead = from_json(catalog.load("head", str(told.get("method"))), settings, "reward_head.json")
+    except (AssertionError, FinegrainError, TypeError) as error:
+        raise ModelError(f"{model.policy.source} says of its head {told!r}, which this version does not know: {error}") from error
+    return head

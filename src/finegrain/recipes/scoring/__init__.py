@@ -1,0 +1,1 @@
+"""Lines of `finegrain score`, and what they stand relative to."""

@@ -1,0 +1,1 @@
+"""What every command sets up before its own work."""

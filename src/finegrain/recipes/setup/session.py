@@ -1,0 +1,151 @@
+"""What every training recipe sets up before its own work: devices, model, data, scorer, record."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from finegrain.data.gate.settings import Gate
+from finegrain.data.load import LoadedData, load_examples
+from finegrain.data.records import Shape
+from finegrain.data.tokenise import Tokenise
+from finegrain.models.adapters import with_adapter
+from finegrain.models.load import Policy, load_policy, master_dtype
+from finegrain.models.lora import Lora
+from finegrain.models.probe import Probe, make_scorer
+from finegrain.models.reference import ReferenceCache
+from finegrain.models.reward_head import linear_head
+from finegrain.models.score import Arithmetic, Work
+from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
+from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.setup.devices import open_device
+from finegrain.train.distributed import barrier, rank, world
+from finegrain.types import Json
+
+PACKAGES = ("finegrain", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
+
+
+@dataclass
+class Session:
+    """One training job's surroundings."""
+
+    accelerator: Accelerator
+    common: Common
+    training: Training
+    policy: Policy
+    how: Arithmetic
+    cache: ReferenceCache
+    say: Callable[[str], None]
+    """One line to the person on stderr, first rank only."""
+    work: Work = field(default_factory=Work)
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Facts for run.json: probe, silenced dropout, data report."""
+    gates: dict[str, Json] = field(default_factory=dict)
+    """What the data gate found, by the name of its file."""
+    started: float | None = None
+    """Clock at the first forward of any model."""
+    scorer: Scorer | None = None
+
+    def start_clock(self) -> None:
+        """Training seconds count from the first forward of any model."""
+        self.started = self.started if self.started is not None else time.perf_counter()
+
+    def seconds(self) -> float:
+        """Seconds since the first forward."""
+        return 0.0 if self.started is None else time.perf_counter() - self.started
+
+
+def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None) -> Session:
+    """Devices and the policy, adapter included."""
+    accelerator, device, how = open_device(common, training)
+    policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(how.name), trust_remote_code=training.trust_remote_code)
+    policy = with_adapter(policy, lora, common.seed)
+    policy.model.to(device)
+    main = rank() == 0
+    return Session(
+        accelerator=accelerator,
+        common=common,
+        training=training,
+        policy=policy,
+        how=how,
+        cache=ReferenceCache(cache_folder(), rank(), world(), barrier),
+        say=(lambda text: print(text, file=sys.stderr, flush=True)) if main else lambda text: None,
+    )
+
+
+def cache_folder() -> Path:
+    """Where reference values and credit columns are kept between runs: $FINEGRAIN_CACHE, or the user's cache."""
+    named = os.environ.get("FINEGRAIN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
+
+
+def load_data(session: Session, source: str, shape: Shape, *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
+    """Tokenised rows of a file, folder or Hub name."""
+    settings = Tokenise(max_length=session.common.max_length)
+    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
+    for line in data.report.get("messages", []):
+        session.say(line)
+    return data
+
+
+def prepare_scorer(session: Session, longest: int) -> Scorer:
+    """The scorer on the fused path, or on the plain one where the probe finds a difference; dropout silenced."""
+    model = session.policy.model
+    silenced = silence_dropout(model)
+    model.train()
+    if session.training.gradient_checkpointing:
+        causal_lm(model).activation_checkpointing_enable({"use_reentrant": False})
+        if causal_lm(model) is not model:
+            model.enable_input_require_grads()
+    session.start_clock()
+    head = None
+    if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
+        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.accelerator.device)
+    scorer, probe = make_scorer(model, longest=longest, head=head)
+    _tell_probe(session, probe, silenced)
+    session.scorer = scorer
+    return scorer
+
+
+def _tell_probe(session: Session, probe: Probe, silenced: Mapping[str, float]) -> None:
+    session.notes["engine"] = probe.as_json()
+    session.notes["dropout_set_to_zero"] = dict(silenced)
+    if not probe.fused:
+        session.say(f"engine: plain path, slower and larger, because {probe.reason}")
+
+
+def hidden_size(session: Session) -> int:
+    """Width of the policy."""
+    config = causal_lm(session.policy.model).config.get_text_config()
+    return int(config.hidden_size)
+
+
+def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json: what was asked, with what, and what came of it."""
+    work = session.work
+    return {
+        "command": command,
+        "settings": settings,
+        "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "machine": {"device": str(session.accelerator.device), "processes": world(), "threads": torch.get_num_threads()},
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **session.notes,
+        **results,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "beside_training": {"rows": work.rows, "tokens": work.tokens, "seconds": round(work.seconds, 3), "notes": work.notes},
+    }
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

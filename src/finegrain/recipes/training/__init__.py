@@ -1,0 +1,1 @@
+"""One training job, from rows to a published model."""

@@ -1,0 +1,106 @@
+"""Train a policy offline with any objective and any credit: the job behind `prefer`, `sft` and `reward`, read top to bottom."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from finegrain.errors import UsageError
+from finegrain.generate.hf import greedy_answers
+from finegrain.recipes.examining.examined import choose, examine_before, write_examined
+from finegrain.recipes.setup.session import open_session, prepare_scorer, record
+from finegrain.recipes.training.columns import held_out_set, training_set
+from finegrain.recipes.training.dry_run import estimate
+from finegrain.recipes.training.frozen_features import on_features
+from finegrain.recipes.training.job import Job, check_job
+from finegrain.recipes.training.learner import attach_head, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.progress import progress_bar
+from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
+from finegrain.recipes.training.rows import longest, plan_of, rows_of
+from finegrain.recipes.training.tracking import trackers
+from finegrain.report.page import write_report
+from finegrain.runs import RunDirectory
+from finegrain.train.checkpoint import Checkpoints
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import contract_of
+from finegrain.train.distributed import barrier, rank, world
+from finegrain.train.loop import Trainer, in_place
+from finegrain.train.run import Recorder, train
+from finegrain.train.sharding import hollow
+
+ANSWER_TOKENS = 64
+"""Length of the answers given before and after training."""
+
+Watch = Callable[[Trainer, dict[str, Any]], None]
+"""Called with the trainer and the logged line of the step just taken."""
+
+
+def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
+    """Run the job; returns what is printed as the last line of stdout. `watch` sees the trainer after every step, and may not change it."""
+    contract = contract_of(job.objective, job.common.seed)
+    check_job(job, contract)
+    directory = RunDirectory(job.out)
+    if not job.common.dry_run:
+        directory.check(job.settings, resume=job.common.resume)
+    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
+    if job.training.shard and world() == 1:
+        raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
+    job.product.check(session)
+    train_rows, eval_rows = rows_of(session, job, contract)
+    displace = in_place if job.displacement is None else job.displacement(session)
+    rate = peak_rate(session, job, contract)
+    if job.common.dry_run:
+        return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
+
+    directory.check_data(session.notes["data"])
+    directory.create()
+    barrier()
+    if rank() == 0:
+        directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
+        for name, found in session.gates.items():
+            directory.write_json(name, found)
+
+    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    session.start_clock()
+    before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
+    if contract.outputs:
+        attach_head(session, contract, scorer, job.start_head)
+    train_set = training_set(session, job, contract, scorer, train_rows)
+    eval_set = held_out_set(session, contract, scorer, eval_rows)
+    plan = plan_of(session, train_set, contract.roles)
+    looked_at = choose(plan.visited(), train_set, eval_set, job.training.examined) if rank() == 0 else []
+    scored = "logp" in contract.needs
+    examination = examine_before(session, scorer, looked_at, contract.roles, train_set, eval_set, logp=scored) if looked_at else None
+
+    whole = hollow(session.policy.model) if job.training.shard else None
+    contract = sized_modules(session, contract)
+    trainer = replace(trainer_of(session, job, contract, scorer, train_set, rate, len(plan)), displace=displace)
+    export = lambda folder: job.product.save(session, folder)
+    with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
+        seen = [] if watch is None else [lambda line: watch(trainer, line)]
+        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, [*watchers, tell, *seen])
+        with ended_in_words(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
+            lines = train(learner, steps, recorder, resume=job.common.resume)
+    seconds = session.seconds()
+    if whole is not None:
+        trainer = whole_again(session, trainer, whole)
+
+    evaluation = job.product.evaluate(trainer, eval_set)
+    after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    results = {
+        "status": "finished",
+        "train_seconds": round(seconds, 3),
+        "steps": len(plan),
+        "pairs" if "chosen" in contract.roles else "rows": len(train_rows),
+        "tokens": int(sum(line["num_tokens"] for line in lines)),
+        "learning_rate": rate,
+        "evaluation": evaluation,
+        "last": lines[-1] if lines else {},
+    }
+    if rank() == 0:
+        if examination is not None:
+            head = getattr(job.product, "head", None)
+            write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
+        write_results(session, job, directory, results, Answers(prompts, before, after))
+        session.say(f"report: {write_report(directory.path)}")
+    return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}

@@ -1,0 +1,81 @@
+"""What stands beside the rows before training: reference values, credit, and the columns an objective makes of its own."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from finegrain.credit.summary import summarise
+from finegrain.data.store import ExampleStore
+from finegrain.models.scorer import Scorer
+from finegrain.recipes.crediting.credit_context import RunCredit
+from finegrain.recipes.judging.answer_context import RunAnswers
+from finegrain.recipes.setup.session import Session
+from finegrain.recipes.training.job import Job
+from finegrain.recipes.training.rows import plan_of
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import Contract
+from finegrain.types import Credit, CreditColumns, Ragged
+
+
+def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
+    """The training rows with their reference values and their credit, or the columns that the objective and the product make."""
+    if job.credit is not None:
+        return _with_credit(session, job.credit, contract, scorer, examples)
+    visited = plan_of(session, TrainingSet(examples), contract.roles).visited()
+    values = _reference(session, contract, scorer, examples.take(visited), contract.all_roles)
+    reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
+    make = getattr(job.product, "columns", None)
+    numbers = {**_row_columns(contract, examples), **({} if make is None else make(session, examples))}
+    return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=True), numbers)
+
+
+def held_out_set(session: Session, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
+    """The held-out rows with what the objective reads; credit is for training alone."""
+    reference = _reference(session, contract, scorer, examples, contract.roles)
+    return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=False), _row_columns(contract, examples))
+
+
+def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
+    """Credit may read every row and its reference values, whether a step visits the row or not."""
+    reference = session.cache.values(session.policy, scorer, examples, contract.all_roles, session.how, session.work)
+    started = time.perf_counter()
+    context = RunCredit(session, examples, contract.roles, reference)
+    columns: Mapping[str, CreditColumns] = credit.prepare(context)
+    session.notes["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
+    session.notes["credit_seconds"] = round(time.perf_counter() - started, 3)
+    return TrainingSet(examples, reference if "reference" in contract.needs else {}, columns)
+
+
+def _prepared(session: Session, contract: Contract, examples: ExampleStore, *, trains: bool) -> dict[str, CreditColumns]:
+    """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
+    make = getattr(contract.objective, "prepare", None)
+    if make is None or not len(examples):
+        return {}
+    found: dict[str, CreditColumns] = make(RunAnswers(session, examples, contract.roles, trains))
+    return found
+
+
+def _row_columns(contract: Contract, examples: ExampleStore) -> dict[str, np.ndarray]:
+    """Numbers of the rows that the objective makes of their own before training: classes of ratings and their weights."""
+    make = getattr(contract.objective, "row_columns", None)
+    if make is None or not len(examples):
+        return {}
+    columns = [example.columns for example in examples]
+    found: dict[str, np.ndarray] = make({name: np.array([own[name] for own in columns]) for name in examples.columns})
+    return found
+
+
+def _reference(session: Session, contract: Contract, scorer: Scorer, rows: ExampleStore, roles: Sequence[str]) -> dict[str, Ragged]:
+    """Reference values of the rows where the objective needs them."""
+    if not contract.needs & {"reference", "reward"}:
+        return {}
+    return session.cache.values(session.policy, scorer, rows, roles, session.how, session.work)
+
+
+def _scattered(values: Ragged, places: np.ndarray, count: int) -> Ragged:
+    """Values of the visited rows at their places; rows no step reads stay empty."""
+    whole: Ragged = [values[0][:0]] * count if values else []
+    for place, value in zip(places, values, strict=True):
+        whole[place] = value
+    return whole

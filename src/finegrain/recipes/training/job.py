@@ -1,0 +1,59 @@
+"""What one alignment run is asked for: by `prefer`, `sft`, `reward` and the demo alike."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from finegrain.data.gate.settings import Gate
+from finegrain.errors import UsageError
+from finegrain.models.lora import Lora
+from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.setup.session import Session
+from finegrain.recipes.training.product import AlignedPolicy, Product
+from finegrain.train.contract import Contract
+from finegrain.train.loop import Displace
+from finegrain.train.optim import Optim
+from finegrain.types import Credit, Objective
+
+
+@dataclass(frozen=True)
+class Job:
+    """One alignment run, as asked for."""
+
+    command: str
+    model: Any
+    data: str
+    out: Path
+    objective: Objective
+    credit: Credit | None
+    common: Common
+    training: Training
+    lora: Lora
+    optim: Optim
+    settings: Mapping[str, Any]
+    """The same as JSON, for run.json."""
+    tokenizer: Any = None
+    product: Product = field(default_factory=AlignedPolicy)
+    gate: Gate = Gate()
+    displacement: Callable[[Session], Displace] | None = None
+    """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
+    start_head: nn.Module | None = None
+    """The trained head that a reward model's head goes on from; None: a fresh one."""
+
+
+def check_job(job: Job, contract: Contract) -> None:
+    """Refuse what contradicts itself: token rewards that nothing writes, and what sharded training does not promise."""
+    name = type(job.objective).__name__
+    if "reward" in contract.needs and job.credit is None:
+        raise UsageError(f"{name} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
+    if not job.training.shard:
+        return
+    if job.common.resume or job.training.save_every:
+        raise UsageError("--shard keeps no checkpoints to resume from; drop --resume and --save-every, or --shard")
+    if contract.outputs:
+        raise UsageError(f"{name} trains a head beside the model, which --shard does not split; drop --shard")
+    if contract.gradient is not None:
+        raise UsageError(f"{name} makes its own gradients, which need whole parameters; drop --shard")

@@ -1,0 +1,103 @@
+"""MetaRM in the training loop: before every step the parameters rise to where samples of the policy are told apart better."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finegrain.data.gate.settings import Gate
+from finegrain.data.tokenise import Tokenise
+from finegrain.data.unlabelled import load_samples
+from finegrain.errors import UsageError
+from finegrain.models.packing import Group, slots
+from finegrain.models.score import budgeted, group_of
+from finegrain.models.scorer import Request
+from finegrain.recipes.setup.session import Session
+from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
+from finegrain.train.distributed import rank, sum_gradients, world
+from finegrain.train.loop import Sums, Trainer
+from finegrain.types import Side
+
+
+@dataclass(frozen=True)
+class Rise:
+    """Where the gradient of a step is taken: eta times the gradient of J away, over the prompts whose turn it is."""
+
+    head: RewardHead
+    groups: Sequence[Group]
+    """Prompts, each with the samples that branch from it."""
+    settings: MetaRM
+    seed: int
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with one sample."""
+        return max(len(group.prompt) + max(len(branch.ids) for branch in group.branches) for group in self.groups)
+
+    @contextmanager
+    def __call__(self, trainer: Trainer, step: int) -> Iterator[Sums]:
+        """The parameters stand at theta' inside. meta/discrimination: J at theta; meta/rise: the distance to theta'."""
+        parameters = trainer.parameters()
+        wanted = self.turn(step)
+        own = [self.groups[place] for place in wanted[rank() :: world()]]
+        devices = [trainer.scorer.device] if trainer.scorer.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):  # a head that draws noise draws the same in the step, with samples or without
+            found = [self._climb(trainer, part, len(wanted)) for part in self._parts(trainer, own)]
+        sum_gradients(parameters)
+        slopes = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for parameter in parameters:
+            parameter.grad = None
+        length = self.settings.eta * float(torch.stack([slope.double().square().sum() for slope in slopes]).sum().sqrt())
+        sums: Sums = {"meta/discrimination": (sum(found), float(len(own))), "meta/rise": (length, 1.0)}
+        with displaced(parameters, slopes, self.settings.eta):
+            del slopes
+            yield sums
+
+    def turn(self, step: int) -> list[int]:
+        """Places of the prompts of a step: every prompt once before any comes again, in an order of its own each time."""
+        count = len(self.groups)
+        size = min(self.settings.prompts, count)
+        numbers = range(step * size, (step + 1) * size)
+        return [int(np.random.default_rng([self.seed, number // count]).permutation(count)[number % count]) for number in numbers]
+
+    def _parts(self, trainer: Trainer, groups: Sequence[Group]) -> list[list[Group]]:
+        return [[groups[place] for place in part] for part in budgeted([group.tokens for group in groups], trainer.how.micro_tokens)]
+
+    def _climb(self, trainer: Trainer, groups: Sequence[Group], count: int) -> float:
+        """Add the gradient of these prompts' share of the mean J; returns the sum of their J."""
+        values = torch.cat([discrimination(rewards[None]) for rewards in self.rewards(trainer, groups)])
+        (values.sum() / count).backward()  # type: ignore[no-untyped-call]
+        return float(values.detach().double().sum())
+
+    def rewards(self, trainer: Trainer, groups: Sequence[Group]) -> list[Tensor]:
+        """(k,) scores of each prompt's samples."""
+        with trainer.how.autocast():
+            outputs = trainer.scorer(groups, Request(False, outputs=trainer.scorer.head)).outputs
+        slot = slots([[branch.mask] for group in groups for branch in group.branches], 0, trainer.scorer.device)
+        spread = slot.spread(outputs)
+        scores = sequence_score(self.head, Side(logp=torch.zeros_like(spread[..., 0]), mask=slot.mask, outputs=spread)).mean
+        return list(torch.split(scores, [len(group.branches) for group in groups]))
+
+
+def check_meta(head: RewardHead, settings: MetaRM, *, frozen: bool) -> None:
+    """Refuse what the samples cannot be scored with, before anything is loaded."""
+    if not settings.samples:
+        raise UsageError("meta:meta-rm reads samples of the current policy; name their file with --meta.samples FILE")
+    if frozen:
+        raise UsageError("--frozen keeps features of the labelled answers alone, and meta:meta-rm reads samples too; drop one of them")
+    if getattr(head, "token_columns", ()):
+        raise UsageError(f"{type(head).__name__} reads columns that are made of labelled answers, which samples do not have; name another head")
+
+
+def rise_of(session: Session, head: RewardHead, settings: MetaRM, gate: Gate) -> Rise:
+    """The samples of the settings, tokenised as the data are; what was left out is told and stands in the run's record."""
+    loaded = load_samples(settings.samples, session.policy.tokenizer, settings=Tokenise(max_length=session.common.max_length), gate=gate)
+    for line in loaded.report["messages"]:
+        session.say(line)
+    session.notes["samples"] = loaded.report
+    groups = [group_of(example, tuple(example.responses)) for example in loaded.examples]
+    return Rise(head, groups, settings, session.common.seed)

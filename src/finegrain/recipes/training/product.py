@@ -1,0 +1,63 @@
+"""What a training job makes: how it is measured, tested on held-out rows and saved. A policy here, a reward model in `reward`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from finegrain.models.load import save_policy
+from finegrain.models.reward_head import save_head
+from finegrain.recipes.setup.metrics import metrics_for
+from finegrain.recipes.setup.session import Session
+from finegrain.recipes.training.evaluation import evaluate
+from finegrain.train.collate import TrainingSet
+from finegrain.train.loop import Metrics, Trainer
+from finegrain.types import Objective
+
+
+@runtime_checkable
+class Product(Protocol):
+    """A kind of trained model.
+
+    May have `columns(session, examples)`, numbers of the training rows that it makes before training, and `head`, what the outputs of
+    a reward model's head mean.
+    """
+
+    @property
+    def loader(self) -> str:
+        """The stock class that loads it, for the model card."""
+
+    def check(self, session: Session) -> None:
+        """Refuse, before anything is trained, what could not be saved."""
+
+    def metrics(self, objective: Objective) -> Metrics:
+        """What every step logs."""
+
+    def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+        """Held-out results; {} without rows."""
+
+    def save(self, session: Session, folder: Path) -> None:
+        """The layout stock tools load."""
+
+
+@dataclass(frozen=True)
+class AlignedPolicy:
+    """A causal language model; a head that its objective trained beside it lies in a file of its own."""
+
+    loader: str = "AutoModelForCausalLM"
+
+    def check(self, session: Session) -> None:
+        """Whatever was loaded can be saved."""
+
+    def metrics(self, objective: Objective) -> Metrics:
+        """Preference or answer metrics."""
+        return metrics_for(objective)
+
+    def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+        """The same on held-out rows, and the margin."""
+        return evaluate(trainer, data)
+
+    def save(self, session: Session, folder: Path) -> None:
+        """As `save_pretrained` writes it."""
+        save_policy(session.policy, folder)
+        if session.scorer is not None and session.scorer.head is not None:
+            save_head(session.scorer.head, folder)

@@ -1,0 +1,68 @@
+"""What a job leaves in its run directory: how it ended, the model, its card, and answers before and after."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+
+from finegrain.errors import CheckpointError, FinegrainError, Interrupted
+from finegrain.recipes.setup.session import Session, record
+from finegrain.recipes.training.card import write_card
+from finegrain.recipes.training.job import Job
+from finegrain.runs import RunDirectory
+from finegrain.train.distributed import rank
+
+
+class Answers(NamedTuple):
+    """The same prompts answered before and after training."""
+
+    prompts: Sequence[np.ndarray]
+    """Tokens."""
+    before: Sequence[str]
+    after: Sequence[str]
+
+
+@contextmanager
+def ended_in_words(session: Session, job: Job, directory: RunDirectory) -> Iterator[None]:
+    """run.json says how a run ended that did not finish; a full disk may prevent it."""
+    try:
+        yield
+    except (FinegrainError, Interrupted) as error:
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        if rank() == 0:
+            with suppress(OSError):
+                directory.write_record(record(session, job.command, job.settings, {"status": status, "reason": str(error)}))
+        raise
+
+
+def write_results(session: Session, job: Job, directory: RunDirectory, results: Mapping[str, Any], answers: Answers) -> None:
+    """The final checkpoint in the run directory itself, its card, samples and the completed run.json."""
+    texts = [session.policy.tokenizer.decode(prompt) for prompt in answers.prompts]
+    told = list(zip(texts, answers.before, answers.after, strict=True))
+    directory.write_lines("samples.jsonl", [{"prompt": prompt, "before": before, "after": after} for prompt, before, after in told])
+    for prompt, before, after in told:
+        session.say(f"\n> {prompt[-300:].strip()}\n  before: {before.strip()}\n  after:  {after.strip()}")
+    try:
+        _publish(lambda folder: job.product.save(session, folder), job.out)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
+    write_card(job.out, job.command, job.settings, results, session.policy.source, job.product.loader)
+    directory.write_record(record(session, job.command, job.settings, results))
+
+
+def _publish(save: Callable[[Path], object], out: Path) -> None:
+    """The model in the run directory: written beside and moved, file by file."""
+    part = out / "model.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        save(part)
+        for file in sorted(part.iterdir()):
+            if file.is_dir():
+                shutil.rmtree(out / file.name, ignore_errors=True)
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,175 @@
+"""What `finegrain reward` makes: what its steps log, how it is tested on held-out pairs, and the stock layout it is saved in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finegrain.data.records import Example
+from finegrain.evaluate.accuracy import pair_accuracy
+from finegrain.evaluate.calibration import pair_calibration
+from finegrain.evaluate.discrimination import mistakes_found
+from finegrain.models.reward_head import stock_rows
+from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model
+from finegrain.models.score import budgeted
+from finegrain.ops.readout import Last
+from finegrain.ops.stats import Interval, mean_interval
+from finegrain.recipes.judging.answer_parts import start_model_facts
+from finegrain.recipes.setup.session import Session
+from finegrain.recipes.training.stage_1 import stage_1_targets
+from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
+from finegrain.train.collate import TrainingSet, collate
+from finegrain.train.loop import Metrics, Sums, Trainer, detached
+from finegrain.types import Objective, Pair, Scored, Side
+
+UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
+"""For the config of a head that weighs tokens against one another."""
+
+
+def stock_of(head: RewardHead) -> Stock:
+    """Sequence classification where the last token speaks for the answer, token classification otherwise."""
+    return SEQUENCE if isinstance(head.readout, Last) and not hasattr(head, "places") else TOKEN
+
+
+@dataclass(frozen=True)
+class TrainedReward:
+    """A reward model."""
+
+    head: RewardHead
+    facts: Mapping[str, Any]
+    """Names and settings of head and loss, for the checkpoint."""
+    stage_1: RewardModel | None = None
+    """The reward model that the run starts from, where its loss reads that model's rewards."""
+    fitted: dict[str, Any] = field(default_factory=dict)
+    """What the head fits on held-out answers after training, for the checkpoint; empty before."""
+
+    @property
+    def loader(self) -> str:
+        """The stock class."""
+        return stock_of(self.head).name
+
+    def check(self, session: Session) -> None:
+        """Refuse before training what could not be saved."""
+        check_stock(session.policy.model, stock_of(self.head))
+        if getattr(self.head, "reads_entropy", False):
+            session.notes["start_model"] = start_model_facts(session.policy)
+
+    def metrics(self, objective: Objective) -> Metrics:
+        """Scores of both sides, their difference and how often it is right."""
+        return lambda pair: reward_metrics(self.head, pair)
+
+    def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+        """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""
+        measures = getattr(getattr(trainer.contract.objective, "loss", None), "measures", None)
+        paired = "chosen" in trainer.contract.roles
+        if not data.examples or not (paired or measures):
+            return {}
+        parts, facts, pairs = _scores(self.head, trainer, data)
+        if hasattr(self.head, "fitted"):
+            self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
+        own = {} if measures is None else _measured(self.head, measures, pairs)
+        return {**own, **self._of_pairs(data, parts, facts)} if paired else own
+
+    def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
+        scores = {role: _joined([score[role] for score in parts]) for role in ("chosen", "rejected")}
+        chosen, rejected = (scores[role].mean.double().numpy() for role in ("chosen", "rejected"))
+        lengths = {role: torch.tensor([float(len(e.responses[role].ids)) for e in data.examples]).numpy() for role in ("chosen", "rejected")}
+        calibration = pair_calibration(chosen, rejected)
+        found: dict[str, Any] = {
+            "eval_accuracy": _shown(pair_accuracy(chosen, rejected).accuracy),
+            "eval_accuracy_length_only": _shown(pair_accuracy(lengths["chosen"], lengths["rejected"]).accuracy),
+            "eval_ece": _shown(calibration.error),
+            "eval_nll": _shown(calibration.negative_log_likelihood),
+        }
+        if scores["chosen"].std is not None and scores["rejected"].std is not None:
+            uncertainty = (scores["chosen"].std.square() + scores["rejected"].std.square()).sqrt().double().numpy()
+            correct = chosen > rejected
+            if correct.any() and not correct.all():
+                found["eval_mistakes_auroc"] = _shown(mistakes_found(correct, uncertainty))
+        found |= {f"eval_head/{name}": _shown(mean_interval(values.numpy())) for name, values in facts.items()}
+        check = getattr(self.head, "check", None)
+        if check is not None:
+            check({name: float(values.mean()) for name, values in facts.items()})
+        return found
+
+    def columns(self, session: Session, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        """Numbers made for the rows before training: a stage-1 reward of both answers, where the loss learns from one."""
+        return {} if self.stage_1 is None else stage_1_targets(session, self.stage_1, examples)
+
+    def save(self, session: Session, folder: Path) -> None:
+        """The stock layout, the whole head and what it means."""
+        assert session.scorer is not None
+        assert session.scorer.head is not None
+        rows = self.head.stock(stock_rows(session.scorer.head))
+        facts = {**self.facts, **self.fitted, **(UNWEIGHED if reads_whole_answer(self.head) else {})}
+        facts |= {name: session.notes[name] for name in ("start_model",) if name in session.notes}
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), facts, folder)
+
+
+def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
+    """rewards/* as sums and counts."""
+    rows = float(next(iter(pair.sides.values())).mask.shape[0])
+    scores = {role: sequence_score(head, side) for role, side in pair.sides.items()}
+    sums: Sums = {f"rewards/{role}": (_sum(score.mean), rows) for role, score in scores.items()}
+    sums |= {f"rewards/std_{role}": (_sum(score.std), rows) for role, score in scores.items() if score.std is not None}
+    for role, side in pair.sides.items():
+        sums |= {f"head/{name}_{role}": (_sum(values), rows) for name, values in head_facts(head, side).items()}
+    if "chosen" in scores and "rejected" in scores:
+        difference = scores["chosen"].mean - scores["rejected"].mean
+        sums["rewards/margins"] = (_sum(difference), rows)
+        sums["rewards/accuracies"] = (_sum(difference > 0), rows)
+    return sums
+
+
+def head_facts(head: RewardHead, side: Side) -> dict[str, Tensor]:
+    """What a head has to say of each answer beside its score; {} for a head that declares no `facts`."""
+    own = getattr(head, "facts", None)
+    if own is None:
+        return {}
+    assert side.outputs is not None
+    found: dict[str, Tensor] = own(torch.where(side.mask[..., None], side.outputs, 0.0), side.mask)
+    return found
+
+
+def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list[dict[str, Scored]], dict[str, Tensor], list[Pair]]:
+    """Scores of the answers, micro-batch by micro-batch, the head's facts of all answers, and the micro-batches themselves."""
+    roles = trainer.contract.roles
+    was_training = trainer.scorer.training
+    trainer.scorer.eval()
+    found: list[dict[str, Scored]] = []
+    facts: dict[str, list[Tensor]] = {}
+    pairs: list[Pair] = []
+    with torch.no_grad():
+        for part in budgeted(data.packed_tokens(roles).tolist(), trainer.how.micro_tokens):
+            pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
+            pairs.append(pair)
+            found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
+            for side in pair.sides.values():
+                for name, values in head_facts(head, side).items():
+                    facts.setdefault(name, []).append(values.double().cpu())
+    trainer.scorer.train(was_training)
+    return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
+
+
+def _measured(head: RewardHead, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Means, with intervals over rows, of what the loss measures of each row; NaN where a row says nothing of it."""
+    parts = [measures(head, pair) for pair in pairs]
+    whole = {name: torch.cat([part[name].double().cpu() for part in parts]).numpy() for name in parts[0]}
+    return {f"eval_{name}": _shown(mean_interval(values[~np.isnan(values)])) for name, values in whole.items() if not np.isnan(values).all()}
+
+
+def _joined(parts: list[Scored]) -> Scored:
+    stds = [part.std for part in parts if part.std is not None]
+    return Scored(torch.cat([part.mean for part in parts]).cpu(), torch.cat(stds).cpu() if stds else None)
+
+
+def _sum(values: Tensor) -> float:
+    return float(values.double().sum())
+
+
+def _shown(interval: Interval) -> dict[str, Any]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "rows": interval.rows}
