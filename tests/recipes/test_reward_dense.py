@@ -152,6 +152,30 @@ def test_a_rating_head_is_trained_again_on_a_trained_one(command: Command) -> No
     assert "--frozen" in other.error
 
 
+def test_a_temperature_undoes_a_flat_target(command: Command) -> None:
+    """Expected ratings of a flat target lie in the middle; the fitted temperature stands in the checkpoint, and scores are read with it."""
+    data = ("--data", rated(command), "--lr", "0.01", "--holdout", "0.25", "--epochs", "5")
+    flat = ("head:rating", "loss:rating-labels", "loss.target:odds-target", "--loss.target.odds", "1.5", *SCALE, *data)
+    errors, spreads = {}, {}
+    for name, more in {"plain": (), "calibrated": ("--loss.calibrate",)}.items():
+        outcome = reward(command, name, *flat, *more)
+        assert outcome.code == 0, outcome.error
+        found = outcome.result["evaluation"]
+        errors[name] = found["eval_rating_error"]["mean"]
+        assert found["eval_rating_balanced_accuracy"]["rows"] == found["eval_rating_error"]["rows"]
+        assert {"eval_rating_exact/0", "eval_rating_error_of_class/0", "eval_rating_magnitude/0"} <= set(found)
+        scores = command.folder / f"{name}.jsonl"
+        assert command("score", "--model", str(command.folder / name), "--data", str(rated(command)), "--out", str(scores)).code == 0
+        spreads[name] = np.std([json.loads(line)["score"]["mean"] for line in scores.read_text().splitlines()])
+    assert errors["calibrated"] < errors["plain"]
+    assert spreads["calibrated"] > 1.2 * spreads["plain"]
+    facts = json.loads((command.folder / "calibrated/reward_head.json").read_text())
+    assert facts["head"]["temperature"] < 1
+    none = reward(command, "none", "head:rating", "loss:rating-labels", *SCALE, "--data", rated(command), "--holdout", "0", "--loss.calibrate")
+    assert none.code == 2
+    assert "held-out" in none.error
+
+
 def test_another_head_on_a_trained_backbone_begins_afresh(command: Command) -> None:
     assert reward(command, "one", "head:sequence", "--max-steps", "2").code == 0
     two = reward(command, "two", "head:ensemble", "--frozen", "--max-steps", "2", "--model", command.folder / "one")

@@ -93,6 +93,8 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     values["training"] = replace(settings.training, samples=0)
     if settings.frozen and settings.lora.rank:
         raise UsageError("--frozen leaves the backbone as it is, and --lora.rank trains an adapter of it; drop one of them")
+    if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
+        raise UsageError("--loss.calibrate fits a temperature on held-out rows, and --holdout 0 leaves none")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)
     written = to_json(settings)
     displacement = _displacement(settings)

@@ -4,7 +4,7 @@ Source: the rating heads of https://arxiv.org/abs/2403.00250 as our sheet `lort`
 Deviations: the head has no bias, as every reward head here: base rates must come from the hidden state [choice].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -28,8 +28,12 @@ class Rating:
     """How many ratings the scale has, one apart."""
     lowest: float = 1.0
     """The lowest rating: 1 for UltraFeedback, 0 for HelpSteer2."""
+    temperature: float = field(default=1.0, compare=False)
+    """Divides the logits where a score is made of them, never in training; `loss:rating-labels --loss.calibrate` fits it."""
 
     def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UsageError(f"temperature must be positive, got {self.temperature}")
         if self.classes < 2:
             raise UsageError(f"a scale has at least 2 ratings, got {self.classes}")
 
@@ -40,7 +44,7 @@ class Rating:
 
     def tokens(self, outputs: Outputs) -> Scored:
         """Expected rating, in the scale's own numbers, and standard deviation of the predicted distribution."""
-        chances = torch.softmax(wide(outputs), -1)
+        chances = torch.softmax(wide(outputs) / self.temperature, -1)
         ratings = self.lowest + torch.arange(self.classes, device=outputs.device, dtype=chances.dtype)
         mean = chances @ ratings
         variance = (chances * (ratings - mean[..., None]).square()).sum(-1)

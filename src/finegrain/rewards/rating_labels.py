@@ -6,8 +6,8 @@ Source: targets and balanced sampling as in https://arxiv.org/abs/2403.00250, se
 Deviations: balanced weights stand for balanced sampling, with the same expected gradient [choice]; fractional ratings are ours [choice].
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from finegrain.errors import DataError, UsageError
 from finegrain.ops.readout import last_place
 from finegrain.ops.sequence import wide
 from finegrain.rewards.heads import sequence_score
-from finegrain.rewards.lort import target_loss
+from finegrain.rewards.lort import fit_temperature, target_loss
 from finegrain.rewards.rating import Rating
 from finegrain.rewards.targets import OneHot, Target
 from finegrain.types import Pair, Side, Term, Terms
@@ -64,6 +64,8 @@ class RatingLabels:
     """one-hot (cross-entropy), smoothed-target, odds-target (label over-smoothing), ordinal-target, gaussian-target."""
     weighting: Weighting = field(default_factory=Instance)
     """instance, or balanced over the classes of the training rows."""
+    calibrate: bool = False
+    """Fit the temperature of the scores on the held-out rows after training: flat targets draw expected ratings to the middle."""
 
     def row_columns(self, head: Rating, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Place of every rating on the scale (0 is the lowest), weight of its class, and the median rating; ratings off the scale are refused."""
@@ -108,6 +110,14 @@ class RatingLabels:
         share = (places - below)[:, None].double()
         mixed: Tensor = (1 - share) * self.target(below.long(), head.classes) + share * self.target(below.long() + 1, head.classes)
         return mixed
+
+    def calibrated(self, head: Rating, pairs: Sequence[Pair]) -> Rating:
+        """The head with the temperature of least negative log-likelihood of held-out ratings, fractional ones rounded; as it is without `calibrate`."""
+        if not self.calibrate:
+            return head
+        logits = torch.cat([self.logits(head, pair.answer).double().cpu() for pair in pairs])
+        places = torch.cat([pair.columns["rating_place"].cpu() for pair in pairs])
+        return replace(head, temperature=fit_temperature(logits, places.round().long()))
 
     def measures(self, head: Rating, pair: Pair) -> Mapping[str, Rows]:
         """Per answer, in steps of the scale: distance of the expected and of the median rating; whether the likeliest class is the rating's."""

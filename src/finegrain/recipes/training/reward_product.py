@@ -20,8 +20,10 @@ from finegrain.ops.readout import Last
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.recipes.judging.answer_parts import start_model_facts
 from finegrain.recipes.setup.session import Session
+from finegrain.recipes.training.rating_measures import rating_measures
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
+from finegrain.rewards.rating_labels import RatingLabels
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.loop import Metrics, Sums, Trainer, detached
 from finegrain.types import Objective, Pair, Scored, Side
@@ -64,14 +66,20 @@ class TrainedReward:
 
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""
-        measures = getattr(getattr(trainer.contract.objective, "loss", None), "measures", None)
+        loss = getattr(trainer.contract.objective, "loss", None)
+        measures = getattr(loss, "measures", None)
         paired = "chosen" in trainer.contract.roles
         if not data.examples or not (paired or measures):
             return {}
         parts, facts, pairs = _scores(self.head, trainer, data)
         if hasattr(self.head, "fitted"):
             self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
-        own = {} if measures is None else _measured(self.head, measures, pairs)
+        head = loss.calibrated(self.head, pairs) if hasattr(loss, "calibrated") else self.head
+        if head is not self.head:
+            self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
+        own = {} if measures is None else _measured(head, measures, pairs)
+        if isinstance(loss, RatingLabels):
+            own |= {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs).items()}
         return {**own, **self._of_pairs(data, parts, facts)} if paired else own
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:

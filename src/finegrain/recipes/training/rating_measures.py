@@ -1,0 +1,31 @@
+"""How well a rating head does on each rating of the held-out answers: accuracy, distance and size of its logits, and their means over ratings."""
+
+from collections.abc import Sequence
+
+import torch
+
+from finegrain.evaluate.ratings import rating_report
+from finegrain.ops.stats import Interval
+from finegrain.rewards.lort import logit_magnitude
+from finegrain.rewards.rating import Rating
+from finegrain.rewards.rating_labels import RatingLabels
+from finegrain.types import Pair
+
+
+def rating_measures(head: Rating, loss: RatingLabels, pairs: Sequence[Pair]) -> dict[str, Interval]:
+    """eval_rating_* by name; fractional ratings count as the nearest of the scale, and ratings nobody gave are left out."""
+    logits = torch.cat([loss.logits(head, pair.answer).double().cpu() for pair in pairs])
+    labels = torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
+    report = rating_report(logits.argmax(1).numpy(), labels.numpy(), {})
+    magnitude = logit_magnitude(logits, labels).magnitude.tolist()
+    found = {
+        "eval_rating_balanced_accuracy": report.balanced_accuracy,
+        "eval_rating_balanced_error": Interval(report.balanced_error, None, None, len(labels)),
+    }
+    for place, accuracy in report.accuracy.items():
+        rating = f"{head.lowest + place:g}"
+        found[f"eval_rating_exact/{rating}"] = accuracy
+        found[f"eval_rating_error_of_class/{rating}"] = report.absolute_error[place]
+        if len(report.accuracy) > 1:
+            found[f"eval_rating_magnitude/{rating}"] = Interval(magnitude[place], None, None, accuracy.rows)
+    return found
