@@ -112,7 +112,7 @@ class RatingLabels:
         return mixed
 
     def calibrated(self, head: Rating, pairs: Sequence[Pair]) -> Rating:
-        """The head with the temperature of least negative log-likelihood of held-out ratings, fractional ones rounded; as it is without `calibrate`."""
+        """With `calibrate` the head at the temperature of least negative log-likelihood of held-out ratings, fractional ones rounded."""
         if not self.calibrate:
             return head
         logits = torch.cat([self.logits(head, pair.answer).double().cpu() for pair in pairs])

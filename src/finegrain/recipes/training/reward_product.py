@@ -23,6 +23,7 @@ from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.rating_measures import rating_measures
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
+from finegrain.rewards.rating import Rating
 from finegrain.rewards.rating_labels import RatingLabels
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.loop import Metrics, Sums, Trainer, detached
@@ -74,13 +75,18 @@ class TrainedReward:
         parts, facts, pairs = _scores(self.head, trainer, data)
         if hasattr(self.head, "fitted"):
             self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
-        head = loss.calibrated(self.head, pairs) if hasattr(loss, "calibrated") else self.head
-        if head is not self.head:
-            self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
-        own = {} if measures is None else _measured(head, measures, pairs)
-        if isinstance(loss, RatingLabels):
-            own |= {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs).items()}
+        own = {} if measures is None else self._of_loss(loss, measures, pairs)
         return {**own, **self._of_pairs(data, parts, facts)} if paired else own
+
+    def _of_loss(self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair]) -> dict[str, Any]:
+        """What the loss measures of held-out rows; a rating head first gets its temperature from them."""
+        if not isinstance(loss, RatingLabels):
+            return _measured(self.head, measures, pairs)
+        assert isinstance(self.head, Rating)
+        head = loss.calibrated(self.head, pairs)
+        self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
+        by_rating = {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs).items()}
+        return _measured(head, measures, pairs) | by_rating
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
         scores = {role: _joined([score[role] for score in parts]) for role in ("chosen", "rejected")}
