@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from finegrain.errors import ModelError, UsageError
-from finegrain.models.curvature import fit_layers, judge, layers_named
+from finegrain.models.curvature import LabelledPair, fit_layers, judge, layers_named
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_head import linear_head
@@ -33,18 +33,19 @@ def parts() -> Any:
     return scorer, Sequence(), module, layers_named(model)
 
 
-def pairs(count: int, seed: int = 0) -> list[Group]:
+def pairs(count: int, seed: int = 0) -> list[LabelledPair]:
     rng = np.random.default_rng(seed)
     draw = lambda length: rng.integers(3, VOCABULARY, length).astype(np.int32)
     branch = lambda length: Branch(draw(length), np.ones(length, dtype=bool))
-    return [Group(draw(int(rng.integers(1, 9))), (branch(int(rng.integers(1, 9))), branch(int(rng.integers(1, 9))))) for _ in range(count)]
+    groups = [Group(draw(int(rng.integers(1, 9))), (branch(int(rng.integers(1, 9))), branch(int(rng.integers(1, 9))))) for _ in range(count)]
+    return [LabelledPair(group) for group in groups]
 
 
 def test_a_layer_s_gradient_is_autograd_s(parts: Any) -> None:
     """Of both matrices of every adapter, for one answer and for a difference; the filler of the packed row is left out."""
     layers = parts[3]
     assert len(layers) == 8
-    judged = judge(*parts, pairs(1)[0])
+    judged = judge(*parts, pairs(1)[0].group)
     for value in (judged.scores[0], judged.scores[0] - judged.scores[1]):
         found = judged.jacobian(value)
         for name, layer in layers.items():
@@ -61,7 +62,7 @@ def test_factors_are_those_of_a_loop(parts: Any) -> None:
     name = next(name for name in parts[3] if "lora_A" in name and "down_proj" in name)
     large, small, count = torch.zeros(48, 48, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64), 0
     for group in groups:
-        judged = judge(*parts, group)
+        judged = judge(*parts, group.group)
         difference = judged.scores[0] - judged.scores[1]
         certainty = torch.sigmoid(difference.detach()) * torch.sigmoid(-difference.detach())
         for read, slope in zip(*judged.gradients(difference)[name], strict=True):
@@ -73,7 +74,7 @@ def test_factors_are_those_of_a_loop(parts: Any) -> None:
 
 
 def test_pairs_take_variance_away(parts: Any) -> None:
-    judged = judge(*parts, pairs(1, seed=9)[0])
+    judged = judge(*parts, pairs(1, seed=9)[0].group)
     value = judged.scores[0]
     norm = sum(float(one.square().sum()) for one in judged.jacobian(value).values())
     few = fit_layers(*parts, pairs(2), prior=FixedVariance(variance=0.5)).variance(judged, value)

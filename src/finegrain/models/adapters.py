@@ -1,9 +1,10 @@
-"""LoRA through peft: a small trainable adapter on a frozen model."""
+"""LoRA through peft: a small trainable adapter on a frozen model, and the adapter kept beside weights that it was merged into."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from finegrain.errors import UsageError
+from finegrain.errors import ModelError, UsageError
 from finegrain.models.load import Policy
 from finegrain.models.lora import Lora
 
@@ -24,3 +25,41 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
         return replace(policy, model=get_peft_model(policy.model, config))
     except ValueError as error:
         raise UsageError(f"--lora.targets {lora.targets}: {error}") from error
+
+
+ADAPTER = "adapter"
+"""Folder beside a reward model's merged weights."""
+
+
+def keep_adapter(model: Any, folder: Path) -> None:
+    """The adapter's own matrices in peft's layout, beside a checkpoint that it is merged into; nothing for a model without one."""
+    if not hasattr(model, "peft_config"):
+        return
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    save_file(state, folder / ADAPTER / "adapter_model.safetensors")
+    model.peft_config[model.active_adapter].save_pretrained(folder / ADAPTER)
+
+
+def take_adapter_out(model: Any, checkpoint: Path) -> Any:
+    """The checkpoint's model with its adapter as matrices of their own again, which train; it computes what the merged weights do."""
+    folder = checkpoint / ADAPTER
+    if not (folder / "adapter_config.json").exists():
+        raise ModelError(f"{checkpoint} has no {ADAPTER}/ beside its weights: it was trained without --lora.rank, or by another program")
+    from peft import PeftConfig, PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.task_type = None
+        found = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"cannot read the adapter {folder}: {error}") from error
+    for layer in found.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merged_adapters.extend(layer.active_adapters)
+            layer.unmerge()
+    return found

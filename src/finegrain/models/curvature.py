@@ -6,7 +6,7 @@ Inputs and output gradients of a layer are caught at every token that the score 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,15 @@ from finegrain.rewards.laplace import EvidenceVariance, Prior
 from finegrain.types import Side
 
 Layers = Mapping[str, nn.Linear]
+
+
+class LabelledPair(NamedTuple):
+    """A prompt with its chosen and its rejected answer, and what the columns say of the pair: flip * difference - margin is its logit."""
+
+    group: Group
+    flip: float = 1.0
+    margin: float = 0.0
+    weight: float = 1.0
 
 
 def layers_named(model: nn.Module, part: str = "lora_") -> dict[str, nn.Linear]:
@@ -96,23 +105,23 @@ def fit_layers(
     head: RewardHead,
     module: nn.Module,
     layers: Layers,
-    pairs: Iterable[Group],
+    pairs: Iterable[LabelledPair],
     *,
     rank: int = 10,
     prior: Prior | None = None,
 ) -> LayerPosterior:
-    """One pass over training pairs, each a group whose first answer is the chosen one; `rank` columns of each large factor are kept.
+    """One pass over training pairs; `rank` columns of each large factor are kept.
 
     The prior variance is the evidence's by default.
     """
     large = {name: Sketch(rank) for name in layers}
     small: dict[str, Tensor] = {}
     tokens = dict.fromkeys(layers, 0)
-    for group in pairs:
-        judged = judge(scorer, head, module, layers, group)
+    for pair in pairs:
+        judged = judge(scorer, head, module, layers, pair.group)
         difference = judged.scores[0] - judged.scores[1]
-        at = difference.detach()
-        weight = float(torch.sigmoid(at) * torch.sigmoid(-at))
+        logit = pair.flip * difference.detach() - pair.margin
+        weight = pair.weight * float(torch.sigmoid(logit) * torch.sigmoid(-logit))
         for name, (inputs, slopes) in judged.gradients(difference).items():
             big, little = _sides(inputs, weight**0.5 * slopes)
             large[name].add(big)

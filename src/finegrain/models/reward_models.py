@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from finegrain.errors import ModelError
+from finegrain.models.adapters import keep_adapter
 from finegrain.models.load import Policy, load_tokenizer
 from finegrain.models.reward_head import load_head, save_head
 from finegrain.models.scorer import causal_lm, stock_attention
@@ -54,7 +55,7 @@ def check_stock(model: Any, stock: Stock) -> None:
 def save_reward_model(policy: Policy, head: nn.Module, weight: torch.Tensor, stock: Stock, facts: Mapping[str, Any], folder: Path) -> None:
     """The stock layout with the label rows `weight`, the whole head, its facts, and a tokenizer whose pad token is no end token.
 
-    An adapter is merged into the weights: stock classes read a reward model without peft.
+    An adapter is merged into the weights, since stock classes read a reward model without peft, and kept beside them.
     """
     lm = causal_lm(policy.model)
     tokenizer = _with_pad(policy.tokenizer)
@@ -73,6 +74,7 @@ def save_reward_model(policy: Policy, head: nn.Module, weight: torch.Tensor, sto
         shell.to(policy.checkpoint_dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_head(head, folder)
+    keep_adapter(policy.model, folder)
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
 
 

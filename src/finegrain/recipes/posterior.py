@@ -1,27 +1,32 @@
 """`finegrain posterior`: how unsure its training pairs leave a reward model, fitted after training and kept beside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finegrain.errors import CheckpointError, DataError, UsageError
+from finegrain.types import Pair
 
 ROLES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PosteriorOf:
-    """Fit the Laplace posterior over the reward's last layer on the pairs it was trained on; `finegrain score` then says a std."""
+    """Fit a Laplace posterior of a reward model's weights on the pairs it was trained on; `finegrain score` and `eval` then say a std."""
 
     run: Path
     """A reward model: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
     data: str
     """The pairs it was trained on: json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
+    over: Literal["last-layer", "lora"] = "last-layer"
+    """Weights that are unsure: the reward's last layer (exact), or the matrices of the adapter it was trained with (Laplace-LoRA, K-FAC)."""
+    rank: int = 10
+    """Of `--over lora`: columns kept of each large factor of the curvature."""
     prior_variance: float | None = None
     """s2 of the weights; by default the one under which the pairs are most probable."""
     limit: int | None = None
@@ -29,7 +34,7 @@ class PosteriorOf:
     max_length: int = 1024
     """Longest prompt + answer in tokens, as in training."""
     micro_tokens: int = 2048
-    """Tokens of one forward pass."""
+    """Tokens of one forward pass; `--over lora` takes a pair at a time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
@@ -38,46 +43,114 @@ class PosteriorOf:
     def __post_init__(self) -> None:
         if self.prior_variance is not None and not 0 < self.prior_variance < float("inf"):
             raise UsageError(f"--prior-variance is positive and finite, got {self.prior_variance}")
+        if self.rank < 1:
+            raise UsageError(f"--rank counts columns of a factor, 1 or more, got {self.rank}")
 
 
 def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
-    """posterior.safetensors and posterior.json in the run's folder, and what they say."""
+    """A posterior file and its facts in the run's folder, and what they say."""
     from finegrain.data.records import Shape
     from finegrain.data.store import token_lengths
+    from finegrain.models.adapters import take_adapter_out
+    from finegrain.models.layer_posterior import LAYERS_FILE, refuse_parts
     from finegrain.models.lora import Lora
-    from finegrain.models.posterior import POSTERIOR_FILE, reward_rows, save_posteriors
+    from finegrain.models.posterior import POSTERIOR_FILE, reward_rows
     from finegrain.models.reward_models import load_reward_model
     from finegrain.recipes.entry import quiet_transformers
     from finegrain.recipes.judging.reward_judge import head_of
     from finegrain.recipes.settings import Common, Training
     from finegrain.recipes.setup.session import load_data, open_session, prepare_scorer
-    from finegrain.rewards.laplace import EvidenceVariance, FixedVariance, fit_posterior, pair_curvature
+    from finegrain.rewards.laplace import EvidenceVariance, FixedVariance
 
-    if (settings.run / POSTERIOR_FILE).exists():
-        raise CheckpointError(f"{settings.run / POSTERIOR_FILE} is there already; delete it to fit another one")
+    for name in (POSTERIOR_FILE, LAYERS_FILE):
+        if (settings.run / name).exists():
+            raise CheckpointError(f"{settings.run / name} is there already; delete it to fit another one")
     quiet_transformers()
     model = load_reward_model(settings.run)
-    head = head_of(model)
-    rows = reward_rows(head, model.head)
+    head, network = head_of(model), model.policy.model
+    if settings.over == "lora":
+        refuse_parts(head)
+        network = take_adapter_out(network, settings.run)
+    else:
+        reward_rows(head, model.head)
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    training = Training(micro_tokens=settings.micro_tokens)
-    session = open_session(model.policy.model, common, training, Lora(), tokenizer=model.policy.tokenizer)
+    session = open_session(network, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
-    examples = data.examples
-    prompts, answers = token_lengths(examples, ROLES)
-    longest = int((prompts + np.max(answers, axis=0)).max())
-    scorer = prepare_scorer(session, longest).eval()
+    prompts, answers = token_lengths(data.examples, ROLES)
+    scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
+    prior = EvidenceVariance() if settings.prior_variance is None else FixedVariance(variance=settings.prior_variance)
+    asked = {"pairs": len(data.examples), "over": settings.over, "prior": "evidence" if settings.prior_variance is None else "given"}
+    fit = _over_lora if settings.over == "lora" else _over_last_layer
+    return fit(settings, Fitting(session, scorer, head, model.head, data.examples, prior, asked | {"data": data.report}))
+
+
+class Fitting(NamedTuple):
+    """What a posterior is fitted with."""
+
+    session: Any
+    scorer: Any
+    head: Any
+    module: nn.Module
+    examples: Any
+    prior: Any
+    asked: Mapping[str, Any]
+    """For the facts on disk."""
+
+
+def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
+    """One Gaussian per linear reward: exact but for Laplace's step."""
+    from finegrain.models.posterior import POSTERIOR_FILE, reward_rows, save_posteriors
+    from finegrain.rewards.laplace import fit_posterior, pair_curvature
+
+    rows = reward_rows(fitting.head, fitting.module)
     curvatures = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=torch.float64)
     likelihood = torch.zeros(len(rows), dtype=torch.float64)
-    for differences, logits, weight in _pairs(session, scorer, head, model.head, examples):
+    for differences, logits, weight in _pairs(fitting.session, fitting.scorer, fitting.head, fitting.module, fitting.examples):
         for member, (difference, logit) in enumerate(zip(differences, logits, strict=True)):
             curvatures[member] += pair_curvature(difference, logit, weight)
             likelihood[member] += float((nn.functional.logsigmoid(logit.double()) * weight).sum())
-    prior = EvidenceVariance() if settings.prior_variance is None else FixedVariance(variance=settings.prior_variance)
-    posteriors = [fit_posterior(row.cpu(), curvature, prior) for row, curvature in zip(rows, curvatures, strict=True)]
-    facts = _facts(settings, posteriors, likelihood, len(examples))
-    save_posteriors(posteriors, {**facts, "data": data.report}, settings.run)
-    return {"out": str(settings.run / POSTERIOR_FILE), **facts}
+    posteriors = [fit_posterior(row.cpu(), curvature, fitting.prior) for row, curvature in zip(rows, curvatures, strict=True)]
+    facts = {**fitting.asked, **_facts(posteriors, likelihood)}
+    save_posteriors(posteriors, facts, settings.run)
+    return _told(settings.run / POSTERIOR_FILE, facts)
+
+
+def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
+    """One Gaussian over all matrices of the adapter, a Kronecker-factored curvature for each."""
+    from finegrain.models.curvature import fit_layers, layers_named
+    from finegrain.models.layer_posterior import LAYERS_FILE, determined_directions, save_layers
+
+    layers = layers_named(fitting.scorer.model)
+    module = fitting.module.to(fitting.scorer.device)
+    posterior = fit_layers(fitting.scorer, fitting.head, module, layers, _labelled(fitting.examples), rank=settings.rank, prior=fitting.prior)
+    facts = {
+        **fitting.asked,
+        "rank": settings.rank,
+        "matrices": len(posterior.factors),
+        "prior_variance": [posterior.prior_variance],
+        "determined_directions": [determined_directions(posterior)],
+        "directions": sum(layer.weight.numel() for layer in layers.values()),
+    }
+    save_layers(posterior, layers, module, facts, settings.run)
+    return _told(settings.run / LAYERS_FILE, facts)
+
+
+def _labelled(examples: Any) -> Iterator[Any]:
+    """Pairs one by one, with what their columns say."""
+    from finegrain.models.curvature import LabelledPair
+    from finegrain.rewards.bradley_terry import BradleyTerry
+    from finegrain.train.collate import TrainingSet, collate
+
+    held = TrainingSet(examples)
+    for row in range(len(examples)):
+        batch = collate(held, [row], ROLES)
+        said = BradleyTerry().labels(Pair(sides={}, columns=batch.columns))
+        yield LabelledPair(batch.groups[0], float(said["flip"]), float(said["margin"]), float(batch.columns.get("weight", 1.0)))
+
+
+def _told(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command prints: the facts without the account of the data."""
+    return {"out": str(file), **{name: value for name, value in facts.items() if name != "data"}}
 
 
 def _pairs(session: Any, scorer: Any, head: Any, module: nn.Module, examples: Any) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
@@ -116,7 +189,7 @@ def _features(head: Any, row: Tensor, side: Any) -> Tensor:
     return answer_features(head.readout, side.outputs @ row, side.outputs, side.mask)
 
 
-def _facts(settings: PosteriorOf, posteriors: Sequence[Any], likelihood: Tensor, pairs: int) -> dict[str, Any]:
+def _facts(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
     """What was found, per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
     from finegrain.rewards.laplace import log_evidence
 
@@ -126,9 +199,7 @@ def _facts(settings: PosteriorOf, posteriors: Sequence[Any], likelihood: Tensor,
     ]
     scaled = [one.curvature * one.prior_variance for one in posteriors]
     return {
-        "pairs": pairs,
         "prior_variance": [one.prior_variance for one in posteriors],
-        "prior": "evidence" if settings.prior_variance is None else "given",
         "determined_directions": [float((value / (1 + value)).sum()) for value in scaled],
         "directions": len(posteriors[0].weight),
         "log_evidence": evidence,

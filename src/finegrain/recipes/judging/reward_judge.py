@@ -3,17 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from finegrain import catalog
 from finegrain.configure import from_json
 from finegrain.data.records import Example
 from finegrain.errors import FinegrainError, ModelError
+from finegrain.models.adapters import take_adapter_out
 from finegrain.models.bounds import WithBounds, clipped_by_bounds
+from finegrain.models.layer_posterior import AnswerVariance, answer_variance, has_layer_posterior
 from finegrain.models.load import master_dtype
 from finegrain.models.posterior import said_with_std
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import SEQUENCE, RewardModel, is_reward_model, load_reward_model
+from finegrain.models.score import group_of
 from finegrain.models.scorer import silence_dropout
 from finegrain.recipes.judging.answer_parts import parts_of
 from finegrain.recipes.judging.frozen import Means
@@ -37,13 +43,15 @@ class RewardJudge:
     asked: Asked
     tokenizer: Any
     signal: RewardSignal
+    variance: AnswerVariance | None = None
+    """What a posterior over the model's adapter leaves open of an answer's score; None where none was fitted."""
 
     def __call__(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
         """By role, example after example."""
         stream = iter(examples)
         while block := list(islice(stream, BLOCK)):
             for example, found in zip(block, self.signal(self.asked, block, roles), strict=True):
-                yield check_finite(example, found)
+                yield check_finite(example, found if self.variance is None else _less_sure(found, self.variance(group_of(example, tuple(found)))))
 
     def facts(self) -> Json:
         """How segments or steps were found, or the bounds that answers are read behind."""
@@ -78,9 +86,20 @@ def open_reward_model(means: Means, source: str, *, longest: int, signal: Reward
     silence_dropout(model.policy.model)
     model.policy.model.to(means.device).eval()
     head, module = clipped_by_bounds(*said_with_std(head, model.head, source), source)
-    scorer, _ = make_scorer(model.policy.model, longest=longest, head=module.to(means.device))
+    network = take_adapter_out(model.policy.model, Path(source)).eval() if has_layer_posterior(Path(source)) else model.policy.model
+    scorer, _ = make_scorer(network, longest=longest, head=module.to(means.device))
     parts = parts_of(means, head, model.facts, source, longest)
-    return RewardJudge(Asked(scorer, head, means.how, source, parts, _location(model)), model.policy.tokenizer, signal)
+    variance = answer_variance(Path(source), scorer, head, module)
+    return RewardJudge(Asked(scorer, head, means.how, source, parts, _location(model)), model.policy.tokenizer, signal, variance)
+
+
+def _less_sure(found: Mapping[str, Judged], variances: Sequence[float]) -> Mapping[str, Judged]:
+    """The judgements with what a posterior leaves open added to the answers' own variance; of tokens it says nothing."""
+    wider = {}
+    for (role, one), variance in zip(found.items(), variances, strict=True):
+        own = torch.zeros_like(one.answer.mean) if one.answer.std is None else one.answer.std
+        wider[role] = one._replace(answer=one.answer._replace(std=(own.double().square() + variance).sqrt()))
+    return wider
 
 
 def _location(model: RewardModel) -> LocationNormaliser | None:
