@@ -45,6 +45,7 @@ from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.heads import RewardHead, read_out
 from finegrain.rewards.sequence import Sequence as LastToken
 from finegrain.rewards.token import Token
+from finegrain.train.optim import Optim
 
 RESULTS = Path(__file__).parent / "results"
 PAIRS, VALIDATION, TEST = 2000, 500, 1000
@@ -130,7 +131,10 @@ class Workshop:
         found: dict[str, Any] = {"method": method, "setting": dict(setting), "seed": seed, "part": part}
         try:
             common = Common(seed=seed, device="cpu", lr=setting["lr"])
-            finegrain.reward(folder / "untrained", folder / "train.jsonl", out, head=fit.head, loss=fit.loss, common=common, training=training)
+            same = Optim(embedding_lr=setting["lr"])
+            finegrain.reward(
+                folder / "untrained", folder / "train.jsonl", out, head=fit.head, loss=fit.loss, common=common, training=training, optim=same
+            )
             found |= measured(fit.head, out, folder / f"{part}.jsonl", world)
         except FinegrainError as error:
             found |= {"accuracy": 0.0, "failed": str(error)}

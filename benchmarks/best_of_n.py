@@ -28,6 +28,7 @@ from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
 from finegrain.recipes.posterior import PosteriorOf, run_posterior
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.heads import of_members
+from finegrain.train.optim import Optim
 from finegrain.types import Json, Scored
 
 PAIRS, EPOCHS, RATE = 1000, 3.0, 3e-3
@@ -74,7 +75,8 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
         start_model(len(tokenizer), seed=100 * seed + member).save_pretrained(start)
         tokenizer.save_pretrained(start)
         common = Common(seed=100 * seed + member, device="cpu", lr=RATE)
-        finegrain.reward(start, train, out, common=common, training=Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32))
+        training, optim = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32), Optim(embedding_lr=RATE)
+        finegrain.reward(start, train, out, common=common, training=training, optim=optim)
         means.append(scored(out, data).mean)
     first = folder / "judge-0"
     run_posterior(PosteriorOf(run=first, data=str(train), device="cpu"))

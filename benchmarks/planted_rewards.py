@@ -40,6 +40,7 @@ from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.heads import RewardHead, read_out
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
+from finegrain.train.optim import Optim
 
 RESULTS = Path(__file__).parent / "results"
 PAIRS, HELD_OUT, EPOCHS, RATE = 2000, 200, 6.0, 3e-3
@@ -106,7 +107,7 @@ def seed_results(seed: int, folder: Path) -> list[dict[str, Any]]:
         out = folder / f"run-{place}"
         common = Common(seed=seed, device="cpu", lr=RATE)
         training = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32)
-        finegrain.reward(model, train, out, head=method.head, loss=method.loss, common=common, training=training)
+        finegrain.reward(model, train, out, head=method.head, loss=method.loss, common=common, training=training, optim=Optim(embedding_lr=RATE))
         found.append({"method": method.name, "seed": seed, **measured(method, out, held_out, world)})
         print(json.dumps(found[-1]), flush=True)
     return found

@@ -47,11 +47,16 @@ from finegrain.rewards.heads import RewardHead, read_out
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
+from finegrain.train.optim import Optim
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 RESULTS = ROOT / "benchmarks" / "results"
 ROLES = ("chosen", "rejected")
+
+
+PLAIN = 1e-5 * 4096 / 384
+"""The default rate at this model's width, for the embeddings too: what all rows are compared at."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Method:
     name: str
     head: RewardHead
     loss: Any = field(default_factory=BradleyTerry)
+    embedding_lr: float | None = PLAIN
+    """None: the default of reward models, ten times the rest's."""
     repair: Repair | None = None
     """Columns that `finegrain curate` writes first, from votes of models linear in the start model's features."""
 
@@ -75,6 +82,9 @@ METHODS = (
     Method("secrets-rm, soft labels and margin", SequenceHead(), repair=SoftMargin()),
     Method("AVA-p", Gaussian(), AvaP()),
     Method("AVA-d (chosen only)", Gaussian(), AvaD()),
+    Method("Bradley-Terry, last token; embeddings at ten times the rate", SequenceHead(), embedding_lr=None),
+    Method("token scores, sum; embeddings at ten times the rate", Token(), embedding_lr=None),
+    Method("token scores, mean; embeddings at ten times the rate", Token(readout=Mean()), embedding_lr=None),
 )
 
 SIGNALS = (("own", Head()), ("prefix differences", PrefixDifference()), ("attention", Attention()))
@@ -174,6 +184,7 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         loss=method.loss,
         common=Common(seed=seed, max_length=DATA[name].max_length, device="cpu", max_steps=steps),
         training=Training(holdout=0.0, examined=0),
+        optim=Optim(embedding_lr=method.embedding_lr),
     )
     record = json.loads((out / "run.json").read_text())
     tokenizer = load_reward_model(out).policy.tokenizer

@@ -38,6 +38,7 @@ from finegrain.rewards.contrast import SimCSE, Swav
 from finegrain.rewards.meta_rm import Meta, MetaRM, NoMeta
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.sequence import Sequence
+from finegrain.train.optim import Optim
 from finegrain.types import Json
 
 RESULTS = Path(__file__).parent / "results"
@@ -154,6 +155,7 @@ def seed_results(seed: int, folder: Path, methods: Several[Method]) -> list[dict
                 meta=meta,
                 common=Common(seed=seed, device="cpu", lr=RATE),
                 training=training,
+                optim=Optim(embedding_lr=RATE),
             )
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         seen = {

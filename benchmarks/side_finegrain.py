@@ -60,6 +60,7 @@ def arguments(spec: dict[str, Any], out: Path) -> list[str]:
         "optim.schedule": "constant",
         "optim.warmup": 0,
         "optim.weight-decay": 0,
+        "optim.embedding-lr": spec["learning_rate"],
         "optim.max-grad-norm": 1,
         "max-length": spec["max_length"],
         "dtype": spec["arithmetic"],

@@ -59,6 +59,11 @@ class RewardFit:
         return 1e-4 if self.frozen_backbone else 1e-5
 
     @property
+    def embedding_factor(self) -> float:
+        """[OURS] Few pairs move a word's own vector far enough only at a higher rate (docs/decisions/0014); 1 where the vocabulary's head is read."""
+        return 1.0 if "logp" in self.needs or self.action_value is not None else 10.0
+
+    @property
     def frozen_backbone(self) -> bool:
         """Whether the head alone trains."""
         return self.frozen or bool(getattr(self.loss, "frozen_backbone", False))

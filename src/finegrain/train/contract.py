@@ -38,6 +38,8 @@ class Contract:
     gradient: Callable[[Pair, list[nn.Parameter]], list[Tensor]] | None
     """Replaces "backward of the sum": the summed gradient of the rows with respect to the parameters."""
     learning_rate: float
+    embedding_factor: float
+    """The default rate of input embeddings over that of the rest, up to a ceiling."""
 
     @property
     def all_roles(self) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         after_step=getattr(objective, "after_step", None),
         gradient=getattr(objective, "gradient", None),
         learning_rate=float(getattr(objective, "learning_rate", 1e-6)),
+        embedding_factor=float(getattr(objective, "embedding_factor", 1.0)),
     )
 
 

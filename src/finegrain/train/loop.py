@@ -20,7 +20,7 @@ from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
 from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor
-from finegrain.train.optim import Optim, learning_rate
+from finegrain.train.optim import FACTOR, Optim, learning_rate
 from finegrain.train.sharding import clip_gradients, replicated, rounds
 from finegrain.types import Gathered, Pair, Side, Terms
 
@@ -286,6 +286,6 @@ def _update(trainer: Trainer, rate: float) -> float:
     norm = clip_gradients(parameters, trainer.optim.max_grad_norm or math.inf)
     if math.isfinite(norm):
         for group in trainer.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get(FACTOR, 1.0)
         trainer.optimizer.step()
     return norm

@@ -24,15 +24,32 @@ class Optim:
     """Share of the steps over which the learning rate rises from 0."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How it falls to 0 afterwards."""
+    embedding_lr: float | None = None
+    """Peak rate of the input embeddings. By default that of the rest; of reward models ten times that, up to 0.003."""
 
 
-def adamw(parameters: Iterable[nn.Parameter], extra: Iterable[nn.Parameter], settings: Optim, lr: float) -> torch.optim.AdamW:
-    """AdamW over the policy (matrices and vectors apart) and, in a group of its own, over a method's modules."""
+FACTOR = "rate_factor"
+"""Of a parameter group: its rate over the run's."""
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    extra: Iterable[nn.Parameter],
+    settings: Optim,
+    lr: float,
+    *,
+    embeddings: nn.Parameter | None = None,
+    embedding_factor: float = 1.0,
+) -> torch.optim.AdamW:
+    """AdamW over the policy (embeddings, matrices and vectors apart) and, in a group of its own, over a method's modules."""
     policy = list(parameters)
+    apart = [p for p in policy if p is embeddings]
+    rest = [p for p in policy if p is not embeddings]
     groups = [
-        {"params": [p for p in policy if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in policy if p.ndim < 2], "weight_decay": 0.0},
-        {"params": list(extra), "weight_decay": 0.0},
+        {"params": apart, "weight_decay": settings.weight_decay, FACTOR: embedding_factor},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay, FACTOR: 1.0},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, FACTOR: 1.0},
+        {"params": list(extra), "weight_decay": 0.0, FACTOR: 1.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]], lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True

@@ -12,7 +12,7 @@ from finegrain.recipes.training.columns import held_out_set, training_set
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job
-from finegrain.recipes.training.learner import attach_head, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
@@ -94,6 +94,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         "pairs" if "chosen" in contract.roles else "rows": len(train_rows),
         "tokens": int(sum(line["num_tokens"] for line in lines)),
         "learning_rate": rate,
+        "embedding_learning_rate": embedding_rate(job.optim, contract, rate),
         "evaluation": evaluation,
         "last": lines[-1] if lines else {},
     }

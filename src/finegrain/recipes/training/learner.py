@@ -15,9 +15,11 @@ from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer
-from finegrain.train.optim import adamw, scaled_default
+from finegrain.train.optim import Optim, adamw, scaled_default
 from finegrain.train.sharding import filled, shard
 
+EMBEDDING_CEILING = 3e-3
+"""The highest default rate of input embeddings [OURS]."""
 LORA_RATE = 10.0
 """LoRA's default rate is this many times that of full fine-tuning (the field's rule of thumb; TRL's documentation)."""
 
@@ -28,6 +30,13 @@ def peak_rate(session: Session, job: Job, contract: Contract) -> float:
         return job.common.lr
     adapted = causal_lm(session.policy.model) is not session.policy.model
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
+
+
+def embedding_rate(optim: Optim, contract: Contract, rate: float) -> float:
+    """Peak rate of the input embeddings: as asked, or the objective's multiple of the rest's, up to a ceiling and never below the rest's."""
+    if optim.embedding_lr is not None:
+        return optim.embedding_lr
+    return max(rate, min(contract.embedding_factor * rate, EMBEDDING_CEILING))
 
 
 def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None) -> None:
@@ -72,11 +81,13 @@ def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, d
         shard(scorer)
     parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
     extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
+    embeddings = causal_lm(scorer.model).get_input_embeddings().weight
+    factor = embedding_rate(job.optim, contract, rate) / rate if rate else 1.0
     return Trainer(
         scorer=scorer,
         contract=contract,
         data=data,
-        optimizer=adamw(parameters, extra, job.optim, rate),
+        optimizer=adamw(parameters, extra, job.optim, rate, embeddings=embeddings, embedding_factor=factor),
         optim=job.optim,
         how=session.how,
         metrics=job.product.metrics(job.objective),
