@@ -7,7 +7,7 @@
 Sentences of film reviews, rated by people (Hutto and Gilbert 2014): a pair is one of the good ones against one of the bad ones, 3,000 of them.
 Two layers from scratch see which sentence is better and nothing of words; 200 other pairs are held out, and there the scores of words that the
 same authors' lexicon calls good or bad (by at least 1 of 4) are told apart. The bound to compare with is a logistic regression on words, which
-has a number per word and no context. Writes benchmarks/results/word-sentiment.{json,md}; about four minutes on one core.
+has a number per word and no context. Writes benchmarks/results/word-sentiment.{json,md}; about six minutes on one core.
 """
 
 import argparse
