@@ -177,7 +177,7 @@ def main() -> None:
         print(json.dumps({"seed": seed, **found}), flush=True)
     table = summary(cells)
     about = (
-        f"{PAIRS} pairs of film-review sentences, {EPOCHS:g} epochs at the default rate, two layers of {WIDTH} from scratch, words as tokens; means ± "
+        f"{PAIRS} pairs of film-review sentences, {EPOCHS:g} epochs at the default rate, two layers of {WIDTH} from scratch; means ± "
         f"half of a 95 % interval over {options.seeds} seeds, each with other held-out sentences. "
         "Made by `benchmarks/word_sentiment.py`, which says where sentences and lexicon come from."
     )
