@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from finegrain.errors import ModelError
+from finegrain.models.adapters import take_adapter_out
 from finegrain.models.load import Policy
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
@@ -164,3 +166,32 @@ def test_paths_agree() -> None:
     assert two.outputs is not None
     torch.testing.assert_close(one.outputs, two.outputs, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(one.logp, two.logp, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_an_adapter_comes_out_of_the_merged_weights(name: str, tmp_path: Path) -> None:
+    """Kept beside them, and taken out again: the weights below are the base's, the matrices those that trained, the hidden states the same."""
+    base = MODELS[name]().double().eval()
+    before = {key: value.clone() for key, value in base.base_model.state_dict().items()}
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, lora_alpha=4.0, target_modules="all-linear", task_type="CAUSAL_LM", fan_in_fan_out="gpt2" in name)
+    model = get_peft_model(base, config)
+    for key, weight in model.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(weight, std=0.1)
+    saved(model.eval(), SEQUENCE, tmp_path)
+    loaded = load_reward_model(tmp_path, master=torch.float64).policy.model.eval()
+    ids = torch.arange(5, 25)[None]
+    want = loaded.base_model(input_ids=ids).last_hidden_state
+    apart = take_adapter_out(loaded, tmp_path).eval()
+    body = apart.get_base_model().base_model
+    torch.testing.assert_close(body(input_ids=ids).last_hidden_state, want)
+    found = {key.replace(".base_layer", ""): value for key, value in body.state_dict().items() if ".lora_" not in key}
+    for key, value in before.items():
+        torch.testing.assert_close(found[key][: len(value)], value, msg=key)
+    own = {key: value for key, value in model.named_parameters() if "lora_" in key}
+    assert own
+    for key, value in apart.named_parameters():
+        if "lora_" in key:
+            torch.testing.assert_close(value, own[key], msg=key)
+            assert value.requires_grad
