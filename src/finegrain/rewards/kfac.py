@@ -52,15 +52,20 @@ def kronecker_variance(factors: dict[str, Kronecker], jacobians: dict[str, Float
 
 
 class Sketch:
-    """A growing sum of outer products, kept as (d, k) with sketch sketch^T nearest to it: incremental singular value decomposition."""
+    """A growing sum of outer products, kept as (d, k) with sketch sketch^T nearest to it: what each addition loses is its smallest directions."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.columns: Tensor | None = None
 
     def add(self, rows: Float[Tensor, "N d"]) -> None:
-        """Add sum_n row row^T; the k largest directions stay."""
+        """Add sum_n row row^T; the k largest directions stay. By eigenvectors of the smaller Gram matrix: a singular value decomposition takes
+        several times as long."""
         new = rows.double().T
         joined = new if self.columns is None else torch.cat([self.columns, new], 1)
-        left, size, _ = torch.linalg.svd(joined, full_matrices=False)
-        self.columns = left[:, : self.rank] * size[: self.rank]
+        if joined.shape[1] <= joined.shape[0]:
+            _, right = torch.linalg.eigh(joined.T @ joined)
+            self.columns = joined @ right[:, -self.rank :].flip(1)
+        else:
+            squares, left = torch.linalg.eigh(joined @ joined.T)
+            self.columns = (left * squares.clamp(min=0.0).sqrt())[:, -self.rank :].flip(1)
