@@ -49,6 +49,7 @@ class Run:
 
 RUNS = (
     Run("sequence", "head:sequence"),
+    Run("sequence, adapter", "head:sequence --lora.rank 8"),
     Run("token", "head:token"),
     Run("ensemble", "head:ensemble"),
     Run("gaussian", "head:gaussian loss:bradley-terry"),
@@ -75,7 +76,7 @@ RUNS = (
     Run("rating-labels", "head:rating loss:rating-labels --head.classes 3", data="ratings"),
     Run(
         "lort, from rating-labels",
-        "head:rating loss:rating-labels --head.classes 3 --frozen loss.target:odds-target loss.weighting:balanced",
+        "head:rating loss:rating-labels --head.classes 3 --frozen loss.target:odds-target loss.weighting:balanced --loss.calibrate",
         data="ratings",
         model="{folder}/rating-labels",
     ),
