@@ -14,7 +14,7 @@ from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.token import Token
 from finegrain.train.contract import contract_of
-from finegrain.train.optim import FACTOR, Optim, adamw
+from finegrain.train.optim import FACTOR, Optim, make_optimizer
 from tests.recipes.command import Command
 
 
@@ -34,7 +34,7 @@ def test_the_rate() -> None:
 
 def test_embeddings_move_by_it() -> None:
     words, rest = nn.Parameter(torch.zeros(5, 2)), nn.Parameter(torch.zeros(2, 2))
-    optimizer = adamw([rest, words], [], Optim(), 0.1, embeddings=words, embedding_factor=3.0)
+    optimizer = make_optimizer([rest, words], [], Optim(), 0.1, embeddings=words, embedding_factor=3.0)
     for group in optimizer.param_groups:
         group["lr"] = 0.1 * group[FACTOR]
     words.grad, rest.grad = torch.ones(5, 2), torch.ones(2, 2)

@@ -147,6 +147,13 @@ def test_a_rating_head_is_trained_again_on_a_trained_one(command: Command) -> No
     assert command.record("two")["start_head"] == "trained"
     lines = command.lines("two")
     assert lines[-1]["loss"] < lines[0]["loss"]
+    sgd = reward(command, "sgd", *again, "--frozen", "--epochs", "2", "--optim.algorithm", "sgd", "--optim.schedule", "cosine")
+    assert sgd.code == 0, sgd.error
+    moved = load_file(command.folder / "sgd/reward_head.safetensors")["weight"]
+    assert not torch.equal(moved, heads["one"])
+    none = reward(command, "none", "head:sequence", "--optim.algorithm", "sgd")
+    assert none.code == 2
+    assert "--lr" in none.error
     other = reward(command, "other", "head:rating", "loss:rating-labels", "--model", command.folder / "one")
     assert other.code == 2
     assert "--frozen" in other.error

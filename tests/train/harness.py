@@ -26,7 +26,7 @@ from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of
 from finegrain.train.loop import Trainer, run_step
-from finegrain.train.optim import Optim, adamw
+from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
 from finegrain.types import CreditColumns
 from tests.tiny import MODELS, exact_norms, examples
@@ -89,7 +89,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         scorer=scorer,
         contract=contract,
         data=data,
-        optimizer=adamw(scorer.parameters(), extra, optim, how.rate),
+        optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
         how=Arithmetic(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
         metrics=metrics_for(objective),

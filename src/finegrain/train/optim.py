@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule: AdamW with linear warm-up, then linear or cosine decay or none; no hidden state."""
+"""Optimiser and learning-rate schedule: AdamW or SGD with linear warm-up, then linear or cosine decay or none; no hidden state."""
 
 import math
 from collections.abc import Iterable
@@ -13,6 +13,8 @@ from torch import nn
 class Optim:
     """Settings of the optimiser."""
 
+    algorithm: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum beta1: no default rate, and weight decay added to the gradient."""
     weight_decay: float = 0.0
     """Decoupled decay of matrices; vectors (norms, biases) never decay."""
     beta1: float = 0.9
@@ -32,7 +34,7 @@ FACTOR = "rate_factor"
 """Of a parameter group: its rate over the run's."""
 
 
-def adamw(
+def make_optimizer(
     parameters: Iterable[nn.Parameter],
     extra: Iterable[nn.Parameter],
     settings: Optim,
@@ -40,8 +42,8 @@ def adamw(
     *,
     embeddings: nn.Parameter | None = None,
     embedding_factor: float = 1.0,
-) -> torch.optim.AdamW:
-    """AdamW over the policy (embeddings, matrices and vectors apart) and, in a group of its own, over a method's modules."""
+) -> torch.optim.Optimizer:
+    """The optimiser of the policy (embeddings, matrices and vectors apart) and, in a group of its own, over a method's modules."""
     policy = list(parameters)
     apart = [p for p in policy if p is embeddings]
     rest = [p for p in policy if p is not embeddings]
@@ -51,9 +53,10 @@ def adamw(
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, FACTOR: 1.0},
         {"params": list(extra), "weight_decay": 0.0, FACTOR: 1.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True
-    )
+    groups = [group for group in groups if group["params"]]
+    if settings.algorithm == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=settings.beta1)
+    return torch.optim.AdamW(groups, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True)
 
 
 def learning_rate(step: int, steps: int, peak: float, settings: Optim) -> float:

@@ -26,7 +26,7 @@ from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.train.loop import Trainer
-from finegrain.train.optim import Optim, adamw, scaled_default
+from finegrain.train.optim import Optim, make_optimizer, scaled_default
 from finegrain.train.run import fit
 from finegrain.types import Ragged, Scored
 
@@ -88,7 +88,7 @@ def _fit_and_score(
         scorer=scorer,
         contract=contract_of(objective),
         data=data,
-        optimizer=adamw(parameters, [], Optim(), rate),
+        optimizer=make_optimizer(parameters, [], Optim(), rate),
         optim=Optim(),
         how=session.how,
         metrics=metrics_for(objective),

@@ -36,7 +36,7 @@ from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.distributed import world
 from finegrain.train.loop import Trainer
-from finegrain.train.optim import Optim, adamw, scaled_default
+from finegrain.train.optim import Optim, make_optimizer, scaled_default
 from finegrain.train.run import fit
 from finegrain.types import Json
 
@@ -107,7 +107,7 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
         scorer=scorer,
         contract=contract_of(objective),
         data=data,
-        optimizer=adamw(parameters, [], Optim(), rate),
+        optimizer=make_optimizer(parameters, [], Optim(), rate),
         optim=Optim(),
         how=session.how,
         metrics=lambda pair: reward_metrics(objective.head, pair),

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from finegrain.errors import UsageError
 from finegrain.models.load import master_dtype
 from finegrain.models.reference import cost_of_live_reference, live_reference
 from finegrain.models.reward_head import head_module, linear_head
@@ -15,7 +16,7 @@ from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer
-from finegrain.train.optim import Optim, adamw, scaled_default
+from finegrain.train.optim import Optim, make_optimizer, scaled_default
 from finegrain.train.sharding import filled, shard
 
 EMBEDDING_CEILING = 3e-3
@@ -28,6 +29,8 @@ def peak_rate(session: Session, job: Job, contract: Contract) -> float:
     """The learning rate that was asked for, or the objective's own at this width."""
     if job.common.lr is not None:
         return job.common.lr
+    if job.optim.algorithm == "sgd":
+        raise UsageError("default rates are AdamW's; give SGD one: --lr")
     adapted = causal_lm(session.policy.model) is not session.policy.model
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
 
@@ -87,7 +90,7 @@ def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, d
         scorer=scorer,
         contract=contract,
         data=data,
-        optimizer=adamw(parameters, extra, job.optim, rate, embeddings=embeddings, embedding_factor=factor),
+        optimizer=make_optimizer(parameters, extra, job.optim, rate, embeddings=embeddings, embedding_factor=factor),
         optim=job.optim,
         how=session.how,
         metrics=job.product.metrics(job.objective),
