@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 import finegrain
 from finegrain.data.findings import Findings
 from finegrain.evaluate.accuracy import TieShares
+from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.evaluation.grades import ModelGrader
 from finegrain.recipes.evaluation.problems import read_problems
 from finegrain.recipes.judging.frozen import open_means
@@ -155,7 +156,7 @@ def test_other_batches_are_other_batches(command: Command, bench: Path, mine: Pa
     budgets = []
     folder = save_reward(model, command.folder / "rm", "sequence", Sequence())
     judge = open_reward_model(open_means(Common(device="cpu")), str(folder), longest=64)
-    for other in ModelGrader(judge, 64).other_batches():
+    for other in ModelGrader(judge, 64, MeanReward()).other_batches():
         assert isinstance(other, ModelGrader)
         budgets.append(other.judge.asked.how.micro_tokens)  # type: ignore[attr-defined]
     assert budgets == [1, 512, 8192]

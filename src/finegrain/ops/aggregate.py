@@ -121,7 +121,8 @@ class MeanOfPenalties:
         return (_members(scored) - self.k * scored.member_std).mean(0)
 
 
-Aggregator = MeanReward | PerSample | PerBatch | Nominal | NominalMix | MinusStd | MinusVariance | MeanOfPenalties
+OfOneAnswer = MeanReward | PerSample | Nominal | NominalMix | MinusStd | MinusVariance | MeanOfPenalties
+"""Those that need no batch."""
 
 
 def _members(scored: Scored) -> Float[Tensor, "M B"]:

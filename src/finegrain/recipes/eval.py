@@ -7,6 +7,9 @@ from typing import Any, Literal
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
+from finegrain.ops.aggregate import MeanReward, OfOneAnswer
+from finegrain.recipes.judging.shown import check_aggregate
+from finegrain.recipes.setup.function_file import is_function
 from finegrain.recipes.setup.new_file import check_free, write_new
 
 
@@ -24,6 +27,8 @@ class Eval:
     """File for everything that is printed, and every answer's score; it must not exist yet."""
     beta: float = 0.1
     """Scale of the log-ratio of policies; only calibration depends on it."""
+    aggregate: OfOneAnswer = field(default_factory=MeanReward)
+    """What a reward says of an answer: its mean, or less a price for what it is unsure of, as an optimiser would be shown it."""
     ties: TieRule = field(default_factory=TieLoses)
     """Whether equal scores of a pair lose or share a point."""
     combiner: Combiner = field(default_factory=MemberMean)
@@ -42,6 +47,7 @@ class Eval:
             raise UsageError("nothing to test: give --reward REWARD_MODEL, --reward POLICY --reference REF, or --reward file.py:name")
         if not 0 < self.beta < float("inf"):
             raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
+        check_aggregate(self.aggregate, of_function=any(is_function(source) for source in self.reward))
 
 
 def evaluate_reward(
@@ -51,6 +57,7 @@ def evaluate_reward(
     reference: str | Path | None = None,
     out: str | Path | None = None,
     beta: float = 0.1,
+    aggregate: OfOneAnswer | None = None,
     ties: TieRule | None = None,
     combiner: Combiner | None = None,
     limit: int | None = None,
@@ -67,6 +74,7 @@ def evaluate_reward(
             data=str(data),
             out=None if out is None else Path(out),
             beta=beta,
+            aggregate=aggregate or MeanReward(),
             ties=ties or TieLoses(),
             combiner=combiner or MemberMean(),
             limit=limit,

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.errors import UsageError
+from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.judging.reward_signals import Head, RewardSignal
+from finegrain.recipes.judging.shown import check_aggregate
 from finegrain.recipes.setup.function_file import is_function
 from finegrain.recipes.setup.new_file import check_free, write_new
 from finegrain.types import Json
@@ -33,6 +35,8 @@ class Score:
     """Scale of the log-ratio of policies: the beta they were trained with."""
     signal: RewardSignal = field(default_factory=Head)
     """What a reward model's token scores are."""
+    aggregate: OfOneAnswer = field(default_factory=MeanReward)
+    """What an optimiser would be shown of a score that knows its uncertainty: it then stands in the lines as `reward`, beside mean and std."""
     segmenter: Segmenter = field(default_factory=Dynamic)
     """Where segments begin; by default at pivots of change."""
     baseline: Path | None = None
@@ -63,6 +67,7 @@ class Score:
             raise UsageError("several --model are policies and need --reference; reward models are scored one at a time")
         if not isinstance(self.signal, Head) and (self.reference is not None or self.reward is not None):
             raise UsageError("signal: is about reward models; policies have one token score, their log-ratio, and functions say their own")
+        check_aggregate(self.aggregate, of_function=self.reward is not None)
         if self.baseline is not None and self.reference is not None:
             raise UsageError("--baseline is of a reward model or function; the implicit reward of policies is relative to its --reference already")
         if self.baseline is None and self.contrast != Difference():
@@ -78,6 +83,7 @@ def score(
     reward: str | None = None,
     beta: float = 0.1,
     signal: RewardSignal | None = None,
+    aggregate: OfOneAnswer | None = None,
     segmenter: Segmenter | None = None,
     baseline: str | Path | None = None,
     contrast: Contrast | None = None,
@@ -98,6 +104,7 @@ def score(
             out=Path(out),
             beta=beta,
             signal=signal or Head(),
+            aggregate=aggregate or MeanReward(),
             segmenter=segmenter or Dynamic(),
             baseline=None if baseline is None else Path(baseline),
             contrast=contrast or Difference(),

@@ -10,8 +10,10 @@ from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import Gate, Stopping
 from finegrain.data.records import Example
 from finegrain.data.tokenise import Tokenise, tokenise
+from finegrain.ops.aggregate import OfOneAnswer
 from finegrain.recipes.evaluation.problems import Problem
 from finegrain.recipes.judging.judges import Judge
+from finegrain.recipes.judging.shown import shown
 from finegrain.recipes.judging.user_reward import Asked, UserReward
 from finegrain.types import Json
 
@@ -50,6 +52,7 @@ class ModelGrader:
 
     judge: Judge
     max_length: int
+    aggregate: OfOneAnswer
 
     def __call__(self, problems: Sequence[Problem], findings: Findings) -> list[Grade | None]:
         """A grade per problem; None where it cannot be tokenised."""
@@ -61,7 +64,7 @@ class ModelGrader:
         for example in examples:
             scores = [next(judged) for _ in example.responses]
             stds = [float(score.std) for score in scores if score.std is not None]
-            means = np.array([float(score.mean) for score in scores])
+            means = np.array([shown(self.aggregate, score) for score in scores])
             grades[example.row] = Grade(means, np.array(stds) if len(stds) == len(means) else None)
         return grades
 

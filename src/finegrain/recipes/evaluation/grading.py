@@ -61,11 +61,12 @@ def _graders(settings: Eval) -> Sequence[Grader]:
     if settings.reference is not None:
         if any(is_function(source) for source in settings.reward):
             raise UsageError("--reference is for policies; a function of your own has none")
-        return [ModelGrader(open_policies(open_means(common), settings.reward, settings.reference, settings.beta), settings.max_length)]
+        judge = open_policies(open_means(common), settings.reward, settings.reference, settings.beta)
+        return [ModelGrader(judge, settings.max_length, settings.aggregate)]
     return [
         FunctionGrader(open_function(source))
         if is_function(source)
-        else ModelGrader(open_reward_model(open_means(common), source, longest=settings.max_length), settings.max_length)
+        else ModelGrader(open_reward_model(open_means(common), source, longest=settings.max_length), settings.max_length, settings.aggregate)
         for source in settings.reward
     ]
 

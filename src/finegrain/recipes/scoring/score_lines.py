@@ -19,11 +19,13 @@ from finegrain.data.spans import spans_to_tokens
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
 from finegrain.models.load import load_tokenizer
+from finegrain.ops.aggregate import MeanReward
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.judging.frozen import open_means
 from finegrain.recipes.judging.judges import Judge, Judged, open_policies
 from finegrain.recipes.judging.reward_identity import function_identity, model_identity
 from finegrain.recipes.judging.reward_judge import RewardJudge, open_reward_model
+from finegrain.recipes.judging.shown import shown
 from finegrain.recipes.judging.user_reward import Asked, Verdict, open_function
 from finegrain.recipes.score import Score
 from finegrain.recipes.scoring.relative import Beside, open_relative
@@ -112,6 +114,8 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
             response = example.responses[role]
             head = {"id": names(example.row, role), "prompt": example.prompt_text}
             line = {**head, **judged_line(response, found[role], settings.segmenter, truncated=is_cut(response, eos))}
+            if not isinstance(settings.aggregate, MeanReward):
+                line["score"]["reward"] = shown(settings.aggregate, found[role].answer)
             yield counts.line(relative(role, line))
     counts.facts |= judge.facts()
     if "bounds" in counts.facts:
