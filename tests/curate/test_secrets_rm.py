@@ -7,7 +7,7 @@ import torch
 from finegrain.curate.repairs import Flip, FlipMargin, Margin, Soft, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.strength import Strength, deciles, strength
-from finegrain.curate.votes import bradley_terry_fit, halves, linear_margins
+from finegrain.curate.votes import Whole, bradley_terry_fit, halves, linear_margins
 from finegrain.errors import DataError, UsageError
 from finegrain.rewards.bradley_terry import bradley_terry_loss
 
@@ -101,6 +101,20 @@ def test_halves_keep_prompts_together_and_give_every_pair_the_same_votes() -> No
     assert not np.array_equal(trained, halves(prompts, splits=3, seed=1))
     with pytest.raises(DataError, match="too few"):
         halves(np.zeros(9), splits=1, seed=0)
+
+
+def test_who_trains_and_who_votes() -> None:
+    """Halves: a member votes where it did not train. All: every member trains and votes everywhere."""
+    prompts = np.arange(8)
+    ours, paper = SecretsRM(splits=2), SecretsRM(splits=2, train_on="all", votes=Whole())
+    trained = ours.trained(prompts, 0)
+    assert np.array_equal(ours.voted(trained), ~trained)
+    everywhere = paper.trained(prompts, 0)
+    assert everywhere.shape == (4, 8)
+    assert everywhere.all()
+    assert paper.voted(everywhere).all()
+    with pytest.raises(UsageError, match="one and the same"):
+        SecretsRM(train_on="all")
 
 
 def test_linear_fit_agrees_with_sklearn() -> None:

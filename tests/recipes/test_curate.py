@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from finegrain.train.loop import Trainer
+from finegrain.train.optim import FACTOR
+from finegrain.train.run import fit
 from tests.recipes.command import Command, Outcome
 from tests.tiny import write_pairs
 
@@ -26,7 +30,7 @@ def curate(command: Command, data: Path, out: str, *arguments: str) -> Outcome:
     return command("curate", "--model", command.model, "--data", data, "--out", command.folder / out, "--device", "cpu", *arguments)
 
 
-def rows_of(file: Path) -> list[dict[str, object]]:
+def rows_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -35,7 +39,10 @@ def test_votes_find_exchanged_pairs_and_every_row_comes_back(command: Command, n
     assert done.code == 0, done.error
     before, after = rows_of(noisy), rows_of(command.folder / "out.jsonl")
     assert [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in after] == before
-    assert set(after[0]) == {"prompt", "chosen", "rejected", "strength_mean", "strength_std", "flip", "curated"}
+    assert set(after[0]) == {"prompt", "chosen", "rejected", "strength_mean", "strength_std", "member_margins", "flip", "curated"}
+    for row in after:
+        assert (row["member_margins"] is None) == (row["strength_mean"] is None)
+        assert row["member_margins"] is None or [margin is None for margin in row["member_margins"]].count(True) == 5, "half of ten vote"
     flipped = [row for row in after if row["flip"]]
     assert len(flipped) == 5
     assert sum("bad words" in str(row["chosen"]) for row in flipped) >= 4
@@ -97,6 +104,35 @@ def test_whole_models_vote(command: Command, noisy: Path) -> None:
     worst = sorted(strengths)[:5]
     assert sum(wrong for _, wrong in worst) >= 4
     assert {row["strength_std"] for row in rows_of(command.folder / "out.jsonl")} == {0.0, None}
+
+
+def test_whole_models_of_all_pairs_vote(command: Command, noisy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model votes on every pair; they differ by their order and their head; embeddings have a reward model's rate; training reads the rows."""
+    fits: list[Trainer] = []
+
+    def noted(trainer: Trainer, *rest: Any) -> Any:
+        fits.append(trainer)
+        return fit(trainer, *rest)
+
+    monkeypatch.setattr("finegrain.recipes.curation.voting.fit", noted)
+    whole = ["method.votes:whole", "--method.splits", "1", "--method.votes.lr", "0.0001"]
+    done = curate(command, noisy, "out.jsonl", *whole, "--method.train-on", "all")
+    assert done.code == 0, done.error
+    assert done.result["votes_per_pair"] == [2, 2]
+    margins = [row["member_margins"] for row in rows_of(command.folder / "out.jsonl") if row["member_margins"] is not None]
+    assert len(margins) == 40
+    assert all(isinstance(pair, list) and pair[0] != pair[1] for pair in margins)
+    assert [len(trainer.data.examples) for trainer in fits] == [40, 40]
+    for trainer in fits:
+        factors = [group[FACTOR] for group in trainer.optimizer.param_groups]
+        assert max(factors) == pytest.approx(10.0)
+        assert min(factors) == 1.0
+    trained = command.prefer("run", "--data", command.folder / "out.jsonl", "--max-steps", "1", command="reward")
+    assert trained.code == 0, trained.error
+    assert "margin" in command.record("run")["data"]["columns"]
+    linear = curate(command, noisy, "linear.jsonl", "--method.train-on", "all")
+    assert linear.code == 2
+    assert "method.votes:whole" in linear.error
 
 
 def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path) -> None:

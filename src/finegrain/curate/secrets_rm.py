@@ -1,17 +1,19 @@
 """Several reward models vote on every pair; the columns repair the labels that they doubt.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, sections 2.1 and 2.2.
-Deviations: members vote on pairs they did not train on [choice]; see `finegrain.curate.strength` and `finegrain.curate.repairs`.
+Deviations: members vote on pairs they did not train on [choice], unless they are asked to train on all;
+see `finegrain.curate.strength` and `finegrain.curate.repairs`.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from finegrain.curate.repairs import Margin, Repair
 from finegrain.curate.strength import Strength, deciles, strength
-from finegrain.curate.votes import Linear, Votes
+from finegrain.curate.votes import Linear, Votes, everything, halves
 from finegrain.errors import UsageError
 from finegrain.ops.proportions import wilson
 from finegrain.types import Json
@@ -25,6 +27,8 @@ class Curated:
     columns: dict[str, Float[np.ndarray, " N"]]
     """strength_mean, strength_std, and those of the repair."""
     reasons: list[str]
+    margins: Float[np.ndarray, "M N"]
+    """The members' own, NaN where one did not vote."""
 
     def summary(self) -> Json:
         """Share of negative strength with its interval, deciles, and how many rows each column changes."""
@@ -45,6 +49,8 @@ class SecretsRM:
 
     splits: int = 5
     """Random splits of the prompts in halves; each half trains a model that scores the other half: 5 give 10 models, 5 votes a pair."""
+    train_on: Literal["halves", "all"] = "halves"
+    """halves: a model votes on pairs it did not train on. all: as in the paper, on all of its own (2 * splits votes a pair)."""
     votes: Votes = field(default_factory=Linear)
     """What the models are: linear in the start model's features, or whole ones."""
     repair: Repair = field(default_factory=Margin)
@@ -53,9 +59,19 @@ class SecretsRM:
     def __post_init__(self) -> None:
         if self.splits < 1:
             raise UsageError(f"splits is a number of random halvings, at least 1, got {self.splits}")
+        if self.train_on == "all" and isinstance(self.votes, Linear):
+            raise UsageError("linear models of the same pairs are one and the same: take method.votes:whole, or --method.train-on halves")
+
+    def trained(self, prompts: np.ndarray, seed: int) -> Bool[np.ndarray, "M N"]:
+        """Which pairs each member trains on."""
+        return halves(prompts, self.splits, seed) if self.train_on == "halves" else everything(prompts, self.splits)
+
+    def voted(self, trained: Bool[np.ndarray, "M N"]) -> Bool[np.ndarray, "M N"]:
+        """Which pairs each member votes on: those it did not train on, or all where every member trained on all."""
+        return ~trained if self.train_on == "halves" else trained
 
     def __call__(self, margins: Float[np.ndarray, "M N"]) -> Curated:
         """Columns and reasons of the pairs, from the members' margins."""
         found = strength(margins)
         repaired = self.repair(found)
-        return Curated(found, {"strength_mean": found.mean, "strength_std": found.std, **repaired.columns}, repaired.reasons)
+        return Curated(found, {"strength_mean": found.mean, "strength_std": found.std, **repaired.columns}, repaired.reasons, margins)

@@ -1,7 +1,7 @@
-"""Votes on pairs by models that did not train on them.
+"""Votes on pairs by models that did not train on them, or by models that trained on all of them in other orders.
 
 Source: cross-fitting as our sheet `secrets-rm` asks for it [choice]; the paper's ten models train on all pairs in other orders.
-Deviations: members differ by the half of the prompts they saw; by default they are linear in features of the start model.
+Deviations: by default members differ by the half of the prompts they saw; they are linear in features of the start model.
 """
 
 from dataclasses import dataclass
@@ -55,6 +55,11 @@ def halves(prompts: np.ndarray, splits: int, seed: int) -> Bool[np.ndarray, "M N
         first = (np.random.default_rng([seed, split]).permutation(len(keys)) % 2 == 0)[own]
         members += [first, ~first]
     return np.stack(members)
+
+
+def everything(prompts: np.ndarray, splits: int) -> Bool[np.ndarray, "M N"]:
+    """As many members, each of which trains on every pair."""
+    return np.ones((2 * splits, len(prompts)), dtype=bool)
 
 
 def linear_margins(differences: Float[np.ndarray, "N H"], trained: Bool[np.ndarray, "M N"], *, ridge: float) -> Float[np.ndarray, "M N"]:

@@ -1,4 +1,4 @@
-"""Models trained on halves of the pairs vote on the other halves; every row comes back with what they said."""
+"""Models trained on halves of the pairs vote on the other halves, or on all of them; every row comes back with what they said."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ import numpy as np
 
 from finegrain.configure import to_json
 from finegrain.curate.secrets_rm import Curated, SecretsRM
-from finegrain.curate.votes import Linear, Whole, halves
+from finegrain.curate.votes import Linear, Whole
 from finegrain.data.formats import Format
 from finegrain.data.gate.keeper import convert
 from finegrain.data.left_out import examples
@@ -27,6 +27,7 @@ from finegrain.recipes.settings import Common, Training
 from finegrain.recipes.setup.new_file import write_new
 from finegrain.recipes.setup.questions import Questions
 from finegrain.recipes.setup.session import Session, hidden_size, load_data, open_session, prepare_scorer
+from finegrain.recipes.training.learner import optimizer_of
 from finegrain.recipes.training.reward_product import reward_metrics
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
@@ -36,12 +37,12 @@ from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.distributed import world
 from finegrain.train.loop import Trainer
-from finegrain.train.optim import Optim, make_optimizer, scaled_default
+from finegrain.train.optim import Optim, scaled_default
 from finegrain.train.run import fit
 from finegrain.types import Json
 
 ROLES = ("chosen", "rejected")
-NEUTRAL = {"strength_mean": None, "strength_std": None, "flip": 0.0, "margin": 0.0, "label_prob": 1.0}
+NEUTRAL = {"strength_mean": None, "strength_std": None, "member_margins": None, "flip": 0.0, "margin": 0.0, "label_prob": 1.0}
 """Columns of a row that was not voted on."""
 
 
@@ -58,11 +59,11 @@ def voted_rows(settings: Curate, method: SecretsRM) -> dict[str, Any]:
         )
     prompts, answers = token_lengths(examples, ROLES)
     prepare_scorer(session, max(int((prompts + lengths).max()) for lengths in answers))
-    trained = halves(examples.prompt_keys, method.splits, settings.seed)
+    trained = method.trained(examples.prompt_keys, settings.seed)
     margins = _margins(session, method, examples, trained)
     curated = method(margins)
     lines = list(_lines(settings, dict(zip(rows, range(len(rows)), strict=True)), curated))
-    agreement = np.nanmean(np.where(trained, np.nan, margins > 0), 1)
+    agreement = np.nanmean(np.where(np.isnan(margins), np.nan, margins > 0), 1)
     summary: Json = {
         "out": str(settings.out),
         "rows": len(lines),
@@ -77,22 +78,21 @@ def voted_rows(settings: Curate, method: SecretsRM) -> dict[str, Any]:
 
 
 def _margins(session: Session, method: SecretsRM, examples: ExampleStore, trained: np.ndarray) -> np.ndarray:
-    """(M, N) margins, NaN on the pairs that a member trained on."""
+    """(M, N) margins, NaN on the pairs that a member did not vote on."""
     assert session.scorer is not None
     if isinstance(method.votes, Linear):
         features = last_features(session.scorer, examples, ROLES, session.how)
         return method.votes((features["chosen"] - features["rejected"]).astype(np.float64), trained)
     margins = np.full(trained.shape, np.nan)
-    for member, rows in enumerate(trained):
-        margins[member, ~rows] = _whole(session, method.votes, examples, rows, member)
-        session.say(
-            f"voting: model {member + 1} of {len(trained)} agrees with {np.nanmean(margins[member, ~rows] > 0):.1%} of the labels it did not see"
-        )
+    seen = "it did not see" if method.train_on == "halves" else "it was trained on"
+    for member, (rows, asked) in enumerate(zip(trained, method.voted(trained), strict=True)):
+        margins[member, asked] = _whole(session, method.votes, examples, rows, asked, member)
+        session.say(f"voting: model {member + 1} of {len(trained)} agrees with {np.nanmean(margins[member, asked] > 0):.1%} of the labels {seen}")
     return margins
 
 
-def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndarray, member: int) -> np.ndarray:
-    """Margins of the pairs outside `rows` under a reward model trained on those inside."""
+def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndarray, asked: np.ndarray, member: int) -> np.ndarray:
+    """Margins of the pairs `asked` for under a reward model trained on `rows`; head and order of the pairs are the member's own."""
     assert session.scorer is not None
     objective = RewardFit(SequenceHead(), BradleyTerry())
     seed = session.common.seed * 1000 + member
@@ -102,12 +102,12 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     data = TrainingSet(examples.take(rows))
     plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.training.micro_tokens, world())
     rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))
-    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+    contract = contract_of(objective)
     trainer = Trainer(
         scorer=scorer,
-        contract=contract_of(objective),
+        contract=contract,
         data=data,
-        optimizer=make_optimizer(parameters, [], Optim(), rate),
+        optimizer=optimizer_of(scorer, contract, Optim(), rate),
         optim=Optim(),
         how=session.how,
         metrics=lambda pair: reward_metrics(objective.head, pair),
@@ -115,7 +115,7 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
         steps=len(plan),
     )
     fit(trainer, plan, lambda line: None)
-    others = examples.take(~rows)
+    others = examples.take(asked)
     outputs = head_rows(scorer, others, ROLES, session.how)
     last = {role: np.array([_last(values, example, role) for values, example in zip(outputs[role], others, strict=True)]) for role in ROLES}
     return np.asarray(last["chosen"] - last["rejected"])
@@ -129,17 +129,24 @@ def _last(values: np.ndarray, example: Example, role: str) -> float:
 
 def _lines(settings: Curate, places: dict[int, int], curated: Curated) -> Iterator[str]:
     """Every row of the source with its columns; `places`: of its row number in the votes."""
+    names = [*curated.columns, "member_margins"]
     questions = Questions(settings.data, settings.limit)
     for number, (where, raw) in enumerate(questions.raw()):
-        if taken := sorted(raw.keys() & {*curated.columns, "curated"}):
+        if taken := sorted(raw.keys() & {*names, "curated"}):
             raise DataError(f"{where}: the row has a column {taken[0]} already; rename it, or curate the rows it was made from")
         place = places.get(number)
         if place is None:
-            added: Json = {name: NEUTRAL[name] for name in curated.columns} | {"curated": "not voted on: the gate dropped it"}
+            added: Json = {name: NEUTRAL[name] for name in names} | {"curated": "not voted on: the gate dropped it"}
         else:
-            added = {name: float(values[place]) for name, values in curated.columns.items()} | {"curated": curated.reasons[place]}
+            added = {name: float(values[place]) for name, values in curated.columns.items()}
+            added |= {"member_margins": _spoken(curated.margins[:, place]), "curated": curated.reasons[place]}
             _check_read(questions.format, {**raw, **added}, added, where)
         yield json.dumps({**raw, **added}, ensure_ascii=False) + "\n"
+
+
+def _spoken(margins: np.ndarray) -> list[float | None]:
+    """Members' margins of a pair, None for those that did not vote."""
+    return [None if np.isnan(margin) else float(margin) for margin in margins]
 
 
 def _check_read(entry: Format, row: Json, added: Json, where: str) -> None:

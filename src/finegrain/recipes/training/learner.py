@@ -42,6 +42,15 @@ def embedding_rate(optim: Optim, contract: Contract, rate: float) -> float:
     return max(rate, min(contract.embedding_factor * rate, EMBEDDING_CEILING))
 
 
+def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) -> torch.optim.Optimizer:
+    """The optimiser of what trains and of the contract's modules, the input embeddings at their own rate."""
+    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+    extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
+    embeddings = causal_lm(scorer.model).get_input_embeddings().weight
+    factor = embedding_rate(optim, contract, rate) / rate if rate else 1.0
+    return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor)
+
+
 def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None) -> None:
     """A head of the objective's outputs, fresh or as `start` is; the vocabulary's head is frozen where nothing reads it."""
     dtype = master_dtype(session.how.name)
@@ -82,15 +91,11 @@ def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, d
         session.work.notes.append(cost_of_live_reference(scorer))
     if job.training.shard:
         shard(scorer)
-    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
-    extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
-    embeddings = causal_lm(scorer.model).get_input_embeddings().weight
-    factor = embedding_rate(job.optim, contract, rate) / rate if rate else 1.0
     return Trainer(
         scorer=scorer,
         contract=contract,
         data=data,
-        optimizer=make_optimizer(parameters, extra, job.optim, rate, embeddings=embeddings, embedding_factor=factor),
+        optimizer=optimizer_of(scorer, contract, job.optim, rate),
         optim=job.optim,
         how=session.how,
         metrics=job.product.metrics(job.objective),
