@@ -16,6 +16,7 @@ from finegrain.models.reward_head import load_head
 from finegrain.models.reward_models import load_reward_model
 from finegrain.recipes.judging.reward_judge import head_of
 from finegrain.rewards.bottleneck import Bottleneck
+from finegrain.rewards.diverse_preferences import Softmax
 from finegrain.rewards.heads import sequence_score
 from finegrain.types import Side
 from tests.recipes.command import Command
@@ -162,6 +163,15 @@ def test_stochastic_codes_are_saved_whole_and_load_stock(command: Command) -> No
         load_head(run, facts)
 
 
+def test_members_weighed_by_a_softmax_are_read_back_so(command: Command) -> None:
+    asked = ("head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "0.01", "head.weighting:softmax", "--head.weighting.tau", "0.5")
+    train(command, "run", *asked, "--max-steps", "2", "--examined", "0")
+    model = load_reward_model(command.folder / "run")
+    assert model.facts["head"]["weighting"] == {"choice": "softmax", "tau": 0.5}
+    assert isinstance(model.head, Bottleneck)
+    assert model.head.weighting == Softmax(tau=0.5)
+
+
 def test_a_run_with_noise_resumes_to_the_same_end(command: Command) -> None:
     """The codes' noise comes from the generator that a checkpoint keeps."""
     asked = ("head:diverse-preferences", "loss:diverse-preferences", "--max-steps", "4", "--save-every", "2")
@@ -179,6 +189,14 @@ def test_collapsed_codes_are_an_error(command: Command) -> None:
     found = command.prefer("run", "--max-length", "64", "--examined", "0", *asked, command="reward")
     assert found.code == 4, found.result
     assert "lower --loss.phi" in found.error
+
+
+def test_a_rating_is_no_linear_reward(command: Command) -> None:
+    train(command, "run", "head:rating", "--max-steps", "1")
+    refused = command("posterior", command.folder / "run", "--data", command.data, "--device", "cpu")
+    assert refused.code == 4
+    assert "Rating is read from 5 logits" in refused.error
+    assert not (command.folder / "run/posterior.safetensors").exists()
 
 
 def test_bad_input(command: Command) -> None:

@@ -1,5 +1,7 @@
 """Codes held near a prior: worked KL, weights, limits in phi, what contradicting labels do, and the stand-in."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,8 +9,8 @@ from torch import Tensor
 from finegrain.errors import ModelError, UsageError
 from finegrain.ops.variational import gaussian_kl
 from finegrain.rewards.bottleneck import Bottleneck, confidence_weights
-from finegrain.rewards.bradley_terry import bootstrap_weights, bradley_terry_loss
-from finegrain.rewards.diverse_preferences import DiversePreferences, Latent
+from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
+from finegrain.rewards.diverse_preferences import DiversePreferences, Latent, Softmax
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
@@ -63,6 +65,23 @@ def test_score_weighs_members_by_confidence() -> None:
     facts = head.facts(torch.where(row.mask[..., None], row.outputs, 0.0), row.mask)
     assert facts["confidence"].tolist() == [2.0, 0.0]
     assert facts["active"].tolist() == [0.5, 0.0]
+
+
+def test_softmax_weights() -> None:
+    """Weights 1/4 and 3/4 at a difference of log 3; equal ones at equal KL and, nearly, at a large tau; the stand-in follows the same score."""
+    row = torch.tensor([[[2.0, -2.0, 0.0, 0.0, 0.0, 2 * math.log(3), 0.5, 0.0]]])
+    assert Softmax()(torch.tensor([0.7, 0.7])).tolist() == [0.5, 0.5]
+    soft = Latent(members=2, weighting=Softmax(tau=2.0)).tokens(row)
+    assert soft.mean.item() == pytest.approx(-1.0)
+    assert soft.std is not None
+    assert soft.std.item() == pytest.approx(3**0.5)
+    assert Latent(members=2, weighting=Softmax(tau=1e6)).tokens(row).mean.item() == pytest.approx(0.0, abs=1e-5)
+    head = Latent(members=3, weighting=Softmax(tau=0.3))
+    net, states = module(head).eval(), drawn(4, HIDDEN)
+    outputs = net(states)
+    torch.testing.assert_close(net.stand_in(states)[:, 0] - outputs[:, -1], head.tokens(outputs[:, None]).mean[:, 0])
+    with pytest.raises(UsageError, match="tau"):
+        Softmax(tau=0.0)
 
 
 def test_loss_worked() -> None:
@@ -176,3 +195,5 @@ def test_settings() -> None:
         DiversePreferences(phi=-1.0)
     with pytest.raises(UsageError, match="Latent"):
         RewardFit(Token(), DiversePreferences())
+    with pytest.raises(UsageError, match="only DiversePreferences fits every part"):
+        RewardFit(Latent(), BradleyTerry())

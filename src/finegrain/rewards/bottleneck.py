@@ -4,6 +4,8 @@ Source: https://arxiv.org/abs/2301.11774, as our sheet `diverse-preferences` has
 Deviations: the reward is counted from that of the prior's mean code, so that members need no common zero [choice].
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ LARGEST_MEAN = 5.0
 ACTIVE = 0.01
 """KL, nats, from which a dimension of a code says something."""
 
+Weighting = Callable[[Float[Tensor, "E ..."]], Float[Tensor, "E ..."]]
+"""Weights of the members, made of the KL of their codes."""
+
 
 class Bottleneck(nn.Module):
     """(N, H) -> (N, 3 E + 2): rewards at mean codes, at sampled codes, KL of the codes to N(0, I), share of active dimensions, stand-in's error.
@@ -23,8 +28,9 @@ class Bottleneck(nn.Module):
     Codes are sampled in training mode alone, from torch's global generator.
     """
 
-    def __init__(self, hidden_size: int, members: int, latent: int, width: int, generator: torch.Generator) -> None:
+    def __init__(self, hidden_size: int, members: int, latent: int, width: int, generator: torch.Generator, weighting: Weighting) -> None:
         super().__init__()
+        self.weighting = weighting
 
         def drawn(*shape: int, fan_in: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape, generator=generator) / fan_in**0.5)
@@ -43,7 +49,7 @@ class Bottleneck(nn.Module):
         sampled = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
         rewards = self.decode(mean)
         total = kl.sum(-1)
-        error = self.stand_in(hidden.detach())[..., 0] - weighted(rewards, total).detach()
+        error = self.stand_in(hidden.detach())[..., 0] - weighted(rewards, self.weighting(total)).detach()
         active = (kl > ACTIVE).to(kl.dtype).mean((0, 2))
         return torch.cat([rewards, self.decode(sampled), total, active[None], error[None]]).movedim(0, -1)
 
@@ -61,14 +67,14 @@ class Bottleneck(nn.Module):
         return rewards
 
 
-def weighted(rewards: Float[Tensor, "E ..."], kl: Float[Tensor, "E ..."]) -> Float[Tensor, "..."]:
-    """The members' rewards, each as heavy as its code's KL; all alike where every code is the prior's."""
-    total: Tensor = (confidence_weights(kl) * rewards).sum(0)
+def weighted(rewards: Float[Tensor, "E ..."], weights: Float[Tensor, "E ..."]) -> Float[Tensor, "..."]:
+    """The members' rewards under weights that add up to 1."""
+    total: Tensor = (weights * rewards).sum(0)
     return total
 
 
 def confidence_weights(kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
-    """kl / sum of kl over the members, non-negative, adding up to 1."""
+    """kl / sum of kl over the members, non-negative, adding up to 1; all alike where every code is the prior's."""
     positive = kl.clamp(min=0.0)
     total = positive.sum(0, keepdim=True)
     known = total > 0

@@ -1,15 +1,16 @@
 """A reward read from a small stochastic code that is held near N(0, I): labels that contradict each other cannot move it far.
 
-    L = mean_i BCE(label, sigma(r_i(chosen) - r_i(rejected))) + phi * mean KL(code || N(0, I));  score = sum_i KL_i r_i / sum_i KL_i
+    L = mean_i BCE(label, sigma(r_i(chosen) - r_i(rejected))) + phi * mean KL(code || N(0, I))
+    score = sum_i w_i r_i,  w_i = KL_i / sum_j KL_j, or softmax_i(KL_i / tau)
 
 Source: Xue et al. 2024, https://arxiv.org/abs/2301.11774, as our sheet `diverse-preferences` has it (equations from memory, not read).
 Deviations: means over members and answers in place of sums, a Bayesian bootstrap of the pairs, no standardisation of members (their rewards
-are log-odds counted from the prior's code), linear output of the decoder [all choice], phi = 0.1 [OURS]. A linear stand-in of the score is fitted
-beside it for the stock classifier, which cannot hold the head.
+are log-odds counted from the prior's code), linear output of the decoder, tau = 1 [all choice], phi = 0.1 [OURS]. A linear stand-in of the score
+is fitted beside it for the stock classifier, which cannot hold the head.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -26,6 +27,34 @@ from finegrain.types import Pair, Scored, Side, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proportional:
+    """Each member as heavy as its code's KL; one at the prior says nothing."""
+
+    def __call__(self, kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
+        """Weights."""
+        return confidence_weights(kl)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax:
+    """exp(KL / tau): a difference of KL counts, and a member at the prior still speaks."""
+
+    tau: float = 1.0
+    """Nats of KL that make a member e times as heavy; a large one is the plain mean."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tau < float("inf"):
+            raise UsageError(f"--head.weighting.tau is positive and finite, got {self.tau}")
+
+    def __call__(self, kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
+        """Weights."""
+        return torch.softmax(kl / self.tau, 0)
+
+
+Weighting = Proportional | Softmax
+
+
+@dataclass(frozen=True, kw_only=True)
 class Latent:
     """Several stochastic codes with their decoders; the score weighs members by how far their codes left the prior."""
 
@@ -36,6 +65,8 @@ class Latent:
     """Dimensions of a code; 8 to 32 [choice]."""
     width: int = 16
     """Hidden units of a decoder [choice]."""
+    weighting: Weighting = field(default_factory=Proportional)
+    """How members weigh in the score by the KL of their codes: proportional, softmax."""
 
     def __post_init__(self) -> None:
         if min(self.members, self.latent, self.width) < 1:
@@ -48,7 +79,7 @@ class Latent:
 
     def module(self, hidden_size: int, generator: torch.Generator) -> nn.Module:
         """A fresh head."""
-        return Bottleneck(hidden_size, self.members, self.latent, self.width, generator)
+        return Bottleneck(hidden_size, self.members, self.latent, self.width, generator, self.weighting)
 
     def parts(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
         """(E, B, T) each: rewards at mean codes, at sampled codes, KL of the codes, nats."""
@@ -58,8 +89,9 @@ class Latent:
     def tokens(self, outputs: Outputs) -> Scored:
         """The confidence-weighted reward, the members' disagreement under the same weights, and the members."""
         rewards, _, kl = self.parts(outputs)
-        mean = weighted(rewards, kl)
-        variance = (confidence_weights(kl) * (rewards - mean).square()).sum(0)
+        weights = self.weighting(kl)
+        mean = weighted(rewards, weights)
+        variance = (weights * (rewards - mean).square()).sum(0)
         return Scored(mean, variance.clamp(min=1e-12).sqrt() if self.members > 1 else None, rewards)
 
     def answer(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> Scored:
