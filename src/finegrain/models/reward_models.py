@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 )
@@ -43,6 +44,8 @@ class Stock:
 
 SEQUENCE = Stock("AutoModelForSequenceClassification", AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 TOKEN = Stock("AutoModelForTokenClassification", AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES)
+WITH_REWARD = Stock("AutoModelForCausalLM", AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+"""A policy that was trained together with a reward, which lies beside it."""
 
 
 def check_stock(model: Any, stock: Stock) -> None:
@@ -153,15 +156,16 @@ def is_reward_model(source: str | Path) -> bool:
 
 
 def load_reward_model(source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> RewardModel:
-    """A reward model of ours with its whole head, or any stock sequence or token classification model of one label."""
+    """A reward model of ours with its whole head, a policy of ours with a reward beside it, or any stock classification model of one label."""
     source = str(source)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the config of {source}: {error}") from error
     named = (config.architectures or ["no architecture"])[0]
-    stock = TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
-    if not named.endswith(("ForSequenceClassification", "ForTokenClassification")):
+    with_reward = named.endswith("ForCausalLM") and (Path(source) / FACTS_FILE).exists()
+    stock = WITH_REWARD if with_reward else TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
+    if not with_reward and not named.endswith(("ForSequenceClassification", "ForTokenClassification")):
         raise ModelError(f"{source} is a {named}, no reward model: expected a sequence or token classification checkpoint")
     try:
         model, info = stock.auto.from_pretrained(

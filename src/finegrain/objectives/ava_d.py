@@ -19,6 +19,8 @@ class AvaD:
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    reward_head: ClassVar[str] = "gaussian"
+    """What the outputs are, for who asks the policy for its reward."""
     learning_rate: ClassVar[float] = 2e-5
     """[choice] That of `nll`, of which this is an extension; the paper's is not known to us."""
 

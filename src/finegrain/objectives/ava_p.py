@@ -22,6 +22,8 @@ class AvaP:
     """Hyper-parameters of AVA-p."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    reward_head: ClassVar[str] = "gaussian"
+    """What the outputs are, for who asks the policy for its reward."""
     learning_rate: ClassVar[float] = 1e-6
     """[choice] That of `dpo`; the paper's is not known to us."""
 

@@ -13,6 +13,7 @@ from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job
 from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
@@ -65,6 +66,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
     if contract.outputs:
         attach_head(session, contract, scorer, job.start_head)
+        session.notes |= reward_head_facts(job.objective)
     train_set = training_set(session, job, contract, scorer, train_rows)
     eval_set = held_out_set(session, contract, scorer, eval_rows)
     plan = plan_of(session, train_set, contract.roles)

@@ -1,11 +1,14 @@
 """What a training job makes: how it is measured, tested on held-out rows and saved. A policy here, a reward model in `reward`."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from finegrain.configure import to_json
 from finegrain.models.load import save_policy
 from finegrain.models.reward_head import save_head
+from finegrain.models.reward_models import FACTS_FILE
 from finegrain.recipes.setup.metrics import metrics_for
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.evaluation import evaluate
@@ -61,3 +64,11 @@ class AlignedPolicy:
         save_policy(session.policy, folder)
         if session.scorer is not None and session.scorer.head is not None:
             save_head(session.scorer.head, folder)
+            if "reward_head" in session.notes:
+                (folder / FACTS_FILE).write_text(json.dumps({"head": session.notes["reward_head"]}, indent=1) + "\n")
+
+
+def reward_head_facts(objective: Any) -> dict[str, Any]:
+    """What the head is that an objective leaves beside the policy, for run.json and `finegrain score`; {} for one that leaves none."""
+    method = getattr(objective, "reward_head", None)
+    return {} if method is None else {"reward_head": {"method": method, "reward_weight": to_json(objective)["reward_weight"]}}
