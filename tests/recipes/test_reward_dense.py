@@ -119,6 +119,8 @@ def test_ratings_learn(command: Command) -> None:
     assert outcome.code == 0, outcome.error
     found = outcome.result["evaluation"]
     assert found["eval_rating_error"]["mean"] < found["eval_rating_error_of_median"]["mean"]
+    exact = found["eval_rating_exact"]
+    assert 0 <= exact["low"] <= exact["mean"] <= exact["high"] <= 1
     run = command.folder / "run"
     assert load_file(run / "reward_head.safetensors")["weight"].shape == (3, 32)
     stock = AutoModelForSequenceClassification.from_pretrained(run)
@@ -170,7 +172,9 @@ def test_a_temperature_undoes_a_flat_target(command: Command) -> None:
         found = outcome.result["evaluation"]
         errors[name] = found["eval_rating_error"]["mean"]
         assert found["eval_rating_balanced_accuracy"]["rows"] == found["eval_rating_error"]["rows"]
-        assert {"eval_rating_exact/0", "eval_rating_error_of_class/0", "eval_rating_magnitude/0"} <= set(found)
+        assert {"eval_rating_exact/0", "eval_rating_error_of_class/0", "eval_rating_magnitude/0", "eval_rating_relative_std/0"} <= set(found)
+        assert found["eval_rating_exact_of_few"]["mean"] == pytest.approx(found["eval_rating_balanced_accuracy"]["mean"]), "24 rows, three ratings"
+        assert not {"eval_rating_exact_of_many", "eval_rating_exact_of_medium"} & set(found)
         scores = command.folder / f"{name}.jsonl"
         assert command("score", "--model", str(command.folder / name), "--data", str(rated(command)), "--out", str(scores)).code == 0
         spreads[name] = np.std([json.loads(line)["score"]["mean"] for line in scores.read_text().splitlines()])

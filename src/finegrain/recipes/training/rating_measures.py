@@ -1,8 +1,10 @@
-"""How well a rating head does on each rating of the held-out answers: accuracy, distance and size of its logits, and their means over ratings."""
+"""How well a rating head does on each rating of the held-out answers: accuracy, distance, size and spread of its logits, and their means."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from finegrain.evaluate.ratings import rating_report
 from finegrain.ops.stats import Interval
@@ -12,15 +14,19 @@ from finegrain.rewards.rating_labels import RatingLabels
 from finegrain.types import Pair
 
 
-def rating_measures(head: Rating, loss: RatingLabels, pairs: Sequence[Pair]) -> dict[str, Interval]:
-    """eval_rating_* by name; fractional ratings count as the nearest of the scale, and ratings nobody gave are left out."""
+def rating_measures(head: Rating, loss: RatingLabels, pairs: Sequence[Pair], training: Float[np.ndarray, " N"]) -> dict[str, Interval]:
+    """eval_rating_* by name; `training`: places of the ratings that were trained on.
+
+    Fractional ratings count as the nearest of the scale, and ratings nobody gave are left out.
+    """
     logits = torch.cat([loss.logits(head, pair.answer).double().cpu() for pair in pairs])
     labels = torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
-    report = rating_report(logits.argmax(1).numpy(), labels.numpy(), {})
-    magnitude = logit_magnitude(logits, labels).magnitude.tolist()
+    report = rating_report(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
+    magnitude, spread = (values.tolist() for values in logit_magnitude(logits, labels))
     found = {
         "eval_rating_balanced_accuracy": report.balanced_accuracy,
         "eval_rating_balanced_error": Interval(report.balanced_error, None, None, len(labels)),
+        **{f"eval_rating_exact_of_{group}": accuracy for group, accuracy in report.groups.items()},
     }
     for place, accuracy in report.accuracy.items():
         rating = f"{head.lowest + place:g}"
@@ -28,4 +34,6 @@ def rating_measures(head: Rating, loss: RatingLabels, pairs: Sequence[Pair]) -> 
         found[f"eval_rating_error_of_class/{rating}"] = report.absolute_error[place]
         if len(report.accuracy) > 1:
             found[f"eval_rating_magnitude/{rating}"] = Interval(magnitude[place], None, None, accuracy.rows)
+            if magnitude[place] != 0:
+                found[f"eval_rating_relative_std/{rating}"] = Interval(spread[place], None, None, accuracy.rows)
     return found

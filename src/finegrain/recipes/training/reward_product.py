@@ -16,6 +16,7 @@ from finegrain.evaluate.discrimination import mistakes_found
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model
 from finegrain.models.score import budgeted
+from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.recipes.judging.answer_parts import start_model_facts
@@ -31,6 +32,8 @@ from finegrain.types import Objective, Pair, Scored, Side
 
 UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
 """For the config of a head that weighs tokens against one another."""
+SHARES = frozenset({"rating_exact", "step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
+"""Measures of the losses that lie in [0, 1]."""
 
 
 def stock_of(head: RewardHead) -> Stock:
@@ -75,17 +78,19 @@ class TrainedReward:
         parts, facts, pairs = _scores(self.head, trainer, data)
         if hasattr(self.head, "fitted"):
             self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
-        own = {} if measures is None else self._of_loss(loss, measures, pairs)
+        own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data)
         return {**own, **self._of_pairs(data, parts, facts)} if paired else own
 
-    def _of_loss(self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair]) -> dict[str, Any]:
+    def _of_loss(
+        self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet
+    ) -> dict[str, Any]:
         """What the loss measures of held-out rows; a rating head first gets its temperature from them."""
         if not isinstance(loss, RatingLabels):
             return _measured(self.head, measures, pairs)
         assert isinstance(self.head, Rating)
         head = loss.calibrated(self.head, pairs)
         self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
-        by_rating = {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs).items()}
+        by_rating = {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
         return _measured(head, measures, pairs) | by_rating
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
@@ -170,10 +175,11 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
 
 
 def _measured(head: RewardHead, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Means, with intervals over rows, of what the loss measures of each row; NaN where a row says nothing of it."""
+    """Means, with intervals over rows (Wilson's for shares), of what the loss measures of each row; NaN where a row says nothing of it."""
     parts = [measures(head, pair) for pair in pairs]
     whole = {name: torch.cat([part[name].double().cpu() for part in parts]).numpy() for name in parts[0]}
-    return {f"eval_{name}": _shown(mean_interval(values[~np.isnan(values)])) for name, values in whole.items() if not np.isnan(values).all()}
+    said = {name: values[~np.isnan(values)] for name, values in whole.items()}
+    return {f"eval_{name}": _shown((wilson if name in SHARES else mean_interval)(values)) for name, values in said.items() if len(values)}
 
 
 def _joined(parts: list[Scored]) -> Scored:
