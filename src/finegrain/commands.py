@@ -77,6 +77,12 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.eval:Eval",
         "recipes.eval:run_eval",
     ),
+    "compare": Command(
+        "how alike rewards are, seeds among themselves, and the null: REFERENCE.jsonl SEED.jsonl [SEED2.jsonl ...] --null NULL.jsonl",
+        "recipes.compare:Compare",
+        "recipes.compare:run_compare",
+        positional=("scores",),
+    ),
     "curate": Command(
         "columns that repair noisy pairs, or pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
         "recipes.curate:Curate",

@@ -1,0 +1,139 @@
+"""Score files read back and joined: the same answers under several rewards, and the two sides of pairs under one."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from finegrain.data.file_rows import file_rows
+from finegrain.errors import DataError
+from finegrain.evaluate.accuracy import length_scores
+from finegrain.types import Json
+
+LARGEST = 1e100
+"""[choice] Of a score: its square is still a number."""
+NAMED = 3
+"""Answers that a message names."""
+SIDE = re.compile(r"(?P<row>.*)/(?P<role>chosen|rejected)(?P<number>/\d+)?", re.DOTALL)
+"""The name that `finegrain score` gives to an answer of a pair."""
+
+
+class Answer(NamedTuple):
+    """What a line of a score file says."""
+
+    prompt: str
+    response: str
+    score: float | None
+    """None where the reward did not judge the answer."""
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The answers that every file has a score of."""
+
+    rewards: Float[np.ndarray, "M N"]
+    """By file, in their order."""
+    prompts: Int[np.ndarray, " N"]
+    """The number of each answer's prompt, as the first file writes it."""
+    lengths: Float[np.ndarray, " N"]
+    """Characters of each answer."""
+    left_out: int
+    """Answers that lack a score in a file."""
+
+
+class Sides(NamedTuple):
+    """Scores of pairs."""
+
+    chosen: Float[np.ndarray, " N"]
+    rejected: Float[np.ndarray, " N"]
+    unscored: int
+    """Pairs of which a score is missing."""
+    identical: int
+    """Pairs of one answer twice, which tell nothing."""
+
+
+def read_scores(file: Path) -> dict[str, Answer]:
+    """Answers by name; raises DataError with the line that no score file has."""
+    found: dict[str, Answer] = {}
+    for where, row in file_rows(file):
+        name, answer = _answer(where, row)
+        if name in found:
+            raise DataError(
+                f"{where}: a second answer named {name!r}; names tell answers apart (finegrain score --id takes a column without repeats)"
+            )
+        found[name] = answer
+    if not found:
+        raise DataError(f"{file} holds no answers: expected a file that `finegrain score` wrote")
+    return found
+
+
+def _answer(where: str, row: Json) -> tuple[str, Answer]:
+    name, prompt, response, score = (row.get(key) for key in ("id", "prompt", "response", "score"))
+    texts = isinstance(name, str) and isinstance(prompt, str) and isinstance(response, str)
+    if not texts or not isinstance(score, dict) or "mean" not in score:
+        raise DataError(f"{where}: expected id, prompt, response and score, as `finegrain score` writes them; found {', '.join(row) or 'nothing'}")
+    mean = score["mean"]
+    if mean is not None and not _is_score(mean):
+        raise DataError(f"{where}: a score is a finite number, or null where there is none; {name!r} has {str(mean)[:40]}")
+    return str(name), Answer(str(prompt), str(response), None if mean is None else float(mean), row.get("truncated") is True)
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def join(files: Sequence[Path], answers: Sequence[Mapping[str, Answer]]) -> Joined:
+    """By name, in the order of the first file; raises DataError where another file has other answers."""
+    first = answers[0]
+    for file, other in zip(files[1:], answers[1:], strict=True):
+        _same_answers(files[0], first, file, other)
+    rows = [[one[name].score for one in answers] for name in first]
+    kept = [place for place, row in enumerate(rows) if None not in row]
+    if not kept:
+        raise DataError(f"none of the {len(first)} answers has a score in every file: nothing can be compared")
+    own = [list(first.values())[place] for place in kept]
+    number = {prompt: place for place, prompt in enumerate(dict.fromkeys(one.prompt for one in own))}
+    return Joined(
+        rewards=np.array([rows[place] for place in kept], dtype=float).T,
+        prompts=np.array([number[one.prompt] for one in own]),
+        lengths=length_scores([one.response for one in own]),
+        left_out=len(first) - len(kept),
+    )
+
+
+def _same_answers(file: Path, first: Mapping[str, Answer], other_file: Path, other: Mapping[str, Answer]) -> None:
+    missing, more = [name for name in first if name not in other], [name for name in other if name not in first]
+    if missing or more:
+        parts = [f"{len(names)} only in {where} ({_few(names)})" for where, names in ((file, missing), (other_file, more)) if names]
+        raise DataError(f"{file} and {other_file} name different answers: {', '.join(parts)}; score the same --data, whole, with both rewards")
+    changed = [name for name in first if first[name].response != other[name].response]
+    if changed:
+        raise DataError(f"{len(changed)} answers of the same name differ between {file} and {other_file} ({_few(changed)}); score the same --data")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(name[:60] for name in names[:NAMED]) + (" …" if len(names) > NAMED else "")
+
+
+def sides(file: Path, answers: Mapping[str, Answer]) -> Sides:
+    """Chosen and rejected of each pair; raises DataError where an answer stands alone."""
+    pairs: dict[tuple[str, str | None], dict[str, Answer]] = {}
+    for name, answer in answers.items():
+        side = SIDE.fullmatch(name)
+        if side is None:
+            raise DataError(
+                f"{file}: {name!r} is no answer of a pair; the null is of pairs {{prompt, chosen, rejected}}, both sampled from one policy"
+            )
+        pairs.setdefault((side["row"], side["number"]), {})[side["role"]] = answer
+    alone = [row for (row, _), pair in pairs.items() if len(pair) < 2]
+    if alone:
+        raise DataError(f"{file}: {len(alone)} pairs have one side only (rows {_few(alone)}); the null needs both")
+    differing = [pair for pair in pairs.values() if pair["chosen"].response != pair["rejected"].response]
+    scored = [(pair["chosen"].score, pair["rejected"].score) for pair in differing]
+    kept = np.array([pair for pair in scored if None not in pair], dtype=float).reshape(-1, 2)
+    return Sides(kept[:, 0], kept[:, 1], unscored=len(scored) - len(kept), identical=len(pairs) - len(differing))
