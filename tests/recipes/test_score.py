@@ -309,6 +309,24 @@ def test_attention_shares(command: Command, model: Path) -> None:
         assert line["tokens"][-1][2] / line["score"]["mean"] > 0.2, "a fifth stays at the end"
 
 
+def test_equal_shares(command: Command, model: Path) -> None:
+    """The head's score, in equal parts on the answer's tokens; of members too; with a share the rest stands at the end."""
+    folder = save_reward(model, command.folder / "rm", "ensemble", Ensemble(members=3))
+    plain = scored(command, "p", "--model", folder, "--limit", "2")
+    lines = scored(command, "u", "--model", folder, "--limit", "2", "signal:uniform", "segmenter:tokens")
+    for line, head in zip(lines, plain, strict=True):
+        count, score = len(line["tokens"]), line["score"]
+        assert (score["mean"], score["std"]) == (head["score"]["mean"], head["score"]["std"])
+        assert [token[2] for token in line["tokens"]] == pytest.approx([score["mean"] / count] * count, rel=1e-5)
+        assert [token[3] for token in line["tokens"]] == pytest.approx([score["std"] / count] * count, rel=1e-5)
+    for line in scored(command, "s", "--model", folder, "--limit", "2", "signal:uniform", "--signal.share", "0.5"):
+        count, mean = len(line["tokens"]), line["score"]["mean"]
+        assert line["tokens"][0][2] == pytest.approx(0.5 * mean / count, rel=1e-5)
+        assert line["tokens"][-1][2] == pytest.approx(0.5 * mean / count + 0.5 * mean, rel=1e-5)
+    token = save_reward(model, command.folder / "token", "token", Token(readout=Mean()))
+    assert "take signal:head" in refused(command, 2, "--model", token, "signal:uniform")
+
+
 def test_spreading_needs_a_head_of_the_last_token(command: Command, model: Path) -> None:
     folder = save_reward(model, command.folder / "rm", "token", Token(readout=Mean()))
     assert "take signal:head" in refused(command, 2, "--model", folder, "signal:attention")

@@ -1,6 +1,6 @@
 """What stands on the tokens when a reward model scores them: its head's outputs, differences of them, or shares of the answer's score.
 
-How each is computed is in `reward_outputs`, imported when it is: settings must be there at once.
+How each is computed is in `reward_outputs` and `equal_shares`, imported when it is: settings must be there at once.
 """
 
 from collections.abc import Sequence
@@ -112,7 +112,29 @@ class Attention:
         return shares(asked, examples, roles, ABC(share=self.share, heads=self.heads))
 
 
-RewardSignal = Head | PrefixDifference | Attention
+@dataclass(frozen=True, kw_only=True)
+class Uniform:
+    """The answer's score in equal parts on its tokens: what the other signals have to beat."""
+
+    share: float = 1.0
+    """How much of the reward is spread; the rest comes at the end."""
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def check(self, head: RewardHead) -> None:
+        """Raises UsageError for a head that does not read the last token."""
+        _check_last(head, "uniform")
+
+    def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+        """By example and role: token rewards that sum to the answer's score."""
+        from finegrain.credit.abc import ABC
+        from finegrain.recipes.judging.equal_shares import equal_shares
+
+        return equal_shares(asked, examples, roles, ABC(share=self.share))
+
+
+RewardSignal = Head | PrefixDifference | Attention | Uniform
 
 
 def _check_last(head: RewardHead, signal: str) -> None:
