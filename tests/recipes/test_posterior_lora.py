@@ -26,7 +26,9 @@ def fit(command: Command, run: str, *arguments: str | Path) -> Any:
     return command("posterior", command.folder / run, "--over", "lora", *data, "--device", "cpu", "--limit", str(PAIRS), *arguments)
 
 
-@pytest.mark.parametrize("head", [("head:sequence",), pytest.param(("head:token",), marks=pytest.mark.slow), ("head:ensemble",)], ids=str)
+@pytest.mark.parametrize(
+    "head", [("head:sequence",), pytest.param(("head:token",), marks=pytest.mark.slow), ("head:ensemble",), ("head:rating",)], ids=str
+)
 def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> None:
     train(command, "run", *head, *ADAPTED)
     before = scores(command, "run", "before.jsonl")

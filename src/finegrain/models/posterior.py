@@ -30,7 +30,12 @@ def reward_rows(head: Any, module: nn.Module) -> Float[Tensor, "E H"]:
     if reads_whole_answer(head):
         raise ModelError(f"a posterior is over the weights of a linear reward; this {type(head).__name__} weighs its tokens over the whole answer")
     weight = stock_rows(module)
-    rows: Tensor = getattr(head, "rows", head.stock)(weight)
+    members = getattr(head, "rows", None)
+    rows: Tensor = head.stock(weight) if members is None else members(weight)
+    if members is None and len(rows) > 1:
+        raise ModelError(
+            f"a posterior is over the weights of a linear reward; the score of this {type(head).__name__} is read from {len(rows)} logits and is none"
+        )
     return rows
 
 
