@@ -7,6 +7,7 @@ import torch
 
 from finegrain.errors import UsageError
 from finegrain.rewards.bradley_terry import BradleyTerry, bradley_terry_loss
+from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.secrets_rm import SecretsRM, floored_loss
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
@@ -59,6 +60,19 @@ def test_language_term_is_a_mean_over_the_chosen_answers_tokens() -> None:
     assert SecretsRM(lm_factor=0.5).needs == {"logp"}
     assert SecretsRM().needs == set()
     assert set(SecretsRM()(Token(), given)) == {"pair"}
+
+
+def test_members_learn_from_their_own_weighting() -> None:
+    """As under `loss:bradley-terry`, whose loss it is without a floor."""
+    given = pair([[[1.0, 1.0]], [[0.5, 0.5]]], [[[0.0, 0.0]], [[2.0, 2.0]]])
+    outputs = given.chosen.outputs
+    assert outputs is not None
+    head = Ensemble(members=2)
+    loss = SecretsRM(epsilon=0.0)(head, given)["pair"].value
+    torch.testing.assert_close(loss, BradleyTerry()(head, given))
+    outputs.requires_grad_()
+    (gradient,) = torch.autograd.grad(SecretsRM()(head, given)["pair"].value.sum(), outputs)
+    assert (gradient[..., 0] - gradient[..., 1]).abs().min() > 1e-3
 
 
 def test_bad_settings() -> None:

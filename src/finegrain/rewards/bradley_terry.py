@@ -8,6 +8,7 @@ Source: Bradley and Terry 1952; margin, soft label and flip as in Wang et al. 20
 Deviations: none.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +20,8 @@ from torch.nn.functional import logsigmoid
 from finegrain.errors import UsageError
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
+
+Differences = Float[Tensor, "... B"]
 
 
 def bradley_terry_loss(
@@ -50,11 +53,8 @@ class BradleyTerry:
 
     def __call__(self, head: RewardHead, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss; of several members their mean, each under its own bootstrap weights."""
-        chosen, rejected = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
-        if chosen.members is None or rejected.members is None:
-            return bradley_terry_loss(chosen.mean - rejected.mean, **self.labels(pair))
-        losses = bradley_terry_loss(chosen.members - rejected.members, **self.labels(pair))
-        return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)
+        labels = self.labels(pair)
+        return pair_losses(head, pair, lambda difference: bradley_terry_loss(difference, **labels))
 
     def labels(self, pair: Pair) -> dict[str, Tensor | float]:
         """What the columns say of each pair."""
@@ -67,6 +67,15 @@ class BradleyTerry:
             "margin": self.margin_scale * columns["margin"] if "margin" in columns else 0.0,
             "flip": 1 - 2 * columns["flip"] if "flip" in columns else 1.0,
         }
+
+
+def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Differences]) -> Float[Tensor, " B"]:
+    """Per-row `loss` of the scores' difference; of several members their mean, each under its own bootstrap weights."""
+    chosen, rejected = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
+    if chosen.members is None or rejected.members is None:
+        return loss(chosen.mean - rejected.mean)
+    losses = loss(chosen.members - rejected.members)
+    return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)
 
 
 def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, "M B"]:

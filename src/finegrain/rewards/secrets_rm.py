@@ -17,20 +17,20 @@ from torch.nn.functional import logsigmoid
 
 from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_sum
-from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.bradley_terry import BradleyTerry, pair_losses
 from finegrain.rewards.contrast import Contrast, NoContrast
-from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.heads import RewardHead
 from finegrain.types import Gathered, Pair, Term, Terms
 
 
 def floored_loss(
-    difference: Float[Tensor, " B"],
+    difference: Float[Tensor, "... B"],
     *,
     epsilon: float,
     label_smoothing: Float[Tensor, " B"] | float = 0.0,
     margin: Float[Tensor, " B"] | float = 0.0,
     flip: Float[Tensor, " B"] | float = 1.0,
-) -> Float[Tensor, " B"]:
+) -> Float[Tensor, "... B"]:
     """Cross-entropy of the label, at most -log epsilon: a pair that is hopelessly wrong has no gradient."""
     z = flip * difference - margin
     floor = torch.full_like(z, epsilon).log()
@@ -71,9 +71,9 @@ class SecretsRM:
         return getattr(self.contrast, "make_modules", None)
 
     def __call__(self, head: RewardHead, pair: Pair) -> Terms:
-        """pair and contrast: means over pairs; lm: mean over the chosen answers' tokens."""
-        difference = sequence_score(head, pair.chosen).mean - sequence_score(head, pair.rejected).mean
-        losses = floored_loss(difference, epsilon=self.epsilon, **BradleyTerry().labels(pair))
+        """pair and contrast: means over pairs, the members' mean under their bootstrap weights; lm: mean over the chosen answers' tokens."""
+        labels = BradleyTerry().labels(pair)
+        losses = pair_losses(head, pair, lambda difference: floored_loss(difference, epsilon=self.epsilon, **labels))
         terms = {"pair": Term(losses, torch.ones_like(losses))}
         if self.lm_factor:
             mask = pair.chosen.mask
