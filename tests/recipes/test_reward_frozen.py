@@ -83,4 +83,7 @@ def test_what_reads_other_tokens_is_refused_in_words(command: Command) -> None:
     lora = reward(command, "run", "head:sequence", "--frozen", "--lora.rank", "2")
     assert lora.code == 2
     assert "adapter" in lora.error
+    loss = reward(command, "run", "head:gaussian-ensemble", "loss:brme", "--lora.rank", "2")
+    assert loss.code == 2
+    assert "BRME leaves the backbone as it is" in loss.error
     assert not (command.folder / "run").exists()

@@ -91,11 +91,12 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
     values["training"] = replace(settings.training, samples=0)
-    if settings.frozen and settings.lora.rank:
-        raise UsageError("--frozen leaves the backbone as it is, and --lora.rank trains an adapter of it; drop one of them")
     if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
         raise UsageError("--loss.calibrate fits a temperature on held-out rows, and --holdout 0 leaves none")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)
+    if objective.frozen_backbone and settings.lora.rank:
+        frozen_by = "--frozen" if settings.frozen else type(settings.loss).__name__
+        raise UsageError(f"{frozen_by} leaves the backbone as it is, and --lora.rank trains an adapter of it; drop one of them")
     written = to_json(settings)
     displacement = _displacement(settings)
     stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, objective)
