@@ -62,14 +62,15 @@ def judged_by_parts(asked: Asked, examples: Sequence[Example], roles: Sequence[s
 
 
 def differences(asked: Asked, examples: Sequence[Example], roles: Sequence[str], spread: R3HF) -> Found:
-    """Differences of the score along the answer, member by member."""
+    """Differences of the score along the answer, and of each member's for the uncertainty."""
     outputs = _with_prompt(asked, examples, roles)
     found = []
     for place, example in enumerate(examples):
         judged = {}
         for role in roles:
             mask = torch.from_numpy(np.array(example.responses[role].mask))
-            values = _members(asked.head, torch.from_numpy(outputs[role][place]))
+            tokens = asked.head.tokens(torch.from_numpy(outputs[role][place])[None])
+            values = _with_members(tokens.mean[0], None if tokens.members is None else tokens.members[:, 0])
             rewards = spread(values[:, 1:], values[:, 0], mask.expand(len(values), -1))
             judged[role] = _judged(asked.head, outputs[role][place][1:], example.responses[role].mask)._replace(tokens=_of(rewards))
         found.append(judged)
@@ -77,13 +78,13 @@ def differences(asked: Asked, examples: Sequence[Example], roles: Sequence[str],
 
 
 def shares(asked: Asked, examples: Sequence[Example], roles: Sequence[str], spread: ABC) -> Found:
-    """Shares of the score in proportion to attention, member by member."""
+    """Shares of the score in proportion to attention, and of each member's for the uncertainty."""
     found = []
     for example, judged in zip(examples, judged_by_head(asked, examples, roles), strict=True):
         rewards = {}
         for role, one in judged.items():
             mask = torch.from_numpy(np.array(example.responses[role].mask))
-            total = one.answer.mean[None] if one.answer.members is None else one.answer.members
+            total = _with_members(one.answer.mean, one.answer.members)
             attention = last_attention(asked, example, role)
             rewards[role] = one._replace(tokens=_of(spread(attention.expand(len(total), -1, -1), total, mask.expand(len(total), -1))))
         found.append(rewards)
@@ -186,15 +187,21 @@ def _judged_parts(
 
 def _first(scored: Scored) -> Scored:
     """The only row of a batch of one."""
-    std, members = scored.std, scored.members
-    return Scored(scored.mean[0], None if std is None else std[0], None if members is None else members[:, 0])
+    std, members, member_std = scored.std, scored.members, scored.member_std
+    return Scored(
+        scored.mean[0],
+        None if std is None else std[0],
+        None if members is None else members[:, 0],
+        None if member_std is None else member_std[:, 0],
+    )
 
 
-def _members(head: RewardHead, outputs: Float[Tensor, "T K"]) -> Float[Tensor, "M T"]:
-    tokens = head.tokens(outputs[None])
-    return tokens.mean if tokens.members is None else tokens.members[:, 0]
+def _with_members(score: Float[Tensor, "..."], members: Float[Tensor, "M ..."] | None) -> Float[Tensor, "N ..."]:
+    """The head's score, weighed as the head does, then its members where it has any."""
+    return score[None] if members is None else torch.cat([score[None], members])
 
 
-def _of(rewards: Float[Tensor, "M T"]) -> Scored:
-    """Several members as one judgement; a single one's uncertainty is unknown."""
-    return Scored(rewards[0]) if len(rewards) == 1 else of_members(rewards)
+def _of(rewards: Float[Tensor, "N T"]) -> Scored:
+    """The score's rewards with the members' spread; without several members their uncertainty is unknown."""
+    score, members = rewards[0], rewards[1:]
+    return Scored(score) if len(members) < 2 else of_members(members)._replace(mean=score)
