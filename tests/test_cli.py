@@ -4,13 +4,15 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from finegrain import __version__, catalog
 from finegrain.cli import main
-from finegrain.commands import SUMMARIES
+from finegrain.commands import COMMANDS, SUMMARIES, resolve
+from finegrain.configure import choices
 
 
 def test_help_version_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +52,7 @@ def test_help_of_a_command_lists_its_settings_and_those_of_the_methods_named(com
         (["prefer", "--model", "m"], ["--data"]),
         (["again"], ["run.json"]),
         (["prefer", "--config"], ["--config needs a file"]),
+        (["prefer", "credit:asr", "credit.scorer.signal:auto"], ["credit.scorer.signal:auto", "scorer is a plain value and has no signal"]),
     ],
 )
 def test_mistakes_end_with_2(arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,3 +85,24 @@ def test_answers_are_quick(arguments: list[str], seconds: float, code: int) -> N
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == code
     assert min(took) < seconds, took
+
+
+def below(settings: type, found: set[type]) -> set[type]:
+    """Every class that a selector may choose below these settings, added to those found."""
+    for field in fields(settings):
+        options = choices(settings, field.name).values()
+        for option in options:
+            if option not in found:
+                found |= {option}
+                below(option, found)
+    return found
+
+
+def test_every_choice_has_defaults() -> None:
+    """A selector names a class and nothing else, so every class it may name is made of its defaults."""
+    found: set[type] = set()
+    for settings in [*(resolve(command.settings) for command in COMMANDS.values()), *(catalog.load(m.family, m.name) for m in catalog.METHODS)]:
+        below(settings, found)
+    assert len(found) > 100
+    for option in found:
+        option()

@@ -85,9 +85,13 @@ def _with_choice(settings: Any, steps: Sequence[str], name: str, selector: str) 
     names = [field.name for field in fields(settings)]
     if steps[0] not in names:
         raise unknown_name(f"setting in {selector}", steps[0], names)
-    if len(steps) > 1:
-        return replace(settings, **{steps[0]: _with_choice(getattr(settings, steps[0]), steps[1:], name, selector)})
     options = choices(type(settings), steps[0])
+    inner = getattr(settings, steps[0])
+    if len(steps) > 1 and is_dataclass(inner):
+        return replace(settings, **{steps[0]: _with_choice(inner, steps[1:], name, selector)})
+    if len(steps) > 1:
+        why = f"is not chosen yet; name it first: {', '.join(options)}" if options else f"is a plain value and has no {steps[1]}"
+        raise UsageError(f"{selector}: {steps[0]} {why}")
     if not options:
         raise UsageError(f"{selector}: {steps[0]} is a plain value; set it with --{'.'.join(selector.partition(':')[0].split('.'))} VALUE")
     if name not in options:

@@ -45,8 +45,8 @@ class OneHot:
 class SmoothedTarget:
     """1 - d + d/K on the label, d/K on each other class. The authors' d is 0.98 at K = 100; at small K that is far too much, see `OddsTarget`."""
 
-    smoothing: float
-    """d in [0, 1): at 1 the label would be gone."""
+    smoothing: float = 0.1
+    """d in [0, 1): at 1 the label would be gone. A usual label smoothing [choice]."""
 
     def __post_init__(self) -> None:
         _check_smoothing(self.smoothing)
