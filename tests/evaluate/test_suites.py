@@ -81,6 +81,14 @@ def test_half_a_ties_subset_is_told() -> None:
         rewardbench_2([Item("0", "Chemistry", 1, (1, 1))], [np.array([1.0, 0.0])], LOSES)
 
 
+def test_rows_of_unknown_subsets_are_counted_and_named() -> None:
+    names = ["Math", "Chemistry", "", "Chemistry"]
+    items = [Item(str(row), name, 1, (1, 1)) for row, name in enumerate(names)]
+    lines = rewardbench_2(items, [np.array([1.0, 0.0])] * 4, LOSES)
+    assert named(lines) == {"score": 1.0, "Math": 1.0}
+    assert lines[0].note.endswith("; 3 rows of no subset, Chemistry left out")
+
+
 def test_comparisons_of_right_with_wrong() -> None:
     good, bad = compared([Item("0", "x", 2, (1, 1, 1))], [np.array([3.0, 2.0, 1.0])])
     assert (good.tolist(), bad.tolist()) == ([3.0, 2.0], [1.0, 1.0])

@@ -87,6 +87,10 @@ def rewardbench_2(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[
     absent = [subset for subset in SUBSETS if subset not in found]
     if absent and "overall" not in notes:
         notes["overall"] = f"incomplete: no {', '.join(absent)}"
+    unknown = [item.subset for item in items if item.subset not in SUBSETS]
+    if unknown:
+        names = ", ".join(name or "no subset" for name in sorted(set(unknown)))
+        notes["overall"] = f"{notes.get('overall', '')}; {len(unknown)} rows of {names} left out".removeprefix("; ")
     return [Line("score", overall(found), notes.get("overall", "")), *(Line(name, share, notes.get(name, "")) for name, share in found.items())]
 
 
