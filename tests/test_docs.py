@@ -273,6 +273,7 @@ RUNS = {
     "pairs": "prefer --data pairs.jsonl credit:asr",
     "two terms": "prefer --data pairs.jsonl objective:cpo",
     "unpaired": "prefer --data pairs.jsonl objective:kto",
+    "reward": "reward --data pairs.jsonl head:ensemble",
     "demonstrations": "sft --data demonstrations.jsonl",
 }
 
@@ -286,6 +287,6 @@ def test_every_logged_name_is_explained(run: str, capsys: pytest.CaptureFixture[
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     record = json.loads(Path("run/run.json").read_text())
     names = {name for line in lines for name in line} | set(record) | set(record["evaluation"]) | set(record.get("credit", ()))
-    generic = {re.sub(r"^loss/.*", "loss/<term>", re.sub(r"/(chosen|rejected|answer)$", "/<side>", name)) for name in names - explained}
+    generic = {re.sub(r"^loss/.*", "loss/<term>", re.sub(r"([/_])(chosen|rejected|answer)$", r"\1<side>", name)) for name in names - explained}
     generic = {name.removeprefix("eval_") for name in generic}
     assert generic - explained == set()
