@@ -159,6 +159,7 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
     whole = rows(declared)
     same = write(tmp_path / "same.jsonl", whole)
     (tmp_path / "text.jsonl").write_text("not json\n")
+    (tmp_path / "deep.jsonl").write_text('{"a":' * 100_000)
     (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "\xff"}\n')
     (tmp_path / "there.json").write_text("mine")
 
@@ -170,9 +171,11 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
         (2, "two score files or more", [first]),
         (2, "two score files or more", []),
         (2, "resamples must be at least 100", [first, same, "--resamples", "3"]),
+        (2, "is also compared", [first, same, "--null", same]),
         (3, "cannot read", [first, tmp_path / "none.jsonl"]),
         (3, "cannot read", [first, tmp_path]),
         (3, "not JSON", [first, tmp_path / "text.jsonl"]),
+        (3, "nested too deeply", [first, tmp_path / "deep.jsonl"]),
         (3, "not UTF-8", [tmp_path / "bytes.jsonl", first]),
         (3, "holds no answers", [first, write(tmp_path / "empty.jsonl", [])]),
         (3, "expected id, prompt, response and score", [first, write(tmp_path / "foreign.jsonl", [{"prompt": "p", "chosen": "a"}])]),
@@ -203,7 +206,8 @@ def test_files_of_score_are_read(command: Command, tmp_path: Path) -> None:
     assert command("score", "--reward", f"{tmp_path / 'mine.py'}:judge", "--data", command.data, "--out", tmp_path / "a.jsonl").code == 0
     policy = ("--model", command.model, "--reference", command.model, "--device", "cpu")
     assert command("score", *policy, "--data", command.data, "--out", tmp_path / "b.jsonl").code == 0
-    done = command("compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--null", tmp_path / "b.jsonl", *QUICK)
+    (tmp_path / "null.jsonl").write_text((tmp_path / "b.jsonl").read_text())
+    done = command("compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--null", tmp_path / "null.jsonl", *QUICK)
     assert done.code == 0, done.error
     assert done.result["files"][0]["length"]["mean"] == pytest.approx(1)
     assert done.result["null"]["accuracy"]["mean"] == 0.5, "a policy that is its own reference ties every pair"

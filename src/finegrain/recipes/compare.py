@@ -26,6 +26,8 @@ class Compare:
     def __post_init__(self) -> None:
         if len(self.scores) < 2:
             raise UsageError(f"comparing needs two score files or more (finegrain score), first the reward to compare with; got {len(self.scores)}")
+        if self.null in self.scores:
+            raise UsageError(f"--null {self.null} is also compared; the null is a reward of its own, fitted to two samples of one policy")
 
 
 def run_compare(settings: Compare) -> dict[str, Any]:

@@ -3,19 +3,18 @@
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from finegrain.errors import DataError
-from finegrain.evaluate.reward_comparison import canonical, compare, null_holds, reward_distance, seed_agreement, spearman
-from finegrain.evaluate.tables import shown
+from finegrain.evaluate.reward_comparison import canonical, compare, reward_distance, seed_agreement, spearman
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 from finegrain.recipes.compare import Compare
-from finegrain.recipes.evaluation.comparison_scores import Joined, join, read_scores, sides
+from finegrain.recipes.evaluation.comparison_null import null_control
+from finegrain.recipes.evaluation.comparison_scores import Joined, join, read_scores
 from finegrain.types import Json
 
 
@@ -23,7 +22,7 @@ def compared(settings: Compare) -> Json:
     """The whole result."""
     draw = Bootstrap(resamples=settings.resamples, seed=settings.seed)
     answers = [read_scores(file) for file in settings.scores]
-    null = None if settings.null is None else _null(settings.null)
+    null = None if settings.null is None else null_control(settings.null)
     joined = join(settings.scores, answers)
     names = [str(file) for file in settings.scores]
     ranks, warnings = _ranks(names, joined)
@@ -88,19 +87,6 @@ def _agreement(names: Sequence[str], joined: Joined, distances: Sequence[Sequenc
     """Of every two rewards but the first."""
     table = seed_agreement(joined.rewards[1:])
     return {"files": list(names), "spearman": [[_number(one) for one in row] for row in table], "distance": [list(row[1:]) for row in distances[1:]]}
-
-
-def _null(file: Path) -> Json:
-    """Whether a reward fitted where there is nothing to find found nothing."""
-    found = sides(file, read_scores(file))
-    if not len(found.chosen):
-        raise DataError(f"{file}: no pair of two different answers has both scores, so nothing says whether the null holds")
-    share, holds = null_holds(found.chosen, found.rejected)
-    accuracy = f"a reward fitted to two samples of one policy ranks {shown(share)} of {share.rows} held-out pairs"
-    found_something = f"the null does not hold: {accuracy}, and 1/2 is outside; the fit finds differences that are not there"
-    sentence = f"the null holds: {accuracy}, and the interval has 1/2 in it" if holds else found_something
-    left_out = {"unscored": found.unscored, "identical": found.identical}
-    return {"file": str(file), "holds": holds, "accuracy": _interval(share), **left_out, "sentence": sentence}
 
 
 def _warnings(files: Sequence[Json], joined: Joined, null: Json | None) -> list[str]:

@@ -1,6 +1,5 @@
-"""Score files read back and joined: the same answers under several rewards, and the two sides of pairs under one."""
+"""Score files read back, and the same answers joined under several rewards."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ LARGEST = 1e100
 """[choice] Of a score: its square is still a number."""
 NAMED = 3
 """Answers that a message names."""
-SIDE = re.compile(r"(?P<row>.*)/(?P<role>chosen|rejected)(?P<number>/\d+)?", re.DOTALL)
-"""The name that `finegrain score` gives to an answer of a pair."""
 
 
 class Answer(NamedTuple):
@@ -46,27 +43,17 @@ class Joined:
     """Answers that lack a score in a file."""
 
 
-class Sides(NamedTuple):
-    """Scores of pairs."""
-
-    chosen: Float[np.ndarray, " N"]
-    rejected: Float[np.ndarray, " N"]
-    unscored: int
-    """Pairs of which a score is missing."""
-    identical: int
-    """Pairs of one answer twice, which tell nothing."""
-
-
 def read_scores(file: Path) -> dict[str, Answer]:
     """Answers by name; raises DataError with the line that no score file has."""
     found: dict[str, Answer] = {}
-    for where, row in file_rows(file):
-        name, answer = _answer(where, row)
-        if name in found:
-            raise DataError(
-                f"{where}: a second answer named {name!r}; names tell answers apart (finegrain score --id takes a column without repeats)"
-            )
-        found[name] = answer
+    try:
+        for where, row in file_rows(file):
+            name, answer = _answer(where, row)
+            if name in found:
+                raise DataError(f"{where}: a second answer named {name!r}; answers are told apart by their names (finegrain score --id)")
+            found[name] = answer
+    except RecursionError as error:
+        raise DataError(f"{file}: brackets nested too deeply for a score file") from error
     if not found:
         raise DataError(f"{file} holds no answers: expected a file that `finegrain score` wrote")
     return found
@@ -109,31 +96,13 @@ def join(files: Sequence[Path], answers: Sequence[Mapping[str, Answer]]) -> Join
 def _same_answers(file: Path, first: Mapping[str, Answer], other_file: Path, other: Mapping[str, Answer]) -> None:
     missing, more = [name for name in first if name not in other], [name for name in other if name not in first]
     if missing or more:
-        parts = [f"{len(names)} only in {where} ({_few(names)})" for where, names in ((file, missing), (other_file, more)) if names]
+        parts = [f"{len(names)} only in {where} ({few(names)})" for where, names in ((file, missing), (other_file, more)) if names]
         raise DataError(f"{file} and {other_file} name different answers: {', '.join(parts)}; score the same --data, whole, with both rewards")
     changed = [name for name in first if first[name].response != other[name].response]
     if changed:
-        raise DataError(f"{len(changed)} answers of the same name differ between {file} and {other_file} ({_few(changed)}); score the same --data")
+        raise DataError(f"{len(changed)} answers of the same name differ between {file} and {other_file} ({few(changed)}); score the same --data")
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first names, for a message."""
     return ", ".join(name[:60] for name in names[:NAMED]) + (" …" if len(names) > NAMED else "")
-
-
-def sides(file: Path, answers: Mapping[str, Answer]) -> Sides:
-    """Chosen and rejected of each pair; raises DataError where an answer stands alone."""
-    pairs: dict[tuple[str, str | None], dict[str, Answer]] = {}
-    for name, answer in answers.items():
-        side = SIDE.fullmatch(name)
-        if side is None:
-            raise DataError(
-                f"{file}: {name!r} is no answer of a pair; the null is of pairs {{prompt, chosen, rejected}}, both sampled from one policy"
-            )
-        pairs.setdefault((side["row"], side["number"]), {})[side["role"]] = answer
-    alone = [row for (row, _), pair in pairs.items() if len(pair) < 2]
-    if alone:
-        raise DataError(f"{file}: {len(alone)} pairs have one side only (rows {_few(alone)}); the null needs both")
-    differing = [pair for pair in pairs.values() if pair["chosen"].response != pair["rejected"].response]
-    scored = [(pair["chosen"].score, pair["rejected"].score) for pair in differing]
-    kept = np.array([pair for pair in scored if None not in pair], dtype=float).reshape(-1, 2)
-    return Sides(kept[:, 0], kept[:, 1], unscored=len(scored) - len(kept), identical=len(pairs) - len(differing))
