@@ -135,6 +135,28 @@ def test_whole_models_of_all_pairs_vote(command: Command, noisy: Path, monkeypat
     assert "method.votes:whole" in linear.error
 
 
+@pytest.mark.slow
+def test_memorised_labels_vote_for_themselves(command: Command, noisy: Path) -> None:
+    """After many epochs models of all pairs no longer doubt exchanged pairs that models of the other half still find."""
+    found = {}
+    for on in ("halves", "all"):
+        whole = [
+            "method.votes:whole",
+            "--method.splits",
+            "1",
+            "--method.votes.lr",
+            "0.003",
+            "--method.votes.epochs",
+            "20",
+            "--method.votes.batch-size",
+            "4",
+        ]
+        assert curate(command, noisy, f"{on}.jsonl", *whole, "--method.train-on", on).code == 0
+        rows = [row for row in rows_of(command.folder / f"{on}.jsonl") if row["strength_mean"] is not None]
+        found[on] = sum(row["strength_mean"] < 0 for row in rows if "bad words" in row["chosen"])
+    assert found["all"] < found["halves"] == 5
+
+
 def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path) -> None:
     assert curate(command, noisy, "out.jsonl").code == 0
     again = curate(command, command.folder / "out.jsonl", "again.jsonl")
