@@ -1,6 +1,7 @@
 """`finegrain eval` on small copies of the benchmarks: numbers that follow from the scorer, and what is said about it."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ from transformers import AutoModelForCausalLM
 
 import finegrain
 from finegrain.data.findings import Findings
+from finegrain.data.load import load_examples
+from finegrain.data.records import Shape
+from finegrain.data.tokenise import Tokenise
 from finegrain.evaluate.accuracy import TieShares
+from finegrain.models.load import load_policy
+from finegrain.models.probe import make_scorer
+from finegrain.models.score import Arithmetic, score_rows
 from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.evaluation.grades import ModelGrader
 from finegrain.recipes.evaluation.problems import read_problems
@@ -135,6 +142,27 @@ def test_a_policy_against_its_reference(command: Command, bench: Path, model: Pa
     louder = asked(command, policy, bench, "--reference", model, "--beta", "1")
     assert louder.result["lines"] == done.result["lines"]
     assert louder.result["calibration"]["nll"] != done.result["calibration"]["nll"]
+
+
+def test_a_policy_without_a_reference(command: Command, bench: Path, model: Path) -> None:
+    """By hand from the policy's log-probabilities, in the benchmark's three modes."""
+    found = {}
+    for mode in ("norm", "avg", "sum"):
+        out = command.folder / f"{mode}.json"
+        done = asked(command, model, bench, "--reference-free", mode, "--out", out)
+        assert done.code == 0, done.error
+        found[mode] = [value for row in json.loads(out.read_text())["scores"] for value in row["scores"]]
+    policy = load_policy(str(model))
+    examples = load_examples(str(bench), policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=2048)).examples
+    scorer, _ = make_scorer(policy.model, longest=128)
+    logps = score_rows(scorer.eval(), examples, ("chosen", "rejected"), Arithmetic(nullcontext, "float32", 512))
+    both = [logps[role][place].astype(np.float64) for place in range(len(examples)) for role in ("chosen", "rejected")]
+    assert found["sum"] == pytest.approx([one.sum() for one in both], rel=1e-5)
+    assert found["avg"] == pytest.approx([one.mean() for one in both], rel=1e-5)
+    assert found["norm"] == pytest.approx([-np.linalg.norm(one) for one in both], rel=1e-5)
+    refused = command("eval", "--reward", model, "--data", bench, "--reference-free", "avg", "--reference", model)
+    assert refused.code == 2
+    assert "--reference-free" in refused.error
 
 
 @pytest.mark.parametrize(("method", "head"), [("sequence", Sequence()), ("token", Token()), ("gaussian", Gaussian())])

@@ -21,6 +21,8 @@ class Eval:
     """Reward model, or policy (with --reference), or file.py:name; several are combined, after each was brought to its own unit."""
     reference: str | None = None
     """The model the policies were trained from, with the same tokenizer; every --reward is then a policy."""
+    reference_free: Literal["norm", "avg", "sum"] | None = None
+    """Without a reference: every --reward is a policy, and scores by its tokens' log-probabilities (-L2 norm, mean, sum), as RewardBench does."""
     data: str
     """RewardBench rows, RewardBench 2 rows or any pairs: a file, a folder or a Hub name."""
     out: Path | None = None
@@ -47,6 +49,8 @@ class Eval:
             raise UsageError("nothing to test: give --reward REWARD_MODEL, --reward POLICY --reference REF, or --reward file.py:name")
         if not 0 < self.beta < float("inf"):
             raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
+        if self.reference_free is not None and (self.reference is not None or any(is_function(source) for source in self.reward)):
+            raise UsageError("--reference-free is for policies without a reference: drop --reference, and functions of your own")
         check_aggregate(self.aggregate, of_function=any(is_function(source) for source in self.reward))
 
 
@@ -55,6 +59,7 @@ def evaluate_reward(
     data: str | Path,
     *,
     reference: str | Path | None = None,
+    reference_free: Literal["norm", "avg", "sum"] | None = None,
     out: str | Path | None = None,
     beta: float = 0.1,
     aggregate: OfOneAnswer | None = None,
@@ -71,6 +76,7 @@ def evaluate_reward(
         Eval(
             reward=tuple(str(one) for one in rewards),
             reference=None if reference is None else str(reference),
+            reference_free=reference_free,
             data=str(data),
             out=None if out is None else Path(out),
             beta=beta,

@@ -15,6 +15,7 @@ from finegrain.recipes.evaluation.grades import FunctionGrader, Grade, Grader, M
 from finegrain.recipes.evaluation.problems import Problem, ProblemSet
 from finegrain.recipes.judging.frozen import open_means
 from finegrain.recipes.judging.judges import open_policies
+from finegrain.recipes.judging.likelihoods import open_likelihoods
 from finegrain.recipes.judging.reward_judge import open_reward_model
 from finegrain.recipes.judging.user_reward import open_function
 from finegrain.recipes.settings import Common
@@ -63,6 +64,10 @@ def _graders(settings: Eval) -> Sequence[Grader]:
             raise UsageError("--reference is for policies; a function of your own has none")
         judge = open_policies(open_means(common), settings.reward, settings.reference, settings.beta)
         return [ModelGrader(judge, settings.max_length, settings.aggregate)]
+    if settings.reference_free is not None:
+        means = open_means(common)
+        judges = [open_likelihoods(means, source, settings.reference_free) for source in settings.reward]
+        return [ModelGrader(judge, settings.max_length, settings.aggregate) for judge in judges]
     return [
         FunctionGrader(open_function(source))
         if is_function(source)
