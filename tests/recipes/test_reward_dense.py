@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from finegrain.ops.proportions import wilson
 from tests.recipes.command import Command
 
 
@@ -120,7 +121,9 @@ def test_ratings_learn(command: Command) -> None:
     found = outcome.result["evaluation"]
     assert found["eval_rating_error"]["mean"] < found["eval_rating_error_of_median"]["mean"]
     exact = found["eval_rating_exact"]
-    assert 0 <= exact["low"] <= exact["mean"] <= exact["high"] <= 1
+    right = round(exact["mean"] * exact["rows"])
+    share = wilson([1.0] * right + [0.0] * (exact["rows"] - right))
+    assert [exact["low"], exact["high"]] == pytest.approx([share.low, share.high]), "inside [0, 1] however few rows"
     run = command.folder / "run"
     assert load_file(run / "reward_head.safetensors")["weight"].shape == (3, 32)
     stock = AutoModelForSequenceClassification.from_pretrained(run)
