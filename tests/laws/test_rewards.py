@@ -1,4 +1,4 @@
-"""Every head under the pair loss, and every loss of the catalog, under the laws of objectives."""
+"""Every head under the pair loss unless it needs its own, and every loss of the catalog, under the laws of objectives."""
 
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -14,7 +14,7 @@ from finegrain.ops.reward_weight import Attention, MeanOne, SumOne
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.brme import BRME, MeanSquaredSample, PreferenceGaussian
 from finegrain.rewards.contrast import SimCSE, Swav
-from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.fit import LOSS_OF, RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
 from finegrain.rewards.irl_sft import IRLSFT, Aligned, Linear, Longer
@@ -61,7 +61,7 @@ def small(head: Any) -> Any:
 
 
 FITS: dict[str, RewardFit] = {
-    **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items()},
+    **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items() if type(head) not in LOSS_OF},
     **{f"{name} loss": fit_of(catalog.load("loss", name)()) for name in catalog.names("loss")},
     "brme loss, sampled": fit_of(BRME(fit=MeanSquaredSample())),
     "brme loss, pairs": fit_of(BRME(fit=PreferenceGaussian())),
