@@ -114,8 +114,8 @@ def test_scores_are_those_of_stock_classes_and_the_authors_rule(command: Command
     assert f"segments: entropy-cutoff on the entropies of {model.resolve()}, as in training" in done.error
 
 
-QUICK = ("entropy-cutoff", "windows")
-"""One that asks the start model and one that does not; the others are slow."""
+QUICK = ("entropy-cutoff",)
+"""The one that asks the start model; the others are slow."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SEGMENTERS])

@@ -48,7 +48,12 @@ def rewrite(command: Command, run: str, **changes: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [("head:sequence",), ("head:token", "head.readout:last"), ("head:gaussian", "head.readout:last"), ("head:ensemble",)],
+    [
+        ("head:sequence",),
+        ("head:token", "head.readout:last"),
+        ("head:gaussian", "head.readout:last"),
+        pytest.param(("head:ensemble",), marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_scores_are_clipped_after_it(command: Command, head: tuple[str, ...]) -> None:

@@ -113,6 +113,7 @@ def test_a_reward_model_without_training(method: str, head: Gaussian | Ensemble,
     assert "drop --reference" in refused.error
 
 
+@pytest.mark.slow
 def test_a_reward_model_that_learned_length_is_named(command: Command, tmp_path: Path) -> None:
     """Trained where the longer answer is always the chosen one, looked at where it is chosen half the time."""
     longer = write_lengths(tmp_path / "long.jsonl", chosen_longer=1.0)

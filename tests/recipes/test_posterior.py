@@ -184,6 +184,7 @@ def test_a_run_with_noise_resumes_to_the_same_end(command: Command) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_collapsed_codes_are_an_error(command: Command) -> None:
     asked = ("head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "1000", "--epochs", "10", "--lr", "0.1")
     found = command.prefer("run", "--max-length", "64", "--examined", "0", *asked, command="reward")

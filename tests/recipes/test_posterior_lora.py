@@ -27,7 +27,9 @@ def fit(command: Command, run: str, *arguments: str | Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    "head", [("head:sequence",), pytest.param(("head:token",), marks=pytest.mark.slow), ("head:ensemble",), ("head:rating",)], ids=str
+    "head",
+    [("head:sequence",), *(pytest.param((head,), marks=pytest.mark.slow) for head in ("head:token", "head:ensemble", "head:rating"))],
+    ids=str,
 )
 def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> None:
     train(command, "run", *head, *ADAPTED)

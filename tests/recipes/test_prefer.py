@@ -140,7 +140,7 @@ def spans_of(word: str, value: float, role: str) -> Any:
     return lambda row: [[row[role].index(word), row[role].index(word) + len(word), value]]
 
 
-@pytest.mark.parametrize("credit", ["asr", "confidence", "token-reward"])
+@pytest.mark.parametrize("credit", ["asr", pytest.param("confidence", marks=pytest.mark.slow), pytest.param("token-reward", marks=pytest.mark.slow)])
 def test_credit_from_the_runs_own_scorer(command: Command, credit: str) -> None:
     objective = "token-distillation" if credit == "token-reward" else "dpo"
     done = command.prefer("run", f"objective:{objective}", f"credit:{credit}", "--max-steps", "2")
@@ -271,7 +271,15 @@ def test_resume_flag(command: Command) -> None:
     assert command.lines("whole") == command.lines("part")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--dtype", "bfloat16"], ["--dtype", "float64"], ["--gradient-checkpointing"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--dtype", "bfloat16"],
+        pytest.param(["--dtype", "float64"], marks=pytest.mark.slow),
+        pytest.param(["--gradient-checkpointing"], marks=pytest.mark.slow),
+    ],
+)
 def test_lora(command: Command, arguments: list[str]) -> None:
     from peft import AutoPeftModelForCausalLM
 

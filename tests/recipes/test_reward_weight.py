@@ -66,7 +66,9 @@ def test_the_loaded_model_scores_as_a_loop_does(command: Command) -> None:
     assert max(gaps) > 1e-3, "the scores are not all alike"
 
 
-@pytest.mark.parametrize("form", ["log-prob", "softmax-prob", "raw-logits", "fresh-head"])
+@pytest.mark.parametrize(
+    "form", ["log-prob", pytest.param("softmax-prob", marks=pytest.mark.slow), pytest.param("raw-logits", marks=pytest.mark.slow), "fresh-head"]
+)
 def test_every_form_of_q_trains(command: Command, form: str) -> None:
     """Query and key move, by way of Q alone too: with the reward's own terms off, only weighed Q-values can move them."""
     only_q = ("--loss.inference.kl", "0", "--loss.inference.td", "0", "--loss.cer", "0")

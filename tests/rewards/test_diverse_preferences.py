@@ -126,6 +126,7 @@ def trained(phi: float, chosen: Tensor, rejected: Tensor, steps: int = 400) -> t
     return head, net.eval(), {name: float(term.value.detach().mean()) for name, term in terms.items()}
 
 
+@pytest.mark.slow
 def test_a_high_price_leaves_nothing_and_a_low_one_learns() -> None:
     chosen, rejected = drawn(40, HIDDEN) + 1.0 * torch.eye(HIDDEN, dtype=torch.float64)[0], drawn(40, HIDDEN, seed=1)
     _, net, terms = trained(0.0, chosen, rejected)
