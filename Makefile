@@ -27,7 +27,7 @@ demo: $(SETUP) ## install, then tell the whole story in minutes on two CPU cores
 	$(BIN)/finegrain demo
 
 test: $(SETUP) ## the default tests: under three minutes on two cores, no network
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(SETUP) ## the tests that start processes, kill them, or run for minutes
 	$(BIN)/python -m pytest -m slow
