@@ -37,7 +37,7 @@ from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.contrast import Literal, LogSigmoid, Sigmoid, Unlikelihood
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import save_untrained
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -117,9 +117,7 @@ class Workshop:
             write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
             write_jsonl(folder / "validation.jsonl", pairs(world, VALIDATION, stream=3, held_out=True))
             write_jsonl(folder / "test.jsonl", pairs(world, TEST, stream=2, held_out=True))
-            tokenizer = word_tokenizer()
-            start_model(len(tokenizer), seed=seed).save_pretrained(folder / "untrained")
-            tokenizer.save_pretrained(folder / "untrained")
+            save_untrained(folder / "untrained", seed=seed)
         return world, folder
 
     def run(self, method: str, setting: Setting, seed: int, part: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import finegrain
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
 from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSample
 from finegrain.ops.best_of_n import expected_best, kl_of_best
-from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import save_untrained
 from finegrain.recipes.posterior import PosteriorOf, run_posterior
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.heads import of_members
@@ -68,12 +68,10 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
     rows = candidates(world)
     data = write_jsonl(folder / "candidates.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in rows])
     truth = np.array([row["gold"] for row in rows]).reshape(PROMPTS, CANDIDATES)
-    tokenizer = word_tokenizer()
     means = []
     for member in range(MEMBERS):
-        start, out = folder / f"start-{member}", folder / f"judge-{member}"
-        start_model(len(tokenizer), seed=100 * seed + member).save_pretrained(start)
-        tokenizer.save_pretrained(start)
+        out = folder / f"judge-{member}"
+        start = save_untrained(folder / f"start-{member}", seed=100 * seed + member)
         common = Common(seed=100 * seed + member, device="cpu", lr=RATE)
         training, optim = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32), Optim(embedding_lr=RATE)
         finegrain.reward(start, train, out, common=common, training=training, optim=optim)

@@ -18,7 +18,7 @@ from tables import markdown, summary, write
 
 import finegrain
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
-from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import save_untrained
 from finegrain.recipes.posterior import PosteriorOf, run_posterior
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -83,9 +83,7 @@ def main() -> None:
             for data, sentences in DATA.items():
                 other = replace(world, settings=replace(world.settings, sentences=sentences))
                 write_jsonl(folder / f"{data}.jsonl", pairs(other, HELD_OUT, stream=2, held_out=True))
-            tokenizer = word_tokenizer()
-            start_model(len(tokenizer), seed=seed).save_pretrained(folder / "untrained")
-            tokenizer.save_pretrained(folder / "untrained")
+            save_untrained(folder / "untrained", seed=seed)
             for method in METHODS:
                 for data, found in measured(method, folder, seed).items():
                     for column, value in found.items():

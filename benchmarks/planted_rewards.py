@@ -31,7 +31,7 @@ from finegrain.models.score import group_of
 from finegrain.models.scorer import Request
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import save_untrained
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -98,10 +98,7 @@ def seed_results(seed: int, folder: Path) -> list[dict[str, Any]]:
     world = World(Planted(pairs=PAIRS, pool=0), seed)
     train = write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
     held_out = write_jsonl(folder / "held-out.jsonl", pairs(world, HELD_OUT, stream=2, held_out=True))
-    tokenizer = word_tokenizer()
-    model = folder / "untrained"
-    start_model(len(tokenizer), seed=seed).save_pretrained(model)
-    tokenizer.save_pretrained(model)
+    model = save_untrained(folder / "untrained", seed=seed)
     found = []
     for place, method in enumerate(METHODS):
         out = folder / f"run-{place}"

@@ -31,7 +31,7 @@ from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import budgeted, group_of
 from finegrain.models.scorer import Request
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import start_model, word_tokenizer
+from finegrain.recipes.planted_demo.base import save_untrained
 from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.contrast import SimCSE, Swav
@@ -136,10 +136,7 @@ def seed_results(seed: int, folder: Path, methods: Several[Method]) -> list[dict
     shifted = [{"prompt": later.prompt(), "chosen": later.answer(), "rejected": later.answer()} for _ in range(TEST)]
     tests = {"same": pairs(world, TEST, stream=3), "shifted": shifted}
     files = {name: write_jsonl(folder / f"{name}.jsonl", in_true_order(world, test)) for name, test in tests.items()}
-    tokenizer = word_tokenizer()
-    model = folder / "untrained"
-    start_model(len(tokenizer), seed=seed).save_pretrained(model)
-    tokenizer.save_pretrained(model)
+    model = save_untrained(folder / "untrained", seed=seed)
     found = []
     for place, method in enumerate(methods):
         out = folder / f"run-{place}"

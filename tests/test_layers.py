@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RECIPES: tuple[tuple[str, ...], ...] = (
     ("setup",),
     ("judging",),
-    ("scoring", "crediting", "examining", "evaluation"),
+    ("scoring", "crediting", "examining", "evaluation", "comparison"),
     ("training",),
     ("curation",),
     ("planted_demo",),

@@ -11,7 +11,7 @@ from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
 from finegrain.objectives.irl_sft import IRLSFT, LinearLink
 from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
-from tests.laws.objectives import LAWS, Law
+from tests.laws.objectives import LAWS, Law, gradient_is_right
 from tests.laws.pairs import make_pair
 
 FEWEST_OBJECTIVES, FEWEST_LAWS = 26, 13
@@ -38,3 +38,9 @@ def test_collected() -> None:
 def test_law(name: str, law: Law) -> None:
     method = METHODS[name]
     law(method, partial(make_pair, method))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_every_entry_of_the_gradient(name: str) -> None:
+    gradient_is_right(METHODS[name], partial(make_pair, METHODS[name]), every_entry=True)

@@ -14,7 +14,7 @@ from finegrain.ops.reward_weight import Attention, MeanOne, SumOne
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.brme import BRME, MeanSquaredSample, PreferenceGaussian
 from finegrain.rewards.contrast import SimCSE, Swav
-from finegrain.rewards.fit import LOSS_OF, RewardFit
+from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
 from finegrain.rewards.irl_sft import IRLSFT, Aligned, Linear, Longer
@@ -61,7 +61,7 @@ def small(head: Any) -> Any:
 
 
 FITS: dict[str, RewardFit] = {
-    **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items() if type(head) not in LOSS_OF},
+    **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items() if not hasattr(head, "loss_kind")},
     **{f"{name} loss": fit_of(catalog.load("loss", name)()) for name in catalog.names("loss")},
     "brme loss, sampled": fit_of(BRME(fit=MeanSquaredSample())),
     "brme loss, pairs": fit_of(BRME(fit=PreferenceGaussian())),
@@ -91,6 +91,12 @@ def test_collected() -> None:
 @pytest.mark.parametrize("name", FITS)
 def test_law(name: str, law: laws.Law) -> None:
     law(FITS[name], partial(make_pair, FITS[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FITS)
+def test_every_entry_of_the_gradient(name: str) -> None:
+    laws.gradient_is_right(FITS[name], partial(make_pair, FITS[name]), every_entry=True)
 
 
 class OverWidth:

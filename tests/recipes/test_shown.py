@@ -89,5 +89,6 @@ def test_eval_grades_it(command: Command, judges: Path) -> None:
     )
     assert done.code == 0, done.error
     found = json.loads(out.read_text())["scores"]
+    assert done.result["aggregate"] == {"choice": "minus-std", "k": 3.0}
     numbers = [score for row in found for score in row["scores"]]
     assert numbers == pytest.approx(want, rel=1e-4, abs=1e-6)

@@ -4,7 +4,7 @@ It needs a gradient of every answer's score: a backward pass per answer, and no 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,12 @@ from torch import Tensor, nn
 from finegrain.errors import ModelError
 from finegrain.models.curvature import LayerPosterior, Layers, judge, layers_named
 from finegrain.models.packing import Group
+from finegrain.models.posterior import refuse_parts
 from finegrain.models.scorer import Scorer
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.kfac import Kronecker
 
 LAYERS_FILE, LAYERS_FACTS = "posterior_lora.safetensors", "posterior_lora.json"
-
-
-def refuse_parts(head: Any) -> None:
-    """Raises ModelError for a head that reads segments or steps: a posterior is over scores of whole answers."""
-    if hasattr(head, "places"):
-        raise ModelError(f"a posterior is over scores of whole answers; this {type(head).__name__} reads ends of segments or steps")
 
 
 def save_layers(posterior: LayerPosterior, layers: Layers, head: nn.Module, facts: Mapping[str, Any], folder: Path) -> None:
@@ -80,10 +75,8 @@ class AnswerVariance:
         return [self.posterior.variance(judged, score) for score in judged.scores]
 
 
-def answer_variance(folder: Path, scorer: Scorer, head: RewardHead, module: nn.Module) -> AnswerVariance | None:
-    """Of the checkpoint whose model, its adapter taken out, the scorer has; None where no such posterior was fitted."""
-    if not (folder / LAYERS_FILE).exists():
-        return None
+def answer_variance(folder: Path, scorer: Scorer, head: RewardHead, module: nn.Module) -> AnswerVariance:
+    """By the posterior of the checkpoint whose model, its adapter taken out, the scorer has."""
     refuse_parts(head)
     layers = layers_named(scorer.model)
     return AnswerVariance(scorer, head, module, layers, load_layers(folder, layers, module))
@@ -92,9 +85,3 @@ def answer_variance(folder: Path, scorer: Scorer, head: RewardHead, module: nn.M
 def has_layer_posterior(folder: Path) -> bool:
     """Whether one lies beside a checkpoint."""
     return (folder / LAYERS_FILE).exists()
-
-
-def determined_directions(posterior: LayerPosterior) -> float:
-    """How many directions of the adapter the pairs determine: sum of l s2 / (1 + l s2) over the curvature's eigenvalues."""
-    parts: Sequence[Tensor] = [factor.eigenvalues * posterior.prior_variance for factor in posterior.factors.values()]
-    return float(sum((part / (1 + part)).sum() for part in parts))

@@ -21,12 +21,17 @@ from finegrain.types import Scored
 POSTERIOR_FILE, POSTERIOR_FACTS = "posterior.safetensors", "posterior.json"
 
 
+def refuse_parts(head: Any) -> None:
+    """Raises ModelError for a head that reads segments or steps: a posterior is over scores of whole answers."""
+    if hasattr(head, "places"):
+        raise ModelError(f"a posterior is over scores of whole answers; this {type(head).__name__} reads ends of segments or steps")
+
+
 def reward_rows(head: Any, module: nn.Module) -> Float[Tensor, "E H"]:
     """The linear rewards behind a head: one, or each member's."""
     if not isinstance(module, nn.Linear):
         raise ModelError(f"a posterior is over the weights of a linear reward; {type(head).__name__} has a {type(module).__name__}, which is none")
-    if hasattr(head, "places"):
-        raise ModelError(f"a posterior is over scores of whole answers; this {type(head).__name__} reads ends of segments or steps")
+    refuse_parts(head)
     if reads_whole_answer(head):
         raise ModelError(f"a posterior is over the weights of a linear reward; this {type(head).__name__} weighs its tokens over the whole answer")
     weight = stock_rows(module)

@@ -34,8 +34,8 @@ def run_compare(settings: Compare) -> dict[str, Any]:
     """A table on stderr; returns its numbers, which also go to --out."""
     import json
 
-    from finegrain.recipes.evaluation.comparison import compared  # here, so that `--help` answers before the statistics load
-    from finegrain.recipes.evaluation.comparison_table import print_comparison
+    from finegrain.recipes.comparison.report import compared  # here, so that `--help` answers before the statistics load
+    from finegrain.recipes.comparison.table import print_comparison
 
     if settings.out is not None:
         check_free(settings.out)

@@ -52,9 +52,9 @@ def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
     from finegrain.data.records import Shape
     from finegrain.data.store import token_lengths
     from finegrain.models.adapters import take_adapter_out
-    from finegrain.models.layer_posterior import LAYERS_FILE, refuse_parts
+    from finegrain.models.layer_posterior import LAYERS_FILE
     from finegrain.models.lora import Lora
-    from finegrain.models.posterior import POSTERIOR_FILE, reward_rows
+    from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows
     from finegrain.models.reward_models import load_reward_model
     from finegrain.recipes.entry import quiet_transformers
     from finegrain.recipes.judging.reward_judge import head_of
@@ -118,17 +118,19 @@ def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
 def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian over all matrices of the adapter, a Kronecker-factored curvature for each."""
     from finegrain.models.curvature import fit_layers, layers_named
-    from finegrain.models.layer_posterior import LAYERS_FILE, determined_directions, save_layers
+    from finegrain.models.layer_posterior import LAYERS_FILE, save_layers
+    from finegrain.rewards.laplace import determined_directions
 
     layers = layers_named(fitting.scorer.model)
     module = fitting.module.to(fitting.scorer.device)
     posterior = fit_layers(fitting.scorer, fitting.head, module, layers, _labelled(fitting.examples), rank=settings.rank, prior=fitting.prior)
+    curvature = torch.cat([factor.eigenvalues for factor in posterior.factors.values()])
     facts = {
         **fitting.asked,
         "rank": settings.rank,
         "matrices": len(posterior.factors),
         "prior_variance": [posterior.prior_variance],
-        "determined_directions": [determined_directions(posterior)],
+        "determined_directions": [determined_directions(curvature, posterior.prior_variance)],
         "directions": sum(layer.weight.numel() for layer in layers.values()),
     }
     save_layers(posterior, layers, module, facts, settings.run)
@@ -191,16 +193,15 @@ def _features(head: Any, row: Tensor, side: Any) -> Tensor:
 
 def _facts(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
     """What was found, per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
-    from finegrain.rewards.laplace import log_evidence
+    from finegrain.rewards.laplace import determined_directions, log_evidence
 
     norms = [float(one.weight.square().sum()) for one in posteriors]
     evidence = [
         log_evidence(float(value), one.curvature, norm, one.prior_variance) for one, norm, value in zip(posteriors, norms, likelihood, strict=True)
     ]
-    scaled = [one.curvature * one.prior_variance for one in posteriors]
     return {
         "prior_variance": [one.prior_variance for one in posteriors],
-        "determined_directions": [float((value / (1 + value)).sum()) for value in scaled],
+        "determined_directions": [determined_directions(one.curvature, one.prior_variance) for one in posteriors],
         "directions": len(posteriors[0].weight),
         "log_evidence": evidence,
     }

@@ -73,6 +73,11 @@ class Latent:
             raise UsageError(f"members, latent and width count from 1, got {self.members}, {self.latent}, {self.width}")
 
     @property
+    def loss_kind(self) -> type:
+        """The loss that fits every part: under others the linear stand-in stays at zero."""
+        return DiversePreferences
+
+    @property
     def outputs(self) -> int:
         """Rewards, sampled rewards and KL of each member, share of active dimensions, and the stand-in's error."""
         return 3 * self.members + 2

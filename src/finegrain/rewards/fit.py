@@ -14,12 +14,8 @@ from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
-from finegrain.rewards.diverse_preferences import DiversePreferences, Latent
 from finegrain.rewards.heads import RewardHead, reads_whole_answer
 from finegrain.types import CreditColumns, Gathered, Pair, Summed, Terms
-
-LOSS_OF: Mapping[type, type] = {Latent: DiversePreferences}
-"""Heads with parts that one loss alone trains: under others the linear stand-in stays at zero."""
 
 
 @runtime_checkable
@@ -47,11 +43,10 @@ class RewardFit:
         kind = getattr(self.loss, "head_kind", object)
         if not isinstance(self.head, kind):
             raise UsageError(f"{type(self.loss).__name__} fits a {kind.__name__} head, found {type(self.head).__name__}; name that head")
-        for head_kind, loss_kind in LOSS_OF.items():
-            if isinstance(self.head, head_kind) and not isinstance(self.loss, loss_kind):
-                raise UsageError(
-                    f"only {loss_kind.__name__} fits every part of a {head_kind.__name__} head, found {type(self.loss).__name__}; name that loss"
-                )
+        wanted = getattr(self.head, "loss_kind", object)
+        if not isinstance(self.loss, wanted):
+            head, loss = type(self.head).__name__, type(self.loss).__name__
+            raise UsageError(f"only {wanted.__name__} fits every part of a {head} head, found {loss}; name that loss")
         if self.frozen:
             self._check_last_token()
 

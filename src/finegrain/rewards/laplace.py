@@ -96,6 +96,12 @@ class EvidenceVariance:
 Prior = FixedVariance | EvidenceVariance
 
 
+def determined_directions(curvature: Float[Tensor, " P"], prior_variance: float) -> float:
+    """How many directions of the weights the pairs determine: sum of l s2 / (1 + l s2) over the curvature's eigenvalues."""
+    scaled = curvature * prior_variance
+    return float((scaled / (1 + scaled)).sum())
+
+
 def log_evidence(likelihood: float, curvature: Float[Tensor, " P"], squared_norm: float, prior_variance: float) -> float:
     """Laplace's log p(data), nats: log-likelihood - |w|^2 / (2 s2) - 1/2 log det(I + s2 H)."""
     return likelihood - squared_norm / (2 * prior_variance) - 0.5 * float((curvature * prior_variance).log1p().sum())

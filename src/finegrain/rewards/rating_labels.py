@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from finegrain.errors import DataError, UsageError
@@ -56,6 +56,8 @@ class RatingLabels:
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     shape: ClassVar[str] = "rated"
+    shares: ClassVar[frozenset[str]] = frozenset({"rating_exact"})
+    """Measures that lie in [0, 1]."""
     head_kind: ClassVar[type] = Rating
 
     attribute: str | None = None
@@ -115,9 +117,12 @@ class RatingLabels:
         """With `calibrate` the head at the temperature of least negative log-likelihood of held-out ratings, fractional ones rounded."""
         if not self.calibrate:
             return head
+        return replace(head, temperature=fit_temperature(*self.predicted(head, pairs)))
+
+    def predicted(self, head: Rating, pairs: Sequence[Pair]) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
+        """Logits of all answers, and the class nearest to each rating."""
         logits = torch.cat([self.logits(head, pair.answer).double().cpu() for pair in pairs])
-        places = torch.cat([pair.columns["rating_place"].cpu() for pair in pairs])
-        return replace(head, temperature=fit_temperature(logits, places.round().long()))
+        return logits, torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
 
     def measures(self, head: Rating, pair: Pair) -> Mapping[str, Rows]:
         """Per answer, in steps of the scale: distance of the expected and of the median rating; whether the likeliest class is the rating's."""

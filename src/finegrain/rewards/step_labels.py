@@ -55,6 +55,8 @@ class StepLabels:
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     shape: ClassVar[str] = "steps"
     head_kind: ClassVar[type] = Step
+    shares: ClassVar[frozenset[str]] = frozenset({"step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
+    """Measures that lie in [0, 1]."""
 
     supervision: Supervision = field(default_factory=AllSteps)
     """all-steps, or until-first-error."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from finegrain.configure import to_json
 from finegrain.errors import DataError
 from finegrain.evaluate.calibration import Calibration, pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
@@ -39,6 +40,8 @@ def measure(settings: Eval) -> tuple[Json, list[Json]]:
     result: Json = {
         "reward": list(settings.reward),
         "reference": settings.reference,
+        "reference_free": settings.reference_free,
+        "aggregate": to_json(settings)["aggregate"],
         "data": settings.data,
         "format": problems.name,
         "problems": len(kept),

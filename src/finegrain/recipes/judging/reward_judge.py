@@ -86,10 +86,11 @@ def open_reward_model(means: Means, source: str, *, longest: int, signal: Reward
     silence_dropout(model.policy.model)
     model.policy.model.to(means.device).eval()
     head, module = clipped_by_bounds(*said_with_std(head, model.head, source), source)
-    network = take_adapter_out(model.policy.model, Path(source)).eval() if has_layer_posterior(Path(source)) else model.policy.model
+    unsure = has_layer_posterior(Path(source))
+    network = take_adapter_out(model.policy.model, Path(source)).eval() if unsure else model.policy.model
     scorer, _ = make_scorer(network, longest=longest, head=module.to(means.device))
     parts = parts_of(means, head, model.facts, source, longest)
-    variance = answer_variance(Path(source), scorer, head, module)
+    variance = answer_variance(Path(source), scorer, head, module) if unsure else None
     return RewardJudge(Asked(scorer, head, means.how, source, parts, _location(model)), model.policy.tokenizer, signal, variance)
 
 

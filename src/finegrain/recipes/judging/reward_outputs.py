@@ -1,6 +1,6 @@
 """A reward model asked about answers: its head's outputs, the differences of its scores along an answer, its attention."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,6 +41,8 @@ class Asked:
 
 Found = list[dict[str, Judged]]
 """By example and role."""
+AttentionOf = Callable[[Asked, Example, str], Float[Tensor, "1 H T"]]
+"""What stands behind a score, of the answer's tokens, head by head."""
 
 
 def judged_by_head(asked: Asked, examples: Sequence[Example], roles: Sequence[str]) -> Found:
@@ -77,15 +79,15 @@ def differences(asked: Asked, examples: Sequence[Example], roles: Sequence[str],
     return found
 
 
-def shares(asked: Asked, examples: Sequence[Example], roles: Sequence[str], spread: ABC) -> Found:
-    """Shares of the score in proportion to attention, and of each member's for the uncertainty."""
+def shares(asked: Asked, examples: Sequence[Example], roles: Sequence[str], spread: ABC, attention_of: AttentionOf) -> Found:
+    """Shares of the score in proportion to an attention, and of each member's for the uncertainty."""
     found = []
     for example, judged in zip(examples, judged_by_head(asked, examples, roles), strict=True):
         rewards = {}
         for role, one in judged.items():
             mask = torch.from_numpy(np.array(example.responses[role].mask))
             total = _with_members(one.answer.mean, one.answer.members)
-            attention = last_attention(asked, example, role)
+            attention = attention_of(asked, example, role)
             rewards[role] = one._replace(tokens=_of(spread(attention.expand(len(total), -1, -1), total, mask.expand(len(total), -1))))
         found.append(rewards)
     return found
@@ -106,6 +108,11 @@ def last_attention(asked: Asked, example: Example, role: str) -> Float[Tensor, "
     last = prompt + int(np.flatnonzero(response.mask)[-1])
     row: Tensor = layers[-1][:, :, last, prompt:].float().cpu()
     return row
+
+
+def even_attention(asked: Asked, example: Example, role: str) -> Float[Tensor, "1 1 T"]:
+    """The same everywhere: equal shares, what a signal that looks at the text has to beat."""
+    return torch.ones(1, 1, len(example.responses[role].ids))
 
 
 class _FromPrompt(NamedTuple):

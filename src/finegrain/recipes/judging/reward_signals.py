@@ -1,6 +1,6 @@
 """What stands on the tokens when a reward model scores them: its head's outputs, differences of them, or shares of the answer's score.
 
-How each is computed is in `reward_outputs` and `equal_shares`, imported when it is: settings must be there at once.
+How each is computed is in `reward_outputs`, imported when it is: settings must be there at once.
 """
 
 from collections.abc import Sequence
@@ -107,9 +107,9 @@ class Attention:
     def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the answer's score."""
         from finegrain.credit.abc import ABC
-        from finegrain.recipes.judging.reward_outputs import shares
+        from finegrain.recipes.judging.reward_outputs import last_attention, shares
 
-        return shares(asked, examples, roles, ABC(share=self.share, heads=self.heads))
+        return shares(asked, examples, roles, ABC(share=self.share, heads=self.heads), last_attention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +129,9 @@ class Uniform:
     def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the answer's score."""
         from finegrain.credit.abc import ABC
-        from finegrain.recipes.judging.equal_shares import equal_shares
+        from finegrain.recipes.judging.reward_outputs import even_attention, shares
 
-        return equal_shares(asked, examples, roles, ABC(share=self.share))
+        return shares(asked, examples, roles, ABC(share=self.share), even_attention)
 
 
 RewardSignal = Head | PrefixDifference | Attention | Uniform

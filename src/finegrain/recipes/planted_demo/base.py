@@ -55,12 +55,17 @@ def start_model(tokens: int, *, seed: int) -> Any:
         return LlamaForCausalLM(config)
 
 
+def save_untrained(folder: Path, *, seed: int) -> Path:
+    """A random model with its tokenizer, as a checkpoint."""
+    tokenizer = word_tokenizer()
+    start_model(len(tokenizer), seed=seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def make_base(folder: Path, world: World, *, answers: int, steps: int, batch_size: int) -> Path:
     """The checkpoint of the base model."""
-    tokenizer = word_tokenizer()
-    start = folder / "untrained"
-    start_model(len(tokenizer), seed=0).save_pretrained(start)
-    tokenizer.save_pretrained(start)
+    start = save_untrained(folder / "untrained", seed=0)
     data = write_jsonl(folder / "demonstrations.jsonl", demonstrations(world, answers))
     job = Job(
         command="sft",

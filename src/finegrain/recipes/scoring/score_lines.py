@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finegrain.configure import to_json
 from finegrain.data.findings import Findings
 from finegrain.data.gate.keeper import FIRST_ROWS, common_format, own_shape
 from finegrain.data.gate.texts import spanned, texts_of
@@ -118,6 +119,8 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
                 line["score"]["reward"] = shown(settings.aggregate, found[role].answer)
             yield counts.line(relative(role, line))
     counts.facts |= judge.facts()
+    if not isinstance(settings.aggregate, MeanReward):
+        counts.facts["aggregate"] = to_json(settings)["aggregate"]
     if "bounds" in counts.facts:
         counts.facts["bounds"] = {**counts.facts["bounds"], "flagged": counts.flagged}
     for message in judge.words():

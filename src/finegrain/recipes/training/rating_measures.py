@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from finegrain.evaluate.ratings import rating_report
@@ -19,8 +18,7 @@ def rating_measures(head: Rating, loss: RatingLabels, pairs: Sequence[Pair], tra
 
     Fractional ratings count as the nearest of the scale, and ratings nobody gave are left out.
     """
-    logits = torch.cat([loss.logits(head, pair.answer).double().cpu() for pair in pairs])
-    labels = torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
+    logits, labels = loss.predicted(head, pairs)
     report = rating_report(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
     magnitude, spread = (values.tolist() for values in logit_magnitude(logits, labels))
     found = {

@@ -32,8 +32,6 @@ from finegrain.types import Objective, Pair, Scored, Side
 
 UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
 """For the config of a head that weighs tokens against one another."""
-SHARES = frozenset({"rating_exact", "step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
-"""Measures of the losses that lie in [0, 1]."""
 
 
 def stock_of(head: RewardHead) -> Stock:
@@ -85,13 +83,14 @@ class TrainedReward:
         self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet
     ) -> dict[str, Any]:
         """What the loss measures of held-out rows; a rating head first gets its temperature from them."""
+        shares: frozenset[str] = getattr(loss, "shares", frozenset())
         if not isinstance(loss, RatingLabels):
-            return _measured(self.head, measures, pairs)
+            return _measured(self.head, measures, pairs, shares)
         assert isinstance(self.head, Rating)
         head = loss.calibrated(self.head, pairs)
         self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
         by_rating = {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
-        return _measured(head, measures, pairs) | by_rating
+        return _measured(head, measures, pairs, shares) | by_rating
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
         scores = {role: _joined([score[role] for score in parts]) for role in ("chosen", "rejected")}
@@ -174,12 +173,14 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
     return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
 
 
-def _measured(head: RewardHead, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Means, with intervals over rows (Wilson's for shares), of what the loss measures of each row; NaN where a row says nothing of it."""
+def _measured(
+    head: RewardHead, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], shares: frozenset[str]
+) -> dict[str, Any]:
+    """Means of what the loss measures of each row, with intervals over rows (Wilson's for `shares`); NaN where a row says nothing of it."""
     parts = [measures(head, pair) for pair in pairs]
     whole = {name: torch.cat([part[name].double().cpu() for part in parts]).numpy() for name in parts[0]}
     said = {name: values[~np.isnan(values)] for name, values in whole.items()}
-    return {f"eval_{name}": _shown((wilson if name in SHARES else mean_interval)(values)) for name, values in said.items() if len(values)}
+    return {f"eval_{name}": _shown((wilson if name in shares else mean_interval)(values)) for name, values in said.items() if len(values)}
 
 
 def _joined(parts: list[Scored]) -> Scored:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from finegrain.errors import DataError
 from finegrain.evaluate.reward_comparison import null_holds
 from finegrain.evaluate.tables import shown
-from finegrain.recipes.evaluation.comparison_scores import Answer, few, read_scores
+from finegrain.recipes.comparison.scores import Answer, few, read_scores
 from finegrain.types import Json
 
 SIDE = re.compile(r"(?P<row>.*)/(?P<role>chosen|rejected)(?P<number>/\d+)?", re.DOTALL)

@@ -13,8 +13,8 @@ from finegrain.evaluate.reward_comparison import canonical, compare, reward_dist
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 from finegrain.recipes.compare import Compare
-from finegrain.recipes.evaluation.comparison_null import null_control
-from finegrain.recipes.evaluation.comparison_scores import Joined, join, read_scores
+from finegrain.recipes.comparison.null import null_control
+from finegrain.recipes.comparison.scores import Joined, join, read_scores
 from finegrain.types import Json
 
 

@@ -1,0 +1,1 @@
+"""Score files joined and compared by `finegrain compare`."""
