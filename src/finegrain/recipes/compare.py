@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finegrain.checked import PositiveInt, Seed, checked
 from finegrain.errors import UsageError
 from finegrain.recipes.setup.new_file import check_free, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Compare:
     """Compare rewards by what `finegrain score` wrote of the same answers: with the first file, among the others, and against the null."""
 
@@ -18,9 +20,9 @@ class Compare:
     """Score file of held-out pairs, both answers sampled from one policy, by a reward fitted to other such pairs: a fit that finds nothing."""
     out: Path | None = None
     """File for what is printed as JSON; it must not exist yet."""
-    resamples: int = 1000
+    resamples: PositiveInt = 1000
     """Bootstrap draws of each interval."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
 
     def __post_init__(self) -> None:
