@@ -31,12 +31,14 @@ class Checkpoints:
 
     def complete(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        found = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        found = [path for path in self.folder.glob(f"{PREFIX}*") if _own(path)]
         return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
     def save(self, trainer: Trainer, step: int, export: Callable[[Path], None]) -> Path:
         """Write the state after `step` optimiser steps; `export` adds the stock layout."""
         final = self.folder / f"{PREFIX}{step}"
+        if rank() == 0 and final.exists() and not _own(final):
+            raise CheckpointError(f"{final} is no checkpoint of this program and stays as it is; take it away, or give another --out")
         if rank() == 0 and not final.exists():
             part = self.folder / f"{PREFIX}{step}.part"
             shutil.rmtree(part, ignore_errors=True)
@@ -45,7 +47,7 @@ class Checkpoints:
                 export(part)
                 tensors, numbers = _state(trainer)
                 save_file(tensors, part / "training.safetensors")
-                (part / "training.json").write_text(json.dumps({"step": step, "numbers": numbers}))
+                (part / "training.json").write_text(json.dumps({"step": step, "numbers": numbers}), encoding="utf-8")
                 part.rename(final)
             except (OSError, SafetensorError) as error:
                 shutil.rmtree(part, ignore_errors=True)
@@ -58,7 +60,8 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Delete all but the newest `keep` checkpoints, and unfinished ones."""
-        for path in [*self.complete()[: -self.keep], *self.folder.glob(f"{PREFIX}*.part")]:
+        parts = [path for path in self.folder.glob(f"{PREFIX}*.part") if _step(path.name.removesuffix(".part")) is not None and not path.is_symlink()]
+        for path in [*self.complete()[: -self.keep], *parts]:
             shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, trainer: Trainer) -> int:
@@ -67,12 +70,28 @@ class Checkpoints:
         if not found:
             return 0
         try:
-            record = json.loads((found[-1] / "training.json").read_text())
+            record = json.loads((found[-1] / "training.json").read_text(encoding="utf-8"))
+            step, numbers = record["step"], record["numbers"]
+            if step != _step(found[-1].name):
+                raise ValueError(f"it says step {step}")
             tensors = load_file(found[-1] / "training.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(f"cannot read {found[-1]}: {error}; delete it to go on without it") from error
-        _restore(trainer, tensors, record["numbers"])
-        return int(record["step"])
+            _restore(trainer, tensors, numbers)
+        except CheckpointError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"cannot read {found[-1]}: {error or type(error).__name__}; delete it to go on without it") from error
+        return int(step)
+
+
+def _step(name: str) -> int | None:
+    """The step in the name of a checkpoint."""
+    digits = name.removeprefix(PREFIX)
+    return int(digits) if name.startswith(PREFIX) and digits.isascii() and digits.isdigit() else None
+
+
+def _own(path: Path) -> bool:
+    """Whether a folder is a checkpoint that `save` wrote: others' stand under such names too, and a link leads elsewhere."""
+    return _step(path.name) is not None and not path.is_symlink() and (path / "training.json").is_file()
 
 
 def _named(trainer: Trainer) -> dict[str, torch.nn.Parameter]:

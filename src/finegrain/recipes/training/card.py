@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from finegrain.configure import FAMILIES
+from finegrain.files import replace_file
 
 TEMPLATE = """---
 library_name: transformers
@@ -52,7 +53,7 @@ def write_card(folder: Path, command: str, settings: Mapping[str, Any], results:
         evaluation=evaluation,
         settings=json.dumps(settings, indent=2, default=str),
     )
-    (folder / "README.md").write_text(text)
+    replace_file(folder / "README.md", text)
 
 
 def _shown(value: Any) -> str:

@@ -57,3 +57,10 @@ def check_job(job: Job, contract: Contract) -> None:
         raise UsageError(f"{name} trains a head beside the model, which --shard does not split; drop --shard")
     if contract.gradient is not None:
         raise UsageError(f"{name} makes its own gradients, which need whole parameters; drop --shard")
+
+
+def sources_of(job: Job) -> dict[str, str]:
+    """What the run reads, by the option that names it."""
+    found = {"model": job.model if isinstance(job.model, str) else "", "data": job.data, "eval": job.common.eval or ""}
+    scorers = getattr(job.credit, "scorer", None) or ""
+    return found | {"credit.scorer": scorers} if isinstance(scorers, str) else found
