@@ -91,7 +91,7 @@ def test_a_sharded_run_exports_a_stock_checkpoint(tmp_path: Path, monkeypatch: p
     file = "adapter_model.safetensors" if arguments else "model.safetensors"
     one, two = (load_file(tmp_path / run / file) for run in ("one", "two"))
     assert largest_difference(one, two) <= 5e-6
-    evaluations = [json.loads((tmp_path / run / "run.json").read_text())["evaluation"]["eval_rewards/margins"] for run in ("one", "two")]
+    evaluations = [json.loads((tmp_path / run / "run.json").read_text())["evaluation"]["eval_margin"]["mean"] for run in ("one", "two")]
     assert evaluations[0] == pytest.approx(evaluations[1], abs=1e-4)
 
 

@@ -8,8 +8,9 @@ from finegrain.report.visible import clipped
 
 CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Loss", ("loss",)),
-    ("Reward margin", ("rewards/margins", "logps/margins")),
-    ("Share of pairs ranked as labelled", ("rewards/accuracies",)),
+    ("Reward margin", ("rewards/margins",)),
+    ("Margin of log-probabilities, nats per token", ("logps/margins_per_token",)),
+    ("Share of pairs ranked as labelled", ("rewards/accuracies", "logps/accuracies")),
     ("Log-probability of answers, nats", ("logps/chosen", "logps/rejected", "logps/answer")),
     ("Rewards apart", ("rewards/chosen", "rewards/rejected")),
     ("Standard deviation of the reward", ("rewards/std_chosen", "rewards/std_rejected")),

@@ -18,9 +18,10 @@ from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, 
 from finegrain.models.score import budgeted
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import mean_interval
 from finegrain.recipes.judging.answer_parts import start_model_facts
 from finegrain.recipes.setup.session import Session
+from finegrain.recipes.training.evaluation import as_record, measuring
 from finegrain.recipes.training.rating_measures import rating_measures
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
@@ -89,7 +90,7 @@ class TrainedReward:
         assert isinstance(self.head, Rating)
         head = loss.calibrated(self.head, pairs)
         self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
-        by_rating = {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
+        by_rating = {name: as_record(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
         return _measured(head, measures, pairs, shares) | by_rating
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
@@ -98,17 +99,17 @@ class TrainedReward:
         lengths = {role: torch.tensor([float(len(e.responses[role].ids)) for e in data.examples]).numpy() for role in ("chosen", "rejected")}
         calibration = pair_calibration(chosen, rejected)
         found: dict[str, Any] = {
-            "eval_accuracy": _shown(pair_accuracy(chosen, rejected).accuracy),
-            "eval_accuracy_length_only": _shown(pair_accuracy(lengths["chosen"], lengths["rejected"]).accuracy),
-            "eval_ece": _shown(calibration.error),
-            "eval_nll": _shown(calibration.negative_log_likelihood),
+            "eval_accuracy": as_record(pair_accuracy(chosen, rejected).accuracy),
+            "eval_accuracy_length_only": as_record(pair_accuracy(lengths["chosen"], lengths["rejected"]).accuracy),
+            "eval_ece": as_record(calibration.error),
+            "eval_nll": as_record(calibration.negative_log_likelihood),
         }
         if scores["chosen"].std is not None and scores["rejected"].std is not None:
             uncertainty = (scores["chosen"].std.square() + scores["rejected"].std.square()).sqrt().double().numpy()
             correct = chosen > rejected
             if correct.any() and not correct.all():
-                found["eval_mistakes_auroc"] = _shown(mistakes_found(correct, uncertainty))
-        found |= {f"eval_head/{name}": _shown(mean_interval(values.numpy())) for name, values in facts.items()}
+                found["eval_mistakes_auroc"] = as_record(mistakes_found(correct, uncertainty))
+        found |= {f"eval_head/{name}": as_record(mean_interval(values.numpy())) for name, values in facts.items()}
         check = getattr(self.head, "check", None)
         if check is not None:
             check({name: float(values.mean()) for name, values in facts.items()})
@@ -156,12 +157,10 @@ def head_facts(head: RewardHead, side: Side) -> dict[str, Tensor]:
 def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list[dict[str, Scored]], dict[str, Tensor], list[Pair]]:
     """Scores of the answers, micro-batch by micro-batch, the head's facts of all answers, and the micro-batches themselves."""
     roles = trainer.contract.roles
-    was_training = trainer.scorer.training
-    trainer.scorer.eval()
     found: list[dict[str, Scored]] = []
     facts: dict[str, list[Tensor]] = {}
     pairs: list[Pair] = []
-    with torch.no_grad():
+    with measuring(trainer):
         for part in budgeted(data.packed_tokens(roles).tolist(), trainer.how.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
             pairs.append(pair)
@@ -169,7 +168,6 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
             for side in pair.sides.values():
                 for name, values in head_facts(head, side).items():
                     facts.setdefault(name, []).append(values.double().cpu())
-    trainer.scorer.train(was_training)
     return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
 
 
@@ -180,7 +178,7 @@ def _measured(
     parts = [measures(head, pair) for pair in pairs]
     whole = {name: torch.cat([part[name].double().cpu() for part in parts]).numpy() for name in parts[0]}
     said = {name: values[~np.isnan(values)] for name, values in whole.items()}
-    return {f"eval_{name}": _shown((wilson if name in shares else mean_interval)(values)) for name, values in said.items() if len(values)}
+    return {f"eval_{name}": as_record((wilson if name in shares else mean_interval)(values)) for name, values in said.items() if len(values)}
 
 
 def _joined(parts: list[Scored]) -> Scored:
@@ -190,7 +188,3 @@ def _joined(parts: list[Scored]) -> Scored:
 
 def _sum(values: Tensor) -> float:
     return float(values.double().sum())
-
-
-def _shown(interval: Interval) -> dict[str, Any]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "rows": interval.rows}
