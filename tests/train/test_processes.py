@@ -77,7 +77,7 @@ def test_sharded_training_ends_where_one_process_ends(shards: dict[str, Any], na
     assert largest_metric_difference(found["lines"], lines) <= TOLERANCE[dtype]
 
 
-VARYING = {"step_seconds", "tokens_per_second"}
+VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--lora.rank", "2"]], ids=["full", "lora"])
@@ -100,6 +100,7 @@ def test_the_whole_recipe_in_two_processes(tmp_path: Path, monkeypatch: pytest.M
     model, data = save_tiny(tmp_path / "model"), write_pairs(tmp_path / "pairs.jsonl", 22)
     common = ["prefer", "--model", str(model), "--data", str(data), "objective:dpo", "credit:asr", "--epochs", "2", "--batch-size", "4"]
     common += ["--save-every", "3", "--micro-tokens", "60", "--device", "cpu", "--samples", "1", "--lr", "1e-3"]
+    common += ["--eval-every", "2", "--keep", "best", "--keep-by", "eval_rewards/chosen"]
     monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache-one"))
     assert main([*common, "--out", str(tmp_path / "one")]) == 0
     capsys.readouterr()

@@ -87,6 +87,25 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
     return results | _compared(contract, metrics, found, labels) | ({} if head is None else _of_scores(scores))
 
 
+def results_of(contract: Contract) -> dict[str, bool]:
+    """Results that every evaluation of the objective gives and that say which of two models is better, the usual one first; True: more is."""
+    reference, paired = bool(contract.needs & {"reference", "reward"}), {"chosen", "rejected"} <= set(contract.roles)
+    found = {} if "reward" in contract.needs else {"eval_loss": False}
+    if paired:
+        side = "rewards" if reference else "logps"
+        found |= {"eval_accuracy": True, "eval_margin" if reference else "eval_margin_per_token": True}
+        found |= {f"eval_{name}": True for name in ("rewards/accuracies", "rewards/margins") if reference}
+        found |= {f"eval_{name}": True for name in ("logps/accuracies", "logps/margins_per_token") if not reference}
+        found |= {f"eval_{side}/chosen": True, f"eval_{side}/rejected": False, "eval_logps/chosen": True}
+    else:
+        found |= {"eval_logp_per_token": True, "eval_logps/answer": True}
+        if "label" in contract.needs and reference:
+            found |= {"eval_margin": True, "eval_auroc": True, "eval_rewards/chosen": True, "eval_rewards/rejected": False}
+    if reward_head_of(contract.objective) is not None:
+        found |= {"eval_reward_accuracy": True, "eval_reward_margin": True} if paired else {}
+    return found
+
+
 @contextmanager
 def measuring(trainer: Trainer) -> Iterator[None]:
     """The model as it is used: no gradient, no noise of training, and the generators afterwards as they were before."""

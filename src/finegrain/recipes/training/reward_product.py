@@ -28,6 +28,7 @@ from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_sco
 from finegrain.rewards.rating import Rating
 from finegrain.rewards.rating_labels import RatingLabels
 from finegrain.train.collate import TrainingSet, collate
+from finegrain.train.contract import Contract
 from finegrain.train.loop import Metrics, Sums, Trainer, detached
 from finegrain.types import Objective, Pair, Scored, Side
 
@@ -67,21 +68,40 @@ class TrainedReward:
         """Scores of both sides, their difference and how often it is right."""
         return lambda pair: reward_metrics(self.head, pair)
 
+    def results(self, contract: Contract) -> Mapping[str, bool]:
+        """Accuracy and calibration of pairs; what the loss measures."""
+        own = getattr(getattr(contract.objective, "loss", None), "results", {})
+        return {**own, **({"eval_accuracy": True, "eval_ece": False, "eval_nll": False} if "chosen" in contract.roles else {})}
+
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""
+        return self._evaluated(trainer, data)[0]
+
+    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+        """The same; what the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused."""
+        results, facts, fitted = self._evaluated(trainer, data)
+        self.fitted.update(fitted)
+        check = getattr(self.head, "check", None)
+        if check is not None and facts:
+            check({name: float(values.mean()) for name, values in facts.items()})
+        return results
+
+    def _evaluated(self, trainer: Trainer, data: TrainingSet) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+        """Results, the head's facts of every answer, and what it fits on them."""
         loss = getattr(trainer.contract.objective, "loss", None)
         measures = getattr(loss, "measures", None)
         paired = "chosen" in trainer.contract.roles
         if not data.examples or not (paired or measures):
-            return {}
+            return {}, {}, {}
         parts, facts, pairs = _scores(self.head, trainer, data)
+        fitted: dict[str, Any] = {}
         if hasattr(self.head, "fitted"):
-            self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
-        own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data)
-        return {**own, **self._of_pairs(data, parts, facts)} if paired else own
+            fitted |= self.head.fitted([side for pair in pairs for side in pair.sides.values()])
+        own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data, fitted)
+        return ({**own, **self._of_pairs(data, parts, facts)}, facts, fitted) if paired else (own, {}, fitted)
 
     def _of_loss(
-        self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet
+        self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet, fitted: dict[str, Any]
     ) -> dict[str, Any]:
         """What the loss measures of held-out rows; a rating head first gets its temperature from them."""
         shares: frozenset[str] = getattr(loss, "shares", frozenset())
@@ -89,7 +109,7 @@ class TrainedReward:
             return _measured(self.head, measures, pairs, shares)
         assert isinstance(self.head, Rating)
         head = loss.calibrated(self.head, pairs)
-        self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
+        fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
         by_rating = {name: as_record(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
         return _measured(head, measures, pairs, shares) | by_rating
 
@@ -110,9 +130,6 @@ class TrainedReward:
             if correct.any() and not correct.all():
                 found["eval_mistakes_auroc"] = as_record(mistakes_found(correct, uncertainty))
         found |= {f"eval_head/{name}": as_record(mean_interval(values.numpy())) for name, values in facts.items()}
-        check = getattr(self.head, "check", None)
-        if check is not None:
-            check({name: float(values.mean()) for name, values in facts.items()})
         return found
 
     def columns(self, session: Session, examples: Sequence[Example]) -> dict[str, np.ndarray]:
