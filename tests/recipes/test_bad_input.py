@@ -59,7 +59,7 @@ def refused(command: Command, code: int, *words: str, arguments: list[str | Path
         (["--keep-by", "eval_loss"], ["--keep-by", "--eval-every"]),
         (["--eval-every", "2", "--keep-by", "eval_loss"], ["--keep-by eval_loss", "--keep best"]),
         (["--eval-every", "2", "--holdout", "0"], ["--eval-every", "--holdout 0"]),
-        (["--eval-every", "-1"], ["--eval-every", "-1"]),
+        (["--eval-every", "-1"], ["eval_every", "-1"]),
         (["--eval-every", "2", "--keep", "best", "--keep-by", "accuracy"], ["'accuracy'", "eval_accuracy"]),
         (["--eval-every", "2", "--keep", "best", "--keep-by", "eval_margin_per_token"], ["eval_margin_per_token", "eval_margin"]),
         (["objective:cpo", "--eval-every", "2", "--patience", "1", "--keep-by", "eval_margin"], ["eval_margin_per_token"]),

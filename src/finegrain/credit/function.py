@@ -11,12 +11,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from finegrain.checked import checked
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
 from finegrain.types import CreditColumns, CreditContext, WeightMeaning
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Function:
     """Weights from `fn(prompt, response, role, row)` -> [(start, end, weight)], or None for an answer without credit."""
 
