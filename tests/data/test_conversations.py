@@ -32,8 +32,8 @@ def save(path, rows):
 
 
 def spoken(row):
-    """Prompt and answers as turns of role and content."""
-    return tuple(turn[:2] for turn in row.prompt), {role: tuple(turn[:2] for turn in answer.content) for role, answer in row.answers.items()}
+    """Prompt and answers as turns."""
+    return row.prompt, {role: answer.content for role, answer in row.answers.items()}
 
 
 PROMPT = {
@@ -52,12 +52,12 @@ PROMPT = {
 def test_the_question_never_stands_twice(name):
     prompt, head, expected = PROMPT[name]
     (pair,) = convert({"prompt": prompt, "chosen": dicts(*head, HELLO), "rejected": dicts(*head, BYE)})
-    assert (*spoken(pair), pair.notes) == (expected, {"chosen": (HELLO[:2],), "rejected": (BYE[:2],)}, ())
+    assert (*spoken(pair), pair.notes) == (expected, {"chosen": (HELLO,), "rejected": (BYE,)}, ())
     for column in ("completion", "response", "answer"):
         (single,) = convert({"prompt": prompt, column: dicts(*head, HELLO)}, Shape.DEMONSTRATION)
-        assert (*spoken(single), single.notes) == (expected, {"answer": (HELLO[:2],)}, ())
+        assert (*spoken(single), single.notes) == (expected, {"answer": (HELLO,)}, ())
     (labelled,) = convert({"prompt": prompt, "completion": dicts(*head, HELLO), "label": True}, Shape.UNPAIRED)
-    assert spoken(labelled) == (expected, {"answer": (HELLO[:2],)})
+    assert spoken(labelled) == (expected, {"answer": (HELLO,)})
 
 
 def test_sides_that_bring_the_prompt_differently_share_its_fullest_form():
@@ -69,7 +69,7 @@ def test_sides_that_bring_the_prompt_differently_share_its_fullest_form():
     ]:
         (pair,) = convert({"prompt": dicts(HI), "chosen": dicts(*chosen), "rejected": dicts(*rejected)})
         head = (SYSTEM, HI) if SYSTEM in (*chosen, *rejected) else (HI,)
-        assert (*spoken(pair), pair.notes) == (head, {"chosen": (HELLO[:2],), "rejected": (BYE[:2],)}, ())
+        assert (*spoken(pair), pair.notes) == (head, {"chosen": (HELLO,), "rejected": (BYE,)}, ())
     (pair,) = convert({"prompt": "hi", "chosen": dicts(HI, HELLO, HI, HELLO), "rejected": dicts(HI, HELLO, HI, BYE)})
     assert (spoken(pair)[0], pair.notes) == ((HI, HELLO, HI), ())
 
@@ -81,9 +81,9 @@ def test_a_conversation_that_begins_otherwise_wins_and_is_named():
     for prompt in ("something else", dicts(OTHER), dicts(Turn("system", "Be long"), HI), dicts(HI, HELLO, HI)):
         head = (SYSTEM, HI) if prompt == dicts(Turn("system", "Be long"), HI) else (HI,)
         (pair,) = convert({"prompt": prompt, "chosen": dicts(*head, HELLO), "rejected": dicts(*head, BYE)})
-        assert (*spoken(pair), pair.notes) == (head, {"chosen": (HELLO[:2],), "rejected": (BYE[:2],)}, ("prompt_mismatch",))
+        assert (*spoken(pair), pair.notes) == (head, {"chosen": (HELLO,), "rejected": (BYE,)}, ("prompt_mismatch",))
         (single,) = convert({"prompt": prompt, "completion": dicts(*head, HELLO)}, Shape.DEMONSTRATION)
-        assert (*spoken(single), single.notes) == (head, {"answer": (HELLO[:2],)}, ("prompt_mismatch",))
+        assert (*spoken(single), single.notes) == (head, {"answer": (HELLO,)}, ("prompt_mismatch",))
     (pair,) = convert({"prompt": "hi", "chosen": dicts(SYSTEM, HI, HELLO), "rejected": dicts(Turn("system", "Be long"), HI, BYE)})
     assert pair.notes == ("prompt_mismatch",)
 
@@ -92,14 +92,14 @@ def test_transcripts_beside_a_prompt_do_not_double_it():
     start = "\n\nHuman: hi"
     for prompt in ("hi", start, f"{start}\n\nAssistant:", dicts(HI)):
         (pair,) = convert({"prompt": prompt, "chosen": f"{start}\n\nAssistant: hello", "rejected": f"{start}\n\nAssistant: bye"})
-        assert (*spoken(pair), pair.notes) == ((HI,), {"chosen": (HELLO[:2],), "rejected": (BYE[:2],)}, ())
+        assert (*spoken(pair), pair.notes) == ((HI,), {"chosen": (HELLO,), "rejected": (BYE,)}, ())
 
 
 def test_samples_beside_a_prompt(tmp_path):
     rows = [{"prompt": dicts(HI), "responses": [dicts(HI, HELLO), dicts(BYE), "yes"]}, {"prompt": dicts(HI), "responses": [dicts(OTHER, BYE), "no"]}]
     findings = Findings()
     ((_, _, row),) = sample_rows(read(save(tmp_path / "d.jsonl", rows)), findings)
-    assert spoken(row) == ((HI,), {"sample-0": (HELLO[:2],), "sample-1": (BYE[:2],), "sample-2": (("assistant", "yes"),)})
+    assert spoken(row) == ((HI,), {"sample-0": (HELLO,), "sample-1": (BYE,), "sample-2": (Turn("assistant", "yes"),)})
     assert findings.dropped() == {"prompt_mismatch": 1}
 
 
@@ -107,12 +107,12 @@ def test_the_column_system_is_the_systems_turn():
     sides = {"chosen": dicts(HELLO), "rejected": dicts(BYE)}
     for row in ({"prompt": dicts(HI), **sides}, {"prompt": "hi", "chosen": "hello", "rejected": "bye"}, {"prompt": "hi", **sides}):
         (pair,) = convert({"system": "Be brief", **row})
-        assert spoken(pair) == ((SYSTEM, HI), {"chosen": (HELLO[:2],), "rejected": (BYE[:2],)})
+        assert spoken(pair) == ((SYSTEM, HI), {"chosen": (HELLO,), "rejected": (BYE,)})
     (implicit,) = convert({"system": "Be brief", "chosen": dicts(HI, HELLO), "rejected": dicts(HI, BYE)})
     assert spoken(implicit)[0] == (SYSTEM, HI)
     for row in ({"messages": dicts(HI, HELLO)}, {"prompt": "hi", "completion": "hello"}, {"prompt": dicts(HI), "answer": "hello"}):
         (single,) = convert({"system": "Be brief", **row}, Shape.DEMONSTRATION)
-        assert spoken(single) == ((SYSTEM, HI), {"answer": (HELLO[:2],)})
+        assert spoken(single) == ((SYSTEM, HI), {"answer": (HELLO,)})
     (own,) = convert({"system": "Be long", "messages": dicts(SYSTEM, HI, HELLO)}, Shape.DEMONSTRATION)
     assert spoken(own)[0] == (SYSTEM, HI)
     (empty,) = convert({"system": "", "prompt": "hi", "chosen": "hello", "rejected": "bye"})
@@ -127,7 +127,7 @@ def test_every_name_of_the_assistant_is_known(name):
         for human, keys in (("Human", ("role", "content")), ("human", ("from", "value")), ("User", ("speaker", "text"))):
             said = [dict(zip(keys, turn, strict=True)) for turn in ((human, "hi"), (bot, "hello"))]
             (row,) = convert({"messages": said}, Shape.DEMONSTRATION)
-            assert spoken(row) == ((HI,), {"answer": (HELLO[:2],)})
+            assert spoken(row) == ((HI,), {"answer": (HELLO,)})
 
 
 def test_roles_that_nobody_knows_are_named(tmp_path):

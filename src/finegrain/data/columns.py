@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+from finegrain.data.answer_text import moved
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Text
 from finegrain.data.source_rows import CellError
@@ -46,7 +47,7 @@ def label_of(row: Mapping[str, Any]) -> float:
 def answer_of(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
     """An answer with the columns `<prefix>_spans` (or `spans`) and `<role>_token_reward`."""
     spans, rewards = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
-    return Answer(content=content, spans=_spans(row.get(spans), spans), token_reward=_rewards(row.get(rewards), rewards))
+    return Answer(content=content, spans=moved(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
 
 
 def _spans(value: Any, column: str) -> list[CharSpan] | None:

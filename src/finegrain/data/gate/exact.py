@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+from finegrain.data.answer_text import text_of_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
-from finegrain.data.gate.texts import Texts, spanned
+from finegrain.data.gate.texts import Texts
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row, Turn
 
@@ -85,7 +86,7 @@ def _neutral_step(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
 def _span_outside_text(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for answer in row.answers.values():
         if answer.spans:
-            length = len(spanned(answer.content))
+            length = len(text_of_answer(answer.content))
             for start, end, _ in answer.spans:
                 if not 0 <= start < end <= length:
                     return f"span {start}..{end} of an answer of {length} characters"
