@@ -5,6 +5,9 @@ from typing import Literal
 
 from finegrain.checked import Epochs, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, SequenceLength, ShareBelowOne, checked
 
+MarginScale = Literal["median", "none"] | NonNegativeFloat
+"""What the column `margin` is multiplied by: one over its median, nothing, or a number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 @checked

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finegrain.data.holdout import split_holdout
+from finegrain.data.holdout import split_holdout, warn_few
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore, token_lengths
@@ -25,11 +25,14 @@ def rows_of(session: Session, job: Job, contract: Contract) -> tuple[ExampleStor
         held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate)
         session.gates["gate-eval.json"] = held.gate
         session.notes["eval_data"] = held.report
-        both = loaded.examples, held.examples
+        train, apart, words = loaded.examples, held.examples, warn_few(len(held.examples))
     else:
-        both = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
-    session.say(f"data: {len(both[0])} rows to train, {len(both[1])} held out")
-    return (with_mismatched(both[0]), both[1]) if "mismatched" in contract.all_roles else both
+        train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
+    session.say(f"data: {len(train)} rows to train, {len(apart)} held out")
+    for line in words:
+        session.say(line)
+    session.notes["holdout_words"] = list(words)
+    return (with_mismatched(train) if "mismatched" in contract.all_roles else train), apart
 
 
 def longest(train: ExampleStore, held_out: ExampleStore, contract: Contract) -> int:
