@@ -145,7 +145,10 @@ def test_rows_of_one_prompt_cannot_be_split() -> None:
         split_holdout(collect([row]), 0.9, 0)
 
 
-@pytest.mark.parametrize(("rows", "letters", "words"), [(400, "a", "share 1 prompt"), (1000, "ab", "share 2 prompts"), (40, "a", "2 held-out rows are few")])
+FEW = [(400, "a", "share 1 prompt"), (1000, "ab", "share 2 prompts"), (40, "a", "2 held-out rows are few")]
+
+
+@pytest.mark.parametrize(("rows", "letters", "words"), FEW)
 def test_where_no_prompt_fits_single_rows_are_held_out_and_it_is_said(rows: int, letters: str, words: str) -> None:
     made = [dataclasses.replace(row, row=i, prompt=np.array([3 + i % len(letters)], np.int32)) for i, row in enumerate(examples(1) * rows)]
     store = collect(made)

@@ -55,4 +55,6 @@ def warn_few(rows: int) -> tuple[str, ...]:
     """What to say where the held-out rows are too few to measure anything."""
     if not 0 < rows < FEWEST_HELD_OUT:
         return ()
-    return (f"hold-out: {rows} held-out {'row is' if rows == 1 else 'rows are'} few: means and intervals over less than {FEWEST_HELD_OUT} mean little",)
+    return (
+        f"hold-out: {rows} held-out {'row is' if rows == 1 else 'rows are'} few: means and intervals over less than {FEWEST_HELD_OUT} mean little",
+    )

@@ -3,7 +3,8 @@
     L = -(1 - a) log sigma(f z - g) - a log sigma(-(f z - g)),   z = score(chosen) - score(rejected)
 
 a: probability that the label is wrong (1 - `label_prob`; 1/2 for a `tie`), f = -1 where `flip` is 1, g: `margin`. A `weight`
-column weights the mean. A run scales the column `margin` beforehand (`--margin-scale`). Methods that clean preference data write these columns and leave the loss alone.
+column weights the mean. A run scales the column `margin` beforehand (`--margin-scale`). Methods that clean preference data write
+these columns and leave the loss alone.
 Source: Bradley and Terry 1952; margin, soft label and flip as in Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.2.
 Deviations: none.
 """

@@ -32,12 +32,21 @@ def rows_of(session: Session, job: Job, contract: Contract) -> tuple[ExampleStor
     for line in words:
         session.say(line)
     session.notes["holdout_words"] = list(words)
-    return (with_mismatched(train) if "mismatched" in contract.all_roles else train), apart
+    if "mismatched" not in contract.all_roles:
+        return train, apart
+    several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
+    return with_mismatched(train), with_mismatched(apart) if several else apart
 
 
 def longest(train: ExampleStore, held_out: ExampleStore, contract: Contract) -> int:
     """Tokens of the longest prompt with one answer."""
-    return max(_longest(train, contract.all_roles), _longest(held_out, contract.roles))
+    held_roles = roles_of(held_out, contract)
+    return max(_longest(train, contract.all_roles), _longest(held_out, held_roles))
+
+
+def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
+    """The sides any pass reads that the held-out rows have."""
+    return tuple(role for role in contract.all_roles if not len(held_out) or role in held_out[0].responses)
 
 
 def _longest(examples: ExampleStore, roles: tuple[str, ...]) -> int:
