@@ -60,7 +60,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    answered = 0 if hasattr(job.product, "use") else job.training.samples
+    prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
@@ -104,6 +105,6 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         if examination is not None:
             head = getattr(job.product, "head", None)
             write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
-        write_results(session, job, directory, results, Answers(prompts, before, after))
+        write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
         session.say(f"report: {write_report(directory.path)}")
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}

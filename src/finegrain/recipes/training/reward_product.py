@@ -20,8 +20,10 @@ from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.recipes.judging.answer_parts import start_model_facts
+from finegrain.recipes.judging.score_scale import ENTRY, fit_scale
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.rating_measures import rating_measures
+from finegrain.recipes.training.reward_usage import Usage, use_saved
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
 from finegrain.rewards.rating import Rating
@@ -71,13 +73,20 @@ class TrainedReward:
         loss = getattr(trainer.contract.objective, "loss", None)
         measures = getattr(loss, "measures", None)
         paired = "chosen" in trainer.contract.roles
-        if not data.examples or not (paired or measures):
+        if not data.examples:
             return {}
         parts, facts, pairs = _scores(self.head, trainer, data)
+        self._note_scale(parts)
         if hasattr(self.head, "fitted"):
             self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
         own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data)
         return {**own, **self._of_pairs(data, parts, facts)} if paired else own
+
+    def _note_scale(self, parts: list[dict[str, Scored]]) -> None:
+        """Mean and std of the scores of all held-out answers, for the checkpoint."""
+        scale = fit_scale(np.concatenate([score.mean.double().cpu().numpy() for part in parts for score in part.values()]))
+        if scale is not None:
+            self.fitted[ENTRY] = scale.as_json()
 
     def _of_loss(
         self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet
@@ -125,7 +134,11 @@ class TrainedReward:
         rows = self.head.stock(stock_rows(session.scorer.head))
         facts = {**self.facts, **self.fitted, **(UNWEIGHED if reads_whole_answer(self.head) else {})}
         facts |= {name: session.notes[name] for name in ("start_model",) if name in session.notes}
-        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), facts, folder)
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), facts, folder, max_length=session.common.max_length)
+
+    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage:
+        """Some rows scored by the saved files, and a snippet for the card; at least the one of the card."""
+        return use_saved(folder, stock_of(self.head), rows, max(session.training.samples, 1))
 
 
 def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
