@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
-from finegrain.types import Gathered, Objective, Pair, Summed, Term, Terms
+from finegrain.types import LABEL_WEIGHTS, Gathered, Objective, Pair, Summed, Term, Terms, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
@@ -38,6 +38,8 @@ class Contract:
     gradient: Callable[[Pair, list[nn.Parameter]], list[Tensor]] | None
     """Replaces "backward of the sum": the summed gradient of the rows with respect to the parameters."""
     learning_rate: float
+    weights: frozenset[WeightMeaning]
+    """What the token weights of a credit may mean, for the objective to multiply by them."""
     embedding_factor: float
     """The default rate of input embeddings over that of the rest, up to a ceiling."""
 
@@ -78,6 +80,7 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         after_step=getattr(objective, "after_step", None),
         gradient=getattr(objective, "gradient", None),
         learning_rate=float(getattr(objective, "learning_rate", 1e-6)),
+        weights=frozenset(getattr(objective, "weights", LABEL_WEIGHTS)),
         embedding_factor=float(getattr(objective, "embedding_factor", 1.0)),
     )
 

@@ -122,7 +122,7 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
 
 def _take_gradient(trainer: Trainer, step: Step, tally: "Tally") -> dict[str, Tensor]:
     """This rank's gradient of the step where the parameters stand; what it saw goes to the tally, additions to tables come back."""
-    statistics = _statistics(trainer, step)
+    statistics = step_statistics(trainer, step)
     batches = trainer.batches(step, trainer.contract.roles)
     counts = _denominators(trainer, batches, statistics)
     added: dict[str, Tensor] = {}
@@ -221,7 +221,7 @@ def _cut(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach()
 
 
-def _statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
+def step_statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
     """The objective's statistics over the whole step and all ranks, without gradient."""
     declared = trainer.contract.statistics
     if declared is None:
