@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain import __version__, catalog
-from finegrain.commands import COMMANDS, SUMMARIES, Command, recipe, resolve
+from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, Command, recipe, resolve
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
@@ -61,13 +61,14 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _usage() -> str:
     width = max(map(len, SUMMARIES))
-    lines = [f"  finegrain {name:{width}}  {text}" for name, text in SUMMARIES.items()]
+    lines = []
+    for heading, names in GROUPS.items():
+        lines += [f"{heading}:", *(f"  finegrain {name:{width}}  {SUMMARIES[name]}" for name in names), ""]
     return "\n".join(
         [
             "finegrain: align language models with reward that says where an answer is good or bad, and how sure that is",
             "",
             *lines,
-            "",
             "`finegrain COMMAND --help` lists the settings of a command and of the methods named on the line.",
         ]
     )

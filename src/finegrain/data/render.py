@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from jinja2 import TemplateError
 
+from finegrain.data.answer_text import answer_text, blank, words_of
 from finegrain.data.conversations import ASSISTANT, header
 from finegrain.data.records import FastTokenizer, Row, Text, Turn
 
@@ -62,39 +63,24 @@ def _turns(content: Text) -> tuple[Turn, ...]:
     return content
 
 
-def answer_text(turns: tuple[Turn, ...]) -> tuple[str, list[int]]:
-    """The text of an answer in the plain rendering, and where each turn's content starts in it."""
-    text, starts = "", []
-    for i, turn in enumerate(turns):
-        if i or turn.role != ASSISTANT:
-            text += f"{_blank(i)}{header(turn.role)} "
-        starts.append(len(text))
-        text += turn.content
-    return text, starts
-
-
-def _blank(turns_before: int) -> str:
-    return "\n\n" if turns_before else ""
-
-
 def _plain(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> tuple[str, dict[str, list[Part]]]:
-    string = "\n\n".join(f"{header(turn.role)} {turn.content}" for turn in prompt)
+    string = "\n\n".join(f"{header(turn.role)} {words_of(turn).text()}" for turn in prompt)
     opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
     if opened:
-        string += f"{_blank(len(prompt))}{header(ASSISTANT)}"
+        string += f"{blank(len(prompt))}{header(ASSISTANT)}"
     return string, {role: _plain_parts(turns, len(prompt), opened) for role, turns in answers.items()}
 
 
 def _plain_parts(turns: tuple[Turn, ...], before: int, opened: bool) -> list[Part]:
     parts, pending = [], ""
     for i, (turn, start) in enumerate(zip(turns, answer_text(turns)[1], strict=True)):
-        pending += "" if opened and i == 0 else f"{_blank(before + i)}{header(turn.role)}"
+        pending += "" if opened and i == 0 else f"{blank(before + i)}{header(turn.role)}"
         if turn.role != ASSISTANT:
-            pending += f" {turn.content}"
+            pending += f" {words_of(turn).text()}"
             continue
         if pending:
             parts.append(Part(pending, None))
-        parts.append(Part(f" {turn.content}", start, 1))
+        parts.append(Part(f" {words_of(turn).text()}", start, 1))
         pending = ""
     return parts
 
@@ -105,7 +91,7 @@ def _template(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]], to
     parts: dict[str, list[Part]] = {}
     frames: dict[tuple[Turn, ...], list[str]] = {}
     for role, turns in answers.items():
-        hidden = tuple(Turn(turn.role, SENTINEL.format(i)) if turn.role == ASSISTANT else turn for i, turn in enumerate(turns))
+        hidden = tuple(turn._replace(content=SENTINEL.format(i)) if turn.role == ASSISTANT and turn.content else turn for i, turn in enumerate(turns))
         if hidden not in frames:
             frames[hidden] = _frame(prompt, hidden, tokenizer)
         frame = frames[hidden]
@@ -114,7 +100,7 @@ def _template(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]], to
             string = frame[0]
         if not frame[0].startswith(string) or (opened and frame[0] != string):
             raise RenderError("the chat template renders the prompt differently before different answers")
-        starts = [start for turn, start in zip(turns, answer_text(turns)[1], strict=True) if turn.role == ASSISTANT]
+        starts = [start + len(words_of(turn).opening()) for turn, start in zip(turns, answer_text(turns)[1], strict=True) if turn.role == ASSISTANT]
         parts[role] = [Part(frame[0][len(string) :], None)] if len(frame[0]) > len(string) else []
         for (content, cut), start, after in zip(contents, starts, frame[1:], strict=True):
             parts[role] += [Part(content, start + cut), Part(after, None)]
@@ -145,6 +131,6 @@ def _contents(rendered: str, frame: list[str], contents: list[str]) -> list[tupl
 
 def _apply(turns: tuple[Turn, ...], tokenizer: FastTokenizer) -> str:
     try:
-        return str(tokenizer.apply_chat_template([turn._asdict() for turn in turns], tokenize=False))
+        return str(tokenizer.apply_chat_template([turn.message() for turn in turns], tokenize=False))
     except TemplateError as error:
         raise RenderError(f"the chat template refuses the conversation: {error}") from error

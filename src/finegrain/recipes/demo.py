@@ -177,7 +177,7 @@ def _about(scale: Scale, settings: Demo, seconds: float) -> str:
 def _next(out: Path) -> str:
     truth = f"--model {out / 'base'} --data {out / 'seed-0' / 'truth.jsonl'} --out {out / 'own'}"
     commands = [
-        "finegrain prefer --model YOUR_MODEL --data YOUR_PAIRS.jsonl --out run objective:dpo credit:asr",
+        "finegrain prefer --model YOUR_MODEL --data YOUR_PAIRS.jsonl --out run objective:dpo",
         f"finegrain prefer {truth} objective:token-distillation credit:token-reward",
         "finegrain methods",
     ]
