@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from finegrain.checked import checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference, start_state
 from finegrain.ops.gaussian_layer import GaussianLayer
@@ -19,6 +20,7 @@ from finegrain.types import Pair, Summed, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AvaD:
     """Hyper-parameters of AVA-d."""
 

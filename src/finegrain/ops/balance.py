@@ -6,37 +6,35 @@ on a pretrained model (docs/decisions/0015).
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from finegrain.errors import UsageError
+from finegrain.checked import NonNegativeInt, Range, checked
 
 LITTLE = 0.05
 """A share of the gradient under which a part hardly trains: a warning [OURS]."""
 
 
+InnerShare = Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)]
+
+
 @dataclass(frozen=True, kw_only=True)
+@checked
 class StartShare:
     """The bound as a whole gets the weight at which the ranking has a stated share of the first step's gradient on the backbone [OURS]."""
 
-    share: float = 0.5
+    share: InnerShare = 0.5
     """Norm of the ranking's gradient over the sum of both norms [OURS]."""
-    every: int = 10
+    every: NonNegativeInt = 10
     """Steps between two measurements of both norms for the log, which cost a backward pass each; 0 measures the first step alone."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise UsageError(f"share is the ranking's share of the gradient, above 0 and below 1, got {self.share}")
-        _steps(self.every)
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class LiteralWeights:
     """The weights as they are given: the paper's sum."""
 
-    every: int = 10
+    every: NonNegativeInt = 10
     """Steps between two measurements of both norms for the log, which cost a backward pass each; 0 measures the first step alone."""
-
-    def __post_init__(self) -> None:
-        _steps(self.every)
 
 
 BalanceRule = StartShare | LiteralWeights
@@ -70,8 +68,3 @@ def bound_weight(ranking: float, bound: float, share: float) -> float:
 def share_of(ranking: float, bound: float) -> float:
     """The ranking's share of both norms; 1 where neither has any."""
     return ranking / (ranking + bound) if ranking + bound > 0 else 1.0
-
-
-def _steps(every: int) -> None:
-    if every < 0:
-        raise UsageError(f"every is a number of steps, 0 or more, got {every}")

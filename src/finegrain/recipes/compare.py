@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finegrain.checked import PositiveInt, Seed, checked
 from finegrain.errors import UsageError
 from finegrain.recipes.setup.new_file import check_free, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Compare:
     """Compare files that `finegrain score` wrote of the same answers: each with the first, the others among themselves, and with a null control."""
 
@@ -18,9 +20,9 @@ class Compare:
     """Score file of a null control: a reward trained on pairs whose two answers come from one policy, so that there is nothing to learn."""
     out: Path | None = None
     """File for the printed JSON; it must not exist yet."""
-    resamples: int = 1000
+    resamples: PositiveInt = 1000
     """Bootstrap resamples of each interval."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the bootstrap."""
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from finegrain.checked import checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference, start_state
 from finegrain.ops.reward_weight import weighed
@@ -20,6 +21,7 @@ from finegrain.types import Pair, Summed, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AvaD:
     """Hyper-parameters of AVA-d."""
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance, BalanceRule, StartShare
 from finegrain.ops.bayesian_irl import BOUND, Inference, start_state
@@ -23,6 +24,7 @@ from finegrain.types import Pair, Summed, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AvaP:
     """Hyper-parameters of AVA-p."""
 
@@ -36,7 +38,7 @@ class AvaP:
     """Term of the rejected answer: unlikelihood (bounded) [choice], literal (as printed), without-negative (the ablation)."""
     ranking: Ranking = field(default_factory=LogSigmoid)
     """CER on the last tokens' mean rewards: log-sigmoid [choice], sigmoid (as printed)."""
-    cer: float = 1.0
+    cer: NonNegativeFloat = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
     balance: BalanceRule = field(default_factory=StartShare)
     """How the bound is weighed against the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from finegrain.checked import checked
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.readout import Last
 from finegrain.ops.reward_weight import Attention, RewardWeight, Uniform
@@ -21,6 +22,7 @@ from finegrain.types import Scored
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Gaussian:
     """Mean and log standard deviation at every token."""
 

@@ -80,7 +80,12 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     trainer = replace(trainer_of(session, job, contract, scorer, train_set, rate, len(plan)), displace=displace)
     export = lambda folder: job.product.save(session, folder)
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
-        heard = [*watchers, tell, ShareWarning(session.say), *([] if watch is None else [lambda line: watch(trainer, line)])]
+        heard: list[Callable[[dict[str, Any]], None]] = [
+            *watchers,
+            tell,
+            ShareWarning(session.say),
+            *([] if watch is None else [lambda line: watch(trainer, line)]),
+        ]
         recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, heard)
         with ended_in_words(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
