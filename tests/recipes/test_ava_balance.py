@@ -100,3 +100,13 @@ def test_ava_d_starts_as_wide_as_its_differences(command: Command, name: str, me
     width = {run: float(load_file(command.folder / run / "reward_head.safetensors")["log_std"]) for run in ("start", "unit")}
     assert width["unit"] == pytest.approx(0, abs=1e-9)
     assert abs(width["start"]) > 0.1
+
+
+def test_the_held_out_loss_is_the_one_that_was_trained(command: Command) -> None:
+    """On the training rows, at a rate that moves nothing."""
+    still = ("--max-length", "64", "--max-steps", "1", "--lr", "1e-12", "--optim.embedding-lr", "1e-12", "--batch-size", "24")
+    done = command.prefer("run", "objective:ava-p", "--eval", command.data, *still)
+    assert done.code == 0, done.error
+    (line,) = command.lines("run")
+    assert record(command, "run")["evaluation"]["eval_loss"]["mean"] == pytest.approx(line["loss"], rel=1e-5)
+    assert line["bound_weight"] != pytest.approx(1, rel=0.1)

@@ -26,7 +26,7 @@ from tests.train.harness import How, build, weights
 
 ROOT = Path(__file__).parents[2]
 STEPS = 9
-VARYING = {"step_seconds", "tokens_per_second"}
+VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 
 
 def recorder(folder: Path, *, keep: int = 1, save_every: int = 1) -> Recorder:

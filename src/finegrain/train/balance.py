@@ -18,6 +18,11 @@ TABLE = "bound_weight"
 Numbers = dict[str, tuple[float, float]]
 
 
+def weight_of(term: str, balance: Balance | None, tables: Mapping[str, Tensor]) -> float:
+    """What a term is multiplied by beside its coefficient, as the run stands."""
+    return float(tables[TABLE]) if balance is not None and term in balance.bound else 1.0
+
+
 class TwoParts:
     """The gradient of one step."""
 

@@ -11,7 +11,7 @@ from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.train.balance import TABLE
-from finegrain.types import Gathered, Objective, Pair, Summed, Term, Terms
+from finegrain.types import LABEL_WEIGHTS, Gathered, Objective, Pair, Summed, Term, Terms, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
@@ -46,6 +46,8 @@ class Contract:
     start: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None
     """(these statistics, the head) -> tables of the state; puts the head where the data want it."""
     learning_rate: float
+    weights: frozenset[WeightMeaning]
+    """What the token weights of a credit may mean, for the objective to multiply by them."""
     embedding_factor: float
     """The default rate of input embeddings over that of the rest, up to a ceiling."""
 
@@ -91,6 +93,7 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         start_statistics=getattr(objective, "start_statistics", None),
         start=getattr(objective, "start", None),
         learning_rate=float(getattr(objective, "learning_rate", 1e-6)),
+        weights=frozenset(getattr(objective, "weights", LABEL_WEIGHTS)),
         embedding_factor=float(getattr(objective, "embedding_factor", 1.0)),
     )
 

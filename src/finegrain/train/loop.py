@@ -125,7 +125,7 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
 
 def _take_gradient(trainer: Trainer, step: Step, tally: "Tally") -> dict[str, Tensor]:
     """This rank's gradient of the step where the parameters stand; what it saw goes to the tally, additions to tables come back."""
-    statistics = _statistics(trainer, step)
+    statistics = step_statistics(trainer, step)
     batches = trainer.batches(step, trainer.contract.roles)
     counts = _denominators(trainer, batches, statistics)
     parts = _two_parts(trainer, step)
@@ -256,7 +256,7 @@ def _cut(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach()
 
 
-def _statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
+def step_statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
     """The objective's statistics over the whole step and all ranks, without gradient."""
     declared = trainer.contract.statistics
     return {} if declared is None else _reduced(trainer, step, declared, trainer.contract.statistic_roles)

@@ -57,7 +57,9 @@ def write_card(folder: Path, command: str, settings: Mapping[str, Any], results:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        if value["low"] is None:
-            return f"{value['mean']:.4g} (one row, no interval)"
+        if value["mean"] is None:
+            return str(value["reason"])
+        if value["low"] is None or value["high"] is None:
+            return f"{value['mean']:.4g} ({value['reason']})"
         return f"{value['mean']:.4g} (95 % interval {value['low']:.4g} to {value['high']:.4g}, {value['rows']} rows)"
     return f"{value:.4g}"
