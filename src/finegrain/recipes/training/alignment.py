@@ -18,6 +18,7 @@ from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
+from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
 from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
@@ -84,7 +85,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         selection = selection_of(job, criterion, trainer, eval_set)
-        watching = [*watchers, tell, *seen]
+        watching: list[Callable[[dict[str, Any]], None]] = [*watchers, tell, ShareWarning(session.say), *seen]
         recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, selection, watching)
         with ended_in_words(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
@@ -110,6 +111,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         "learning_rate": rate,
         "embedding_learning_rate": embedding_rate(job.optim, contract, rate),
         "evaluation": evaluation,
+        **start_of_parts(lines),
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
