@@ -96,7 +96,7 @@ class TrainedReward:
         if not data.examples:
             return {}, {}, {}
         parts, facts, pairs = _scores(self.head, trainer, data)
-        calibrated = loss.calibrated(self.head, pairs) if isinstance(loss, RatingLabels) else self.head
+        calibrated = loss.calibrated(self.head, pairs) if isinstance(loss, RatingLabels) and isinstance(self.head, Rating) else self.head
         fitted: dict[str, Any] = _scale([sequence_score(calibrated, side) for pair in pairs for side in pair.sides.values()])
         if hasattr(self.head, "fitted"):
             fitted |= self.head.fitted([side for pair in pairs for side in pair.sides.values()])
