@@ -19,6 +19,7 @@ from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
+from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
 from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
@@ -65,7 +66,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    answered = 0 if hasattr(job.product, "use") else job.training.samples
+    prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
@@ -86,7 +88,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         selection = selection_of(job, criterion, trainer, eval_set)
-        watching = [*watchers, tell, *seen]
+        watching: list[Callable[[dict[str, Any]], None]] = [*watchers, tell, ShareWarning(session.say), *seen]
         recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, selection, watching)
         with ended_in_words(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
@@ -112,13 +114,14 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         "learning_rate": rate,
         "embedding_learning_rate": embedding_rate(job.optim, contract, rate),
         "evaluation": evaluation,
+        **start_of_parts(lines),
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
         if examination is not None:
             head = getattr(job.product, "head", None)
             write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
-        write_results(session, job, directory, results, Answers(prompts, before, after))
+        write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
         if selection is not None:
             selection.discard()
         session.say(f"report: {write_report(directory.path)}")
