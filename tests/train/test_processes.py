@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from finegrain.cli import main
 from tests.tiny import save_tiny, write_pairs
-from tests.train.harness import OBJECTIVES, How, build, largest_difference, largest_metric_difference, train, weights
+from tests.train.harness import OBJECTIVES, How, build, can_be_sharded, largest_difference, largest_metric_difference, train, weights
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", [name for name, make in OBJECTIVES.items() if not hasattr(make, "gradient")])
+@pytest.mark.parametrize("name", [name for name, make in OBJECTIVES.items() if can_be_sharded(make)])
 def test_sharded_training_ends_where_one_process_ends(shards: dict[str, Any], name: str, dtype: torch.dtype) -> None:
     trainer, plan = build(OBJECTIVES[name](), How(dtype=dtype))
     lines = train(trainer, plan)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from finegrain.errors import CheckpointError, Interrupted
+from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.dpo import DPO
 from finegrain.runs import RunDirectory
 from finegrain.train.checkpoint import Checkpoints
@@ -44,7 +45,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return without_times([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
 
 
-@pytest.mark.parametrize("objective", [DPO(), Gated(), UnitGradients()], ids=lambda objective: type(objective).__name__)
+@pytest.mark.parametrize("objective", [DPO(), Gated(), UnitGradients(), AvaP()], ids=lambda objective: type(objective).__name__)
 def test_resume_at_every_step_is_bit_identical(objective: Any, tmp_path: Path) -> None:
     """Weights, optimiser, a method's module and its table; metrics.jsonl without gap or repeat."""
     whole = tmp_path / "whole"

@@ -15,10 +15,12 @@ from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job, sources_of
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.margins import settle_margins
 from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
+from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
 from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
@@ -56,6 +58,8 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
     train_rows, eval_rows = rows_of(session, job, contract)
+    if job.margin_scale is not None and "rejected" in contract.roles:
+        settle_margins(session, job.margin_scale, train_rows)
     displace = in_place if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     if job.common.dry_run:
@@ -71,7 +75,8 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    answered = 0 if hasattr(job.product, "use") else job.training.samples
+    prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
@@ -92,7 +97,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         selection = selection_of(job, criterion, trainer, eval_set)
-        watching = [*watchers, tell, *seen]
+        watching: list[Callable[[dict[str, Any]], None]] = [*watchers, tell, ShareWarning(session.say), *seen]
         recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, selection, watching)
         with ended_in_words(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
@@ -118,13 +123,14 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         "learning_rate": rate,
         "embedding_learning_rate": embedding_rate(job.optim, contract, rate),
         "evaluation": evaluation,
+        **start_of_parts(lines),
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
         if examination is not None:
             head = getattr(job.product, "head", None)
             write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
-        write_results(session, job, directory, results, Answers(prompts, before, after))
+        write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
         if selection is not None:
             selection.discard()
         session.say(f"report: {write_report(directory.path)}")

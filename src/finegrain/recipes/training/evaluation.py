@@ -26,6 +26,7 @@ from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval, difference_interval, mean_interval, sum_of_ratios
 from finegrain.recipes.setup.metrics import beta_of, row_metrics
 from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.train.balance import weight_of
 from finegrain.train.batches import Step
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
@@ -76,7 +77,8 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
                 metrics.setdefault(name, Column()).add(value, count)
             if not missing:
                 for name, term in as_terms(contract.objective(pair), _unweighted(pair)).items():
-                    losses.setdefault(name, (term.coefficient, Column()))[1].add(term.value, term.count)
+                    coefficient = term.coefficient * weight_of(name, contract.balance, trainer.state)
+                    losses.setdefault(name, (coefficient, Column()))[1].add(term.value, term.count)
             if head is not None:
                 scores.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
             if "label" in pair.columns:
