@@ -14,6 +14,7 @@ from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.margins import settle_margins
 from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
@@ -50,6 +51,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
     train_rows, eval_rows = rows_of(session, job, contract)
+    if job.margin_scale is not None and "rejected" in contract.roles:
+        settle_margins(session, job.margin_scale, train_rows)
     displace = in_place if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     if job.common.dry_run:
@@ -63,7 +66,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    answered = 0 if hasattr(job.product, "use") else job.training.samples
+    prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
@@ -117,7 +121,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         if examination is not None:
             head = getattr(job.product, "head", None)
             write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
-        write_results(session, job, directory, results, Answers(prompts, before, after))
+        write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
         if selection is not None:
             selection.discard()
         session.say(f"report: {write_report(directory.path)}")

@@ -12,6 +12,7 @@ from finegrain.recipes.crediting.credit_context import RunCredit
 from finegrain.recipes.judging.answer_context import RunAnswers
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.job import Job
+from finegrain.recipes.training.margins import margins_of
 from finegrain.recipes.training.rows import plan_of, roles_of
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
@@ -26,14 +27,15 @@ def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer,
     values = _reference(session, contract, scorer, examples.take(visited), contract.all_roles)
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
     make = getattr(job.product, "columns", None)
-    numbers = {**_row_columns(contract, examples), **({} if make is None else make(session, examples))}
+    numbers = {**margins_of(session, examples), **_row_columns(contract, examples), **({} if make is None else make(session, examples))}
     return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=True), numbers)
 
 
 def held_out_set(session: Session, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
     """The held-out rows with what the objective reads; credit is for training alone."""
     reference = _reference(session, contract, scorer, examples, roles_of(examples, contract))
-    return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=False), _row_columns(contract, examples))
+    numbers = {**margins_of(session, examples), **_row_columns(contract, examples)}
+    return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=False), numbers)
 
 
 def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
