@@ -71,7 +71,7 @@ METHODS: Mapping[str, Method] = {
     BASE: Method(LastToken(), BradleyTerry()),
     "Bradley-Terry and the chosen answer's likelihood": Method(Gaussian(), AvaP(inference=Inference(kl=0.0, td=0.0), negative=WithoutNegative())),
     "ava-p": Method(Gaussian(), AvaP()),
-    "ava-p, bound out of the backbone": Method(Gaussian(), AvaP(bound_in_backbone=False)),
+    "ava-p, bound out of the backbone": Method(Gaussian(), AvaP(bound_in_head_only=True)),
     "ava-p, literal weights and scale": Method(Gaussian(), AvaP(inference=Inference(scale=UnitScale()), balance=LiteralWeights())),
 }
 BOTH = (BASE, "ava-p")
