@@ -23,8 +23,8 @@ from finegrain.types import Objective
 class Product(Protocol):
     """A kind of trained model.
 
-    May have `columns(session, examples)`, numbers of the training rows that it makes before training, and `head`, what the outputs of
-    a reward model's head mean.
+    May have `columns(session, examples)`, numbers of the training rows that it makes before training, `head`, what the outputs of a
+    reward model's head mean, and `use(session, folder, rows)`, what the saved model says of some rows, in place of generated answers.
     """
 
     @property

@@ -20,9 +20,11 @@ from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.judging.answer_parts import start_model_facts
+from finegrain.recipes.judging.score_scale import ENTRY, fit_scale
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.evaluation import as_record, measuring
 from finegrain.recipes.training.rating_measures import rating_measures
+from finegrain.recipes.training.reward_usage import Usage, use_saved
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
 from finegrain.rewards.rating import Rating
@@ -91,10 +93,11 @@ class TrainedReward:
         loss = getattr(trainer.contract.objective, "loss", None)
         measures = getattr(loss, "measures", None)
         paired = "chosen" in trainer.contract.roles
-        if not data.examples or not (paired or measures):
+        if not data.examples:
             return {}, {}, {}
         parts, facts, pairs = _scores(self.head, trainer, data)
-        fitted: dict[str, Any] = {}
+        calibrated = loss.calibrated(self.head, pairs) if isinstance(loss, RatingLabels) and isinstance(self.head, Rating) else self.head
+        fitted: dict[str, Any] = _scale([sequence_score(calibrated, side) for pair in pairs for side in pair.sides.values()])
         if hasattr(self.head, "fitted"):
             fitted |= self.head.fitted([side for pair in pairs for side in pair.sides.values()])
         own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data, fitted)
@@ -143,7 +146,17 @@ class TrainedReward:
         rows = self.head.stock(stock_rows(session.scorer.head))
         facts = {**self.facts, **self.fitted, **(UNWEIGHED if reads_whole_answer(self.head) else {})}
         facts |= {name: session.notes[name] for name in ("start_model",) if name in session.notes}
-        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), facts, folder)
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), facts, folder, max_length=session.common.max_length)
+
+    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage:
+        """Some rows scored by the saved files, and a snippet for the card; at least the one of the card."""
+        return use_saved(folder, stock_of(self.head), rows, max(session.training.samples, 1))
+
+
+def _scale(scores: Sequence[Scored]) -> dict[str, Any]:
+    """Mean and std of the scores of all held-out answers, for the checkpoint; {} where they say none."""
+    scale = fit_scale(torch.cat([score.mean.double().cpu() for score in scores]).numpy())
+    return {} if scale is None else {ENTRY: scale.as_json()}
 
 
 def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
