@@ -222,3 +222,9 @@ def test_a_time_limit_ends_a_call_and_nothing_else():
     with pytest.raises(TimeoutError, match=r"longer than 0\.2 seconds"):
         limit(lambda: [i for i in iter(int, 1)])
     assert sum(limit(lambda: 1) for _ in range(1000)) == 1000
+
+
+def test_half_a_surrogate_pair_under_a_key_is_no_text():
+    _, found, findings = examples(CALLS_ALONE, messages(user("q"), bot("a"), tools=[{"name": "\ud800"}]), messages(user("q"), bot("a")))
+    assert [example.row for example in found] == [1]
+    assert findings.dropped() == {"encoding": 1}
