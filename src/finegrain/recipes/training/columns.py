@@ -16,7 +16,7 @@ from finegrain.recipes.training.margins import margins_of
 from finegrain.recipes.training.rows import plan_of, roles_of
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
-from finegrain.types import Credit, CreditColumns, Ragged
+from finegrain.types import Credit, CreditColumns, Ragged, WeightMeaning
 
 
 def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
@@ -45,6 +45,7 @@ def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: S
     context = RunCredit(session, examples, contract.roles, reference)
     columns: Mapping[str, CreditColumns] = credit.prepare(context)
     session.notes["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
+    session.notes["credit_weight"] = getattr(credit, "weight_means", WeightMeaning.MULTIPLIER).name.lower()
     session.notes["credit_seconds"] = round(time.perf_counter() - started, 3)
     return TrainingSet(examples, reference if "reference" in contract.needs else {}, columns)
 

@@ -64,6 +64,13 @@ def check_job(job: Job, contract: Contract) -> None:
         raise UsageError(f"{name} makes its own gradients, which need whole parameters; drop --shard")
 
 
+def sources_of(job: Job) -> dict[str, str]:
+    """What the run reads, by the option that names it."""
+    found = {"model": job.model if isinstance(job.model, str) else "", "data": job.data, "eval": job.common.eval or ""}
+    scorers = getattr(job.credit, "scorer", None) or ""
+    return found | {"credit.scorer": scorers} if isinstance(scorers, str) else found
+
+
 def check_credit(credit: Credit | None, contract: Contract) -> None:
     """Refuse a credit whose weights mean what the objective cannot multiply by, and name those that fit."""
     if credit is None:
