@@ -18,7 +18,8 @@ CHATML = (
 TEMPLATES = {
     "text behind the end": CHATML,
     "begins with BOS": "{{ bos_token }}" + CHATML,
-    "no end token": "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}",
+    "no end token": "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}",
+    "one turn": "{{ raise_exception('one turn only') if messages | length > 2 else '' }}" + CHATML,
     "ends by itself": CHATML.replace("eos_token + '\\n'", "eos_token"),
     "macro and namespace": "{% macro turn(m) %}<{{ m.role }}>{{ m.content }}{% endmacro %}{% set ns = namespace(n=0) %}"
     "{%- for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{{ turn(m) }}{{ eos_token }} {% endfor %}\n",
@@ -55,11 +56,14 @@ def test_conversations_end_with_the_end_token(name: str, tokenizer: Any, tmp_pat
         assert again.apply_chat_template(opened, tokenize=False, **ask) == tokenizer.apply_chat_template(opened, tokenize=False, **ask)
 
 
-def test_a_template_that_cannot_be_met_is_left_alone(tokenizer: Any, tmp_path: Path) -> None:
-    tokenizer.chat_template = "{{ raise_exception('no') if messages | length > 2 else '' }}" + CHATML
+def test_what_cannot_be_met_is_said(tokenizer: Any, tmp_path: Path) -> None:
+    """A space before the answer that joins its first word as text: other tokens, and still the end token."""
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
     again = saved(tokenizer, tmp_path)
-    assert again.chat_template == tokenizer.chat_template
     assert not input_facts(again, 64)["stock_calls"][CHAT_CALL]
+    assert again.apply_chat_template(CONVERSATION, tokenize=False).endswith(again.eos_token)
+    tokenizer.chat_template = "{{ raise_exception('none at all') }}"
+    assert not input_facts(saved(tokenizer, tmp_path / "none"), 64)["stock_calls"][CHAT_CALL]
 
 
 @pytest.mark.parametrize("before", [None, "bytes", "sequence", "roberta"])

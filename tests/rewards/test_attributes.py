@@ -8,6 +8,7 @@ import torch
 
 from finegrain.errors import DataError, UsageError
 from finegrain.rewards.attributes import AttributeRatings, Attributes
+from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
@@ -69,6 +70,6 @@ def test_bad_input() -> None:
         with pytest.raises(UsageError, match="--head"):
             Attributes(**wrong)
     with pytest.raises(UsageError, match="AttributeRatings"):
-        RewardFit(TWO, object())  # type: ignore[arg-type]
+        RewardFit(TWO, BradleyTerry())
     with pytest.raises(UsageError, match="Attributes head"):
         RewardFit(Token(), AttributeRatings())
