@@ -15,7 +15,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from finegrain.data.truncate import limit_length
 from finegrain.errors import ModelError
+from finegrain.models.positions import learned_positions, positions_of_checkpoint
 from finegrain.models.scorer import causal_lm, stock_attention
 
 
@@ -69,9 +71,11 @@ def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = tor
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a checkpoint."""
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(f"no tokenizer in {source}: {error}") from error
+    limit_length(tokenizer, positions_of_checkpoint(source))
+    return tokenizer
 
 
 def _config(source: str, trust_remote_code: bool) -> Any:
@@ -130,6 +134,7 @@ def _checked(policy: Policy) -> Policy:
     top = max(policy.tokenizer.get_vocab().values(), default=0)
     if top >= rows:
         raise ModelError(f"the tokenizer has token ids up to {top}, the model has {rows} embeddings: this is another model's tokenizer")
+    limit_length(policy.tokenizer, learned_positions(causal_lm(policy.model).config))
     return policy
 
 
