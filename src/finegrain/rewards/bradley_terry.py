@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
