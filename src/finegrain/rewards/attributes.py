@@ -89,7 +89,7 @@ class AttributeRatings:
     def row_columns(self, head: Attributes, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Rating and median rating of every attribute; an attribute that not every row has a column of is refused."""
         given = sorted(name.removeprefix(PREFIX) for name in columns if name.startswith(PREFIX))
-        made = {}
+        made: dict[str, np.ndarray] = {}
         for name in head.names:
             if name not in given:
                 there = ", ".join(given) or "none"

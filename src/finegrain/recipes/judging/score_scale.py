@@ -30,7 +30,7 @@ class ScoreScale:
 
     def normalised(self, score: Json) -> Json:
         """Mean, standard deviation and reward of an answer in units of the scale, those that it has."""
-        found = {name: self.score(score[name]) for name in ("mean", "reward") if name in score}
+        found: Json = {name: self.score(score[name]) for name in ("mean", "reward") if name in score}
         return found if score["std"] is None else {**found, "std": score["std"] / self.std}
 
     def as_json(self) -> Json:
