@@ -61,9 +61,24 @@ def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Re
     except RenderError as error:
         findings.drop(error.kind, number, str(error))
         return None
+    if not _encodable(rendered):
+        findings.drop("encoding", number, "half a surrogate pair, which is no text")
+        return None
     for kind, action, words in rendered.notes:
         findings.add(kind, number, action, words)
     return rendered
+
+
+def _encodable(rendered: Rendered) -> bool:
+    """Whether a tokenizer can take the strings: keys of messages and tools may hold what is no text."""
+    try:
+        rendered.prompt.encode()
+        for parts in rendered.parts.values():
+            for part in parts:
+                part.text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _example(
