@@ -32,19 +32,24 @@ class Branches(NamedTuple):
         return [length for group in self.groups for length in group]
 
 
-@lru_cache(maxsize=64)
+ALIGNED_BYTES, ALIGNED_COLUMNS = 16, 8
+"""A mask's rows start at multiples of both: CUDA's kernels read 16 bytes at a time, and check the strides but not the address, where a
+fault ends the process."""
+
+
+@lru_cache(maxsize=128)
 def _band(reach: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(QUERY_BLOCK, reach + QUERY_BLOCK): 0 where query i may see key j - reach, counted from the first query, -inf elsewhere."""
+    """(QUERY_BLOCK, reach + QUERY_BLOCK and a few): 0 where query i may see key j - reach, counted from the first query, -inf elsewhere."""
     query = torch.arange(QUERY_BLOCK, device=device)[:, None]
-    key = torch.arange(-reach, QUERY_BLOCK, device=device)[None, :]
+    key = torch.arange(-reach, QUERY_BLOCK + -reach % ALIGNED_COLUMNS, device=device)[None, :]
     seen = (key <= query) if window is None else (key <= query) & (query - key < window)
     return torch.where(seen, 0.0, float("-inf")).to(dtype)
 
 
 def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Mask of a block whose last query stands at the last key: a view of one band, whatever the lengths."""
+    """Mask of a block whose last query stands at the last key: a view of one of few bands, whatever the lengths."""
     before = keys - queries
-    reach = 1 << max(before, QUERY_BLOCK).bit_length()
+    reach = (1 << max(before, QUERY_BLOCK).bit_length()) + before % (ALIGNED_BYTES // dtype.itemsize)
     return _band(reach, window, dtype, device)[:queries, reach - before : reach + queries]
 
 
@@ -97,6 +102,8 @@ def branched_attention(
         raise NotImplementedError(f"attention with {strange or 'a mask or dropout'} is not packed")
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
+    if torch.is_autocast_enabled(query.device.type):  # once a layer, where the kernel's own cast would come once a block
+        query, key, value = (tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in (query, key, value))
     lengths = branches.lengths()
     repeat = query.shape[1] // key.shape[1]
     pieces = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)  # type: ignore[no-untyped-call]
