@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 NAME = "finegrain"
 
@@ -123,6 +123,5 @@ def branched_attention(
 
 
 def register() -> None:
-    """Make the function known to transformers; its masks are always None."""
+    """Make the function known to transformers. It has no mask function: transformers then makes none, and does not look for packed rows."""
     AttentionInterface.register(NAME, branched_attention)
-    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -1,4 +1,4 @@
-"""What a step or an evaluation logs, under the ecosystem's names; sums and counts, so that any split adds up."""
+"""What a step or an evaluation logs, under the ecosystem's names; values and counts of rows, so that any split adds up."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import wide
-from finegrain.train.loop import Metrics, Sums
+from finegrain.train.tally import Measure, Measures, Metrics
 from finegrain.types import Pair, Side
 
 
@@ -17,41 +17,40 @@ def metrics_for(objective: Any) -> Metrics:
     return lambda pair: pair_metrics(pair, beta) if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics(pair, beta)
 
 
-def pair_metrics(pair: Pair, beta: float) -> Sums:
+def pair_metrics(pair: Pair, beta: float) -> Measures:
     """rewards/*, logps/* and the kept share of both sides; rewards count all tokens, whatever the credit keeps."""
-    rows = float(pair.chosen.mask.shape[0])
-    sums: Sums = {
-        "logps/chosen": (_sum(_logp(pair.chosen)), rows),
-        "logps/rejected": (_sum(_logp(pair.rejected)), rows),
+    measures: Measures = {
+        "logps/chosen": Measure(_logp(pair.chosen)),
+        "logps/rejected": Measure(_logp(pair.rejected)),
         **_kept(pair, "chosen"),
         **_kept(pair, "rejected"),
     }
     if pair.chosen.ref_logp is not None and pair.rejected.ref_logp is not None:
         chosen, rejected = beta * _ratio(pair.chosen), beta * _ratio(pair.rejected)
-        sums |= {
-            "rewards/chosen": (_sum(chosen), rows),
-            "rewards/rejected": (_sum(rejected), rows),
-            "rewards/margins": (_sum(chosen - rejected), rows),
-            "rewards/accuracies": (_sum((chosen > rejected).double()), rows),
+        measures |= {
+            "rewards/chosen": Measure(chosen),
+            "rewards/rejected": Measure(rejected),
+            "rewards/margins": Measure(chosen - rejected),
+            "rewards/accuracies": Measure(chosen > rejected),
         }
     else:
-        sums["logps/margins"] = (_sum(_logp(pair.chosen) - _logp(pair.rejected)), rows)
-    return sums
+        measures["logps/margins"] = Measure(_logp(pair.chosen) - _logp(pair.rejected))
+    return measures
 
 
-def answer_metrics(pair: Pair, beta: float) -> Sums:
+def answer_metrics(pair: Pair, beta: float) -> Measures:
     """Metrics of single answers: by label where there is one, as a perplexity-like mean otherwise."""
     side = pair.answer
-    logp, tokens = _logp(side), side.mask.sum(-1).double()
-    sums: Sums = {"logps/answer": (_sum(logp), float(len(logp))), "logp_per_token": (_sum(logp), _sum(tokens)), **_kept(pair, "answer")}
+    logp = _logp(side)
+    measures: Measures = {"logps/answer": Measure(logp), "logp_per_token": Measure(logp, side.mask.sum(-1)), **_kept(pair, "answer")}
     label = pair.columns.get("label")
     if label is not None and side.ref_logp is not None:
         good = label > 0.5
         reward = beta * _ratio(side)
         for name, rows in (("chosen", good), ("rejected", ~good)):
-            sums[f"rewards/{name}"] = (_sum(reward[rows]), float(rows.sum()))
-            sums[f"logps/{name}"] = (_sum(logp[rows]), float(rows.sum()))
-    return sums
+            measures[f"rewards/{name}"] = Measure(torch.where(rows, reward, 0.0), rows)
+            measures[f"logps/{name}"] = Measure(torch.where(rows, logp, 0.0), rows)
+    return measures
 
 
 def margins(pair: Pair, beta: float) -> Tensor | None:
@@ -63,10 +62,6 @@ def margins(pair: Pair, beta: float) -> Tensor | None:
     return beta * (_ratio(pair.chosen) - _ratio(pair.rejected))
 
 
-def _sum(values: Tensor) -> float:
-    return float(values.double().sum())
-
-
 def _logp(side: Side) -> Tensor:
     return masked_sum(wide(side.logp), side.mask)
 
@@ -76,10 +71,10 @@ def _ratio(side: Side) -> Tensor:
     return masked_sum(wide(side.logp) - wide(side.ref_logp), side.mask)
 
 
-def _kept(pair: Pair, role: str) -> Sums:
+def _kept(pair: Pair, role: str) -> Measures:
     """Share of the tokens' weight that the credit keeps, over answers that have a credit."""
     side, annotated = pair.sides[role], pair.columns.get(f"annotated/{role}")
     if side.weight is None or annotated is None:
         return {}
     counted = side.mask & (annotated > 0.5)[:, None]
-    return {f"credit/kept_{role}": (_sum(torch.where(counted, side.weight, 0.0)), _sum(counted))}
+    return {f"credit/kept_{role}": Measure(torch.where(counted, side.weight, 0.0), counted)}

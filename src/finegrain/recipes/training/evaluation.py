@@ -9,7 +9,8 @@ from finegrain.ops.stats import mean_interval
 from finegrain.recipes.setup.metrics import margins
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import as_terms
-from finegrain.train.loop import Tally, Trainer, detached
+from finegrain.train.loop import Trainer, detached
+from finegrain.train.tally import Tally
 
 
 def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:

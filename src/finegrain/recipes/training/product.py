@@ -13,7 +13,8 @@ from finegrain.recipes.setup.metrics import metrics_for
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.evaluation import evaluate
 from finegrain.train.collate import TrainingSet
-from finegrain.train.loop import Metrics, Trainer
+from finegrain.train.loop import Trainer
+from finegrain.train.tally import Metrics
 from finegrain.types import Objective
 
 
