@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.precision import widest
 from finegrain.ops.readout import last_place
@@ -52,6 +53,7 @@ Weighting = Instance | Balanced
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class RatingLabels:
     """Hyper-parameters of learning from ratings."""
 
