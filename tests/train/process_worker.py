@@ -17,7 +17,7 @@ from finegrain.train.loop import Trainer
 from finegrain.train.sharding import gathered
 from finegrain.train.tally import Measures
 from finegrain.types import Pair
-from tests.train.harness import OBJECTIVES, How, build, train, weights
+from tests.train.harness import OBJECTIVES, How, build, can_be_sharded, train, weights
 
 
 def split(out: Path) -> None:
@@ -52,7 +52,7 @@ def sharded(out: Path) -> None:
     assert world() == 2
     found = {}
     for name, make in OBJECTIVES.items():
-        if hasattr(make, "gradient"):
+        if not can_be_sharded(make):
             continue
         for dtype in (torch.float32, torch.float64):
             trainer, plan = build(make(), How(dtype=dtype, micro_tokens=45, world=2, shard=True))

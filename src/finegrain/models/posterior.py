@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import ModelError
 from finegrain.models.reward_head import stock_rows
+from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
 from finegrain.rewards.laplace import Posterior, answer_features
 from finegrain.types import Scored
@@ -127,10 +128,14 @@ def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Pos
     modes = torch.stack([one.weight for one in posteriors])
     if modes.shape != rows.shape or not torch.allclose(modes, rows.cpu().double(), rtol=1e-4, atol=1e-8):
         raise ModelError(f"{POSTERIOR_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain posterior`")
-    joined = nn.Linear(size, len(weight) + len(posteriors) * size, bias=False, dtype=weight.dtype)
+    offsets = module.offsets if isinstance(module, GaussianLayer) else None
+    joined = nn.Linear(size, len(weight) + len(posteriors) * size, bias=offsets is not None, dtype=weight.dtype)
     roots = [one.root.to(weight) for one in posteriors]
     with torch.no_grad():
         joined.weight.copy_(torch.cat([weight, *roots]))
+        if offsets is not None:
+            joined.bias.zero_()
+            joined.bias[: len(offsets)] = offsets
     return WithPosterior(head, len(posteriors), size), joined
 
 

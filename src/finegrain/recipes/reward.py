@@ -92,7 +92,6 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
-    values["training"] = replace(settings.training, samples=0)
     if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
         raise UsageError("--loss.calibrate fits a temperature on held-out rows, and --holdout 0 leaves none")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)

@@ -8,6 +8,7 @@ from finegrain.diagnose import agreement, coverage, displacement, length
 from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.report.block import Block
+from finegrain.report.held_out import held_out_policy
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
 from finegrain.report.numbers import Shown, number, percent, with_interval
 from finegrain.report.pack import pieces
@@ -25,7 +26,7 @@ RANKED = (
 
 def blocks(run: Run) -> list[Block]:
     """Every finding the run's files allow."""
-    found = [*reward_findings(run), displaced(run), long_ones(run), covered(run), *agreeing(run)]
+    found = [*reward_findings(run), held_out_policy(run), displaced(run), long_ones(run), covered(run), *agreeing(run)]
     return [block for block in found if block is not None]
 
 

@@ -29,6 +29,9 @@ Measures = dict[str, Measure]
 
 Metrics = Callable[[Pair], Measures]
 
+BOUND = "bound"
+"""A tally's total of terms whose weight is not known yet."""
+
 TINY = 1e-12
 """Guards a denominator of a step in which nothing counted; its numerator is 0 too."""
 
@@ -57,19 +60,26 @@ class Tally:
     _waiting: list[tuple[list[Tensor], Callable[[list[Tensor]], None]]] = field(default_factory=list)
     """Tensors still on the device, and what adds them up once they are on the host."""
 
-    def note_terms(self, terms: Terms, counts: Mapping[str, float], rows: Sequence[int], tokens: int) -> None:
-        """Add a micro-batch's loss and its terms, and remember rows that are not finite."""
+    def note_terms(
+        self, terms: Terms, counts: Mapping[str, float], rows: Sequence[int], tokens: int, bound: frozenset[str] = frozenset()
+    ) -> None:
+        """Add a micro-batch's loss and its terms, and remember rows that are not finite; those of a bound wait for its weight."""
         self._add("num_tokens", float(tokens))
 
         def settle(values: list[Tensor]) -> None:
             for (name, term), value in zip(terms.items(), values, strict=True):
                 share = total(value) / max(counts[name], TINY)
-                self._add("loss", term.coefficient * share)
+                self._add(BOUND if name in bound else "loss", term.coefficient * share)
                 if len(terms) > 1:
                     self._add(f"loss/{name}", share)
                 self._bad_rows.extend(rows[index] for index in (~torch.isfinite(value)).nonzero()[:, 0].tolist())
 
         self._waiting.append(([term.value.detach() for term in terms.values()], settle))
+
+    def weigh_bound(self, weight: float) -> None:
+        """Add the bound's terms to the loss."""
+        self._settle()
+        self._add("loss", weight * self._totals.pop(BOUND, 0.0))
 
     def note_metrics(self, measures: Measures) -> None:
         """Add what a micro-batch measures."""

@@ -12,11 +12,13 @@ from finegrain.recipes.training.columns import held_out_set, training_set
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job
+from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
 from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
+from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
 from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
@@ -39,6 +41,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     """Run the job; returns what is printed as the last line of stdout. `watch` sees the trainer after every step, and may not change it."""
     contract = contract_of(job.objective, job.common.seed)
     check_job(job, contract)
+    criterion = criterion_of(job, contract)
     directory = RunDirectory(job.out)
     if not job.common.dry_run:
         directory.check(job.settings, resume=job.common.resume)
@@ -60,7 +63,8 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    answered = 0 if hasattr(job.product, "use") else job.training.samples
+    prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
@@ -80,30 +84,42 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     export = lambda folder: job.product.save(session, folder)
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
-        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, [*watchers, tell, *seen])
+        selection = selection_of(job, criterion, trainer, eval_set)
+        watching: list[Callable[[dict[str, Any]], None]] = [*watchers, tell, ShareWarning(session.say), *seen]
+        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, selection, watching)
         with ended_in_words(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
     seconds = session.seconds()
+    steps_taken = int(lines[-1]["step"]) if lines else 0
+    if selection is not None:
+        selection.restore_best(trainer, steps_taken)
+        session.notes["kept"] = selection.kept(steps_taken)
+        if stopped := selection.stopped(steps_taken, len(plan)):
+            session.notes["stopped"] = stopped
+            session.say(stopped)
     if whole is not None:
         trainer = whole_again(session, trainer, whole)
 
-    evaluation = job.product.evaluate(trainer, eval_set)
+    evaluation = job.product.conclude(trainer, eval_set)
     after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
         "status": "finished",
         "train_seconds": round(seconds, 3),
-        "steps": len(plan),
+        "steps": steps_taken,
         "pairs" if "chosen" in contract.roles else "rows": len(train_rows),
         "tokens": int(sum(line["num_tokens"] for line in lines)),
         "learning_rate": rate,
         "embedding_learning_rate": embedding_rate(job.optim, contract, rate),
         "evaluation": evaluation,
+        **start_of_parts(lines),
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
         if examination is not None:
             head = getattr(job.product, "head", None)
             write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
-        write_results(session, job, directory, results, Answers(prompts, before, after))
+        write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
+        if selection is not None:
+            selection.discard()
         session.say(f"report: {write_report(directory.path)}")
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}

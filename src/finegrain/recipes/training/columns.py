@@ -12,7 +12,7 @@ from finegrain.recipes.crediting.credit_context import RunCredit
 from finegrain.recipes.judging.answer_context import RunAnswers
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.job import Job
-from finegrain.recipes.training.rows import plan_of
+from finegrain.recipes.training.rows import plan_of, roles_of
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.types import Credit, CreditColumns, Ragged
@@ -32,7 +32,7 @@ def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer,
 
 def held_out_set(session: Session, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
     """The held-out rows with what the objective reads; credit is for training alone."""
-    reference = _reference(session, contract, scorer, examples, contract.roles)
+    reference = _reference(session, contract, scorer, examples, roles_of(examples, contract))
     return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=False), _row_columns(contract, examples))
 
 

@@ -29,12 +29,21 @@ def rows_of(session: Session, job: Job, contract: Contract) -> tuple[ExampleStor
     else:
         both = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
     session.say(f"data: {len(both[0])} rows to train, {len(both[1])} held out")
-    return (with_mismatched(both[0]), both[1]) if "mismatched" in contract.all_roles else both
+    if "mismatched" not in contract.all_roles:
+        return both
+    several = len(np.unique(both[1].prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
+    return with_mismatched(both[0]), with_mismatched(both[1]) if several else both[1]
 
 
 def longest(train: ExampleStore, held_out: ExampleStore, contract: Contract) -> int:
     """Tokens of the longest prompt with one answer."""
-    return max(_longest(train, contract.all_roles), _longest(held_out, contract.roles))
+    held_roles = roles_of(held_out, contract)
+    return max(_longest(train, contract.all_roles), _longest(held_out, held_roles))
+
+
+def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
+    """The sides any pass reads that the held-out rows have."""
+    return tuple(role for role in contract.all_roles if not len(held_out) or role in held_out[0].responses)
 
 
 def _longest(examples: ExampleStore, roles: tuple[str, ...]) -> int:
