@@ -73,7 +73,7 @@ def _evaluate(model: Any, path: Path, groups: Sequence[Group], head: nn.Module |
         values = found.logp if found.outputs is None else found.outputs
         generator = torch.Generator().manual_seed(1)
         weights = torch.randn(values.shape, generator=generator).to(values)
-        gradients = torch.autograd.grad((values * weights).sum(), parameters, allow_unused=True)
+        gradients = torch.autograd.grad((values * weights).sum(), parameters, allow_unused=True) if parameters else ()
     return values.detach(), [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
 

@@ -143,7 +143,9 @@ def action_values(
 
 def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: Wanted, weight: Tensor | None) -> ActionValues:
     """Values of one chunk, float32 or wider."""
-    logits = torch.nn.functional.linear(hidden * head.scale, head.weight)
+    scaled = hidden * head.scale
+    autocast = torch.is_autocast_enabled(hidden.device.type)
+    logits = torch.nn.functional.linear(scaled, head.weight if autocast else head.weight.to(torch.promote_types(scaled.dtype, head.weight.dtype)))
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if head.bias is not None:

@@ -74,7 +74,7 @@ def token_values(
 
 def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.promote_types(hidden.dtype, weight.dtype)
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
@@ -98,7 +98,7 @@ class _ChunkedHead(torch.autograd.Function):
         ctx.compute_dtype, ctx.softcap, ctx.entropy, ctx.reference = dtype, softcap, entropy, reference
         count = len(targets)
         ctx.rows = max(LEAST_ROWS, CHUNK_BYTES // (4 * weight.shape[0]))
-        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
         logp, lse = (torch.empty(count, dtype=wide, device=hidden.device) for _ in range(2))
         entropies = torch.zeros(count if entropy else 0, dtype=wide, device=hidden.device)
         kls = torch.zeros(count if reference is not None else 0, dtype=wide, device=hidden.device)

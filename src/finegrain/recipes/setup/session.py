@@ -19,7 +19,8 @@ from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.models.adapters import with_adapter
-from finegrain.models.load import Policy, load_policy, master_dtype
+from finegrain.models.frozen_base import widen_trained
+from finegrain.models.load import Policy, is_adapter, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.reference import ReferenceCache
@@ -64,11 +65,17 @@ class Session:
         return 0.0 if self.started is None else time.perf_counter() - self.started
 
 
-def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None) -> Session:
-    """Devices and the policy, adapter included."""
+def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None, frozen: bool = False) -> Session:
+    """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
     accelerator, device, how = open_device(common, training)
-    policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(how.name), trust_remote_code=training.trust_remote_code)
+    master = master_dtype(how.name)
+    narrow = (frozen or lora.rank > 0 or is_adapter(model)) and not training.shard  # FSDP wants one dtype in a group
+    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow)
     policy = with_adapter(policy, lora, common.seed)
+    if frozen:
+        policy.model.requires_grad_(False)
+    if narrow:
+        widen_trained(policy.model, master)
     policy.model.to(device)
     main = rank() == 0
     return Session(
