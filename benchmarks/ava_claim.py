@@ -71,7 +71,7 @@ METHODS: Mapping[str, Method] = {
     BASE: Method(LastToken(), BradleyTerry()),
     "Bradley-Terry and the chosen answer's likelihood": Method(Gaussian(), AvaP(inference=Inference(kl=0.0, td=0.0), negative=WithoutNegative())),
     "ava-p": Method(Gaussian(), AvaP()),
-    "ava-p, bound out of the backbone": Method(Gaussian(), AvaP(bound_in_backbone=False)),
+    "ava-p, bound out of the backbone": Method(Gaussian(), AvaP(bound_in_head_only=True)),
     "ava-p, literal weights and scale": Method(Gaussian(), AvaP(inference=Inference(scale=UnitScale()), balance=LiteralWeights())),
 }
 BOTH = (BASE, "ava-p")
@@ -196,11 +196,19 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Demonstrated:
-    """One run of AVA-d on demonstrations, judged against the base's own samples."""
+    """One run on demonstrations (Bradley-Terry: on them and the base's samples), judged against the base's own samples."""
 
     data: str
+    method: str
     pairs: int = 300
     seed: int = 0
+
+
+DEMONSTRATED: Mapping[str, Method] = {
+    "ava-d": Method(Gaussian(), AvaD()),
+    "ava-d, gamma 0.9": Method(Gaussian(), AvaD(inference=Inference(gamma=0.9))),
+    "Bradley-Terry on both": Method(LastToken(), BradleyTerry()),
+}
 
 
 def samples_of(data: str, options: argparse.Namespace) -> list[dict[str, str]]:
@@ -236,22 +244,24 @@ READOUTS = {"last": Last(), "mean": Mean(), "sum": Sum()}
 
 
 def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[str, Any]:
-    """How often AVA-d's rewards put the demonstration above the base's sample, by readout; beside them the log-probability of the start model."""
+    """How often the rewards put the demonstration above the base's sample, by readout."""
     size, started = DEMONSTRATIONS[cell.data], time.perf_counter()
     rows = samples_of(cell.data, options)
     train, held_out = rows[: -size.held_out], rows[-size.held_out :]
     kept = [train[place] for place in np.random.default_rng([cell.seed, 0]).permutation(len(train))[: cell.pairs]]
-    head = Gaussian()
+    method = DEMONSTRATED[cell.method]
+    head, unpaired = method.head, isinstance(method.loss, AvaD)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = write_rows(folder / "train.jsonl", [{"prompt": row["prompt"], "completion": row["chosen"]} for row in kept])
+        alone = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in kept]
+        data = write_rows(folder / "train.jsonl", alone if unpaired else kept)
         judged = write_rows(folder / "held-out.jsonl", held_out)
         finegrain.reward(
             options.model,
             data,
             folder / "run",
             head=head,
-            loss=AvaD(),
+            loss=method.loss,
             common=Common(seed=cell.seed, max_length=size.max_length, device="cpu"),
             training=Training(examined=0, samples=0, holdout=0.0),
             optim=Optim(embedding_lr=PLAIN),
@@ -265,7 +275,7 @@ def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[st
     return {
         **asdict(cell),
         "kind": "demonstrations",
-        "accuracy": {how: accuracy_of(head, readout, outputs, examples) for how, readout in READOUTS.items()},
+        "accuracy": {how: accuracy_of(head, readout, outputs, examples) for how, readout in READOUTS.items() if unpaired or how == "last"},
         "length_only": pair_accuracy(*(np.array([float(len(one.responses[role].ids)) for one in examples]) for role in ROLES)).accuracy.mean,
         "held_out": len(examples),
         "last_loss": record["last"]["loss"],
@@ -348,11 +358,11 @@ def demonstrated(results: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     lines = ["## AVA-d: demonstrations against the base's own samples", ""]
     lines += ["Share of held-out prompts at which the demonstration scores above the sample, by how an answer is read from its tokens.", ""]
-    lines += ["| data | seeds | last token | mean of tokens | sum of tokens | the longer one |", "| --- | --- | --- | --- | --- | --- |"]
-    for data in dict.fromkeys(one["data"] for one in rows):
-        own = [one for one in rows if one["data"] == data]
-        parts = " | ".join(shown([one["accuracy"][how] for one in own]) for how in READOUTS)
-        lines.append(f"| {data} | {len(own)} | {parts} | {own[0]['length_only']:.3f} |")
+    lines += ["| data | trained | seeds | last token | mean of tokens | sum of tokens | the longer one |", f"|{' --- |' * 7}"]
+    for data, method in dict.fromkeys((one["data"], one["method"]) for one in rows):
+        own = [one for one in rows if (one["data"], one["method"]) == (data, method)]
+        parts = (shown([one["accuracy"][how] for one in own]) if how in own[0]["accuracy"] else "" for how in READOUTS)
+        lines.append(f"| {data} | {method} | {len(own)} | {' | '.join(parts)} | {own[0]['length_only']:.3f} |")
     return [*lines, ""]
 
 
@@ -382,7 +392,7 @@ def main() -> None:
     done = {key_of(one) for one in results}
     wanted: Iterator[Any] = cells(options.seeds)
     if options.demonstrations:
-        wanted = (Demonstrated(data, seed=seed) for seed in range(options.seeds) for data in DEMONSTRATIONS)
+        wanted = (Demonstrated(data, method, seed=seed) for seed in range(options.seeds) for data in DEMONSTRATIONS for method in DEMONSTRATED)
     for cell in wanted:
         key = key_of(asdict(cell))
         if key in done or not all(part in key.split("/") for part in options.only or ()):

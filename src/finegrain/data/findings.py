@@ -2,10 +2,13 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from finegrain.types import Json
 
+TOLD = ("unread", "reasoning", "fractional_weight")
+"""Kinds whose words are the finding itself, so that a line about them has them."""
 EXAMPLES = 20
 """Row numbers per kind in run.json."""
 MOST_ROWS = 100_000
@@ -49,6 +52,7 @@ class Findings:
         self.by_kind: dict[str, Finding] = {}
         self._drops: Counter[str] = Counter()
         self._last: dict[str, int] = {}
+        self._unread: dict[str, dict[str, None]] = {}
 
     def add(self, kind: str, row: int, action: str, example: str = "") -> None:
         """One more occurrence of `kind` in source row `row`."""
@@ -58,6 +62,13 @@ class Findings:
             finding.changes += 1
             if len(finding.rows) < MOST_ROWS:
                 finding.rows.append(row)
+
+    def add_unread(self, row: int, what: str, names: Iterable[str]) -> None:
+        """A row with columns, or keys of messages (`what`), that hold a value and that nothing reads; the words name all that were found."""
+        told = self._unread.setdefault(what, {})
+        told.update(dict.fromkeys(names))
+        self.add("unread", row, "kept")
+        self.by_kind["unread"].example = "; ".join(f"{what} that nothing reads: {', '.join(named)}" for what, named in self._unread.items())
 
     def add_file(self, kind: str, action: str, example: str = "") -> Finding:
         """One more occurrence of `kind` that concerns no row in particular."""
@@ -86,7 +97,7 @@ class Findings:
 
     def messages(self) -> list[str]:
         """One line per kind."""
-        return [f"{kind}: {f.count} {f.action()}{_rows_in_words(f)}" for kind, f in self.by_kind.items()]
+        return [_line(kind, finding) for kind, finding in self.by_kind.items()]
 
     def as_json(self) -> list[Json]:
         """One object per kind, with the first row numbers."""
@@ -94,6 +105,12 @@ class Findings:
             {"kind": kind, "count": f.count, "rows": f.distinct()[:EXAMPLES], "action": f.action(), **({"example": f.example} if f.example else {})}
             for kind, f in self.by_kind.items()
         ]
+
+
+def _line(kind: str, finding: Finding) -> str:
+    rows = _rows_in_words(finding)
+    line = f"{kind}: {finding.count} {finding.action()}{rows}" if rows else f"{kind}: {finding.action()}"
+    return f"{line}: {finding.example}" if finding.example and (not rows or kind in TOLD) else line
 
 
 def _rows_in_words(finding: Finding) -> str:

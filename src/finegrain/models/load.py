@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from finegrain.data.truncate import limit_length
 from finegrain.errors import ModelError
 from finegrain.models.frozen_base import keep_narrow, widen_trained
+from finegrain.models.positions import learned_positions, positions_of_checkpoint
 from finegrain.models.scorer import causal_lm, stock_attention
 
 
@@ -79,9 +81,11 @@ def load_policy(
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a checkpoint."""
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(f"no tokenizer in {source}: {error}") from error
+    limit_length(tokenizer, positions_of_checkpoint(source))
+    return tokenizer
 
 
 def is_adapter(source: Any) -> bool:
@@ -146,6 +150,7 @@ def _checked(policy: Policy) -> Policy:
     top = max(policy.tokenizer.get_vocab().values(), default=0)
     if top >= rows:
         raise ModelError(f"the tokenizer has token ids up to {top}, the model has {rows} embeddings: this is another model's tokenizer")
+    limit_length(policy.tokenizer, learned_positions(causal_lm(policy.model).config))
     return policy
 
 

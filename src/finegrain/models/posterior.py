@@ -1,6 +1,5 @@
 """A posterior beside a reward model: `posterior.safetensors` holds it, `posterior.json` says what it was fitted on; the std of scores comes of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
 from finegrain.models.reward_head import stock_rows
+from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
 from finegrain.rewards.laplace import Posterior, answer_features
@@ -50,10 +50,7 @@ def save_posteriors(posteriors: Sequence[Posterior], facts: Mapping[str, Any], f
     names = ("weight", "curvature", "vectors")
     tensors = {name: torch.stack([getattr(one, name) for one in posteriors]).contiguous() for name in names}
     tensors["prior_variance"] = torch.tensor([one.prior_variance for one in posteriors], dtype=torch.float64)
-    part = folder / f"{POSTERIOR_FILE}.part"
-    save_file(tensors, part)
-    (folder / POSTERIOR_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-    part.replace(folder / POSTERIOR_FILE)
+    save_with_facts(tensors, folder / POSTERIOR_FILE, facts, folder / POSTERIOR_FACTS)
 
 
 def load_posteriors(folder: Path) -> list[Posterior]:

@@ -140,6 +140,12 @@ class Inference:
         off = (delta - outputs[..., 0]) * (-outputs[..., 1].clamp(*LOG_STD)).exp()
         return masked_sum(off.square(), known) / known.sum(-1)
 
+    def misfit(self, side: Side) -> Float[Tensor, " B"]:
+        """Mean of -log q(delta) over an answer's transitions, nats; NaN without any."""
+        assert side.outputs is not None, "the reward's outputs were not asked for"
+        found = evidence(_q(side), side.outputs, side.mask, token_weight(side), gamma=self.gamma)
+        return -found.fit / found.transitions
+
 
 def start_state() -> dict[str, Tensor]:
     """Tables that `Inference.start` fills."""

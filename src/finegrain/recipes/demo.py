@@ -21,6 +21,7 @@ from rich.table import Table
 from finegrain.checked import NonNegativeInt, PositiveInt, checked
 from finegrain.data.planted import Planted, World
 from finegrain.errors import CheckpointError, UsageError
+from finegrain.files import replace_file
 from finegrain.recipes.planted_demo.rows import BETA, Budget
 from finegrain.types import Json
 
@@ -95,12 +96,12 @@ def run_demo(settings: Demo) -> Json:
     seconds = round(time.perf_counter() - started, 1)
     about = _about(scale, settings, seconds)
     floor = baselines(seeds)
-    (out / "demo.md").write_text(markdown(summary, about=about, beside=baselines_in_words(floor)))
+    replace_file(out / "demo.md", markdown(summary, about=about, beside=baselines_in_words(floor)))
     page = write_page([read_run(folder) for folder in reported(out)], out / "demo.html")
     said = verdict(summary)
     asked = {"settings": asdict(settings), "scale": asdict(scale)}
     record = {**asked, "wall_seconds": seconds, "summary": summary, "baseline_aurocs": floor, "verdict": said, "seeds": seeds}
-    (out / "demo.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    replace_file(out / "demo.json", json.dumps(record, indent=1, default=str) + "\n")
     header, *lines = cells(summary)
     table = Table(header[0], *header[2:], box=box.SIMPLE)
     for name, _, *numbers in lines:
@@ -115,6 +116,8 @@ def _folder(out: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="finegrain-demo-"))
     if (out / "demo.json").exists() or (out / "base").exists():
         raise CheckpointError(f"{out} already holds a demo; give another --out")
+    if out.is_dir() and any(out.iterdir()):
+        raise CheckpointError(f"{out} holds files that no demo wrote; give a folder of its own as --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,6 +6,9 @@ from typing import Literal
 from finegrain.checked import Epochs, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, SequenceLength, ShareBelowOne, checked
 from finegrain.errors import UsageError
 
+MarginScale = Literal["median", "none"] | NonNegativeFloat
+"""What the column `margin` is multiplied by: one over its median, nothing, or a number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 @checked

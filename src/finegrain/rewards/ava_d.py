@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from finegrain.checked import checked
@@ -28,6 +27,8 @@ class AvaD:
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     head_kind: ClassVar[type] = Gaussian
+    results: ClassVar[Mapping[str, bool]] = {"eval_td_nll": False}
+    """Held-out results that say which of two models is better; True: more is better."""
 
     inference: Inference = field(default_factory=Inference)
     """Weights and parts of the evidence bound."""
@@ -54,6 +55,6 @@ class AvaD:
         return self.inference.start(statistics, head)
 
     def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
-        """Of held-out answers: mean square of (temporal difference - mean) / std."""
-        sides = weighed(head.reward_weight, pair).sides.values()
-        return {"td_square": torch.stack([self.inference.surprise(side) for side in sides]).nanmean(0)}
+        """Of held-out answers: mean square of (temporal difference - mean) / std, and mean of -log q(temporal difference)."""
+        answer = weighed(head.reward_weight, pair).answer
+        return {"td_square": self.inference.surprise(answer), "td_nll": self.inference.misfit(answer)}

@@ -42,8 +42,8 @@ class AvaP:
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
     balance: BalanceRule = field(default_factory=StartShare)
     """How the bound is weighed against the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
-    bound_in_backbone: bool = True
-    """False: likelihood, negative, KL and temporal differences train the head alone, and the ranking has the backbone to itself [OURS]."""
+    bound_in_head_only: bool = False
+    """Likelihood, negative, KL and temporal differences train the head alone, and the ranking has the backbone to itself [OURS]."""
 
     def action_value(self, head: Gaussian) -> Wanted | None:
         """What the scorer has to compute beside log-probabilities."""
@@ -56,7 +56,7 @@ class AvaP:
     @property
     def balanced(self) -> Balance:
         """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
-        return Balance(bound=BOUND, rule=self.balance, bound_in_backbone=self.bound_in_backbone)
+        return Balance(bound=BOUND, rule=self.balance, bound_in_backbone=not self.bound_in_head_only)
 
     def state(self) -> dict[str, Tensor]:
         """What `start` finds."""

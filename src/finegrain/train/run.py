@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from finegrain.errors import Interrupted, NonFiniteError
+from finegrain.files import replace_file
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
@@ -100,7 +101,7 @@ def _guarded_step(trainer: Trainer, plan: Plan, recorder: Recorder, index: int) 
             for example in (trainer.data.examples[row] for row in error.rows)
         ]
         if rank() == 0:
-            file.write_text(json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
+            replace_file(file, json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
         raise NonFiniteError(
             f"the {error.what} of step {index + 1} is not finite; rows {sources[:20]} of the data; their tokens are in {file}; "
             "nothing was updated by this step: lower --lr, or look at these rows"

@@ -1,6 +1,7 @@
 """Train a policy offline with any objective and any credit: the job behind `prefer`, `sft` and `reward`, read top to bottom."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from finegrain.recipes.setup.session import open_session, prepare_scorer, record
 from finegrain.recipes.training.columns import held_out_set, training_set
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
-from finegrain.recipes.training.job import Job, check_job
+from finegrain.recipes.training.job import Job, check_job, sources_of
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.margins import settle_margins
 from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
@@ -39,11 +41,17 @@ Watch = Callable[[Trainer, dict[str, Any]], None]
 
 def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     """Run the job; returns what is printed as the last line of stdout. `watch` sees the trainer after every step, and may not change it."""
+    with ExitStack() as held:
+        return _aligned(job, held, watch)
+
+
+def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     contract = contract_of(job.objective, job.common.seed)
     check_job(job, contract)
     criterion = criterion_of(job, contract)
     directory = RunDirectory(job.out)
     if not job.common.dry_run:
+        directory.check_apart(sources_of(job))
         directory.check(job.settings, resume=job.common.resume)
     frozen = bool(getattr(job.objective, "frozen_backbone", False))
     session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=frozen)
@@ -51,13 +59,17 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
     train_rows, eval_rows = rows_of(session, job, contract)
+    if job.margin_scale is not None and "rejected" in contract.roles:
+        settle_margins(session, job.margin_scale, train_rows)
     displace = in_place if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     if job.common.dry_run:
         return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
 
     directory.check_data(session.notes["data"])
-    directory.create()
+    if rank() == 0:
+        held.enter_context(directory.locked())
+        directory.check(job.settings, resume=job.common.resume)
     barrier()
     if rank() == 0:
         directory.write_record(record(session, job.command, job.settings, {"status": "running"}))

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from finegrain.configure import FAMILIES
+from finegrain.files import replace_file
 from finegrain.models.reward_models import stored_facts
 from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL, TEXT_CALL
 from finegrain.recipes.judging.score_scale import ENTRY
@@ -87,7 +88,7 @@ def write_card(
         evaluation=evaluation,
         settings=json.dumps(settings, indent=2, default=str),
     )
-    (folder / "README.md").write_text(text)
+    replace_file(folder / "README.md", text)
 
 
 def _used(usage: Usage, facts: Json) -> str:

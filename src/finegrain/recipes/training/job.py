@@ -12,7 +12,7 @@ from finegrain.configure import method_name
 from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.settings import Common, MarginScale, Training
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.product import AlignedPolicy, Product
 from finegrain.train.contract import Contract
@@ -42,6 +42,8 @@ class Job:
     gate: Gate = Gate()
     displacement: Callable[[Session], Displace] | None = None
     """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
+    margin_scale: MarginScale | None = None
+    """What becomes of the column `margin`; None: nothing that is trained reads it."""
     start_head: nn.Module | None = None
     """The trained head that a reward model's head goes on from; None: a fresh one."""
 
@@ -60,6 +62,13 @@ def check_job(job: Job, contract: Contract) -> None:
         raise UsageError(f"{name} trains a head beside the model, which --shard does not split; drop --shard")
     if contract.gradient is not None:
         raise UsageError(f"{name} makes its own gradients, which need whole parameters; drop --shard")
+
+
+def sources_of(job: Job) -> dict[str, str]:
+    """What the run reads, by the option that names it."""
+    found = {"model": job.model if isinstance(job.model, str) else "", "data": job.data, "eval": job.common.eval or ""}
+    scorers = getattr(job.credit, "scorer", None) or ""
+    return found | {"credit.scorer": scorers} if isinstance(scorers, str) else found
 
 
 def check_credit(credit: Credit | None, contract: Contract) -> None:

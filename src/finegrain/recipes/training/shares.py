@@ -20,7 +20,7 @@ class ShareWarning:
         self._said = True
         self._say(
             f"warning: at step {line['step']} the ranking has {share_of(ranking, bound):.1%} of the gradient (norms: ranking {ranking:.3g}, "
-            f"bound {bound:.3g}), so the model hardly learns to rank; a smaller share for the bound: balance:start-share, or a larger --*.cer"
+            f"bound {bound:.3g}), so the model hardly learns to rank; balance:start-share (the default) gives it half at the start"
         )
 
 
