@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
-from finegrain.ops.logprobs import CHUNK_BYTES, LEAST_ROWS, Head
+from finegrain.ops.logprobs import Head, chunk_rows
 from finegrain.ops.reward_weight import Attention
 from finegrain.types import chunks
 
@@ -133,7 +133,7 @@ def action_values(
     hidden: Float[Tensor, "M H"], head: Head, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
 ) -> ActionValues:
     """Values of the taken tokens; logits of one chunk at a time, computed again in the backward pass."""
-    rows = max(LEAST_ROWS, CHUNK_BYTES // (4 * head.weight.shape[0]))
+    rows = chunk_rows(head.weight)
     parts = [
         checkpoint(_chunk, hidden[part], head, targets[part], form, None if weight is None else weight[part], use_reentrant=False)
         for part in chunks(len(targets), rows)

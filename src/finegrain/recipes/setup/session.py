@@ -2,11 +2,10 @@
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from finegrain.models.reward_head import linear_head
 from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.devices import open_device
+from finegrain.recipes.setup.devices import micro_tokens_of, open_device
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Json
 
@@ -60,6 +59,12 @@ class Session:
         """Training seconds count from the first forward of any model."""
         self.started = self.started if self.started is not None else time.perf_counter()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        found: torch.device = next(self.policy.model.parameters()).device
+        return found
+
     def seconds(self) -> float:
         """Seconds since the first forward."""
         return 0.0 if self.started is None else time.perf_counter() - self.started
@@ -77,6 +82,7 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     if narrow:
         widen_trained(policy.model, master)
     policy.model.to(device)
+    how = replace(how, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
     say = tell if rank() == 0 else silent
     return Session(
         accelerator=accelerator,
@@ -125,8 +131,8 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
     session.start_clock()
     head = None
     if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
-        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.accelerator.device)
-    scorer, probe = make_scorer(model, longest=longest, head=head)
+        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.device)
+    scorer, probe = make_scorer(model, longest=longest, head=head, how=session.how)
     _tell_probe(session, probe, silenced)
     session.scorer = scorer
     return scorer
@@ -152,7 +158,7 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
         "command": command,
         "settings": settings,
         "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "machine": {"device": str(session.accelerator.device), "processes": world(), "threads": torch.get_num_threads()},
+        "machine": {"device": str(session.device), "processes": world(), "threads": torch.get_num_threads()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **session.notes,
         **results,
@@ -161,7 +167,11 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
     }
 
 
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_rss_bytes() -> int | None:
+    """Largest resident memory of this process so far; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
