@@ -3,8 +3,8 @@
     finegrain demo --out build/demo
     python benchmarks/demo.py build/demo
 
-Writes benchmarks/results/demo.md (the demo's own table) and demo.json (every reading of every seed), and the tables between the marks of
-README.md and docs/guides/demo.md.
+Writes benchmarks/results/demo.md (the demo's own table) and demo.json (every reading of every seed), and the table and the sentences
+between the marks of README.md and docs/guides/demo.md.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from finegrain.recipes.planted_demo.rows import ROWS
-from finegrain.recipes.planted_demo.summary import cells
+from finegrain.recipes.planted_demo.summary import baselines_in_words, cells
 from finegrain.types import Json
 
 ROOT = Path(__file__).parents[1]
@@ -42,11 +42,12 @@ def main() -> None:
     (RESULTS / "demo.md").write_text(
         (folder / "demo.md").read_text().rstrip() + "\n\nMade by `finegrain demo --out build/demo` and `python benchmarks/demo.py build/demo`.\n"
     )
+    words = f"{baselines_in_words(record['baseline_aurocs'])}\n\n{record['verdict']}"
     for page, columns in SHOWN.items():
         before, _, rest = (ROOT / page).read_text().partition(START)
         after = rest.partition(END)[2]
         assert after, f"{page} has no marks for the table"
-        (ROOT / page).write_text(f"{before}{START}\n{table(record['summary'], columns)}\n{END}{after}")
+        (ROOT / page).write_text(f"{before}{START}\n{table(record['summary'], columns)}\n\n{words}\n{END}{after}")
 
 
 if __name__ == "__main__":
