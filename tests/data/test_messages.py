@@ -92,7 +92,7 @@ def test_what_a_template_does_not_show_is_named_and_never_trains_as_an_empty_tur
     assert "shows nothing of what the assistant says (tool_calls)" in findings.in_words()
     unread = findings.by_kind["unread"]
     assert unread.distinct() == [0, 2]
-    assert unread.example == "message keys that nothing reads: images, tool_calls; columns that the chat template does not read: tools"
+    assert unread.example == "message keys that nothing reads: images, tool_calls; columns that nothing reads: tools"
     _, _, findings = examples(CALLS_ALONE, messages(user("find"), bot("Let me see.", tool_calls=[CALL])))
     assert findings.by_kind["template"].example == "the chat template leaves out the text beside a call"
 
