@@ -9,7 +9,7 @@ from rich.table import Table
 
 from finegrain.evaluate.tables import shown
 from finegrain.ops.stats import Interval
-from finegrain.report.visible import visible
+from finegrain.terminal import visible
 from finegrain.types import Json
 
 

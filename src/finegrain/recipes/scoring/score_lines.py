@@ -1,6 +1,5 @@
 """The lines of `finegrain score`, one per response as it is scored, and what was counted on the way."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -34,6 +33,7 @@ from finegrain.recipes.score import Score
 from finegrain.recipes.scoring.relative import Beside, open_relative
 from finegrain.recipes.settings import Common
 from finegrain.recipes.setup.questions import Question, Questions, identifiers
+from finegrain.terminal import write_line
 from finegrain.types import Json, Scored
 
 BLOCK = 64
@@ -76,7 +76,7 @@ class Counts:
 
     def say(self, text: str) -> None:
         """One line to the person."""
-        print(text, file=sys.stderr, flush=True)
+        write_line(text)
 
     def compared(self, relative: Beside) -> None:
         """What scores are relative to a baseline, told and kept for the result."""
