@@ -116,6 +116,14 @@ def test_a_turn_that_the_data_exclude_does_not_train(flag, template):
     assert not findings.by_kind.keys() - {"boundary_differs"}
 
 
+def test_weights_may_be_text_and_what_is_no_weight_is_named():
+    said = [bot("a", weight=weight) for weight in ("0", "False", "1", True, [0, 1])]
+    _, found, findings = examples(CHATML, *(messages(user("q"), one) for one in said))
+    assert [example.row for example in found] == [2, 3, 4]
+    assert findings.dropped() == {"untrained": 2}
+    assert findings.by_kind["unread"].distinct() == [4]
+
+
 def test_weights_that_cannot_be_followed_are_named():
     last, half = messages(user("a"), bot("this"), user("b"), bot("not this", weight=0)), messages(user("a"), bot("b", weight=0.5))
     tokenizer, found, findings = examples(CHATML, messages(user("a"), bot("b", weight=0)), last, half)
@@ -140,6 +148,12 @@ def test_a_thought_that_the_template_moves_trains(thought):
     assert marked(example, "chosen", -1.0) == "good"
     assert example.responses["chosen"].text == (f"{THOUGHT}good answer" if thought == "key" else f"{thought}good answer")
     assert not findings.by_kind.keys() - {"boundary_differs"}
+
+
+@pytest.mark.parametrize("said", [bot("<think>\nwell\n</think>\n\n"), bot("", reasoning_content="well")])
+def test_a_thought_alone_trains_to_its_end(said):
+    tokenizer, (example,), _ = examples(MOVES_THOUGHTS, messages(user("q"), said))
+    assert trains(tokenizer, example.responses["answer"]) == f"{THOUGHT}<|im_end|>"
 
 
 def test_a_thought_that_the_template_takes_out_is_put_back():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from finegrain.data.conversations import CALLS, REASONING, as_json
 from finegrain.data.findings import MOST_ROWS, Findings
 from finegrain.data.records import Row, Turn
-from finegrain.data.render import TRAINS
+from finegrain.data.render import TRAINS, as_weight
 from finegrain.data.templates import ChatTemplate, RenderError
 
 TRIES = 8
@@ -73,7 +73,11 @@ def _holding(turn: Turn) -> Sequence[str]:
     others = turn.others()
     told = [others[name] for name in REASONING if name in others]
     again = {name for place, name in enumerate(name for name in REASONING if name in others) if told[place] in told[:place]}
-    return [name for name, value in others.items() if name not in TRAINS and name not in again and value not in (None, "", False, [], {})]
+    return [
+        name
+        for name, value in others.items()
+        if not (name in TRAINS and as_weight(value) is not None) and name not in again and value not in (None, "", False, [], {})
+    ]
 
 
 def _without(turn: Turn, name: str) -> Turn:
