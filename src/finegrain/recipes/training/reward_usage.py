@@ -24,7 +24,7 @@ from finegrain.rewards.heads import reads_whole_answer
 from finegrain.rewards.rating import Rating
 from finegrain.types import Json
 
-CANDIDATES = 32
+CANDIDATES = 8
 """Rows among which the one of the card is looked for."""
 LONGEST_TEXT = 600
 """Characters of prompt and answer that a card shows if it can."""
