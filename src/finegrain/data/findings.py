@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from finegrain.types import Json
 
-TOLD = ("unread", "reasoning", "fractional_weight")
+TOLD = ("unread", "reasoning", "fractional_weight", "repeated_column")
 """Kinds whose words are the finding itself, so that a line about them has them."""
 EXAMPLES = 20
 """Row numbers per kind in run.json."""
@@ -67,6 +67,11 @@ class Findings:
         finding.count += 1
         finding.actions[action] += 1
         return finding
+
+    def tell(self, kind: str, words: str) -> None:
+        """Words about a kind that was found, beside those that it has."""
+        finding = self.by_kind[kind]
+        finding.example = "; ".join(filter(None, (finding.example, words)))
 
     def drop(self, kind: str, row: int, example: str = "") -> None:
         """An occurrence of `kind` that drops an example; of several kinds in one example only the first is told so."""

@@ -64,7 +64,9 @@ class UnreadKeys:
         words = [f"message keys that nothing reads: {', '.join(keys)}"] if keys else []
         words += ["columns that the chat template does not read: tools"] if tools else []
         for number in sorted({number for rows in self._rows.values() for number in rows}):
-            findings.add("unread", number, "kept", "; ".join(words))
+            findings.add("unread", number, "kept")
+        if words:
+            findings.tell("unread", "; ".join(words))
 
 
 def _holding(turn: Turn) -> Sequence[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from finegrain.data.columns import listed
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
 from finegrain.data.gate.across import Across
@@ -61,6 +62,9 @@ class Keeper:
         self._neutral = decide("neutral_step", None, "")
         self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
         self._across = Across()
+        self._labels: set[float] = set()
+        self._unread: dict[str, None] = {}
+        """Columns that nothing reads, in the order in which they were found."""
 
     def _readable(self, raw: Mapping[str, Any]) -> list[Row]:
         try:
@@ -74,7 +78,11 @@ class Keeper:
             cells = Reading(raw)
             for row in self._converted(number, where, cells):
                 if self._passes(number, where, cells, row):
+                    if self._shape is Shape.UNPAIRED:
+                        self._labels.add(row.columns["label"])
                     yield number, row
+            self._tell_columns(number, cells)
+        self._tell_file()
         for kind, number in self._across.finish():
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
 
@@ -93,7 +101,24 @@ class Keeper:
                 self._findings.drop(one.value, number)
         for kind, words in cells.notes.items():
             self._findings.add(kind, number, "parsed", words)
-        return examples(made)
+        rows = examples(made)
+        cells.used = bool(rows)
+        return rows
+
+    def _tell_columns(self, number: int, cells: Reading) -> None:
+        """Names the columns that hold something and were not read, and those that the row has more than once."""
+        if cells.source.repeated:
+            self._findings.add("repeated_column", number, "the last one kept", listed(cells.source.repeated))
+        if cells.used and (names := cells.unread()):
+            self._unread |= dict.fromkeys(names)
+            self._findings.add("unread", number, "kept")
+
+    def _tell_file(self) -> None:
+        """What shows at the end of the rows."""
+        if self._unread:
+            self._findings.tell("unread", f"columns that nothing reads: {listed(self._unread)}")
+        if len(self._labels) == 1:
+            self._findings.add_file("one_label", "kept", f"every label is {next(iter(self._labels)):g}; what is learnt from labels needs both")
 
     def _passes(self, number: int, where: str, cells: Reading, row: Row) -> bool:
         texts = texts_of(row)
