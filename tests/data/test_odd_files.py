@@ -247,6 +247,6 @@ def test_labels_of_one_kind_are_named(tmp_path):
     rows = [{"prompt": row["prompt"], "completion": row["chosen"], "label": True} for row in ROWS]
     (tmp_path / "d.jsonl").write_text(lines(rows))
     _, found = findings(tmp_path / "d.jsonl")
-    assert found["one_label"] == ([], "kept", "every label is 1; what is learnt from labels needs both")
+    assert found["one_label"][:2] == ([], "kept")
     (tmp_path / "e.jsonl").write_text(lines([*rows, {**rows[0], "completion": "No.", "label": False}]))
     assert "one_label" not in findings(tmp_path / "e.jsonl")[1]

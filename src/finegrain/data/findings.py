@@ -2,8 +2,10 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from finegrain.data.columns import listed
 from finegrain.types import Json
 
 TOLD = ("unread", "reasoning", "fractional_weight", "repeated_column")
@@ -51,6 +53,7 @@ class Findings:
         self.by_kind: dict[str, Finding] = {}
         self._drops: Counter[str] = Counter()
         self._last: dict[str, int] = {}
+        self._unread: dict[str, dict[str, None]] = {}
 
     def add(self, kind: str, row: int, action: str, example: str = "") -> None:
         """One more occurrence of `kind` in source row `row`."""
@@ -61,17 +64,21 @@ class Findings:
             if len(finding.rows) < MOST_ROWS:
                 finding.rows.append(row)
 
+    def add_unread(self, row: int, what: str, names: Iterable[str]) -> None:
+        """A row with columns, or keys of messages (`what`), that hold a value and that nothing reads; the words name all that were found."""
+        told = self._unread.setdefault(what, {})
+        before = len(told)
+        told.update(dict.fromkeys(names))
+        self.add("unread", row, "kept")
+        if len(told) > before:
+            self.by_kind["unread"].example = "; ".join(f"{what} that nothing reads: {listed(named)}" for what, named in self._unread.items())
+
     def add_file(self, kind: str, action: str, example: str = "") -> Finding:
         """One more occurrence of `kind` that concerns no row in particular."""
         finding = self.by_kind.setdefault(kind, Finding(example=example))
         finding.count += 1
         finding.actions[action] += 1
         return finding
-
-    def tell(self, kind: str, words: str) -> None:
-        """Words about a kind that was found, beside those that it has."""
-        finding = self.by_kind[kind]
-        finding.example = "; ".join(filter(None, (finding.example, words)))
 
     def drop(self, kind: str, row: int, example: str = "") -> None:
         """An occurrence of `kind` that drops an example; of several kinds in one example only the first is told so."""

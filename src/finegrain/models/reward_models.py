@@ -123,9 +123,10 @@ def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Map
     """The base's config as a classifier's: labels, padding, read-out."""
     made = type(config).from_dict(config.to_dict())
     made.num_labels = labels
-    made.id2label = {place: "reward" if labels == 1 else f"class {place}" for place in range(labels)}
+    names = (facts.get("head") or {}).get("names")
+    made.id2label = dict(enumerate(names)) if names else {place: "reward" if labels == 1 else f"class {place}" for place in range(labels)}
     made.label2id = {name: place for place, name in made.id2label.items()}
-    made.problem_type = "regression" if labels == 1 else "single_label_classification"
+    made.problem_type = "regression" if labels == 1 or names else "single_label_classification"
     made.get_text_config().pad_token_id = tokenizer.pad_token_id
     made.pad_token_id = tokenizer.pad_token_id
     made.classifier_dropout = 0.0

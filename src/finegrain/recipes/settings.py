@@ -64,7 +64,7 @@ class Training:
     shard: bool = False
     """Split weights, gradients and moments over the processes (FSDP2); such a run cannot be resumed."""
     samples: NonNegativeInt = 5
-    """Prompts answered before and after training."""
+    """Prompts answered before and after training; of a reward model held-out rows that it scores once it is saved."""
     examined: NonNegativeInt = 200
     """Rows looked at token by token before and after training, for the report; 0 for none."""
     track: str = "none"

@@ -1,5 +1,6 @@
 """The gate itself: rows in, rows that may train out; everything found on the way goes to the findings."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -62,9 +63,7 @@ class Keeper:
         self._neutral = decide("neutral_step", None, "")
         self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
         self._across = Across()
-        self._labels: set[float] = set()
-        self._unread: dict[str, None] = {}
-        """Columns that nothing reads, in the order in which they were found."""
+        self._labels: Counter[float] = Counter()
 
     def _readable(self, raw: Mapping[str, Any]) -> list[Row]:
         try:
@@ -78,13 +77,15 @@ class Keeper:
             cells = Reading(raw)
             for row in self._converted(number, where, cells):
                 if self._passes(number, where, cells, row):
-                    if self._shape is Shape.UNPAIRED:
-                        self._labels.add(row.columns["label"])
+                    self._labels[row.columns.get("label", 0.0)] += 1
                     yield number, row
             self._tell_columns(number, cells)
-        self._tell_file()
         for kind, number in self._across.finish():
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
+        if self._shape is Shape.UNPAIRED and len(self._labels) == 1 and self._labels.total() > 1:
+            (label,) = self._labels
+            words = f"all {self._labels.total()} answers have the label {label:g}, so nothing says what the other kind looks like"
+            self._findings.add_file("one_label", "kept", words)
 
     def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
         try:
@@ -110,15 +111,7 @@ class Keeper:
         if cells.source.repeated:
             self._findings.add("repeated_column", number, "the last one kept", listed(cells.source.repeated))
         if cells.used and (names := cells.unread()):
-            self._unread |= dict.fromkeys(names)
-            self._findings.add("unread", number, "kept")
-
-    def _tell_file(self) -> None:
-        """What shows at the end of the rows."""
-        if self._unread:
-            self._findings.tell("unread", f"columns that nothing reads: {listed(self._unread)}")
-        if len(self._labels) == 1:
-            self._findings.add_file("one_label", "kept", f"every label is {next(iter(self._labels)):g}; what is learnt from labels needs both")
+            self._findings.add_unread(number, "columns", names)
 
     def _passes(self, number: int, where: str, cells: Reading, row: Row) -> bool:
         texts = texts_of(row)

@@ -19,6 +19,7 @@ from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.models.adapters import with_adapter
+from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
@@ -28,6 +29,7 @@ from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.recipes.settings import Common, Training
 from finegrain.recipes.setup.devices import open_device
+from finegrain.terminal import write_line
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Json
 
@@ -70,16 +72,20 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(how.name), trust_remote_code=training.trust_remote_code)
     policy = with_adapter(policy, lora, common.seed)
     policy.model.to(device)
-    main = rank() == 0
+    say: Callable[[str], None] = write_line if rank() == 0 else silent
     return Session(
         accelerator=accelerator,
         common=common,
         training=training,
         policy=policy,
         how=how,
-        cache=ReferenceCache(cache_folder(), rank(), world(), barrier),
-        say=(lambda text: print(text, file=sys.stderr, flush=True)) if main else lambda text: None,
+        cache=ReferenceCache(cache_folder(), rank(), world(), barrier, say=say),
+        say=say,
     )
+
+
+def silent(text: str) -> None:
+    """No line of the other processes."""
 
 
 def cache_folder() -> Path:
@@ -135,7 +141,7 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
     return {
         "command": command,
         "settings": settings,
-        "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": versions(),
         "machine": {"device": str(session.accelerator.device), "processes": world(), "threads": torch.get_num_threads()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **session.notes,
@@ -143,6 +149,18 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
         "peak_rss_bytes": peak_rss_bytes(),
         "beside_training": {"rows": work.rows, "tokens": work.tokens, "seconds": round(work.seconds, 3), "notes": work.notes},
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that numbers come from."""
+    return {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def identity(session: Session) -> dict[str, str]:
+    """The start model by its content: what a run that goes on, or is repeated, is compared with."""
+    policy = session.policy
+    tokenizer = tokenizer_fingerprint(policy.tokenizer)
+    return {"source": policy.source, "sha256": model_fingerprint(policy, session.cache.folder), "tokenizer_sha256": tokenizer}
 
 
 def peak_rss_bytes() -> int:

@@ -8,7 +8,8 @@ from typing import Any
 from finegrain.errors import UsageError
 from finegrain.generate.hf import greedy_answers
 from finegrain.recipes.examining.examined import choose, examine_before, write_examined
-from finegrain.recipes.setup.session import open_session, prepare_scorer, record
+from finegrain.recipes.setup.changes import tell_changes
+from finegrain.recipes.setup.session import identity, open_session, prepare_scorer, record
 from finegrain.recipes.training.columns import held_out_set, training_set
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
@@ -65,7 +66,11 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if job.common.dry_run:
         return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
 
+    session.notes["model"] = identity(session)
     directory.check_data(session.notes["data"])
+    directory.check_data(session.notes.get("eval_data", {}), "eval_data")
+    directory.check_model(session.notes["model"])
+    tell_changes(session, directory, resume=job.common.resume)
     if rank() == 0:
         held.enter_context(directory.locked())
         directory.check(job.settings, resume=job.common.resume)
