@@ -1,7 +1,7 @@
 """Load a causal language model and its tokenizer; save it so that stock tools load it again.
 
-Weights train as float32 masters whatever the checkpoint's dtype, and are saved in the checkpoint's dtype. Only safetensors
-are read; remote code runs on explicit request alone.
+Weights train as float32 masters whatever the checkpoint's dtype, and are saved in the checkpoint's dtype; those that do not train
+keep it. Only safetensors are read; remote code runs on explicit request alone.
 """
 
 import json
@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from finegrain.data.truncate import limit_length
 from finegrain.errors import ModelError
+from finegrain.models.frozen_base import keep_narrow, widen_trained
 from finegrain.models.positions import learned_positions, positions_of_checkpoint
 from finegrain.models.scorer import causal_lm, stock_attention
 
@@ -40,21 +41,29 @@ def master_dtype(name: str) -> torch.dtype:
     return torch.float64 if name == "float64" else torch.float32
 
 
-def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Policy:
-    """The policy of a path, a Hub name, or a model object with its tokenizer."""
+def load_policy(
+    source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False, frozen: bool = False
+) -> Policy:
+    """The policy of a path, a Hub name, or a model object with its tokenizer.
+
+    `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`.
+    """
     if not isinstance(source, (str, Path)):
         if tokenizer is None:
             raise ModelError("a model object needs its tokenizer: pass tokenizer=")
         dtype = next(source.parameters()).dtype
-        return _checked(Policy(source.to(master), tokenizer, "in memory", dtype, in_memory=True))
+        if frozen:
+            keep_narrow(source, master)
+        return _checked(Policy(source if frozen else source.to(master), tokenizer, "in memory", dtype, in_memory=True))
     source = str(source)
     if (Path(source) / "adapter_config.json").exists():
-        return _load_adapter(source, tokenizer, master, trust_remote_code)
+        return _load_adapter(source, tokenizer, master, trust_remote_code, frozen)
     config = _config(source, trust_remote_code)
     _refuse_other_tasks(source, config)
+    dtype = config.get_text_config().dtype or master
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
+            source, dtype=dtype if frozen else master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
         )
     except (OSError, SafetensorError) as error:
         raise ModelError(_unreadable(source, error)) from error
@@ -64,7 +73,8 @@ def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = tor
     if missing:
         some = f"{', '.join(missing[:3])}, {len(missing)} in all"
         raise ModelError(f"{source} lacks weights of a causal language model ({some}); is it another kind of model?")
-    dtype = config.get_text_config().dtype or master
+    if frozen:
+        keep_narrow(model, master)
     return _checked(Policy(model, tokenizer or load_tokenizer(source, trust_remote_code), source, dtype))
 
 
@@ -76,6 +86,11 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
         raise ModelError(f"no tokenizer in {source}: {error}") from error
     limit_length(tokenizer, positions_of_checkpoint(source))
     return tokenizer
+
+
+def is_adapter(source: Any) -> bool:
+    """Whether a source is the folder of an adapter, or a model that has one."""
+    return (Path(source) / "adapter_config.json").exists() if isinstance(source, (str, Path)) else hasattr(source, "peft_config")
 
 
 def _config(source: str, trust_remote_code: bool) -> Any:
@@ -107,7 +122,7 @@ def _unreadable(source: str, error: Exception) -> str:
     return f"cannot load {source}: {error}"
 
 
-def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool) -> Policy:
+def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool) -> Policy:
     from peft import PeftConfig, PeftModel
 
     folder = Path(source)
@@ -121,11 +136,12 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
     if not base:
         raise ModelError(f"the adapter {source} does not name its base model (base_model_name_or_path in adapter_config.json)")
     chosen = tokenizer or (load_tokenizer(source, trust_remote_code) if here else None)
-    policy = load_policy(base, tokenizer=chosen, master=master, trust_remote_code=trust_remote_code)
+    policy = load_policy(base, tokenizer=chosen, master=master, trust_remote_code=trust_remote_code, frozen=frozen)
     try:
         model = PeftModel.from_pretrained(policy.model, source, is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot put the adapter {source} on {base}: {error}") from error
+    widen_trained(model, master)
     return replace(policy, model=model, source=source)
 
 

@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import (
 
 from finegrain.errors import ModelError
 from finegrain.models.adapters import keep_adapter
+from finegrain.models.frozen_base import widened
 from finegrain.models.load import Policy, load_tokenizer
 from finegrain.models.reward_head import load_head, save_head
 from finegrain.models.reward_tokenizer import input_facts, reward_tokenizer
@@ -77,7 +78,7 @@ def save_reward_model(
     facts = {**facts, "input": input_facts(load_tokenizer(str(folder)), max_length)}
     config = _config(lm.config, policy, tokenizer, len(weight), facts)
     with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
-        shell = stock.auto.from_config(config, dtype=next(lm.parameters()).dtype)
+        shell = stock.auto.from_config(config, dtype=torch.promote_types(next(lm.parameters()).dtype, torch.float32))
         prefix = shell.base_model_prefix
         shell.get_submodule(prefix).load_state_dict(_backbone(policy.model))
         if len(tokenizer) > shell.get_input_embeddings().weight.shape[0]:
@@ -111,12 +112,13 @@ def _backbone(model: Any) -> dict[str, torch.Tensor]:
     if causal_lm(model) is model:
         found: dict[str, torch.Tensor] = model.base_model.state_dict()
         return found
-    model.merge_adapter()
-    try:
-        state = causal_lm(model).base_model.state_dict()
-        return {name.replace(".base_layer", ""): tensor.clone() for name, tensor in state.items() if ".lora_" not in name}
-    finally:
-        model.unmerge_adapter()
+    with widened(model):  # added to in their own dtype, they would not come out again as they went in
+        model.merge_adapter()
+        try:
+            state = causal_lm(model).base_model.state_dict()
+            return {name.replace(".base_layer", ""): tensor.clone() for name, tensor in state.items() if ".lora_" not in name}
+        finally:
+            model.unmerge_adapter()
 
 
 def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Mapping[str, Any]) -> Any:

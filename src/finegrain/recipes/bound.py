@@ -24,7 +24,7 @@ class Bound:
     run: Path
     """A reward model read at the last token: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
     data: str
-    """A few hundred clean pairs, balanced over domains: json, jsonl, csv, tsv, parquet or arrow file, a folder of them, a saved data set, or a Hub name."""
+    """A few hundred clean pairs, balanced over domains: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
     keep: Keep = field(default_factory=SameScores)
     """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
     fit: FitBounds = field(default_factory=FitBounds)
@@ -69,7 +69,7 @@ def run_bound(settings: Bound) -> dict[str, Any]:
         raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
     quiet_transformers()
     model = load_reward_model(settings.run)
-    weight = score_row(head_of(model), model.head).double().cpu()
+    weight = score_row(head_of(model), model.head).cpu().double()
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype, seed=settings.seed)
     session = open_session(model.policy.model, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)

@@ -21,6 +21,7 @@ from torch.nn.functional import logsigmoid
 
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
+from finegrain.ops.precision import widest
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
 
@@ -93,5 +94,5 @@ def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, 
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
     mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    uniform = ((mixed ^ (mixed >> 16)).double() + 0.5) / 2**32
+    uniform = (widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32
     return -uniform.log().float()

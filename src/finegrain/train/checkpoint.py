@@ -142,6 +142,9 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, float]]:
     for name, table in trainer.state.items():
         tensors[f"table/{name}"] = table.contiguous()
     tensors["random/torch"] = torch.get_rng_state()
+    generator = _device_generator(trainer)
+    if generator is not None:
+        tensors["random/device"] = generator.get_state()
     return {name: tensor.cpu() for name, tensor in tensors.items()}, numbers
 
 
@@ -160,3 +163,14 @@ def _restore(trainer: Trainer, tensors: dict[str, Tensor], numbers: dict[str, fl
     for name in trainer.state:
         trainer.state[name] = tensors[f"table/{name}"].to(trainer.scorer.device)
     torch.set_rng_state(tensors["random/torch"])
+    generator = _device_generator(trainer)
+    if generator is not None and "random/device" in tensors:
+        generator.set_state(tensors["random/device"])
+
+
+def _device_generator(trainer: Trainer) -> torch.Generator | None:
+    """What the trainer's device draws from; None where that is the CPU's own, which is kept anyway."""
+    device = trainer.scorer.device
+    if device.type == "cuda":
+        return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    return torch.mps._get_default_mps_generator() if device.type == "mps" else None

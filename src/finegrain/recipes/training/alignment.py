@@ -54,7 +54,8 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if not job.common.dry_run:
         directory.check_apart(sources_of(job))
         directory.check(job.settings, resume=job.common.resume)
-    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
+    frozen = bool(getattr(job.objective, "frozen_backbone", False))
+    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=frozen)
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
