@@ -74,7 +74,8 @@ def in_words(report: Json) -> list[str]:
     """The report for a person, a line per finding and per bias."""
     lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
     for one in report.get("sources", []):
-        lines.append(f"{one['source']}: {one['format']}: {one['rows']} rows, {one['kept']} examples")
+        weight = f", weight {one['weight']:g}" if "weight" in one else ""
+        lines.append(f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples")
     for finding in report["findings"]:
         rows = in_rows(finding["rows"], finding.get("sources", []))
         example = f": {finding['example']}" if finding.get("example") else ""
