@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ class Policy:
     """The dtype the result is saved in."""
     in_memory: bool = False
     """True where the caller passed a model object; its weights may be in no file."""
+    four_bit: bool = False
+    """True where the weights of linear layers were packed into 4 bits as they were loaded."""
 
 
 def master_dtype(name: str) -> torch.dtype:
@@ -42,11 +45,18 @@ def master_dtype(name: str) -> torch.dtype:
 
 
 def load_policy(
-    source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False, frozen: bool = False
+    source: Any,
+    *,
+    tokenizer: Any = None,
+    master: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    frozen: bool = False,
+    four_bit: Mapping[str, Any] = MappingProxyType({}),
 ) -> Policy:
     """The policy of a path, a Hub name, or a model object with its tokenizer.
 
-    `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`.
+    `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`; with
+    `four_bit`, what `from_pretrained` is told beside, those of linear layers are narrower still.
     """
     if not isinstance(source, (str, Path)):
         if tokenizer is None:
@@ -57,13 +67,18 @@ def load_policy(
         return _checked(Policy(source if frozen else source.to(master), tokenizer, "in memory", dtype, in_memory=True))
     source = str(source)
     if (Path(source) / "adapter_config.json").exists():
-        return _load_adapter(source, tokenizer, master, trust_remote_code, frozen)
+        return _load_adapter(source, tokenizer, master, trust_remote_code, frozen, four_bit)
     config = _config(source, trust_remote_code)
     _refuse_other_tasks(source, config)
     dtype = config.get_text_config().dtype or master
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype if frozen else master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
+            source,
+            dtype=dtype if frozen else master,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+            **four_bit,
         )
     except (OSError, SafetensorError) as error:
         raise ModelError(_unreadable(source, error)) from error
@@ -75,7 +90,8 @@ def load_policy(
         raise ModelError(f"{source} lacks weights of a causal language model ({some}); is it another kind of model?")
     if frozen:
         keep_narrow(model, master)
-    return _checked(Policy(model, tokenizer or load_tokenizer(source, trust_remote_code), source, dtype))
+    chosen = tokenizer or load_tokenizer(source, trust_remote_code)
+    return _checked(Policy(model, chosen, source, dtype, four_bit=bool(four_bit)))
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
@@ -122,7 +138,7 @@ def _unreadable(source: str, error: Exception) -> str:
     return f"cannot load {source}: {error}"
 
 
-def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool) -> Policy:
+def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
     from peft import PeftConfig, PeftModel
 
     folder = Path(source)
@@ -136,7 +152,7 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
     if not base:
         raise ModelError(f"the adapter {source} does not name its base model (base_model_name_or_path in adapter_config.json)")
     chosen = tokenizer or (load_tokenizer(source, trust_remote_code) if here else None)
-    policy = load_policy(base, tokenizer=chosen, master=master, trust_remote_code=trust_remote_code, frozen=frozen)
+    policy = load_policy(base, tokenizer=chosen, master=master, trust_remote_code=trust_remote_code, frozen=frozen, four_bit=four_bit)
     try:
         model = PeftModel.from_pretrained(policy.model, source, is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -6,7 +6,7 @@ trains, optimiser moments, tables, random state) and `training.json` (step and t
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 
 PREFIX = "checkpoint-"
+
+STATE: Mapping[type, Set[str]] = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+"""What an optimiser keeps of a parameter that had a gradient."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ def load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
     if weights.keys() != named.keys():
         odd = sorted(weights.keys() ^ named.keys())
         raise CheckpointError(f"the checkpoint trains other parameters than this run ({', '.join(odd[:3])}); resume with the same settings")
+    if odd := [name for name in named if weights[name].shape != named[name].shape]:
+        raise CheckpointError(f"parameters of the checkpoint have other shapes than this run's ({', '.join(odd[:3])}); resume with the same settings")
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(weights[name])
@@ -158,6 +163,8 @@ def _restore(trainer: Trainer, tensors: dict[str, Tensor], numbers: dict[str, fl
         for key, number in numbers.items():
             if key.split("/", 2)[2] == name:
                 state[key.split("/", 2)[1]] = torch.tensor(number, dtype=torch.float32, device=parameter.device)
+        if state and state.keys() != STATE.get(type(trainer.optimizer), state.keys()):
+            raise ValueError(f"the optimiser's state of {name} is not whole")
         if state:
             trainer.optimizer.state[parameter] = state
     for name in trainer.state:
