@@ -23,7 +23,7 @@ ON_DEVICE = ("mask", "hidden", "order", "logits", "labels", "weight", "rewards",
 
 SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("*", "strict=True", other, LENGTHS) for other in ("strict=None", "strict=False", "")),
-    *(("credit/answers.py", "strict=False", other, DEFAULT) for other in ("strict=None", "")),
+    *(("*", "strict=False", other, DEFAULT) for other in ("strict=None", "")),
     *(("*", f"{call}(-1", f"{call}(+1", AXES) for call in ("any", "sum", "amax", "argmax", "gather", "squeeze", "scatter_add_")),
     *(("ops/*", before.replace("#", "-1"), before.replace("#", "+1"), AXES) for before in ("dim=#", "logsumexp(logits, #)", "softcap), #)")),
     *(("*", f"device={of}.device", other, DEVICE) for of in ON_DEVICE for other in ("device=None", "")),
@@ -107,7 +107,10 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("curate/tree.py", "-1) + 1", other, ORDER) for other in ("+1) + 1", "-2) + 1", "-1) + 2")),
     *(("curate/tree.py", "key=lambda one: one[:2]", other, ORDER) for other in ("key=None", "key=lambda one: one[:3]", "")),
     ("curate/votes.py", "np.where(scale > 0, scale, 1.0)", "np.where(scale > 0, scale, 2.0)", HIDDEN),
+    ("curate/tree.py", "branches[pair[0]]", "branches[pair[1]]", "branch points before two leaves part lie on the paths of both"),
+    *(("curate/inference_distance.py", ", dtype=float", other, NO_CAST) for other in (", dtype=None", ", ")),
     # evaluate
+    ("evaluate/suites.py", "continue", "break", "Ties is the last of the subsets"),
     ("evaluate/*", ".astype(float)", ".astype(None)", FLOAT),
     ("evaluate/*", "Part(1.0, ", "Part(2.0, ", RELATIVE),
     ("evaluate/ratings.py", "get(rating, 0)", "get(rating, 1)", "no row and one row are both few"),
@@ -122,6 +125,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("rewards/kfac.py", "joined.shape[1] <= joined.shape[0]", "joined.shape[1] <= joined.shape[1]", SPEED),
     ("rewards/fine_grained.py", "mask[:, :1]", "mask[:, :2]", "only the shape of the sum is read"),
     ("rewards/meta_rm.py", 'float("inf")', 'float("INF")', "the same number"),
+    ("rewards/meta_rm.py", 'self.eta < float("inf")', 'self.eta <= float("inf")', "infinite settings are refused before"),
     ("rewards/meta_rm.py", "shape[-1]", "shape[+1]", AXES),
     *(("rewards/step_labels.py", "counted & (signs < 0)", f"counted & (signs {other})", SIGNS) for other in ("<= 0", "< 1")),
     ("rewards/step_labels.py", "said == (signs > 0)", "said == (signs >= 0)", SIGNS),

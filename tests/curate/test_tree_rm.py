@@ -171,6 +171,18 @@ def flat(count: int) -> np.ndarray:
     return 1e7 * np.eye(count)
 
 
+def test_the_kernel_of_a_tree_by_hand() -> None:
+    """Leaves 00, 01 and 11; where paths part once they stay apart, though both end in 1."""
+    kernel = prefix_kernel(np.array([[0, 0], [0, 1], [1, 1]]), [2.0, 3.0])
+    assert kernel.tolist() == [[5.0, 2.0, 0.0], [2.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
+
+
+def test_a_comparison_by_hand() -> None:
+    """Independent rewards of variance 1, one comparison with noise 1: the variance 2 of the difference falls by 2^2 / (2 + 1)."""
+    found = inference_distance(np.eye(3), np.array([[0, 1]]), 1.0)
+    np.testing.assert_allclose(found, [[0, 2 / 3, 5 / 3], [2 / 3, 0, 5 / 3], [5 / 3, 5 / 3, 0]], atol=1e-12)
+
+
 def test_effective_resistance() -> None:
     """Series adds, parallel halves, what is not connected keeps its prior variance."""
     path = inference_distance(flat(5), np.array([[0, 1], [1, 2], [2, 3]]), 0.5)

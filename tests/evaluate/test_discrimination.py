@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.errors import DataError
 from finegrain.evaluate.discrimination import auroc, average_precision, mistakes_found, precision
+from finegrain.ops.bootstrap import Bootstrap
 
 
 def test_worked_area_with_a_tie() -> None:
@@ -131,3 +132,23 @@ def test_rows_and_bounds_of_what_is_missing() -> None:
 def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="1 of 3"):
         auroc(np.array([0.0, np.nan, 1.0]), np.array([True, False, True]))
+
+
+def test_bounds_stay_in_the_range_of_an_area() -> None:
+    """Of nine comparisons eight: DeLong's interval goes beyond 1, and beyond 0 in reverse."""
+    scores, positive = np.arange(6.0), np.array([False, False, True, False, True, True])
+    area, variance = delong(scores, positive)
+    assert area == 8 / 9 > 1 - 1.96 * variance**0.5
+    assert auroc(scores, positive)[0::2] == (pytest.approx(8 / 9), 1.0)
+    assert auroc(-scores, positive)[0:2] == (pytest.approx(1 / 9), 0.0)
+
+
+def test_average_precision_draws_within_the_kinds() -> None:
+    """One positive of three is in every draw, so every draw has a number, and the bootstrap that is given is taken."""
+    scores, positive = np.array([3.0, 2.0, 1.0]), np.array([False, True, False])
+    got = average_precision(scores, positive, Bootstrap(resamples=100))
+    assert got.mean == 0.5
+    assert got.rows == 3
+    assert got.low is not None
+    assert got.high is not None
+    assert 1 / 3 <= got.low <= got.high <= 1.0
