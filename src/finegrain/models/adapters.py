@@ -7,6 +7,7 @@ from typing import Any
 from finegrain.errors import ModelError, UsageError
 from finegrain.models.load import Policy
 from finegrain.models.lora import Lora
+from finegrain.models.permissions import allow_readers
 
 
 def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
@@ -31,7 +32,7 @@ ADAPTER = "adapter"
 """Folder beside a reward model's merged weights."""
 
 
-def keep_adapter(model: Any, folder: Path) -> None:
+def save_adapter(model: Any, folder: Path) -> None:
     """The adapter's own matrices in peft's layout, beside a checkpoint that it is merged into; nothing for a model without one."""
     if not hasattr(model, "peft_config"):
         return
@@ -42,6 +43,7 @@ def keep_adapter(model: Any, folder: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     save_file(state, folder / ADAPTER / "adapter_model.safetensors")
     model.peft_config[model.active_adapter].save_pretrained(folder / ADAPTER)
+    allow_readers(folder / ADAPTER)
 
 
 def take_adapter_out(model: Any, checkpoint: Path) -> Any:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
+from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import stock_rows
 from finegrain.ops.readout import Last
 from finegrain.rewards.heads import Readout, RewardHead, reads_whole_answer, sequence_score
@@ -61,6 +62,7 @@ def save_guard(guard: Guard, facts: Mapping[str, Any], folder: Path) -> None:
     tensors["threshold"] = torch.tensor([guard.threshold], dtype=torch.float64)
     part = folder / f"{BOUNDS_FILE}.part"
     save_file({name: tensor.double().cpu().contiguous() for name, tensor in tensors.items()}, part)
+    allow_readers(part)
     (folder / BOUNDS_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
     part.replace(folder / BOUNDS_FILE)
 

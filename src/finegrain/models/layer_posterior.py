@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from finegrain.errors import ModelError
 from finegrain.models.curvature import LayerPosterior, Layers, judge, layers_named
 from finegrain.models.packing import Group
+from finegrain.models.permissions import allow_readers
 from finegrain.models.posterior import refuse_parts
 from finegrain.models.scorer import Scorer
 from finegrain.rewards.heads import RewardHead
@@ -33,6 +34,7 @@ def save_layers(posterior: LayerPosterior, layers: Layers, head: nn.Module, fact
     tensors |= {"prior_variance": torch.tensor([posterior.prior_variance], dtype=torch.float64), "norms": _norms(posterior, layers, head)}
     part = folder / f"{LAYERS_FILE}.part"
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+    allow_readers(part)
     (folder / LAYERS_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
     part.replace(folder / LAYERS_FILE)
 

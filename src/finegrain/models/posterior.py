@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
+from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import stock_rows
 from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
 from finegrain.rewards.laplace import Posterior, answer_features
@@ -51,6 +52,7 @@ def save_posteriors(posteriors: Sequence[Posterior], facts: Mapping[str, Any], f
     tensors["prior_variance"] = torch.tensor([one.prior_variance for one in posteriors], dtype=torch.float64)
     part = folder / f"{POSTERIOR_FILE}.part"
     save_file(tensors, part)
+    allow_readers(part)
     (folder / POSTERIOR_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
     part.replace(folder / POSTERIOR_FILE)
 

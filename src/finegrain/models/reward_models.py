@@ -8,14 +8,13 @@ A head that reads the last token is saved as the architecture's `AutoModelForSeq
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -23,10 +22,14 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from finegrain.errors import ModelError
-from finegrain.models.adapters import keep_adapter
-from finegrain.models.load import Policy, load_tokenizer
+from finegrain.models.adapter_files import HEADS, AdapterFiles, adapters_of, is_adapter, read_adapter
+from finegrain.models.adapters import save_adapter
+from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
+from finegrain.models.load_errors import loading, one_line
+from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import load_head, save_head
 from finegrain.models.scorer import causal_lm, stock_attention
+from finegrain.models.stock import architectures, config_facts, lacks, load_stock
 
 FACTS_FILE = "reward_head.json"
 PAD = "<|reward_pad|>"
@@ -77,8 +80,9 @@ def save_reward_model(policy: Policy, head: nn.Module, weight: torch.Tensor, sto
         shell.to(policy.checkpoint_dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_head(head, folder)
-    keep_adapter(policy.model, folder)
+    save_adapter(policy.model, folder)
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+    allow_readers(folder)
 
 
 def classifier_of(shell: Any) -> nn.Linear:
@@ -144,50 +148,95 @@ class RewardModel:
     stock: Stock
 
 
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
+"""Ends of the names of stock classes that a reward model is saved in."""
+
+
 def is_reward_model(source: str | Path) -> bool:
-    """Whether a checkpoint holds a classification model; a folder, or a Hub name (owner/name)."""
+    """Whether a checkpoint holds a classification model, or an adapter of one; a folder, or a Hub name (owner/name)."""
     if not Path(source).is_dir() and str(source).count("/") != 1:
         return False
     try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError):
+        if is_adapter(source):
+            files = adapters_of(read_adapter(str(source)))
+            return files[0].is_reward or is_reward_model(files[-1].base)
+        named = architectures(str(source), config_facts(str(source)))
+    except ModelError:
         return False
-    return any(name.endswith(("ForSequenceClassification", "ForTokenClassification")) for name in config.architectures or ())
+    return any(name.endswith(CLASSIFIERS) for name in named)
 
 
-def load_reward_model(source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> RewardModel:
-    """A reward model of ours with its whole head, a policy of ours with a reward beside it, or any stock classification model of one label."""
+def load_reward_model(
+    source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False, keep_adapter: bool = False
+) -> RewardModel:
+    """A reward model of ours with its whole head, a policy of ours with a reward beside it, or any stock classification model of one label.
+
+    An adapter with a score head, as reward trainers write it, is merged into its base; `keep_adapter` leaves it on, to be trained.
+    """
     source = str(source)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the config of {source}: {error}") from error
-    named = (config.architectures or ["no architecture"])[0]
+    if is_adapter(source):
+        return _from_adapter(read_adapter(source), master, trust_remote_code, keep=keep_adapter)
+    config = config_facts(source)
+    named = (architectures(source, config) or ["model without an architecture"])[0]
     with_reward = named.endswith("ForCausalLM") and (Path(source) / FACTS_FILE).exists()
     stock = WITH_REWARD if with_reward else TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
-    if not with_reward and not named.endswith(("ForSequenceClassification", "ForTokenClassification")):
-        raise ModelError(f"{source} is a {named}, no reward model: expected a sequence or token classification checkpoint")
-    try:
-        model, info = stock.auto.from_pretrained(
-            source, dtype=master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"cannot load the reward model {source}: {error}") from error
-    if info["missing_keys"]:
-        raise ModelError(f"{source} lacks weights of {named}: {', '.join(sorted(info['missing_keys'])[:3])}")
-    tokenizer = load_tokenizer(source, trust_remote_code)
-    dtype = config.get_text_config().dtype or master
+    if not with_reward and not named.endswith(CLASSIFIERS):
+        raise ModelError(f"{source} is a {one_line(named)}, no reward model: expected a sequence or token classification checkpoint")
+    loaded = load_stock(stock.auto, source, config, master=master, trust_remote_code=trust_remote_code)
+    if loaded.missing:
+        raise lacks(source, f"a {named}", loaded.missing)
+    policy = Policy(loaded.model, load_tokenizer(source, trust_remote_code), source, loaded.dtype, unused=loaded.unused)
     facts_file = Path(source) / FACTS_FILE
     if facts_file.exists():
         facts = _facts(facts_file)
-        head = load_head(Path(source), facts).to(master)
-    else:
-        facts, layer = {}, classifier_of(model)
-        if layer.weight.shape[0] != 1 or (layer.bias is not None and bool(layer.bias.any())):
-            raise ModelError(f"{source} has {layer.weight.shape[0]} labels or a bias; a reward model of others must have one label and no bias")
-        head = nn.Linear(layer.weight.shape[1], 1, bias=False, dtype=master)
-        head.load_state_dict({"weight": layer.weight.detach()})
-    return RewardModel(Policy(model, tokenizer, source, dtype), head, facts, stock)
+        return RewardModel(policy, load_head(Path(source), facts).to(master), facts, stock)
+    return RewardModel(policy, _head_of_others(source, loaded.model), {}, stock)
+
+
+def _from_adapter(files: AdapterFiles, master: torch.dtype, trust_remote_code: bool, *, keep: bool) -> RewardModel:
+    """The reward model that an adapter makes of its base: a language model and the adapter's own head, or a whole reward model."""
+    source, head = files.source, files.head
+    if not head and not is_reward_model(adapters_of(files)[-1].base):
+        raise ModelError(f"{source} is an adapter of a {files.task or 'reward'} model, and its file holds no score head; it must be saved with it")
+    stock = TOKEN if files.task == "TOKEN_CLS" else SEQUENCE
+    labels = files.shapes[head["weight"]][0] if "weight" in head else None
+
+    def load_base(base: str) -> Policy:
+        loaded = load_stock(stock.auto, base, config_facts(base), master=master, trust_remote_code=trust_remote_code, labels=labels)
+        missing = [name for name in loaded.missing if not (head and name.startswith(HEADS))]
+        if missing:
+            raise lacks(base, "a language model", missing)
+        return Policy(loaded.model, tokenizer or load_tokenizer(base, trust_remote_code), base, loaded.dtype, unused=loaded.unused)
+
+    tokenizer = load_tokenizer(source, trust_remote_code) if (Path(source) / "tokenizer_config.json").exists() else None
+    policy = load_on_adapters(files, load_base)
+    if head:
+        _put_head(classifier_of(causal_lm(policy.model)), files, master)
+    if not keep:
+        with loading(f"cannot merge the adapter {source}"):
+            policy = replace(policy, model=policy.model.merge_and_unload())
+    return RewardModel(policy, _head_of_others(source, causal_lm(policy.model)), {}, stock)
+
+
+def _put_head(layer: nn.Linear, files: AdapterFiles, master: torch.dtype) -> None:
+    """The adapter's head in the stock class's own layer."""
+    with torch.no_grad(), loading(f"cannot read the score head of {files.source}"):
+        layer.weight.copy_(files.tensor(files.head["weight"]))
+        if "bias" in files.head:
+            layer.bias = nn.Parameter(files.tensor(files.head["bias"]).to(master))
+        elif layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _head_of_others(source: str, model: Any) -> nn.Linear:
+    """The one label of a stock classification model, with its bias where it has one."""
+    layer = classifier_of(model)
+    if layer.weight.shape[0] != 1:
+        raise ModelError(f"{source} has {layer.weight.shape[0]} labels; a reward model of others must have one")
+    biased = layer.bias is not None and bool(layer.bias.any())
+    head = nn.Linear(layer.weight.shape[1], 1, bias=biased, dtype=layer.weight.dtype)
+    head.load_state_dict({"weight": layer.weight.detach()} | ({"bias": layer.bias.detach()} if biased else {}))
+    return head
 
 
 def _facts(file: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from finegrain.models.fingerprint import rows_fingerprint
 from finegrain.models.packing import Branch, Group
+from finegrain.models.permissions import allow_readers
 from finegrain.models.scorer import Request, Scorer
 from finegrain.ops.logprobs import TokenValues
 from finegrain.types import Json, Ragged
@@ -185,6 +186,7 @@ def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
         tensors[f"{name}.lengths"] = np.array([len(row) for row in rows], dtype=np.int64)
     part = file.with_suffix(f".part-{os.getpid()}")
     save_file(tensors, part, metadata={"sha256": _digest(tensors)})
+    allow_readers(part)
     part.replace(file)
 
 

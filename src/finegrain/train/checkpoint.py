@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finegrain.errors import CheckpointError
+from finegrain.models.permissions import allow_readers
 from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 
@@ -45,6 +46,7 @@ class Checkpoints:
                 export(part)
                 tensors, numbers = _state(trainer)
                 save_file(tensors, part / "training.safetensors")
+                allow_readers(part / "training.safetensors")
                 (part / "training.json").write_text(json.dumps({"step": step, "numbers": numbers}))
                 part.rename(final)
             except (OSError, SafetensorError) as error:

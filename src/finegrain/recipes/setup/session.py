@@ -71,7 +71,7 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     policy = with_adapter(policy, lora, common.seed)
     policy.model.to(device)
     main = rank() == 0
-    return Session(
+    session = Session(
         accelerator=accelerator,
         common=common,
         training=training,
@@ -80,6 +80,9 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         cache=ReferenceCache(cache_folder(), rank(), world(), barrier),
         say=(lambda text: print(text, file=sys.stderr, flush=True)) if main else lambda text: None,
     )
+    if policy.unused:
+        session.notes["unused_weights"] = list(policy.unused)
+    return session
 
 
 def cache_folder() -> Path:

@@ -65,7 +65,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
     if contract.outputs:
-        attach_head(session, contract, scorer, job.start_head)
+        attach_head(session, contract, scorer, job.start_head, from_reward_model=job.from_reward_model)
         session.notes |= reward_head_facts(job.objective)
     train_set = training_set(session, job, contract, scorer, train_rows)
     eval_set = held_out_set(session, contract, scorer, eval_rows)

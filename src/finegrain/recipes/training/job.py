@@ -42,6 +42,8 @@ class Job:
     """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
     start_head: nn.Module | None = None
     """The trained head that a reward model's head goes on from; None: a fresh one."""
+    from_reward_model: bool = False
+    """Whether the model passed is a reward model, with a head of its own."""
 
 
 def check_job(job: Job, contract: Contract) -> None:
