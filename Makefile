@@ -8,7 +8,7 @@ SETUP := $(VENV)/.set-up
 test slow docs: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint types golden docs site bench
+.PHONY: help setup demo example test slow lint types golden docs site bench
 
 help: ## print the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,14 +26,21 @@ $(SETUP): pyproject.toml constraints.txt
 demo: $(SETUP) ## install, then tell the whole story in minutes on two CPU cores
 	$(BIN)/finegrain demo
 
+example: $(SETUP) ## align a real chat model (135 M) on pairs of ours, some minutes; a stopped run goes on
+	$(BIN)/python examples/chat_model.py build/example/model
+	@test -f build/example/run/model.safetensors || $(BIN)/finegrain prefer --model build/example/model --data examples/concise.jsonl \
+		--out build/example/run objective:dpo --epochs 3 --lr 2e-5 --save-every 5 $$(test -f build/example/run/run.json && echo --resume)
+	@echo 'build/example/run holds the model; build/example/run/report.html shows the run'
+
 test: $(SETUP) ## the default tests: under three minutes on two cores, no network
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(SETUP) ## the tests that start processes, kill them, or run for minutes
+	@$(BIN)/python -c 'import laplace, torchmetrics' 2>/dev/null || $(BIN)/pip install --quiet --no-deps -r tests/witnesses.txt
 	$(BIN)/python -m pytest -m slow
 
 lint: $(SETUP) ## ruff
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
 
 types: $(SETUP) ## mypy, strict on src
 	$(BIN)/mypy

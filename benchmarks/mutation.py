@@ -1,4 +1,4 @@
-"""Do the tests notice a changed formula? Mutants of the maths rooms (ops, credit, objectives, online), and which of them survive.
+"""Do the tests notice a changed formula? Mutants of the maths rooms (ROOMS below), and which of them survive.
 
 mutmut makes the mutants (operators, comparisons, constants, conditions, arguments dropped or None, assignments, strings), finds the tests
 that run each function, and forks a process per mutant from one that has imported torch. It leaves alone what stands outside functions
@@ -6,7 +6,8 @@ that run each function, and forks a process per mutant from one that has importe
 for messages are not maths. The run works on a copy of the last commit. It needs mutmut beside the project's own packages:
 
     pip install -c constraints.txt -c benchmarks/constraints-mutation.txt mutmut
-    python benchmarks/mutation.py --work /tmp/mutation     all mutants, some 20 minutes on one idle core
+    python benchmarks/mutation.py --work /tmp/mutation                     all mutants, under an hour on one idle core
+    python benchmarks/mutation.py --work /tmp/mutation --rooms rewards     one room; the results of the others stay as they are
 
 A run that stops (--minutes) goes on where it was; one with more tests or changed functions in the last commit tries again what survived or changed.
 A mutant without tests survives; one that never ends counts as killed. Survivors are listed with the reason that SURVIVORS gives, or none.
@@ -19,14 +20,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mutation_survivors import SURVIVORS
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("ops", "credit", "objectives", "online")
-TESTS = [*(f"tests/{room}" for room in ROOMS), "tests/laws", "tests/golden"]
+ROOMS = ("ops", "credit", "objectives", "online", "rewards", "curate", "evaluate")
 SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
 SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
 KINDS = ("mutants", "tried", "killed", "explained", "unexplained")
@@ -48,17 +49,18 @@ class Survivor(NamedTuple):
     """Why no test can or need notice it; empty where nobody has said."""
 
 
-def prepare(work: Path) -> None:
+def prepare(work: Path, rooms: Sequence[str]) -> None:
     """The last commit in `work`, mutmut's settings beside it; survivors of an earlier run there are to be tried again."""
+    tests = [*(f"tests/{room}" for room in rooms), "tests/laws", "tests/golden"]
     work.mkdir(parents=True, exist_ok=True)
     archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD"], check=True, capture_output=True).stdout
     subprocess.run(["tar", "--extract", "--touch", "--directory", str(work)], input=archive, check=True)
     settings = {
         "source_paths": ["src"],
-        "only_mutate": [f"src/finegrain/{room}/*.py" for room in ROOMS],
+        "only_mutate": [f"src/finegrain/{room}/*.py" for room in rooms],
         "do_not_mutate_patterns": [r"^\s*raise "],
         "also_copy": ["benchmarks", "docs", "README.md", "CHANGELOG.md"],
-        "pytest_add_cli_args_test_selection": [*TESTS, *(f"--ignore={path}" for path in SLOW_OR_ABOUT_TESTS)],
+        "pytest_add_cli_args_test_selection": [*tests, *(f"--ignore={path}" for path in SLOW_OR_ABOUT_TESTS)],
         "use_git_change_detection": False,
         "use_setproctitle": False,
     }
@@ -117,6 +119,18 @@ def collect(work: Path) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
     return files, survivors
 
 
+def with_other_rooms(
+    results: Path, rooms: Sequence[str], files: dict[str, dict[str, int]], survivors: list[Survivor]
+) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
+    """The counts and survivors of this run, and those of the rooms it left out from an earlier one."""
+    if not results.exists():
+        return files, survivors
+    before = json.loads(results.read_text())
+    kept = {file: counts for file, counts in before["files"].items() if file.partition("/")[0] not in rooms}
+    earlier = [Survivor(**one) for one in before["survivors"] if one["file"] in kept]
+    return dict(sorted({**kept, **files}.items())), sorted([*earlier, *survivors], key=lambda one: one.file)
+
+
 def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str:
     """The tables for a reader."""
 
@@ -149,13 +163,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy; kept")
     parser.add_argument("--minutes", type=float, help="stop trying mutants after that many; without it all are tried")
+    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="rooms to mutate; those left out keep the results they have")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
-    prepare(work)
+    prepare(work, arguments.rooms)
     python(work, "-m", "mutmut", "run", "--max-children", "1", seconds=60 * arguments.minutes if arguments.minutes else None)
     files, survivors = collect(work)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    files, survivors = with_other_rooms(arguments.out / "mutation.json", arguments.rooms, files, survivors)
     result = {"files": files, "survivors": [one._asdict() for one in survivors]}
     (arguments.out / "mutation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     (arguments.out / "mutation.md").write_text(markdown(files, survivors))

@@ -11,7 +11,7 @@ import pytest
 
 from finegrain import __version__, catalog
 from finegrain.cli import main
-from finegrain.commands import COMMANDS, SUMMARIES, resolve
+from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, resolve
 from finegrain.configure import choices
 
 
@@ -20,6 +20,7 @@ def test_help_version_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(arguments) == 0
         out = capsys.readouterr().out
         assert all(f"finegrain {name}" in out for name in SUMMARIES)
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(SUMMARIES), "every command stands in one group"
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"finegrain {__version__}"
     assert main(["methods"]) == 0

@@ -83,6 +83,13 @@ def _rms_norm(module: Any, states: torch.Tensor) -> torch.Tensor:
     return states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + epsilon) * weight
 
 
+def plant_fault(model: torch.nn.Module) -> None:
+    """A fault as small as the comparisons in float64 must still see: the first layer's attention answers a hundred-millionth more."""
+    weight = next(weight for name, weight in model.named_parameters() if name.endswith(("o_proj.weight", "c_proj.weight")))
+    with torch.no_grad():
+        weight.mul_(1 + 1e-8)
+
+
 def examples(count: int, seed: int = 0, *, roles: tuple[str, ...] = ("chosen", "rejected"), label: bool = False) -> list[Example]:
     """Ragged random rows."""
     rng = np.random.default_rng(seed)

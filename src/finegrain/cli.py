@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain import __version__, catalog
-from finegrain.commands import COMMANDS, SUMMARIES, Command, recipe, resolve
+from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, Command, recipe, resolve
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
 
 DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
@@ -61,13 +61,14 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _usage() -> str:
     width = max(map(len, SUMMARIES))
-    lines = [f"  finegrain {name:{width}}  {text}" for name, text in SUMMARIES.items()]
+    lines = []
+    for heading, names in GROUPS.items():
+        lines += [f"{heading}:", *(f"  finegrain {name:{width}}  {SUMMARIES[name]}" for name in names), ""]
     return "\n".join(
         [
             "finegrain: align language models with reward that says where an answer is good or bad, and how sure that is",
             "",
             *lines,
-            "",
             "`finegrain COMMAND --help` lists the settings of a command and of the methods named on the line.",
         ]
     )
@@ -92,28 +93,22 @@ def _methods(arguments: list[str]) -> int:
 
 def _command(name: str, arguments: list[str]) -> int:
     """Settings of a command from its defaults, a config file, selectors and flags; then its recipe."""
-    from dataclasses import fields
 
     from finegrain import configure
 
     command = COMMANDS[name]
     settings_class = resolve(command.settings)
     config, arguments = _take(arguments, "--config")
-    base = _read_config(Path(config)) if config else {}
-    known = [field.name for field in fields(settings_class)]
-    for field in base:
-        if field not in known:
-            raise unknown_name(f"setting in {config}", field, known)
+    base = configure.settings_from_file(settings_class, _read_config(Path(config)), config) if config else {}
     own_choices = configure.choice_fields(settings_class)
     selectors, flags = configure.split_arguments(arguments, (*configure.FAMILIES, *own_choices))
     own = [selector for selector in selectors if configure.family_of(selector) in own_choices]
     selectors = [selector for selector in selectors if selector not in own]
     base = {**base, **_own_choices(settings_class, base, own)}
-    methods: dict[str, Any] = dict.fromkeys(command.methods)
-    for family in methods:
-        if isinstance(base.get(family), dict):
-            stored = {key: value for key, value in base[family].items() if key != "method"}
-            methods[family] = configure.from_json(catalog.load(family, base[family].get("method", "")), stored, family)
+    methods: dict[str, Any] = {family: base.get(family) for family in command.methods}
+    for family, default in command.methods.items():
+        if default is not None and family in base and base[family] is None:
+            raise UsageError(f"{config}: {family} is empty; name one, or leave it out for {family}:{default}")
     for selector in selectors:
         if configure.family_of(selector) not in methods:
             raise UsageError(f"`finegrain {name}` takes no {configure.family_of(selector)}; found {selector}")
@@ -134,7 +129,7 @@ def _own_choices(settings_class: type[Any], base: dict[str, Any], selectors: lis
     found: dict[str, Any] = {}
     for selector in sorted(selectors, key=lambda text: text.count(".")):
         name = configure.family_of(selector)
-        start = found.get(name) or (configure.field_from_json(settings_class, name, base[name]) if name in base else made[name]())
+        start = found.get(name) or (base[name] if name in base else made[name]())
         found[name] = configure.chosen_field(settings_class, start, selector)
     return found
 
@@ -160,8 +155,7 @@ def _parse(name: str, command: Command, settings_class: type[Any], base: dict[st
             hint = hints[field.name]
             made = field.default_factory() if field.default_factory is not MISSING else field.default
             value = tyro.MISSING if made is MISSING else made
-            if field.name in base:
-                value = configure.field_from_json(settings_class, field.name, base[field.name])
+            value = base.get(field.name, value)
         flat = field.name in ("common", "training")
         hint = tyro.conf.Positional[hint] if field.name in command.positional else hint  # type: ignore[valid-type,misc]
         rows.append((field.name, typing.Annotated[hint, tyro.conf.arg(name="" if flat else None, help=helps.get(field.name))]))
@@ -225,20 +219,51 @@ def _read_config(file: Path) -> dict[str, Any]:
 
     file = file / "run.json" if file.is_dir() else file
     try:
-        data = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read {file}: {error}") from error
+        text = file.read_text(encoding="utf-8")
+        data = json.loads(text, object_pairs_hook=_each_once) if file.suffix == ".json" else yaml.load(text, _once_loader())
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"cannot read {file}: {' '.join(str(error).split()) or type(error).__name__}") from error
     data = data.get("settings", data) if isinstance(data, dict) else data
     if not isinstance(data, dict):
         raise UsageError(f"{file} holds no settings: expected names and values")
-    return data
+    return {str(name): value for name, value in data.items()}
+
+
+def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """An object of names that stand in it once: of two values none is meant more than the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [str(name) for name, _ in pairs]
+        raise UsageError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
+
+
+def _once_loader() -> Any:
+    """The safe loader of YAML, which refuses a name that stands twice."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+            _each_once([(name, None) for name in names])
+            found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+            return found
+
+    return Loader
 
 
 def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
-    """The value of a flag and the other arguments."""
-    if flag not in arguments:
+    """The value of a flag, as `--flag VALUE` or `--flag=VALUE`, and the other arguments."""
+    places = [place for place, argument in enumerate(arguments) if argument == flag or argument.startswith(f"{flag}=")]
+    if not places:
         return None, arguments
-    place = arguments.index(flag)
+    if len(places) > 1:
+        raise UsageError(f"{flag} is given {len(places)} times; give one file")
+    place = places[0]
+    if "=" in arguments[place]:
+        return arguments[place].partition("=")[2], arguments[:place] + arguments[place + 1 :]
     if place + 1 >= len(arguments):
         raise UsageError(f"{flag} needs a file")
     return arguments[place + 1], arguments[:place] + arguments[place + 2 :]

@@ -28,12 +28,12 @@ PLAIN: Mapping[str, str] = {
 COMMANDS: Mapping[str, Command] = {
     "demo": Command("the whole story in minutes on two CPU cores", "recipes.demo:Demo", "recipes.demo:run_demo"),
     "check-data": Command(
-        "the data gate, before anything is trained: --data D [--model M]",
+        "find what is wrong with a data file before training: --data D [--model M]",
         "recipes.check_data:CheckData",
         "recipes.check_data:run_check_data",
     ),
     "prefer": Command(
-        "align a model on preference pairs: --model M --data D --out RUN objective:dpo credit:asr",
+        "align a model on preference pairs: --model M --data D --out RUN objective:dpo",
         "recipes.preference:Prefer",
         "recipes.preference:run_prefer",
         {"objective": "dpo", "credit": None},
@@ -51,50 +51,59 @@ COMMANDS: Mapping[str, Command] = {
         {"head": "token", "loss": "bradley-terry"},
     ),
     "posterior": Command(
-        "how unsure its training pairs leave a reward model: RUN --data D",
+        "uncertainty of a trained reward model's scores (Laplace): RUN --data D",
         "recipes.posterior:PosteriorOf",
         "recipes.posterior:run_posterior",
         positional=("run",),
     ),
     "bound": Command(
-        "a cap on the score that any answer can get, from clean pairs: RUN --data D",
+        "an upper bound on the scores of a reward model, from clean pairs: RUN --data D",
         "recipes.bound:Bound",
         "recipes.bound:run_bound",
         positional=("run",),
     ),
     "score": Command(
-        "token scores of given answers: --model REWARD_MODEL (or POLICY --reference REF) --data D --out scores.jsonl",
+        "score answers, token by token where the reward is dense: --model REWARD_MODEL --data D --out scores.jsonl",
         "recipes.score:Score",
         "recipes.score:run_score",
     ),
     "baseline": Command(
-        "a sampler's scores by prompt, for score --baseline: --model REWARD_MODEL --data SAMPLES --out baseline.jsonl",
+        "a fixed model's scores by prompt, for score --baseline: --model REWARD_MODEL --data SAMPLES --out baseline.jsonl",
         "recipes.baseline:Baseline",
         "recipes.baseline:run_baseline",
     ),
     "eval": Command(
-        "test a reward with intervals and baselines: --reward R --data rewardbench.jsonl",
+        "test a reward on pairs, with intervals and baselines: --reward R --data rewardbench.jsonl",
         "recipes.eval:Eval",
         "recipes.eval:run_eval",
     ),
     "compare": Command(
-        "how alike rewards are, seeds among themselves, and the null: REFERENCE.jsonl SEED.jsonl [SEED2.jsonl ...] --null NULL.jsonl",
+        "agreement between rewards that scored the same answers: REFERENCE.jsonl OTHER.jsonl [OTHER2.jsonl ...]",
         "recipes.compare:Compare",
         "recipes.compare:run_compare",
         positional=("scores",),
     ),
     "curate": Command(
-        "columns that repair noisy pairs, or pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
+        "repair noisy pairs, or make pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
         "recipes.curate:Curate",
         "recipes.curate:run_curate",
     ),
     "inspect": Command(
-        "one HTML page of runs, or of a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",
+        "one HTML page about runs, or about a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",
         "recipes.inspect:Inspect",
         "recipes.inspect:run_inspect",
         positional=("runs",),
     ),
 }
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "See it work": ("demo", "methods"),
+    "Check and repair data": ("check-data", "curate"),
+    "Train": ("sft", "prefer", "reward", "again"),
+    "Score and evaluate": ("score", "eval", "inspect", "compare"),
+    "Extend a trained reward model": ("posterior", "bound", "baseline"),
+}
+"""Every command once, by what a person wants to do."""
 
 SUMMARIES: Mapping[str, str] = {**{name: command.summary for name, command in COMMANDS.items()}, **PLAIN}
 

@@ -6,15 +6,15 @@ carries its catalog name under "method", a choice its name under "choice", so th
 """
 
 import re
-import types
+import reprlib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finegrain import catalog
-from finegrain.errors import UsageError, unknown_name
+from finegrain import catalog, checked
+from finegrain.errors import FinegrainError, UsageError, unknown_name
 
 FAMILIES = ("objective", "credit", "head", "loss")
 
@@ -76,9 +76,21 @@ def choice_fields(settings: type) -> list[str]:
     return [field.name for field in fields(settings) if field.name not in FAMILIES and len(choices(settings, field.name)) > 1]
 
 
-def field_from_json(settings: type, name: str, value: Any) -> Any:
+def field_from_json(settings: type, name: str, value: Any, where: str = "") -> Any:
     """One field of a settings class, of what `to_json` wrote of it or of a part of it."""
-    return _read(typing.get_type_hints(settings)[name], choices(settings, name), name, value, name)
+    return _read(checked.field_hints(settings)[name], name if name in FAMILIES else "", value, where or name)
+
+
+def settings_from_file(settings: type, data: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """The fields of a command that a file names, each as the command takes it; a name of an inner field is told where it belongs."""
+    known = [field.name for field in fields(settings)]
+    inner = {name: outer for outer in known for kind in choices(settings, outer).values() for name in (field.name for field in fields(kind))}
+    for name in map(str, data):
+        if name not in known and (short := name.replace("-", "_").rpartition(".")[2]) in inner:
+            raise UsageError(f"unknown setting in {file} {name!r}; it belongs under {inner[short]}: {{{short}: ...}}")
+        if name not in known:
+            raise unknown_name(f"setting in {file}", name, known)
+    return {name: field_from_json(settings, name, value, f"{file}: {name}") for name, value in data.items()}
 
 
 def _with_choice(settings: Any, steps: Sequence[str], name: str, selector: str) -> Any:
@@ -101,9 +113,7 @@ def _with_choice(settings: Any, steps: Sequence[str], name: str, selector: str) 
 
 def choices(settings: type, field_name: str) -> dict[str, type]:
     """The classes a field may hold, by kebab name; empty for a plain field."""
-    hint = typing.get_type_hints(settings)[field_name]
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
-    return {kebab(member.__name__): member for member in members if is_dataclass(member) and isinstance(member, type)}
+    return _options(checked.field_hints(settings)[field_name])
 
 
 def method_name(method: object) -> str:
@@ -134,41 +144,80 @@ def to_json(settings: Any) -> Any:
 def from_json(settings: type, data: Mapping[str, Any], where: str = "settings") -> Any:
     """The settings object of what `to_json` wrote, or of a part of it: what is missing keeps its default."""
     known = {field.name: field for field in fields(settings)}
-    hints = typing.get_type_hints(settings)
+    hints = checked.field_hints(settings)
     values: dict[str, Any] = {}
     for name, value in data.items():
         if name not in known:
-            raise unknown_name(f"setting in {where}", name, known)
-        values[name] = _read(hints[name], choices(settings, name), name, value, f"{where}.{name}")
+            raise unknown_name(f"setting in {where}", str(name), known)
+        values[name] = _read(hints[name], name if name in FAMILIES else "", value, f"{where}.{name}")
     missing = [name for name, field in known.items() if name not in values and field.default is MISSING and field.default_factory is MISSING]
     if missing:
         raise UsageError(f"{where} lacks {', '.join(missing)}")
-    return settings(**values)
+    try:
+        return settings(**values)
+    except FinegrainError as error:
+        raise type(error)(f"{where}: {error}") from error
 
 
-def _read(hint: Any, options: Mapping[str, type], name: str, value: Any, where: str) -> Any:
-    if isinstance(value, Mapping):
-        rest = {key: item for key, item in value.items() if key not in ("method", "choice")}
-        if name in FAMILIES:
-            return from_json(catalog.load(name, value.get("method", "")), rest, where)
-        if "choice" in value:
-            if value["choice"] not in options:
-                raise unknown_name(f"choice for {where}", value["choice"], options)
-            return from_json(options[value["choice"]], rest, where)
-        if len(options) == 1:
-            return from_json(next(iter(options.values())), rest, where)
-    if hint is Path or (isinstance(value, str) and Path in typing.get_args(hint)):
-        return Path(value)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(value)
-    if float in (hint, *typing.get_args(hint)) and isinstance(value, (int, str)) and not isinstance(value, bool):
-        return _number(value, where)
+def _read(hint: Any, family: str, value: Any, where: str) -> Any:
+    """A value of a file as its field takes it."""
+    if family and value is not None:
+        return _method(family, value, where)
+    options = _options(hint)
+    if options and (isinstance(value, Mapping) or (isinstance(value, str) and not _takes_text(hint))):
+        return _chosen(options, value, where)
+    for member in checked.members(hint):
+        value = _converted(*checked.plain_type(member), value, where)
+    checked.check_value(where, hint, value)
     return value
 
 
-def _number(value: int | str, where: str) -> float:
-    """A float that a file spells as a whole number, or as 1e-6, which YAML 1.1 reads as text."""
-    try:
-        return float(value)
-    except ValueError as error:
-        raise UsageError(f"{where}: expected a number, got {value!r}") from error
+def _method(family: str, value: Any, where: str) -> Any:
+    """A method by its name, or by its name under "method" beside its settings."""
+    named = {"method": value} if isinstance(value, str) else value
+    if not isinstance(named, Mapping) or not isinstance(named.get("method"), str):
+        wanted = f"must be the name of a method, or its settings with the name under `method`, got {reprlib.repr(value)}"
+        raise UsageError(f"{where} {wanted}; known: {', '.join(catalog.names(family))}")
+    return from_json(catalog.load(family, named["method"]), {name: item for name, item in named.items() if name != "method"}, where)
+
+
+def _chosen(options: Mapping[str, type], value: Any, where: str) -> Any:
+    """One of a field's classes, by its name or by its settings with the name under "choice"; a field of one class needs no name."""
+    named = {"choice": value} if isinstance(value, str) else value
+    name = named.get("choice", next(iter(options)) if len(options) == 1 else None)
+    if not isinstance(name, str):
+        raise UsageError(f"{where} must say which of its kinds is meant, under `choice`: {', '.join(options)}")
+    if name not in options:
+        raise unknown_name(f"choice for {where}", name, options)
+    return from_json(options[name], {field: item for field, item in named.items() if field != "choice"}, where)
+
+
+def _options(hint: Any) -> dict[str, type]:
+    """The classes among the members of a type, by kebab name."""
+    kinds = [checked.plain_type(member)[0] for member in checked.members(hint)]
+    return {kebab(kind.__name__): kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)}
+
+
+def _takes_text(hint: Any) -> bool:
+    return any(checked.plain_type(member)[0] in (str, Path) for member in checked.members(hint))
+
+
+FLOAT_OF_YAML = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+"""1e-6 is text to YAML 1.1, which wants a point and a sign."""
+
+
+def _converted(kind: Any, allowed: checked.Range, value: Any, where: str) -> Any:
+    """What a file can only spell otherwise: paths, tuples, and floats as whole numbers or as 1e-6."""
+    origin = typing.get_origin(kind)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and ((isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and FLOAT_OF_YAML.fullmatch(value))):
+        try:
+            return float(value)
+        except OverflowError:
+            return value
+    if origin in (tuple, Sequence) and isinstance(value, list):
+        inner = [word for word in typing.get_args(kind) if word is not Ellipsis]
+        each = inner if len(inner) == len(value) else inner[:1] * len(value)
+        return tuple(_read(hint, "", item, f"{where}[{place}]") for place, (hint, item) in enumerate(zip(each, value, strict=True)))
+    return value

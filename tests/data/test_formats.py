@@ -1,8 +1,14 @@
+import itertools
 import math
 
 import pytest
 
+from finegrain.data.answer_text import text_of_answer
+from finegrain.data.findings import Findings
 from finegrain.data.formats import FORMATS, recognise, rows_of_shape
+from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.keeper import Keeper
+from finegrain.data.gate.settings import Stopping
 from finegrain.data.left_out import LeftOut, examples
 from finegrain.data.records import Shape, Turn
 from finegrain.errors import DataError
@@ -77,7 +83,7 @@ def test_wrong_types_are_named():
         convert({"prompt": "p", "completion": "c", "label": 2}, Shape.UNPAIRED)
     with pytest.raises(DataError, match=r"column 'chosen_spans': expected \{start, end, value\}"):
         convert({"prompt": "p", "chosen": "a", "rejected": "b", "chosen_spans": [{"start": 0, "end": 1}]})
-    with pytest.raises(DataError, match="expected text as content of the assistant turn, found list"):
+    with pytest.raises(DataError, match="expected text as content of the assistant turn, found parts of type image"):
         convert({"chosen": [user("p"), bot([{"type": "image"}])], "rejected": [user("p"), bot("b")]})
 
 
@@ -190,3 +196,60 @@ def test_messages_train_every_assistant_turn():
     (row,) = convert({"messages": [user("q"), bot("a"), user("r"), bot("b")]}, Shape.DEMONSTRATION)
     assert row.prompt == (Turn("user", "q"),)
     assert row.answers["answer"].content == (Turn("assistant", "a"), Turn("user", "r"), Turn("assistant", "b"))
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "search", "arguments": '{"q": 1}'}}
+
+
+def test_messages_keep_every_key_that_holds_a_value():
+    """A content of null beside a call, parts of text, tools as JSON text."""
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "find "}, {"type": "text", "text": "it"}], "name": None},
+        {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "well"},
+        {"role": "tool", "content": "found", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "Here.", "weight": 0},
+    ]
+    (row,) = convert({"messages": messages, "tools": '[{"type": "function"}]'}, Shape.DEMONSTRATION)
+    assert [turn.message() for turn in row.prompt] == [{"role": "user", "content": "find it"}]
+    assert [turn.message() for turn in row.answers["answer"].content] == messages[1:]
+    assert row.tools == '[{"type": "function"}]'
+    with pytest.raises(DataError, match="found NoneType"):
+        convert({"messages": [messages[0], {"role": "assistant", "content": None}]}, Shape.DEMONSTRATION)
+    with pytest.raises(DataError, match="column 'tools': expected a list of tools"):
+        convert({"messages": messages, "tools": {"name": "search"}}, Shape.DEMONSTRATION)
+
+
+def test_spans_of_a_turn_with_reasoning_and_calls_are_moved_into_the_text():
+    said = [{"role": "assistant", "content": "good answer", "reasoning": "well", "tool_calls": [CALL]}, {"role": "user", "content": "and?"}]
+    said.append({"role": "assistant", "content": "more", "reasoning_content": "hm"})
+    spans = [
+        [0, 4, 1.0],
+        [5, 11, 2.0],
+        [11 + len("\n\nHuman: and?\n\nAssistant: "), 11 + len("\n\nHuman: and?\n\nAssistant: more"), 3.0],
+        [90, 95, 4.0],
+    ]
+    raw = {"prompt": [{"role": "user", "content": "q"}], "completion": said, "spans": spans}
+    (row,) = convert(raw, Shape.DEMONSTRATION)
+    answer = row.answers["answer"]
+    text = text_of_answer(answer.content)
+    assert text.startswith(
+        '<think>\nwell\n</think>\n\ngood answer\n<tool_call>\n{"name": "search", "arguments": {"q": 1}}\n</tool_call>\n\nHuman: and?'
+    )
+    assert [text[start:end] for start, end, _ in answer.spans] == ["good", "answer", "more", ""]
+
+
+def test_answers_that_differ_in_a_call_or_in_reasoning_are_not_identical():
+    prompt = [{"role": "user", "content": "q"}]
+    other = {**CALL, "function": {"name": "delete", "arguments": "{}"}}
+    said = [
+        bot("Calling."),
+        {**bot("Calling."), "tool_calls": [CALL]},
+        {**bot("Calling."), "tool_calls": [other]},
+        {**bot("Calling."), "thinking": "hm"},
+    ]
+    rows = [(f"row {i}", {"prompt": prompt, "chosen": [one], "rejected": [two]}) for i, (one, two) in enumerate(itertools.combinations(said, 2))]
+    rows += [("tools", {**rows[0][1], "tools": [{"type": "function"}]})]
+    findings = Findings()
+    keeper = Keeper(Stopping(), recognise(rows[0][1]), Shape.PREFERENCE, rows, findings, Sample(0))
+    assert len(list(keeper.kept(rows))) == len(rows)
+    assert not {"identical", "contradictory", "duplicate"} & findings.by_kind.keys()

@@ -203,5 +203,5 @@ def test_languages(text, language):
 
 
 def test_a_negative_sample_is_refused():
-    with pytest.raises(UsageError, match="bias-rows"):
+    with pytest.raises(UsageError, match="bias_rows"):
         Gate(bias_rows=-1)

@@ -210,13 +210,25 @@ def test_templates_that_refuse_or_change_a_row_drop_it_by_name():
     assert "changes the assistant's text" in findings.in_words()
 
 
-def test_what_a_template_writes_before_the_last_answer_is_prompt_and_must_be_the_same_for_all():
+def test_what_a_template_writes_around_the_last_answer_trains_with_it():
+    """The prompt is the same for all answers, and what comes behind the header of the assistant's turn is the answer's."""
     tokenizer = byte_level(template=THINKS_LAST)
-    same = conversation(("q",), chosen=["one"], rejected=["two"])
-    (example,), findings = run(tokenizer, same, conversation(("q",), chosen=["one", "r", "x"], rejected=["two"]))
-    assert example.prompt_text.endswith("<think>\n\n</think>\n\n")
-    assert shown(tokenizer, example.responses["chosen"]) == "one"
-    assert findings.dropped() == {"template": 1}
+    first, second = run(
+        tokenizer, conversation(("q",), chosen=["one"], rejected=["two"]), conversation(("q",), chosen=["one", "r", "x"], rejected=["two"])
+    )[0]
+    assert first.prompt_text == second.prompt_text == "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
+    assert shown(tokenizer, first.responses["chosen"]) == "<think>\n\n</think>\n\none"
+    assert shown(tokenizer, second.responses["chosen"]) == "one<think>\n\n</think>\n\nx"
+    assert "".join(pieces_of(second.responses["chosen"])) == "onex"
+
+
+def test_a_prompt_that_depends_on_the_answer_drops_the_row():
+    tokenizer = byte_level(template="{{ messages | length }}" + CHATML)
+    examples, findings = run(
+        tokenizer, conversation(("q",), chosen=["one"], rejected=["two"]), conversation(("q",), chosen=["one", "r", "x"], rejected=["two"])
+    )
+    assert [example.row for example in examples] == [0]
+    assert "renders the prompt differently" in findings.in_words()
 
 
 def test_strings_do_not_pass_through_the_template():

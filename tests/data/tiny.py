@@ -29,6 +29,34 @@ THINKS_LAST = (
 WORDS_ONLY = "{% for m in messages %}### {{ m['role'] }}\n{{ m['content'] }}\n\n{% endfor %}"
 LOWERS = "{% for m in messages %}<|im_start|>{{ m['content'] | lower }}<|im_end|>{% endfor %}"
 
+MOVES_THOUGHTS = (
+    "{%- set ns = namespace(last=-1) -%}{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set ns.last = loop.index0 -%}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{%- set c = m.content or '' -%}{%- set r = '' -%}"
+    "{%- if m.reasoning_content is string -%}{%- set r = m.reasoning_content -%}"
+    "{%- elif '</think>' in c -%}{%- set r = c.split('</think>')[0].split('<think>')[-1] -%}{%- set c = c.split('</think>')[-1] -%}{%- endif -%}"
+    "{{- '<|im_start|>assistant\n' -}}"
+    "{%- if loop.index0 > ns.last -%}{{- '<think>\n' + r.strip('\n') + '\n</think>\n\n' -}}{%- endif -%}{{- c.lstrip('\n') -}}"
+    "{%- for call in m.tool_calls or [] -%}{%- set f = call.function or call -%}"
+    '{{- \'\n<tool_call>\n{"name": "\' + f.name + \'", "arguments": \' -}}'
+    "{{- (f.arguments if f.arguments is string else f.arguments | tojson) + '}\n</tool_call>' -}}{%- endfor -%}{{- '<|im_end|>\n' -}}"
+    "{%- else -%}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}{%- endif -%}{%- endfor -%}"
+    "{%- if tools -%}{{- '' -}}{%- endif -%}"
+)
+"""As Qwen3's: a thought leaves the content and is written before the last answers, empty where there is none; no generation prompt."""
+OPENS_THOUGHTS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|im_start|>assistant\n{{ (m.content or '').split('</think>')[-1].lstrip() }}<|im_end|>\n"
+    "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+"""As DeepSeek-R1's: every thought is taken out, and the generation prompt opens one."""
+CALLS_ALONE = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.tool_calls %}{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}"
+    "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As Llama 3.1's: of a turn that calls a tool only the call is written."""
+
 
 def _wrap(tokenizer: Tokenizer, bos: bool, eos: bool, template: str | None) -> PreTrainedTokenizerFast:
     special = {**({"bos_token": "<s>"} if bos else {}), **({"eos_token": "</s>"} if eos else {})}

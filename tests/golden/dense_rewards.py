@@ -36,7 +36,7 @@ def predicted(entropy_at_token: Tensor) -> Tensor:
 
 def segment_reward(params: Values, inputs: Values) -> Values:
     segmenter = EntropyCutoff(cutoff=params["entropy_threshold"])
-    return rewards_of_policy(params, inputs, segmenter) if "lp" in inputs else reward_model(inputs, segmenter)
+    return rewards_of_policy(params, inputs, segmenter) if "lp" in inputs else reward_model(params, inputs, segmenter)
 
 
 def rewards_of_policy(params: Values, inputs: Values, segmenter: EntropyCutoff) -> Values:
@@ -57,7 +57,7 @@ def rewards_of_policy(params: Values, inputs: Values, segmenter: EntropyCutoff) 
     }
 
 
-def reward_model(inputs: Values, segmenter: EntropyCutoff) -> Values:
+def reward_model(params: Values, inputs: Values, segmenter: EntropyCutoff) -> Values:
     width = max(map(len, inputs["entropy_at_token"]))
     entropy, mask = padded(inputs["entropy_at_token"], width)
     outputs = padded(inputs["rm_value_at_token"], width)[0].requires_grad_()
@@ -66,7 +66,9 @@ def reward_model(inputs: Values, segmenter: EntropyCutoff) -> Values:
     def side(rows: slice) -> Side:
         return Side(logp=torch.zeros(mask[rows].shape), mask=mask[rows], segment=ids[rows], outputs=outputs[rows][..., None])
 
-    pair = Pair(sides={"chosen": side(slice(0, half)), "rejected": side(slice(half, None))})
+    margin = params.get("margin")
+    columns = {} if margin is None else {"margin": torch.broadcast_to(real(margin), (half,))}
+    pair = Pair(sides={"chosen": side(slice(0, half)), "rejected": side(slice(half, None))}, columns=columns)
     loss = BradleyTerry()(Segment(), pair).mean()
     (gradient,) = torch.autograd.grad(loss, outputs)
     scores: dict[str, Any] = {f"{role}_reward": sequence_score(Segment(), one).mean for role, one in pair.sides.items()}

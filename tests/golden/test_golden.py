@@ -14,6 +14,40 @@ FILES = {json.loads(path.read_text())["method"]: json.loads(path.read_text()) fo
 CASES = [(slug, case) for slug, file in FILES.items() for case in file["cases"]]
 FEWEST_FILES, FEWEST_CASES = 3, 8
 
+DESCRIBED: dict[str, dict[str, object]] = {
+    "ava": {"prior": "N(0,1)", "lambda": 1.0, "beta": 1.0, "reduction": "mean over transitions"},
+    "irl-insights": {"reduction": "none (official code backpropagates the batch element directly)", "function": "metrics of get_evaluation"},
+    "secrets-rm": {"pad_token_id": 0},
+    "segment-reward": {"aggregation": "mean over segment ends"},
+}
+"""Parameters that an adapter need not read as long as they have this value: they say what the reference does."""
+SIZES = {"function", "n_lora", "n_logits", "n_kfac", "N", "NC"}
+"""Parameters that the shapes of the inputs say as well, or that name the case."""
+
+
+class Recorded(dict[str, Any]):
+    """A mapping that knows which of its entries were looked at."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__(given)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        self.read.add(str(name))
+        return super().__contains__(name)
+
+    def items(self) -> Any:
+        self.read |= self.keys()
+        return super().items()
+
 
 def plain(value: Any) -> Any:
     """Tensors and arrays as nested lists."""
@@ -50,7 +84,11 @@ def test_collected() -> None:
 
 @pytest.mark.parametrize(("slug", "case"), CASES, ids=[f"{slug}-{case['name']}" for slug, case in CASES])
 def test_reference_values(slug: str, case: dict[str, Any]) -> None:
-    got = ADAPTERS[slug](case["params"], case["inputs"])
+    params, inputs = Recorded(case["params"]), Recorded(case["inputs"])
+    got = ADAPTERS[slug](params, inputs)
+    unread = {name: value for name, value in case["params"].items() if name not in params.read | SIZES}
+    assert unread.items() <= DESCRIBED.get(slug, {}).items(), "would agree with any value"
+    assert case["inputs"].keys() <= inputs.read
     compared = 0
     for prefix, wanted, found in (("", case["outputs"], got), ("grads.", case.get("grads", {}), got.get("grads", {}))):
         for name, want in wanted.items():

@@ -11,7 +11,7 @@ from finegrain.models import attention
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer, probe_model
 from finegrain.models.scorer import Path, Request, fused, plain, silence_dropout, use_branched_attention
-from tests.tiny import MODELS, exact_norms, ragged_groups
+from tests.tiny import MODELS, exact_norms, plant_fault, ragged_groups
 
 
 def evaluate(model: Any, path: Path, groups: Sequence[Group], seed: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -44,8 +44,15 @@ def test_sharing_changes_nothing_in_float64(name: str) -> None:
     silence_dropout(model)
     use_branched_attention(model)
     groups = ragged_groups()
-    for one, other in zip(evaluate(model, fused, groups), evaluate(model, singly, groups), strict=True):
-        assert (one - other).abs().max() <= 1e-10 * max(1.0, float(other.abs().max()))
+    want = evaluate(model, singly, groups)
+    assert largest_difference(evaluate(model, fused, groups), want) <= 1e-10
+    plant_fault(model)
+    assert largest_difference(evaluate(model, fused, groups), want) > 1e-10
+
+
+def largest_difference(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
+    """Largest absolute difference, relative where the other tensor's largest entry is above 1."""
+    return max(float((a - b).abs().max() / max(1.0, float(b.abs().max()))) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -122,10 +129,12 @@ def test_full_vocabulary_kl_of_both_paths_and_its_gradient() -> None:
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     found = []
-    for path in (plain, fused):
+    for path, faulty in ((plain, False), (fused, False), (fused, True)):
         if path is fused:
             use_branched_attention(frozen)
             use_branched_attention(model)
+        if faulty:
+            plant_fault(model)
         reference = type("Frozen", (), {"model": frozen})()
         model.zero_grad()
         values = path(model, ragged_groups(long=30), Request(kl_against=reference))
@@ -133,8 +142,8 @@ def test_full_vocabulary_kl_of_both_paths_and_its_gradient() -> None:
         assert (values.kl > 0).all()
         (values.kl * torch.linspace(-1, 1, len(values.kl), dtype=torch.float64)).sum().backward()
         found.append((values.kl.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])))
-    for one, other in zip(*found, strict=True):
-        assert (one - other).abs().max() <= 1e-10 * max(1.0, float(other.abs().max()))
+    assert largest_difference(found[1], found[0]) <= 1e-10
+    assert largest_difference(found[2], found[0]) > 1e-10
 
 
 def test_bfloat16_autocast_keeps_log_probabilities_in_float32() -> None:

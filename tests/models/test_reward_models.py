@@ -18,7 +18,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_head import linear_head
 from finegrain.models.reward_models import SEQUENCE, TOKEN, Stock, check_stock, load_reward_model, save_reward_model
 from finegrain.models.scorer import Request, fused, plain
-from tests.tiny import MODELS, VOCABULARY, exact_norms
+from tests.tiny import MODELS, VOCABULARY, exact_norms, plant_fault
 
 BOTH = ("llama", "qwen2, window 6", "qwen3", "mistral, window 6", "gemma2, soft-caps", "gpt2, default dropout")
 """Architectures of both stock classes."""
@@ -158,14 +158,20 @@ def test_pad_is_never_the_end_token(tmp_path: Path) -> None:
 def test_paths_agree() -> None:
     """The plain path's outputs are the fused path's."""
     model = MODELS["llama"]().double().eval()
+    exact_norms(model)
     head = linear_head(32, 2, seed=0, dtype=torch.float64)
     groups = answers()
     make_scorer(model, longest=40)
     one, two = (path(model, groups, Request(outputs=head)) for path in (fused, plain))
     assert one.outputs is not None
     assert two.outputs is not None
-    torch.testing.assert_close(one.outputs, two.outputs, rtol=1e-7, atol=1e-9)
-    torch.testing.assert_close(one.logp, two.logp, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(one.outputs, two.outputs, rtol=0, atol=1e-12)
+    torch.testing.assert_close(one.logp, two.logp, rtol=0, atol=1e-12)
+    plant_fault(model)
+    faulty = fused(model, groups, Request(outputs=head))
+    assert faulty.outputs is not None
+    assert (faulty.outputs - two.outputs).abs().max() > 1e-11
+    assert (faulty.logp - two.logp).abs().max() > 1e-11
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -181,11 +187,12 @@ def test_an_adapter_comes_out_of_the_merged_weights(name: str, tmp_path: Path) -
             torch.nn.init.normal_(weight, std=0.1)
     saved(model.eval(), SEQUENCE, tmp_path)
     loaded = load_reward_model(tmp_path, master=torch.float64).policy.model.eval()
+    exact_norms(loaded)
     ids = torch.arange(5, 25)[None]
     want = loaded.base_model(input_ids=ids).last_hidden_state
     apart = take_adapter_out(loaded, tmp_path).eval()
     body = apart.get_base_model().base_model
-    torch.testing.assert_close(body(input_ids=ids).last_hidden_state, want)
+    torch.testing.assert_close(body(input_ids=ids).last_hidden_state, want, rtol=0, atol=1e-12)
     found = {key.replace(".base_layer", ""): value for key, value in body.state_dict().items() if ".lora_" not in key}
     for key, value in before.items():
         torch.testing.assert_close(found[key][: len(value)], value, msg=key)

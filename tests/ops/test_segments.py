@@ -3,8 +3,11 @@
 from itertools import pairwise, product
 from math import log1p, sqrt
 
+import numpy as np
 import pytest
+import ruptures
 import torch
+from ruptures.base import BaseCost
 from torch import Tensor
 
 from finegrain.ops import segments
@@ -98,6 +101,23 @@ def partition_cost(values: list[float], borders: list[int], noise: float, level:
     return cost
 
 
+class LevelCost(BaseCost):  # type: ignore[misc]
+    """The cost of a segment as ruptures asks for it."""
+
+    model = "level"
+    min_size = 1
+
+    def __init__(self, noise: float, level: float) -> None:
+        self.noise, self.spread = noise, level
+
+    def fit(self, signal: np.ndarray) -> "LevelCost":
+        self.signal, self.values = signal, signal[:, 0].tolist()
+        return self
+
+    def error(self, start: int, end: int) -> float:
+        return partition_cost(self.values, [start, end], self.noise, self.spread, 0.0)
+
+
 def test_change_points_equal_brute_force() -> None:
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
@@ -111,6 +131,20 @@ def test_change_points_equal_brute_force() -> None:
             key=lambda borders: partition_cost(values[0].tolist(), borders, float(noise), float(level), 0.7),
         )
         assert [*got.nonzero().flatten().tolist(), 8] == borders
+
+
+def test_change_points_are_those_of_ruptures() -> None:
+    """Its exact search over every number of segments, with our cost, on rows longer than brute force reaches."""
+    noise, level, price = 0.25, 1.0, 0.7
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        values = np.repeat(generator.normal(0, 1, 4), [5, 3, 7, 5]) + generator.normal(0, noise**0.5, 20)
+        search = ruptures.Dynp(custom_cost=LevelCost(noise, level), min_size=1, jump=1).fit(values[:, None])
+        ends = [[20], *(search.predict(n_bkps=count) for count in range(1, 19))]
+        best = min(ends, key=lambda found: partition_cost(values.tolist(), [0, *found], noise, level, price))
+        one = torch.ones(1, dtype=torch.float64)
+        got = segments.change_points(torch.from_numpy(values)[None], torch.ones(1, 20, dtype=torch.bool), noise * one, level * one, price)[0]
+        assert [*got.nonzero().flatten().tolist(), 20] == [0, *best]
 
 
 def test_change_points_cut_at_turns_and_nowhere_else_when_segments_are_dear() -> None:

@@ -211,7 +211,7 @@ def test_other_tokens_are_refused(command: Command, policy: Path, model: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "m", "--reference", "r", "--beta", "0"], "--beta"),
+        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be"),
         ([], "nothing to score with"),
         (["--model", "a", "b"], "need --reference"),
         (["--reward", "rm"], "file.py:name"),

@@ -48,6 +48,16 @@ def test_kl_is_worked_and_adds_up() -> None:
     assert (outputs[:, 4:6] > 0).all()
 
 
+def test_codes_are_bounded() -> None:
+    """A hidden state far from the data, or a grown encoder, makes no member infinitely confident: |mean| <= 5, log sd in [-5, 2]."""
+    net = module(Latent(members=2, latent=3))
+    with torch.no_grad():
+        net.encoder *= 1e3
+    mean, log_std = net.codes(drawn(50, HIDDEN))
+    assert (mean.min().item(), mean.max().item()) == (-5.0, 5.0)
+    assert (log_std.min().item(), log_std.max().item()) == (-5.0, 2.0)
+
+
 def test_weights() -> None:
     kl = torch.tensor([[1.0, 0.0, 2.0, 0.0], [3.0, 0.5, 2.0, 0.0]])
     assert confidence_weights(kl).tolist() == [[0.25, 0.0, 0.5, 0.5], [0.75, 1.0, 0.5, 0.5]]

@@ -68,3 +68,14 @@ def test_a_sketch_of_enough_rank_is_exact_and_a_small_one_keeps_the_largest() ->
     assert small.columns.shape == (4, 1)
     gap = rows.T @ rows - small.columns @ small.columns.T
     assert torch.linalg.eigvalsh(gap).min() > -1e-9, "never more curvature than there is"
+
+
+@pytest.mark.parametrize("rows", [9, 3], ids=["more rows than columns", "fewer"])
+def test_a_sketch_keeps_the_largest_directions(rows: int) -> None:
+    """Added at once, the best approximation of its rank: what is lost is exactly the smaller eigenvalues."""
+    given = drawn(rows, 4) * torch.tensor([1.0, 10.0, 0.1, 3.0], dtype=torch.float64)
+    sketch = Sketch(2)
+    sketch.add(given)
+    assert sketch.columns is not None
+    values, vectors = torch.linalg.eigh(given.T @ given)
+    torch.testing.assert_close(sketch.columns @ sketch.columns.T, (vectors[:, -2:] * values[-2:]) @ vectors[:, -2:].T)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.credit.redistribute import by_shares, check_share, mixed, uniform_shares
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import wide
@@ -82,6 +83,7 @@ def share_entropy(shares: Tokens, mask: Mask) -> Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ABC:
     """Token rewards from attention and a sequence reward."""
 

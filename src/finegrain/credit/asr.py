@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.credit.answers import as_columns, by_block, guard, on_segments, with_signal
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
@@ -30,6 +31,7 @@ def keep_mask(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ASR:
     """Which segments of an answer train."""
 

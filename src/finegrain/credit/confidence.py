@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.credit.answers import Answer, as_columns, by_block, guard, on_segments, with_signal
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
@@ -32,6 +33,7 @@ def confidence_weight(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Confidence:
     """How sure the scorer is that a segment deserves its label."""
 

@@ -10,12 +10,14 @@ from math import isfinite
 
 import numpy as np
 
+from finegrain.checked import checked
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
 from finegrain.types import CreditColumns, CreditContext
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Function:
     """Weights from `fn(prompt, response, role, row)` -> [(start, end, weight)], or None for an answer without credit."""
 

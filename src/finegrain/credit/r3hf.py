@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.credit.redistribute import check_share, mixed
 from finegrain.ops.masked import masked_mean, masked_sum
 from finegrain.ops.readout import last_place, last_value
@@ -97,6 +98,7 @@ def centred_advantage(advantage: Rows, reward: Tokens, mask: Mask, *, alpha: flo
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class R3HF:
     """Token rewards from a reward model read at every position."""
 

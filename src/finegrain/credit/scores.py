@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.ops import segments
 from finegrain.ops.segmenters import check
 
@@ -64,6 +65,7 @@ SegmentScore = Mean | Sum | Last
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Constant:
     """The same number for every answer."""
 
@@ -94,6 +96,7 @@ class BatchMean:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Quantile:
     """A quantile over the tokens of all answers of both sides."""
 

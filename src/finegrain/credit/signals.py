@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.credit.answers import Signal
 from finegrain.errors import CreditError, UsageError
 from finegrain.ops.segmenters import Dynamic, Segmenter, Tokens, check
@@ -50,6 +51,7 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Implicit:
     """beta * (log pi_scorer - log pi_start) of a frozen scorer, token by token."""
 
@@ -57,7 +59,7 @@ class Implicit:
 
     scorer: str | None = None
     """A causal LM fine-tuned by DPO, or a reward model; None: two DPO fits of the start model, each scoring the half of the rows it has not seen."""
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """The scorer's own DPO beta: sets the units of the reward; keep-masks do not depend on it."""
 
     def __call__(self, context: CreditContext) -> Signal:
@@ -66,6 +68,7 @@ class Implicit:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FunctionSpans:
     """Your own `fn(prompt, response, role, row)` -> [(start, end, value)] or None; 0 outside the spans."""
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.credit.answers import Answer, as_columns, by_block, with_signal
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
@@ -25,6 +26,7 @@ def certainty(std: Float[Tensor, " T"], *, scale: float) -> Float[Tensor, " T"]:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class TokenReward:
     """A target for every token, and its certainty as weight."""
 

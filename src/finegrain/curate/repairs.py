@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
+from finegrain.checked import checked
 from finegrain.curate.strength import Strength
 from finegrain.errors import UsageError
 
@@ -27,6 +28,7 @@ class Repaired:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Flip:
     """Exchange the answers of the pairs of least strength."""
 
@@ -50,6 +52,7 @@ class Flip:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Margin:
     """Ask for a difference of scores as large as the strength; a negative strength asks for less than none."""
 
@@ -72,6 +75,7 @@ class Margin:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FlipMargin:
     """Both: the margin of a flipped pair is that of the exchanged answers."""
 
@@ -86,6 +90,7 @@ class FlipMargin:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Soft:
     """Allow for a wrong label where the strength is negative."""
 
@@ -103,6 +108,7 @@ class Soft:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SoftMargin:
     """Both."""
 

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from finegrain.checked import checked
 from finegrain.curate.repairs import Margin, Repair
 from finegrain.curate.strength import Strength, deciles, strength
 from finegrain.curate.votes import Linear, Votes, everything, halves
@@ -44,6 +45,7 @@ class Curated:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SecretsRM:
     """Multi-model voting."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from finegrain.checked import checked
 from finegrain.curate.tree import LeafPair, Sampler, Uniform, distinct, drawn, leaf_pairs
 from finegrain.errors import UsageError
 
@@ -18,6 +19,7 @@ Extend = Callable[[Sequence[Ids], bool, int], Sequence[tuple[Ids, bool]]]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class TreeRM:
     """Grow a tree of responses for every prompt and compare its leaves."""
 

@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
+from finegrain.checked import Epochs, NonNegativeFloat, PositiveInt, checked
 from finegrain.errors import DataError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Linear:
     """Members are linear in the start model's hidden state after the answer: one pass over the data, seconds for all members."""
 
@@ -31,14 +33,15 @@ class Linear:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Whole:
     """Members are whole reward models, trained one after the other as `finegrain reward head:sequence` trains one; as in the paper, and as dear."""
 
-    epochs: float = 1.0
+    epochs: Epochs = 1.0
     """Of each member, over its half."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Pairs per optimiser step."""
-    lr: float | None = None
+    lr: NonNegativeFloat | None = None
     """Peak learning rate; by default that of `finegrain reward`."""
 
 

@@ -54,27 +54,30 @@ def whole_response(rendered: Rendered, role: str, tokens: Tokens, specials: Spec
     parts = rendered.parts[role]
     for index, part in enumerate(parts):
         encoded = tokens.part(rendered, role, index)
-        if part.start is not None:
-            trains, places, kept = np.ones(len(encoded.ids), bool), _places(part, encoded), encoded.ids
-        elif index < len(parts) - 1:
-            kept = encoded.ids
-            trains = np.zeros(len(kept), bool)
-            trains[:1] = index > 0 and int(kept[0]) in specials.ids if len(kept) else False
-            places = np.zeros((len(kept), 2), np.int32)
-        else:
-            kept = _ending(encoded.ids, specials)
-            trains, places = np.ones(len(kept), bool), np.zeros((len(kept), 2), np.int32)
+        kept = _ending(encoded.ids, specials) if part.ending else encoded.ids
+        trains = np.full(len(kept), part.trains or (part.ending and part.closes))
+        if part.closes and not part.ending and len(kept):
+            trains[0] = int(kept[0]) in specials.ids
         ids.append(kept)
         mask.append(trains)
-        offsets.append(places)
-    return _end_once(np.concatenate(ids), np.concatenate(mask), np.concatenate(offsets), rendered.texts[role], specials)
+        offsets.append(_places(part, encoded) if part.trains else np.zeros((len(kept), 2), np.int32))
+    closes = not parts or (parts[-1].closes if parts[-1].ending else parts[-1].trains)
+    return _end_once(np.concatenate(ids), np.concatenate(mask), np.concatenate(offsets), rendered.texts[role], specials, closes)
 
 
 def _places(part: Part, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
-    """Character offsets into the answer's text."""
-    assert part.start is not None
-    places = np.clip(encoded.offsets - part.glue, 0, None)
-    return np.where(places[:, 1:] > places[:, :1], places + part.start, 0).astype(np.int32)
+    """Character offsets into the answer's text: from the first to the last character of a token that stands there."""
+    length = len(part.text)
+    places = np.full(length + 1, -1)
+    for run in part.runs:
+        places[run.begin : run.end] = np.arange(run.start, run.start + run.end - run.begin)
+    there = places >= 0
+    after = np.minimum.accumulate(np.where(there, np.arange(length + 1), length)[::-1])[::-1]
+    before = np.maximum.accumulate(np.where(there, np.arange(length + 1), -1))
+    starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
+    first, last = after[starts], before[np.maximum(ends - 1, 0)]
+    found = (ends > starts) & (first < ends) & (last >= starts)
+    return np.where(found[:, None], np.stack([places[first], places[last] + 1], axis=1), 0).astype(np.int32)
 
 
 def _ending(ids: Int32[np.ndarray, " T"], specials: Specials) -> Int32[np.ndarray, " K"]:
@@ -85,15 +88,16 @@ def _ending(ids: Int32[np.ndarray, " T"], specials: Specials) -> Int32[np.ndarra
 
 
 def _end_once(
-    ids: Int32[np.ndarray, " T"], mask: Bool[np.ndarray, " T"], offsets: Int32[np.ndarray, "T 2"], text: str, specials: Specials
+    ids: Int32[np.ndarray, " T"], mask: Bool[np.ndarray, " T"], offsets: Int32[np.ndarray, "T 2"], text: str, specials: Specials, closes: bool
 ) -> Response:
+    """The answer with EOS once at its end, which trains where its last turn does."""
     if specials.eos is None:
         return Response(ids, mask, offsets, text)
     others = np.flatnonzero(ids != specials.eos)
     length = int(others[-1]) + 1 if len(others) else 0
     return Response(
         np.append(ids[:length], np.int32(specials.eos)),
-        np.append(mask[:length], True),
+        np.append(mask[:length], closes),
         np.concatenate([offsets[:length], np.zeros((1, 2), np.int32)]),
         text,
     )
@@ -101,7 +105,7 @@ def _end_once(
 
 def ends_itself(rendered: Rendered, role: str, tokens: Tokens, specials: Specials) -> bool:
     """Whether the last words of the answer's own text are an EOS token."""
-    last = max((i for i, part in enumerate(rendered.parts[role]) if part.start is not None), default=None)
+    last = max((i for i, part in enumerate(rendered.parts[role]) if part.trains), default=None)
     if last is None or specials.eos is None:
         return False
     ids = tokens.part(rendered, role, last).ids

@@ -4,6 +4,7 @@ import math
 from numbers import Real
 from typing import Any
 
+from finegrain.data.answer_text import moved
 from finegrain.data.records import Answer, Text
 from finegrain.errors import DataError
 from finegrain.types import CharSpan, Json
@@ -35,7 +36,7 @@ def label_of(row: Json) -> float:
 def answer_of(row: Json, prefix: str, content: Text, role: str) -> Answer:
     """An answer with the columns `<prefix>_spans` (or `spans`) and `<role>_token_reward`."""
     spans, rewards = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
-    return Answer(content=content, spans=_spans(row.get(spans), spans), token_reward=_rewards(row.get(rewards), rewards))
+    return Answer(content=content, spans=moved(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
 
 
 def _spans(value: Any, column: str) -> list[CharSpan] | None:

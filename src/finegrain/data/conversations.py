@@ -4,7 +4,9 @@ The plain rendering is "Human: …\\n\\nAssistant: …", the form of hh-rlhf wit
 multi-turn answer, which character spans refer to, is its turns in this rendering, whatever template makes the tokens.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from finegrain.data.records import Turn
@@ -12,6 +14,12 @@ from finegrain.errors import DataError
 
 ASSISTANT = "assistant"
 NAMES = {"user": "Human", ASSISTANT: "Assistant", "system": "System"}
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Keys of a message under which its reasoning stands, in the order in which transformers looks for it."""
+CALLS = ("tool_calls", "function_call")
+"""Keys of a message under which its calls of tools stand."""
+SPEAKING = (*CALLS, *REASONING, "refusal")
+"""Keys beside which a content of null is well-formed."""
 HH_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 
 
@@ -26,13 +34,52 @@ def is_conversation(value: object) -> bool:
 
 
 def read_turns(value: Any, column: str) -> tuple[Turn, ...]:
-    """The turns of a list of {role, content} messages."""
+    """The turns of a list of messages; every key that holds a value is kept."""
     if not is_conversation(value):
         raise DataError(f"column {column!r}: expected a list of messages {{role, content}}, found {type(value).__name__}")
-    for turn in value:
-        if not isinstance(turn.get("content"), str):
-            raise DataError(f"column {column!r}: expected text as content of the {turn['role']} turn, found {type(turn.get('content')).__name__}")
-    return tuple(Turn(str(turn["role"]), turn["content"]) for turn in value)
+    return tuple(_turn(message, column) for message in value)
+
+
+def _turn(message: Mapping[str, Any], column: str) -> Turn:
+    others = {name: message[name] for name in sorted(message) if name not in ("role", "content") and message[name] is not None}
+    content = message.get("content")
+    if content is None and any(others.get(name) for name in SPEAKING):
+        return Turn(str(message["role"]), "", as_json({**others, "content": None}, column))
+    return Turn(str(message["role"]), _text(content, message["role"], column), as_json(others, column) if others else "")
+
+
+def _text(content: Any, role: str, column: str) -> str:
+    """Text, or parts that are all text, joined."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | tuple) or not all(isinstance(part, str | Mapping) for part in content):
+        raise DataError(f"column {column!r}: expected text as content of the {role} turn, found {type(content).__name__}")
+    parts = [part if isinstance(part, str) else part.get("text") for part in content]
+    if kinds := sorted({str(one.get("type")) for one, text in zip(content, parts, strict=True) if not isinstance(text, str)}):
+        raise DataError(f"column {column!r}: expected text as content of the {role} turn, found parts of type {', '.join(kinds)}")
+    return "".join(parts)
+
+
+def as_json(value: Any, column: str) -> str:
+    """JSON text of what a cell holds, for comparison and for templates."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"column {column!r}: a value that JSON cannot hold ({error})") from error
+
+
+def read_tools(value: Any) -> str:
+    """The column `tools` as JSON text: a list of objects, or such a list written as JSON; empty for none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"column 'tools': text that is not JSON ({error})") from None
+    if not value:
+        return ""
+    if not isinstance(value, list | tuple) or not all(isinstance(tool, Mapping) for tool in value):
+        raise DataError(f"column 'tools': expected a list of tools, each an object, found {value!r:.80}")
+    return as_json(value, "tools")
 
 
 def parse_transcript(text: str, column: str) -> tuple[Turn, ...]:
@@ -105,8 +152,3 @@ def split_demonstration(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tupl
     turns = trim(turns)
     first = next((i for i, turn in enumerate(turns) if turn.role == ASSISTANT), len(turns))
     return turns[:first], turns[first:]
-
-
-def assistant_says(turns: tuple[Turn, ...]) -> bool:
-    """Whether the assistant says anything but white space."""
-    return any(turn.role == ASSISTANT and turn.content.strip() for turn in turns)

@@ -19,7 +19,7 @@ def count_differences(batch: list[tuple[int, Rendered]], tokens: Tokens, encoder
         for _, rendered, role in answers
         for index in _trained(rendered.parts[role])
     }
-    strings = tokenizer.batch_decode(list(spoken.values()), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    strings = tokenizer.batch_decode(list(spoken.values()), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     decoded = dict(zip(spoken, strings, strict=True))
     for (number, rendered, role), joint in zip(answers, joined, strict=True):
         parts = [tokens.part(rendered, role, index).ids for index in range(len(_spoken(rendered.parts[role])))]
@@ -36,7 +36,7 @@ def count_differences(batch: list[tuple[int, Rendered]], tokens: Tokens, encoder
 
 
 def _trained(parts: list[Part]) -> list[int]:
-    return [index for index, part in enumerate(parts) if part.start is not None]
+    return [index for index, part in enumerate(parts) if part.trains]
 
 
 def _spoken(parts: list[Part]) -> list[Part]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.types import CharSpan, Json
 
@@ -52,6 +53,7 @@ SENTENCE = re.compile(r"(\w+) it with (\w+)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Planted:
     """Knobs of the task."""
 

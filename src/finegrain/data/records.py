@@ -3,6 +3,7 @@
 Shape letters: P prompt tokens, T tokens of one answer (its end token included when the answer is complete).
 """
 
+import json
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -78,6 +79,18 @@ class Turn(NamedTuple):
     role: str
     """user, assistant, system or whatever the data say."""
     content: str
+    """Its text; empty where the data say null."""
+    more: str = ""
+    """The other keys of the message that hold a value (tool_calls, reasoning_content, weight ...) as JSON in order of their
+    names, so that turns can be compared and hashed; empty where there is none. A content of null stands here too."""
+
+    def others(self) -> Json:
+        """The other keys and their values."""
+        return json.loads(self.more) if self.more else {}
+
+    def message(self) -> Json:
+        """The message as the data have it: what a chat template and a reward function get."""
+        return {"role": self.role, "content": self.content, **self.others()}
 
 
 Text = str | tuple[Turn, ...]
@@ -102,6 +115,8 @@ class Row:
     answers: dict[str, Answer]
     """By role: chosen and rejected, or answer."""
     columns: dict[str, float] = field(default_factory=dict)
+    tools: str = ""
+    """The tools that a conversation may call, as JSON text; empty where the data name none."""
     glue: str = ""
     """For strings: what stands between prompt and answer; it is tokenised with the answer, spans do not count it."""
     notes: tuple[str, ...] = ()

@@ -1,21 +1,32 @@
 """Rows as strings: the prompt, and the parts of each answer with what trains and which characters of the answer they hold.
 
-A conversation is rendered by the tokenizer's chat template where it has one (through transformers' own sandboxed renderer),
-else as "Human: …\\n\\nAssistant: …"; strings are taken as they are. The prompt is one string for all answers of a row.
+A conversation is rendered by the tokenizer's chat template where it has one, else as "Human: …\\n\\nAssistant: …"; strings are
+taken as they are. The prompt is one string for all answers of a row, and what the template writes when it is asked to open the
+assistant's turn, wherever the answers go on from there.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from jinja2 import TemplateError
-
+from finegrain.data.answer_text import answer_text, blank, text_of_answer, words_of
 from finegrain.data.conversations import ASSISTANT, header
+from finegrain.data.locate import CONTENT, END_THINK, OPEN_THINK, REASON, THOUGHT, Habits, Located, Run, habits_of, hidden, locate
 from finegrain.data.records import FastTokenizer, Row, Text, Turn
+from finegrain.data.templates import ChatTemplate, RenderError
 
-SENTINEL = "[[finegrain {} finegrain]]"
+__all__ = ["Part", "RenderError", "Rendered", "Renderer"]
+
+TRAINS = ("weight", "train", "training", "trainable", "loss", "loss_weight", "loss_mask")
+"""Keys of a message that say whether it trains: OpenAI's and LLaMA-Factory's weights, Axolotl's and ms-swift's flags."""
+
+LEFT_OUT = "the chat template takes the reasoning out of an earlier turn of the answer, so that turn does not train; make it a row of its own"
+PUT_BACK = "the chat template takes the reasoning out of the answer; it was put back as the model writes it"
+NOT_WRITTEN = "the chat template leaves out the text beside a call"
 
 
-class RenderError(Exception):
-    """A conversation its template cannot render so that the assistant's words can be found again."""
+Note = tuple[str, str, str]
+"""Kind of a finding, what was done, and words."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +34,18 @@ class Part:
     """A piece of an answer that is tokenised by itself."""
 
     text: str
-    start: int | None
-    """Where `text[glue:]` begins in the answer's text; None for what does not train."""
-    glue: int = 0
-    """Leading characters of `text` that are no part of the answer's text (the space after "Assistant:")."""
+    trains: bool
+    runs: tuple[Run, ...] = ()
+    """Which of its characters are which of the answer's text."""
+    closes: bool = False
+    """Whether it follows a turn that trains, so that the special token it begins with teaches the end of that turn."""
+    ending: bool = False
+    """Whether it is what a template writes behind the last turn."""
+
+    @property
+    def glue(self) -> int:
+        """Leading characters that are no part of the answer's text (the space after "Assistant:")."""
+        return self.runs[0].begin if self.runs else 0
 
 
 @dataclass(frozen=True)
@@ -38,18 +57,85 @@ class Rendered:
     """By role; where a template ends the answer, its last part does not train and holds that end."""
     texts: dict[str, str]
     """By role, what character spans refer to."""
+    notes: tuple[Note, ...] = ()
+    """What the template does to the reasoning of the row, and weights that are not followed."""
 
 
-def render(row: Row, tokenizer: FastTokenizer) -> Rendered:
-    """The strings of a row; raises RenderError."""
-    if isinstance(row.prompt, str):
-        contents = {role: _string(answer.content) for role, answer in row.answers.items()}
-        parts = {role: [Part(row.glue + content, 0, len(row.glue))] for role, content in contents.items()}
-        return Rendered(row.prompt, parts, contents)
-    answers = {role: _turns(answer.content) for role, answer in row.answers.items()}
-    texts = {role: answer_text(turns)[0] for role, turns in answers.items()}
-    rendered = _template(row.prompt, answers, tokenizer) if tokenizer.chat_template else _plain(row.prompt, answers)
-    return Rendered(rendered[0], rendered[1], texts)
+class Written(NamedTuple):
+    """A conversation through a template."""
+
+    whole: str
+    turns: list[Located]
+    """The assistant's turns of the answer."""
+
+
+class Renderer:
+    """Renders rows for one tokenizer."""
+
+    def __init__(self, tokenizer: FastTokenizer) -> None:
+        self.template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+        self._specials = sorted(added.union(tokenizer.all_special_tokens), key=len, reverse=True)
+        self._habits: Habits | None = None
+
+    def __call__(self, row: Row) -> Rendered:
+        """The strings of a row; raises RenderError."""
+        if isinstance(row.prompt, str):
+            contents = {role: _string(answer.content) for role, answer in row.answers.items()}
+            glue = len(row.glue)
+            parts = {role: [Part(row.glue + content, True, (Run(glue, glue + len(content), 0),))] for role, content in contents.items()}
+            return Rendered(row.prompt, parts, contents)
+        answers = {role: _turns(answer.content) for role, answer in row.answers.items()}
+        for turns in answers.values():
+            if not any(weight_of(turn) > 0 for turn in turns if turn.role == ASSISTANT):
+                raise RenderError("every turn of the assistant is marked not to train", "untrained")
+        texts = {role: text_of_answer(turns) for role, turns in answers.items()}
+        weights = [weight for turns in answers.values() for turn in turns if turn.role == ASSISTANT and (weight := weight_of(turn)) not in (0, 1)]
+        notes: list[Note] = [("fractional_weight", "kept", f"a turn with weight {weights[0]:g} trains in full")] if weights else []
+        if self.template is None:
+            prompt, parts = _plain(row.prompt, answers)
+        else:
+            prompt, parts = self._through(self.template, row.prompt, answers, row.tools, notes)
+        return Rendered(prompt, parts, texts, tuple(notes))
+
+    def _through(
+        self, template: ChatTemplate, prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]], tools: str, notes: list[Note]
+    ) -> tuple[str, dict[str, list[Part]]]:
+        habits = self._habits = self._habits or habits_of(template, self._specials)
+        opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
+        opening = template(prompt, tools, generation=opened) if prompt else ""
+        shown: dict[tuple[Turn, ...], str] = {}
+        written: dict[str, Written] = {}
+        for role, turns in answers.items():
+            marked, fields = hidden(turns)
+            if marked not in shown:
+                shown[marked] = template(prompt + marked, tools)
+            whole = template(prompt + turns, tools)
+            found = locate(whole, shown[marked], fields, turns, habits)
+            if not found:
+                raise RenderError(f"the chat template shows nothing of what the assistant says{_keys(turns)}")
+            written[role] = _put_back(Written(whole, found), turns, opening, notes)
+        opening = _shared(opening, list(written.values()), opened)
+        return opening, {role: _parts(written[role], turns, len(opening), habits, notes) for role, turns in answers.items()}
+
+
+def _shared(opening: str, written: Sequence[Written], opened: bool) -> str:
+    """The prompt that all answers go on from: the template's own opening, else what stands before the first words of the answers."""
+    ahead = [one.turns[0].begin for one in written if one.turns[0].turn == 0] if opened else []
+    if not all(one.whole.startswith(opening) for one in written) or any(begin > len(opening) for begin in ahead):
+        opening = written[0].whole[: ahead[0]] if ahead else opening
+    if not all(one.whole.startswith(opening) for one in written):
+        raise RenderError("the chat template renders the prompt differently before different answers")
+    return opening
+
+
+def weight_of(turn: Turn) -> float:
+    """How much a turn trains: 1 where the data do not say."""
+    if not turn.more:
+        return 1.0
+    others = turn.others()
+    told = [float(others[name]) for name in TRAINS if isinstance(others.get(name), bool | int | float)]
+    return min(told, default=1.0)
 
 
 def _string(content: Text) -> str:
@@ -62,89 +148,74 @@ def _turns(content: Text) -> tuple[Turn, ...]:
     return content
 
 
-def answer_text(turns: tuple[Turn, ...]) -> tuple[str, list[int]]:
-    """The text of an answer in the plain rendering, and where each turn's content starts in it."""
-    text, starts = "", []
-    for i, turn in enumerate(turns):
-        if i or turn.role != ASSISTANT:
-            text += f"{_blank(i)}{header(turn.role)} "
-        starts.append(len(text))
-        text += turn.content
-    return text, starts
+def _keys(turns: Sequence[Turn]) -> str:
+    names = sorted({name for turn in turns if turn.role == ASSISTANT for name in turn.others() if name not in TRAINS and name != "content"})
+    return f" ({', '.join(names)})" if names else ""
 
 
-def _blank(turns_before: int) -> str:
-    return "\n\n" if turns_before else ""
-
-
-def _plain(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> tuple[str, dict[str, list[Part]]]:
-    string = "\n\n".join(f"{header(turn.role)} {turn.content}" for turn in prompt)
+def _plain(prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]]) -> tuple[str, dict[str, list[Part]]]:
+    string = "\n\n".join(f"{header(turn.role)} {words_of(turn).text()}" for turn in prompt)
     opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
     if opened:
-        string += f"{_blank(len(prompt))}{header(ASSISTANT)}"
+        string += f"{blank(len(prompt))}{header(ASSISTANT)}"
     return string, {role: _plain_parts(turns, len(prompt), opened) for role, turns in answers.items()}
 
 
 def _plain_parts(turns: tuple[Turn, ...], before: int, opened: bool) -> list[Part]:
     parts, pending = [], ""
     for i, (turn, start) in enumerate(zip(turns, answer_text(turns)[1], strict=True)):
-        pending += "" if opened and i == 0 else f"{_blank(before + i)}{header(turn.role)}"
+        said = words_of(turn).text()
+        pending += "" if opened and i == 0 else f"{blank(before + i)}{header(turn.role)}"
         if turn.role != ASSISTANT:
-            pending += f" {turn.content}"
+            pending += f" {said}"
             continue
         if pending:
-            parts.append(Part(pending, None))
-        parts.append(Part(f" {turn.content}", start, 1))
+            parts.append(Part(pending, False))
+        parts.append(Part(f" {said}", weight_of(turn) > 0, (Run(1, 1 + len(said), start),)))
         pending = ""
     return parts
 
 
-def _template(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]], tokenizer: FastTokenizer) -> tuple[str, dict[str, list[Part]]]:
-    opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
-    string = None if opened else (_apply(prompt, tokenizer) if prompt else "")
-    parts: dict[str, list[Part]] = {}
-    frames: dict[tuple[Turn, ...], list[str]] = {}
-    for role, turns in answers.items():
-        hidden = tuple(Turn(turn.role, SENTINEL.format(i)) if turn.role == ASSISTANT else turn for i, turn in enumerate(turns))
-        if hidden not in frames:
-            frames[hidden] = _frame(prompt, hidden, tokenizer)
-        frame = frames[hidden]
-        contents = _contents(_apply(prompt + turns, tokenizer), frame, [turn.content for turn in turns if turn.role == ASSISTANT])
-        if string is None:
-            string = frame[0]
-        if not frame[0].startswith(string) or (opened and frame[0] != string):
-            raise RenderError("the chat template renders the prompt differently before different answers")
-        starts = [start for turn, start in zip(turns, answer_text(turns)[1], strict=True) if turn.role == ASSISTANT]
-        parts[role] = [Part(frame[0][len(string) :], None)] if len(frame[0]) > len(string) else []
-        for (content, cut), start, after in zip(contents, starts, frame[1:], strict=True):
-            parts[role] += [Part(content, start + cut), Part(after, None)]
-    assert string is not None
-    return string, parts
+def _put_back(written: Written, turns: tuple[Turn, ...], opening: str, notes: list[Note]) -> Written:
+    """The rendering with the thought of the last turn where the template took it out of the content, as the model would write it."""
+    whole, found = written
+    last = found[-1]
+    if last.turn != len(turns) - 1 or THOUGHT not in last.missing or last.content is None:
+        return written
+    content, start = turns[-1].content, answer_text(turns)[1][-1] + len(words_of(turns[-1]).opening())
+    begin = len(content) - len(content.lstrip())
+    end = content.rfind(END_THINK) + len(END_THINK)
+    visible = content[end:]
+    said = content[begin : end + visible.find(whole[slice(*last.content)]) + last.content[1] - last.content[0]]
+    thinks = OPEN_THINK.search(opening)
+    lead = thinks.group() if thinks and not said.startswith("<think>") else ""
+    behind = last.begin + len(lead) + len(said)
+    shift = behind - last.content[1]
+    moved = [run._replace(begin=run.begin + shift, end=run.end + shift) for run in last.runs if run.begin >= last.content[1]]
+    runs = [Run(last.begin + len(lead), behind, start + begin), *moved]
+    whole = f"{whole[: last.begin]}{lead}{said}{whole[last.content[1] :]}"
+    notes.append(("reasoning", "put back", PUT_BACK))
+    return Written(whole, [*found[:-1], replace(last, end=last.end + shift, runs=runs, missing=last.missing - {THOUGHT})])
 
 
-def _frame(prompt: tuple[Turn, ...], hidden: tuple[Turn, ...], tokenizer: FastTokenizer) -> list[str]:
-    """What the template writes before, between and after the assistant's contents."""
-    rest, frame = _apply(prompt + hidden, tokenizer), []
-    for turn in hidden:
-        if turn.role == ASSISTANT:
-            before, found, rest = rest.partition(turn.content)
-            if not found or turn.content in rest:
-                raise RenderError("the chat template does not write the assistant's text once and unchanged")
-            frame.append(before)
-    return [*frame, rest]
-
-
-def _contents(rendered: str, frame: list[str], contents: list[str]) -> list[tuple[str, int]]:
-    """What the template writes of each content (whole, or stripped), and how many leading characters it cut."""
-    for strip in (str, str.strip, str.lstrip, str.rstrip):
-        shown = [strip(content) for content in contents]
-        if rendered == frame[0] + "".join(content + after for content, after in zip(shown, frame[1:], strict=True)):
-            return [(text, content.find(text)) for text, content in zip(shown, contents, strict=True)]
-    raise RenderError("the chat template changes the assistant's text beyond stripping white space")
-
-
-def _apply(turns: tuple[Turn, ...], tokenizer: FastTokenizer) -> str:
-    try:
-        return str(tokenizer.apply_chat_template([turn._asdict() for turn in turns], tokenize=False))
-    except TemplateError as error:
-        raise RenderError(f"the chat template refuses the conversation: {error}") from error
+def _parts(written: Written, turns: tuple[Turn, ...], at: int, habits: Habits, notes: list[Note]) -> list[Part]:
+    """What follows the prompt, which is `at` characters long, turn by turn."""
+    parts: list[Part] = []
+    closes = False
+    for one in written.turns:
+        begin = max(one.begin, at)
+        if begin > at:
+            parts.append(Part(written.whole[at:begin], False, closes=closes))
+        loses = THOUGHT in one.missing or (REASON in one.missing and habits.reasons)
+        if loses:
+            notes.append(("reasoning", "not trained", LEFT_OUT))
+        if CONTENT in one.missing:
+            notes.append(("template", "kept", NOT_WRITTEN))
+        runs = tuple(Run(max(run.begin - begin, 0), run.end - begin, run.start + max(begin - run.begin, 0)) for run in one.runs if run.end > begin)
+        closes = weight_of(turns[one.turn]) > 0 and not loses
+        parts.append(Part(written.whole[begin : one.end], closes, runs))
+        at = one.end
+    if not any(part.trains for part in parts):
+        raise RenderError(LEFT_OUT, "reasoning")
+    ends = closes and written.turns[-1].turn == len(turns) - 1
+    return [*parts, Part(written.whole[at:], False, closes=ends, ending=True)]

@@ -5,8 +5,10 @@ steps give unpaired rows (1 where all steps are right); unpaired rows give demon
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from finegrain.data.conversations import read_tools
 from finegrain.data.convert.build import pair_with
 from finegrain.data.convert.steps import settled, with_label
 from finegrain.data.left_out import LeftOut, Made, turned
@@ -50,6 +52,8 @@ def rows_of_shape(entry: Format, shape: Shape, row: Json, neutral: str = "wrong"
     if missing := sorted(entry.columns - row.keys()):
         raise DataError(f"missing columns {', '.join(missing)}; found: {', '.join(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
     made = _unique(_CONVERTERS[shape](entry, row, neutral))
+    if tools := read_tools(row.get("tools")):
+        made = [replace(one, tools=tools) if isinstance(one, Row) and not isinstance(one.prompt, str) else one for one in made]
     assert made, f"the converter of {entry.name} to {shape.value} rows made no example and gave no reason"
     return made
 

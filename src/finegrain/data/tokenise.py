@@ -18,8 +18,9 @@ from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
 from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
-from finegrain.data.render import Rendered, RenderError, render
+from finegrain.data.render import Rendered, Renderer, RenderError
 from finegrain.data.truncate import Tokenise, cut_response, fit
+from finegrain.data.unread_keys import UnreadKeys
 from finegrain.types import CharSpan
 
 __all__ = ["Tokenise", "tokenise"]
@@ -32,11 +33,14 @@ def tokenise(
     rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings: Tokenise, findings: Findings, decide: Decide = Stopping()
 ) -> Iterator[Example]:
     """An example per row that can be trained on; the others go to the findings."""
-    encoder, specials = Encoder(tokenizer), Specials(tokenizer)
+    encoder, specials, render = Encoder(tokenizer), Specials(tokenizer), Renderer(tokenizer)
+    unread = UnreadKeys(render.template)
     check_tokenizer(tokenizer, decide, findings)
     stream = iter(rows)
     while batch := list(islice(stream, BATCH)):
-        rendered = [(number, row, strings) for number, row in batch if (strings := _rendered(number, row, tokenizer, findings)) is not None]
+        rendered = [(number, row, strings) for number, row in batch if (strings := _rendered(number, row, render, findings)) is not None]
+        for number, row, _ in rendered:
+            unread.look(number, row)
         tokens = Tokens([strings for _, _, strings in rendered], encoder)
         for number, row, strings in rendered:
             example = _example(number, row, strings, tokens, specials, settings, findings, decide)
@@ -44,14 +48,18 @@ def tokenise(
                 yield example
         if rendered:
             count_differences([(number, strings) for number, _, strings in rendered], tokens, encoder, tokenizer, findings)
+    unread.report(findings)
 
 
-def _rendered(number: int, row: Row, tokenizer: FastTokenizer, findings: Findings) -> Rendered | None:
+def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Rendered | None:
     try:
-        return render(row, tokenizer)
+        rendered = render(row)
     except RenderError as error:
-        findings.drop("template", number, str(error))
+        findings.drop(error.kind, number, str(error))
         return None
+    for kind, action, words in rendered.notes:
+        findings.add(kind, number, action, words)
+    return rendered
 
 
 def _example(

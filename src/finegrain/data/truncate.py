@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int32
 
+from finegrain.checked import checked
 from finegrain.data.records import Response
 from finegrain.errors import UsageError
 
@@ -28,6 +29,7 @@ class KeepStart:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Tokenise:
     """How rows become tokens."""
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.evaluate.accuracy import finite
 from finegrain.ops.bootstrap import Bootstrap
@@ -31,6 +32,7 @@ class Bin(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class EqualWidth:
     """Stretches of confidence of the same width; empty ones do not appear."""
 
@@ -51,6 +53,7 @@ class EqualWidth:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class EqualCount:
     """Rows sorted by confidence and cut into as equal numbers as rows of equal confidence, which stay together, allow."""
 

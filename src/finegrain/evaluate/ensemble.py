@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import DataError
 
 Members = Float[np.ndarray, "M N"]
@@ -36,10 +37,11 @@ class MemberMinimum:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MeanMinusStd:
     """The mean less a price for disagreement."""
 
-    k: float = 1.0
+    k: NonNegativeFloat = 1.0
     """Price of a standard deviation between members."""
 
     def __call__(self, members: Members) -> Combined:
@@ -49,10 +51,11 @@ class MeanMinusStd:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MeanMinusVariance:
     """The mean less a price for the variance: uncertainty-weighted optimisation (UWO) of Coste et al. 2023, https://arxiv.org/abs/2310.02743."""
 
-    k: float = 0.5
+    k: NonNegativeFloat = 0.5
     """Price of the variance between members."""
 
     def __call__(self, members: Members) -> Combined:

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
+from finegrain.checked import NonNegativeInt, PositiveFloat, checked
+
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Lora:
     """Low-rank adapter; rank 0 trains all weights."""
 
-    rank: int = 0
+    rank: NonNegativeInt = 0
     """Rank of the update; 0 means full fine-tuning."""
-    alpha: float = 16.0
+    alpha: PositiveFloat = 16.0
     """The update is scaled by alpha / rank."""
     targets: str = "all-linear"
     """`all-linear` (every linear layer but the head), or names separated by commas."""

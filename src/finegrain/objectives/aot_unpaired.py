@@ -10,6 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.conservative import check_label_smoothing, conservative_loss
 from finegrain.objectives.ranks import ascending_ranks, own_rows
 from finegrain.ops.sequence import log_ratio
@@ -17,13 +18,14 @@ from finegrain.types import Gathered, Pair
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AOTUnpaired:
     """Hyper-parameters of unpaired AOT."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
     label_smoothing: float = 0.0
     """Probability that a label is wrong, in [0, 0.5)."""

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
@@ -21,13 +22,14 @@ def apo_zero_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *,
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class APOZero:
     """Hyper-parameters of APO-zero."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

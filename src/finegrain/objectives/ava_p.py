@@ -10,6 +10,7 @@ stands for, log(1 - p), does not; and those of `finegrain.ops.bayesian_irl`.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, contrasted
@@ -18,6 +19,7 @@ from finegrain.types import Pair, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AvaP:
     """Hyper-parameters of AVA-p."""
 
@@ -33,7 +35,7 @@ class AvaP:
     """Term of the rejected answer: unlikelihood (bounded) [choice], literal (as printed), without-negative (the ablation)."""
     ranking: Ranking = field(default_factory=Sigmoid)
     """CER on the last tokens' mean rewards: sigmoid (as printed), log-sigmoid [choice], whose gradient does not vanish on mis-ordered pairs."""
-    cer: float = 1.0
+    cer: NonNegativeFloat = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
     reward_weight: RewardWeight = field(default_factory=Uniform)
     """What multiplies Q and reward of a token while training: uniform, attention (eq. 11), which no policy can use while it generates."""

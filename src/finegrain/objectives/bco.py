@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
@@ -21,13 +22,14 @@ def bco_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class BCO:
     """Hyper-parameters of BCO on pairs."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.errors import UsageError
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.margins import log_ratio_margin
@@ -28,13 +29,14 @@ def check_label_smoothing(value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Conservative:
     """Hyper-parameters of cDPO."""
 
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO: the same loss up to a bounded linear term."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
     label_smoothing: float = 0.1
     """Probability that a label is wrong, in [0, 0.5); 0 is DPO."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 
+from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.margins import logp_margin
 from finegrain.objectives.nll import nll_term
@@ -16,6 +17,7 @@ from finegrain.types import Pair, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class CPO:
     """Hyper-parameters of CPO."""
 
@@ -23,9 +25,9 @@ class CPO:
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for its CPO trainer."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Scale of the log-probability margin."""
-    nll: float = 1.0
+    nll: NonNegativeFloat = 1.0
     """Weight of the NLL of the chosen answer per token (TRL's cpo_alpha); 0 is reference-free DPO."""
 
     def __call__(self, pair: Pair) -> Terms:

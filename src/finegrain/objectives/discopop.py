@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
 
@@ -24,15 +25,16 @@ def discopop_loss(margin: Float[Tensor, " B"], *, beta: float, tau: float) -> Fl
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DiscoPOP:
     """Hyper-parameters of DiscoPOP."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
-    tau: float = 0.05
+    tau: PositiveFloat = 0.05
     """Temperature of the mixture, the paper's value."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
 
@@ -21,6 +22,7 @@ def dpo_loss(margin: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DPO:
     """Hyper-parameters of DPO."""
 
@@ -28,7 +30,7 @@ class DPO:
     learning_rate: ClassVar[float] = 1e-6
     """The field's default for full fine-tuning with DPO (TRL 1.16; the authors used 5e-7)."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength; larger stays nearer to the reference."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.errors import UsageError
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
@@ -24,13 +25,14 @@ def exo_loss(margin: Float[Tensor, " B"], *, beta: float, epsilon: float) -> Flo
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class EXO:
     """Hyper-parameters of EXO on pairs."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
     epsilon: float = 1e-3
     """Probability of the rejected answer in the target; the paper's value, in (0, 0.5)."""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
@@ -47,6 +48,7 @@ class JensenShannon:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Alpha:
     """f'(e^r) = (e^((alpha - 1) r) - 1) / (alpha - 1); alpha near 1 is reverse KL, alpha 0 forward KL."""
 
@@ -63,13 +65,14 @@ Divergence = ForwardKL | JensenShannon | Alpha | ReverseKL
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FDPO:
     """Hyper-parameters of f-DPO."""
 
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO, whose gradient every divergence has at the start of training (Jensen-Shannon half of it)."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Strength of the regularisation by the divergence."""
     divergence: Divergence = ForwardKL()
     """Which f-divergence holds the policy near the reference."""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import relu
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
 
@@ -22,13 +23,14 @@ def hinge_loss(margin: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Hinge:
     """Hyper-parameters of the hinge loss."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Inverse of the margin, in nats, beyond which a pair stops training."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

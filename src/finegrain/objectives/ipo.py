@@ -10,6 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
 
@@ -20,13 +21,14 @@ def ipo_loss(margin: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class IPO:
     """Hyper-parameters of IPO, summed form."""
 
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO [choice]; AdamW removes the larger scale of the squared loss."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """The paper's tau: the margin settles at 1 / (2 beta) nats."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

@@ -11,19 +11,21 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.ipo import ipo_loss
 from finegrain.objectives.margins import average_log_ratio_margin
 from finegrain.types import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class IPOAveraged:
     """Hyper-parameters of IPO, averaged form."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """The paper's tau: the margin settles at 1 / (2 beta) nats per token."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

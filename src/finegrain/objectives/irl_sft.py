@@ -13,6 +13,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.hinge import hinge_loss
 from finegrain.objectives.margins import log_ratio_margin
@@ -49,6 +50,7 @@ class HingeLink:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class IRLSFT:
     """Hyper-parameters of one round of IRFT."""
 
@@ -56,7 +58,7 @@ class IRLSFT:
     learning_rate: ClassVar[float] = 5e-7
     """The authors'."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
     link: LogisticLink | LinearLink | HingeLink = field(default_factory=LogisticLink)
     """logistic-link, linear-link or hinge-link."""

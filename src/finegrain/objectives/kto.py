@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
 from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair, Side, Summed
 
@@ -37,6 +38,7 @@ def kto_loss(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class KTO:
     """Hyper-parameters of KTO."""
 
@@ -46,11 +48,11 @@ class KTO:
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for its KTO trainer; the authors used 5e-7 to 5e-6 (memory)."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
-    desirable_weight: float = 1.0
+    desirable_weight: NonNegativeFloat = 1.0
     """D: weight of desirable answers."""
-    undesirable_weight: float = 1.0
+    undesirable_weight: NonNegativeFloat = 1.0
     """U: weight of undesirable answers; the authors keep D n_D / (U n_U) between 1 and 4/3."""
 
     def statistics(self, pair: Pair) -> dict[str, Summed]:

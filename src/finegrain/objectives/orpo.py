@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.nll import nll_term
 from finegrain.ops.logspace import log_odds
 from finegrain.ops.masked import masked_sum
@@ -43,6 +44,7 @@ def whole_nll_term(side: Side) -> Term:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ORPO:
     """Hyper-parameters of ORPO."""
 
@@ -50,7 +52,7 @@ class ORPO:
     learning_rate: ClassVar[float] = 8e-6
     """The authors' value for 7B models (memory); it trains like SFT, without a reference to leave."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """The paper's lambda: weight of the odds ratio against the NLL."""
 
     def __call__(self, pair: Pair) -> Terms:

@@ -10,12 +10,14 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.margins import logp_margin
 from finegrain.types import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ReferenceFree:
     """Hyper-parameters of reference-free DPO."""
 
@@ -23,7 +25,7 @@ class ReferenceFree:
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO: the same link on the same scale."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Scale of the log-probability margin."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.conservative import check_label_smoothing
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.margins import log_ratio_margin
@@ -24,13 +25,14 @@ def robust_loss(margin: Float[Tensor, " B"], *, beta: float, label_smoothing: fl
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Robust:
     """Hyper-parameters of robust DPO."""
 
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO, whose gradient it has in expectation."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
     label_smoothing: float = 0.1
     """Probability that a label is flipped, in [0, 0.5); 0 is DPO."""

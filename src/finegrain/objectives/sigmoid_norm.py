@@ -10,19 +10,21 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.margins import average_log_ratio_margin
 from finegrain.types import Pair
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SigmoidNorm:
     """Hyper-parameters of length-normalised DPO."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 5.0
+    beta: PositiveFloat = 5.0
     """KL-regularisation strength per token; Tulu 3's value (memory). TRL's 0.1 is that of summed losses."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

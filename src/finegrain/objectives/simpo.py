@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
 from finegrain.objectives.margins import average_logp_margin
 from finegrain.types import Pair
 
@@ -21,6 +22,7 @@ def simpo_loss(margin: Float[Tensor, " B"], *, beta: float, gamma: float) -> Flo
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SimPO:
     """Hyper-parameters of SimPO."""
 
@@ -28,9 +30,9 @@ class SimPO:
     learning_rate: ClassVar[float] = 1e-6
     """Upper end of the authors' 3e-7 to 1e-6 (memory); they warn that larger ones end in incoherent text."""
 
-    beta: float = 2.0
+    beta: PositiveFloat = 2.0
     """Scale of the margin per token; the paper uses 2 to 10 (TRL's default 0.1 is that of other losses)."""
-    gamma: float = 1.0
+    gamma: NonNegativeFloat = 1.0
     """Target margin in units of the scaled margin; the paper uses 0.3 to 1.6."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 
+from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
 from finegrain.objectives.hinge import hinge_loss
 from finegrain.objectives.margins import logp_margin
 from finegrain.objectives.nll import nll_term
@@ -16,6 +17,7 @@ from finegrain.types import Pair, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SLiC:
     """Hyper-parameters of SLiC-HF."""
 
@@ -23,9 +25,9 @@ class SLiC:
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for its CPO trainer, this loss included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Inverse of the margin, in nats, beyond which a pair stops training."""
-    nll: float = 1.0
+    nll: NonNegativeFloat = 1.0
     """The paper's lambda, weight of the NLL of the chosen answer per token (TRL's cpo_alpha); 0 leaves the hinge."""
 
     def __call__(self, pair: Pair) -> Terms:

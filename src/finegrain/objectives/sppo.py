@@ -10,6 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
@@ -20,13 +21,14 @@ def sppo_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, bet
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SPPO:
     """Hyper-parameters of SPPO with hard labels."""
 
     learning_rate: ClassVar[float] = 1e-6
     """TRL's default for every loss of its DPO trainer, this one included."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Inverse of the paper's eta: targets are +-1 / (2 beta) nats."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

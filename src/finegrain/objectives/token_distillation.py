@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.segments import segment_length, segment_mean, segment_sum, tokens
 from finegrain.ops.sequence import wide
@@ -36,6 +37,7 @@ def distillation_term(side: Side, *, beta: float) -> Term:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class TokenDistillation:
     """Hyper-parameters of token reward distillation."""
 
@@ -43,7 +45,7 @@ class TokenDistillation:
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO [choice]: the same full fine-tuning from the same reference; not tuned."""
 
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """KL-regularisation strength: the policy is drawn to reference * exp(reward / beta)."""
 
     def __call__(self, pair: Pair) -> Terms:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.logprobs import CHUNK_BYTES, LEAST_ROWS, Head
 from finegrain.ops.reward_weight import Attention
@@ -30,6 +31,7 @@ class ActionValues(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class LogProb:
     """Q = log softmax(alpha log pi): alpha 1 gives log pi itself, and the temporal differences of an answer telescope."""
 
@@ -51,6 +53,7 @@ class LogProb:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SoftmaxProb:
     """Q = log softmax(alpha pi), over probabilities as the paper prints it: nearly uniform unless alpha is large."""
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.types import Scored
 
@@ -59,6 +60,7 @@ class Nominal:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class NominalMix:
     """share * nominal + (1 - share) * worst."""
 
@@ -78,6 +80,7 @@ class NominalMix:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MinusStd:
     """mean - k sd."""
 
@@ -92,6 +95,7 @@ class MinusStd:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MinusVariance:
     """mean - k var; of members without a std of their own the variance has ddof 1, as in PPO runs of Coste et al."""
 
@@ -106,6 +110,7 @@ class MinusVariance:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MeanOfPenalties:
     """Mean over the members of mean - k sd, each with its own sd: disagreement between members costs nothing, their doubt does."""
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 
 Baselines = Float[Tensor, "... k"]
@@ -46,6 +47,7 @@ class Min:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Quantile:
     """A quantile, linear between neighbouring scores."""
 
@@ -74,6 +76,7 @@ class Unscaled:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class BaselineStd:
     """Sample standard deviation of the baseline's scores: differences of prompts in scale go, and with them what they say of certainty."""
 
@@ -97,6 +100,7 @@ Scale = Unscaled | BaselineStd
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Difference:
     """(r - b) / scale."""
 
@@ -111,6 +115,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AboveOnly:
     """(r - b) / scale where r > b, else 0: an answer below the baseline is not pushed down."""
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import NonNegativeFloat, Share, checked
 from finegrain.ops.action_values import LogProb, QForm, Wanted, Weighed
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.reward_weight import Attention, RewardWeight
@@ -41,16 +42,17 @@ class Followed:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Inference:
     """Settings of the bound; the paper gives no values of its weights, AVRIL's code has 1 throughout."""
 
-    beta: float = 1.0
+    beta: NonNegativeFloat = 1.0
     """Weight of the likelihood of the demonstrated tokens."""
-    kl: float = 1.0
+    kl: NonNegativeFloat = 1.0
     """Weight of the token rewards' KL to N(0, 1); 0 together with `td` is the ablation without inverse RL."""
-    td: float = 1.0
+    td: NonNegativeFloat = 1.0
     """lambda: weight of the likelihood of the temporal differences."""
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Discount within an answer."""
     action_value: QForm = field(default_factory=LogProb)
     """What Q is: log-prob [choice], softmax-prob (eq. 12 as printed), raw-logits, fresh-head."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from finegrain.checked import Seed, checked
 from finegrain.errors import UsageError
 from finegrain.ops.stats import Interval
 
@@ -15,12 +16,13 @@ Statistic = Callable[[Int[np.ndarray, " _"]], float]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Bootstrap:
     """Rows drawn with replacement, again and again."""
 
     resamples: int = 1000
     """Draws; the interval's bounds are quantiles over them."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws: the same seed gives the same interval."""
     level: float = 0.95
     """Coverage that is aimed at."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.sequence import wide
 from finegrain.types import Pair, Side
@@ -58,6 +59,7 @@ class Uniform:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Attention:
     """Eq. 11: what the answer's tokens attend to, over q and k that the head has as further outputs."""
 

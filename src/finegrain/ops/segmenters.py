@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
 from finegrain.ops import segments
 from finegrain.ops.peaks import dynamic_topk
@@ -29,6 +30,7 @@ def check(holds: bool, message: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Dynamic:
     """A segment starts at every local maximum of the change curve that is at least average."""
 
@@ -46,6 +48,7 @@ class Dynamic:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Threshold:
     """A segment starts wherever the change curve exceeds a fixed value."""
 
@@ -64,6 +67,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class TopK:
     """A segment starts at the largest changes, a fixed fraction of the tokens; of equal changes the earlier."""
 
@@ -95,6 +99,7 @@ class Sign:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ChangePoint:
     """The most probable partition into constant levels under noise, with a price per segment [OURS]; exact.
 
@@ -102,7 +107,7 @@ class ChangePoint:
     with it: at much noise a segment must be long, at little noise a single token stands alone.
     """
 
-    k: float = 0.7
+    k: NonNegativeFloat = 0.7
     """Price of a segment, in -2 log likelihood; set on simulated signals other than those reported [choice]."""
     centre: float = 0.0
     """What the levels scatter about, in the units of the signal: the baseline that decides about keeping [choice]."""
@@ -118,6 +123,7 @@ class ChangePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Windows:
     """Stretches of a fixed number of tokens, whatever the signal."""
 

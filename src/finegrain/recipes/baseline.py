@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.errors import UsageError
 from finegrain.recipes.setup.function_file import is_function
 from finegrain.recipes.setup.new_file import check_free, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Baseline:
     """Score the answers that later answers to the same prompts are compared with."""
 
@@ -21,9 +23,9 @@ class Baseline:
     """Rows {prompt, responses}: what the sampler said; or pairs or demonstrations, whose chosen or demonstrated answer is then the baseline."""
     out: Path
     """File for the reward's identity and one JSON line per prompt; it must not exist yet."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens; what is scored against the baseline must be cut at the same length."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, SequenceLength, checked
 from finegrain.errors import CheckpointError, DataError, UsageError
 from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
 
@@ -16,6 +17,7 @@ ROLES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Bound:
     """Bound the features that a reward model's score reads, on clean pairs; `finegrain score` and `eval` then clip, and flag odd answers."""
 
@@ -26,17 +28,17 @@ class Bound:
     keep: Keep = field(default_factory=SameScores)
     """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
     fit: FitBounds = field(default_factory=FitBounds)
-    deviations: float = 2.576
+    deviations: NonNegativeFloat = 2.576
     """An answer is flagged where clipping takes more than the mean and this many standard deviations of what it takes from clean answers."""
     holdout: float = 0.2
     """Share of the pairs (at most 256, whole prompts) that bounds are not fitted on, but judged on."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens, as in training."""
-    micro_tokens: int = 2048
+    micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the held-out pairs."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

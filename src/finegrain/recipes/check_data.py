@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.data.gate.settings import Gate
 from finegrain.recipes.setup.new_file import check_free, write_new
 from finegrain.types import Json
@@ -15,6 +16,7 @@ SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class CheckData:
     """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
 
@@ -24,9 +26,9 @@ class CheckData:
     """Checkpoint folder or Hub name, of which only the tokenizer is read; without it the kinds that need tokens are not checked."""
     out: Path | None = None
     """File for the whole report, every row number in it; it must not exist yet."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens."""
     gate: Gate = field(default_factory=Gate)
 

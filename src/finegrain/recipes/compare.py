@@ -1,27 +1,29 @@
-"""`finegrain compare`: how alike rewards of the same answers are, how far seeds of one agree, and whether the null control holds."""
+"""`finegrain compare`: agreement between rewards that scored the same answers, between seeds of one reward, and with a null control."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finegrain.checked import PositiveInt, Seed, checked
 from finegrain.errors import UsageError
 from finegrain.recipes.setup.new_file import check_free, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Compare:
-    """Compare rewards by what `finegrain score` wrote of the same answers: with the first file, among the others, and against the null."""
+    """Compare files that `finegrain score` wrote of the same answers: each with the first, the others among themselves, and with a null control."""
 
     scores: tuple[Path, ...]
-    """Score files of the same answers: first the reward to compare with, then one or more others, say seeds of a recovered reward."""
+    """Score files of the same answers: first the reward to compare with, then one or more others, e.g. several seeds of one training."""
     null: Path | None = None
-    """Score file of held-out pairs, both answers sampled from one policy, by a reward fitted to other such pairs: a fit that finds nothing."""
+    """Score file of a null control: a reward trained on pairs whose two answers come from one policy, so that there is nothing to learn."""
     out: Path | None = None
-    """File for what is printed as JSON; it must not exist yet."""
-    resamples: int = 1000
-    """Bootstrap draws of each interval."""
-    seed: int = 0
-    """Of the draws."""
+    """File for the printed JSON; it must not exist yet."""
+    resamples: PositiveInt = 1000
+    """Bootstrap resamples of each interval."""
+    seed: Seed = 0
+    """Of the bootstrap."""
 
     def __post_init__(self) -> None:
         if len(self.scores) < 2:

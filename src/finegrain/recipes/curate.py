@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from finegrain.checked import PositiveInt, Seed, SequenceLength, checked
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.gate.settings import Gate
@@ -11,6 +12,7 @@ from finegrain.recipes.setup.new_file import check_free
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Curate:
     """Vote on the pairs of a data set (method:secrets-rm), or make pairs for its prompts (method:tree-rm)."""
 
@@ -21,13 +23,13 @@ class Curate:
     out: Path
     """The rows as jsonl, with a summary beside it; neither may exist yet."""
     method: SecretsRM | TreeRM = field(default_factory=SecretsRM)
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end."""
-    micro_tokens: int = 2048
+    micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass."""
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"

@@ -18,6 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from finegrain.checked import NonNegativeInt, PositiveInt, checked
 from finegrain.data.planted import Planted, World
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.models.permissions import allow_readers
@@ -26,14 +27,15 @@ from finegrain.types import Json
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Demo:
     """Align a tiny model on generated answers whose every sentence has a known quality, with and without token credit."""
 
     out: Path | None = None
     """Folder for data, runs, demo.json and demo.md; by default a new temporary one."""
-    seeds: int = 5
+    seeds: PositiveInt = 5
     """Independent repetitions: other qualities, pairs and orders."""
-    workers: int = 0
+    workers: NonNegativeInt = 0
     """Processes, one thread each; 0 takes as many as there are cores."""
     quick: bool = False
     """Tiny numbers, for trying out: says nothing about the methods."""
@@ -180,7 +182,7 @@ def _about(scale: Scale, settings: Demo, seconds: float) -> str:
 def _next(out: Path) -> str:
     truth = f"--model {out / 'base'} --data {out / 'seed-0' / 'truth.jsonl'} --out {out / 'own'}"
     commands = [
-        "finegrain prefer --model YOUR_MODEL --data YOUR_PAIRS.jsonl --out run objective:dpo credit:asr",
+        "finegrain prefer --model YOUR_MODEL --data YOUR_PAIRS.jsonl --out run objective:dpo",
         f"finegrain prefer {truth} objective:token-distillation credit:token-reward",
         "finegrain methods",
     ]

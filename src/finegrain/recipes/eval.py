@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
@@ -14,6 +15,7 @@ from finegrain.recipes.setup.new_file import check_free, write_new
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Eval:
     """Test a reward on RewardBench, RewardBench 2 or any preference pairs: a reward model, a policy against its reference, or your own function."""
 
@@ -27,7 +29,7 @@ class Eval:
     """RewardBench rows, RewardBench 2 rows or any pairs: a file, a folder or a Hub name."""
     out: Path | None = None
     """File for everything that is printed, and every answer's score; it must not exist yet."""
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Scale of the log-ratio of policies; only calibration depends on it."""
     aggregate: OfOneAnswer = field(default_factory=MeanReward)
     """What a reward says of an answer: its mean, or less a price for what it is unsure of, as an optimiser would be shown it."""
@@ -35,9 +37,9 @@ class Eval:
     """Whether equal scores of a pair lose or share a point."""
     combiner: Combiner = field(default_factory=MemberMean)
     """How several rewards become one."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_length: int = 2048
+    max_length: SequenceLength = 2048
     """Longest prompt + answer in tokens; what is cut is counted."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

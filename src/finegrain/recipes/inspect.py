@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Inspect:
     """One HTML page: of run directories, or of --model on --data without training."""
 
@@ -27,9 +29,9 @@ class Inspect:
     """A model to compare with, for log-ratios; it needs the same tokenizer."""
     out: Path | None = None
     """The page; for a single run RUN/report.html by default."""
-    limit: int = 200
+    limit: PositiveInt = 200
     """Rows of --data that are scored."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
 from finegrain.errors import CheckpointError, DataError, UsageError
 from finegrain.types import Pair
 
@@ -16,6 +17,7 @@ ROLES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class PosteriorOf:
     """Fit a Laplace posterior of a reward model's weights on the pairs it was trained on; `finegrain score` and `eval` then say a std."""
 
@@ -25,15 +27,15 @@ class PosteriorOf:
     """The pairs it was trained on: json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
     over: Literal["last-layer", "lora"] = "last-layer"
     """Weights that are unsure: the reward's last layer (exact), or the matrices of the adapter it was trained with (Laplace-LoRA, K-FAC)."""
-    rank: int = 10
+    rank: PositiveInt = 10
     """Of `--over lora`: columns kept of each large factor of the curvature."""
-    prior_variance: float | None = None
+    prior_variance: PositiveFloat | None = None
     """s2 of the weights; by default the one under which the pairs are most probable."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens, as in training."""
-    micro_tokens: int = 2048
+    micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass; `--over lora` takes a pair at a time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finegrain.checked import checked
 from finegrain.data.gate.settings import Gate
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
@@ -14,6 +15,7 @@ from finegrain.types import Credit, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Prefer:
     """Align a model on preference pairs: objective:NAME and credit:NAME choose the method."""
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from finegrain.checked import checked
 from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
@@ -19,6 +20,7 @@ ORDINARY = NoMeta()
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Reward:
     """Train a reward model: head:NAME says what it judges, loss:NAME what it learns from."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
 from finegrain.errors import UsageError
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
@@ -18,6 +19,7 @@ from finegrain.types import Json
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Score:
     """Score answers token by token: by a reward model, by the implicit reward of policies against a reference, or by your own function."""
 
@@ -31,7 +33,7 @@ class Score:
     """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name; pairs give two responses, other rows one."""
     out: Path
     """File for one JSON line per response; it must not exist yet."""
-    beta: float = 0.1
+    beta: PositiveFloat = 0.1
     """Scale of the log-ratio of policies: the beta they were trained with."""
     signal: RewardSignal = field(default_factory=Head)
     """What a reward model's token scores are."""
@@ -45,9 +47,9 @@ class Score:
     """How it is compared with the baseline."""
     id: str | None = None
     """Column that names a row; by default its number."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens; answers are cut at their end, and what was cut is not scored."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

@@ -3,20 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from finegrain.checked import Epochs, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, SequenceLength, ShareBelowOne, checked
+
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Common:
     """Options every training command has."""
 
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Read at most this many rows."""
-    max_steps: int | None = None
+    max_steps: PositiveInt | None = None
     """Stop after this many optimiser steps."""
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end, both counted."""
-    lr: float | None = None
+    lr: NonNegativeFloat | None = None
     """Peak learning rate; by default the objective's own at width 4096, times 4096 / hidden size (times 10 with LoRA)."""
-    seed: int = 0
+    seed: Seed = 0
     """Of data order, held-out rows and new parameters."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
@@ -31,25 +34,26 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Training:
     """How much and in what portions."""
 
-    epochs: float = 1.0
-    batch_size: int = 16
+    epochs: Epochs = 1.0
+    batch_size: PositiveInt = 16
     """Rows per optimiser step, over all processes."""
-    micro_tokens: int = 2048
+    micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass; memory grows with it, results do not change."""
-    holdout: float = 0.1
+    holdout: ShareBelowOne = 0.1
     """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
-    save_every: int = 0
+    save_every: NonNegativeInt = 0
     """Optimiser steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     shard: bool = False
     """Split weights, gradients and moments over the processes (FSDP2); such a run cannot be resumed."""
-    samples: int = 5
+    samples: NonNegativeInt = 5
     """Prompts answered before and after training."""
-    examined: int = 200
+    examined: NonNegativeInt = 200
     """Rows looked at token by token before and after training, for the report; 0 for none."""
     track: str = "none"
     """none, tensorboard, or another tracker by accelerate's name."""

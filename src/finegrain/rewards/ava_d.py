@@ -8,6 +8,7 @@ Deviations: those of `finegrain.ops.bayesian_irl`.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from finegrain.checked import checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.reward_weight import weighed
@@ -16,6 +17,7 @@ from finegrain.types import Pair, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AvaD:
     """Hyper-parameters of AVA-d."""
 

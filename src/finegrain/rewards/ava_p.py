@@ -9,6 +9,7 @@ pairs that the reward model is judged by.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, contrasted
@@ -18,6 +19,7 @@ from finegrain.types import Pair, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AvaP:
     """Hyper-parameters of AVA-p."""
 
@@ -31,7 +33,7 @@ class AvaP:
     """Term of the rejected answer: unlikelihood (bounded) [choice], literal (as printed), without-negative (the ablation)."""
     ranking: Ranking = field(default_factory=LogSigmoid)
     """CER on the last tokens' mean rewards: log-sigmoid [choice], sigmoid (as printed)."""
-    cer: float = 1.0
+    cer: NonNegativeFloat = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
 
     def action_value(self, head: Gaussian) -> Wanted | None:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
@@ -37,6 +38,7 @@ def bradley_terry_loss(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class BradleyTerry:
     """Hyper-parameters of the pair loss."""
 
@@ -44,7 +46,7 @@ class BradleyTerry:
 
     label_smoothing: float = 0.0
     """Probability that a label is wrong where the column `label_prob` does not say it, in [0, 0.5]."""
-    margin_scale: float = 1.0
+    margin_scale: NonNegativeFloat = 1.0
     """Multiplies the column `margin`; 0 ignores it."""
 
     def __post_init__(self) -> None:

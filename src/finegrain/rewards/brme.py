@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import log_ndtr
 
+from finegrain.checked import checked
 from finegrain.errors import DataError
 from finegrain.ops.variational import HALF_LOG_TWO_PI
 from finegrain.rewards.bradley_terry import bootstrap_weights
@@ -66,6 +67,7 @@ Fit = NegativeLogLikelihood | MeanSquaredSample | PreferenceGaussian
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class BRME:
     """Hyper-parameters of the Gaussian heads' fit."""
 

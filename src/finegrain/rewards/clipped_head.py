@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.rewards.mm_calibration import AdaptivePrice, Bounds, clip_features, keep_labels, keep_scores, largest_score, quantile_bounds
 
@@ -86,6 +87,7 @@ SAME_SCORES = SameScores()
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FitBounds:
     """The smallest ceiling that leaves clean pairs in their order, and what `keep` says of them."""
 

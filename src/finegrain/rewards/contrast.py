@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.rewards.representation import agreement, last_row, prototype_scores, sinkhorn_codes, uniform
 from finegrain.types import Gathered, Pair, Side
@@ -32,6 +33,7 @@ class NoContrast:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SimCSE:
     """Two views of an item agree, against the views of all other items of the step."""
 
@@ -64,6 +66,7 @@ class SimCSE:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Swav:
     """Each view predicts which prototypes the other view is assigned to, where the step's items use all prototypes alike."""
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from finegrain.checked import checked
 from finegrain.errors import ModelError, UsageError
 from finegrain.ops.readout import Last, last_value
 from finegrain.ops.sequence import wide
@@ -36,6 +37,7 @@ class Proportional:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Softmax:
     """exp(KL / tau): a difference of KL counts, and a member at the prior still speaks."""
 
@@ -55,6 +57,7 @@ Weighting = Proportional | Softmax
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Latent:
     """Several stochastic codes with their decoders; the score weighs members by how far their codes left the prior."""
 
@@ -124,6 +127,7 @@ class Latent:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DiversePreferences:
     """Hyper-parameters of the constrained fit."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
 from finegrain.rewards.heads import Outputs, Readout, of_members
@@ -16,6 +17,7 @@ from finegrain.types import Scored
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Ensemble:
     """A scalar per member at every token."""
 

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.edits import least_edit
 from finegrain.ops.masked import masked_sum
@@ -89,6 +90,7 @@ Denominator = PerChanged | PerToken | Total
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FineGrained:
     """Hyper-parameters of learning from edits: chosen is the edited answer, rejected the original."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.ops.readout import Last
 from finegrain.ops.reward_weight import Attention, RewardWeight, Uniform
 from finegrain.ops.variational import LOG_STD
@@ -18,6 +19,7 @@ from finegrain.types import Scored
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Gaussian:
     """Mean and log standard deviation at every token."""
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
 from finegrain.ops.sequence import wide
@@ -21,6 +22,7 @@ LEAST_STD = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class GaussianEnsemble:
     """Mean and standard deviation of each member at every token."""
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import checked
 from finegrain.rewards.bradley_terry import bootstrap_weights
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
@@ -63,6 +64,7 @@ RankingLoss = MaxMargin | Hinge | Logistic | Squared
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class IRLInsights:
     """Fits a reward to pairs of a tuned model's answer (chosen) and the base model's (rejected) to the same prompt."""
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.masked import masked_mean
 from finegrain.ops.readout import last_place, last_value
@@ -71,6 +72,7 @@ class Longer:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Aligned:
     """Token against token from the first difference on, as in the authors' code."""
 
@@ -92,6 +94,7 @@ class Aligned:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Linear:
     """Score against score, without a link: the gradient of maximum-likelihood inverse RL."""
 
@@ -114,6 +117,7 @@ class Linear:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class IRLSFT:
     """Hyper-parameters of the reward step; a pair's `weight` column multiplies it."""
 

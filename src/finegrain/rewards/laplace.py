@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from scipy.optimize import brentq
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.rewards.heads import Readout
 
@@ -58,6 +59,7 @@ class Posterior(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FixedVariance:
     """The prior variance as given: 1 / weight decay of the fit, for one."""
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.segments import segment_ends, segment_last, segment_length
 
@@ -26,6 +27,7 @@ TINY = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class LocationNormaliser:
     """Mean and standard deviation of segment rewards as lines in log p."""
 

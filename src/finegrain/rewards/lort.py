@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from finegrain.checked import Seed, checked
 from finegrain.errors import DataError, UsageError
 from finegrain.rewards.targets import OddsTarget, Target
 from finegrain.types import chunks
@@ -101,6 +102,7 @@ class LinearHead(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class RetrainHead:
     """Stage 2: the last layer again, on cached features."""
 
@@ -116,7 +118,7 @@ class RetrainHead:
     """Of SGD."""
     batch_size: int = 64
     """Rows per step."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of the rows."""
 
     def __post_init__(self) -> None:

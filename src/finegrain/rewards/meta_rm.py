@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 
 
@@ -24,6 +25,7 @@ class NoMeta:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MetaRM:
     """Gradients at the point where samples of the current policy are told apart better."""
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 
 Features = Float[Tensor, "B D"]
@@ -74,6 +75,7 @@ def keep_labels(clipped: Logits, labels: Int[Tensor, " B"]) -> Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AdaptivePrice:
     """The coefficient of the largest score: up while clean decisions stay, down where they change."""
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
 from finegrain.ops.sequence import wide
@@ -19,6 +20,7 @@ from finegrain.types import Scored
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Rating:
     """One logit per class of the scale."""
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.readout import last_place
 from finegrain.ops.sequence import wide
@@ -51,6 +52,7 @@ Weighting = Instance | Balanced
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class RatingLabels:
     """Hyper-parameters of learning from ratings."""
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_sum
 from finegrain.rewards.bradley_terry import BradleyTerry, pair_losses
@@ -39,6 +40,7 @@ def floored_loss(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SecretsRM:
     """Hyper-parameters of the loss."""
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.ops.readout import Mean
 from finegrain.ops.segments import place_in_row, segment_ends
 from finegrain.rewards.columns import AnswerContext, columns_of
@@ -23,6 +24,7 @@ from finegrain.types import CreditColumns, Scored, Side
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Segment:
     """A scalar at the end of every segment."""
 

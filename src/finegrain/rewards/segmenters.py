@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops import segmenters
 from finegrain.ops.masked import masked_mean
@@ -22,6 +23,7 @@ Ids = Int[Tensor, "B T"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class EntropyCutoff:
     """A segment ends where the start model does not know how to go on: the next token surprises, and opens a new unit."""
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import checked
 from finegrain.errors import DataError
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
@@ -35,6 +36,7 @@ StepReadout = Product | Minimum | Mean | Last | Sum
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Step:
     """A scalar at the end of every labelled step."""
 

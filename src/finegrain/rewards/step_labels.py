@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import checked
 from finegrain.ops.sequence import wide
 from finegrain.rewards.heads import ends_read
 from finegrain.rewards.step import Step
@@ -49,6 +50,7 @@ Supervision = AllSteps | UntilFirstError
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class StepLabels:
     """Hyper-parameters of step supervision."""
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 
 Labels = Int[Tensor, " B"]
@@ -42,6 +43,7 @@ class OneHot:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class SmoothedTarget:
     """1 - d + d/K on the label, d/K on each other class. The authors' d is 0.98 at K = 100; at small K that is far too much, see `OddsTarget`."""
 
@@ -57,6 +59,7 @@ class SmoothedTarget:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class OddsTarget:
     """Smoothing that keeps the odds of the true class whatever K: the gap of the best logits is their log."""
 
@@ -72,6 +75,7 @@ class OddsTarget:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class OrdinalTarget:
     """Mass falls with the distance from the label: exp(-|k - y| / width), so that near misses cost less than far ones [choice]."""
 
@@ -90,6 +94,7 @@ class OrdinalTarget:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class GaussianTarget:
     """HL-Gauss: a normal about the label, cut into the classes' unit intervals and renormalised [choice]."""
 

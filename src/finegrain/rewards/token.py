@@ -11,12 +11,14 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.checked import checked
 from finegrain.ops.readout import Sum
 from finegrain.rewards.heads import Outputs, Readout
 from finegrain.types import Scored
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Token:
     """A scalar at every token; the answer's score is their readout."""
 

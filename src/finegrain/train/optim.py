@@ -8,25 +8,28 @@ from typing import Literal
 import torch
 from torch import nn
 
+from finegrain.checked import NonNegativeFloat, PositiveFloat, Share, ShareBelowOne, checked
+
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Optim:
     """Settings of the optimiser."""
 
     algorithm: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum beta1: no default rate, and weight decay added to the gradient."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay of matrices; vectors (norms, biases) never decay."""
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    max_grad_norm: float = 1.0
+    beta1: ShareBelowOne = 0.9
+    beta2: ShareBelowOne = 0.999
+    epsilon: PositiveFloat = 1e-8
+    max_grad_norm: NonNegativeFloat = 1.0
     """Gradients are scaled down to this norm; 0 never scales."""
-    warmup: float = 0.1
+    warmup: Share = 0.1
     """Share of the steps over which the learning rate rises from 0."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How it falls to 0 afterwards."""
-    embedding_lr: float | None = None
+    embedding_lr: NonNegativeFloat | None = None
     """Peak rate of the input embeddings. By default that of the rest; of reward models ten times that, up to 0.003."""
 
 

@@ -1,6 +1,7 @@
 """Examples of a conversation and its answers, as most public formats need them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from finegrain.data.records import Answer, Row, Turn
 from finegrain.types import CharSpan
@@ -27,4 +28,4 @@ def said(text: str) -> tuple[Turn, ...]:
 
 def pair_with(row: Row, answers: dict[str, Answer], columns: Mapping[str, float]) -> Row:
     """The same prompt with other answers and columns."""
-    return Row(prompt=row.prompt, answers=answers, columns=dict(columns), glue=row.glue, notes=row.notes)
+    return replace(row, answers=answers, columns=dict(columns))

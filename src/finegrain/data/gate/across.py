@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from finegrain.data.gate.texts import spanned
+from finegrain.data.answer_text import text_of_answer
 from finegrain.data.records import Row, Text
 
 FIRST_SLOTS = 1 << 12
@@ -87,12 +87,18 @@ class Across:
 
 def _key(row: Row) -> tuple[int, int]:
     """A hash of the texts whatever their order, and which of them is preferred (0 or 1; a label of 0 or 1)."""
-    texts = [spanned(answer.content) for answer in row.answers.values()]
+    texts = [_whole(answer.content) for answer in row.answers.values()]
     direction = int(texts[0] > texts[1]) if len(texts) == 2 else int(row.columns.get("label", 0.0) == 1.0)
-    parts = [*_parts(row.prompt), "", *sorted(texts)]
+    parts = [*_parts(row.prompt), row.tools, *sorted(texts)]
     digest = blake2b("".join(f"{len(part)}:{part}" for part in parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1, direction
 
 
+def _whole(content: Text) -> str:
+    """The text of an answer, and what its messages hold beside it."""
+    others = "" if isinstance(content, str) else "\0".join(turn.more for turn in content)
+    return text_of_answer(content) + others
+
+
 def _parts(prompt: Text) -> list[str]:
-    return [prompt] if isinstance(prompt, str) else [f"{turn.role}:{turn.content}" for turn in prompt]
+    return [prompt] if isinstance(prompt, str) else [f"{turn.role}:{turn.content}{turn.more}" for turn in prompt]

@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Iterator
 from numbers import Real
 
+from finegrain.data.answer_text import text_of_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
-from finegrain.data.gate.texts import Texts, spanned
+from finegrain.data.gate.texts import Texts
 from finegrain.data.records import Answer, Row
 from finegrain.types import Json
 
@@ -72,7 +73,7 @@ def _neutral_step(raw: Json, row: Row, texts: Texts) -> str | None:
 def _span_outside_text(raw: Json, row: Row, texts: Texts) -> str | None:
     for answer in row.answers.values():
         if answer.spans:
-            length = len(spanned(answer.content))
+            length = len(text_of_answer(answer.content))
             for start, end, _ in answer.spans:
                 if not 0 <= start < end <= length:
                     return f"span {start}..{end} of an answer of {length} characters"

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from finegrain.checked import NonNegativeInt, checked
 from finegrain.errors import DataError, UsageError
 
 Usual = Literal["keep", "drop", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Gate:
     """What is done with a row of each kind: keep it, drop it, or stop with an error. Every row is named in gate.json whatever is done.
 
@@ -54,7 +56,7 @@ class Gate:
     """Judged: an answer repeats the prompt."""
     language: Usual = "keep"
     """Judged: prompt and answers are not in one language."""
-    bias_rows: int = 1000
+    bias_rows: NonNegativeInt = 1000
     """Examples sampled to measure how well length, words and the answer alone predict the label; 0 measures nothing."""
 
     def __post_init__(self) -> None:

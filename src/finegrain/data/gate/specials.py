@@ -32,7 +32,7 @@ def writes_specials(row: Row, rendered: Rendered, tokens: Tokens, specials: Spec
     ours = [number for number in (specials.bos, specials.eos) if number is not None]
     for role, parts in rendered.parts.items():
         for index, part in enumerate(parts):
-            if part.start is None:
+            if not part.trains:
                 continue
             ids = tokens.part(rendered, role, index).ids
             found = np.flatnonzero(np.logical_or.reduce([ids == number for number in ours]))

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from finegrain.data.answer_text import words_of
 from finegrain.data.conversations import ASSISTANT
 from finegrain.data.records import Row, Text
-from finegrain.data.render import answer_text
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,4 @@ def texts_of(row: Row) -> Texts:
 
 def said(content: Text) -> str:
     """The assistant's words."""
-    return content if isinstance(content, str) else "\n\n".join(turn.content for turn in content if turn.role == ASSISTANT)
-
-
-def spanned(content: Text) -> str:
-    """The text character spans refer to."""
-    return content if isinstance(content, str) else answer_text(content)[0]
+    return content if isinstance(content, str) else "\n\n".join(words_of(turn).text() for turn in content if turn.role == ASSISTANT)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.findings import Findings
 from finegrain.data.gate.keeper import own_shape
 from finegrain.data.gate.settings import Stopping
-from finegrain.data.records import Answer, Example, Row, Text, Turn
+from finegrain.data.records import Answer, Example, Text, Turn
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
 from finegrain.generate.tree import Grower
@@ -107,8 +107,8 @@ def _as_asked(row: Json, prompt: Text) -> Json:
     """The row with the prompt in the form it came in: a string, or a conversation with answers that are turns."""
     if isinstance(prompt, str):
         return {**row, "prompt": prompt}
-    turns = {role: [Turn("assistant", row[role])._asdict()] for role in ("chosen", "rejected")}
-    return {**row, "prompt": [one._asdict() for one in prompt], **turns}
+    turns = {role: [Turn("assistant", row[role]).message()] for role in ("chosen", "rejected")}
+    return {**row, "prompt": [one.message() for one in prompt], **turns}
 
 
 def _by_function(path: str) -> Label:
@@ -124,7 +124,7 @@ def _by_model(source: str, common: Common) -> Label:
     def scores(question: Question, texts: Sequence[str]) -> list[float | None]:
         prompt = question.made.prompt
         content = (lambda text: text) if isinstance(prompt, str) else (lambda text: (Turn("assistant", text),))
-        rows = [Row(prompt=prompt, answers={"answer": Answer(content=content(text))}, glue=question.made.glue) for text in texts]
+        rows = [replace(question.made, answers={"answer": Answer(content=content(text))}, columns={}) for text in texts]
         examples = list(tokenise(enumerate(rows), judge.tokenizer, Tokenise(max_length=common.max_length), Findings()))
         found = {example.row: float(one["answer"].answer.mean) for example, one in zip(examples, judge(examples, ("answer",)), strict=True)}
         return [found.get(place) for place in range(len(texts))]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from finegrain.checked import checked
 from finegrain.credit.abc import HeadMean, Heads
 from finegrain.credit.r3hf import First, FromPrompt
 from finegrain.credit.redistribute import check_share
@@ -40,6 +41,7 @@ Scale = Raw | ByPlace
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Head:
     """The head's own judgement of each token; of a head of segments or steps theirs, placed on their tokens."""
 
@@ -63,6 +65,7 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class PrefixDifference:
     """How much each token changes the score of the answer so far (r3hf); the answer's score stays the head's."""
 
@@ -89,6 +92,7 @@ class PrefixDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Attention:
     """The answer's score in proportion to what the last token attends to in the last layer (abc); one eager pass per answer, which is slow."""
 
@@ -113,6 +117,7 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Uniform:
     """The answer's score in equal parts on its tokens: what the other signals have to beat."""
 

@@ -3,7 +3,7 @@
 An item of the list is a number, None (this answer is not judged), a list of spans (start, end, value), or a list of numbers, one per token.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -90,6 +90,6 @@ def _finite(value: Any, row: int, path: str) -> float:
     return number
 
 
-def _plain(text: Text) -> str | list[Mapping[str, str]]:
+def _plain(text: Text) -> str | list[Json]:
     """A string, or messages as dictionaries."""
-    return text if isinstance(text, str) else [turn._asdict() for turn in text]
+    return text if isinstance(text, str) else [turn.message() for turn in text]

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from finegrain.configure import to_json
+from finegrain.data.answer_text import text_of_answer
 from finegrain.data.findings import Findings
 from finegrain.data.gate.keeper import FIRST_ROWS, common_format, own_shape
-from finegrain.data.gate.texts import spanned, texts_of
+from finegrain.data.gate.texts import texts_of
 from finegrain.data.load import load_examples
 from finegrain.data.read import read
-from finegrain.data.records import Example, Response, Row
+from finegrain.data.records import Example, Response
 from finegrain.data.spans import spans_to_tokens
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
@@ -228,7 +229,7 @@ def token_spans(response: Response) -> list[tuple[int, int]]:
 
 def _verdict_line(question: Question, role: str, verdict: Verdict, tokenizer: Any, settings: Score) -> Json:
     """The line of a function's verdict; its spans are segments, and tokens too where a tokenizer was given."""
-    text = spanned(question.made.answers[role].content)
+    text = text_of_answer(question.made.answers[role].content)
     plain = {"response": text, "score": {"mean": verdict.score, "std": None}, "tokens": [], "segments": [], "truncated": False}
     for start, end, _ in verdict.spans:
         if not 0 <= start < end <= len(text):
@@ -249,7 +250,7 @@ def _on_tokens(question: Question, role: str, verdict: Verdict, tokenizer: Any, 
     """The tokenised answer, and the verdict's value on each token."""
     content = question.made.answers[role].content
     answer = replace(question.made.answers[role], content=content, spans=list(verdict.spans), token_reward=list(verdict.tokens) or None)
-    row = Row(prompt=question.made.prompt, answers={"answer": answer}, glue=question.made.glue)
+    row = replace(question.made, answers={"answer": answer}, columns={})
     findings = Findings()
     found = list(tokenise([(question.row, row)], tokenizer, Tokenise(max_length=settings.max_length), findings))
     if not found:

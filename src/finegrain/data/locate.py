@@ -1,0 +1,289 @@
+"""Where a chat template writes each of the assistant's turns of an answer, and which characters of the answer's text stand there.
+
+The conversation is rendered twice: as it is, and with a mark in the place of each text the assistant says. What the second
+rendering writes around the marks stands in the first too, so every text is found again, stripped or moved as the template
+likes; a text whose mark is missing was left out. A turn reaches from the end of its header to the mark of its end, so calls of
+tools and what the template writes around reasoning belong to it.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple, NoReturn
+
+from finegrain.data.answer_text import answer_text, words_of
+from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, as_json
+from finegrain.data.records import Turn
+from finegrain.data.templates import ChatTemplate, RenderError
+
+MARK = "[[finegrain {} finegrain]]"
+THINK = re.compile(r"\s*<think>")
+END_THINK = "</think>"
+OPEN_THINK = re.compile(r"<think>.*\Z", re.DOTALL)
+SHORTEST_RUN = 3
+"""Characters that two spellings of a call must share in a row before they count as the same characters."""
+MOST_COMPARED = 1 << 22
+"""Product of lengths up to which two spellings of a call are compared."""
+
+BLANKS = re.compile(r"\s*")
+
+CONTENT, THOUGHT, REASON, CALL = "content", "thought", "reasoning", "call"
+"""Kinds of text: what is said, a thought inside it, reasoning under a key of its own, the name of a tool that is called."""
+
+
+class Run(NamedTuple):
+    """Characters `begin`..`end`-1 of a rendering that are those of the answer's text from `start` on."""
+
+    begin: int
+    end: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """One text of a turn."""
+
+    turn: int
+    kind: str
+    mark: str
+    value: str
+    start: int | None
+    """Where it begins in the answer's text; None where it is not mapped by itself."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """One of the assistant's turns in a rendering."""
+
+    turn: int
+    begin: int
+    """The first character behind its header."""
+    end: int
+    runs: list[Run] = field(default_factory=list)
+    missing: frozenset[str] = frozenset()
+    """Kinds of text that the template leaves out."""
+    content: tuple[int, int] | None = None
+    """Where its content stands, a thought inside it apart."""
+
+
+class Habits(NamedTuple):
+    """What a template writes around any turn."""
+
+    headers: tuple[str, ...]
+    """How the assistant's turn begins, the likeliest form first."""
+    end: str
+    """What ends it; empty where nothing does."""
+    specials: tuple[str, ...]
+    """The tokenizer's special tokens."""
+    reasons: bool
+    """Whether reasoning under a key of its own is written, in the last turn at least."""
+
+
+def habits_of(template: ChatTemplate, specials: Sequence[str]) -> Habits:
+    """Found out by rendering short conversations; a template that refuses those has none."""
+    marks = [MARK.format(f"probe {i}") for i in range(4)]
+    turns = tuple(Turn(("user", ASSISTANT)[i % 2], mark) for i, mark in enumerate(marks))
+    try:
+        gaps = between(template(turns), marks)
+        last = between(template(turns[:2]), marks[:2])[-1]
+        reasons = marks[3] in template((turns[0], turns[1]._replace(more=json.dumps({REASONING[0]: marks[3]}))))
+    except RenderError:
+        return Habits((), "", tuple(specials), False)
+    end = _common_start(gaps[2], last)
+    first = min(((end.find(special), special) for special in specials if special in end), default=(0, end))[1]
+    return Habits(_headers(template, turns[0], _common_start(gaps[1], gaps[3])), first, tuple(specials), reasons)
+
+
+def _headers(template: ChatTemplate, user: Turn, between: str) -> tuple[str, ...]:
+    """Its generation prompt, with and without the opening of a thought; else what stands between user and assistant."""
+    try:
+        bare, opened = template((user,)), template((user,), generation=True)
+    except RenderError:
+        return (between,) if between else ()
+    if opened.startswith(bare) and len(opened) > len(bare):
+        header = opened[len(bare) :]
+        return tuple(dict.fromkeys(one for one in (OPEN_THINK.sub("", header), header) if one))
+    return (between,) if between else ()
+
+
+def between(rendered: str, marks: Sequence[str]) -> list[str]:
+    """What stands before, between and behind marks."""
+    gaps, rest = [], rendered
+    for mark in marks:
+        before, found, rest = rest.partition(mark)
+        if not found or mark in rest:
+            raise RenderError("the chat template does not write the assistant's text once and unchanged")
+        gaps.append(before)
+    return [*gaps, rest]
+
+
+def _common_start(one: str, other: str) -> str:
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
+
+
+def hidden(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[Field]]:
+    """An answer's turns with a mark for each text of the assistant's, and those texts."""
+    starts = answer_text(turns)[1]
+    shown, fields = [], []
+    for number, (turn, start) in enumerate(zip(turns, starts, strict=True)):
+        if turn.role == ASSISTANT:
+            turn, own = _hide(turn, number, start)
+            fields += own
+        shown.append(turn)
+    return tuple(shown), fields
+
+
+def _hide(turn: Turn, number: int, start: int) -> tuple[Turn, list[Field]]:
+    words, others = words_of(turn), turn.others()
+    fields: list[Field] = []
+
+    def mark(kind: str, value: str, place: int | None) -> str:
+        fields.append(Field(number, kind, MARK.format(f"{number} {len(fields)}"), value, place))
+        return fields[-1].mark
+
+    marks: dict[str, str] = {}
+    for name in REASONING:
+        if isinstance(value := others.get(name), str) and value.strip():
+            others[name] = marks.get(value) or mark(REASON, value, start + len("<think>\n") if value == words.reasoning else None)
+            marks[value] = others[name]
+    at = start + len(words.opening())
+    content = turn.content
+    head, tag, visible = content.rpartition(END_THINK)
+    opening = THINK.match(head)
+    thought = head[opening.end() :] if opening else head
+    if tag and thought.strip():
+        before, after = len(head) - len(thought), len(head) + len(tag)
+        shown = mark(CONTENT, visible, at + after) if visible.strip() else visible
+        content = f"{content[:before]}{mark(THOUGHT, thought, at + before)}{tag}{shown}"
+    elif content.strip() or not (words.calls or words.reasoning):
+        content = mark(CONTENT, content, at)
+    for name in CALLS:
+        if isinstance(others.get(name), list | dict):
+            others[name] = _named(others[name], lambda value: mark(CALL, value, None))
+    more = as_json(others, "messages") if others else ""
+    return Turn(turn.role, content, more), fields
+
+
+def _named(calls: Any, mark: Any) -> Any:
+    """Calls with a mark for each name."""
+    if isinstance(calls, list):
+        return [_named(call, mark) for call in calls]
+    if not isinstance(calls, dict):
+        return calls
+    if isinstance(calls.get("function"), dict):
+        return {**calls, "function": _named(calls["function"], mark)}
+    return {**calls, "name": mark(calls["name"])} if isinstance(calls.get("name"), str) and calls["name"].strip() else calls
+
+
+def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn, ...], habits: Habits) -> list[Located]:
+    """The turns of an answer in `rendered`, found by `shown`, the rendering with marks.
+
+    A turn of which the template writes nothing is not among them.
+    """
+    order = sorted((one for one in fields if one.mark in shown), key=lambda one: shown.find(one.mark))
+    if any(one.turn > other.turn for one, other in pairwise(order)):
+        raise RenderError("the chat template writes the turns of the conversation in another order")
+    places = _places(rendered, between(shown, [one.mark for one in order]), order)
+    text, starts = answer_text(turns)
+    found: list[Located] = []
+    for number in dict.fromkeys(one.turn for one in order):
+        own = [(place, one) for place, one in zip(places, order, strict=True) if one.turn == number]
+        behind = next((place[0] for place, one in zip(places, order, strict=True) if one.turn > number), len(rendered))
+        begin = _behind_header(rendered, found[-1].end if found else 0, own[0][0][0], habits.headers)
+        end = own[-1][0][1]
+        if any(one.kind == CALL for _, one in own):
+            end += _length_of_calls(rendered[end:behind], habits, final=number == len(turns) - 1)
+        missing = {one.kind for one in fields if one.turn == number and one not in order}
+        limits = (starts[number], starts[number] + len(words_of(turns[number]).text()))
+        content = next((place for place, one in own if one.kind == CONTENT), None)
+        found.append(Located(number, begin, end, _runs(rendered, text, (begin, end), limits, own), frozenset(missing), content))
+    return found
+
+
+def _places(rendered: str, gaps: Sequence[str], order: Sequence[Field]) -> list[tuple[int, int]]:
+    """Where each text stands, whole or without white space at its ends, `gaps` being what stands around the texts."""
+    places: list[tuple[int, int]] = []
+    at = len(gaps[0]) if rendered.startswith(gaps[0]) else _changed()
+    for one, after in zip(order, gaps[1:], strict=True):
+        begin, core = at, one.value.strip()
+        lead = one.value[: len(one.value) - len(one.value.lstrip())]
+        if core:
+            at = _behind_blanks(rendered, at)
+            if not lead.endswith(rendered[begin:at]) or not rendered.startswith(core, at):
+                _changed()
+            at += len(core)
+        blanks = one.value[len(one.value.rstrip()) :] if core else lead
+        ends = (at + length for length in range(len(blanks), -1, -1) if rendered.startswith(blanks[:length] + after, at))
+        at = next((end for end in ends if one is not order[-1] or end + len(after) == len(rendered)), -1)
+        if at < 0:
+            _changed()
+        places.append((begin, at))
+        at += len(after)
+    return places
+
+
+def _behind_blanks(text: str, at: int) -> int:
+    found = BLANKS.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _changed() -> NoReturn:
+    raise RenderError("the chat template changes the assistant's text beyond stripping white space")
+
+
+def _behind_header(rendered: str, past: int, first: int, headers: Sequence[str]) -> int:
+    """Where the header ends that opens a turn whose first text stands at `first`; where none is known, there."""
+    for header in headers:
+        if (place := rendered.rfind(header, past, first)) >= 0:
+            return place + len(header)
+    return first
+
+
+def _length_of_calls(rest: str, habits: Habits, *, final: bool) -> int:
+    """How much of what follows the last text of a turn still belongs to it."""
+    place = -1
+    if habits.end:
+        place = rest.rfind(habits.end) if final else rest.find(habits.end)
+    if place < 0:
+        place = min((found for special in habits.specials if (found := rest.find(special)) >= 0), default=-1)
+    if place < 0 and not final:
+        raise RenderError("nothing in the chat template ends a call of a tool, so it cannot be told from the next turn")
+    return len(rest.rstrip()) if place < 0 else place
+
+
+def _runs(rendered: str, text: str, turn: tuple[int, int], limits: tuple[int, int], own: Sequence[tuple[tuple[int, int], Field]]) -> list[Run]:
+    """Which characters of a turn stand for which of its text, `limits`: the fields exactly, what stands between them where it is alike."""
+    (at, end), (done, last) = turn, limits
+    runs: list[Run] = []
+    for (begin, stop), one in own:
+        if one.start is None:
+            continue
+        start = one.start + one.value.find(rendered[begin:stop])
+        if start < done or begin < at:
+            continue
+        runs += (Run(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:begin], text[done:start]))
+        if stop > begin:
+            runs.append(Run(begin, stop, start))
+        at, done = stop, start + stop - begin
+    runs += (Run(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:end], text[done:last]))
+    return runs
+
+
+@lru_cache(maxsize=512)
+def _alike(shown: str, written: str) -> tuple[tuple[int, int, int], ...]:
+    """(place in one, place in the other, length) of what two spellings of the same thing share, in order."""
+    if not shown or not written:
+        return ()
+    if shown == written:
+        return ((0, 0, len(shown)),)
+    if len(shown) * len(written) > MOST_COMPARED:
+        length = len(_common_start(shown, written))
+        return ((0, 0, length),) if length else ()
+    blocks = SequenceMatcher(None, shown, written, autojunk=False).get_matching_blocks()
+    return tuple((one.a, one.b, one.size) for one in blocks if one.size >= SHORTEST_RUN)

@@ -1,0 +1,98 @@
+"""Conversations as strings, through a tokenizer's chat template and transformers' own sandboxed renderer.
+
+A template is a program of somebody else's: whatever goes wrong in it is a RenderError with its words, and it may run for a few
+seconds at most.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+
+from jinja2 import Environment, TemplateError
+
+from finegrain.data.records import FastTokenizer, Turn
+from finegrain.data.time_limit import TimeLimit
+from finegrain.types import Json
+
+SECONDS = 5.0
+"""A template may take for one conversation; the usual ones take a thousandth."""
+PATIENCE = 2
+"""Conversations that may take longer before no further one is tried."""
+WORDS = 300
+"""Characters kept of what a template says of its failure."""
+
+FAILURES = (
+    TemplateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NameError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What a template can raise; names and syntax, since Jinja makes a Python program of it."""
+
+
+class RenderError(Exception):
+    """A conversation its template cannot render so that the assistant's words can be found again; the row is dropped under `kind`."""
+
+    def __init__(self, words: str, kind: str = "template") -> None:
+        super().__init__(words)
+        self.kind = kind
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer."""
+
+    def __init__(self, tokenizer: FastTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._limit = TimeLimit(SECONDS)
+        self._late = 0
+        named = tokenizer.chat_template
+        texts = [named] if isinstance(named, str) else list(named.values()) if isinstance(named, dict) else []
+        self._refused = "it computes a power, which can take for ever" if any(map(_computes_power, texts)) else ""
+
+    def __call__(self, turns: Sequence[Turn], tools: str = "", *, generation: bool = False) -> str:
+        """The conversation as a string, with the opening of the assistant's turn behind it where `generation` asks for that."""
+        messages = [turn.message() for turn in turns]
+        try:
+            return self._apply(messages, tools, generation)
+        except RenderError:
+            if all(message["content"] is not None for message in messages):
+                raise
+            return self._apply([{**message, "content": message["content"] or ""} for message in messages], tools, generation)
+
+    def _apply(self, messages: list[Json], tools: str, generation: bool) -> str:
+        if self._refused:
+            raise RenderError(f"the chat template is refused: {self._refused}")
+        if self._late >= PATIENCE:
+            raise RenderError(f"the chat template took longer than {SECONDS:g} seconds on {self._late} conversations and is not tried again")
+        apply = lambda: self._tokenizer.apply_chat_template(
+            messages, tools=json.loads(tools) if tools else None, tokenize=False, add_generation_prompt=generation
+        )
+        try:
+            return str(self._limit(apply))
+        except TimeoutError as error:
+            self._late += 1
+            raise RenderError(f"the chat template {error} on a conversation") from None
+        except TemplateError as error:
+            raise RenderError(f"the chat template refuses the conversation: {_words(error)}") from error
+        except FAILURES as error:
+            raise RenderError(f"the chat template fails on the conversation: {type(error).__name__}: {_words(error)}") from error
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:WORDS]
+
+
+def _computes_power(template: str) -> bool:
+    """Whether a template has the operator ** (the stars of a call's keyword arguments apart): one step of it can outlast any limit."""
+    try:
+        tokens = [(kind, text) for _, kind, text in Environment().lex(template) if kind != "whitespace"]
+    except TemplateError:
+        return False
+    return any(text == "**" and before not in ("(", ",") for (_, before), (kind, text) in pairwise(tokens) if kind == "operator")
