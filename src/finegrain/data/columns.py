@@ -1,16 +1,19 @@
 """What a row carries besides its texts: numbers, labels, character spans, token rewards."""
 
 import math
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
 from finegrain.data.answer_text import moved
+from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Text
+from finegrain.data.source_rows import CellError
 from finegrain.errors import DataError
-from finegrain.types import CharSpan, Json
+from finegrain.types import CharSpan
 
 
-def text_of(row: Json, column: str) -> str:
+def text_of(row: Mapping[str, Any], column: str) -> str:
     """A column that must be text."""
     if column not in row:
         raise DataError(f"missing column {column}; found: {', '.join(row)}")
@@ -20,20 +23,28 @@ def text_of(row: Json, column: str) -> str:
     return value
 
 
-def numeric_columns(row: Json) -> dict[str, float]:
+def numeric_columns(row: Reading) -> dict[str, float]:
     """Every column that is a number or a boolean; NaN stays and is judged later."""
-    return {name: float(value) for name, value in row.items() if isinstance(value, Real)}
+    return {name: _float(value) for name, value in row.numbers().items()}
 
 
-def label_of(row: Json) -> float:
+def _float(value: Any) -> float:
+    """A number of a file; what no float holds is infinite, and judged later."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def label_of(row: Mapping[str, Any]) -> float:
     """The label of an unpaired row: 0, 1, false, true, or NaN, which is judged later."""
     value = row.get("label")
-    if not isinstance(value, Real) or (value == value and float(value) not in (0.0, 1.0)):
-        raise DataError(f"column 'label': expected 0, 1, false or true, found {value!r}")
+    if not isinstance(value, Real) or (value == value and value not in (0, 1)):
+        raise DataError(f"column 'label': expected 0, 1, false or true, found {value!r:.80}")
     return float(value)
 
 
-def answer_of(row: Json, prefix: str, content: Text, role: str) -> Answer:
+def answer_of(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
     """An answer with the columns `<prefix>_spans` (or `spans`) and `<role>_token_reward`."""
     spans, rewards = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
     return Answer(content=content, spans=moved(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
@@ -50,11 +61,16 @@ def _spans(value: Any, column: str) -> list[CharSpan] | None:
 def _span(item: Any, column: str) -> CharSpan:
     try:
         start, end, number = (item["start"], item["end"], item["value"]) if isinstance(item, dict) else item
-        if int(start) == start and int(end) == end:
-            return int(start), int(end), float(number)
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise DataError(f"column {column!r}: expected {{start, end, value}} or [start, end, value] with whole start and end, found {item!r}")
+        if isinstance(start, Real) and isinstance(end, Real):
+            first, last = _float(start), _float(end)
+            if not (math.isfinite(first) and math.isfinite(last)):
+                raise CellError("not_a_number", f"column {column!r}: a span from {first} to {last}")
+            if first.is_integer() and last.is_integer():
+                return int(first), int(last), _float(number)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CellError):
+            raise
+    raise DataError(f"column {column!r}: expected {{start, end, value}} or [start, end, value] with whole start and end, found {item!r:.80}")
 
 
 def _rewards(value: Any, column: str) -> list[float] | None:
@@ -62,26 +78,26 @@ def _rewards(value: Any, column: str) -> list[float] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(number, Real) for number in value):
         raise DataError(f"column {column!r}: expected a list of numbers, one per token")
-    return [float(number) for number in value]
+    return [_float(number) for number in value]
 
 
-def number_of(row: Json, column: str) -> float:
+def number_of(row: Mapping[str, Any], column: str) -> float:
     """A column that must be a number; NaN stays and is judged later."""
     value = row.get(column)
     if not isinstance(value, Real):
-        raise DataError(f"column {column!r}: expected a number, found {value!r}")
-    return float(value)
+        raise DataError(f"column {column!r}: expected a number, found {value!r:.80}")
+    return _float(value)
 
 
-def choice_of(row: Json, column: str) -> int:
+def choice_of(row: Mapping[str, Any], column: str) -> int:
     """A column that must be 0 or 1."""
     value = row.get(column)
-    if not isinstance(value, Real) or float(value) not in (0.0, 1.0):
-        raise DataError(f"column {column!r}: expected 0 or 1, found {value!r}")
-    return int(float(value))
+    if not isinstance(value, Real) or value not in (0, 1):
+        raise DataError(f"column {column!r}: expected 0 or 1, found {value!r:.80}")
+    return int(_float(value))
 
 
-def list_of(row: Json, column: str, kind: type) -> list[Any]:
+def list_of(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
     """A column that must be a list of things of one type."""
     value = row.get(column)
     if not isinstance(value, list | tuple) or not all(isinstance(item, kind) for item in value):
@@ -94,6 +110,6 @@ def rating_of(value: Any, name: str) -> float:
     if value is None or value == "N/A":
         return math.nan
     try:
-        return float(value)
+        return _float(value)
     except (TypeError, ValueError):
-        raise DataError(f"rating {name!r}: expected a number, found {value!r}") from None
+        raise DataError(f"rating {name!r}: expected a number, found {value!r:.80}") from None

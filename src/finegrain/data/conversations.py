@@ -9,11 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from finegrain.data.messages import OTHERS, SPEAKERS
 from finegrain.data.records import Turn
 from finegrain.errors import DataError
 
 ASSISTANT = "assistant"
 NAMES = {"user": "Human", ASSISTANT: "Assistant", "system": "System"}
+KNOWN = frozenset(SPEAKERS.values()) | OTHERS
+"""Roles that may stand in a conversation; any other may be the assistant under a name of somebody's own."""
+OPENING = ("system", "developer", "user")
+"""Roles that no answer begins with: where one does it is the whole conversation."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message under which its reasoning stands, in the order in which transformers looks for it."""
 CALLS = ("tool_calls", "function_call")
@@ -82,6 +87,25 @@ def read_tools(value: Any) -> str:
     return as_json(value, "tools")
 
 
+def answer_turns(value: Any, column: str) -> tuple[Turn, ...]:
+    """The turns of a conversation in which the assistant speaks, under whatever name is known."""
+    turns = read_turns(value, column)
+    strangers = [turn.role for turn in turns if turn.role not in KNOWN]
+    if strangers and not any(turn.role == ASSISTANT for turn in turns):
+        raise DataError(f"column {column!r}: no turn of role {ASSISTANT}; roles found: {_names(turns)}")
+    if strangers and turns[-1].role not in KNOWN:
+        raise DataError(
+            f"column {column!r}: ends with a turn of {turns[-1].role!r:.40}, which is no known name of the {ASSISTANT}; roles found: {_names(turns)}"
+        )
+    return turns
+
+
+def _names(turns: tuple[Turn, ...]) -> str:
+    """The roles in the order of their first turns, as far as a line holds them."""
+    names = list(dict.fromkeys(f"{turn.role:.40}" for turn in turns))
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+
+
 def parse_transcript(text: str, column: str) -> tuple[Turn, ...]:
     """The turns of an hh-rlhf transcript, one leading space of each content stripped."""
     pieces = HH_TURN.split(text)
@@ -89,6 +113,13 @@ def parse_transcript(text: str, column: str) -> tuple[Turn, ...]:
         raise DataError(f"column {column!r}: expected a transcript that starts with '\\n\\nHuman:', found {text[:40]!r}")
     roles = {"Human": "user", "Assistant": ASSISTANT}
     return tuple(Turn(roles[name], content.removeprefix(" ")) for name, content in zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def parse_prompt(text: str) -> tuple[Turn, ...]:
+    """Turns without the empty one of the assistant at the end; text without headers is the user's turn."""
+    found = HH_TURN.match(text)
+    turns = parse_transcript(text, "prompt") if found else (Turn("user", text),)
+    return turns[:-1] if turns[-1].role == ASSISTANT and not turns[-1].content.strip() else turns
 
 
 def as_prompt(value: Any, column: str) -> tuple[Turn, ...]:
@@ -112,6 +143,67 @@ def parse_extra_id(text: str) -> tuple[Turn, ...]:
     roles = {"User": "user", "Assistant": ASSISTANT}
     turns = (Turn("user", pieces[0]), *(Turn(roles[name], content) for name, content in zip(pieces[1::2], pieces[2::2], strict=True)))
     return turns[:-1] if turns[-1] == Turn(ASSISTANT, "") else turns
+
+
+class Beside(NamedTuple):
+    """Answers beside a prompt, of which some or all were given as whole conversations."""
+
+    prompt: tuple[Turn, ...]
+    """What stands before every answer, once; the fullest form of it that the row has."""
+    answers: dict[str, tuple[Turn, ...]]
+    """What follows the prompt; where `agrees` is false, each a conversation from its own beginning."""
+    agrees: bool
+    """Whether every whole conversation begins with the prompt, white space aside."""
+
+
+def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Beside:
+    """The prompt and what follows it. An answer that begins with a system's or a user's turn is the whole conversation.
+
+    A system's turn that only one of prompt and conversation has is part of the prompt. Where a conversation begins otherwise than
+    the prompt it wins, and stands by itself.
+    """
+    heads = {role: _head(prompt, turns) for role, turns in answers.items() if _is_whole(prompt, turns)}
+    found = {role: head for role, head in heads.items() if head is not None}
+    shared = max((head.turns for head in found.values()), key=len, default=prompt)
+    if len(found) < len(heads) or not all(_same(head.turns, shared[len(shared) - len(head.turns) :]) for head in found.values()):
+        return Beside(prompt, {role: turns if role in heads else prompt + turns for role, turns in answers.items()}, agrees=False)
+    return Beside(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
+
+
+class _Head(NamedTuple):
+    """The prompt as a whole conversation has it."""
+
+    turns: tuple[Turn, ...]
+    """With the prompt's own turns of the system where the conversation has none."""
+    length: int
+    """Turns of the conversation that they are."""
+
+
+def _is_whole(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> bool:
+    if not turns:
+        return False
+    return turns[0].role in OPENING or (len(turns) > len(prompt) > 0 and _same(turns[: len(prompt)], prompt))
+
+
+def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
+    """The beginning of a conversation that is the prompt; None where it is another."""
+    systems, asked = _systems(prompt)
+    own_systems, said = _systems(turns)
+    length = len(asked)
+    if not _same(said[:length], asked) or (systems and own_systems and not _same(systems, own_systems)):
+        return None
+    return _Head((own_systems or systems) + said[:length], len(own_systems) + length)
+
+
+def _systems(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+    """The leading turns of the system, and the others."""
+    count = next((i for i, turn in enumerate(turns) if turn.role not in ("system", "developer")), len(turns))
+    return turns[:count], turns[count:]
+
+
+def _same(one: tuple[Turn, ...], other: tuple[Turn, ...]) -> bool:
+    """Whether turns say the same, white space aside."""
+    return len(one) == len(other) and all(a.role == b.role and a.content.split() == b.content.split() for a, b in zip(one, other, strict=True))
 
 
 class SplitPair(NamedTuple):

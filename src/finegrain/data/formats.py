@@ -6,19 +6,23 @@ Source: data cards, files and loaders of the named sets.
 Deviations: see docs/guides/data.md.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from finegrain.data.conversations import is_conversation
 from finegrain.data.convert import own, pairs, ranked, rated, steps, tasks
+from finegrain.data.reading import Reading
 from finegrain.data.shapes import Format, rows_of_shape
 from finegrain.errors import DataError
-from finegrain.types import Json
 
 __all__ = ["FORMATS", "Format", "recognise", "rows_of_shape"]
 
 
-def recognise(row: Json) -> Format:
+def recognise(row: Mapping[str, Any]) -> Format:
     """The format of a row; a DataError lists the columns found and those expected."""
+    cells = Reading(row)
     for candidate in FORMATS:
-        if candidate.columns <= row.keys() and candidate.matches(row):
+        if candidate.columns <= row.keys() and candidate.matches(cells):
             return candidate
     expected = "; ".join(f"{entry.name} ({', '.join(sorted(entry.columns))})" for entry in FORMATS)
     raise DataError(f"columns found: {', '.join(row) or 'none'}; expected one of: {expected}")
@@ -28,23 +32,27 @@ def _has(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _transcripts(row: Json) -> bool:
+def _transcripts(row: Reading) -> bool:
     return row.get("prompt") is None and all(isinstance(row[role], str) and "Assistant:" in row[role] for role in ("chosen", "rejected"))
 
 
-def _conversations(row: Json) -> bool:
+def _whole_transcripts(row: Reading) -> bool:
+    return all(isinstance(row[role], str) and row[role].startswith("\n\nHuman:") for role in ("chosen", "rejected"))
+
+
+def _conversations(row: Reading) -> bool:
     return is_conversation(row["chosen"])
 
 
-def _strings(row: Json) -> bool:
-    return all(isinstance(row[column], str) for column in ("prompt", "chosen", "rejected"))
+def _strings(row: Reading) -> bool:
+    return all(isinstance(row[column], str) for column in ("prompt", "chosen", "rejected")) and not own.has_system(row)
 
 
-def _lists(row: Json) -> bool:
+def _lists(row: Reading) -> bool:
     return all(isinstance(row[role], list) and all(isinstance(item, str) for item in row[role]) for role in ("chosen", "rejected"))
 
 
-def _turn_lists(row: Json) -> bool:
+def _turn_lists(row: Reading) -> bool:
     return row.get("prompt") is None and _lists(row) and bool(row["chosen"])
 
 
@@ -58,7 +66,7 @@ FORMATS: tuple[Format, ...] = (
         _has("question", "ground_truth"),
         tasks.solution_pairs,
         tasks.solutions,
-        matches=lambda row: any(map(tasks.is_solution, row.values())),
+        matches=lambda row: bool(tasks.solution_columns(row)),
     ),
     Format(
         "PRM800K",
@@ -87,6 +95,7 @@ FORMATS: tuple[Format, ...] = (
         "UltraFeedback binarized", _has("prompt", "prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"), pairs.ultrafeedback_binarized
     ),
     Format("hh-rlhf", _has("chosen", "rejected"), own.hh_rlhf, matches=_transcripts),
+    Format("hh-rlhf", _has("prompt", "chosen", "rejected"), own.hh_beside, matches=_whole_transcripts),
     Format("hh-rlhf-strength-cleaned", _has("chosen", "rejected"), pairs.hh_strength, matches=_turn_lists),
     Format("preference pairs", _has("prompt", "chosen", "rejected"), own.preference_strings, matches=_strings),
     Format("preference conversations", _has("prompt", "chosen", "rejected"), own.preference_turns),

@@ -6,21 +6,21 @@ steps give unpaired rows (1 where all steps are right); unpaired rows give demon
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finegrain.data.conversations import read_tools
 from finegrain.data.convert.build import pair_with
 from finegrain.data.convert.steps import settled, with_label
 from finegrain.data.left_out import LeftOut, Made, turned
+from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
-from finegrain.types import Json
 
-Convert = Callable[[Json], Sequence[Made]]
+Convert = Callable[[Reading], Sequence[Made]]
 """At least one example or reason."""
 
 
-def _any_row(row: Json) -> bool:
+def _any_row(row: Reading) -> bool:
     return True
 
 
@@ -40,31 +40,36 @@ class Format(NamedTuple):
     """Rows with role answer and columns `rating/<attribute>`."""
     steps: Convert | None = None
     """Rows with role answer and a span for each labelled step."""
-    matches: Callable[[Json], bool] = _any_row
+    matches: Callable[[Reading], bool] = _any_row
     """What else the first row must satisfy."""
 
 
-def rows_of_shape(entry: Format, shape: Shape, row: Json, neutral: str = "wrong") -> list[Made]:
+def rows_of_shape(entry: Format, shape: Shape, row: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
     """The examples of one row in the wanted shape, without repeats, and why there are no others.
 
     `neutral`: what a step is that is labelled neither right nor wrong (wrong, right, or ignore).
     """
     if missing := sorted(entry.columns - row.keys()):
         raise DataError(f"missing columns {', '.join(missing)}; found: {', '.join(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
-    made = _unique(_CONVERTERS[shape](entry, row, neutral))
-    if tools := read_tools(row.get("tools")):
-        made = [replace(one, tools=tools) if isinstance(one, Row) and not isinstance(one.prompt, str) else one for one in made]
+    cells = row if isinstance(row, Reading) else Reading(row)
+    made = _unique(_CONVERTERS[shape](entry, cells, neutral))
+    if any(_talks(one) for one in made) and (tools := read_tools(cells.get("tools"))):
+        made = [replace(one, tools=tools) if isinstance(one, Row) and _talks(one) else one for one in made]
     assert made, f"the converter of {entry.name} to {shape.value} rows made no example and gave no reason"
     return made
 
 
-def _pairs(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
+def _talks(one: Made) -> bool:
+    return isinstance(one, Row) and not isinstance(one.prompt, str)
+
+
+def _pairs(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.pairs is None:
         raise DataError(f"{entry.name} has no pairs of a chosen and a rejected answer")
     return entry.pairs(row)
 
 
-def _unpaired(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
+def _unpaired(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.answers is not None:
         return entry.answers(row)
     if entry.pairs is not None:
@@ -74,7 +79,7 @@ def _unpaired(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
     raise DataError(f"{entry.name} has neither labels nor pairs")
 
 
-def _demonstrations(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
+def _demonstrations(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.demonstrations is not None:
         return entry.demonstrations(row)
     if entry.pairs is not None:
@@ -84,19 +89,19 @@ def _demonstrations(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
     return turned(_unpaired(entry, row, neutral), _imitated)
 
 
-def _ratings(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
+def _ratings(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.ratings is None:
         raise DataError(f"{entry.name} has no ratings")
     return entry.ratings(row)
 
 
-def _steps(entry: Format, row: Json, neutral: str) -> Sequence[Made]:
+def _steps(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.steps is None:
         raise DataError(f"{entry.name} has no labelled steps")
     return turned(entry.steps(row), lambda one: [settled(one, neutral)])
 
 
-_CONVERTERS: Mapping[Shape, Callable[[Format, Json, str], Sequence[Made]]] = {
+_CONVERTERS: Mapping[Shape, Callable[[Format, Reading, str], Sequence[Made]]] = {
     Shape.PREFERENCE: _pairs,
     Shape.UNPAIRED: _unpaired,
     Shape.DEMONSTRATION: _demonstrations,

@@ -1,13 +1,16 @@
 """Several answers to one prompt that nobody has judged, as tokens: what a policy says now."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from finegrain.data.conversations import read_turns
+from finegrain.data.conversations import answer_turns, beside, read_turns
 from finegrain.data.convert.build import said
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import Gate, Stopping
+from finegrain.data.messages import as_messages, parsed
 from finegrain.data.read import Source, read
+from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Example, FastTokenizer, Row, Text
 from finegrain.data.tokenise import tokenise
 from finegrain.data.truncate import Tokenise
@@ -50,7 +53,7 @@ def load_samples(
     return Unlabelled(examples, report)
 
 
-def has_samples(raw: Json) -> bool:
+def has_samples(raw: Mapping[str, Any]) -> bool:
     """Whether a row is {prompt, responses}."""
     return "prompt" in raw and "responses" in raw
 
@@ -59,16 +62,18 @@ def sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Itera
     """Source row number, the row, and its texts, of the prompts with at least `fewest` samples; the others go to the findings."""
     for number, (where, raw) in enumerate(rows.rows):
         try:
-            row = _row(raw)
+            row = _row(Reading(raw))
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
-        if len(row.answers) < fewest:
+        if row.notes:
+            findings.drop(row.notes[0], number, "a sample that is a whole conversation begins with another prompt")
+        elif len(row.answers) < fewest:
             findings.drop("fewer_than_two_samples" if fewest == FEWEST else "no_sample", number)
         else:
             yield number, raw, row
 
 
-def _row(raw: Json) -> Row:
+def _row(raw: Reading) -> Row:
     """Strings are taken as they are; after a prompt of messages an answer may be text or messages."""
     if missing := [name for name in ("prompt", "responses") if name not in raw]:
         raise DataError(f"missing {' and '.join(missing)}; samples are rows {{prompt, responses: [answer, answer, ...]}}, found: {', '.join(raw)}")
@@ -79,9 +84,21 @@ def _row(raw: Json) -> Row:
         if not all(isinstance(answer, str) for answer in answers):
             raise DataError("column 'responses': expected a list of texts after a prompt that is text")
         return _with_answers(prompt, list(answers))
-    turns = read_turns(prompt, "prompt")
-    return _with_answers(turns, [said(answer) if isinstance(answer, str) else read_turns(answer, "responses") for answer in answers])
+    given = [_messages(answer) for answer in answers]
+    samples = {_role(place): said(answer) if isinstance(answer, str) else answer_turns(answer, "responses") for place, answer in enumerate(given)}
+    found = beside(read_turns(prompt, "prompt"), samples)
+    return _with_answers(found.prompt, list(found.answers.values()), () if found.agrees else ("prompt_mismatch",))
 
 
-def _with_answers(prompt: Text, contents: list[Text]) -> Row:
-    return Row(prompt=prompt, answers={f"sample-{place}": Answer(content=content) for place, content in enumerate(contents)})
+def _messages(answer: Any) -> Any:
+    """A sample of messages in their usual form."""
+    messages = parsed(answer, "responses") if isinstance(answer, str) else as_messages(answer)
+    return answer if messages is None else messages
+
+
+def _with_answers(prompt: Text, contents: Sequence[Text], notes: tuple[str, ...] = ()) -> Row:
+    return Row(prompt=prompt, answers={_role(place): Answer(content=content) for place, content in enumerate(contents)}, notes=notes)
+
+
+def _role(place: int) -> str:
+    return f"sample-{place}"

@@ -1,75 +1,137 @@
 """Our own forms: prompts, answers, pairs and conversations under plain names."""
 
 from finegrain.data.columns import answer_of, label_of, numeric_columns, text_of
-from finegrain.data.conversations import is_conversation, parse_transcript, read_turns, split_demonstration, split_pair
-from finegrain.data.convert.build import pair_with
+from finegrain.data.conversations import (
+    Beside,
+    answer_turns,
+    beside,
+    is_conversation,
+    parse_prompt,
+    parse_transcript,
+    read_turns,
+    split_demonstration,
+    split_pair,
+    trim,
+)
+from finegrain.data.convert.build import Prompt, pair_with, said
+from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Text, Turn
-from finegrain.types import Json
+
+SYSTEM = ("system", "system_prompt")
+"""Columns whose text is the system's turn."""
+SIDES = ("chosen", "rejected")
 
 
-def preference_strings(row: Json) -> list[Row]:
+def preference_strings(row: Reading) -> list[Row]:
     """{prompt, chosen, rejected} as strings, taken as they are."""
-    answers = {role: answer_of(row, role, text_of(row, role), role) for role in ("chosen", "rejected")}
+    answers = {role: answer_of(row, role, text_of(row, role), role) for role in SIDES}
     return [Row(prompt=text_of(row, "prompt"), answers=answers, columns=numeric_columns(row))]
 
 
-def preference_turns(row: Json) -> list[Row]:
-    """{prompt, chosen, rejected} where at least one is a conversation; a prompt repeated at the start of the answers is not doubled."""
+def preference_turns(row: Reading) -> list[Row]:
+    """{prompt, chosen, rejected} where at least one is a conversation, or a system prompt stands beside them."""
     if row.get("prompt") is None:
         return preference_implicit(row)
-    prompt = read_turns(row["prompt"], "prompt") if is_conversation(row["prompt"]) else (Turn("user", text_of(row, "prompt")),)
-    sides = {}
-    for role in ("chosen", "rejected"):
-        turns = read_turns(row[role], role) if is_conversation(row[role]) else (Turn("assistant", text_of(row, role)),)
-        repeats = turns[: len(prompt)] == prompt or (turns[0].role in ("system", "user") and not is_conversation(row["prompt"]))
-        sides[role] = turns if repeats else prompt + turns
-    return split_sides(row, sides["chosen"], sides["rejected"])
+    return pair_beside(row, prompt_turns(row, "prompt"))
 
 
-def preference_implicit(row: Json) -> list[Row]:
+def preference_implicit(row: Reading) -> list[Row]:
     """{chosen, rejected} as whole conversations; the prompt is their common start."""
-    return split_sides(row, read_turns(row["chosen"], "chosen"), read_turns(row["rejected"], "rejected"))
+    return split_sides(row, *(opened(row, answer_turns(row[role], role)) for role in SIDES))
 
 
-def hh_rlhf(row: Json) -> list[Row]:
+def hh_rlhf(row: Reading) -> list[Row]:
     """{chosen, rejected} as transcripts "\\n\\nHuman: …\\n\\nAssistant: …"."""
-    return split_sides(row, *(parse_transcript(text_of(row, role), role) for role in ("chosen", "rejected")))
+    return split_sides(row, *(opened(row, parse_transcript(text_of(row, role), role)) for role in SIDES))
 
 
-def split_sides(row: Json, chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]) -> list[Row]:
+def hh_beside(row: Reading) -> list[Row]:
+    """{prompt, chosen, rejected} where the answers are whole transcripts; the prompt is a transcript too, or what was asked first."""
+    asked = row["prompt"]
+    if asked is None:
+        return hh_rlhf(row)
+    prompt = parse_prompt(asked) if isinstance(asked, str) else read_turns(asked, "prompt")
+    found = beside(opened(row, prompt), {role: parse_transcript(text_of(row, role), role) for role in SIDES})
+    return _joined_sides(row, found)
+
+
+def prompt_turns(row: Reading, column: str) -> Prompt:
+    """A prompt as turns, behind the system prompt that the row has in a column of its own."""
+    return opened(row, read_turns(row[column], column) if is_conversation(row[column]) else (Turn("user", text_of(row, column)),))
+
+
+def opened(row: Reading, turns: Prompt) -> Prompt:
+    """The turns behind the text of the column `system`; turns that bring a system prompt of their own keep it, and the column is unread."""
+    if turns and turns[0].role == "system":
+        return turns
+    name = next((name for name in SYSTEM if name in row), None)
+    if name is None or row[name] is None:
+        return turns
+    text = text_of(row, name)
+    return (Turn("system", text), *turns) if text.strip() else turns
+
+
+def said_turns(row: Reading, column: str) -> Prompt:
+    """An answer as turns."""
+    return answer_turns(row[column], column) if is_conversation(row[column]) else said(text_of(row, column))
+
+
+def pair_beside(row: Reading, prompt: Prompt) -> list[Row]:
+    """One pair of the answers chosen and rejected after a prompt; answers that are whole conversations do not double it."""
+    return _joined_sides(row, beside(prompt, {role: said_turns(row, role) for role in SIDES}))
+
+
+def _joined_sides(row: Reading, found: Beside) -> list[Row]:
+    sides = (found.prompt + turns if found.agrees else turns for turns in found.answers.values())
+    return split_sides(row, *sides, agree=found.agrees)
+
+
+def split_sides(row: Reading, chosen: Prompt, rejected: Prompt, *, agree: bool = True) -> list[Row]:
     """One pair of two whole conversations, with the numbers, spans and rewards of the row."""
     split = split_pair(chosen, rejected)
     answers = {"chosen": answer_of(row, "chosen", split.chosen, "chosen"), "rejected": answer_of(row, "rejected", split.rejected, "rejected")}
-    notes = () if split.same_prompt else ("prompt_mismatch",)
+    notes = () if split.same_prompt and agree else ("prompt_mismatch",)
     return [Row(prompt=split.prompt, answers=answers, columns=numeric_columns(row), notes=notes)]
 
 
-def prompt_answer(row: Json) -> list[Row]:
+def prompt_answer(row: Reading) -> list[Row]:
     """{prompt, completion|response|answer} as strings or conversations; `label`, `spans` and the like where they are there."""
     column = next(name for name in ("completion", "response", "answer") if name in row)
-    prompt, content = row["prompt"], row[column]
-    if not is_conversation(prompt) and not is_conversation(content):
+    plain = not is_conversation(row["prompt"]) and not is_conversation(row[column])
+    if plain and not has_system(row):
         return [_single(row, text_of(row, "prompt"), text_of(row, column))]
-    turns = read_turns(prompt, "prompt") if is_conversation(prompt) else (Turn("user", text_of(row, "prompt")),)
-    reply = read_turns(content, column) if is_conversation(content) else (Turn("assistant", text_of(row, column)),)
-    return [_single(row, turns, reply)]
+    return [answer_beside(row, prompt_turns(row, "prompt"), column)]
 
 
-def labelled(row: Json) -> list[Row]:
+def has_system(row: Reading) -> bool:
+    """Whether a system prompt stands in a column of its own, so that the row is a conversation even where it is empty."""
+    return any(isinstance(row.source.get(name), str) for name in SYSTEM)
+
+
+def answer_beside(row: Reading, prompt: Prompt, column: str) -> Row:
+    """One answer after a prompt; an answer that is the whole conversation does not double it, and wins where it begins otherwise."""
+    found = beside(prompt, {column: said_turns(row, column)})
+    turns = found.answers[column]
+    if not found.agrees:
+        return _single(row, *split_demonstration(turns), notes=("prompt_mismatch",))
+    return _single(row, found.prompt, trim(turns))
+
+
+def labelled(row: Reading) -> list[Row]:
     """`prompt_answer` with a label of 0 or 1."""
     label = label_of(row)
     return [pair_with(one, one.answers, {**one.columns, "label": label}) for one in prompt_answer(row)]
 
 
-def messages(row: Json) -> list[Row]:
+def messages(row: Reading) -> list[Row]:
     """{messages}: the prompt ends before the assistant's first turn."""
-    return [_single(row, *split_demonstration(read_turns(row["messages"], "messages")))]
+    return [_single(row, *split_demonstration(opened(row, answer_turns(row["messages"], "messages"))))]
 
 
-def text(row: Json) -> list[Row]:
+def text(row: Reading) -> list[Row]:
     """{text}: everything is the answer."""
     return [_single(row, "", text_of(row, "text"))]
 
 
-def _single(row: Json, prompt: Text, content: Text) -> Row:
-    return Row(prompt=prompt, answers={"answer": answer_of(row, "", content, "answer")}, columns=numeric_columns(row))
+def _single(row: Reading, prompt: Text, content: Text, notes: tuple[str, ...] = ()) -> Row:
+    return Row(prompt=prompt, answers={"answer": answer_of(row, "", content, "answer")}, columns=numeric_columns(row), notes=notes)

@@ -12,16 +12,16 @@ from finegrain.data.conversations import as_prompt, parse_extra_id
 from finegrain.data.convert.build import Prompt, pair, pair_with, single
 from finegrain.data.convert.own import preference_turns, split_sides
 from finegrain.data.left_out import LeftOut, Made
+from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Turn
 from finegrain.errors import DataError
-from finegrain.types import Json
 
 STRONGEST = 3
 """HelpSteer's scale is -3..3."""
 STRENGTH_NAMES = {"mean preference difference": "strength", "std preference difference": "strength_std", "GPT4 label": "gpt4_label"}
 
 
-def hh_strength(row: Json) -> list[Made]:
+def hh_strength(row: Reading) -> list[Made]:
     """{chosen, rejected} as lists of turns from the human on; left out where lengths differ or a turn is empty, as by the authors' loader."""
     sides = [list_of(row, role, str) for role in ("chosen", "rejected")]
     if len(sides[0]) != len(sides[1]):
@@ -37,19 +37,19 @@ def hh_strength(row: Json) -> list[Made]:
     ]
 
 
-def ultrafeedback_binarized(row: Json) -> list[Row]:
+def ultrafeedback_binarized(row: Reading) -> list[Row]:
     """{prompt, chosen, rejected} with scores; margin is the difference of scores, equal scores are a tie."""
     margin = number_of(row, "score_chosen") - number_of(row, "score_rejected")
     return [pair_with(one, one.answers, {**one.columns, "margin": margin, "tie": float(margin == 0)}) for one in preference_turns(row)]
 
 
-def helpsteer2_preference(row: Json) -> list[Row]:
+def helpsteer2_preference(row: Reading) -> list[Row]:
     """Strength -3..3, positive where response_2 is better."""
     strength = _strength(row, "preference_strength")
     return [_by_strength(parse_extra_id(text_of(row, "prompt")), text_of(row, "response_1"), text_of(row, "response_2"), strength, {})]
 
 
-def helpsteer3_preference(row: Json) -> list[Row]:
+def helpsteer3_preference(row: Reading) -> list[Row]:
     """Strength -3..3, positive where response2 is better; label_prob: share of annotators on chosen's side, undecided ones half."""
     strength = _strength(row, "overall_preference")
     scores = [number_of(item, "score") for item in row.get("individual_preference") or ()]
@@ -58,7 +58,7 @@ def helpsteer3_preference(row: Json) -> list[Row]:
     return [_by_strength(as_prompt(row["context"], "context"), text_of(row, "response1"), text_of(row, "response2"), strength, agree)]
 
 
-def _strength(row: Json, column: str) -> float:
+def _strength(row: Reading, column: str) -> float:
     strength = number_of(row, column)
     if abs(strength) > STRONGEST:
         raise DataError(f"column {column!r}: expected a number in -{STRONGEST}..{STRONGEST}, found {strength:g}")
@@ -74,12 +74,12 @@ def _by_strength(prompt: Prompt, first: str, second: str, strength: float, more:
     return pair(prompt, second, first, columns) if strength > 0 else pair(prompt, first, second, columns)
 
 
-def reward_bench(row: Json) -> list[Row]:
+def reward_bench(row: Reading) -> list[Row]:
     """{prompt, chosen, rejected}, the prompt as text or as turns."""
     return [pair(as_prompt(row["prompt"], "prompt"), text_of(row, "chosen"), text_of(row, "rejected"), {})]
 
 
-def shp(row: Json) -> list[Row]:
+def shp(row: Reading) -> list[Row]:
     """Answer A where labels is 1, else B; margin is the logarithm of the ratio of scores."""
     first, second = ("A", "B") if choice_of(row, "labels") else ("B", "A")
     ratio = number_of(row, "score_ratio")
@@ -91,7 +91,7 @@ def shp(row: Json) -> list[Row]:
     return [pair((Turn("user", text_of(row, "history")),), chosen, rejected, {**columns, **scores})]
 
 
-def pku_safe(row: Json) -> list[Row]:
+def pku_safe(row: Reading) -> list[Row]:
     """Two pairs: the more helpful answer is chosen (`helpful` 1), then the safer one (`harmless` 1). They may contradict each other."""
     rows = []
     for dimension, column in (("helpful", "better_response_id"), ("harmless", "safer_response_id")):
@@ -105,7 +105,7 @@ def pku_safe(row: Json) -> list[Row]:
     return rows
 
 
-def pku_safe_demonstrations(row: Json) -> list[Made]:
+def pku_safe_demonstrations(row: Reading) -> list[Made]:
     """The answer that is better, safer and safe; left out where that is not one answer."""
     best = choice_of(row, "better_response_id")
     if best != choice_of(row, "safer_response_id"):

@@ -4,9 +4,9 @@ from finegrain.data.columns import list_of, number_of, rating_of, text_of
 from finegrain.data.conversations import as_prompt, parse_extra_id, parse_transcript, split_demonstration
 from finegrain.data.convert.build import single
 from finegrain.data.left_out import LeftOut, Made
+from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row, Turn
 from finegrain.errors import DataError
-from finegrain.types import Json
 
 HELPSTEER2 = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 ULTRAFEEDBACK = ("instruction_following", "honesty", "truthfulness", "helpfulness")
@@ -14,19 +14,19 @@ OVERALL = {"overall_score": "overall", "fine-grained_score": "fine_grained"}
 RED_TEAM = {"rating": "attack_success", "min_harmlessness_score_transcript": "min_harmlessness"}
 
 
-def rated(row: Json) -> list[Row]:
+def rated(row: Reading) -> list[Row]:
     """{prompt, response, ratings: {attribute: number}}."""
     columns = {f"rating/{name}": rating_of(value, name) for name, value in row["ratings"].items()}
     return [single(as_prompt(row["prompt"], "prompt"), text_of(row, "response"), columns)]
 
 
-def helpsteer2(row: Json) -> list[Row]:
+def helpsteer2(row: Reading) -> list[Row]:
     """One answer with five ratings of 0..4; rows that share a prompt stay apart."""
     columns = {f"rating/{name}": number_of(row, name) for name in HELPSTEER2}
     return [single(parse_extra_id(text_of(row, "prompt")), text_of(row, "response"), columns)]
 
 
-def ultrafeedback(row: Json) -> list[Made]:
+def ultrafeedback(row: Reading) -> list[Made]:
     """Every completion with its ratings, which are text in the files; attributes no completion of the row has are left out."""
     completions = list_of(row, "completions", dict)
     attributes = [name for name in ULTRAFEEDBACK if any(name in completion["annotations"] for completion in completions)]
@@ -40,13 +40,13 @@ def ultrafeedback(row: Json) -> list[Made]:
     return rows or [LeftOut.NO_ANSWER]
 
 
-def red_team(row: Json) -> list[Row]:
+def red_team(row: Reading) -> list[Row]:
     """The whole attack after the human's first turn, with how well it succeeded and how harmless its worst turn is."""
     prompt, answer = split_demonstration(parse_transcript(text_of(row, "transcript"), "transcript"))
     columns = {f"rating/{ours}": rating_of(row[name], name) for name, ours in RED_TEAM.items()}
     return [Row(prompt=prompt, answers={"answer": Answer(content=answer)}, columns=columns)]
 
 
-def refuse_red_team(row: Json) -> list[Row]:
+def refuse_red_team(row: Reading) -> list[Row]:
     """Never: what these transcripts show is what a policy must not learn."""
     raise DataError("hh-rlhf red-team-attempts are attacks, not demonstrations; no policy is trained on them. Use another file of hh-rlhf")

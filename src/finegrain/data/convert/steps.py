@@ -14,6 +14,7 @@ from finegrain.data.columns import list_of, text_of
 from finegrain.data.conversations import as_prompt
 from finegrain.data.convert.build import Prompt, pair_with, single
 from finegrain.data.left_out import LeftOut, Made
+from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Turn
 from finegrain.errors import DataError
 from finegrain.types import CharSpan, Json
@@ -53,7 +54,7 @@ def with_label(row: Row) -> list[Made]:
     return [pair_with(row, row.answers, {**row.columns, "label": label})]
 
 
-def stepwise(row: Json) -> list[Row]:
+def stepwise(row: Reading) -> list[Row]:
     """{prompt, completions: [step], labels: [1, 0, -1, true, false or null]}; false is wrong."""
     texts, labels = list_of(row, "completions", str), row["labels"]
     if not isinstance(labels, list) or len(labels) != len(texts):
@@ -62,7 +63,7 @@ def stepwise(row: Json) -> list[Row]:
     return [_joined(as_prompt(row["prompt"], "prompt"), steps)]
 
 
-def prm800k(row: Json) -> list[Made]:
+def prm800k(row: Reading) -> list[Made]:
     """One trajectory, or one for each alternative of the step where the labeller chose none.
 
     Quality control, screening, bad problems, and labels without steps are left out.
@@ -124,7 +125,7 @@ def _marked(prompt: Prompt, text: str, places: Sequence[tuple[int, int, float | 
     return single(prompt, text, {"steps": float(len(places)), "unlabelled_steps": float(len(places) - len(spans))}, spans)
 
 
-def math_shepherd(row: Json) -> list[Row]:
+def math_shepherd(row: Reading) -> list[Row]:
     """Steps end with the marker "ки" in `input` and with + or - at its place in `label`; the prompt is what stands before "Step 1:"."""
     marked = text_of(row, "input")
     pieces, tail = (parts := marked.split(MARKER))[:-1], parts[-1]

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
 from finegrain.data.columns import numeric_columns, text_of
 from finegrain.data.convert.build import pair_with
 from finegrain.data.left_out import LeftOut, Made
+from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row
 from finegrain.errors import DataError
-from finegrain.types import CharSpan, Json
+from finegrain.types import CharSpan
 
 QA_PAIRS = tuple(combinations(range(1, 5), 2))
 
 
-def qa_feedback(row: Json) -> list[Made]:
+def qa_feedback(row: Reading) -> list[Made]:
     """One pair per strict preference among the four predictions; error spans (value -1) on prediction 1, the only annotated one."""
     passages = "\n\n".join(" ".join(passage[1:]) for passage in row["passages"])
     prompt = f"{passages}\n\nQuestion: {text_of(row, 'question')}\nAnswer:"
@@ -33,26 +33,26 @@ def qa_feedback(row: Json) -> list[Made]:
     return rows
 
 
-def _question(row: Json, answer: str, columns: Mapping[str, float]) -> Row:
+def _question(row: Reading, answer: str, columns: Mapping[str, float]) -> Row:
     return Row(prompt=f"Question: {text_of(row, 'question')}\nAnswer:", answers={"answer": Answer(content=answer)}, columns=dict(columns), glue=" ")
 
 
-def gsm8k(row: Json) -> list[Row]:
+def gsm8k(row: Reading) -> list[Row]:
     """{question, answer}."""
     return [_question(row, text_of(row, "answer"), numeric_columns(row))]
 
 
-def solutions(row: Json) -> list[Made]:
+def solutions(row: Reading) -> list[Made]:
     """Every model's solution to one problem, label 1 where it is right."""
     return [*_solutions(row)] or [LeftOut.NO_ANSWER]
 
 
-def _solutions(row: Json) -> list[Row]:
-    found = [value for value in row.values() if is_solution(value)]
+def _solutions(row: Reading) -> list[Row]:
+    found = [row[name] for name in solution_columns(row)]
     return [_question(row, text_of(value, "solution"), {"label": float(value["is_correct"])}) for value in found]
 
 
-def solution_pairs(row: Json) -> list[Made]:
+def solution_pairs(row: Reading) -> list[Made]:
     """Every right solution against every wrong one; left out where all are right or all are wrong."""
     by_label: dict[float, list[Row]] = {0.0: [], 1.0: []}
     for solution in _solutions(row):
@@ -66,6 +66,6 @@ def solution_pairs(row: Json) -> list[Made]:
     ]
 
 
-def is_solution(value: Any) -> bool:
-    """Whether a cell is one model's solution."""
-    return isinstance(value, dict) and {"is_correct", "solution"} <= value.keys()
+def solution_columns(row: Reading) -> list[str]:
+    """The columns that hold one model's solution each, whatever their names."""
+    return [name for name in row if isinstance(value := row.source[name], dict) and {"is_correct", "solution"} <= value.keys()]

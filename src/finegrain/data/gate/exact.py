@@ -1,25 +1,28 @@
 """Exact checks on one row of text: each names what is wrong, in words where the row number does not say it."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
+from typing import Any
 
 from finegrain.data.answer_text import text_of_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.gate.texts import Texts
-from finegrain.data.records import Answer, Row
-from finegrain.types import Json
+from finegrain.data.reading import Reading
+from finegrain.data.records import Answer, Row, Turn
 
 Named = tuple[str, str]
 """Kind, and words for the first occurrence."""
 
 PROMPTS = ("prompt", "question")
 """Columns that hold what is asked."""
+ANSWERS = ("chosen", "rejected", "messages", "conversations", "completion", "response", "answer")
+"""Columns of conversations that end with what trains."""
 NUMBERS = ("weight", "margin")
 """Columns that must be numbers where they are there."""
 
 
-def exact(raw: Json, row: Row, texts: Texts) -> Iterator[Named]:
+def exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Named]:
     """The exact kinds that one row shows."""
     for kind, check in CHECKS:
         words = check(raw, row, texts)
@@ -27,16 +30,17 @@ def exact(raw: Json, row: Row, texts: Texts) -> Iterator[Named]:
             yield kind, words
 
 
-def _wrong_type(raw: Json, row: Row, texts: Texts) -> str | None:
+def _wrong_type(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for name in NUMBERS:
         if raw.get(name) is not None and not isinstance(raw[name], Real):
             return f"column {name!r}: expected a number, found {type(raw[name]).__name__}"
     return None
 
 
-def _empty(raw: Json, row: Row, texts: Texts) -> str | None:
-    if any(not text.strip() for text in texts.answers.values()):
-        return ""
+def _empty(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
+    for role, text in texts.answers.items():
+        if not text.strip():
+            return _silent(row, role)
     if any(isinstance(value := raw.get(name), str) and not value.strip() for name in PROMPTS):
         return ""
     if not isinstance(row.prompt, str) and row.prompt:
@@ -45,11 +49,20 @@ def _empty(raw: Json, row: Row, texts: Texts) -> str | None:
     return None
 
 
-def _identical(raw: Json, row: Row, texts: Texts) -> str | None:
+def _silent(row: Row, role: str) -> str:
+    """Words for an answer in which the assistant has no turn."""
+    content = row.answers[role].content
+    if isinstance(content, str) or any(turn.role == ASSISTANT for turn in content):
+        return ""
+    roles = dict.fromkeys(turn.role for turn in (*row.prompt, *content) if isinstance(turn, Turn))
+    return f"no turn of role {ASSISTANT}; roles found: {', '.join(roles) or 'none'}"
+
+
+def _identical(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "rejected" in row.answers and row.answers["chosen"].content == row.answers["rejected"].content else None
 
 
-def _not_a_number(raw: Json, row: Row, texts: Texts) -> str | None:
+def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for name, number in row.columns.items():
         if not math.isfinite(number):
             return f"column {name!r} is {number}"
@@ -62,15 +75,15 @@ def _numbers(answer: Answer) -> list[float]:
     return [value for _, _, value in answer.spans or ()] + (answer.token_reward or [])
 
 
-def _prompt_mismatch(raw: Json, row: Row, texts: Texts) -> str | None:
+def _prompt_mismatch(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "prompt_mismatch" in row.notes else None
 
 
-def _neutral_step(raw: Json, row: Row, texts: Texts) -> str | None:
+def _neutral_step(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "neutral_step" in row.notes else None
 
 
-def _span_outside_text(raw: Json, row: Row, texts: Texts) -> str | None:
+def _span_outside_text(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for answer in row.answers.values():
         if answer.spans:
             length = len(text_of_answer(answer.content))
@@ -80,11 +93,11 @@ def _span_outside_text(raw: Json, row: Row, texts: Texts) -> str | None:
     return None
 
 
-def _tie(raw: Json, row: Row, texts: Texts) -> str | None:
+def _tie(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "rejected" in row.answers and row.columns.get("tie") == 1 else None
 
 
-CHECKS: tuple[tuple[str, Callable[[Json, Row, Texts], str | None]], ...] = (
+CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]], ...] = (
     ("missing_column", _wrong_type),
     ("empty", _empty),
     ("identical", _identical),
@@ -96,11 +109,10 @@ CHECKS: tuple[tuple[str, Callable[[Json, Row, Texts], str | None]], ...] = (
 )
 
 
-def last_turn(raw: Json) -> Iterator[Named]:
+def last_turn(cells: Reading) -> Iterator[Named]:
     """A `template` finding where a conversation ends with another turn than the assistant's, which no format trains on."""
-    for name in ("chosen", "rejected", "messages"):
-        value = raw.get(name)
+    for name, value in cells.seen():
         if isinstance(value, str) and value.rfind("\n\nHuman:") > value.rfind("\n\nAssistant:") >= 0:
             yield "template", f"{name} ends with a turn of the human"
-        elif isinstance(value, list) and is_conversation(value) and value[-1]["role"] != ASSISTANT:
+        elif name in ANSWERS and isinstance(value, list) and is_conversation(value) and value[-1]["role"] != ASSISTANT:
             yield "template", f"{name} ends with a turn of {value[-1]['role']}"

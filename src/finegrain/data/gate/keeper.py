@@ -1,7 +1,8 @@
 """The gate itself: rows in, rows that may train out; everything found on the way goes to the findings."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
@@ -13,9 +14,10 @@ from finegrain.data.gate.markup import own_markup
 from finegrain.data.gate.settings import DONE, Decide
 from finegrain.data.gate.texts import Texts, texts_of
 from finegrain.data.left_out import LeftOut, Made, examples
+from finegrain.data.reading import Reading
 from finegrain.data.records import Located, Row, Shape
+from finegrain.data.source_rows import CellError
 from finegrain.errors import DataError
-from finegrain.types import Json
 
 FIRST_ROWS = 100
 """Rows that tell the format of a file and the markup its prompts have by design."""
@@ -43,11 +45,11 @@ def own_shape(entry: Format) -> Shape:
     return next((shape for converter, shape in served if converter is not None), Shape.DEMONSTRATION)
 
 
-def convert(entry: Format, shape: Shape, raw: Json, neutral: str = "wrong") -> list[Made]:
+def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
     """What `rows_of_shape` makes; whatever the cells of the row are, what cannot be read is a DataError."""
     try:
         return rows_of_shape(entry, shape, raw, neutral)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise DataError(f"a cell of another form than {entry.name} has ({type(error).__name__}: {error})") from error
 
 
@@ -60,7 +62,7 @@ class Keeper:
         self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
         self._across = Across()
 
-    def _readable(self, raw: Json) -> list[Row]:
+    def _readable(self, raw: Mapping[str, Any]) -> list[Row]:
         try:
             return examples(convert(self._entry, self._shape, raw, self._neutral))
         except DataError:
@@ -69,33 +71,37 @@ class Keeper:
     def kept(self, rows: Iterable[Located]) -> Iterator[tuple[int, Row]]:
         """Source row number and example, of those that may train."""
         for number, (where, raw) in enumerate(rows):
-            for row in self._converted(number, where, raw):
-                if self._passes(number, where, raw, row):
+            cells = Reading(raw)
+            for row in self._converted(number, where, cells):
+                if self._passes(number, where, cells, row):
                     yield number, row
         for kind, number in self._across.finish():
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
 
-    def _converted(self, number: int, where: str, raw: Json) -> list[Row]:
+    def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
         try:
-            made = convert(self._entry, self._shape, raw, self._neutral)
+            made = convert(self._entry, self._shape, cells, self._neutral)
         except DataError as error:
-            if self._decide("missing_column", number, f"{where}: {error}") == "drop":
-                self._findings.drop("missing_column", number, str(error))
+            kind = error.kind if isinstance(error, CellError) else "missing_column"
+            if kind == "encoding" or self._decide(kind, number, f"{where}: {error}") == "drop":
+                self._findings.drop(kind, number, str(error))
             else:
-                self._findings.add("missing_column", number, "error", str(error))
+                self._findings.add(kind, number, "error", str(error))
             return []
         for one in made:
             if isinstance(one, LeftOut):
                 self._findings.drop(one.value, number)
+        for kind, words in cells.notes.items():
+            self._findings.add(kind, number, "parsed", words)
         return examples(made)
 
-    def _passes(self, number: int, where: str, raw: Json, row: Row) -> bool:
+    def _passes(self, number: int, where: str, cells: Reading, row: Row) -> bool:
         texts = texts_of(row)
         dropping = ""
         if _no_text(texts):
             self._findings.drop("encoding", number, "half a surrogate pair, which is no text")
             return False
-        for kind, words in chain(exact(raw, row, texts), judged(texts, self._own_markup), last_turn(raw)):
+        for kind, words in chain(exact(cells.source, row, texts), judged(texts, self._own_markup), last_turn(cells)):
             dropping = self._name(kind, number, where, words, dropping)
         for kind, other in () if dropping else self._across.look(number, row):
             if other == number:

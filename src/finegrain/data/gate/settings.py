@@ -27,7 +27,7 @@ class Gate:
     not_a_number: Literal["drop", "error"] = "drop"
     """NaN or infinity in a column, a span or a reward."""
     prompt_mismatch: Usual = "keep"
-    """The prompts of the two sides differ."""
+    """The prompts of the two sides differ, or an answer that is a whole conversation begins otherwise than the prompt."""
     tie: Usual = "drop"
     """The data say that neither answer is better; reward losses read the column and keep such pairs, policy objectives do not."""
     neutral_step: Literal["wrong", "right", "ignore"] = "wrong"

@@ -1,0 +1,75 @@
+"""Conversations in the guises they have in files, as lists of {role, content, ...}: other keys, other names, written as text."""
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from finegrain.data.source_rows import CellError
+
+WHO = ("role", "from", "speaker")
+"""Keys that say who speaks."""
+WHAT = ("content", "value", "text")
+"""Keys of the words."""
+SPEAKERS = {
+    **dict.fromkeys(("user", "human", "prompter", "customer", "client"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "model", "ai", "chatgpt", "chatbot", "agent", "llm"), "assistant"),
+    **dict.fromkeys(("system", "system_prompt"), "system"),
+    **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
+}
+"""What the speakers are called in public sets, in small letters, and the names of chat templates."""
+OTHERS = frozenset({"developer", "function", "function_call", "ipython", "environment", "context", "document", "documents"})
+"""Further roles that templates know; they keep their names, and none of them is the assistant."""
+LONGEST = 1 << 20
+"""Characters of a conversation written as text that is parsed."""
+WRITTEN = re.compile(r"""\s*(?:\[\s*)?\{\s*['"](?:role|from|content|value)['"]\s*:""")
+CLOSED = re.compile(r"[\]}]\s*\Z")
+NUMPY_BREAK = re.compile(r"\}\s*\n\s*\{")
+"""An array of numpy prints its items without commas, each on a line; inside a quoted text a line break is written as \\n."""
+
+
+def as_messages(value: Any) -> list[dict[str, Any]] | None:
+    """A cell that holds a conversation, or one message of it, as messages; None for any other."""
+    if isinstance(value, Mapping):
+        value = (value,)
+    if not isinstance(value, list | tuple) or not value or not all(_is_message(turn) for turn in value):
+        return None
+    return [_message(turn) for turn in value]
+
+
+def _is_message(turn: Any) -> bool:
+    if not isinstance(turn, Mapping):
+        return False
+    return isinstance(turn.get("role"), str) or (any(isinstance(turn.get(who), str) for who in WHO) and any(what in turn for what in WHAT))
+
+
+def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """Role and content first, whatever their keys; other keys as they are."""
+    who = next(key for key in WHO if isinstance(turn.get(key), str))
+    what = next((key for key in WHAT if turn.get(key) is not None), "content")
+    name = turn[who].strip()
+    others = {key: value for key, value in turn.items() if key not in (who, what, "role", "content")}
+    return {"role": SPEAKERS.get(name.lower(), name), "content": turn.get(what), **others}
+
+
+def parsed(text: str, column: str) -> list[dict[str, Any]] | None:
+    """The messages of a conversation that was written as text, in JSON or as Python prints it; None for any other text."""
+    if not WRITTEN.match(text) or not CLOSED.search(text):
+        return None
+    if len(text) > LONGEST:
+        raise CellError("missing_column", f"column {column!r}: a conversation written as a text of {len(text)} characters; write it as a list")
+    for read in (json.loads, _literal):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return as_messages(found)
+    raise CellError("missing_column", f"column {column!r}: a conversation written as text that is neither JSON nor Python, {text.strip()[:40]!r} ...")
+
+
+def _literal(text: str) -> Any:
+    with warnings.catch_warnings():  # a stray backslash in somebody's text is no matter for ours
+        warnings.simplefilter("ignore")
+        return ast.literal_eval(NUMPY_BREAK.sub("}, {", text.strip()))

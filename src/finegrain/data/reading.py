@@ -1,0 +1,59 @@
+"""A row as a converter reads it: conversations in one form whatever the file calls them, and a record of the columns that were read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, final
+
+from finegrain.data.messages import as_messages, parsed
+from finegrain.data.source_rows import CellError, PlainRow, SourceRow
+
+AS_TEXT = "conversation_as_text"
+TRUTH = "_truth"
+"""End of the name of a column that no method reads: the planted truth, which the report shows."""
+
+
+@final
+class Reading(Mapping[str, Any]):
+    """The cells of one row; `[]` and `get` read a cell, iteration and `in` do not."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self.source: SourceRow = row if isinstance(row, SourceRow) else PlainRow(row)
+        self._cells: dict[str, Any] = {}
+        self.notes: dict[str, str] = {}
+        """What was done with cells, by the kind of finding: words."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._cells:
+            if fault := self.source.fault(name):
+                raise CellError(fault.kind, f"column {name!r}: {fault.words}")
+            self._cells[name] = self._plain(name, self.source[name])
+        return self._cells[name]
+
+    def _plain(self, name: str, cell: Any) -> Any:
+        if isinstance(cell, str):
+            messages = parsed(cell, name)
+            if messages is not None:
+                self.notes[AS_TEXT] = f"column {name!r}"
+            return cell if messages is None else messages
+        messages = as_messages(cell)
+        return cell if messages is None else messages
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.source)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.source
+
+    def numbers(self) -> dict[str, Any]:
+        """Every column that is a number or a boolean; they travel with the row, so they are read."""
+        return {name: self[name] for name in self.source.numeric()}
+
+    def seen(self) -> Iterator[tuple[str, Any]]:
+        """The cells that were read."""
+        return iter(self._cells.items())
+
+    def unread(self) -> list[str]:
+        """Columns that hold something and that nobody asked for."""
+        return [name for name in self.source if name not in self._cells and not name.endswith(TRUTH) and self.source.holds(name)]
