@@ -1,11 +1,16 @@
 """LoRA through peft: a small trainable adapter on a frozen model, and the adapter kept beside weights that it was merged into."""
 
+import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from finegrain.errors import ModelError, UsageError
 from finegrain.models.load import Policy
+from finegrain.models.load_errors import loading
 from finegrain.models.lora import Lora
 from finegrain.models.permissions import allow_readers
 
@@ -26,6 +31,15 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
         return replace(policy, model=get_peft_model(policy.model, config))
     except ValueError as error:
         raise UsageError(f"--lora.targets {lora.targets}: {error}") from error
+
+
+def merged(model: Any, device: str = "cpu") -> Any:
+    """A copy of the transformers model with its adapter merged into it, whatever the adapter holds; on "meta" its shapes alone, at no cost."""
+    copies = {id(one): nn.Parameter(one.detach().to(device, copy=True), requires_grad=False) for one in model.parameters()}
+    copies |= {id(one): one.detach().to(device, copy=True) for one in model.buffers()}
+    with loading("the adapter cannot be merged into its base, which a reward model is saved with"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tied embeddings that no longer are: they are saved apart
+        return copy.deepcopy(model, copies).merge_and_unload()
 
 
 ADAPTER = "adapter"
@@ -54,12 +68,13 @@ def take_adapter_out(model: Any, checkpoint: Path) -> Any:
     from peft import PeftConfig, PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    try:
+    with loading(f"cannot read the adapter {folder}"):
         config = PeftConfig.from_pretrained(str(folder))
         config.task_type = None
+        for whole in ("modules_to_save", "trainable_token_indices"):  # no matrices beside a weight: they stay in the weights
+            if hasattr(config, whole):
+                setattr(config, whole, None)
         found = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot read the adapter {folder}: {error}") from error
     for layer in found.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.merged_adapters.extend(layer.active_adapters)

@@ -140,27 +140,27 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
 
 
 def _checked(policy: Policy) -> Policy:
-    rows, beyond = embedding_rows(policy), _beyond(policy)
+    beyond = _beyond(policy.model, policy.tokenizer)
     if set(beyond) - {policy.tokenizer.pad_token}:  # a padding token stands in no row
-        top = max(beyond.values())
+        top, rows = max(beyond.values()), embedding_rows(policy.model)
         raise ModelError(f"the tokenizer has token ids up to {top}, the model has {rows} embeddings: this is another model's tokenizer")
     return policy
 
 
-def embedding_rows(policy: Policy) -> int:
-    """How many tokens the model has embeddings of."""
-    return int(causal_lm(policy.model).get_input_embeddings().weight.shape[0])
+def embedding_rows(model: Any) -> int:
+    """How many tokens a model has embeddings of."""
+    return int(causal_lm(model).get_input_embeddings().weight.shape[0])
 
 
-def _beyond(policy: Policy) -> dict[str, int]:
+def _beyond(model: Any, tokenizer: Any) -> dict[str, int]:
     """Tokens that the model has no embeddings of."""
-    rows = embedding_rows(policy)
-    return {token: place for token, place in policy.tokenizer.get_vocab().items() if place >= rows}
+    rows = embedding_rows(model)
+    return {token: place for token, place in tokenizer.get_vocab().items() if place >= rows}
 
 
-def check_tokens(policy: Policy, examples: Iterable[Example], roles: Sequence[str]) -> None:
+def check_tokens(model: Any, tokenizer: Any, examples: Iterable[Example], roles: Sequence[str]) -> None:
     """Raises DataError for a row that spells a token which the model has no embedding of; looks at rows only where there are such tokens."""
-    beyond = _beyond(policy)
+    beyond = _beyond(model, tokenizer)
     if not beyond:
         return
     first, names = min(beyond.values()), {place: token for token, place in beyond.items()}
@@ -169,7 +169,7 @@ def check_tokens(policy: Policy, examples: Iterable[Example], roles: Sequence[st
             top = int(ids.max(initial=0))
             if top >= first:
                 raise DataError(
-                    f"row {example.row} holds the token {names.get(top)!r} ({top}), and {policy.source} has no embedding of it; "
+                    f"row {example.row} holds the token {names.get(top)!r} ({top}), of which the model has no embedding; "
                     "take it out of the text, or resize the model's embeddings"
                 )
 
@@ -185,6 +185,17 @@ def save_policy(policy: Policy, folder: Path) -> None:
             _write_dtype(folder / "config.json", policy.checkpoint_dtype)
     policy.tokenizer.save_pretrained(folder)
     allow_readers(folder)
+
+
+def try_saving(policy: Policy, folder: Path) -> None:
+    """All of `save_policy` but the weights of a whole model: raises what that would raise, before anything is trained."""
+    lm = causal_lm(policy.model)
+    with stock_attention(policy.model):
+        if lm is not policy.model:
+            policy.model.save_pretrained(folder)
+        else:
+            lm.save_pretrained(folder, state_dict={})
+    policy.tokenizer.save_pretrained(folder)
 
 
 def _cast(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ from transformers.models.auto.modeling_auto import (
 
 from finegrain.errors import ModelError
 from finegrain.models.adapter_files import HEADS, AdapterFiles, adapters_of, is_adapter, read_adapter
-from finegrain.models.adapters import save_adapter
+from finegrain.models.adapters import merged, save_adapter
 from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
 from finegrain.models.load_errors import loading, one_line
 from finegrain.models.permissions import allow_readers
@@ -63,26 +63,47 @@ def save_reward_model(policy: Policy, head: nn.Module, weight: torch.Tensor, sto
 
     An adapter is merged into the weights, since stock classes read a reward model without peft, and kept beside them.
     """
-    lm = causal_lm(policy.model)
     tokenizer = _with_pad(policy.tokenizer)
-    config = _config(lm.config, policy, tokenizer, len(weight), facts)
-    with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
-        shell = stock.auto.from_config(config, dtype=next(lm.parameters()).dtype)
-        prefix = shell.base_model_prefix
-        shell.get_submodule(prefix).load_state_dict(_backbone(policy.model))
-        if len(tokenizer) > shell.get_input_embeddings().weight.shape[0]:
-            shell.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        with torch.no_grad():
-            layer = classifier_of(shell)
-            layer.weight.copy_(weight)
-            if layer.bias is not None:
-                layer.bias.zero_()
-        shell.to(policy.checkpoint_dtype).save_pretrained(folder)
+    shell = _shell(policy, tokenizer, len(weight), stock, facts)
+    with torch.no_grad():
+        layer = classifier_of(shell)
+        layer.weight.copy_(weight)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    shell.to(policy.checkpoint_dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_head(head, folder)
     save_adapter(policy.model, folder)
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
     allow_readers(folder)
+
+
+def try_saving(policy: Policy, stock: Stock, facts: Mapping[str, Any], folder: Path) -> None:
+    """All of `save_reward_model` but the weights of backbone and head: raises what that would raise, before anything is trained."""
+    tokenizer = _with_pad(policy.tokenizer)
+    with torch.device("meta"):
+        shell = _shell(policy, tokenizer, 1, stock, facts, device="meta")
+    classifier_of(shell)
+    shell.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_adapter(policy.model, folder)
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _shell(policy: Policy, tokenizer: Any, labels: int, stock: Stock, facts: Mapping[str, Any], device: str = "cpu") -> Any:
+    """The stock class with the policy's backbone, an adapter merged into it, and room for the tokenizer's padding token."""
+    lm = causal_lm(policy.model)
+    config = _config(lm.config, policy, tokenizer, labels, facts)
+    whole = lm if lm is policy.model else merged(policy.model, device)
+    rows = whole.get_input_embeddings().weight.shape[0]
+    pad, config.get_text_config().pad_token_id = config.get_text_config().pad_token_id, None  # it may lie beyond the rows for now
+    with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
+        shell = stock.auto.from_config(config, dtype=next(lm.parameters()).dtype)
+        shell.get_submodule(shell.base_model_prefix).load_state_dict(whole.base_model.state_dict())
+        if len(tokenizer) > rows:
+            shell.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    shell.config.get_text_config().pad_token_id = pad
+    return shell
 
 
 def classifier_of(shell: Any) -> nn.Linear:
@@ -92,19 +113,6 @@ def classifier_of(shell: Any) -> nn.Linear:
         if isinstance(layer, nn.Linear):
             return layer
     raise ModelError(f"{type(shell).__name__} has no linear layer `score` or `classifier`")
-
-
-def _backbone(model: Any) -> dict[str, torch.Tensor]:
-    """Weights of the backbone, an adapter merged into them."""
-    if causal_lm(model) is model:
-        found: dict[str, torch.Tensor] = model.base_model.state_dict()
-        return found
-    model.merge_adapter()
-    try:
-        state = causal_lm(model).base_model.state_dict()
-        return {name.replace(".base_layer", ""): tensor.clone() for name, tensor in state.items() if ".lora_" not in name}
-    finally:
-        model.unmerge_adapter()
 
 
 def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Mapping[str, Any]) -> Any:
@@ -229,8 +237,14 @@ def _put_head(layer: nn.Linear, files: AdapterFiles, master: torch.dtype) -> Non
 
 
 def _head_of_others(source: str, model: Any) -> nn.Linear:
-    """The one label of a stock classification model, with its bias where it has one."""
-    layer = classifier_of(model)
+    """The one label of a stock classification model, with its bias where it has one; raises ModelError for backbones that are no language models."""
+    config = model.config
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
+        raise ModelError(f"{source} is a {type(model).__name__}, no causal language model with a score at the answer's last token, but an encoder")
+    try:
+        layer = classifier_of(model)
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}; it makes its score in another way than from the answer's last token") from error
     if layer.weight.shape[0] != 1:
         raise ModelError(f"{source} has {layer.weight.shape[0]} labels; a reward model of others must have one")
     biased = layer.bias is not None and bool(layer.bias.any())

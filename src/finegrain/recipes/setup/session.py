@@ -19,7 +19,7 @@ from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.models.adapters import with_adapter
-from finegrain.models.load import Policy, load_policy, master_dtype
+from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.reference import ReferenceCache
@@ -97,6 +97,7 @@ def load_data(session: Session, source: str, shape: Shape, *, limit: int | None,
     data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
     for line in data.report.get("messages", []):
         session.say(line)
+    check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)
     return data
 
 

@@ -15,7 +15,7 @@ from finegrain.recipes.training.job import Job, check_job
 from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
 from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
-from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
+from finegrain.recipes.training.publishing import Answers, check_saving, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
 from finegrain.recipes.training.tracking import trackers
 from finegrain.report.page import write_report
@@ -46,6 +46,7 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
+    check_saving(session, job)
     train_rows, eval_rows = rows_of(session, job, contract)
     displace = in_place if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)

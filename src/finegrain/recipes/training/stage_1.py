@@ -30,9 +30,11 @@ def stage_1_of(model: Any, objective: RewardFit) -> RewardModel | None:
 
 def start_head_of(stage_1: RewardModel | None, objective: RewardFit) -> nn.Module | None:
     """The head to go on from: the reward model's where it is the one that was asked for; None: a fresh one."""
-    if stage_1 is None or (objective.frozen_backbone and not objective.frozen) or head_of(stage_1) != objective.head:
+    if stage_1 is None or (objective.frozen_backbone and not objective.frozen):
         return None
-    return stage_1.head
+    own = head_of(stage_1)
+    of_others = not stage_1.facts and type(own) is type(objective.head)  # their files say no more of it
+    return stage_1.head if own == objective.head or of_others else None
 
 
 def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:
