@@ -13,9 +13,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from finegrain.errors import ModelError
 from finegrain.models.load import load_policy, save_policy
-from finegrain.models.reward_models import is_reward_model, load_reward_model
+from finegrain.models.reward_head import linear_head
+from finegrain.models.reward_models import SEQUENCE, is_reward_model, load_reward_model, save_reward_model, try_saving
 from finegrain.models.scorer import causal_lm
 from tests.tiny import save_tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
 
 IDS = torch.tensor([[5, 9, 33, 70, 12, 44, 2]])
 
@@ -125,7 +128,6 @@ RESIZED = {
 
 
 @pytest.mark.parametrize("kind", RESIZED)
-@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`", "ignore:.*tie_word_embeddings", "ignore:.*tied")
 def test_an_adapter_saved_after_a_resize_is_put_on_a_base_resized_to_it(base: Path, tmp_path: Path, kind: str) -> None:
     """Seven tokens more than the base has; what is saved again is the same once more."""
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -168,3 +170,43 @@ def test_a_reward_adapter_without_its_head(base: Path, tmp_path: Path) -> None:
     save_file({name: tensor for name, tensor in load_file(file).items() if "score" not in name}, file)
     with pytest.raises(ModelError, match="no score head"):
         load_reward_model(tmp_path)
+
+
+LORA = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "init_lora_weights": False}
+KINDS = {
+    "lora": peft.LoraConfig(**LORA),
+    "embeddings and head": peft.LoraConfig(**LORA, modules_to_save=["embed_tokens", "lm_head"]),
+    "rows of embeddings": peft.LoraConfig(**LORA, trainable_token_indices=[5, 9]),
+    "norms": peft.LoraConfig(**LORA, modules_to_save=["norm"]),
+    "low rank embeddings": peft.LoraConfig(**{**LORA, "target_modules": ["q_proj", "embed_tokens"]}),
+    "biases": peft.LoraConfig(**LORA, bias="all"),
+    "dora": peft.LoraConfig(**LORA, use_dora=True),
+    "ia3": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
+    "loha": peft.LoHaConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    "vera": peft.VeraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"),
+    "norm tuning": peft.LNTuningConfig(target_modules=["input_layernorm"], task_type="CAUSAL_LM"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reward_model_on_any_adapter_is_saved_as_it_scores(base: Path, tmp_path: Path, kind: str) -> None:
+    """Whatever the adapter holds beside matrices: the saved weights score as the adapter on its base, which itself stays as it was."""
+    adapter(base, tmp_path / "adapter", KINDS[kind])
+    policy = load_policy(tmp_path / "adapter")
+    head = linear_head(32, 1, seed=0)
+    with torch.no_grad():
+        head.weight.mul_(20)
+        want = head(causal_lm(policy.model.eval()).base_model(input_ids=IDS).last_hidden_state)[:, -1]
+    before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    (tmp_path / "tried").mkdir()
+    try_saving(policy, SEQUENCE, {}, tmp_path / "tried")
+    save_reward_model(policy, head, head.weight.detach(), SEQUENCE, {"head": {"method": "sequence"}}, tmp_path / "saved")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in policy.model.state_dict().items())
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(logits(stock), want, rtol=0, atol=2e-6)
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused_before_it_trains(base: Path, tmp_path: Path) -> None:
+    adapter(base, tmp_path / "adapter", peft.AdaptionPromptConfig(adapter_len=4, adapter_layers=1, task_type="CAUSAL_LM"))
+    with pytest.raises(ModelError, match="cannot be merged"):
+        try_saving(load_policy(tmp_path / "adapter"), SEQUENCE, {}, tmp_path)
