@@ -1,264 +1,418 @@
-"""AVA-p's claim, tried where the truth is known: is it more accurate on held-out pairs than Bradley-Terry, and is its token map the better one?
+"""AVA-p against Bradley-Terry on real pairs: few pairs, all pairs, wrong labels; and AVA-d on demonstrations against the base's own samples.
 
-    python benchmarks/ava_claim.py
+    python benchmarks/ava_claim.py --seconds 3600
 
-Both get the same budget: 12 drawn settings (the first is the library's default) on one world, the best 3 on two more, chosen by accuracy
-on validation pairs. The chosen ones then meet on 6 other worlds and on test pairs that chose nothing. Tokens, model and pairs are those of
-`planted_rewards.py`.
-Writes benchmarks/results/ava_claim.{json,md}; 60 runs, about 20 minutes on one core.
+Reads ../shared/data and ../shared/models/small-lm. Every cell (data, method, number of pairs, epochs, share of flipped labels, seed) is one run at
+equal rates and is written to benchmarks/results/ava_claim.json at once; a later call goes on with the cells that are missing, the most telling first.
+The same rows are held out for all; a seed draws the training pairs, their flips, their order and the head's start, the same for every method.
+Writes benchmarks/results/ava_claim.md from whatever is there.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
 import finegrain
-from finegrain.credit.r3hf import FirstZero, prefix_differences
 from finegrain.data.load import load_examples
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
-from finegrain.data.records import Shape
-from finegrain.data.truncate import Tokenise
+from finegrain.data.records import Example, Shape
+from finegrain.data.tokenise import Tokenise
 from finegrain.errors import FinegrainError
 from finegrain.evaluate.accuracy import pair_accuracy
-from finegrain.evaluate.discrimination import auroc
+from finegrain.generate.hf import sampled_answers
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.models.score import group_of
-from finegrain.models.scorer import Request
-from finegrain.ops.action_values import FreshHead, LogProb, RawLogits, SoftmaxProb
-from finegrain.ops.bayesian_irl import Inference
-from finegrain.ops.contrast import Literal, LogSigmoid, Sigmoid, Unlikelihood
-from finegrain.ops.readout import Last
+from finegrain.models.score import Arithmetic, head_rows
+from finegrain.ops.balance import LiteralWeights
+from finegrain.ops.bayesian_irl import Inference, UnitScale
+from finegrain.ops.contrast import WithoutNegative
+from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import save_untrained
 from finegrain.recipes.settings import Common, Training
+from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.heads import RewardHead, read_out
 from finegrain.rewards.sequence import Sequence as LastToken
-from finegrain.rewards.token import Token
 from finegrain.train.optim import Optim
 
-RESULTS = Path(__file__).parent / "results"
-PAIRS, VALIDATION, TEST = 2000, 500, 1000
-DRAWS, KEPT = 12, 3
-CHOOSING, COMPARING = (100, 101, 102), tuple(range(6))
-SIDES = ("chosen", "rejected")
-
-Setting = Mapping[str, Any]
-SHARED = {"lr": (3e-3, 1e-3, 1e-2), "epochs": (6, 3)}
-"""The first value of each is the default."""
-SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "Bradley-Terry": {**SHARED, "label_smoothing": (0.0, 0.1), "batch_size": (32, 16)},
-    "AVA-p": {
-        **SHARED,
-        "q": ("log-prob", "softmax-prob", "raw-logits", "fresh-head"),
-        "negative": ("unlikelihood", "literal"),
-        "ranking": ("log-sigmoid", "sigmoid"),
-        "cer": (1.0, 3.0, 10.0, 30.0),
-        "beta": (1.0, 0.1),
-        "kl": (1.0, 0.1, 0.01),
-        "td": (1.0, 0.1),
-    },
-}
-FORMS = {"log-prob": LogProb(), "softmax-prob": SoftmaxProb(), "raw-logits": RawLogits(), "fresh-head": FreshHead()}
-NEGATIVES = {"unlikelihood": Unlikelihood(), "literal": Literal()}
-RANKINGS = {"log-sigmoid": LogSigmoid(), "sigmoid": Sigmoid()}
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+RESULTS = ROOT / "benchmarks" / "results"
+ROLES = ("chosen", "rejected")
+PLAIN = 1e-5 * 4096 / 384
+"""The default rate at the small model's width, for the embeddings too, in every run."""
+ALL = 0
+"""As a number of pairs: whatever is not held out."""
+REST = ((100, 4), (ALL, 1), (300, 4))
 
 
 @dataclass(frozen=True)
-class Fit:
+class Method:
     """What is trained."""
 
     head: RewardHead
     loss: Any
 
 
-def fit_of(method: str, setting: Setting) -> Fit:
-    """Head and loss of a method under a setting."""
-    if method == "AVA-p":
-        inference = Inference(beta=setting["beta"], kl=setting["kl"], td=setting["td"], action_value=FORMS[setting["q"]])
-        loss = AvaP(inference=inference, negative=NEGATIVES[setting["negative"]], ranking=RANKINGS[setting["ranking"]], cer=setting["cer"])
-        return Fit(Gaussian(), loss)
-    return Fit(Token() if "token sum" in method else LastToken(), BradleyTerry(label_smoothing=setting["label_smoothing"]))
+BASE = "Bradley-Terry"
+METHODS: Mapping[str, Method] = {
+    BASE: Method(LastToken(), BradleyTerry()),
+    "Bradley-Terry and the chosen answer's likelihood": Method(Gaussian(), AvaP(inference=Inference(kl=0.0, td=0.0), negative=WithoutNegative())),
+    "ava-p": Method(Gaussian(), AvaP()),
+    "ava-p, bound out of the backbone": Method(Gaussian(), AvaP(bound_in_head_only=True)),
+    "ava-p, literal weights and scale": Method(Gaussian(), AvaP(inference=Inference(scale=UnitScale()), balance=LiteralWeights())),
+}
+BOTH = (BASE, "ava-p")
+LITERAL = ("ava-p, literal weights and scale",)
+OTHERS = tuple(name for name in METHODS if name not in BOTH + LITERAL)
 
 
-def drawn(method: str) -> list[Setting]:
-    """The default and distinct random settings."""
-    rng, space = np.random.default_rng(0), SPACES[method]
-    found: list[Setting] = [{name: values[0] for name, values in space.items()}]
-    while len(found) < DRAWS:
-        one = {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
-        if one not in found:
-            found.append(one)
-    return found
+@dataclass(frozen=True)
+class Data:
+    """How many pairs are held out, and how long prompt and answer may be together."""
+
+    held_out: int
+    max_length: int
 
 
-class Workshop:
-    """The worlds' files, and runs on them."""
+DATA: Mapping[str, Data] = {"hh_harmless": Data(300, 128), "gsm8k_model_solutions": Data(200, 192), "haluquestqa": Data(200, 128)}
+DEMONSTRATIONS: Mapping[str, Data] = {"hh_harmless": Data(200, 128), "gsm8k_train": Data(200, 192)}
+"""Data whose chosen answers, or answers, are to be told from the base's own samples."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
 
-    def world(self, seed: int) -> tuple[World, Path]:
-        """A world and the folder of its pairs and its untrained model."""
-        world, folder = World(Planted(pairs=PAIRS, pool=0), seed), self.folder / f"world-{seed}"
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
-            write_jsonl(folder / "validation.jsonl", pairs(world, VALIDATION, stream=3, held_out=True))
-            write_jsonl(folder / "test.jsonl", pairs(world, TEST, stream=2, held_out=True))
-            save_untrained(folder / "untrained", seed=seed)
-        return world, folder
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
 
-    def run(self, method: str, setting: Setting, seed: int, part: str) -> dict[str, Any]:
-        """One training run and its measures on `part`; accuracy 0 and the reason where it failed."""
-        world, folder = self.world(seed)
-        fit, self.count = fit_of(method, setting), self.count + 1
-        out = self.folder / f"run-{self.count}"
-        training = Training(holdout=0.0, examined=0, epochs=float(setting["epochs"]), batch_size=setting.get("batch_size", 32))
-        found: dict[str, Any] = {"method": method, "setting": dict(setting), "seed": seed, "part": part}
+    data: str
+    method: str
+    pairs: int
+    epochs: int = 1
+    flipped: float = 0.0
+    seed: int = 0
+
+
+def cells(seeds: int) -> Iterator[Cell]:
+    """All runs, the most telling first: three seeds of everything before the other seeds."""
+    blocks: list[Callable[[int], Iterator[Cell]]] = [
+        lambda seed: (Cell(data, method, 300, seed=seed) for data in DATA for method in BOTH),
+        lambda seed: (Cell("hh_harmless", method, 300, flipped=0.4, seed=seed) for method in BOTH),
+        lambda seed: (Cell(data, method, 100, seed=seed) for data in DATA for method in BOTH),
+        lambda seed: (Cell(data, method, 300, seed=seed) for data in DATA for method in OTHERS),
+        lambda seed: (Cell(data, method, 300, seed=seed) for data in ("hh_harmless", "gsm8k_model_solutions") for method in LITERAL),
+        lambda seed: (Cell(data, method, 300, flipped=share, seed=seed) for data in DATA for share in (0.4, 0.2) for method in BOTH),
+        lambda seed: (Cell(data, method, 100, epochs=4, seed=seed) for data in DATA for method in BOTH),
+        lambda seed: (Cell(data, method, ALL, seed=seed) for data in DATA for method in BOTH),
+        lambda seed: (Cell(data, method, 300, epochs=4, seed=seed) for data in DATA for method in BOTH),
+        lambda seed: (Cell(data, method, 100, seed=seed) for data in DATA for method in OTHERS),
+        lambda seed: (Cell(data, method, 300, flipped=share, seed=seed) for data in DATA for share in (0.4, 0.2) for method in OTHERS),
+        lambda seed: (Cell(data, method, pairs, epochs, seed=seed) for data in DATA for pairs, epochs in REST for method in OTHERS),
+    ]
+    for some in (range(min(seeds, 3)), range(3, seeds)):
+        for block in blocks:
+            for seed in some:
+                yield from block(seed)
+
+
+@cache
+def pairs_of(data: str, folder: Path, model: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Pairs to train on and held-out pairs, which share no prompt; the order of the file, the last ones held out."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    read = load_examples(str(folder / f"{data}.jsonl.gz"), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=1024)).examples
+    rows = [{"prompt": one.prompt_text, **{role: one.responses[role].text for role in ROLES}} for one in read]
+    count = DATA[data].held_out
+    held_out = rows[-count:]
+    asked = {row["prompt"] for row in held_out}
+    return [row for row in rows[:-count] if row["prompt"] not in asked], held_out
+
+
+def drawn(cell: Cell, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The cell's training pairs, some of them flipped: the same for every method, and of fewer pairs the first ones of more."""
+    rng = np.random.default_rng([cell.seed, 0])
+    kept = [rows[place] for place in rng.permutation(len(rows))[: cell.pairs or len(rows)]]
+    turned = np.random.default_rng([cell.seed, 1]).permutation(len(kept))[: round(cell.flipped * len(kept))]
+    for place in turned:
+        kept[place] = {"prompt": kept[place]["prompt"], "chosen": kept[place]["rejected"], "rejected": kept[place]["chosen"]}
+    return kept
+
+
+def write_rows(file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
+    """JSON lines."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and judge one cell; accuracy None and the reason where it failed."""
+    train, held_out = pairs_of(cell.data, options.data, options.model)
+    method, started = METHODS[cell.method], time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = drawn(cell, train)
+        data, evaluation = write_rows(folder / "train.jsonl", rows), write_rows(folder / "held-out.jsonl", held_out)
+        common = Common(seed=cell.seed, max_length=DATA[cell.data].max_length, device="cpu", eval=str(evaluation))
+        training = Training(epochs=float(cell.epochs), examined=0, samples=0)
         try:
-            common = Common(seed=seed, device="cpu", lr=setting["lr"])
-            same = Optim(embedding_lr=setting["lr"])
             finegrain.reward(
-                folder / "untrained", folder / "train.jsonl", out, head=fit.head, loss=fit.loss, common=common, training=training, optim=same
+                options.model,
+                data,
+                folder / "run",
+                head=method.head,
+                loss=method.loss,
+                common=common,
+                training=training,
+                optim=Optim(embedding_lr=PLAIN),
             )
-            found |= measured(fit.head, out, folder / f"{part}.jsonl", world)
         except FinegrainError as error:
-            found |= {"accuracy": 0.0, "failed": str(error)}
-        print(json.dumps(found), flush=True)
-        return found
-
-
-def measured(head: RewardHead, run: Path, file: Path, world: World) -> dict[str, float]:
-    """Accuracy on the labels and on the true order, and how well token scores and prefix differences tell good from bad sentences."""
-    reward = load_reward_model(run)
-    scorer, _ = make_scorer(reward.policy.model, longest=128, head=reward.head)
-    examples = load_examples(str(file), reward.policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise()).examples
-    answers: dict[str, list[float]] = {side: [] for side in SIDES}
-    truth: dict[str, list[float]] = {side: [] for side in SIDES}
-    maps: dict[str, list[float]] = {"auroc": [], "auroc_differences": []}
-    good: list[bool] = []
-    for example in examples:
-        with torch.no_grad():
-            both = scorer([group_of(example, SIDES)], Request(False, outputs=reward.head)).outputs
-        assert both is not None
-        for side, outputs in zip(SIDES, both.split([len(example.responses[side].ids) for side in SIDES]), strict=True):
-            tokens, mask = head.tokens(outputs[None]), torch.ones(1, len(outputs), dtype=torch.bool)
-            answers[side].append(float(read_out(head.readout, tokens, mask).mean))
-            differences = prefix_differences(tokens.mean, torch.zeros(1), mask, FirstZero()) if isinstance(head.readout, Last) else tokens.mean
-            scores = {"auroc": tokens.mean[0], "auroc_differences": differences[0]}
-            response = example.responses[side]
-            reading = world.read(example.prompt_text, response.text)
-            truth[side].append(reading.quality)
-            for start, end, quality in reading.spans:
-                inside = torch.from_numpy((response.offsets[:, 0] < end) & (response.offsets[:, 1] > start))
-                if quality:
-                    good.append(quality > 0)
-                    for name, values in scores.items():
-                        maps[name].append(float(values[inside].mean()))
-    chosen, rejected = (np.array(answers[side]) for side in SIDES)
-    gap = np.array(truth["chosen"]) - np.array(truth["rejected"])
-    apart = gap != 0
+            return {**asdict(cell), "accuracy": None, "failed": str(error)}
+        record = json.loads((folder / "run" / "run.json").read_text())
+    found = record["evaluation"]
     return {
-        "accuracy": pair_accuracy(chosen, rejected).accuracy.mean,
-        "true_accuracy": float((np.sign(chosen - rejected) == np.sign(gap))[apart].mean()),
-        "of_the_truth": float(np.where(apart, gap > 0, 0.5).mean()),
-        **{name: auroc(np.array(values), np.array(good)).mean for name, values in maps.items()},
+        **asdict(cell),
+        "accuracy": found["eval_accuracy"]["mean"],
+        "length_only": found["eval_accuracy_length_only"]["mean"],
+        "nll": found["eval_nll"]["mean"],
+        "td_square": found.get("eval_td_square", {}).get("mean"),
+        "trained_pairs": len(rows),
+        "held_out": found["eval_accuracy"]["rows"],
+        "gradient_at_start": record.get("gradient_at_start"),
+        "last_loss": record["last"]["loss"],
+        "train_seconds": record["train_seconds"],
+        "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def chosen_setting(workshop: Workshop, method: str, results: list[dict[str, Any]]) -> Setting:
-    """The setting of the best mean validation accuracy among the best few of one world."""
-    settings = drawn(method)
-    first = [workshop.run(method, setting, CHOOSING[0], "validation") for setting in settings]
-    kept = sorted(range(DRAWS), key=lambda place: -first[place]["accuracy"])[:KEPT]
-    means = {}
-    results += first
-    for place in kept:
-        more = [workshop.run(method, settings[place], seed, "validation") for seed in CHOOSING[1:]]
-        results += more
-        means[place] = float(np.mean([first[place]["accuracy"], *(one["accuracy"] for one in more)]))
-    return settings[max(means, key=lambda place: means[place])]
+@dataclass(frozen=True)
+class Demonstrated:
+    """One run on demonstrations (Bradley-Terry: on them and the base's samples), judged against the base's own samples."""
+
+    data: str
+    method: str
+    pairs: int = 300
+    seed: int = 0
 
 
-def shown(values: Sequence[float]) -> str:
-    """Mean over worlds and half of the interval."""
+DEMONSTRATED: Mapping[str, Method] = {
+    "ava-d": Method(Gaussian(), AvaD()),
+    "ava-d, gamma 0.9": Method(Gaussian(), AvaD(inference=Inference(gamma=0.9))),
+    "Bradley-Terry on both": Method(LastToken(), BradleyTerry()),
+}
+
+
+def samples_of(data: str, options: argparse.Namespace) -> list[dict[str, str]]:
+    """Prompt, demonstration and the base's sample for it; made once and kept beside the results."""
+    file = options.work / f"{data}-samples.jsonl"
+    if file.exists():
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
+    model = transformers.AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+    size = DEMONSTRATIONS[data]
+    read = load_examples(
+        str(options.data / f"{data}.jsonl.gz"),
+        tokenizer,
+        shape=Shape.DEMONSTRATION,
+        settings=Tokenise(max_length=size.max_length),
+        limit=4 * size.held_out,
+    ).examples
+    wanted = [one for one in read if len(one.prompt) <= size.max_length // 2][: 300 + size.held_out]
+    rows = []
+    for start in range(0, len(wanted), 50):
+        part = wanted[start : start + 50]
+        longest = max(len(one.responses["answer"].ids) for one in part)
+        ids = sampled_answers(model, tokenizer, [one.prompt for one in part], max_new_tokens=min(longest, size.max_length // 2), seed=start)
+        texts = [tokenizer.decode(one, skip_special_tokens=True) for one in ids]
+        for one, text in zip(part, texts, strict=True):
+            rows.append({"prompt": one.prompt_text, "chosen": one.responses["answer"].text, "rejected": text})
+    options.work.mkdir(parents=True, exist_ok=True)
+    write_rows(file, [row for row in rows if row["rejected"].strip()])
+    return samples_of(data, options)
+
+
+READOUTS = {"last": Last(), "mean": Mean(), "sum": Sum()}
+
+
+def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[str, Any]:
+    """How often the rewards put the demonstration above the base's sample, by readout."""
+    size, started = DEMONSTRATIONS[cell.data], time.perf_counter()
+    rows = samples_of(cell.data, options)
+    train, held_out = rows[: -size.held_out], rows[-size.held_out :]
+    kept = [train[place] for place in np.random.default_rng([cell.seed, 0]).permutation(len(train))[: cell.pairs]]
+    method = DEMONSTRATED[cell.method]
+    head, unpaired = method.head, isinstance(method.loss, AvaD)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        alone = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in kept]
+        data = write_rows(folder / "train.jsonl", alone if unpaired else kept)
+        judged = write_rows(folder / "held-out.jsonl", held_out)
+        finegrain.reward(
+            options.model,
+            data,
+            folder / "run",
+            head=head,
+            loss=method.loss,
+            common=Common(seed=cell.seed, max_length=size.max_length, device="cpu"),
+            training=Training(examined=0, samples=0, holdout=0.0),
+            optim=Optim(embedding_lr=PLAIN),
+        )
+        reward = load_reward_model(folder / "run")
+        record = json.loads((folder / "run" / "run.json").read_text())
+        settings = Tokenise(max_length=size.max_length)
+        examples = list(load_examples(str(judged), reward.policy.tokenizer, shape=Shape.PREFERENCE, settings=settings).examples)
+    scorer, _ = make_scorer(reward.policy.model, longest=size.max_length, head=reward.head)
+    outputs = head_rows(scorer, examples, ROLES, Arithmetic(nullcontext, "float32", 2048))
+    return {
+        **asdict(cell),
+        "kind": "demonstrations",
+        "accuracy": {how: accuracy_of(head, readout, outputs, examples) for how, readout in READOUTS.items() if unpaired or how == "last"},
+        "length_only": pair_accuracy(*(np.array([float(len(one.responses[role].ids)) for one in examples]) for role in ROLES)).accuracy.mean,
+        "held_out": len(examples),
+        "last_loss": record["last"]["loss"],
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def accuracy_of(head: RewardHead, readout: Any, outputs: Mapping[str, Sequence[np.ndarray]], examples: Sequence[Example]) -> float:
+    """Share of pairs whose chosen answer scores higher."""
+    scores = [
+        [
+            float(read_out(readout, head.tokens(torch.from_numpy(row)[None]), torch.from_numpy(np.array(one.responses[role].mask))[None]).mean)
+            for row, one in zip(outputs[role], examples, strict=True)
+        ]
+        for role in ROLES
+    ]
+    return pair_accuracy(*map(np.array, scores)).accuracy.mean
+
+
+def shown(values: Sequence[float], sign: str = "") -> str:
+    """Mean over seeds and half of its interval."""
     interval = mean_interval(list(values))
-    assert interval.high is not None
-    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}"
+    return f"{interval.mean:{sign}.3f}" + ("" if interval.high is None else f" ± {interval.high - interval.mean:.3f}")
 
 
-LINES = ("Bradley-Terry", "Bradley-Terry, token sum", "AVA-p", "AVA-p, default")
-MEASURES = ("accuracy", "true_accuracy", "auroc", "auroc_differences")
-
-
-def report(chosen: Mapping[str, Setting], tried: list[dict[str, Any]], final: list[dict[str, Any]]) -> str:
+def report(results: Sequence[Mapping[str, Any]]) -> str:
     """The page."""
+    pairs = [one for one in results if one.get("kind") != "demonstrations"]
+    lines = ["# AVA-p against Bradley-Terry on real pairs", "", f"Made by `benchmarks/ava_claim.py`. {ABOUT}", ""]
+    settings = dict.fromkeys((one["data"], one["pairs"], one["epochs"], one["flipped"]) for one in pairs)
+    order = sorted(settings, key=lambda one: (list(DATA).index(one[0]), one[2], one[3], one[1] or 10**6))
+    for data, count, epochs, flipped in order:
+        own = [one for one in pairs if (one["data"], one["pairs"], one["epochs"], one["flipped"]) == (data, count, epochs, flipped)]
+        base = {one["seed"]: one for one in own if one["method"] == BASE and one["accuracy"] is not None}
+        first = own[0]
+        title = f"{first.get('trained_pairs', count)} pairs, {epochs} epoch{'s' if epochs > 1 else ''}"
+        title += f", {flipped:.0%} of the labels flipped" if flipped else ""
+        lines += [
+            f"## {data}: {title}",
+            "",
+            f"{first.get('held_out')} pairs held out; the longer answer wins in {first.get('length_only', 0):.3f}.",
+            "",
+        ]
+        lines += ["| method | seeds | accuracy | lowest | minus Bradley-Terry | of the nll | mean square of (delta - mu) / sd | failed |"]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+        for method in METHODS:
+            rows = [one for one in own if one["method"] == method]
+            fine = [one for one in rows if one["accuracy"] is not None]
+            if not fine:
+                continue
+            both = [one for one in fine if one["seed"] in base and method != BASE]
+            gaps = shown([one["accuracy"] - base[one["seed"]]["accuracy"] for one in both], "+") if both else ""
+            nll = shown([one["nll"] - base[one["seed"]]["nll"] for one in both], "+") if both else ""
+            squares = [one["td_square"] for one in fine if one["td_square"] is not None and "likelihood" not in method]
+            accuracies = [one["accuracy"] for one in fine]
+            parts = (method, len(rows), shown(accuracies), f"{min(accuracies):.3f}", gaps, nll, shown(squares) if squares else "")
+            lines.append(f"| {' | '.join(map(str, parts))} | {len(rows) - len(fine)} |")
+        lines.append("")
+    return "\n".join([*lines, *starts(pairs), *demonstrated(results)])
 
-    def of(line: str, measure: str) -> list[float]:
-        return [one[measure] for one in final if one["line"] == line]
 
-    rows = [f"| {line} | " + " | ".join(shown(of(line, measure)) for measure in MEASURES) + " |" for line in LINES]
-    against = []
-    for line in LINES[1:]:
-        gaps = [np.array(of(line, m)) - np.array(of(LINES[0], m)) for m in MEASURES]
-        against.append(f"| {line} | " + " | ".join(shown(gap) for gap in gaps) + " |")
-    failed = sum("failed" in one for one in tried)
-    about = (
-        f"Made by `benchmarks/ava_claim.py`: {PAIRS} planted pairs per world, two layers from scratch; {DRAWS} settings per method on one "
-        f"world, the best {KEPT} on two more, chosen by {VALIDATION} validation pairs; then {len(COMPARING)} other worlds, {TEST} test pairs "
-        f"each. Means ± half of a 95 % interval over worlds. The labels are noisy: the true order itself agrees with "
-        f"{shown(of(LINES[0], 'of_the_truth'))} of them, ties half. True order: pairs whose true qualities differ. AUROC: good against bad "
-        f"sentences by the mean of their tokens' scores, and by the mean of prefix differences of those scores; of a token sum the two are "
-        f"one. {failed} of {len(tried)} tuning runs failed. Token sum: Bradley-Terry's setting, not tuned for it. The draws cover AVA-p's "
-        f"{len(SPACES['AVA-p'])} choices more thinly than Bradley-Terry's {len(SPACES['Bradley-Terry'])}."
-    )
-    head = "| model | label accuracy | true-order accuracy | AUROC, token scores | AUROC, prefix differences |\n| --- | --- | --- | --- | --- |"
-    settings = [f"- {method}: " + ", ".join(f"{name} {value}" for name, value in setting.items()) for method, setting in chosen.items()]
-    parts = ["# AVA-p's claim against a tuned Bradley-Terry", "", about, "", head, *rows]
-    parts += ["", "## Minus Bradley-Terry, world by world", "", head, *against]
-    parts += ["", "## Chosen settings", "", *settings, "", "## Validation accuracy of the settings tried", "", *spread(tried), ""]
-    return "\n".join(parts)
+def starts(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Norms of both gradients at the start."""
+    lines = ["## Norms of the gradient on the backbone at the start", "", "Means over runs of 300 pairs.", ""]
+    lines += ["| data | method | ranking | bound, weighed | share of the ranking | weight of the bound |", "| --- | --- | --- | --- | --- | --- |"]
+    for data in DATA:
+        for method in METHODS:
+            found = [one["gradient_at_start"] for one in pairs if (one["data"], one["method"], one["pairs"]) == (data, method, 300)]
+            found = [one for one in found if one and "backbone" not in method]
+            if found:
+                mean = [float(np.mean([one[name] for one in found])) for name in ("ranking", "bound", "share", "bound_weight")]
+                lines.append(f"| {data} | {method} | {mean[0]:.3f} | {mean[1]:.3f} | {mean[2]:.3f} | {mean[3]:.3f} |")
+    return [*lines, ""]
 
 
-def spread(tried: list[dict[str, Any]]) -> list[str]:
-    """By method and by single choice, the mean validation accuracy on the first world: how much each choice matters, confounded with the others."""
-    lines = ["One world, the drawn settings; means over few settings each, with the others varying too: no intervals.", ""]
-    lines += ["| method | choice | settings | mean accuracy | best |", "| --- | --- | --- | --- | --- |"]
-    for method, space in SPACES.items():
-        rows = [one for one in tried if one["method"] == method and one["seed"] == CHOOSING[0]]
-        lines.append(f"| {method} | all | {len(rows)} | {np.mean([r['accuracy'] for r in rows]):.3f} | {max(r['accuracy'] for r in rows):.3f} |")
-        for name, values in space.items():
-            for value in values:
-                own = [one["accuracy"] for one in rows if one["setting"][name] == value]
-                if own:
-                    lines.append(f"| {method} | {name} {value} | {len(own)} | {np.mean(own):.3f} | {max(own):.3f} |")
-    return lines
+def demonstrated(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """AVA-d's part."""
+    rows = [one for one in results if one.get("kind") == "demonstrations"]
+    if not rows:
+        return []
+    lines = ["## AVA-d: demonstrations against the base's own samples", ""]
+    lines += ["Share of held-out prompts at which the demonstration scores above the sample, by how an answer is read from its tokens.", ""]
+    lines += ["| data | trained | seeds | last token | mean of tokens | sum of tokens | the longer one |", f"|{' --- |' * 7}"]
+    for data, method in dict.fromkeys((one["data"], one["method"]) for one in rows):
+        own = [one for one in rows if (one["data"], one["method"]) == (data, method)]
+        parts = (shown([one["accuracy"][how] for one in own]) if how in own[0]["accuracy"] else "" for how in READOUTS)
+        lines.append(f"| {data} | {method} | {len(own)} | {' | '.join(parts)} | {own[0]['length_only']:.3f} |")
+    return [*lines, ""]
+
+
+LENGTHS = ", ".join(f"{name} to {size.max_length}" for name, size in DATA.items())
+ABOUT = (
+    "A 17 M base that has seen the text of hh_harmless and gsm8k_model_solutions without labels, not that of haluquestqa. Prompt and answer together "
+    f"are cut, in tokens: {LENGTHS}. AdamW at {PLAIN:.2g} for all weights, batches of 16. "
+    "Means over seeds ± half of a 95 % Student interval; differences are paired by seed (same training pairs, order and head); nll is that of "
+    "the held-out labels under sigma of the score difference. A run fails where it stops with an error; `lowest` is the worst seed."
+)
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=SHARED / "models" / "small-lm")
+    parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder of the files")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="where samples are kept between calls")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no further cell after this time")
+    parser.add_argument("--only", nargs="+", help="parts of a cell's key: hh_harmless, 300, ava-p ...; all of them must be in it")
+    parser.add_argument("--demonstrations", action="store_true", help="AVA-d's cells instead")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        workshop, tried, final = Workshop(Path(folder)), [], []
-        chosen = {method: chosen_setting(workshop, method, tried) for method in SPACES}
-        lines = dict(zip(LINES, (chosen["Bradley-Terry"],) * 2 + (chosen["AVA-p"], drawn("AVA-p")[0]), strict=True))
-        for seed in COMPARING:
-            for line, setting in lines.items():
-                final.append({**workshop.run(line.removesuffix(", default"), setting, seed, "test"), "line": line})
-    (RESULTS / "ava_claim.json").write_text(json.dumps({"tuning": tried, "test": final}, indent=1) + "\n")
-    (RESULTS / "ava_claim.md").write_text(report(chosen, tried, final))
+    file, until = options.out / "ava_claim.json", time.monotonic() + options.seconds
+    results: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    done = {key_of(one) for one in results}
+    wanted: Iterator[Any] = cells(options.seeds)
+    if options.demonstrations:
+        wanted = (Demonstrated(data, method, seed=seed) for seed in range(options.seeds) for data in DEMONSTRATIONS for method in DEMONSTRATED)
+    for cell in wanted:
+        key = key_of(asdict(cell))
+        if key in done or not all(part in key.split("/") for part in options.only or ()):
+            continue
+        if time.monotonic() > until:
+            break
+        results.append(run(cell, options) if isinstance(cell, Cell) else run_demonstrated(cell, options))
+        done.add(key)
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(results, indent=1) + "\n")
+        part.replace(file)
+        (options.out / "ava_claim.md").write_text(report(results))
+        print(json.dumps(results[-1]), flush=True)
+    if results:
+        (options.out / "ava_claim.md").write_text(report(results))
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """What tells a cell from the others."""
+    return "/".join(str(values[name]) for name in ("data", "method", "pairs", "epochs", "flipped", "seed") if name in values)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import group_of
 from finegrain.models.scorer import Request
+from finegrain.ops.balance import LiteralWeights
+from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.curate import Curate, run_curate
@@ -72,6 +74,9 @@ class Method:
     """Columns that `finegrain curate` writes first, from votes of models linear in the start model's features."""
 
 
+AS_PRINTED = Inference(scale=UnitScale())
+"""These runs are older than AVA-p's balance (docs/decisions/0015); `ava_claim.py` has it."""
+
 METHODS = (
     Method("Bradley-Terry, last token", SequenceHead()),
     Method("token scores, sum", Token(readout=Sum())),
@@ -80,8 +85,8 @@ METHODS = (
     Method("secrets-rm, SimCSE", SequenceHead(), SecretsRM(contrast=SimCSE())),
     Method("secrets-rm, flip and margin", SequenceHead(), repair=FlipMargin()),
     Method("secrets-rm, soft labels and margin", SequenceHead(), repair=SoftMargin()),
-    Method("AVA-p", Gaussian(), AvaP()),
-    Method("AVA-d (chosen only)", Gaussian(), AvaD()),
+    Method("AVA-p, literal weights", Gaussian(), AvaP(inference=AS_PRINTED, balance=LiteralWeights())),
+    Method("AVA-d (chosen only)", Gaussian(), AvaD(inference=AS_PRINTED)),
     Method("Bradley-Terry, last token; embeddings at ten times the rate", SequenceHead(), embedding_lr=None),
     Method("token scores, sum; embeddings at ten times the rate", Token(), embedding_lr=None),
     Method("token scores, mean; embeddings at ten times the rate", Token(readout=Mean()), embedding_lr=None),

@@ -32,6 +32,7 @@ PUBLIC = [
     "evaluate_reward",
     "prefer",
     "reward",
+    "reward_function",
     "score",
     "sft",
 ]

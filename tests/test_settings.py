@@ -79,7 +79,7 @@ def wrong(hint: Any) -> list[Any]:
     if str in kinds and Path not in kinds:
         found += [3, ["a"]]
     if any(typing.get_origin(kind) is Literal for kind in kinds):
-        found += ["no such word", 3]
+        found += ["no such word", b"word"] if {int, float} & set(kinds) else ["no such word", 3]
     if type(None) not in kinds:
         found += [None]
     return found

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.preference import prefer
     from finegrain.recipes.reward import reward
+    from finegrain.recipes.reward_function import reward_function
     from finegrain.recipes.score import score
     from finegrain.recipes.settings import Common, Training
     from finegrain.recipes.sft import sft
@@ -59,6 +60,7 @@ __all__ = [
     "evaluate_reward",
     "prefer",
     "reward",
+    "reward_function",
     "score",
     "sft",
 ]
@@ -73,6 +75,7 @@ _HOMES = {
     "evaluate_reward": "recipes.eval",
     "prefer": "recipes.preference",
     "reward": "recipes.reward",
+    "reward_function": "recipes.reward_function",
     "score": "recipes.score",
     "sft": "recipes.sft",
 }

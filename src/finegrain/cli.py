@@ -3,7 +3,6 @@
 Importing this file and answering `--help`, `methods` or a mistyped command loads nothing heavy.
 """
 
-import errno
 import json
 import os
 import sys
@@ -14,9 +13,6 @@ from typing import Any
 from finegrain import __version__, catalog
 from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, Command, recipe, resolve
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
-
-DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG})
-"""What a disk may refuse: a person's to mend, so told without a traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away: nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
+    except OSError as error:  # a disk's, a network's: what it says is for a person, and where in our code it was met is not
         print(f"finegrain: {error}", file=sys.stderr)
         return CheckpointError.exit_code
     except Interrupted as error:
@@ -98,6 +92,7 @@ def _command(name: str, arguments: list[str]) -> int:
 
     command = COMMANDS[name]
     settings_class = resolve(command.settings)
+    _check_not_empty(arguments)
     config, arguments = _take(arguments, "--config")
     base = configure.settings_from_file(settings_class, _read_config(Path(config)), config) if config else {}
     own_choices = configure.choice_fields(settings_class)
@@ -117,6 +112,13 @@ def _command(name: str, arguments: list[str]) -> int:
         if methods[family] is None and default is not None:
             methods[family] = catalog.load(family, default)()
     return _run(command, _parse(name, command, settings_class, base, methods, flags))
+
+
+def _check_not_empty(arguments: list[str]) -> None:
+    """No name is empty: `--out "$RUN"` of a variable that is not set would be the folder at hand."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument == "" or (argument.startswith("--") and argument.endswith("=")):
+            raise UsageError(f"{argument[:-1] or before or 'the first argument'} is empty")
 
 
 def _own_choices(settings_class: type[Any], base: dict[str, Any], selectors: list[str]) -> dict[str, Any]:

@@ -210,6 +210,8 @@ def _converted(kind: Any, allowed: checked.Range, value: Any, where: str) -> Any
     """What a file can only spell otherwise: paths, tuples, and floats as whole numbers or as 1e-6."""
     origin = typing.get_origin(kind)
     if kind is Path and isinstance(value, str):
+        if not value:
+            raise UsageError(f"{where} is empty")
         return Path(value)
     if kind is float and ((isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and FLOAT_OF_YAML.fullmatch(value))):
         try:

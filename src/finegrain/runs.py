@@ -3,11 +3,13 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finegrain.errors import CheckpointError
+from finegrain.files import LOCK, PART, held, replace_file
 
 FREE = frozenset(
     f"{group}{name}"
@@ -20,6 +22,9 @@ FREE = frozenset(
 )
 """Settings that may change when a run is resumed: they do not change its numbers."""
 
+OF_THE_DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""What a file manager leaves in an empty folder."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -28,68 +33,108 @@ class RunDirectory:
     path: Path
 
     def check(self, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Refuse to touch another run: without resume any, with resume one of other settings."""
+        """Refuse to touch what is not this run's: a folder of other files, without resume any run, with resume one of other settings."""
+        self._check_own()
         if not (self.path / "run.json").exists():
             return
         if not resume:
             raise CheckpointError(f"{self.path} already holds a run; give another --out, or --resume to go on with it")
-        before, now = flat(self.read_record().get("settings", {})), flat(json.loads(json.dumps(settings, default=str)))
+        before, now = flat(self._stored("settings")), flat(json.loads(json.dumps(settings, default=str)))
         other = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name) and name not in FREE)
         if other:
             named = ", ".join(f"{name} was {before.get(name)} and is {now.get(name)}" for name in other[:5])
             raise CheckpointError(f"{self.path} holds a run with other settings ({named}); resume with the same ones, or give another --out")
 
+    def _check_own(self) -> None:
+        """A run directory is a folder of its own, under its own name, and holds what a run writes."""
+        if self.path.is_symlink():
+            raise CheckpointError(f"--out {self.path} is a link to {os.readlink(self.path)}; give the folder that it leads to, or another one")
+        try:
+            found = sorted(self.path.iterdir()) if self.path.exists() else []
+        except OSError as error:
+            raise CheckpointError(f"cannot create {self.path}: {error}") from error
+        links = [file.name for file in found if file.is_symlink()]
+        if links:
+            raise CheckpointError(f"{self.path} holds links ({', '.join(links[:3])}), through which a run would write elsewhere; give another --out")
+        foreign = [file.name for file in found if file.name != LOCK and not file.name.endswith(PART) and file.name not in OF_THE_DESKTOP]
+        if foreign and "run.json" not in foreign:
+            named = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
+            raise CheckpointError(f"{self.path} holds files that no run wrote ({named}); give a folder of its own as --out")
+
+    def check_apart(self, sources: Mapping[str, str]) -> None:
+        """Refuse a directory that is, or lies in, what the run reads (by option, its path; a name of the Hub is no path here)."""
+        own = self.path.resolve()
+        for option, source in sources.items():
+            read = Path(source)
+            if not source or not os.path.exists(source):
+                continue
+            if own == read.resolve() or (option != "model" and own.is_relative_to(read.resolve())):
+                raise CheckpointError(f"--out {self.path} is {'' if own == read.resolve() else 'inside '}what --{option} reads; give another --out")
+
     def check_data(self, report: Mapping[str, Any]) -> None:
         """Refuse to go on with a run whose data were other ones."""
         if not (self.path / "run.json").exists():
             return
-        before = self.read_record().get("data", {}).get("sha256")
+        before = self._stored("data").get("sha256")
         if before is not None and before != report.get("sha256"):
             raise CheckpointError(f"the run in {self.path} was started on other data than {report.get('source')} holds now; give another --out")
 
-    def create(self) -> None:
-        """Make the folder."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and let no other process write to it until the end."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot create {self.path}: {error}") from error
+        with held(self.path):
+            yield
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Replace run.json."""
-        _replace(self.path / "run.json", json.dumps(record, indent=2, default=str) + "\n")
+        replace_file(self.path / "run.json", json.dumps(record, indent=2, default=str) + "\n")
 
     def read_record(self) -> dict[str, Any]:
         """run.json."""
         return read_record(self.path / "run.json")
 
+    def _stored(self, part: str) -> dict[str, Any]:
+        """An object within run.json."""
+        found = self.read_record().get(part, {})
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{self.path / 'run.json'} is damaged: {part} is no object of names and values; give another --out")
+        return found
+
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl, on disk when this returns to the operating system."""
-        with (self.path / "metrics.jsonl").open("a") as stream:
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Complete lines of metrics.jsonl; a half-written last one is left out."""
+        """Complete lines of metrics.jsonl; a half-written last one is left out, and what follows a damaged one."""
         file = self.path / "metrics.jsonl"
         if not file.exists():
             return
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
-                yield json.loads(line)
-            except ValueError:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
                 return
+            if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+                return
+            yield found
 
     def cut_metrics(self, step: int) -> None:
         """Keep the lines up to and including `step`: later ones are written again by the resumed run."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        _replace(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """A whole json file."""
-        _replace(self.path / name, json.dumps(value) + "\n")
+        replace_file(self.path / name, json.dumps(value) + "\n")
 
     def write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         """A whole jsonl file."""
-        _replace(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        replace_file(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -104,18 +149,9 @@ def read_record(file: Path) -> dict[str, Any]:
     """A run.json, or the run.json of a folder."""
     file = file / "run.json" if file.is_dir() else file
     try:
-        record = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {file}: {error}") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{file} holds no object of names and values, so it is no run.json")
     return record
-
-
-def _replace(file: Path, text: str) -> None:
-    part = file.with_name(file.name + ".part")
-    with part.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)

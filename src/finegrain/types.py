@@ -5,6 +5,7 @@ Shape letters: B rows, T response tokens (padded), M ensemble members. Log-proba
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -128,6 +129,19 @@ class Scored(NamedTuple):
     """(M, ...): how sure each of them is, where they say so."""
 
 
+class WeightMeaning(StrEnum):
+    """What a credit's token weights say: an objective takes those that it can multiply by."""
+
+    KEEP_MASK = "a keep-mask: 1 where a token's own score agrees with the label of its answer"
+    LABEL_PROBABILITY = "the probability that a token deserves the label of its answer"
+    CERTAINTY = "the certainty of a token's reward, whatever its sign"
+    MULTIPLIER = "a multiplier of the user's own"
+
+
+LABEL_WEIGHTS = frozenset({WeightMeaning.KEEP_MASK, WeightMeaning.LABEL_PROBABILITY, WeightMeaning.MULTIPLIER})
+"""How far a token carries the label of its answer: what losses of labelled answers multiply by."""
+
+
 class TokenCredit(NamedTuple):
     """What a credit method says of the tokens of B responses."""
 
@@ -141,7 +155,8 @@ class Objective(Protocol):
     """A loss: one value per row, or `Terms`. Never averages over the batch.
 
     May declare, by class attributes and methods of these names (all optional, read in `train.contract`):
-    `roles`, `needs`, `statistics`, `modules`, `state`, `after_step`, `gradient`, `learning_rate`.
+    `roles`, `needs`, `statistics`, `modules`, `state`, `after_step`, `gradient`, `learning_rate`, `weights` (the meanings of a credit's
+    weights that it can multiply by; `LABEL_WEIGHTS` by default).
     """
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
@@ -194,7 +209,10 @@ class CreditContext(Protocol):
 
 @runtime_checkable
 class Credit(Protocol):
-    """Which tokens carry the reward: makes per-token columns before training."""
+    """Which tokens carry the reward: makes per-token columns before training.
+
+    May declare `weight_means`, a `WeightMeaning`; without it its weights are a multiplier of the user's own.
+    """
 
     def prepare(self, context: CreditContext) -> Mapping[str, "CreditColumns"]:
         """Columns by role, for every answer of the data; raises CreditError where they would train nothing."""

@@ -76,7 +76,7 @@ def main() -> None:
         started = time.perf_counter()
         data = load_examples(str(file), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(), gate=Gate())
         loaded = time.perf_counter()
-        train, held = split_holdout(data.examples, 0.05, 0)
+        train, held, _ = split_holdout(data.examples, 0.05, 0)
         plan = Plan(TrainingSet(train).packed_tokens(ROLES), 64, 1.0, 0, 4096)
         visited = plan.visited()
         tokens = sum(int(plan.tokens[list(plan.step(index).rows)].sum()) for index in range(len(plan)))

@@ -222,3 +222,35 @@ def test_a_time_limit_ends_a_call_and_nothing_else():
     with pytest.raises(TimeoutError, match=r"longer than 0\.2 seconds"):
         limit(lambda: [i for i in iter(int, 1)])
     assert sum(limit(lambda: 1) for _ in range(1000)) == 1000
+
+
+def test_half_a_surrogate_pair_under_a_key_is_no_text():
+    _, found, findings = examples(CALLS_ALONE, messages(user("q"), bot("a"), tools=[{"name": "\ud800"}]), messages(user("q"), bot("a")))
+    assert [example.row for example in found] == [1]
+    assert findings.dropped() == {"encoding": 1}
+
+
+@pytest.mark.parametrize(
+    "wants", ["c.function.arguments | tojson", "(c.function.arguments.items() | list)[0][1]", "'{\"q\": ' + c.function.arguments[6:]"]
+)
+@pytest.mark.parametrize("arguments", [{"q": 1}, '{"q": 1}'])
+def test_arguments_of_calls_reach_the_template_in_the_form_it_wants(wants, arguments):
+    template = CALLS_ALONE.replace("c.function | tojson", f"c.function.name ~ ({wants})")
+    call = {"type": "function", "function": {"name": "search", "arguments": arguments}}
+    tokenizer, (example,), _ = examples(template, messages(user("q"), bot(None, tool_calls=[call])))
+    assert trains(tokenizer, example.responses["answer"]) in ('search{"q": 1}<|im_end|>', "search1<|im_end|>")
+
+
+NAMED_TWICE = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{{ m.content }}{% for c in m.tool_calls or [] %}[call {{ c.function.name }}]"
+    "{% endfor %}"
+    "{% elif m.role == 'tool' %}<|result|>{{ messages[loop.index0 - 1].tool_calls[0].function.name }}: {{ m.content }}"
+    "{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def test_a_call_whose_name_stands_again_in_the_result_and_whose_turn_nothing_ends():
+    talk = messages(user("q"), bot("", tool_calls=[CALL]), {"role": "tool", "content": "found"}, bot("Here."))
+    tokenizer, (example,), _ = examples(NAMED_TWICE, talk)
+    assert trains(tokenizer, example.responses["answer"]) == "[call search]Here."
+    assert "<|result|>search: found" in tokenizer.decode(example.responses["answer"].ids)

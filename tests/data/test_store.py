@@ -135,7 +135,7 @@ def test_the_split_holds_out_the_rows_it_always_did(share: float) -> None:
     prompts = [rng.integers(3, 97, 4).astype(np.int32) for _ in range(130)]
     for seed in range(6):
         rows = [dataclasses.replace(row, prompt=prompts[int(rng.integers(0, 130) ** 2 // 130)]) for row in examples(300, seed)]
-        train, held = split_holdout(collect(rows), share, seed)
+        train, held, _ = split_holdout(collect(rows), share, seed)
         assert ([row.row for row in train], [row.row for row in held]) == naive_split(rows, share, seed)
 
 
@@ -143,6 +143,22 @@ def test_rows_of_one_prompt_cannot_be_split() -> None:
     (row,) = examples(1)
     with pytest.raises(DataError, match="share one prompt"):
         split_holdout(collect([row]), 0.9, 0)
+
+
+FEW = [(400, "a", "share 1 prompt"), (1000, "ab", "share 2 prompts"), (40, "a", "2 held-out rows are few")]
+
+
+@pytest.mark.parametrize(("rows", "letters", "words"), FEW)
+def test_where_no_prompt_fits_single_rows_are_held_out_and_it_is_said(rows: int, letters: str, words: str) -> None:
+    made = [dataclasses.replace(row, row=i, prompt=np.array([3 + i % len(letters)], np.int32)) for i, row in enumerate(examples(1) * rows)]
+    store = collect(made)
+    train, held, said = split_holdout(store, 0.05, 0)
+    assert len(held) == round(0.05 * rows)
+    assert sorted(row.row for half in (train, held) for row in half) == list(range(rows))
+    assert any(words in line for line in said)
+    assert len(said) == 1 + (len(held) < 30)
+    assert [row.row for row in split_holdout(store, 0.05, 0).held] == [row.row for row in held]
+    assert not len(split_holdout(store, 0.05, 0, single_rows=False).held)
 
 
 @pytest.mark.parametrize("prompts", ["ab", "aab", "abbba", "abacaaa", "aabbccaa"])

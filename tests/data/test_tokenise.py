@@ -7,7 +7,7 @@ from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row, Turn
 from finegrain.data.tokenise import tokenise
-from finegrain.data.truncate import KeepStart, Tokenise, fit
+from finegrain.data.truncate import KeepStart, Tokenise, fit, limit_length
 from finegrain.errors import ModelError, UsageError
 from tests.data.tiny import CHATML, LOWERS, THINKS_LAST, WORDS_ONLY, WRITES_BOS_AND_EOS, byte_level, pieces
 
@@ -357,3 +357,17 @@ def test_what_trains_decodes_to_the_answer(kind, prompt, answer, glue):
     for start, end in response.offsets.tolist():
         covered[start:end] = True
     assert covered.all(), "every character of the answer has a token"
+
+
+def test_rows_are_cut_at_the_positions_of_the_model():
+    """The tokenizer carries the number; a shorter --max-length stays, and where nothing limits the model nothing is said."""
+    tokenizer = byte_level()
+    row = strings("what is it " * 20, answer="hello there " * 5)
+    limit_length(tokenizer, 40)
+    example, findings = one(tokenizer, row)
+    assert len(example.prompt) + len(example.responses["answer"].ids) == 40
+    assert findings.count("over_length") == 1
+    assert findings.messages()[0] == "max_length: lowered: the model has 40 positions, so rows are cut to 40 tokens and not to 1024"
+    assert "max_length" not in one(tokenizer, row, max_length=32)[1].by_kind
+    limit_length(tokenizer, None)
+    assert "max_length" not in one(tokenizer, row)[1].by_kind

@@ -114,7 +114,7 @@ def test_a_loaded_model_has_its_whole_head(tmp_path: Path) -> None:
     head = saved(model, TOKEN, tmp_path, outputs=3)
     loaded = load_reward_model(tmp_path)
     assert loaded.stock is TOKEN
-    assert loaded.facts == {"head": {"method": "token"}}
+    assert loaded.facts["head"] == {"method": "token"}
     assert torch.equal(loaded.head.weight, head.weight)
     groups = answers()
     with torch.no_grad():

@@ -12,6 +12,7 @@ INFERENCE = {
     "gamma": 1.0,
     "action_value": {"choice": "log-prob", "alpha": 1.0},
     "likelihood": {"choice": "every-token"},
+    "scale": {"choice": "start-scale"},
 }
 
 DEFAULTS = {
@@ -48,6 +49,7 @@ DEFAULTS = {
             "negative": {"choice": "unlikelihood"},
             "ranking": {"choice": "sigmoid"},
             "cer": 1.0,
+            "balance": {"choice": "start-share", "share": 0.5, "every": 10},
             "reward_weight": {"choice": "uniform"},
         },
     ),

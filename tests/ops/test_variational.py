@@ -1,9 +1,19 @@
 """Gaussian rewards: divergence, density, optimum."""
 
+import math
+
 import pytest
 import torch
 
-from finegrain.ops.variational import evidence, gaussian_kl, gaussian_log_density, has_successor, transition_loss
+from finegrain.ops.variational import (
+    evidence,
+    gaussian_kl,
+    gaussian_log_density,
+    has_successor,
+    scaled_kl,
+    temporal_differences,
+    transition_loss,
+)
 
 real = lambda *values: torch.tensor(values, dtype=torch.float64)
 
@@ -49,3 +59,22 @@ def test_garbage_outside_the_mask_has_no_gradient() -> None:
     found = evidence(q, outputs, torch.tensor([[True, True, False]]), torch.ones(1, 3, dtype=torch.float64))
     gradients = torch.autograd.grad((found.kl - found.fit).sum(), [q, outputs])
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+def test_kl_to_a_prior_of_another_width() -> None:
+    """Against torch's own KL of two Gaussians; width 1 is the KL to N(0, 1)."""
+    mean, log_std = torch.tensor([0.7, -2.0], dtype=torch.float64), torch.tensor([0.3, -1.0], dtype=torch.float64)
+    for width in (0.2, 1.0, 3.5):
+        prior = torch.distributions.Normal(torch.zeros(2, dtype=torch.float64), torch.full((2,), width, dtype=torch.float64))
+        want = torch.distributions.kl_divergence(torch.distributions.Normal(mean, log_std.exp()), prior)
+        torch.testing.assert_close(scaled_kl(mean, log_std, torch.tensor(width, dtype=torch.float64)), want)
+    torch.testing.assert_close(scaled_kl(mean, log_std, torch.ones((), dtype=torch.float64)), gaussian_kl(mean, log_std))
+
+
+def test_temporal_differences_by_hand() -> None:
+    """Only of tokens whose next token is the answer's too; what stands under the mask reaches nothing."""
+    q = torch.tensor([[1.0, 3.0, math.nan, 2.0, 5.0, 7.0]])
+    mask = torch.tensor([[True, True, False, True, True, True]])
+    delta, known = temporal_differences(q, mask, gamma=0.5)
+    assert known.tolist() == [[True, False, False, True, True, False]]
+    assert delta.tolist() == [[1 - 1.5, 0, 0, 2 - 2.5, 5 - 3.5, 0]]

@@ -8,7 +8,7 @@ import pytest
 
 from finegrain.cli import main
 
-VARYING = {"step_seconds", "tokens_per_second"}
+VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 """What a repeated run may log differently."""
 
 

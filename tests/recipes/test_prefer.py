@@ -126,8 +126,18 @@ def test_every_objective_from_the_command_line(command: Command, name: str) -> N
     done = command.prefer("run", f"objective:{name}", *CREDITED.get(name, []), "--max-steps", "2", "--micro-tokens", "90", "--limit", "16")
     assert done.code == 0, done.error
     assert [line["step"] for line in command.lines("run")] == [1, 2]
-    assert command.record("run")["settings"]["objective"]["method"] == name
+    record = command.record("run")
+    assert record["settings"]["objective"]["method"] == name
     assert differ(command.model, command.folder / "run")
+    found = record["evaluation"]
+    for number, shown in found.items():
+        assert shown["reason"] if shown["low"] is None else shown["low"] <= shown["mean"] <= shown["high"], number
+    needs = getattr(catalog.load("objective", name), "needs", {"reference"})
+    judged = {"eval_margin"} if needs & {"reference", "reward"} else {"eval_margin_per_token"} if "eval_accuracy" in found else set()
+    assert {"eval_margin", "eval_margin_per_token"} & set(found) == judged
+    assert name not in ("cpo", "orpo", "simpo", "slic", "ava-p", "reference-free") or judged == {"eval_margin_per_token"}
+    rewards = {"eval_reward_std", "eval_reward_spread"} | ({"eval_reward_accuracy", "eval_reward_margin"} if name == "ava-p" else set())
+    assert {number for number in found if number.startswith("eval_reward_")} == (rewards if name.startswith("ava") else set())
 
 
 def write_credited(file: Path, source: Path, **columns: Any) -> Path:

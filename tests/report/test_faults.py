@@ -1,10 +1,11 @@
 """Planted faults are named: each from a run directory built in code, and a sound run is not accused of any."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finegrain.diagnose import coverage, displacement, length
+from finegrain.diagnose import confidence, coverage, displacement, length
 from finegrain.report.page import render
 from finegrain.report.read import read_run
 from finegrain.report.verdicts import blocks
@@ -55,3 +56,41 @@ def test_a_mask_that_drops_one_side_is_named_with_the_side(tmp_path: Path) -> No
     assert block.verdict == coverage.DROPS_ALL
     assert "rejected" in block.words
     assert "chosen" not in block.words
+
+
+def test_a_certainty_is_no_mask(tmp_path: Path) -> None:
+    """Weights near 0 say that rewards are unsure, not that the credit drops the answer."""
+    record = {"credit_weight": "certainty", "credit": {"credit/kept/chosen": 0.004}}
+    found = verdicts(write_run(tmp_path / "run", pairs(weight=0.004), record=record))
+    assert CREDIT not in found
+    assert found["Certainty of the token rewards"] == "not judged"
+
+
+HELD = "Held-out rows"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "verdict"),
+    [
+        ({"eval_accuracy": {"mean": 0.8, "low": 0.6, "high": 0.9, "rows": 40}}, confidence.RANKS),
+        ({"eval_accuracy": {"mean": 0.2, "low": 0.1, "high": 0.4, "rows": 40}}, confidence.REVERSED),
+        ({"eval_accuracy": {"mean": 0.6, "low": 0.4, "high": 0.8, "rows": 40}}, confidence.GUESSES),
+        ({"eval_accuracy": {"mean": 1.0, "low": 0.6, "high": 1.0, "rows": 5}}, confidence.GUESSES),
+        ({"eval_auroc": {"mean": 0.8, "low": 0.6, "high": 0.9, "rows": 40}, "eval_margin": {"low": -2, "high": -1, "rows": 40}}, confidence.RANKS),
+        ({"eval_margin": {"mean": 0.2, "low": 0.1, "high": 0.3, "rows": 40}}, confidence.RANKS),
+        ({"eval_loss": {"mean": 0.2, "low": 0.1, "high": 0.3, "rows": 40}}, None),
+        ({"eval_accuracy": 0.7}, None),
+    ],
+)  # fmt: skip
+def test_held_out_results_of_a_policy(tmp_path: Path, evaluation: dict[str, Any], verdict: str | None) -> None:
+    found = verdicts(write_run(tmp_path / "run", None, record={"evaluation": evaluation}))
+    assert found.get(HELD) == verdict
+
+
+def test_a_result_without_an_interval_shows_its_reason(tmp_path: Path) -> None:
+    loss = {"mean": None, "low": None, "high": None, "rows": 0, "reason": "no loss: it trains on token rewards"}
+    kept = {"step": 4, "of": 9, "keep": "best", "by": "eval_loss"}
+    folder = write_run(tmp_path / "run", None, record={"evaluation": {"eval_loss": loss}, "kept": kept})
+    page = render([read_run(folder)])
+    assert "no loss: it trains on token rewards" in page
+    assert "The model of step 4 of 9 was kept, the best of the evaluated ones by eval_loss." in page

@@ -1,5 +1,7 @@
 """AVA-d as a reward model is AVA-d as an objective, for a Gaussian head."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,9 +9,11 @@ from finegrain.errors import UsageError
 from finegrain.objectives.ava_d import AvaD as Direct
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.rewards.ava_d import AvaD
+from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
+from finegrain.types import Pair
 from tests.objectives.test_ava_d import WORKED
 
 GIVEN = WORKED
@@ -31,3 +35,18 @@ def test_needs_a_gaussian_head() -> None:
     assert RewardFit(Gaussian(), AvaD()).needs == {"logp"}
     with pytest.raises(UsageError, match="Gaussian head"):
         RewardFit(Sequence(), AvaD())
+
+
+def test_what_held_out_answers_say_of_the_worked_case() -> None:
+    """Differences 0.6931 and -1.1632 under N(0.3, 1) and N(-0.2, 0.5^2)."""
+    found = AvaD().measures(Gaussian(), GIVEN)
+    assert found["td_square"].item() == pytest.approx(((0.6931 - 0.3) ** 2 + ((-1.1632 + 0.2) / 0.5) ** 2) / 2, abs=1e-3)
+    assert found["td_nll"].item() == pytest.approx((0.9962 + 2.0811) / 2, abs=1e-3)
+
+
+def test_an_answer_of_one_token_says_nothing() -> None:
+    side = GIVEN.answer
+    alone = Pair(sides={"answer": replace(side, mask=torch.tensor([[True, False, False]]))})
+    assert all(value.isnan().all() for value in AvaD().measures(Gaussian(), alone).values())
+    pair = Pair(sides={"chosen": alone.answer, "rejected": side})
+    assert AvaP().measures(Gaussian(), pair)["td_square"].item() == pytest.approx(AvaD().measures(Gaussian(), GIVEN)["td_square"].item())

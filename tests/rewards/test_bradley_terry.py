@@ -36,11 +36,6 @@ def test_flipping_is_swapping() -> None:
     assert loss(flip=[1.0]) == float(swapped[0])
 
 
-def test_margin_scale_ignores_the_column() -> None:
-    one = BradleyTerry(margin_scale=0.0)(HEAD, pair([[[1.5]]], [[[0.5]]], margin=[7.0]))
-    assert float(one[0]) == pytest.approx(loss())
-
-
 @pytest.mark.parametrize("smoothing", [0.1, 0.3])
 def test_optimum_under_smoothing(smoothing: float) -> None:
     """z* = g + log((1 - a) / a) (2.197 for a = 0.1, g = 0)."""

@@ -11,10 +11,12 @@ import torch
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example
 from finegrain.data.store import collect
+from finegrain.models.reward_head import head_module
 from finegrain.models.score import Arithmetic
 from finegrain.models.scorer import Scorer, fused, plain, use_branched_attention
 from finegrain.objectives.aot import AOT
 from finegrain.objectives.aot_unpaired import AOTUnpaired
+from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.cpo import CPO
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.kto import KTO
@@ -29,7 +31,7 @@ from finegrain.train.loop import Trainer, run_step
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
 from finegrain.types import CreditColumns
-from tests.tiny import MODELS, exact_norms, examples
+from tests.tiny import MODELS, SIZES, exact_norms, examples
 from tests.train.awkward import Gated, UnitGradients
 
 OBJECTIVES: dict[str, Callable[[], Any]] = {
@@ -41,9 +43,16 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "aot-unpaired": AOTUnpaired,
     "token-distillation": TokenDistillation,
     "nll": NLL,
+    "ava-p": AvaP,
     "a module and a table": Gated,
     "a gradient rule": UnitGradients,
 }
+
+
+def can_be_sharded(objective: Any) -> bool:
+    """Own gradients and heads need whole parameters."""
+    return not hasattr(objective, "gradient") and not hasattr(objective, "outputs")
+
 
 ROWS, BATCH, STEPS = 21, 5, 30
 """The last step of an epoch has one row: fewer than two ranks would like."""
@@ -78,6 +87,8 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     scorer = Scorer(model, fused if how.branched else plain)
     for module in contract.modules.values():
         module.to(how.dtype)
+    if contract.outputs:
+        scorer.head = head_module(objective.make_head, SIZES["hidden_size"], contract.outputs, seed=2, dtype=how.dtype)
     data = training_set(contract)
     plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
     assert len(plan) == STEPS

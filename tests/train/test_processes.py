@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from finegrain.cli import main
 from tests.tiny import save_tiny, write_pairs
-from tests.train.harness import OBJECTIVES, How, build, largest_difference, largest_metric_difference, train, weights
+from tests.train.harness import OBJECTIVES, How, build, can_be_sharded, largest_difference, largest_metric_difference, train, weights
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", [name for name, make in OBJECTIVES.items() if not hasattr(make, "gradient")])
+@pytest.mark.parametrize("name", [name for name, make in OBJECTIVES.items() if can_be_sharded(make)])
 def test_sharded_training_ends_where_one_process_ends(shards: dict[str, Any], name: str, dtype: torch.dtype) -> None:
     trainer, plan = build(OBJECTIVES[name](), How(dtype=dtype))
     lines = train(trainer, plan)
@@ -77,7 +77,7 @@ def test_sharded_training_ends_where_one_process_ends(shards: dict[str, Any], na
     assert largest_metric_difference(found["lines"], lines) <= TOLERANCE[dtype]
 
 
-VARYING = {"step_seconds", "tokens_per_second"}
+VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--lora.rank", "2"]], ids=["full", "lora"])
@@ -91,7 +91,7 @@ def test_a_sharded_run_exports_a_stock_checkpoint(tmp_path: Path, monkeypatch: p
     file = "adapter_model.safetensors" if arguments else "model.safetensors"
     one, two = (load_file(tmp_path / run / file) for run in ("one", "two"))
     assert largest_difference(one, two) <= 5e-6
-    evaluations = [json.loads((tmp_path / run / "run.json").read_text())["evaluation"]["eval_rewards/margins"] for run in ("one", "two")]
+    evaluations = [json.loads((tmp_path / run / "run.json").read_text())["evaluation"]["eval_margin"]["mean"] for run in ("one", "two")]
     assert evaluations[0] == pytest.approx(evaluations[1], abs=1e-4)
 
 
@@ -100,6 +100,7 @@ def test_the_whole_recipe_in_two_processes(tmp_path: Path, monkeypatch: pytest.M
     model, data = save_tiny(tmp_path / "model"), write_pairs(tmp_path / "pairs.jsonl", 22)
     common = ["prefer", "--model", str(model), "--data", str(data), "objective:dpo", "credit:asr", "--epochs", "2", "--batch-size", "4"]
     common += ["--save-every", "3", "--micro-tokens", "60", "--device", "cpu", "--samples", "1", "--lr", "1e-3"]
+    common += ["--eval-every", "2", "--keep", "best", "--keep-by", "eval_rewards/chosen"]
     monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache-one"))
     assert main([*common, "--out", str(tmp_path / "one")]) == 0
     capsys.readouterr()

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from finegrain.errors import CheckpointError, Interrupted
+from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.dpo import DPO
 from finegrain.runs import RunDirectory
 from finegrain.train.checkpoint import Checkpoints
@@ -25,7 +26,7 @@ from tests.train.harness import How, build, weights
 
 ROOT = Path(__file__).parents[2]
 STEPS = 9
-VARYING = {"step_seconds", "tokens_per_second"}
+VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 
 
 def recorder(folder: Path, *, keep: int = 1, save_every: int = 1) -> Recorder:
@@ -44,7 +45,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return without_times([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
 
 
-@pytest.mark.parametrize("objective", [DPO(), Gated(), UnitGradients()], ids=lambda objective: type(objective).__name__)
+@pytest.mark.parametrize("objective", [DPO(), Gated(), UnitGradients(), AvaP()], ids=lambda objective: type(objective).__name__)
 def test_resume_at_every_step_is_bit_identical(objective: Any, tmp_path: Path) -> None:
     """Weights, optimiser, a method's module and its table; metrics.jsonl without gap or repeat."""
     whole = tmp_path / "whole"

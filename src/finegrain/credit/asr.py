@@ -7,6 +7,7 @@ specification [OURS]. With `Tokens` as segmenter the mask is exactly the release
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +18,7 @@ from finegrain.credit.answers import as_columns, by_block, guard, on_segments, w
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.ops.segmenters import Segmenter, check
-from finegrain.types import CreditColumns, CreditContext
+from finegrain.types import CreditColumns, CreditContext, WeightMeaning
 
 
 def keep_mask(
@@ -34,6 +35,8 @@ def keep_mask(
 @checked
 class ASR:
     """Which segments of an answer train."""
+
+    weight_means: ClassVar[WeightMeaning] = WeightMeaning.KEEP_MASK
 
     scorer: str | None = None
     """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run makes its own."""

@@ -6,6 +6,7 @@ Deviations: not from a paper. Prior weight n0, independence of token errors and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +19,7 @@ from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import Segmenter, check
-from finegrain.types import CreditColumns, CreditContext
+from finegrain.types import CreditColumns, CreditContext, WeightMeaning
 
 
 def confidence_weight(
@@ -36,6 +37,8 @@ def confidence_weight(
 @checked
 class Confidence:
     """How sure the scorer is that a segment deserves its label."""
+
+    weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY
 
     scorer: str | None = None
     """A scorer with an uncertainty of its own; without it the run makes two and reads it from their disagreement."""

@@ -7,19 +7,22 @@ Deviations: not from a paper.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
+from typing import ClassVar
 
 import numpy as np
 
 from finegrain.checked import checked
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
-from finegrain.types import CreditColumns, CreditContext
+from finegrain.types import CreditColumns, CreditContext, WeightMeaning
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Function:
     """Weights from `fn(prompt, response, role, row)` -> [(start, end, weight)], or None for an answer without credit."""
+
+    weight_means: ClassVar[WeightMeaning] = WeightMeaning.MULTIPLIER
 
     path: str = ""
     """file.py:name; there is no default function."""

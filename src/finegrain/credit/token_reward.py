@@ -6,6 +6,7 @@ Deviations: not from a paper. The certainty s^2 / (s^2 + std^2) and the prior we
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,7 @@ from finegrain.credit.answers import Answer, as_columns, by_block, with_signal
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.ops.segmenters import Segmenter, Tokens, check
-from finegrain.types import CreditColumns, CreditContext
+from finegrain.types import CreditColumns, CreditContext, WeightMeaning
 
 
 def certainty(std: Float[Tensor, " T"], *, scale: float) -> Float[Tensor, " T"]:
@@ -29,6 +30,8 @@ def certainty(std: Float[Tensor, " T"], *, scale: float) -> Float[Tensor, " T"]:
 @checked
 class TokenReward:
     """A target for every token, and its certainty as weight."""
+
+    weight_means: ClassVar[WeightMeaning] = WeightMeaning.CERTAINTY
 
     scorer: str | None = None
     """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run makes its own."""

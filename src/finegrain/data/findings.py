@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from finegrain.types import Json
 
+TOLD = ("unread", "reasoning", "fractional_weight")
+"""Kinds whose words are the finding itself, so that a line about them has them."""
 EXAMPLES = 20
 """Row numbers per kind in run.json."""
 MOST_ROWS = 100_000
@@ -86,7 +88,7 @@ class Findings:
 
     def messages(self) -> list[str]:
         """One line per kind."""
-        return [f"{kind}: {f.count} {f.action()}{_rows_in_words(f)}" for kind, f in self.by_kind.items()]
+        return [_line(kind, finding) for kind, finding in self.by_kind.items()]
 
     def as_json(self) -> list[Json]:
         """One object per kind, with the first row numbers."""
@@ -94,6 +96,12 @@ class Findings:
             {"kind": kind, "count": f.count, "rows": f.distinct()[:EXAMPLES], "action": f.action(), **({"example": f.example} if f.example else {})}
             for kind, f in self.by_kind.items()
         ]
+
+
+def _line(kind: str, finding: Finding) -> str:
+    rows = _rows_in_words(finding)
+    line = f"{kind}: {finding.count} {finding.action()}{rows}" if rows else f"{kind}: {finding.action()}"
+    return f"{line}: {finding.example}" if finding.example and (not rows or kind in TOLD) else line
 
 
 def _rows_in_words(finding: Finding) -> str:

@@ -1,23 +1,37 @@
 """Rows kept apart for evaluation."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from finegrain.data.store import ExampleStore
 from finegrain.errors import DataError, UsageError
 
 MOST_HELD_OUT = 256
+FEWEST_HELD_OUT = 30
+"""Held-out rows below which a mean and its interval say little [choice]."""
 
 
-def split_holdout(examples: ExampleStore, share: float, seed: int) -> tuple[ExampleStore, ExampleStore]:
-    """(training, held out): whole prompts are held out, so that no prompt stands on both sides."""
+class Split(NamedTuple):
+    """The rows of a source in two."""
+
+    train: ExampleStore
+    held: ExampleStore
+    words: tuple[str, ...]
+    """What a person should know about the held-out rows."""
+
+
+def split_holdout(examples: ExampleStore, share: float, seed: int, *, single_rows: bool = True) -> Split:
+    """Whole prompts are held out, so that no prompt stands on both sides; where none is rare enough for that, single rows, if they may."""
     if not 0 <= share < 1:
         raise UsageError(f"--holdout is a share of the rows in [0, 1), got {share}")
     own = examples.prompt_keys
     keys, counts = np.unique(own, return_counts=True)
     want = min(MOST_HELD_OUT, round(share * len(examples)))
+    rng = np.random.default_rng([seed, 1])
     chosen: list[int] = []
     held = 0
-    for place in np.random.default_rng([seed, 1]).permutation(len(keys)):
+    for place in rng.permutation(len(keys)):
         if held >= want:
             break
         if held + counts[place] <= max(want, 1):
@@ -26,4 +40,21 @@ def split_holdout(examples: ExampleStore, share: float, seed: int) -> tuple[Exam
     if held == len(examples):
         raise DataError("all rows share one prompt, so none would be left to train; give --eval or --holdout 0")
     apart = np.isin(own, keys[chosen])
-    return examples.take(~apart), examples.take(apart)
+    words: tuple[str, ...] = ()
+    if want and not held and single_rows:
+        apart = np.zeros(len(examples), bool)
+        apart[rng.permutation(len(examples))[:want]] = True
+        words = (
+            f"hold-out: the {len(examples)} rows share {len(keys)} {'prompt' if len(keys) == 1 else 'prompts'}, each too common to be held out "
+            f"whole, so {want} single rows are held out and their prompts are trained on too; give --eval for rows with other prompts",
+        )
+    return Split(examples.take(~apart), examples.take(apart), (*words, *warn_few(int(apart.sum()))))
+
+
+def warn_few(rows: int) -> tuple[str, ...]:
+    """What to say where the held-out rows are too few to measure anything."""
+    if not 0 < rows < FEWEST_HELD_OUT:
+        return ()
+    return (
+        f"hold-out: {rows} held-out {'row is' if rows == 1 else 'rows are'} few: means and intervals over less than {FEWEST_HELD_OUT} mean little",
+    )

@@ -14,7 +14,7 @@ from finegrain.data.read import Source, read
 from finegrain.data.records import FastTokenizer, Located, Shape
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
-from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise
+from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise, within_limit
 from finegrain.errors import DataError
 from finegrain.types import Json
 
@@ -47,7 +47,9 @@ def load_examples(
         raise DataError(f"{source}: no {shape.value} example left of {rows.count} rows ({entry.name}); dropped: {findings.in_words() or 'none'}")
     facts = _facts(source, rows, entry, shape)
     return LoadedData(
-        examples, {**facts, "max_length": settings.max_length, **_report(rows, entry, findings, examples)}, gate_report(facts, findings, sample)
+        examples,
+        {**facts, "max_length": within_limit(settings, tokenizer).max_length, **_report(rows, entry, findings, examples)},
+        gate_report(facts, findings, sample),
     )
 
 

@@ -8,10 +8,10 @@ tools and what the template writes around reasoning belong to it.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
@@ -94,6 +94,8 @@ def habits_of(template: ChatTemplate, specials: Sequence[str]) -> Habits:
     except RenderError:
         return Habits((), "", tuple(specials), False)
     end = _common_start(gaps[2], last)
+    if gaps[2][len(end) : len(end) + 1].isalnum() and last[len(end) : len(end) + 1].isalnum():  # two tokens that begin alike
+        end = ""
     first = min(((end.find(special), special) for special in specials if special in end), default=(0, end))[1]
     return Habits(_headers(template, turns[0], _common_start(gaps[1], gaps[3])), first, tuple(specials), reasons)
 
@@ -180,11 +182,15 @@ def _named(calls: Any, mark: Any) -> Any:
     return {**calls, "name": mark(calls["name"])} if isinstance(calls.get("name"), str) and calls["name"].strip() else calls
 
 
-def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn, ...], habits: Habits) -> list[Located]:
-    """The turns of an answer in `rendered`, found by `shown`, the rendering with marks.
+def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn, ...], habits: Habits, until: Callable[[int], str]) -> list[Located]:
+    """The turns of an answer in `rendered`, found by `shown`, the rendering with marks; `until`: the rendering that ends with a turn.
 
     A turn of which the template writes nothing is not among them.
     """
+    for one in fields:
+        if one.kind == CALL and shown.count(one.mark) > 1:  # a template may write the tool's name again beside its result
+            before, _, rest = shown.partition(one.mark)
+            shown = f"{before}{one.mark}{rest.replace(one.mark, one.value)}"
     order = sorted((one for one in fields if one.mark in shown), key=lambda one: shown.find(one.mark))
     if any(one.turn > other.turn for one, other in pairwise(order)):
         raise RenderError("the chat template writes the turns of the conversation in another order")
@@ -197,7 +203,7 @@ def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn
         begin = _behind_header(rendered, found[-1].end if found else 0, own[0][0][0], habits.headers)
         end = own[-1][0][1]
         if any(one.kind == CALL for _, one in own):
-            end += _length_of_calls(rendered[end:behind], habits, final=number == len(turns) - 1)
+            end = _behind_calls(rendered, end, behind, habits, None if number == len(turns) - 1 else partial(until, number))
         missing = {one.kind for one in fields if one.turn == number and one not in order}
         limits = (starts[number], starts[number] + len(words_of(turns[number]).text()))
         content = next((place for place, one in own if one.kind == CONTENT), None)
@@ -245,16 +251,17 @@ def _behind_header(rendered: str, past: int, first: int, headers: Sequence[str])
     return first
 
 
-def _length_of_calls(rest: str, habits: Habits, *, final: bool) -> int:
-    """How much of what follows the last text of a turn still belongs to it."""
-    place = -1
-    if habits.end:
-        place = rest.rfind(habits.end) if final else rest.find(habits.end)
+def _behind_calls(rendered: str, end: int, behind: int, habits: Habits, until: Callable[[], str] | None) -> int:
+    """Where a turn ends whose last text stands before `end` and that goes on with its calls; `until` is None for the last turn."""
+    rest = rendered[end:behind]
+    place = -1 if not habits.end else rest.rfind(habits.end) if until is None else rest.find(habits.end)
+    if place < 0 and until is not None and rendered.startswith(known := until()) and end <= len(known) <= behind:
+        return len(known)
     if place < 0:
         place = min((found for special in habits.specials if (found := rest.find(special)) >= 0), default=-1)
-    if place < 0 and not final:
+    if place < 0 and until is not None:
         raise RenderError("nothing in the chat template ends a call of a tool, so it cannot be told from the next turn")
-    return len(rest.rstrip()) if place < 0 else place
+    return end + (len(rest.rstrip()) if place < 0 else place)
 
 
 def _runs(rendered: str, text: str, turn: tuple[int, int], limits: tuple[int, int], own: Sequence[tuple[tuple[int, int], Field]]) -> list[Run]:

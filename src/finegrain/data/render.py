@@ -111,7 +111,8 @@ class Renderer:
             if marked not in shown:
                 shown[marked] = template(prompt + marked, tools)
             whole = template(prompt + turns, tools)
-            found = locate(whole, shown[marked], fields, turns, habits)
+            until = lambda turn, turns=turns: template(prompt + turns[: turn + 1], tools)
+            found = locate(whole, shown[marked], fields, turns, habits, until)
             if not found:
                 raise RenderError(f"the chat template shows nothing of what the assistant says{_keys(turns)}")
             written[role] = _put_back(Written(whole, found), turns, opening, notes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Float64, Int64, UInt64
 
 from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, packed, unpacked
 from finegrain.data.records import Example
@@ -116,6 +116,10 @@ class ExampleStore(Sequence[Example]):
     def prompt_text_keys(self) -> UInt64[np.ndarray, " N"]:
         """The same of the prompts' texts."""
         return self._fact(TEXT_KEY).view(np.uint64)
+
+    def column(self, name: str) -> Float64[np.ndarray, " N"]:
+        """The numbers of a column that every row has."""
+        return np.array(self.files.columns[self.places, self.files.names[name]])
 
     def answer_lengths(self, role: str) -> Int64[np.ndarray, " N"]:
         """Tokens of the answers."""

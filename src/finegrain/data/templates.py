@@ -4,9 +4,11 @@ A template is a program of somebody else's: whatever goes wrong in it is a Rende
 seconds at most.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from jinja2 import Environment, TemplateError
 
@@ -60,11 +62,25 @@ class ChatTemplate:
         """The conversation as a string, with the opening of the assistant's turn behind it where `generation` asks for that."""
         messages = [turn.message() for turn in turns]
         try:
-            return self._apply(messages, tools, generation)
-        except RenderError:
-            if all(message["content"] is not None for message in messages):
-                raise
-            return self._apply([{**message, "content": message["content"] or ""} for message in messages], tools, generation)
+            rendered = self._apply(messages, tools, generation)
+        except RenderError as error:
+            return self._otherwise(messages, tools, generation, error)
+        if any(json.dumps(text, ensure_ascii=False) in rendered for text in _arguments_as_text(messages)):
+            return self._apply(_with_arguments(messages, as_text=False), tools, generation)
+        return rendered
+
+    def _otherwise(self, messages: list[Json], tools: str, generation: bool, error: RenderError) -> str:
+        """The conversation in forms that other templates want: text where a content is null, arguments of calls as text or as objects."""
+        filled = [{**message, "content": "" if message["content"] is None else message["content"]} for message in messages]
+        tried = [messages]
+        for other in (filled, *(_with_arguments(filled, as_text=form) for form in (True, False))):
+            if other not in tried:
+                tried.append(other)
+                try:
+                    return self._apply(other, tools, generation)
+                except RenderError as again:
+                    error = again if other is filled else error
+        raise error
 
     def _apply(self, messages: list[Json], tools: str, generation: bool) -> str:
         if self._refused:
@@ -83,6 +99,39 @@ class ChatTemplate:
             raise RenderError(f"the chat template refuses the conversation: {_words(error)}") from error
         except FAILURES as error:
             raise RenderError(f"the chat template fails on the conversation: {type(error).__name__}: {_words(error)}") from error
+
+
+def _calls(message: Json) -> list[Json]:
+    """The calls of a message, in the form {name, arguments}."""
+    listed = message.get("tool_calls")
+    calls = [*(listed if isinstance(listed, list) else []), message.get("function_call")]
+    said = [call.get("function", call) if isinstance(call, dict) else None for call in calls]
+    return [one for one in said if isinstance(one, dict)]
+
+
+def _arguments_as_text(messages: Sequence[Json]) -> list[str]:
+    """Arguments of calls that are the JSON text of an object."""
+    texts = [call.get("arguments") for message in messages for call in _calls(message)]
+    return [text for text in texts if isinstance(text, str) and isinstance(_parsed(text), dict)]
+
+
+def _with_arguments(messages: Sequence[Json], *, as_text: bool) -> list[Json]:
+    """The messages with arguments of calls as JSON text, or as objects."""
+    copies: list[Json] = copy.deepcopy(list(messages))
+    for call in (call for message in copies for call in _calls(message)):
+        arguments = call.get("arguments")
+        if as_text and isinstance(arguments, dict):
+            call["arguments"] = json.dumps(arguments, ensure_ascii=False)
+        elif not as_text and isinstance(arguments, str):
+            call["arguments"] = _parsed(arguments) if isinstance(_parsed(arguments), dict) else arguments
+    return copies
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _words(error: BaseException) -> str:

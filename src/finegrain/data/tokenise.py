@@ -19,7 +19,7 @@ from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
 from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
 from finegrain.data.render import Rendered, Renderer, RenderError
-from finegrain.data.truncate import Tokenise, cut_response, fit
+from finegrain.data.truncate import Tokenise, cut_response, fit, within_limit
 from finegrain.data.unread_keys import UnreadKeys
 from finegrain.types import CharSpan
 
@@ -35,6 +35,10 @@ def tokenise(
     """An example per row that can be trained on; the others go to the findings."""
     encoder, specials, render = Encoder(tokenizer), Specials(tokenizer), Renderer(tokenizer)
     unread = UnreadKeys(render.template)
+    if (shorter := within_limit(settings, tokenizer)) is not settings:
+        words = f"the model has {shorter.max_length} positions, so rows are cut to {shorter.max_length} tokens and not to {settings.max_length}"
+        findings.add_file("max_length", "lowered", words)
+        settings = shorter
     check_tokenizer(tokenizer, decide, findings)
     stream = iter(rows)
     while batch := list(islice(stream, BATCH)):
@@ -57,9 +61,24 @@ def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Re
     except RenderError as error:
         findings.drop(error.kind, number, str(error))
         return None
+    if not _encodable(rendered):
+        findings.drop("encoding", number, "half a surrogate pair, which is no text")
+        return None
     for kind, action, words in rendered.notes:
         findings.add(kind, number, action, words)
     return rendered
+
+
+def _encodable(rendered: Rendered) -> bool:
+    """Whether a tokenizer can take the strings: keys of messages and tools may hold what is no text."""
+    try:
+        rendered.prompt.encode()
+        for parts in rendered.parts.values():
+            for part in parts:
+                part.text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _example(

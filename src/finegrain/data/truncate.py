@@ -1,12 +1,12 @@
 """How a long row is cut: the prompt the same way for all its answers, the answers at their end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int32
 
 from finegrain.checked import checked
-from finegrain.data.records import Response
+from finegrain.data.records import FastTokenizer, Response
 from finegrain.errors import UsageError
 
 
@@ -45,6 +45,24 @@ class Tokenise:
             raise UsageError(f"max_length must be at least 2 (one token of prompt, one of answer), not {self.max_length}")
         if self.min_prompt < 1:
             raise UsageError(f"min_prompt must be at least 1, not {self.min_prompt}")
+
+
+LIMIT = "longest_row"
+"""Attribute of a tokenizer that says how many tokens its model has positions for."""
+
+
+def limit_length(tokenizer: FastTokenizer, positions: int | None) -> None:
+    """No row that this tokenizer makes shall be longer; None: there is no limit.
+
+    The tokenizer carries it, since whatever makes rows for a model has its tokenizer.
+    """
+    setattr(tokenizer, LIMIT, positions)
+
+
+def within_limit(settings: Tokenise, tokenizer: FastTokenizer | None) -> Tokenise:
+    """The settings with rows no longer than the tokenizer's model has positions for."""
+    limit = getattr(tokenizer, LIMIT, None)
+    return settings if limit is None or limit >= settings.max_length else replace(settings, max_length=limit)
 
 
 def fit(prompt: int, answers: list[int], settings: Tokenise) -> tuple[int, list[int]]:

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from finegrain.models.positions import learned_positions
 from finegrain.models.scorer import causal_lm, stock_attention
 
 
 def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int) -> list[str]:
     """The most likely continuation token by token, one prompt at a time, without special tokens."""
     lm = causal_lm(model)
-    room = getattr(lm.config.get_text_config(), "max_position_embeddings", None) or 10**9
+    room = getattr(lm.config.get_text_config(), "max_position_embeddings", None) or learned_positions(lm.config) or 10**9
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     was_training = model.training
     model.eval()
@@ -20,8 +21,9 @@ def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *,
     with torch.no_grad(), stock_attention(model):
         for prompt in prompts:
             kept = prompt[-max(1, room - max_new_tokens) :]
+            new = max(1, min(max_new_tokens, room - len(kept)))
             ids = torch.from_numpy(kept.astype(np.int64))[None].to(next(model.parameters()).device)
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad)
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, pad_token_id=pad)
             answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
     model.train(was_training)
     return answers
@@ -32,6 +34,8 @@ def sampled_answers(
 ) -> list[np.ndarray]:
     """One answer per prompt drawn from the whole vocabulary: token ids up to EOS, EOS included; one left-padded batch."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    room = learned_positions(causal_lm(model).config) or 10**9
+    prompts = [prompt[-max(1, room - 1) :] for prompt in prompts]
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), pad)
     seen = torch.zeros_like(ids)
@@ -46,7 +50,7 @@ def sampled_answers(
         out = model.generate(
             input_ids=ids.to(device),
             attention_mask=seen.to(device),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max(1, min(max_new_tokens, room - width)),
             do_sample=True,
             temperature=temperature,
             top_k=0,

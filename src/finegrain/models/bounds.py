@@ -1,6 +1,5 @@
 """Bounds beside a reward model: `bounds.safetensors` holds them, `bounds.json` says what they were fitted on; scores are then of clipped features."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
-from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import stock_rows
+from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.readout import Last
 from finegrain.rewards.heads import Readout, RewardHead, reads_whole_answer, sequence_score
 from finegrain.rewards.mm_calibration import Bounds, clip_features, largest_score
@@ -60,11 +59,8 @@ def save_guard(guard: Guard, facts: Mapping[str, Any], folder: Path) -> None:
     """Both files, complete or absent."""
     tensors = {"weight": guard.weight, "low": guard.bounds.low, "high": guard.bounds.high}
     tensors["threshold"] = torch.tensor([guard.threshold], dtype=torch.float64)
-    part = folder / f"{BOUNDS_FILE}.part"
-    save_file({name: tensor.double().cpu().contiguous() for name, tensor in tensors.items()}, part)
-    allow_readers(part)
-    (folder / BOUNDS_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-    part.replace(folder / BOUNDS_FILE)
+    whole = {name: tensor.double().cpu().contiguous() for name, tensor in tensors.items()}
+    save_with_facts(whole, folder / BOUNDS_FILE, facts, folder / BOUNDS_FACTS)
 
 
 def load_guard(folder: Path) -> Guard | None:

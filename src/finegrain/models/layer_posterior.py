@@ -3,7 +3,6 @@
 It needs a gradient of every answer's score: a backward pass per answer, and no std of single tokens.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
 from finegrain.models.curvature import LayerPosterior, Layers, judge, layers_named
 from finegrain.models.packing import Group
-from finegrain.models.permissions import allow_readers
 from finegrain.models.posterior import refuse_parts
 from finegrain.models.scorer import Scorer
+from finegrain.models.tensor_file import save_with_facts
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.kfac import Kronecker
 
@@ -32,11 +31,7 @@ def save_layers(posterior: LayerPosterior, layers: Layers, head: nn.Module, fact
     tensors = {f"large.{name}": factor.large for name, factor in posterior.factors.items()}
     tensors |= {f"small.{name}": factor.small for name, factor in posterior.factors.items()}
     tensors |= {"prior_variance": torch.tensor([posterior.prior_variance], dtype=torch.float64), "norms": _norms(posterior, layers, head)}
-    part = folder / f"{LAYERS_FILE}.part"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-    allow_readers(part)
-    (folder / LAYERS_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-    part.replace(folder / LAYERS_FILE)
+    save_with_facts({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / LAYERS_FILE, facts, folder / LAYERS_FACTS)
 
 
 def _norms(posterior: LayerPosterior, layers: Layers, head: nn.Module) -> Float[Tensor, " L"]:

@@ -16,10 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from finegrain.data.records import Example
+from finegrain.data.truncate import limit_length
 from finegrain.errors import DataError, ModelError
 from finegrain.models.adapter_files import AdapterFiles, adapters_of, is_adapter, put_on, read_adapter
 from finegrain.models.load_errors import loading, one_line, reason, say, some
 from finegrain.models.permissions import allow_readers
+from finegrain.models.positions import learned_positions, positions_of_checkpoint
 from finegrain.models.scorer import causal_lm, stock_attention
 from finegrain.models.stock import architectures, config_facts, lacks, load_stock
 
@@ -83,8 +85,10 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
         raise ModelError(f"{what}: {known} ({reason(error)}); it is of a newer version, or damaged") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{what}: {type(tokenizer).__name__} is a slow tokenizer, which does not say where in the text its tokens stand")
-    if not isinstance(getattr(tokenizer, "chat_template", None), (str, Mapping, type(None))):
-        raise ModelError(f"{what}: its chat_template is of the type {type(tokenizer.chat_template).__name__}, expected text")
+    for name, kinds in (("chat_template", (str, Mapping, type(None))), ("model_max_length", (int, float))):
+        if not isinstance(getattr(tokenizer, name, None), kinds):
+            raise ModelError(f"{what}: its {name} is {one_line(getattr(tokenizer, name, None))!r}, which it cannot be")
+    limit_length(tokenizer, positions_of_checkpoint(source))
     return tokenizer
 
 
@@ -144,6 +148,7 @@ def _checked(policy: Policy) -> Policy:
     if set(beyond) - {policy.tokenizer.pad_token}:  # a padding token stands in no row
         top, rows = max(beyond.values()), embedding_rows(policy.model)
         raise ModelError(f"the tokenizer has token ids up to {top}, the model has {rows} embeddings: this is another model's tokenizer")
+    limit_length(policy.tokenizer, learned_positions(causal_lm(policy.model).config))
     return policy
 
 

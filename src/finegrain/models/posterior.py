@@ -1,6 +1,5 @@
 """A posterior beside a reward model: `posterior.safetensors` holds it, `posterior.json` says what it was fitted on; the std of scores comes of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
-from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import stock_rows
+from finegrain.models.tensor_file import save_with_facts
+from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
 from finegrain.rewards.laplace import Posterior, answer_features
 from finegrain.types import Scored
@@ -50,11 +50,7 @@ def save_posteriors(posteriors: Sequence[Posterior], facts: Mapping[str, Any], f
     names = ("weight", "curvature", "vectors")
     tensors = {name: torch.stack([getattr(one, name) for one in posteriors]).contiguous() for name in names}
     tensors["prior_variance"] = torch.tensor([one.prior_variance for one in posteriors], dtype=torch.float64)
-    part = folder / f"{POSTERIOR_FILE}.part"
-    save_file(tensors, part)
-    allow_readers(part)
-    (folder / POSTERIOR_FACTS).write_text(json.dumps(facts, indent=1) + "\n")
-    part.replace(folder / POSTERIOR_FILE)
+    save_with_facts(tensors, folder / POSTERIOR_FILE, facts, folder / POSTERIOR_FACTS)
 
 
 def load_posteriors(folder: Path) -> list[Posterior]:
@@ -129,10 +125,14 @@ def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Pos
     modes = torch.stack([one.weight for one in posteriors])
     if modes.shape != rows.shape or not torch.allclose(modes, rows.double().cpu(), rtol=1e-4, atol=1e-8):
         raise ModelError(f"{POSTERIOR_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain posterior`")
-    joined = nn.Linear(size, len(weight) + len(posteriors) * size, bias=False, dtype=weight.dtype)
+    offsets = module.offsets if isinstance(module, GaussianLayer) else None
+    joined = nn.Linear(size, len(weight) + len(posteriors) * size, bias=offsets is not None, dtype=weight.dtype)
     roots = [one.root.to(weight) for one in posteriors]
     with torch.no_grad():
         joined.weight.copy_(torch.cat([weight, *roots]))
+        if offsets is not None:
+            joined.bias.zero_()
+            joined.bias[: len(offsets)] = offsets
     return WithPosterior(head, len(posteriors), size), joined
 
 

@@ -67,9 +67,10 @@ def load_head(folder: Path, facts: Mapping[str, Any] | None = None) -> nn.Module
             linear.weight.copy_(weight)
         return linear
     make = getattr(head_settings(facts or {}), "module", None)
-    if make is None or "stand_in.weight" not in state:
+    rows = next((state[name] for name in ("weight", "stand_in.weight") if name in state), None)
+    if make is None or rows is None:
         raise ModelError(f"{folder / HEAD_FILE} holds {', '.join(sorted(state)[:4])}, and its facts name no head that has them")
-    head: nn.Module = make(state["stand_in.weight"].shape[1], torch.Generator())
+    head: nn.Module = make(rows.shape[1], torch.Generator())
     try:
         head.load_state_dict(state)
     except RuntimeError as error:

@@ -2,10 +2,10 @@
 
 A head that reads the last token is saved as the architecture's `AutoModelForSequenceClassification`, any other as its
 `AutoModelForTokenClassification`, both with the rows that give the mean. `reward_head.safetensors` holds all outputs and
-`reward_head.json` what they mean; stock tools do not look at either.
+`reward_head.json` what they mean; stock tools do not look at either. Weights are saved in the base's dtype, but for both copies of the
+head: a mean of rounded members is not the rounded mean, and stock classes shall give the number that `finegrain score` gives.
 """
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,12 +28,13 @@ from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
 from finegrain.models.load_errors import loading, one_line
 from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import load_head, save_head
+from finegrain.models.reward_tokenizer import input_facts, reward_tokenizer
 from finegrain.models.scorer import causal_lm, stock_attention
 from finegrain.models.stock import architectures, config_facts, lacks, load_stock
 
 FACTS_FILE = "reward_head.json"
-PAD = "<|reward_pad|>"
-"""Added where every special token could stand at the end of an answer."""
+DEFAULT_LENGTH = 1024
+"""Longest prompt + answer of a checkpoint that does not say its own."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,32 @@ def check_stock(model: Any, stock: Stock) -> None:
         raise ModelError(f"transformers has no {stock.name} of the architecture {kind!r}: the reward model could not be saved; take another base")
 
 
-def save_reward_model(policy: Policy, head: nn.Module, weight: torch.Tensor, stock: Stock, facts: Mapping[str, Any], folder: Path) -> None:
-    """The stock layout with the label rows `weight`, the whole head, its facts, and a tokenizer whose pad token is no end token.
+def save_reward_model(
+    policy: Policy,
+    head: nn.Module,
+    weight: torch.Tensor,
+    stock: Stock,
+    facts: Mapping[str, Any],
+    folder: Path,
+    *,
+    max_length: int = DEFAULT_LENGTH,
+) -> None:
+    """The stock layout with the label rows `weight`, the whole head, its facts, and a tokenizer whose stock calls give our tokens.
 
     An adapter is merged into the weights, since stock classes read a reward model without peft, and kept beside them.
     """
-    tokenizer = _with_pad(policy.tokenizer)
-    shell = _shell(policy, tokenizer, len(weight), stock, facts)
-    with torch.no_grad():
-        layer = classifier_of(shell)
-        layer.weight.copy_(weight)
-        if layer.bias is not None:
-            layer.bias.zero_()
-    shell.to(policy.checkpoint_dtype).save_pretrained(folder)
+    tokenizer = reward_tokenizer(policy.tokenizer)
+    tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
     tokenizer.save_pretrained(folder)
+    facts = {**facts, "input": input_facts(load_tokenizer(str(folder)), max_length)}
+    shell = _shell(policy, tokenizer, len(weight), stock, facts)
+    label = classifier_of(shell.to(policy.checkpoint_dtype))
+    label.to(torch.promote_types(policy.checkpoint_dtype, torch.float32))
+    with torch.no_grad():
+        label.weight.copy_(weight)
+        if label.bias is not None:
+            label.bias.zero_()
+    shell.save_pretrained(folder)
     save_head(head, folder)
     save_adapter(policy.model, folder)
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
@@ -80,7 +93,7 @@ def save_reward_model(policy: Policy, head: nn.Module, weight: torch.Tensor, sto
 
 def try_saving(policy: Policy, stock: Stock, facts: Mapping[str, Any], folder: Path) -> None:
     """All of `save_reward_model` but the weights of backbone and head: raises what that would raise, before anything is trained."""
-    tokenizer = _with_pad(policy.tokenizer)
+    tokenizer = reward_tokenizer(policy.tokenizer)
     with torch.device("meta"):
         shell = _shell(policy, tokenizer, 1, stock, facts, device="meta")
     classifier_of(shell)
@@ -127,19 +140,6 @@ def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Map
     made.classifier_dropout = 0.0
     made.dtype = policy.checkpoint_dtype
     made.finegrain = {**facts, "readout_position": "the token that is judged, after it has been read", "activation": "none"}
-    return made
-
-
-def _with_pad(tokenizer: Any) -> Any:
-    """A copy whose pad token is not an end token: stock pooling looks for the last token that is no pad."""
-    made = copy.deepcopy(tokenizer)
-    made.padding_side = "right"  # absolute positions start at the first token
-    if made.pad_token_id is not None and made.pad_token_id != made.eos_token_id:
-        return made
-    if made.bos_token is not None and made.bos_token != made.eos_token:
-        made.pad_token = made.bos_token
-    else:
-        made.add_special_tokens({"pad_token": PAD})
     return made
 
 
@@ -251,6 +251,12 @@ def _head_of_others(source: str, model: Any) -> nn.Linear:
     head = nn.Linear(layer.weight.shape[1], 1, bias=biased, dtype=layer.weight.dtype)
     head.load_state_dict({"weight": layer.weight.detach()} | ({"bias": layer.bias.detach()} if biased else {}))
     return head
+
+
+def stored_facts(folder: Path) -> dict[str, Any]:
+    """What `reward_head.json` of a checkpoint folder says; {} where there is none."""
+    file = folder / FACTS_FILE
+    return _facts(file) if file.exists() else {}
 
 
 def _facts(file: Path) -> dict[str, Any]:

@@ -7,15 +7,21 @@ Deviations: the term of the rejected answer is bounded by default [choice]: the 
 stands for, log(1 - p), does not; and those of `finegrain.ops.bayesian_irl`.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
+from torch import Tensor, nn
+
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
-from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.balance import Balance, BalanceRule, StartShare
+from finegrain.ops.bayesian_irl import BOUND, Inference, start_state
 from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, contrasted
+from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
-from finegrain.types import Pair, Terms
+from finegrain.types import Pair, Summed, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,8 @@ class AvaP:
     """CER on the last tokens' mean rewards: sigmoid (as printed), log-sigmoid [choice], whose gradient does not vanish on mis-ordered pairs."""
     cer: NonNegativeFloat = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
+    balance: BalanceRule = field(default_factory=StartShare)
+    """How the bound is weighed against the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
     reward_weight: RewardWeight = field(default_factory=Uniform)
     """What multiplies Q and reward of a token while training: uniform, attention (eq. 11), which no policy can use while it generates."""
 
@@ -53,3 +61,26 @@ class AvaP:
     def __call__(self, pair: Pair) -> Terms:
         """Likelihood, negative, KL, temporal-difference and CER terms."""
         return contrasted(self.inference, self.negative, self.ranking, self.cer, weighed(self.reward_weight, pair))
+
+    @property
+    def balanced(self) -> Balance:
+        """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
+        return Balance(bound=BOUND, rule=self.balance)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `start` finds."""
+        return start_state()
+
+    @property
+    def make_head(self) -> Callable[[int, torch.Generator], nn.Module]:
+        """(hidden size, generator) -> the reward's layer."""
+        return lambda hidden_size, generator: GaussianLayer(hidden_size, self.outputs, generator)
+
+    @property
+    def start_statistics(self) -> Callable[[Pair], dict[str, Summed]] | None:
+        """What is read of the start model's temporal differences."""
+        return (lambda pair: self.inference.start_statistics(weighed(self.reward_weight, pair))) if self.inference.reads_start else None
+
+    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
+        """The head's standard deviation starts at theirs."""
+        return self.inference.start(statistics, head)

@@ -16,7 +16,7 @@ from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.segments import segment_length, segment_mean, segment_sum, tokens
 from finegrain.ops.sequence import wide
-from finegrain.types import Pair, Side, Term, Terms
+from finegrain.types import Pair, Side, Term, Terms, WeightMeaning
 
 
 def segment_error(log_ratio: Float[Tensor, "B T"], reward: Float[Tensor, "B T"], segment: Int[Tensor, "B T"], *, beta: float) -> Float[Tensor, "B T"]:
@@ -44,6 +44,8 @@ class TokenDistillation:
     needs: ClassVar[frozenset[str]] = frozenset({"reference", "reward"})
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO [choice]: the same full fine-tuning from the same reference; not tuned."""
+    weights: ClassVar[frozenset[WeightMeaning]] = frozenset({WeightMeaning.CERTAINTY})
+    """A weight that says how far a token deserves its answer's label would leave out the bad parts of good answers: they have rewards to learn."""
 
     beta: PositiveFloat = 0.1
     """KL-regularisation strength: the policy is drawn to reference * exp(reward / beta)."""

@@ -7,20 +7,27 @@ Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 5 to 7, 13 and 14
 Deviations: every term is a mean over its own tokens, transitions or pairs [choice], so that answers of any length weigh alike.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from finegrain.checked import NonNegativeFloat, Share, checked
 from finegrain.ops.action_values import LogProb, QForm, Wanted, Weighed
+from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.reward_weight import Attention, RewardWeight
 from finegrain.ops.sequence import token_weight, wide
-from finegrain.ops.variational import evidence, has_successor
-from finegrain.types import Side, Term, Terms
+from finegrain.ops.variational import LOG_STD, evidence, has_successor, temporal_differences
+from finegrain.types import Pair, Side, Summed, Term, Terms
+
+BOUND = frozenset({"likelihood", "negative", "kl", "td"})
+"""Names of the evidence bound's terms."""
+TD_STD = "td_std"
+"""Name of the table that holds the standard deviation of the start model's temporal differences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,24 @@ class Followed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartScale:
+    """s, the standard deviation of the start model's temporal differences [OURS]: rewards have to explain these, so prior and head begin there."""
+
+    def __call__(self, tables: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
+        """s; None before it is known."""
+        return tables[TD_STD][0] if TD_STD in tables else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitScale:
+    """1, as printed: the prior is N(0, 1) and standard deviations begin at 1, whatever the temporal differences are."""
+
+    def __call__(self, tables: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
+        """1, by None."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
 @checked
 class Inference:
     """Settings of the bound; the paper gives no values of its weights, AVRIL's code has 1 throughout."""
@@ -58,6 +83,8 @@ class Inference:
     """What Q is: log-prob [choice], softmax-prob (eq. 12 as printed), raw-logits, fresh-head."""
     likelihood: EveryToken | Followed = field(default_factory=EveryToken)
     """Which tokens the likelihood counts: every-token, followed."""
+    scale: StartScale | UnitScale = field(default_factory=StartScale)
+    """Standard deviation of the prior, and of each reward at the start: start-scale, the start model's temporal differences' [OURS]; unit-scale."""
 
     def needs_logits(self, reward_weight: RewardWeight) -> Wanted | None:
         """What the scorer has to compute; None where log pi itself is Q."""
@@ -74,12 +101,56 @@ class Inference:
         counted, weight, logp = self.likelihood(side.mask), token_weight(side), self.q_logp(side)
         return Term(-masked_sum(weight * logp, counted), masked_sum(weight, counted), self.beta)
 
-    def bound(self, sides: Sequence[Side]) -> Terms:
+    def bound(self, sides: Sequence[Side], tables: Mapping[str, Tensor]) -> Terms:
         """KL and temporal-difference terms of some answers, together."""
-        parts = []
+        parts, prior_std = [], self.scale(tables)
         for side in sides:
             assert side.outputs is not None, "the reward's outputs were not asked for"
-            q = side.logp if side.q is None else side.q
-            parts.append(evidence(q, side.outputs, side.mask, token_weight(side), gamma=self.gamma))
+            parts.append(evidence(_q(side), side.outputs, side.mask, token_weight(side), gamma=self.gamma, prior_std=prior_std))
         kl, fit, count = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
         return {"kl": Term(kl, count, self.kl), "td": Term(-fit, count, self.td)}
+
+    @property
+    def reads_start(self) -> bool:
+        """Whether anything is read of the start model."""
+        return isinstance(self.scale, StartScale)
+
+    def start_statistics(self, pair: Pair) -> dict[str, Summed]:
+        """Number, sum and sum of squares of the temporal differences of all answers, by the tokens' weights."""
+        moments = []
+        for side in pair.sides.values():
+            delta, known = temporal_differences(_q(side), side.mask, gamma=self.gamma)
+            weight = token_weight(side)
+            moments.append(torch.stack([masked_sum(weight * delta**power, known).sum() for power in range(3)]))
+        return {TD_STD: Summed(torch.stack(moments).sum(0))}
+
+    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
+        """The standard deviation of these temporal differences, as a table and as the head's bias; 1 where no token has a successor."""
+        count, total, squares = statistics[TD_STD].tolist()
+        variance = squares / count - (total / count) ** 2 if count else 1.0
+        std = min(max(math.sqrt(max(variance, 0.0)), math.exp(LOG_STD[0])), math.exp(LOG_STD[1]))
+        assert isinstance(head, GaussianLayer)
+        head.start_at(std)
+        return {TD_STD: torch.tensor([std])}
+
+    def surprise(self, side: Side) -> Float[Tensor, " B"]:
+        """Mean square of (delta - mean) / std over an answer's transitions: 1 where the rewards know how far they are off; NaN without any."""
+        assert side.outputs is not None, "the reward's outputs were not asked for"
+        (delta, known), outputs = temporal_differences(_q(side), side.mask, gamma=self.gamma), wide(side.outputs)
+        off = (delta - outputs[..., 0]) * (-outputs[..., 1].clamp(*LOG_STD)).exp()
+        return masked_sum(off.square(), known) / known.sum(-1)
+
+    def misfit(self, side: Side) -> Float[Tensor, " B"]:
+        """Mean of -log q(delta) over an answer's transitions, nats; NaN without any."""
+        assert side.outputs is not None, "the reward's outputs were not asked for"
+        found = evidence(_q(side), side.outputs, side.mask, token_weight(side), gamma=self.gamma)
+        return -found.fit / found.transitions
+
+
+def start_state() -> dict[str, Tensor]:
+    """Tables that `Inference.start` fills."""
+    return {TD_STD: torch.ones(1)}
+
+
+def _q(side: Side) -> Float[Tensor, "B T"]:
+    return side.logp if side.q is None else side.q

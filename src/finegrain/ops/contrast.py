@@ -83,6 +83,6 @@ def contrasted(inference: Inference, negative: Negative, ranking: Ranking, cer: 
     return {
         "likelihood": inference.demonstrated(chosen),
         "negative": Term(masked_sum(weight * costs, counted), masked_sum(weight, counted), inference.beta),
-        **inference.bound([chosen, rejected]),
+        **inference.bound([chosen, rejected], pair.state),
         "cer": Term(ranking(difference), torch.ones_like(difference), cer),
     }

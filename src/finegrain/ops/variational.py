@@ -25,6 +25,11 @@ def gaussian_kl(mean: Values, log_std: Values) -> Values:
     return 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
 
 
+def scaled_kl(mean: Values, log_std: Values, prior_std: Float[Tensor, ""]) -> Values:
+    """KL(N(mean, std^2) || N(0, prior_std^2)), nats: that to N(0, 1) of a reward in units of the prior's standard deviation."""
+    return gaussian_kl(mean / prior_std, log_std - prior_std.log())
+
+
 def gaussian_log_density(value: Values, mean: Values, log_std: Values) -> Values:
     """log N(value; mean, std^2), nats."""
     return -0.5 * ((value - mean) * (-log_std).exp()).square() - log_std - HALF_LOG_TWO_PI
@@ -41,19 +46,39 @@ class Evidence(NamedTuple):
     """Weight of the tokens that have a successor."""
 
 
+class Differences(NamedTuple):
+    """Temporal differences of an answer's tokens."""
+
+    value: Float[Tensor, "B T"]
+    """Q(s, a) - gamma Q(s', a'); 0 where there is none."""
+    known: Bool[Tensor, "B T"]
+    """True on tokens that a token of the same answer follows."""
+
+
+def temporal_differences(q: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, gamma: float = 1.0) -> Differences:
+    """Of every token with a successor. Float32 or wider."""
+    known, q = has_successor(mask), wide(q)
+    return Differences(torch.where(known, q - gamma * following(torch.where(mask, q, 0.0)), 0.0), known)
+
+
 def evidence(
-    q: Float[Tensor, "B T"], outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"], weight: Float[Tensor, "B T"], *, gamma: float = 1.0
+    q: Float[Tensor, "B T"],
+    outputs: Float[Tensor, "B T K"],
+    mask: Bool[Tensor, "B T"],
+    weight: Float[Tensor, "B T"],
+    *,
+    gamma: float = 1.0,
+    prior_std: Float[Tensor, ""] | None = None,
 ) -> Evidence:
     """Of every token that a token of the same answer follows: the reward is read where the judged token has been consumed.
 
-    outputs[..., 0] is the mean, outputs[..., 1] the log standard deviation of the token's reward. Float32 or wider.
+    outputs[..., 0] is the mean, outputs[..., 1] the log standard deviation of the token's reward; the prior's is 1 by default. Float32 or wider.
     """
-    followed = has_successor(mask)
-    q, outputs = wide(q), wide(outputs)
-    delta = torch.where(followed, q - gamma * following(torch.where(mask, q, 0.0)), 0.0)
+    (delta, followed), outputs = temporal_differences(q, mask, gamma=gamma), wide(outputs)
     mean = torch.where(followed, outputs[..., 0], 0.0)
     log_std = torch.where(followed, outputs[..., 1], 0.0).clamp(*LOG_STD)
-    kl, fit = gaussian_kl(mean, log_std), gaussian_log_density(delta, mean, log_std)
+    kl = gaussian_kl(mean, log_std) if prior_std is None else torch.where(followed, scaled_kl(mean, log_std, prior_std), 0.0)
+    fit = gaussian_log_density(delta, mean, log_std)
     return Evidence(*(masked_sum(weight * values, followed) for values in (kl, fit, torch.ones_like(kl))))
 
 

@@ -73,7 +73,9 @@ def run_bound(settings: Bound) -> dict[str, Any]:
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype, seed=settings.seed)
     session = open_session(model.policy.model, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
-    fitted, held = split_holdout(data.examples, settings.holdout, settings.seed)
+    fitted, held, words = split_holdout(data.examples, settings.holdout, settings.seed, single_rows=False)
+    for line in words:
+        session.say(line)
     if not len(fitted) or not len(held):
         raise DataError(
             f"{settings.data}: bounds need pairs to be fitted on and others, of other prompts, to be judged on; {len(data.examples)} came"

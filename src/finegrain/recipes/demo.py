@@ -21,6 +21,7 @@ from rich.table import Table
 from finegrain.checked import NonNegativeInt, PositiveInt, checked
 from finegrain.data.planted import Planted, World
 from finegrain.errors import CheckpointError, UsageError
+from finegrain.files import replace_file
 from finegrain.models.permissions import allow_readers
 from finegrain.recipes.planted_demo.rows import BETA, Budget
 from finegrain.types import Json
@@ -96,12 +97,12 @@ def run_demo(settings: Demo) -> Json:
     seconds = round(time.perf_counter() - started, 1)
     about = _about(scale, settings, seconds)
     floor = baselines(seeds)
-    (out / "demo.md").write_text(markdown(summary, about=about, beside=baselines_in_words(floor)))
+    replace_file(out / "demo.md", markdown(summary, about=about, beside=baselines_in_words(floor)))
     page = write_page([read_run(folder) for folder in reported(out)], out / "demo.html")
     said = verdict(summary)
     asked = {"settings": asdict(settings), "scale": asdict(scale)}
     record = {**asked, "wall_seconds": seconds, "summary": summary, "baseline_aurocs": floor, "verdict": said, "seeds": seeds}
-    (out / "demo.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+    replace_file(out / "demo.json", json.dumps(record, indent=1, default=str) + "\n")
     header, *lines = cells(summary)
     table = Table(header[0], *header[2:], box=box.SIMPLE)
     for name, _, *numbers in lines:
@@ -118,6 +119,8 @@ def _folder(out: Path | None) -> Path:
         return made
     if (out / "demo.json").exists() or (out / "base").exists():
         raise CheckpointError(f"{out} already holds a demo; give another --out")
+    if out.is_dir() and any(out.iterdir()):
+        raise CheckpointError(f"{out} holds files that no demo wrote; give a folder of its own as --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,7 +174,8 @@ def _about(scale: Scale, settings: Demo, seconds: float) -> str:
         f"{budget.batch_size} pairs at learning rate {budget.lr:g}, beta {BETA:g}; {settings.seeds} seeds; {seconds:.0f} s in all.\n\n"
         "Numbers are means over seeds ± half of a 95 % interval (Student t; differences are paired by seed). Quality: true quality per answer, the "
         f"sum over sentences, of {scale.samples} answers sampled for held-out prompts; the best along the training path, read {len(scale.readings)} "
-        "times, within 1 or 4 nats per answer of the base (KL). Credit AUROC: how well the token rewards tell good from bad sentences. Chosen moved: "
+        "times, within 1 or 4 nats per answer of the base (KL). Credit AUROC: how well the token rewards tell good from bad sentences; "
+        "own scorers and word lists score pairs that they were not made from. Chosen moved: "
         "change of the log-probability of the pairs' chosen answers at the best point within 1 nat, nats per answer. A row whose credit was refused "
         "before training says so. Confidence has two scorers, each fitted on half of the pool. A scorer's implicit reward has no natural zero, so "
         "asr and confidence compare it with its mean (credit.baseline:batch-mean)."

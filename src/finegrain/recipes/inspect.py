@@ -44,11 +44,13 @@ class Inspect:
 def run_inspect(settings: Inspect) -> dict[str, Any]:
     """The command; returns where the page is and the verdicts on it."""
     from finegrain.errors import CheckpointError
-    from finegrain.report.page import FILE, write_page  # here, so that `--help` answers before scipy loads
+    from finegrain.report.page import FILE, is_page, write_page  # here, so that `--help` answers before scipy loads
     from finegrain.report.read import read_run
     from finegrain.report.verdicts import blocks
 
     _check(settings)
+    if settings.out is not None and settings.out.exists() and not is_page(settings.out):
+        raise CheckpointError(f"{settings.out} is there already and is no report; give another --out")
     runs = [read_run(folder) for folder in settings.runs] or [scored(settings)]
     first = settings.runs[0] if settings.runs else Path()
     out = settings.out or (first.parent if first.name == "run.json" else first) / FILE

@@ -107,7 +107,7 @@ def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
     rows = reward_rows(fitting.head, fitting.module)
     curvatures = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=torch.float64)
     likelihood = torch.zeros(len(rows), dtype=torch.float64)
-    for differences, logits, weight in _pairs(fitting.session, fitting.scorer, fitting.head, fitting.module, fitting.examples):
+    for differences, logits, weight in _pairs(settings.run, fitting.session, fitting.scorer, fitting.head, fitting.module, fitting.examples):
         for member, (difference, logit) in enumerate(zip(differences, logits, strict=True)):
             curvatures[member] += pair_curvature(difference, logit, weight)
             likelihood[member] += float((nn.functional.logsigmoid(logit.double()) * weight).sum())
@@ -125,7 +125,9 @@ def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
 
     layers = layers_named(fitting.scorer.model)
     module = fitting.module.to(fitting.scorer.device)
-    posterior = fit_layers(fitting.scorer, fitting.head, module, layers, _labelled(fitting.examples), rank=settings.rank, prior=fitting.prior)
+    posterior = fit_layers(
+        fitting.scorer, fitting.head, module, layers, _labelled(settings.run, fitting.examples), rank=settings.rank, prior=fitting.prior
+    )
     curvature = torch.cat([factor.eigenvalues for factor in posterior.factors.values()])
     facts = {
         **fitting.asked,
@@ -139,13 +141,14 @@ def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
     return _told(settings.run / LAYERS_FILE, facts)
 
 
-def _labelled(examples: Any) -> Iterator[Any]:
+def _labelled(run: Path, examples: Any) -> Iterator[Any]:
     """Pairs one by one, with what their columns say."""
     from finegrain.models.curvature import LabelledPair
+    from finegrain.recipes.training.margins import margins_as_trained
     from finegrain.rewards.bradley_terry import BradleyTerry
     from finegrain.train.collate import TrainingSet, collate
 
-    held = TrainingSet(examples)
+    held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     for row in range(len(examples)):
         batch = collate(held, [row], ROLES)
         said = BradleyTerry().labels(Pair(sides={}, columns=batch.columns))
@@ -157,18 +160,21 @@ def _told(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"out": str(file), **{name: value for name, value in facts.items() if name != "data"}}
 
 
-def _pairs(session: Any, scorer: Any, head: Any, module: nn.Module, examples: Any) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
+def _pairs(
+    run: Path, session: Any, scorer: Any, head: Any, module: nn.Module, examples: Any
+) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
     """Micro-batch by micro-batch and per linear reward: differences of features (B, H), logits of the pairs (B,), and the pairs' weights (B,)."""
     from finegrain.models.posterior import reward_rows
     from finegrain.models.score import budgeted
     from finegrain.models.scorer import Request
+    from finegrain.recipes.training.margins import margins_as_trained
     from finegrain.rewards.bradley_terry import BradleyTerry
     from finegrain.train.collate import TrainingSet, collate
 
     rows = reward_rows(head, module).to(scorer.device)
     states = nn.Linear(rows.shape[1], rows.shape[1], bias=False, dtype=rows.dtype, device=scorer.device)
     nn.init.eye_(states.weight)
-    held = TrainingSet(examples)
+    held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     with torch.no_grad(), session.how.autocast():
         for part in budgeted(held.packed_tokens(ROLES).tolist(), session.how.micro_tokens):
             batch = collate(held, part, ROLES, device=scorer.device)

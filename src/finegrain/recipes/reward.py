@@ -9,7 +9,7 @@ from finegrain.checked import checked
 from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.settings import Common, MarginScale, Training
 from finegrain.rewards.meta_rm import Meta, NoMeta
 from finegrain.train.optim import Optim
 
@@ -36,6 +36,8 @@ class Reward:
     """Where a step's gradient is taken: no-meta, meta-rm."""
     frozen: bool = False
     """Train the head alone, on features of the answers' last tokens that are computed once and cached; the backbone stays as it is."""
+    margin_scale: MarginScale = "median"
+    """What a pair's column margin is multiplied by: median makes the median margin of the data 1 nat, none takes margins as they are."""
     common: Common = field(default_factory=Common)
     training: Training = field(default_factory=Training)
     lora: Lora = field(default_factory=Lora)
@@ -52,6 +54,7 @@ def reward(
     loss: Any = None,
     meta: Meta = ORDINARY,
     frozen: bool = False,
+    margin_scale: MarginScale = "median",
     tokenizer: Any = None,
     common: Common = Common(),
     training: Training = Training(),
@@ -71,6 +74,7 @@ def reward(
         loss=loss,
         meta=meta,
         frozen=frozen,
+        margin_scale=margin_scale,
         common=common,
         training=training,
         lora=lora,
@@ -92,7 +96,6 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
-    values["training"] = replace(settings.training, samples=0)
     if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
         raise UsageError("--loss.calibrate fits a temperature on held-out rows, and --holdout 0 leaves none")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finegrain.checked import Epochs, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, SequenceLength, ShareBelowOne, checked
+from finegrain.errors import UsageError
+
+MarginScale = Literal["median", "none"] | NonNegativeFloat
+"""What the column `margin` is multiplied by: one over its median, nothing, or a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,14 @@ class Training:
     """Tokens of one forward pass; memory grows with it, results do not change."""
     holdout: ShareBelowOne = 0.1
     """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
+    eval_every: NonNegativeInt = 0
+    """Optimiser steps between evaluations of the held-out rows, in metrics.jsonl and the curves (the last step too); 0 evaluates at the end only."""
+    keep: Literal["last", "best"] = "last"
+    """Which step's model is written at the end: the last one, or the best one by --keep-by among those that were evaluated."""
+    keep_by: str | None = None
+    """Held-out result that says which step is best, e.g. eval_accuracy; by default eval_loss, of a reward model eval_accuracy."""
+    patience: NonNegativeInt = 0
+    """Stop after this many evaluations in a row without a better one; 0 takes all steps."""
     save_every: NonNegativeInt = 0
     """Optimiser steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
     gradient_checkpointing: bool = False
@@ -59,3 +71,13 @@ class Training:
     """none, tensorboard, or another tracker by accelerate's name."""
     trust_remote_code: bool = False
     """Run code that comes with a model; never do this for a model you have not read."""
+
+    def __post_init__(self) -> None:
+        if self.shard and self.eval_every:
+            raise UsageError("--shard splits the model, and --eval-every would gather it whole every time; drop one of them")
+        if not self.eval_every:
+            asked = {"--keep best": self.keep == "best", "--keep-by": self.keep_by is not None, "--patience": self.patience > 0}
+            if found := [name for name, given in asked.items() if given]:
+                raise UsageError(f"{' and '.join(found)} choose among evaluations while training, and there are none; give --eval-every N")
+        elif self.keep_by is not None and self.keep == "last" and not self.patience:
+            raise UsageError(f"--keep-by {self.keep_by} is read by --keep best and by --patience, and neither was asked for")

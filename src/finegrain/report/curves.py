@@ -7,13 +7,16 @@ from finegrain.report.read import Run
 from finegrain.report.visible import clipped
 
 CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Loss", ("loss",)),
-    ("Reward margin", ("rewards/margins", "logps/margins")),
-    ("Share of pairs ranked as labelled", ("rewards/accuracies",)),
+    ("Loss", ("loss", "eval_loss")),
+    ("Reward margin", ("rewards/margins", "eval_margin")),
+    ("Margin of log-probabilities, nats per token", ("logps/margins_per_token", "eval_margin_per_token")),
+    ("Share of pairs ranked as labelled", ("rewards/accuracies", "logps/accuracies", "eval_accuracy", "eval_reward_accuracy")),
     ("Log-probability of answers, nats", ("logps/chosen", "logps/rejected", "logps/answer")),
     ("Rewards apart", ("rewards/chosen", "rewards/rejected")),
     ("Standard deviation of the reward", ("rewards/std_chosen", "rewards/std_rejected")),
     ("Credit: share kept", ("credit/kept_chosen", "credit/kept_rejected", "credit/kept_answer")),
+    ("Held-out calibration of a reward model", ("eval_ece", "eval_nll")),
+    ("Held-out ratings and steps", ("eval_rating_error", "eval_rating_exact", "eval_step_accuracy")),
     ("Learning rate", ("learning_rate",)),
     ("Gradient norm", ("grad_norm",)),
 )

@@ -35,7 +35,17 @@ def sentence(run: Run) -> str:
     if isinstance(record.get("train_seconds"), (int, float)):
         parts.append(f", {float(record['train_seconds']):.0f} s on {clipped(_mapping(record.get('machine')).get('device', '?'), 20)}")
     status = clipped(record.get("status", "of unknown status"), 40)
-    return "".join(parts) + f". The run is {status}; {clipped(record.get('date', 'date unknown'), 40)}."
+    return "".join(parts) + f". The run is {status}; {clipped(record.get('date', 'date unknown'), 40)}." + _kept(record)
+
+
+def _kept(record: Mapping[str, Any]) -> str:
+    """Which step's model was kept, and why training stopped early; empty where nothing was chosen."""
+    kept, stopped = _mapping(record.get("kept")), record.get("stopped")
+    words = ""
+    if kept.get("keep") == "best":
+        step, last, by = (clipped(kept.get(name, "?"), 60) for name in ("step", "of", "by"))
+        words = f" The model of step {step} of {last} was kept, the best of the evaluated ones by {by}."
+    return words + (f" Training {clipped(stopped, MOST_CHARACTERS)}." if isinstance(stopped, str) else "")
 
 
 def evaluation(run: Run) -> list[Shown]:

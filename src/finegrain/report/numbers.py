@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 
 from finegrain.diagnose.groups import FEWEST_ROWS
 from finegrain.ops.stats import Interval
+from finegrain.report.visible import clipped
 
 MINUS = "\u2212"
+
+
+MOST_OF_A_REASON = 200
+"""Characters of a recorded reason."""
 
 
 class Shown(NamedTuple):
@@ -57,6 +62,8 @@ def recorded(name: str, value: Any, reason: str) -> Shown:
         mean, low, high, rows = (value.get(key) for key in ("mean", "low", "high", "rows"))
         if isinstance(mean, (int, float)) and isinstance(low, (int, float)) and isinstance(high, (int, float)):
             return Shown(name, number(float(mean)), f"{number(float(low))} to {number(float(high))}, {rows} rows")
-        return Shown(name, number(float(mean)) if isinstance(mean, (int, float)) else str(mean), f"no interval recorded, {rows} rows")
+        why = value.get("reason")
+        shown = number(float(mean)) if isinstance(mean, (int, float)) else "none" if mean is None else str(mean)
+        return Shown(name, shown, clipped(why, MOST_OF_A_REASON) if isinstance(why, str) else f"no interval recorded, {rows} rows")
     shown = number(float(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
     return Shown(name, shown, reason)

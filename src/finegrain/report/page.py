@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from finegrain import __version__
+from finegrain.files import replace_file
 from finegrain.report.compare import compared
 from finegrain.report.curves import curves
 from finegrain.report.facts import evaluation, findings, sentence, settings_table
@@ -34,10 +35,17 @@ def write_report(folder: Path) -> Path:
 
 def write_page(runs: Sequence[Run], file: Path) -> Path:
     """The page of these runs, complete or absent."""
-    part = file.with_name(file.name + ".part")
-    part.write_text(render(runs), encoding="utf-8")
-    part.replace(file)
+    replace_file(file, render(runs))
     return file
+
+
+def is_page(file: Path) -> bool:
+    """Whether a file is a page of ours, which a new one may replace."""
+    try:
+        with file.open("rb") as stream:
+            return b"<title>finegrain: " in stream.read(4096)
+    except OSError:
+        return False
 
 
 def render(runs: Sequence[Run]) -> str:

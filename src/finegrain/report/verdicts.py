@@ -8,6 +8,7 @@ from finegrain.diagnose import agreement, coverage, displacement, length
 from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.report.block import Block
+from finegrain.report.held_out import held_out_policy
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
 from finegrain.report.numbers import Shown, number, percent, with_interval
 from finegrain.report.pack import pieces
@@ -15,7 +16,9 @@ from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
 from finegrain.report.read import Run
 from finegrain.report.reward_findings import reward_findings
 from finegrain.report.visible import visible
+from finegrain.types import WeightMeaning
 
+COUNTED = "no interval: counted over all training answers"
 UNEQUAL = "rows of unequal lengths"
 RANKED = (
     "The chance that of two tokens of one answer the better marked one has the lower signal: 0.5 is chance, 0 full agreement. "
@@ -25,7 +28,7 @@ RANKED = (
 
 def blocks(run: Run) -> list[Block]:
     """Every finding the run's files allow."""
-    found = [*reward_findings(run), displaced(run), long_ones(run), covered(run), *agreeing(run)]
+    found = [*reward_findings(run), held_out_policy(run), displaced(run), long_ones(run), covered(run), *agreeing(run)]
     return [block for block in found if block is not None]
 
 
@@ -152,6 +155,14 @@ def covered(run: Run) -> Block | None:
     kept = {key.rpartition("/")[2]: value for key, value in credit.items() if key.startswith("credit/kept/") and isinstance(value, (int, float))}
     if not found and not kept:
         return None
+    if run.record.get("credit_weight") == WeightMeaning.CERTAINTY.name.lower():
+        return Block(
+            title="Certainty of the token rewards",
+            verdict="not judged",
+            words="The weight of this credit says how sure the token rewards are: it drops nothing, a token counts as much as its reward is sure.",
+            numbers=[with_interval(f"certainty in {role} answers", part.kept, "", over="answers", share=True) for role, part in found.items()]
+            + [Shown(f"certainty over all {role} tokens", percent(float(value)), COUNTED) for role, value in kept.items()],
+        )
     counted_only = {role: coverage.share_verdict(value, value == 1) for role, value in kept.items()}
     verdicts = {role: part.verdict for role, part in found.items()} or counted_only
     verdict = next(name for name in coverage.WORDS if name in verdicts.values())
@@ -161,8 +172,7 @@ def covered(run: Run) -> Block | None:
     for role, part in found.items():
         numbers.append(with_interval(f"kept of {role} answers", part.kept, "", over="answers", share=True))
         numbers.append(with_interval(f"{role} answers that keep no token", part.dropped, "", over="answers", share=True))
-    counted = "no interval: counted over all training answers"
-    numbers += [Shown(f"kept of all {role} tokens", percent(float(value)), counted) for role, value in kept.items()]
+    numbers += [Shown(f"kept of all {role} tokens", percent(float(value)), COUNTED) for role, value in kept.items()]
     if found:
         notes.append("Kept: mean token weight per answer over examined training answers with a credit; Student t over answers, Wilson for shares.")
     return Block(title="What the credit keeps", verdict=verdict, words=words, numbers=numbers, notes=notes)

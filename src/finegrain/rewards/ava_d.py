@@ -5,15 +5,18 @@ Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 5 to 7; base: AVR
 Deviations: those of `finegrain.ops.bayesian_irl`.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from torch import Tensor, nn
+
 from finegrain.checked import checked
 from finegrain.ops.action_values import Wanted
-from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.bayesian_irl import Inference, start_state
 from finegrain.ops.reward_weight import weighed
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.types import Pair, Terms
+from finegrain.types import Pair, Summed, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,8 @@ class AvaD:
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     head_kind: ClassVar[type] = Gaussian
+    results: ClassVar[Mapping[str, bool]] = {"eval_td_nll": False}
+    """Held-out results that say which of two models is better; True: more is better."""
 
     inference: Inference = field(default_factory=Inference)
     """Weights and parts of the evidence bound."""
@@ -35,4 +40,21 @@ class AvaD:
     def __call__(self, head: Gaussian, pair: Pair) -> Terms:
         """Likelihood, KL and temporal-difference terms."""
         answer = weighed(head.reward_weight, pair).answer
-        return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer])}
+        return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer], pair.state)}
+
+    def state(self) -> dict[str, Tensor]:
+        """What `start` finds."""
+        return start_state()
+
+    def start_statistics(self, head: Gaussian) -> Callable[[Pair], dict[str, Summed]] | None:
+        """What is read of the start model's temporal differences."""
+        return (lambda pair: self.inference.start_statistics(weighed(head.reward_weight, pair))) if self.inference.reads_start else None
+
+    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
+        """The head's standard deviation starts at theirs."""
+        return self.inference.start(statistics, head)
+
+    def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
+        """Of held-out answers: mean square of (temporal difference - mean) / std, and mean of -log q(temporal difference)."""
+        answer = weighed(head.reward_weight, pair).answer
+        return {"td_square": self.inference.surprise(answer), "td_nll": self.inference.misfit(answer)}

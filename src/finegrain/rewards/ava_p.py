@@ -6,16 +6,21 @@ Deviations: those of `finegrain.objectives.ava_p`; the auxiliary is Bradley-Terr
 pairs that the reward model is judged by.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
+from torch import Tensor, nn
+
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
-from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.balance import Balance, BalanceRule, StartShare
+from finegrain.ops.bayesian_irl import BOUND, Inference, start_state
 from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, contrasted
 from finegrain.ops.reward_weight import weighed
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.types import Pair, Terms
+from finegrain.types import Pair, Summed, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,10 @@ class AvaP:
     """CER on the last tokens' mean rewards: log-sigmoid [choice], sigmoid (as printed)."""
     cer: NonNegativeFloat = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
+    balance: BalanceRule = field(default_factory=StartShare)
+    """How the bound is weighed against the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
+    bound_in_head_only: bool = False
+    """Likelihood, negative, KL and temporal differences train the head alone, and the ranking has the backbone to itself [OURS]."""
 
     def action_value(self, head: Gaussian) -> Wanted | None:
         """What the scorer has to compute beside log-probabilities."""
@@ -43,3 +52,25 @@ class AvaP:
     def __call__(self, head: Gaussian, pair: Pair) -> Terms:
         """Likelihood, negative, KL, temporal-difference and CER terms."""
         return contrasted(self.inference, self.negative, self.ranking, self.cer, weighed(head.reward_weight, pair))
+
+    @property
+    def balanced(self) -> Balance:
+        """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
+        return Balance(bound=BOUND, rule=self.balance, bound_in_backbone=not self.bound_in_head_only)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `start` finds."""
+        return start_state()
+
+    def start_statistics(self, head: Gaussian) -> Callable[[Pair], dict[str, Summed]] | None:
+        """What is read of the start model's temporal differences."""
+        return (lambda pair: self.inference.start_statistics(weighed(head.reward_weight, pair))) if self.inference.reads_start else None
+
+    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
+        """The head's standard deviation starts at theirs."""
+        return self.inference.start(statistics, head)
+
+    def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
+        """Of held-out answers: mean square of (temporal difference - mean) / std."""
+        sides = weighed(head.reward_weight, pair).sides.values()
+        return {"td_square": torch.stack([self.inference.surprise(side) for side in sides]).nanmean(0)}

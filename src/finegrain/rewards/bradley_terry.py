@@ -3,7 +3,8 @@
     L = -(1 - a) log sigma(f z - g) - a log sigma(-(f z - g)),   z = score(chosen) - score(rejected)
 
 a: probability that the label is wrong (1 - `label_prob`; 1/2 for a `tie`), f = -1 where `flip` is 1, g: `margin`. A `weight`
-column weights the mean. Methods that clean preference data write these columns and leave the loss alone.
+column weights the mean. A run scales the column `margin` beforehand (`--margin-scale`). Methods that clean preference data write
+these columns and leave the loss alone.
 Source: Bradley and Terry 1952; margin, soft label and flip as in Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.2.
 Deviations: none.
 """
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import NonNegativeFloat, checked
+from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
@@ -46,8 +47,6 @@ class BradleyTerry:
 
     label_smoothing: float = 0.0
     """Probability that a label is wrong where the column `label_prob` does not say it, in [0, 0.5]."""
-    margin_scale: NonNegativeFloat = 1.0
-    """Multiplies the column `margin`; 0 ignores it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing <= 0.5:
@@ -66,7 +65,7 @@ class BradleyTerry:
             smoothing = torch.where(columns["tie"] > 0.5, 0.5, smoothing)
         return {
             "label_smoothing": smoothing,
-            "margin": self.margin_scale * columns["margin"] if "margin" in columns else 0.0,
+            "margin": columns.get("margin", 0.0),
             "flip": 1 - 2 * columns["flip"] if "flip" in columns else 1.0,
         }
 

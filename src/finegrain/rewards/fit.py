@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
+from finegrain.ops.balance import Balance
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead, reads_whole_answer
@@ -106,6 +107,27 @@ class RewardFit:
     def statistics(self) -> Callable[[Pair], Mapping[str, Summed | Gathered]] | None:
         """What the loss reads of the whole step."""
         return getattr(self.loss, "statistics", None)
+
+    @property
+    def balanced(self) -> Balance | None:
+        """Terms that the loss weighs as one."""
+        return getattr(self.loss, "balanced", None)
+
+    @property
+    def state(self) -> Callable[[], Mapping[str, Tensor]] | None:
+        """The loss's tables."""
+        return getattr(self.loss, "state", None)
+
+    @property
+    def start_statistics(self) -> Callable[[Pair], Mapping[str, Summed | Gathered]] | None:
+        """What the loss reads of the first step's rows before anything has trained."""
+        read = getattr(self.loss, "start_statistics", None)
+        return None if read is None else read(self.head)
+
+    @property
+    def start(self) -> Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None:
+        """Where the loss wants head and tables to start."""
+        return getattr(self.loss, "start", None)
 
     @property
     def action_value(self) -> Wanted | None:

@@ -5,12 +5,15 @@ Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood 
 classifier knows nothing of them and gives the mean before it is weighed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from finegrain.checked import checked
+from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.readout import Last
 from finegrain.ops.reward_weight import Attention, RewardWeight, Uniform
 from finegrain.ops.variational import LOG_STD
@@ -32,6 +35,11 @@ class Gaussian:
     def outputs(self) -> int:
         """Mean, log standard deviation, and what the weight is made of."""
         return 2 + self.reward_weight.columns
+
+    @property
+    def module(self) -> Callable[[int, torch.Generator], nn.Module]:
+        """(hidden size, generator) -> the layer: linear, with a bias of the log standard deviation."""
+        return lambda hidden_size, generator: GaussianLayer(hidden_size, self.outputs, generator)
 
     @property
     def reads_whole_answer(self) -> bool:

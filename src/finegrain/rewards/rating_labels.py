@@ -60,6 +60,14 @@ class RatingLabels:
     shape: ClassVar[str] = "rated"
     shares: ClassVar[frozenset[str]] = frozenset({"rating_exact"})
     """Measures that lie in [0, 1]."""
+    results: ClassVar[Mapping[str, bool]] = {
+        "eval_rating_error": False,
+        "eval_rating_error_of_median": False,
+        "eval_rating_exact": True,
+        "eval_rating_balanced_accuracy": True,
+        "eval_rating_balanced_error": False,
+    }
+    """Held-out results that say which of two models is better; True: more is better."""
     head_kind: ClassVar[type] = Rating
 
     attribute: str | None = None

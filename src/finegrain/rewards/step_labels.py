@@ -59,6 +59,8 @@ class StepLabels:
     head_kind: ClassVar[type] = Step
     shares: ClassVar[frozenset[str]] = frozenset({"step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
     """Measures that lie in [0, 1]."""
+    results: ClassVar[Mapping[str, bool]] = {"eval_step_accuracy": True, "eval_first_error_found": True, "eval_no_error_found": True}
+    """Held-out results that say which of two models is better; True: more is better."""
 
     supervision: Supervision = field(default_factory=AllSteps)
     """all-steps, or until-first-error."""

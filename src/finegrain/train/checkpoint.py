@@ -6,9 +6,10 @@ trains, optimiser moments, tables, random state) and `training.json` (step and t
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,12 +33,14 @@ class Checkpoints:
 
     def complete(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        found = [path for path in self.folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+        found = [path for path in self.folder.glob(f"{PREFIX}*") if _own(path)]
         return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
-    def save(self, trainer: Trainer, step: int, export: Callable[[Path], None]) -> Path:
-        """Write the state after `step` optimiser steps; `export` adds the stock layout."""
+    def save(self, trainer: Trainer, step: int, export: Callable[[Path], None], selection: Mapping[str, Any] | None = None) -> Path:
+        """Write the state after `step` optimiser steps; `export` adds the stock layout. `selection`: which step was best so far."""
         final = self.folder / f"{PREFIX}{step}"
+        if rank() == 0 and final.exists() and not _own(final):
+            raise CheckpointError(f"{final} is no checkpoint of this program and stays as it is; take it away, or give another --out")
         if rank() == 0 and not final.exists():
             part = self.folder / f"{PREFIX}{step}.part"
             shutil.rmtree(part, ignore_errors=True)
@@ -47,7 +50,8 @@ class Checkpoints:
                 tensors, numbers = _state(trainer)
                 save_file(tensors, part / "training.safetensors")
                 allow_readers(part / "training.safetensors")
-                (part / "training.json").write_text(json.dumps({"step": step, "numbers": numbers}))
+                record = {"step": step, "numbers": numbers, "selection": dict(selection or {})}
+                (part / "training.json").write_text(json.dumps(record), encoding="utf-8")
                 part.rename(final)
             except (OSError, SafetensorError) as error:
                 shutil.rmtree(part, ignore_errors=True)
@@ -60,24 +64,55 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Delete all but the newest `keep` checkpoints, and unfinished ones."""
-        for path in [*self.complete()[: -self.keep], *self.folder.glob(f"{PREFIX}*.part")]:
+        parts = [path for path in self.folder.glob(f"{PREFIX}*.part") if _step(path.name.removesuffix(".part")) is not None and not path.is_symlink()]
+        for path in [*self.complete()[: -self.keep], *parts]:
             shutil.rmtree(path, ignore_errors=True)
+
+    def selection(self) -> tuple[Path | None, Mapping[str, Any]]:
+        """The newest checkpoint and what it says of the best step so far."""
+        found = self.complete()
+        if not found:
+            return None, {}
+        return found[-1], _record(found[-1])["selection"]
 
     def restore(self, trainer: Trainer) -> int:
         """Put the newest checkpoint's state into the trainer; returns the number of finished steps, 0 without one."""
         found = self.complete()
         if not found:
             return 0
+        record = _record(found[-1])
         try:
-            record = json.loads((found[-1] / "training.json").read_text())
-            tensors = load_file(found[-1] / "training.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
-            raise CheckpointError(f"cannot read {found[-1]}: {error}; delete it to go on without it") from error
-        _restore(trainer, tensors, record["numbers"])
+            _restore(trainer, load_file(found[-1] / "training.safetensors"), record["numbers"])
+        except CheckpointError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            raise CheckpointError(f"cannot read {found[-1]}: {error or type(error).__name__}; delete it to go on without it") from error
         return int(record["step"])
 
 
-def _named(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
+def _record(checkpoint: Path) -> dict[str, Any]:
+    """training.json: the step of the folder's name, the optimiser's numbers, and which step was best so far."""
+    try:
+        record = {"selection": {}, **json.loads((checkpoint / "training.json").read_text(encoding="utf-8"))}
+        if record["step"] != _step(checkpoint.name) or not isinstance(record["selection"], dict):
+            raise ValueError(f"training.json says step {record['step']}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"cannot read {checkpoint}: {error or type(error).__name__}; delete it to go on without it") from error
+    return record
+
+
+def _step(name: str) -> int | None:
+    """The step in the name of a checkpoint."""
+    digits = name.removeprefix(PREFIX)
+    return int(digits) if name.startswith(PREFIX) and digits.isascii() and digits.isdigit() else None
+
+
+def _own(path: Path) -> bool:
+    """Whether a folder is a checkpoint that `save` wrote: others' stand under such names too, and a link leads elsewhere."""
+    return _step(path.name) is not None and not path.is_symlink() and (path / "training.json").is_file()
+
+
+def named_weights(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
     """Trainable parameters by a stable name."""
     named = {f"policy.{name}": parameter for name, parameter in trainer.scorer.named_parameters() if parameter.requires_grad}
     for key, module in trainer.contract.modules.items():
@@ -85,10 +120,21 @@ def _named(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
     return named
 
 
+def load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
+    """Put weights by `named_weights`' names into the trainer."""
+    named = named_weights(trainer)
+    if weights.keys() != named.keys():
+        odd = sorted(weights.keys() ^ named.keys())
+        raise CheckpointError(f"the checkpoint trains other parameters than this run ({', '.join(odd[:3])}); resume with the same settings")
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(weights[name])
+
+
 def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, float]]:
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, float] = {}
-    for name, parameter in _named(trainer).items():
+    for name, parameter in named_weights(trainer).items():
         tensors[f"weight/{name}"] = parameter.detach().contiguous()
         for key, value in trainer.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor) and value.ndim:
@@ -102,14 +148,8 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, float]]:
 
 
 def _restore(trainer: Trainer, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
-    named = _named(trainer)
-    stored = {name.removeprefix("weight/") for name in tensors if name.startswith("weight/")}
-    if stored != set(named):
-        odd = sorted(stored ^ set(named))
-        raise CheckpointError(f"the checkpoint trains other parameters than this run ({', '.join(odd[:3])}); resume with the same settings")
-    for name, parameter in named.items():
-        with torch.no_grad():
-            parameter.copy_(tensors[f"weight/{name}"])
+    load_weights(trainer, {name.removeprefix("weight/"): tensor for name, tensor in tensors.items() if name.startswith("weight/")})
+    for name, parameter in named_weights(trainer).items():
         state = {}
         for key, tensor in tensors.items():
             if key.startswith("optimizer/") and key.endswith(f"/{name}") and key.split("/", 2)[2] == name:

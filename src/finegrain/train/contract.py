@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
-from finegrain.types import Gathered, Objective, Pair, Summed, Term, Terms
+from finegrain.ops.balance import Balance
+from finegrain.train.balance import TABLE
+from finegrain.types import LABEL_WEIGHTS, Gathered, Objective, Pair, Summed, Term, Terms, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
@@ -37,7 +39,15 @@ class Contract:
     """(state, the step's rows of this rank with detached values) -> named sums to be added to the state over all ranks."""
     gradient: Callable[[Pair, list[nn.Parameter]], list[Tensor]] | None
     """Replaces "backward of the sum": the summed gradient of the rows with respect to the parameters."""
+    balance: Balance | None
+    """Terms that are weighed as one against the others; None: every term has the weight it is given."""
+    start_statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None
+    """What the method reads of the first step's rows once, before anything has trained."""
+    start: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None
+    """(these statistics, the head) -> tables of the state; puts the head where the data want it."""
     learning_rate: float
+    weights: frozenset[WeightMeaning]
+    """What the token weights of a credit may mean, for the objective to multiply by them."""
     embedding_factor: float
     """The default rate of input embeddings over that of the rest, up to a ceiling."""
 
@@ -64,6 +74,8 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
             torch.manual_seed(seed)
             modules = make_modules()
     make_state = getattr(objective, "state", None)
+    balance = getattr(objective, "balanced", None)
+    state = dict(make_state()) if make_state is not None else {}
     return Contract(
         objective=objective,
         roles=roles,
@@ -74,10 +86,14 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         statistic_roles=tuple(getattr(objective, "statistic_roles", roles)) if statistics is not None else (),
         statistics=statistics,
         modules=modules,
-        state=dict(make_state()) if make_state is not None else {},
+        state=state if balance is None else state | {TABLE: torch.ones(1)},
         after_step=getattr(objective, "after_step", None),
         gradient=getattr(objective, "gradient", None),
+        balance=balance,
+        start_statistics=getattr(objective, "start_statistics", None),
+        start=getattr(objective, "start", None),
         learning_rate=float(getattr(objective, "learning_rate", 1e-6)),
+        weights=frozenset(getattr(objective, "weights", LABEL_WEIGHTS)),
         embedding_factor=float(getattr(objective, "embedding_factor", 1.0)),
     )
 

@@ -55,6 +55,11 @@ def sum_tensor(values: Tensor) -> Tensor:
     return total
 
 
+def from_first(value: float, device: torch.device) -> float:
+    """The first rank's number on every rank."""
+    return sum_named({"value": value if rank() == 0 else 0.0}, device)["value"] if world() > 1 else value
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any rank says so: a decision that all must take together."""
     return bool(sum_tensor(torch.tensor(float(flag), device=device)))

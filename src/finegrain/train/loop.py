@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from finegrain.errors import NonFiniteError
 from finegrain.models.score import Arithmetic
 from finegrain.models.scorer import Request, Scorer, causal_lm
+from finegrain.train.balance import TwoParts
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
 from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor
 from finegrain.train.optim import FACTOR, Optim, learning_rate
 from finegrain.train.sharding import clip_gradients, replicated, rounds
-from finegrain.types import Gathered, Pair, Side, Terms
+from finegrain.types import Gathered, Pair, Side, Summed, Terms
 
 Sums = dict[str, tuple[float, float]]
 """Named (sum, count): a metric is their quotient over all micro-batches and ranks."""
@@ -103,6 +104,8 @@ class Trainer:
 def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
     """One optimiser step; returns its logged numbers, equal on every rank."""
     trainer.optimizer.zero_grad(set_to_none=True)
+    if step.index == 0:
+        _start(trainer, step)
     tally = Tally()
     with trainer.displace(trainer, step.index) as noted:
         tally.note_metrics(noted)
@@ -122,21 +125,45 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
 
 def _take_gradient(trainer: Trainer, step: Step, tally: "Tally") -> dict[str, Tensor]:
     """This rank's gradient of the step where the parameters stand; what it saw goes to the tally, additions to tables come back."""
-    statistics = _statistics(trainer, step)
+    statistics = step_statistics(trainer, step)
     batches = trainer.batches(step, trainer.contract.roles)
     counts = _denominators(trainer, batches, statistics)
+    parts = _two_parts(trainer, step)
     added: dict[str, Tensor] = {}
     for batch in rounds(trainer.scorer, step, batches):
         pair = trainer.pair(batch, statistics, scored=True)
         terms = as_terms(trainer.contract.objective(pair), pair)
-        _backward(trainer, pair, terms, counts)
+        _backward(trainer, pair, terms, counts, parts)
         seen = detached(pair)
-        tally.note_terms(terms, counts, batch)
+        tally.note_terms(terms, counts, batch, frozenset() if parts is None else parts.bound)
         tally.note_metrics(trainer.metrics(seen))
         if trainer.contract.after_step is not None:
             for name, value in trainer.contract.after_step(trainer.state, seen).items():
                 added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
+    if parts is not None:
+        tally.note_metrics(parts.finish())
+        tally.weigh_bound(parts.weight)
     return added
+
+
+def _start(trainer: Trainer, step: Step) -> None:
+    """Let the objective put its head and tables where the first step's rows want them, before anything has trained."""
+    contract = trainer.contract
+    if contract.start is None or contract.start_statistics is None:
+        return
+    assert trainer.scorer.head is not None
+    found = _reduced(trainer, step, contract.start_statistics, contract.roles)
+    trainer.state.update({name: table.to(trainer.state[name]) for name, table in contract.start(found, trainer.scorer.head).items()})
+
+
+def _two_parts(trainer: Trainer, step: Step) -> TwoParts | None:
+    """The gradient of a step whose objective weighs some of its terms as one."""
+    if trainer.contract.balance is None:
+        return None
+    trained = trainer.parameters()
+    own = {id(parameter) for parameter in trainer.scorer.model.parameters()}
+    backbone, heads = [p for p in trained if id(p) in own], [p for p in trained if id(p) not in own]
+    return TwoParts(trainer.contract.balance, trainer.state, step.index, backbone, heads)
 
 
 class NonFiniteStep(NonFiniteError):
@@ -155,6 +182,10 @@ def _over_ranks(step: Step, rows: list[int], device: torch.device) -> list[int]:
     return [row for row, flag in zip(step.rows, everywhere.tolist(), strict=True) if flag]
 
 
+BOUND = "bound"
+"""A tally's total of terms whose weight is not known yet."""
+
+
 @dataclass
 class Tally:
     """Sums of a step on this rank: plain totals, and (sum, count) pairs whose quotient is logged."""
@@ -163,17 +194,21 @@ class Tally:
     means: Sums = field(default_factory=dict)
     bad_rows: list[int] = field(default_factory=list)
 
-    def note_terms(self, terms: Terms, counts: Mapping[str, float], batch: Batch) -> None:
-        """Add a micro-batch's loss and its terms, and remember rows that are not finite."""
+    def note_terms(self, terms: Terms, counts: Mapping[str, float], batch: Batch, bound: frozenset[str] = frozenset()) -> None:
+        """Add a micro-batch's loss and its terms, and remember rows that are not finite; those of a bound wait for its weight."""
         for name, term in terms.items():
             value = term.value.detach().double()
             share = float(value.sum()) / max(counts[name], TINY)
-            self._add("loss", term.coefficient * share)
+            self._add(BOUND if name in bound else "loss", term.coefficient * share)
             if len(terms) > 1:
                 self._add(f"loss/{name}", share)
             broken = (~torch.isfinite(value)).nonzero()[:, 0].tolist()
             self.bad_rows += [batch.rows[index] for index in broken]
         self._add("num_tokens", float(batch.tokens))
+
+    def weigh_bound(self, weight: float) -> None:
+        """Add the bound's terms to the loss."""
+        self._add("loss", weight * self.totals.pop(BOUND, 0.0))
 
     def note_metrics(self, sums: Sums) -> None:
         """Add named (sum, count) pairs."""
@@ -221,15 +256,18 @@ def _cut(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach()
 
 
-def _statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
+def step_statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
     """The objective's statistics over the whole step and all ranks, without gradient."""
     declared = trainer.contract.statistics
-    if declared is None:
-        return {}
+    return {} if declared is None else _reduced(trainer, step, declared, trainer.contract.statistic_roles)
+
+
+def _reduced(trainer: Trainer, step: Step, declared: Callable[[Pair], Mapping[str, Summed | Gathered]], roles: Sequence[str]) -> dict[str, Tensor]:
+    """Statistics of the step's rows over all micro-batches and ranks."""
     summed: dict[str, Tensor] = {}
     gathered: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for batch in rounds(trainer.scorer, step, trainer.batches(step, trainer.contract.statistic_roles)):
+        for batch in rounds(trainer.scorer, step, trainer.batches(step, roles)):
             for name, statistic in declared(trainer.pair(batch, {}, scored=True)).items():
                 if isinstance(statistic, Gathered):
                     gathered.setdefault(name, []).append(statistic.value)
@@ -264,11 +302,16 @@ def _denominators(trainer: Trainer, batches: Sequence[Batch], statistics: Mappin
     return sum_named(totals, trainer.scorer.device)
 
 
-def _backward(trainer: Trainer, pair: Pair, terms: Terms, counts: Mapping[str, float]) -> None:
+def _backward(trainer: Trainer, pair: Pair, terms: Terms, counts: Mapping[str, float], parts: TwoParts | None) -> None:
     """Add this micro-batch's share of the gradient of sum over terms of coefficient * sum(value) / count."""
     rule = trainer.contract.gradient
+    if parts is not None:
+        wanted = {name: term for name, term in terms.items() if term.coefficient}
+        ranking, bound = ({name: term for name, term in wanted.items() if (name in parts.bound) is is_bound} for is_bound in (False, True))
+        parts.backward(_loss(ranking, counts), _loss(bound, counts))
+        return
     if rule is None:
-        total = torch.stack([term.coefficient / max(counts[name], TINY) * term.value.sum() for name, term in terms.items()]).sum()
+        total = _loss(terms, counts)
         if total.requires_grad:
             total.backward()  # type: ignore[no-untyped-call]
         return
@@ -277,6 +320,12 @@ def _backward(trainer: Trainer, pair: Pair, terms: Terms, counts: Mapping[str, f
     for parameter, gradient in zip(parameters, rule(pair, parameters), strict=True):
         share = gradient / max(count, TINY)
         parameter.grad = share if parameter.grad is None else parameter.grad + share
+
+
+def _loss(terms: Terms, counts: Mapping[str, float]) -> Tensor:
+    """Sum over terms of coefficient * sum(value) / count; 0 without any."""
+    parts = [term.coefficient / max(counts[name], TINY) * term.value.sum() for name, term in terms.items()]
+    return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
 def _update(trainer: Trainer, rate: float) -> float:

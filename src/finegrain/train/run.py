@@ -11,11 +11,13 @@ from types import FrameType
 from typing import Any
 
 from finegrain.errors import Interrupted, NonFiniteError
+from finegrain.files import replace_file
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.distributed import any_rank, rank
 from finegrain.train.loop import NonFiniteStep, Trainer, run_step
+from finegrain.train.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,53 @@ class Recorder:
     """Optimiser steps between checkpoints; 0 writes none but on Ctrl-C."""
     resumable: bool = True
     """False where a checkpoint cannot be written (sharded training)."""
+    selection: Selection | None = None
+    """Evaluation while training; None: there is none."""
     watchers: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
     """Called on the first rank with every logged line: progress, trackers."""
+
+    def save(self, trainer: Trainer, step: int) -> None:
+        """A checkpoint of this step, with what is known of the best one."""
+        if self.selection is None:
+            self.checkpoints.save(trainer, step, self.export)
+            return
+        self.checkpoints.save(trainer, step, self._with_best, self.selection.as_json())
+
+    def _with_best(self, folder: Path) -> None:
+        assert self.selection is not None
+        self.export(folder)
+        self.selection.save(folder)
 
 
 def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> list[dict[str, Any]]:
     """Take all steps of the plan; returns the logged lines, those of an earlier part included."""
     done = recorder.checkpoints.restore(trainer) if resume else 0
+    selection = recorder.selection
+    if selection is not None:
+        selection.restore(*(recorder.checkpoints.selection() if resume else (None, {})))
     if rank() == 0:
         recorder.directory.cut_metrics(done)
     with _interrupt_flag() as interrupted:
         for index in range(done, len(plan)):
+            if selection is not None and selection.exhausted:
+                break
             started = time.perf_counter()
             line = _guarded_step(trainer, plan, recorder, index)
             seconds = time.perf_counter() - started
             line |= {"step_seconds": round(seconds, 4), "tokens_per_second": round(line["num_tokens"] / seconds, 1)}
+            last = index + 1 == len(plan)
+            if selection is not None and selection.due(index + 1, last=last):
+                line |= selection(trainer, index + 1)
+                last = last or selection.exhausted
             if rank() == 0:
                 recorder.directory.append_metrics(line)
                 for watch in recorder.watchers:
                     watch(line)
-            last = index + 1 == len(plan)
             stop = any_rank(interrupted(), trainer.scorer.device)
             if stop and not last and not recorder.resumable:
                 raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; a sharded run keeps no state to go on from")
             if recorder.resumable and (stop or (recorder.save_every and (index + 1) % recorder.save_every == 0 and not last)):
-                recorder.checkpoints.save(trainer, index + 1, recorder.export)
+                recorder.save(trainer, index + 1)
             if stop and not last:
                 raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; the state is saved, go on with the same command and --resume")
     return list(recorder.directory.metrics())
@@ -77,7 +101,7 @@ def _guarded_step(trainer: Trainer, plan: Plan, recorder: Recorder, index: int) 
             for example in (trainer.data.examples[row] for row in error.rows)
         ]
         if rank() == 0:
-            file.write_text(json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
+            replace_file(file, json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
         raise NonFiniteError(
             f"the {error.what} of step {index + 1} is not finite; rows {sources[:20]} of the data; their tokens are in {file}; "
             "nothing was updated by this step: lower --lr, or look at these rows"

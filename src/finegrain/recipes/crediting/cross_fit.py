@@ -1,7 +1,8 @@
 """A scorer made of the run's own pairs: two plain DPO fits of the start model, each on half of the rows.
 
-Each row's token rewards come from the fit that has not seen it; the other fit is kept as a second member, so that their
-disagreement gives a first uncertainty. The columns are cached by model, tokens and settings, and their cost counts in the run.
+A fit visits its half as often as the run visits the pairs. Each row's token rewards come from the fit that has not seen it; the
+other fit is kept as a second member, so that their disagreement gives a first uncertainty. The columns are cached by model, tokens
+and settings, and their cost counts in the run.
 """
 
 import copy
@@ -52,6 +53,7 @@ def cross_fitted(
     settings = {
         "rate": rate,
         "batch_size": session.training.batch_size,
+        "epochs": session.training.epochs,
         "max_steps": session.common.max_steps,
         "seed": session.common.seed,
         "optim": asdict(Optim()),
@@ -82,7 +84,7 @@ def _fit_and_score(
     objective = DPO()
     data = TrainingSet([examples[row] for row in rows], {role: [reference[role][row] for row in rows] for role in ROLES})
     training, common = session.training, session.common
-    plan = Plan(data.packed_tokens(ROLES), training.batch_size, 1.0, common.seed, training.micro_tokens, world(), common.max_steps)
+    plan = Plan(data.packed_tokens(ROLES), training.batch_size, training.epochs, common.seed, training.micro_tokens, world(), common.max_steps)
     parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
     trainer = Trainer(
         scorer=scorer,

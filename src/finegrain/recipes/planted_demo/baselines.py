@@ -1,6 +1,7 @@
-"""What a credit must beat to have found anything: a word list and a sentence's place, as scores of the same sentences."""
+"""What a credit must beat to have found anything: a word list that has not read the pair, and a sentence's place, as scores of the same sentences."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
@@ -14,19 +15,44 @@ SIDES = ("chosen", "rejected")
 
 def baseline_aurocs(rows: Sequence[Json], pool: Sequence[Json]) -> dict[str, float]:
     """AUROC against the truth, good against bad sentences of the pairs' answers, of scores that read no model."""
-    sentences, good, places = _judged(rows)
+    judged = _judged(rows)
+    good, places = np.array([sentence.good for sentence in judged]), np.array([float(-sentence.place) for sentence in judged])
     return {
-        "word list from the pairs": auroc(_word_scores(rows, sentences), good).mean,
-        "word list from pairs and pool": auroc(_word_scores([*rows, *pool], sentences), good).mean,
+        "word list from the pairs": auroc(_cross_fitted(rows, [], judged), good).mean,
+        "word list from pairs and pool": auroc(_cross_fitted(rows, pool, judged), good).mean,
         "place in the answer": auroc(places, good).mean,
     }
 
 
-def _judged(rows: Sequence[Json]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Text, goodness and place of every sentence whose quality is not 0."""
-    answers = [(row[role], row[f"{role}_truth"]) for row in rows for role in SIDES]
-    judged = [(text[start:end], quality > 0, -place) for text, spans in answers for place, (start, end, quality) in enumerate(spans) if quality]
-    return [text for text, _, _ in judged], np.array([good for _, good, _ in judged]), np.array([place for _, _, place in judged], dtype=float)
+class Sentence(NamedTuple):
+    """A sentence whose quality is not 0."""
+
+    pair: int
+    """Place of its pair."""
+    text: str
+    good: bool
+    place: int
+    """In its answer."""
+
+
+def _judged(rows: Sequence[Json]) -> list[Sentence]:
+    answers = [(pair, row[role], row[f"{role}_truth"]) for pair, row in enumerate(rows) for role in SIDES]
+    return [
+        Sentence(pair, text[start:end], quality > 0, place)
+        for pair, text, spans in answers
+        for place, (start, end, quality) in enumerate(spans)
+        if quality
+    ]
+
+
+def _cross_fitted(rows: Sequence[Json], pool: Sequence[Json], judged: Sequence[Sentence]) -> np.ndarray:
+    """Scores of every sentence by a word list from the other half of the pairs, as the run's own scorer is fitted, and from the pool."""
+    scores = np.zeros(len(judged))
+    for half in (0, 1):
+        others = [row for pair, row in enumerate(rows) if pair % 2 != half]
+        own = [place for place, sentence in enumerate(judged) if sentence.pair % 2 == half]
+        scores[own] = _word_scores([*others, *pool], [judged[place].text for place in own])
+    return scores
 
 
 def _word_scores(rows: Sequence[Json], sentences: Sequence[str]) -> np.ndarray:

@@ -64,7 +64,7 @@ def run_row(task: SeedTask, name: str) -> Json:
     folder, row = _folder(task), next(row for row in ROWS if row.name == name)
     started = time.perf_counter()
     with set_apart(folder, f"log-{row.folder}.txt"):
-        files, probes, start = _ready(task)
+        files, probes, start = probes_of(task)
         reader = PathReader(probes, frozenset(task.readings), read_jsonl(getattr(files, row.data)), [start])
         refused, evaluation = None, {}
         whole, *halves = map(str, _scorer_folders(folder).values())
@@ -89,7 +89,7 @@ def _scorer_folders(folder: Path) -> dict[Row, Path]:
 
 
 @cache
-def _ready(task: SeedTask) -> tuple[Files, Probes, Point]:
+def probes_of(task: SeedTask) -> tuple[Files, Probes, Point]:
     """What all rows of a seed share in one process: files, the base model and what is asked of it, the base's own reading."""
     files = planted_files(_folder(task))
     probes = _probes(World(task.planted, task.seed), files, task)

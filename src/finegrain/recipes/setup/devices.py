@@ -22,6 +22,14 @@ def open_device(common: Common, training: Training) -> tuple[Accelerator, torch.
     return accelerator, device, Arithmetic(_autocast(name, device), name, training.micro_tokens)
 
 
+def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Arithmetic]:
+    """Where a model that only scores goes and how it computes, without an accelerator: a trainer's process may have one of its own."""
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    place = _device(best if device == "auto" else device)
+    name = _arithmetic_name(dtype, place)
+    return place, Arithmetic(_autocast(name, place), name, Training().micro_tokens)
+
+
 def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device

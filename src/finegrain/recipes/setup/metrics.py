@@ -10,57 +10,69 @@ from finegrain.ops.sequence import wide
 from finegrain.train.loop import Metrics, Sums
 from finegrain.types import Pair, Side
 
+Rows = dict[str, tuple[Tensor, Tensor]]
+"""Named (value, count), each (B,): a metric is the quotient of their sums, over a step as over held-out rows."""
+
 
 def metrics_for(objective: Any) -> Metrics:
     """Preference metrics where there are two sides, answer metrics otherwise; rewards are beta * log-ratio."""
-    beta = float(getattr(objective, "beta", 1.0))
-    return lambda pair: pair_metrics(pair, beta) if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics(pair, beta)
+    beta = beta_of(objective)
+    return lambda pair: summed(row_metrics(pair, beta))
 
 
-def pair_metrics(pair: Pair, beta: float) -> Sums:
-    """rewards/*, logps/* and the kept share of both sides; rewards count all tokens, whatever the credit keeps."""
-    rows = float(pair.chosen.mask.shape[0])
-    sums: Sums = {
-        "logps/chosen": (_sum(_logp(pair.chosen)), rows),
-        "logps/rejected": (_sum(_logp(pair.rejected)), rows),
+def beta_of(objective: Any) -> float:
+    """What turns log-ratios into rewards: the objective's own beta, 1 where it has none."""
+    return float(getattr(objective, "beta", 1.0))
+
+
+def row_metrics(pair: Pair, beta: float) -> Rows:
+    """Every metric of every row."""
+    return pair_metrics(pair, beta) if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics(pair, beta)
+
+
+def summed(rows: Rows) -> Sums:
+    """Sums over the rows."""
+    return {name: (_sum(value), _sum(count)) for name, (value, count) in rows.items()}
+
+
+def pair_metrics(pair: Pair, beta: float) -> Rows:
+    """rewards/*, logps/* and the kept share of both sides; rewards count all tokens, whatever the credit keeps.
+
+    Without a reference the sides are compared per token: sums of answers of unequal lengths differ by the lengths first.
+    """
+    logps = {role: _logp(pair.sides[role]) for role in ("chosen", "rejected")}
+    one = torch.ones_like(logps["chosen"])
+    found: Rows = {
+        "logps/chosen": (logps["chosen"], one),
+        "logps/rejected": (logps["rejected"], one),
         **_kept(pair, "chosen"),
         **_kept(pair, "rejected"),
     }
     if pair.chosen.ref_logp is not None and pair.rejected.ref_logp is not None:
         chosen, rejected = beta * _ratio(pair.chosen), beta * _ratio(pair.rejected)
-        sums |= {
-            "rewards/chosen": (_sum(chosen), rows),
-            "rewards/rejected": (_sum(rejected), rows),
-            "rewards/margins": (_sum(chosen - rejected), rows),
-            "rewards/accuracies": (_sum((chosen > rejected).double()), rows),
+        return found | {
+            "rewards/chosen": (chosen, one),
+            "rewards/rejected": (rejected, one),
+            "rewards/margins": (chosen - rejected, one),
+            "rewards/accuracies": ((chosen > rejected).to(one.dtype), one),
         }
-    else:
-        sums["logps/margins"] = (_sum(_logp(pair.chosen) - _logp(pair.rejected)), rows)
-    return sums
+    margin = _per_token(pair.chosen) - _per_token(pair.rejected)
+    return found | {"logps/margins_per_token": (margin, one), "logps/accuracies": ((margin > 0).to(one.dtype), one)}
 
 
-def answer_metrics(pair: Pair, beta: float) -> Sums:
+def answer_metrics(pair: Pair, beta: float) -> Rows:
     """Metrics of single answers: by label where there is one, as a perplexity-like mean otherwise."""
     side = pair.answer
-    logp, tokens = _logp(side), side.mask.sum(-1).double()
-    sums: Sums = {"logps/answer": (_sum(logp), float(len(logp))), "logp_per_token": (_sum(logp), _sum(tokens)), **_kept(pair, "answer")}
+    logp = _logp(side)
+    found: Rows = {"logps/answer": (logp, torch.ones_like(logp)), "logp_per_token": (logp, side.mask.sum(-1)), **_kept(pair, "answer")}
     label = pair.columns.get("label")
     if label is not None and side.ref_logp is not None:
-        good = label > 0.5
         reward = beta * _ratio(side)
-        for name, rows in (("chosen", good), ("rejected", ~good)):
-            sums[f"rewards/{name}"] = (_sum(reward[rows]), float(rows.sum()))
-            sums[f"logps/{name}"] = (_sum(logp[rows]), float(rows.sum()))
-    return sums
-
-
-def margins(pair: Pair, beta: float) -> Tensor | None:
-    """Per-row reward margin (or log-probability margin without a reference); None for single answers."""
-    if "chosen" not in pair.sides or "rejected" not in pair.sides:
-        return None
-    if pair.chosen.ref_logp is None or pair.rejected.ref_logp is None:
-        return _logp(pair.chosen) - _logp(pair.rejected)
-    return beta * (_ratio(pair.chosen) - _ratio(pair.rejected))
+        for name, rows in (("chosen", label > 0.5), ("rejected", ~(label > 0.5))):
+            count = rows.to(reward.dtype)
+            found[f"rewards/{name}"] = (torch.where(rows, reward, 0.0), count)
+            found[f"logps/{name}"] = (torch.where(rows, logp, 0.0), count)
+    return found
 
 
 def _sum(values: Tensor) -> float:
@@ -76,10 +88,15 @@ def _ratio(side: Side) -> Tensor:
     return masked_sum(wide(side.logp) - wide(side.ref_logp), side.mask)
 
 
-def _kept(pair: Pair, role: str) -> Sums:
+def _per_token(side: Side) -> Tensor:
+    """Mean log-probability of an answer's tokens, nats; 0 for an answer without any."""
+    return _logp(side) / side.mask.sum(-1).clamp(min=1)
+
+
+def _kept(pair: Pair, role: str) -> Rows:
     """Share of the tokens' weight that the credit keeps, over answers that have a credit."""
     side, annotated = pair.sides[role], pair.columns.get(f"annotated/{role}")
     if side.weight is None or annotated is None:
         return {}
     counted = side.mask & (annotated > 0.5)[:, None]
-    return {f"credit/kept_{role}": (_sum(torch.where(counted, side.weight, 0.0)), _sum(counted))}
+    return {f"credit/kept_{role}": (torch.where(counted, wide(side.weight), 0.0).sum(-1), counted.sum(-1))}

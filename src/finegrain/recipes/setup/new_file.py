@@ -1,30 +1,24 @@
-"""A result in one file of its own: whole under its name, or not there; never over another one."""
+"""The name of a result in one file of its own, looked at before the work."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from finegrain.errors import CheckpointError
+from finegrain.files import write_new
+
+__all__ = ["check_free", "write_new"]
 
 
 def check_free(out: Path) -> None:
     """Refuse, before the work, a name that is taken or cannot be written."""
-    if out.exists():
-        raise CheckpointError(f"{out} is there already; give another --out")
-    if not out.parent.is_dir():
-        raise CheckpointError(f"cannot write {out}: there is no folder {out.parent}")
-
-
-def write_new(out: Path, parts: Iterable[str]) -> None:
-    """The parts one after the other, as they come: written beside and linked under the name, which must be free."""
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as stream:
-            stream.writelines(parts)
-        os.link(part, out)
-    except FileExistsError as error:
-        raise CheckpointError(f"{out} is there already; give another --out") from error
-    except OSError as error:
+        if out.exists() or out.is_symlink():
+            raise CheckpointError(f"{out} is there already; give another --out")
+        if not out.parent.is_dir():
+            raise CheckpointError(f"cannot write {out}: there is no folder {out.parent}")
+    except (OSError, ValueError) as error:  # a name that is too long, or holds what no name may
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(f"cannot write {out}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise CheckpointError(f"cannot write {out}: {out.parent} may not be written to")

@@ -1,6 +1,7 @@
 """Train a policy offline with any objective and any credit: the job behind `prefer`, `sft` and `reward`, read top to bottom."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,15 @@ from finegrain.recipes.setup.session import open_session, prepare_scorer, record
 from finegrain.recipes.training.columns import held_out_set, training_set
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
-from finegrain.recipes.training.job import Job, check_job
+from finegrain.recipes.training.job import Job, check_job, sources_of
+from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.learner import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.margins import settle_margins
 from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, check_saving, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
+from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
 from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
@@ -37,10 +41,17 @@ Watch = Callable[[Trainer, dict[str, Any]], None]
 
 def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     """Run the job; returns what is printed as the last line of stdout. `watch` sees the trainer after every step, and may not change it."""
+    with ExitStack() as held:
+        return _aligned(job, held, watch)
+
+
+def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     contract = contract_of(job.objective, job.common.seed)
     check_job(job, contract)
+    criterion = criterion_of(job, contract)
     directory = RunDirectory(job.out)
     if not job.common.dry_run:
+        directory.check_apart(sources_of(job))
         directory.check(job.settings, resume=job.common.resume)
     session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
     if job.training.shard and world() == 1:
@@ -48,20 +59,25 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     job.product.check(session)
     check_saving(session, job)
     train_rows, eval_rows = rows_of(session, job, contract)
+    if job.margin_scale is not None and "rejected" in contract.roles:
+        settle_margins(session, job.margin_scale, train_rows)
     displace = in_place if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     if job.common.dry_run:
         return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
 
     directory.check_data(session.notes["data"])
-    directory.create()
+    if rank() == 0:
+        held.enter_context(directory.locked())
+        directory.check(job.settings, resume=job.common.resume)
     barrier()
     if rank() == 0:
         directory.write_record(record(session, job.command, job.settings, {"status": "running"}))
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    prompts = [example.prompt for example in (eval_rows or train_rows)[: job.training.samples]]
+    answered = 0 if hasattr(job.product, "use") else job.training.samples
+    prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
@@ -81,30 +97,42 @@ def align(job: Job, watch: Watch | None = None) -> dict[str, Any]:
     export = lambda folder: job.product.save(session, folder)
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
-        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, [*watchers, tell, *seen])
+        selection = selection_of(job, criterion, trainer, eval_set)
+        watching: list[Callable[[dict[str, Any]], None]] = [*watchers, tell, ShareWarning(session.say), *seen]
+        recorder = Recorder(directory, Checkpoints(job.out), export, job.training.save_every, not job.training.shard, selection, watching)
         with ended_in_words(session, job, directory), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
     seconds = session.seconds()
+    steps_taken = int(lines[-1]["step"]) if lines else 0
+    if selection is not None:
+        selection.restore_best(trainer, steps_taken)
+        session.notes["kept"] = selection.kept(steps_taken)
+        if stopped := selection.stopped(steps_taken, len(plan)):
+            session.notes["stopped"] = stopped
+            session.say(stopped)
     if whole is not None:
         trainer = whole_again(session, trainer, whole)
 
-    evaluation = job.product.evaluate(trainer, eval_set)
+    evaluation = job.product.conclude(trainer, eval_set)
     after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
         "status": "finished",
         "train_seconds": round(seconds, 3),
-        "steps": len(plan),
+        "steps": steps_taken,
         "pairs" if "chosen" in contract.roles else "rows": len(train_rows),
         "tokens": int(sum(line["num_tokens"] for line in lines)),
         "learning_rate": rate,
         "embedding_learning_rate": embedding_rate(job.optim, contract, rate),
         "evaluation": evaluation,
+        **start_of_parts(lines),
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
         if examination is not None:
             head = getattr(job.product, "head", None)
             write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
-        write_results(session, job, directory, results, Answers(prompts, before, after))
+        write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
+        if selection is not None:
+            selection.discard()
         session.say(f"report: {write_report(directory.path)}")
     return {"out": str(job.out), **{key: results[key] for key in ("status", "steps", "train_seconds")}, "evaluation": evaluation}

@@ -1,6 +1,7 @@
 """The model card beside a checkpoint: what it is, how it was made, what was measured."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,12 @@ from typing import Any
 import jinja2
 
 from finegrain.configure import FAMILIES
+from finegrain.files import replace_file
+from finegrain.models.reward_models import stored_facts
+from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL, TEXT_CALL
+from finegrain.recipes.judging.score_scale import ENTRY
+from finegrain.recipes.training.reward_usage import Usage
+from finegrain.types import Json
 
 TEMPLATE = """---
 library_name: transformers
@@ -33,14 +40,42 @@ library_name: transformers
 Load it with `transformers.{{ loader }}.from_pretrained`. `run.json` beside this file holds all settings;
 `finegrain again run.json --out OTHER` runs it once more.
 
+{% if usage %}{{ usage }}
+
+## Settings
+
+{% endif -%}
 ```json
 {{ settings }}
 ```
 """
 
+USE = """## Score an answer
 
-def write_card(folder: Path, command: str, settings: Mapping[str, Any], results: Mapping[str, Any], source: str, loader: str) -> None:
-    """README.md of a checkpoint folder."""
+{% if trouble -%}
+There is no example here: {{ trouble }}
+{% else -%}
+{{ fence }}python
+{{ code }}
+{{ fence }}
+
+{% endif -%}
+The ids are {{ pieces }}; the model gives other scores without
+{%- if input.bos and input.eos %} BOS in front and EOS behind.{% elif input.eos %} EOS behind.{% else %} them.{% endif %}
+{%- if input.stock_calls[text_call] %} `tokenizer(prompt + answer)` of the tokenizer here writes them.{% endif %}
+{%- if input.stock_calls[chat_call] %} Of a conversation, tokenise `tokenizer.apply_chat_template(messages, tokenize=False)` with
+`add_special_tokens=False`: the template ends with EOS.
+{%- elif not chat %} Conversations are written as `Human: ...`, a blank line, `Assistant: ...`.{% endif %}
+At most {{ input.max_length }} tokens were seen in training; prompts are cut at their start, answers at their end. `config.json` says so under
+`finegrain.input`.{% if scale %} Scores of held-out answers have the mean {{ scale.mean }} and the standard deviation {{ scale.std }}.{% endif %}
+`finegrain.reward_function(folder)` makes of this folder a reward function for `GRPOTrainer`.
+"""
+
+
+def write_card(
+    folder: Path, command: str, settings: Mapping[str, Any], results: Mapping[str, Any], source: str, loader: str, usage: Usage | None = None
+) -> None:
+    """README.md of a checkpoint folder; `usage`: what a saved reward model says of an answer."""
     evaluation = [(name, _shown(value)) for name, value in results["evaluation"].items()]
     text = jinja2.Template(TEMPLATE).render(
         base=None if source == "in memory" else Path(source).name,
@@ -49,15 +84,37 @@ def write_card(folder: Path, command: str, settings: Mapping[str, Any], results:
         methods=[(family, (settings[family] or {}).get("method", "custom")) for family in FAMILIES if settings.get(family)],
         results=results,
         loader=loader,
+        usage=None if usage is None else _used(usage, stored_facts(folder)),
         evaluation=evaluation,
         settings=json.dumps(settings, indent=2, default=str),
     )
-    (folder / "README.md").write_text(text)
+    replace_file(folder / "README.md", text)
+
+
+def _used(usage: Usage, facts: Json) -> str:
+    """How the model is used: the example and what its ids are."""
+    told = facts["input"]
+    code = "" if usage.snippet is None else usage.snippet.code
+    return str(
+        jinja2.Template(USE).render(
+            code=code,
+            fence="`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0)),
+            trouble=usage.trouble,
+            input=told,
+            pieces=told["template"]["text"].replace("bos", "BOS").replace("eos", "EOS"),
+            chat=told["template"]["conversation"] == CHAT,
+            text_call=TEXT_CALL,
+            chat_call=CHAT_CALL,
+            scale=facts.get(ENTRY),
+        )
+    )
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        if value["low"] is None:
-            return f"{value['mean']:.4g} (one row, no interval)"
+        if value["mean"] is None:
+            return str(value["reason"])
+        if value["low"] is None or value["high"] is None:
+            return f"{value['mean']:.4g} ({value['reason']})"
         return f"{value['mean']:.4g} (95 % interval {value['low']:.4g} to {value['high']:.4g}, {value['rows']} rows)"
     return f"{value:.4g}"

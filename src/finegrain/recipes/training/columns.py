@@ -12,10 +12,11 @@ from finegrain.recipes.crediting.credit_context import RunCredit
 from finegrain.recipes.judging.answer_context import RunAnswers
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.job import Job
-from finegrain.recipes.training.rows import plan_of
+from finegrain.recipes.training.margins import margins_of
+from finegrain.recipes.training.rows import plan_of, roles_of
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
-from finegrain.types import Credit, CreditColumns, Ragged
+from finegrain.types import Credit, CreditColumns, Ragged, WeightMeaning
 
 
 def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
@@ -26,14 +27,15 @@ def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer,
     values = _reference(session, contract, scorer, examples.take(visited), contract.all_roles)
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
     make = getattr(job.product, "columns", None)
-    numbers = {**_row_columns(contract, examples), **({} if make is None else make(session, examples))}
+    numbers = {**margins_of(session, examples), **_row_columns(contract, examples), **({} if make is None else make(session, examples))}
     return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=True), numbers)
 
 
 def held_out_set(session: Session, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
     """The held-out rows with what the objective reads; credit is for training alone."""
-    reference = _reference(session, contract, scorer, examples, contract.roles)
-    return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=False), _row_columns(contract, examples))
+    reference = _reference(session, contract, scorer, examples, roles_of(examples, contract))
+    numbers = {**margins_of(session, examples), **_row_columns(contract, examples)}
+    return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=False), numbers)
 
 
 def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
@@ -43,6 +45,7 @@ def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: S
     context = RunCredit(session, examples, contract.roles, reference)
     columns: Mapping[str, CreditColumns] = credit.prepare(context)
     session.notes["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
+    session.notes["credit_weight"] = getattr(credit, "weight_means", WeightMeaning.MULTIPLIER).name.lower()
     session.notes["credit_seconds"] = round(time.perf_counter() - started, 3)
     return TrainingSet(examples, reference if "reference" in contract.needs else {}, columns)
 

@@ -7,16 +7,18 @@ from typing import Any
 
 from torch import nn
 
+from finegrain import catalog
+from finegrain.configure import method_name
 from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.settings import Common, MarginScale, Training
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.product import AlignedPolicy, Product
 from finegrain.train.contract import Contract
 from finegrain.train.loop import Displace
 from finegrain.train.optim import Optim
-from finegrain.types import Credit, Objective
+from finegrain.types import Credit, Objective, WeightMeaning
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Job:
     gate: Gate = Gate()
     displacement: Callable[[Session], Displace] | None = None
     """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
+    margin_scale: MarginScale | None = None
+    """What becomes of the column `margin`; None: nothing that is trained reads it."""
     start_head: nn.Module | None = None
     """The trained head that a reward model's head goes on from; None: a fresh one."""
     from_reward_model: bool = False
@@ -51,6 +55,7 @@ def check_job(job: Job, contract: Contract) -> None:
     name = type(job.objective).__name__
     if "reward" in contract.needs and job.credit is None:
         raise UsageError(f"{name} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
+    check_credit(job.credit, contract)
     if not job.training.shard:
         return
     if job.common.resume or job.training.save_every:
@@ -59,3 +64,25 @@ def check_job(job: Job, contract: Contract) -> None:
         raise UsageError(f"{name} trains a head beside the model, which --shard does not split; drop --shard")
     if contract.gradient is not None:
         raise UsageError(f"{name} makes its own gradients, which need whole parameters; drop --shard")
+
+
+def sources_of(job: Job) -> dict[str, str]:
+    """What the run reads, by the option that names it."""
+    found = {"model": job.model if isinstance(job.model, str) else "", "data": job.data, "eval": job.common.eval or ""}
+    scorers = getattr(job.credit, "scorer", None) or ""
+    return found | {"credit.scorer": scorers} if isinstance(scorers, str) else found
+
+
+def check_credit(credit: Credit | None, contract: Contract) -> None:
+    """Refuse a credit whose weights mean what the objective cannot multiply by, and name those that fit."""
+    if credit is None:
+        return
+    meaning = getattr(credit, "weight_means", WeightMeaning.MULTIPLIER)
+    if meaning in contract.weights:
+        return
+    fitting = [name for name in catalog.names("credit") if catalog.load("credit", name).weight_means in contract.weights]
+    raise UsageError(
+        f"the weight of credit:{method_name(credit)} is {meaning.value}; {type(contract.objective).__name__} multiplies by "
+        f"{' or '.join(sorted(taken.value for taken in contract.weights))}. Fitting: {', '.join(f'credit:{name}' for name in fitting) or 'none'}"
+        "; a credit of your own declares what it writes as `weight_means`"
+    )

@@ -1,6 +1,7 @@
 """What a training job makes: how it is measured, tested on held-out rows and saved. A policy here, a reward model in `reward`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,8 +12,9 @@ from finegrain.models.reward_head import save_head
 from finegrain.models.reward_models import FACTS_FILE
 from finegrain.recipes.setup.metrics import metrics_for
 from finegrain.recipes.setup.session import Session
-from finegrain.recipes.training.evaluation import evaluate
+from finegrain.recipes.training.evaluation import evaluate, results_of
 from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import Contract
 from finegrain.train.loop import Metrics, Trainer
 from finegrain.types import Objective
 
@@ -21,8 +23,8 @@ from finegrain.types import Objective
 class Product(Protocol):
     """A kind of trained model.
 
-    May have `columns(session, examples)`, numbers of the training rows that it makes before training, and `head`, what the outputs of
-    a reward model's head mean.
+    May have `columns(session, examples)`, numbers of the training rows that it makes before training, `head`, what the outputs of a
+    reward model's head mean, and `use(session, folder, rows)`, what the saved model says of some rows, in place of generated answers.
     """
 
     @property
@@ -35,8 +37,14 @@ class Product(Protocol):
     def metrics(self, objective: Objective) -> Metrics:
         """What every step logs."""
 
+    def results(self, contract: Contract) -> Mapping[str, bool]:
+        """Held-out results that every evaluation gives and that can say which step is better, the usual one first; True: more is better."""
+
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
-        """Held-out results; {} without rows."""
+        """Held-out results; {} without rows. Changes nothing."""
+
+    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+        """The same of the finished model, which may be refused here, or fitted to these rows."""
 
     def save(self, session: Session, folder: Path) -> None:
         """The layout stock tools load."""
@@ -65,6 +73,14 @@ class AlignedPolicy:
     def try_saving(self, session: Session, folder: Path) -> None:
         """What `save_pretrained` would refuse."""
         try_saving(session.policy, folder)
+
+    def results(self, contract: Contract) -> Mapping[str, bool]:
+        """Those that the objective's declarations ask for."""
+        return results_of(contract)
+
+    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+        """The same: a policy is finished as it is."""
+        return evaluate(trainer, data)
 
     def save(self, session: Session, folder: Path) -> None:
         """As `save_pretrained` writes it."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError
 
+from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted
 from finegrain.models.load_errors import loading
 from finegrain.recipes.setup.session import Session, record
@@ -17,6 +18,7 @@ from finegrain.recipes.training.card import write_card
 from finegrain.recipes.training.job import Job
 from finegrain.runs import RunDirectory
 from finegrain.train.distributed import rank
+from finegrain.types import Json
 
 
 class Answers(NamedTuple):
@@ -26,6 +28,8 @@ class Answers(NamedTuple):
     """Tokens."""
     before: Sequence[str]
     after: Sequence[str]
+    rows: ExampleStore
+    """Held-out rows, or the training rows where there are none: what a reward model is asked about once it is saved."""
 
 
 @contextmanager
@@ -49,17 +53,28 @@ def check_saving(session: Session, job: Job) -> None:
 
 def write_results(session: Session, job: Job, directory: RunDirectory, results: Mapping[str, Any], answers: Answers) -> None:
     """The final checkpoint in the run directory itself, its card, samples and the completed run.json."""
-    texts = [session.policy.tokenizer.decode(prompt) for prompt in answers.prompts]
-    told = list(zip(texts, answers.before, answers.after, strict=True))
-    directory.write_lines("samples.jsonl", [{"prompt": prompt, "before": before, "after": after} for prompt, before, after in told])
-    for prompt, before, after in told:
-        session.say(f"\n> {prompt[-300:].strip()}\n  before: {before.strip()}\n  after:  {after.strip()}")
     try:
         _publish(lambda folder: job.product.save(session, folder), job.out)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
-    write_card(job.out, job.command, job.settings, results, session.policy.source, job.product.loader)
+    use = getattr(job.product, "use", None)
+    usage = None if use is None else use(session, job.out, answers.rows)
+    directory.write_lines("samples.jsonl", _answered(session, answers) if usage is None else usage.samples)
+    if usage is not None:
+        results = {**results, "card": usage.as_json()}
+        for line in usage.words():
+            session.say(line)
+    write_card(job.out, job.command, job.settings, results, session.policy.source, job.product.loader, usage)
     directory.write_record(record(session, job.command, job.settings, results))
+
+
+def _answered(session: Session, answers: Answers) -> list[Json]:
+    """Lines of samples.jsonl, told to the person too."""
+    texts = [session.policy.tokenizer.decode(prompt) for prompt in answers.prompts]
+    told = list(zip(texts, answers.before, answers.after, strict=True))
+    for prompt, before, after in told:
+        session.say(f"\n> {prompt[-300:].strip()}\n  before: {before.strip()}\n  after:  {after.strip()}")
+    return [{"prompt": prompt, "before": before, "after": after} for prompt, before, after in told]
 
 
 def _publish(save: Callable[[Path], object], out: Path) -> None:

@@ -18,15 +18,19 @@ from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, 
 from finegrain.models.score import budgeted
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import mean_interval
 from finegrain.recipes.judging.answer_parts import start_model_facts
+from finegrain.recipes.judging.score_scale import ENTRY, fit_scale
 from finegrain.recipes.setup.session import Session
+from finegrain.recipes.training.evaluation import as_record, measuring
 from finegrain.recipes.training.rating_measures import rating_measures
+from finegrain.recipes.training.reward_usage import Usage, use_saved
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
 from finegrain.rewards.rating import Rating
 from finegrain.rewards.rating_labels import RatingLabels
 from finegrain.train.collate import TrainingSet, collate
+from finegrain.train.contract import Contract
 from finegrain.train.loop import Metrics, Sums, Trainer, detached
 from finegrain.types import Objective, Pair, Scored, Side
 
@@ -66,21 +70,41 @@ class TrainedReward:
         """Scores of both sides, their difference and how often it is right."""
         return lambda pair: reward_metrics(self.head, pair)
 
+    def results(self, contract: Contract) -> Mapping[str, bool]:
+        """Accuracy and calibration of pairs; what the loss measures."""
+        own = getattr(getattr(contract.objective, "loss", None), "results", {})
+        return {**own, **({"eval_accuracy": True, "eval_ece": False, "eval_nll": False} if "chosen" in contract.roles else {})}
+
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""
+        return self._evaluated(trainer, data)[0]
+
+    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+        """The same; what the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused."""
+        results, facts, fitted = self._evaluated(trainer, data)
+        self.fitted.update(fitted)
+        check = getattr(self.head, "check", None)
+        if check is not None and facts:
+            check({name: float(values.mean()) for name, values in facts.items()})
+        return results
+
+    def _evaluated(self, trainer: Trainer, data: TrainingSet) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+        """Results, the head's facts of every answer, and what it fits on them."""
         loss = getattr(trainer.contract.objective, "loss", None)
         measures = getattr(loss, "measures", None)
         paired = "chosen" in trainer.contract.roles
-        if not data.examples or not (paired or measures):
-            return {}
+        if not data.examples:
+            return {}, {}, {}
         parts, facts, pairs = _scores(self.head, trainer, data)
+        calibrated = loss.calibrated(self.head, pairs) if isinstance(loss, RatingLabels) and isinstance(self.head, Rating) else self.head
+        fitted: dict[str, Any] = _scale([sequence_score(calibrated, side) for pair in pairs for side in pair.sides.values()])
         if hasattr(self.head, "fitted"):
-            self.fitted.update(self.head.fitted([side for pair in pairs for side in pair.sides.values()]))
-        own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data)
-        return {**own, **self._of_pairs(data, parts, facts)} if paired else own
+            fitted |= self.head.fitted([side for pair in pairs for side in pair.sides.values()])
+        own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data, fitted)
+        return ({**own, **self._of_pairs(data, parts, facts)}, facts, fitted) if paired else (own, {}, fitted)
 
     def _of_loss(
-        self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet
+        self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet, fitted: dict[str, Any]
     ) -> dict[str, Any]:
         """What the loss measures of held-out rows; a rating head first gets its temperature from them."""
         shares: frozenset[str] = getattr(loss, "shares", frozenset())
@@ -88,8 +112,8 @@ class TrainedReward:
             return _measured(self.head, measures, pairs, shares)
         assert isinstance(self.head, Rating)
         head = loss.calibrated(self.head, pairs)
-        self.fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
-        by_rating = {name: _shown(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
+        fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
+        by_rating = {name: as_record(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
         return _measured(head, measures, pairs, shares) | by_rating
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
@@ -98,20 +122,17 @@ class TrainedReward:
         lengths = {role: torch.tensor([float(len(e.responses[role].ids)) for e in data.examples]).numpy() for role in ("chosen", "rejected")}
         calibration = pair_calibration(chosen, rejected)
         found: dict[str, Any] = {
-            "eval_accuracy": _shown(pair_accuracy(chosen, rejected).accuracy),
-            "eval_accuracy_length_only": _shown(pair_accuracy(lengths["chosen"], lengths["rejected"]).accuracy),
-            "eval_ece": _shown(calibration.error),
-            "eval_nll": _shown(calibration.negative_log_likelihood),
+            "eval_accuracy": as_record(pair_accuracy(chosen, rejected).accuracy),
+            "eval_accuracy_length_only": as_record(pair_accuracy(lengths["chosen"], lengths["rejected"]).accuracy),
+            "eval_ece": as_record(calibration.error),
+            "eval_nll": as_record(calibration.negative_log_likelihood),
         }
         if scores["chosen"].std is not None and scores["rejected"].std is not None:
             uncertainty = (scores["chosen"].std.square() + scores["rejected"].std.square()).sqrt().double().numpy()
             correct = chosen > rejected
             if correct.any() and not correct.all():
-                found["eval_mistakes_auroc"] = _shown(mistakes_found(correct, uncertainty))
-        found |= {f"eval_head/{name}": _shown(mean_interval(values.numpy())) for name, values in facts.items()}
-        check = getattr(self.head, "check", None)
-        if check is not None:
-            check({name: float(values.mean()) for name, values in facts.items()})
+                found["eval_mistakes_auroc"] = as_record(mistakes_found(correct, uncertainty))
+        found |= {f"eval_head/{name}": as_record(mean_interval(values.numpy())) for name, values in facts.items()}
         return found
 
     def columns(self, session: Session, examples: Sequence[Example]) -> dict[str, np.ndarray]:
@@ -127,12 +148,23 @@ class TrainedReward:
         assert session.scorer is not None
         assert session.scorer.head is not None
         rows = self.head.stock(stock_rows(session.scorer.head))
-        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), self._written(session), folder)
+        length = session.common.max_length
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), self._written(session), folder, max_length=length)
 
     def _written(self, session: Session) -> dict[str, Any]:
         """What the checkpoint says of its head."""
         facts = {**self.facts, **self.fitted, **(UNWEIGHED if reads_whole_answer(self.head) else {})}
         return facts | {name: session.notes[name] for name in ("start_model",) if name in session.notes}
+
+    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage:
+        """Some rows scored by the saved files, and a snippet for the card; at least the one of the card."""
+        return use_saved(folder, stock_of(self.head), rows, max(session.training.samples, 1))
+
+
+def _scale(scores: Sequence[Scored]) -> dict[str, Any]:
+    """Mean and std of the scores of all held-out answers, for the checkpoint; {} where they say none."""
+    scale = fit_scale(torch.cat([score.mean.double().cpu() for score in scores]).numpy())
+    return {} if scale is None else {ENTRY: scale.as_json()}
 
 
 def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
@@ -163,12 +195,10 @@ def head_facts(head: RewardHead, side: Side) -> dict[str, Tensor]:
 def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list[dict[str, Scored]], dict[str, Tensor], list[Pair]]:
     """Scores of the answers, micro-batch by micro-batch, the head's facts of all answers, and the micro-batches themselves."""
     roles = trainer.contract.roles
-    was_training = trainer.scorer.training
-    trainer.scorer.eval()
     found: list[dict[str, Scored]] = []
     facts: dict[str, list[Tensor]] = {}
     pairs: list[Pair] = []
-    with torch.no_grad():
+    with measuring(trainer):
         for part in budgeted(data.packed_tokens(roles).tolist(), trainer.how.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
             pairs.append(pair)
@@ -176,7 +206,6 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
             for side in pair.sides.values():
                 for name, values in head_facts(head, side).items():
                     facts.setdefault(name, []).append(values.double().cpu())
-    trainer.scorer.train(was_training)
     return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
 
 
@@ -187,7 +216,7 @@ def _measured(
     parts = [measures(head, pair) for pair in pairs]
     whole = {name: torch.cat([part[name].double().cpu() for part in parts]).numpy() for name in parts[0]}
     said = {name: values[~np.isnan(values)] for name, values in whole.items()}
-    return {f"eval_{name}": _shown((wilson if name in shares else mean_interval)(values)) for name, values in said.items() if len(values)}
+    return {f"eval_{name}": as_record((wilson if name in shares else mean_interval)(values)) for name, values in said.items() if len(values)}
 
 
 def _joined(parts: list[Scored]) -> Scored:
@@ -197,7 +226,3 @@ def _joined(parts: list[Scored]) -> Scored:
 
 def _sum(values: Tensor) -> float:
     return float(values.double().sum())
-
-
-def _shown(interval: Interval) -> dict[str, Any]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "rows": interval.rows}

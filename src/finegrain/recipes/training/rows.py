@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finegrain.data.holdout import split_holdout
+from finegrain.data.holdout import split_holdout, warn_few
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore, token_lengths
@@ -25,16 +25,28 @@ def rows_of(session: Session, job: Job, contract: Contract) -> tuple[ExampleStor
         held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate)
         session.gates["gate-eval.json"] = held.gate
         session.notes["eval_data"] = held.report
-        both = loaded.examples, held.examples
+        train, apart, words = loaded.examples, held.examples, warn_few(len(held.examples))
     else:
-        both = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
-    session.say(f"data: {len(both[0])} rows to train, {len(both[1])} held out")
-    return (with_mismatched(both[0]), both[1]) if "mismatched" in contract.all_roles else both
+        train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
+    session.say(f"data: {len(train)} rows to train, {len(apart)} held out")
+    for line in words:
+        session.say(line)
+    session.notes["holdout_words"] = list(words)
+    if "mismatched" not in contract.all_roles:
+        return train, apart
+    several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
+    return with_mismatched(train), with_mismatched(apart) if several else apart
 
 
 def longest(train: ExampleStore, held_out: ExampleStore, contract: Contract) -> int:
     """Tokens of the longest prompt with one answer."""
-    return max(_longest(train, contract.all_roles), _longest(held_out, contract.roles))
+    held_roles = roles_of(held_out, contract)
+    return max(_longest(train, contract.all_roles), _longest(held_out, held_roles))
+
+
+def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
+    """The sides any pass reads that the held-out rows have."""
+    return tuple(role for role in contract.all_roles if not len(held_out) or role in held_out[0].responses)
 
 
 def _longest(examples: ExampleStore, roles: tuple[str, ...]) -> int:

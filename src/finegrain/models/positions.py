@@ -1,0 +1,30 @@
+"""How many tokens a model has positions for, where it has a table of them; rotary and relative positions have no end."""
+
+from typing import Any
+
+from transformers import AutoConfig
+
+from finegrain.models.load_errors import RAISED
+
+NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
+AFTER_PADDING = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
+"""Architectures whose first position is the one behind the pad token's."""
+
+
+def learned_positions(config: Any) -> int | None:
+    """The longest row in tokens that a model of this config can read; None where nothing limits it."""
+    config = config.get_text_config()
+    if hasattr(config, "rope_parameters") or getattr(config, "alibi", False) is True:
+        return None
+    size = next((value for name in NAMES if isinstance(value := getattr(config, name, None), int) and value > 0), None)
+    if size is None or config.model_type not in AFTER_PADDING:
+        return size
+    return size - 1 - (config.pad_token_id or 0)
+
+
+def positions_of_checkpoint(source: str) -> int | None:
+    """The same of a checkpoint folder or Hub name; None where its config cannot be read, which loading the model names."""
+    try:
+        return learned_positions(AutoConfig.from_pretrained(source, trust_remote_code=False))
+    except RAISED:
+        return None

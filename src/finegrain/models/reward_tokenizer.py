@@ -1,0 +1,139 @@
+"""The tokenizer that is saved with a reward model: a stock call of it gives the tokens that the model was trained on, where that can be.
+
+Reward models are trained with BOS in front of the prompt and EOS behind a complete answer. A stock call adds neither or one of them, so
+the saved copy's post-processor adds both, and a chat template that leaves something behind the end token, or no end token, is made to end
+with it. What a call with `add_special_tokens=False` says of plain text cannot be mended in a tokenizer; `stock_calls` says what holds.
+"""
+
+import copy
+import json
+from typing import Any
+
+from jinja2 import TemplateError
+from tokenizers import processors
+
+from finegrain.data.findings import Findings
+from finegrain.data.records import Answer, Row, Turn
+from finegrain.data.tokenise import Tokenise, tokenise
+from finegrain.errors import FinegrainError
+from finegrain.types import Json
+
+PAD = "<|reward_pad|>"
+"""Added where every special token could stand at the end of an answer."""
+
+ENDED = (
+    "{% set finegrain_text %}{{ '' }}ORIGINAL{{ '' }}{% endset %}"
+    "{% if messages and messages[-1].role == 'assistant' and not add_generation_prompt %}"
+    "{{ '' if not bos_token or finegrain_text.startswith(bos_token) else bos_token }}"
+    "{{ finegrain_text.rstrip() if finegrain_text.rstrip().endswith(eos_token) else finegrain_text + eos_token }}"
+    "{% else %}{{ finegrain_text }}{% endif %}"
+)
+"""A chat template around another one: a conversation that the assistant ends is one BOS, what the template writes, and EOS at its very end."""
+
+TEXT_CALL, CHAT_CALL = "tokenizer(prompt + answer)", "tokenizer(apply_chat_template(messages), add_special_tokens=False)"
+CHAT, PLAIN = "chat_template", "Human: ...\n\nAssistant: ..."
+"""How a conversation becomes text."""
+
+TEXT = Row(prompt="Which sea is the largest?", answers={"answer": Answer(content=" The Philippine Sea, they say.")})
+SHORT = Row(prompt=(Turn("user", "Hello?"),), answers={"answer": Answer(content=(Turn("assistant", "Good day."),))})
+LONG = Row(
+    prompt=(Turn("user", "Hello?"), Turn("assistant", "Good day."), Turn("user", "And now?")),
+    answers={"answer": Answer(content=(Turn("assistant", "Now it\nis night."),))},
+)
+"""Rows on which stock calls are compared with ours."""
+
+
+def reward_tokenizer(tokenizer: Any) -> Any:
+    """A copy that pads at the right by a token that is no end token, and whose stock calls give BOS, the text and EOS."""
+    made = copy.deepcopy(tokenizer)
+    made.padding_side = "right"  # absolute positions start at the first token
+    made.truncation_side = "left"  # what stands next to the answer stays
+    _pad_apart(made)
+    _add_ends(made)
+    if isinstance(made.chat_template, str) and made.eos_token and not calls_agree(made, SHORT, LONG):
+        before = made.chat_template
+        made.chat_template = ENDED.replace("ORIGINAL", before.removesuffix("\n"))
+        if not calls_agree(made, SHORT, LONG):
+            made.chat_template = before
+    return made
+
+
+def input_facts(tokenizer: Any, max_length: int) -> Json:
+    """How prompt and answer become ids, for config.json; `tokenizer` is the one that lies beside it, as it loads."""
+    bos, eos = tokenizer.bos_token_id is not None, tokenizer.eos_token_id is not None
+    pieces = [name for name, there in (("bos", bos), ("prompt", True), ("answer", True), ("eos", eos)) if there]
+    return {
+        "bos": bos,
+        "eos": eos,
+        "max_length": max_length,
+        "truncation_side": {"prompt": "left", "answer": "right"},
+        "template": {"text": " + ".join(pieces), "conversation": CHAT if tokenizer.chat_template else PLAIN},
+        "stock_calls": {
+            TEXT_CALL: calls_agree(tokenizer, TEXT),
+            CHAT_CALL: bool(tokenizer.chat_template) and calls_agree(tokenizer, SHORT, LONG),
+        },
+    }
+
+
+def calls_agree(tokenizer: Any, *rows: Row) -> bool:
+    """Whether stock calls give our tokens of these rows; False too where a template refuses them."""
+    try:
+        return all(_stock_ids(tokenizer, row) == our_ids(tokenizer, row) for row in rows)
+    except (FinegrainError, TemplateError, ValueError, TypeError):
+        return False
+
+
+def our_ids(tokenizer: Any, row: Row) -> list[int] | None:
+    """Prompt and answer as they are trained on; None for a row that no template takes."""
+    found = list(tokenise([(0, row)], tokenizer, Tokenise(max_length=1 << 20), Findings()))
+    return None if not found else [*found[0].prompt.tolist(), *found[0].responses["answer"].ids.tolist()]
+
+
+def _stock_ids(tokenizer: Any, row: Row) -> list[int]:
+    answer = row.answers["answer"].content
+    if isinstance(row.prompt, str) and isinstance(answer, str):
+        found: list[int] = tokenizer(row.prompt + answer)["input_ids"]
+        return found
+    messages = [{"role": turn.role, "content": turn.content} for turn in (*row.prompt, *answer) if isinstance(turn, Turn)]
+    found = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)["input_ids"]
+    return found
+
+
+def _pad_apart(made: Any) -> None:
+    """A pad token that is not an end token: stock pooling looks for the last token that is no pad."""
+    if made.pad_token_id is not None and made.pad_token_id != made.eos_token_id:
+        return
+    if made.bos_token is not None and made.bos_token != made.eos_token:
+        made.pad_token = made.bos_token
+    else:
+        made.add_special_tokens({"pad_token": PAD})
+
+
+def _add_ends(made: Any) -> None:
+    """The post-processor that puts BOS and EOS around a text; what it does to offsets stays."""
+    if not getattr(made, "is_fast", False):
+        return
+    for name in ("add_bos_token", "add_eos_token"):
+        made.init_kwargs.pop(name, None)
+    offsets = [_offsets_only(part) for part in _parts(json.loads(made.backend_tokenizer.to_str())["post_processor"])]
+    ends = [(token, number) for token, number in ((made.bos_token, made.bos_token_id), (made.eos_token, made.eos_token_id)) if token is not None]
+    before = f"{made.bos_token} " if made.bos_token is not None else ""
+    after = f" {made.eos_token}" if made.eos_token is not None else ""
+    template = processors.TemplateProcessing(single=f"{before}$A{after}", pair=f"{before}$A $B:1{after}", special_tokens=ends)
+    made.backend_tokenizer.post_processor = processors.Sequence([*(part for part in offsets if part is not None), template])
+
+
+def _parts(said: Json | None) -> list[Json]:
+    """The steps of a post-processor, as its JSON has them."""
+    if said is None:
+        return []
+    return [said] if said["type"] != "Sequence" else [one for part in said["processors"] for one in _parts(part)]
+
+
+def _offsets_only(said: Json) -> Any:
+    """What a step does to offsets; None for one that only adds tokens."""
+    if said["type"] == "ByteLevel":
+        return processors.ByteLevel(trim_offsets=said["trim_offsets"], add_prefix_space=said["add_prefix_space"])
+    if said["type"] == "RobertaProcessing" and said["trim_offsets"]:
+        return processors.ByteLevel(trim_offsets=True, add_prefix_space=said["add_prefix_space"])
+    return None

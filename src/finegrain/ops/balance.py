@@ -1,0 +1,70 @@
+"""How much of a step two parts of a loss have: the weight of one of them, so that the other's share of the gradient is a stated number.
+
+Source: none; ours. Deviations: AVA weighs its terms by numbers that its paper does not give; gradients of its bound are a hundred times the ranking's
+on a pretrained model (docs/decisions/0015).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from finegrain.checked import NonNegativeInt, Range, checked
+
+LITTLE = 0.05
+"""A share of the gradient under which a part hardly trains: a warning [OURS]."""
+
+
+InnerShare = Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class StartShare:
+    """The bound as a whole gets the weight at which the ranking has a stated share of the first step's gradient on the backbone [OURS]."""
+
+    share: InnerShare = 0.5
+    """Norm of the ranking's gradient over the sum of both norms [OURS]."""
+    every: NonNegativeInt = 10
+    """Steps between two measurements of both norms for the log, which cost a backward pass each; 0 measures the first step alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class LiteralWeights:
+    """The weights as they are given: the paper's sum."""
+
+    every: NonNegativeInt = 10
+    """Steps between two measurements of both norms for the log, which cost a backward pass each; 0 measures the first step alone."""
+
+
+BalanceRule = StartShare | LiteralWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """What an objective tells the loop: which of its terms are weighed as one, and by what rule."""
+
+    bound: frozenset[str]
+    """Names of these terms; the others are the ranking."""
+    rule: BalanceRule
+    bound_in_backbone: bool = True
+    """False: these terms train the heads alone."""
+
+    def measured(self, step: int) -> bool:
+        """Whether both norms are wanted of the 0-based step."""
+        return step == 0 or bool(self.rule.every and (step + 1) % self.rule.every == 0)
+
+    def weight(self, ranking: float, bound: float) -> float:
+        """The bound's weight, from the norms of both gradients at weight 1."""
+        return bound_weight(ranking, bound, self.rule.share) if isinstance(self.rule, StartShare) else 1.0
+
+
+def bound_weight(ranking: float, bound: float, share: float) -> float:
+    """w at which ranking / (ranking + w bound) is the share; 1 where one of them has no gradient, and there is nothing to weigh."""
+    weight = ranking * (1 - share) / (share * bound) if bound > 0 else 0.0
+    return weight if weight > 0 and math.isfinite(weight) else 1.0
+
+
+def share_of(ranking: float, bound: float) -> float:
+    """The ranking's share of both norms; 1 where neither has any."""
+    return ranking / (ranking + bound) if ranking + bound > 0 else 1.0

@@ -1,0 +1,26 @@
+"""A reward model as a function of prompts and completions, with the signature that TRL's GRPOTrainer calls."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+RewardCallable = Callable[..., list[float | None]]
+
+
+def reward_function(
+    run: str | Path,
+    *,
+    normalise: bool = False,
+    max_length: int | None = None,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+) -> RewardCallable:
+    """`fn(prompts, completions, **kwargs) -> list[float]` of a reward model: the score that `finegrain score` gives each complete answer.
+
+    Prompts and completions are strings, taken as they are, or lists of messages. `completion_ids`, where given, are the answer's tokens
+    if they are this model's tokens of that text; other columns are not read. An answer that cannot be scored gets None.
+    `normalise`: less the mean, by the standard deviation, of the run's held-out answers. `max_length`: by default that of the training.
+    """
+    from finegrain.recipes.judging.completions import open_reward_function  # here, so that `import finegrain` is instant
+
+    return open_reward_function(str(run), normalise=normalise, max_length=max_length, device=device, dtype=dtype)
