@@ -70,7 +70,7 @@ def test_an_adapter_with_whole_modules_becomes_a_reward_model(command: Command, 
     assert done.code == 0, done.error
     assert score(command, command.folder / "run").code == 0
     stock = AutoModelForSequenceClassification.from_pretrained(command.folder / "run")
-    ours, theirs = stock_numbers(stock, command.folder / "run", command.folder / "scores.jsonl")
+    ours, theirs = stock_numbers(stock, model, command.folder / "scores.jsonl")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
