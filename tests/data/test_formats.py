@@ -69,9 +69,41 @@ def test_every_format_can_be_used_for_something():
     assert all(entry.pairs or entry.answers or entry.demonstrations or entry.ratings or entry.steps for entry in FORMATS)
 
 
-def test_columns_found_and_expected_are_named():
-    with pytest.raises(DataError, match=r"columns found: prompt, chosne; expected one of: .*preference pairs \(chosen, prompt, rejected\)"):
-        recognise({"prompt": "p", "chosne": "a"})
+NEAREST = {
+    ("prompt", "chosne", "rejected"): "preference pairs (chosen, prompt, rejected): rename chosne to chosen",
+    ("prompt", "chosne"): "preference pairs (chosen, prompt, rejected): rename chosne to chosen, add rejected",
+    (
+        "question",
+        "response_j",
+        "response_k",
+    ): "instruction pairs (chosen, question, rejected): rename response_j to chosen, rename response_k to rejected",
+    ("post", "accepted", "declined", "id"): "preference pairs (chosen, prompt, rejected): rename accepted to chosen, rename post to prompt, ",
+    ("dialogue", "rating_by"): "demonstration conversations (messages): rename dialogue to messages",
+    ("Prompt", "Completion"): "demonstrations (completion, prompt): rename Completion to completion, rename Prompt to prompt",
+    ("prompt", "steps", "labels"): "labelled steps (completions, labels, prompt): rename steps to completions",
+    ("x", "y"): "no known form has any of them",
+    (): "no known form has any of them",
+}
+
+
+@pytest.mark.parametrize("columns", NEAREST)
+def test_the_nearest_form_and_the_renames_that_lead_there_are_named(columns):
+    with pytest.raises(DataError) as caught:
+        recognise(dict.fromkeys(columns, "x"))
+    assert str(caught.value).startswith(f"columns found: {', '.join(columns) or 'none'}; ")
+    assert NEAREST[columns] in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_row_of_many_columns_gives_a_short_message_too():
+    with pytest.raises(DataError) as caught:
+        recognise({f"column {n} {'x' * 500}\x1b[2J": n for n in range(1000)})
+    assert len(str(caught.value)) < 1200
+    assert str(caught.value).isprintable()
+    assert "and 988 more" in str(caught.value)
+
+
+def test_missing_columns_are_named():
     with pytest.raises(DataError, match="missing columns rejected; found: prompt, chosen"):
         rows_of_shape(recognise({"prompt": "p", "chosen": "a", "rejected": "b"}), Shape.PREFERENCE, {"prompt": "p", "chosen": "a"})
 

@@ -77,7 +77,7 @@ def test_columns_that_some_rows_lack_are_left_out_by_name(tmp_path):
 def test_errors_name_file_and_line(tmp_path):
     with pytest.raises(DataError, match=r"d\.jsonl:2: missing columns rejected; found: prompt, chosen"):
         load(save(tmp_path / "d.jsonl", [GOOD, {"prompt": "p", "chosen": "a"}]))
-    with pytest.raises(DataError, match=r"e\.jsonl:1: columns found: prompt, chosne; expected one of"):
+    with pytest.raises(DataError, match=r"e\.jsonl:1: columns found: prompt, chosne; nearest known form: preference pairs"):
         load(save(tmp_path / "e.jsonl", [{"prompt": "p", "chosne": "a"}]))
     with pytest.raises(DataError, match=r"no preference example left of 2 rows \(preference pairs\); dropped: identical 2"):
         load(save(tmp_path / "f.jsonl", [{**GOOD, "rejected": "the answer"}] * 2))

@@ -160,9 +160,30 @@ def test_credit_from_the_runs_own_scorer(command: Command, credit: str) -> None:
     assert record["credit"]
     again = command.prefer("again", f"objective:{objective}", f"credit:{credit}", "--max-steps", "2", "--lr", "0.01")
     assert again.code == 0
-    assert "cross-fit: read from the cache" in command.record("again")["beside_training"]["notes"]
+    assert READ_AGAIN in command.record("again")["beside_training"]["notes"]
     assert command.prefer("longer", f"objective:{objective}", f"credit:{credit}", "--max-steps", "3").code == 0
-    assert "cross-fit: read from the cache" not in command.record("longer")["beside_training"]["notes"]
+    assert READ_AGAIN not in command.record("longer")["beside_training"]["notes"]
+
+
+READ_AGAIN = "cross-fit: read from the cache, a sample of the fit's start made again and equal"
+
+
+def test_the_own_scorer_of_another_way_to_train_is_another_one(command: Command) -> None:
+    """An adapter moves otherwise than all weights do, and one of another rank otherwise again; the weights' file is the same for all."""
+    few = ["objective:dpo", "credit:asr", "--max-steps", "2", "--examined", "0"]
+    ways = {"whole": [], "lora": ["--lora.rank", "2"], "alpha": ["--lora.rank", "2", "--lora.alpha", "8"]}
+    for run, lora in ways.items():
+        assert command.prefer(run, *few, *lora).code == 0
+        assert READ_AGAIN not in command.record(run)["beside_training"]["notes"], run
+    stored = sorted((command.folder / "cache" / "cross-fit").iterdir())
+    assert len(stored) == 3
+    before = {file: file.read_bytes() for file in stored}
+    for file in stored:
+        file.write_bytes(before[file][: len(before[file]) // 2])
+    done = command.prefer("damaged", *few)
+    assert done.code == 0
+    assert done.error.count("cross-fit: the cached values are damaged or not this run's; computed again") == 1
+    assert sum(file.read_bytes() == before[file] for file in stored) == 1, "written again as it was"
 
 
 def test_credit_from_spans(command: Command, tmp_path: Path) -> None:

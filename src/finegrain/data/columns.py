@@ -1,7 +1,7 @@
 """What a row carries besides its texts: numbers, labels, character spans, token rewards."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -12,11 +12,21 @@ from finegrain.data.source_rows import CellError
 from finegrain.errors import DataError
 from finegrain.types import CharSpan
 
+SHOWN = 12
+"""Columns of a row that a message names."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns on a line, long lists and names cut."""
+    names = list(names)
+    shown = ", ".join(name if name.isprintable() and len(name) <= 60 else f"{name!r:.60}" for name in names[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
     """A column that must be text."""
     if column not in row:
-        raise DataError(f"missing column {column}; found: {', '.join(row)}")
+        raise DataError(f"missing column {column}; found: {listed(row)}")
     if not isinstance(row[column], str):
         raise DataError(f"column {column!r}: expected text, found {type(row[column]).__name__}")
     value: str = row[column]
@@ -36,11 +46,11 @@ def _float(value: Any) -> float:
         return math.inf
 
 
-def label_of(row: Mapping[str, Any]) -> float:
+def label_of(row: Mapping[str, Any], column: str = "label") -> float:
     """The label of an unpaired row: 0, 1, false, true, or NaN, which is judged later."""
-    value = row.get("label")
+    value = row.get(column)
     if not isinstance(value, Real) or (value == value and value not in (0, 1)):
-        raise DataError(f"column 'label': expected 0, 1, false or true, found {value!r:.80}")
+        raise DataError(f"column {column!r}: expected 0, 1, false or true, found {value!r:.80}")
     return float(value)
 
 

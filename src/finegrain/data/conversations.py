@@ -165,7 +165,7 @@ def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Be
     heads = {role: _head(prompt, turns) for role, turns in answers.items() if _is_whole(prompt, turns)}
     found = {role: head for role, head in heads.items() if head is not None}
     shared = max((head.turns for head in found.values()), key=len, default=prompt)
-    if len(found) < len(heads) or not all(_same(head.turns, shared[len(shared) - len(head.turns) :]) for head in found.values()):
+    if len(found) < len(heads) or not all(same_turns(head.turns, shared[len(shared) - len(head.turns) :]) for head in found.values()):
         return Beside(prompt, {role: turns if role in heads else prompt + turns for role, turns in answers.items()}, agrees=False)
     return Beside(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
 
@@ -182,7 +182,7 @@ class _Head(NamedTuple):
 def _is_whole(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> bool:
     if not turns:
         return False
-    return turns[0].role in OPENING or (len(turns) > len(prompt) > 0 and _same(turns[: len(prompt)], prompt))
+    return turns[0].role in OPENING or (len(turns) > len(prompt) > 0 and same_turns(turns[: len(prompt)], prompt))
 
 
 def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
@@ -190,7 +190,7 @@ def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
     systems, asked = _systems(prompt)
     own_systems, said = _systems(turns)
     length = len(asked)
-    if not _same(said[:length], asked) or (systems and own_systems and not _same(systems, own_systems)):
+    if not same_turns(said[:length], asked) or (systems and own_systems and not same_turns(systems, own_systems)):
         return None
     return _Head((own_systems or systems) + said[:length], len(own_systems) + length)
 
@@ -201,7 +201,7 @@ def _systems(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ...
     return turns[:count], turns[count:]
 
 
-def _same(one: tuple[Turn, ...], other: tuple[Turn, ...]) -> bool:
+def same_turns(one: tuple[Turn, ...], other: tuple[Turn, ...]) -> bool:
     """Whether turns say the same, white space aside."""
     return len(one) == len(other) and all(a.role == b.role and a.content.split() == b.content.split() for a, b in zip(one, other, strict=True))
 

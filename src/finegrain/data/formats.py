@@ -6,11 +6,12 @@ Source: data cards, files and loaders of the named sets.
 Deviations: see docs/guides/data.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from finegrain.data.conversations import is_conversation
-from finegrain.data.convert import own, pairs, ranked, rated, steps, tasks
+from finegrain.data.convert import own, pairs, ranked, rated, steps, tasks, usual
+from finegrain.data.nearest import nearest_form
 from finegrain.data.reading import Reading
 from finegrain.data.shapes import Format, rows_of_shape
 from finegrain.errors import DataError
@@ -19,13 +20,12 @@ __all__ = ["FORMATS", "Format", "recognise", "rows_of_shape"]
 
 
 def recognise(row: Mapping[str, Any]) -> Format:
-    """The format of a row; a DataError lists the columns found and those expected."""
+    """The format of a row; a DataError names the nearest one and what leads to it."""
     cells = Reading(row)
     for candidate in FORMATS:
         if candidate.columns <= row.keys() and candidate.matches(cells):
             return candidate
-    expected = "; ".join(f"{entry.name} ({', '.join(sorted(entry.columns))})" for entry in FORMATS)
-    raise DataError(f"columns found: {', '.join(row) or 'none'}; expected one of: {expected}")
+    raise DataError(nearest_form(row, FORMATS))
 
 
 def _has(*names: str) -> frozenset[str]:
@@ -40,12 +40,26 @@ def _whole_transcripts(row: Reading) -> bool:
     return all(isinstance(row[role], str) and row[role].startswith("\n\nHuman:") for role in ("chosen", "rejected"))
 
 
+def _is_label(column: str) -> Callable[[Reading], bool]:
+    return lambda row: row[column] in (0, 1)
+
+
+def _no_prompt(row: Reading) -> bool:
+    return row.get("prompt") is None
+
+
+def _question_alone(row: Reading) -> bool:
+    """Neither a system prompt, which makes it a conversation, nor a label."""
+    return not own.has_system(row) and not any(_is_label(name)(row) for name in usual.LABELS if name in row)
+
+
 def _conversations(row: Reading) -> bool:
     return is_conversation(row["chosen"])
 
 
 def _strings(row: Reading) -> bool:
-    return all(isinstance(row[column], str) for column in ("prompt", "chosen", "rejected")) and not own.has_system(row)
+    strings = all(isinstance(row[column], str) for column in ("prompt", "chosen", "rejected"))
+    return strings and not own.has_system(row) and not _whole_transcripts(row)
 
 
 def _lists(row: Reading) -> bool:
@@ -74,7 +88,7 @@ FORMATS: tuple[Format, ...] = (
         steps=steps.prm800k,
         matches=lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict),
     ),
-    Format("gsm8k", _has("question", "answer"), demonstrations=tasks.gsm8k),
+    Format("gsm8k", _has("question", "answer"), demonstrations=tasks.gsm8k, matches=_question_alone),
     Format("Math-Shepherd", _has("input", "label", "task"), steps=steps.math_shepherd),
     Format(
         "hh-rlhf red-team-attempts",
@@ -94,20 +108,44 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "UltraFeedback binarized", _has("prompt", "prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"), pairs.ultrafeedback_binarized
     ),
+    Format(
+        "OpenAI preference",
+        _has("input", "preferred_output", "non_preferred_output"),
+        usual.openai_preference,
+        matches=lambda row: isinstance(row["input"], dict),
+    ),
+    *(
+        Format(
+            "conversation pairs", _has(column, "chosen", "rejected"), usual.conversation_pair(column), matches=lambda row: row.get("prompt") is None
+        )
+        for column in usual.CONVERSED
+    ),
+    *(Format("instruction pairs", _has(column, "chosen", "rejected"), usual.instruction_pair, matches=_no_prompt) for column in usual.ASKED),
+    Format("instruction pairs", _has("instruction", "output"), usual.instruction_outputs, matches=lambda row: isinstance(row["output"], list)),
+    Format("ms-swift pairs", _has("messages", "rejected_response"), usual.rejected_beside, demonstrations=usual.conversation("messages")),
     Format("hh-rlhf", _has("chosen", "rejected"), own.hh_rlhf, matches=_transcripts),
-    Format("hh-rlhf", _has("prompt", "chosen", "rejected"), own.hh_beside, matches=_whole_transcripts),
     Format("hh-rlhf-strength-cleaned", _has("chosen", "rejected"), pairs.hh_strength, matches=_turn_lists),
     Format("preference pairs", _has("prompt", "chosen", "rejected"), own.preference_strings, matches=_strings),
+    Format("hh-rlhf", _has("prompt", "chosen", "rejected"), own.hh_beside, matches=_whole_transcripts),
     Format("preference conversations", _has("prompt", "chosen", "rejected"), own.preference_turns),
     Format("preference conversations, implicit prompt", _has("chosen", "rejected"), own.preference_implicit, matches=_conversations),
     Format("rated answers", _has("prompt", "response", "ratings"), ratings=rated.rated, matches=lambda row: isinstance(row["ratings"], dict)),
     Format("labelled steps", _has("prompt", "completions", "labels"), steps=steps.stepwise),
-    Format("unpaired answers", _has("prompt", "completion", "label"), answers=own.labelled),
-    Format("unpaired answers", _has("prompt", "response", "label"), answers=own.labelled),
-    Format("unpaired answers", _has("prompt", "answer", "label"), answers=own.labelled),
-    Format("demonstrations", _has("prompt", "completion"), demonstrations=own.prompt_answer),
-    Format("demonstrations", _has("prompt", "response"), demonstrations=own.prompt_answer),
-    Format("demonstrations", _has("prompt", "answer"), demonstrations=own.prompt_answer),
-    Format("demonstration conversations", _has("messages"), demonstrations=own.messages),
+    *(Format("unpaired answers", _has("prompt", column, "label"), answers=own.labelled) for column in own.ANSWERED),
+    *(
+        Format("labelled instructions", _has(question, answer, label), answers=usual.labelled_instruction, matches=_is_label(label))
+        for question in usual.ASKED
+        for answer in usual.ANSWERED
+        for label in usual.LABELS
+    ),
+    *(
+        Format("labelled conversations", _has(column, label), answers=usual.labelled_conversation(column), matches=_is_label(label))
+        for column in usual.CONVERSED
+        for label in usual.LABELS
+    ),
+    *(Format("demonstrations", _has("prompt", column), demonstrations=own.prompt_answer) for column in own.ANSWERED),
+    *(Format("instructions", _has(question, answer), demonstrations=usual.instruction) for question in usual.ASKED for answer in usual.ANSWERED),
+    Format("demonstration conversations", _has("messages"), demonstrations=usual.conversation("messages")),
+    *(Format("ShareGPT conversations", _has(column), demonstrations=usual.conversation(column)) for column in usual.CONVERSED[1:]),
     Format("text", _has("text"), demonstrations=own.text),
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from finegrain.data.columns import listed
 from finegrain.data.conversations import read_tools
 from finegrain.data.convert.build import pair_with
 from finegrain.data.convert.steps import settled, with_label
@@ -50,7 +51,7 @@ def rows_of_shape(entry: Format, shape: Shape, row: Mapping[str, Any], neutral: 
     `neutral`: what a step is that is labelled neither right nor wrong (wrong, right, or ignore).
     """
     if missing := sorted(entry.columns - row.keys()):
-        raise DataError(f"missing columns {', '.join(missing)}; found: {', '.join(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
+        raise DataError(f"missing columns {', '.join(missing)}; found: {listed(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
     cells = row if isinstance(row, Reading) else Reading(row)
     made = _unique(_CONVERTERS[shape](entry, cells, neutral))
     if any(_talks(one) for one in made) and (tools := read_tools(cells.get("tools"))):

@@ -1,15 +1,19 @@
 """Content hashes of models and token rows: what a cached reference value depends on."""
 
+import functools
 import hashlib
 import json
-import os
+import re
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from finegrain.files import replace_file
 from finegrain.models.load import Policy
 from finegrain.models.scorer import causal_lm
 
@@ -24,7 +28,7 @@ def model_fingerprint(policy: Policy, memory: Path) -> str:
     folders = [Path(policy.source)]
     adapter = folders[0] / "adapter_config.json"
     if adapter.exists():
-        base = Path(json.loads(adapter.read_text())["base_model_name_or_path"])
+        base = Path(str(json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")))
         if not base.is_dir():
             return _hash_tensors(policy.model)
         folders.append(base)
@@ -74,22 +78,63 @@ def _hash_tensors(model: Any) -> str:
     digest.update(f"{_facts(causal_lm(model).config)} {adapter_facts(model)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
 def _hash_file(file: Path, memory: Path) -> str:
-    """Content hash of a file, remembered by path, size and mtime in a small JSON file."""
+    """Content hash of a file, remembered by path, size and times in a small JSON file; a memory that cannot be read or kept is done without."""
     stat = file.stat()
-    stamp = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    note = memory / "hashes" / (hashlib.sha256(stamp.encode()).hexdigest() + ".json")
-    if note.exists():
-        remembered: str = json.loads(note.read_text())["sha256"]
+    stamp = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    note = memory / "hashes" / (hashlib.sha256(stamp.encode(errors="surrogateescape")).hexdigest() + ".json")
+    remembered = _remembered(note, stamp)
+    if remembered is not None:
         return remembered
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    note.parent.mkdir(parents=True, exist_ok=True)
-    part = note.with_suffix(f".{os.getpid()}.part")  # another process may hash the same file at the same time
-    part.write_text(json.dumps({"file": stamp, "sha256": digest}))
-    part.replace(note)
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(note, json.dumps({"file": stamp, "sha256": digest}))
     return digest
+
+
+def _remembered(note: Path, stamp: str) -> str | None:
+    """The hash that a note says of this file, if it is whole."""
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        told, digest = found["file"], found["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return digest if told == stamp and isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else None
+
+
+@functools.cache
+def code_fingerprint(*rooms: str) -> str:
+    """sha256 of the source of some rooms of the package: values that other code computed are other values."""
+    digest = hashlib.sha256()
+    for room in rooms:
+        for file in sorted(resources.files("finegrain").joinpath(room).iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".py"):
+                digest.update(f"{room}/{file.name}".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def arithmetic_facts(model: Any) -> str:
+    """In what the weights under the adapters are stored, as text: kinds of numbers, and how they are quantised."""
+    kinds = sorted({str(weight.dtype) for name, weight in model.named_parameters() if "lora_" not in name})
+    return f"{' '.join(kinds)} {getattr(causal_lm(model).config, 'quantization_config', None) or ''}"
+
+
+def trained_fingerprint(model: Any) -> str:
+    """sha256 of what trains: names and shapes, with an adapter its settings and its values (those of a whole model are the model's own)."""
+    digest = hashlib.sha256(adapter_facts(model).encode())
+    for name, weight in sorted(model.named_parameters()):
+        if weight.requires_grad:
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
+            if "lora_" in name:
+                digest.update(_bytes(weight))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

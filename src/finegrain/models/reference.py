@@ -5,13 +5,14 @@ the weights exists unless a method needs more than scalars (`live_reference`).
 """
 
 import copy
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from finegrain.errors import CheckpointError
-from finegrain.models.fingerprint import model_fingerprint
+from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint
 from finegrain.models.load import Policy
 from finegrain.models.score import Answers, Arithmetic, Measure, Work, cache_key, computed_tokens, read_ragged, score_rows, verified, write_ragged
 from finegrain.models.scorer import Scorer
@@ -29,6 +30,8 @@ class ReferenceCache:
     kind: str = "reference"
     """Name of what is kept, and of its folder."""
     measure: Measure = score_rows
+    say: Callable[[str], None] = lambda text: None
+    """One line to the person."""
 
     def values(
         self,
@@ -43,46 +46,63 @@ class ReferenceCache:
         if not examples:
             return {role: [] for role in roles}
         started = time.perf_counter()
-        key = cache_key(model_fingerprint(policy, self.folder), examples, roles, how.name)
+        facts = f"{how.name} {arithmetic_facts(policy.model)} {code_fingerprint('models', 'ops')}"
+        key = cache_key(model_fingerprint(policy, self.folder), examples, roles, facts)
         file = self.folder / self.kind / f"{key}.safetensors"
-        tolerance = 1e-3 if how.name == "float32" else 0.1 if how.name != "float64" else 1e-6
         cached = read_ragged(file)
-        if cached is not None and verified(scorer, cached, examples, roles, how, tolerance, self.measure):
+        if cached is not None and verified(scorer, cached, examples, roles, how, tolerance_of(how), self.measure):
             work.notes.append(f"{self.kind}: read from the cache, a sample re-scored and equal")
             work.seconds += time.perf_counter() - started
             return cached
-        if file.exists():
-            work.notes.append(f"{self.kind}: the cached values are damaged or not this model's; computed again")
-        self._compute(file, scorer, examples, roles, how)
+        if os.path.lexists(file):
+            self.tell(work, f"{self.kind}: the cached values are damaged or not this model's; computed again")
+        found = self._computed(file, scorer, examples, roles, how, work)
         work.rows += len(examples)
         work.tokens += computed_tokens(examples, roles, how)
         work.seconds += time.perf_counter() - started
-        return _written(file)
+        return found
 
-    def _compute(self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> None:
-        """Every rank scores its share into a part file; the first one joins them."""
-        share = self.measure(scorer, examples[self.rank :: self.world], roles, how)
+    def tell(self, work: Work, words: str) -> None:
+        """In the record and to the person."""
+        work.notes.append(words)
+        self.say(words)
+
+    def keep(self, file: Path, columns: Mapping[str, Ragged], work: Work) -> bool:
+        """Write an entry; a cache that cannot be written costs the next run the time, and this one a line."""
+        try:
+            write_ragged(file, columns)
+        except OSError as error:
+            self.tell(work, f"{self.kind}: values are not kept for the next run: {error}")
+            return False
+        return True
+
+    def _computed(
+        self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, work: Work
+    ) -> dict[str, Ragged]:
+        """Every rank scores its share into a part file, the first one joins them, and all read that; without a cache every rank scores all."""
         if self.world == 1:
-            write_ragged(file, share)
-            return
+            found = self.measure(scorer, examples, roles, how)
+            return (self.keep(file, found, work) and read_ragged(file)) or found
         parts = [file.with_suffix(f".rank{rank}") for rank in range(self.world)]
-        write_ragged(parts[self.rank], share)
+        self.keep(parts[self.rank], self.measure(scorer, examples[self.rank :: self.world], roles, how), work)
         self.barrier()
         if self.rank == 0:
-            shares = [_written(part) for part in parts]
-            joined = {role: [shares[index % self.world][role][index // self.world] for index in range(len(examples))] for role in roles}
-            write_ragged(file, joined)
+            shares = [share for part in parts if (share := read_ragged(part)) is not None]
+            if len(shares) == self.world:
+                every = {role: [shares[index % self.world][role][index // self.world] for index in range(len(examples))] for role in roles}
+                self.keep(file, every, work)
             for part in parts:
-                part.unlink()
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
         self.barrier()
+        joined = read_ragged(file)
+        whole = joined is not None and verified(scorer, joined, examples, roles, how, tolerance_of(how), self.measure)
+        return joined if joined is not None and whole else self.measure(scorer, examples, roles, how)
 
 
-def _written(file: Path) -> dict[str, Ragged]:
-    """What this run wrote a moment ago."""
-    columns = read_ragged(file)
-    if columns is None:
-        raise CheckpointError(f"{file} cannot be read back; is the disk full or the cache folder shared by two runs?")
-    return columns
+def tolerance_of(how: Arithmetic) -> float:
+    """How far a value that is computed again may be from the stored one, nats."""
+    return 1e-3 if how.name == "float32" else 0.1 if how.name != "float64" else 1e-6
 
 
 def live_reference(scorer: Scorer) -> Scorer:

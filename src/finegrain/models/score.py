@@ -15,6 +15,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -178,16 +179,21 @@ def _groups(examples: Sequence[Answers], roles: Sequence[str]) -> Iterator[Group
 
 
 def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
-    """Ragged float32 or float64 columns as one safetensors file, complete or absent."""
+    """Ragged float32 or float64 columns as one safetensors file, complete or absent; `OSError` where it cannot be written."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, rows in columns.items():
         tensors[name] = np.concatenate([*rows, np.zeros(0, dtype=np.float32)])
         tensors[f"{name}.lengths"] = np.array([len(row) for row in rows], dtype=np.int64)
-    part = file.with_suffix(f".part-{os.getpid()}")
-    save_file(tensors, part, metadata={"sha256": _digest(tensors)})
-    allow_readers(part)
-    part.replace(file)
+    part = file.with_name(f"{file.name}.part-{os.getpid()}")
+    try:
+        save_file(tensors, part, metadata={"sha256": _digest(tensors)})
+        allow_readers(part)
+        part.replace(file)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_ragged(file: Path) -> dict[str, Ragged] | None:
@@ -199,10 +205,12 @@ def read_ragged(file: Path) -> dict[str, Ragged] | None:
         tensors = {name: _column(whole[header_end:], entry) for name, entry in header.items() if name != "__metadata__"}
         if header["__metadata__"]["sha256"] != _digest(tensors):
             return None
-    except (OSError, ValueError, KeyError, IndexError):
+        lengths = {name: tensors[f"{name}.lengths"] for name in tensors if f"{name}.lengths" in tensors}
+        if any((own < 0).any() or own.sum() != len(tensors[name]) for name, own in lengths.items()):
+            return None
+        return {name: np.split(tensors[name], np.cumsum(own)[:-1]) if len(own) else [] for name, own in lengths.items()}
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    rows = {name: np.cumsum(tensors[f"{name}.lengths"]) for name in tensors if f"{name}.lengths" in tensors}
-    return {name: np.split(tensors[name], ends[:-1]) if len(ends) else [] for name, ends in rows.items()}
 
 
 def _column(data: np.ndarray, entry: Json) -> np.ndarray:
@@ -237,4 +245,7 @@ def verified(
     if any(len(cached.get(role, [])) != len(examples) for role in roles):
         return False
     pairs = [(cached[role][index], values) for role in roles for index, values in zip(sample, again[role], strict=True)]
-    return all(stored.shape == values.shape and np.allclose(stored, values, atol=tolerance, rtol=0) for stored, values in pairs)
+    if not all(stored.shape == values.shape and np.allclose(stored, values, atol=tolerance, rtol=0) for stored, values in pairs):
+        return False
+    kinds = {role: again[role][0].dtype for role in roles}
+    return all(row.dtype == kinds[role] for role in roles for row in cached[role])

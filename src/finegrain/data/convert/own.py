@@ -19,6 +19,8 @@ from finegrain.data.records import Row, Text, Turn
 
 SYSTEM = ("system", "system_prompt")
 """Columns whose text is the system's turn."""
+ANSWERED = ("completion", "response", "answer", "output")
+"""Columns of the one answer to a prompt."""
 SIDES = ("chosen", "rejected")
 
 
@@ -52,7 +54,7 @@ def hh_beside(row: Reading) -> list[Row]:
         return hh_rlhf(row)
     prompt = parse_prompt(asked) if isinstance(asked, str) else read_turns(asked, "prompt")
     found = beside(opened(row, prompt), {role: parse_transcript(text_of(row, role), role) for role in SIDES})
-    return _joined_sides(row, found)
+    return joined_sides(row, found)
 
 
 def prompt_turns(row: Reading, column: str) -> Prompt:
@@ -78,10 +80,11 @@ def said_turns(row: Reading, column: str) -> Prompt:
 
 def pair_beside(row: Reading, prompt: Prompt) -> list[Row]:
     """One pair of the answers chosen and rejected after a prompt; answers that are whole conversations do not double it."""
-    return _joined_sides(row, beside(prompt, {role: said_turns(row, role) for role in SIDES}))
+    return joined_sides(row, beside(prompt, {role: said_turns(row, role) for role in SIDES}))
 
 
-def _joined_sides(row: Reading, found: Beside) -> list[Row]:
+def joined_sides(row: Reading, found: Beside) -> list[Row]:
+    """One pair of answers beside a prompt."""
     sides = (found.prompt + turns if found.agrees else turns for turns in found.answers.values())
     return split_sides(row, *sides, agree=found.agrees)
 
@@ -96,10 +99,10 @@ def split_sides(row: Reading, chosen: Prompt, rejected: Prompt, *, agree: bool =
 
 def prompt_answer(row: Reading) -> list[Row]:
     """{prompt, completion|response|answer} as strings or conversations; `label`, `spans` and the like where they are there."""
-    column = next(name for name in ("completion", "response", "answer") if name in row)
+    column = next(name for name in ANSWERED if name in row)
     plain = not is_conversation(row["prompt"]) and not is_conversation(row[column])
     if plain and not has_system(row):
-        return [_single(row, text_of(row, "prompt"), text_of(row, column))]
+        return [single_of(row, text_of(row, "prompt"), text_of(row, column))]
     return [answer_beside(row, prompt_turns(row, "prompt"), column)]
 
 
@@ -113,8 +116,8 @@ def answer_beside(row: Reading, prompt: Prompt, column: str) -> Row:
     found = beside(prompt, {column: said_turns(row, column)})
     turns = found.answers[column]
     if not found.agrees:
-        return _single(row, *split_demonstration(turns), notes=("prompt_mismatch",))
-    return _single(row, found.prompt, trim(turns))
+        return single_of(row, *split_demonstration(turns), notes=("prompt_mismatch",))
+    return single_of(row, found.prompt, trim(turns))
 
 
 def labelled(row: Reading) -> list[Row]:
@@ -123,15 +126,11 @@ def labelled(row: Reading) -> list[Row]:
     return [pair_with(one, one.answers, {**one.columns, "label": label}) for one in prompt_answer(row)]
 
 
-def messages(row: Reading) -> list[Row]:
-    """{messages}: the prompt ends before the assistant's first turn."""
-    return [_single(row, *split_demonstration(opened(row, answer_turns(row["messages"], "messages"))))]
-
-
 def text(row: Reading) -> list[Row]:
     """{text}: everything is the answer."""
-    return [_single(row, "", text_of(row, "text"))]
+    return [single_of(row, "", text_of(row, "text"))]
 
 
-def _single(row: Reading, prompt: Text, content: Text, notes: tuple[str, ...] = ()) -> Row:
+def single_of(row: Reading, prompt: Text, content: Text, notes: tuple[str, ...] = ()) -> Row:
+    """One answer, with the numbers, spans and rewards of the row."""
     return Row(prompt=prompt, answers={"answer": answer_of(row, "", content, "answer")}, columns=numeric_columns(row), notes=notes)

@@ -16,8 +16,10 @@ Named = tuple[str, str]
 
 PROMPTS = ("prompt", "question")
 """Columns that hold what is asked."""
-ANSWERS = ("chosen", "rejected", "messages", "conversations", "completion", "response", "answer")
-"""Columns of conversations that end with what trains."""
+ANSWERS = ("chosen", "rejected", "completion", "response", "answer", "output", "preferred_output", "non_preferred_output")
+"""Columns that end with what trains."""
+CONVERSATIONS = ("messages", "conversations", "conversation")
+"""Columns that end with what trains, unless answers stand beside them."""
 NUMBERS = ("weight", "margin")
 """Columns that must be numbers where they are there."""
 
@@ -111,8 +113,14 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
 
 def last_turn(cells: Reading) -> Iterator[Named]:
     """A `template` finding where a conversation ends with another turn than the assistant's, which no format trains on."""
+    alone = "chosen" not in cells
     for name, value in cells.seen():
         if isinstance(value, str) and value.rfind("\n\nHuman:") > value.rfind("\n\nAssistant:") >= 0:
             yield "template", f"{name} ends with a turn of the human"
-        elif name in ANSWERS and isinstance(value, list) and is_conversation(value) and value[-1]["role"] != ASSISTANT:
+        elif (
+            (name in ANSWERS or (alone and name in CONVERSATIONS))
+            and isinstance(value, list)
+            and is_conversation(value)
+            and value[-1]["role"] != ASSISTANT
+        ):
             yield "template", f"{name} ends with a turn of {value[-1]['role']}"

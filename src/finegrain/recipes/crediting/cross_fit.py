@@ -7,17 +7,20 @@ and settings, and their cost counts in the run.
 
 import copy
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
 from finegrain.data.records import Example
 from finegrain.errors import CreditError
-from finegrain.models.fingerprint import model_fingerprint
-from finegrain.models.score import cache_key, read_ragged, score_rows, write_ragged
+from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint, trained_fingerprint
+from finegrain.models.reference import tolerance_of
+from finegrain.models.score import cache_key, read_ragged, score_rows
 from finegrain.models.scorer import Scorer
 from finegrain.objectives.dpo import DPO
 from finegrain.recipes.setup.metrics import metrics_for
@@ -25,8 +28,8 @@ from finegrain.recipes.setup.session import Session, hidden_size
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
-from finegrain.train.distributed import barrier, rank, world
-from finegrain.train.loop import Trainer
+from finegrain.train.distributed import any_rank, barrier, rank, world
+from finegrain.train.loop import Trainer, run_step
 from finegrain.train.optim import Optim, make_optimizer, scaled_default
 from finegrain.train.run import fit
 from finegrain.types import Ragged, Scored
@@ -35,6 +38,10 @@ RATE_FACTOR = 5.0
 """[choice] The fits move this many times faster than DPO's default rate: a scorer need not stay near the reference."""
 
 ROLES = ("chosen", "rejected")
+KIND = "cross-fit"
+"""Name of the cached values, and of their folder."""
+START, SAMPLE = 2, 4
+"""Steps and rows that are computed again when cached values are read: a fit is too dear to repeat, its start is not."""
 
 
 def cross_fitted(
@@ -58,52 +65,127 @@ def cross_fitted(
         "seed": session.common.seed,
         "optim": asdict(Optim()),
     }
-    arithmetic = f"{session.how.name} {json.dumps(settings, sort_keys=True)}"
-    key = cache_key(model_fingerprint(session.policy, session.cache.folder), examples, ROLES, arithmetic)
-    file = session.cache.folder / "cross-fit" / f"{key}.safetensors"
+    file = session.cache.folder / KIND / f"{_key(session, examples, settings)}.safetensors"
+    fits = [_Fit(session, examples, reference, np.flatnonzero(halves == half), rate, half) for half in (0, 1)]
     stored = read_ragged(file)
-    if stored is not None:
+    if stored is not None and _agrees(session, stored, fits, examples):
         session.say("credit: token rewards of the run's own scorer read from the cache")
-        session.work.notes.append("cross-fit: read from the cache")
+        session.work.notes.append(f"{KIND}: read from the cache, a sample of the fit's start made again and equal")
     else:
-        logps = [_fit_and_score(session, examples, reference, np.flatnonzero(halves == half), rate, half) for half in (0, 1)]
-        stored = {f"{role}.{half}": logps[half][role] for half in (0, 1) for role in ROLES}
+        if any_rank(os.path.lexists(file), session.accelerator.device):
+            session.cache.tell(session.work, f"{KIND}: the cached values are damaged or not this run's; computed again")
+        stored = fits[0].columns() | fits[1].columns()
         if rank() == 0:
-            write_ragged(file, stored)
+            replace(session.cache, kind=KIND).keep(file, stored, session.work)
         barrier()
     session.notes["cross_fit"] = {**settings, "seconds": round(time.perf_counter() - started, 3)}
     return {role: [_scored(stored, role, row, int(halves[row]), reference, beta) for row in range(len(examples))] for role in ROLES}
 
 
-def _fit_and_score(
-    session: Session, examples: Sequence[Example], reference: Mapping[str, Ragged], rows: np.ndarray, rate: float, half: int
-) -> dict[str, Ragged]:
-    """Log-probabilities of all rows under a plain DPO fit on some of them."""
-    assert session.scorer is not None
-    scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
-    objective = DPO()
-    data = TrainingSet([examples[row] for row in rows], {role: [reference[role][row] for row in rows] for role in ROLES})
-    training, common = session.training, session.common
-    plan = Plan(data.packed_tokens(ROLES), training.batch_size, training.epochs, common.seed, training.micro_tokens, world(), common.max_steps)
-    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
-    trainer = Trainer(
-        scorer=scorer,
-        contract=contract_of(objective),
-        data=data,
-        optimizer=make_optimizer(parameters, [], Optim(), rate),
-        optim=Optim(),
-        how=session.how,
-        metrics=metrics_for(objective),
-        peak_rate=rate,
-        steps=len(plan),
+def _key(session: Session, examples: Sequence[Example], settings: Mapping[str, Any]) -> str:
+    """What the fits depend on: the model and what of it trains, the rows, the settings, the arithmetic and the code."""
+    model = session.policy.model
+    facts = {
+        **settings,
+        "objective": asdict(DPO()),
+        "trained": trained_fingerprint(model),
+        "stored_as": arithmetic_facts(model),
+        "code": code_fingerprint("models", "ops", "train", "objectives", "recipes/crediting"),
+        "processes": world(),
+    }
+    return cache_key(
+        model_fingerprint(session.policy, session.cache.folder), examples, ROLES, f"{session.how.name} {json.dumps(facts, sort_keys=True)}"
     )
-    last: dict[str, float] = {}
-    fit(trainer, plan, last.update)
-    session.say(f"credit: own scorer {half + 1} of 2, {len(plan)} steps on {len(rows)} pairs, margin {last.get('rewards/margins', float('nan')):.3f}")
-    session.work.notes.append(f"cross-fit {half + 1}: {len(plan)} optimiser steps on {len(rows)} pairs")
-    session.work.rows += len(rows) + len(examples)
-    session.work.tokens += int(data.packed_tokens(ROLES).sum()) + int(TrainingSet(examples).packed_tokens(ROLES).sum())
-    return score_rows(scorer, examples, ROLES, session.how)
+
+
+def _agrees(session: Session, stored: Mapping[str, Ragged], fits: Sequence["_Fit"], examples: Sequence[Example]) -> bool:
+    """Whether the start of a fit, taken again, gives the values that were stored of it; all processes decide alike."""
+    names = {f"{role}.{half}": examples for half in (0, 1) for role in ROLES} | {f"start.{role}": fits[0].sample for role in ROLES}
+    whole = stored.keys() == names.keys() and all(
+        [len(values) for values in stored[name]] == [len(row.responses[_role(name)].ids) for row in rows] for name, rows in names.items()
+    )
+    if any_rank(not whole, session.accelerator.device):
+        return False
+    again = fits[0].start()
+    near = all(
+        one.dtype == other.dtype and np.allclose(one, other, atol=tolerance_of(session.how), rtol=0)
+        for role in ROLES
+        for one, other in zip(stored[f"start.{role}"], again[role], strict=True)
+    )
+    return not any_rank(not near, session.accelerator.device)
+
+
+def _role(name: str) -> str:
+    """`chosen.0`, `start.chosen` -> `chosen`."""
+    return next(role for role in ROLES if role in name)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A plain DPO fit of the start model on some of the rows."""
+
+    session: Session
+    examples: Sequence[Example]
+    reference: Mapping[str, Ragged]
+    rows: np.ndarray
+    rate: float
+    half: int
+
+    @property
+    def sample(self) -> list[Example]:
+        """Rows whose values after the fit's first steps are stored, to be compared when the cache is read."""
+        return [self.examples[int(row)] for row in self.rows[:SAMPLE]]
+
+    def start(self) -> dict[str, Ragged]:
+        """Log-probabilities of the sample after the first steps."""
+        trainer, plan, _ = self._trainer()
+        for index in range(min(START, len(plan))):
+            run_step(trainer, plan.step(index))
+        return score_rows(trainer.scorer, self.sample, ROLES, self.session.how)
+
+    def columns(self) -> dict[str, Ragged]:
+        """Log-probabilities of all rows under the finished fit, and of the sample after the first steps of the first fit."""
+        trainer, plan, tokens = self._trainer()
+        found: dict[str, Ragged] = {}
+        last: dict[str, Any] = {}
+
+        def watch(line: Mapping[str, Any]) -> None:
+            last.update(line)
+            if self.half == 0 and line["step"] == min(START, len(plan)):
+                started = score_rows(trainer.scorer, self.sample, ROLES, self.session.how)
+                found.update({f"start.{role}": started[role] for role in ROLES})
+
+        fit(trainer, plan, watch)
+        session, count = self.session, len(self.rows)
+        margin = last.get("rewards/margins", float("nan"))
+        session.say(f"credit: own scorer {self.half + 1} of 2, {len(plan)} steps on {count} pairs, margin {margin:.3f}")
+        session.work.notes.append(f"{KIND} {self.half + 1}: {len(plan)} optimiser steps on {count} pairs")
+        session.work.rows += count + len(self.examples)
+        session.work.tokens += tokens + int(TrainingSet(self.examples).packed_tokens(ROLES).sum())
+        scored = score_rows(trainer.scorer, self.examples, ROLES, session.how)
+        return found | {f"{role}.{self.half}": scored[role] for role in ROLES}
+
+    def _trainer(self) -> tuple[Trainer, Plan, int]:
+        """A copy of the start model with its plan, and the tokens of its rows."""
+        session, objective = self.session, DPO()
+        assert session.scorer is not None
+        scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
+        data = TrainingSet([self.examples[row] for row in self.rows], {role: [self.reference[role][row] for row in self.rows] for role in ROLES})
+        training, common, tokens = session.training, session.common, data.packed_tokens(ROLES)
+        plan = Plan(tokens, training.batch_size, training.epochs, common.seed, training.micro_tokens, world(), common.max_steps)
+        parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+        trainer = Trainer(
+            scorer=scorer,
+            contract=contract_of(objective),
+            data=data,
+            optimizer=make_optimizer(parameters, [], Optim(), self.rate),
+            optim=Optim(),
+            how=session.how,
+            metrics=metrics_for(objective),
+            peak_rate=self.rate,
+            steps=len(plan),
+        )
+        return trainer, plan, int(tokens.sum())
 
 
 def _scored(stored: Mapping[str, Ragged], role: str, row: int, half: int, reference: Mapping[str, Ragged], beta: float) -> Scored:

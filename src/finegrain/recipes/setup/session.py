@@ -70,19 +70,28 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(how.name), trust_remote_code=training.trust_remote_code)
     policy = with_adapter(policy, lora, common.seed)
     policy.model.to(device)
-    main = rank() == 0
+    say = tell if rank() == 0 else silent
     session = Session(
         accelerator=accelerator,
         common=common,
         training=training,
         policy=policy,
         how=how,
-        cache=ReferenceCache(cache_folder(), rank(), world(), barrier),
-        say=(lambda text: print(text, file=sys.stderr, flush=True)) if main else lambda text: None,
+        cache=ReferenceCache(cache_folder(), rank(), world(), barrier, say=say),
+        say=say,
     )
     if policy.unused:
         session.notes["unused_weights"] = list(policy.unused)
     return session
+
+
+def tell(text: str) -> None:
+    """One line to the person."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def silent(text: str) -> None:
+    """No line of the other processes."""
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,124 @@
+"""Forms that other libraries write: instructions, conversations beside answers, OpenAI's preferences, labelled conversations.
+
+Source: LLaMA-Factory 0.9 (data/README.md), ms-swift 3 (custom dataset), OpenAI's fine-tuning guide, cards of Intel's and Open-Orca's sets.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+from finegrain.data.columns import label_of, list_of, text_of
+from finegrain.data.conversations import ASSISTANT, answer_turns, beside, is_conversation, read_tools, read_turns, same_turns, split_demonstration
+from finegrain.data.convert.build import Prompt, pair_with, said
+from finegrain.data.convert.own import SIDES, answer_beside, joined_sides, opened, pair_beside, said_turns, single_of, split_sides
+from finegrain.data.messages import as_messages
+from finegrain.data.reading import Reading
+from finegrain.data.records import Row, Turn
+from finegrain.data.shapes import Convert
+from finegrain.errors import DataError
+
+ASKED = ("instruction", "question", "query", "input")
+"""Columns that hold what is asked."""
+ADDED = ("input", "context")
+"""Columns whose text follows an instruction, on a line of its own."""
+ANSWERED = ("output", "response", "completion", "answer")
+"""Columns that hold the one answer."""
+CONVERSED = ("messages", "conversations", "conversation")
+"""Columns that hold a conversation."""
+LABELS = ("label", "kto_tag")
+
+
+def asked(row: Reading) -> Prompt:
+    """The system prompt, earlier turns and the question; an instruction with what is added to it."""
+    column = next(name for name in ASKED if name in row)
+    *before, last = read_turns(row[column], column) if is_conversation(row[column]) else (Turn("user", text_of(row, column)),)
+    more = next((name for name in ADDED if name in row), None) if column == "instruction" else None
+    if more is not None and row[more] is not None and (text := text_of(row, more)).strip():
+        last = last._replace(content=f"{last.content}\n{text}")
+    return opened(row, (*_history(row), *before, last))
+
+
+def _history(row: Reading) -> Prompt:
+    """Earlier turns as pairs of question and answer."""
+    turns: list[Turn] = []
+    for pair in row.get("history") or ():
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise DataError(f"column 'history': expected pairs [question, answer], found {pair!r:.80}")
+        turns += [Turn("user", pair[0]), Turn(ASSISTANT, pair[1])]
+    return tuple(turns)
+
+
+def instruction_pair(row: Reading) -> list[Row]:
+    """{instruction|question|query|input, chosen, rejected}, with input, system and history where they are there."""
+    return pair_beside(row, asked(row))
+
+
+def instruction_outputs(row: Reading) -> list[Row]:
+    """{instruction, output: [better, worse]}, an older form of LLaMA-Factory's pairs."""
+    outputs = list_of(row, "output", str)
+    if len(outputs) != len(SIDES):
+        raise DataError(f"column 'output': expected a text, or two: the better and the worse one; found {len(outputs)}")
+    prompt = asked(row)
+    return split_sides(row, *((*prompt, *said(text)) for text in outputs))
+
+
+def instruction(row: Reading) -> list[Row]:
+    """{instruction|question|query|input, output|response|completion|answer}, with input, system and history where they are there."""
+    return [answer_beside(row, asked(row), next(name for name in ANSWERED if name in row))]
+
+
+def labelled_instruction(row: Reading) -> list[Row]:
+    """`instruction` with a label or kto_tag of 0 or 1."""
+    return _labelled(row, instruction(row))
+
+
+def _labelled(row: Reading, made: list[Row]) -> list[Row]:
+    label = label_of(row, next(name for name in LABELS if name in row))
+    return [pair_with(one, one.answers, {**one.columns, "label": label}) for one in made]
+
+
+def conversation(column: str) -> Convert:
+    """{messages}: the prompt ends before the assistant's first turn."""
+    return partial(_conversation, column)
+
+
+def _conversation(column: str, row: Reading) -> list[Row]:
+    return [single_of(row, *split_demonstration(opened(row, answer_turns(row[column], column))))]
+
+
+def labelled_conversation(column: str) -> Convert:
+    """{messages, label|kto_tag}."""
+    return lambda row: _labelled(row, _conversation(column, row))
+
+
+def conversation_pair(column: str) -> Convert:
+    """{messages, chosen, rejected}: the conversation up to the answers, or the chosen one whole."""
+    return partial(_conversation_pair, column)
+
+
+def _conversation_pair(column: str, row: Reading) -> list[Row]:
+    prompt = opened(row, read_turns(row[column], column))
+    sides = {role: said_turns(row, role) for role in SIDES}
+    told = next((i + 1 for i in range(len(prompt) - 1, -1, -1) if prompt[i].role != ASSISTANT), 0)
+    if told < len(prompt) and (same_turns(prompt[told:], sides["chosen"]) or any(turns[0].role != ASSISTANT for turns in sides.values())):
+        prompt = prompt[:told]
+    return joined_sides(row, beside(prompt, sides))
+
+
+def rejected_beside(row: Reading) -> list[Row]:
+    """{messages, rejected_response}: the conversation's last turn is the chosen answer (ms-swift)."""
+    turns = opened(row, answer_turns(row["messages"], "messages"))
+    if turns[-1].role != ASSISTANT:
+        raise DataError(f"column 'messages': expected a last turn of role {ASSISTANT} beside rejected_response, found {turns[-1].role!r:.40}")
+    return split_sides(row, turns, (*turns[:-1], *said_turns(row, "rejected_response")))
+
+
+def openai_preference(row: Reading) -> list[Row]:
+    """{input: {messages, tools}, preferred_output, non_preferred_output}."""
+    given = row["input"]
+    messages = as_messages(given.get("messages")) if isinstance(given, dict) else None
+    if messages is None:
+        raise DataError("column 'input': expected an object with a list of messages under messages")
+    answers = {"chosen": said_turns(row, "preferred_output"), "rejected": said_turns(row, "non_preferred_output")}
+    made = joined_sides(row, beside(opened(row, read_turns(messages, "input")), answers))
+    tools = read_tools(given.get("tools"))
+    return [replace(one, tools=tools) for one in made]
