@@ -1,6 +1,7 @@
 """Adapters of others: what cannot be put on its base is refused in one line, embeddings are resized, and a score head makes a reward model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from finegrain.errors import ModelError
+from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import load_policy, save_policy
 from finegrain.models.reward_head import linear_head
 from finegrain.models.reward_models import SEQUENCE, is_reward_model, load_reward_model, save_reward_model, try_saving
@@ -102,7 +104,15 @@ def test_an_adapter_on_an_adapter_is_put_on_the_merged_one(base: Path, tmp_path:
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "merged")
     second = adapter(tmp_path / "merged", tmp_path / "second")
     edit(tmp_path / "second", base_model_name_or_path=str(tmp_path / "first"))
-    torch.testing.assert_close(logits(load_policy(tmp_path / "second").model), logits(second), rtol=0, atol=1e-6)
+    policy = load_policy(tmp_path / "second")
+    torch.testing.assert_close(logits(policy.model), logits(second), rtol=0, atol=1e-6)
+    before = model_fingerprint(policy, tmp_path)
+    shutil.copytree(base, tmp_path / "other")
+    edit(tmp_path / "first", base_model_name_or_path=str(tmp_path / "other"))
+    same_but_config = model_fingerprint(policy, tmp_path)
+    file = tmp_path / "other" / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    assert len({before, same_but_config, model_fingerprint(policy, tmp_path)}) == 3, "weights at the bottom count"
 
 
 def test_weights_and_entries_that_are_not_read_are_named(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
