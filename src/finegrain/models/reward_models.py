@@ -112,7 +112,8 @@ def _shell(policy: Policy, tokenizer: Any, labels: int, stock: Stock, facts: Map
     pad, config.get_text_config().pad_token_id = config.get_text_config().pad_token_id, None  # it may lie beyond the rows for now
     with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
         shell = stock.auto.from_config(config, dtype=next(lm.parameters()).dtype)
-        shell.get_submodule(shell.base_model_prefix).load_state_dict(whole.base_model.state_dict())
+        weights = {name: tensor.to(device) for name, tensor in whole.base_model.state_dict().items()}
+        shell.get_submodule(shell.base_model_prefix).load_state_dict(weights)
         if len(tokenizer) > rows:
             shell.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     shell.config.get_text_config().pad_token_id = pad
