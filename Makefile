@@ -61,3 +61,4 @@ bench: $(SETUP) ## speed against TRL, and our losses inside it; results go to be
 	$(BIN)/python benchmarks/speed.py
 	.venv-trl/bin/pip install --quiet -c constraints.txt jaxtyping
 	PYTHONPATH=src .venv-trl/bin/python benchmarks/in_trl.py
+	PYTHONPATH=src .venv-trl/bin/python benchmarks/reward_in_trl.py

@@ -165,15 +165,17 @@ def test_the_guide_to_trl_quotes_the_script() -> None:
 
 def test_the_guide_from_trl_names_what_exists(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The command line takes every flag and method in the right column of its tables, with the value shown."""
-    rows = re.findall(r"^\|.*\| ([^|]*) \|$", (ROOT / "docs/guides/coming-from-trl.md").read_text(), re.MULTILINE)
-    shown = [text for row in rows for text in re.findall(r"`((?:--|objective:)[^`]+)`", row)]
+    page = (ROOT / "docs/guides/coming-from-trl.md").read_text()
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", page, re.MULTILINE)
+    shown = [text for row in rows for text in re.findall(r"`((?:--|objective:|head:)[^`]+)`", row)]
     assert len(shown) >= 40
+    assert sum(text.startswith("head:") for text in shown) >= 8
     monkeypatch.setattr(cli, "recipe", lambda command: lambda settings: {})
     required = {"--model": "m", "--data": "d", "--out": "o"}
     for text in shown:
         words = shlex.split(text)
         rest = [word for flag, value in required.items() if flag not in words for word in (flag, value)]
-        assert main(["prefer", *rest, *words]) == 0, f"{text}\n{capsys.readouterr().err}"
+        assert main(["reward" if text.startswith("head:") else "prefer", *rest, *words]) == 0, f"{text}\n{capsys.readouterr().err}"
     assert main(["prefer", *(word for pair in required.items() for word in pair), "--loss-type", "dpo"]) != 0
 
 

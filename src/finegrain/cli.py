@@ -3,16 +3,20 @@
 Importing this file and answering `--help`, `methods` or a mistyped command loads nothing heavy.
 """
 
+import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from finegrain import __version__, catalog
 from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, Command, recipe, resolve
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
+from finegrain.terminal import visible, write_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,19 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # the argument parser: --help, or what it could not read
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else UsageError.exit_code
     except FinegrainError as error:
-        print(f"finegrain: {error}", file=sys.stderr)
+        write_line(f"finegrain: {error}")
         return error.exit_code
     except BrokenPipeError:  # the reader of our output went away: nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a disk's, a network's: what it says is for a person, and where in our code it was met is not
-        print(f"finegrain: {error}", file=sys.stderr)
+        write_line(f"finegrain: {error}")
         return CheckpointError.exit_code
     except Interrupted as error:
-        print(f"finegrain: {error}", file=sys.stderr)
+        write_line(f"finegrain: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("finegrain: stopped", file=sys.stderr)
+        write_line("finegrain: stopped")
         return 130
 
 
@@ -93,8 +97,11 @@ def _command(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     settings_class = resolve(command.settings)
     _check_not_empty(arguments)
+    yes, arguments = "--yes" in arguments, [argument for argument in arguments if argument != "--yes"]
     config, arguments = _take(arguments, "--config")
-    base = configure.settings_from_file(settings_class, _read_config(Path(config)), config) if config else {}
+    record, data = _read_config(Path(config)) if config else (False, {})
+    base = configure.settings_from_file(settings_class, data, str(config)) if config else {}
+    _ask(str(config), base, arguments, yes=yes, of_a_run=record)
     own_choices = configure.choice_fields(settings_class)
     selectors, flags = configure.split_arguments(arguments, (*configure.FAMILIES, *own_choices))
     own = [selector for selector in selectors if configure.family_of(selector) in own_choices]
@@ -167,14 +174,20 @@ def _parse(name: str, command: Command, settings_class: type[Any], base: dict[st
     named = {family: catalog.names(family) for family in methods}
     named |= {field: list(configure.choices(settings_class, field)) for field in configure.choice_fields(settings_class)}
     choices = (f"{root}:NAME one of {', '.join(names)}" for root, names in named.items())
-    parsed = tyro.cli(
-        parsed_class,
-        prog=f"finegrain {name}",
-        args=flags,
-        default=parsed_class(**defaults),
-        config=(tyro.conf.AvoidSubcommands,),
-        description="\n\n".join([str(settings_class.__doc__), *choices]),
-    )
+    shown = io.StringIO() if any(visible(flag) != flag for flag in flags) else sys.stderr  # what the parser says of a flag repeats it
+    try:
+        with redirect_stderr(shown):
+            parsed = tyro.cli(
+                parsed_class,
+                prog=f"finegrain {name}",
+                args=flags,
+                default=parsed_class(**defaults),
+                config=(tyro.conf.AvoidSubcommands,),
+                description="\n\n".join([str(settings_class.__doc__), *choices]),
+            )
+    finally:
+        if isinstance(shown, io.StringIO) and shown.getvalue():
+            write_line(shown.getvalue().rstrip())
     return settings_class(**{field: getattr(parsed, field) for field in defaults})
 
 
@@ -197,7 +210,7 @@ def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:
 def _run(command: Command, settings: Any) -> int:
     result = recipe(command)(settings)
     if os.environ.get("RANK", "0") == "0":  # torchrun's processes share one stdout
-        print(json.dumps(result))
+        print(json.dumps(result).replace("\x7f", "\\u007f"))  # the one control character that JSON leaves as it is
     return 0
 
 
@@ -205,18 +218,22 @@ def _again(arguments: list[str]) -> int:
     """The run of a run.json with the same settings; flags after it override them."""
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("expected: finegrain again RUN/run.json --out OTHER")
-    from finegrain.runs import read_record
+    from finegrain.runs import REPEATED, read_record
 
     record = read_record(Path(arguments[0]))
     if "command" not in record or "settings" not in record:
         raise UsageError(f"{arguments[0]} is no run.json: it names no command and settings")
-    if record["command"] not in COMMANDS:
-        raise unknown_name(f"command in {arguments[0]}", record["command"], COMMANDS)
-    return _command(record["command"], ["--config", arguments[0], "--no-resume", *arguments[1:]])
+    if str(record["command"]) not in COMMANDS:
+        raise unknown_name(f"command in {arguments[0]}", str(record["command"]), COMMANDS)
+    before = REPEATED.set(record)
+    try:
+        return _command(record["command"], ["--config", arguments[0], "--no-resume", *arguments[1:]])
+    finally:
+        REPEATED.reset(before)
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    """Settings of a YAML or JSON file, or of a run.json."""
+def _read_config(file: Path) -> tuple[bool, dict[str, Any]]:
+    """Whether a file is a run.json, and the settings of it, or of a YAML or JSON file."""
     import yaml
 
     file = file / "run.json" if file.is_dir() else file
@@ -227,10 +244,37 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: {error}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read {file}: {' '.join(str(error).split()) or type(error).__name__}") from error
-    data = data.get("settings", data) if isinstance(data, dict) else data
+    of_a_run = isinstance(data, dict) and "settings" in data
+    data = data["settings"] if of_a_run else data
     if not isinstance(data, dict):
         raise UsageError(f"{file} holds no settings: expected names and values")
-    return {str(name): value for name, value in data.items()}
+    return of_a_run, {str(name): value for name, value in data.items()}
+
+
+CODE = re.compile(r"\.py:\w+$")
+"""The end of a function of a person's own, file.py:name."""
+
+
+def _ask(file: str, settings: dict[str, Any], arguments: list[str], *, yes: bool, of_a_run: bool) -> None:
+    """Nobody runs another's code by a file unknowingly: what comes with a model never, a run's own functions not without a yes."""
+    from finegrain.configure import to_json
+    from finegrain.runs import flat
+
+    said = {"--trust-remote-code", "--no-trust-remote-code"} & set(arguments)
+    found = []
+    for name, value in flat({name: to_json(value) for name, value in settings.items()}).items():
+        if name.rpartition(".")[2] == "trust_remote_code" and value is True and not said:
+            found.append(f"{name} (code that comes with the model)")
+        elif of_a_run and any(isinstance(item, str) and CODE.search(item) for item in (value if isinstance(value, list) else [value])):
+            found.append(f"{name} {value}")
+    if not found or yes:
+        return
+    told = f"{file} runs code that is not finegrain's: {', '.join(found)}"
+    if not sys.stdin.isatty():
+        raise UsageError(f"{told}; read it, and say --yes")
+    write_line(f"{told}\nrun it? [y/N]")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("not run")
 
 
 def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

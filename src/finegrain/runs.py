@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ FREE = frozenset(
 )
 """Settings that may change when a run is resumed: they do not change its numbers."""
 
+MODEL_PARTS = {"sha256": "weights", "tokenizer_sha256": "tokenizer"}
+"""Hashes in run.json, in words."""
+REPEATED: ContextVar[Mapping[str, Any] | None] = ContextVar("REPEATED", default=None)
+"""The record of the run that `finegrain again` repeats."""
 OF_THE_DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """What a file manager leaves in an empty folder."""
 
@@ -71,13 +76,23 @@ class RunDirectory:
             if own == read.resolve() or (option != "model" and own.is_relative_to(read.resolve())):
                 raise CheckpointError(f"--out {self.path} is {'' if own == read.resolve() else 'inside '}what --{option} reads; give another --out")
 
-    def check_data(self, report: Mapping[str, Any]) -> None:
-        """Refuse to go on with a run whose data were other ones."""
+    def check_data(self, report: Mapping[str, Any], part: str = "data") -> None:
+        """Refuse to go on with a run whose data (`part` of its record) were other ones."""
         if not (self.path / "run.json").exists():
             return
-        before = self._stored("data").get("sha256")
+        before = self._stored(part).get("sha256")
         if before is not None and before != report.get("sha256"):
             raise CheckpointError(f"the run in {self.path} was started on other data than {report.get('source')} holds now; give another --out")
+
+    def check_model(self, model: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run that began from other weights, or read its rows with another tokenizer."""
+        if not (self.path / "run.json").exists():
+            return
+        before = self._stored("model")
+        other = [words for name, words in MODEL_PARTS.items() if name in before and before[name] != model.get(name)]
+        if other:
+            told = f"{' and '.join(other)} of {model.get('source')} are not those that the run in {self.path} began with"
+            raise CheckpointError(f"{told}; bring them back, or give another --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,6 +150,24 @@ class RunDirectory:
     def write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         """A whole jsonl file."""
         replace_file(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What an earlier record says otherwise of the model, the data and the versions, in words; what it does not say is not compared."""
+    parts = {("model", name): words for name, words in MODEL_PARTS.items()} | {("data", "sha256"): "data", ("eval_data", "sha256"): "evaluation data"}
+    found = []
+    for (part, name), words in parts.items():
+        one, other = _object(before, part).get(name), _object(now, part).get(name)
+        if one is not None and one != other:
+            found.append(f"the {words} are other ones than the earlier run's (sha256 {str(one)[:12]} then, {str(other)[:12]} now)")
+    versions = _object(now, "versions")
+    moved = [f"{name} {old} then, {versions.get(name)} now" for name, old in _object(before, "versions").items() if versions.get(name) != old]
+    return found + ([f"other versions than the earlier run's: {', '.join(moved)}"] if moved else [])
+
+
+def _object(record: Mapping[str, Any], part: str) -> Mapping[str, Any]:
+    found = record.get(part)
+    return found if isinstance(found, Mapping) else {}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

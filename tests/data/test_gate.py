@@ -7,10 +7,13 @@ from benchmarks.gate_corruptions import EXACT, JUDGED, generated, plant
 
 from finegrain.data import findings as findings_module
 from finegrain.data.findings import Findings
+from finegrain.data.formats import recognise
 from finegrain.data.gate import across as across_module
 from finegrain.data.gate.across import ABSENT, Across, Numbers
+from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.keeper import Keeper
 from finegrain.data.gate.language import language_of
-from finegrain.data.gate.settings import TOKEN_KINDS, Gate
+from finegrain.data.gate.settings import TOKEN_KINDS, Gate, Stopping
 from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
 from finegrain.data.records import Answer, Row
 from finegrain.errors import DataError, UsageError
@@ -205,3 +208,13 @@ def test_languages(text, language):
 def test_a_negative_sample_is_refused():
     with pytest.raises(UsageError, match="bias_rows"):
         Gate(bias_rows=-1)
+
+
+@pytest.mark.parametrize(("labels", "named"), [([1, 1, 1], True), ([False, False], True), ([1, 0, 1], False), ([1], False)])
+def test_answers_of_one_label_alone_are_named(labels, named):
+    rows = [(f"row {i}", {"prompt": f"p {i}", "completion": f"c {i}", "label": label}) for i, label in enumerate(labels)]
+    findings = Findings()
+    keeper = Keeper(Stopping(), recognise(rows[0][1]), Shape.UNPAIRED, rows, findings, Sample(0))
+    assert len(list(keeper.kept(rows))) == len(labels)
+    assert ("one_label" in findings.by_kind) is named
+    assert not named or findings.messages()[-1].endswith(f"answers have the label {int(labels[0])}, so nothing says what the other kind looks like")

@@ -92,7 +92,7 @@ def test_what_a_template_does_not_show_is_named_and_never_trains_as_an_empty_tur
     assert "shows nothing of what the assistant says (tool_calls)" in findings.in_words()
     unread = findings.by_kind["unread"]
     assert unread.distinct() == [0, 2]
-    assert unread.example == "message keys that nothing reads: images, tool_calls; columns that the chat template does not read: tools"
+    assert unread.example == "message keys that nothing reads: images, tool_calls; columns that nothing reads: tools"
     _, _, findings = examples(CALLS_ALONE, messages(user("find"), bot("Let me see.", tool_calls=[CALL])))
     assert findings.by_kind["template"].example == "the chat template leaves out the text beside a call"
 
@@ -114,6 +114,14 @@ def test_a_turn_that_the_data_exclude_does_not_train(flag, template):
     assert learnt.count("<|im_end|>") == (template is not None)
     assert "not this" in example.responses["answer"].text
     assert not findings.by_kind.keys() - {"boundary_differs"}
+
+
+def test_weights_may_be_text_and_what_is_no_weight_is_named():
+    said = [bot("a", weight=weight) for weight in ("0", "False", "1", True, [0, 1])]
+    _, found, findings = examples(CHATML, *(messages(user("q"), one) for one in said))
+    assert [example.row for example in found] == [2, 3, 4]
+    assert findings.dropped() == {"untrained": 2}
+    assert findings.by_kind["unread"].distinct() == [4]
 
 
 def test_weights_that_cannot_be_followed_are_named():
@@ -140,6 +148,12 @@ def test_a_thought_that_the_template_moves_trains(thought):
     assert marked(example, "chosen", -1.0) == "good"
     assert example.responses["chosen"].text == (f"{THOUGHT}good answer" if thought == "key" else f"{thought}good answer")
     assert not findings.by_kind.keys() - {"boundary_differs"}
+
+
+@pytest.mark.parametrize("said", [bot("<think>\nwell\n</think>\n\n"), bot("", reasoning_content="well")])
+def test_a_thought_alone_trains_to_its_end(said):
+    tokenizer, (example,), _ = examples(MOVES_THOUGHTS, messages(user("q"), said))
+    assert trains(tokenizer, example.responses["answer"]) == f"{THOUGHT}<|im_end|>"
 
 
 def test_a_thought_that_the_template_takes_out_is_put_back():

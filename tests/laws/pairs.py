@@ -60,6 +60,8 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
         columns |= {"chosen_target": numbers.cos(), "rejected_target": numbers.sin()}
     if hasattr(getattr(method, "loss", None), "row_columns"):
         columns |= {"rating_place": numbers * 0.8, "class_weight": 1 + numbers, "median_place": numbers * 0 + 2}
+    for name in getattr(getattr(method, "head", None), "names", ()):
+        columns |= {f"attribute/{name}": numbers.cos(), f"attribute_median/{name}": numbers * 0}
     make_modules = getattr(method, "make_modules", None)
     modules = {} if make_modules is None else {name: module.double() for name, module in make_modules(HIDDEN, generator).items()}
     return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns, modules=modules)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from finegrain.models import attention
 from finegrain.models.packing import Branch, Group
@@ -144,6 +145,49 @@ def test_full_vocabulary_kl_of_both_paths_and_its_gradient() -> None:
         found.append((values.kl.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])))
     assert largest_difference(found[1], found[0]) <= 1e-10
     assert largest_difference(found[2], found[0]) > 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_masks_start_where_a_gpu_can_read_them(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA reads masks 16 bytes at a time, and a start in between ends the process; no CPU cares."""
+    seen: list[torch.Tensor] = []
+    honest = attention._attend
+
+    def watched(query: Any, key: Any, value: Any, mask: torch.Tensor, scaling: float, softcap: float | None) -> torch.Tensor:
+        seen.append(mask)
+        return honest(query, key, value, mask, scaling, softcap)
+
+    monkeypatch.setattr(attention, "_attend", watched)
+    for name in ("llama", "mistral, window 6"):
+        model = MODELS[name]().to(dtype)
+        use_branched_attention(model)
+        with torch.no_grad():
+            fused(model, [*ragged_groups(), *ragged_groups(seed=1, long=131)], Request())
+    assert len({mask.shape for mask in seen}) > 20
+    for mask in seen:
+        assert mask.data_ptr() % 16 == 0
+        assert mask.stride(0) % 8 == 0
+        assert mask.stride(1) == 1
+
+
+def test_under_autocast_attention_casts_once_a_layer() -> None:
+    model = MODELS["qwen3"](head_dim=20).train()  # its queries and keys leave a float32 norm; no block has 20 keys
+    use_branched_attention(model)
+    sizes: list[int] = []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten._to_copy.default and args[0].shape[1:2] + args[0].shape[3:] in heads and args[0].dtype == torch.float32:
+                sizes.append(args[0].shape[2])
+            return function(*args, **(kwargs or {}))
+
+    config, groups = model.config, ragged_groups()
+    heads = [(config.num_attention_heads, config.head_dim), (config.num_key_value_heads, config.head_dim)]
+    tokens = sum(group.tokens for group in groups)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), Casts():
+        fused(model, groups, Request())
+    assert len(sizes) == 2 * config.num_hidden_layers
+    assert min(sizes) >= tokens
 
 
 def test_bfloat16_autocast_keeps_log_probabilities_in_float32() -> None:

@@ -6,7 +6,7 @@ import torch
 import transformers as T
 
 from finegrain.generate.hf import greedy_answers, sampled_answers
-from finegrain.models.positions import learned_positions
+from finegrain.models.positions import learned_positions, positions_of_checkpoint
 from tests.data.tiny import byte_level
 
 SMALL = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -41,3 +41,10 @@ def test_generation_stays_within_the_positions():
     prompts = [np.arange(3, 3 + length, dtype=np.int32) for length in (4, 23, 24, 40)]
     assert len(greedy_answers(model, tokenizer, prompts, max_new_tokens=64)) == 4
     assert all(1 <= len(answer) <= 24 for answer in sampled_answers(model, tokenizer, prompts, max_new_tokens=64, seed=0))
+
+
+@pytest.mark.parametrize("config", ["", "[]", '{"model_type": "nothing"}', '{"model_type": "gpt2", "n_positions": "many"}', '{"model_type": 3}'])
+def test_a_config_that_cannot_be_read_says_nothing(config, tmp_path):
+    (tmp_path / "config.json").write_text(config)
+    assert positions_of_checkpoint(str(tmp_path)) is None
+    assert positions_of_checkpoint(str(tmp_path / "none")) is None

@@ -10,7 +10,7 @@ from torch import Tensor
 from finegrain.objectives.ava_d import AvaD
 from finegrain.objectives.nll import NLL
 from finegrain.ops.action_values import LogProb, RawLogits
-from finegrain.ops.bayesian_irl import EveryToken, Followed, Inference
+from finegrain.ops.bayesian_irl import EveryToken, Followed, Inference, UnitScale
 from finegrain.types import Pair, Side, Term
 
 NAN = float("nan")
@@ -112,3 +112,17 @@ def test_gradient_of_the_temporal_difference_term() -> None:
 def test_what_the_scorer_is_asked_for() -> None:
     assert AvaD().action_value is None, "log pi is there already"
     assert AvaD(inference=Inference(action_value=LogProb(alpha=2.0))).action_value == LogProb(alpha=2.0)
+
+
+def test_the_prior_is_as_wide_as_the_start_models_differences() -> None:
+    """Against torch's own KL; before that width is known, and as printed, the prior is N(0, 1)."""
+    given = replace(WORKED, state={"td_std": torch.tensor([3.0])})
+    normal = torch.distributions.Normal
+    rewards = normal(torch.tensor([0.3, -0.2]), torch.tensor([1.0, 0.5]))
+    for objective, pair, width in (
+        (AvaD(), given, 3.0),
+        (AvaD(), WORKED, 1.0),
+        (AvaD(inference=Inference(scale=UnitScale())), given, 1.0),
+    ):
+        want = torch.distributions.kl_divergence(rewards, normal(torch.zeros(2), torch.full((2,), width))).sum()
+        assert objective(pair)["kl"].value.item() == pytest.approx(want.item(), rel=1e-5)

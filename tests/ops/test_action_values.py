@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finegrain.errors import UsageError
-from finegrain.ops import action_values as module
+from finegrain.ops import logprobs
 from finegrain.ops.action_values import FreshHead, LogProb, QForm, RawLogits, SoftmaxProb, action_values
 from finegrain.ops.logprobs import Head
 
@@ -29,8 +29,8 @@ def test_alpha_one_is_log_pi() -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: type(form).__name__)
 def test_chunks_equal_dense(form: QForm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEAST_ROWS", 3)
-    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(logprobs, "LEAST_ROWS", 3)
+    monkeypatch.setattr(logprobs, "CHUNK_BYTES", 1)
     hidden = torch.randn(11, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 7, (11,))

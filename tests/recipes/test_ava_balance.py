@@ -36,7 +36,7 @@ def test_the_ranking_has_half_by_default(command: Command, name: str) -> None:
     assert first["bound_weight"] == second["bound_weight"] == start["bound_weight"] != 1
 
 
-@pytest.mark.parametrize("name", AVA_P)
+@pytest.mark.parametrize("name", ["reward", pytest.param("prefer", marks=pytest.mark.slow)])
 def test_literal_weights_and_a_warning(command: Command, name: str) -> None:
     *method, group = AVA_P[name]
     literal = (*method, f"{group}.balance:literal-weights", f"--{group}.cer", "0.001")
@@ -73,7 +73,7 @@ def test_a_run_measures_how_wide_its_rewards_are_and_reads_its_bias_again(comman
     assert float(head.log_std.detach()) != 0
 
 
-@pytest.mark.parametrize("micro", ["2048", "60"])
+@pytest.mark.parametrize("micro", ["2048", pytest.param("60", marks=pytest.mark.slow)])
 def test_without_the_bound_it_is_bradley_terry_to_the_digit(command: Command, micro: str) -> None:
     """On the same head: a product with one column more may round in another way."""
     nothing = ("--loss.inference.beta", "0", "--loss.inference.kl", "0", "--loss.inference.td", "0")
@@ -88,7 +88,9 @@ def test_without_the_bound_it_is_bradley_terry_to_the_digit(command: Command, mi
     assert not load_file(start / "model.safetensors")["model.embed_tokens.weight"].equal(bt["model.embed_tokens.weight"]), "something was trained"
 
 
-@pytest.mark.parametrize(("name", "method"), [("reward", ("head:gaussian", "loss:ava-d")), ("sft", ("objective:ava-d",))])
+@pytest.mark.parametrize(
+    ("name", "method"), [("reward", ("head:gaussian", "loss:ava-d")), pytest.param("sft", ("objective:ava-d",), marks=pytest.mark.slow)]
+)
 def test_ava_d_starts_as_wide_as_its_differences(command: Command, name: str, method: tuple[str, ...]) -> None:
     """No ranking, so nothing to balance; the width is that of the start model, in the file of the head."""
     arguments = (*SHORT[:-4], "--lr", "1e-12", "--optim.embedding-lr", "1e-12", "--holdout", "0")

@@ -194,7 +194,7 @@ def test_data_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text('{"prompt": "a", ')
     refused(command, 3, "no file", arguments=["--data", tmp_path / "none.jsonl"])
     refused(command, 3, "rejected", "lacking.jsonl", arguments=["--data", lacking])
-    refused(command, 3, "question", "expected one of", arguments=["--data", foreign])
+    refused(command, 3, "question", "nearest known form", arguments=["--data", foreign])
     refused(command, 3, "identical", arguments=["--data", same])
     refused(command, 3, "broken.jsonl", arguments=["--data", tmp_path / "broken.jsonl"])
 

@@ -60,7 +60,7 @@ def test_what_cannot_be_examined(command: Command, tmp_path: Path) -> None:
     for code, words, arguments in (
         (3, "no file", ["--data", tmp_path / "none.jsonl"]),
         (3, "not JSON", ["--data", tmp_path / "broken.jsonl"]),
-        (3, "expected one of", ["--data", write(tmp_path / "foreign.jsonl", [{"a": 1}])]),
+        (3, "no known form", ["--data", write(tmp_path / "foreign.jsonl", [{"a": 1}])]),
         (2, "dublicate", ["--data", data, "--gate.dublicate", "drop"]),
         (2, "burn", ["--data", data, "--gate.duplicate", "burn"]),
         (4, "tokenizer", ["--data", data, "--model", tmp_path]),

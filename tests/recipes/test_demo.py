@@ -108,6 +108,22 @@ def test_a_word_list_finds_words_and_a_place_does_not():
     assert found == {"word list from the pairs": 1.0, "word list from pairs and pool": 1.0, "place in the answer": 0.5}
 
 
+def test_a_word_list_is_not_asked_about_the_pairs_it_was_made_from():
+    """Words that stand in one pair alone say nothing of another: in-sample they would tell every sentence."""
+    rows = [
+        {
+            "chosen": f"Take good{place}.",
+            "rejected": f"Take bad{place}.",
+            "chosen_truth": [[0, 10 + len(str(place)), 1.0]],
+            "rejected_truth": [[0, 9 + len(str(place)), -1.0]],
+        }
+        for place in range(8)
+    ]
+    found = baseline_aurocs(rows, rows[:1])
+    assert found["word list from the pairs"] == 0.5
+    assert baseline_aurocs(rows, rows)["word list from pairs and pool"] == 1.0, "the pool is another matter: its labels are not the pairs'"
+
+
 def test_impossible_demos_are_refused(capsys):
     assert main(["demo", "--seeds", "0"]) == 2
-    assert "--seeds" in capsys.readouterr().err
+    assert "seeds" in capsys.readouterr().err

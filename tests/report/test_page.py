@@ -16,7 +16,7 @@ from finegrain.report.pack import DIGITS, MISSING, escaped, pack_answer, pieces,
 from finegrain.report.page import render, write_report
 from finegrain.report.pairs import ExaminedAnswer, pair_from_json, read_pairs
 from finegrain.report.read import read_run
-from finegrain.report.visible import visible
+from finegrain.terminal import visible
 from tests.report.runs import pairs, write_run
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202eevil\u202c\u2028{{ 7*7 }}<!--<script>" + "\x00\u200b"

@@ -1,6 +1,7 @@
 """The pair loss by hand, its columns, its identities."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,10 @@ import torch
 from finegrain.errors import UsageError
 from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
 from finegrain.rewards.ensemble import Ensemble
+from finegrain.rewards.irl_insights import IRLInsights
+from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.sequence import Sequence
+from finegrain.train.contract import as_terms
 from tests.rewards.sides import pair
 
 HEAD = Sequence()
@@ -66,3 +70,14 @@ def test_members_learn_from_their_own_weighting() -> None:
     both = pair([[[1.0, 0.0]]], [[[0.0, 2.0]]])
     want = (bootstrap_weights(both.columns["row"], 2)[:, 0] * bradley_terry_loss(torch.tensor([1.0, -2.0]))).mean()
     assert float(BradleyTerry()(Ensemble(members=2), both)[0]) == pytest.approx(float(want), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [BradleyTerry, SecretsRM, IRLInsights])
+def test_centring_is_the_squared_sum(loss: Any) -> None:
+    """Scores 3 and -1: 0.25 * (3 - 1)^2 on top; of members, 3 - 1 and 1 - 3, the mean of their own sums under their weights."""
+    for head, given, more in (
+        (HEAD, pair([[[3.0]]], [[[-1.0]]]), 1.0),
+        (Ensemble(members=2), pair([[[3.0, 1.0]]], [[[-1.0, -3.0]]]), float(bootstrap_weights(torch.zeros(1), 2).mean())),
+    ):
+        plain, centred = (next(iter(as_terms(loss(centre=centre)(head, given), given).values())) for centre in (0.0, 0.25))
+        assert (centred.value - plain.value).tolist() == pytest.approx([more])

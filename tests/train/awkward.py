@@ -44,8 +44,8 @@ class Gated:
 
     def after_step(self, state: Any, pair: Pair) -> dict[str, Tensor]:
         bucket = self._bucket(pair)
-        margin = (log_ratio(pair.chosen) - log_ratio(pair.rejected)).double()
-        empty = torch.zeros(BUCKETS, dtype=torch.float64)
+        empty = torch.zeros_like(pair.state["margin"])
+        margin = (log_ratio(pair.chosen) - log_ratio(pair.rejected)).to(empty)
         return {"margin": empty.index_add(0, bucket, margin), "seen": empty.index_add(0, bucket, torch.ones_like(margin))}
 
     def __call__(self, pair: Pair) -> Terms:

@@ -23,6 +23,7 @@ from finegrain.objectives.kto import KTO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
+from finegrain.ops.precision import placed
 from finegrain.recipes.setup.metrics import metrics_for
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
@@ -70,6 +71,7 @@ class How:
     """Whether the model carries the packed attention; without it the plain path runs."""
     world: int = 1
     shard: bool = False
+    device: str = "cpu"
     rate: float = 3e-4
     """More than twice DPO's default at this width. Adam turns a gradient's round-off d into rate * d / (|g| + 1e-8), so a
     coordinate whose gradient is itself round-off (d = 1e-10) may differ by 1 % of the rate: 3e-6 in float32."""
@@ -79,16 +81,16 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     """A trainer and its plan, the same for every `how` but for the split."""
     contract = contract_of(objective, seed=1)
     torch.manual_seed(3)
-    model = MODELS["llama"]().to(how.dtype).train()
+    model = MODELS["llama"]().to(how.device, how.dtype).train()
     if how.dtype == torch.float64:
         exact_norms(model)
     if how.branched:
         use_branched_attention(model)
     scorer = Scorer(model, fused if how.branched else plain)
     for module in contract.modules.values():
-        module.to(how.dtype)
+        module.to(how.device, how.dtype)
     if contract.outputs:
-        scorer.head = head_module(objective.make_head, SIZES["hidden_size"], contract.outputs, seed=2, dtype=how.dtype)
+        scorer.head = head_module(objective.make_head, SIZES["hidden_size"], contract.outputs, seed=2, dtype=how.dtype).to(how.device)
     data = training_set(contract)
     plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
     assert len(plan) == STEPS
@@ -106,7 +108,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         metrics=metrics_for(objective),
         peak_rate=how.rate,
         steps=len(plan),
-        state=dict(contract.state),
+        state={name: placed(table, how.device) for name, table in contract.state.items()},
     )
     return trainer, plan
 

@@ -13,8 +13,9 @@ from accelerate import Accelerator
 
 from finegrain.cli import main
 from finegrain.train.distributed import rank, world
-from finegrain.train.loop import Sums, Trainer
+from finegrain.train.loop import Trainer
 from finegrain.train.sharding import gathered
+from finegrain.train.tally import Measures
 from finegrain.types import Pair
 from tests.train.harness import OBJECTIVES, How, build, can_be_sharded, train, weights
 
@@ -38,7 +39,7 @@ def split(out: Path) -> None:
 def checked(trainer: Trainer) -> Trainer:
     """The trainer, asserting after every backward that its gradients have been summed and split: until then FSDP holds them whole."""
 
-    def metrics(pair: Pair) -> Sums:
+    def metrics(pair: Pair) -> Measures:
         assert all(parameter.grad is not None for parameter in trainer.scorer.parameters()), "gradients are held whole between micro-batches"
         return trainer.metrics(pair)
 

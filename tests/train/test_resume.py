@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from finegrain.errors import CheckpointError, Interrupted
 from finegrain.objectives.ava_p import AvaP
@@ -76,6 +78,60 @@ def test_resume_without_a_checkpoint_starts_at_the_beginning(tmp_path: Path) -> 
     train(trainer, short_plan(plan), recorder(tmp_path, save_every=0), resume=True)
     assert [line["step"] for line in lines_of(tmp_path)] == list(range(1, STEPS + 1))
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def cut(file: Path, share: float) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+
+
+def told(folder: Path, **parts: Any) -> None:
+    record = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").write_text(json.dumps({**record, **parts}))
+
+
+def without(folder: Path, tensor: str) -> None:
+    tensors = load_file(folder / "training.safetensors")
+    save_file({name: value for name, value in tensors.items() if not name.startswith(tensor)}, folder / "training.safetensors")
+
+
+def reshaped(folder: Path) -> None:
+    tensors = load_file(folder / "training.safetensors")
+    save_file({name: value[:1] if name.startswith("weight/") else value for name, value in tensors.items()}, folder / "training.safetensors")
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "half the tensors": lambda folder: cut(folder / "training.safetensors", 0.5),
+    "no tensors": lambda folder: cut(folder / "training.safetensors", 0.0),
+    "no file of tensors": lambda folder: (folder / "training.safetensors").unlink(),
+    "half the record": lambda folder: cut(folder / "training.json", 0.5),
+    "a list": lambda folder: (folder / "training.json").write_text("[]") and None,
+    "another step": lambda folder: told(folder, step=7),
+    "no number": lambda folder: told(folder, step=None),
+    "numbers are text": lambda folder: told(folder, numbers="x"),
+    "no numbers": lambda folder: told(folder, numbers={}),
+    "selection is a list": lambda folder: told(folder, selection=[1]),
+    "no moments": lambda folder: without(folder, "optimizer/exp_avg/"),
+    "no random state": lambda folder: without(folder, "random/"),
+    "no table": lambda folder: without(folder, "table/"),
+    "a weight less": lambda folder: without(folder, "weight/module"),
+    "other shapes": reshaped,
+}
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    trainer, plan = build(Gated(), How())
+    (tmp_path / "run").mkdir()
+    train(trainer, replace(plan, max_steps=3), recorder(tmp_path / "run"), resume=False)
+    for name, damage in DAMAGE.items():
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "run", folder)
+        damage(folder / "checkpoint-2")
+        try:
+            Checkpoints(folder).restore(trainer)
+        except CheckpointError:
+            continue
+        pytest.fail(f"{name} was taken for whole")
 
 
 def test_the_comparison_can_fail(tmp_path: Path) -> None:

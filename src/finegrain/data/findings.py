@@ -2,6 +2,7 @@
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from finegrain.types import Json
@@ -51,6 +52,7 @@ class Findings:
         self.by_kind: dict[str, Finding] = {}
         self._drops: Counter[str] = Counter()
         self._last: dict[str, int] = {}
+        self._unread: dict[str, dict[str, None]] = {}
 
     def add(self, kind: str, row: int, action: str, example: str = "") -> None:
         """One more occurrence of `kind` in source row `row`."""
@@ -60,6 +62,13 @@ class Findings:
             finding.changes += 1
             if len(finding.rows) < MOST_ROWS:
                 finding.rows.append(row)
+
+    def add_unread(self, row: int, what: str, names: Iterable[str]) -> None:
+        """A row with columns, or keys of messages (`what`), that hold a value and that nothing reads; the words name all that were found."""
+        told = self._unread.setdefault(what, {})
+        told.update(dict.fromkeys(names))
+        self.add("unread", row, "kept")
+        self.by_kind["unread"].example = "; ".join(f"{what} that nothing reads: {', '.join(named)}" for what, named in self._unread.items())
 
     def add_file(self, kind: str, action: str, example: str = "") -> Finding:
         """One more occurrence of `kind` that concerns no row in particular."""

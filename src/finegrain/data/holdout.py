@@ -56,5 +56,5 @@ def warn_few(rows: int) -> tuple[str, ...]:
     if not 0 < rows < FEWEST_HELD_OUT:
         return ()
     return (
-        f"hold-out: {rows} held-out {'row is' if rows == 1 else 'rows are'} few: means and intervals over less than {FEWEST_HELD_OUT} mean little",
+        f"hold-out: {rows} held-out {'row is' if rows == 1 else 'rows are'} few: means and intervals over fewer than {FEWEST_HELD_OUT} mean little",
     )

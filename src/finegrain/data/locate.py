@@ -202,8 +202,8 @@ def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn
         behind = next((place[0] for place, one in zip(places, order, strict=True) if one.turn > number), len(rendered))
         begin = _behind_header(rendered, found[-1].end if found else 0, own[0][0][0], habits.headers)
         end = own[-1][0][1]
-        if any(one.kind == CALL for _, one in own):
-            end = _behind_calls(rendered, end, behind, habits, None if number == len(turns) - 1 else partial(until, number))
+        if own[-1][1].kind != CONTENT or any(one.kind == CALL for _, one in own):  # something is written behind its last text
+            end = _behind_rest(rendered, end, behind, habits, None if number == len(turns) - 1 else partial(until, number))
         missing = {one.kind for one in fields if one.turn == number and one not in order}
         limits = (starts[number], starts[number] + len(words_of(turns[number]).text()))
         content = next((place for place, one in own if one.kind == CONTENT), None)
@@ -251,8 +251,8 @@ def _behind_header(rendered: str, past: int, first: int, headers: Sequence[str])
     return first
 
 
-def _behind_calls(rendered: str, end: int, behind: int, habits: Habits, until: Callable[[], str] | None) -> int:
-    """Where a turn ends whose last text stands before `end` and that goes on with its calls; `until` is None for the last turn."""
+def _behind_rest(rendered: str, end: int, behind: int, habits: Habits, until: Callable[[], str] | None) -> int:
+    """Where a turn ends whose last text stands before `end` and that goes on, with calls or the end of a thought; `until`: None for the last."""
     rest = rendered[end:behind]
     place = -1 if not habits.end else rest.rfind(habits.end) if until is None else rest.find(habits.end)
     if place < 0 and until is not None and rendered.startswith(known := until()) and end <= len(known) <= behind:
@@ -260,7 +260,7 @@ def _behind_calls(rendered: str, end: int, behind: int, habits: Habits, until: C
     if place < 0:
         place = min((found for special in habits.specials if (found := rest.find(special)) >= 0), default=-1)
     if place < 0 and until is not None:
-        raise RenderError("nothing in the chat template ends a call of a tool, so it cannot be told from the next turn")
+        raise RenderError("nothing in the chat template ends a turn, so a call of a tool cannot be told from the next one")
     return end + (len(rest.rstrip()) if place < 0 else place)
 
 

@@ -20,6 +20,8 @@ __all__ = ["Part", "RenderError", "Rendered", "Renderer"]
 TRAINS = ("weight", "train", "training", "trainable", "loss", "loss_weight", "loss_mask")
 """Keys of a message that say whether it trains: OpenAI's and LLaMA-Factory's weights, Axolotl's and ms-swift's flags."""
 
+FLAGS = {"false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
+
 LEFT_OUT = "the chat template takes the reasoning out of an earlier turn of the answer, so that turn does not train; make it a row of its own"
 PUT_BACK = "the chat template takes the reasoning out of the answer; it was put back as the model writes it"
 NOT_WRITTEN = "the chat template leaves out the text beside a call"
@@ -134,9 +136,18 @@ def weight_of(turn: Turn) -> float:
     """How much a turn trains: 1 where the data do not say."""
     if not turn.more:
         return 1.0
-    others = turn.others()
-    told = [float(others[name]) for name in TRAINS if isinstance(others.get(name), bool | int | float)]
+    told = [weight for name, value in turn.others().items() if name in TRAINS and (weight := as_weight(value)) is not None]
     return min(told, default=1.0)
+
+
+def as_weight(value: object) -> float | None:
+    """A weight or a flag, also where it is written as text; None for anything else."""
+    if isinstance(value, str):
+        try:
+            return FLAGS[value.strip().lower()] if value.strip().lower() in FLAGS else float(value)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, bool | int | float) else None
 
 
 def _string(content: Text) -> str:

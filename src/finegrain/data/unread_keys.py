@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from finegrain.data.conversations import CALLS, REASONING, as_json
 from finegrain.data.findings import MOST_ROWS, Findings
 from finegrain.data.records import Row, Turn
-from finegrain.data.render import TRAINS
+from finegrain.data.render import TRAINS, as_weight
 from finegrain.data.templates import ChatTemplate, RenderError
 
 TRIES = 8
 """Rows on which a key is tried before it counts as read by nothing."""
 TOOLS = "tools"
+KEYS, COLUMNS = "message keys", "columns"
+"""What the finding says is unread."""
 
 
 class UnreadKeys:
@@ -60,11 +62,10 @@ class UnreadKeys:
 
     def report(self, findings: Findings) -> None:
         """Adds the finding `unread`."""
-        keys, tools = sorted({name for role, name in self._rows if role}), ("", TOOLS) in self._rows
-        words = [f"message keys that nothing reads: {', '.join(keys)}"] if keys else []
-        words += ["columns that the chat template does not read: tools"] if tools else []
-        for number in sorted({number for rows in self._rows.values() for number in rows}):
-            findings.add("unread", number, "kept", "; ".join(words))
+        for what, own in ((KEYS, [key for key in self._rows if key[0]]), (COLUMNS, [key for key in self._rows if not key[0]])):
+            names = sorted({name for _, name in own})
+            for number in sorted({number for key in own for number in self._rows[key]}):
+                findings.add_unread(number, what, names)
 
 
 def _holding(turn: Turn) -> Sequence[str]:
@@ -72,7 +73,11 @@ def _holding(turn: Turn) -> Sequence[str]:
     others = turn.others()
     told = [others[name] for name in REASONING if name in others]
     again = {name for place, name in enumerate(name for name in REASONING if name in others) if told[place] in told[:place]}
-    return [name for name, value in others.items() if name not in TRAINS and name not in again and value not in (None, "", False, [], {})]
+    return [
+        name
+        for name, value in others.items()
+        if not (name in TRAINS and as_weight(value) is not None) and name not in again and value not in (None, "", False, [], {})
+    ]
 
 
 def _without(turn: Turn, name: str) -> Turn:

@@ -58,9 +58,9 @@ class AdapterFiles:
         return found
 
 
-def is_adapter(source: str | Path) -> bool:
-    """Whether a folder holds an adapter."""
-    return (Path(source) / CONFIG).exists()
+def is_adapter(source: Any) -> bool:
+    """Whether a source is the folder of an adapter, or a model that has one."""
+    return (Path(source) / CONFIG).exists() if isinstance(source, (str, Path)) else hasattr(source, "peft_config")
 
 
 def read_adapter(source: str) -> AdapterFiles:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from finegrain.errors import ModelError, UsageError
@@ -21,7 +22,6 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
         return policy
     if hasattr(policy.model, "peft_config"):
         raise UsageError(f"{policy.source} already has an adapter, which goes on training; drop --lora.rank or merge the adapter first")
-    import torch
     from peft import LoraConfig, get_peft_model
 
     targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
@@ -35,7 +35,10 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
 
 def merged(model: Any, device: str = "cpu") -> Any:
     """A copy of the transformers model with its adapter merged into it, whatever the adapter holds; on "meta" its shapes alone, at no cost."""
-    copies = {id(one): nn.Parameter(one.detach().to(device, copy=True), requires_grad=False) for one in model.parameters()}
+    copies: dict[int, torch.Tensor] = {}
+    for one in model.parameters():
+        wide = torch.promote_types(one.dtype, torch.float32)  # what is added to narrow weights must not be rounded away
+        copies[id(one)] = nn.Parameter(one.detach().to(device, wide, copy=True), requires_grad=False)
     copies |= {id(one): one.detach().to(device, copy=True) for one in model.buffers()}
     with loading("the adapter cannot be merged into its base, which a reward model is saved with"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tied embeddings that no longer are: they are saved apart

@@ -4,17 +4,20 @@ A packed row is [prompt, answer, answer, ..., prompt, answer, ...]: every answer
 The function is registered with transformers under `NAME` and receives the layout as the keyword `branches`, so it sees
 queries and keys after rotary embedding, whatever the architecture. Positions restart at the end of the prompt for every
 answer, hence a distance between positions is a distance along the path from the prompt, and windows are exact.
+On CUDA one kernel does a layer's whole row; the form in blocks is the reference for it, and runs everywhere else.
 """
 
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 NAME = "finegrain"
 
@@ -32,19 +35,24 @@ class Branches(NamedTuple):
         return [length for group in self.groups for length in group]
 
 
-@lru_cache(maxsize=64)
+ALIGNED_BYTES, ALIGNED_COLUMNS = 16, 8
+"""A mask's rows start at multiples of both: CUDA's kernels read 16 bytes at a time, and check the strides but not the address, where a
+fault ends the process."""
+
+
+@lru_cache(maxsize=128)
 def _band(reach: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(QUERY_BLOCK, reach + QUERY_BLOCK): 0 where query i may see key j - reach, counted from the first query, -inf elsewhere."""
+    """(QUERY_BLOCK, reach + QUERY_BLOCK and a few): 0 where query i may see key j - reach, counted from the first query, -inf elsewhere."""
     query = torch.arange(QUERY_BLOCK, device=device)[:, None]
-    key = torch.arange(-reach, QUERY_BLOCK, device=device)[None, :]
+    key = torch.arange(-reach, QUERY_BLOCK + -reach % ALIGNED_COLUMNS, device=device)[None, :]
     seen = (key <= query) if window is None else (key <= query) & (query - key < window)
     return torch.where(seen, 0.0, float("-inf")).to(dtype)
 
 
 def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Mask of a block whose last query stands at the last key: a view of one band, whatever the lengths."""
+    """Mask of a block whose last query stands at the last key: a view of one of few bands, whatever the lengths."""
     before = keys - queries
-    reach = 1 << max(before, QUERY_BLOCK).bit_length()
+    reach = (1 << max(before, QUERY_BLOCK).bit_length()) + before % (ALIGNED_BYTES // dtype.itemsize)
     return _band(reach, window, dtype, device)[:queries, reach - before : reach + queries]
 
 
@@ -75,6 +83,66 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: fl
     return torch.softmax(scores + mask, -1, dtype=wide).to(value.dtype) @ value
 
 
+class Sequences(NamedTuple):
+    """A packed row as sequences of their own: the queries in place, the keys gathered, a prompt's once for itself and once for every answer."""
+
+    keys: Tensor
+    """Places of the keys, (K,)."""
+    query_ends: Tensor
+    """(S + 1,) int32: where the queries of each sequence begin and end."""
+    key_ends: Tensor
+    longest_query: int
+    longest_key: int
+
+
+@lru_cache(maxsize=8)
+def sequences(branches: Branches, device: torch.device) -> Sequences:
+    """Prompts and answers of a row, each with the keys that it may see; the same for every layer."""
+    keys: list[np.ndarray] = []
+    queries: list[int] = []
+    start = 0
+    for group in branches.groups:
+        prompt = np.arange(start, start + group[0])
+        for place, length in enumerate(group):
+            own = np.arange(start, start + length)
+            if length:
+                queries.append(length)
+                keys.append(np.concatenate([prompt, own]) if place else own)
+            start += length
+    counts = [len(places) for places in keys]
+    query_ends, key_ends = (torch.from_numpy(np.cumsum([0, *part]).astype(np.int32)).to(device) for part in (queries, counts))
+    return Sequences(torch.from_numpy(np.concatenate(keys)).to(device), query_ends, key_ends, max(queries), max(counts))
+
+
+VARLEN_DTYPES = (torch.bfloat16, torch.float16)
+"""What the kernel computes in."""
+
+
+def _has_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
+    """Whether one kernel can do the whole row: on CUDA from compute capability 8 on, in half precision, without a soft-cap."""
+    fits = softcap is None and query.dtype in VARLEN_DTYPES and query.shape[-1] == value.shape[-1] <= 256 and query.shape[-1] % 8 == 0
+    return fits and query.device.type == "cuda" and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def _by_varlen(query: Tensor, key: Tensor, value: Tensor, branches: Branches, window: int | None, scaling: float) -> Tensor:
+    """(1, N, heads, E) by one call a layer; its causal mask ends where the last query meets the last key."""
+    laid = sequences(branches, query.device)
+    outputs = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1).index_select(0, laid.keys),
+        value[0].transpose(0, 1).index_select(0, laid.keys),
+        laid.query_ends,
+        laid.key_ends,
+        laid.longest_query,
+        laid.longest_key,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(outputs, Tensor)
+    return outputs[None]
+
+
 def branched_attention(
     module: nn.Module,
     query: Float[Tensor, "1 heads N D"],
@@ -97,6 +165,10 @@ def branched_attention(
         raise NotImplementedError(f"attention with {strange or 'a mask or dropout'} is not packed")
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
+    if torch.is_autocast_enabled(query.device.type):  # once a layer, where the kernel's own cast would come once a block
+        query, key, value = (tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in (query, key, value))
+    if _has_varlen(query, value, softcap):
+        return _by_varlen(query, key, value, branches, sliding_window, scaling), None
     lengths = branches.lengths()
     repeat = query.shape[1] // key.shape[1]
     pieces = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)  # type: ignore[no-untyped-call]
@@ -116,6 +188,5 @@ def branched_attention(
 
 
 def register() -> None:
-    """Make the function known to transformers; its masks are always None."""
+    """Make the function known to transformers. It has no mask function: transformers then makes none, and does not look for packed rows."""
     AttentionInterface.register(NAME, branched_attention)
-    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

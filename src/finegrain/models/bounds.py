@@ -59,7 +59,7 @@ def save_guard(guard: Guard, facts: Mapping[str, Any], folder: Path) -> None:
     """Both files, complete or absent."""
     tensors = {"weight": guard.weight, "low": guard.bounds.low, "high": guard.bounds.high}
     tensors["threshold"] = torch.tensor([guard.threshold], dtype=torch.float64)
-    whole = {name: tensor.double().cpu().contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.cpu().double().contiguous() for name, tensor in tensors.items()}
     save_with_facts(whole, folder / BOUNDS_FILE, facts, folder / BOUNDS_FACTS)
 
 
@@ -145,7 +145,7 @@ def clipped_by_bounds(head: RewardHead, module: nn.Module, source: str) -> tuple
     if guard is None:
         return head, module
     weight = score_row(head, module)
-    own = weight.double().cpu()
+    own = weight.cpu().double()
     if own.shape != guard.weight.shape or not torch.allclose(own, guard.weight, rtol=1e-4, atol=1e-8):
         raise ModelError(f"{BOUNDS_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain bound`")
     return WithBounds(head, guard), ClippedStates(module, weight, guard.bounds)

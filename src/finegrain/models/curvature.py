@@ -58,7 +58,7 @@ class Judged:
             slope = torch.zeros_like(self.outputs[name]) if slope is None else slope
             rows = slope.flatten(0, -2)
             live = rows.abs().sum(-1) > 0
-            found[name] = (self.inputs[name].flatten(0, -2)[live].double().cpu(), rows[live].double().cpu())
+            found[name] = (self.inputs[name].flatten(0, -2)[live].cpu().double(), rows[live].cpu().double())
         return found
 
     def jacobian(self, value: Tensor) -> dict[str, Float[Tensor, "1 d r"]]:
@@ -131,7 +131,7 @@ def fit_layers(
         raise UsageError("no pair reached the chosen layers: the posterior needs at least one pair, and layers that the score depends on")
     factors = {name: Kronecker(_columns(large[name]), small[name] / max(1, tokens[name])) for name in layers if tokens[name]}
     curvature = torch.cat([factor.eigenvalues for factor in factors.values()])
-    norm = sum(float(layers[name].weight.detach().double().square().sum()) for name in factors)
+    norm = sum(float(layers[name].weight.detach().cpu().double().square().sum()) for name in factors)
     return LayerPosterior(factors, (prior or EvidenceVariance())(curvature, norm))
 
 

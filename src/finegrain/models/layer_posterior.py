@@ -37,7 +37,7 @@ def save_layers(posterior: LayerPosterior, layers: Layers, head: nn.Module, fact
 def _norms(posterior: LayerPosterior, layers: Layers, head: nn.Module) -> Float[Tensor, " L"]:
     """What tells other weights apart: norms of the layers that the posterior is over, and of the head."""
     weights = [layers[name].weight for name in sorted(posterior.factors)] + list(head.parameters())
-    return torch.stack([weight.detach().double().norm().cpu() for weight in weights])
+    return torch.stack([weight.detach().cpu().double().norm() for weight in weights])
 
 
 def load_layers(folder: Path, layers: Layers, head: nn.Module) -> LayerPosterior:

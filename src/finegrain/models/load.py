@@ -1,7 +1,7 @@
 """Load a causal language model and its tokenizer; save it so that stock tools load it again.
 
-Weights train as float32 masters whatever the checkpoint's dtype, and are saved in the checkpoint's dtype. Only safetensors
-are read; remote code runs on explicit request alone.
+Weights train as float32 masters whatever the checkpoint's dtype, and are saved in the checkpoint's dtype; those that do not train
+keep it. Only safetensors are read; remote code runs on explicit request alone.
 """
 
 import json
@@ -19,6 +19,7 @@ from finegrain.data.records import Example
 from finegrain.data.truncate import limit_length
 from finegrain.errors import DataError, ModelError
 from finegrain.models.adapter_files import AdapterFiles, adapters_of, is_adapter, put_on, read_adapter
+from finegrain.models.frozen_base import keep_narrow, widen_trained
 from finegrain.models.load_errors import loading, one_line, reason, say, some
 from finegrain.models.permissions import allow_readers
 from finegrain.models.positions import learned_positions, positions_of_checkpoint
@@ -47,28 +48,37 @@ def master_dtype(name: str) -> torch.dtype:
     return torch.float64 if name == "float64" else torch.float32
 
 
-def load_policy(source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Policy:
-    """The policy of a path, a Hub name, or a model object with its tokenizer; a policy as it is, in the dtype `master`."""
+def load_policy(
+    source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False, frozen: bool = False
+) -> Policy:
+    """The policy of a path, a Hub name, or a model object with its tokenizer; a policy as it is, in the dtype `master`.
+
+    `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`.
+    """
     if isinstance(source, Policy):
         return replace(source, model=source.model.to(master))
     if not isinstance(source, (str, Path)):
         if tokenizer is None:
             raise ModelError("a model object needs its tokenizer: pass tokenizer=")
         dtype = next(source.parameters()).dtype
-        return _checked(Policy(source.to(master), tokenizer, "in memory", dtype, in_memory=True))
+        if frozen:
+            keep_narrow(source, master)
+        return _checked(Policy(source if frozen else source.to(master), tokenizer, "in memory", dtype, in_memory=True))
     source = str(source)
     if is_adapter(source):
-        return _load_adapter(source, tokenizer, master, trust_remote_code)
-    return _checked(_load_causal(source, tokenizer, master, trust_remote_code))
+        return _load_adapter(source, tokenizer, master, trust_remote_code, frozen)
+    return _checked(_load_causal(source, tokenizer, master, trust_remote_code, frozen))
 
 
-def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool) -> Policy:
+def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool) -> Policy:
     """Of a whole checkpoint."""
     facts = config_facts(source)
     _refuse_other_tasks(source, facts)
-    loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code)
+    loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code, narrow=frozen)
     if loaded.missing:
         raise lacks(source, "a causal language model", loaded.missing)
+    if frozen:
+        keep_narrow(loaded.model, master)
     return Policy(loaded.model, tokenizer or load_tokenizer(source, trust_remote_code), source, loaded.dtype, unused=loaded.unused)
 
 
@@ -132,15 +142,17 @@ def load_on_adapters(files: AdapterFiles, load_base: Callable[[str], Policy]) ->
     return replace(policy, source=files.source, unused=(*policy.unused, *unused))
 
 
-def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool) -> Policy:
+def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool) -> Policy:
     files = read_adapter(source)
     if files.is_reward:
         task = f"{one_line(files.task)}, " if files.task else ""
         raise ModelError(f"{source} is the adapter of a reward model ({task}with a score head), no causal language model")
     if tokenizer is None and (Path(source) / "tokenizer_config.json").exists():
         tokenizer = load_tokenizer(source, trust_remote_code)
-    load_base = lambda base: _load_causal(base, tokenizer, master, trust_remote_code)
-    return _checked(load_on_adapters(files, load_base))
+    narrow = frozen and len(adapters_of(files)) == 1  # adapters below are merged, and narrow weights would round them away
+    policy = load_on_adapters(files, lambda base: _load_causal(base, tokenizer, master, trust_remote_code, narrow))
+    widen_trained(policy.model, master)
+    return _checked(policy)
 
 
 def _checked(policy: Policy) -> Policy:

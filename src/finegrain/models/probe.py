@@ -4,7 +4,7 @@ Two ragged prompts with two answers each, longer than any attention window that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models.packing import Branch, Group
+from finegrain.models.score import Arithmetic
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
 from finegrain.ops.matmul import has_onednn, use_onednn_linear
+
+ROUGH = 5e-2
+"""How far values may differ in bfloat16, relative where they are above 1."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +37,25 @@ class Probe:
         return {"path": "fused" if self.fused else "plain", "reason": self.reason, "float32_products_on_cpu": products}
 
 
-def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None) -> tuple[Scorer, Probe]:
+def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, how: Arithmetic | None = None) -> tuple[Scorer, Probe]:
     """The scorer on the fused path if it is exact for this model, on the plain path otherwise.
 
     `longest`: tokens of the longest row to come; windows beyond it cannot matter. `head`: that of a reward model, which has no
-    vocabulary's head to look at.
+    vocabulary's head to look at. `how`: the run's arithmetic, in which the paths are compared too where it is not that of the weights.
     """
     use_branched_attention(model)
     use_onednn_linear(model)
     probe = probe_model(model, longest=longest, head=head)
+    if probe.fused and how is not None and how.name == "bfloat16":
+        with how.autocast():
+            rough = probe_model(model, longest=longest, head=head, tolerance=ROUGH)
+        probe = probe if rough.fused else replace(rough, reason=f"in {how.name} {rough.reason}")
     if not probe.fused:
         use_own_attention(model)
     return Scorer(model, fused if probe.fused else plain, head), probe
 
 
-def probe_model(model: Any, *, longest: int, head: nn.Module | None = None) -> Probe:
+def probe_model(model: Any, *, longest: int, head: nn.Module | None = None, tolerance: float | None = None) -> Probe:
     """Compare values and gradients of the fused with those of the plain path."""
     groups = _ragged_groups(causal_lm(model).config.get_text_config(), longest)
     try:
@@ -60,7 +68,8 @@ def probe_model(model: Any, *, longest: int, head: nn.Module | None = None) -> P
     scale = sum(float(gradient.square().sum()) for gradient in want_gradients) ** 0.5
     difference = sum(float((a - b).square().sum()) for a, b in zip(gradients, want_gradients, strict=True)) ** 0.5
     gradient_error = difference / max(scale, 1e-30)
-    tolerance = 1e-4 if want_values.dtype != torch.bfloat16 and next(model.parameters()).dtype != torch.bfloat16 else 5e-2
+    if tolerance is None:
+        tolerance = ROUGH if {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16} else 1e-4
     exact = value_error <= tolerance * max(1.0, float(want_values.abs().max())) and gradient_error <= 10 * tolerance
     reason = "fused equals plain" if exact else f"fused differs from plain: {value_error:.2g} in values, gradient {gradient_error:.2g}"
     return Probe(exact, value_error, gradient_error, reason)
@@ -73,7 +82,7 @@ def _evaluate(model: Any, path: Path, groups: Sequence[Group], head: nn.Module |
         values = found.logp if found.outputs is None else found.outputs
         generator = torch.Generator().manual_seed(1)
         weights = torch.randn(values.shape, generator=generator).to(values)
-        gradients = torch.autograd.grad((values * weights).sum(), parameters, allow_unused=True)
+        gradients = torch.autograd.grad((values * weights).sum(), parameters, allow_unused=True) if parameters else ()
     return values.detach(), [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
 

@@ -111,7 +111,7 @@ def _shell(policy: Policy, tokenizer: Any, labels: int, stock: Stock, facts: Map
     rows = whole.get_input_embeddings().weight.shape[0]
     pad, config.get_text_config().pad_token_id = config.get_text_config().pad_token_id, None  # it may lie beyond the rows for now
     with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
-        shell = stock.auto.from_config(config, dtype=next(lm.parameters()).dtype)
+        shell = stock.auto.from_config(config, dtype=torch.promote_types(next(lm.parameters()).dtype, torch.float32))
         weights = {name: tensor.to(device) for name, tensor in whole.base_model.state_dict().items()}
         shell.get_submodule(shell.base_model_prefix).load_state_dict(weights)
         if len(tokenizer) > rows:
@@ -133,9 +133,10 @@ def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Map
     """The base's config as a classifier's: labels, padding, read-out."""
     made = type(config).from_dict(config.to_dict())
     made.num_labels = labels
-    made.id2label = {place: "reward" if labels == 1 else f"class {place}" for place in range(labels)}
+    names = (facts.get("head") or {}).get("names")
+    made.id2label = dict(enumerate(names)) if names else {place: "reward" if labels == 1 else f"class {place}" for place in range(labels)}
     made.label2id = {name: place for place, name in made.id2label.items()}
-    made.problem_type = "regression" if labels == 1 else "single_label_classification"
+    made.problem_type = "regression" if labels == 1 or names else "single_label_classification"
     made.get_text_config().pad_token_id = tokenizer.pad_token_id
     made.pad_token_id = tokenizer.pad_token_id
     made.classifier_dropout = 0.0

@@ -35,10 +35,10 @@ CHAT, PLAIN = "chat_template", "Human: ...\n\nAssistant: ..."
 """How a conversation becomes text."""
 
 TEXT = Row(prompt="Which sea is the largest?", answers={"answer": Answer(content=" The Philippine Sea, they say.")})
-SHORT = Row(prompt=(Turn("user", "Hello?"),), answers={"answer": Answer(content=(Turn("assistant", "Good day."),))})
+SHORT = Row(prompt=(Turn("user", "Hello?"),), answers={"answer": Answer(content=(Turn("assistant", "the day is good."),))})
 LONG = Row(
     prompt=(Turn("user", "Hello?"), Turn("assistant", "Good day."), Turn("user", "And now?")),
-    answers={"answer": Answer(content=(Turn("assistant", "Now it\nis night."),))},
+    answers={"answer": Answer(content=(Turn("assistant", "is it\nnight?"),))},
 )
 """Rows on which stock calls are compared with ours."""
 
@@ -51,9 +51,9 @@ def reward_tokenizer(tokenizer: Any) -> Any:
     _pad_apart(made)
     _add_ends(made)
     if isinstance(made.chat_template, str) and made.eos_token and not calls_agree(made, SHORT, LONG):
-        before = made.chat_template
+        before, ours = made.chat_template, [our_ids(made, row) for row in (SHORT, LONG)]
         made.chat_template = ENDED.replace("ORIGINAL", before.removesuffix("\n"))
-        if not calls_agree(made, SHORT, LONG):
+        if [our_ids(made, row) for row in (SHORT, LONG)] != ours:
             made.chat_template = before
     return made
 
@@ -76,9 +76,10 @@ def input_facts(tokenizer: Any, max_length: int) -> Json:
 
 
 def calls_agree(tokenizer: Any, *rows: Row) -> bool:
-    """Whether stock calls give our tokens of these rows; False too where a template refuses them."""
+    """Whether stock calls give our tokens of those of these rows that a template takes; False where it takes none."""
     try:
-        return all(_stock_ids(tokenizer, row) == our_ids(tokenizer, row) for row in rows)
+        ours = [(row, ids) for row in rows if (ids := our_ids(tokenizer, row)) is not None]
+        return len(ours) > 0 and all(_stock_ids(tokenizer, row) == ids for row, ids in ours)
     except (FinegrainError, TemplateError, ValueError, TypeError):
         return False
 

@@ -94,8 +94,12 @@ def load_stock(
     master: torch.dtype,
     trust_remote_code: bool,
     labels: int | None = None,
+    narrow: bool = False,
 ) -> Loaded:
-    """The model of an Auto class in the dtype `master`; `labels`: of a classifier that is made of a language model, whose own head it leaves out."""
+    """The model of an Auto class in the dtype `master`; `labels`: of a classifier that is made of a language model, whose own head it leaves out.
+
+    `narrow`: in the checkpoint's dtype instead.
+    """
     refuse_quantised(source, facts)
     _refuse_kernels(source, facts, trust_remote_code)
     _refuse_unknown(source, facts, trust_remote_code)
@@ -110,7 +114,7 @@ def load_stock(
         model, info = auto.from_pretrained(
             source,
             config=read,
-            dtype=master,
+            dtype=(dtype or stored or master) if narrow else master,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with both shapes named

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
-from finegrain.ops.logprobs import CHUNK_BYTES, LEAST_ROWS, Head
+from finegrain.ops.logprobs import Head, chunk_rows
 from finegrain.ops.reward_weight import Attention
 from finegrain.types import chunks
 
@@ -133,7 +133,7 @@ def action_values(
     hidden: Float[Tensor, "M H"], head: Head, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
 ) -> ActionValues:
     """Values of the taken tokens; logits of one chunk at a time, computed again in the backward pass."""
-    rows = max(LEAST_ROWS, CHUNK_BYTES // (4 * head.weight.shape[0]))
+    rows = chunk_rows(head.weight)
     parts = [
         checkpoint(_chunk, hidden[part], head, targets[part], form, None if weight is None else weight[part], use_reentrant=False)
         for part in chunks(len(targets), rows)
@@ -143,7 +143,9 @@ def action_values(
 
 def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: Wanted, weight: Tensor | None) -> ActionValues:
     """Values of one chunk, float32 or wider."""
-    logits = torch.nn.functional.linear(hidden * head.scale, head.weight)
+    scaled = hidden * head.scale
+    autocast = torch.is_autocast_enabled(hidden.device.type)
+    logits = torch.nn.functional.linear(scaled, head.weight if autocast else head.weight.to(torch.promote_types(scaled.dtype, head.weight.dtype)))
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if head.bias is not None:

@@ -18,7 +18,10 @@ from finegrain.ops.matmul import product
 from finegrain.types import chunks
 
 CHUNK_BYTES = 16 * 2**20
-"""Size of one chunk of logits: small enough to stay near the processor, large enough for the products."""
+"""Size of one chunk of logits on a CPU: small enough to stay near the processor, large enough for the products."""
+
+ACCELERATOR_CHUNK_BYTES = 256 * 2**20
+"""The same on any other device, where a chunk costs a dozen launches and there is nothing to stay near to [choice]."""
 
 ROW_MULTIPLE = 32
 """Positions are filled up to a multiple of this before they are cut into chunks."""
@@ -72,9 +75,15 @@ def token_values(
     return TokenValues(logp[:count], entropies[:count] if entropy else None, kls[:count] if reference is not None else None)
 
 
+def chunk_rows(weight: Tensor) -> int:
+    """Positions of one chunk of logits."""
+    size = CHUNK_BYTES if weight.device.type == "cpu" else ACCELERATOR_CHUNK_BYTES
+    return max(LEAST_ROWS, size // (4 * weight.shape[0]))
+
+
 def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.promote_types(hidden.dtype, weight.dtype)
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
@@ -97,8 +106,8 @@ class _ChunkedHead(torch.autograd.Function):
         dtype = _compute_dtype(hidden, weight)
         ctx.compute_dtype, ctx.softcap, ctx.entropy, ctx.reference = dtype, softcap, entropy, reference
         count = len(targets)
-        ctx.rows = max(LEAST_ROWS, CHUNK_BYTES // (4 * weight.shape[0]))
-        wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        ctx.rows = chunk_rows(weight)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
         logp, lse = (torch.empty(count, dtype=wide, device=hidden.device) for _ in range(2))
         entropies = torch.zeros(count if entropy else 0, dtype=wide, device=hidden.device)
         kls = torch.zeros(count if reference is not None else 0, dtype=wide, device=hidden.device)

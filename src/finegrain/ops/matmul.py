@@ -40,7 +40,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        flat = product(inputs.reshape(-1, inputs.shape[-1]), weight)
+        flat = product(inputs.reshape(-1, inputs.shape[-1]), weight.to(inputs.dtype))
         if bias is not None:
             flat += bias
         return flat.view(*inputs.shape[:-1], weight.shape[0])
@@ -49,17 +49,26 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
         flat = grad.reshape(-1, grad.shape[-1])
-        grad_inputs = product(flat, weight.T).view_as(inputs) if ctx.needs_input_grad[0] else None
+        grad_inputs = product(flat, weight.to(flat.dtype).T).view_as(inputs) if ctx.needs_input_grad[0] else None
         grad_weight = product(flat.T, inputs.reshape(-1, inputs.shape[-1]).T) if ctx.needs_input_grad[1] else None
         grad_bias = flat.sum(0) if ctx.needs_input_grad[2] else None
         return grad_inputs, grad_weight, grad_bias
 
 
 def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    narrow = layer.weight.dtype != inputs.dtype and layer.weight.dtype in (torch.bfloat16, torch.float16)
+    if narrow and not torch.is_autocast_enabled(inputs.device.type):
+        widened: Tensor = _Linear.apply(inputs, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+        return widened
     if not uses_onednn(inputs) or layer.weight.dtype != torch.float32:
         return linear(inputs, layer.weight, layer.bias)
     output: Tensor = _Linear.apply(inputs, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return output
+
+
+def widen_as_used(layer: nn.Linear) -> None:
+    """Let a layer with a narrow weight that does not train compute in the dtype of its inputs: the graph keeps the narrow weight."""
+    layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
 
 
 def use_onednn_linear(model: nn.Module) -> int:

@@ -69,7 +69,7 @@ def run_bound(settings: Bound) -> dict[str, Any]:
         raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
     quiet_transformers()
     model = load_reward_model(settings.run)
-    weight = score_row(head_of(model), model.head).double().cpu()
+    weight = score_row(head_of(model), model.head).cpu().double()
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype, seed=settings.seed)
     session = open_session(model.policy.model, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)

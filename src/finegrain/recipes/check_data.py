@@ -1,7 +1,6 @@
 """`finegrain check-data`: the data gate by itself. Every row that looks wrong is named; nothing is trained, nothing is changed."""
 
 import json
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.data.gate.settings import Gate
 from finegrain.recipes.setup.new_file import check_free, write_new
+from finegrain.terminal import write_line
 from finegrain.types import Json
 
 SHOWN = 20
@@ -43,7 +43,7 @@ def run_check_data(settings: CheckData) -> dict[str, Any]:
         settings.data, _tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
     )
     for line in in_words(report):
-        print(line, file=sys.stderr)
+        write_line(line)
     if settings.out is not None:
         write_new(settings.out, [json.dumps(report) + "\n"])
     return {**report, "findings": [{**finding, "rows": finding["rows"][:SHOWN]} for finding in report["findings"]], "out": _name(settings.out)}

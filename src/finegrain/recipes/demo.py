@@ -16,6 +16,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from finegrain.checked import NonNegativeInt, PositiveInt, checked
@@ -24,6 +25,7 @@ from finegrain.errors import CheckpointError, UsageError
 from finegrain.files import replace_file
 from finegrain.models.permissions import allow_readers
 from finegrain.recipes.planted_demo.rows import BETA, Budget
+from finegrain.terminal import visible
 from finegrain.types import Json
 
 
@@ -89,7 +91,9 @@ def run_demo(settings: Demo) -> Json:
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120, soft_wrap=True, highlight=False)
     out = _folder(settings.out)
     scale = QUICK if settings.quick else FULL
-    console.print(f"demo: {settings.seeds} seeds of {scale.planted.pairs} pairs and a pool of {scale.planted.pool}; everything goes to {out}")
+    console.print(
+        f"demo: {settings.seeds} seeds of {scale.planted.pairs} pairs and a pool of {scale.planted.pool}; everything goes to {escape(visible(out))}"
+    )
     base = _base(out, scale)
     console.print(f"base model trained on {scale.base_answers} answers drawn without preference ({time.perf_counter() - started:.0f} s)")
     seeds = _seeds(settings, scale, base, out, console)
@@ -108,7 +112,8 @@ def run_demo(settings: Demo) -> Json:
     for name, _, *numbers in lines:
         table.add_row(name, *numbers)
     console.print(table, soft_wrap=False)
-    console.print(f"{baselines_in_words(floor)}\n\n{about}\n\n{said}\n\n{_next(out)}\n\nwall time: {seconds:.0f} s\nreport: {page}")
+    after = escape(visible(f"{_next(out)}\n\nwall time: {seconds:.0f} s\nreport: {page}"))
+    console.print(f"{baselines_in_words(floor)}\n\n{about}\n\n{said}\n\n{after}")
     return {"out": str(out), "report": str(page), "table": str(out / "demo.md"), "status": "finished", "wall_seconds": seconds, "verdict": said}
 
 

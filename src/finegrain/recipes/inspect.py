@@ -151,6 +151,6 @@ def _reference(session: "Session", source: str, examples: Sequence[Any], roles: 
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise UsageError(f"the reference {source} has another tokenizer than the model; log-ratios need the same tokens")
     silence_dropout(policy.model)
-    policy.model.to(session.accelerator.device)
+    policy.model.to(session.device)
     engine, _ = make_scorer(policy.model, longest=longest)
     return score_rows(engine, examples, roles, session.how)

@@ -183,14 +183,14 @@ def _pairs(
             labels = BradleyTerry().labels(pair)
             for row in rows:
                 features = [_features(head, row, pair.sides[role]) for role in ROLES]
-                difference = (features[0] - features[1]).double().cpu()
+                difference = (features[0] - features[1]).cpu().double()
                 differences.append(difference)
-                flip, margin = (torch.as_tensor(labels[name], dtype=torch.float64).cpu() for name in ("flip", "margin"))
-                logits.append(flip * (difference @ row.double().cpu()) - margin)
+                flip, margin = (torch.as_tensor(labels[name]).cpu().double() for name in ("flip", "margin"))
+                logits.append(flip * (difference @ row.cpu().double()) - margin)
             weight = pair.columns.get("weight", torch.ones(len(part)))
             if not all(bool(one.isfinite().all()) for one in differences):
                 raise DataError("hidden states of the pairs are not finite; are the model's weights? try --dtype float32")
-            yield differences, logits, weight.double().cpu()
+            yield differences, logits, weight.cpu().double()
 
 
 def _features(head: Any, row: Tensor, side: Any) -> Tensor:

@@ -11,16 +11,18 @@ def reward_function(
     run: str | Path,
     *,
     normalise: bool = False,
+    sampled_tokens: bool = False,
     max_length: int | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
 ) -> RewardCallable:
     """`fn(prompts, completions, **kwargs) -> list[float]` of a reward model: the score that `finegrain score` gives each complete answer.
 
-    Prompts and completions are strings, taken as they are, or lists of messages. `completion_ids`, where given, are the answer's tokens
-    if they are this model's tokens of that text; other columns are not read. An answer that cannot be scored gets None.
-    `normalise`: less the mean, by the standard deviation, of the run's held-out answers. `max_length`: by default that of the training.
+    Prompts and completions are strings, taken as they are, or lists of messages. Columns of the data are not read. An answer of which no
+    token is left gets None. `normalise`: less the mean, by the standard deviation, of the run's held-out answers. `max_length`: by default
+    that of the training. `sampled_tokens`: score the tokens in `completion_ids`, as sampled, instead of the tokens that the text has; plain
+    text alone, and only where they are this model's tokens and decode to the completion.
     """
     from finegrain.recipes.judging.completions import open_reward_function  # here, so that `import finegrain` is instant
 
-    return open_reward_function(str(run), normalise=normalise, max_length=max_length, device=device, dtype=dtype)
+    return open_reward_function(str(run), normalise=normalise, sampled_tokens=sampled_tokens, max_length=max_length, device=device, dtype=dtype)

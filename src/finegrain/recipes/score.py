@@ -45,6 +45,8 @@ class Score:
     """What `finegrain baseline` wrote of the same reward: every score then also says how far it is from its prompt's baseline."""
     contrast: Contrast = field(default_factory=Difference)
     """How it is compared with the baseline."""
+    normalise: bool = False
+    """Scores of answers less the mean, by the standard deviation, of the run's held-out answers; scores of tokens stay as they are."""
     id: str | None = None
     """Column that names a row; by default its number."""
     limit: PositiveInt | None = None
@@ -67,6 +69,8 @@ class Score:
             raise UsageError("--reward is your own function: it takes no --reference, and at most one --model, for its tokenizer")
         if self.reference is None and len(self.model) > 1:
             raise UsageError("several --model are policies and need --reference; reward models are scored one at a time")
+        if self.normalise and (self.reward is not None or self.reference is not None or self.baseline is not None):
+            raise UsageError("--normalise reads the mean and std that a reward model's run found: drop --reward, --reference and --baseline")
         if not isinstance(self.signal, Head) and (self.reference is not None or self.reward is not None):
             raise UsageError("signal: is about reward models; policies have one token score, their log-ratio, and functions say their own")
         check_aggregate(self.aggregate, of_function=self.reward is not None)
@@ -89,6 +93,7 @@ def score(
     segmenter: Segmenter | None = None,
     baseline: str | Path | None = None,
     contrast: Contrast | None = None,
+    normalise: bool = False,
     id: str | None = None,
     limit: int | None = None,
     max_length: int = 1024,
@@ -110,6 +115,7 @@ def score(
             segmenter=segmenter or Dynamic(),
             baseline=None if baseline is None else Path(baseline),
             contrast=contrast or Difference(),
+            normalise=normalise,
             id=id,
             limit=limit,
             max_length=max_length,

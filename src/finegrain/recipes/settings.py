@@ -45,8 +45,8 @@ class Training:
     epochs: Epochs = 1.0
     batch_size: PositiveInt = 16
     """Rows per optimiser step, over all processes."""
-    micro_tokens: PositiveInt = 2048
-    """Tokens of one forward pass; memory grows with it, results do not change."""
+    micro_tokens: PositiveInt | None = None
+    """Tokens of one forward pass; memory grows with it, results do not change. By default 2048, on a GPU more where its memory has room."""
     holdout: ShareBelowOne = 0.1
     """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
     eval_every: NonNegativeInt = 0
@@ -64,7 +64,7 @@ class Training:
     shard: bool = False
     """Split weights, gradients and moments over the processes (FSDP2); such a run cannot be resumed."""
     samples: NonNegativeInt = 5
-    """Prompts answered before and after training."""
+    """Prompts answered before and after training; of a reward model held-out rows that it scores once it is saved."""
     examined: NonNegativeInt = 200
     """Rows looked at token by token before and after training, for the report; 0 for none."""
     track: str = "none"

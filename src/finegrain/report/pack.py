@@ -11,7 +11,8 @@ import numpy as np
 from finegrain.data.spans import spans_to_tokens
 from finegrain.report.marks import pair_disagreement
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
-from finegrain.report.visible import clipped, visible
+from finegrain.report.visible import clipped
+from finegrain.terminal import visible
 from finegrain.types import CharSpan, Json
 
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

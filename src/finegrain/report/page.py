@@ -19,7 +19,8 @@ from finegrain.report.pack import escaped, pack_pairs
 from finegrain.report.read import Run, read_run
 from finegrain.report.reward_figures import reward_view
 from finegrain.report.verdicts import blocks
-from finegrain.report.visible import clipped, visible
+from finegrain.report.visible import clipped
+from finegrain.terminal import visible
 
 FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"

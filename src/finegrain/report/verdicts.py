@@ -15,7 +15,7 @@ from finegrain.report.pack import pieces
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
 from finegrain.report.read import Run
 from finegrain.report.reward_findings import reward_findings
-from finegrain.report.visible import visible
+from finegrain.terminal import visible
 from finegrain.types import WeightMeaning
 
 COUNTED = "no interval: counted over all training answers"

@@ -4,7 +4,8 @@
 
 a: probability that the label is wrong (1 - `label_prob`; 1/2 for a `tie`), f = -1 where `flip` is 1, g: `margin`. A `weight`
 column weights the mean. A run scales the column `margin` beforehand (`--margin-scale`). Methods that clean preference data write
-these columns and leave the loss alone.
+these columns and leave the loss alone. `centre` adds centre * (score(chosen) + score(rejected))^2, which the differences leave free
+(https://arxiv.org/abs/2312.09244; TRL's center_rewards_coefficient).
 Source: Bradley and Terry 1952; margin, soft label and flip as in Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.2.
 Deviations: none.
 """
@@ -18,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
+from finegrain.ops.precision import widest
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
 
@@ -47,6 +49,8 @@ class BradleyTerry:
 
     label_smoothing: float = 0.0
     """Probability that a label is wrong where the column `label_prob` does not say it, in [0, 0.5]."""
+    centre: NonNegativeFloat = 0.0
+    """Weight of (score(chosen) + score(rejected))^2, which holds scores around 0 (TRL's center_rewards_coefficient; 0.01 there is usual)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing <= 0.5:
@@ -55,7 +59,7 @@ class BradleyTerry:
     def __call__(self, head: RewardHead, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss; of several members their mean, each under its own bootstrap weights."""
         labels = self.labels(pair)
-        return pair_losses(head, pair, lambda difference: bradley_terry_loss(difference, **labels))
+        return pair_losses(head, pair, lambda difference: bradley_terry_loss(difference, **labels), self.centre)
 
     def labels(self, pair: Pair) -> dict[str, Tensor | float]:
         """What the columns say of each pair."""
@@ -70,13 +74,18 @@ class BradleyTerry:
         }
 
 
-def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Differences]) -> Float[Tensor, " B"]:
-    """Per-row `loss` of the scores' difference; of several members their mean, each under its own bootstrap weights."""
+def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Differences], centre: float = 0.0) -> Float[Tensor, " B"]:
+    """Per-row `loss` of the scores' difference and `centre` times their squared sum; of several members their mean, each under its own weights."""
     chosen, rejected = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
     if chosen.members is None or rejected.members is None:
-        return loss(chosen.mean - rejected.mean)
-    losses = loss(chosen.members - rejected.members)
+        return loss(chosen.mean - rejected.mean) + centred(chosen.mean + rejected.mean, centre)
+    losses = loss(chosen.members - rejected.members) + centred(chosen.members + rejected.members, centre)
     return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)
+
+
+def centred(total: Float[Tensor, "... B"], centre: float) -> Float[Tensor, "... B"]:
+    """centre * total^2, total being the sum of a pair's scores; zeros without a centre."""
+    return centre * total.square() if centre else torch.zeros_like(total)
 
 
 def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, "M B"]:
@@ -85,5 +94,5 @@ def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, 
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
     mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    uniform = ((mixed ^ (mixed >> 16)).double() + 0.5) / 2**32
+    uniform = (widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32
     return -uniform.log().float()

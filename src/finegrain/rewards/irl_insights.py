@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import checked
-from finegrain.rewards.bradley_terry import bootstrap_weights
+from finegrain.checked import NonNegativeFloat, checked
+from finegrain.rewards.bradley_terry import bootstrap_weights, centred
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
 
@@ -72,11 +72,14 @@ class IRLInsights:
 
     ranking: RankingLoss = field(default_factory=MaxMargin)
     """Loss of the margin."""
+    centre: NonNegativeFloat = 0.0
+    """Weight of (score(chosen) + score(rejected))^2, as in loss:bradley-terry."""
 
     def __call__(self, head: RewardHead, pair: Pair) -> Rows:
         """Per-row loss; of several members their mean, each under its own bootstrap weights."""
         expert, other = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
         if expert.members is None or other.members is None:
-            return self.ranking(expert.mean, other.mean)
+            return self.ranking(expert.mean, other.mean) + centred(expert.mean + other.mean, self.centre)
         losses = torch.stack([self.ranking(a, b) for a, b in zip(expert.members, other.members, strict=True)])
+        losses = losses + centred(expert.members + other.members, self.centre)
         return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
+from finegrain.ops.precision import widest
 from finegrain.ops.readout import last_place
 from finegrain.ops.sequence import wide
 from finegrain.rewards.heads import sequence_score
@@ -119,7 +120,7 @@ class RatingLabels:
     def targets(self, head: Rating, places: Rows) -> Float[Tensor, "B K"]:
         """Distributions over the classes."""
         below = places.floor().clamp(max=head.classes - 2)
-        share = (places - below)[:, None].double()
+        share = widest(places - below)[:, None]
         mixed: Tensor = (1 - share) * self.target(below.long(), head.classes) + share * self.target(below.long() + 1, head.classes)
         return mixed
 
@@ -131,16 +132,16 @@ class RatingLabels:
 
     def predicted(self, head: Rating, pairs: Sequence[Pair]) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
         """Logits of all answers, and the class nearest to each rating."""
-        logits = torch.cat([self.logits(head, pair.answer).double().cpu() for pair in pairs])
+        logits = torch.cat([self.logits(head, pair.answer).cpu().double() for pair in pairs])
         return logits, torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
 
     def measures(self, head: Rating, pair: Pair) -> Mapping[str, Rows]:
         """Per answer, in steps of the scale: distance of the expected and of the median rating; whether the likeliest class is the rating's."""
-        place = pair.columns["rating_place"].double()
-        expected = sequence_score(head, pair.answer).mean.double() - head.lowest
+        place = widest(pair.columns["rating_place"])
+        expected = widest(sequence_score(head, pair.answer).mean) - head.lowest
         likeliest = self.logits(head, pair.answer).argmax(1)
         return {
             "rating_error": (expected - place).abs(),
-            "rating_error_of_median": (pair.columns["median_place"].double() - place).abs(),
-            "rating_exact": (likeliest == place.round()).double(),
+            "rating_error_of_median": (widest(pair.columns["median_place"]) - place).abs(),
+            "rating_exact": widest(likeliest == place.round()),
         }

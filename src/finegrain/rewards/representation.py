@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
+from finegrain.ops.precision import widest
+
 
 def simcse_loss(first: Float[Tensor, "B H"], second: Float[Tensor, "B H"], *, temperature: float = 0.05) -> Float[Tensor, " B"]:
     """-log softmax over the batch of cos(first_i, second_j) / temperature at j = i; 0 for a batch of one."""
@@ -60,4 +62,4 @@ def uniform(rows: Float[Tensor, " B"], width: int, stream: int) -> Float[Tensor,
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
     mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    return ((mixed ^ (mixed >> 16)).double() + 0.5) / 2**32
+    return (widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_sum
 from finegrain.rewards.bradley_terry import BradleyTerry, pair_losses
@@ -50,6 +50,8 @@ class SecretsRM:
     """Floor under the probability; 0 is Bradley-Terry."""
     lm_factor: float = 0.0
     """Weight of the chosen answer's cross-entropy per token."""
+    centre: NonNegativeFloat = 0.0
+    """Weight of (score(chosen) + score(rejected))^2, as in loss:bradley-terry."""
     contrast: Contrast = field(default_factory=NoContrast)
     """Contrastive term on the features: no-contrast, sim-cse, swav."""
 
@@ -75,7 +77,7 @@ class SecretsRM:
     def __call__(self, head: RewardHead, pair: Pair) -> Terms:
         """pair and contrast: means over pairs, the members' mean under their bootstrap weights; lm: mean over the chosen answers' tokens."""
         labels = BradleyTerry().labels(pair)
-        losses = pair_losses(head, pair, lambda difference: floored_loss(difference, epsilon=self.epsilon, **labels))
+        losses = pair_losses(head, pair, lambda difference: floored_loss(difference, epsilon=self.epsilon, **labels), self.centre)
         terms = {"pair": Term(losses, torch.ones_like(losses))}
         if self.lm_factor:
             mask = pair.chosen.mask

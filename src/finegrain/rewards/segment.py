@@ -71,7 +71,7 @@ class Segment:
             assert side.outputs is not None
             assert side.segment is not None
             ends = segment_ends(side.segment)
-            places.append(place_in_row(side.segment)[ends].double().cpu().numpy())
-            scores.append(side.outputs[..., 0][ends].double().cpu().numpy())
+            places.append(place_in_row(side.segment)[ends].cpu().double().numpy())
+            scores.append(side.outputs[..., 0][ends].cpu().double().numpy())
         found = fit_location(np.concatenate(places), np.concatenate(scores))
         return {} if found is None else {"location": found.as_json()}

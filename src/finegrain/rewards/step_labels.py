@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finegrain.checked import checked
+from finegrain.ops.precision import widest
 from finegrain.ops.sequence import wide
 from finegrain.rewards.heads import ends_read
 from finegrain.rewards.step import Step
@@ -90,13 +91,13 @@ class StepLabels:
         side = pair.answer
         signs, counted = self.labels(head, side)
         said = self.log_odds(head, side, counted) > 0
-        steps = counted.double().sum(1)
+        steps = widest(counted).sum(1)
 
         def share(events: Counted) -> Float[Tensor, " B"]:
-            return torch.where(steps > 0, (events & counted).double().sum(1) / steps.clamp(min=1), torch.nan)
+            return torch.where(steps > 0, widest(events & counted).sum(1) / steps.clamp(min=1), torch.nan)
 
         wrong, called = counted & (signs < 0), counted & ~said
-        exact = (_first(wrong) == _first(called)).double()
+        exact = widest(_first(wrong) == _first(called))
         has_error = wrong.any(1)
         return {
             "step_accuracy": share(said == (signs > 0)),
@@ -109,4 +110,4 @@ class StepLabels:
 def _first(events: Counted) -> Float[Tensor, " B"]:
     """Place of the first event of each row; the width where there is none."""
     place = torch.arange(events.shape[1], device=events.device).expand_as(events)
-    return torch.where(events, place, events.shape[1]).amin(1).double()
+    return widest(torch.where(events, place, events.shape[1]).amin(1))

@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 
 from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
+from finegrain.ops.precision import widest
 
 Labels = Int[Tensor, " B"]
 Targets = Float[Tensor, "B K"]
@@ -39,7 +40,7 @@ class OneHot:
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
         _check_labels(labels, classes)
-        return one_hot(labels.long(), classes).double()
+        return widest(one_hot(labels.long(), classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class OrdinalTarget:
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
         _check_labels(labels, classes)
-        distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().double()
+        distance = widest(torch.arange(classes, device=labels.device) - labels[:, None]).abs()
         return torch.softmax(-distance / self.width, 1)
 
 
@@ -108,8 +109,8 @@ class GaussianTarget:
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
         _check_labels(labels, classes)
-        edges = torch.arange(classes + 1, device=labels.device).double() - 0.5
-        mass = torch.special.ndtr((edges - labels[:, None].double()) / self.deviation).diff(dim=1)
+        edges = widest(torch.arange(classes + 1, device=labels.device)) - 0.5
+        mass = torch.special.ndtr((edges - widest(labels[:, None])) / self.deviation).diff(dim=1)
         inside: Targets = mass / mass.sum(1, keepdim=True)
         return inside
 

@@ -6,7 +6,7 @@ trains, optimiser moments, tables, random state) and `training.json` (step and t
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 
 PREFIX = "checkpoint-"
+
+STATE: Mapping[type, Set[str]] = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+"""What an optimiser keeps of a parameter that had a gradient."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ def load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
     if weights.keys() != named.keys():
         odd = sorted(weights.keys() ^ named.keys())
         raise CheckpointError(f"the checkpoint trains other parameters than this run ({', '.join(odd[:3])}); resume with the same settings")
+    if odd := [name for name in named if weights[name].shape != named[name].shape]:
+        raise CheckpointError(f"parameters of the checkpoint have other shapes than this run's ({', '.join(odd[:3])}); resume with the same settings")
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(weights[name])
@@ -144,6 +149,9 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, float]]:
     for name, table in trainer.state.items():
         tensors[f"table/{name}"] = table.contiguous()
     tensors["random/torch"] = torch.get_rng_state()
+    generator = _device_generator(trainer)
+    if generator is not None:
+        tensors["random/device"] = generator.get_state()
     return {name: tensor.cpu() for name, tensor in tensors.items()}, numbers
 
 
@@ -157,8 +165,21 @@ def _restore(trainer: Trainer, tensors: dict[str, Tensor], numbers: dict[str, fl
         for key, number in numbers.items():
             if key.split("/", 2)[2] == name:
                 state[key.split("/", 2)[1]] = torch.tensor(number, dtype=torch.float32, device=parameter.device)
+        if state and state.keys() != STATE.get(type(trainer.optimizer), state.keys()):
+            raise ValueError(f"the optimiser's state of {name} is not whole")
         if state:
             trainer.optimizer.state[parameter] = state
     for name in trainer.state:
         trainer.state[name] = tensors[f"table/{name}"].to(trainer.scorer.device)
     torch.set_rng_state(tensors["random/torch"])
+    generator = _device_generator(trainer)
+    if generator is not None and "random/device" in tensors:
+        generator.set_state(tensors["random/device"])
+
+
+def _device_generator(trainer: Trainer) -> torch.Generator | None:
+    """What the trainer's device draws from; None where that is the CPU's own, which is kept anyway."""
+    device = trainer.scorer.device
+    if device.type == "cuda":
+        return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    return torch.mps._get_default_mps_generator() if device.type == "mps" else None

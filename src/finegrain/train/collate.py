@@ -14,6 +14,7 @@ from finegrain.data.store import token_lengths
 from finegrain.models.packing import Group, Slots, slots
 from finegrain.models.score import group_of
 from finegrain.ops.logprobs import TokenValues
+from finegrain.ops.precision import placed
 from finegrain.types import CreditColumns, Pair, Ragged, Side
 
 ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
@@ -98,12 +99,13 @@ class Batch:
         return TokenValues(zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features])
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
-        lengths = [len(group.prompt) - 1 for group in self.groups]
+        lengths = np.array([len(group.prompt) - 1 for group in self.groups])
         start = sum(int(branch.mask.sum()) for group in self.groups for branch in group.branches)
-        mask = torch.arange(max(lengths), device=values.logp.device)[None] < torch.tensor(lengths, device=values.logp.device)[:, None]
-        rows, columns = mask.nonzero(as_tuple=True)
-        empty = torch.zeros(mask.shape, dtype=values.logp.dtype, device=values.logp.device)
-        return empty.index_put((rows, columns), values.logp[start : start + sum(lengths)]), mask
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        device = values.logp.device
+        rows, columns = (torch.from_numpy(places).to(device) for places in np.nonzero(mask))
+        empty = torch.zeros(mask.shape, dtype=values.logp.dtype, device=device)
+        return empty.index_put((rows, columns), values.logp[start : start + int(lengths.sum())]), torch.from_numpy(mask).to(device)
 
 
 def collate(
@@ -153,4 +155,4 @@ def _padded(arrays: Sequence[np.ndarray], shape: torch.Size, fill: float | np.nu
     out = np.full(tuple(shape), fill, dtype=arrays[0].dtype if arrays else np.float32)
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array
-    return torch.from_numpy(out).to(device)
+    return placed(torch.from_numpy(out), device)

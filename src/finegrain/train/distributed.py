@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -42,8 +43,23 @@ def agreed(names: Iterable[str], device: torch.device) -> list[str]:
 def sum_named(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
     """Sums over ranks of named numbers, in float64."""
     names = agreed(values, device)
-    total = sum_tensor(torch.tensor([values.get(name, 0.0) for name in names], dtype=torch.float64, device=device))
-    return dict(zip(names, total.tolist(), strict=True))
+    own = torch.tensor([values.get(name, 0.0) for name in names], dtype=torch.float64)
+    return dict(zip(names, _sum_on_host(own, device).tolist(), strict=True))
+
+
+def sum_wide(values: Tensor) -> Tensor:
+    """Sum over ranks, taken in float64 whatever the dtype of the tensor, which it keeps."""
+    return values if world() == 1 else _sum_on_host(values.cpu().double(), values.device).to(values.device, values.dtype)
+
+
+def _sum_on_host(own: Tensor, device: torch.device) -> Tensor:
+    """Sum over ranks, in their order, of a float64 tensor in the host's memory; it travels as bytes, for not every device has float64."""
+    if world() == 1:
+        return own
+    sent = torch.from_numpy(np.frombuffer(bytearray(own.numpy().tobytes()), dtype=np.uint8)).to(device)
+    parts = [torch.empty_like(sent) for _ in range(world())]
+    dist.all_gather(parts, sent)
+    return torch.from_numpy(torch.stack(parts).cpu().numpy().view(np.float64).sum(0)).view(own.shape)
 
 
 def sum_tensor(values: Tensor) -> Tensor:
@@ -62,14 +78,14 @@ def from_first(value: float, device: torch.device) -> float:
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any rank says so: a decision that all must take together."""
-    return bool(sum_tensor(torch.tensor(float(flag), device=device)))
+    return flag if world() == 1 else bool(sum_tensor(torch.tensor(float(flag), device=device)))
 
 
 def gather_by_position(values: Tensor, positions: Sequence[int], count: int) -> Tensor:
     """(count, ...) tensor in which every rank has put its values at its positions."""
-    whole = torch.zeros(count, *values.shape[1:], dtype=torch.float64, device=values.device)
-    whole[torch.tensor(positions, dtype=torch.long, device=values.device)] = values.double()
-    return sum_tensor(whole).to(values.dtype)
+    whole = torch.zeros(count, *values.shape[1:], dtype=values.dtype, device=values.device)
+    whole[torch.tensor(positions, dtype=torch.long, device=values.device)] = values
+    return sum_tensor(whole)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

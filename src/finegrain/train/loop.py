@@ -20,27 +20,19 @@ from finegrain.train.balance import TwoParts
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
-from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor
+from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor, sum_wide
 from finegrain.train.optim import FACTOR, Optim, learning_rate
 from finegrain.train.sharding import clip_gradients, replicated, rounds
+from finegrain.train.tally import TINY, Measures, Metrics, Tally, to_host, total
 from finegrain.types import Gathered, Pair, Side, Summed, Terms
 
-Sums = dict[str, tuple[float, float]]
-"""Named (sum, count): a metric is their quotient over all micro-batches and ranks."""
-
-Metrics = Callable[[Pair], Sums]
-
-Displace = Callable[["Trainer", int], AbstractContextManager[Sums]]
+Displace = Callable[["Trainer", int], AbstractContextManager[Measures]]
 """(trainer, step from 0) -> inside, parameters stand where the step's gradient is taken; outside, where it is applied. Logs what it yields."""
 
 
-def in_place(trainer: "Trainer", step: int) -> AbstractContextManager[Sums]:
+def in_place(trainer: "Trainer", step: int) -> AbstractContextManager[Measures]:
     """The gradient is taken where it is applied."""
     return nullcontext({})
-
-
-TINY = 1e-12
-"""Guards a denominator of a step in which nothing counted; its numerator is 0 too."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +53,11 @@ class Trainer:
     state: dict[str, Tensor] = field(default_factory=dict)
     """The objective's persistent tables; replaced entry by entry after each step."""
     displace: Displace = in_place
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the values an objective sees."""
+        return torch.float64 if self.how.name == "float64" else torch.float32
 
     def parameters(self) -> list[nn.Parameter]:
         """All trainable parameters in a fixed order: the policy's, then the method's."""
@@ -95,7 +92,7 @@ class Trainer:
                 values = self.scorer(batch.groups, self.request())
         else:
             width = int(causal_lm(self.scorer.model).config.get_text_config().hidden_size) if "features" in self.contract.needs else 0
-            values = batch.zeros(torch.float64 if self.how.name == "float64" else torch.float32, self.contract.outputs, width)
+            values = batch.zeros(self.dtype, self.contract.outputs, width)
         return batch.pair(
             values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
         )
@@ -123,7 +120,7 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
     return {"step": step.index + 1, "epoch": round(step.epoch, 6), "learning_rate": rate, "grad_norm": norm, **logged}
 
 
-def _take_gradient(trainer: Trainer, step: Step, tally: "Tally") -> dict[str, Tensor]:
+def _take_gradient(trainer: Trainer, step: Step, tally: Tally) -> dict[str, Tensor]:
     """This rank's gradient of the step where the parameters stand; what it saw goes to the tally, additions to tables come back."""
     statistics = step_statistics(trainer, step)
     batches = trainer.batches(step, trainer.contract.roles)
@@ -135,13 +132,13 @@ def _take_gradient(trainer: Trainer, step: Step, tally: "Tally") -> dict[str, Te
         terms = as_terms(trainer.contract.objective(pair), pair)
         _backward(trainer, pair, terms, counts, parts)
         seen = detached(pair)
-        tally.note_terms(terms, counts, batch, frozenset() if parts is None else parts.bound)
+        tally.note_terms(terms, counts, batch.rows, batch.tokens, frozenset() if parts is None else parts.bound)
         tally.note_metrics(trainer.metrics(seen))
         if trainer.contract.after_step is not None:
             for name, value in trainer.contract.after_step(trainer.state, seen).items():
                 added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
     if parts is not None:
-        tally.note_metrics(parts.finish())
+        tally.note_sums(parts.finish())
         tally.weigh_bound(parts.weight)
     return added
 
@@ -180,57 +177,6 @@ def _over_ranks(step: Step, rows: list[int], device: torch.device) -> list[int]:
     flags = torch.tensor([float(step.rows[position] in rows) for position in positions], device=device)
     everywhere = gather_by_position(flags, positions, len(step.rows))
     return [row for row, flag in zip(step.rows, everywhere.tolist(), strict=True) if flag]
-
-
-BOUND = "bound"
-"""A tally's total of terms whose weight is not known yet."""
-
-
-@dataclass
-class Tally:
-    """Sums of a step on this rank: plain totals, and (sum, count) pairs whose quotient is logged."""
-
-    totals: dict[str, float] = field(default_factory=dict)
-    means: Sums = field(default_factory=dict)
-    bad_rows: list[int] = field(default_factory=list)
-
-    def note_terms(self, terms: Terms, counts: Mapping[str, float], batch: Batch, bound: frozenset[str] = frozenset()) -> None:
-        """Add a micro-batch's loss and its terms, and remember rows that are not finite; those of a bound wait for its weight."""
-        for name, term in terms.items():
-            value = term.value.detach().double()
-            share = float(value.sum()) / max(counts[name], TINY)
-            self._add(BOUND if name in bound else "loss", term.coefficient * share)
-            if len(terms) > 1:
-                self._add(f"loss/{name}", share)
-            broken = (~torch.isfinite(value)).nonzero()[:, 0].tolist()
-            self.bad_rows += [batch.rows[index] for index in broken]
-        self._add("num_tokens", float(batch.tokens))
-
-    def weigh_bound(self, weight: float) -> None:
-        """Add the bound's terms to the loss."""
-        self._add("loss", weight * self.totals.pop(BOUND, 0.0))
-
-    def note_metrics(self, sums: Sums) -> None:
-        """Add named (sum, count) pairs."""
-        for name, (total, count) in sums.items():
-            before = self.means.get(name, (0.0, 0.0))
-            self.means[name] = (before[0] + total, before[1] + count)
-
-    def over_ranks(self, device: torch.device) -> dict[str, float]:
-        """Totals and quotients over all ranks; a mean over nothing is left out."""
-        self._add("non_finite_rows", float(len(self.bad_rows)))
-        flat = dict(self.totals)
-        for name, (total, count) in self.means.items():
-            flat[f"{name}|sum"], flat[f"{name}|count"] = total, count
-        whole = sum_named(flat, device)
-        logged = {name: value for name, value in whole.items() if "|" not in name}
-        for name in sorted(key.removesuffix("|sum") for key in whole if key.endswith("|sum")):
-            if whole[f"{name}|count"] > 0:
-                logged[name] = whole[f"{name}|sum"] / whole[f"{name}|count"]
-        return logged
-
-    def _add(self, name: str, value: float) -> None:
-        self.totals[name] = self.totals.get(name, 0.0) + value
 
 
 def detached(pair: Pair) -> Pair:
@@ -275,11 +221,10 @@ def _reduced(trainer: Trainer, step: Step, declared: Callable[[Pair], Mapping[st
                     summed[name] = summed.get(name, torch.zeros_like(statistic.value)) + statistic.value
     device = trainer.scorer.device
     positions = own_positions(step)
-    zero = torch.zeros((), device=device)
+    zero = torch.zeros((), dtype=trainer.dtype, device=device)
     reduced = {}
     for name in agreed(summed, device):
-        own = summed.get(name, zero)
-        reduced[name] = sum_tensor(own.double()).to(own.dtype)
+        reduced[name] = sum_wide(summed.get(name, zero))
     for name in agreed(gathered, device):
         own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
         reduced[name] = gather_by_position(own, positions, len(step.rows))
@@ -293,12 +238,17 @@ def own_positions(step: Step) -> list[int]:
 
 def _denominators(trainer: Trainer, batches: Sequence[Batch], statistics: Mapping[str, Tensor]) -> dict[str, float]:
     """Global count of every term, from masks, weights and columns alone."""
-    totals: dict[str, float] = {}
+    names: list[str] = []
+    counts: list[Tensor] = []
     with torch.no_grad():
         for batch in batches:
             pair = trainer.pair(batch, statistics, scored=False)
             for name, term in as_terms(trainer.contract.objective(pair), pair).items():
-                totals[name] = totals.get(name, 0.0) + float(term.count.double().sum())
+                names.append(name)
+                counts.append(term.count)
+    totals: dict[str, float] = {}
+    for name, count in zip(names, to_host(counts), strict=True):
+        totals[name] = totals.get(name, 0.0) + total(count)
     return sum_named(totals, trainer.scorer.device)
 
 
@@ -311,9 +261,9 @@ def _backward(trainer: Trainer, pair: Pair, terms: Terms, counts: Mapping[str, f
         parts.backward(_loss(ranking, counts), _loss(bound, counts))
         return
     if rule is None:
-        total = _loss(terms, counts)
-        if total.requires_grad:
-            total.backward()  # type: ignore[no-untyped-call]
+        loss = _loss(terms, counts)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
         return
     parameters = trainer.parameters()
     (count,) = counts.values()

@@ -1,5 +1,6 @@
 """The gate itself: rows in, rows that may train out; everything found on the way goes to the findings."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -61,6 +62,7 @@ class Keeper:
         self._neutral = decide("neutral_step", None, "")
         self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
         self._across = Across()
+        self._labels: Counter[float] = Counter()
 
     def _readable(self, raw: Mapping[str, Any]) -> list[Row]:
         try:
@@ -74,9 +76,14 @@ class Keeper:
             cells = Reading(raw)
             for row in self._converted(number, where, cells):
                 if self._passes(number, where, cells, row):
+                    self._labels[row.columns.get("label", 0.0)] += 1
                     yield number, row
         for kind, number in self._across.finish():
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
+        if self._shape is Shape.UNPAIRED and len(self._labels) == 1 and self._labels.total() > 1:
+            (label,) = self._labels
+            words = f"all {self._labels.total()} answers have the label {label:g}, so nothing says what the other kind looks like"
+            self._findings.add_file("one_label", "kept", words)
 
     def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
         try:

@@ -11,7 +11,7 @@ from rich.table import Table
 from finegrain.evaluate.reward_comparison import UNIT_FREE
 from finegrain.evaluate.tables import shown
 from finegrain.ops.stats import Interval
-from finegrain.report.visible import visible
+from finegrain.terminal import visible
 from finegrain.types import Json
 
 

@@ -72,7 +72,7 @@ def cross_fitted(
         session.say("credit: token rewards of the run's own scorer read from the cache")
         session.work.notes.append(f"{KIND}: read from the cache, a sample of the fit's start made again and equal")
     else:
-        if any_rank(os.path.lexists(file), session.accelerator.device):
+        if any_rank(os.path.lexists(file), session.device):
             session.cache.tell(session.work, f"{KIND}: the cached values are damaged or not this run's; computed again")
         stored = fits[0].columns() | fits[1].columns()
         if rank() == 0:
@@ -104,7 +104,7 @@ def _agrees(session: Session, stored: Mapping[str, Ragged], fits: Sequence["_Fit
     whole = stored.keys() == names.keys() and all(
         [len(values) for values in stored[name]] == [len(row.responses[_role(name)].ids) for row in rows] for name, rows in names.items()
     )
-    if any_rank(not whole, session.accelerator.device):
+    if any_rank(not whole, session.device):
         return False
     again = fits[0].start()
     near = all(
@@ -112,7 +112,7 @@ def _agrees(session: Session, stored: Mapping[str, Ragged], fits: Sequence["_Fit
         for role in ROLES
         for one, other in zip(stored[f"start.{role}"], again[role], strict=True)
     )
-    return not any_rank(not near, session.accelerator.device)
+    return not any_rank(not near, session.device)
 
 
 def _role(name: str) -> str:
@@ -172,7 +172,7 @@ class _Fit:
         scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
         data = TrainingSet([self.examples[row] for row in self.rows], {role: [self.reference[role][row] for row in self.rows] for role in ROLES})
         training, common, tokens = session.training, session.common, data.packed_tokens(ROLES)
-        plan = Plan(tokens, training.batch_size, training.epochs, common.seed, training.micro_tokens, world(), common.max_steps)
+        plan = Plan(tokens, training.batch_size, training.epochs, common.seed, session.how.micro_tokens, world(), common.max_steps)
         parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
         trainer = Trainer(
             scorer=scorer,

@@ -33,7 +33,7 @@ def reward_scores(session: Session, source: str, examples: Sequence[Example], ro
     The head's own; scores of segments or steps split evenly over theirs; prefix differences where the head reads the last token only.
     """
     longest = session.common.max_length
-    judge = open_reward_model(Means(session.accelerator.device, session.how, None), source, longest=longest)
+    judge = open_reward_model(Means(session.device, session.how, None), source, longest=longest)
     signal, words = _signal(judge.asked)
     judge = RewardJudge(judge.asked, judge.tokenizer, signal)
     session.say(f"credit: scoring {len(examples)} rows with the reward model {source}, by {words}")

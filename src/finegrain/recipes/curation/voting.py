@@ -100,7 +100,7 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path, head)
     freeze_unread_vocabulary(scorer.model)
     data = TrainingSet(examples.take(rows))
-    plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.training.micro_tokens, world())
+    plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.how.micro_tokens, world())
     rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))
     contract = contract_of(objective)
     trainer = Trainer(

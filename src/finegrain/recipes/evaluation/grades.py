@@ -1,6 +1,6 @@
 """Scores of the answers of problems, by a model or by a function of the user's own; what cannot be scored is counted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -27,6 +27,8 @@ class Grade(NamedTuple):
 
     means: np.ndarray
     stds: np.ndarray | None
+    attributes: Mapping[str, np.ndarray] = {}
+    """Ratings of the answers by name, of a reward that has several."""
 
 
 @runtime_checkable
@@ -59,13 +61,15 @@ class ModelGrader:
         rows = ((place, one.made) for place, one in enumerate(problems))
         examples = list(tokenise(rows, self.judge.tokenizer, Tokenise(max_length=self.max_length), findings, EVERYTHING))
         alone = [one for example in examples for one in _single(example)]
-        judged = iter([found["answer"].answer for found in self.judge(alone, ("answer",))] if alone else [])
+        judged = iter([found["answer"] for found in self.judge(alone, ("answer",))] if alone else [])
         grades: list[Grade | None] = [None] * len(problems)
         for example in examples:
-            scores = [next(judged) for _ in example.responses]
+            found = [next(judged) for _ in example.responses]
+            scores = [one.answer for one in found]
+            attributes = {name: np.array([one.attributes[name] for one in found]) for name in found[0].attributes}
             stds = [float(score.std) for score in scores if score.std is not None]
             means = np.array([shown(self.aggregate, score) for score in scores])
-            grades[example.row] = Grade(means, np.array(stds) if len(stds) == len(means) else None)
+            grades[example.row] = Grade(means, np.array(stds) if len(stds) == len(means) else None, attributes)
         return grades
 
     def facts(self) -> Json:

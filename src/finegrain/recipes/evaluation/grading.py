@@ -1,6 +1,5 @@
 """Every problem of `finegrain eval` graded by every reward, the rewards combined, and a sample scored again in other batches."""
 
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from finegrain.recipes.judging.reward_judge import open_reward_model
 from finegrain.recipes.judging.user_reward import open_function
 from finegrain.recipes.settings import Common
 from finegrain.recipes.setup.function_file import is_function
-from finegrain.report.visible import visible
+from finegrain.terminal import write_line
 from finegrain.types import Json
 
 SAMPLE = 16
@@ -48,7 +47,7 @@ def graded(settings: Eval, problems: ProblemSet) -> Graded:
         members.append(grades)
         read.append(grader.facts())
         for line in grader.words():
-            print(visible(line), file=sys.stderr, flush=True)
+            write_line(line)
         differences.append(_batches(grader, problems.problems, grades))
     if len(members) == 1:
         return Graded(members[0], differences[0], read)

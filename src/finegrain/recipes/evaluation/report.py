@@ -50,6 +50,7 @@ def measure(settings: Eval) -> tuple[Json, list[Json]]:
         "compared": len(good),
         "calibration": _calibration(pair_calibration(good, bad)) if len(good) else None,
         "mistakes_auroc": _mistakes(items, found),
+        "attributes": _attributes(problems, items, found, settings),
         "batches": batches,
         "read": read,
         "dropped": problems.findings.dropped(),
@@ -66,6 +67,14 @@ def _length_only(items: Sequence[Item]) -> Scores:
 
 def _prompt_blind(problems: Sequence[Problem]) -> Scores | str:
     return prompt_blind_scores([one.prompt for one in problems], [one.answers for one in problems], [one.item.right for one in problems])
+
+
+def _attributes(problems: ProblemSet, items: Sequence[Item], grades: Sequence[Grade], settings: Eval) -> Json:
+    """How often each attribute alone is right, line by line of the suite; {} for a reward without attributes."""
+    return {
+        name: {line: _interval(share) for line, share in _by_name(problems, items, [one.attributes[name] for one in grades], settings).items()}
+        for name in grades[0].attributes
+    }
 
 
 def _by_name(problems: ProblemSet, items: Sequence[Item], scores: Scores, settings: Eval) -> dict[str, Interval]:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from finegrain.evaluate.tables import shown
 from finegrain.ops.stats import Interval
-from finegrain.report.visible import visible
+from finegrain.terminal import visible
 from finegrain.types import Json
 
 
@@ -37,6 +37,9 @@ def _words(result: Json) -> list[str]:
     calibration = result["calibration"]
     if calibration is not None:
         lines.append(f"calibration error {shown(Interval(**calibration['ece']))}, nll {shown(Interval(**calibration['nll']))} nats")
+    for name, shares in result["attributes"].items():
+        first = next(iter(shares))
+        lines.append(f"{visible(name)} alone: {shown(Interval(**shares[first]))} of {first}")
     batches = result["batches"]
     if batches["largest_difference"] is not None:
         lines.append(f"{batches['problems']} prompts scored again in other batches: largest difference {batches['largest_difference']:.2g}")

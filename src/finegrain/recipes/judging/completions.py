@@ -29,6 +29,8 @@ class CompletionScorer:
     max_length: int
     scale: ScoreScale | None
     """None: scores as the head gives them."""
+    sampled_tokens: bool = False
+    """Whether `completion_ids` are scored where they are this model's tokens of the text."""
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None) -> list[float | None]:
         """A score per completion; None where nothing of it is left to score."""
@@ -37,7 +39,7 @@ class CompletionScorer:
                 raise UsageError(f"a reward function gets as many {name} as prompts; it got {len(given)} and {len(prompts)}")
         rows = [(place, row_of(prompt, answer, place)) for place, (prompt, answer) in enumerate(zip(prompts, completions, strict=True))]
         examples = list(tokenise(rows, self.judge.tokenizer, Tokenise(max_length=self.max_length), Findings()))
-        if completion_ids is not None:
+        if completion_ids is not None and self.sampled_tokens:
             examples = [self._of_ids(one, rows[one.row][1], completion_ids[one.row]) for one in examples]
         found: list[float | None] = [None] * len(rows)
         for example, judged in zip(examples, self.judge(examples, ("answer",)), strict=True):
@@ -63,13 +65,13 @@ class CompletionScorer:
         return replace(example, responses={"answer": Response(sampled, np.ones(len(sampled), bool), unknown, answer.text)})
 
 
-def open_reward_function(run: str, *, normalise: bool, max_length: int | None, device: str, dtype: str) -> RewardCallable:
+def open_reward_function(run: str, *, normalise: bool, sampled_tokens: bool, max_length: int | None, device: str, dtype: str) -> RewardCallable:
     """The function of a checkpoint folder or Hub name; it is named after it, as trainers log rewards by their functions' names."""
     longest = max_length or stored_facts(Path(run)).get("input", {}).get("max_length", DEFAULT_LENGTH)
     where, how = frozen_arithmetic(device, dtype)
     with torch.random.fork_rng(devices=[]):
         judge = open_reward_model(Means(where, how, None), run, longest=longest)
-    scorer = CompletionScorer(judge, longest, stored_scale(run) if normalise else None)
+    scorer = CompletionScorer(judge, longest, stored_scale(run) if normalise else None, sampled_tokens)
 
     def scored(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         """Scores of completions, one per prompt."""

@@ -38,7 +38,7 @@ def open_means(common: Common) -> Means:
 
 def frozen_logps(session: Session, policy: Policy, examples: Sequence[Example], roles: Sequence[str]) -> dict[str, Ragged]:
     """By role, log pi(y_t) in nats, one (T,) array per example; read from the cache where it holds them."""
-    return policy_logps(Means(session.accelerator.device, session.how, session.cache, session.work), policy, examples, roles)
+    return policy_logps(Means(session.device, session.how, session.cache, session.work), policy, examples, roles)
 
 
 def policy_logps(means: Means, policy: Policy, examples: Sequence[Example], roles: Sequence[str]) -> dict[str, Ragged]:

@@ -47,6 +47,8 @@ class Judged(NamedTuple):
     """None for a judge that reads no segments or steps."""
     bounded: Bounded | None = None
     """None for a judge without bounds."""
+    attributes: Mapping[str, float] = {}
+    """Ratings by name, of a head that has several."""
 
 
 @runtime_checkable

@@ -168,7 +168,16 @@ def _judged(head: RewardHead, outputs: np.ndarray, mask: Bool[np.ndarray, " T"])
     assert mean is not None
     side = Side(logp=torch.zeros(on.shape), mask=on, outputs=torch.from_numpy(outputs)[None])
     answer = _first(sequence_score(head, side))
-    return Judged(_first(Scored(mean, std, members)), answer, bounded=_bounded(head, side, float(answer.mean)))
+    return Judged(_first(Scored(mean, std, members)), answer, bounded=_bounded(head, side, float(answer.mean)), attributes=attributes_of(head, side))
+
+
+def attributes_of(head: RewardHead, side: Side) -> dict[str, float]:
+    """Each attribute's rating of the only answer of a side; {} for a head without attributes."""
+    own = getattr(head, "attributes", None)
+    if own is None:
+        return {}
+    assert side.outputs is not None
+    return {name: float(value[0]) for name, value in own(torch.where(side.mask[..., None], side.outputs, 0.0), side.mask).items()}
 
 
 def _bounded(head: RewardHead, side: Side, score: float) -> Bounded | None:

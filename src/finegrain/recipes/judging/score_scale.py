@@ -28,6 +28,11 @@ class ScoreScale:
         """0 for the mean of held-out answers, 1 for a standard deviation above it."""
         return (value - self.mean) / self.std
 
+    def normalised(self, score: Json) -> Json:
+        """Mean, standard deviation and reward of an answer in units of the scale, those that it has."""
+        found: Json = {name: self.score(score[name]) for name in ("mean", "reward") if name in score}
+        return found if score["std"] is None else {**found, "std": score["std"] / self.std}
+
     def as_json(self) -> Json:
         """For the checkpoint and for results."""
         return asdict(self)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
+from finegrain.data.answer_text import text_of_answer
 from finegrain.data.records import Text
 from finegrain.errors import NonFiniteError, UsageError
 from finegrain.recipes.setup.function_file import is_function, load_function
@@ -58,7 +59,17 @@ class UserReward:
         if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != len(answers):
             told = f"{len(found)} items" if isinstance(found, Sequence) else type(found).__name__
             raise UsageError(f"{self.path} must return a list with one item per completion, {len(answers)} on {rows}; it returned {told}")
-        return [_verdict(item, one.row, self.path) for item, one in zip(found, answers, strict=True)]
+        verdicts = [_verdict(item, one.row, self.path) for item, one in zip(found, answers, strict=True)]
+        for verdict, one in zip(verdicts, answers, strict=True):
+            self._check_spans(verdict, one)
+        return verdicts
+
+    def _check_spans(self, verdict: Verdict, asked: Asked) -> None:
+        """Raises UsageError for a span that does not lie in its answer, whatever becomes of the verdict."""
+        text = text_of_answer(asked.completion)
+        for start, end, _ in verdict.spans:
+            if not 0 <= start < end <= len(text):
+                raise UsageError(f"{self.path}, row {asked.row}: the span {start}..{end} does not lie in an answer of {len(text)} characters")
 
 
 def open_function(path: str) -> UserReward:
@@ -67,6 +78,7 @@ def open_function(path: str) -> UserReward:
 
 
 def _verdict(item: Any, row: int, path: str) -> Verdict:
+    item = item.tolist() if hasattr(item, "tolist") else item
     if item is None:
         return Verdict(None)
     if isinstance(item, Real):

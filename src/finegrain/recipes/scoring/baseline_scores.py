@@ -1,6 +1,5 @@
 """Scores of the baseline's answers by prompt."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +21,7 @@ from finegrain.recipes.scoring.baseline_data import Once, are_samples, shape_and
 from finegrain.recipes.scoring.score_lines import BLOCK, is_cut
 from finegrain.recipes.settings import Common
 from finegrain.recipes.setup.questions import Question, Questions
+from finegrain.terminal import write_line
 from finegrain.types import Json
 
 ScoredAnswers = Iterator[tuple[str, float]]
@@ -129,4 +129,4 @@ def _tell(report: Json, counts: Counts) -> None:
 
 def _say(messages: Iterable[str]) -> None:
     for message in messages:
-        print(message, file=sys.stderr, flush=True)
+        write_line(message)

@@ -1,6 +1,5 @@
 """The lines of `finegrain score`, one per response as it is scored, and what was counted on the way."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -27,12 +26,14 @@ from finegrain.recipes.judging.frozen import open_means
 from finegrain.recipes.judging.judges import Judge, Judged, open_policies
 from finegrain.recipes.judging.reward_identity import function_identity, model_identity
 from finegrain.recipes.judging.reward_judge import RewardJudge, open_reward_model
+from finegrain.recipes.judging.score_scale import stored_scale
 from finegrain.recipes.judging.shown import shown
 from finegrain.recipes.judging.user_reward import Asked, Verdict, open_function
 from finegrain.recipes.score import Score
 from finegrain.recipes.scoring.relative import Beside, open_relative
 from finegrain.recipes.settings import Common
 from finegrain.recipes.setup.questions import Question, Questions, identifiers
+from finegrain.terminal import write_line
 from finegrain.types import Json, Scored
 
 BLOCK = 64
@@ -75,7 +76,7 @@ class Counts:
 
     def say(self, text: str) -> None:
         """One line to the person."""
-        print(text, file=sys.stderr, flush=True)
+        write_line(text)
 
     def compared(self, relative: Beside) -> None:
         """What scores are relative to a baseline, told and kept for the result."""
@@ -108,6 +109,9 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
     for message in data.report["messages"]:
         counts.say(message)
     counts.facts |= {name: data.report[name] for name in ("rows", "dropped", "format")}
+    scale = stored_scale(settings.model[0]) if settings.normalise else None
+    if scale is not None:
+        counts.facts["normalised_by"] = scale.as_json()
     names = Names(settings)
     eos: int | None = judge.tokenizer.eos_token_id
     roles = data.examples.roles
@@ -118,6 +122,8 @@ def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
             line = {**head, **judged_line(response, found[role], settings.segmenter, truncated=is_cut(response, eos))}
             if not isinstance(settings.aggregate, MeanReward):
                 line["score"]["reward"] = shown(settings.aggregate, found[role].answer)
+            if scale is not None:
+                line["score"] |= scale.normalised(line["score"])
             yield counts.line(relative(role, line))
     counts.facts |= judge.facts()
     if not isinstance(settings.aggregate, MeanReward):
@@ -208,10 +214,12 @@ def judged_line(response: Response, judged: Judged, segmenter: Segmenter, *, tru
         value = own_scores[own[-1]] if judged.parts is not None else sum(means[p] for p in own) / len(own)
         segments.append([min(spans[p][0] for p in own), max(spans[p][1] for p in own), value])
     std = judged.answer.std
-    bounded = {} if judged.bounded is None else judged.bounded._asdict()
+    extra = {} if judged.bounded is None else judged.bounded._asdict()
+    if judged.attributes:
+        extra["attributes"] = dict(judged.attributes)
     return {
         "response": response.text,
-        "score": {"mean": float(judged.answer.mean), "std": None if std is None else float(std), **bounded},
+        "score": {"mean": float(judged.answer.mean), "std": None if std is None else float(std), **extra},
         "tokens": [[start, end, mean, one] for (start, end), mean, one in zip(spans, means, stds, strict=True)],
         "segments": segments,
         "truncated": truncated,
@@ -231,9 +239,6 @@ def _verdict_line(question: Question, role: str, verdict: Verdict, tokenizer: An
     """The line of a function's verdict; its spans are segments, and tokens too where a tokenizer was given."""
     text = text_of_answer(question.made.answers[role].content)
     plain = {"response": text, "score": {"mean": verdict.score, "std": None}, "tokens": [], "segments": [], "truncated": False}
-    for start, end, _ in verdict.spans:
-        if not 0 <= start < end <= len(text):
-            raise UsageError(f"{settings.reward}, row {question.row}: the span {start}..{end} does not lie in an answer of {len(text)} characters")
     if tokenizer is None or verdict.score is None or not (verdict.spans or verdict.tokens):
         if verdict.tokens:
             raise UsageError(f"{settings.reward} gives rewards per token: --model CHECKPOINT says by which tokenizer")

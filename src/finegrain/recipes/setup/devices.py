@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -10,6 +11,12 @@ from accelerate import Accelerator
 from finegrain.errors import UsageError
 from finegrain.models.score import Arithmetic
 from finegrain.recipes.settings import Common, Training
+
+MICRO_TOKENS, MOST_MICRO_TOKENS = 2048, 32768
+"""Tokens of a forward pass: whatever the device, and at most."""
+
+ACTIVATION_BYTES = 4 * 24
+"""Kept for the backward, per token, layer and unit of width: some 24 float32 numbers [choice]."""
 
 
 def open_device(common: Common, training: Training) -> tuple[Accelerator, torch.device, Arithmetic]:
@@ -19,7 +26,7 @@ def open_device(common: Common, training: Training) -> tuple[Accelerator, torch.
     accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
     device = accelerator.device if common.device in ("auto", "cpu") else _device(common.device)
     name = _arithmetic_name(common.dtype, device)
-    return accelerator, device, Arithmetic(_autocast(name, device), name, training.micro_tokens)
+    return accelerator, device, Arithmetic(_autocast(name, device), name, training.micro_tokens or MICRO_TOKENS)
 
 
 def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Arithmetic]:
@@ -27,7 +34,21 @@ def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Arithmetic
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     place = _device(best if device == "auto" else device)
     name = _arithmetic_name(dtype, place)
-    return place, Arithmetic(_autocast(name, place), name, Training().micro_tokens)
+    return place, Arithmetic(_autocast(name, place), name, MICRO_TOKENS)
+
+
+def micro_tokens_of(device: torch.device, config: Any) -> int:
+    """Tokens of a forward pass whose activations fill about a quarter of a GPU's memory; what suits a CPU's caches there."""
+    room = _memory(device) // 4
+    each = ACTIVATION_BYTES * int(config.hidden_size) * int(config.num_hidden_layers)
+    return max(MICRO_TOKENS, min(room // each, MOST_MICRO_TOKENS))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of an accelerator; 0 for a CPU, and for what does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(torch.mps.recommended_max_memory()) if device.type == "mps" else 0
 
 
 def _device(name: str) -> torch.device:

@@ -7,17 +7,17 @@ from torch import Tensor
 
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import wide
-from finegrain.train.loop import Metrics, Sums
+from finegrain.train.tally import Measure, Metrics
 from finegrain.types import Pair, Side
 
-Rows = dict[str, tuple[Tensor, Tensor]]
-"""Named (value, count), each (B,): a metric is the quotient of their sums, over a step as over held-out rows."""
+Rows = dict[str, Measure]
+"""Value and count, each (B,), of every row: a metric is the quotient of their sums, over a step as over held-out rows."""
 
 
 def metrics_for(objective: Any) -> Metrics:
     """Preference metrics where there are two sides, answer metrics otherwise; rewards are beta * log-ratio."""
     beta = beta_of(objective)
-    return lambda pair: summed(row_metrics(pair, beta))
+    return lambda pair: row_metrics(pair, beta)
 
 
 def beta_of(objective: Any) -> float:
@@ -30,11 +30,6 @@ def row_metrics(pair: Pair, beta: float) -> Rows:
     return pair_metrics(pair, beta) if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics(pair, beta)
 
 
-def summed(rows: Rows) -> Sums:
-    """Sums over the rows."""
-    return {name: (_sum(value), _sum(count)) for name, (value, count) in rows.items()}
-
-
 def pair_metrics(pair: Pair, beta: float) -> Rows:
     """rewards/*, logps/* and the kept share of both sides; rewards count all tokens, whatever the credit keeps.
 
@@ -43,40 +38,40 @@ def pair_metrics(pair: Pair, beta: float) -> Rows:
     logps = {role: _logp(pair.sides[role]) for role in ("chosen", "rejected")}
     one = torch.ones_like(logps["chosen"])
     found: Rows = {
-        "logps/chosen": (logps["chosen"], one),
-        "logps/rejected": (logps["rejected"], one),
+        "logps/chosen": Measure(logps["chosen"], one),
+        "logps/rejected": Measure(logps["rejected"], one),
         **_kept(pair, "chosen"),
         **_kept(pair, "rejected"),
     }
     if pair.chosen.ref_logp is not None and pair.rejected.ref_logp is not None:
         chosen, rejected = beta * _ratio(pair.chosen), beta * _ratio(pair.rejected)
         return found | {
-            "rewards/chosen": (chosen, one),
-            "rewards/rejected": (rejected, one),
-            "rewards/margins": (chosen - rejected, one),
-            "rewards/accuracies": ((chosen > rejected).to(one.dtype), one),
+            "rewards/chosen": Measure(chosen, one),
+            "rewards/rejected": Measure(rejected, one),
+            "rewards/margins": Measure(chosen - rejected, one),
+            "rewards/accuracies": Measure((chosen > rejected).to(one.dtype), one),
         }
     margin = _per_token(pair.chosen) - _per_token(pair.rejected)
-    return found | {"logps/margins_per_token": (margin, one), "logps/accuracies": ((margin > 0).to(one.dtype), one)}
+    return found | {"logps/margins_per_token": Measure(margin, one), "logps/accuracies": Measure((margin > 0).to(one.dtype), one)}
 
 
 def answer_metrics(pair: Pair, beta: float) -> Rows:
     """Metrics of single answers: by label where there is one, as a perplexity-like mean otherwise."""
     side = pair.answer
     logp = _logp(side)
-    found: Rows = {"logps/answer": (logp, torch.ones_like(logp)), "logp_per_token": (logp, side.mask.sum(-1)), **_kept(pair, "answer")}
+    found: Rows = {
+        "logps/answer": Measure(logp, torch.ones_like(logp)),
+        "logp_per_token": Measure(logp, side.mask.sum(-1)),
+        **_kept(pair, "answer"),
+    }
     label = pair.columns.get("label")
     if label is not None and side.ref_logp is not None:
         reward = beta * _ratio(side)
         for name, rows in (("chosen", label > 0.5), ("rejected", ~(label > 0.5))):
             count = rows.to(reward.dtype)
-            found[f"rewards/{name}"] = (torch.where(rows, reward, 0.0), count)
-            found[f"logps/{name}"] = (torch.where(rows, logp, 0.0), count)
+            found[f"rewards/{name}"] = Measure(torch.where(rows, reward, 0.0), count)
+            found[f"logps/{name}"] = Measure(torch.where(rows, logp, 0.0), count)
     return found
-
-
-def _sum(values: Tensor) -> float:
-    return float(values.double().sum())
 
 
 def _logp(side: Side) -> Tensor:
@@ -99,4 +94,4 @@ def _kept(pair: Pair, role: str) -> Rows:
     if side.weight is None or annotated is None:
         return {}
     counted = side.mask & (annotated > 0.5)[:, None]
-    return {f"credit/kept_{role}": (torch.where(counted, wide(side.weight), 0.0).sum(-1), counted.sum(-1))}
+    return {f"credit/kept_{role}": Measure(torch.where(counted, wide(side.weight), 0.0).sum(-1), counted.sum(-1))}

@@ -2,11 +2,10 @@
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,10 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
+from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import with_adapter
+from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from finegrain.models.frozen_base import widen_trained
 from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
@@ -27,7 +29,8 @@ from finegrain.models.reward_head import linear_head
 from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.devices import open_device
+from finegrain.recipes.setup.devices import micro_tokens_of, open_device
+from finegrain.terminal import write_line
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Json
 
@@ -59,18 +62,32 @@ class Session:
         """Training seconds count from the first forward of any model."""
         self.started = self.started if self.started is not None else time.perf_counter()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        found: torch.device = next(self.policy.model.parameters()).device
+        return found
+
     def seconds(self) -> float:
         """Seconds since the first forward."""
         return 0.0 if self.started is None else time.perf_counter() - self.started
 
 
-def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None) -> Session:
-    """Devices and the policy, adapter included."""
+def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None, frozen: bool = False) -> Session:
+    """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
     accelerator, device, how = open_device(common, training)
-    policy = load_policy(model, tokenizer=tokenizer, master=master_dtype(how.name), trust_remote_code=training.trust_remote_code)
+    master = master_dtype(how.name)
+    adapted = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
+    narrow = (frozen or adapted) and not training.shard  # FSDP wants one dtype in a group
+    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow)
     policy = with_adapter(policy, lora, common.seed)
+    if frozen:
+        policy.model.requires_grad_(False)
+    if narrow:
+        widen_trained(policy.model, master)
     policy.model.to(device)
-    say = tell if rank() == 0 else silent
+    how = replace(how, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
+    say: Callable[[str], None] = write_line if rank() == 0 else silent
     session = Session(
         accelerator=accelerator,
         common=common,
@@ -83,11 +100,6 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     if policy.unused:
         session.notes["unused_weights"] = list(policy.unused)
     return session
-
-
-def tell(text: str) -> None:
-    """One line to the person."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def silent(text: str) -> None:
@@ -122,8 +134,8 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
     session.start_clock()
     head = None
     if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
-        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.accelerator.device)
-    scorer, probe = make_scorer(model, longest=longest, head=head)
+        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.device)
+    scorer, probe = make_scorer(model, longest=longest, head=head, how=session.how)
     _tell_probe(session, probe, silenced)
     session.scorer = scorer
     return scorer
@@ -148,8 +160,8 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
     return {
         "command": command,
         "settings": settings,
-        "versions": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        "machine": {"device": str(session.accelerator.device), "processes": world(), "threads": torch.get_num_threads()},
+        "versions": versions(),
+        "machine": {"device": str(session.device), "processes": world(), "threads": torch.get_num_threads()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **session.notes,
         **results,
@@ -158,7 +170,23 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
     }
 
 
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def versions() -> dict[str, str]:
+    """Of the packages that numbers come from."""
+    return {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def identity(session: Session) -> dict[str, str]:
+    """The start model by its content: what a run that goes on, or is repeated, is compared with."""
+    policy = session.policy
+    tokenizer = tokenizer_fingerprint(policy.tokenizer)
+    return {"source": policy.source, "sha256": model_fingerprint(policy, session.cache.folder), "tokenizer_sha256": tokenizer}
+
+
+def peak_rss_bytes() -> int | None:
+    """Largest resident memory of this process so far; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -8,7 +8,8 @@ from typing import Any
 from finegrain.errors import UsageError
 from finegrain.generate.hf import greedy_answers
 from finegrain.recipes.examining.examined import choose, examine_before, write_examined
-from finegrain.recipes.setup.session import open_session, prepare_scorer, record
+from finegrain.recipes.setup.changes import tell_changes
+from finegrain.recipes.setup.session import identity, open_session, prepare_scorer, record
 from finegrain.recipes.training.columns import held_out_set, training_set
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
@@ -53,7 +54,8 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if not job.common.dry_run:
         directory.check_apart(sources_of(job))
         directory.check(job.settings, resume=job.common.resume)
-    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer)
+    frozen = bool(getattr(job.objective, "frozen_backbone", False))
+    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=frozen)
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
@@ -66,7 +68,11 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if job.common.dry_run:
         return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
 
+    session.notes["model"] = identity(session)
     directory.check_data(session.notes["data"])
+    directory.check_data(session.notes.get("eval_data", {}), "eval_data")
+    directory.check_model(session.notes["model"])
+    tell_changes(session, directory, resume=job.common.resume)
     if rank() == 0:
         held.enter_context(directory.locked())
         directory.check(job.settings, resume=job.common.resume)

@@ -66,8 +66,8 @@ The ids are {{ pieces }}; the model gives other scores without
 {%- if input.stock_calls[chat_call] %} Of a conversation, tokenise `tokenizer.apply_chat_template(messages, tokenize=False)` with
 `add_special_tokens=False`: the template ends with EOS.
 {%- elif not chat %} Conversations are written as `Human: ...`, a blank line, `Assistant: ...`.{% endif %}
-At most {{ input.max_length }} tokens were seen in training; prompts are cut at their start, answers at their end. `config.json` says so under
-`finegrain.input`.{% if scale %} Scores of held-out answers have the mean {{ scale.mean }} and the standard deviation {{ scale.std }}.{% endif %}
+At most {{ input.max_length }} tokens were seen in training; prompts are cut at their start, answers at their end. `config.json` says so in its
+entry `finegrain`.{% if scale %} Scores of held-out answers have the mean {{ scale.mean }} and the standard deviation {{ scale.std }}.{% endif %}
 `finegrain.reward_function(folder)` makes of this folder a reward function for `GRPOTrainer`.
 """
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from finegrain.recipes.setup.devices import ACTIVATION_BYTES
 from finegrain.recipes.setup.session import Session
 from finegrain.train.batches import Plan
 from finegrain.train.contract import Contract
@@ -19,9 +20,10 @@ def estimate(session: Session, contract: Contract, plan: Plan, peak_rate: float)
     tokens = sum(int(plan.tokens[list(plan.step(index).rows)].sum()) for index in range(len(plan)))
     scored = int(plan.tokens.sum()) if "reference" in contract.needs else 0
     layers = int(session.policy.model.config.get_text_config().num_hidden_layers)
-    bytes_each = parameters[0].element_size()
-    memory = bytes_each * (size + 3 * trained) + 4 * session.training.micro_tokens * width * layers * 24
-    seconds = (6 * size * tokens + 2 * size * scored) / (0.5 * _matmul_rate(width, session.accelerator.device))
+    moments = sum(3 * parameter.numel() * parameter.element_size() for parameter in parameters if parameter.requires_grad)
+    memory = sum(parameter.numel() * parameter.element_size() for parameter in parameters) + moments
+    memory += ACTIVATION_BYTES * session.how.micro_tokens * width * layers
+    seconds = (6 * size * tokens + 2 * size * scored) / (0.5 * _matmul_rate(width, session.device, session.how.name))
     return {
         "status": "dry run",
         "steps": len(plan),
@@ -36,10 +38,13 @@ def estimate(session: Session, contract: Contract, plan: Plan, peak_rate: float)
     }
 
 
-def _matmul_rate(width: int, device: torch.device) -> float:
-    """Operations per second of a float32 product at the model's width."""
-    left, right = torch.randn(1024, width, device=device), torch.randn(width, 4 * width, device=device)
+def _matmul_rate(width: int, device: torch.device, arithmetic: str) -> float:
+    """Operations per second of a product at the model's width, in the dtype that the run computes in."""
+    dtype = getattr(torch, arithmetic)
+    left, right = (torch.randn(*shape, device=device).to(dtype) for shape in ((1024, width), (width, 4 * width)))
     left @ right
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     started = time.perf_counter()
     for _ in range(5):
         left @ right

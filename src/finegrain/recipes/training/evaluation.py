@@ -74,7 +74,7 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
             batch = collate(data, part, contract.roles, positions=part, device=trainer.scorer.device)
             pair = detached(trainer.pair(batch, statistics, scored=True))
             for name, (value, count) in row_metrics(pair, beta).items():
-                metrics.setdefault(name, Column()).add(value, count)
+                metrics.setdefault(name, Column()).add(value, torch.ones_like(value) if count is None else count)
             if not missing:
                 for name, term in as_terms(contract.objective(pair), _unweighted(pair)).items():
                     coefficient = term.coefficient * weight_of(name, contract.balance, trainer.state)
@@ -191,14 +191,14 @@ def _compared(contract: Contract, metrics: Mapping[str, Column], found: Mapping[
 def _of_scores(parts: Sequence[Mapping[str, Scored]]) -> dict[str, Any]:
     """What a reward head says of held-out answers."""
     roles = list(parts[0])
-    means = {role: torch.cat([part[role].mean for part in parts]).double().cpu().numpy() for role in roles}
+    means = {role: torch.cat([part[role].mean for part in parts]).cpu().double().numpy() for role in roles}
     every = np.concatenate(list(means.values()))
     stds = [part[role].std for role in roles for part in parts]
     if not np.isfinite(every).all():
         return {"eval_reward_spread": as_record(UNKNOWN._replace(rows=len(every)))}
     found = {"eval_reward_spread": _spread(every)}
     if all(std is not None for std in stds):
-        found["eval_reward_std"] = mean_interval(torch.cat([std for std in stds if std is not None]).double().cpu().numpy())
+        found["eval_reward_std"] = mean_interval(torch.cat([std for std in stds if std is not None]).cpu().double().numpy())
     if {"chosen", "rejected"} <= set(roles):
         found["eval_reward_accuracy"] = pair_accuracy(means["chosen"], means["rejected"]).accuracy
         found["eval_reward_margin"] = mean_interval(means["chosen"] - means["rejected"])

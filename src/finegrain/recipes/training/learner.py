@@ -11,6 +11,7 @@ from finegrain.models.load import master_dtype
 from finegrain.models.reference import cost_of_live_reference, live_reference
 from finegrain.models.reward_head import head_module, linear_head
 from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
+from finegrain.ops.precision import placed
 from finegrain.recipes.setup.session import Session, hidden_size
 from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
@@ -107,7 +108,7 @@ def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, d
         peak_rate=rate,
         steps=steps,
         frozen=frozen,
-        state={name: table.to(scorer.device) for name, table in contract.state.items()},
+        state={name: placed(table, scorer.device) for name, table in contract.state.items()},
     )
 
 

@@ -19,7 +19,8 @@ from finegrain.recipes.setup.session import Session
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
 from finegrain.train.distributed import rank, sum_gradients, world
-from finegrain.train.loop import Sums, Trainer
+from finegrain.train.loop import Trainer
+from finegrain.train.tally import Measure, Measures
 from finegrain.types import Side
 
 
@@ -39,7 +40,7 @@ class Rise:
         return max(len(group.prompt) + max(len(branch.ids) for branch in group.branches) for group in self.groups)
 
     @contextmanager
-    def __call__(self, trainer: Trainer, step: int) -> Iterator[Sums]:
+    def __call__(self, trainer: Trainer, step: int) -> Iterator[Measures]:
         """The parameters stand at theta' inside. meta/discrimination: J at theta; meta/rise: the distance to theta'."""
         parameters = trainer.parameters()
         wanted = self.turn(step)
@@ -51,11 +52,11 @@ class Rise:
         slopes = [parameter.grad for parameter in parameters if parameter.grad is not None]
         for parameter in parameters:
             parameter.grad = None
-        length = self.settings.eta * float(torch.stack([slope.double().square().sum() for slope in slopes]).sum().sqrt())
-        sums: Sums = {"meta/discrimination": (sum(found), float(len(own))), "meta/rise": (length, 1.0)}
+        length = self.settings.eta * torch.nn.utils.get_total_norm(slopes)
+        measures: Measures = {"meta/discrimination": Measure(torch.cat([slopes[0].new_zeros(0), *found])), "meta/rise": Measure(length)}
         with displaced(parameters, slopes, self.settings.eta):
             del slopes
-            yield sums
+            yield measures
 
     def turn(self, step: int) -> list[int]:
         """Places of the prompts of a step: every prompt once before any comes again, in an order of its own each time."""
@@ -67,11 +68,11 @@ class Rise:
     def _parts(self, trainer: Trainer, groups: Sequence[Group]) -> list[list[Group]]:
         return [[groups[place] for place in part] for part in budgeted([group.tokens for group in groups], trainer.how.micro_tokens)]
 
-    def _climb(self, trainer: Trainer, groups: Sequence[Group], count: int) -> float:
-        """Add the gradient of these prompts' share of the mean J; returns the sum of their J."""
+    def _climb(self, trainer: Trainer, groups: Sequence[Group], count: int) -> Tensor:
+        """Add the gradient of these prompts' share of the mean J; returns their J."""
         values = torch.cat([discrimination(rewards[None]) for rewards in self.rewards(trainer, groups)])
         (values.sum() / count).backward()  # type: ignore[no-untyped-call]
-        return float(values.detach().double().sum())
+        return values.detach()
 
     def rewards(self, trainer: Trainer, groups: Sequence[Group]) -> list[Tensor]:
         """(k,) scores of each prompt's samples."""

@@ -15,7 +15,8 @@ from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.evaluation import evaluate, results_of
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
-from finegrain.train.loop import Metrics, Trainer
+from finegrain.train.loop import Trainer
+from finegrain.train.tally import Metrics
 from finegrain.types import Objective
 
 

@@ -31,7 +31,8 @@ from finegrain.rewards.rating import Rating
 from finegrain.rewards.rating_labels import RatingLabels
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract
-from finegrain.train.loop import Metrics, Sums, Trainer, detached
+from finegrain.train.loop import Trainer, detached
+from finegrain.train.tally import Measure, Measures, Metrics
 from finegrain.types import Objective, Pair, Scored, Side
 
 UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
@@ -163,23 +164,22 @@ class TrainedReward:
 
 def _scale(scores: Sequence[Scored]) -> dict[str, Any]:
     """Mean and std of the scores of all held-out answers, for the checkpoint; {} where they say none."""
-    scale = fit_scale(torch.cat([score.mean.double().cpu() for score in scores]).numpy())
+    scale = fit_scale(torch.cat([score.mean.cpu().double() for score in scores]).numpy())
     return {} if scale is None else {ENTRY: scale.as_json()}
 
 
-def reward_metrics(head: RewardHead, pair: Pair) -> Sums:
-    """rewards/* as sums and counts."""
-    rows = float(next(iter(pair.sides.values())).mask.shape[0])
+def reward_metrics(head: RewardHead, pair: Pair) -> Measures:
+    """rewards/*, and what the head says of itself, of every row."""
     scores = {role: sequence_score(head, side) for role, side in pair.sides.items()}
-    sums: Sums = {f"rewards/{role}": (_sum(score.mean), rows) for role, score in scores.items()}
-    sums |= {f"rewards/std_{role}": (_sum(score.std), rows) for role, score in scores.items() if score.std is not None}
+    measures: Measures = {f"rewards/{role}": Measure(score.mean) for role, score in scores.items()}
+    measures |= {f"rewards/std_{role}": Measure(score.std) for role, score in scores.items() if score.std is not None}
     for role, side in pair.sides.items():
-        sums |= {f"head/{name}_{role}": (_sum(values), rows) for name, values in head_facts(head, side).items()}
+        measures |= {f"head/{name}_{role}": Measure(values) for name, values in head_facts(head, side).items()}
     if "chosen" in scores and "rejected" in scores:
         difference = scores["chosen"].mean - scores["rejected"].mean
-        sums["rewards/margins"] = (_sum(difference), rows)
-        sums["rewards/accuracies"] = (_sum(difference > 0), rows)
-    return sums
+        measures["rewards/margins"] = Measure(difference)
+        measures["rewards/accuracies"] = Measure(difference > 0)
+    return measures
 
 
 def head_facts(head: RewardHead, side: Side) -> dict[str, Tensor]:
@@ -205,7 +205,7 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
             found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
             for side in pair.sides.values():
                 for name, values in head_facts(head, side).items():
-                    facts.setdefault(name, []).append(values.double().cpu())
+                    facts.setdefault(name, []).append(values.cpu().double())
     return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
 
 
@@ -214,7 +214,7 @@ def _measured(
 ) -> dict[str, Any]:
     """Means of what the loss measures of each row, with intervals over rows (Wilson's for `shares`); NaN where a row says nothing of it."""
     parts = [measures(head, pair) for pair in pairs]
-    whole = {name: torch.cat([part[name].double().cpu() for part in parts]).numpy() for name in parts[0]}
+    whole = {name: torch.cat([part[name].cpu().double() for part in parts]).numpy() for name in parts[0]}
     said = {name: values[~np.isnan(values)] for name, values in whole.items()}
     return {f"eval_{name}": as_record((wilson if name in shares else mean_interval)(values)) for name, values in said.items() if len(values)}
 
@@ -222,7 +222,3 @@ def _measured(
 def _joined(parts: list[Scored]) -> Scored:
     stds = [part.std for part in parts if part.std is not None]
     return Scored(torch.cat([part.mean for part in parts]).cpu(), torch.cat(stds).cpu() if stds else None)
-
-
-def _sum(values: Tensor) -> float:
-    return float(values.double().sum())

@@ -19,11 +19,12 @@ from finegrain.recipes.judging.frozen import Means
 from finegrain.recipes.judging.judges import Judged
 from finegrain.recipes.judging.reward_judge import RewardJudge, open_reward_model
 from finegrain.recipes.setup.devices import frozen_arithmetic
+from finegrain.rewards.attributes import Attributes
 from finegrain.rewards.heads import reads_whole_answer
 from finegrain.rewards.rating import Rating
 from finegrain.types import Json
 
-CANDIDATES = 32
+CANDIDATES = 8
 """Rows among which the one of the card is looked for."""
 LONGEST_TEXT = 600
 """Characters of prompt and answer that a card shows if it can."""
@@ -93,6 +94,8 @@ def _sample(example: Example, found: Any) -> Json:
         line |= {role: example.responses[role].text, f"{role}_score": float(judged.answer.mean)}
         if judged.answer.std is not None:
             line[f"{role}_std"] = float(judged.answer.std)
+        if judged.attributes:
+            line[f"{role}_attributes"] = dict(judged.attributes)
     return line | {name: value for name, value in example.columns.items() if name not in line}
 
 
@@ -145,6 +148,10 @@ def _reading(judge: RewardJudge, stock: Stock, logits: torch.Tensor, places: lis
         scaled, code = (logits[0], "logits[0]") if head.temperature == 1 else (logits[0] / head.temperature, f"(logits[0] / {head.temperature!r})")
         value = float(scaled.softmax(-1) @ ratings)
         return f"({code}.softmax(-1) @ (torch.arange({head.classes}) + {head.lowest!r})).item()  # the expected rating", value
+    if isinstance(head, Attributes):
+        weights = head.weighting()
+        code = f"(logits[0] @ torch.tensor({list(weights)!r})).item()  # logits[0] are {', '.join(head.names)}"
+        return code, float(logits[0] @ torch.tensor(weights))
     if stock is SEQUENCE:
         return ("logits[0, 0].item()", float(logits[0, 0])) if places[-1] == length - 1 else None
     name = kebab(type(head.readout).__name__)

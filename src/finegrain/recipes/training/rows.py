@@ -46,7 +46,9 @@ def longest(train: ExampleStore, held_out: ExampleStore, contract: Contract) -> 
 
 def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
     """The sides any pass reads that the held-out rows have."""
-    return tuple(role for role in contract.all_roles if not len(held_out) or role in held_out[0].responses)
+    if not len(held_out):
+        return contract.roles
+    return tuple(role for role in contract.all_roles if role in held_out[0].responses)
 
 
 def _longest(examples: ExampleStore, roles: tuple[str, ...]) -> int:
@@ -62,7 +64,7 @@ def plan_of(session: Session, data: TrainingSet, roles: tuple[str, ...]) -> Plan
         batch_size=training.batch_size,
         epochs=training.epochs,
         seed=session.common.seed,
-        micro_tokens=training.micro_tokens,
+        micro_tokens=session.how.micro_tokens,
         world=world(),
         max_steps=session.common.max_steps,
     )

@@ -44,7 +44,7 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
     rows = head_rows(scorer, examples, roles, session.how)
-    means = Means(session.accelerator.device, session.how, None)
+    means = Means(session.device, session.how, None)
     parts = parts_of(means, head, model.facts, model.policy.source, session.common.max_length)
     ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.how)
     for line in [] if parts is None else parts.words():

@@ -1,0 +1,23 @@
+"""What a person sees on the terminal, written in one place: text of models, data and file names is made safe to look at first.
+
+Control characters and bidirectional marks become visible, so that nothing reorders or hides text, moves the cursor or sets a
+title. Joiners that scripts need (ZWJ, ZWNJ) stay.
+"""
+
+import re
+import sys
+
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Bidirectional controls, zero-width and other invisible characters, C0 and C1 controls but tab and newline, lone surrogates."""
+
+
+def visible(text: object) -> str:
+    """The text with every hidden character written as its code point."""
+    return HIDDEN.sub(lambda found: f"⟦U+{ord(found[0]):04X}⟧", str(text))
+
+
+def write_line(text: object) -> None:
+    """A line, or several, on stderr."""
+    print(visible(text), file=sys.stderr, flush=True)
