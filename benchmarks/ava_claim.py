@@ -371,7 +371,8 @@ ABOUT = (
     "A 17 M base that has seen the text of hh_harmless and gsm8k_model_solutions without labels, not that of haluquestqa. Prompt and answer together "
     f"are cut, in tokens: {LENGTHS}. AdamW at {PLAIN:.2g} for all weights, batches of 16. "
     "Means over seeds ± half of a 95 % Student interval; differences are paired by seed (same training pairs, order and head); nll is that of "
-    "the held-out labels under sigma of the score difference. A run fails where it stops with an error; `lowest` is the worst seed."
+    "the held-out labels under sigma of the score difference. A run fails where it stops with an error; `lowest` is the worst "
+    "seed. Answers that are cut to the same length count as no win for the longer one."
 )
 
 

@@ -82,7 +82,7 @@ def test_check_data_names_the_reasons(tmp_path):
     empty = {**PRM800K, "label": {**PRM800K["label"], "steps": []}}
     report = check_rows(written(tmp_path / "prm.jsonl", [PRM800K, control, empty, control]), None, settings=Tokenise())
     found = {one["kind"]: (one["count"], one["rows"], one["action"]) for one in report["findings"]}
-    assert found == {"quality_control": (2, [1, 3], "dropped"), "no_steps": (1, [2], "dropped")}
+    assert found == {"quality_control": (2, [1, 3], "dropped"), "no_steps": (1, [2], "dropped"), "unread": (1, [0], "kept")}
     assert report["examples_left"] == 2
     assert "quality_control: 2 dropped (rows 1, 3)" in in_words(report)
 

@@ -137,7 +137,7 @@ def test_real_hh_rlhf_names_the_rows_it_should():
 
 def test_real_hh_rlhf_tokens(tmp_path):
     path, tokenizer = real("hh_harmless")
-    rows = [row for _, row in read(str(path)).rows]
+    rows = [dict(row) for _, row in read(str(path)).rows]
     loaded = load(save(tmp_path / "some.jsonl", [*rows[:100], rows[1514]]), tokenizer)
     assert (loaded.report["kept"], loaded.report["boundary_differs"], loaded.report["decode_differs"]) == (101, 0, 0)
     for example in loaded.examples[:100]:

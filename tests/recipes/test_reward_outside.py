@@ -136,6 +136,7 @@ def test_conversations_and_the_function(command: Command, tmp_path: Path, monkey
 
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 3
+    assert "Answers before and after" not in (run / "report.html").read_text()
     for sample in samples:
         place = 2 * sample["row"]
         assert [sample["chosen_score"], sample["rejected_score"]] == pytest.approx(ours[place : place + 2], abs=1e-6)

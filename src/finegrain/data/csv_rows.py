@@ -10,33 +10,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.columns import listed
 from finegrain.data.records import Located
-from finegrain.data.text_file import check_utf8, open_text
+from finegrain.data.source_rows import PlainRow
+from finegrain.data.text_file import open_text
 from finegrain.errors import DataError
 
-TEXT_COLUMNS = frozenset({"prompt", "question", "chosen", "rejected", "answer", "response", "completion", "text"})
+TEXT_COLUMNS = frozenset(
+    {"prompt", "question", "instruction", "query", "input", "context", "system", "system_prompt"}
+    | {"chosen", "rejected", "answer", "response", "completion", "output", "rejected_response", "text"}
+)
 """Columns of a CSV file that stay text even where every cell looks like a number."""
 WORDS = {"true": True, "false": False}
 
 
-def csv_rows(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
+def csv_rows(file: Path, stream: io.TextIOWrapper, separator: str = ",") -> Iterator[Located]:
     """Cells are text; columns whose every filled cell is a number or a JSON list are read as such; an empty cell is absent.
 
     What a column is shows only at the end of the file, so it is read twice.
     """
     columns: dict[str, _Column] = {}
-    for _, cells in _cells(file, stream):
+    for _, cells, _ in _cells(file, stream, separator):
         columns = columns or {name: _Column(name) for name in cells}
         for name, cell in cells.items():
             columns[name].note(cell)
     readers = {name: column.reader() for name, column in columns.items()}
     with open_text(file) as again:
-        for where, cells in _cells(file, again):
-            yield where, {name: readers[name](cell) for name, cell in cells.items()}
+        for where, cells, repeated in _cells(file, again, separator):
+            yield where, PlainRow({name: readers[name](cell) for name, cell in cells.items()}, repeated)
 
 
-def _cells(file: Path, stream: io.TextIOWrapper) -> Iterator[tuple[str, dict[str, str]]]:
-    reader = csv.DictReader(stream, strict=True)
+def _cells(file: Path, stream: io.TextIOWrapper, separator: str) -> Iterator[tuple[str, dict[str, str], tuple[str, ...]]]:
+    """Where a row stands, its cells, and the columns that stand more than once in the header."""
+    reader = csv.DictReader(stream, strict=True, delimiter=separator)
     while True:
         try:
             with _long_cells():
@@ -46,10 +52,10 @@ def _cells(file: Path, stream: io.TextIOWrapper) -> Iterator[tuple[str, dict[str
         except csv.Error as error:
             raise DataError(f"{file}:{reader.line_num}: not CSV: {error}") from error
         where = f"{file}:{reader.line_num}"
+        names = list(reader.fieldnames or ())
         if None in row or None in row.values():
-            raise DataError(f"{where}: expected {len(reader.fieldnames or ())} cells ({', '.join(reader.fieldnames or ())})")
-        check_utf8("".join(row.values()), where)
-        yield where, row
+            raise DataError(f"{where}: expected {len(names)} cells ({listed(names)})")
+        yield where, row, tuple(name for name in row if names.count(name) > 1)
 
 
 @contextmanager
@@ -88,7 +94,7 @@ class _Column:
     def _is_list(self, cell: str) -> bool:
         try:
             items = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         self.turns = self.turns and all(isinstance(item, dict) for item in items)
         return True

@@ -1,77 +1,95 @@
-"""Rows of one file, by its name: json and jsonl (a list of objects, or one a line), csv, each also .gz, and parquet."""
+"""Rows of one file, by its name: json and jsonl (objects, a table, or one object a line), csv, tsv, parquet, arrow; text also .gz and .zst."""
 
 import io
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from finegrain.data.csv_rows import csv_rows
+from finegrain.data.json_text import Repeated, parse_json
 from finegrain.data.records import Located
-from finegrain.data.text_file import check_utf8, open_text
+from finegrain.data.source_rows import BadCell, PlainRow
+from finegrain.data.tables import table_rows
+from finegrain.data.text_file import PACKED, is_utf8, open_text, unpacked_name
 from finegrain.errors import DataError
-from finegrain.types import Json
 
-TEXT_SUFFIXES = (".jsonl", ".json", ".csv")
-SUFFIXES = (*TEXT_SUFFIXES, *(f"{suffix}.gz" for suffix in TEXT_SUFFIXES), ".parquet")
+JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+ARROW_SUFFIXES = (".parquet", ".arrow")
+SUFFIXES = (*(f"{suffix}{packed}" for packed in PACKED for suffix in (*JSON_SUFFIXES, *SEPARATORS)), *ARROW_SUFFIXES)
 
 
 def file_rows(file: Path) -> Iterator[Located]:
-    """The rows one by one; only a JSON list is whole in memory."""
-    name = file.name.removesuffix(".gz")
+    """The rows one by one; only a JSON list or table is whole in memory."""
+    name = unpacked_name(file)
     try:
-        if name.endswith(".parquet"):
-            yield from _parquet(file)
+        if file.name.endswith(ARROW_SUFFIXES):
+            from finegrain.data.arrow_rows import arrow_rows  # here, so that other files are read without pyarrow
+
+            yield from ((f"{file} row {number}", row) for number, row in enumerate(arrow_rows(file)))
             return
         with open_text(file) as stream:
-            yield from csv_rows(file, stream) if name.endswith(".csv") else _json(file, stream)
+            separator = next((sign for suffix, sign in SEPARATORS.items() if name.endswith(suffix)), None)
+            yield from _json(file, stream) if separator is None else csv_rows(file, stream, separator)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {file}: {error}") from error
 
 
 def _json(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
-    """A list of objects, or one object per line (also under the name .json)."""
-    whole = ""
-    for number, line in enumerate(iter(stream.readline, ""), 1):
+    """A list of objects, one object per line, or one object over several lines; an object that is alone in a .json file may be a table."""
+    lines = ((number, line) for number, line in enumerate(iter(stream.readline, ""), 1) if line.strip())
+    number, line = next(lines, (0, ""))
+    if not number:
+        return
+    where = f"{file}:{number}"
+    try:
+        value = _parse(line, where)
+    except DataError as error:
+        value = _over_lines("\n" * (number - 1) + line, stream, error, file)
+    later = next(lines, None)
+    rows = value
+    if isinstance(value, dict) and later is None and unpacked_name(file).endswith(".json"):
+        rows = table_rows(value)
+    if isinstance(rows, list):
+        if later is not None:
+            raise DataError(f"{file}:{later[0]}: not JSON: text after the list that is the whole file")
+        yield from ((f"{file} item {index}", _row(row, f"{file} item {index}")) for index, row in enumerate(rows))
+        return
+    yield where, _row(value, where)
+    for number, line in chain([] if later is None else [later], lines):
         where = f"{file}:{number}"
-        check_utf8(line, where)
-        if not line.strip():
-            continue
-        if not whole and line.lstrip().startswith("["):
-            whole = "\n" * (number - 1) + line + stream.read()
-            check_utf8(whole, str(file))
-            break
-        yield where, _object(_parse(line, where), where)
-    if whole:
-        for index, row in enumerate(_parse(whole, str(file))):
-            yield f"{file} item {index}", _object(row, f"{file} item {index}")
+        yield where, _row(_parse(line, where), where)
+
+
+def _over_lines(line: str, stream: io.TextIOWrapper, error: DataError, file: Path) -> Any:
+    """The value that begins on the first line and goes on; the first line's own error where it is none."""
+    if not line.lstrip().startswith(("[", "{")):
+        raise error
+    rest = stream.read()
+    if not rest.strip():
+        raise error
+    try:
+        return _parse(line + rest, str(file))
+    except DataError as whole:
+        raise (whole if line.lstrip().startswith("[") or line.strip() == "{" else error) from None
 
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text.rstrip())
+        return parse_json(text.rstrip())
     except ValueError as error:
+        if not is_utf8(text):
+            raise DataError(f"{where}: not UTF-8") from error
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) and error.lineno > 1 else ""
         raise DataError(f"{where}{line}: not JSON: {error}") from error
 
 
-def _object(row: object, where: str) -> Json:
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected an object with named columns, found {type(row).__name__}")
-    return row
-
-
-def _parquet(file: Path) -> Iterator[Located]:
-    import pyarrow  # type: ignore[import-untyped]
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(file) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    yield f"{file} row {number}", row
-                    number += 1
-    except pyarrow.ArrowException as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+def _row(value: object, where: str) -> PlainRow:
+    if isinstance(value, BadCell):
+        return PlainRow({"": value})
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected an object with named columns, found {type(value).__name__}")
+    return PlainRow(value, value.names if isinstance(value, Repeated) else ())

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from finegrain.data.columns import listed
 from finegrain.types import Json
 
-TOLD = ("unread", "reasoning", "fractional_weight")
+TOLD = ("unread", "reasoning", "fractional_weight", "repeated_column")
 """Kinds whose words are the finding itself, so that a line about them has them."""
 EXAMPLES = 20
 """Row numbers per kind in run.json."""
@@ -66,9 +67,11 @@ class Findings:
     def add_unread(self, row: int, what: str, names: Iterable[str]) -> None:
         """A row with columns, or keys of messages (`what`), that hold a value and that nothing reads; the words name all that were found."""
         told = self._unread.setdefault(what, {})
+        before = len(told)
         told.update(dict.fromkeys(names))
         self.add("unread", row, "kept")
-        self.by_kind["unread"].example = "; ".join(f"{what} that nothing reads: {', '.join(named)}" for what, named in self._unread.items())
+        if len(told) > before:
+            self.by_kind["unread"].example = "; ".join(f"{what} that nothing reads: {listed(named)}" for what, named in self._unread.items())
 
     def add_file(self, kind: str, action: str, example: str = "") -> Finding:
         """One more occurrence of `kind` that concerns no row in particular."""

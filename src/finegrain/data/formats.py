@@ -22,6 +22,7 @@ __all__ = ["FORMATS", "Format", "recognise", "rows_of_shape"]
 def recognise(row: Mapping[str, Any]) -> Format:
     """The format of a row; a DataError names the nearest one and what leads to it."""
     cells = Reading(row)
+    cells.check()
     for candidate in FORMATS:
         if candidate.columns <= row.keys() and candidate.matches(cells):
             return candidate

@@ -1,7 +1,7 @@
-"""Where rows come from: a json, jsonl(.gz), csv or parquet file, a folder of them, or a set on the Hub.
+"""Where rows come from: a json, jsonl, csv, tsv, parquet or arrow file, a folder of them, a saved data set, or a set on the Hub.
 
 A file that cannot be read, or a line that cannot be parsed, is a DataError that names file and line, raised when the reading
-comes to it: rows are read one after the other and forgotten.
+comes to it: rows are read one after the other and forgotten. A cell that cannot be read is a matter of its row.
 """
 
 import difflib
@@ -12,12 +12,18 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from finegrain.data.columns import listed
 from finegrain.data.file_rows import SUFFIXES, file_rows
 from finegrain.data.hub import hub_table
 from finegrain.data.records import Located
+from finegrain.data.text_file import unpacked_name
 from finegrain.errors import DataError
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(:(?P<split>[\w.-]+))?")
+SAVED = ("state.json", "dataset_dict.json")
+"""Files by which a folder of datasets' `save_to_disk` is known."""
+METADATA = frozenset({"dataset_info.json", "dataset_infos.json", *SAVED, "metadata.json", "config.json", "package.json", "croissant.json"})
+"""Files beside rows that say something about them."""
 PARTS = re.compile(r"(?<![a-z])(train|test|valid|validation|dev|eval)(?![a-z])")
 
 
@@ -50,6 +56,8 @@ class Source:
 def read(source: str, limit: int | None = None) -> Source:
     """The rows of a file, a folder or a Hub name (`owner/set`, `owner/set:split`, `owner/set:config:split`), at most `limit`."""
     path = Path(source).expanduser()
+    if path.is_dir() and any((path / name).is_file() for name in SAVED):
+        return _saved(source, path, limit)
     if path.is_dir():
         files = _folder(path)
     elif path.is_file():
@@ -76,14 +84,36 @@ def _missing(source: str, path: Path) -> DataError:
         return DataError(f"no file {source}: there is no folder {folder} (a Hub name has the form owner/name)")
     known = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or entry.name.endswith(SUFFIXES))
     near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.5) or known[:5]
-    hint = f"; near it: {', '.join(near)}" if near else f"; {folder} holds no {', '.join(SUFFIXES)} files"
+    hint = f"; near it: {', '.join(near)}" if near else f"; {folder} holds no {listed(SUFFIXES)} files"
     return DataError(f"no file {source}{hint}")
+
+
+def _saved(source: str, folder: Path, limit: int | None) -> Source:
+    """A folder that datasets' `save_to_disk` wrote."""
+    from finegrain.data.arrow_rows import saved_rows
+
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file.relative_to(folder)))
+    stream = lambda: islice(((f"{folder} row {number}", row) for number, row in enumerate(saved_rows(folder))), limit)
+    return Source(source, [file.relative_to(folder).as_posix() for file in files], stream, lambda: _content(folder, files))
+
+
+def _hidden(file: Path) -> bool:
+    """What systems and programs leave in folders."""
+    return any(part.startswith((".", "_", "~")) for part in file.parts)
 
 
 def _folder(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
+    files = [file for file in files if file.name not in METADATA and not _hidden(file.relative_to(folder))]
     if not files:
-        raise DataError(f"folder {folder} holds no {', '.join(SUFFIXES)} files")
+        raise DataError(f"folder {folder} holds no {listed(SUFFIXES)} files")
+    stems: dict[str, str] = {}
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        stem = str(file.parent / unpacked_name(file).rsplit(".", 1)[0])
+        if stem in stems:
+            raise DataError(f"folder {folder} holds {stems[stem]} and {name}, which are the same rows twice by their names; pass the one you want")
+        stems[stem] = name
     parts = {found for file in files for found in PARTS.findall(file.relative_to(folder).as_posix().lower())}
     if "train" in parts and len(parts) > 1:
         raise DataError(f"folder {folder} mixes {', '.join(sorted(parts))} files; pass the file (or folder) you want to read")

@@ -20,6 +20,13 @@ class Reading(Mapping[str, Any]):
         self._cells: dict[str, Any] = {}
         self.notes: dict[str, str] = {}
         """What was done with cells, by the kind of finding: words."""
+        self.used = False
+        """Whether an example was made of the row, so that what was not read plays no part."""
+
+    def check(self) -> None:
+        """Raises the error of a row that is no object because it cannot be read."""
+        if "" in self.source and (fault := self.source.fault("")):
+            raise CellError(fault.kind, fault.words)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._cells:

@@ -4,6 +4,7 @@ Shape letters: P prompt tokens, T tokens of one answer (its end token included w
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ class Shape(Enum):
     """
 
 
-Located = tuple[str, Json]
+Located = tuple[str, Mapping[str, Any]]
 """Where a row stands in its source, for messages, and its columns as they were read."""
 
 

@@ -50,9 +50,10 @@ def rows_of_shape(entry: Format, shape: Shape, row: Mapping[str, Any], neutral: 
 
     `neutral`: what a step is that is labelled neither right nor wrong (wrong, right, or ignore).
     """
+    cells = row if isinstance(row, Reading) else Reading(row)
+    cells.check()
     if missing := sorted(entry.columns - row.keys()):
         raise DataError(f"missing columns {', '.join(missing)}; found: {listed(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
-    cells = row if isinstance(row, Reading) else Reading(row)
     made = _unique(_CONVERTERS[shape](entry, cells, neutral))
     if any(_talks(one) for one in made) and (tools := read_tools(cells.get("tools"))):
         made = [replace(one, tools=tools) if isinstance(one, Row) and _talks(one) else one for one in made]

@@ -1,23 +1,39 @@
-"""Text files as they are: gzip, byte order marks and line ends, and bytes that are no text."""
+"""Text files as they are: gzip and Zstandard, byte order marks and line ends, and bytes that are no text."""
 
 import gzip
 import io
 from pathlib import Path
 from typing import Any
 
-from finegrain.errors import DataError
+PACKED = ("", ".gz", ".zst")
+"""Ends of the names of text files: as they are, and compressed."""
+
+
+def unpacked_name(file: Path) -> str:
+    """The name without the end that says how the file is compressed."""
+    return file.name.removesuffix(".gz").removesuffix(".zst")
 
 
 def open_text(file: Path) -> io.TextIOWrapper:
-    """Text with undecodable bytes kept as surrogates, so that the line that holds them can be named; line ends as they are."""
-    raw: Any = gzip.open(file) if file.name.endswith(".gz") else file.open("rb")
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    """Text with undecodable bytes kept as surrogates, so that the row that holds them can be named; line ends as they are."""
+    return io.TextIOWrapper(_open(file), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def check_utf8(text: str, where: str) -> None:
-    """Refuse what `open_text` could not decode."""
+def _open(file: Path) -> Any:
+    if file.name.endswith(".gz"):
+        return gzip.open(file)
+    if file.name.endswith(".zst"):
+        import pyarrow  # type: ignore[import-untyped]
+
+        return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
+    return file.open("rb")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `open_text` could decode all of it."""
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{where}: not UTF-8") from error
+        except UnicodeEncodeError:
+            return False
+    return True

@@ -58,7 +58,7 @@ def has_samples(raw: Mapping[str, Any]) -> bool:
     return "prompt" in raw and "responses" in raw
 
 
-def sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Iterator[tuple[int, Json, Row]]:
+def sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Iterator[tuple[int, Mapping[str, Any], Row]]:
     """Source row number, the row, and its texts, of the prompts with at least `fewest` samples; the others go to the findings."""
     for number, (where, raw) in enumerate(rows.rows):
         try:

@@ -33,7 +33,7 @@ def model_fingerprint(policy: Policy, memory: Path) -> str:
             return _hash_tensors(policy.model)
         folders += below
     files = [file for folder in folders for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"nf4" if policy.four_bit else b"")
     for file in files:
         if not any(name in file.name for name in BESIDE):
             digest.update(file.name.encode())

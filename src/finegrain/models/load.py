@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tokenizers
@@ -41,6 +42,8 @@ class Policy:
     """True where the caller passed a model object; its weights may be in no file."""
     unused: tuple[str, ...] = ()
     """Weights of its files that the model does not use."""
+    four_bit: bool = False
+    """True where the weights of linear layers were packed into 4 bits as they were loaded."""
 
 
 def master_dtype(name: str) -> torch.dtype:
@@ -49,11 +52,18 @@ def master_dtype(name: str) -> torch.dtype:
 
 
 def load_policy(
-    source: Any, *, tokenizer: Any = None, master: torch.dtype = torch.float32, trust_remote_code: bool = False, frozen: bool = False
+    source: Any,
+    *,
+    tokenizer: Any = None,
+    master: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    frozen: bool = False,
+    four_bit: Mapping[str, Any] = MappingProxyType({}),
 ) -> Policy:
     """The policy of a path, a Hub name, or a model object with its tokenizer; a policy as it is, in the dtype `master`.
 
-    `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`.
+    `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`; with
+    `four_bit`, what `from_pretrained` is told beside, those of linear layers are narrower still.
     """
     if isinstance(source, Policy):
         return replace(source, model=source.model.to(master))
@@ -66,20 +76,21 @@ def load_policy(
         return _checked(Policy(source if frozen else source.to(master), tokenizer, "in memory", dtype, in_memory=True))
     source = str(source)
     if is_adapter(source):
-        return _load_adapter(source, tokenizer, master, trust_remote_code, frozen)
-    return _checked(_load_causal(source, tokenizer, master, trust_remote_code, frozen))
+        return _load_adapter(source, tokenizer, master, trust_remote_code, frozen, four_bit)
+    return _checked(_load_causal(source, tokenizer, master, trust_remote_code, frozen, four_bit))
 
 
-def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool) -> Policy:
+def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
     """Of a whole checkpoint."""
     facts = config_facts(source)
     _refuse_other_tasks(source, facts)
-    loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code, narrow=frozen)
+    loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code, narrow=frozen, four_bit=four_bit)
     if loaded.missing:
         raise lacks(source, "a causal language model", loaded.missing)
     if frozen:
         keep_narrow(loaded.model, master)
-    return Policy(loaded.model, tokenizer or load_tokenizer(source, trust_remote_code), source, loaded.dtype, unused=loaded.unused)
+    chosen = tokenizer or load_tokenizer(source, trust_remote_code)
+    return Policy(loaded.model, chosen, source, loaded.dtype, unused=loaded.unused, four_bit=bool(four_bit))
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
@@ -142,15 +153,18 @@ def load_on_adapters(files: AdapterFiles, load_base: Callable[[str], Policy]) ->
     return replace(policy, source=files.source, unused=(*policy.unused, *unused))
 
 
-def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool) -> Policy:
+def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
     files = read_adapter(source)
     if files.is_reward:
         task = f"{one_line(files.task)}, " if files.task else ""
         raise ModelError(f"{source} is the adapter of a reward model ({task}with a score head), no causal language model")
     if tokenizer is None and (Path(source) / "tokenizer_config.json").exists():
         tokenizer = load_tokenizer(source, trust_remote_code)
-    narrow = frozen and len(adapters_of(files)) == 1  # adapters below are merged, and narrow weights would round them away
-    policy = load_on_adapters(files, lambda base: _load_causal(base, tokenizer, master, trust_remote_code, narrow))
+    below = len(adapters_of(files)) > 1
+    if below and four_bit:
+        raise ModelError(f"{source} is based on another adapter, which 4-bit weights cannot take in; drop --lora.base, or merge it first")
+    narrow = frozen and not below  # narrow weights would round away what is merged into them
+    policy = load_on_adapters(files, lambda base: _load_causal(base, tokenizer, master, trust_remote_code, narrow, four_bit))
     widen_trained(policy.model, master)
     return _checked(policy)
 

@@ -1,6 +1,7 @@
 """Settings of a LoRA adapter; apart from `adapters` so that the command line can show them before any model library loads."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from finegrain.checked import NonNegativeInt, PositiveFloat, checked
 
@@ -16,3 +17,5 @@ class Lora:
     """The update is scaled by alpha / rank."""
     targets: str = "all-linear"
     """`all-linear` (every linear layer but the head), or names separated by commas."""
+    base: Literal["checkpoint", "nf4"] = "checkpoint"
+    """How the frozen weights are kept: in their checkpoint's dtype, or linear layers in 4 bits by bitsandbytes (the extra `nf4`)."""

@@ -47,6 +47,9 @@ TRACES = {
 """Ends of the names of tensors that stand beside or in place of quantised weights."""
 
 
+NOTHING: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model out of a stock checkpoint."""
@@ -95,10 +98,11 @@ def load_stock(
     trust_remote_code: bool,
     labels: int | None = None,
     narrow: bool = False,
+    four_bit: Mapping[str, Any] = NOTHING,
 ) -> Loaded:
     """The model of an Auto class in the dtype `master`; `labels`: of a classifier that is made of a language model, whose own head it leaves out.
 
-    `narrow`: in the checkpoint's dtype instead.
+    `narrow`: in the checkpoint's dtype instead; `four_bit`: arguments that pack its linear layers as they are read.
     """
     refuse_quantised(source, facts)
     _refuse_kernels(source, facts, trust_remote_code)
@@ -119,6 +123,7 @@ def load_stock(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, with both shapes named
             trust_remote_code=trust_remote_code,
+            **four_bit,
         )
     unused, missing = sorted(info["unexpected_keys"]), sorted(info["missing_keys"])
     if labels is not None:

@@ -20,10 +20,10 @@ InnerShare = Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)]
 @dataclass(frozen=True, kw_only=True)
 @checked
 class StartShare:
-    """The bound as a whole gets the weight at which the ranking has a stated share of the first step's gradient on the backbone [OURS]."""
+    """All terms but the ranking get one weight, at which the ranking has a stated share of the first step's gradient on the backbone [OURS]."""
 
     share: InnerShare = 0.5
-    """Norm of the ranking's gradient over the sum of both norms [OURS]."""
+    """The ranking's: the norm of its gradient over the sum of both norms [OURS]."""
     every: NonNegativeInt = 10
     """Steps between two measurements of both norms for the log, which cost a backward pass each; 0 measures the first step alone."""
 

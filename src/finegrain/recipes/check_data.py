@@ -21,7 +21,7 @@ class CheckData:
     """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
 
     data: str
-    """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
     model: str | None = None
     """Checkpoint folder or Hub name, of which only the tokenizer is read; without it the kinds that need tokens are not checked."""
     out: Path | None = None

@@ -19,7 +19,7 @@ class Curate:
     model: str
     """Checkpoint folder or Hub name of a causal language model: what the voting models start from, or what writes the responses."""
     data: str
-    """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
     out: Path
     """The rows as jsonl, with a summary beside it; neither may exist yet."""
     method: SecretsRM | TreeRM = field(default_factory=SecretsRM)

@@ -22,7 +22,7 @@ class Prefer:
     model: str
     """Checkpoint folder or Hub name; also the reference, always."""
     data: str
-    """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
     out: Path
     """Run directory: the aligned model, run.json, metrics.jsonl, samples.jsonl."""
     objective: Any

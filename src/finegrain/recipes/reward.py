@@ -27,7 +27,7 @@ class Reward:
     model: str
     """Checkpoint folder or Hub name of a causal language model, or of a reward model, whose head goes on training where it is the one asked for."""
     data: str
-    """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
     out: Path
     """Run directory: the reward model in the stock classification layout, run.json, metrics.jsonl."""
     head: Any

@@ -30,7 +30,7 @@ class Score:
     reward: str | None = None
     """Your own function, file.py:name, in place of a model; --model then only gives the tokenizer of rewards per token."""
     data: str
-    """json, jsonl(.gz), csv or parquet file, a folder of them, or a Hub name; pairs give two responses, other rows one."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; pairs give two responses, other rows one."""
     out: Path
     """File for one JSON line per response; it must not exist yet."""
     beta: PositiveFloat = 0.1

@@ -35,7 +35,8 @@ def read_run(folder: Path) -> Run:
         raise CheckpointError(f"{folder} holds no run: expected a folder with a run.json, as a training command writes it")
     directory = RunDirectory(folder)
     record = directory.read_record()
-    metrics, samples, pairs = [line for line in directory.metrics() if isinstance(line, dict)], _lines(folder / "samples.jsonl"), read_pairs(folder)
+    metrics, pairs = [line for line in directory.metrics() if isinstance(line, dict)], read_pairs(folder)
+    samples = [line for line in _lines(folder / "samples.jsonl") if "after" in line]  # those of a reward run are scored rows, which the pairs show
     missing = []
     if record.get("status") != "finished":
         missing.append(f"The run did not finish: its status is {record.get('status', 'not recorded')}. {record.get('reason', '')}".strip())

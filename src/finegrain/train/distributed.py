@@ -81,11 +81,11 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return flag if world() == 1 else bool(sum_tensor(torch.tensor(float(flag), device=device)))
 
 
-def gather_by_position(values: Tensor, positions: Sequence[int], count: int) -> Tensor:
-    """(count, ...) tensor in which every rank has put its values at its positions."""
-    whole = torch.zeros(count, *values.shape[1:], dtype=values.dtype, device=values.device)
-    whole[torch.tensor(positions, dtype=torch.long, device=values.device)] = values
-    return sum_tensor(whole)
+def gather_by_position(values: Tensor, positions: Sequence[int], count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(count, ...) tensor in which every rank has put its values at its positions; it travels in `dtype`, for a rank may have no values to ask."""
+    whole = torch.zeros(count, *values.shape[1:], dtype=dtype, device=values.device)
+    whole[torch.tensor(positions, dtype=torch.long, device=values.device)] = values.to(dtype)
+    return sum_tensor(whole).to(values.dtype)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -227,7 +227,7 @@ def _reduced(trainer: Trainer, step: Step, declared: Callable[[Pair], Mapping[st
         reduced[name] = sum_wide(summed.get(name, zero))
     for name in agreed(gathered, device):
         own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
-        reduced[name] = gather_by_position(own, positions, len(step.rows))
+        reduced[name] = gather_by_position(own, positions, len(step.rows), trainer.dtype)
     return reduced
 
 

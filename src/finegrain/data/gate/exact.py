@@ -20,6 +20,8 @@ ANSWERS = ("chosen", "rejected", "completion", "response", "answer", "output", "
 """Columns that end with what trains."""
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Columns that end with what trains, unless answers stand beside them."""
+LARGEST = 3.4e38
+"""What single precision holds: values of spans and rewards of tokens are kept in it."""
 NUMBERS = ("weight", "margin")
 """Columns that must be numbers where they are there."""
 
@@ -68,7 +70,7 @@ def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for name, number in row.columns.items():
         if not math.isfinite(number):
             return f"column {name!r} is {number}"
-    if any(not math.isfinite(number) for answer in row.answers.values() for number in _numbers(answer)):
+    if any(not abs(number) <= LARGEST for answer in row.answers.values() for number in _numbers(answer)):
         return "a span or a token reward"
     return None
 

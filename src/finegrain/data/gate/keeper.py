@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from finegrain.data.columns import listed
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
 from finegrain.data.gate.across import Across
@@ -78,6 +79,7 @@ class Keeper:
                 if self._passes(number, where, cells, row):
                     self._labels[row.columns.get("label", 0.0)] += 1
                     yield number, row
+            self._tell_columns(number, cells)
         for kind, number in self._across.finish():
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
         if self._shape is Shape.UNPAIRED and len(self._labels) == 1 and self._labels.total() > 1:
@@ -100,7 +102,16 @@ class Keeper:
                 self._findings.drop(one.value, number)
         for kind, words in cells.notes.items():
             self._findings.add(kind, number, "parsed", words)
-        return examples(made)
+        rows = examples(made)
+        cells.used = bool(rows)
+        return rows
+
+    def _tell_columns(self, number: int, cells: Reading) -> None:
+        """Names the columns that hold something and were not read, and those that the row has more than once."""
+        if cells.source.repeated:
+            self._findings.add("repeated_column", number, "the last one kept", listed(cells.source.repeated))
+        if cells.used and (names := cells.unread()):
+            self._findings.add_unread(number, "columns", names)
 
     def _passes(self, number: int, where: str, cells: Reading, row: Row) -> bool:
         texts = texts_of(row)

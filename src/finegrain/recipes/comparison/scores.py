@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from finegrain.data.file_rows import file_rows
 from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import length_scores
-from finegrain.types import Json
 
 LARGEST = 1e100
 """[choice] Of a score: its square is still a number."""
@@ -59,7 +58,7 @@ def read_scores(file: Path) -> dict[str, Answer]:
     return found
 
 
-def _answer(where: str, row: Json) -> tuple[str, Answer]:
+def _answer(where: str, row: Mapping[str, Any]) -> tuple[str, Answer]:
     name, prompt, response, score = (row.get(key) for key in ("id", "prompt", "response", "score"))
     texts = isinstance(name, str) and isinstance(prompt, str) and isinstance(response, str)
     if not texts or not isinstance(score, dict) or "mean" not in score:

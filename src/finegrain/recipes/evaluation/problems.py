@@ -1,8 +1,8 @@
 """Test sets of reward models as prompts with right and wrong answers: plain pairs, RewardBench, RewardBench 2."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finegrain.data.columns import list_of, text_of
 from finegrain.data.conversations import as_prompt
@@ -14,7 +14,6 @@ from finegrain.errors import DataError
 from finegrain.evaluate.rewardbench import ROWS
 from finegrain.evaluate.suites import TIES, Item, Suite, pairs, rewardbench_1, rewardbench_2
 from finegrain.recipes.setup.questions import Questions
-from finegrain.types import Json
 
 RIGHT, WRONG = "right {}", "wrong {}"
 
@@ -27,7 +26,7 @@ class Problem(NamedTuple):
     """Row number in the source."""
     made: Row
     """Its answers in order, the right ones first."""
-    raw: Json
+    raw: Mapping[str, Any]
     prompt: str
     answers: tuple[str, ...]
     """Their words."""
@@ -81,7 +80,7 @@ def _best_of(questions: Questions, findings: Findings) -> Iterator[Problem]:
             findings.drop("unreadable", number, f"{where}: {error}")
 
 
-def _problem(name: str, subset: str, right: int, row: int, raw: Json, made: Row) -> Problem:
+def _problem(name: str, subset: str, right: int, row: int, raw: Mapping[str, Any], made: Row) -> Problem:
     texts = texts_of(made)
     answers = tuple(texts.answers.values())
     bare = replace(made, answers={role: Answer(content=answer.content) for role, answer in made.answers.items()})

@@ -3,7 +3,7 @@
 An item of the list is a number, None (this answer is not judged), a list of spans (start, end, value), or a list of numbers, one per token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
     row: int
     prompt: Text
     completion: Text
-    columns: Json
+    columns: Mapping[str, Any]
     """The row of the data, as it is."""
 
 

@@ -1,8 +1,8 @@
 """Rows of a file as they are, beside the examples they make: for what reads names and texts, and drops nothing that a benchmark counts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format
@@ -11,7 +11,6 @@ from finegrain.data.left_out import LeftOut
 from finegrain.data.read import read
 from finegrain.data.records import Located, Row, Shape
 from finegrain.errors import DataError
-from finegrain.types import Json
 
 
 class Question(NamedTuple):
@@ -19,7 +18,7 @@ class Question(NamedTuple):
 
     row: int
     """Row number in the source, from 0."""
-    raw: Json
+    raw: Mapping[str, Any]
     made: Row
 
 

@@ -20,6 +20,7 @@ from finegrain.data.tokenise import Tokenise
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import with_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from finegrain.models.four_bit import check_four_bit, four_bit_arguments
 from finegrain.models.frozen_base import widen_trained
 from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
@@ -77,15 +78,19 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
     accelerator, device, how = open_device(common, training)
     master = master_dtype(how.name)
-    adapted = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
-    narrow = (frozen or adapted) and not training.shard  # FSDP wants one dtype in a group
-    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow)
+    adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
+    if lora.base != "checkpoint":
+        check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=training.shard)
+    four_bit = four_bit_arguments(lora.base, torch.bfloat16 if how.name == "bfloat16" else master, device)
+    narrow = (frozen or adapter) and not training.shard  # FSDP wants one dtype in a group
+    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit)
     policy = with_adapter(policy, lora, common.seed)
     if frozen:
         policy.model.requires_grad_(False)
     if narrow:
         widen_trained(policy.model, master)
-    policy.model.to(device)
+    if not four_bit:
+        policy.model.to(device)
     how = replace(how, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
     say: Callable[[str], None] = write_line if rank() == 0 else silent
     session = Session(

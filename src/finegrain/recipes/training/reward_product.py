@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from finegrain.data.records import Example
+from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
@@ -64,6 +65,8 @@ class TrainedReward:
     def check(self, session: Session) -> None:
         """Refuse before training what could not be saved."""
         check_stock(session.policy.model, stock_of(self.head))
+        if session.policy.four_bit:
+            raise UsageError("a reward model is saved with its adapter merged into the weights, which 4-bit ones cannot hold; drop --lora.base")
         if getattr(self.head, "reads_entropy", False):
             session.notes["start_model"] = start_model_facts(session.policy)
 
