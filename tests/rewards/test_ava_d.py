@@ -8,6 +8,7 @@ import torch
 from finegrain.errors import UsageError
 from finegrain.objectives.ava_d import AvaD as Direct
 from finegrain.ops.bayesian_irl import Inference
+from finegrain.ops.reward_weight import Attention
 from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.fit import RewardFit
@@ -29,6 +30,13 @@ def test_same_terms() -> None:
         torch.testing.assert_close(mine[name].value, term.value)
         torch.testing.assert_close(mine[name].count, term.count)
         assert mine[name].coefficient == term.coefficient
+
+
+def test_what_the_scorer_computes_depends_on_the_head_s_weight() -> None:
+    inference = Inference()
+    assert AvaD(inference=inference).action_value(Gaussian()) is None
+    asked = AvaD(inference=inference).action_value(Gaussian(reward_weight=Attention()))
+    assert asked == inference.needs_logits(Attention()) is not None
 
 
 def test_needs_a_gaussian_head() -> None:

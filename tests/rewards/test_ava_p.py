@@ -7,6 +7,7 @@ from finegrain.errors import UsageError
 from finegrain.objectives.ava_p import AvaP as Direct
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.contrast import LogSigmoid
+from finegrain.ops.reward_weight import Attention
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
@@ -26,6 +27,13 @@ def test_same_terms() -> None:
         torch.testing.assert_close(mine[name].value, term.value)
         torch.testing.assert_close(mine[name].count, term.count)
         assert mine[name].coefficient == term.coefficient
+
+
+def test_what_the_scorer_computes_depends_on_the_head_s_weight() -> None:
+    inference = Inference()
+    assert AvaP(inference=inference).action_value(Gaussian()) is None
+    asked = AvaP(inference=inference).action_value(Gaussian(reward_weight=Attention()))
+    assert asked == inference.needs_logits(Attention()) is not None
 
 
 def test_needs_a_gaussian_head() -> None:

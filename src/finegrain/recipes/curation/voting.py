@@ -15,6 +15,7 @@ from finegrain.data.gate.keeper import convert
 from finegrain.data.left_out import examples
 from finegrain.data.records import Example, Shape
 from finegrain.data.store import ExampleStore, token_lengths
+from finegrain.data.text_file import is_utf8
 from finegrain.errors import DataError
 from finegrain.models.features import last_features
 from finegrain.models.load import master_dtype
@@ -141,7 +142,8 @@ def _lines(settings: Curate, places: dict[int, int], curated: Curated) -> Iterat
             added = {name: float(values[place]) for name, values in curated.columns.items()}
             added |= {"member_margins": _spoken(curated.margins[:, place]), "curated": curated.reasons[place]}
             _check_read(questions.format, {**raw, **added}, added, where)
-        yield json.dumps({**raw, **added}, ensure_ascii=False) + "\n"
+        line = json.dumps({**raw, **added}, ensure_ascii=False)
+        yield (line if is_utf8(line) else json.dumps({**raw, **added})) + "\n"
 
 
 def _spoken(margins: np.ndarray) -> list[float | None]:
