@@ -93,6 +93,9 @@ def test_quantised_weights_that_no_config_names(copy: Path) -> None:
         ({"attn_implementation": "flash_attention_2"}, ["flash_attention_2", "delete attn_implementation"]),
         ({"_attn_implementation": "flash_attention_3"}, ["flash_attention_3"]),
         ({"attn_implementation": {"": "flash_attention_2"}}, ["flash_attention_2"]),
+        pytest.param(
+            {"attn_implementation": "flex_attention"}, ["flex_attention"], marks=pytest.mark.skipif(torch.cuda.is_available(), reason="runs")
+        ),
         ({"attn_implementation": "someone/kernels"}, ["someone/kernels", "not run"]),
         ({"attn_implementation": "paged|sdpa"}, ["paged|sdpa"]),
         ({"attn_implementation": 3}, ["3"]),

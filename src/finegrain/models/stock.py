@@ -194,6 +194,8 @@ def _runs(attention: str) -> bool:
     }
     if "/" in attention:
         return bool(transformers.utils.is_kernels_available())
+    if attention == "flex_attention" and not torch.cuda.is_available():
+        return False  # it has no backward on a CPU
     check = getattr(transformers.utils, checks.get(attention, ""), None)
     return check is not None and bool(check())
 
