@@ -67,11 +67,16 @@ def prepare(work: Path, rooms: Sequence[str]) -> None:
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     with (work / "pyproject.toml").open("a") as file:
         file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
-    for path in (work / "mutants").rglob("*.meta"):
+    for path in metas(work, rooms):
         data = json.loads(path.read_text())
         codes = data["exit_code_by_key"]
         data["exit_code_by_key"] = {name: NOT_TRIED if code in (SURVIVED, WITHOUT_TESTS) else code for name, code in codes.items()}
         path.write_text(json.dumps(data))
+
+
+def metas(work: Path, rooms: Sequence[str]) -> list[Path]:
+    """What mutmut knows of the mutants of each file."""
+    return sorted(path for room in rooms for path in (work / "mutants/src/finegrain" / room).glob("*.meta"))
 
 
 def python(work: Path, *words: str, seconds: float | None = None) -> str:
@@ -103,10 +108,10 @@ def known(before: str, after: str, old: str, new: str) -> bool:
     return any(before[:place] + new + before[place + len(old) :] == after for place in places)
 
 
-def collect(work: Path) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
-    """Counts by file, and every survivor."""
-    metas = {path: json.loads(path.read_text())["exit_code_by_key"] for path in sorted((work / "mutants/src/finegrain").rglob("*.meta"))}
-    codes = {str(path.relative_to(work / "mutants/src/finegrain")).removesuffix(".meta"): code for path, code in metas.items() if code}
+def collect(work: Path, rooms: Sequence[str]) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
+    """Counts by file of these rooms, and every survivor."""
+    found = {path: json.loads(path.read_text())["exit_code_by_key"] for path in metas(work, rooms)}
+    codes = {str(path.relative_to(work / "mutants/src/finegrain")).removesuffix(".meta"): code for path, code in found.items() if code}
     alive = [name for code in codes.values() for name, result in code.items() if result in (SURVIVED, WITHOUT_TESTS)]
     differences = json.loads(python(work, "-c", SHOW, *alive))
     survivors = [survivor(name, differences[name]) for name in alive]
@@ -169,7 +174,7 @@ def main() -> None:
     work = arguments.work.resolve()
     prepare(work, arguments.rooms)
     python(work, "-m", "mutmut", "run", "--max-children", "1", seconds=60 * arguments.minutes if arguments.minutes else None)
-    files, survivors = collect(work)
+    files, survivors = collect(work, arguments.rooms)
     arguments.out.mkdir(parents=True, exist_ok=True)
     files, survivors = with_other_rooms(arguments.out / "mutation.json", arguments.rooms, files, survivors)
     result = {"files": files, "survivors": [one._asdict() for one in survivors]}

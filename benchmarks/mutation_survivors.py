@@ -11,15 +11,23 @@ SPEED = "same values; it saves work"
 UNASKED = "nobody reads it where it was not asked for"
 NEGATIVE = "any number below 0 says the same: nothing seen, or off the mask"
 EDGE = "what rolls over the edge of a row lies on a turn's first token or outside its window, which is left out"
+ORDER = "numbers of turns are compared with one another alone, and no two pairs of a depth have the same one"
+FLOAT = "NumPy's default is the same float64"
+RELATIVE = "weights of parts are relative to one another"
+SIGNS = "a counted step has the sign 1 or -1"
+NEVER_HALF = "no interval of finitely many rows ends at exactly 1/2"
 NO_ALGORITHM = "without an activation there is no algorithm to choose"
 RANKS = '"XXevery row must be found exactly once among the gathered positionsXX"'
 
+ON_DEVICE = ("mask", "hidden", "order", "logits", "labels", "weight", "rewards", "events", "outputs", "rows", "first", "chosen")
+
 SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("*", "strict=True", other, LENGTHS) for other in ("strict=None", "strict=False", "")),
-    *(("credit/answers.py", "strict=False", other, DEFAULT) for other in ("strict=None", "")),
-    *(("*", f"{call}(-1", f"{call}(+1", AXES) for call in ("any", "sum", "amax", "argmax", "gather", "unsqueeze", "scatter_add_")),
+    *(("*", "strict=False", other, DEFAULT) for other in ("strict=None", "")),
+    *(("*", f"{call}(-1", f"{call}(+1", AXES) for call in ("any", "sum", "amax", "argmax", "gather", "squeeze", "scatter_add_")),
     *(("ops/*", before.replace("#", "-1"), before.replace("#", "+1"), AXES) for before in ("dim=#", "logsumexp(logits, #)", "softcap), #)")),
-    *(("*", f"device={of}.device", other, DEVICE) for of in ("mask", "hidden", "order") for other in ("device=None", "")),
+    *(("*", f"device={of}.device", other, DEVICE) for of in ON_DEVICE for other in ("device=None", "")),
+    *(("*", f"device={of}.device, ", "", DEVICE) for of in ON_DEVICE),
     ("*", ".to(mask.device)", ".to(None)", DEVICE),
     # credit
     ("credit/abc.py", "torch.where(total > 0, total, torch", "torch.where(total >= 0, total, torch", HIDDEN),
@@ -95,4 +103,33 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("ops/*", "dtype=float", other, "the mean of whole numbers is the same number") for other in ("dtype=None", "")),
     ("ops/*", 'float("nan")', 'float("NAN")', "the same number"),
     ("ops/sequence.py", "torch.where(mask, targets, 0)", "torch.where(mask, targets, 1)", HIDDEN),
+    # curate
+    *(("curate/tree.py", "-1) + 1", other, ORDER) for other in ("+1) + 1", "-2) + 1", "-1) + 2")),
+    *(("curate/tree.py", "key=lambda one: one[:2]", other, ORDER) for other in ("key=None", "key=lambda one: one[:3]", "")),
+    ("curate/votes.py", "np.where(scale > 0, scale, 1.0)", "np.where(scale > 0, scale, 2.0)", HIDDEN),
+    ("curate/tree.py", "branches[pair[0]]", "branches[pair[1]]", "branch points before two leaves part lie on the paths of both"),
+    *(("curate/inference_distance.py", ", dtype=float", other, NO_CAST) for other in (", dtype=None", ", ")),
+    # evaluate
+    ("evaluate/suites.py", "continue", "break", "Ties is the last of the subsets"),
+    ("evaluate/*", ".astype(float)", ".astype(None)", FLOAT),
+    ("evaluate/*", "Part(1.0, ", "Part(2.0, ", RELATIVE),
+    ("evaluate/ratings.py", "get(rating, 0)", "get(rating, 1)", "no row and one row are both few"),
+    ("evaluate/reward_comparison.py", "share.low is None or", "share.low is None and", "an interval has both bounds or neither"),
+    ("evaluate/reward_comparison.py", "share.low <= 0.5", "share.low < 0.5", NEVER_HALF),
+    ("evaluate/reward_comparison.py", "0.5 <= share.high", "0.5 < share.high", NEVER_HALF),
+    *(("evaluate/*", ", dtype=object", other, "texts are compared alike in either type") for other in (", dtype=None", ", ")),
+    *(("evaluate/suites.py", ", dtype=float", other, "scores are floats already") for other in (", dtype=None", ", ")),
+    ("evaluate/suites.py", "reshape(-1, 2)", "reshape(-2, 2)", "NumPy takes any negative number for the one that is left"),
+    # rewards
+    ("rewards/kfac.py", "joined.shape[1] <= joined.shape[0]", "joined.shape[1] < joined.shape[0]", SPEED),
+    ("rewards/kfac.py", "joined.shape[1] <= joined.shape[0]", "joined.shape[1] <= joined.shape[1]", SPEED),
+    ("rewards/fine_grained.py", "mask[:, :1]", "mask[:, :2]", "only the shape of the sum is read"),
+    ("rewards/meta_rm.py", 'float("inf")', 'float("INF")', "the same number"),
+    ("rewards/meta_rm.py", 'self.eta < float("inf")', 'self.eta <= float("inf")', "infinite settings are refused before"),
+    ("rewards/meta_rm.py", "shape[-1]", "shape[+1]", AXES),
+    *(("rewards/step_labels.py", "counted & (signs < 0)", f"counted & (signs {other})", SIGNS) for other in ("<= 0", "< 1")),
+    ("rewards/step_labels.py", "said == (signs > 0)", "said == (signs >= 0)", SIGNS),
+    ("rewards/step_labels.py", "share(signs > 0)", "share(signs >= 0)", SIGNS),
+    *(("rewards/rating_labels.py", ", dtype=float", other, FLOAT) for other in (", dtype=None", ", ")),
+    ("rewards/*", ".astype(float)", ".astype(None)", FLOAT),
 ]  # fmt: skip

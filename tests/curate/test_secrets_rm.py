@@ -7,8 +7,9 @@ import torch
 from finegrain.curate.repairs import Flip, FlipMargin, Margin, Soft, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.strength import Strength, deciles, strength
-from finegrain.curate.votes import Whole, bradley_terry_fit, halves, linear_margins
+from finegrain.curate.votes import Linear, Whole, bradley_terry_fit, halves, linear_margins
 from finegrain.errors import DataError, UsageError
+from finegrain.ops.proportions import wilson
 from finegrain.rewards.bradley_terry import bradley_terry_loss
 
 
@@ -49,8 +50,16 @@ def test_missing_votes() -> None:
     assert found.votes.tolist() == [1, 1, 1, 1]
     with pytest.raises(DataError, match="pair 1"):
         strength(np.array([[1.0, nan, 2.0]]))
-    with pytest.raises(DataError, match="member 1"):
-        strength(np.array([[1.0, 2.0], [5.0, 5.0]]))
+    for silent in ([5.0, 5.0], [nan, nan]):
+        with pytest.raises(DataError, match="member 1"):
+            strength(np.array([[1.0, 2.0], silent]))
+
+
+def test_an_infinite_margin_is_no_vote() -> None:
+    found = strength(np.array([[1.0, np.inf, -1.0], [1.0, 2.0, 3.0]]))
+    assert found.votes.tolist() == [2, 1, 2]
+    assert np.isfinite(found.mean).all()
+    assert found.std[1] == 0.0
 
 
 def test_deciles() -> None:
@@ -80,6 +89,25 @@ def test_margins_are_clipped_on_both_sides() -> None:
     assert found.reasons[-1].startswith("margin cut")
 
 
+def test_reasons_by_hand() -> None:
+    """|u| of 50, 0.5, 1 and 0.5 have the median 0.75; margins at the bound itself are not cut."""
+    u = given(-50.0, 0.5, 1.0, -0.5)
+    flipped, cut, doubted = "flipped: among the 50% of least strength", "margin cut to the percentile", "label believed to 0.75: negative strength"
+    both = FlipMargin(flip=Flip(share=0.5), margin=Margin(percentile=50.0))(u)
+    assert both.columns["margin"].tolist() == [0.75, 0.5, 0.75, 0.5]
+    assert both.reasons == [f"{flipped}; {cut}", "", cut, flipped]
+    soft = SoftMargin(soft=Soft(smoothing=0.25), margin=Margin(percentile=50.0))(u)
+    assert soft.columns["label_prob"].tolist() == [0.75, 1.0, 1.0, 0.75]
+    assert soft.columns["margin"].tolist() == [-0.75, 0.5, 0.75, -0.5]
+    assert soft.reasons == [f"{doubted}; {cut}", "", cut, doubted]
+    assert Margin(percentile=100.0)(u).reasons == [""] * 4
+
+
+def test_of_equal_strengths_the_first_are_flipped() -> None:
+    assert Flip(share=0.5)(given(*[1.0] * 40)).columns["flip"].tolist() == [1.0] * 20 + [0.0] * 20
+    assert not Flip(share=0.0)(given(-1.0, 1.0)).columns["flip"].any()
+
+
 def test_flipping_all_negative_pairs_turns_the_loss_around() -> None:
     """f = -1 is the exchanged pair, to the bit."""
     u = given(-2.0, 0.5)
@@ -99,15 +127,19 @@ def test_halves_keep_prompts_together_and_give_every_pair_the_same_votes() -> No
         assert row[4] == row[5] == row[6]
         assert 0 < row.sum() < 8
     assert not np.array_equal(trained, halves(prompts, splits=3, seed=1))
-    with pytest.raises(DataError, match="too few"):
-        halves(np.zeros(9), splits=1, seed=0)
+    assert not np.array_equal(trained[0], trained[2])
+    assert halves(np.array([5, 5, 1, 2, 3, 4]), splits=2, seed=0)[:, 1:].sum(1).tolist() == [3, 2, 3, 2], "of five prompts three and two"
+    assert halves(np.arange(4), splits=1, seed=0).sum(1).tolist() == [2, 2]
+    with pytest.raises(DataError, match="3 prompts are too few"):
+        halves(np.array([0, 1, 2, 2, 1, 0]), splits=1, seed=0)
 
 
 def test_who_trains_and_who_votes() -> None:
     """Halves: a member votes where it did not train. All: every member trains and votes everywhere."""
     prompts = np.arange(8)
     ours, paper = SecretsRM(splits=2), SecretsRM(splits=2, train_on="all", votes=Whole())
-    trained = ours.trained(prompts, 0)
+    trained = ours.trained(prompts, 3)
+    assert np.array_equal(trained, halves(prompts, splits=2, seed=3))
     assert np.array_equal(ours.voted(trained), ~trained)
     everywhere = paper.trained(prompts, 0)
     assert everywhere.shape == (4, 8)
@@ -125,6 +157,42 @@ def test_linear_fit_agrees_with_sklearn() -> None:
     mirrored, labels = np.concatenate([d, -d]), np.repeat([1, 0], 200)
     other = LogisticRegression(C=1 / (0.1 * 400), fit_intercept=False, tol=1e-10, max_iter=1000).fit(mirrored, labels)
     np.testing.assert_allclose(bradley_terry_fit(d, ridge=0.1), other.coef_[0], atol=1e-4)
+
+
+def test_linear_members_see_no_unit_and_no_empty_feature() -> None:
+    """And the setting is the penalty: a large one leaves small margins."""
+    d = np.random.default_rng(0).normal(size=(12, 3))
+    d[:, 2] = 0.0
+    trained = halves(np.arange(12), 1, 0)
+    found = Linear(ridge=0.5)(d, trained)
+    np.testing.assert_array_equal(found, linear_margins(d, trained, ridge=0.5))
+    assert np.array_equal(np.isnan(found), trained)
+    np.testing.assert_allclose(linear_margins(d * [10.0, 0.1, 1.0], trained, ridge=0.5), found, rtol=1e-5)
+    assert np.nanmax(np.abs(Linear(ridge=50.0)(d, trained))) < 0.1 * np.nanmax(np.abs(found))
+
+
+def test_summary_by_hand() -> None:
+    margins = np.array([[1.0, -1.0], [3.0, 9.0]])
+    settings = SecretsRM(repair=FlipMargin(flip=Flip(share=0.5), margin=Margin(percentile=100.0)))
+    out = settings(margins)
+    assert out.margins is margins
+    assert {name: values.tolist() for name, values in out.columns.items()} == {
+        "strength_mean": [2.0, 2.0],
+        "strength_std": [0.0, 4.0],
+        "flip": [1.0, 0.0],
+        "margin": [-2.0, 2.0],
+    }
+    share = wilson([0.0, 0.0])
+    assert out.summary() == {
+        "negative_share": {"mean": 0.0, "low": share.low, "high": share.high, "rows": 2},
+        "strength_deciles": [2.0] * 11,
+        "spread_deciles": pytest.approx([0.4 * step for step in range(11)]),
+        "votes_per_pair": [2, 2],
+        "changed": {"flip": 1, "margin": 2},
+    }
+    uneven = SecretsRM(repair=Soft())(np.array([[1.0, -1.0, np.nan], [3.0, -1.0, -3.0]])).summary()
+    assert uneven["votes_per_pair"] == [1, 2]
+    assert uneven["changed"] == {"label_prob": 2}
 
 
 def noisy(seed: int, share: float, width: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -170,6 +238,20 @@ def test_members_never_vote_on_their_own_pairs() -> None:
 
 
 def test_bad_settings() -> None:
-    for make in (lambda: Flip(share=1.0), lambda: Margin(percentile=0.0), lambda: Soft(smoothing=2.0), lambda: SecretsRM(splits=0)):
+    for make in (
+        lambda: Flip(share=1.0),
+        lambda: Flip(share=-0.1),
+        lambda: Margin(percentile=0.0),
+        lambda: Margin(percentile=100.5),
+        lambda: Soft(smoothing=1.5),
+        lambda: Soft(smoothing=-0.1),
+        lambda: SecretsRM(splits=0),
+        lambda: Linear(ridge=0.0),
+    ):
         with pytest.raises(UsageError):
             make()
+
+
+def test_settings_at_their_bounds_are_taken() -> None:
+    assert (Flip(share=0.0).share, Margin(percentile=0.5).percentile, Margin(percentile=100.0).percentile) == (0.0, 0.5, 100.0)
+    assert (Soft(smoothing=0.0).smoothing, Soft(smoothing=1.0).smoothing, SecretsRM(splits=1).splits) == (0.0, 1.0, 1)

@@ -56,6 +56,24 @@ def test_the_share_of_independent_pairs() -> None:
     assert len(set(found)) == 5
 
 
+def test_all_or_none_may_part_at_the_root() -> None:
+    pairs = leaf_pairs(TREE)
+    assert [pair.lca_depth for pair in drawn(pairs, 4, 1.0, Hardest(), np.random.default_rng(0))] == [0, 0, 0, 2], "three do; the sampler fills up"
+    assert [pair.lca_depth for pair in drawn(pairs, 3, 0.0, Hardest(), np.random.default_rng(0))] == [2, 1, 1]
+
+
+def test_nothing_is_saved_of_empty_answers() -> None:
+    assert saved_share(LeafPair(0, 1, 0, 0), ["", ""]) == 0.0
+
+
+@pytest.mark.parametrize(("scores", "leaves"), [([2.0, 0.5], [0, 1]), ([0.5, 2.0], [1, 0]), ([1.0, 1.0], [0, 1])])
+def test_the_better_answer_is_chosen_and_of_equals_the_first(scores: list[float], leaves: list[int]) -> None:
+    row = preference_row("hi", ["one", "two"], LeafPair(0, 1, 0, 0), scores, tree=0)
+    assert row["leaf_ids"] == leaves
+    assert (row["chosen"], row["rejected"]) == tuple(["one", "two"][leaf] for leaf in leaves)
+    assert row["score_difference"] == abs(scores[0] - scores[1])
+
+
 def test_rows_share_exactly_what_they_say() -> None:
     texts = ["good day", "good dog", "bad"]
     ids = [("good", " day"), ("good", " dog"), ("bad",)]
@@ -98,6 +116,28 @@ def test_growing() -> None:
     assert {(pair.prefix, pair.lca_depth) for pair in leaf_pairs(leaves)} == {(0, 0), (2, 1), (4, 2)}
 
 
+def test_every_level_is_one_call_with_its_own_seed() -> None:
+    calls = []
+
+    def extend(asked: list[Ids], finish: bool, seed: int) -> list[tuple[Ids, bool]]:
+        calls.append((len(asked), finish, seed))
+        return count_up(asked, finish, seed)
+
+    settings(depth=3, branching=2).grow(extend, 5)
+    assert calls == [(2, False, 15), (4, False, 16), (8, True, 17)]
+
+
+def test_nothing_is_asked_where_every_answer_has_ended() -> None:
+    calls = []
+
+    def extend(asked: list[Ids], finish: bool, seed: int) -> list[tuple[Ids, bool]]:
+        calls.append(len(asked))
+        return [((1,), True) for _ in asked]
+
+    assert settings(depth=3, branching=2).grow(extend, 0) == [(1,)]
+    assert calls == [2]
+
+
 def test_limiting_trees() -> None:
     """One child per node is one answer, without pairs; depth 1 is independent sampling."""
     one = settings(branching=1)
@@ -131,6 +171,18 @@ def flat(count: int) -> np.ndarray:
     return 1e7 * np.eye(count)
 
 
+def test_the_kernel_of_a_tree_by_hand() -> None:
+    """Leaves 00, 01 and 11; where paths part once they stay apart, though both end in 1."""
+    kernel = prefix_kernel(np.array([[0, 0], [0, 1], [1, 1]]), [2.0, 3.0])
+    assert kernel.tolist() == [[5.0, 2.0, 0.0], [2.0, 5.0, 0.0], [0.0, 0.0, 5.0]]
+
+
+def test_a_comparison_by_hand() -> None:
+    """Independent rewards of variance 1, one comparison with noise 1: the variance 2 of the difference falls by 2^2 / (2 + 1)."""
+    found = inference_distance(np.eye(3), np.array([[0, 1]]), 1.0)
+    np.testing.assert_allclose(found, [[0, 2 / 3, 5 / 3], [2 / 3, 0, 5 / 3], [5 / 3, 5 / 3, 0]], atol=1e-12)
+
+
 def test_effective_resistance() -> None:
     """Series adds, parallel halves, what is not connected keeps its prior variance."""
     path = inference_distance(flat(5), np.array([[0, 1], [1, 2], [2, 3]]), 0.5)
@@ -162,8 +214,20 @@ def test_comparisons_in_a_tree_tell_siblings_apart() -> None:
 
 
 def test_bad_settings() -> None:
-    for given in ({"depth": 0}, {"segment_tokens": 300}, {"first_tokens": 40}):
-        with pytest.raises(UsageError):
+    for name in ("depth", "branching", "pairs", "first_tokens"):
+        with pytest.raises(UsageError, match=name):
+            settings(**{name: 0})
+    for given in ({"segment_tokens": 300}, {"segment_tokens": 256}, {"first_tokens": 40}, {"first_tokens": 32}):
+        with pytest.raises(UsageError, match="first_tokens < segment_tokens"):
             settings(**given)
-    with pytest.raises(UsageError):
-        drawn([], 1, 1.5, Uniform(), np.random.default_rng(0))
+    for wrong in ({"chain_fraction": 1.5}, {"chain_fraction": -0.1}, {"first_temperature": 0.0}, {"temperature": 0.0}):
+        with pytest.raises(UsageError, match="temperatures are positive"):
+            TreeRM(**wrong)
+    for share in (1.5, -0.1):
+        with pytest.raises(UsageError, match="chain_fraction"):
+            drawn([], 1, share, Uniform(), np.random.default_rng(0))
+
+
+def test_settings_at_their_bounds_are_taken() -> None:
+    assert TreeRM(chain_fraction=0.0).chain_fraction == 0.0
+    assert TreeRM(chain_fraction=1.0, depth=1, branching=1, pairs=1, first_tokens=1, segment_tokens=2, max_new_tokens=3).chain_fraction == 1.0

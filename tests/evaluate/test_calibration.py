@@ -74,3 +74,36 @@ def test_bad_input() -> None:
         event_calibration(np.array([1.2]), np.array([True]))
     with pytest.raises(DataError, match="finite"):
         pair_calibration(np.array([np.nan]), np.zeros(1))
+
+
+def test_bins_at_their_bounds() -> None:
+    """One bin is enough, confidence below the lowest is in the first, and events are binned from 0 on."""
+    assert EqualWidth(bins=1)(np.array([0.5, 0.9, 1.0])).tolist() == EqualCount(bins=1)(np.array([0.5, 0.9, 1.0])).tolist() == [0, 0, 0]
+    assert EqualWidth(bins=4)(np.array([0.1, 0.6])).tolist() == [0, 0]
+    for make in (EqualWidth, EqualCount):
+        with pytest.raises(UsageError, match="at least 1, got 0"):
+            make(bins=0)
+    got = event_calibration(np.array([0.0, 0.05, 0.15, 0.95]), np.array([False, False, True, True]))
+    assert [(bin.confidence, bin.accuracy.rows) for bin in got.bins] == [(0.025, 2), (0.15, 1), (0.95, 1)]
+    assert math.isclose(got.error.mean, (0.05 + 0.85 + 0.05) / 4)
+    with pytest.raises(DataError, match="sigmoid"):
+        event_calibration(np.array([-0.1]), np.array([True]))
+
+
+def test_the_binning_that_is_given_is_taken() -> None:
+    chosen, rejected = np.array([0.1, 3.0, 0.2, 5.0]), np.zeros(4)
+    assert [bin.accuracy.rows for bin in pair_calibration(chosen, rejected, EqualCount(bins=2)).bins] == [2, 2]
+    assert [bin.accuracy.rows for bin in pair_calibration(chosen, rejected, EqualWidth(bins=1)).bins] == [4]
+    assert [bin.accuracy.rows for bin in event_calibration(np.array([0.1, 0.9]), np.array([True, False]), EqualWidth(bins=1, low=0.0)).bins] == [2]
+
+
+def test_intervals_are_over_rows() -> None:
+    got = pair_calibration(*draw(4.0))
+    for share in (got.error, got.negative_log_likelihood, got.brier):
+        assert share.low is not None
+        assert share.high is not None
+        assert share.low < share.mean < share.high
+        assert share.rows == 5000
+    miss = event_calibration(np.array([1.0, 0.5]), np.array([False, True]))
+    assert miss.negative_log_likelihood.rows == 2
+    assert miss.brier.mean == (1.0 + 0.25) / 2

@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.errors import DataError
 from finegrain.evaluate.discrimination import auroc, average_precision, mistakes_found, precision
+from finegrain.ops.bootstrap import Bootstrap
 
 
 def test_worked_area_with_a_tie() -> None:
@@ -100,6 +101,54 @@ def test_uncertainty_finds_mistakes() -> None:
     assert mistakes_found(correct, np.array([0.9, 0.8, 0.2, 0.1])).mean == 0
 
 
+def test_the_interval_is_as_wide_as_it_is_asked_to_be() -> None:
+    generator = np.random.default_rng(0)
+    correct, uncertainty = generator.random(30) < 0.5, generator.normal(size=30)
+    wide, narrow = mistakes_found(correct, uncertainty), mistakes_found(correct, uncertainty, 0.5)
+    assert wide == auroc(uncertainty, ~correct, 0.95)
+    assert narrow == auroc(uncertainty, ~correct, 0.5)
+    assert wide.low is not None
+    assert narrow.low is not None
+    assert wide.low < narrow.low
+    in_order = auroc(np.arange(4.0), np.arange(4) > 1, 0.9)
+    assert in_order.low == pytest.approx(0.05**0.5), "two disjoint pairs"
+    assert auroc(np.arange(5.0), np.arange(5) > 1, 0.9).low == pytest.approx(0.05**0.5), "the rarer kind counts"
+
+
+def test_two_of_a_kind_have_bounds() -> None:
+    assert auroc(np.array([3.0, 1.0, 2.0, 1.0]), np.array([True, True, False, False])).low is not None
+    assert auroc(np.array([3.0, 1.0, 2.0]), np.array([True, True, False]))[:3] == (0.5, None, None)
+    assert auroc(np.array([3.0, 1.0, 2.0]), np.array([True, True, False])).rows == 3
+
+
+def test_rows_and_bounds_of_what_is_missing() -> None:
+    for measure in (auroc, average_precision):
+        found = measure(np.arange(3.0), np.zeros(3, dtype=bool))
+        assert found[1:] == (None, None, 3)
+    assert auroc(np.arange(4.0), np.arange(4) > 1)[2:] == (1.0, 4)
+    assert auroc(-np.arange(4.0), np.arange(4) > 1)[3] == 4
+
+
 def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="1 of 3"):
         auroc(np.array([0.0, np.nan, 1.0]), np.array([True, False, True]))
+
+
+def test_bounds_stay_in_the_range_of_an_area() -> None:
+    """Of nine comparisons eight: DeLong's interval goes beyond 1, and beyond 0 in reverse."""
+    scores, positive = np.arange(6.0), np.array([False, False, True, False, True, True])
+    area, variance = delong(scores, positive)
+    assert area == 8 / 9 > 1 - 1.96 * variance**0.5
+    assert auroc(scores, positive)[0::2] == (pytest.approx(8 / 9), 1.0)
+    assert auroc(-scores, positive)[0:2] == (pytest.approx(1 / 9), 0.0)
+
+
+def test_average_precision_draws_within_the_kinds() -> None:
+    """One positive of three is in every draw, so every draw has a number, and the bootstrap that is given is taken."""
+    scores, positive = np.array([3.0, 2.0, 1.0]), np.array([False, True, False])
+    got = average_precision(scores, positive, Bootstrap(resamples=100))
+    assert got.mean == 0.5
+    assert got.rows == 3
+    assert got.low is not None
+    assert got.high is not None
+    assert 1 / 3 <= got.low <= got.high <= 1.0

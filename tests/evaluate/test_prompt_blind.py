@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finegrain.evaluate.prompt_blind import FEWEST, prompt_blind_scores
+from finegrain.evaluate.prompt_blind import CHARACTERS, FEWEST, prompt_blind_scores
 
 
 def test_words_that_give_the_label_away_are_found() -> None:
@@ -39,3 +39,39 @@ def test_several_right_answers() -> None:
     scores = prompt_blind_scores([f"q{n}" for n in range(60)], [("yes", "yes sir", "no", "no sir")] * 60, [2] * 60)
     assert not isinstance(scores, str)
     assert all(own[:2].min() > own[2:].max() for own in scores)
+
+
+def blind(answers: list[tuple[str, ...]]) -> list[np.ndarray]:
+    scores = prompt_blind_scores([f"question {n}" for n in range(len(answers))], answers, [1] * len(answers))
+    assert not isinstance(scores, str)
+    return scores
+
+
+def test_fewest_prompts_are_enough() -> None:
+    assert len(blind([("yes", "no")] * FEWEST)) == FEWEST
+    assert prompt_blind_scores(["a", "b"], [("yes", "no")] * 2, [1, 1]) == f"2 prompts, fewer than {FEWEST}"
+
+
+def test_no_prompt_is_scored_by_a_fit_that_saw_it() -> None:
+    """Words that stand in one answer alone: a fit on the prompt itself would put every pair in order, one on the others knows none of them."""
+    scores = blind([(f"right{n}", f"wrong{n}") for n in range(60)])
+    assert np.mean([own[0] > own[1] for own in scores]) < 0.1, "but for a hash that two words share"
+
+
+def test_words_of_a_letter_and_pairs_of_words_are_read_and_triples_are_not() -> None:
+    """`a b` and `b a` differ in their pair; `a b a c a` and `a c a b a` have the same words and pairs."""
+    assert all(own[0] > own[1] for own in blind([("a b", "b a")] * FEWEST))
+    assert all(abs(own[0] - own[1]) < 1e-12 for own in blind([("a b a c a", "a c a b a")] * FEWEST))
+
+
+def test_so_many_characters_are_read() -> None:
+    filler = "x" * (CHARACTERS - 5)
+    assert all(own[0] > own[1] for own in blind([(f"{filler} good", f"{filler} evil")] * FEWEST))
+    assert all(own[0] == own[1] for own in blind([(f"{filler} same good", f"{filler} same evil")] * FEWEST))
+
+
+def test_prompts_of_broken_text_have_a_fold() -> None:
+    answers = [("yes", "no")] * FEWEST
+    scores = prompt_blind_scores([f"\ud800 {n}" for n in range(FEWEST)], answers, [1] * FEWEST)
+    assert not isinstance(scores, str)
+    assert all(own[0] > own[1] for own in scores)

@@ -74,8 +74,10 @@ def test_distance_sees_what_pairs_see() -> None:
     form = canonical(a + offset, prompts)
     np.testing.assert_allclose([form[prompts == p].mean() for p in range(20)], 0, atol=1e-12)
     assert math.isclose(float(np.square(form).mean()), 1)
-    with pytest.raises(DataError, match="ranks nothing"):
-        reward_distance(a, offset, prompts)
+    for flat in (offset, 1e6 * offset, 0 * a):
+        with pytest.raises(DataError, match="ranks nothing"):
+            reward_distance(a, flat, prompts)
+    np.testing.assert_allclose(canonical(1e-15 * a, prompts), canonical(a, prompts), rtol=1e-9)
 
 
 def test_seed_agreement() -> None:
@@ -92,5 +94,7 @@ def test_null() -> None:
     assert abs(share.mean - 0.5) < 0.1
     assert not null_holds(same[0] + 1, same[1])[1]
     assert null_holds(np.zeros(10), np.zeros(10))[0].mean == 0.5
+    assert null_holds(np.arange(8.0), np.array([-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0]))[0].mean == 6.5 / 8
+    assert not null_holds(same[0] - 1, same[1])[1]
     with pytest.raises(DataError, match="there are none"):
         null_holds(np.array([]), np.array([]))

@@ -95,7 +95,8 @@ def test_lines_of_a_whole_run_have_no_reservation() -> None:
 def test_shown_with_its_interval_or_why_not() -> None:
     assert shown(Interval(0.5, 0.25, 0.75, 10)) == "0.500 [0.250, 0.750]"
     assert shown(Interval(0.5, None, None, 1)) == "0.500 (no interval: 1 rows)"
-    assert shown(Interval(0.5, None, None, 9)) == "0.500 (no interval)"
+    assert shown(Interval(0.5, None, None, 2)) == "0.500 (no interval)"
+    assert shown(Interval(0.5, 0.25, None, 2)) == shown(Interval(0.5, None, 0.75, 2)) == "0.500 (no interval)"
 
 
 def test_markdown_side_by_side() -> None:
@@ -105,6 +106,32 @@ def test_markdown_side_by_side() -> None:
     assert table[0] == "|  | a | b |"
     assert table[2] == "| score | 1.000 [0.510, 1.000] | 0.000 [0.000, 0.490] |"
     assert "| Chat | not scored | not scored |" in table
+
+
+def test_the_whole_table_of_one_model() -> None:
+    got = rewardbench(np.array([1.0, 0.0]), np.zeros(2), ["donotanswer", "mine"], prior={"shp": wilson([1.0, 0.0])})
+    assert markdown({"a": got}) == "\n".join(
+        [
+            "|  | a |",
+            "| --- | --- |",
+            f"| score | {shown(got.score)} |",
+            "| Chat | not scored |",
+            "| Chat Hard | not scored |",
+            f"| Safety | {shown(wilson([1.0]))} |",
+            "| Reasoning | not scored |",
+            f"| prior sets | {shown(wilson([1.0, 0.0]))} |",
+            f"| all rows | {shown(wilson([1.0, 0.0]))} |",
+            "",
+        ]
+    )
+    names = [(line.name, line.note) for line in lines(got)]
+    assert names[1:] == [
+        ("Safety", "0% of its rows"),
+        ("  donotanswer", ""),
+        ("mine", "in no section"),
+        ("prior sets", ""),
+        ("all rows", "1 of 2 rows tied"),
+    ]
 
 
 def test_bad_input() -> None:

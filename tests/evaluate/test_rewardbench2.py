@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.errors import DataError
 from finegrain.evaluate.rewardbench2 import TiesPrompt, best_of_credit, overall, ties_prompt, ties_score
+from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 
 
@@ -112,3 +113,39 @@ def test_bad_sets() -> None:
         ties_score([*draw(2), draw(1)[0]])
     with pytest.raises(DataError, match="none has both"):
         ties_score(draw(3)[::2])
+
+
+def test_two_answers_are_enough_and_scores_must_be_finite() -> None:
+    assert best_of_credit([[1.0, 0.0], [0.0, 1.0]]).tolist() == [1.0, 0.0]
+    with pytest.raises(DataError, match=r"prompt 1 needs at least two answers with finite scores, the right one first, got \[1.0, inf\]"):
+        best_of_credit([[1.0, 2.0], [1.0, math.inf]])
+
+
+def test_a_gap_as_large_as_the_spread_is_not_clear() -> None:
+    """Right 3 and 2, wrong 1: gap 1, spread 1; the single version's gap is 2."""
+    even = [ties_prompt("tied:0", 2, [3.0, 2.0, 1.0]), ties_prompt("ref:0", 1, [3.0, 1.0])]
+    assert ties_score(even)[1:] == (1.0, 1.0, 0.0, 0.0, 0.0)
+    wide = [ties_prompt("tied:0", 2, [3.0, 2.0, 0.0]), ties_prompt("ref:0", 1, [3.0, 2.0])]
+    assert ties_score(wide)[1:] == (1.0, 1.0, 1.0, 0.0, 0.0)
+    short = [ties_prompt("tied:0", 2, [3.0, 1.0, 0.5]), ties_prompt("ref:0", 1, [3.0, 0.0])]
+    assert ties_score(short)[1:] == (1.0, 1.0, 0.0, 0.0, pytest.approx(math.tanh(-0.75)))
+
+
+def test_rows_of_the_ties_subset() -> None:
+    assert ties_prompt("tied:7:x", 2, [3.0, 2.0, 1.0]) == TiesPrompt("7:x", True, (3.0, 2.0), (1.0,))
+    assert ties_prompt("ref:7", 1, [3.0, 2.0, 1.0]) == TiesPrompt("7", False, (3.0,), (2.0, 1.0))
+
+
+def test_the_interval_is_over_prompts_of_a_kind() -> None:
+    """Prompts that are alike have no spread, however they are drawn; the bootstrap that is given is taken."""
+    alike = [row for n in range(4) for row in (ties_prompt(f"tied:{n}", 2, [9.0, 10.0, 0.0]), ties_prompt(f"ref:{n}", 1, [10.0, 0.0]))]
+    alone = [ties_prompt("tied:8", 2, [1.0, 1.0, 2.0]), ties_prompt("ref:9", 1, [0.0, 5.0])]
+    got = ties_score([*alike, *alone], Bootstrap(resamples=100))
+    assert got.score.rows == 6
+    assert (got.score.low, got.score.high) == (pytest.approx(got.score.mean), pytest.approx(got.score.mean))
+    assert (got.tied_accuracy, got.single_accuracy) == (0.8, 0.8)
+
+
+def test_no_subset_has_no_mean() -> None:
+    with pytest.raises(DataError, match="Focus, Ties; got none"):
+        overall({})

@@ -123,9 +123,7 @@ def test_runs_on_a_narrow_base(tmp_path: Path, capsys: pytest.CaptureFixture[str
     whole = run("prefer", "whole", *lora)
     part = tmp_path / "part"
     run("prefer", "part", *lora, "--save-every", "1")
-    assert torch.equal(
-        *(torch.cat([t.flatten() for t in load_file(run / "adapter_model.safetensors").values()]) for run in (whole, part))
-    )
+    assert torch.equal(*(torch.cat([t.flatten() for t in load_file(run / "adapter_model.safetensors").values()]) for run in (whole, part)))
     assert {tensor.dtype for tensor in load_file(whole / "adapter_model.safetensors").values()} == {torch.float32}
     reward = run("reward", "reward", "--lora.rank", "2")
     assert json.loads((reward / "config.json").read_text())["dtype"] == "bfloat16"

@@ -168,7 +168,7 @@ def other_tokenizer(folder: Path) -> Path:
         (lambda folder: folder, ["no model at"]),
         (empty_folder, ["no config.json"]),
         (pickled, ["pickled", "safetensors"]),
-        (half_a_model, ["cannot load"]),
+        (half_a_model, ["model.safetensors", "damaged or cut short"]),
         (no_tokenizer, ["tokenizer"]),
         (other_tokenizer, ["another model's tokenizer"]),
     ],

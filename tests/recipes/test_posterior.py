@@ -129,9 +129,10 @@ def test_stage_2_needs_a_stage_1(command: Command) -> None:
     assert "chosen_target" in refused.error
     assert command.prefer("run2", "head:token", "loss:brme", command="reward").code == 2
     train(command, "one", "head:sequence", "--max-steps", "1")
-    refused = command.prefer("run3", "head:token", "--model", command.folder / "one", command="reward")
-    assert refused.code == 2
-    assert "is a reward model" in refused.error
+    other = command.prefer("run3", "head:token", "--model", command.folder / "one", "--max-steps", "1", command="reward")
+    assert other.code == 0, other.error
+    assert "head: a fresh one" in other.error
+    assert json.loads((command.folder / "run3" / "run.json").read_text())["start_head"] == "fresh"
 
 
 def test_pairs_alone_fit_gaussian_heads(command: Command) -> None:

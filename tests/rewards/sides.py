@@ -10,7 +10,7 @@ def side(rows: list[list[list[float]]]) -> Side:
     width, outputs = max(map(len, rows)), len(rows[0][0])
     values = torch.full((len(rows), width, outputs), float("nan"), dtype=torch.float64)
     for row, tokens in enumerate(rows):
-        values[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.float64)
+        values[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.float64).reshape(-1, outputs)
     mask = ~values[..., 0].isnan()
     return Side(logp=torch.zeros(mask.shape, dtype=torch.float64), mask=mask, outputs=values)
 

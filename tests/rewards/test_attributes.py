@@ -61,6 +61,49 @@ def test_measures_are_distances_beside_the_medians() -> None:
     assert found["rating_error_of_median/helpfulness"].tolist() == [1.5, 1.5]
 
 
+def test_columns_of_rows() -> None:
+    """Medians are of those who rated; one rating is enough."""
+    made = AttributeRatings().row_columns(
+        TWO, {"rating/helpfulness": np.array([1.0, 2.0, 6.0]), "rating/verbosity": np.array([3.0, math.nan, math.nan])}
+    )
+    assert list(made) == ["attribute/helpfulness", "attribute_median/helpfulness", "attribute/verbosity", "attribute_median/verbosity"]
+    assert made["attribute/helpfulness"].tolist() == [1.0, 2.0, 6.0]
+    assert made["attribute_median/helpfulness"].tolist() == [2.0] * 3
+    assert made["attribute_median/verbosity"].tolist() == [3.0] * 3
+
+
+def test_what_is_said_of_each_attribute() -> None:
+    assert (TWO.outputs, TWO.weighting(), Attributes(names=("a", "b", "c", "d")).weighting()) == (2, (2.0, -0.5), (0.25,) * 4)
+    judged = side(ANSWERS)
+    assert judged.outputs is not None
+    found = TWO.attributes(torch.where(judged.mask[..., None], judged.outputs, 0.0), judged.mask)
+    assert {name: values.tolist() for name, values in found.items()} == {"helpfulness": [3.0, 1.0], "verbosity": [2.0, 4.0]}
+    weight = torch.randn(2, 3)
+    assert TWO.stock(weight) is weight
+
+
+def test_measures_of_a_rating_that_is_missing_are_nan() -> None:
+    found = AttributeRatings().measures(TWO, pair([4.0, 1.0], [0.0, math.nan]))
+    assert found["rating_error/verbosity"].isnan().tolist() == [False, True]
+    assert found["rating_error_of_median/verbosity"].isnan().tolist() == [False, True]
+
+
+def test_messages() -> None:
+    with pytest.raises(UsageError, match=r"--head.names are ratings that every row has, and there are: none"):
+        AttributeRatings().row_columns(TWO, {"label": np.ones(2)})
+    with pytest.raises(UsageError, match=r"and there are: a, b$"):
+        AttributeRatings().row_columns(TWO, {"rating/b": np.ones(2), "rating/a": np.ones(2)})
+    with pytest.raises(DataError, match="ratings of 'verbosity' are infinite, or nobody rated it"):
+        AttributeRatings().row_columns(TWO, {"rating/helpfulness": np.ones(2), "rating/verbosity": np.array([1.0, math.inf])})
+    with pytest.raises(UsageError, match="each once; got none"):
+        Attributes(names=())
+    with pytest.raises(UsageError, match=r"each once; got a, $"):
+        Attributes(names=("a", ""))
+    with pytest.raises(UsageError, match=r"has 3 numbers for 2 attributes \(a, b\)"):
+        Attributes(names=("a", "b"), weights=(1.0, 2.0, 3.0))
+    assert Attributes(names=("a", "b"), weights=(0.0, 1.0)).weights == (0.0, 1.0)
+
+
 def test_bad_input() -> None:
     with pytest.raises(UsageError, match="did you mean helpfulness"):
         AttributeRatings().row_columns(Attributes(names=("helpfullness",)), {"rating/helpfulness": np.ones(2)})

@@ -35,6 +35,28 @@ def test_columns() -> None:
     assert loss(tie=[1.0]) == pytest.approx(-0.5 * math.log(sigma(1.0)) - 0.5 * math.log(sigma(-1.0)))
 
 
+def test_columns_override_the_setting_and_ties_both() -> None:
+    smoothed = BradleyTerry(label_smoothing=0.2)
+    given = pair([[[1.5]]] * 3, [[[0.5]]] * 3, label_prob=[0.9, 1.0, 0.9], tie=[0.0, 0.5, 0.6])
+    ln = lambda a: -(1 - a) * math.log(sigma(1.0)) - a * math.log(sigma(-1.0))
+    assert smoothed(HEAD, given).tolist() == pytest.approx([ln(0.1), ln(0.0), ln(0.5)])
+    assert smoothed(HEAD, pair([[[1.5]]] * 2, [[[0.5]]] * 2, tie=[0.0, 1.0])).tolist() == pytest.approx([ln(0.2), ln(0.5)])
+
+
+def test_bootstrap_weights_are_the_hash_they_are_said_to_be() -> None:
+    """Row 3 of two members by whole numbers: two rounds of a 32-bit multiplicative hash, made an Exp(1) draw."""
+
+    def drawn(place: int) -> float:
+        mixed = ((place + 1) * 0x9E3779B1) % 2**32
+        mixed = ((mixed ^ (mixed >> 15)) * 0x85EBCA6B) % 2**32
+        mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) % 2**32
+        return -math.log(((mixed ^ (mixed >> 16)) + 0.5) / 2**32)
+
+    found = bootstrap_weights(torch.tensor([3.0, 0.0]), 2)
+    assert found.dtype == torch.float32
+    assert found.T.tolist() == [pytest.approx([drawn(6), drawn(7)]), pytest.approx([drawn(0), drawn(1)])]
+
+
 def test_flipping_is_swapping() -> None:
     swapped = BradleyTerry()(HEAD, pair([[[0.5]]], [[[0.0], [1.5]]]))
     assert loss(flip=[1.0]) == float(swapped[0])
@@ -56,8 +78,10 @@ def test_gradient_is_minus_sigma_of_margin_minus_difference() -> None:
 
 
 def test_smoothing_is_a_probability() -> None:
-    with pytest.raises(UsageError, match="label_smoothing"):
-        BradleyTerry(label_smoothing=0.7)
+    for wrong in (0.7, -0.1):
+        with pytest.raises(UsageError, match="label_smoothing"):
+            BradleyTerry(label_smoothing=wrong)
+    assert [BradleyTerry(label_smoothing=bound).label_smoothing for bound in (0.0, 0.5)] == [0.0, 0.5]
 
 
 def test_members_learn_from_their_own_weighting() -> None:

@@ -55,8 +55,20 @@ def test_members_have_their_own_weights() -> None:
     assert BRME()(two, row).item() == pytest.approx((alone * weights.mean()).item(), rel=1e-6)
 
 
+def test_an_answer_without_a_token_has_a_spread_of_one() -> None:
+    """The sides of the second row: none, with mean 0 for the target 2, and N(-1, 4) of 0."""
+    row = pair([*GOOD, []], BAD * 2, chosen_target=[2.0, 2.0], rejected_target=[0.0, 0.0])
+    want = (2.0 + (0.03125 + math.log(4.0))) / 2 + 0.5 * math.log(2 * math.pi)
+    assert BRME()(ONE, row)[1].item() == pytest.approx(want)
+    turned = pair(GOOD * 2, [*BAD, []], chosen_target=[2.0, 2.0], rejected_target=[0.0, 3.0])
+    want = ((2.0 + math.log(0.5)) + 4.5) / 2 + 0.5 * math.log(2 * math.pi)
+    assert BRME()(ONE, turned)[1].item() == pytest.approx(want)
+
+
 def test_no_target_and_the_wrong_head() -> None:
-    with pytest.raises(DataError, match="chosen_target"):
+    with pytest.raises(DataError, match="the rows lack chosen_target;"):
         BRME()(ONE, pair(GOOD, BAD))
+    with pytest.raises(DataError, match="the rows lack rejected_target;"):
+        BRME()(ONE, pair(GOOD, BAD, chosen_target=[2.0]))
     with pytest.raises(UsageError, match="GaussianEnsemble"):
         RewardFit(Token(), BRME())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finegrain.errors import UsageError
-from finegrain.rewards.contrast import SimCSE, Swav, view
+from finegrain.rewards.contrast import SimCSE, Swav, numbers, view
 from finegrain.rewards.representation import simcse_loss, swav_loss, uniform
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.types import Pair, Side
@@ -113,6 +113,26 @@ def test_views_keep_the_size_of_what_they_show() -> None:
     found = view(features(list(range(400)), one, 0 * one), "difference", 0.3, 0)
     assert float(found.mean()) == pytest.approx(1.0, abs=0.02)
     assert found.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+
+
+def test_numbers_of_items() -> None:
+    pair = features([4, 0], draw(2, WIDTH), draw(2, WIDTH, seed=1))
+    assert numbers(pair, "difference").tolist() == [[4.0], [0.0]]
+    assert numbers(pair, "answers").tolist() == [[8.0, 9.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("items", ["difference", "answers"])
+def test_the_code_temperature_and_its_rounds_are_read(items: Any) -> None:
+    term = Swav(items=items, prototypes=3)
+    pair = features([0, 1, 2], draw(3, WIDTH), draw(3, WIDTH, seed=1), term)
+    losses = []
+    for changed in (term, replace(term, code_temperature=0.5), replace(term, iterations=1), replace(term, temperature=0.5)):
+        losses.append(float(changed(with_statistics(changed, pair)).sum().detach()))
+    assert len(set(losses)) == 4
+
+
+def test_settings_at_their_bounds_are_taken() -> None:
+    assert (SimCSE(weight=0.0).weight, Swav(prototypes=2, iterations=1).prototypes) == (0.0, 2)
 
 
 @pytest.mark.parametrize("change", [{"dropout": 0.0}, {"dropout": 1.0}, {"temperature": 0.0}, {"weight": -1.0}])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finegrain.errors import ModelError, UsageError
 from finegrain.ops.variational import gaussian_kl
-from finegrain.rewards.bottleneck import Bottleneck, confidence_weights
+from finegrain.rewards.bottleneck import ACTIVE, LARGEST_MEAN, Bottleneck, confidence_weights, weighted
 from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
 from finegrain.rewards.diverse_preferences import DiversePreferences, Latent, Softmax
 from finegrain.rewards.fit import RewardFit
@@ -46,6 +46,71 @@ def test_kl_is_worked_and_adds_up() -> None:
     outputs = net.eval()(drawn(4, HIDDEN))
     torch.testing.assert_close(outputs[:, 4:6].T, gaussian_kl(mean, log_std).sum(-1))
     assert (outputs[:, 4:6] > 0).all()
+
+
+def test_collapsed_codes_are_refused_at_less_than_the_bound() -> None:
+    head = Latent(latent=4)
+    head.check({"confidence": 4 * ACTIVE})
+    with pytest.raises(ModelError, match=r"collapsed onto the prior \(0.005 nats per dimension on held-out answers, below 0.01\)"):
+        head.check({"confidence": 4 * 0.005})
+    assert (ACTIVE, LARGEST_MEAN) == (0.01, 5.0)
+
+
+def test_the_module_by_hand() -> None:
+    """One member, one dimension, one unit: the hidden state (3, 1) is normalised to (1, -1), so the code's mean is 2 and its log sd -1.
+
+    The reward is 3 (tanh(2 / 2 + 1/4) - tanh(1/4)), and the stand-in's error is its own score less that.
+    """
+    net = Bottleneck(2, 1, 1, 1, torch.Generator().manual_seed(0), confidence_weights).double().eval()
+    with torch.no_grad():
+        net.encoder.copy_(torch.tensor([[[1.5, 0.0], [-0.5, 1.0]]]))
+        net.decoder_in.fill_(0.5)
+        net.decoder_bias.fill_(0.25)
+        net.decoder_out.fill_(3.0)
+        net.stand_in.weight.copy_(torch.tensor([[0.5, 1.0]]))
+    hidden = torch.tensor([[3.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    reward = 3 * (math.tanh(1.25) - math.tanh(0.25))
+    kl = 0.5 * (4 + math.exp(-2) - 1) + 1
+    found = net(hidden)
+    assert found.shape == (1, 5)
+    assert found[0].tolist() == pytest.approx([reward, reward, kl, 1.0, 2.5 - reward], rel=1e-4)  # the normalisation has an epsilon
+    assert not torch.autograd.grad(found[0, 4], hidden)[0].any(), "the stand-in touches no backbone"
+    net.train()
+    torch.manual_seed(0)
+    sampled = net(hidden)[0]
+    torch.manual_seed(0)
+    code = 2 + math.exp(-1) * float(torch.randn(1, 1, 1, dtype=torch.float64))
+    assert sampled[0].item() == pytest.approx(reward, rel=1e-4)
+    assert sampled[1].item() == pytest.approx(3 * (math.tanh(0.5 * code + 0.25) - math.tanh(0.25)), rel=1e-4)
+
+
+def test_what_a_module_starts_from() -> None:
+    """Every matrix is drawn at the root of its inputs, and the stand-in starts at 0."""
+    net = Bottleneck(400, 2, 25, 100, torch.Generator().manual_seed(0), confidence_weights)
+    assert (net.encoder.shape, net.decoder_in.shape) == ((2, 400, 50), (2, 25, 100))
+    assert (net.decoder_bias.shape, net.decoder_out.shape) == ((2, 100), (2, 100))
+    spreads = [part.detach().std().item() for part in (net.encoder, net.decoder_in, net.decoder_bias, net.decoder_out)]
+    assert spreads == pytest.approx([1 / 20, 1 / 5, 1 / 5, 1 / 10], rel=0.2)
+    assert not net.stand_in.weight.any()
+    assert net.stand_in.bias is None
+
+
+def test_shares_of_active_dimensions_are_of_the_answer_s_own() -> None:
+    """Two dimensions, of which one has left the prior, for the first answer alone."""
+    net = Bottleneck(2, 1, 2, 1, torch.Generator().manual_seed(0), confidence_weights).double().eval()
+    with torch.no_grad():
+        net.encoder.zero_()
+        net.encoder[0, 0, 0] = 0.1
+    active = net(torch.tensor([[3.0, 1.0], [1.0, 1.0]], dtype=torch.float64))[:, -2]
+    assert active.tolist() == [0.0, 0.0], "a mean of 0.1 is 0.005 nats"
+    with torch.no_grad():
+        net.encoder[0, 0, 0] = 0.2
+    assert net(torch.tensor([[3.0, 1.0], [1.0, 1.0]], dtype=torch.float64))[:, -2].tolist() == [0.5, 0.0]
+
+
+def test_weights_by_hand() -> None:
+    assert confidence_weights(torch.tensor([[3.0, 0.0, -1.0], [1.0, 0.0, 2.0]])).tolist() == [[0.75, 0.5, 0.0], [0.25, 0.5, 1.0]]
+    assert weighted(torch.tensor([[4.0], [8.0]]), torch.tensor([[0.75], [0.25]])).tolist() == [5.0]
 
 
 def test_codes_are_bounded() -> None:

@@ -4,16 +4,18 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from finegrain.errors import UsageError
+from finegrain.errors import DataError, UsageError
 from finegrain.ops.readout import Mean
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fine_grained import FineGrained, Identity, PerToken, StopGradient, Total, Zero
 from finegrain.rewards.token import Token
 from finegrain.types import Pair
+from tests.rewards.answers import Answers
 from tests.rewards.sides import side
 
 PLAIN = FineGrained(regulariser=0.0)
@@ -85,6 +87,43 @@ def test_rewrites_are_not_counted() -> None:
     left_out = replace(pair, columns={**pair.columns, "annotated/chosen": torch.zeros(1)})
     for term in FineGrained()(Token(), left_out).values():
         assert (term.value.item(), term.count.item()) == (0.0, 0.0)
+
+
+def answers(rejected: list[list[int]], chosen: list[list[int]], trains: bool = True) -> Answers:
+    ids = {"rejected": [np.array(row) for row in rejected], "chosen": [np.array(row) for row in chosen]}
+    return Answers(roles=("chosen", "rejected"), ids=ids, trains=trains)
+
+
+def test_weights_of_edits_by_hand() -> None:
+    """A substitution in four, an insertion, a rewrite, twice the same, and exactly half of the longer answer, which still counts."""
+    given = answers(
+        [[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4], [5, 6], [1, 2, 3, 4]],
+        [[1, 9, 3, 4], [1, 2, 8, 3], [7, 8, 9, 4], [5, 6], [1, 2]],
+    )
+    made = FineGrained().prepare(given)
+    assert list(made) == ["rejected", "chosen"]
+    tolists = lambda rows: [None if own is None else own.tolist() for own in rows]
+    assert tolists(made["rejected"].weight) == [[0, 1, 0, 0], [0, 0, 0], None, [0, 0], [0, 0, 1, 1]]
+    assert tolists(made["chosen"].weight) == [[0, 1, 0, 0], [0, 0, 1, 0], None, [0, 0], [0, 0]]
+    for columns in made.values():
+        assert list(columns.annotated) == [True, True, False, True, True]
+        assert list(columns.reward) == list(columns.segment) == [None] * 5
+        assert all(own is None or own.dtype == np.float32 for own in columns.weight)
+    assert given.noted == {"edits": {"pairs": 5, "rewrites_left_out": 1, "identical": 1}}
+
+
+def test_the_cap_is_a_share_of_the_longer_answer() -> None:
+    """One token becomes four others: 4 of 4 changed, where 4 of 1 would be."""
+    assert FineGrained(most_changed=1.0).prepare(answers([[1]], [[2, 3, 4, 5]]))["chosen"].weight[0] is not None
+    assert FineGrained(most_changed=1.0).prepare(answers([[2, 3, 4, 5]], [[1]]))["rejected"].weight[0] is not None
+
+
+def test_without_an_edit_there_is_nothing_to_train_on() -> None:
+    rewrites = [[1, 2], [3, 4]], [[5, 6], [7, 8]]
+    with pytest.raises(DataError, match="no pair is an edit: in all 2 more than 50% of the tokens differ"):
+        FineGrained().prepare(answers(*rewrites))
+    held_out = FineGrained().prepare(answers(*rewrites, trains=False))
+    assert held_out["chosen"].weight == held_out["rejected"].weight == [None, None]
 
 
 @pytest.mark.parametrize("settings", [{"regulariser": -1.0}, {"most_changed": 0.0}, {"most_changed": 1.5}])

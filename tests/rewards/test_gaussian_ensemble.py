@@ -47,6 +47,15 @@ def test_what_is_logged() -> None:
     assert facts["wins/1"].tolist() == [1.0, 1.0]
 
 
+def test_the_surest_member_is_found_answer_by_answer() -> None:
+    """Three answers, two members: 0, 1, 0 are the surest."""
+    answers = side([[[0.0, 0.0, raw(1.0), raw(2.0)]], [[0.0, 0.0, raw(2.0), raw(1.0)]], [[0.0, 0.0, raw(0.1), raw(3.0)]]])
+    assert answers.outputs is not None
+    facts = GaussianEnsemble(members=2).facts(answers.outputs, answers.mask)
+    assert [facts[f"wins/{member}"].tolist() for member in range(2)] == [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    assert facts["wins/0"].dtype == torch.float64
+
+
 def test_rows_and_stock_row() -> None:
     weight = torch.randn(6, 4)
     head = GaussianEnsemble(members=3)

@@ -121,6 +121,10 @@ def test_prepared_columns_and_what_is_left_out() -> None:
     assert list(found["chosen"].annotated) == [True, True, False, False]
     shown = [[None if one is None else one.tolist() for one in found[role].weight] for role in ("chosen", "rejected")]
     assert shown == [[[1, 1, 1], [0, 0, 1, 1], None, None], [[1, 1], [0, 0, 1], None, None]]
+    assert all(one is None or one.dtype == np.float32 for one in found["chosen"].weight)
+    begins = Answers({"chosen": [[1, 2, 3], [7], [4, 4]], "rejected": [[1, 2], [8], [4, 4]]})
+    IRLSFT().prepare(begins)
+    assert begins.noted["first_difference"] == {"pairs": 3, "identical_left_out": 1, "one_begins_the_other_left_out": 1}
     linear = IRLSFT(step=Linear()).prepare(answers)
     assert list(linear["chosen"].annotated) == [True, True, False, True], "whole answers can be compared wherever they differ"
     with pytest.raises(DataError, match="in none of the 1 pairs"):

@@ -70,6 +70,14 @@ def test_a_sketch_of_enough_rank_is_exact_and_a_small_one_keeps_the_largest() ->
     assert torch.linalg.eigvalsh(gap).min() > -1e-9, "never more curvature than there is"
 
 
+def test_a_sketch_of_small_numbers_is_not_enlarged() -> None:
+    rows = 1e-3 * drawn(9, 4)
+    sketch = Sketch(4)
+    sketch.add(rows)
+    assert sketch.columns is not None
+    torch.testing.assert_close(sketch.columns @ sketch.columns.T, rows.T @ rows, rtol=1e-9, atol=1e-18)
+
+
 @pytest.mark.parametrize("rows", [9, 3], ids=["more rows than columns", "fewer"])
 def test_a_sketch_keeps_the_largest_directions(rows: int) -> None:
     """Added at once, the best approximation of its rank: what is lost is exactly the smaller eigenvalues."""

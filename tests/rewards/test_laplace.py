@@ -8,7 +8,16 @@ from torch import Tensor
 
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Readout, Sum
-from finegrain.rewards.laplace import EvidenceVariance, FixedVariance, Posterior, answer_features, fit_posterior, log_evidence, pair_curvature
+from finegrain.rewards.laplace import (
+    EvidenceVariance,
+    FixedVariance,
+    Posterior,
+    answer_features,
+    determined_directions,
+    fit_posterior,
+    log_evidence,
+    pair_curvature,
+)
 
 H = 5
 
@@ -68,6 +77,11 @@ def test_what_is_common_to_both_answers_keeps_its_prior_variance() -> None:
     assert found.variance(bias).item() == pytest.approx(0.7)
     answer, other = drawn(H, seed=4), drawn(H, seed=5)
     assert found.variance(answer + bias - (other + bias)).item() == pytest.approx(found.variance(answer - other).item())
+
+
+def test_determined_directions_by_hand() -> None:
+    """Curvatures 0, 1/2 and 2 under a prior variance of 2: 0 + 1/2 + 4/5."""
+    assert determined_directions(torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64), 2.0) == pytest.approx(1.3)
 
 
 def test_a_pair_s_weight_counts_it() -> None:

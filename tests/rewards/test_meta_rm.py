@@ -61,6 +61,10 @@ def test_parameters_return_after_a_failure() -> None:
     assert torch.equal(weight.detach(), before)
 
 
+def test_settings_at_their_bounds_are_taken() -> None:
+    assert (MetaRM(eta=0.0).eta, MetaRM(eta=0.5, prompts=1).prompts) == (0.0, 1)
+
+
 @pytest.mark.parametrize("settings", [{"eta": -0.1}, {"eta": math.nan}, {"eta": math.inf}, {"prompts": 0}])
 def test_bad_settings(settings: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="eta"):

@@ -102,6 +102,35 @@ def test_margin_and_gap_worked() -> None:
     assert detection_threshold(torch.tensor([1.0, 3.0])) == pytest.approx(2 + 2.576), "the sheet's threshold flags 1 in 200 of a normal gap"
 
 
+def test_detection_by_hand() -> None:
+    """Gaps 5, 5 and 0: at the threshold itself nothing is flagged, above it the first class is forbidden and the clipped logits speak."""
+    original = torch.tensor([[5.0, 1.0, 2.0], [1.0, 5.0, 2.0], [3.0, 0.0, 1.0]])
+    clipped = torch.tensor([[1.0, 0.0, 3.0], [0.0, 1.0, 3.0], [3.0, 0.0, 1.0]])
+    assert not detect(original, clipped, 5.0).flagged.any()
+    found = detect(original, clipped, 4.0)
+    assert found.gap.tolist() == [5.0, 5.0, 0.0]
+    assert found.flagged.tolist() == [True, True, False]
+    assert found.predicted.tolist() == [2, 2, 0]
+    assert found.logits.tolist() == [[-999.0, 0.0, 3.0], [0.0, -999.0, 3.0], [3.0, 0.0, 1.0]]
+    assert detection_threshold(torch.tensor([0.0, 4.0]), 3.0) == 8.0, "mean 2, standard deviation 2"
+
+
+def test_the_ceiling_has_the_head_s_bias() -> None:
+    """Weights 2 and -1 in [0, 3] x [-4, 1]: 6 + 4, plus the bias where there is one; a score of one answer keeps its axis."""
+    bounds = Bounds(torch.tensor([0.0, -4.0]), torch.tensor([3.0, 1.0]))
+    for bias, want in ((None, 10.0), (0.5, 10.5)):
+        head = nn.Linear(2, 1, bias=bias is not None)
+        with torch.no_grad():
+            head.weight.copy_(torch.tensor([[2.0, -1.0]]))
+            if bias is not None:
+                head.bias.fill_(bias)
+        clipped = ClippedHead(head, bounds)
+        assert clipped.ceiling() == want
+        far = torch.tensor([[9.0, -9.0]])
+        assert clipped(far).tolist() == [want]
+        assert clipped.gap(far).tolist() == [17.0]
+
+
 def test_detector_limits() -> None:
     original, clipped = torch.randn(2, 40, 4)
     never, always = detect(original, clipped, float("inf")), detect(original, clipped, float("-inf"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from finegrain.errors import DataError, UsageError
+from finegrain.rewards.lort import fit_temperature
 from finegrain.rewards.rating import Rating
 from finegrain.rewards.rating_labels import Balanced, Instance, RatingLabels
 from finegrain.rewards.targets import OrdinalTarget
@@ -59,6 +60,33 @@ def test_measures() -> None:
         "rating_error_of_median": [1.0, 1.0],
         "rating_exact": [1.0, 1.0],
     }
+
+
+def test_the_temperature_is_fitted_to_what_was_predicted() -> None:
+    """Two batches of held-out ratings, one between two classes; without `calibrate` the head is the one that came."""
+    pairs = [judged([2.0, 0.4], [1.0, 1.0]), judged([1.6, 0.0], [1.0, 1.0])]
+    logits, places = RatingLabels().predicted(HEAD, pairs)
+    assert places.tolist() == [2, 0, 2, 0]
+    assert (logits.dtype, places.dtype) == (torch.float64, torch.int64)
+    torch.testing.assert_close(logits, torch.tensor([[0.0, 0.0, math.log(2.0)], [0.0, 0.0, 0.0]] * 2, dtype=torch.float64))
+    found = RatingLabels(calibrate=True).calibrated(HEAD, pairs)
+    assert found.temperature == fit_temperature(logits, places) != 1.0
+    assert (found.classes, found.lowest) == (3, 1.0)
+    assert RatingLabels().calibrated(HEAD, pairs) is HEAD
+
+
+def test_messages_name_the_first_five_ratings_off_the_scale() -> None:
+    wrong = np.array([9.0, 4.0, 5.0, 6.0, 7.0, 8.0, 1.0, 9.0])
+    with pytest.raises(DataError, match=r"^7 of 8 ratings of 'honesty' are not on the scale 1 \.\. 3: 4, 5, 6, 7, 8; set --head"):
+        RatingLabels().row_columns(HEAD, {"rating/honesty": wrong})
+
+
+def test_messages_about_attributes() -> None:
+    both = {"rating/honesty": np.array([1.0]), "rating/truth": np.array([3.0])}
+    with pytest.raises(UsageError, match=r"^name the rated attribute: --loss.attribute NAME, one that every row has; there are: honesty, truth$"):
+        RatingLabels().row_columns(HEAD, both)
+    with pytest.raises(UsageError, match=r"^no attribute 'style': --loss.attribute NAME, one that every row has; there are: none$"):
+        RatingLabels(attribute="style").row_columns(HEAD, {})
 
 
 def test_ratings_off_the_scale_are_refused_in_words() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from finegrain.rewards.representation import simcse_loss, sinkhorn_codes, swav_loss, uniform
+from finegrain.rewards.representation import agreement, last_row, prototype_scores, simcse_loss, sinkhorn_codes, swav_loss, uniform
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -33,6 +33,53 @@ def test_dropout_keeps_its_share_and_its_rows() -> None:
     kept = uniform(torch.arange(200.0), 100, 0) >= 0.3
     assert float(kept.double().mean()) == pytest.approx(0.7, abs=0.02)
     assert torch.equal(uniform(torch.tensor([7.0, 3.0]), 9, 1), uniform(torch.tensor([3.0, 7.0]), 9, 1).flip(0))
+
+
+def test_numbers_are_the_hash_they_are_said_to_be() -> None:
+    """Rows 3 and 0, three places, stream 1, by whole numbers."""
+
+    def drawn(place: int) -> float:
+        mixed = ((place + 1) * 0x9E3779B1) % 2**32
+        mixed = ((mixed ^ (mixed >> 15)) * 0x85EBCA6B) % 2**32
+        mixed = ((mixed ^ (mixed >> 13)) * 0xC2B2AE35) % 2**32
+        return ((mixed ^ (mixed >> 16)) + 0.5) / 2**32
+
+    want = [[drawn((2 * row + 1) * 3 + place) for place in range(3)] for row in (3, 0)]
+    assert uniform(torch.tensor([3.0, 0.0]), 3, 1).tolist() == want
+
+
+def test_features_of_the_last_token() -> None:
+    """Of the mask, not of the row; 0 without a token, float32 at least."""
+    features = torch.arange(12.0).reshape(2, 3, 2)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    assert last_row(features, mask).tolist() == [[2.0, 3.0], [0.0, 0.0]]
+    assert last_row(features.bfloat16(), mask).dtype == torch.float32
+    assert last_row(features.double(), mask).dtype == torch.float64
+
+
+def test_cosines_and_agreement_by_hand() -> None:
+    scores = prototype_scores(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0], [0.0, -0.5]]))
+    assert scores.tolist() == [pytest.approx([0.6, -0.8])]
+    total = math.log(math.exp(0.6 / 0.5) + math.exp(-0.8 / 0.5))
+    want = -(0.25 * (0.6 / 0.5 - total) + 0.75 * (-0.8 / 0.5 - total))
+    assert float(agreement(torch.tensor([0.25, 0.75]), scores[0], 0.5)) == pytest.approx(want)
+
+
+def test_one_round_of_codes_by_hand() -> None:
+    """Columns first, then rows, in logarithms: scores log 2 and 0 over 0 and 0 at temperature 1."""
+    found = sinkhorn_codes(torch.tensor([[math.log(2.0), 0.0], [0.0, 0.0]], dtype=torch.float64), temperature=1.0, iterations=1)
+    columns = [[2 / 3, 1 / 2], [1 / 3, 1 / 2]]
+    assert found.tolist() == [pytest.approx([value / sum(row) for value in row]) for row in columns]
+    defaults = sinkhorn_codes(draw(5, 3))
+    torch.testing.assert_close(defaults, sinkhorn_codes(draw(5, 3), temperature=0.05, iterations=3), rtol=0, atol=0)
+    assert not torch.allclose(defaults, sinkhorn_codes(draw(5, 3), iterations=4), rtol=1e-12)
+
+
+def test_swav_s_own_defaults() -> None:
+    first, second, prototypes = draw(5, 4), draw(5, 4, seed=1), draw(3, 4, seed=2)
+    given = swav_loss(first, second, prototypes, temperature=0.1, iterations=3)
+    assert torch.equal(swav_loss(first, second, prototypes), given)
+    assert not torch.allclose(swav_loss(first, second, prototypes, iterations=4), given, rtol=1e-12)
 
 
 def test_codes_share_the_prototypes_out() -> None:

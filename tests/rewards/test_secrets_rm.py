@@ -7,12 +7,15 @@ import torch
 
 from finegrain.errors import UsageError
 from finegrain.rewards.bradley_terry import BradleyTerry, bradley_terry_loss
+from finegrain.rewards.contrast import SimCSE
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.secrets_rm import SecretsRM, floored_loss
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from finegrain.types import Pair
 from tests.rewards.sides import pair
+from tests.rewards.test_contrast import WIDTH, features, with_statistics
+from tests.rewards.test_representation import draw
 
 
 def value(z: float, **settings: float) -> tuple[float, float]:
@@ -73,6 +76,33 @@ def test_members_learn_from_their_own_weighting() -> None:
     outputs.requires_grad_()
     (gradient,) = torch.autograd.grad(SecretsRM()(head, given)["pair"].value.sum(), outputs)
     assert (gradient[..., 0] - gradient[..., 1]).abs().min() > 1e-3
+
+
+def test_smoothing_weighs_the_floored_halves() -> None:
+    z, a, epsilon = 1.0, 0.3, 0.1
+    right, wrong = (math.log(1 / (1 + math.exp(-sign * z)) + epsilon) for sign in (1, -1))
+    assert value(z, label_smoothing=a, epsilon=epsilon)[0] == pytest.approx(-(1 - a) * right - a * wrong, rel=1e-12)
+    assert value(z, flip=-1.0, margin=0.5, epsilon=epsilon)[0] == pytest.approx(-math.log(1 / (1 + math.exp(1.5)) + epsilon), rel=1e-12)
+
+
+def test_the_contrastive_term_is_a_mean_over_pairs_under_its_weight() -> None:
+    term = SimCSE(weight=0.25, dropout=0.2)
+    both = with_statistics(term, features([0, 1], draw(2, WIDTH), draw(2, WIDTH, seed=1)))
+    sides = {role: type(own)(logp=own.logp, mask=own.mask, features=own.features, outputs=own.logp[..., None]) for role, own in both.sides.items()}
+    given = Pair(sides=sides, columns=both.columns, statistics=both.statistics)
+    loss = SecretsRM(contrast=term)
+    terms = loss(Token(), given)
+    assert set(terms) == {"pair", "contrast"}
+    torch.testing.assert_close(terms["contrast"].value, term(given))
+    assert (terms["contrast"].count.tolist(), terms["contrast"].coefficient) == ([1.0, 1.0], 0.25)
+    assert (terms["pair"].count.tolist(), terms["pair"].coefficient) == ([1.0, 1.0], 1.0)
+    assert loss.statistics == term.statistics
+    assert SecretsRM().statistics is None
+    assert SecretsRM(contrast=term, lm_factor=0.5).needs == {"features", "logp"}
+
+
+def test_settings_at_their_bounds_are_taken() -> None:
+    assert (SecretsRM(epsilon=0.0).epsilon, SecretsRM(lm_factor=0.0).lm_factor) == (0.0, 0.0)
 
 
 def test_bad_settings() -> None:

@@ -18,6 +18,7 @@ from finegrain.rewards.segment import Segment
 from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut
 from finegrain.rewards.sequence import Sequence
 from finegrain.types import Pair, Side
+from tests.rewards.answers import Answers
 from tests.rewards.sides import side
 
 NO, YES = False, True
@@ -111,6 +112,18 @@ def test_the_model_is_asked_where_the_segmenter_reads_it() -> None:
         assert blind is not asks[name] or expected == ids_of(Whole(), ENTROPIES)[0].tolist()
 
 
+def test_segments_of_every_role_are_made_before_training() -> None:
+    """By the entropies of the role's own answers, of unequal length; a segmenter that reads none asks for none."""
+    masks = {"chosen": [np.ones(4, bool), np.ones(2, bool)], "rejected": [np.array([True, False, True])]}
+    entropies = {"chosen": [np.array([0.0, 9.0, 0.0, 0.0], np.float32), np.array([0.0, 9.0], np.float32)], "rejected": [np.full(3, 9.0, np.float32)]}
+    made = Segment().prepare(Answers(roles=("chosen", "rejected"), role_masks=masks, predicting=entropies))
+    tolists = lambda role: [None if own is None else own.tolist() for own in made[role].segment]
+    assert (tolists("chosen"), tolists("rejected")) == ([[0, 1, 1, -1], [0, -1]], [[0, -1, 1]])
+    assert made["chosen"].weight == made["chosen"].reward == [None, None]
+    blind = Segment(segmenter=Windows(size=2)).prepare(Answers(roles=("chosen",), role_masks=masks))
+    assert [None if own is None else own.tolist() for own in blind["chosen"].segment] == [[0, 0, 1, -1], [0, -1]]
+
+
 def naive_ends(entropy: list[float], cutoff: float) -> list[int]:
     """The sheet's rule as it is written, one answer without holes."""
     found = [t for t, value in enumerate(entropy) if value > cutoff]
@@ -168,6 +181,19 @@ def real(values: list[list[float]]) -> Tensor:
 
 def test_places() -> None:
     assert place_in_row(torch.tensor([[0, 0, 1, -1], [0, 1, 2, 3]])).tolist() == [[0.5, 0.5, 1.0, 0.0], [0.25, 0.5, 0.75, 1.0]]
+
+
+def test_the_normaliser_is_fitted_to_scores_where_segments_end() -> None:
+    """Four answers of two segments, at 1/2 and at 1: means 2 and 6, standard deviations 1 and 2; a line in log p goes through both."""
+    tokens = [[[99.0], [half], [99.0], [end]] for half, end in ((1.0, 4.0), (3.0, 8.0), (1.0, 8.0), (3.0, 4.0))]
+    sides = [with_segments(tokens[:2], [[0, 0, 1, 1]] * 2), with_segments(tokens[2:], [[0, 0, 1, 1]] * 2)]
+    found = Segment().fitted(sides)["location"]
+    assert set(found) == {"mean_slope", "std_slope", "mean_at_end", "std_at_end", "floor"}
+    assert found["mean_at_end"] == pytest.approx(6.0, abs=1e-2)
+    assert found["std_at_end"] == pytest.approx(2.0, abs=1e-2)
+    assert found["mean_slope"] == pytest.approx(4.0 / math.log(2), abs=2e-2)
+    assert found["std_slope"] == pytest.approx(1.0 / math.log(2), abs=2e-2)
+    assert Segment().fitted([with_segments(tokens[:1], [[0, 0, 1, 1]])]) == {}, "one answer has no spread anywhere"
 
 
 def test_answers_without_segments_are_refused_in_words() -> None:

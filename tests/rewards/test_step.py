@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from finegrain.data.records import Response
+from finegrain.errors import DataError
 from finegrain.ops.readout import Minimum
 from finegrain.recipes.judging.answer_context import steps_on_tokens
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.step import Product, Step
+from tests.rewards.answers import Answers
 from tests.rewards.sides import side
 
 TEXT = "one.\ntwo\nthree"
@@ -37,6 +39,21 @@ def test_a_step_that_was_cut_is_not_judged() -> None:
     assert labels.tolist() == [1, 1, 0, 0, 0]
     assert [part.tolist() for part in steps_on_tokens(SPANS, response([]))] == [[], []]
     assert steps_on_tokens([], response([(0, 14)]))[0].tolist() == [-1]
+
+
+def test_columns_of_labelled_steps() -> None:
+    numbers, labels = [np.array([-1, -1]), np.array([0, -1])], [np.array([0.0, 0.0]), np.array([-1.0, 0.0])]
+    made = Step().prepare(Answers(roles=("answer",), steps={"answer": (numbers, labels)}))["answer"]
+    assert made.segment == numbers
+    assert made.reward == labels
+    assert made.weight == [None, None]
+
+
+def test_answers_without_a_labelled_step_are_refused_for_training_alone() -> None:
+    nothing = {"answer": ([np.array([-1, -1])], [np.array([0.0, 0.0])])}
+    with pytest.raises(DataError, match="no answer of role 'answer' has a labelled step"):
+        Step().prepare(Answers(roles=("answer",), steps=nothing))
+    assert Step().prepare(Answers(roles=("answer",), steps=nothing, trains=False))["answer"].segment[0] is nothing["answer"][0][0]
 
 
 JUDGED = replace(side([[[9.0], [2.0], [9.0], [-1.0]], [[0.5]]]), segment=torch.tensor([[0, 0, -1, 1], [-1, -1, -1, -1]]))

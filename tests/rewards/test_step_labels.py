@@ -73,6 +73,16 @@ def test_measures() -> None:
     torch.testing.assert_close(good, torch.tensor([0.0, 1.0, nan], dtype=torch.float64), equal_nan=True)
 
 
+def test_odds_of_nothing_are_not_right_and_one_step_is_a_whole_share() -> None:
+    """Log-odds 0 is no yes: the right step is missed, the wrong one found."""
+    answer = replace(side([[[0.0]], [[0.0]], [[1.0]]]), segment=torch.tensor([[0], [0], [0]]), reward=torch.tensor([[1.0], [-1.0], [1.0]]).double())
+    found = StepLabels().measures(Step(), Pair(sides={"answer": answer}))
+    assert found["step_accuracy"].tolist() == [0.0, 1.0, 1.0]
+    assert found["step_always_right"].tolist() == [1.0, 0.0, 1.0]
+    assert found["first_error_found"][1] == 1.0
+    assert found["no_error_found"].tolist() == [0.0, pytest.approx(math.nan, nan_ok=True), 1.0]
+
+
 def test_another_head_is_refused() -> None:
     with pytest.raises(UsageError, match="Step head"):
         RewardFit(Token(), StepLabels())

@@ -73,9 +73,7 @@ def report(folder: Path, names: list[str]) -> dict[str, Any]:
     save_tiny(folder / "model")
     write_pairs(folder / "pairs.jsonl", 20)
     with other_device.device() as device:
-        return {"refused": refused(device)} | {
-            name: command(name, device, folder) if name in COMMANDS else steps(name, device) for name in names
-        }
+        return {"refused": refused(device)} | {name: command(name, device, folder) if name in COMMANDS else steps(name, device) for name in names}
 
 
 if __name__ == "__main__":

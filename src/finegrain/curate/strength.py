@@ -41,7 +41,7 @@ def strength(margins: Float[np.ndarray, "M N"]) -> Strength:
     scales = np.array([row[seen].std() if seen.any() else 0.0 for row, seen in zip(margins, voted, strict=True)])
     if not (scales > 0).all():
         raise DataError(f"member {int(np.argmin(scales))} gives every pair the same margin; it says nothing of their strength")
-    scaled = margins * (scales.mean() / scales)[:, None]
+    scaled = np.where(voted, margins, np.nan) * (scales.mean() / scales)[:, None]
     return Strength(np.nanmean(scaled, 0), np.nanstd(scaled, 0), votes)
 
 

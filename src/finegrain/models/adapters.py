@@ -1,12 +1,19 @@
 """LoRA through peft: a small trainable adapter on a frozen model, and the adapter kept beside weights that it was merged into."""
 
+import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from finegrain.errors import ModelError, UsageError
 from finegrain.models.load import Policy
+from finegrain.models.load_errors import loading
 from finegrain.models.lora import Lora
+from finegrain.models.permissions import allow_readers
 
 
 def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
@@ -15,7 +22,6 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
         return policy
     if hasattr(policy.model, "peft_config"):
         raise UsageError(f"{policy.source} already has an adapter, which goes on training; drop --lora.rank or merge the adapter first")
-    import torch
     from peft import LoraConfig, get_peft_model
 
     targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
@@ -27,11 +33,23 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
         raise UsageError(f"--lora.targets {lora.targets}: {error}") from error
 
 
+def merged(model: Any, device: str = "cpu") -> Any:
+    """A copy of the transformers model with its adapter merged into it, whatever the adapter holds; on "meta" its shapes alone, at no cost."""
+    copies: dict[int, torch.Tensor] = {}
+    for one in model.parameters():
+        wide = torch.promote_types(one.dtype, torch.float32)  # what is added to narrow weights must not be rounded away
+        copies[id(one)] = nn.Parameter(one.detach().to(device, wide, copy=True), requires_grad=False)
+    copies |= {id(one): one.detach().to(device, copy=True) for one in model.buffers()}
+    with loading("the adapter cannot be merged into its base, which a reward model is saved with"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tied embeddings that no longer are: they are saved apart
+        return copy.deepcopy(model, copies).merge_and_unload()
+
+
 ADAPTER = "adapter"
 """Folder beside a reward model's merged weights."""
 
 
-def keep_adapter(model: Any, folder: Path) -> None:
+def save_adapter(model: Any, folder: Path) -> None:
     """The adapter's own matrices in peft's layout, beside a checkpoint that it is merged into; nothing for a model without one."""
     if not hasattr(model, "peft_config"):
         return
@@ -42,6 +60,7 @@ def keep_adapter(model: Any, folder: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     save_file(state, folder / ADAPTER / "adapter_model.safetensors")
     model.peft_config[model.active_adapter].save_pretrained(folder / ADAPTER)
+    allow_readers(folder / ADAPTER)
 
 
 def take_adapter_out(model: Any, checkpoint: Path) -> Any:
@@ -52,12 +71,13 @@ def take_adapter_out(model: Any, checkpoint: Path) -> Any:
     from peft import PeftConfig, PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    try:
+    with loading(f"cannot read the adapter {folder}"):
         config = PeftConfig.from_pretrained(str(folder))
         config.task_type = None
+        for whole in ("modules_to_save", "trainable_token_indices"):  # no matrices beside a weight: they stay in the weights
+            if hasattr(config, whole):
+                setattr(config, whole, None)
         found = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"cannot read the adapter {folder}: {error}") from error
     for layer in found.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.merged_adapters.extend(layer.active_adapters)

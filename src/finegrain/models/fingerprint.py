@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from finegrain.files import replace_file
+from finegrain.models.adapter_files import adapters_of, is_adapter, read_adapter
 from finegrain.models.load import Policy
 from finegrain.models.scorer import causal_lm
 
@@ -26,12 +27,11 @@ def model_fingerprint(policy: Policy, memory: Path) -> str:
     if policy.in_memory or not Path(policy.source).is_dir():
         return _hash_tensors(policy.model)
     folders = [Path(policy.source)]
-    adapter = folders[0] / "adapter_config.json"
-    if adapter.exists():
-        base = Path(str(json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")))
-        if not base.is_dir():
+    if is_adapter(policy.source):
+        below = [Path(adapter.base) for adapter in adapters_of(read_adapter(policy.source))]
+        if not all(base.is_dir() for base in below):
             return _hash_tensors(policy.model)
-        folders.append(base)
+        folders += below
     files = [file for folder in folders for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))]
     digest = hashlib.sha256(b"nf4" if policy.four_bit else b"")
     for file in files:

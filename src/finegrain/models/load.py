@@ -5,22 +5,27 @@ keep it. Only safetensors are read; remote code runs on explicit request alone.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import tokenizers
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from finegrain.data.records import Example
 from finegrain.data.truncate import limit_length
-from finegrain.errors import ModelError
+from finegrain.errors import DataError, ModelError
+from finegrain.models.adapter_files import AdapterFiles, adapters_of, is_adapter, put_on, read_adapter
 from finegrain.models.frozen_base import keep_narrow, widen_trained
+from finegrain.models.load_errors import loading, one_line, reason, say, some
+from finegrain.models.permissions import allow_readers
 from finegrain.models.positions import learned_positions, positions_of_checkpoint
 from finegrain.models.scorer import causal_lm, stock_attention
+from finegrain.models.stock import architectures, config_facts, lacks, load_stock
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Policy:
     """The dtype the result is saved in."""
     in_memory: bool = False
     """True where the caller passed a model object; its weights may be in no file."""
+    unused: tuple[str, ...] = ()
+    """Weights of its files that the model does not use."""
     four_bit: bool = False
     """True where the weights of linear layers were packed into 4 bits as they were loaded."""
 
@@ -53,11 +60,13 @@ def load_policy(
     frozen: bool = False,
     four_bit: Mapping[str, Any] = MappingProxyType({}),
 ) -> Policy:
-    """The policy of a path, a Hub name, or a model object with its tokenizer.
+    """The policy of a path, a Hub name, or a model object with its tokenizer; a policy as it is, in the dtype `master`.
 
     `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`; with
     `four_bit`, what `from_pretrained` is told beside, those of linear layers are narrower still.
     """
+    if isinstance(source, Policy):
+        return replace(source, model=source.model.to(master))
     if not isinstance(source, (str, Path)):
         if tokenizer is None:
             raise ModelError("a model object needs its tokenizer: pass tokenizer=")
@@ -66,108 +75,134 @@ def load_policy(
             keep_narrow(source, master)
         return _checked(Policy(source if frozen else source.to(master), tokenizer, "in memory", dtype, in_memory=True))
     source = str(source)
-    if (Path(source) / "adapter_config.json").exists():
+    if is_adapter(source):
         return _load_adapter(source, tokenizer, master, trust_remote_code, frozen, four_bit)
-    config = _config(source, trust_remote_code)
-    _refuse_other_tasks(source, config)
-    dtype = config.get_text_config().dtype or master
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype if frozen else master,
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=trust_remote_code,
-            **four_bit,
-        )
-    except (OSError, SafetensorError) as error:
-        raise ModelError(_unreadable(source, error)) from error
-    except ValueError as error:
-        raise ModelError(f"{source} is no causal language model: {error}") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        some = f"{', '.join(missing[:3])}, {len(missing)} in all"
-        raise ModelError(f"{source} lacks weights of a causal language model ({some}); is it another kind of model?")
+    return _checked(_load_causal(source, tokenizer, master, trust_remote_code, frozen, four_bit))
+
+
+def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
+    """Of a whole checkpoint."""
+    facts = config_facts(source)
+    _refuse_other_tasks(source, facts)
+    loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code, narrow=frozen, four_bit=four_bit)
+    if loaded.missing:
+        raise lacks(source, "a causal language model", loaded.missing)
     if frozen:
-        keep_narrow(model, master)
+        keep_narrow(loaded.model, master)
     chosen = tokenizer or load_tokenizer(source, trust_remote_code)
-    return _checked(Policy(model, chosen, source, dtype, four_bit=bool(four_bit)))
+    return Policy(loaded.model, chosen, source, loaded.dtype, unused=loaded.unused, four_bit=bool(four_bit))
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a checkpoint."""
+    what = f"no tokenizer that can be read in {source}"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"no tokenizer in {source}: {error}") from error
+        with loading(what, remedy=_remedy(Path(source))):
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        if type(error) is not Exception:  # what tokenizers' Rust code raises for a tokenizer.json it does not understand has no type of its own
+            raise
+        known = f"tokenizer.json holds what tokenizers {tokenizers.__version__} does not know"
+        raise ModelError(f"{what}: {known} ({reason(error)}); it is of a newer version, or damaged") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{what}: {type(tokenizer).__name__} is a slow tokenizer, which does not say where in the text its tokens stand")
+    for name, kinds in (("chat_template", (str, Mapping, type(None))), ("model_max_length", (int, float))):
+        if not isinstance(getattr(tokenizer, name, None), kinds):
+            raise ModelError(f"{what}: its {name} is {one_line(getattr(tokenizer, name, None))!r}, which it cannot be")
     limit_length(tokenizer, positions_of_checkpoint(source))
     return tokenizer
 
 
-def is_adapter(source: Any) -> bool:
-    """Whether a source is the folder of an adapter, or a model that has one."""
-    return (Path(source) / "adapter_config.json").exists() if isinstance(source, (str, Path)) else hasattr(source, "peft_config")
+def _remedy(folder: Path) -> str:
+    """What to do about the files of a slow tokenizer; empty for other folders."""
+    if not folder.is_dir() or (folder / "tokenizer.json").exists():
+        return ""
+    known = [file.name for pattern in ("*.model", "vocab.*", "*.tiktoken", "tekken.json") for file in sorted(folder.glob(pattern))]
+    if not known:
+        return "the folder has no tokenizer.json"
+    return (
+        f"the folder has {one_line(known[0])} and no tokenizer.json: where sentencepiece and tiktoken are installed, "
+        "`AutoTokenizer.from_pretrained(folder).save_pretrained(folder)` makes one"
+    )
 
 
-def _config(source: str, trust_remote_code: bool) -> Any:
-    path = Path(source)
-    if path.exists() and not (path / "config.json").exists():
-        raise ModelError(f"{source} has no config.json: expected a checkpoint folder as save_pretrained writes it")
-    if not path.exists() and (path.is_absolute() or source.startswith(".") or source.count("/") != 1):
-        raise ModelError(f"no model at {source}: expected a checkpoint folder or a Hub name like owner/name")
-    try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the config of {source}: {error}") from error
-
-
-def _refuse_other_tasks(source: str, config: Any) -> None:
+def _refuse_other_tasks(source: str, facts: Mapping[str, Any]) -> None:
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    named = config.architectures or []
-    if named and not causal & set(named) and not getattr(config, "auto_map", None):
-        raise ModelError(f"{source} is a {named[0]}, no causal language model")
+    named = architectures(source, facts)
+    if named and not causal & set(named) and not facts.get("auto_map"):
+        raise ModelError(f"{source} is a {one_line(named[0])}, no causal language model")
 
 
-def _unreadable(source: str, error: Exception) -> str:
-    path = Path(source)
-    if path.exists() and list(path.glob("*.bin")) and not list(path.glob("*.safetensors")):
-        return (
-            f"{source} holds pickled weights only (.bin), which are never read; convert them once with "
-            "`model.save_pretrained(folder)` of a transformers you trust, or the convert Space of the Hub (safetensors/convert)"
-        )
-    return f"cannot load {source}: {error}"
+def load_on_adapters(files: AdapterFiles, load_base: Callable[[str], Policy]) -> Policy:
+    """The policy of an adapter on its base as `load_base` reads it; adapters that it is based on are merged first."""
+    *below, bottom = adapters_of(files)
+    try:
+        policy = load_base(bottom.base)
+    except ModelError as error:
+        raise ModelError(f"{error}; it is the base of the adapter {bottom.source}") from error
+    unused: list[str] = []
+    for one in (bottom, *reversed(below)):
+        model, left = put_on(policy.model, one)
+        if left:
+            say(f"{one.source}: {len(left)} weights of the adapter are not used: {some(left)}")
+        unused += left
+        if one is not files:
+            with loading(f"cannot merge the adapter {one.source}, which another one is based on"):
+                model = model.merge_and_unload()
+        policy = replace(policy, model=model)
+    return replace(policy, source=files.source, unused=(*policy.unused, *unused))
 
 
 def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
-    from peft import PeftConfig, PeftModel
-
-    folder = Path(source)
-    if not (folder / "adapter_model.safetensors").exists():
-        raise ModelError(f"{source} has an adapter_config.json but no adapter_model.safetensors; pickled adapters (.bin) are never read")
-    here = (folder / "tokenizer_config.json").exists()
-    try:
-        base = PeftConfig.from_pretrained(source).base_model_name_or_path
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"cannot read the adapter's config in {source}: {error}") from error
-    if not base:
-        raise ModelError(f"the adapter {source} does not name its base model (base_model_name_or_path in adapter_config.json)")
-    chosen = tokenizer or (load_tokenizer(source, trust_remote_code) if here else None)
-    policy = load_policy(base, tokenizer=chosen, master=master, trust_remote_code=trust_remote_code, frozen=frozen, four_bit=four_bit)
-    try:
-        model = PeftModel.from_pretrained(policy.model, source, is_trainable=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"cannot put the adapter {source} on {base}: {error}") from error
-    widen_trained(model, master)
-    return replace(policy, model=model, source=source)
+    files = read_adapter(source)
+    if files.is_reward:
+        task = f"{one_line(files.task)}, " if files.task else ""
+        raise ModelError(f"{source} is the adapter of a reward model ({task}with a score head), no causal language model")
+    if tokenizer is None and (Path(source) / "tokenizer_config.json").exists():
+        tokenizer = load_tokenizer(source, trust_remote_code)
+    below = len(adapters_of(files)) > 1
+    if below and four_bit:
+        raise ModelError(f"{source} is based on another adapter, which 4-bit weights cannot take in; drop --lora.base, or merge it first")
+    narrow = frozen and not below  # narrow weights would round away what is merged into them
+    policy = load_on_adapters(files, lambda base: _load_causal(base, tokenizer, master, trust_remote_code, narrow, four_bit))
+    widen_trained(policy.model, master)
+    return _checked(policy)
 
 
 def _checked(policy: Policy) -> Policy:
-    rows = causal_lm(policy.model).get_input_embeddings().weight.shape[0]
-    top = max(policy.tokenizer.get_vocab().values(), default=0)
-    if top >= rows:
+    beyond = _beyond(policy.model, policy.tokenizer)
+    if set(beyond) - {policy.tokenizer.pad_token}:  # a padding token stands in no row
+        top, rows = max(beyond.values()), embedding_rows(policy.model)
         raise ModelError(f"the tokenizer has token ids up to {top}, the model has {rows} embeddings: this is another model's tokenizer")
     limit_length(policy.tokenizer, learned_positions(causal_lm(policy.model).config))
     return policy
+
+
+def embedding_rows(model: Any) -> int:
+    """How many tokens a model has embeddings of."""
+    return int(causal_lm(model).get_input_embeddings().weight.shape[0])
+
+
+def _beyond(model: Any, tokenizer: Any) -> dict[str, int]:
+    """Tokens that the model has no embeddings of."""
+    rows = embedding_rows(model)
+    return {token: place for token, place in tokenizer.get_vocab().items() if place >= rows}
+
+
+def check_tokens(model: Any, tokenizer: Any, examples: Iterable[Example], roles: Sequence[str]) -> None:
+    """Raises DataError for a row that spells a token which the model has no embedding of; looks at rows only where there are such tokens."""
+    beyond = _beyond(model, tokenizer)
+    if not beyond:
+        return
+    first, names = min(beyond.values()), {place: token for token, place in beyond.items()}
+    for example in examples:
+        for ids in (example.prompt, *(example.responses[role].ids for role in roles)):
+            top = int(ids.max(initial=0))
+            if top >= first:
+                raise DataError(
+                    f"row {example.row} holds the token {names.get(top)!r} ({top}), of which the model has no embedding; "
+                    "take it out of the text, or resize the model's embeddings"
+                )
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
@@ -179,6 +214,18 @@ def save_policy(policy: Policy, folder: Path) -> None:
         else:
             lm.save_pretrained(folder, state_dict=_cast(lm.state_dict(), policy.checkpoint_dtype))
             _write_dtype(folder / "config.json", policy.checkpoint_dtype)
+    policy.tokenizer.save_pretrained(folder)
+    allow_readers(folder)
+
+
+def try_saving(policy: Policy, folder: Path) -> None:
+    """All of `save_policy` but the weights of a whole model: raises what that would raise, before anything is trained."""
+    lm = causal_lm(policy.model)
+    with stock_attention(policy.model):
+        if lm is not policy.model:
+            policy.model.save_pretrained(folder)
+        else:
+            lm.save_pretrained(folder, state_dict={})
     policy.tokenizer.save_pretrained(folder)
 
 

@@ -26,6 +26,6 @@ def learned_positions(config: Any) -> int | None:
 def positions_of_checkpoint(source: str) -> int | None:
     """The same of a checkpoint folder or Hub name; None where its config cannot be read, which loading the model names."""
     try:
-        return learned_positions(AutoConfig.from_pretrained(source))
+        return learned_positions(AutoConfig.from_pretrained(source, trust_remote_code=False))
     except (*UNREADABLE, StrictDataclassError):
         return None

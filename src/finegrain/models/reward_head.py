@@ -12,6 +12,7 @@ from torch import nn
 from finegrain import catalog
 from finegrain.configure import from_json
 from finegrain.errors import ModelError
+from finegrain.models.permissions import allow_readers
 
 
 def linear_head(hidden_size: int, outputs: int, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Linear:
@@ -50,6 +51,7 @@ HEAD_FILE = "reward_head.safetensors"
 def save_head(head: nn.Module, folder: Path) -> None:
     """All weights of a head in a file of its own."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}, folder / HEAD_FILE)
+    allow_readers(folder / HEAD_FILE)
 
 
 def load_head(folder: Path, facts: Mapping[str, Any] | None = None) -> nn.Module:

@@ -8,14 +8,13 @@ head: a mean of rounded members is not the rounded mean, and stock classes shall
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -23,12 +22,15 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from finegrain.errors import ModelError
-from finegrain.models.adapters import keep_adapter
-from finegrain.models.frozen_base import widened
-from finegrain.models.load import Policy, load_tokenizer
+from finegrain.models.adapter_files import HEADS, AdapterFiles, adapters_of, is_adapter, read_adapter
+from finegrain.models.adapters import merged, save_adapter
+from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
+from finegrain.models.load_errors import loading, one_line
+from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import load_head, save_head
 from finegrain.models.reward_tokenizer import input_facts, reward_tokenizer
 from finegrain.models.scorer import causal_lm, stock_attention
+from finegrain.models.stock import architectures, config_facts, lacks, load_stock
 
 FACTS_FILE = "reward_head.json"
 DEFAULT_LENGTH = 1024
@@ -71,31 +73,51 @@ def save_reward_model(
 
     An adapter is merged into the weights, since stock classes read a reward model without peft, and kept beside them.
     """
-    lm = causal_lm(policy.model)
     tokenizer = reward_tokenizer(policy.tokenizer)
     tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
     tokenizer.save_pretrained(folder)
     facts = {**facts, "input": input_facts(load_tokenizer(str(folder)), max_length)}
-    config = _config(lm.config, policy, tokenizer, len(weight), facts)
+    shell = _shell(policy, tokenizer, len(weight), stock, facts)
+    label = classifier_of(shell.to(policy.checkpoint_dtype))
+    label.to(torch.promote_types(policy.checkpoint_dtype, torch.float32))
+    with torch.no_grad():
+        label.weight.copy_(weight)
+        if label.bias is not None:
+            label.bias.zero_()
+    shell.save_pretrained(folder)
+    save_head(head, folder)
+    save_adapter(policy.model, folder)
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+    allow_readers(folder)
+
+
+def try_saving(policy: Policy, stock: Stock, facts: Mapping[str, Any], folder: Path) -> None:
+    """All of `save_reward_model` but the weights of backbone and head: raises what that would raise, before anything is trained."""
+    tokenizer = reward_tokenizer(policy.tokenizer)
+    with torch.device("meta"):
+        shell = _shell(policy, tokenizer, 1, stock, facts, device="meta")
+    classifier_of(shell)
+    shell.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_adapter(policy.model, folder)
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _shell(policy: Policy, tokenizer: Any, labels: int, stock: Stock, facts: Mapping[str, Any], device: str = "cpu") -> Any:
+    """The stock class with the policy's backbone, an adapter merged into it, and room for the tokenizer's padding token."""
+    lm = causal_lm(policy.model)
+    config = _config(lm.config, policy, tokenizer, labels, facts)
+    whole = lm if lm is policy.model else merged(policy.model, device)
+    rows = whole.get_input_embeddings().weight.shape[0]
+    pad, config.get_text_config().pad_token_id = config.get_text_config().pad_token_id, None  # it may lie beyond the rows for now
     with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
         shell = stock.auto.from_config(config, dtype=torch.promote_types(next(lm.parameters()).dtype, torch.float32))
-        prefix = shell.base_model_prefix
-        shell.get_submodule(prefix).load_state_dict(_backbone(policy.model))
-        if len(tokenizer) > shell.get_input_embeddings().weight.shape[0]:
+        weights = {name: tensor.to(device) for name, tensor in whole.base_model.state_dict().items()}
+        shell.get_submodule(shell.base_model_prefix).load_state_dict(weights)
+        if len(tokenizer) > rows:
             shell.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        with torch.no_grad():
-            layer = classifier_of(shell)
-            layer.weight.copy_(weight)
-            if layer.bias is not None:
-                layer.bias.zero_()
-        label = classifier_of(shell.to(policy.checkpoint_dtype))
-        label.to(torch.promote_types(policy.checkpoint_dtype, torch.float32))
-        with torch.no_grad():
-            label.weight.copy_(weight)
-        shell.save_pretrained(folder)
-    save_head(head, folder)
-    keep_adapter(policy.model, folder)
-    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+    shell.config.get_text_config().pad_token_id = pad
+    return shell
 
 
 def classifier_of(shell: Any) -> nn.Linear:
@@ -105,20 +127,6 @@ def classifier_of(shell: Any) -> nn.Linear:
         if isinstance(layer, nn.Linear):
             return layer
     raise ModelError(f"{type(shell).__name__} has no linear layer `score` or `classifier`")
-
-
-def _backbone(model: Any) -> dict[str, torch.Tensor]:
-    """Weights of the backbone, an adapter merged into them."""
-    if causal_lm(model) is model:
-        found: dict[str, torch.Tensor] = model.base_model.state_dict()
-        return found
-    with widened(model):  # added to in their own dtype, they would not come out again as they went in
-        model.merge_adapter()
-        try:
-            state = causal_lm(model).base_model.state_dict()
-            return {name.replace(".base_layer", ""): tensor.clone() for name, tensor in state.items() if ".lora_" not in name}
-        finally:
-            model.unmerge_adapter()
 
 
 def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Mapping[str, Any]) -> Any:
@@ -150,50 +158,101 @@ class RewardModel:
     stock: Stock
 
 
+CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
+"""Ends of the names of stock classes that a reward model is saved in."""
+
+
 def is_reward_model(source: str | Path) -> bool:
-    """Whether a checkpoint holds a classification model; a folder, or a Hub name (owner/name)."""
+    """Whether a checkpoint holds a classification model, or an adapter of one; a folder, or a Hub name (owner/name)."""
     if not Path(source).is_dir() and str(source).count("/") != 1:
         return False
     try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError):
+        if is_adapter(source):
+            files = adapters_of(read_adapter(str(source)))
+            return files[0].is_reward or is_reward_model(files[-1].base)
+        named = architectures(str(source), config_facts(str(source)))
+    except ModelError:
         return False
-    return any(name.endswith(("ForSequenceClassification", "ForTokenClassification")) for name in config.architectures or ())
+    return any(name.endswith(CLASSIFIERS) for name in named)
 
 
-def load_reward_model(source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False) -> RewardModel:
-    """A reward model of ours with its whole head, a policy of ours with a reward beside it, or any stock classification model of one label."""
+def load_reward_model(
+    source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False, keep_adapter: bool = False
+) -> RewardModel:
+    """A reward model of ours with its whole head, a policy of ours with a reward beside it, or any stock classification model of one label.
+
+    An adapter with a score head, as reward trainers write it, is merged into its base; `keep_adapter` leaves it on, to be trained.
+    """
     source = str(source)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read the config of {source}: {error}") from error
-    named = (config.architectures or ["no architecture"])[0]
+    if is_adapter(source):
+        return _from_adapter(read_adapter(source), master, trust_remote_code, keep=keep_adapter)
+    config = config_facts(source)
+    named = (architectures(source, config) or ["model without an architecture"])[0]
     with_reward = named.endswith("ForCausalLM") and (Path(source) / FACTS_FILE).exists()
     stock = WITH_REWARD if with_reward else TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
-    if not with_reward and not named.endswith(("ForSequenceClassification", "ForTokenClassification")):
-        raise ModelError(f"{source} is a {named}, no reward model: expected a sequence or token classification checkpoint")
-    try:
-        model, info = stock.auto.from_pretrained(
-            source, dtype=master, use_safetensors=True, output_loading_info=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"cannot load the reward model {source}: {error}") from error
-    if info["missing_keys"]:
-        raise ModelError(f"{source} lacks weights of {named}: {', '.join(sorted(info['missing_keys'])[:3])}")
-    tokenizer = load_tokenizer(source, trust_remote_code)
-    dtype = config.get_text_config().dtype or master
+    if not with_reward and not named.endswith(CLASSIFIERS):
+        raise ModelError(f"{source} is a {one_line(named)}, no reward model: expected a sequence or token classification checkpoint")
+    loaded = load_stock(stock.auto, source, config, master=master, trust_remote_code=trust_remote_code)
+    if loaded.missing:
+        raise lacks(source, f"a {named}", loaded.missing)
+    policy = Policy(loaded.model, load_tokenizer(source, trust_remote_code), source, loaded.dtype, unused=loaded.unused)
     facts_file = Path(source) / FACTS_FILE
     if facts_file.exists():
         facts = _facts(facts_file)
-        head = load_head(Path(source), facts).to(master)
-    else:
-        facts, layer = {}, classifier_of(model)
-        if layer.weight.shape[0] != 1 or (layer.bias is not None and bool(layer.bias.any())):
-            raise ModelError(f"{source} has {layer.weight.shape[0]} labels or a bias; a reward model of others must have one label and no bias")
-        head = nn.Linear(layer.weight.shape[1], 1, bias=False, dtype=master)
-        head.load_state_dict({"weight": layer.weight.detach()})
-    return RewardModel(Policy(model, tokenizer, source, dtype), head, facts, stock)
+        return RewardModel(policy, load_head(Path(source), facts).to(master), facts, stock)
+    return RewardModel(policy, _head_of_others(source, loaded.model), {}, stock)
+
+
+def _from_adapter(files: AdapterFiles, master: torch.dtype, trust_remote_code: bool, *, keep: bool) -> RewardModel:
+    """The reward model that an adapter makes of its base: a language model and the adapter's own head, or a whole reward model."""
+    source, head = files.source, files.head
+    if not head and not is_reward_model(adapters_of(files)[-1].base):
+        raise ModelError(f"{source} is an adapter of a {files.task or 'reward'} model, and its file holds no score head; it must be saved with it")
+    stock = TOKEN if files.task == "TOKEN_CLS" else SEQUENCE
+    labels = files.shapes[head["weight"]][0] if "weight" in head else None
+
+    def load_base(base: str) -> Policy:
+        loaded = load_stock(stock.auto, base, config_facts(base), master=master, trust_remote_code=trust_remote_code, labels=labels)
+        missing = [name for name in loaded.missing if not (head and name.startswith(HEADS))]
+        if missing:
+            raise lacks(base, "a language model", missing)
+        return Policy(loaded.model, tokenizer or load_tokenizer(base, trust_remote_code), base, loaded.dtype, unused=loaded.unused)
+
+    tokenizer = load_tokenizer(source, trust_remote_code) if (Path(source) / "tokenizer_config.json").exists() else None
+    policy = load_on_adapters(files, load_base)
+    if head:
+        _put_head(classifier_of(causal_lm(policy.model)), files, master)
+    if not keep:
+        with loading(f"cannot merge the adapter {source}"):
+            policy = replace(policy, model=policy.model.merge_and_unload())
+    return RewardModel(policy, _head_of_others(source, causal_lm(policy.model)), {}, stock)
+
+
+def _put_head(layer: nn.Linear, files: AdapterFiles, master: torch.dtype) -> None:
+    """The adapter's head in the stock class's own layer."""
+    with torch.no_grad(), loading(f"cannot read the score head of {files.source}"):
+        layer.weight.copy_(files.tensor(files.head["weight"]))
+        if "bias" in files.head:
+            layer.bias = nn.Parameter(files.tensor(files.head["bias"]).to(master))
+        elif layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _head_of_others(source: str, model: Any) -> nn.Linear:
+    """The one label of a stock classification model, with its bias where it has one; raises ModelError for backbones that are no language models."""
+    config = model.config
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
+        raise ModelError(f"{source} is a {type(model).__name__}, no causal language model with a score at the answer's last token, but an encoder")
+    try:
+        layer = classifier_of(model)
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}; it makes its score in another way than from the answer's last token") from error
+    if layer.weight.shape[0] != 1:
+        raise ModelError(f"{source} has {layer.weight.shape[0]} labels; a reward model of others must have one")
+    biased = layer.bias is not None and bool(layer.bias.any())
+    head = nn.Linear(layer.weight.shape[1], 1, bias=biased, dtype=layer.weight.dtype)
+    head.load_state_dict({"weight": layer.weight.detach()} | ({"bias": layer.bias.detach()} if biased else {}))
+    return head
 
 
 def stored_facts(folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from finegrain.models.fingerprint import rows_fingerprint
 from finegrain.models.packing import Branch, Group
+from finegrain.models.permissions import allow_readers
 from finegrain.models.scorer import Request, Scorer
 from finegrain.ops.logprobs import TokenValues
 from finegrain.types import Json, Ragged
@@ -187,6 +188,7 @@ def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
     part = file.with_name(f"{file.name}.part-{os.getpid()}")
     try:
         save_file(tensors, part, metadata={"sha256": _digest(tensors)})
+        allow_readers(part)
         part.replace(file)
     except SafetensorError as error:
         raise OSError(str(error)) from error

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from finegrain.errors import CheckpointError
 from finegrain.files import replace_file
+from finegrain.models.permissions import allow_readers
 
 
 def save_with_facts(tensors: Mapping[str, Tensor], file: Path, facts: Mapping[str, Any], facts_file: Path) -> None:
@@ -18,6 +19,7 @@ def save_with_facts(tensors: Mapping[str, Tensor], file: Path, facts: Mapping[st
     part = file.with_name(f"{file.name}.part")
     try:
         save_file(dict(tensors), part)
+        allow_readers(part)
         replace_file(facts_file, json.dumps(facts, indent=1) + "\n")
         part.replace(file)
     except (OSError, SafetensorError) as error:

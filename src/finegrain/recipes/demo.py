@@ -23,6 +23,7 @@ from finegrain.checked import NonNegativeInt, PositiveInt, checked
 from finegrain.data.planted import Planted, World
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.files import replace_file
+from finegrain.models.permissions import allow_readers
 from finegrain.recipes.planted_demo.rows import BETA, Budget
 from finegrain.terminal import visible
 from finegrain.types import Json
@@ -118,7 +119,9 @@ def run_demo(settings: Demo) -> Json:
 
 def _folder(out: Path | None) -> Path:
     if out is None:
-        return Path(tempfile.mkdtemp(prefix="finegrain-demo-"))
+        made = Path(tempfile.mkdtemp(prefix="finegrain-demo-"))
+        allow_readers(made)
+        return made
     if (out / "demo.json").exists() or (out / "base").exists():
         raise CheckpointError(f"{out} already holds a demo; give another --out")
     if out.is_dir() and any(out.iterdir()):

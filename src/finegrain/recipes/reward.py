@@ -26,7 +26,7 @@ class Reward:
     """Train a reward model: head:NAME says what it judges, loss:NAME what it learns from."""
 
     model: str
-    """Checkpoint folder or Hub name of a causal language model; with --frozen or loss:brme of a reward model too."""
+    """Checkpoint folder or Hub name of a causal language model, or of a reward model, whose head goes on training where it is the one asked for."""
     data: str
     """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
     out: Path
@@ -107,7 +107,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     displacement = _displacement(settings)
     stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, objective)
     if stage_1 is not None:
-        model, tokenizer = stage_1.policy.model, stage_1.policy.tokenizer
+        model = stage_1.policy
     reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
     product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
     job = Job(
@@ -120,6 +120,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
         product=product,
         displacement=displacement,
         start_head=start_head_of(stage_1, objective),
+        from_reward_model=stage_1 is not None,
         **values,
     )
     return align(job)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError, unknown_name
+from finegrain.ops.precision import widest
 from finegrain.ops.readout import Last
 from finegrain.ops.sequence import wide
 from finegrain.rewards.heads import Mask, Outputs, Readout
@@ -119,9 +120,9 @@ class AttributeRatings:
         """Per answer and attribute: distance of the rating that is said, and of the median rating; NaN where nobody rated it."""
         found = {}
         for name, rating in self._ratings(head, pair).items():
-            label = pair.columns[target(name)].double()
-            found[f"rating_error/{name}"] = (rating.double() - label).abs()
-            found[f"rating_error_of_median/{name}"] = (pair.columns[median(name)].double() - label).abs()
+            label = widest(pair.columns[target(name)])
+            found[f"rating_error/{name}"] = (widest(rating) - label).abs()
+            found[f"rating_error_of_median/{name}"] = (widest(pair.columns[median(name)]) - label).abs()
         return found
 
 

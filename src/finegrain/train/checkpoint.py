@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finegrain.errors import CheckpointError
+from finegrain.models.permissions import allow_readers
 from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 
@@ -51,6 +52,7 @@ class Checkpoints:
                 export(part)
                 tensors, numbers = _state(trainer)
                 save_file(tensors, part / "training.safetensors")
+                allow_readers(part / "training.safetensors")
                 record = {"step": step, "numbers": numbers, "selection": dict(selection or {})}
                 (part / "training.json").write_text(json.dumps(record), encoding="utf-8")
                 part.rename(final)

@@ -60,9 +60,7 @@ class Tally:
     _waiting: list[tuple[list[Tensor], Callable[[list[Tensor]], None]]] = field(default_factory=list)
     """Tensors still on the device, and what adds them up once they are on the host."""
 
-    def note_terms(
-        self, terms: Terms, counts: Mapping[str, float], rows: Sequence[int], tokens: int, bound: frozenset[str] = frozenset()
-    ) -> None:
+    def note_terms(self, terms: Terms, counts: Mapping[str, float], rows: Sequence[int], tokens: int, bound: frozenset[str] = frozenset()) -> None:
         """Add a micro-batch's loss and its terms, and remember rows that are not finite; those of a bound wait for its weight."""
         self._add("num_tokens", float(tokens))
 

@@ -7,7 +7,7 @@ import torch
 
 from finegrain.data.records import Example
 from finegrain.data.store import token_lengths
-from finegrain.models.load import Policy
+from finegrain.models.load import Policy, check_tokens
 from finegrain.models.probe import make_scorer
 from finegrain.models.reference import ReferenceCache
 from finegrain.models.score import Arithmetic, Work, score_rows
@@ -43,6 +43,7 @@ def frozen_logps(session: Session, policy: Policy, examples: Sequence[Example], 
 
 def policy_logps(means: Means, policy: Policy, examples: Sequence[Example], roles: Sequence[str]) -> dict[str, Ragged]:
     """The same without a session."""
+    check_tokens(policy.model, policy.tokenizer, examples, roles)
     silence_dropout(policy.model)
     policy.model.to(means.device)
     prompts, answers = token_lengths(examples, roles)

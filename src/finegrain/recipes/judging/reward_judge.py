@@ -1,8 +1,8 @@
 """A reward-model checkpoint as a judge: ours with its whole head, or a stock classification model of others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,19 @@ from finegrain.errors import FinegrainError, ModelError
 from finegrain.models.adapters import take_adapter_out
 from finegrain.models.bounds import WithBounds, clipped_by_bounds
 from finegrain.models.layer_posterior import AnswerVariance, answer_variance, has_layer_posterior
-from finegrain.models.load import master_dtype
+from finegrain.models.load import check_tokens, master_dtype
 from finegrain.models.posterior import said_with_std
 from finegrain.models.probe import make_scorer
-from finegrain.models.reward_models import SEQUENCE, RewardModel, is_reward_model, load_reward_model
+from finegrain.models.reward_models import SEQUENCE, RewardModel, Stock, is_reward_model, load_reward_model
 from finegrain.models.score import group_of
 from finegrain.models.scorer import silence_dropout
+from finegrain.ops.readout import Mean
 from finegrain.recipes.judging.answer_parts import parts_of
 from finegrain.recipes.judging.frozen import Means
 from finegrain.recipes.judging.judges import Judged, check_finite
 from finegrain.recipes.judging.reward_outputs import Asked
 from finegrain.recipes.judging.reward_signals import Head, RewardSignal
+from finegrain.recipes.judging.stock_number import before_padding, check_causal, check_number, padding_of
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.sequence import Sequence as SequenceHead
@@ -46,10 +48,30 @@ class RewardJudge:
     variance: AnswerVariance | None = None
     """What a posterior over the model's adapter leaves open of an answer's score; None where none was fitted."""
 
+    of_others: Stock | None = None
+    """The stock class of a model that others made, whose own number is compared with ours; None for models of ours."""
+
     def __call__(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
         """By role, example after example."""
+        if self.of_others is not None:
+            return self._of_others(self.of_others, examples, roles)
+        return self._judged(examples, roles)
+
+    def _of_others(self, stock: Stock, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
+        """As the stock class reads them; one answer is compared with its own number first."""
+        pad, stream = padding_of(self.asked, stock), iter(examples)
+        for first in islice(stream, 1):
+            check_causal(self.asked, first, roles[0])
+            whole = (example if pad is None else before_padding(example, roles, pad) for example in chain([first], stream))
+            for place, found in enumerate(self._judged(whole, roles)):
+                if place == 0:
+                    check_number(self.asked, stock, first, roles[0], found[roles[0]])
+                yield found
+
+    def _judged(self, examples: Iterable[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
         stream = iter(examples)
         while block := list(islice(stream, BLOCK)):
+            check_tokens(self.asked.scorer.model, self.tokenizer, block, roles)
             for example, found in zip(block, self.signal(self.asked, block, roles), strict=True):
                 yield check_finite(example, found if self.variance is None else _less_sure(found, self.variance(group_of(example, tuple(found)))))
 
@@ -91,7 +113,8 @@ def open_reward_model(means: Means, source: str, *, longest: int, signal: Reward
     scorer, _ = make_scorer(network, longest=longest, head=module.to(means.device))
     parts = parts_of(means, head, model.facts, source, longest)
     variance = answer_variance(Path(source), scorer, head, module) if unsure else None
-    return RewardJudge(Asked(scorer, head, means.how, source, parts, _location(model)), model.policy.tokenizer, signal, variance)
+    asked = Asked(scorer, head, means.how, source, parts, _location(model))
+    return RewardJudge(asked, model.policy.tokenizer, signal, variance, None if model.facts else model.stock)
 
 
 def _less_sure(found: Mapping[str, Judged], variances: Sequence[float]) -> Mapping[str, Judged]:
@@ -118,7 +141,7 @@ def _location(model: RewardModel) -> LocationNormaliser | None:
 def head_of(model: RewardModel) -> RewardHead:
     """What the outputs mean: as the checkpoint says; of others' models one number per answer, or per token with their mean as score."""
     if not model.facts:
-        return SequenceHead() if model.stock is SEQUENCE else Token()
+        return SequenceHead() if model.stock is SEQUENCE else Token(readout=Mean())
     told = model.facts.get("head")
     try:
         assert isinstance(told, dict)

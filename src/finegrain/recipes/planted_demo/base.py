@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finegrain.data.planted import World, demonstrations, vocabulary, write_jsonl
 from finegrain.models.lora import Lora
+from finegrain.models.permissions import allow_readers
 from finegrain.objectives.nll import NLL
 from finegrain.recipes.settings import Common, Training
 from finegrain.recipes.training.alignment import align
@@ -60,6 +61,7 @@ def save_untrained(folder: Path, *, seed: int) -> Path:
     tokenizer = word_tokenizer()
     start_model(len(tokenizer), seed=seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    allow_readers(folder)
     return folder
 
 

@@ -17,11 +17,12 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
+from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import with_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from finegrain.models.four_bit import check_four_bit, four_bit_arguments
 from finegrain.models.frozen_base import widen_trained
-from finegrain.models.load import Policy, is_adapter, load_policy, master_dtype
+from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.reference import ReferenceCache
@@ -77,14 +78,12 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
     accelerator, device, how = open_device(common, training)
     master = master_dtype(how.name)
-    adapter = lora.rank > 0 or is_adapter(model)
+    adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
     if lora.base != "checkpoint":
         check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=training.shard)
     four_bit = four_bit_arguments(lora.base, torch.bfloat16 if how.name == "bfloat16" else master, device)
     narrow = (frozen or adapter) and not training.shard  # FSDP wants one dtype in a group
-    policy = load_policy(
-        model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit
-    )
+    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit)
     policy = with_adapter(policy, lora, common.seed)
     if frozen:
         policy.model.requires_grad_(False)
@@ -94,7 +93,7 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         policy.model.to(device)
     how = replace(how, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
     say: Callable[[str], None] = write_line if rank() == 0 else silent
-    return Session(
+    session = Session(
         accelerator=accelerator,
         common=common,
         training=training,
@@ -103,6 +102,9 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         cache=ReferenceCache(cache_folder(), rank(), world(), barrier, say=say),
         say=say,
     )
+    if policy.unused:
+        session.notes["unused_weights"] = list(policy.unused)
+    return session
 
 
 def silent(text: str) -> None:
@@ -121,6 +123,7 @@ def load_data(session: Session, source: str, shape: Shape, *, limit: int | None,
     data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
     for line in data.report.get("messages", []):
         session.say(line)
+    check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)
     return data
 
 

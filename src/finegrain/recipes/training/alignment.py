@@ -19,7 +19,7 @@ from finegrain.recipes.training.learner import attach_head, embedding_rate, peak
 from finegrain.recipes.training.margins import settle_margins
 from finegrain.recipes.training.product import reward_head_facts
 from finegrain.recipes.training.progress import progress_bar
-from finegrain.recipes.training.publishing import Answers, ended_in_words, write_results
+from finegrain.recipes.training.publishing import Answers, check_saving, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
 from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
@@ -59,6 +59,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
+    check_saving(session, job)
     train_rows, eval_rows = rows_of(session, job, contract)
     if job.margin_scale is not None and "rejected" in contract.roles:
         settle_margins(session, job.margin_scale, train_rows)
@@ -87,7 +88,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
     if contract.outputs:
-        attach_head(session, contract, scorer, job.start_head)
+        attach_head(session, contract, scorer, job.start_head, from_reward_model=job.from_reward_model)
         session.notes |= reward_head_facts(job.objective)
     train_set = training_set(session, job, contract, scorer, train_rows)
     eval_set = held_out_set(session, contract, scorer, eval_rows)

@@ -47,6 +47,8 @@ class Job:
     """What becomes of the column `margin`; None: nothing that is trained reads it."""
     start_head: nn.Module | None = None
     """The trained head that a reward model's head goes on from; None: a fresh one."""
+    from_reward_model: bool = False
+    """Whether the model passed is a reward model, with a head of its own."""
 
 
 def check_job(job: Job, contract: Contract) -> None:

@@ -52,7 +52,7 @@ def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) 
     return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor)
 
 
-def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None) -> None:
+def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None, *, from_reward_model: bool = False) -> None:
     """A head of the objective's outputs, fresh or as `start` is; the vocabulary's head is frozen where nothing reads it."""
     dtype = master_dtype(session.how.name)
     make = getattr(contract.objective, "make_head", None)
@@ -60,9 +60,14 @@ def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.
         torch.manual_seed(session.common.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
     scorer.head = head_module(make, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
     if start is not None:
-        scorer.head.load_state_dict(start.state_dict())
+        own = scorer.head.state_dict()
+        scorer.head.load_state_dict({name: tensor for name, tensor in start.state_dict().items() if name in own})
+        left = " less its bias, which no difference of scores shows" if set(start.state_dict()) - set(own) else ""
         session.notes["start_head"] = "trained"
-        session.say("head: goes on from the reward model's")
+        session.say(f"head: goes on from the reward model's{left}")
+    elif from_reward_model:
+        session.notes["start_head"] = "fresh"
+        session.say("head: a fresh one, since the reward model's is of another kind than the one asked for")
     lm = causal_lm(session.policy.model)
     if getattr(contract.objective, "frozen_backbone", False):
         session.policy.model.requires_grad_(False)

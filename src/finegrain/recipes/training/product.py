@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from finegrain.configure import to_json
-from finegrain.models.load import save_policy
+from finegrain.models.load import save_policy, try_saving
 from finegrain.models.reward_head import save_head
 from finegrain.models.reward_models import FACTS_FILE
 from finegrain.recipes.setup.metrics import metrics_for
@@ -50,6 +50,9 @@ class Product(Protocol):
     def save(self, session: Session, folder: Path) -> None:
         """The layout stock tools load."""
 
+    def try_saving(self, session: Session, folder: Path) -> None:
+        """The same without the large weights, before the first step: raises what `save` would raise at the end."""
+
 
 @dataclass(frozen=True)
 class AlignedPolicy:
@@ -67,6 +70,10 @@ class AlignedPolicy:
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """The same on held-out rows, and the margin."""
         return evaluate(trainer, data)
+
+    def try_saving(self, session: Session, folder: Path) -> None:
+        """What `save_pretrained` would refuse."""
+        try_saving(session.policy, folder)
 
     def results(self, contract: Contract) -> Mapping[str, bool]:
         """Those that the objective's declarations ask for."""

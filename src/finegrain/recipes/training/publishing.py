@@ -1,6 +1,7 @@
 """What a job leaves in its run directory: how it ended, the model, its card, and answers before and after."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted
+from finegrain.models.load_errors import loading
 from finegrain.recipes.setup.session import Session, record
 from finegrain.recipes.training.card import write_card
 from finegrain.recipes.training.job import Job
@@ -41,6 +43,12 @@ def ended_in_words(session: Session, job: Job, directory: RunDirectory) -> Itera
             with suppress(OSError):
                 directory.write_record(record(session, job.command, job.settings, {"status": status, "reason": str(error)}))
         raise
+
+
+def check_saving(session: Session, job: Job) -> None:
+    """Raises ModelError, before the first step, for a model that could not be saved after the last one."""
+    with tempfile.TemporaryDirectory(prefix="finegrain-") as folder, loading(f"{session.policy.source} could not be saved after training"):
+        job.product.try_saving(session, Path(folder))
 
 
 def write_results(session: Session, job: Job, directory: RunDirectory, results: Mapping[str, Any], answers: Answers) -> None:

@@ -15,7 +15,7 @@ from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
 from finegrain.models.reward_head import stock_rows
-from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model
+from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model, try_saving
 from finegrain.models.score import budgeted
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
@@ -143,14 +143,22 @@ class TrainedReward:
         """Numbers made for the rows before training: a stage-1 reward of both answers, where the loss learns from one."""
         return {} if self.stage_1 is None else stage_1_targets(session, self.stage_1, examples)
 
+    def try_saving(self, session: Session, folder: Path) -> None:
+        """The same, without the weights of backbone and head."""
+        try_saving(session.policy, stock_of(self.head), self._written(session), folder)
+
     def save(self, session: Session, folder: Path) -> None:
         """The stock layout, the whole head and what it means."""
         assert session.scorer is not None
         assert session.scorer.head is not None
         rows = self.head.stock(stock_rows(session.scorer.head))
+        length = session.common.max_length
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), self._written(session), folder, max_length=length)
+
+    def _written(self, session: Session) -> dict[str, Any]:
+        """What the checkpoint says of its head."""
         facts = {**self.facts, **self.fitted, **(UNWEIGHED if reads_whole_answer(self.head) else {})}
-        facts |= {name: session.notes[name] for name in ("start_model",) if name in session.notes}
-        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), facts, folder, max_length=session.common.max_length)
+        return facts | {name: session.notes[name] for name in ("start_model",) if name in session.notes}
 
     def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage:
         """Some rows scored by the saved files, and a snippet for the card; at least the one of the card."""

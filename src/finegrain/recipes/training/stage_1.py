@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from finegrain.data.records import Example
-from finegrain.errors import DataError, UsageError
+from finegrain.errors import DataError
 from finegrain.models.reward_models import RewardModel, is_reward_model, load_reward_model
 from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer
@@ -22,20 +22,19 @@ from finegrain.types import Side
 
 
 def stage_1_of(model: Any, objective: RewardFit) -> RewardModel | None:
-    """The reward model to start from, where `model` is the folder of one; only a run that leaves the backbone as it is starts there."""
+    """The reward model to start from, where `model` is the folder of one; an adapter stays one where the backbone trains."""
     if not isinstance(model, str) or not is_reward_model(model):
         return None
-    if not objective.frozen_backbone:
-        loss = type(objective.loss).__name__
-        raise UsageError(f"{model} is a reward model; {loss} starts from a language model, or with --frozen from a reward model (loss:brme does too)")
-    return load_reward_model(model)
+    return load_reward_model(model, keep_adapter=not objective.frozen_backbone)
 
 
 def start_head_of(stage_1: RewardModel | None, objective: RewardFit) -> nn.Module | None:
-    """The head that --frozen trains on: the reward model's where it is the one that was asked for; None: a fresh one."""
-    if stage_1 is None or not objective.frozen or head_of(stage_1) != objective.head:
+    """The head to go on from: the reward model's where it is the one that was asked for; None: a fresh one."""
+    if stage_1 is None or (objective.frozen_backbone and not objective.frozen):
         return None
-    return stage_1.head
+    own = head_of(stage_1)
+    of_others = not stage_1.facts and type(own) is type(objective.head)  # their files say no more of it
+    return stage_1.head if own == objective.head or of_others else None
 
 
 def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:

@@ -1,0 +1,13 @@
+"""Permissions of files that libraries write: safetensors and temporary folders are for the owner alone whatever the umask says."""
+
+import os
+from pathlib import Path
+
+
+def allow_readers(*paths: Path) -> None:
+    """Give files, and folders with all that is in them, the permissions that the umask allows new ones."""
+    kept = os.umask(0o077)
+    os.umask(kept)
+    for path in paths:
+        for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
+            one.chmod((0o777 if one.is_dir() else 0o666) & ~kept)

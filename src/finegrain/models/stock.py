@@ -1,0 +1,299 @@
+"""Stock checkpoints read with care: what cannot be trained or scored is refused before transformers is asked, what is left unread is named.
+
+A checkpoint is refused where its weights are quantised, where its config asks for attention kernels that are not there, where
+weights have other shapes than the config says, and where weights are missing. Weights that the model does not use are named on stderr.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import cached_file
+
+from finegrain.errors import ModelError
+from finegrain.models.load_errors import loading, one_line, say, some
+
+BUILT_IN = ("eager", "sdpa")
+"""Attention that transformers computes without further packages."""
+FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+"""Kinds of weights that can be trained, as safetensors names them."""
+QUANTISED_BY = {
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+    "hf_quant_config.json": "modelopt",
+}
+"""Files beside weights that older programs wrote in place of an entry of config.json."""
+TRACES = {
+    "qweight": "gptq or awq",
+    "qzeros": "gptq or awq",
+    "absmax": "bitsandbytes",
+    "quant_map": "bitsandbytes",
+    "SCB": "bitsandbytes",
+    "weight_packed": "compressed-tensors",
+    "weight_scale": "compressed-tensors",
+    "weight_scale_inv": "fp8",
+    "W_q": "hqq",
+    "_blocks": "mxfp4",
+}
+"""Ends of the names of tensors that stand beside or in place of quantised weights."""
+
+
+NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model out of a stock checkpoint."""
+
+    model: Any
+    dtype: torch.dtype
+    """Of the checkpoint."""
+    missing: tuple[str, ...]
+    """Weights of the model that no file holds."""
+    unused: tuple[str, ...]
+    """Weights of the files that the model does not use."""
+
+
+def config_facts(source: str) -> dict[str, Any]:
+    """config.json of a checkpoint folder or Hub name as it stands there."""
+    path = Path(source)
+    if not source.strip():
+        raise ModelError("the name of the model is empty: expected a checkpoint folder or a Hub name like owner/name")
+    if path.is_dir() and not (path / "config.json").exists():
+        if any(path.glob("*.gguf")):
+            raise ModelError(f"{source} holds GGUF files, quantised weights of llama.cpp; train from the safetensors checkpoint they were made of")
+        raise ModelError(f"{source} has no config.json: expected a checkpoint folder as save_pretrained writes it")
+    if not path.is_dir() and (path.exists() or path.is_absolute() or source.startswith(".") or source.count("/") != 1):
+        raise ModelError(f"no model at {one_line(source)}: expected a checkpoint folder or a Hub name like owner/name")
+    with loading(f"cannot read the config of {source}"):
+        facts, _ = PretrainedConfig.get_config_dict(source)
+    if not isinstance(facts, dict):
+        raise ModelError(f"cannot read the config of {source}: config.json holds no object of names and values")
+    return facts
+
+
+def architectures(source: str, facts: Mapping[str, Any]) -> list[str]:
+    """The classes that a config names."""
+    named = facts.get("architectures") or []
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise ModelError(f"cannot read the config of {source}: architectures is {named!r}, expected a list of class names")
+    return named
+
+
+def load_stock(
+    auto: Any,
+    source: str,
+    facts: Mapping[str, Any],
+    *,
+    master: torch.dtype,
+    trust_remote_code: bool,
+    labels: int | None = None,
+    narrow: bool = False,
+    four_bit: Mapping[str, Any] = NOTHING,
+) -> Loaded:
+    """The model of an Auto class in the dtype `master`; `labels`: of a classifier that is made of a language model, whose own head it leaves out.
+
+    `narrow`: in the checkpoint's dtype instead; `four_bit`: arguments that pack its linear layers as they are read.
+    """
+    refuse_quantised(source, facts)
+    _refuse_kernels(source, facts, trust_remote_code)
+    _refuse_unknown(source, facts, trust_remote_code)
+    with loading(f"cannot read the config of {source}", facts):
+        read = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **({} if labels is None else {"num_labels": labels}))
+    _without_far_pad(read)
+    dtype = _dtype(source, read)
+    _refuse_pickled(source)
+    here = Path(source).is_dir()
+    stored = _stored_dtype(source) if here else None
+    with loading(f"cannot load {source}", facts), _quiet():
+        model, info = auto.from_pretrained(
+            source,
+            config=read,
+            dtype=(dtype or stored or master) if narrow else master,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with both shapes named
+            trust_remote_code=trust_remote_code,
+            **four_bit,
+        )
+    unused, missing = sorted(info["unexpected_keys"]), sorted(info["missing_keys"])
+    if labels is not None:
+        unused = [name for name in unused if name.startswith(f"{model.base_model_prefix}.")]
+    _refuse_traces(source, unused)
+    _refuse_other_shapes(source, info)
+    stored = stored if here else _stored_dtype(source)
+    if unused:
+        say(f"{source}: {len(unused)} weights are not used by {type(model).__name__}: {some(unused)}")
+    return Loaded(model, dtype or stored or master, tuple(missing), tuple(unused))
+
+
+def refuse_quantised(source: str, facts: Mapping[str, Any]) -> None:
+    """Raises ModelError for a checkpoint that says of itself that its weights are quantised."""
+    for part in _parts(facts):
+        for entry in ("quantization_config", "compression_config"):
+            told = part.get(entry)
+            if told is not None:
+                _refuse_method(source, _method(told))
+    for name, method in QUANTISED_BY.items():
+        if (Path(source) / name).exists():
+            _refuse_method(source, method)
+
+
+def _refuse_method(source: str, method: str) -> None:
+    raise ModelError(f"{source} is a quantised checkpoint ({one_line(method)}); train from the unquantised one")
+
+
+def _method(told: object) -> str:
+    if not isinstance(told, Mapping):
+        return str(told)
+    if any(told.get(name) for name in ("load_in_4bit", "load_in_8bit")):
+        return "bitsandbytes"
+    return str(told.get("quant_method") or told.get("quant_algo") or "method not named")
+
+
+def _refuse_traces(source: str, unused: Sequence[str]) -> None:
+    for name in unused:
+        for end, method in TRACES.items():
+            if name.endswith(end) or f".{end}." in name:
+                _refuse_method(source, method)
+
+
+def _refuse_kernels(source: str, facts: Mapping[str, Any], trust_remote_code: bool) -> None:
+    """Raises ModelError for kernels that would be downloaded and run; for those that are not installed transformers says so."""
+    for part in _parts(facts):
+        for entry in ("attn_implementation", "_attn_implementation"):
+            told = part.get(entry)
+            for asked in told.values() if isinstance(told, Mapping) else [told]:
+                if asked is None or asked in BUILT_IN:
+                    continue
+                name, remedy = one_line(asked), f"delete {entry} from config.json to use the built-in attention"
+                if not isinstance(asked, str) or "|" in asked:
+                    raise ModelError(f"{source} asks for the attention {name!r}, which cannot be trained with; {remedy}")
+                if "/" in asked and not trust_remote_code:
+                    raise ModelError(f"{source} asks for attention kernels from the Hub ({name}), which are code that is not run; {remedy}")
+                if not _runs(asked):
+                    raise ModelError(f"{source} asks for attention kernels that are not installed ({name}); {remedy}, or install them")
+
+
+def _runs(attention: str) -> bool:
+    """Whether transformers has what computes an attention of this name."""
+    checks = {
+        "flash_attention_2": "is_flash_attn_2_available",
+        "flash_attention_3": "is_flash_attn_3_available",
+        "flash_attention_4": "is_flash_attn_4_available",
+        "flex_attention": "is_torch_flex_attn_available",
+    }
+    if "/" in attention:
+        return bool(transformers.utils.is_kernels_available())
+    if attention == "flex_attention" and not torch.cuda.is_available():
+        return False  # it has no backward on a CPU
+    check = getattr(transformers.utils, checks.get(attention, ""), None)
+    return check is not None and bool(check())
+
+
+def _refuse_unknown(source: str, facts: Mapping[str, Any], trust_remote_code: bool) -> None:
+    kind = facts.get("model_type")
+    own_code = isinstance(facts.get("auto_map"), Mapping)
+    if isinstance(kind, str) and kind in CONFIG_MAPPING:
+        return
+    if own_code and not trust_remote_code:
+        raise ModelError(f"{source} comes with code of its own for the architecture {kind!r}; read it, then --trust-remote-code runs it")
+    if not own_code:
+        known = f"transformers {transformers.__version__} does not know"
+        told = "has no model_type" if kind is None else f"names the architecture {one_line(kind)!r}, which {known}; a newer one may"
+        raise ModelError(f"{source}: config.json {told}")
+
+
+def _without_far_pad(config: Any) -> None:
+    """A padding token beyond the embeddings pads nothing here, and torch refuses to build a layer with it."""
+    for part in (config, config.get_text_config()):
+        pad, rows = getattr(part, "pad_token_id", None), getattr(config.get_text_config(), "vocab_size", None)
+        if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
+            part.pad_token_id = None
+
+
+def _dtype(source: str, config: Any) -> torch.dtype | None:
+    told = config.get_text_config().dtype
+    if told is not None and not (isinstance(told, torch.dtype) and told.is_floating_point and told.itemsize > 1):
+        raise ModelError(f"{source}: config.json's dtype {told!r} is none that weights are trained in; expected float32, bfloat16 or float16")
+    return told
+
+
+def _stored_dtype(source: str) -> torch.dtype | None:
+    """The commonest dtype of the weights on disk; raises ModelError for files that are missing or damaged and for weights that are quantised."""
+    folder = Path(source) if Path(source).is_dir() else Path(cached_file(source, "config.json", local_files_only=True)).parent
+    seen: Counter[str] = Counter()
+    for file in _weight_files(source, folder):
+        with loading(f"cannot read {file}"), safe_open(file, "pt") as tensors:
+            stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}
+        quantised = [dtype for name, dtype in stored.items() if name.endswith(".weight") and dtype not in FLOATS]
+        if quantised:
+            _refuse_method(source, f"{quantised[0]} weights")
+        seen.update(stored.values())
+    return next((FLOATS[dtype] for dtype, _ in seen.most_common() if dtype in FLOATS), None)
+
+
+def _weight_files(source: str, folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return [file for file in [folder / "model.safetensors"] if file.is_file()]
+    with loading(f"cannot read {index}"):
+        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{source} lacks {one_line(file.name)}, which {index.name} names: fetch it again")
+    return files
+
+
+def _refuse_other_shapes(source: str, info: Mapping[str, Any]) -> None:
+    other = sorted(info["mismatched_keys"])
+    if other:
+        name, stored, built = other[0]
+        raise ModelError(
+            f"{source}: {len(other)} weights have other shapes than config.json says, the first is {one_line(name)}, "
+            f"{tuple(stored)} in the file and {tuple(built)} by the config; is it the config of another checkpoint?"
+        )
+    if info["error_msgs"]:
+        raise ModelError(f"cannot load {source}: {one_line(info['error_msgs'][0])}")
+
+
+def _refuse_pickled(source: str) -> None:
+    path = Path(source)
+    if path.is_dir() and list(path.glob("*.bin")) and not list(path.glob("*.safetensors")):
+        raise ModelError(
+            f"{source} holds pickled weights only (.bin), which are never read; convert them once with "
+            "`model.save_pretrained(folder)` of a transformers you trust, or the convert Space of the Hub (safetensors/convert)"
+        )
+
+
+def _parts(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A config and the configs inside it (text_config …)."""
+    yield facts
+    for name, part in facts.items():
+        if isinstance(part, Mapping) and name.endswith("_config") and name not in ("quantization_config", "compression_config"):
+            yield part
+
+
+def lacks(source: str, kind: str, missing: Sequence[str]) -> ModelError:
+    """The error for a checkpoint without weights of what it should be."""
+    return ModelError(f"{source} lacks weights of {kind} ({some(missing)}); is it another kind of model, or are files missing?")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own table of weights, which comes again in one line and whose names reach the terminal as they are."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
