@@ -68,6 +68,9 @@ def prepare(work: Path, rooms: Sequence[str]) -> None:
     with (work / "pyproject.toml").open("a") as file:
         file.write("\n".join(["", "[tool.mutmut]", *lines, ""]))
     for path in metas(work, rooms):
+        if not path.stat().st_size:  # a run was stopped while it wrote this
+            path.unlink()
+            continue
         data = json.loads(path.read_text())
         codes = data["exit_code_by_key"]
         data["exit_code_by_key"] = {name: NOT_TRIED if code in (SURVIVED, WITHOUT_TESTS) else code for name, code in codes.items()}
@@ -141,7 +144,9 @@ def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str
 
     def row(name: str, counts: dict[str, int]) -> str:
         share = f"{counts['killed'] / counts['tried']:.1%}" if counts["tried"] else "—"
-        return f"| {name} | {' | '.join(str(counts[kind]) for kind in KINDS[:3])} | {share} | {counts['explained']} | {counts['unexplained']} |"
+        untried = f"{1 - counts['tried'] / counts['mutants']:.0%}" if counts["mutants"] else "—"
+        cells = counts["mutants"], counts["tried"], untried, counts["killed"], share, counts["explained"], counts["unexplained"]
+        return f"| {name} | {' | '.join(map(str, cells))} |"
 
     def total(counts: list[dict[str, int]]) -> dict[str, int]:
         return {name: sum(one[name] for one in counts) for name in KINDS}
@@ -151,8 +156,8 @@ def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str
         "mutants of the functions with the slowest tests are the ones not tried. *Explained* survivors have a reason below why no test can or",
         "need notice them. Made by `python benchmarks/mutation.py --work FOLDER`.",
         "",
-        "| file | mutants | tried | killed | share of the tried | explained | unexplained |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| file | mutants | tried | not tried | killed | share of the tried | explained | unexplained |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(row(name, counts) for name, counts in files.items()),
         *(row(f"**{room}**", total([counts for name, counts in files.items() if name.startswith(f"{room}/")])) for room in ROOMS),
         row("**all**", total(list(files.values()))),

@@ -19,7 +19,7 @@ NEVER_HALF = "no interval of finitely many rows ends at exactly 1/2"
 NO_ALGORITHM = "without an activation there is no algorithm to choose"
 RANKS = '"XXevery row must be found exactly once among the gathered positionsXX"'
 
-ON_DEVICE = ("mask", "hidden", "order", "logits", "labels", "weight", "rewards", "events", "outputs", "rows", "first", "chosen")
+ON_DEVICE = ("mask", "hidden", "order", "logits", "labels", "weight", "rewards", "events", "outputs", "rows", "first", "chosen", "values")
 
 SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("*", "strict=True", other, LENGTHS) for other in ("strict=None", "strict=False", "")),
