@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -66,10 +66,10 @@ class RunDirectory:
             named = ", ".join(foreign[:3]) + (" …" if len(foreign) > 3 else "")
             raise CheckpointError(f"{self.path} holds files that no run wrote ({named}); give a folder of its own as --out")
 
-    def check_apart(self, sources: Mapping[str, str]) -> None:
-        """Refuse a directory that is, or lies in, what the run reads (by option, its path; a name of the Hub is no path here)."""
+    def check_apart(self, sources: Iterable[tuple[str, str]]) -> None:
+        """Refuse a directory that is, or lies in, what the run reads (option and path; a name of the Hub is no path here)."""
         own = self.path.resolve()
-        for option, source in sources.items():
+        for option, source in sources:
             read = Path(source)
             if not source or not os.path.exists(source):
                 continue

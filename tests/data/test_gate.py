@@ -7,11 +7,10 @@ from benchmarks.gate_corruptions import EXACT, JUDGED, generated, plant
 
 from finegrain.data import findings as findings_module
 from finegrain.data.findings import Findings
-from finegrain.data.formats import recognise
 from finegrain.data.gate import across as across_module
 from finegrain.data.gate.across import ABSENT, Across, Numbers
 from finegrain.data.gate.biases import Sample
-from finegrain.data.gate.keeper import Keeper
+from finegrain.data.gate.keeper import Keeper, form_of
 from finegrain.data.gate.language import language_of
 from finegrain.data.gate.settings import TOKEN_KINDS, Gate, Stopping
 from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
@@ -214,7 +213,7 @@ def test_a_negative_sample_is_refused():
 def test_answers_of_one_label_alone_are_named(labels, named):
     rows = [(f"row {i}", {"prompt": f"p {i}", "completion": f"c {i}", "label": label}) for i, label in enumerate(labels)]
     findings = Findings()
-    keeper = Keeper(Stopping(), recognise(rows[0][1]), Shape.UNPAIRED, rows, findings, Sample(0))
+    keeper = Keeper(Stopping(), [form_of(rows)], Shape.UNPAIRED, findings, Sample(0))
     assert len(list(keeper.kept(rows))) == len(labels)
     assert ("one_label" in findings.by_kind) is named
     assert not named or findings.messages()[-1].endswith(f"answers have the label {int(labels[0])}, so nothing says what the other kind looks like")

@@ -2,10 +2,11 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from finegrain.data.columns import listed
+from finegrain.data.places import Places
 from finegrain.types import Json
 
 TOLD = ("unread", "reasoning", "fractional_weight", "repeated_column")
@@ -28,6 +29,8 @@ class Finding:
     """Row numbers as they were found, at most MOST_ROWS."""
     changes: int = 0
     """How often the row number changed: the number of rows where they come in order."""
+    parts: Counter[int] = field(default_factory=Counter)
+    """The same by source, where there are several."""
     example: str = ""
     """The first occurrence in words, where a row number does not say it."""
 
@@ -49,7 +52,10 @@ class Finding:
 class Findings:
     """Collects findings in the order of the data."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places | None = None) -> None:
+        """`places` where the rows come from several sources."""
+        self._places = places
+        self._dropped: Counter[tuple[int, str]] = Counter()
         self.by_kind: dict[str, Finding] = {}
         self._drops: Counter[str] = Counter()
         self._last: dict[str, int] = {}
@@ -61,6 +67,8 @@ class Findings:
         if self._last.get(kind) != row:
             self._last[kind] = row
             finding.changes += 1
+            if self._places is not None:
+                finding.parts[self._places.part(row)] += 1
             if len(finding.rows) < MOST_ROWS:
                 finding.rows.append(row)
 
@@ -73,17 +81,19 @@ class Findings:
         if len(told) > before:
             self.by_kind["unread"].example = "; ".join(f"{what} that nothing reads: {listed(named)}" for what, named in self._unread.items())
 
-    def add_file(self, kind: str, action: str, example: str = "") -> Finding:
-        """One more occurrence of `kind` that concerns no row in particular."""
+    def add_file(self, kind: str, action: str, example: str = "", count: int = 1) -> Finding:
+        """More occurrences of `kind` that concern no row in particular."""
         finding = self.by_kind.setdefault(kind, Finding(example=example))
-        finding.count += 1
-        finding.actions[action] += 1
+        finding.count += count
+        finding.actions[action] += count
         return finding
 
     def drop(self, kind: str, row: int, example: str = "") -> None:
         """An occurrence of `kind` that drops an example; of several kinds in one example only the first is told so."""
         self.add(kind, row, "dropped", example)
         self._drops[kind] += 1
+        if self._places is not None:
+            self._dropped[self._places.part(row), kind] += 1
 
     def count(self, kind: str) -> int:
         """How often `kind` was found."""
@@ -100,22 +110,44 @@ class Findings:
 
     def messages(self) -> list[str]:
         """One line per kind."""
-        return [_line(kind, finding) for kind, finding in self.by_kind.items()]
+        return [_line(kind, finding, self.by_source(finding)) for kind, finding in self.by_kind.items()]
+
+    def by_source(self, finding: Finding) -> list[Json]:
+        """Where the rows of a finding stand, by source; empty where there is one source."""
+        if self._places is None or not finding.rows:
+            return []
+        few, found = finding.changes <= MOST_ROWS, self._places.split(finding.distinct())
+        named = enumerate(zip(self._places.names, found, strict=True))
+        return [{"source": name, "count": len(rows) if few else finding.parts[part], "rows": rows} for part, (name, rows) in named if rows]
+
+    def of_source(self, part: int) -> Json:
+        """What became of the rows of one of several sources: dropped examples by kind, and rows by finding."""
+        dropped = {kind: count for (own, kind), count in self._dropped.items() if own == part}
+        return {"dropped": dropped, "findings": {kind: finding.parts[part] for kind, finding in self.by_kind.items() if finding.parts[part]}}
 
     def as_json(self) -> list[Json]:
         """One object per kind, with the first row numbers."""
         return [
-            {"kind": kind, "count": f.count, "rows": f.distinct()[:EXAMPLES], "action": f.action(), **({"example": f.example} if f.example else {})}
+            {
+                "kind": kind,
+                "count": f.count,
+                "rows": f.distinct()[:EXAMPLES],
+                "action": f.action(),
+                **({"sources": [{**one, "rows": one["rows"][:EXAMPLES]} for one in sources]} if (sources := self.by_source(f)) else {}),
+                **({"example": f.example} if f.example else {}),
+            }
             for kind, f in self.by_kind.items()
         ]
 
 
-def _line(kind: str, finding: Finding) -> str:
-    rows = _rows_in_words(finding)
+def in_rows(rows: Sequence[int], sources: Sequence[Json]) -> str:
+    """The first row numbers in words, of each source its own where there are several."""
+    if not sources:
+        return f"rows {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''}" if rows else ""
+    return "; ".join(f"{one['source']} {in_rows(one['rows'], ())}" for one in sources)
+
+
+def _line(kind: str, finding: Finding, sources: Sequence[Json]) -> str:
+    rows = f" ({words})" if (words := in_rows(finding.distinct(), sources)) else ""
     line = f"{kind}: {finding.count} {finding.action()}{rows}" if rows else f"{kind}: {finding.action()}"
     return f"{line}: {finding.example}" if finding.example and (not rows or kind in TOLD) else line
-
-
-def _rows_in_words(finding: Finding) -> str:
-    rows = finding.distinct()
-    return f" (rows {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''})" if rows else ""

@@ -1,16 +1,18 @@
 """One path from a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TypeVar
 
 from finegrain.data.findings import Findings
-from finegrain.data.formats import Format
 from finegrain.data.gate.biases import Sample
-from finegrain.data.gate.keeper import FIRST_ROWS, Keeper, common_format, own_shape
+from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, form_of, own_shape
 from finegrain.data.gate.report import gate_report
-from finegrain.data.gate.settings import TOKEN_KINDS, Gate, Listing, Stopping
-from finegrain.data.read import Source, read
+from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
+from finegrain.data.mixture import Mixture, read_sources
+from finegrain.data.read import Source
 from finegrain.data.records import FastTokenizer, Located, Shape
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
@@ -27,7 +29,7 @@ class LoadedData:
 
     examples: ExampleStore
     report: Json
-    """JSON: source, files, sha256, format, rows, examples, kept, dropped, findings and counts."""
+    """JSON: source, files, sha256, format, rows, examples, kept, dropped, findings and counts; `sources` where there are several."""
     gate: Json
     """What stands in gate.json."""
 
@@ -35,50 +37,112 @@ class LoadedData:
 def load_examples(
     source: str, tokenizer: FastTokenizer, *, shape: Shape, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()
 ) -> LoadedData:
-    """The examples of a file, folder or Hub name in the shape a recipe needs; `limit` counts rows of the source."""
-    rows = read(source, limit)
-    first, stream = _first(rows)
-    entry = common_format(first)
-    findings = Findings()
+    """The examples of a file, folder or Hub name, or of several, in the shape a recipe needs; `limit` counts rows of all sources."""
+    rows, made = read_sources(source, limit), Counter[int]()
+    forms, stream = _forms(rows)
+    findings = _findings_of(rows)
     sample, decide = Sample(gate.bias_rows), Stopping(gate)
-    keeper = Keeper(decide, entry, shape, first, findings, sample)
-    examples = collect(tokenise(keeper.kept(stream), tokenizer, settings, findings, decide))
+    kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
+    examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
+    _tell_left(rows, findings)
     if not examples:
-        raise DataError(f"{source}: no {shape.value} example left of {rows.count} rows ({entry.name}); dropped: {findings.in_words() or 'none'}")
-    facts = _facts(source, rows, entry, shape)
+        raise DataError(f"{source}: no {shape.value} example left of {rows.count} rows ({_name(forms)}); dropped: {findings.in_words() or 'none'}")
+    facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings)}
     return LoadedData(
         examples,
-        {**facts, "max_length": within_limit(settings, tokenizer).max_length, **_report(rows, entry, findings, examples)},
+        {**facts, "max_length": within_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
         gate_report(facts, findings, sample),
     )
 
 
 def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()) -> Json:
     """What stands in gate.json of the rows in the shape they serve first; what would stop a training run is listed, nothing is kept."""
-    rows = read(source, limit)
-    first, stream = _first(rows)
-    entry = common_format(first)
-    shape = own_shape(entry)
-    findings, sample, decide = Findings(), Sample(gate.bias_rows), Listing(gate)
-    kept = Keeper(decide, entry, shape, first, findings, sample).kept(stream)
-    left = sum(1 for _ in (kept if tokenizer is None else tokenise(kept, tokenizer, settings, findings, decide)))
-    facts = {**_facts(source, rows, entry, shape), "examples_left": left}
+    rows, made = read_sources(source, limit), Counter[int]()
+    forms, stream = _forms(rows)
+    shape = _one_shape(rows, forms)
+    findings, sample, decide = _findings_of(rows), Sample(gate.bias_rows), Listing(gate)
+    kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
+    numbered = kept if tokenizer is None else ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))
+    left = sum(1 for _ in _counted(rows, made, numbered))
+    _tell_left(rows, findings)
+    facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings), "examples_left": left}
     return gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
 
 
-def _first(rows: Source) -> tuple[list[Located], Iterator[Located]]:
-    """The first rows, and all of them."""
+Rows = Source | Mixture
+Item = TypeVar("Item")
+
+
+def _forms(rows: Rows) -> tuple[list[Form], Iterator[Located]]:
+    """How the rows of every source look, and all rows; the first ones of several sources are read twice."""
+    if isinstance(rows, Mixture):
+        return [form_of(list(islice(part.rows, FIRST_ROWS))) for part in rows.parts], rows.rows
     stream = rows.rows
     first = list(islice(stream, FIRST_ROWS))
-    return first, chain(first, stream)
+    return [form_of(first)], chain(first, stream)
 
 
-def _facts(source: str, rows: Source, entry: Format, shape: Shape) -> Json:
+def _name(forms: list[Form]) -> str:
+    return ", ".join(dict.fromkeys(form.entry.name for form in forms))
+
+
+def _one_shape(rows: Rows, forms: list[Form]) -> Shape:
+    """What all sources serve of themselves; a DataError where they differ."""
+    shapes = [own_shape(form.entry) for form in forms]
+    if isinstance(rows, Mixture) and len(set(shapes)) > 1:
+        told = ", ".join(f"{part.name} {shape.value}" for part, shape in zip(rows.parts, shapes, strict=True))
+        raise DataError(f"the sources hold rows of different shapes ({told}); check them one by one")
+    return shapes[0]
+
+
+def _findings_of(rows: Rows) -> Findings:
+    return Findings(rows.places if isinstance(rows, Mixture) else None)
+
+
+def _keeper(rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample) -> Keeper:
+    if isinstance(rows, Mixture):
+        return Keeper(decide, forms, shape, findings, sample, part=rows.places.part)
+    return Keeper(decide, forms, shape, findings, sample)
+
+
+def _counted(rows: Rows, made: Counter[int], numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:
+    """What was made of the rows, counted by source where there are several."""
+    for number, item in numbered:
+        if isinstance(rows, Mixture):
+            made[rows.places.part(number)] += 1
+        yield item
+
+
+def _tell_left(rows: Rows, findings: Findings) -> None:
+    if isinstance(rows, Mixture) and any(rows.left):
+        findings.add_file("mixture", "left over", rows.left_in_words(), sum(rows.left))
+
+
+def _by_source(rows: Rows, forms: list[Form], made: Counter[int], findings: Findings) -> Json:
+    """Every one of several sources by itself."""
+    if not isinstance(rows, Mixture):
+        return {}
+    sources = []
+    for place, (part, form, count, left) in enumerate(zip(rows.parts, forms, rows.places.counts(), rows.left, strict=True)):
+        own = {"source": part.name, "files": part.files, "sha256": part.sha256(), "format": form.entry.name}
+        mixed = {"weight": rows.weights[place], "rows_left_over": left} if rows.weights else {}
+        sources.append({**own, **mixed, "rows": count, "kept": made[place], **findings.of_source(place)})
+    return {"sources": sources}
+
+
+def _in_words(sources: list[Json]) -> Iterator[str]:
+    """A line per source."""
+    for one in sources:
+        weight = f", weight {one['weight']:g}" if "weight" in one else ""
+        yield f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples kept"
+
+
+def _facts(source: str, rows: Rows, forms: list[Form], shape: Shape) -> Json:
     """What identifies rows that were read to their end."""
-    return {"source": source, "sha256": rows.sha256(), "format": entry.name, "shape": shape.value, "rows": rows.count}
+    return {"source": source, "sha256": rows.sha256(), "format": _name(forms), "shape": shape.value, "rows": rows.count}
 
 
-def _report(rows: Source, entry: Format, findings: Findings, examples: ExampleStore) -> Json:
+def _report(rows: Rows, forms: list[Form], findings: Findings, examples: ExampleStore, sources: list[Json]) -> Json:
     """What can be counted from rows, findings and examples."""
     roles = examples.roles
     return {
@@ -88,7 +152,7 @@ def _report(rows: Source, entry: Format, findings: Findings, examples: ExampleSt
         "kept": len(examples),
         "dropped": findings.dropped(),
         "findings": findings.as_json(),
-        "messages": [f"{entry.name}: {rows.count} rows, {len(examples)} examples kept", *findings.messages()],
+        "messages": [f"{_name(forms)}: {rows.count} rows, {len(examples)} examples kept", *_in_words(sources), *findings.messages()],
         "answers": len(examples) * len(roles),
         **{kind: findings.count(kind) for kind in ("prompt_truncated", "answer_truncated", "boundary_differs", "decode_differs")},
         "annotated": {role: examples.annotated(role) for role in roles},

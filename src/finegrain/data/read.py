@@ -16,6 +16,7 @@ from finegrain.data.columns import listed
 from finegrain.data.file_rows import SUFFIXES, file_rows
 from finegrain.data.hub import hub_table
 from finegrain.data.records import Located
+from finegrain.data.sources import check_one
 from finegrain.data.text_file import unpacked_name
 from finegrain.errors import DataError
 
@@ -55,6 +56,7 @@ class Source:
 
 def read(source: str, limit: int | None = None) -> Source:
     """The rows of a file, a folder or a Hub name (`owner/set`, `owner/set:split`, `owner/set:config:split`), at most `limit`."""
+    check_one(source)
     path = Path(source).expanduser()
     if path.is_dir() and any((path / name).is_file() for name in SAVED):
         return _saved(source, path, limit)

@@ -24,7 +24,8 @@ class Bound:
     run: Path
     """A reward model read at the last token: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
     data: str
-    """A few hundred clean pairs, balanced over domains: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
+    """A few hundred clean pairs, balanced over domains: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name;
+    several as "A + B"."""
     keep: Keep = field(default_factory=SameScores)
     """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
     fit: FitBounds = field(default_factory=FitBounds)

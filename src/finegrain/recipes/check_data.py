@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.checked import PositiveInt, SequenceLength, checked
+from finegrain.data.findings import in_rows
 from finegrain.data.gate.settings import Gate
 from finegrain.recipes.setup.new_file import check_free, write_new
 from finegrain.terminal import write_line
@@ -21,7 +22,7 @@ class CheckData:
     """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
 
     data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
     model: str | None = None
     """Checkpoint folder or Hub name, of which only the tokenizer is read; without it the kinds that need tokens are not checked."""
     out: Path | None = None
@@ -46,7 +47,13 @@ def run_check_data(settings: CheckData) -> dict[str, Any]:
         write_line(line)
     if settings.out is not None:
         write_new(settings.out, [json.dumps(report) + "\n"])
-    return {**report, "findings": [{**finding, "rows": finding["rows"][:SHOWN]} for finding in report["findings"]], "out": _name(settings.out)}
+    return {**report, "findings": [_shown(finding) for finding in report["findings"]], "out": _name(settings.out)}
+
+
+def _shown(finding: Json) -> Json:
+    """With the first row numbers, of each source where there are several."""
+    sources = [{**one, "rows": one["rows"][:SHOWN]} for one in finding.get("sources", [])]
+    return {**finding, "rows": finding["rows"][:SHOWN], **({"sources": sources} if sources else {})}
 
 
 def _name(out: Path | None) -> str | None:
@@ -66,10 +73,13 @@ def _tokenizer(model: str | None) -> Any:
 def in_words(report: Json) -> list[str]:
     """The report for a person, a line per finding and per bias."""
     lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
+    for one in report.get("sources", []):
+        weight = f", weight {one['weight']:g}" if "weight" in one else ""
+        lines.append(f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples")
     for finding in report["findings"]:
-        rows = ", ".join(map(str, finding["rows"][:5])) + (" …" if len(finding["rows"]) > 5 else "")
+        rows = in_rows(finding["rows"], finding.get("sources", []))
         example = f": {finding['example']}" if finding.get("example") else ""
-        lines.append(f"{finding['kind']}: {finding['count']} {finding['action']}" + (f" (rows {rows})" if rows else "") + example)
+        lines.append(f"{finding['kind']}: {finding['count']} {finding['action']}" + (f" ({rows})" if rows else "") + example)
     if report["not_checked"]:
         lines.append(f"not checked without --model: {', '.join(report['not_checked'])}")
     for name, bias in report["biases"].items():

@@ -8,6 +8,7 @@ from finegrain.checked import PositiveInt, Seed, SequenceLength, checked
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.gate.settings import Gate
+from finegrain.data.sources import check_one
 from finegrain.recipes.setup.new_file import check_free
 
 
@@ -48,6 +49,7 @@ def run_curate(settings: Curate) -> dict[str, Any]:
     from finegrain.recipes.curation.voting import voted_rows
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
 
+    check_one(settings.data)
     check_free(settings.out)
     check_free(settings.summary)
     quiet_transformers()

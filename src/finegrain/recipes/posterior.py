@@ -24,7 +24,8 @@ class PosteriorOf:
     run: Path
     """A reward model: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
     data: str
-    """The pairs it was trained on: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
+    """The pairs it was trained on: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name;
+    several as "A + B"."""
     over: Literal["last-layer", "lora"] = "last-layer"
     """Weights that are unsure: the reward's last layer (exact), or the matrices of the adapter it was trained with (Laplace-LoRA, K-FAC)."""
     rank: PositiveInt = 10

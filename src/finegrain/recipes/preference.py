@@ -6,6 +6,7 @@ from typing import Any
 
 from finegrain.checked import checked
 from finegrain.data.gate.settings import Gate
+from finegrain.data.sources import Data, source_text
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.recipes.entry import model_name, start, start_command
@@ -22,7 +23,7 @@ class Prefer:
     model: str
     """Checkpoint folder or Hub name; also the reference, always."""
     data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
     out: Path
     """Run directory: the aligned model, run.json, metrics.jsonl, samples.jsonl."""
     objective: Any
@@ -36,7 +37,7 @@ class Prefer:
 
 def prefer(
     model: Any,
-    data: str | Path,
+    data: Data,
     out: str | Path,
     *,
     objective: Objective = DPO(),
@@ -54,7 +55,7 @@ def prefer(
     """
     settings = Prefer(
         model=model_name(model),
-        data=str(data),
+        data=source_text(data),
         out=Path(out),
         objective=objective,
         credit=credit,

@@ -7,6 +7,7 @@ from typing import Any
 
 from finegrain.checked import checked
 from finegrain.data.gate.settings import Gate
+from finegrain.data.sources import Data, source_text
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.settings import Common, MarginScale, Training
@@ -27,7 +28,7 @@ class Reward:
     model: str
     """Checkpoint folder or Hub name of a causal language model, or of a reward model, whose head goes on training where it is the one asked for."""
     data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
     out: Path
     """Run directory: the reward model in the stock classification layout, run.json, metrics.jsonl."""
     head: Any
@@ -47,7 +48,7 @@ class Reward:
 
 def reward(
     model: Any,
-    data: str | Path,
+    data: Data,
     out: str | Path,
     *,
     head: Any = None,
@@ -68,7 +69,7 @@ def reward(
 
     settings = Reward(
         model=model_name(model),
-        data=str(data),
+        data=source_text(data),
         out=Path(out),
         head=head or Token(),
         loss=loss,

@@ -6,6 +6,7 @@ from typing import Any
 
 from finegrain.checked import checked
 from finegrain.data.gate.settings import Gate
+from finegrain.data.sources import Data, source_text
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
 from finegrain.recipes.entry import model_name, start, start_command
@@ -22,7 +23,7 @@ class Sft:
     model: str
     """Checkpoint folder or Hub name."""
     data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
     out: Path
     """Run directory: the tuned model, run.json, metrics.jsonl, samples.jsonl."""
     objective: Any
@@ -36,7 +37,7 @@ class Sft:
 
 def sft(
     model: Any,
-    data: str | Path,
+    data: Data,
     out: str | Path,
     *,
     objective: Objective = NLL(),
@@ -51,7 +52,7 @@ def sft(
     """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
     settings = Sft(
         model=model_name(model),
-        data=str(data),
+        data=source_text(data),
         out=Path(out),
         objective=objective,
         credit=credit,

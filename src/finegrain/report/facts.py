@@ -16,7 +16,7 @@ MOST_CHARACTERS = 400
 def sentence(run: Run) -> str:
     """What ran."""
     record, settings = run.record, _mapping(run.record.get("settings"))
-    model, data = (clipped(PurePath(str(settings.get(name, "?"))).name or "?", 80) for name in ("model", "data"))
+    model, data = _file_name(settings.get("model", "?")), " + ".join(_sources(record)) or _file_name(settings.get("data", "?"))
     if record.get("command") == "inspect":
         reference = settings.get("reference")
         against = f" against the reference {clipped(PurePath(str(reference)).name, 80)}" if reference else ", without a reference"
@@ -36,6 +36,16 @@ def sentence(run: Run) -> str:
         parts.append(f", {float(record['train_seconds']):.0f} s on {clipped(_mapping(record.get('machine')).get('device', '?'), 20)}")
     status = clipped(record.get("status", "of unknown status"), 40)
     return "".join(parts) + f". The run is {status}; {clipped(record.get('date', 'date unknown'), 40)}." + _kept(record)
+
+
+def _file_name(path: Any) -> str:
+    return clipped(PurePath(str(path)).name or "?", 80)
+
+
+def _sources(record: Mapping[str, Any]) -> list[str]:
+    """Names of the sources, where the data are of several."""
+    listed = _sequence(_mapping(record.get("data")).get("sources"))
+    return [_file_name(_mapping(one).get("source", "?")) for one in listed[:20]]
 
 
 def _kept(record: Mapping[str, Any]) -> str:
@@ -72,10 +82,16 @@ def findings(run: Run) -> Found:
     listed = _sequence(run.gate.get("findings")) or _sequence(data.get("findings"))
     biases = _mapping(run.gate.get("biases")) or _mapping(data.get("biases"))
     return Found(
-        [(name, _said(data[name])) for name in FACTS if name in data],
+        [(name, _said(data[name])) for name in FACTS if name in data] + [_of_source(_mapping(one)) for one in _sequence(data.get("sources"))[:50]],
         [_finding(line) for line in listed if isinstance(line, Mapping)],
         [_bias(clipped(name, 80), value) for name, value in biases.items()],
     )
+
+
+def _of_source(one: Mapping[str, Any]) -> tuple[str, str]:
+    """A line for one of several sources."""
+    told = ("format", "weight", "rows", "rows_left_over", "kept", "dropped", "findings")
+    return clipped(one.get("source", "?"), 80), _said({name: one[name] for name in told if name in one})
 
 
 def _bias(name: str, value: Any) -> Shown:
@@ -92,6 +108,8 @@ def _finding(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
     rows = ", ".join(str(row) for row in _sequence(line.get("rows"))[:10])
     example = line.get("example", "")
     where = f"rows {rows}" if rows else "the file"
+    if sources := _sequence(line.get("sources")):
+        where = "; ".join(f"{_mapping(one).get('source', '?')} rows {_said(_sequence(_mapping(one).get('rows'))[:10])}" for one in sources[:20])
     return (
         clipped(line.get("kind", "?"), 80),
         clipped(line.get("count", "?"), 20),

@@ -1,9 +1,9 @@
 """The gate itself: rows in, rows that may train out; everything found on the way goes to the findings."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from finegrain.data.columns import listed
 from finegrain.data.findings import Findings
@@ -55,19 +55,43 @@ def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = 
         raise DataError(f"a cell of another form than {entry.name} has ({type(error).__name__}: {error})") from error
 
 
+class Form(NamedTuple):
+    """How the rows of one source look."""
+
+    entry: Format
+    first: Sequence[Located]
+    """Its first rows, which told the format."""
+
+
+def form_of(first: Sequence[Located]) -> Form:
+    """What the first rows of a source tell."""
+    return Form(common_format(first), first)
+
+
 class Keeper:
     """Decides row by row; of earlier rows it knows hashes alone."""
 
-    def __init__(self, decide: Decide, entry: Format, shape: Shape, first: Iterable[Located], findings: Findings, sample: Sample) -> None:
-        self._decide, self._entry, self._shape, self._findings, self._sample = decide, entry, shape, findings, sample
+    def __init__(
+        self,
+        decide: Decide,
+        forms: Sequence[Form],
+        shape: Shape,
+        findings: Findings,
+        sample: Sample,
+        *,
+        part: Callable[[int], int] = lambda row: 0,
+    ) -> None:
+        """`part` says of a row that was read from which source it comes, by its place in `forms`."""
+        self._decide, self._shape, self._findings, self._sample = decide, shape, findings, sample
+        self._forms, self._part = forms, part
         self._neutral = decide("neutral_step", None, "")
-        self._own_markup = own_markup([texts_of(row).prompt for _, raw in first for row in self._readable(raw)])
+        self._own_markup = own_markup([texts_of(row).prompt for entry, first in forms for _, raw in first for row in self._readable(entry, raw)])
         self._across = Across()
         self._labels: Counter[float] = Counter()
 
-    def _readable(self, raw: Mapping[str, Any]) -> list[Row]:
+    def _readable(self, entry: Format, raw: Mapping[str, Any]) -> list[Row]:
         try:
-            return examples(convert(self._entry, self._shape, raw, self._neutral))
+            return examples(convert(entry, self._shape, raw, self._neutral))
         except DataError:
             return []
 
@@ -89,7 +113,7 @@ class Keeper:
 
     def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
         try:
-            made = convert(self._entry, self._shape, cells, self._neutral)
+            made = convert(self._forms[self._part(number)].entry, self._shape, cells, self._neutral)
         except DataError as error:
             kind = error.kind if isinstance(error, CellError) else "missing_column"
             if kind == "encoding" or self._decide(kind, number, f"{where}: {error}") == "drop":

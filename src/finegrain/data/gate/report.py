@@ -26,6 +26,7 @@ def _finding(kind: str, findings: Findings) -> Json:
         "count": rows,
         "rows": finding.distinct(),
         "action": finding.action(),
+        **({"sources": sources} if (sources := findings.by_source(finding)) else {}),
         **({"occurrences": finding.count} if finding.count != rows else {}),
         **({"example": finding.example} if finding.example else {}),
     }

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finegrain.data.read import read
+from finegrain.data.mixture import read_sources
 from finegrain.data.records import Example
+from finegrain.data.sources import named_sources
 from finegrain.errors import DataError
 from finegrain.models.score import computed_tokens, score_rows
 from finegrain.models.scorer import Scorer
@@ -158,11 +159,11 @@ def truths(source: str, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     if not rows:
         return {}
     try:
-        _, first = next(read(source, 1).rows)
-        if not any(name.endswith(TRUTH) for name in first):
+        firsts = [next(read_sources(one.source, 1).rows)[1] for one in named_sources(source)]
+        if not any(name.endswith(TRUTH) for first in firsts for name in first):
             return {}
         wanted = set(rows)
-        raw = {number: row for number, (_, row) in enumerate(read(source, max(rows) + 1).rows) if number in wanted}
+        raw = {number: row for number, (_, row) in enumerate(read_sources(source, max(rows) + 1).rows) if number in wanted}
     except DataError:  # the data went away during the run: the report then has no truth to show
         return {}
     return {row: {name.removesuffix(TRUTH): value for name, value in raw[row].items() if name.endswith(TRUTH)} for row in rows if row in raw}

@@ -10,6 +10,7 @@ from torch import nn
 from finegrain import catalog
 from finegrain.configure import method_name
 from finegrain.data.gate.settings import Gate
+from finegrain.data.sources import named_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.settings import Common, MarginScale, Training
@@ -66,11 +67,12 @@ def check_job(job: Job, contract: Contract) -> None:
         raise UsageError(f"{name} makes its own gradients, which need whole parameters; drop --shard")
 
 
-def sources_of(job: Job) -> dict[str, str]:
-    """What the run reads, by the option that names it."""
-    found = {"model": job.model if isinstance(job.model, str) else "", "data": job.data, "eval": job.common.eval or ""}
+def sources_of(job: Job) -> list[tuple[str, str]]:
+    """What the run reads, beside the option that names it."""
+    found = [("model", job.model if isinstance(job.model, str) else "")]
+    found += [(option, one.source) for option, text in (("data", job.data), ("eval", job.common.eval or "")) for one in named_sources(text)]
     scorers = getattr(job.credit, "scorer", None) or ""
-    return found | {"credit.scorer": scorers} if isinstance(scorers, str) else found
+    return [*found, ("credit.scorer", scorers)] if isinstance(scorers, str) else found
 
 
 def check_credit(credit: Credit | None, contract: Contract) -> None:
