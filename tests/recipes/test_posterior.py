@@ -107,6 +107,7 @@ def test_columns_count(command: Command) -> None:
     assert not np.isclose(found["margin"], found["plain"], rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_stage_2_goes_on_from_a_reward_model(command: Command) -> None:
     train(command, "one", "head:sequence", "--epochs", "4")
     result = train(command, "two", "head:gaussian-ensemble", "loss:brme", "--model", command.folder / "one", "--epochs", "3", "--lr", "0.01")

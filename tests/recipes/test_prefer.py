@@ -168,6 +168,7 @@ def test_credit_from_the_runs_own_scorer(command: Command, credit: str) -> None:
 READ_AGAIN = "cross-fit: read from the cache, a sample of the fit's start made again and equal"
 
 
+@pytest.mark.slow
 def test_the_own_scorer_of_another_way_to_train_is_another_one(command: Command) -> None:
     """An adapter moves otherwise than all weights do, and one of another rank otherwise again; the weights' file is the same for all."""
     few = ["objective:dpo", "credit:asr", "--max-steps", "2", "--examined", "0"]

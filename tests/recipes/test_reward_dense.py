@@ -45,6 +45,7 @@ def test_entropies_are_cached_and_a_second_run_is_the_same(command: Command, cac
     assert bool((one == two).all())
 
 
+@pytest.mark.slow
 def test_the_cutoff_changes_what_is_learnt(command: Command) -> None:
     """A cut-off above every entropy leaves one segment; below every entropy, each token is one."""
     for run, cutoff in (("whole", "100"), ("tokens", "0")):
@@ -133,6 +134,7 @@ def test_ratings_learn(command: Command) -> None:
 SCALE = ("--head.classes", "3", "--head.lowest", "0", "--loss.attribute", "quality")
 
 
+@pytest.mark.slow
 def test_a_rating_head_is_trained_again_on_a_trained_one(command: Command) -> None:
     """Stage 2 of lort: backbone bit for bit, the head from where stage 1 left it, towards another target."""
     data = ("--data", rated(command), "--lr", "0.01", "--holdout", "0.25")
@@ -164,6 +166,7 @@ def test_a_rating_head_is_trained_again_on_a_trained_one(command: Command) -> No
     assert "--frozen" in other.error
 
 
+@pytest.mark.slow
 def test_a_temperature_undoes_a_flat_target(command: Command) -> None:
     """Expected ratings of a flat target lie in the middle; the fitted temperature stands in the checkpoint, and scores are read with it."""
     data = ("--data", rated(command), "--lr", "0.01", "--holdout", "0.25", "--epochs", "5")

@@ -106,6 +106,7 @@ def test_one_number(
 CHATML = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + eos_token + '\n' }}{% endfor %}"
 
 
+@pytest.mark.slow
 def test_conversations_and_the_function(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chat template that writes text behind the end token: stock calls, the function and `score` agree, plain and normalised."""
     base = save_tiny(tmp_path / "chat")

@@ -67,6 +67,7 @@ def test_every_contrastive_term_trains_and_loads_stock(command: Command, contras
     assert torch.equal(stock.score.weight.detach(), load_file(command.folder / "run/reward_head.safetensors")["weight"])
 
 
+@pytest.mark.slow
 def test_prototypes_train_are_resumed_and_stay_out_of_the_stock_checkpoint(command: Command) -> None:
     steps = ("--max-steps", "4", "--save-every", "2", "--lr", "0.003")
     assert reward(command, "whole", *SWAV, *steps).code == 0
@@ -87,6 +88,7 @@ def test_prototypes_train_are_resumed_and_stay_out_of_the_stock_checkpoint(comma
     assert same(weights(command, "whole"), weights(command, "cut"))
 
 
+@pytest.mark.slow
 def test_swav_changes_the_model_and_the_split_does_not(command: Command) -> None:
     """Micro-batches of one pair give the step of whole batches to round-off."""
     steps = ("--max-steps", "2", "--lr", "0.001")

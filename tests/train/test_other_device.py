@@ -32,6 +32,7 @@ def check_steps(found: dict[str, Any]) -> None:
     assert found["micro_batches"] > 2
 
 
+@pytest.mark.slow
 def test_steps_on_an_emulated_device_are_steps_here(tmp_path: Path) -> None:
     found = seen(tmp_path, *FIRST)
     made, mixed, table = found["refused"]
