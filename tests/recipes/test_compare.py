@@ -159,7 +159,8 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
     whole = rows(declared)
     same = write(tmp_path / "same.jsonl", whole)
     (tmp_path / "text.jsonl").write_text("not json\n")
-    (tmp_path / "deep.jsonl").write_text('{"a":' * 100_000)
+    (tmp_path / "open.jsonl").write_text('{"a":' * 100_000)
+    (tmp_path / "deep.jsonl").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
     (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "\xff"}\n')
     (tmp_path / "there.json").write_text("mine")
 
@@ -175,8 +176,9 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
         (3, "cannot read", [first, tmp_path / "none.jsonl"]),
         (3, "cannot read", [first, tmp_path]),
         (3, "not JSON", [first, tmp_path / "text.jsonl"]),
-        (3, "nested too deeply", [first, tmp_path / "deep.jsonl"]),
-        (3, "not UTF-8", [tmp_path / "bytes.jsonl", first]),
+        (3, "not JSON", [first, tmp_path / "open.jsonl"]),
+        (3, "expected id, prompt, response and score", [first, tmp_path / "deep.jsonl"]),
+        (3, "expected id, prompt, response and score", [tmp_path / "bytes.jsonl", first]),
         (3, "holds no answers", [first, write(tmp_path / "empty.jsonl", [])]),
         (3, "expected id, prompt, response and score", [first, write(tmp_path / "foreign.jsonl", [{"prompt": "p", "chosen": "a"}])]),
         (3, "1 only in", [first, write(tmp_path / "fewer.jsonl", whole[1:])]),

@@ -1,7 +1,6 @@
 """Failures to load, each as one line of a ModelError: what transformers, peft, tokenizers and safetensors raise while they read a checkpoint."""
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from finegrain.errors import FinegrainError, ModelError
+from finegrain.terminal import write_line
 
 RAISED = (
     OSError,  # files that are missing, unreadable, or not on the Hub
@@ -83,7 +83,7 @@ def some(names: Sequence[str]) -> str:
 def say(text: str) -> None:
     """One line to the person, by the first process."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        print(text, file=sys.stderr, flush=True)
+        write_line(text)
 
 
 def entry_of(facts: Mapping[str, Any], value: object) -> str | None:

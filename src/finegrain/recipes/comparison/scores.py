@@ -45,14 +45,11 @@ class Joined:
 def read_scores(file: Path) -> dict[str, Answer]:
     """Answers by name; raises DataError with the line that no score file has."""
     found: dict[str, Answer] = {}
-    try:
-        for where, row in file_rows(file):
-            name, answer = _answer(where, row)
-            if name in found:
-                raise DataError(f"{where}: a second answer named {name!r}; answers are told apart by their names (finegrain score --id)")
-            found[name] = answer
-    except RecursionError as error:
-        raise DataError(f"{file}: brackets nested too deeply for a score file") from error
+    for where, row in file_rows(file):
+        name, answer = _answer(where, row)
+        if name in found:
+            raise DataError(f"{where}: a second answer named {name!r}; answers are told apart by their names (finegrain score --id)")
+        found[name] = answer
     if not found:
         raise DataError(f"{file} holds no answers: expected a file that `finegrain score` wrote")
     return found
