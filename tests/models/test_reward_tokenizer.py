@@ -8,7 +8,7 @@ from tokenizers import processors
 from transformers import AutoTokenizer
 
 from finegrain.data.records import Answer, Row, Turn
-from finegrain.models.reward_tokenizer import CHAT_CALL, TEXT_CALL, input_facts, our_ids, reward_tokenizer
+from finegrain.models.reward_tokenizer import CHAT_CALL, SPACED_CALL, TEXT_CALL, input_facts, our_ids, reward_tokenizer
 from tests.tiny import save_tiny
 
 CHATML = (
@@ -77,7 +77,8 @@ def test_text_gets_both_ends_and_keeps_its_offsets(before: str | None, tokenizer
     }[before]
     again = saved(tokenizer, tmp_path)
     told = input_facts(again, 64)
-    assert (told["bos"], told["eos"], told["max_length"], told["stock_calls"][TEXT_CALL]) == (True, True, 64, True)
+    assert (told["bos"], told["eos"], told["max_length"], told["stock_calls"][SPACED_CALL]) == (True, True, 64, True)
+    assert not told["stock_calls"][TEXT_CALL], "a space at the end of the prompt joins the answer's first word"
     text = "the  sky is blue"
     bare = {"add_special_tokens": False, "return_offsets_mapping": True}
     assert again(text, **bare)["offset_mapping"] == tokenizer(text, **bare)["offset_mapping"]
@@ -93,6 +94,6 @@ def test_a_tokenizer_without_one_of_them(missing: str, pieces: str, tokenizer: A
     told = input_facts(again, 64)
     assert told[missing] is False
     assert told["template"]["text"] == pieces
-    assert told["stock_calls"][TEXT_CALL]
+    assert told["stock_calls"][SPACED_CALL]
     assert again.pad_token_id is not None
     assert again.pad_token_id != again.eos_token_id

@@ -119,3 +119,9 @@ def test_encoders_are_refused_by_name(command: Command, model: Path, kind: str) 
     assert f"{kind}ForSequenceClassification" in done.error
     assert "encoder" in done.error
     assert not (command.folder / "scores.jsonl").exists()
+    for more in ([], ["--dry-run"]):
+        done = command.prefer("run", "--model", command.folder / "rm", "head:sequence", *more, command="reward")
+        assert done.code == 4, done.error
+        assert f"{kind}ForSequenceClassification" in done.error
+        assert "encoder" in done.error
+        assert not (command.folder / "run").exists()

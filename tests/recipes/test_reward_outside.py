@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import finegrain
 from finegrain.errors import UsageError
+from finegrain.models.reward_tokenizer import SPACED_CALL, TEXT_CALL
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from tests.recipes.command import Command
 from tests.tiny import save_tiny
@@ -101,6 +102,30 @@ def test_one_number(
     assert shown == pytest.approx(said, rel=1e-6, abs=1e-6)
     assert min(abs(ours - said)) < 1e-6 * (1 + abs(said)), "the card's number is that of an answer of the data"
     assert command.record("run")["card"]["transformers"] == pytest.approx(said, rel=1e-7)
+
+
+@pytest.mark.parametrize("space", ["at the prompt's end", "before the answer"])
+def test_the_card_says_of_its_own_example_whether_tokens_merge(
+    space: str, command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A space at the end of the prompt joins the answer's first word: one call on both gives other ids."""
+    data, first = tmp_path / "pairs.jsonl", space == "before the answer"
+    prompt, glue = ("why ?", " ") if first else ("why ? ", "")
+    rows = [{"prompt": f"{row} {prompt}", "chosen": f"{glue}the sky is", "rejected": f"{glue}the mat"} for row in range(12)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = trained(command, model, "head:sequence", "--data", data, "--samples", "0")
+    card = (run / "README.md").read_text()
+    assert ("tokens merge at the border" in card) is not first
+    assert ("of the tokenizer here writes those of this example" in card) is first
+    calls = json.loads((run / "config.json").read_text())["finegrain"]["input"]["stock_calls"]
+    assert (calls[TEXT_CALL], calls[SPACED_CALL]) == (False, True)
+    shown, said = printed_by_card(run, monkeypatch)
+    assert shown == pytest.approx(said, rel=1e-6, abs=1e-6)
+    sample = json.loads((run / "samples.jsonl").read_text().splitlines()[0])
+    stock, tokenizer = AutoModelForSequenceClassification.from_pretrained(run, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(run)
+    with torch.no_grad():
+        joined = float(stock(input_ids=torch.tensor([tokenizer(sample["prompt"] + sample["chosen"])["input_ids"]])).logits[0, 0])
+    assert (joined == pytest.approx(sample["chosen_score"], abs=1e-6)) is first
 
 
 CHATML = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + eos_token + '\n' }}{% endfor %}"

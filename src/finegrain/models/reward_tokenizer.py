@@ -31,10 +31,12 @@ ENDED = (
 """A chat template around another one: a conversation that the assistant ends is one BOS, what the template writes, and EOS at its very end."""
 
 TEXT_CALL, CHAT_CALL = "tokenizer(prompt + answer)", "tokenizer(apply_chat_template(messages), add_special_tokens=False)"
+SPACED_CALL = f"{TEXT_CALL}, the answer beginning with the space"
 CHAT, PLAIN = "chat_template", "Human: ...\n\nAssistant: ..."
 """How a conversation becomes text."""
 
-TEXT = Row(prompt="Which sea is the largest?", answers={"answer": Answer(content=" The Philippine Sea, they say.")})
+SPACED = Row(prompt="Which sea is the largest?", answers={"answer": Answer(content=" The Philippine Sea, they say.")})
+SPACE_BEFORE = Row(prompt="Which sea is it? ", answers={"answer": Answer(content="the Philippine Sea, they say.")})
 SHORT = Row(prompt=(Turn("user", "Hello?"),), answers={"answer": Answer(content=(Turn("assistant", "the day is good."),))})
 LONG = Row(
     prompt=(Turn("user", "Hello?"), Turn("assistant", "Good day."), Turn("user", "And now?")),
@@ -69,7 +71,8 @@ def input_facts(tokenizer: Any, max_length: int) -> Json:
         "truncation_side": {"prompt": "left", "answer": "right"},
         "template": {"text": " + ".join(pieces), "conversation": CHAT if tokenizer.chat_template else PLAIN},
         "stock_calls": {
-            TEXT_CALL: calls_agree(tokenizer, TEXT),
+            TEXT_CALL: calls_agree(tokenizer, SPACED, SPACE_BEFORE),
+            SPACED_CALL: calls_agree(tokenizer, SPACED),
             CHAT_CALL: bool(tokenizer.chat_template) and calls_agree(tokenizer, SHORT, LONG),
         },
     }
@@ -88,6 +91,12 @@ def our_ids(tokenizer: Any, row: Row) -> list[int] | None:
     """Prompt and answer as they are trained on; None for a row that no template takes."""
     found = list(tokenise([(0, row)], tokenizer, Tokenise(max_length=1 << 20), Findings()))
     return None if not found else [*found[0].prompt.tolist(), *found[0].responses["answer"].ids.tolist()]
+
+
+def merges(tokenizer: Any, prompt: str, answer: str) -> bool:
+    """Whether a token spans the border of prompt and answer where they are tokenised as one text."""
+    whole, *parts = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt + answer, prompt, answer))
+    return bool(whole != [number for part in parts for number in part])
 
 
 def _stock_ids(tokenizer: Any, row: Row) -> list[int]:

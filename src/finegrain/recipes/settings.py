@@ -54,7 +54,7 @@ class Training:
     keep: Literal["last", "best"] = "last"
     """Which step's model is written at the end: the last one, or the best one by --keep-by among those that were evaluated."""
     keep_by: str | None = None
-    """Held-out result that says which step is best, e.g. eval_accuracy; by default eval_loss, of a reward model eval_accuracy."""
+    """Held-out result that says which step is best, e.g. eval_accuracy; by default eval_loss, of a reward model of pairs eval_nll."""
     patience: NonNegativeInt = 0
     """Stop after this many evaluations in a row without a better one; 0 takes all steps."""
     save_every: NonNegativeInt = 0

@@ -27,7 +27,7 @@ from finegrain.recipes.judging.frozen import Means
 from finegrain.recipes.judging.judges import Judged, check_finite
 from finegrain.recipes.judging.reward_outputs import Asked
 from finegrain.recipes.judging.reward_signals import Head, RewardSignal
-from finegrain.recipes.judging.stock_number import before_padding, check_causal, check_number, padding_of
+from finegrain.recipes.judging.stock_number import before_padding, check_causal, check_number, ids_of, padding_of
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.sequence import Sequence as SequenceHead
@@ -61,7 +61,7 @@ class RewardJudge:
         """As the stock class reads them; one answer is compared with its own number first."""
         pad, stream = padding_of(self.asked, stock), iter(examples)
         for first in islice(stream, 1):
-            check_causal(self.asked, first, roles[0])
+            check_causal(self.asked.scorer.model, self.asked.how, self.asked.name, ids_of(self.asked, first, roles[0]))
             whole = (example if pad is None else before_padding(example, roles, pad) for example in chain([first], stream))
             for place, found in enumerate(self._judged(whole, roles)):
                 if place == 0:

@@ -11,7 +11,7 @@ import jinja2
 from finegrain.configure import FAMILIES
 from finegrain.files import replace_file
 from finegrain.models.reward_models import stored_facts
-from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL, TEXT_CALL
+from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL
 from finegrain.recipes.judging.score_scale import ENTRY
 from finegrain.recipes.training.reward_usage import Usage
 from finegrain.types import Json
@@ -62,9 +62,12 @@ There is no example here: {{ trouble }}
 {% endif -%}
 The ids are {{ pieces }}; the model gives other scores without
 {%- if input.bos and input.eos %} BOS in front and EOS behind.{% elif input.eos %} EOS behind.{% else %} them.{% endif %}
-{%- if input.stock_calls[text_call] %} `tokenizer(prompt + answer)` of the tokenizer here writes them.{% endif %}
+{%- if merged %} In this example tokens merge at the border of prompt and answer, which are tokenised apart: `tokenizer(prompt + answer)` gives
+other ids, and another score.
+{%- elif one_text %} `tokenizer(prompt + answer)` of the tokenizer here writes those of this example;
+of others only where no token spans the border of prompt and answer, so let the answer begin with the space.{% endif %}
 {%- if input.stock_calls[chat_call] %} Of a conversation, tokenise `tokenizer.apply_chat_template(messages, tokenize=False)` with
-`add_special_tokens=False`: the template ends with EOS.
+`add_special_tokens=False`: the template ends with EOS{% if merged %} (these ids, too, only where no token spans the border){% endif %}.
 {%- elif not chat %} Conversations are written as `Human: ...`, a blank line, `Assistant: ...`.{% endif %}
 At most {{ input.max_length }} tokens were seen in training; prompts are cut at their start, answers at their end. `config.json` says so in its
 entry `finegrain`.{% if scale %} Scores of held-out answers have the mean {{ scale.mean }} and the standard deviation {{ scale.std }}.{% endif %}
@@ -100,10 +103,11 @@ def _used(usage: Usage, facts: Json) -> str:
             code=code,
             fence="`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0)),
             trouble=usage.trouble,
+            one_text=usage.snippet is not None and usage.snippet.one_text,
+            merged=usage.snippet is not None and usage.snippet.merged,
             input=told,
             pieces=told["template"]["text"].replace("bos", "BOS").replace("eos", "EOS"),
             chat=told["template"]["conversation"] == CHAT,
-            text_call=TEXT_CALL,
             chat_call=CHAT_CALL,
             scale=facts.get(ENTRY),
         )

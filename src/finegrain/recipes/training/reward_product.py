@@ -17,11 +17,13 @@ from finegrain.evaluate.discrimination import mistakes_found
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model, try_saving
 from finegrain.models.score import budgeted
+from finegrain.models.scorer import causal_lm
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.judging.answer_parts import start_model_facts
 from finegrain.recipes.judging.score_scale import ENTRY, fit_scale
+from finegrain.recipes.judging.stock_number import check_causal
 from finegrain.recipes.setup.session import Session
 from finegrain.recipes.training.evaluation import as_record, measuring
 from finegrain.recipes.training.rating_measures import rating_measures
@@ -38,6 +40,10 @@ from finegrain.types import Objective, Pair, Scored, Side
 
 UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
 """For the config of a head that weighs tokens against one another."""
+
+
+LOOKED_AT = 5
+"""Tokens, any, by which a start model shows that none of them looks ahead."""
 
 
 def stock_of(head: RewardHead) -> Stock:
@@ -67,6 +73,8 @@ class TrainedReward:
         check_stock(session.policy.model, stock_of(self.head))
         if session.policy.four_bit:
             raise UsageError("a reward model is saved with its adapter merged into the weights, which 4-bit ones cannot hold; drop --lora.base")
+        ids = torch.arange(LOOKED_AT, device=session.device)[None] % causal_lm(session.policy.model).config.get_text_config().vocab_size
+        check_causal(session.policy.model, session.how, session.policy.source, ids)
         if getattr(self.head, "reads_entropy", False):
             session.notes["start_model"] = start_model_facts(session.policy)
 
@@ -75,9 +83,9 @@ class TrainedReward:
         return lambda pair: reward_metrics(self.head, pair)
 
     def results(self, contract: Contract) -> Mapping[str, bool]:
-        """Accuracy and calibration of pairs; what the loss measures."""
+        """Of pairs the likelihood first, which still rises where accuracy is full; what the loss measures, accuracy and calibration."""
         own = getattr(getattr(contract.objective, "loss", None), "results", {})
-        return {**own, **({"eval_accuracy": True, "eval_ece": False, "eval_nll": False} if "chosen" in contract.roles else {})}
+        return {"eval_nll": False, **own, "eval_accuracy": True, "eval_ece": False} if "chosen" in contract.roles else dict(own)
 
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""

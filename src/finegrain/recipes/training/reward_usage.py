@@ -13,6 +13,7 @@ from finegrain.configure import kebab
 from finegrain.data.records import Example
 from finegrain.errors import FinegrainError
 from finegrain.models.reward_models import SEQUENCE, Stock, stored_facts
+from finegrain.models.reward_tokenizer import merges
 from finegrain.models.scorer import stock_attention
 from finegrain.recipes.judging.completions import CompletionScorer
 from finegrain.recipes.judging.frozen import Means
@@ -45,6 +46,10 @@ class Snippet(NamedTuple):
     score: float
     transformers: float | None
     """The stock class's own number in float32; None where it cannot give one."""
+    one_text: bool
+    """Whether the saved tokenizer gives the answer's ids when it is called on prompt and answer as one text."""
+    merged: bool
+    """Whether tokens of that one text span the border of prompt and answer, which were tokenised apart."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,14 @@ def _snippet(judge: RewardJudge, stock: Stock, example: Example, role: str, judg
     """The stock class's number where it can give the head's score, else our function's."""
     response, score = example.responses[role], float(judged.answer.mean)
     ids = [*example.prompt.tolist(), *response.ids.tolist()]
+    glue = _glue(judge.tokenizer, example, role, ids)
+    border = (glue is not None, glue is None and merges(judge.tokenizer, example.prompt_text, response.text))
     with torch.no_grad(), stock_attention(judge.asked.scorer.model):
         logits = judge.asked.scorer.model(input_ids=torch.tensor([ids])).logits
     places = np.flatnonzero(response.mask if judged.parts is None else _ends(judged.parts.ids)) + len(example.prompt)
     read = _reading(judge, stock, logits, places.tolist(), len(ids))
     if read is None or abs(read[1] - score) > 1e-4 * (1 + abs(score)):
-        return _by_function(judge, example, role, score)
+        return _by_function(judge, example, role, score, border)
     lines = [
         "import torch",
         f"from transformers import {stock.name}, AutoTokenizer",
@@ -129,13 +136,13 @@ def _snippet(judge: RewardJudge, stock: Stock, example: Example, role: str, judg
         'folder = "."  # where this file lies',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         f"model = {stock.name}.from_pretrained(folder, dtype=torch.float32).eval()",
-        *_ids_lines(judge.tokenizer, example, role, ids),
+        *_ids_lines(judge.tokenizer, example, role, ids, glue),
         "with torch.no_grad():",
         "    logits = model(input_ids=torch.tensor([ids])).logits",
         f"score = {read[0]}",
         f"print(score)  # {read[1]:.9g}",
     ]
-    return Snippet("\n".join(lines), score, read[1])
+    return Snippet("\n".join(lines), score, read[1], *border)
 
 
 def _reading(judge: RewardJudge, stock: Stock, logits: torch.Tensor, places: list[int], length: int) -> tuple[str, float] | None:
@@ -170,13 +177,17 @@ def _ends(ids: np.ndarray) -> np.ndarray:
     return found
 
 
-def _ids_lines(tokenizer: Any, example: Example, role: str, ids: list[int]) -> list[str]:
-    """Lines that make the ids: of prompt and answer, of one text with its special tokens, or as they are."""
+def _glue(tokenizer: Any, example: Example, role: str, ids: list[int]) -> str | None:
+    """What stands between prompt and answer in the text of which a plain call makes the ids; None where it makes other ones."""
     answer = example.responses[role].text
-    for glue in ("", " "):
-        if tokenizer(example.prompt_text + glue + answer)["input_ids"] == ids:
-            pieces = f"prompt, answer = {example.prompt_text!r}, {glue + answer!r}"
-            return [pieces, f'ids = tokenizer(prompt + answer)["input_ids"]  # {_said(tokenizer, ids)}']
+    return next((glue for glue in ("", " ") if tokenizer(example.prompt_text + glue + answer)["input_ids"] == ids), None)
+
+
+def _ids_lines(tokenizer: Any, example: Example, role: str, ids: list[int], glue: str | None) -> list[str]:
+    """Lines that make the ids: of prompt and answer, of one text with its special tokens, or as they are."""
+    if glue is not None:
+        pieces = f"prompt, answer = {example.prompt_text!r}, {glue + example.responses[role].text!r}"
+        return [pieces, f'ids = tokenizer(prompt + answer)["input_ids"]  # {_said(tokenizer, ids)}']
     text = tokenizer.decode(ids)
     if tokenizer(text, add_special_tokens=False)["input_ids"] == ids:
         return [f"text = {text!r}", 'ids = tokenizer(text, add_special_tokens=False)["input_ids"]']
@@ -190,7 +201,7 @@ def _said(tokenizer: Any, ids: list[int]) -> str:
     return ", ".join(told) or "no special tokens"
 
 
-def _by_function(judge: RewardJudge, example: Example, role: str, score: float) -> Snippet:
+def _by_function(judge: RewardJudge, example: Example, role: str, score: float, border: tuple[bool, bool]) -> Snippet:
     """The same through `finegrain.reward_function`, for a head that stock classes do not hold."""
     answer = example.responses[role].text
     scorer = CompletionScorer(judge, len(example.prompt) + len(example.responses[role].ids) + 8, None)
@@ -204,4 +215,4 @@ def _by_function(judge: RewardJudge, example: Example, role: str, score: float) 
         f"prompt, answer = {example.prompt_text!r}, {text!r}",
         f"print(reward([prompt], [answer])[0])  # {printed!r}",
     ]
-    return Snippet("\n".join(lines), score, None)
+    return Snippet("\n".join(lines), score, None, *border)
