@@ -117,9 +117,7 @@ FORMATS: tuple[Format, ...] = (
         matches=lambda row: isinstance(row["input"], dict),
     ),
     *(
-        Format(
-            "conversation pairs", _has(column, "chosen", "rejected"), usual.conversation_pair(column), matches=_no_prompt
-        )
+        Format("conversation pairs", _has(column, "chosen", "rejected"), usual.conversation_pair(column), matches=_no_prompt)
         for column in usual.CONVERSED
     ),
     *(Format("instruction pairs", _has(column, "chosen", "rejected"), usual.instruction_pair, matches=_no_prompt) for column in usual.ASKED),
