@@ -13,6 +13,7 @@ import pytest
 from finegrain import files
 from finegrain.errors import CheckpointError
 from finegrain.files import LOCK, held, replace_file, write_new
+from finegrain.recipes.setup.new_file import check_free
 
 HOLD = """
 import sys, time
@@ -114,3 +115,13 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
     assert (tmp_path / LOCK).exists(), "a killed process takes nothing away"
     with held(tmp_path):
         pass
+
+
+def test_a_result_is_not_written_among_the_data(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "part").mkdir(parents=True)
+    for out in (data / "scores.jsonl", data / "part" / "scores.jsonl", tmp_path / "data" / "part" / ".." / "scores.jsonl"):
+        with pytest.raises(CheckpointError, match="inside the folder that --data reads"):
+            check_free(out, str(data))
+    check_free(tmp_path / "scores.jsonl", str(data))
+    check_free(data / "scores.jsonl", "owner/data")

@@ -161,6 +161,27 @@ def test_a_bad_cell_that_nobody_reads_stops_nothing(tmp_path, value):
     assert found == {"unread": ([0], "kept", "columns that nothing reads: meta")}
 
 
+@pytest.mark.parametrize(("value", "place"), [("null", 0), ("null", 1), ("3", 0), ("3", 2), ('"x"', 0), ('"x"', 1), ("true", 1), ("[1]", 1)])
+def test_a_line_that_is_no_object_is_a_finding_of_its_row(tmp_path, value, place):
+    rows = [json.dumps(ROWS[0]), json.dumps(ROWS[1])]
+    rows.insert(place, value)
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    report, found = findings(tmp_path / "d.jsonl", byte_level())
+    assert (found["missing_column"][0], report["examples_left"]) == ([place], 2)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "9" * 300, "-1e999", "NaN", "Infinity"])
+@pytest.mark.parametrize("name", ["id", "margin"])
+def test_a_bad_number_drops_the_row_only_where_something_reads_it(tmp_path, name, value):
+    (tmp_path / "d.jsonl").write_text(
+        f'{json.dumps(ROWS[1])}\n{{"prompt": "Where?", "chosen": "Here.", "rejected": "There now.", "{name}": {value}}}\n'
+    )
+    report, found = findings(tmp_path / "d.jsonl", byte_level())
+    finite = value == "9" * 300
+    assert report["examples_left"] == (2 if name == "id" or finite else 1)
+    assert found.get("not_a_number", ([], ""))[:2] == (([], "") if finite else ([1], "kept" if name == "id" else "dropped"))
+
+
 def test_bytes_that_are_no_text_are_a_matter_of_their_row(tmp_path):
     text = lines(ROWS).encode()
     (tmp_path / "d.jsonl").write_bytes(text.replace(b"It is 1", b"It is \xff"))

@@ -17,7 +17,8 @@ ASSISTANT = "assistant"
 NAMES = {"user": "Human", ASSISTANT: "Assistant", "system": "System"}
 KNOWN = frozenset(SPEAKERS.values()) | OTHERS
 """Roles that may stand in a conversation; any other may be the assistant under a name of somebody's own."""
-OPENING = ("system", "developer", "user")
+SYSTEM_ROLES = ("system", "developer")
+OPENING = (*SYSTEM_ROLES, "user")
 """Roles that no answer begins with: where one does it is the whole conversation."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message under which its reasoning stands, in the order in which transformers looks for it."""
@@ -160,14 +161,21 @@ def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Be
     """The prompt and what follows it. An answer that begins with a system's or a user's turn is the whole conversation.
 
     A system's turn that only one of prompt and conversation has is part of the prompt. Where a conversation begins otherwise than
-    the prompt it wins, and stands by itself.
+    the prompt it wins, and stands by itself. A prompt without words beside a whole conversation is none.
     """
+    if any(map(opens, answers.values())) and not any(turn.content.strip() for turn in _systems(prompt)[1]):
+        prompt = _systems(prompt)[0]
     heads = {role: _head(prompt, turns) for role, turns in answers.items() if _is_whole(prompt, turns)}
     found = {role: head for role, head in heads.items() if head is not None}
     shared = max((head.turns for head in found.values()), key=len, default=prompt)
     if len(found) < len(heads) or not all(same_turns(head.turns, shared[len(shared) - len(head.turns) :]) for head in found.values()):
         return Beside(prompt, {role: turns if role in heads else prompt + turns for role, turns in answers.items()}, agrees=False)
     return Beside(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
+
+
+def opens(turns: tuple[Turn, ...]) -> bool:
+    """Whether an answer begins as only a whole conversation does."""
+    return bool(turns) and turns[0].role in OPENING
 
 
 class _Head(NamedTuple):
@@ -180,9 +188,7 @@ class _Head(NamedTuple):
 
 
 def _is_whole(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> bool:
-    if not turns:
-        return False
-    return turns[0].role in OPENING or (len(turns) > len(prompt) > 0 and same_turns(turns[: len(prompt)], prompt))
+    return opens(turns) or (len(turns) > len(prompt) > 0 and same_turns(turns[: len(prompt)], prompt))
 
 
 def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
@@ -197,7 +203,7 @@ def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
 
 def _systems(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
     """The leading turns of the system, and the others."""
-    count = next((i for i, turn in enumerate(turns) if turn.role not in ("system", "developer")), len(turns))
+    count = next((i for i, turn in enumerate(turns) if turn.role not in SYSTEM_ROLES), len(turns))
     return turns[:count], turns[count:]
 
 
@@ -216,11 +222,12 @@ class SplitPair(NamedTuple):
     """False when the two differ before their last turn."""
 
 
-def split_pair(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]) -> SplitPair:
+def split_pair(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...], given: int = 0) -> SplitPair:
     """Prompt: the common leading turns, up to and without the first assistant turn after the last common turn of others.
 
-    Where the conversations differ before their last turn the answers have several turns. Turns after the assistant's
-    last are cut from the answers.
+    The first `given` turns are the prompt in any case: what the assistant says at their end does not train. Where the
+    conversations differ before their last turn the answers have several turns. Turns after the assistant's last are cut
+    from the answers.
     """
     chosen, rejected = trim(chosen), trim(rejected)
     same_prompt = chosen[:-1] == rejected[:-1]
@@ -228,8 +235,9 @@ def split_pair(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]) -> SplitPai
     common = next((i for i in range(limit) if chosen[i] != rejected[i]), limit)
     if common == len(chosen) == len(rejected):
         common -= 1
-    while common and chosen[common - 1].role == ASSISTANT:
+    while common > given and chosen[common - 1].role == ASSISTANT:
         common -= 1
+    common = max(common, given)
     return SplitPair(chosen[:common], chosen[common:], rejected[common:], same_prompt)
 
 

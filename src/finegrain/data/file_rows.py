@@ -21,6 +21,9 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ARROW_SUFFIXES = (".parquet", ".arrow")
 SUFFIXES = (*(f"{suffix}{packed}" for packed in PACKED for suffix in (*JSON_SUFFIXES, *SEPARATORS)), *ARROW_SUFFIXES)
 
+KINDS = {type(None): "null", bool: "true or false", str: "a text", list: "a list"}
+"""What JSON calls a value that is no object."""
+
 
 def file_rows(file: Path) -> Iterator[Located]:
     """The rows one by one; only a JSON list or table is whole in memory."""
@@ -56,12 +59,12 @@ def _json(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
     if isinstance(rows, list):
         if later is not None:
             raise DataError(f"{file}:{later[0]}: not JSON: text after the list that is the whole file")
-        yield from ((f"{file} item {index}", _row(row, f"{file} item {index}")) for index, row in enumerate(rows))
+        yield from ((f"{file} item {index}", _row(row)) for index, row in enumerate(rows))
         return
-    yield where, _row(value, where)
+    yield where, _row(value)
     for number, line in chain([] if later is None else [later], lines):
         where = f"{file}:{number}"
-        yield where, _row(_parse(line, where), where)
+        yield where, _row(_parse(line, where))
 
 
 def _over_lines(line: str, stream: io.TextIOWrapper, error: DataError, file: Path) -> Any:
@@ -87,9 +90,9 @@ def _parse(text: str, where: str) -> Any:
         raise DataError(f"{where}{line}: not JSON: {error}") from error
 
 
-def _row(value: object, where: str) -> PlainRow:
+def _row(value: object) -> PlainRow:
     if isinstance(value, BadCell):
         return PlainRow({"": value})
     if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object with named columns, found {type(value).__name__}")
+        return PlainRow({"": BadCell("missing_column", f"expected an object with named columns, found {KINDS.get(type(value), 'a number')}")})
     return PlainRow(value, value.names if isinstance(value, Repeated) else ())

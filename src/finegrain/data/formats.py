@@ -34,7 +34,7 @@ def _has(*names: str) -> frozenset[str]:
 
 
 def _transcripts(row: Reading) -> bool:
-    return row.get("prompt") is None and all(isinstance(row[role], str) and "Assistant:" in row[role] for role in ("chosen", "rejected"))
+    return _no_prompt(row) and all(isinstance(row[role], str) and "Assistant:" in row[role] for role in ("chosen", "rejected"))
 
 
 def _whole_transcripts(row: Reading) -> bool:
@@ -46,7 +46,8 @@ def _is_label(column: str) -> Callable[[Reading], bool]:
 
 
 def _no_prompt(row: Reading) -> bool:
-    return row.get("prompt") is None
+    prompt = row.get("prompt")
+    return prompt is None or (not prompt.strip() if isinstance(prompt, str) else isinstance(prompt, list) and not prompt)
 
 
 def _question_alone(row: Reading) -> bool:
@@ -68,7 +69,7 @@ def _lists(row: Reading) -> bool:
 
 
 def _turn_lists(row: Reading) -> bool:
-    return row.get("prompt") is None and _lists(row) and bool(row["chosen"])
+    return _no_prompt(row) and _lists(row) and bool(row["chosen"])
 
 
 RESPONSES = ("response_0", "response_1")
@@ -116,9 +117,7 @@ FORMATS: tuple[Format, ...] = (
         matches=lambda row: isinstance(row["input"], dict),
     ),
     *(
-        Format(
-            "conversation pairs", _has(column, "chosen", "rejected"), usual.conversation_pair(column), matches=lambda row: row.get("prompt") is None
-        )
+        Format("conversation pairs", _has(column, "chosen", "rejected"), usual.conversation_pair(column), matches=_no_prompt)
         for column in usual.CONVERSED
     ),
     *(Format("instruction pairs", _has(column, "chosen", "rejected"), usual.instruction_pair, matches=_no_prompt) for column in usual.ASKED),

@@ -1,5 +1,6 @@
 """A row as a converter reads it: conversations in one form whatever the file calls them, and a record of the columns that were read."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
@@ -9,6 +10,16 @@ from finegrain.data.source_rows import CellError, PlainRow, SourceRow
 AS_TEXT = "conversation_as_text"
 TRUTH = "_truth"
 """End of the name of a column that no method reads: the planted truth, which the report shows."""
+
+READ = frozenset({"label", "weight", "margin", "label_prob", "tie", "flip", "strength", "strength_mean", "strength_std", "member_margins"})
+"""Columns of numbers that methods read by name."""
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 @final
@@ -20,6 +31,8 @@ class Reading(Mapping[str, Any]):
         self._cells: dict[str, Any] = {}
         self.notes: dict[str, str] = {}
         """What was done with cells, by the kind of finding: words."""
+        self.unfit: dict[str, str] = {}
+        """Numbers that no float holds in columns that no method reads: words by column. The row goes on without them."""
         self.used = False
         """Whether an example was made of the row, so that what was not read plays no part."""
 
@@ -54,8 +67,21 @@ class Reading(Mapping[str, Any]):
         return name in self.source
 
     def numbers(self) -> dict[str, Any]:
-        """Every column that is a number or a boolean; they travel with the row, so they are read."""
-        return {name: self[name] for name in self.source.numeric()}
+        """Every column that is a number or a boolean; they travel with the row, so they are read.
+
+        What is no finite number is left out (`unfit`), unless a converter or a method reads the column.
+        """
+        found = {}
+        for name in self.source.numeric():
+            if name in READ or name in self._cells:
+                found[name] = self[name]
+            elif fault := self.source.fault(name):
+                self.unfit[name] = f"column {name!r}: {fault.words}; left out, nothing reads it"
+            elif _is_finite(value := self.source[name]):
+                found[name] = self[name]
+            else:
+                self.unfit[name] = f"column {name!r} is {value!s:.40}; left out, nothing reads it"
+        return found
 
     def seen(self) -> Iterator[tuple[str, Any]]:
         """The cells that were read."""
@@ -63,4 +89,5 @@ class Reading(Mapping[str, Any]):
 
     def unread(self) -> list[str]:
         """Columns that hold something and that nobody asked for."""
-        return [name for name in self.source if name not in self._cells and not name.endswith(TRUTH) and self.source.holds(name)]
+        told = self._cells.keys() | self.unfit.keys()
+        return [name for name in self.source if name not in told and not name.endswith(TRUTH) and self.source.holds(name)]

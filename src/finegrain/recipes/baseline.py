@@ -45,7 +45,7 @@ def run_baseline(settings: Baseline) -> dict[str, Any]:
     from finegrain.recipes.scoring.baseline_scores import Counts, scores_of  # here, so that `--help` answers before transformers loads
     from finegrain.recipes.scoring.baseline_table import Table, table_lines
 
-    check_free(settings.out)
+    check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()
     table = Table(*scores_of(settings, counts))

@@ -39,7 +39,7 @@ def run_check_data(settings: CheckData) -> dict[str, Any]:
     from finegrain.data.load import Tokenise, check_rows  # here, so that `--help` answers before the readers load
 
     if settings.out is not None:
-        check_free(settings.out)
+        check_free(settings.out, settings.data)
     report = check_rows(
         settings.data, _tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
     )

@@ -50,8 +50,8 @@ def run_curate(settings: Curate) -> dict[str, Any]:
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
 
     check_one(settings.data)
-    check_free(settings.out)
-    check_free(settings.summary)
+    check_free(settings.out, settings.data)
+    check_free(settings.summary, settings.data)
     quiet_transformers()
     method = settings.method
     return tree_pairs(settings, method) if isinstance(method, TreeRM) else voted_rows(settings, method)

@@ -102,7 +102,7 @@ def run_eval(settings: Eval) -> dict[str, Any]:
     from finegrain.recipes.evaluation.table import print_table
 
     if settings.out is not None:
-        check_free(settings.out)
+        check_free(settings.out, settings.data)
     quiet_transformers()
     result, scores = measure(settings)
     print_table(result)

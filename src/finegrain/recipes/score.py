@@ -130,7 +130,7 @@ def run_score(settings: Score) -> dict[str, Any]:
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
     from finegrain.recipes.scoring.score_lines import Counts, by_function, by_judge
 
-    check_free(settings.out)
+    check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()
     lines = by_judge(settings, counts) if settings.reward is None else by_function(settings, counts)

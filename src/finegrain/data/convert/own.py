@@ -2,10 +2,12 @@
 
 from finegrain.data.columns import answer_of, label_of, numeric_columns, text_of
 from finegrain.data.conversations import (
+    SYSTEM_ROLES,
     Beside,
     answer_turns,
     beside,
     is_conversation,
+    opens,
     parse_prompt,
     parse_transcript,
     read_turns,
@@ -52,14 +54,17 @@ def hh_beside(row: Reading) -> list[Row]:
     asked = row["prompt"]
     if asked is None:
         return hh_rlhf(row)
-    prompt = parse_prompt(asked) if isinstance(asked, str) else read_turns(asked, "prompt")
-    found = beside(opened(row, prompt), {role: parse_transcript(text_of(row, role), role) for role in SIDES})
+    prompt = opened(row, parse_prompt(asked)) if isinstance(asked, str) else prompt_turns(row, "prompt")
+    found = beside(prompt, {role: parse_transcript(text_of(row, role), role) for role in SIDES})
     return joined_sides(row, found)
 
 
 def prompt_turns(row: Reading, column: str) -> Prompt:
     """A prompt as turns, behind the system prompt that the row has in a column of its own."""
-    return opened(row, read_turns(row[column], column) if is_conversation(row[column]) else (Turn("user", text_of(row, column)),))
+    value = row[column]
+    if isinstance(value, list | tuple) and not value:
+        return opened(row, ())
+    return opened(row, read_turns(value, column) if is_conversation(value) else (Turn("user", text_of(row, column)),))
 
 
 def opened(row: Reading, turns: Prompt) -> Prompt:
@@ -86,12 +91,12 @@ def pair_beside(row: Reading, prompt: Prompt) -> list[Row]:
 def joined_sides(row: Reading, found: Beside) -> list[Row]:
     """One pair of answers beside a prompt."""
     sides = (found.prompt + turns if found.agrees else turns for turns in found.answers.values())
-    return split_sides(row, *sides, agree=found.agrees)
+    return split_sides(row, *sides, agree=found.agrees, given=len(found.prompt) if found.agrees else 0)
 
 
-def split_sides(row: Reading, chosen: Prompt, rejected: Prompt, *, agree: bool = True) -> list[Row]:
-    """One pair of two whole conversations, with the numbers, spans and rewards of the row."""
-    split = split_pair(chosen, rejected)
+def split_sides(row: Reading, chosen: Prompt, rejected: Prompt, *, agree: bool = True, given: int = 0) -> list[Row]:
+    """One pair of two whole conversations, whose first `given` turns are the prompt, with the numbers, spans and rewards of the row."""
+    split = split_pair(chosen, rejected, given)
     answers = {"chosen": answer_of(row, "chosen", split.chosen, "chosen"), "rejected": answer_of(row, "rejected", split.rejected, "rejected")}
     notes = () if split.same_prompt and agree else ("prompt_mismatch",)
     return [Row(prompt=split.prompt, answers=answers, columns=numeric_columns(row), notes=notes)]
@@ -103,7 +108,8 @@ def prompt_answer(row: Reading) -> list[Row]:
     plain = not is_conversation(row["prompt"]) and not is_conversation(row[column])
     if plain and not has_system(row):
         return [single_of(row, text_of(row, "prompt"), text_of(row, column))]
-    return [answer_beside(row, prompt_turns(row, "prompt"), column)]
+    whole = row["prompt"] is None and opens(said_turns(row, column))
+    return [answer_beside(row, opened(row, ()) if whole else prompt_turns(row, "prompt"), column)]
 
 
 def has_system(row: Reading) -> bool:
@@ -117,6 +123,8 @@ def answer_beside(row: Reading, prompt: Prompt, column: str) -> Row:
     turns = found.answers[column]
     if not found.agrees:
         return single_of(row, *split_demonstration(turns), notes=("prompt_mismatch",))
+    if opens(turns) and all(turn.role in SYSTEM_ROLES for turn in found.prompt):
+        return single_of(row, *split_demonstration(found.prompt + turns))
     return single_of(row, found.prompt, trim(turns))
 
 

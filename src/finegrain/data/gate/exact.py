@@ -45,12 +45,16 @@ def _empty(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for role, text in texts.answers.items():
         if not text.strip():
             return _silent(row, role)
-    if any(isinstance(value := raw.get(name), str) and not value.strip() for name in PROMPTS):
+    if (isinstance(row.prompt, str) or not row.prompt) and any(_blank(raw.get(name)) for name in PROMPTS):
         return ""
     if not isinstance(row.prompt, str) and row.prompt:
         asked = [turn.content for turn in row.prompt if turn.role not in (ASSISTANT, "system")]
         return "" if asked and not asked[-1].strip() else None
     return None
+
+
+def _blank(cell: object) -> bool:
+    return not cell.strip() if isinstance(cell, str) else isinstance(cell, list | tuple) and not cell
 
 
 def _silent(row: Row, role: str) -> str:

@@ -126,6 +126,8 @@ class Keeper:
                 self._findings.drop(one.value, number)
         for kind, words in cells.notes.items():
             self._findings.add(kind, number, "parsed", words)
+        for words in cells.unfit.values():
+            self._findings.add("not_a_number", number, "kept", words)
         rows = examples(made)
         cells.used = bool(rows)
         return rows

@@ -9,9 +9,11 @@ from finegrain.files import write_new
 __all__ = ["check_free", "write_new"]
 
 
-def check_free(out: Path) -> None:
-    """Refuse, before the work, a name that is taken or cannot be written."""
+def check_free(out: Path, data: str = "") -> None:
+    """Refuse, before the work, a name that is taken, cannot be written, or lies in the folder of the data, where it would be read as rows."""
     try:
+        if data and os.path.isdir(data) and out.resolve().is_relative_to(Path(data).resolve()):
+            raise CheckpointError(f"--out {out} is inside the folder that --data reads; give another --out")
         if out.exists() or out.is_symlink():
             raise CheckpointError(f"{out} is there already; give another --out")
         if not out.parent.is_dir():
