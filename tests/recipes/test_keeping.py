@@ -61,7 +61,8 @@ def test_every_command(command: Command, arguments: list[str], name: str) -> Non
     done = command.prefer("run", *method, *SHORT, "--keep", "best", "--keep-by", name, command=kind)
     assert done.code == 0, done.error
     record, curve = command.record("run"), measured(command, "run", name)
-    assert list(curve) == [2, 4, 6, 8, 10]
+    assert list(curve) == list(range(2, record["steps"] + 1, 2))  # kto has two rows a pair
+    assert len(curve) >= 5
     assert record["kept"]["best"]["value"] == pytest.approx(curve[record["kept"]["step"]])
     found = record["evaluation"][name]
     assert found["mean"] == pytest.approx(curve[record["kept"]["step"]], abs=1e-5)

@@ -47,7 +47,7 @@ class TwoParts:
     def backward(self, ranking: Tensor, bound: Tensor) -> None:
         """Add a micro-batch's share of both gradients."""
         if not self._apart:
-            total = ranking + self.weight * bound if bound.requires_grad else ranking
+            total = ranking + self._table * bound if bound.requires_grad else ranking
             if total.requires_grad:
                 total.backward()  # type: ignore[no-untyped-call]
             return
@@ -55,25 +55,28 @@ class TwoParts:
         _add(self._ranking, ranking, self._everything, keep=False)
 
     @property
-    def weight(self) -> float:
-        """The bound's weight as it is now."""
-        return float(self._tables[TABLE])
+    def _table(self) -> Tensor:
+        """The bound's weight where it lies: a step asks the device for it once, at its end."""
+        return self._tables[TABLE][0]
 
     def finish(self) -> Numbers:
-        """Weigh the bound by the rule in the first step, leave the step's gradient in the parameters; what is logged."""
+        """Weigh the bound by the rule in the first step, leave the step's gradient in the parameters; what is logged, the weight among it."""
         noted: Numbers = {}
+        ranking = bound = 0.0
         if self._measured:
             ranking, bound = self._norm(self._ranking, self._everything), self._norm(self._bound, self._of_bound)
             if self._first:
                 self._tables[TABLE] = torch.full_like(self._tables[TABLE], self._balance.weight(ranking, bound))
-            noted = {"grad/ranking": (ranking, 1.0), "grad/bound": (self.weight * bound, 1.0)}
+        weight = float(self._table)
+        if self._measured:
+            noted = {"grad/ranking": (ranking, 1.0), "grad/bound": (weight * bound, 1.0)}
         if self._apart:
             self._join()
-        return noted | {TABLE: (self.weight, 1.0)}
+        return noted | {TABLE: (weight, 1.0)}
 
     def _join(self) -> None:
         """ranking + weight * bound, into the parameters."""
-        weight = self.weight
+        weight = self._table
         of_bound = dict(zip(self._of_bound, self._bound, strict=True))
         for parameter, ranking in zip(self._everything, self._ranking, strict=True):
             bound = of_bound.get(parameter)

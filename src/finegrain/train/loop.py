@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finegrain.errors import NonFiniteError
 from finegrain.models.score import Arithmetic
 from finegrain.models.scorer import Request, Scorer, causal_lm
-from finegrain.train.balance import TwoParts
+from finegrain.train.balance import TABLE, TwoParts
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
@@ -138,8 +138,9 @@ def _take_gradient(trainer: Trainer, step: Step, tally: Tally) -> dict[str, Tens
             for name, value in trainer.contract.after_step(trainer.state, seen).items():
                 added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
     if parts is not None:
-        tally.note_sums(parts.finish())
-        tally.weigh_bound(parts.weight)
+        noted = parts.finish()
+        tally.note_sums(noted)
+        tally.weigh_bound(noted[TABLE][0])
     return added
 
 

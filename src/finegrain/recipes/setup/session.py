@@ -82,7 +82,7 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
     if lora.base != "checkpoint":
         check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=training.shard)
     four_bit = four_bit_arguments(lora.base, torch.bfloat16 if how.name == "bfloat16" else master, device)
-    narrow = (frozen or adapter) and not training.shard  # FSDP wants one dtype in a group
+    narrow = (frozen or adapter) and not training.shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
     policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit)
     policy = with_adapter(policy, lora, common.seed)
     if frozen:
