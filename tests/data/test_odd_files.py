@@ -188,7 +188,7 @@ def test_bytes_that_are_no_text_are_a_matter_of_their_row(tmp_path):
     (tmp_path / "d.csv").write_bytes(separated(ROWS, ",").encode().replace(b"It is 1", b"It is \xff"))
     for name in ("d.jsonl", "d.csv"):
         report, found = findings(tmp_path / name, byte_level())
-        assert (found["encoding"][0], report["examples_left"]) == ([1], 2)
+        assert (found["encoding"][0], found["encoding"][2], report["examples_left"]) == ([1], "bytes that are not UTF-8", 2)
 
 
 def bad_parquet(path, column):

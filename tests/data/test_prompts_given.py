@@ -64,3 +64,24 @@ def test_an_empty_prompt_beside_answers_alone_is_empty(tmp_path, prompt):
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (good, bad)))
     report = check_rows(str(tmp_path / "d.jsonl"), None, settings=Tokenise(max_length=200))
     assert {one["kind"]: one["rows"] for one in report["findings"]}["empty"] == [1]
+
+
+def test_a_row_of_another_form_is_told_so(tmp_path):
+    strings = {"prompt": "what?", "chosen": "sky", "rejected": "sea"}
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (strings, {"prompt": [ASKED], "chosen": SKY, "rejected": SEA})))
+    (found,) = check_rows(str(tmp_path / "d.jsonl"), None, settings=Tokenise(max_length=200))["findings"]
+    assert found["rows"] == [1]
+    assert "this row has the form preference conversations, the file's first rows preference pairs" in found["example"]
+
+
+def test_messages_of_other_keys_are_named(tmp_path):
+    (tmp_path / "d.jsonl").write_text(json.dumps({"messages": [{"who": "user", "words": "hi"}]}) + "\n")
+    (found,) = check_rows(str(tmp_path / "d.jsonl"), None, settings=Tokenise(max_length=200))["findings"]
+    assert "expected a list of messages {role, content}, found one with the keys 'who', 'words'" in found["example"]
+
+
+def test_a_weight_that_is_no_number_is_told_once(tmp_path):
+    rows = [{"prompt": "what?", "chosen": "sky", "rejected": "sea"}, {"prompt": "who?", "chosen": "sky", "rejected": "sea", "weight": "heavy"}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = check_rows(str(tmp_path / "d.jsonl"), None, settings=Tokenise(max_length=200))["findings"]
+    assert (found["kind"], found["rows"]) == ("missing_column", [1])

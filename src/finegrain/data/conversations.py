@@ -42,8 +42,18 @@ def is_conversation(value: object) -> bool:
 def read_turns(value: Any, column: str) -> tuple[Turn, ...]:
     """The turns of a list of messages; every key that holds a value is kept."""
     if not is_conversation(value):
-        raise DataError(f"column {column!r}: expected a list of messages {{role, content}}, found {type(value).__name__}")
+        raise DataError(f"column {column!r}: expected a list of messages {{role, content}}, found {_found(value)}")
     return tuple(_turn(message, column) for message in value)
+
+
+def _found(value: Any) -> str:
+    """What stands in the place of messages, in words."""
+    if not isinstance(value, list | tuple):
+        return type(value).__name__
+    odd = next((item for item in value if not (isinstance(item, Mapping) and "role" in item)), None)
+    if isinstance(odd, Mapping):
+        return f"one with the keys {', '.join(f'{str(name)!r:.40}' for name in list(odd)[:8]) or '(none)'}"
+    return f"an item {odd!r:.40}" if value else "an empty list"
 
 
 def _turn(message: Mapping[str, Any], column: str) -> Turn:

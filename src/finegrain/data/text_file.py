@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def _open(file: Path) -> Any:
 
         return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
     return file.open("rb")
+
+
+UNDECODED = re.compile("[\udc80-\udcff]")
+"""What `open_text` puts in the place of a byte that is not UTF-8."""
+
+
+def no_text(text: str) -> str:
+    """Why a text cannot be written as UTF-8, in words; empty where it can."""
+    if is_utf8(text):
+        return ""
+    return "bytes that are not UTF-8" if UNDECODED.search(text) else "half a surrogate pair, which is no text"
 
 
 def is_utf8(text: str) -> bool:

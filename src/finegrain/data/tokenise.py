@@ -19,6 +19,7 @@ from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
 from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
 from finegrain.data.render import Rendered, Renderer, RenderError
+from finegrain.data.text_file import no_text
 from finegrain.data.truncate import Tokenise, cut_response, fit, within_limit
 from finegrain.data.unread_keys import UnreadKeys
 from finegrain.types import CharSpan
@@ -61,24 +62,13 @@ def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Re
     except RenderError as error:
         findings.drop(error.kind, number, str(error))
         return None
-    if not _encodable(rendered):
-        findings.drop("encoding", number, "half a surrogate pair, which is no text")
+    # keys of messages and tools may hold what is no text, which no tokenizer takes
+    if words := next(filter(None, map(no_text, (rendered.prompt, *(part.text for parts in rendered.parts.values() for part in parts)))), ""):
+        findings.drop("encoding", number, words)
         return None
     for kind, action, words in rendered.notes:
         findings.add(kind, number, action, words)
     return rendered
-
-
-def _encodable(rendered: Rendered) -> bool:
-    """Whether a tokenizer can take the strings: keys of messages and tools may hold what is no text."""
-    try:
-        rendered.prompt.encode()
-        for parts in rendered.parts.values():
-            for part in parts:
-                part.text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _example(

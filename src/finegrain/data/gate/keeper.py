@@ -10,15 +10,16 @@ from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
 from finegrain.data.gate.across import Across
 from finegrain.data.gate.biases import Sample
-from finegrain.data.gate.exact import exact, last_turn
+from finegrain.data.gate.exact import NUMBERS, exact, last_turn
 from finegrain.data.gate.judged import judged
 from finegrain.data.gate.markup import own_markup
 from finegrain.data.gate.settings import DONE, Decide
-from finegrain.data.gate.texts import Texts, texts_of
+from finegrain.data.gate.texts import texts_of
 from finegrain.data.left_out import LeftOut, Made, examples
 from finegrain.data.reading import Reading
 from finegrain.data.records import Located, Row, Shape
 from finegrain.data.source_rows import CellError
+from finegrain.data.text_file import no_text
 from finegrain.errors import DataError
 
 FIRST_ROWS = 100
@@ -53,6 +54,15 @@ def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = 
         return rows_of_shape(entry, shape, raw, neutral)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise DataError(f"a cell of another form than {entry.name} has ({type(error).__name__}: {error})") from error
+
+
+def _other_form(entry: Format, row: Mapping[str, Any]) -> str:
+    """Words for a row of a known form that is not the file's."""
+    try:
+        other = recognise(row.source if isinstance(row, Reading) else row)
+    except DataError:
+        return ""
+    return "" if other is entry else f"; this row has the form {other.name}, the file's first rows {entry.name}"
 
 
 class Form(NamedTuple):
@@ -112,14 +122,16 @@ class Keeper:
             self._findings.add_file("one_label", "kept", words)
 
     def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
+        entry = self._forms[self._part(number)].entry
         try:
-            made = convert(self._forms[self._part(number)].entry, self._shape, cells, self._neutral)
+            made = convert(entry, self._shape, cells, self._neutral)
         except DataError as error:
             kind = error.kind if isinstance(error, CellError) else "missing_column"
-            if kind == "encoding" or self._decide(kind, number, f"{where}: {error}") == "drop":
-                self._findings.drop(kind, number, str(error))
+            words = str(error) if isinstance(error, CellError) else f"{error}{_other_form(entry, cells)}"
+            if kind == "encoding" or self._decide(kind, number, f"{where}: {words}") == "drop":
+                self._findings.drop(kind, number, words)
             else:
-                self._findings.add(kind, number, "error", str(error))
+                self._findings.add(kind, number, "error", words)
             return []
         for one in made:
             if isinstance(one, LeftOut):
@@ -136,14 +148,14 @@ class Keeper:
         """Names the columns that hold something and were not read, and those that the row has more than once."""
         if cells.source.repeated:
             self._findings.add("repeated_column", number, "the last one kept", listed(cells.source.repeated))
-        if cells.used and (names := cells.unread()):
+        if cells.used and (names := [name for name in cells.unread() if name not in NUMBERS]):
             self._findings.add_unread(number, "columns", names)
 
     def _passes(self, number: int, where: str, cells: Reading, row: Row) -> bool:
         texts = texts_of(row)
         dropping = ""
-        if _no_text(texts):
-            self._findings.drop("encoding", number, "half a surrogate pair, which is no text")
+        if words := next(filter(None, map(no_text, (texts.prompt, *texts.answers.values()))), ""):
+            self._findings.drop("encoding", number, words)
             return False
         for kind, words in chain(exact(cells.source, row, texts), judged(texts, self._own_markup), last_turn(cells)):
             dropping = self._name(kind, number, where, words, dropping)
@@ -164,14 +176,3 @@ class Keeper:
             return kind
         self._findings.add(kind, number, DONE[action], words)
         return dropping
-
-
-def _no_text(texts: Texts) -> bool:
-    """Halves of surrogate pairs (from a broken escape in JSON) are no text, and no tokenizer takes them."""
-    for text in (texts.prompt, *texts.answers.values()):
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                return True
-    return False
