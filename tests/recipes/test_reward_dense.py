@@ -197,7 +197,7 @@ def test_another_head_on_a_trained_backbone_begins_afresh(command: Command) -> N
     assert reward(command, "one", "head:sequence", "--max-steps", "2").code == 0
     two = reward(command, "two", "head:ensemble", "--frozen", "--max-steps", "2", "--model", command.folder / "one")
     assert two.code == 0, two.error
-    assert "start_head" not in command.record("two")
+    assert command.record("two")["start_head"] == "fresh"
 
 
 def test_ratings_off_the_scale_stop_the_run(command: Command) -> None:
