@@ -161,9 +161,6 @@ def test_a_rating_head_is_trained_again_on_a_trained_one(command: Command) -> No
     none = reward(command, "none", "head:sequence", "--optim.algorithm", "sgd")
     assert none.code == 2
     assert "--lr" in none.error
-    other = reward(command, "other", "head:rating", "loss:rating-labels", "--model", command.folder / "one")
-    assert other.code == 2
-    assert "--frozen" in other.error
 
 
 @pytest.mark.slow
