@@ -76,7 +76,7 @@ PATHS = [
     (plain, torch.float64, list(OBJECTIVES)),
     (one_by_one, torch.float64, ["orpo", "a module and a table"]),
     pytest.param(plain, torch.float32, list(OBJECTIVES), marks=pytest.mark.slow),
-    pytest.param(one_by_one, torch.float32, list(OBJECTIVES), marks=pytest.mark.slow),
+    pytest.param(one_by_one, torch.float32, [name for name in OBJECTIVES if name != "ava-p"], marks=pytest.mark.slow),  # no head's outputs there
 ]
 
 
