@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("generate", "train"),
     ("report",),
     ("recipes",),
+    ("settings_file",),
     ("cli",),
     ("__main__",),
 )

@@ -6,7 +6,6 @@ Importing this file and answering `--help`, `methods` or a mistyped command load
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -91,17 +90,16 @@ def _methods(arguments: list[str]) -> int:
 
 def _command(name: str, arguments: list[str]) -> int:
     """Settings of a command from its defaults, a config file, selectors and flags; then its recipe."""
-
-    from finegrain import configure
+    from finegrain import configure, settings_file
 
     command = COMMANDS[name]
     settings_class = resolve(command.settings)
     _check_not_empty(arguments)
     yes, arguments = "--yes" in arguments, [argument for argument in arguments if argument != "--yes"]
     config, arguments = _take(arguments, "--config")
-    record, data = _read_config(Path(config)) if config else (False, {})
+    of_a_run, data = settings_file.read_settings(Path(config)) if config else (False, {})
     base = configure.settings_from_file(settings_class, data, str(config)) if config else {}
-    _ask(str(config), base, arguments, yes=yes, of_a_run=record)
+    settings_file.ask_for_foreign_code(str(config), base, arguments, yes=yes, of_a_run=of_a_run)
     own_choices = configure.choice_fields(settings_class)
     selectors, flags = configure.split_arguments(arguments, (*configure.FAMILIES, *own_choices))
     own = [selector for selector in selectors if configure.family_of(selector) in own_choices]
@@ -230,74 +228,6 @@ def _again(arguments: list[str]) -> int:
         return _command(record["command"], ["--config", arguments[0], "--no-resume", *arguments[1:]])
     finally:
         REPEATED.reset(before)
-
-
-def _read_config(file: Path) -> tuple[bool, dict[str, Any]]:
-    """Whether a file is a run.json, and the settings of it, or of a YAML or JSON file."""
-    import yaml
-
-    file = file / "run.json" if file.is_dir() else file
-    try:
-        text = file.read_text(encoding="utf-8")
-        data = json.loads(text, object_pairs_hook=_each_once) if file.suffix == ".json" else yaml.load(text, _once_loader())
-    except UsageError as error:
-        raise UsageError(f"{file}: {error}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read {file}: {' '.join(str(error).split()) or type(error).__name__}") from error
-    of_a_run = isinstance(data, dict) and "settings" in data
-    data = data["settings"] if of_a_run else data
-    if not isinstance(data, dict):
-        raise UsageError(f"{file} holds no settings: expected names and values")
-    return of_a_run, {str(name): value for name, value in data.items()}
-
-
-CODE = re.compile(r"\.py:\w+$")
-"""The end of a function of a person's own, file.py:name."""
-
-
-def _ask(file: str, settings: dict[str, Any], arguments: list[str], *, yes: bool, of_a_run: bool) -> None:
-    """Nobody runs another's code by a file unknowingly: what comes with a model never, a run's own functions not without a yes."""
-    from finegrain.configure import to_json
-    from finegrain.runs import flat
-
-    said = {"--trust-remote-code", "--no-trust-remote-code"} & set(arguments)
-    found = []
-    for name, value in flat({name: to_json(value) for name, value in settings.items()}).items():
-        if name.rpartition(".")[2] == "trust_remote_code" and value is True and not said:
-            found.append(f"{name} (code that comes with the model)")
-        elif of_a_run and any(isinstance(item, str) and CODE.search(item) for item in (value if isinstance(value, list) else [value])):
-            found.append(f"{name} {value}")
-    if not found or yes:
-        return
-    told = f"{file} runs code that is not finegrain's: {', '.join(found)}"
-    if not sys.stdin.isatty():
-        raise UsageError(f"{told}; read it, and say --yes")
-    write_line(f"{told}\nrun it? [y/N]")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError("not run")
-
-
-def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """An object of names that stand in it once: of two values none is meant more than the other."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [str(name) for name, _ in pairs]
-        raise UsageError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return found
-
-
-def _once_loader() -> Any:
-    """The safe loader of YAML, which refuses a name that stands twice."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
-            _each_once([(name, None) for name in names])
-            found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-            return found
-
-    return Loader
 
 
 def _take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:

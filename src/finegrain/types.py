@@ -3,7 +3,7 @@
 Shape letters: B rows, T response tokens (padded), M ensemble members. Log-probabilities are in nats.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -129,6 +129,17 @@ class Scored(NamedTuple):
     """(M, ...): how sure each of them is, where they say so."""
 
 
+class Start(NamedTuple):
+    """What a method finds in the rows of the first step, before anything has trained."""
+
+    state: Mapping[str, Tensor]
+    """Tables as they are until then."""
+    statistics: Callable[[Pair], Mapping[str, Summed | Gathered]]
+    """What is read of the rows, without gradient."""
+    settle: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
+    """(these over the whole step, the head) -> the tables; puts the head where the data want it."""
+
+
 class WeightMeaning(StrEnum):
     """What a credit's token weights say: an objective takes those that it can multiply by."""
 
@@ -155,7 +166,7 @@ class Objective(Protocol):
     """A loss: one value per row, or `Terms`. Never averages over the batch.
 
     May declare, by class attributes and methods of these names (all optional, read in `train.contract`):
-    `roles`, `needs`, `statistics`, `modules`, `state`, `after_step`, `gradient`, `learning_rate`, `weights` (the meanings of a credit's
+    `roles`, `needs`, `statistics`, `modules`, `state`, `start`, `after_step`, `gradient`, `learning_rate`, `weights` (the meanings of a credit's
     weights that it can multiply by; `LABEL_WEIGHTS` by default).
     """
 

@@ -10,7 +10,7 @@ from finegrain.ops.gaussian_layer import GaussianLayer
 
 
 def layer(outputs: int) -> GaussianLayer:
-    return GaussianLayer(8, outputs, torch.Generator().manual_seed(3))
+    return GaussianLayer(outputs, 8, torch.Generator().manual_seed(3))
 
 
 def test_it_starts_as_the_linear_head_of_its_seed() -> None:

@@ -61,8 +61,8 @@ def test_a_loss_may_freeze_the_backbone_itself() -> None:
 def test_what_the_loop_reads_of_head_and_loss() -> None:
     plain = RewardFit(Sequence(), BradleyTerry())
     assert (plain.needs, plain.token_columns, plain.roles, plain.shape, plain.outputs) == (frozenset(), (), ("chosen", "rejected"), None, 1)
-    nothing = (plain.statistics, plain.state, plain.start, plain.start_statistics, plain.balanced, plain.action_value, plain.row_columns)
-    assert nothing == (None,) * 7
+    nothing = (plain.statistics, plain.start, plain.balanced, plain.action_value, plain.row_columns)
+    assert nothing == (None,) * 5
     assert (plain.make_head, plain.make_modules, plain.embedding_factor) == (None, None, 10.0)
     steps = RewardFit(Step(), StepLabels())
     assert (steps.token_columns, steps.shape, steps.roles) == (("segment", "reward"), "steps", ("answer",))

@@ -147,6 +147,12 @@ def in_rows(rows: Sequence[int], sources: Sequence[Json]) -> str:
     return "; ".join(f"{one['source']} {in_rows(one['rows'], ())}" for one in sources)
 
 
+def source_in_words(one: Json) -> str:
+    """One of several sources in a report, on a line."""
+    weight = f", weight {one['weight']:g}" if "weight" in one else ""
+    return f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples kept"
+
+
 def _line(kind: str, finding: Finding, sources: Sequence[Json]) -> str:
     rows = f" ({words})" if (words := in_rows(finding.distinct(), sources)) else ""
     line = f"{kind}: {finding.count} {finding.action()}{rows}" if rows else f"{kind}: {finding.action()}"

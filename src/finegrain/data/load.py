@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
-from finegrain.data.findings import Findings
+from finegrain.data.findings import Findings, source_in_words
 from finegrain.data.gate.biases import Sample
 from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, form_of, own_shape
 from finegrain.data.gate.report import gate_report
@@ -130,13 +130,6 @@ def _by_source(rows: Rows, forms: list[Form], made: Counter[int], findings: Find
     return {"sources": sources}
 
 
-def _in_words(sources: list[Json]) -> Iterator[str]:
-    """A line per source."""
-    for one in sources:
-        weight = f", weight {one['weight']:g}" if "weight" in one else ""
-        yield f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples kept"
-
-
 def _facts(source: str, rows: Rows, forms: list[Form], shape: Shape) -> Json:
     """What identifies rows that were read to their end."""
     return {"source": source, "sha256": rows.sha256(), "format": _name(forms), "shape": shape.value, "rows": rows.count}
@@ -152,7 +145,7 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
         "kept": len(examples),
         "dropped": findings.dropped(),
         "findings": findings.as_json(),
-        "messages": [f"{_name(forms)}: {rows.count} rows, {len(examples)} examples kept", *_in_words(sources), *findings.messages()],
+        "messages": [f"{_name(forms)}: {rows.count} rows, {len(examples)} examples kept", *map(source_in_words, sources), *findings.messages()],
         "answers": len(examples) * len(roles),
         **{kind: findings.count(kind) for kind in ("prompt_truncated", "answer_truncated", "boundary_differs", "decode_differs")},
         "annotated": {role: examples.annotated(role) for role in roles},

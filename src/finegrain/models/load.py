@@ -207,25 +207,25 @@ def check_tokens(model: Any, tokenizer: Any, examples: Iterable[Example], roles:
 
 def save_policy(policy: Policy, folder: Path) -> None:
     """`save_pretrained` layout: weights in the checkpoint's dtype, config, tokenizer and chat template; adapters as peft saves them."""
-    lm = causal_lm(policy.model)
-    with stock_attention(policy.model):
-        if lm is not policy.model:
-            policy.model.save_pretrained(folder)
-        else:
-            lm.save_pretrained(folder, state_dict=_cast(lm.state_dict(), policy.checkpoint_dtype))
-            _write_dtype(folder / "config.json", policy.checkpoint_dtype)
-    policy.tokenizer.save_pretrained(folder)
+    _save(policy, folder, lambda lm: _cast(lm.state_dict(), policy.checkpoint_dtype))
+    if causal_lm(policy.model) is policy.model:
+        _write_dtype(folder / "config.json", policy.checkpoint_dtype)
     allow_readers(folder)
 
 
 def try_saving(policy: Policy, folder: Path) -> None:
     """All of `save_policy` but the weights of a whole model: raises what that would raise, before anything is trained."""
+    _save(policy, folder, lambda lm: {})
+
+
+def _save(policy: Policy, folder: Path, weights: Callable[[Any], dict[str, torch.Tensor]]) -> None:
+    """Adapters as peft saves them, a whole model with `weights` of it; the tokenizer beside them."""
     lm = causal_lm(policy.model)
     with stock_attention(policy.model):
         if lm is not policy.model:
             policy.model.save_pretrained(folder)
         else:
-            lm.save_pretrained(folder, state_dict={})
+            lm.save_pretrained(folder, state_dict=weights(lm))
     policy.tokenizer.save_pretrained(folder)
 
 

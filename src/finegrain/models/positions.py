@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
+
+from finegrain.models.load_errors import RAISED
 
 NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 AFTER_PADDING = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
 """Architectures whose first position is the one behind the pad token's."""
-UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, RuntimeError, OverflowError)
-"""What transformers raises on a config that it cannot read."""
 
 
 def learned_positions(config: Any) -> int | None:
@@ -27,5 +26,5 @@ def positions_of_checkpoint(source: str) -> int | None:
     """The same of a checkpoint folder or Hub name; None where its config cannot be read, which loading the model names."""
     try:
         return learned_positions(AutoConfig.from_pretrained(source, trust_remote_code=False))
-    except (*UNREADABLE, StrictDataclassError):
+    except RAISED:
         return None

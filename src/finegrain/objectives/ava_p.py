@@ -7,21 +7,22 @@ Deviations: the term of the rejected answer is bounded by default [choice]: the 
 stands for, log(1 - p), does not; and those of `finegrain.ops.bayesian_irl`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance, BalanceRule, StartShare
-from finegrain.ops.bayesian_irl import BOUND, Inference, start_state
+from finegrain.ops.bayesian_irl import BOUND, Inference
 from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, contrasted
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
-from finegrain.types import Pair, Summed, Terms
+from finegrain.types import Pair, Start, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +68,12 @@ class AvaP:
         """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
         return Balance(bound=BOUND, rule=self.balance)
 
-    def state(self) -> dict[str, Tensor]:
-        """What `start` finds."""
-        return start_state()
-
     @property
     def make_head(self) -> Callable[[int, torch.Generator], nn.Module]:
         """(hidden size, generator) -> the reward's layer."""
-        return lambda hidden_size, generator: GaussianLayer(hidden_size, self.outputs, generator)
+        return partial(GaussianLayer, self.outputs)
 
     @property
-    def start_statistics(self) -> Callable[[Pair], dict[str, Summed]] | None:
-        """What is read of the start model's temporal differences."""
-        return (lambda pair: self.inference.start_statistics(weighed(self.reward_weight, pair))) if self.inference.reads_start else None
-
-    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
-        """The head's standard deviation starts at theirs."""
-        return self.inference.start(statistics, head)
+    def start(self) -> Start | None:
+        """Where prior and head begin."""
+        return self.inference.start(self.reward_weight)

@@ -19,10 +19,10 @@ from finegrain.checked import NonNegativeFloat, Share, checked
 from finegrain.ops.action_values import LogProb, QForm, Wanted, Weighed
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.reward_weight import Attention, RewardWeight
+from finegrain.ops.reward_weight import Attention, RewardWeight, weighed
 from finegrain.ops.sequence import token_weight, wide
 from finegrain.ops.variational import LOG_STD, evidence, has_successor, temporal_differences
-from finegrain.types import Pair, Side, Summed, Term, Terms
+from finegrain.types import Pair, Side, Start, Summed, Term, Terms
 
 BOUND = frozenset({"likelihood", "negative", "kl", "td"})
 """Names of the evidence bound's terms."""
@@ -110,12 +110,13 @@ class Inference:
         kl, fit, count = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
         return {"kl": Term(kl, count, self.kl), "td": Term(-fit, count, self.td)}
 
-    @property
-    def reads_start(self) -> bool:
-        """Whether anything is read of the start model."""
-        return isinstance(self.scale, StartScale)
+    def start(self, reward_weight: RewardWeight) -> Start | None:
+        """Prior and head at the standard deviation of the start model's temporal differences; None where the scale is given."""
+        if not isinstance(self.scale, StartScale):
+            return None
+        return Start({TD_STD: torch.ones(1)}, lambda pair: self._moments(weighed(reward_weight, pair)), _start_at)
 
-    def start_statistics(self, pair: Pair) -> dict[str, Summed]:
+    def _moments(self, pair: Pair) -> dict[str, Summed]:
         """Number, sum and sum of squares of the temporal differences of all answers, by the tokens' weights."""
         moments = []
         for side in pair.sides.values():
@@ -123,15 +124,6 @@ class Inference:
             weight = token_weight(side)
             moments.append(torch.stack([masked_sum(weight * delta**power, known).sum() for power in range(3)]))
         return {TD_STD: Summed(torch.stack(moments).sum(0))}
-
-    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
-        """The standard deviation of these temporal differences, as a table and as the head's bias; 1 where no token has a successor."""
-        count, total, squares = statistics[TD_STD].tolist()
-        variance = squares / count - (total / count) ** 2 if count else 1.0
-        std = min(max(math.sqrt(max(variance, 0.0)), math.exp(LOG_STD[0])), math.exp(LOG_STD[1]))
-        assert isinstance(head, GaussianLayer)
-        head.start_at(std)
-        return {TD_STD: torch.tensor([std])}
 
     def surprise(self, side: Side) -> Float[Tensor, " B"]:
         """Mean square of (delta - mean) / std over an answer's transitions: 1 where the rewards know how far they are off; NaN without any."""
@@ -147,9 +139,14 @@ class Inference:
         return -found.fit / found.transitions
 
 
-def start_state() -> dict[str, Tensor]:
-    """Tables that `Inference.start` fills."""
-    return {TD_STD: torch.ones(1)}
+def _start_at(moments: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
+    """The standard deviation of temporal differences of these moments, as a table and as the head's bias; 1 where no token has a successor."""
+    count, total, squares = moments[TD_STD].tolist()
+    variance = squares / count - (total / count) ** 2 if count else 1.0
+    std = min(max(math.sqrt(max(variance, 0.0)), math.exp(LOG_STD[0])), math.exp(LOG_STD[1]))
+    assert isinstance(head, GaussianLayer)
+    head.start_at(std)
+    return {TD_STD: torch.tensor([std])}
 
 
 def _q(side: Side) -> Float[Tensor, "B T"]:

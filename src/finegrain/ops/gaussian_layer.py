@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class GaussianLayer(nn.Linear):
     """(..., H) -> (..., K): mean, log standard deviation, and whatever the head reads beside them."""
 
-    def __init__(self, hidden_size: int, outputs: int, generator: torch.Generator) -> None:
+    def __init__(self, outputs: int, hidden_size: int, generator: torch.Generator) -> None:
         super().__init__(hidden_size, outputs, bias=False)
         with torch.no_grad():
             self.weight.copy_(torch.randn(outputs, hidden_size, generator=generator) / (hidden_size + 1))

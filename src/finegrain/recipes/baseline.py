@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.errors import UsageError
+from finegrain.files import write_new
 from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free, write_new
+from finegrain.recipes.setup.new_file import check_free
 
 
 @dataclass(frozen=True, kw_only=True)

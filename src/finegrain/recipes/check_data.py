@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.checked import PositiveInt, SequenceLength, checked
-from finegrain.data.findings import in_rows
+from finegrain.data.findings import in_rows, source_in_words
 from finegrain.data.gate.settings import Gate
-from finegrain.recipes.setup.new_file import check_free, write_new
+from finegrain.files import write_new
+from finegrain.recipes.setup.new_file import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json
 
@@ -73,9 +74,7 @@ def _tokenizer(model: str | None) -> Any:
 def in_words(report: Json) -> list[str]:
     """The report for a person, a line per finding and per bias."""
     lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
-    for one in report.get("sources", []):
-        weight = f", weight {one['weight']:g}" if "weight" in one else ""
-        lines.append(f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples")
+    lines += map(source_in_words, report.get("sources", []))
     for finding in report["findings"]:
         rows = in_rows(finding["rows"], finding.get("sources", []))
         example = f": {finding['example']}" if finding.get("example") else ""

@@ -6,7 +6,8 @@ from typing import Any
 
 from finegrain.checked import PositiveInt, Seed, checked
 from finegrain.errors import UsageError
-from finegrain.recipes.setup.new_file import check_free, write_new
+from finegrain.files import write_new
+from finegrain.recipes.setup.new_file import check_free
 
 
 @dataclass(frozen=True, kw_only=True)

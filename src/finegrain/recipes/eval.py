@@ -8,10 +8,11 @@ from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checke
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
+from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.recipes.judging.shown import check_aggregate
 from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free, write_new
+from finegrain.recipes.setup.new_file import check_free
 
 
 @dataclass(frozen=True, kw_only=True)

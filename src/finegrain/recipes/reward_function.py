@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-RewardCallable = Callable[..., list[float | None]]
-
 
 def reward_function(
     run: str | Path,
@@ -15,7 +13,7 @@ def reward_function(
     max_length: int | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
-) -> RewardCallable:
+) -> Callable[..., list[float | None]]:
     """`fn(prompts, completions, **kwargs) -> list[float]` of a reward model: the score that `finegrain score` gives each complete answer.
 
     Prompts and completions are strings, taken as they are, or lists of messages. Columns of the data are not read. An answer of which no

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
 from finegrain.errors import UsageError
+from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.judging.reward_signals import Head, RewardSignal
 from finegrain.recipes.judging.shown import check_aggregate
 from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free, write_new
+from finegrain.recipes.setup.new_file import check_free
 from finegrain.types import Json
 
 

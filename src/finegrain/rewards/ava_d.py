@@ -5,18 +5,18 @@ Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 5 to 7; base: AVR
 Deviations: those of `finegrain.ops.bayesian_irl`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.ops.action_values import Wanted
-from finegrain.ops.bayesian_irl import Inference, start_state
+from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.reward_weight import weighed
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.types import Pair, Summed, Terms
+from finegrain.types import Pair, Start, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +42,9 @@ class AvaD:
         answer = weighed(head.reward_weight, pair).answer
         return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer], pair.state)}
 
-    def state(self) -> dict[str, Tensor]:
-        """What `start` finds."""
-        return start_state()
-
-    def start_statistics(self, head: Gaussian) -> Callable[[Pair], dict[str, Summed]] | None:
-        """What is read of the start model's temporal differences."""
-        return (lambda pair: self.inference.start_statistics(weighed(head.reward_weight, pair))) if self.inference.reads_start else None
-
-    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
-        """The head's standard deviation starts at theirs."""
-        return self.inference.start(statistics, head)
+    def start(self, head: Gaussian) -> Start | None:
+        """Where prior and head begin."""
+        return self.inference.start(head.reward_weight)
 
     def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
         """Of held-out answers: mean square of (temporal difference - mean) / std, and mean of -log q(temporal difference)."""

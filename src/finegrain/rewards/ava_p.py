@@ -6,21 +6,20 @@ Deviations: those of `finegrain.objectives.ava_p`; the auxiliary is Bradley-Terr
 pairs that the reward model is judged by.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance, BalanceRule, StartShare
-from finegrain.ops.bayesian_irl import BOUND, Inference, start_state
+from finegrain.ops.bayesian_irl import BOUND, Inference
 from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, contrasted
 from finegrain.ops.reward_weight import weighed
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.types import Pair, Summed, Terms
+from finegrain.types import Pair, Start, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +57,9 @@ class AvaP:
         """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
         return Balance(bound=BOUND, rule=self.balance, bound_in_backbone=not self.bound_in_head_only)
 
-    def state(self) -> dict[str, Tensor]:
-        """What `start` finds."""
-        return start_state()
-
-    def start_statistics(self, head: Gaussian) -> Callable[[Pair], dict[str, Summed]] | None:
-        """What is read of the start model's temporal differences."""
-        return (lambda pair: self.inference.start_statistics(weighed(head.reward_weight, pair))) if self.inference.reads_start else None
-
-    def start(self, statistics: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
-        """The head's standard deviation starts at theirs."""
-        return self.inference.start(statistics, head)
+    def start(self, head: Gaussian) -> Start | None:
+        """Where prior and head begin."""
+        return self.inference.start(head.reward_weight)
 
     def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
         """Of held-out answers: mean square of (temporal difference - mean) / std."""

@@ -16,7 +16,7 @@ from finegrain.ops.balance import Balance
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead, reads_whole_answer
-from finegrain.types import CreditColumns, Gathered, Pair, Summed, Terms
+from finegrain.types import CreditColumns, Gathered, Pair, Start, Summed, Terms
 
 
 @runtime_checkable
@@ -114,20 +114,10 @@ class RewardFit:
         return getattr(self.loss, "balanced", None)
 
     @property
-    def state(self) -> Callable[[], Mapping[str, Tensor]] | None:
-        """The loss's tables."""
-        return getattr(self.loss, "state", None)
-
-    @property
-    def start_statistics(self) -> Callable[[Pair], Mapping[str, Summed | Gathered]] | None:
-        """What the loss reads of the first step's rows before anything has trained."""
-        read = getattr(self.loss, "start_statistics", None)
-        return None if read is None else read(self.head)
-
-    @property
-    def start(self) -> Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None:
-        """Where the loss wants head and tables to start."""
-        return getattr(self.loss, "start", None)
+    def start(self) -> Start | None:
+        """Where the loss wants head and tables to begin."""
+        find = getattr(self.loss, "start", None)
+        return None if find is None else find(self.head)
 
     @property
     def action_value(self) -> Wanted | None:

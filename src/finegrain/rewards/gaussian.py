@@ -7,6 +7,7 @@ classifier knows nothing of them and gives the mean before it is weighed.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -39,7 +40,7 @@ class Gaussian:
     @property
     def module(self) -> Callable[[int, torch.Generator], nn.Module]:
         """(hidden size, generator) -> the layer: linear, with a bias of the log standard deviation."""
-        return lambda hidden_size, generator: GaussianLayer(hidden_size, self.outputs, generator)
+        return partial(GaussianLayer, self.outputs)
 
     @property
     def reads_whole_answer(self) -> bool:

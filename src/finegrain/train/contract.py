@@ -11,7 +11,7 @@ from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.train.balance import TABLE
-from finegrain.types import LABEL_WEIGHTS, Gathered, Objective, Pair, Summed, Term, Terms, WeightMeaning
+from finegrain.types import LABEL_WEIGHTS, Gathered, Objective, Pair, Start, Summed, Term, Terms, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
@@ -41,10 +41,8 @@ class Contract:
     """Replaces "backward of the sum": the summed gradient of the rows with respect to the parameters."""
     balance: Balance | None
     """Terms that are weighed as one against the others; None: every term has the weight it is given."""
-    start_statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None
-    """What the method reads of the first step's rows once, before anything has trained."""
-    start: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]] | None
-    """(these statistics, the head) -> tables of the state; puts the head where the data want it."""
+    start: Start | None
+    """What the method finds in the first step's rows, before anything has trained."""
     learning_rate: float
     weights: frozenset[WeightMeaning]
     """What the token weights of a credit may mean, for the objective to multiply by them."""
@@ -75,7 +73,8 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
             modules = make_modules()
     make_state = getattr(objective, "state", None)
     balance = getattr(objective, "balanced", None)
-    state = dict(make_state()) if make_state is not None else {}
+    start = getattr(objective, "start", None)
+    state = {**(make_state() if make_state is not None else {}), **(start.state if start is not None else {})}
     return Contract(
         objective=objective,
         roles=roles,
@@ -90,8 +89,7 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         after_step=getattr(objective, "after_step", None),
         gradient=getattr(objective, "gradient", None),
         balance=balance,
-        start_statistics=getattr(objective, "start_statistics", None),
-        start=getattr(objective, "start", None),
+        start=start,
         learning_rate=float(getattr(objective, "learning_rate", 1e-6)),
         weights=frozenset(getattr(objective, "weights", LABEL_WEIGHTS)),
         embedding_factor=float(getattr(objective, "embedding_factor", 1.0)),

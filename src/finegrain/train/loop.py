@@ -146,12 +146,12 @@ def _take_gradient(trainer: Trainer, step: Step, tally: Tally) -> dict[str, Tens
 
 def _start(trainer: Trainer, step: Step) -> None:
     """Let the objective put its head and tables where the first step's rows want them, before anything has trained."""
-    contract = trainer.contract
-    if contract.start is None or contract.start_statistics is None:
+    start = trainer.contract.start
+    if start is None:
         return
     assert trainer.scorer.head is not None
-    found = _reduced(trainer, step, contract.start_statistics, contract.roles)
-    trainer.state.update({name: table.to(trainer.state[name]) for name, table in contract.start(found, trainer.scorer.head).items()})
+    found = _reduced(trainer, step, start.statistics, trainer.contract.roles)
+    trainer.state.update({name: table.to(trainer.state[name]) for name, table in start.settle(found, trainer.scorer.head).items()})
 
 
 def _two_parts(trainer: Trainer, step: Step) -> TwoParts | None:

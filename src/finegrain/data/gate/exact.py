@@ -7,6 +7,7 @@ from typing import Any
 
 from finegrain.data.answer_text import text_of_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
+from finegrain.data.convert.usual import CONVERSED
 from finegrain.data.gate.texts import Texts
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row, Turn
@@ -18,8 +19,6 @@ PROMPTS = ("prompt", "question")
 """Columns that hold what is asked."""
 ANSWERS = ("chosen", "rejected", "completion", "response", "answer", "output", "preferred_output", "non_preferred_output")
 """Columns that end with what trains."""
-CONVERSATIONS = ("messages", "conversations", "conversation")
-"""Columns that end with what trains, unless answers stand beside them."""
 LARGEST = 3.4e38
 """What single precision holds: values of spans and rewards of tokens are kept in it."""
 NUMBERS = ("weight", "margin")
@@ -124,7 +123,7 @@ def last_turn(cells: Reading) -> Iterator[Named]:
         if isinstance(value, str) and value.rfind("\n\nHuman:") > value.rfind("\n\nAssistant:") >= 0:
             yield "template", f"{name} ends with a turn of the human"
         elif (
-            (name in ANSWERS or (alone and name in CONVERSATIONS))
+            (name in ANSWERS or (alone and name in CONVERSED))
             and isinstance(value, list)
             and is_conversation(value)
             and value[-1]["role"] != ASSISTANT

@@ -16,6 +16,7 @@ from finegrain.data.gate.settings import Stopping
 from finegrain.data.records import Answer, Example, Text, Turn
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
+from finegrain.files import write_new
 from finegrain.generate.tree import Grower
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
@@ -25,7 +26,6 @@ from finegrain.recipes.judging.frozen import open_means
 from finegrain.recipes.judging.reward_judge import open_reward_model
 from finegrain.recipes.judging.user_reward import Asked, is_function, open_function
 from finegrain.recipes.settings import Common
-from finegrain.recipes.setup.new_file import write_new
 from finegrain.recipes.setup.questions import Question, Questions
 from finegrain.types import Json
 

@@ -17,6 +17,7 @@ from finegrain.data.records import Example, Shape
 from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.data.text_file import is_utf8
 from finegrain.errors import DataError
+from finegrain.files import write_new
 from finegrain.models.features import last_features
 from finegrain.models.load import master_dtype
 from finegrain.models.lora import Lora
@@ -25,7 +26,6 @@ from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
 from finegrain.recipes.curate import Curate
 from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.new_file import write_new
 from finegrain.recipes.setup.questions import Questions
 from finegrain.recipes.setup.session import Session, hidden_size, load_data, open_session, prepare_scorer
 from finegrain.recipes.training.learner import optimizer_of

@@ -1,6 +1,6 @@
 """Completions of a policy scored by a reward model, as GRPOTrainer hands them over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from finegrain.models.reward_models import DEFAULT_LENGTH, stored_facts
 from finegrain.recipes.judging.frozen import Means
 from finegrain.recipes.judging.reward_judge import RewardJudge, open_reward_model
 from finegrain.recipes.judging.score_scale import ScoreScale, stored_scale
-from finegrain.recipes.reward_function import RewardCallable
 from finegrain.recipes.setup.devices import frozen_arithmetic
 
 
@@ -65,7 +64,9 @@ class CompletionScorer:
         return replace(example, responses={"answer": Response(sampled, np.ones(len(sampled), bool), unknown, answer.text)})
 
 
-def open_reward_function(run: str, *, normalise: bool, sampled_tokens: bool, max_length: int | None, device: str, dtype: str) -> RewardCallable:
+def open_reward_function(
+    run: str, *, normalise: bool, sampled_tokens: bool, max_length: int | None, device: str, dtype: str
+) -> Callable[..., list[float | None]]:
     """The function of a checkpoint folder or Hub name; it is named after it, as trainers log rewards by their functions' names."""
     longest = max_length or stored_facts(Path(run)).get("input", {}).get("max_length", DEFAULT_LENGTH)
     where, how = frozen_arithmetic(device, dtype)

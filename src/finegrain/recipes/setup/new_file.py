@@ -4,9 +4,6 @@ import os
 from pathlib import Path
 
 from finegrain.errors import CheckpointError
-from finegrain.files import write_new
-
-__all__ = ["check_free", "write_new"]
 
 
 def check_free(out: Path, data: str = "") -> None:
