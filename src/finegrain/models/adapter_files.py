@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from finegrain.errors import ModelError
+from finegrain.models.hub_files import find_file
 from finegrain.models.load_errors import loading, one_line, say, some
 
 CONFIG = "adapter_config.json"
@@ -24,9 +25,12 @@ REWARD_TASKS = ("SEQ_CLS", "TOKEN_CLS")
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """One adapter on disk."""
+    """One adapter."""
 
     source: str
+    """Folder or Hub name."""
+    folder: Path
+    """Where its files are here."""
     facts: Mapping[str, Any]
     """adapter_config.json."""
     base: str
@@ -52,33 +56,33 @@ class AdapterFiles:
 
     def tensor(self, name: str) -> torch.Tensor:
         """One of its tensors."""
-        file = Path(self.source) / WEIGHTS
+        file = self.folder / WEIGHTS
         with loading(f"cannot read {file}"), safe_open(file, "pt") as tensors:
             found: torch.Tensor = tensors.get_tensor(name)
         return found
 
 
 def is_adapter(source: Any) -> bool:
-    """Whether a source is the folder of an adapter, or a model that has one."""
-    return (Path(source) / CONFIG).exists() if isinstance(source, (str, Path)) else hasattr(source, "peft_config")
+    """Whether a source is the folder or the Hub name of an adapter, or a model that has one."""
+    return find_file(source, CONFIG) is not None if isinstance(source, (str, Path)) else hasattr(source, "peft_config")
 
 
 def read_adapter(source: str) -> AdapterFiles:
-    """What the folder says; raises ModelError for what cannot be put on a model."""
-    folder = Path(source)
-    if not (folder / WEIGHTS).exists():
+    """What its files say; raises ModelError for what cannot be put on a model."""
+    config, weights = find_file(source, CONFIG), find_file(source, WEIGHTS)
+    if config is None or weights is None:
         raise ModelError(f"{source} has an {CONFIG} but no {WEIGHTS}; pickled adapters (.bin) are never read")
-    with loading(f"cannot read {folder / CONFIG}"):
-        facts = json.loads((folder / CONFIG).read_text())
+    with loading(f"cannot read {config}"):
+        facts = json.loads(config.read_text())
     if not isinstance(facts, dict):
-        raise ModelError(f"cannot read {folder / CONFIG}: it holds no object of names and values")
+        raise ModelError(f"cannot read {config}: it holds no object of names and values")
     base = facts.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(f"the adapter {source} does not name its base model (base_model_name_or_path in {CONFIG})")
     _refuse_type(source, facts.get("peft_type"))
-    with loading(f"cannot read {folder / WEIGHTS}"), safe_open(folder / WEIGHTS, "pt") as tensors:
+    with loading(f"cannot read {weights}"), safe_open(weights, "pt") as tensors:
         shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
-    return AdapterFiles(source, facts, base, shapes)
+    return AdapterFiles(source, weights.parent, facts, base, shapes)
 
 
 def put_on(model: Any, files: AdapterFiles) -> tuple[Any, list[str]]:

@@ -21,6 +21,7 @@ from finegrain.data.truncate import limit_length
 from finegrain.errors import DataError, ModelError
 from finegrain.models.adapter_files import AdapterFiles, adapters_of, is_adapter, put_on, read_adapter
 from finegrain.models.frozen_base import keep_narrow, widen_trained
+from finegrain.models.hub_files import find_file
 from finegrain.models.load_errors import loading, one_line, reason, say, some
 from finegrain.models.permissions import allow_readers
 from finegrain.models.positions import learned_positions, positions_of_checkpoint
@@ -158,7 +159,7 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
     if files.is_reward:
         task = f"{one_line(files.task)}, " if files.task else ""
         raise ModelError(f"{source} is the adapter of a reward model ({task}with a score head), no causal language model")
-    if tokenizer is None and (Path(source) / "tokenizer_config.json").exists():
+    if tokenizer is None and find_file(source, "tokenizer_config.json"):
         tokenizer = load_tokenizer(source, trust_remote_code)
     below = len(adapters_of(files)) > 1
     if below and four_bit:

@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import (
 from finegrain.errors import ModelError
 from finegrain.models.adapter_files import HEADS, AdapterFiles, adapters_of, is_adapter, read_adapter
 from finegrain.models.adapters import merged, save_adapter
+from finegrain.models.hub_files import find_file, is_hub_name, with_all_files
 from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
 from finegrain.models.load_errors import loading, one_line
 from finegrain.models.permissions import allow_readers
@@ -164,7 +165,7 @@ CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
 
 def is_reward_model(source: str | Path) -> bool:
     """Whether a checkpoint holds a classification model, or an adapter of one; a folder, or a Hub name (owner/name)."""
-    if not Path(source).is_dir() and str(source).count("/") != 1:
+    if not Path(source).is_dir() and not is_hub_name(source):
         return False
     try:
         if is_adapter(source):
@@ -176,6 +177,11 @@ def is_reward_model(source: str | Path) -> bool:
     return any(name.endswith(CLASSIFIERS) for name in named)
 
 
+def whole_reward_model(source: str | Path) -> str:
+    """The source; of a reward model of ours on the Hub the folder of its copy here, with what lies beside the stock files."""
+    return with_all_files(str(source), FACTS_FILE)
+
+
 def load_reward_model(
     source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False, keep_adapter: bool = False
 ) -> RewardModel:
@@ -183,7 +189,7 @@ def load_reward_model(
 
     An adapter with a score head, as reward trainers write it, is merged into its base; `keep_adapter` leaves it on, to be trained.
     """
-    source = str(source)
+    source = whole_reward_model(source)
     if is_adapter(source):
         return _from_adapter(read_adapter(source), master, trust_remote_code, keep=keep_adapter)
     config = config_facts(source)
@@ -218,7 +224,7 @@ def _from_adapter(files: AdapterFiles, master: torch.dtype, trust_remote_code: b
             raise lacks(base, "a language model", missing)
         return Policy(loaded.model, tokenizer or load_tokenizer(base, trust_remote_code), base, loaded.dtype, unused=loaded.unused)
 
-    tokenizer = load_tokenizer(source, trust_remote_code) if (Path(source) / "tokenizer_config.json").exists() else None
+    tokenizer = load_tokenizer(source, trust_remote_code) if find_file(source, "tokenizer_config.json") else None
     policy = load_on_adapters(files, load_base)
     if head:
         _put_head(classifier_of(causal_lm(policy.model)), files, master)
@@ -255,10 +261,10 @@ def _head_of_others(source: str, model: Any) -> nn.Linear:
     return head
 
 
-def stored_facts(folder: Path) -> dict[str, Any]:
-    """What `reward_head.json` of a checkpoint folder says; {} where there is none."""
-    file = folder / FACTS_FILE
-    return _facts(file) if file.exists() else {}
+def stored_facts(source: str | Path) -> dict[str, Any]:
+    """What `reward_head.json` of a checkpoint says; {} where there is none."""
+    file = find_file(source, FACTS_FILE)
+    return {} if file is None else _facts(file)
 
 
 def _facts(file: Path) -> dict[str, Any]:

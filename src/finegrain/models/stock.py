@@ -20,6 +20,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
 from finegrain.errors import ModelError
+from finegrain.models.hub_files import is_hub_name
 from finegrain.models.load_errors import loading, one_line, say, some
 
 BUILT_IN = ("eager", "sdpa")
@@ -72,7 +73,7 @@ def config_facts(source: str) -> dict[str, Any]:
         if any(path.glob("*.gguf")):
             raise ModelError(f"{source} holds GGUF files, quantised weights of llama.cpp; train from the safetensors checkpoint they were made of")
         raise ModelError(f"{source} has no config.json: expected a checkpoint folder as save_pretrained writes it")
-    if not path.is_dir() and (path.exists() or path.is_absolute() or source.startswith(".") or source.count("/") != 1):
+    if not path.is_dir() and not is_hub_name(source):
         raise ModelError(f"no model at {one_line(source)}: expected a checkpoint folder or a Hub name like owner/name")
     with loading(f"cannot read the config of {source}"):
         facts, _ = PretrainedConfig.get_config_dict(source)

@@ -68,7 +68,7 @@ def open_reward_function(
     run: str, *, normalise: bool, sampled_tokens: bool, max_length: int | None, device: str, dtype: str
 ) -> Callable[..., list[float | None]]:
     """The function of a checkpoint folder or Hub name; it is named after it, as trainers log rewards by their functions' names."""
-    longest = max_length or stored_facts(Path(run)).get("input", {}).get("max_length", DEFAULT_LENGTH)
+    longest = max_length or stored_facts(run).get("input", {}).get("max_length", DEFAULT_LENGTH)
     where, how = frozen_arithmetic(device, dtype)
     with torch.random.fork_rng(devices=[]):
         judge = open_reward_model(Means(where, how, None), run, longest=longest)

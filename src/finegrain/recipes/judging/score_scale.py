@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -48,7 +47,7 @@ def fit_scale(scores: Sequence[float] | np.ndarray) -> ScoreScale | None:
 
 def stored_scale(source: str) -> ScoreScale:
     """The scale that a checkpoint says of itself; raises UsageError where it says none."""
-    told = stored_facts(Path(source)).get(ENTRY)
+    told = stored_facts(source).get(ENTRY)
     if told is None:
         raise UsageError(f"{source} has no mean and std of its scores, which its run finds on held-out answers (--holdout, --eval); drop normalise")
     try:
