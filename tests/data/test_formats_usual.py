@@ -20,6 +20,20 @@ def dicts(*turns):
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
+CALL = {"name": "weather", "arguments": {"city": "Rome"}}
+ASKED = [{"from": "human", "value": "hi"}]
+TOLD = [{"from": "observation", "value": "20"}, {"from": "gpt", "value": "hello"}]
+
+
+def calls(*made):
+    """The turn in which the assistant makes these calls."""
+    return Turn("assistant", "", json.dumps({"tool_calls": [{"type": "function", "function": one} for one in made], "content": None}))
+
+
+def calling(words):
+    return {"conversations": [*ASKED, {"from": "function_call", "value": words}, *TOLD]}
+
+
 def sharegpt(*turns):
     names = {"user": "human", "assistant": "gpt"}
     return [{"from": names.get(turn.role, turn.role), "value": turn.content} for turn in turns]
@@ -104,6 +118,23 @@ def test_answers_and_labelled_answers(name):
         assert (judged.prompt, judged.columns["label"]) == (prompt, float(value))
         assert rows_of_shape(recognise(good), Shape.DEMONSTRATION, good) == ([judged] if value else [LeftOut.LABELLED_BAD])
     assert recognise({**row, "label": "sports"}).name == form, "a topic is no judgement"
+
+
+@pytest.mark.parametrize(
+    ("words", "turn"),
+    [
+        (json.dumps(CALL), calls(CALL)),
+        (json.dumps([CALL, CALL]), calls(CALL, CALL)),
+        ("weather(Rome)", Turn("assistant", "weather(Rome)")),
+        ('{"city": "Rome"}', Turn("assistant", '{"city": "Rome"}')),
+        ("[]", Turn("assistant", "[]")),
+        ("[" * 100_000, Turn("assistant", "[" * 100_000)),
+    ],
+)
+def test_a_call_in_a_turn_of_its_own_is_what_the_assistant_says(words, turn):
+    row = calling(words)
+    (made,) = rows_of_shape(recognise(row), Shape.DEMONSTRATION, row)
+    assert (made.prompt, made.answers["answer"].content) == ((HI,), (turn, Turn("tool", "20"), HELLO))
 
 
 def test_a_conversation_with_a_rejected_answer_serves_supervised_training_whole():

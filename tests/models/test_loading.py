@@ -177,6 +177,16 @@ def test_weight_files_that_are_damaged_or_missing(copy: Path) -> None:
     refused(copy, second.name, "fetch it again")
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(copy: Path, bad: float) -> None:
+    file = copy / "model.safetensors"
+    state = load_file(file)
+    name = next(name for name in state if name.endswith("down_proj.weight"))
+    state[name][3, 5] = bad
+    save_file(state, file, metadata={"format": "pt"})
+    refused(copy, name, "NaN or infinity")
+
+
 def test_weights_that_nothing_uses_are_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr once, and in the policy for run.json; a name cannot move the cursor of a terminal."""
     file = copy / "model.safetensors"

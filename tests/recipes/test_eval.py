@@ -275,7 +275,7 @@ def test_data_without_pairs(command: Command, mine: Path) -> None:
 
 
 def test_scores_that_are_no_numbers(command: Command, bench: Path, model: Path) -> None:
-    broken = save_reward(model, command.folder / "broken", "sequence", Sequence(), scale=float("nan"))
+    broken = save_reward(model, command.folder / "broken", "sequence", Sequence(), scale=1e38)
     done = command("eval", "--reward", broken, "--data", bench, "--device", "cpu")
     assert done.code == 6
     assert "NaN" in done.error

@@ -359,8 +359,10 @@ def test_a_head_without_opinion_and_one_without_numbers(command: Command, model:
     done = command("score", "--model", flat, "--data", command.data, "--out", command.folder / "flat.jsonl", "--device", "cpu")
     assert done.code == 0
     assert done.result["warnings"] != []
-    broken = save_reward(model, command.folder / "broken", "sequence", Sequence(), scale=float("nan"))
+    broken = save_reward(model, command.folder / "broken", "sequence", Sequence(), scale=1e38)
     assert "row 0, chosen: a score is NaN" in refused(command, 6, "--model", broken)
+    damaged = save_reward(model, command.folder / "damaged", "sequence", Sequence(), scale=float("nan"))
+    assert "hold NaN" in refused(command, 4, "--model", damaged)
 
 
 # --- functions of the user's own ---

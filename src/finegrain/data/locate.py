@@ -240,7 +240,10 @@ def _behind_blanks(text: str, at: int) -> int:
 
 
 def _changed() -> NoReturn:
-    raise RenderError("the chat template changes the assistant's text beyond stripping white space")
+    raise RenderError(
+        "the chat template changes the assistant's text beyond stripping white space; "
+        "write thoughts that it takes out between <think> and </think>, or under the key reasoning_content"
+    )
 
 
 def _behind_header(rendered: str, past: int, first: int, headers: Sequence[str]) -> int:

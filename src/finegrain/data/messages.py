@@ -13,14 +13,16 @@ WHO = ("role", "from", "speaker")
 """Keys that say who speaks."""
 WHAT = ("content", "value", "text")
 """Keys of the words."""
+CALLING = "function_call"
+"""ShareGPT's speaker of a turn in which the assistant calls a tool; its words are the call."""
 SPEAKERS = {
     **dict.fromkeys(("user", "human", "prompter", "customer", "client"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "bot", "model", "ai", "chatgpt", "chatbot", "agent", "llm"), "assistant"),
+    **dict.fromkeys(("assistant", CALLING, "gpt", "bot", "model", "ai", "chatgpt", "chatbot", "agent", "llm"), "assistant"),
     **dict.fromkeys(("system", "system_prompt"), "system"),
     **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
 }
 """What the speakers are called in public sets, in small letters, and the names of chat templates."""
-OTHERS = frozenset({"developer", "function", "function_call", "ipython", "environment", "context", "document", "documents"})
+OTHERS = frozenset({"developer", "function", "ipython", "environment", "context", "document", "documents"})
 """Further roles that templates know; they keep their names, and none of them is the assistant."""
 LONGEST = 1 << 20
 """Characters of a conversation written as text that is parsed."""
@@ -51,7 +53,20 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
     what = next((key for key in WHAT if turn.get(key) is not None), "content")
     name = turn[who].strip()
     others = {key: value for key, value in turn.items() if key not in (who, what, "role", "content")}
-    return {"role": SPEAKERS.get(name.lower(), name), "content": turn.get(what), **others}
+    said = _calls(turn.get(what)) if name.lower() == CALLING else {"content": turn.get(what)}
+    return {"role": SPEAKERS.get(name.lower(), name), **said, **others}
+
+
+def _calls(said: Any) -> dict[str, Any]:
+    """The content and calls of a turn that is a call, or several; words that are none are what the assistant says."""
+    try:
+        found = json.loads(said)
+    except (TypeError, ValueError, RecursionError):
+        found = said
+    calls = found if isinstance(found, list) else [found]
+    if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
+        return {"content": said}
+    return {"content": None, "tool_calls": [{"type": "function", "function": call} for call in calls]}
 
 
 def parsed(text: str, column: str) -> list[dict[str, Any]] | None:

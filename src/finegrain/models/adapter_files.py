@@ -14,6 +14,7 @@ from safetensors import safe_open
 from finegrain.errors import ModelError
 from finegrain.models.hub_files import find_file
 from finegrain.models.load_errors import loading, one_line, say, some
+from finegrain.models.stock import refuse_not_finite
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -101,6 +102,7 @@ def put_on(model: Any, files: AdapterFiles) -> tuple[Any, list[str]]:
         found = made.load_adapter(files.source, made.active_adapter, is_trainable=True, torch_device="cpu")  # once more, for its report
     if found.missing_keys:
         raise ModelError(f"{what}: the file lacks weights that {CONFIG} asks for, {some(found.missing_keys)}")
+    refuse_not_finite(files.source, ((name, weight) for name, weight in made.named_parameters() if weight.requires_grad))
     return made, [name for name in found.unexpected_keys if HEAD.match(name) is None]
 
 

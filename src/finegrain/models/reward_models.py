@@ -31,7 +31,7 @@ from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import load_head, save_head
 from finegrain.models.reward_tokenizer import input_facts, reward_tokenizer
 from finegrain.models.scorer import causal_lm, stock_attention
-from finegrain.models.stock import architectures, config_facts, lacks, load_stock
+from finegrain.models.stock import architectures, config_facts, lacks, load_stock, refuse_not_finite
 
 FACTS_FILE = "reward_head.json"
 DEFAULT_LENGTH = 1024
@@ -205,7 +205,9 @@ def load_reward_model(
     facts_file = Path(source) / FACTS_FILE
     if facts_file.exists():
         facts = _facts(facts_file)
-        return RewardModel(policy, load_head(Path(source), facts).to(master), facts, stock)
+        head = load_head(Path(source), facts).to(master)
+        refuse_not_finite(f"the reward head of {source}", head.named_parameters())
+        return RewardModel(policy, head, facts, stock)
     return RewardModel(policy, _head_of_others(source, loaded.model), {}, stock)
 
 
@@ -242,6 +244,7 @@ def _put_head(layer: nn.Linear, files: AdapterFiles, master: torch.dtype) -> Non
             layer.bias = nn.Parameter(files.tensor(files.head["bias"]).to(master))
         elif layer.bias is not None:
             layer.bias.zero_()
+    refuse_not_finite(f"the score head of {files.source}", layer.named_parameters())
 
 
 def _head_of_others(source: str, model: Any) -> nn.Linear:

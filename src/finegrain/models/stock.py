@@ -5,8 +5,9 @@ weights have other shapes than the config says, and where weights are missing. W
 """
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,7 @@ def load_stock(
         unused = [name for name in unused if name.startswith(f"{model.base_model_prefix}.")]
     _refuse_traces(source, unused)
     _refuse_other_shapes(source, info)
+    refuse_not_finite(source, model.named_parameters())
     stored = stored if here else _stored_dtype(source)
     if unused:
         say(f"{source}: {len(unused)} weights are not used by {type(model).__name__}: {some(unused)}")
@@ -265,6 +267,17 @@ def _refuse_other_shapes(source: str, info: Mapping[str, Any]) -> None:
         )
     if info["error_msgs"]:
         raise ModelError(f"cannot load {source}: {one_line(info['error_msgs'][0])}")
+
+
+def refuse_not_finite(source: str, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Raises ModelError for weights that hold NaN or infinity: nothing can be scored with them or trained from them."""
+    bad = [name for name, weight in weights if weight.is_floating_point() and weight.numel() and not _is_finite(weight)]
+    if bad:
+        raise ModelError(f"{source}: {len(bad)} weights hold NaN or infinity: {some(bad)}; the checkpoint is damaged, or its training diverged")
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    return all(map(math.isfinite, map(float, torch.aminmax(weight.detach()))))
 
 
 def _refuse_pickled(source: str) -> None:
