@@ -73,6 +73,12 @@ def test_a_call_trains_as_the_template_writes_it():
     assert findings.by_kind["unread"].example == "message keys that nothing reads: name, tool_call_id"
 
 
+def test_pairs_that_differ_in_what_the_template_does_not_show_say_so():
+    _, found, findings = examples(CHATML, pair(bot("a", tool_calls=[CALL]), bot("a", tool_calls=[DELETE])))
+    assert found == []
+    assert "shows nothing of what they differ in" in findings.by_kind["identical_after_truncation"].example
+
+
 def test_pairs_that_differ_in_a_call_alone_train_on_it():
     tokenizer, found, findings = examples(CALLS_ALONE, pair(bot("", tool_calls=[CALL]), bot("", tool_calls=[DELETE]), tools=[{"type": "function"}]))
     assert found[0].prompt_text.startswith('[{"type": "function"}]<|im_start|>user')

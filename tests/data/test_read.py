@@ -80,11 +80,25 @@ def test_a_folder_is_its_files_in_order(tmp_path):
     assert source.sha256() != read(str(tmp_path / "b.jsonl")).sha256()
 
 
-def test_a_folder_of_training_and_test_files_is_refused(tmp_path):
-    write(tmp_path / "train.jsonl", lines(ROWS))
-    write(tmp_path / "test.jsonl", lines(ROWS))
-    with pytest.raises(DataError, match="mixes test, train files"):
-        read(str(tmp_path))
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("train", "test"), "test, train"),
+        (("pairs", "pairs_dev"), "dev, other"),
+        (("a", "b", "val-0001"), "other, val"),
+        (("train", "more"), None),
+        (("test", "test-2"), None),
+        (("contest", "latest"), None),
+    ],
+)
+def test_a_folder_of_training_and_held_out_files_is_refused(tmp_path, names, found):
+    for name in names:
+        write(tmp_path / f"{name}.jsonl", lines(ROWS))
+    if found:
+        with pytest.raises(DataError, match=f"mixes {found} files"):
+            read(str(tmp_path))
+    else:
+        assert len(read(str(tmp_path)).files) == len(names)
 
 
 def test_the_hash_is_of_the_content_whatever_the_limit(tmp_path):

@@ -284,6 +284,7 @@ def test_rows_that_truncation_makes_useless_are_dropped_by_name():
     examples, findings = run(tokenizer, same, nothing, silent, max_length=12, min_prompt=4)
     assert [example.row for example in examples] == [1]
     assert findings.dropped() == {"identical_after_truncation": 1, "truncated_to_nothing": 1}
+    assert findings.by_kind["identical_after_truncation"].example == ""
 
 
 def test_settings_that_cannot_work_are_refused():

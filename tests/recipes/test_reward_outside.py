@@ -209,7 +209,8 @@ def test_several_ratings(command: Command, model: Path, tmp_path: Path, monkeypa
     data = tmp_path / "ratings.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     choice = ("head:attributes", "loss:attributes", "--head.names", "useful", "long", "--head.weights", "1", "-0.5")
-    run = trained(command, model, *choice, "--data", data)
+    run = trained(command, model, *choice, "--data", data, "--eval-every", "1", "--keep", "best")
+    assert command.record("run")["kept"]["by"] == "eval_rating_error"
     assert "eval_rating_error/useful" in command.record("run")["evaluation"]
     assert {"loss/useful", "loss/long"} <= set(command.lines("run")[-1])
     told = scores(command, run)

@@ -58,6 +58,7 @@ def test_measures_are_distances_beside_the_medians() -> None:
     found = AttributeRatings().measures(TWO, pair([4.0, 1.0], [0.0, 1.0]))
     assert found["rating_error/helpfulness"].tolist() == [1.0, 0.0]
     assert found["rating_error/verbosity"].tolist() == [2.0, 3.0]
+    assert found["rating_error"].tolist() == [1.5, 1.5]
     assert found["rating_error_of_median/helpfulness"].tolist() == [1.5, 1.5]
 
 
@@ -85,6 +86,7 @@ def test_what_is_said_of_each_attribute() -> None:
 def test_measures_of_a_rating_that_is_missing_are_nan() -> None:
     found = AttributeRatings().measures(TWO, pair([4.0, 1.0], [0.0, math.nan]))
     assert found["rating_error/verbosity"].isnan().tolist() == [False, True]
+    assert found["rating_error"].tolist() == [1.5, 0.0], "the mean of those that were rated"
     assert found["rating_error_of_median/verbosity"].isnan().tolist() == [False, True]
 
 

@@ -26,6 +26,7 @@ from finegrain.types import CharSpan
 
 __all__ = ["Tokenise", "tokenise"]
 
+ALIKE = "both answers are rendered alike without being cut: the chat template shows nothing of what they differ in"
 BATCH = 256
 """Rows tokenised at once."""
 
@@ -87,7 +88,7 @@ def _example(
     if words := writes_specials(row, rendered, tokens, specials):
         found.append(("bos_eos", words))
     if "rejected" in responses and np.array_equal(responses["chosen"].ids, responses["rejected"].ids):
-        found.append(("identical_after_truncation", ""))
+        found.append(("identical_after_truncation", "" if found and found[0][0] == "over_length" else ALIKE))
     if _dropped(number, found, responses, findings, decide):
         return None
     spans, rewards = {}, {}

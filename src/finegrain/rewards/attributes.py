@@ -86,6 +86,8 @@ class AttributeRatings:
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     shape: ClassVar[str] = "rated"
     head_kind: ClassVar[type] = Attributes
+    results: ClassVar[Mapping[str, bool]] = {"eval_rating_error": False}
+    """Held-out results that say which of two models is better; True: more is better."""
 
     def row_columns(self, head: Attributes, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Rating and median rating of every attribute; an attribute that not every row has a column of is refused."""
@@ -117,13 +119,13 @@ class AttributeRatings:
         return head.attributes(torch.where(mask[..., None], outputs, 0.0), mask)
 
     def measures(self, head: Attributes, pair: Pair) -> Mapping[str, Rows]:
-        """Per answer and attribute: distance of the rating that is said, and of the median rating; NaN where nobody rated it."""
-        found = {}
+        """Per answer and attribute: distance of the rating that is said, and of the median rating, NaN where nobody rated it; their mean."""
+        found: dict[str, Rows] = {}
         for name, rating in self._ratings(head, pair).items():
             label = widest(pair.columns[target(name)])
             found[f"rating_error/{name}"] = (widest(rating) - label).abs()
             found[f"rating_error_of_median/{name}"] = (widest(pair.columns[median(name)]) - label).abs()
-        return found
+        return {"rating_error": torch.stack([found[f"rating_error/{name}"] for name in head.names]).nanmean(0), **found}
 
 
 def target(name: str) -> str:

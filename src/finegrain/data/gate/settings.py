@@ -39,7 +39,7 @@ class Gate:
     contradictory: Usual = "keep"
     """An earlier row says the opposite about the same texts; `drop` drops the later one."""
     identical_after_truncation: Usual = "drop"
-    """Both answers have the same tokens once they are cut."""
+    """Both answers have the same tokens once they are rendered and cut."""
     bos_eos: Literal["cut", "drop", "error"] = "cut"
     """A text writes BOS or EOS itself, or the tokenizer has none; `cut` keeps one."""
     pad_is_eos: Literal["keep", "error"] = "keep"
