@@ -37,7 +37,7 @@ test: $(SETUP) ## the default tests: under three minutes on two cores, no networ
 
 slow: $(SETUP) ## the tests that start processes, kill them, or run for minutes
 	@$(BIN)/python -c 'import laplace, torchmetrics' 2>/dev/null || $(BIN)/pip install --quiet --no-deps -r tests/witnesses.txt
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(SETUP) ## ruff
 	$(BIN)/ruff check src tests benchmarks examples

@@ -30,7 +30,7 @@ def launch(*arguments: str, cache: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-20000:]

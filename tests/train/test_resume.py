@@ -208,7 +208,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=1200,
         check=False,
     )
     output = tmp_path / "output.txt"
