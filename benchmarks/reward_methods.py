@@ -213,13 +213,20 @@ MEASURES = ("eval_accuracy", "eval_step_accuracy", "eval_rating_exact", "eval_ma
 """What of a run's evaluation stands in the table: the first that it has."""
 
 
+OLDER = (
+    "Rows with settings in brackets were made with these, when they were the defaults: before AVA's bound was weighed against its ranking and its "
+    "rewards started as wide as the start model's temporal differences (docs/decisions/0015-balance.md). They have not been run again."
+)
+
+
 def line(row: Json) -> str:
-    """A row of the table."""
-    name = next((measure for measure in MEASURES if measure in row["held_out"]), None)
-    value = row["held_out"][name] if name else None
-    shown = f"{name.removeprefix('eval_').replace('_', ' ')} {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})" if value else "none"
+    """A row of the table; `made_with`: settings of the time that are no longer the defaults."""
+    measure = next((measure for measure in MEASURES if measure in row["held_out"]), None)
+    value = row["held_out"][measure] if measure else None
+    shown = f"{measure.removeprefix('eval_').replace('_', ' ')} {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})" if value else "none"
     losses = f"{row['loss_before']:.3f} | {row['loss_after']:.3f}"
-    return f"| {row['method']} | `{row['command']}` | {row['data']} | {row['steps']} | {losses} | {shown} | {row['train_seconds']:.0f} |"
+    name = row["method"] + (f" ({row['made_with']})" if "made_with" in row else "")
+    return f"| {name} | `{row['command']}` | {row['data']} | {row['steps']} | {losses} | {shown} | {row['train_seconds']:.0f} |"
 
 
 def page(rows: Sequence[Json]) -> str:
@@ -232,6 +239,8 @@ def page(rows: Sequence[Json]) -> str:
         "marked error is a wrong step; three classes by the number of errors); the others are sampled or labelled by the models named. "
         "Made by `benchmarks/reward_methods.py`."
     )
+    if any("made_with" in row for row in rows):
+        about += f" {OLDER}"
     return "\n".join([about, "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *map(line, rows), ""])
 
 
