@@ -1,8 +1,8 @@
 """Does a sampler's mean score as baseline make policy gradients steadier, and the policy better? A bandit under a reward that flips and is shifted.
 
-The demonstration of our sheet `contrastive-rewards`: 50 prompts with 6 answers each, true reward 0 or 1, a reward model that flips it with
-prompt-dependent rates c0, c1 in U(0, 0.4) and adds an offset per prompt; REINFORCE without a value network. What the sheet leaves open is set
-here: offsets N(0, 1), start logits N(0, 1), one answer per prompt and step (four where a group is centred), 200 steps. Two worlds: `fresh`,
+A demonstration [OURS]: 50 prompts with 6 answers each, true reward 0 or 1, a reward model that flips it with
+prompt-dependent rates c0, c1 in U(0, 0.4) and adds an offset per prompt; REINFORCE without a value network;
+offsets N(0, 1), start logits N(0, 1), one answer per prompt and step (four where a group is centred), 200 steps. Two worlds: `fresh`,
 where every call of the reward draws its flips anew, and `fixed`, where an answer keeps its own, as a deterministic reward model would.
 Every row has the learning rate that is best for it on seeds of its own. Rows without the sampler's baseline include the mean of the
 step's rewards, which costs nothing.
