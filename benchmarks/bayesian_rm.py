@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def one_seed(seed: int, world: str) -> tuple[dict[str, dict[str, float]], dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor, nn
 
@@ -152,7 +153,7 @@ def _facts(found: Scored, target: Tensor, covered: Tensor) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor
 
@@ -119,7 +120,7 @@ def tuned(row: Row, world: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     out = parser.parse_args().out
     started = time.time()
     facts: dict[str, object] = {"seeds": SEEDS, "steps": STEPS, "samples": SAMPLES, "rates": RATES}

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor, nn
 
@@ -115,7 +116,7 @@ def measures(both: list[tuple[Tensor, Tensor]], right: Tensor, active: float | N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()

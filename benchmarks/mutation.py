@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mutation_survivors import SURVIVORS
+from places import RESULTS, ROOT
 
-ROOT = Path(__file__).parents[1]
 ROOMS = ("ops", "credit", "objectives", "online", "rewards", "curate", "evaluate")
 SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
 SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy; kept")
     parser.add_argument("--minutes", type=float, help="stop trying mutants after that many; without it all are tried")
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="rooms to mutate; those left out keep the results they have")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     prepare(work, arguments.rooms)

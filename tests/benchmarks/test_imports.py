@@ -39,7 +39,7 @@ def missing(script: Path) -> list[str]:
     """Imports that would fail; packages of others, which may not be installed here, are taken on trust."""
     lacks = []
     for module, name in imported(script):
-        beside = script.with_name(f"{module}.py")
+        beside = script.with_name(f"{module.removeprefix('benchmarks.')}.py")
         if beside.exists():
             if name is not None and name not in top_names(beside):
                 lacks.append(f"{module}.{name}")
@@ -70,6 +70,8 @@ def test_a_name_that_is_gone_is_seen(tmp_path: Path) -> None:
     assert missing(script) == []
     script.write_text(good + "from finegrain.ops.stats import Nothing\nfrom beside import C\n\ndef main():\n    from finegrain.ops import nothing\n")
     assert missing(script) == ["finegrain.ops.stats.Nothing", "beside.C", "finegrain.ops.nothing"]
+    script.write_text("from benchmarks.beside import A, D")
+    assert missing(script) == ["benchmarks.beside.D"]
 
 
 def test_collected() -> None:
