@@ -23,7 +23,7 @@ $(SETUP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(SETUP) ## install, then tell the whole story in minutes on two CPU cores
+demo: $(SETUP) ## install, then run the demo
 	$(BIN)/finegrain demo
 
 example: $(SETUP) ## align a real chat model (135 M) on pairs of ours, some minutes; a stopped run goes on

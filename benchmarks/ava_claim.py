@@ -13,26 +13,27 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tables
 import torch
 import transformers
+from held_out import accuracy_of, length_accuracy, outputs_of, plain_rows
+from places import DATA as DATA_FOLDER
+from places import RESULTS, ROOT, SMALL_LM
 
 import finegrain
 from finegrain.data.load import load_examples
-from finegrain.data.records import Example, Shape
+from finegrain.data.planted import write_jsonl
+from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.errors import FinegrainError
-from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.generate.hf import sampled_answers
-from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.models.score import Arithmetic, head_rows
 from finegrain.ops.balance import LiteralWeights
 from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.contrast import WithoutNegative
@@ -43,14 +44,10 @@ from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.rewards.heads import RewardHead, read_out
+from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.sequence import Sequence as LastToken
 from finegrain.train.optim import Optim
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
-RESULTS = ROOT / "benchmarks" / "results"
-ROLES = ("chosen", "rejected")
 PLAIN = 1e-5 * 4096 / 384
 """The default rate at the small model's width, for the embeddings too, in every run."""
 ALL = 0
@@ -134,9 +131,7 @@ def cells(seeds: int) -> Iterator[Cell]:
 @cache
 def pairs_of(data: str, folder: Path, model: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Pairs to train on and held-out pairs, which share no prompt; the order of the file, the last ones held out."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    read = load_examples(str(folder / f"{data}.jsonl.gz"), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=1024)).examples
-    rows = [{"prompt": one.prompt_text, **{role: one.responses[role].text for role in ROLES}} for one in read]
+    rows = plain_rows(folder / f"{data}.jsonl.gz", model, max_length=1024)
     count = DATA[data].held_out
     held_out = rows[-count:]
     asked = {row["prompt"] for row in held_out}
@@ -153,12 +148,6 @@ def drawn(cell: Cell, rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return kept
 
 
-def write_rows(file: Path, rows: Sequence[Mapping[str, str]]) -> Path:
-    """JSON lines."""
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     """Train and judge one cell; accuracy None and the reason where it failed."""
     train, held_out = pairs_of(cell.data, options.data, options.model)
@@ -166,7 +155,7 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = drawn(cell, train)
-        data, evaluation = write_rows(folder / "train.jsonl", rows), write_rows(folder / "held-out.jsonl", held_out)
+        data, evaluation = write_jsonl(folder / "train.jsonl", rows), write_jsonl(folder / "held-out.jsonl", held_out)
         common = Common(seed=cell.seed, max_length=DATA[cell.data].max_length, device="cpu", eval=str(evaluation))
         training = Training(epochs=float(cell.epochs), examined=0, samples=0)
         try:
@@ -241,7 +230,7 @@ def samples_of(data: str, options: argparse.Namespace) -> list[dict[str, str]]:
         for one, text in zip(part, texts, strict=True):
             rows.append({"prompt": one.prompt_text, "chosen": one.responses["answer"].text, "rejected": text})
     options.work.mkdir(parents=True, exist_ok=True)
-    write_rows(file, [row for row in rows if row["rejected"].strip()])
+    write_jsonl(file, [row for row in rows if row["rejected"].strip()])
     return samples_of(data, options)
 
 
@@ -259,8 +248,8 @@ def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[st
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         alone = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in kept]
-        data = write_rows(folder / "train.jsonl", alone if unpaired else kept)
-        judged = write_rows(folder / "held-out.jsonl", held_out)
+        data = write_jsonl(folder / "train.jsonl", alone if unpaired else kept)
+        judged = write_jsonl(folder / "held-out.jsonl", held_out)
         finegrain.reward(
             options.model,
             data,
@@ -275,35 +264,21 @@ def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[st
         record = json.loads((folder / "run" / "run.json").read_text())
         settings = Tokenise(max_length=size.max_length)
         examples = list(load_examples(str(judged), reward.policy.tokenizer, shape=Shape.PREFERENCE, settings=settings).examples)
-    scorer, _ = make_scorer(reward.policy.model, longest=size.max_length, head=reward.head)
-    outputs = head_rows(scorer, examples, ROLES, Arithmetic(nullcontext, "float32", 2048))
+    outputs = outputs_of(reward, examples, longest=size.max_length)
     return {
         **asdict(cell),
         "kind": "demonstrations",
-        "accuracy": {how: accuracy_of(head, readout, outputs, examples) for how, readout in READOUTS.items() if unpaired or how == "last"},
-        "length_only": pair_accuracy(*(np.array([float(len(one.responses[role].ids)) for one in examples]) for role in ROLES)).accuracy.mean,
+        "accuracy": {how: accuracy_of(head, READOUTS[how], outputs, examples).accuracy.mean for how in READOUTS if unpaired or how == "last"},
+        "length_only": length_accuracy(examples).accuracy.mean,
         "held_out": len(examples),
         "last_loss": record["last"]["loss"],
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def accuracy_of(head: RewardHead, readout: Any, outputs: Mapping[str, Sequence[np.ndarray]], examples: Sequence[Example]) -> float:
-    """Share of pairs whose chosen answer scores higher."""
-    scores = [
-        [
-            float(read_out(readout, head.tokens(torch.from_numpy(row)[None]), torch.from_numpy(np.array(one.responses[role].mask))[None]).mean)
-            for row, one in zip(outputs[role], examples, strict=True)
-        ]
-        for role in ROLES
-    ]
-    return pair_accuracy(*map(np.array, scores)).accuracy.mean
-
-
 def shown(values: Sequence[float], sign: str = "") -> str:
     """Mean over seeds and half of its interval."""
-    interval = mean_interval(list(values))
-    return f"{interval.mean:{sign}.3f}" + ("" if interval.high is None else f" ± {interval.high - interval.mean:.3f}")
+    return tables.shown(mean_interval(list(values)), sign=sign)
 
 
 def report(results: Sequence[Mapping[str, Any]]) -> str:
@@ -383,8 +358,8 @@ ABOUT = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=SHARED / "models" / "small-lm")
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder of the files")
+    parser.add_argument("--model", type=Path, default=SMALL_LM)
+    parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of the files")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="where samples are kept between calls")
     parser.add_argument("--seeds", type=int, default=5)

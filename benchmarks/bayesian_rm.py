@@ -1,9 +1,9 @@
 """Does subtracting what a posterior does not know keep best-of-n from walking off the data? A linear reward with features no pair shows.
 
-The demonstration of our sheet `bayesian-rm`: 20 features, 10 of which are 0 in all 200 training pairs and keep their random start weights;
-gold = linear in the seen ones - 0.4 * sum of the squares of the unseen ones; 512 candidates per prompt. What the sheet leaves open is set here:
+A demonstration [OURS]: 20 features, 10 of which are 0 in all 200 training pairs and keep their random start weights;
+gold = linear in the seen ones - 0.4 * sum of the squares of the unseen ones; 512 candidates per prompt;
 standard normal seen features, true and start weights N(0, 1), 20 prompts per seed, weights trained to convergence from their start without
-decay. Two worlds of candidates, both with the sheet's gold of -1.8 at n = 1: `equal`, where all have unseen features of standard deviation
+decay. Two worlds of candidates, both with a gold of -1.8 at n = 1: `equal`, where all have unseen features of standard deviation
 0.67, and `varied`, where a candidate's own standard deviation is exponential with the same mean square, so that some are far off the data.
 
     python benchmarks/bayesian_rm.py            writes benchmarks/results/bayesian-rm.json and .md, under a minute on one core
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def one_seed(seed: int, world: str) -> tuple[dict[str, dict[str, float]], dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 
 import finegrain
@@ -96,7 +97,7 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     cells: dict[str, dict[str, list[float]]] = {}

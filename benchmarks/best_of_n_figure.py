@@ -6,18 +6,17 @@ Reads benchmarks/results/best-of-n.json and writes docs/images/best-of-n.svg. Ne
 """
 
 import json
-from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from places import RESULTS, ROOT
 
-HERE = Path(__file__).resolve().parent
 CURVES = ("plain", "mean - 1 sd of the posterior", "mean - 3 sd of the posterior", "4 members, mean", "4 members, least", "gold (bound)")
 
 
 def main() -> None:
     matplotlib.rcParams["svg.hashsalt"] = "best-of-n"
-    table = json.loads((HERE / "results" / "best-of-n.json").read_text())["table"]
+    table = json.loads((RESULTS / "best-of-n.json").read_text())["table"]
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for name in CURVES:
@@ -31,7 +30,7 @@ def main() -> None:
     axes.set_xticks(ns, [str(n) for n in ns])
     axes.set(xlabel="n", ylabel="gold score of the best of n", title="Best of n by a reward model of two layers, planted task")
     axes.legend(loc="lower left")
-    figure.savefig(HERE.parent / "docs" / "images" / "best-of-n.svg", metadata={"Date": None})
+    figure.savefig(ROOT / "docs" / "images" / "best-of-n.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

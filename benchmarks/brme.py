@@ -1,7 +1,7 @@
 """Does a nominal-and-worst mix of Gaussian heads keep a policy from what one reward model gets wrong? Exact policy gradient on a toy.
 
-The toy of our sheet `brme`: 8 prompts x 8 responses with known reward, pairs from 5 of the 8 responses of each prompt, a softmax policy by
-exact policy gradient. What the sheet leaves open is set here. Two worlds: `covered features`, 16 standard normal features per response, those of
+The toy [OURS]: 8 prompts x 8 responses with known reward, pairs from 5 of the 8 responses of each prompt, a softmax policy by exact policy
+gradient. Two worlds: `covered features`, 16 standard normal features per response, those of
 the three uncovered ones 1.5 times as large, true reward linear in them with standard deviation 1; `blind features`, where the last 8 are 0 in
 every covered response, standard normal in the others, and cost 0.2 times their squares. 160 pairs, 25 % of the labels flipped; the stage-1
 model is a network with 32 hidden units under Bradley-Terry for 400 steps of Adam, a single head; stage 2 is head:gaussian-ensemble with
@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor, nn
 
-from finegrain.ops.aggregate import Aggregator, MeanReward, Nominal, NominalMix, PerBatch, PerSample
+from finegrain.ops.aggregate import MeanReward, Nominal, NominalMix, OfOneAnswer, PerBatch, PerSample
 from finegrain.rewards.bradley_terry import bradley_terry_loss
 from finegrain.rewards.brme import BRME, Fit, MeanSquaredSample, NegativeLogLikelihood, PreferenceGaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
@@ -28,7 +29,7 @@ PROMPTS, RESPONSES, COVERED, WIDTH, HIDDEN = 8, 8, 5, 16, 32
 PAIRS, FLIPPED, FAR, KL_PRICE, RATE, SEEDS = 160, 0.25, 1.5, 0.05, 0.2, 20
 WORLDS = ("covered features", "blind features")
 STEPS = (0, 10, 30, 100, 300, 1000)
-AGGREGATORS: dict[str, Aggregator] = {
+AGGREGATORS: dict[str, OfOneAnswer] = {
     "mean of 5": MeanReward(),
     "nominal": Nominal(),
     "mix 0.4, per sample": NominalMix(share=0.4),
@@ -152,7 +153,7 @@ def _facts(found: Scored, target: Tensor, covered: Tensor) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()

@@ -1,8 +1,8 @@
 """Does a sampler's mean score as baseline make policy gradients steadier, and the policy better? A bandit under a reward that flips and is shifted.
 
-The demonstration of our sheet `contrastive-rewards`: 50 prompts with 6 answers each, true reward 0 or 1, a reward model that flips it with
-prompt-dependent rates c0, c1 in U(0, 0.4) and adds an offset per prompt; REINFORCE without a value network. What the sheet leaves open is set
-here: offsets N(0, 1), start logits N(0, 1), one answer per prompt and step (four where a group is centred), 200 steps. Two worlds: `fresh`,
+A demonstration [OURS]: 50 prompts with 6 answers each, true reward 0 or 1, a reward model that flips it with
+prompt-dependent rates c0, c1 in U(0, 0.4) and adds an offset per prompt; REINFORCE without a value network;
+offsets N(0, 1), start logits N(0, 1), one answer per prompt and step (four where a group is centred), 200 steps. Two worlds: `fresh`,
 where every call of the reward draws its flips anew, and `fixed`, where an answer keeps its own, as a deterministic reward model would.
 Every row has the learning rate that is best for it on seeds of its own. Rows without the sampler's baseline include the mean of the
 step's rewards, which costs nothing.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor
 
@@ -119,7 +120,7 @@ def tuned(row: Row, world: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     out = parser.parse_args().out
     started = time.time()
     facts: dict[str, object] = {"seeds": SEEDS, "steps": STEPS, "samples": SAMPLES, "rates": RATES}

@@ -11,12 +11,12 @@ import json
 import sys
 from pathlib import Path
 
+from places import RESULTS, ROOT
+
 from finegrain.recipes.planted_demo.rows import ROWS
 from finegrain.recipes.planted_demo.summary import baselines_in_words, cells
 from finegrain.types import Json
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results"
 SHOWN = {"README.md": (0, 1, 2, 3, 6), "docs/guides/demo.md": (0, 2, 3, 4, 5, 6, 7)}
 """By page, the columns of the table that it shows."""
 START, END = "<!-- demo: table -->", "<!-- demo: end -->"

@@ -1,6 +1,6 @@
 """Do codes held near a prior survive annotators who disagree? Plain pair loss, ensembles and a sweep of phi on features with a known reward.
 
-The demonstration of our sheet `diverse-preferences`: 32 standard normal features, a linear true reward; ten annotators, of whom six err on
+A demonstration [OURS]: 32 standard normal features, a linear true reward; ten annotators, of whom six err on
 5 % of the pairs, two on 40 %, and two judge half of the prompts (a half-space of the features) by the inverted reward. Two annotation
 rounds of 300 pairs each, disjoint; one model per round. Accuracy: on 1000 clean pairs whose labels are the truth. Drift: 1 - the correlation
 of the two rounds' rewards on 500 probe answers. Settings beside phi are the head's defaults.
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from finegrain.types import Pair, Side
 
 WIDTH, PAIRS, HELD_OUT, PROBES, EPOCHS, LR, SEEDS = 32, 300, 1000, 500, 250, 3e-3, 10
 PHIS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-"""The sheet's sweep, and 0.001 and 0.01, since everything from 1 on turned out collapsed."""
+"""0 and 0.1 to 100 [choice], and 0.001 and 0.01, since everything from 1 on turned out collapsed."""
 
 
 def annotated(count: int, truth: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -115,7 +116,7 @@ def measures(both: list[tuple[Tensor, Tensor]], right: Tensor, active: float | N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()

@@ -19,19 +19,20 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from places import RESULTS, ROOT
+from tables import shown
+
 from finegrain import catalog
 from finegrain.data.planted import World, read_jsonl, write_planted
 from finegrain.errors import NonFiniteError
 from finegrain.ops.stats import Interval, mean_interval
-from finegrain.recipes.demo import FULL, _base
+from finegrain.recipes.demo import FULL, base_of
 from finegrain.recipes.planted_demo.path import PathReader, best_within
 from finegrain.recipes.planted_demo.rows import BETA, Row, Scorers, job
 from finegrain.recipes.planted_demo.seed import DISTANCES, SeedTask, probes_of, set_apart
 from finegrain.recipes.training.alignment import align
 from finegrain.types import Json
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks/results"
 PAGES = ROOT / "docs/methods"
 FAMILY = (
     *("dpo", "conservative", "robust", "ipo", "ipo-averaged", "hinge", "exo", "nca", "bco", "sppo", "apo-zero", "apo-down", "aot", "aot-unpaired"),
@@ -82,7 +83,7 @@ def prepare(work: Path, seeds: int) -> list[SeedTask]:
     work.mkdir(parents=True, exist_ok=True)
     base = work / "base"
     if not (base / "run.json").exists() or json.loads((base / "run.json").read_text())["status"] != "finished":
-        base = _base(work, FULL)
+        base = base_of(work, FULL)
     tasks = [SeedTask(seed, FULL.planted, FULL.budget, base, work, FULL.samples, FULL.readings) for seed in range(seeds)]
     for task in tasks:
         folder = work / f"seed-{task.seed}"
@@ -90,12 +91,6 @@ def prepare(work: Path, seeds: int) -> list[SeedTask]:
             folder.mkdir()
             write_planted(folder, World(task.planted, task.seed))
     return tasks
-
-
-def shown(interval: Interval, *, sign: bool = False) -> str:
-    """Mean and half of the interval."""
-    number = "+.2f" if sign else ".2f"
-    return f"{interval.mean:{number}}" + ("" if interval.high is None else f" ± {interval.high - interval.mean:.2f}")
 
 
 def summarise(found: Mapping[str, Sequence[Json]]) -> dict[str, Json]:
@@ -116,18 +111,18 @@ def table(summary: Mapping[str, Json]) -> str:
     """The results as Markdown."""
     lines = ["| objective | within 1 nat | minus dpo | within 4 nats | minus dpo | KL at the end |", "| --- | --- | --- | --- | --- | --- |"]
     for name, cells in summary.items():
-        gains = ["" if name == "dpo" else shown(Interval(**cells[f"within_{kl:g} - dpo"]), sign=True) for kl in DISTANCES]
-        best = [shown(Interval(**cells[f"within_{kl:g}"])) for kl in DISTANCES]
-        lines.append(f"| {name} | {best[0]} | {gains[0]} | {best[1]} | {gains[1]} | {shown(Interval(**cells['kl']))} |")
+        gains = ["" if name == "dpo" else shown(Interval(**cells[f"within_{kl:g} - dpo"]), digits=2, sign="+") for kl in DISTANCES]
+        best = [shown(Interval(**cells[f"within_{kl:g}"]), digits=2) for kl in DISTANCES]
+        lines.append(f"| {name} | {best[0]} | {gains[0]} | {best[1]} | {gains[1]} | {shown(Interval(**cells['kl']), digits=2)} |")
     return "\n".join(lines)
 
 
 def sentence(name: str, summary: Mapping[str, Json], seeds: int) -> str:
     """What a page says of its objective."""
     cells = summary[name]
-    near, far = (shown(Interval(**cells[f"within_{kl:g}"])) for kl in DISTANCES)
+    near, far = (shown(Interval(**cells[f"within_{kl:g}"]), digits=2) for kl in DISTANCES)
     difference = Interval(**cells["within_1 - dpo"])
-    compared = "" if name == "dpo" else f", {shown(difference, sign=True)} against `dpo` on the same pairs"
+    compared = "" if name == "dpo" else f", {shown(difference, 2, '+')} against `dpo` on the same pairs"
     broken = f" {cells['broken']} of {seeds} runs broke off with a loss that was not finite." if cells["broken"] else ""
     beta = f"beta {BETA:g}" if "reference" in getattr(objective_of(name), "needs", {"reference"}) else "the default settings"
     return (

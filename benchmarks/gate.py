@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.gate_corruptions import EXACT, JUDGED, Planted, Row, generated, plant, transcripts
+from benchmarks.places import RESULTS
 
 from finegrain.data.load import Tokenise, check_rows
 from finegrain.ops.proportions import wilson
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--real-each", type=int, default=52)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     started = time.perf_counter()
     tables = {"generated rows": all_kinds(generated(asked.rows, asked.seed), asked.each, asked.seed + 1)}

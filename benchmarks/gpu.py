@@ -1,11 +1,12 @@
-"""What the engine does on your card: probe, 20 steps in float32 and bfloat16, peak memory and pairs/s, and the same of TRL where it is installed.
+"""What the engine does on your GPU: probe, 20 steps in float32 and bfloat16, peak memory and pairs/s, and the same of TRL where it is installed.
 
-    python benchmarks/gpu.py                                   the card there is, a random model of 0.4 B parameters
+    python benchmarks/gpu.py                                   the GPU there is, a random model of 0.4 B parameters
     python benchmarks/gpu.py --model Qwen/Qwen2.5-0.5B         a checkpoint folder or a Hub name
     python benchmarks/gpu.py --device cpu --size tiny          a look at the script itself
 
 At most eight minutes: a part that the clock no longer has room for is named and left out. Pairs are random tokens of ragged lengths, the same
-for both sides and in the same order; weights of --size are random, since neither speed nor memory looks at them. One JSON line on stdout.
+for both sides and in the same order; weights of --size are random, since neither speed nor memory looks at them. `pairs_per_second` includes
+the reference pass on both sides, without the probe and the loading. One JSON line on stdout.
 """
 
 import argparse
@@ -15,13 +16,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from accelerate.state import AcceleratorState
+from inputs import SPECIAL, word_level
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from finegrain.data.records import Example, Response
 from finegrain.models.probe import make_scorer
@@ -85,7 +88,7 @@ def make_pairs(count: int, vocabulary: int, longest: int) -> list[Example]:
     rng = np.random.default_rng(0)
 
     def tokens(most: int) -> np.ndarray:
-        return rng.integers(3, vocabulary, rng.integers(most // 4, most)).astype(np.int32)
+        return rng.integers(len(SPECIAL), vocabulary, rng.integers(most // 4, most)).astype(np.int32)
 
     def response() -> Response:
         ids = tokens(longest // 4)
@@ -134,22 +137,24 @@ def ours(asked: Asked, dtype: str) -> dict[str, Any]:
         "reference_seconds": scored,
         "micro_tokens": how.micro_tokens,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "pairs_per_second": asked.batch_size * asked.steps / seconds,
-        "pairs_per_second_with_reference": len(rows) / (seconds / asked.steps * (WARM_UP + asked.steps) + scored),
+        "pairs_per_second": len(rows) / (seconds / asked.steps * (WARM_UP + asked.steps) + scored),
+        "pairs_per_second_without_reference": asked.batch_size * asked.steps / seconds,
         "peak_bytes": peak(device),
         "last_loss": lines[-1]["loss"],
     }
 
 
 def theirs(asked: Asked, dtype: str) -> dict[str, Any]:
-    """The same steps by TRL's DPOTrainer, its reference pass in every step."""
+    """The same steps by TRL's DPOTrainer, whose reference pass is in every step and so in its `pairs_per_second`."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
     _, device, _ = open_device(Common(device=asked.device), Training())
     model = make_model(asked)
-    rows = make_pairs(asked.batch_size * (WARM_UP + asked.steps), model.config.get_text_config().vocab_size, longest_row(asked))
+    vocabulary = model.config.get_text_config().vocab_size
+    tokenizer = word_level(vocabulary)
+    rows = make_pairs(asked.batch_size * (WARM_UP + asked.steps), vocabulary, longest_row(asked))
     columns = [{"prompt": spelled(row.prompt), **{role: " " + spelled(row.responses[role].ids) for role in ROLES}} for row in rows]
     times: list[float] = []
 
@@ -179,24 +184,15 @@ def theirs(asked: Asked, dtype: str) -> dict[str, Any]:
             logging_steps=10_000,
         )
         forget(device)
-        trainer = DPOTrainer(
-            model=model, args=settings, train_dataset=Dataset.from_list(columns), processing_class=words(model), callbacks=[Clock()]
-        )
+        given = {"args": settings, "train_dataset": Dataset.from_list(columns), "processing_class": tokenizer, "callbacks": [Clock()]}
+        trainer = DPOTrainer(model=model, ref_model=deepcopy(model), **given)  # without one it is loaded by name, which random weights lack
         trainer.train()
     return {"pairs_per_second": asked.batch_size * asked.steps / (times[-1] - times[WARM_UP - 1]), "peak_bytes": peak(device)}
 
 
 def spelled(ids: np.ndarray) -> str:
-    """Tokens as words that `words` reads as these tokens; TRL adds an end token to every answer."""
-    return " ".join(f"w{token}" for token in ids)
-
-
-def words(model: Any) -> Any:
-    """A tokenizer with a word for every token."""
-    vocabulary = {"<pad>": 0, "<bos>": 1, "<eos>": 2} | {f"w{place}": place for place in range(3, model.config.get_text_config().vocab_size)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    """Tokens as words that the word-level tokenizer reads as these tokens; TRL adds an end token to every answer."""
+    return " ".join(f"w{token - len(SPECIAL)}" for token in ids)
 
 
 def longest_row(asked: Asked) -> int:
@@ -262,6 +258,7 @@ def main() -> None:
             if time.perf_counter() - began > asked.seconds * 2 / 3:
                 print(f"{part}: left out, no time", file=sys.stderr)
                 continue
+            AcceleratorState._reset_state(reset_partial_state=True)  # otherwise a process keeps the arithmetic that it began with
             try:
                 found[part] = side(asked, dtype)
             except torch.OutOfMemoryError as error:

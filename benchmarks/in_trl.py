@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from places import SMALL_LM
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -83,9 +84,6 @@ class CreditCollator(DataCollatorForPreference):
             kept = row[: self.max_length] if self.truncation_mode == "keep_start" else row[-(self.max_length or len(row)) :]
             weight[place, : len(kept)] = torch.tensor(kept)
         return {**batch, "weight": weight}
-
-
-SMALL_LM = Path(__file__).resolve().parents[2] / "shared" / "models" / "small-lm"
 
 
 def sums() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Make the models and token-identical pairs that both sides of the speed benchmark train on.
+"""Make the models and token-identical pairs that both sides of the speed benchmark train on; tokenizers for other benchmarks too.
 
 Run by speed.py in a process of its own: `python benchmarks/inputs.py SPEC` with a JSON list of what to make; every entry writes
 `<folder>/pairs.jsonl` (prompt, chosen, rejected as strings that begin and continue at token boundaries) and `<folder>/order.json`, and, where
@@ -9,7 +9,7 @@ import gzip
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import tokenizers
 import torch
 import transformers
 
+from finegrain.data.planted import write_jsonl
 from finegrain.train.batches import Plan
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
@@ -55,16 +56,15 @@ def random_words(vocabulary: int, pairs: int, prompt: int, answer: int, seed: in
     return [{"prompt": f"<bos>{words(prompt - 1)}", "chosen": f" {words(answer - 1)}", "rejected": f" {words(answer - 1)}"} for _ in range(pairs)]
 
 
-def byte_level_bpe(texts: Iterator[str], vocabulary: int) -> Any:
-    """A byte-level BPE learnt from the texts."""
+def byte_level_bpe(texts: Iterable[str], vocabulary: int, special: Sequence[str] = SPECIAL) -> Any:
+    """A byte-level BPE learnt from the texts, of at most that many tokens. Special tokens: padding, begin, others, and last the end."""
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False)
     bpe.train_from_iterator(texts, trainer)
-    assert bpe.get_vocab_size() == vocabulary, f"the texts give {bpe.get_vocab_size()} tokens only"
-    return _fast(bpe)
+    return _fast(bpe, special)
 
 
 def word_level(vocabulary: int) -> Any:
@@ -72,11 +72,11 @@ def word_level(vocabulary: int) -> Any:
     names = SPECIAL + [f"w{number}" for number in range(vocabulary - len(SPECIAL))]
     model = tokenizers.Tokenizer(tokenizers.models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<pad>"))
     model.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    return _fast(model)
+    return _fast(model, SPECIAL)
 
 
-def _fast(tokenizer: tokenizers.Tokenizer) -> Any:
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+def _fast(tokenizer: tokenizers.Tokenizer, special: Sequence[str]) -> Any:
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=special[0], bos_token=special[1], eos_token=special[-1])
 
 
 def llama(vocabulary: int, layers: int, width: int, seed: int = 0) -> Any:
@@ -107,6 +107,7 @@ def make_model(spec: dict[str, Any]) -> None:
     shutil.rmtree(part, ignore_errors=True)
     if spec["tokenizer"] == "bpe":
         tokenizer = byte_level_bpe((text for row in dialogues(Path(spec["source"])) for text in row), spec["vocabulary"])
+        assert len(tokenizer) == spec["vocabulary"], f"the texts give {len(tokenizer)} tokens only"
     else:
         tokenizer = word_level(spec["vocabulary"])
     llama(spec["vocabulary"], spec["layers"], spec["width"]).save_pretrained(part)
@@ -125,7 +126,7 @@ def make_pairs(spec: dict[str, Any]) -> None:
         rows = fitting(tokenizer, Path(spec["source"]), count, spec["max_length"])
     else:
         rows = random_words(spec["vocabulary"], count, spec["prompt"], spec["answer"])
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(folder / "pairs.jsonl", rows)
     plan = Plan(tokens=np.ones(count, dtype=np.int64), batch_size=spec["batch_size"], epochs=1.0, seed=spec["seed"], micro_tokens=1)
     (folder / "order.json").write_text(json.dumps([row for index in range(len(plan)) for row in plan.step(index).rows]))
 

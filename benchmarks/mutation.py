@@ -6,7 +6,7 @@ that run each function, and forks a process per mutant from one that has importe
 for messages are not maths. The run works on a copy of the last commit. It needs mutmut beside the project's own packages:
 
     pip install -c constraints.txt -c benchmarks/constraints-mutation.txt mutmut
-    python benchmarks/mutation.py --work /tmp/mutation                     all mutants, under an hour on one idle core
+    python benchmarks/mutation.py --work /tmp/mutation                     all mutants; no committed run has tried them all
     python benchmarks/mutation.py --work /tmp/mutation --rooms rewards     one room; the results of the others stay as they are
 
 A run that stops (--minutes) goes on where it was; one with more tests or changed functions in the last commit tries again what survived or changed.
@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mutation_survivors import SURVIVORS
+from places import RESULTS, ROOT
 
-ROOT = Path(__file__).parents[1]
 ROOMS = ("ops", "credit", "objectives", "online", "rewards", "curate", "evaluate")
 SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
 SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
@@ -151,16 +151,21 @@ def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str
     def total(counts: list[dict[str, int]]) -> dict[str, int]:
         return {name: sum(one[name] for one in counts) for name in KINDS}
 
+    everything = total(list(files.values()))
+    untried = 1 - everything["tried"] / max(1, everything["mutants"])
     lines = [
         "Mutants that mutmut makes of the functions in these rooms. A count, no sample, so there is no interval; where a run was stopped,",
         "mutants of the functions with the slowest tests are the ones not tried. *Explained* survivors have a reason below why no test can or",
         "need notice them. Made by `python benchmarks/mutation.py --work FOLDER`.",
         "",
+        f"{untried:.0%} of these mutants were not tried, and files added to the rooms since are absent. Survivors are those of the tests at the time",
+        "of the run; unexplained ones have not been tried again with tests that were written since.",
+        "",
         "| file | mutants | tried | not tried | killed | share of the tried | explained | unexplained |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(row(name, counts) for name, counts in files.items()),
         *(row(f"**{room}**", total([counts for name, counts in files.items() if name.startswith(f"{room}/")])) for room in ROOMS),
-        row("**all**", total(list(files.values()))),
+        row("**all**", everything),
     ]
     cell = lambda text: "`" + text.replace("\n", " ⏎ ").replace("|", "\\|").replace("`", "'") + "`"
     for title, kept in (("Unexplained", [s for s in survivors if not s.reason]), ("Explained", [s for s in survivors if s.reason])):
@@ -174,7 +179,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy; kept")
     parser.add_argument("--minutes", type=float, help="stop trying mutants after that many; without it all are tried")
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="rooms to mutate; those left out keep the results they have")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     prepare(work, arguments.rooms)

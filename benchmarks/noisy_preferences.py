@@ -10,11 +10,11 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from places import RESULTS
 from torch import Tensor
 
 from finegrain.curate.repairs import Flip, FlipMargin, Margin, Repair, Soft, SoftMargin
@@ -24,7 +24,6 @@ from finegrain.objectives.robust import robust_loss
 from finegrain.ops.stats import mean_interval
 from finegrain.rewards.bradley_terry import bradley_terry_loss
 
-RESULTS = Path(__file__).parent / "results"
 WIDTH, PAIRS, TEST = 24, 1500, 4000
 SCALE = 2.0
 """Standard deviation of true differences in units of the coin: about four labels in five agree with the truth before any flip."""

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from places import RESULTS
+from reward_models import AS_PRINTED
+from tables import shown
 
 import finegrain
 from finegrain.credit.r3hf import FirstZero, prefix_differences
@@ -30,7 +33,6 @@ from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import group_of
 from finegrain.models.scorer import Request
 from finegrain.ops.balance import LiteralWeights
-from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.planted_demo.base import save_untrained
@@ -44,7 +46,6 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from finegrain.train.optim import Optim
 
-RESULTS = Path(__file__).parent / "results"
 PAIRS, HELD_OUT, EPOCHS, RATE = 2000, 200, 6.0, 3e-3
 SIDES = ("chosen", "rejected")
 
@@ -57,9 +58,6 @@ class Method:
     head: RewardHead
     loss: Any
 
-
-AS_PRINTED = Inference(scale=UnitScale())
-"""These runs are older than AVA-p's balance (docs/decisions/0015); `ava_claim.py` has it."""
 
 METHODS = (
     Method("last token (a sentence's score: its tokens')", Sequence(), BradleyTerry()),
@@ -115,10 +113,9 @@ def seed_results(seed: int, folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def shown(results: list[dict[str, Any]], method: str, measure: str) -> str:
+def over_seeds(results: list[dict[str, Any]], method: str, measure: str) -> str:
     """Mean over seeds and half of the interval."""
-    interval = mean_interval([result[measure] for result in results if result["method"] == method])
-    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}" if interval.high is not None else f"{interval.mean:.3f} (one seed)"
+    return shown(mean_interval([result[measure] for result in results if result["method"] == method]))
 
 
 def main() -> None:
@@ -130,7 +127,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results += seed_results(seed, Path(folder))
     (RESULTS / "planted_rewards.json").write_text(json.dumps(results, indent=1) + "\n")
-    lines = [f"| {m.name} | {shown(results, m.name, 'accuracy')} | {shown(results, m.name, 'auroc')} |" for m in METHODS]
+    lines = [f"| {m.name} | {over_seeds(results, m.name, 'accuracy')} | {over_seeds(results, m.name, 'auroc')} |" for m in METHODS]
     head = ["| head and loss | held-out pair accuracy | sentence AUROC |", "| --- | --- | --- |"]
     about = (
         f"Made by `benchmarks/planted_rewards.py`: {PAIRS} planted pairs, {EPOCHS:g} epochs at {RATE:g}, two layers from scratch, {HELD_OUT} "

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from tables import shown
 from torch import Tensor, nn
 
 from finegrain.evaluate.ratings import rating_report
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import mean_interval
 from finegrain.rewards.lort import BalancedSampler, InstanceSampler, LinearHead, RetrainHead
 from finegrain.rewards.targets import GaussianTarget, OddsTarget, OneHot, OrdinalTarget, SmoothedTarget
 
@@ -69,11 +70,6 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
         values = (report.balanced_accuracy.mean, report.accuracy[RARE].mean, report.balanced_error)
         found[name] = dict(zip(MEASURES, values, strict=True))
     return found
-
-
-def shown(share: Interval) -> str:
-    assert share.high is not None
-    return f"{share.mean:.3f} ± {share.high - share.mean:.3f}"
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 Runs in an environment with TRL 1.16 and finegrain:
 
-    python benchmarks/reward_in_trl.py                  one JSON line: differences of rewards between the checkpoint and our function
+    python benchmarks/reward_in_trl.py    writes benchmarks/results/reward-in-trl.json, differences of rewards between checkpoint and function
 
 A tiny reward model is trained on conversations and another on plain text. Each is given to GRPOTrainer twice: as a checkpoint folder, which
 TRL loads and feeds itself, and as `finegrain.reward_function(folder)`. Exit status 1 where the two disagree by more than 1e-5 on conversations,
@@ -13,17 +13,20 @@ import argparse
 import json
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from inputs import byte_level_bpe
+from places import RESULTS
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 import finegrain
+from finegrain.data.planted import write_jsonl
 from finegrain.rewards.sequence import Sequence
 
 CHATML = (
@@ -35,21 +38,14 @@ WORDS = "the sky is blue and the grass is green because good people say so while
 
 def save_base(folder: Path, *, chat: bool) -> Path:
     """A tiny Llama with a byte-level tokenizer; with `chat` of the ChatML kind."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<bos>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([" ".join(WORDS)], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<|im_end|>")
+    tokenizer = byte_level_bpe([" ".join(WORDS)], 340, special=("<pad>", "<bos>", "<|im_start|>", "<|im_end|>"))
     if chat:
-        fast.chat_template = CHATML
+        tokenizer.chat_template = CHATML
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
-    LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=256, **sizes, **ids)).save_pretrained(folder)
-    fast.save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=256, **sizes, **ids)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -70,8 +66,7 @@ def pairs(*, chat: bool) -> list[dict[str, Any]]:
 
 def train_reward(work: Path, base: Path, rows: list[dict[str, Any]]) -> Path:
     """A reward model of a few steps, whose scores are apart."""
-    file = work / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = write_jsonl(work / "pairs.jsonl", rows)
     common = finegrain.Common(max_steps=8, lr=0.01, device="cpu", max_length=128)
     finegrain.reward(str(base), file, work / "reward", head=Sequence(), common=common)
     return work / "reward"
@@ -128,21 +123,25 @@ def compare(work: Path, *, chat: bool) -> dict[str, float]:
 
 def scored(work: Path, run: Path, asked: list[dict[str, Any]]) -> list[float]:
     """`finegrain score` of the same completions."""
-    file = work / "completions.jsonl"
-    lines = [{"messages": [*one["prompt"], *one["response"]]} if isinstance(one["prompt"], list) else one for one in asked]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = ({"messages": [*one["prompt"], *one["response"]]} if isinstance(one["prompt"], list) else one for one in asked)
+    file = write_jsonl(work / "completions.jsonl", lines)
     finegrain.score(file, work / "scores.jsonl", model=run, device="cpu")
     return [json.loads(line)["score"]["mean"] for line in (work / "scores.jsonl").read_text().splitlines()]
 
 
 def main() -> int:
     """Both kinds of prompts."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    out = parser.parse_args().out
     found = {}
     for name, chat in (("conversations", True), ("text", False)):
         with tempfile.TemporaryDirectory() as work:
             found[name] = compare(Path(work), chat=chat)
-    print(json.dumps(found))
+    versions = {name: version(name).partition("+")[0] for name in ("trl", "transformers", "torch")}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "reward-in-trl.json").write_text(json.dumps(versions | found, indent=1) + "\n")
+    print(json.dumps(versions | found))
     agree = found["conversations"]["checkpoint_to_function"] < 1e-5
     return int(not (agree and all(one["function_to_score"] < 1e-5 < one["spread"] for one in found.values())))
 

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from reward_models import ROLES, SHARED
+from held_out import ROLES
+from places import DATA, RESULTS, SMALL_LM
 from tables import write
 
 from finegrain.data.load import load_examples
@@ -32,7 +33,6 @@ from finegrain.data.truncate import Tokenise
 from finegrain.generate.hf import sampled_answers
 from finegrain.types import Json
 
-MODEL = SHARED / "models" / "small-lm"
 ROWS, HELD_OUT, LENGTH, SAMPLED = 160, 100, 256, 96
 
 
@@ -44,7 +44,7 @@ class Run:
     options: str
     data: str = "pairs"
     command: str = "reward"
-    model: str = str(MODEL)
+    model: str = str(SMALL_LM)
 
 
 RUNS = (
@@ -101,14 +101,14 @@ def inputs(folder: Path) -> None:
     split(folder, "edits", [edit(row) for row in questions], 60)
     split(folder, "steps", [steps(row) for row in questions], 60)
     split(folder, "ratings", [rating(row) for row in questions], 60)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(SMALL_LM)
     source = write_jsonl(folder / "dialogues.jsonl", dialogues[ROWS : ROWS + SAMPLED])
     examples = list(load_examples(str(source), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=LENGTH)).examples)
     write_jsonl(folder / "samples.jsonl", [{"prompt": e.prompt_text, "responses": [e.responses[role].text for role in ROLES]} for e in examples])
     finegrain(
         "sft",
         "--model",
-        str(MODEL),
+        str(SMALL_LM),
         "--data",
         str(folder / "pairs.jsonl"),
         "--out",
@@ -116,7 +116,7 @@ def inputs(folder: Path) -> None:
         *common(folder / "pairs-held-out.jsonl", "sft"),
     )
     short = [example for example in examples if len(example.prompt) < LENGTH // 2]
-    base, tuned = (answers(model, tokenizer, short) for model in (MODEL, folder / "tuned"))
+    base, tuned = (answers(model, tokenizer, short) for model in (SMALL_LM, folder / "tuned"))
     demonstrated = [f" {example.responses['chosen'].text}" for example in short]
     for name, better in (("tuned-against-base", tuned), ("demonstration-against-sample", demonstrated)):
         made = [{"prompt": e.prompt_text, "chosen": c, "rejected": r} for e, c, r in zip(short, better, base, strict=True)]
@@ -125,7 +125,7 @@ def inputs(folder: Path) -> None:
 
 def rows_of(name: str) -> list[Json]:
     """A published file."""
-    with gzip.open(SHARED / "data" / f"{name}.jsonl.gz", "rt") as stream:
+    with gzip.open(DATA / f"{name}.jsonl.gz", "rt") as stream:
         return [json.loads(row) for row in stream]
 
 
@@ -175,13 +175,14 @@ def prepare(run: Run, folder: Path) -> None:
     """Data that a command of ours makes."""
     if run.data == "voted":
         data, out = (str(folder / f"{name}.jsonl") for name in ("pairs", "voted"))
-        finegrain("curate", "--model", str(MODEL), "--data", data, "--out", out, "method:secrets-rm", "method.repair:soft-margin", "--device", "cpu")
+        method = ["method:secrets-rm", "method.repair:soft-margin"]
+        finegrain("curate", "--model", str(SMALL_LM), "--data", data, "--out", out, *method, "--device", "cpu")
     if run.data == "trees":
         prompts = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
         short = sorted(prompts, key=lambda row: len(row["prompt"]))[:12]
         source = write_jsonl(folder / "prompts.jsonl", [{"prompt": row["prompt"], "completion": row["responses"][0]} for row in short])
         tree = ["method:tree-rm", "--method.reward", str(folder / "sequence"), "--method.segment-tokens", "12", "--method.max-new-tokens", "36"]
-        finegrain("curate", "--model", str(MODEL), "--data", str(source), "--out", str(folder / "trees.jsonl"), *tree, "--device", "cpu")
+        finegrain("curate", "--model", str(SMALL_LM), "--data", str(source), "--out", str(folder / "trees.jsonl"), *tree, "--device", "cpu")
 
 
 def summary(run: Run, folder: Path) -> Json:
@@ -213,13 +214,20 @@ MEASURES = ("eval_accuracy", "eval_step_accuracy", "eval_rating_exact", "eval_ma
 """What of a run's evaluation stands in the table: the first that it has."""
 
 
+OLDER = (
+    "Rows with settings in brackets were made with these, when they were the defaults: before AVA's bound was weighed against its ranking and its "
+    "rewards started as wide as the start model's temporal differences (docs/decisions/0015-balance.md). They have not been run again."
+)
+
+
 def line(row: Json) -> str:
-    """A row of the table."""
-    name = next((measure for measure in MEASURES if measure in row["held_out"]), None)
-    value = row["held_out"][name] if name else None
-    shown = f"{name.removeprefix('eval_').replace('_', ' ')} {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})" if value else "none"
+    """A row of the table; `made_with`: settings of the time that are no longer the defaults."""
+    measure = next((measure for measure in MEASURES if measure in row["held_out"]), None)
+    value = row["held_out"][measure] if measure else None
+    shown = f"{measure.removeprefix('eval_').replace('_', ' ')} {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})" if value else "none"
     losses = f"{row['loss_before']:.3f} | {row['loss_after']:.3f}"
-    return f"| {row['method']} | `{row['command']}` | {row['data']} | {row['steps']} | {losses} | {shown} | {row['train_seconds']:.0f} |"
+    name = row["method"] + (f" ({row['made_with']})" if "made_with" in row else "")
+    return f"| {name} | `{row['command']}` | {row['data']} | {row['steps']} | {losses} | {shown} | {row['train_seconds']:.0f} |"
 
 
 def page(rows: Sequence[Json]) -> str:
@@ -232,13 +240,15 @@ def page(rows: Sequence[Json]) -> str:
         "marked error is a wrong step; three classes by the number of errors); the others are sampled or labelled by the models named. "
         "Made by `benchmarks/reward_methods.py`."
     )
+    if any("made_with" in row for row in rows):
+        about += f" {OLDER}"
     return "\n".join([about, "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *map(line, rows), ""])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", help="parts of names; what they start from must be among them; other rows stay")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows, failed = [], []

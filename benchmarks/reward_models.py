@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
+from held_out import accuracy_of, length_accuracy, outputs_of, plain_rows
+from places import DATA as DATA_FOLDER
+from places import RESULTS, SMALL_LM
+from tables import shown
 
 import finegrain
 from finegrain.curate.repairs import FlipMargin, Repair, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM as CurateSecretsRM
 from finegrain.data.load import load_examples
+from finegrain.data.planted import write_jsonl
 from finegrain.data.records import Example, Shape
 from finegrain.data.truncate import Tokenise
-from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.discrimination import auroc
-from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.models.score import group_of
-from finegrain.models.scorer import Request
 from finegrain.ops.balance import LiteralWeights
 from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.readout import Last, Mean, Sum
@@ -45,17 +44,11 @@ from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.contrast import SimCSE
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.rewards.heads import RewardHead, read_out
+from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
 from finegrain.train.optim import Optim
-
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
-RESULTS = ROOT / "benchmarks" / "results"
-ROLES = ("chosen", "rejected")
-
 
 PLAIN = 1e-5 * 4096 / 384
 """The default rate at this model's width, for the embeddings too: what all rows are compared at."""
@@ -114,7 +107,7 @@ DATA: Mapping[str, Data] = {
 
 def split(name: str, folder: Path) -> tuple[Path, Path]:
     """Files of the first rows and of the last rows."""
-    with gzip.open(SHARED / "data" / f"{name}.jsonl.gz", "rt") as stream:
+    with gzip.open(DATA_FOLDER / f"{name}.jsonl.gz", "rt") as stream:
         rows = stream.read().splitlines()
     size = DATA[name]
     parts = {"train": rows[: size.train], "held-out": rows[-size.held_out :]}
@@ -123,39 +116,12 @@ def split(name: str, folder: Path) -> tuple[Path, Path]:
     return folder / f"{name}-train.jsonl", folder / f"{name}-held-out.jsonl"
 
 
-def one_pair_a_row(data: Path, out: Path, model: Path, max_length: int) -> Path:
-    """The pairs as a file that columns can be written beside."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    examples = load_examples(str(data), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=max_length)).examples
-    rows = ({"prompt": example.prompt_text} | {role: example.responses[role].text for role in ROLES} for example in examples)
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return out
-
-
-def judged(run: Path, head: RewardHead, examples: Sequence[Example]) -> dict[str, Any]:
-    """How often the chosen answer of a held-out pair scores higher."""
-    reward = load_reward_model(run)
-    scorer, _ = make_scorer(reward.policy.model, longest=1024, head=reward.head)
-    scores: list[list[float]] = []
-    with torch.no_grad():
-        for example in examples:
-            group = group_of(example, ROLES)
-            outputs = scorer([group], Request(False, outputs=reward.head)).outputs
-            assert outputs is not None
-            both = outputs.split([int(branch.mask.sum()) for branch in group.branches])
-            answers = [read_out(head.readout, head.tokens(one[None]), torch.ones(1, len(one), dtype=torch.bool)) for one in both]
-            scores.append([float(answer.mean) for answer in answers])
-    chosen, rejected = np.array(scores).T
-    return {"accuracy": pair_accuracy(chosen, rejected).accuracy._asdict()}
-
-
 def errors_found(run: Path, head: RewardHead, examples: Sequence[Example], max_length: int) -> dict[str, Any]:
     """AUROC of low token scores against people's error spans, by signal; {} where nobody marked any. Each answer counts once."""
     marked = {(e.prompt_text, e.responses[role].text): spans for e in examples for role, spans in e.spans.items() if spans is not None}
     if not marked:
         return {}
-    data = run / "marked.jsonl"
-    data.write_text("".join(json.dumps({"prompt": prompt, "completion": answer}) + "\n" for prompt, answer in marked))
+    data = write_jsonl(run / "marked.jsonl", ({"prompt": prompt, "completion": answer} for prompt, answer in marked))
     found = {}
     for name, signal in SIGNALS if isinstance(head.readout, Last) else SIGNALS[:1]:
         out = run / f"scores-{name.replace(' ', '-')}.jsonl"
@@ -176,7 +142,7 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
     out = folder / f"{name}-{method.name}-{seed}".replace(" ", "_")
     started = time.perf_counter()
     if method.repair is not None:
-        single = one_pair_a_row(train, out.with_suffix(".pairs.jsonl"), model, DATA[name].max_length)
+        single = write_jsonl(out.with_suffix(".pairs.jsonl"), plain_rows(train, model, DATA[name].max_length))
         voted = out.with_suffix(".jsonl")
         votes = CurateSecretsRM(repair=method.repair)
         run_curate(Curate(model=str(model), data=str(single), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu"))
@@ -192,17 +158,17 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         optim=Optim(embedding_lr=method.embedding_lr),
     )
     record = json.loads((out / "run.json").read_text())
-    tokenizer = load_reward_model(out).policy.tokenizer
+    reward = load_reward_model(out)
     settings = Tokenise(max_length=DATA[name].max_length)
-    examples = list(load_examples(str(held_out), tokenizer, shape=Shape.PREFERENCE, settings=settings).examples)
-    lengths = [np.array([float(len(e.responses[role].ids)) for e in examples]) for role in ROLES]
+    examples = list(load_examples(str(held_out), reward.policy.tokenizer, shape=Shape.PREFERENCE, settings=settings).examples)
+    outputs = outputs_of(reward, examples, longest=1024)
     return {
         "data": name,
         "method": method.name,
         "seed": seed,
-        **judged(out, method.head, examples),
+        "accuracy": accuracy_of(method.head, method.head.readout, outputs, examples).accuracy._asdict(),
         **errors_found(out, method.head, examples, DATA[name].max_length),
-        "length_only": pair_accuracy(*lengths).accuracy._asdict(),
+        "length_only": length_accuracy(examples).accuracy._asdict(),
         "pairs": record.get("pairs", record.get("rows")),
         "held_out_pairs": len(examples),
         "train_seconds": record["train_seconds"],
@@ -225,13 +191,13 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
             f"{first['pairs']} pairs to train, {first['held_out_pairs']} held out. The longer answer wins in {floor['mean']:.3f} "
             f"({floor['low']:.3f} to {floor['high']:.3f}) of the held-out pairs.",
             "",
-            "| method | held-out accuracy, mean over seeds | 95 % interval over seeds | seconds |",
-            "| --- | --- | --- | --- |",
+            "| method | held-out accuracy, mean ± half of a 95 % interval over seeds | seconds |",
+            "| --- | --- | --- |",
         ]
         for method in dict.fromkeys(result["method"] for result in own):
             rows = [result for result in own if result["method"] == method]
             seconds = np.median([row["train_seconds"] for row in rows])
-            lines.append(f"| {method} | {' | '.join(shown([row['accuracy'] for row in rows]))} | {seconds:.0f} |")
+            lines.append(f"| {method} | {over_seeds([row['accuracy'] for row in rows])} | {seconds:.0f} |")
         lines += ["", *signals(own)]
     return "\n".join(lines)
 
@@ -245,20 +211,18 @@ def signals(results: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         f"Low token scores against people's error spans in {answers} held-out answers, AUROC (0.5 is chance):",
         "",
-        "| method | signal | AUROC, mean over seeds | 95 % interval over seeds |",
-        "| --- | --- | --- | --- |",
+        "| method | signal | AUROC, mean ± half of a 95 % interval over seeds |",
+        "| --- | --- | --- |",
     ]
     for method in dict.fromkeys(result["method"] for result in found):
         rows = [result["error_auroc"] for result in found if result["method"] == method]
-        lines += [f"| {method} | {name} | {' | '.join(shown([row[name] for row in rows]))} |" for name in rows[0]]
+        lines += [f"| {method} | {name} | {over_seeds([row[name] for row in rows])} |" for name in rows[0]]
     return [*lines, ""]
 
 
-def shown(measures: Sequence[Mapping[str, float]]) -> tuple[str, str]:
-    """Mean and Student interval over seeds."""
-    interval = mean_interval([measure["mean"] for measure in measures])
-    low, high = interval.low, interval.high
-    return f"{interval.mean:.3f}", "one seed" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+def over_seeds(measures: Sequence[Mapping[str, float]]) -> str:
+    """Mean and half of the Student interval over seeds."""
+    return shown(mean_interval([measure["mean"] for measure in measures]))
 
 
 def main() -> None:
@@ -267,7 +231,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="parts of the names; default: all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-steps", type=int)
-    parser.add_argument("--model", type=Path, default=SHARED / "models" / "small-lm")
+    parser.add_argument("--model", type=Path, default=SMALL_LM)
     options = parser.parse_args()
     file = RESULTS / "reward_models.json"
     results = json.loads(file.read_text()) if file.exists() else []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from bayesian_rm import CANDIDATES, PAIRS, PENALTY, PROMPTS, SEEDS, SEEN, UNSEEN, UNSEEN_SPREAD, train
+from places import RESULTS
 from tables import markdown, summary, write
 from torch import Tensor
 
@@ -84,7 +85,7 @@ def one_seed(seed: int, shown: float) -> dict[str, Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.process_time()

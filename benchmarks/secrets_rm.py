@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from places import RESULTS
+from tables import ranged
 
 import finegrain
 from finegrain.data.load import load_examples
@@ -41,7 +43,6 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.train.optim import Optim
 from finegrain.types import Json
 
-RESULTS = Path(__file__).parent / "results"
 PAIRS, TEST, EPOCHS, RATE, FLIPPED = 600, 500, 4.0, 3e-3, 0.2
 SENTENCES, TYPES = 4, 40
 PROMPTS, SAMPLES = 200, 4
@@ -166,13 +167,7 @@ def seed_results(seed: int, folder: Path, methods: Several[Method]) -> list[dict
 
 def shown(values: Several[float], *, sign: bool = False) -> str:
     """Mean over seeds and its 95 % interval."""
-    interval = mean_interval(values)
-    form = (lambda value: f"{value:+.3f}") if sign else (lambda value: f"{value:.3f}")
-    return (
-        form(interval.mean)
-        if interval.low is None or interval.high is None
-        else f"{form(interval.mean)} ({form(interval.low)}, {form(interval.high)})"
-    )
+    return ranged(mean_interval(values), sign="+" if sign else "")
 
 
 def table(results: Several[dict[str, Any]]) -> list[str]:

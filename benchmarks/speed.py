@@ -5,7 +5,7 @@ blocks counts. The method is in docs/guides/speed.md.
 
     python benchmarks/speed.py [--quick] [--rows] [--growth] [--without-trl] [--out FOLDER]
 
-This file imports the standard library only and stays small: on Linux a child's peak memory is never less than its parent's.
+This file imports the standard library and `places` only and stays small: on Linux a child's peak memory is never less than its parent's.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from places import DATA, RESULTS, ROOT, SMALL_LM
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-SHARED = ROOT.parent / "shared"
 TRL_HOME = ROOT / ".venv-trl"
 WORK = HERE / "work"
 
@@ -74,9 +74,9 @@ def llama(vocabulary: int, tokenizer: str, layers: int = 6, width: int = 384) ->
     return Model(name, WORK / name, make | ({"source": str(DIALOGUES)} if tokenizer == "bpe" else {}))
 
 
-DIALOGUES = SHARED / "data" / "hh_harmless.jsonl.gz"
+DIALOGUES = DATA / "hh_harmless.jsonl.gz"
 LLAMA = llama(16_384, "bpe")
-SMALL = Model("small-lm", SHARED / "models" / "small-lm", {})
+SMALL = Model("small-lm", SMALL_LM, {})
 
 ROWS = [
     Row("16 k vocabulary, float32", LLAMA, 64, speed_goal=7.0, memory_goal=0.42),
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--without-trl", action="store_true", help="our side only")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    out = arguments.out or (WORK / "quick" if arguments.quick else HERE / "results")
+    out = arguments.out or (WORK / "quick" if arguments.quick else RESULTS)
     out.mkdir(parents=True, exist_ok=True)
     if not arguments.quick and not DIALOGUES.exists():
         raise SystemExit(f"the benchmark reads {os.path.relpath(DIALOGUES, ROOT)}, which is not here; --quick needs no data")

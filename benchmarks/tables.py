@@ -1,4 +1,4 @@
-"""Tables of means over seeds with 95 % Student-t intervals, as json and as Markdown."""
+"""Means with 95 % intervals as cells, and tables of means over seeds with Student-t intervals, as json and as Markdown."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,22 @@ from pathlib import Path
 
 import numpy as np
 
-from finegrain.ops.stats import mean_interval
+from finegrain.ops.stats import Interval, mean_interval
 
 Cells = Mapping[str, Mapping[str, Sequence[float]]]
 """By row and column, one value per seed."""
+
+
+def shown(interval: Interval, digits: int = 3, sign: str = "") -> str:
+    """Mean ± half of the interval, which lies evenly around it; the mean alone where there is none. `sign` "+": with its sign."""
+    half = "" if interval.high is None else f" ± {interval.high - interval.mean:.{digits}f}"
+    return f"{interval.mean:{sign}.{digits}f}{half}"
+
+
+def ranged(interval: Interval, digits: int = 3, sign: str = "") -> str:
+    """Mean (low, high), for intervals that need not lie evenly around it; the mean alone where there is none."""
+    mean, low, high = (None if value is None else f"{value:{sign}.{digits}f}" for value in interval[:3])
+    return f"{mean}" if low is None or high is None else f"{mean} ({low}, {high})"
 
 
 def summary(cells: Cells) -> dict[str, dict[str, list[float]]]:

@@ -10,16 +10,16 @@ against two fresh responses per pair. Writes benchmarks/results/tree_pairs.md.
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
+from places import RESULTS
 
 from finegrain.curate.tree import ByDepth
 from finegrain.curate.tree_rm import Ids, TreeRM
 from finegrain.curate.votes import bradley_terry_fit
 from finegrain.ops.stats import mean_interval
 
-RESULT = Path(__file__).parent / "results" / "tree_pairs.md"
+RESULT = RESULTS / "tree_pairs.md"
 PHRASES, PLACES, PROMPTS, PAIRS, TEST = 8, 4, 40, 8, 2000
 RIDGE = 0.003
 MIXES: Mapping[str, TreeRM | None] = {

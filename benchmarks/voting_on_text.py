@@ -13,18 +13,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+from places import DATA, RESULTS, SMALL_LM
+from tables import ranged
 
 from finegrain.curate.repairs import Flip
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.votes import Linear, Whole
+from finegrain.data.planted import write_jsonl
 from finegrain.evaluate.discrimination import auroc
 from finegrain.ops.proportions import wilson
-from finegrain.ops.stats import Interval
 from finegrain.recipes.curate import Curate, run_curate
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
-RESULT = ROOT / "benchmarks" / "results" / "voting_on_text.md"
+RESULT = RESULTS / "voting_on_text.md"
 SHARE = 0.2
 VOTES = {"linear": Linear(), "whole": Whole()}
 HEAD = f"""# Votes on real pairs
@@ -37,28 +37,22 @@ Made by `benchmarks/voting_on_text.py`: the first rows of hh_harmless, {SHARE:.0
 """
 
 
-def shown(found: Interval) -> str:
-    """Mean and 95 % interval."""
-    return f"{found.mean:.3f}" if found.low is None else f"{found.mean:.3f} ({found.low:.3f}, {found.high:.3f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--votes", choices=list(VOTES), default="linear")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--rows", type=int, default=1000)
     options = parser.parse_args()
-    with gzip.open(SHARED / "data" / "hh_harmless.jsonl.gz", "rt") as stream:
+    with gzip.open(DATA / "hh_harmless.jsonl.gz", "rt") as stream:
         rows = [json.loads(line) for line in stream][: options.rows]
     flips = np.random.default_rng(0).random(len(rows)) < SHARE
     with tempfile.TemporaryDirectory() as folder:
         data, out = Path(folder) / "noisy.jsonl", Path(folder) / "out.jsonl"
         noisy = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} if flip else row for row, flip in zip(rows, flips, strict=True)]
-        data.write_text("".join(json.dumps(row) + "\n" for row in noisy))
+        write_jsonl(data, noisy)
         method = SecretsRM(splits=options.splits, votes=VOTES[options.votes], repair=Flip(share=SHARE))
         started = time.perf_counter()
-        model = str(SHARED / "models" / "small-lm")
-        summary = run_curate(Curate(model=model, data=str(data), out=out, method=method, max_length=256, device="cpu"))
+        summary = run_curate(Curate(model=str(SMALL_LM), data=str(data), out=out, method=method, max_length=256, device="cpu"))
         seconds = time.perf_counter() - started
         after = [json.loads(line) for line in out.read_text().splitlines()]
     voted = np.array([row["strength_mean"] is not None for row in after])
@@ -69,9 +63,9 @@ def main() -> None:
         options.votes,
         str(options.splits),
         str(int(voted.sum())),
-        shown(auroc(-strength, truth)),
-        shown(wilson(flagged[truth].astype(float))),
-        shown(wilson(truth[flagged].astype(float))),
+        ranged(auroc(-strength, truth)),
+        ranged(wilson(flagged[truth].astype(float))),
+        ranged(wilson(truth[flagged].astype(float))),
         f"{negative['mean']:.3f} ({negative['low']:.3f}, {negative['high']:.3f})",
         f"{seconds:.0f}",
     ]

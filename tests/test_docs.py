@@ -43,6 +43,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def write(name: str, lines: list[dict[str, object]]) -> None:
         (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
+    write_pairs(folder / "other-pairs.jsonl", seed=3)
     write("spans.jsonl", [{**row, "rejected_spans": [[0, 10, -1.0]]} for row in rows])
     turns = lambda row, side: [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
     write("chats.jsonl", [{"chosen": turns(row, "chosen"), "rejected": turns(row, "rejected")} for row in rows])

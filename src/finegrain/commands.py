@@ -26,7 +26,7 @@ PLAIN: Mapping[str, str] = {
 """Commands without a settings class of their own."""
 
 COMMANDS: Mapping[str, Command] = {
-    "demo": Command("the whole story in minutes on two CPU cores", "recipes.demo:Demo", "recipes.demo:run_demo"),
+    "demo": Command("train a small model on planted pairs, with and without credit", "recipes.demo:Demo", "recipes.demo:run_demo"),
     "check-data": Command(
         "find what is wrong with a data file before training: --data D [--model M]",
         "recipes.check_data:CheckData",

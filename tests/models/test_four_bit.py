@@ -21,7 +21,7 @@ def test_one_line_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFix
     model, data = save_tiny(tmp_path / "model"), write_pairs(tmp_path / "pairs.jsonl", 8)
     command = ["prefer", "--model", str(model), "--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu", "--lora.base", "nf4"]
     assert main([*command, "--lora.rank", "2"]) == 2
-    assert "pip install 'finegrain[nf4]'" in capsys.readouterr().err
+    assert "pip install -c constraints.txt -e '.[nf4]'" in capsys.readouterr().err
     assert main(command) == 2
     assert "add --lora.rank" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -38,12 +38,12 @@ def test_the_best_policy_within_a_distance():
 def test_the_sentence_follows_from_the_intervals():
     own, pool = ROWS[3].name, ROWS[4].name
     said = verdict(summarise(seeds(**{own: -0.6, pool: 0.6})))
-    helped, hurt = said.index("helped: " + pool), said.index("hurt: " + own)
-    assert helped < hurt < said.index(f"no difference that these seeds can show: {ROWS[1].name}")
+    helped, hurt = said.index(f"helped: `{pool}`"), said.index(f"hurt: `{own}`")
+    assert helped < hurt < said.index(f"no difference that these seeds can show: `{ROWS[1].name}`")
     assert "oracle" not in said
     swapped = verdict(summarise(seeds(**{own: 0.6, pool: -0.6})))
-    assert "helped: " + own in swapped
-    assert "hurt: " + pool in swapped
+    assert f"helped: `{own}`" in swapped
+    assert f"hurt: `{pool}`" in swapped
 
 
 def test_a_row_that_one_seed_was_refused_in_has_no_mean():
@@ -51,7 +51,7 @@ def test_a_row_that_one_seed_was_refused_in_has_no_mean():
     found[2]["rows"][LARGER_BASELINE.name]["quality_within_1"] = None
     summary = summarise(found)
     assert summary[LARGER_BASELINE.name]["quality_within_1"] is None
-    assert f"could not be compared: {LARGER_BASELINE.name}" in verdict(summary)
+    assert f"could not be compared: `{LARGER_BASELINE.name}`" in verdict(summary)
     assert ["refused"] * 2 == cells(summary)[1 + ROWS.index(LARGER_BASELINE)][2:4]
 
 

@@ -1,6 +1,6 @@
 """Votes on pairs by models that did not train on them, or by models that trained on all of them in other orders.
 
-Source: cross-fitting as our sheet `secrets-rm` asks for it [choice]; the paper's ten models train on all pairs in other orders.
+Source: cross-fitting is ours [choice]; the ten models of https://arxiv.org/abs/2401.06080 train on all pairs in other orders.
 Deviations: by default members differ by the half of the prompts they saw; they are linear in features of the start model.
 """
 

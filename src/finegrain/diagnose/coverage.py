@@ -1,6 +1,6 @@
 """Coverage of the credit: how much of the answers' tokens it lets train.
 
-Source: the kept share of https://arxiv.org/abs/2411.00809 as our sheet has it.
+Source: ours [OURS], for the masks of https://arxiv.org/abs/2411.00809.
 Deviations: the verdicts and their thresholds are ours [choice].
 """
 

@@ -1,6 +1,6 @@
 """Adaptive rejection sampling (ARJ): NLL of an accepted sample under the token credit, a mean per answer.
 
-Source: the asr paper, https://arxiv.org/abs/2411.00809; the rule for rejection sampling as our sheet of it states it.
+Source: the asr paper, https://arxiv.org/abs/2411.00809; the rule for rejection sampling follows from its abstract and the released masking code.
 Deviations: the paper's body could not be obtained; formula and denominator are ours [OURS].
 """
 

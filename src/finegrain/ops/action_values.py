@@ -1,6 +1,6 @@
 """Q-values of taken tokens from logits over the vocabulary, and the log-probability of the policy they imply, chunk by chunk.
 
-Source: https://arxiv.org/abs/2411.09341, eq. 12 and the ablation of the Q head, as our sheet `ava` has them.
+Source: https://arxiv.org/abs/2411.09341, eq. 12 and the ablation of the Q head.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """One reward out of a judgement with members or with an uncertainty: which of them the optimiser is shown. Scored in, (B,) out.
 
-Source: nominal, least and mixed reward of Yan et al. 2024, https://arxiv.org/abs/2409.15360, as our sheet `brme` has them; mean - k sd and
+Source: nominal, least and mixed reward of Yan et al. 2024, https://arxiv.org/abs/2409.15360 (from third-party digests); mean - k sd and
 mean - k var of Yang et al. 2024, https://arxiv.org/abs/2402.13210, and, with members, UWO of Coste et al. 2023, https://arxiv.org/abs/2310.02743.
 """
 

@@ -2,8 +2,8 @@
 
     w_t = (1 / |y|) sum_i softmax_t'(q_i . k_t')_t        a distribution over the answer's tokens
 
-Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 11, as our sheet `ava` has it.
-Deviations: q and k are trainable linear maps of the hidden states that have read the tokens [choice; the sheet is silent], i and t' run
+Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 11.
+Deviations: q and k are trainable linear maps of the hidden states that have read the tokens [choice; the main text does not say], i and t' run
 over the answer's tokens [choice], and w is multiplied by |y| unless asked otherwise [choice]. w_t looks at later tokens: no policy can use
 it while it generates.
 """

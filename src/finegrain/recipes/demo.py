@@ -94,7 +94,7 @@ def run_demo(settings: Demo) -> Json:
     console.print(
         f"demo: {settings.seeds} seeds of {scale.planted.pairs} pairs and a pool of {scale.planted.pool}; everything goes to {escape(visible(out))}"
     )
-    base = _base(out, scale)
+    base = base_of(out, scale)
     console.print(f"base model trained on {scale.base_answers} answers drawn without preference ({time.perf_counter() - started:.0f} s)")
     seeds = _seeds(settings, scale, base, out, console)
     summary = summarise(seeds)
@@ -133,7 +133,8 @@ def _folder(out: Path | None) -> Path:
     return out
 
 
-def _base(out: Path, scale: Scale) -> Path:
+def base_of(out: Path, scale: Scale) -> Path:
+    """The base model of a scale, trained in this folder."""
     from finegrain.recipes.planted_demo.base import make_base
     from finegrain.recipes.planted_demo.seed import set_apart
 

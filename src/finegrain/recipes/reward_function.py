@@ -17,9 +17,9 @@ def reward_function(
     """`fn(prompts, completions, **kwargs) -> list[float]` of a reward model: the score that `finegrain score` gives each complete answer.
 
     Prompts and completions are strings, taken as they are, or lists of messages. Columns of the data are not read. An answer of which no
-    token is left gets None. `normalise`: less the mean, by the standard deviation, of the run's held-out answers. `max_length`: by default
-    that of the training. `sampled_tokens`: score the tokens in `completion_ids`, as sampled, instead of the tokens that the text has; plain
-    text alone, and only where they are this model's tokens and decode to the completion.
+    token is left gets None. `normalise`: subtract the mean of the run's held-out scores and divide by their standard deviation. `max_length`:
+    by default that of the training. `sampled_tokens`: score the tokens in `completion_ids`, as sampled, instead of the tokens that the text
+    has; plain text alone, and only where they are this model's tokens and decode to the completion.
     """
     from finegrain.recipes.judging.completions import open_reward_function  # here, so that `import finegrain` is instant
 

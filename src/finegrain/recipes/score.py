@@ -47,7 +47,7 @@ class Score:
     contrast: Contrast = field(default_factory=Difference)
     """How it is compared with the baseline."""
     normalise: bool = False
-    """Scores of answers less the mean, by the standard deviation, of the run's held-out answers; scores of tokens stay as they are."""
+    """Subtract the mean of the run's held-out scores and divide by their standard deviation; scores of tokens stay as they are."""
     id: str | None = None
     """Column that names a row; by default its number."""
     limit: PositiveInt | None = None

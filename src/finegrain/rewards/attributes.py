@@ -4,8 +4,8 @@
 
 Source: the multi-attribute regression of HelpSteer2, https://arxiv.org/abs/2406.08673 (a linear map of the last token's state to the
 attributes' ratings under the mean squared error; number: memory).
-Deviations: no bias, as every reward head here, so that the stock classifier holds the head [choice]; equal weights by default [choice]; a row
-that nobody rated on an attribute (nan, with --gate.not-a-number keep) counts for the others alone [choice].
+Deviations: no bias, as every reward head here, so that the stock classifier holds the head [choice]; equal weights by default [choice]; a rating
+that is NaN is left out of its attribute's mean, and the answer counts for the others [choice]; rows of files with one are dropped before.
 """
 
 from collections.abc import Mapping

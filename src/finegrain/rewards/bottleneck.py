@@ -1,6 +1,6 @@
 """The module behind head:diverse-preferences: hidden state -> stochastic code -> reward, for several members at once.
 
-Source: https://arxiv.org/abs/2301.11774, as our sheet `diverse-preferences` has it (equations from memory).
+Source: https://arxiv.org/abs/2301.11774 (equations from memory).
 Deviations: the reward is counted from that of the prior's mean code, so that members need no common zero [choice].
 """
 

@@ -2,7 +2,7 @@
 
     t: the stage-1 reward of an answer, standardised over the training answers (columns chosen_target, rejected_target)
 
-Source: Yan et al. 2024, https://arxiv.org/abs/2409.15360, as our sheet `brme` has it (two third-party digests; loss symbols not read).
+Source: Yan et al. 2024, https://arxiv.org/abs/2409.15360 (from two third-party digests; loss symbols not read).
 Deviations: target, negative log-likelihood and bootstrap are ours [choice]: the squared error of a sampled reward, as the digests have it, has
 its minimum at sd = 0 (E (mu + sd eps - t)^2 = (mu - t)^2 + sd^2), so it is used in that closed form and is not the default.
 """

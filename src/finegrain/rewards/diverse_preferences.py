@@ -3,7 +3,7 @@
     L = mean_i BCE(label, sigma(r_i(chosen) - r_i(rejected))) + phi * mean KL(code || N(0, I))
     score = sum_i w_i r_i,  w_i = KL_i / sum_j KL_j, or softmax_i(KL_i / tau)
 
-Source: Xue et al. 2024, https://arxiv.org/abs/2301.11774, as our sheet `diverse-preferences` has it (equations from memory, not read).
+Source: Xue et al. 2024, https://arxiv.org/abs/2301.11774 (equations from memory, not read).
 Deviations: means over members and answers in place of sums, a Bayesian bootstrap of the pairs, no standardisation of members (their rewards
 are log-odds counted from the prior's code), linear output of the decoder, tau = 1 [all choice], phi = 0.1 [OURS]. A linear stand-in of the score
 is fitted beside it for the stock classifier, which cannot hold the head.

@@ -1,6 +1,6 @@
 """Mean and standard deviation per token: a reward that says how sure it is.
 
-Source: the Gaussian reward head of https://arxiv.org/abs/2411.09341 (mu and log sd per token), as our sheet `ava` has it.
+Source: the Gaussian reward head of https://arxiv.org/abs/2411.09341 (mu and log sd per token).
 Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood explodes. Weights by attention are off by default [choice]; a stock
 classifier knows nothing of them and gives the mean before it is weighed.
 """

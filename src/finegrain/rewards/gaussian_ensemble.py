@@ -1,6 +1,6 @@
 """Several Gaussian heads on one backbone: each says its reward and how sure it is, so that the surest or the strictest can be asked.
 
-Source: the multi-head reward model of Yan et al. 2024, https://arxiv.org/abs/2409.15360, as our sheet `brme` has it (5 heads).
+Source: the multi-head reward model of Yan et al. 2024, https://arxiv.org/abs/2409.15360 (5 heads; from third-party digests).
 Deviations: sd = softplus + 1e-4 [choice]; the score is the equal mixture of the members [choice], `finegrain.ops.aggregate` has the paper's
 nominal, least and mixed rewards.
 """

@@ -3,8 +3,8 @@
     H_l = (B B^T) (x) S,  S = L L^T;   M = I + s2 (B^T B (x) L^T L)
     var = sum_l [ s2 |J_l|^2 - s2^2 v^T M^-1 v ],   v = vec(B^T J_l L)
 
-Source: Laplace-LoRA, https://arxiv.org/abs/2308.13111, used by https://arxiv.org/abs/2402.13210; derived from the formula of our sheet
-`bayesian-rm`, not from the authors' code, whose evidence has other signs.
+Source: Laplace-LoRA, https://arxiv.org/abs/2308.13111, used by https://arxiv.org/abs/2402.13210; derived from the formula,
+not from the authors' code, whose evidence has other signs.
 Deviations: curvature of the pair likelihood, exact in the labels; every token of an answer enters, not its last position alone [choice].
 """
 

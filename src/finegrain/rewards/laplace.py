@@ -3,7 +3,7 @@
     H = sum_pairs sigma(d) sigma(-d) g g^T,   g = features(chosen) - features(rejected),   d = r(chosen) - r(rejected)
     weights ~ N(trained weights, (H + I / s2)^-1);   var r(x, y) = features^T (H + I / s2)^-1 features
 
-Source: Yang et al. 2024, https://arxiv.org/abs/2402.13210, and Laplace-LoRA, https://arxiv.org/abs/2308.13111, as our sheet `bayesian-rm` has them.
+Source: Yang et al. 2024, https://arxiv.org/abs/2402.13210, and Laplace-LoRA, https://arxiv.org/abs/2308.13111.
 Deviations: the pair likelihood's curvature is exact, not from sampled labels; s2 is the root of the evidence's slope, not the end of 100 steps
 of Adam [choice]; the trained weights are taken as the mode whether or not training reached it. laplace-torch computes the same posterior
 (docs/decisions/0013-laplace.md says why it is not a dependency).

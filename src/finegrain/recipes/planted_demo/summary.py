@@ -59,7 +59,7 @@ def verdict(summary: Mapping[str, Json]) -> str:
         if row is BASELINE or row.oracle:
             continue
         kinds[_kind(summary[row.name]["paired"][f"{VERDICT} - {BASELINE.name}"])].append(row.name)
-    said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    said = "; ".join(f"{kind}: {', '.join(f'`{name}`' for name in names)}" for kind, names in kinds.items() if names)
     return f"Within 1 nat of the base, against dpo on the same pairs, {said}."
 
 
