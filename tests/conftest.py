@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook("finegrain", "beartype.beartype")
+from tests import type_checks
+
+type_checks.install()
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from finegrain.diagnose.groups import FEWEST_ROWS, group_means
 from finegrain.ops.bootstrap import Bootstrap
@@ -79,6 +78,13 @@ def _verdict(correlation: Interval, prefers: Interval, asked: Interval) -> str:
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
     """Rank correlation; NaN where either is constant."""
-    ranks = rankdata(one), rankdata(other)
+    ranks = _ranks(one), _ranks(other)
     spread = ranks[0].std() * ranks[1].std()
     return float("nan") if spread == 0 else float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread)
+
+
+def _ranks(numbers: np.ndarray) -> np.ndarray:
+    """From 1, equal numbers sharing their mean, as scipy's `rankdata`, whose checks cost a bootstrap more than its work."""
+    _, places, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    means: np.ndarray = counts.cumsum() - (counts - 1) / 2
+    return means[places]
