@@ -160,7 +160,7 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
     same = write(tmp_path / "same.jsonl", whole)
     (tmp_path / "text.jsonl").write_text("not json\n")
     (tmp_path / "open.jsonl").write_text('{"a":' * 100_000)
-    (tmp_path / "deep.jsonl").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    (tmp_path / "deep.jsonl").write_text('{"id": "0/chosen", "prompt": "p", "response": "r", "score": ' + '{"a":' * 100_000 + "1" + "}" * 100_001)
     (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "\xff"}\n')
     (tmp_path / "there.json").write_text("mine")
 
@@ -177,10 +177,11 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
         (3, "cannot read", [first, tmp_path]),
         (3, "not JSON", [first, tmp_path / "text.jsonl"]),
         (3, "not JSON", [first, tmp_path / "open.jsonl"]),
-        (3, "expected id, prompt, response and score", [first, tmp_path / "deep.jsonl"]),
-        (3, "expected id, prompt, response and score", [tmp_path / "bytes.jsonl", first]),
+        (3, "nested too deeply", [first, tmp_path / "deep.jsonl"]),
+        (3, "bytes that are not UTF-8", [tmp_path / "bytes.jsonl", first]),
         (3, "holds no answers", [first, write(tmp_path / "empty.jsonl", [])]),
-        (3, "expected id, prompt, response and score", [first, write(tmp_path / "foreign.jsonl", [{"prompt": "p", "chosen": "a"}])]),
+        (3, "as `finegrain score` writes them; found prompt, chosen", [first, write(tmp_path / "foreign.jsonl", [{"prompt": "p", "chosen": "a"}])]),
+        (3, "expected an object with named columns, found a number", [first, write(tmp_path / "numbers.jsonl", [1, 2])]),
         (3, "1 only in", [first, write(tmp_path / "fewer.jsonl", whole[1:])]),
         (3, "0/chosen", [write(tmp_path / "less.jsonl", whole[1:]), first]),
         (3, "1 answers of the same name differ", [first, but("other", response="another one")]),

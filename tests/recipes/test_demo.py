@@ -126,4 +126,6 @@ def test_a_word_list_is_not_asked_about_the_pairs_it_was_made_from():
 
 def test_impossible_demos_are_refused(capsys):
     assert main(["demo", "--seeds", "0"]) == 2
-    assert "seeds" in capsys.readouterr().err
+    assert "seeds must be a whole number of at least 1, got 0" in capsys.readouterr().err
+    assert main(["demo", "--workers", "-1"]) == 2
+    assert "workers must be a whole number of at least 0, got -1" in capsys.readouterr().err

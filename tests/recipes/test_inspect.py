@@ -147,7 +147,11 @@ def test_side_by_side(command: Command, tmp_path: Path) -> None:
         (["--model", "m"], 2, "expected run directories"),
         (["here", "--model", "m", "--data", "d"], 2, "not both"),
         (["--model", "m", "--data", "d"], 2, "--out PAGE.html"),
-        (["--model", "m", "--data", "d", "--limit", "0", "--out", "x.html"], 2, "limit must be"),
+        (
+            ["--model", "m", "--data", "d", "--limit", "0", "--out", "x.html"],
+            2,
+            "limit must be a whole number of at least 1, got 0 (a setting of Inspect)",
+        ),
         (["nowhere"], 7, "nowhere holds no run"),
         (["nowhere", "--out", "."], 2, "is a folder"),
         (["--model", "nomodel", "--data", "d", "--out", "x.html"], 4, "no model at nomodel"),

@@ -143,4 +143,11 @@ def test_bad_input(command: Command, tmp_path: Path) -> None:
     assert refused.code == 4
     assert not (command.folder / "run").exists()
     assert reward(command, "run", "head:ensemble", "--head.members", "1").code == 2
-    assert reward(command, "run", "--lr", "1e9", "--max-steps", "30", "--max-grad-norm", "0").code in (0, 2, 6)
+    rateless = reward(command, "run", "head:sequence", "--optim.algorithm", "sgd")
+    assert rateless.code == 2
+    assert "--lr" in rateless.error
+    rated = ("head:rating", "--head.classes", "3", "--head.lowest", "0", "loss:rating-labels", "--loss.attribute", "quality")
+    unheld = reward(command, "run", *rated, "--holdout", "0", "--loss.calibrate")
+    assert unheld.code == 2
+    assert "fits a temperature on held-out rows, and --holdout 0 leaves none" in unheld.error
+    assert not (command.folder / "run").exists()

@@ -65,6 +65,7 @@ def test_every_contrastive_term_trains_and_loads_stock(command: Command, contras
     assert command.record("run")["settings"]["loss"]["contrast"]["choice"] == contrast
     stock = AutoModelForSequenceClassification.from_pretrained(command.folder / "run")
     assert torch.equal(stock.score.weight.detach(), load_file(command.folder / "run/reward_head.safetensors")["weight"])
+    assert not any("prototypes" in name for file in (command.folder / "run").glob("*.safetensors") for name in load_file(file))
 
 
 @pytest.mark.slow
