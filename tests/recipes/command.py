@@ -55,6 +55,12 @@ class Command:
         data = [] if "--data" in given or "--config" in given else ["--data", self.data]
         return self(command, *model, *data, "--out", self.folder / run, *SHORT, *arguments)
 
+    def first(self, rows: int) -> None:
+        """From here on the data are the first so many pairs."""
+        lines = self.data.read_text().splitlines(keepends=True)[:rows]
+        self.data = self.folder / f"first-{rows}.jsonl"
+        self.data.write_text("".join(lines))
+
     def record(self, run: str) -> dict[str, Any]:
         """run.json."""
         found: dict[str, Any] = json.loads((self.folder / run / "run.json").read_text())

@@ -72,15 +72,15 @@ def of_data(command: Command) -> list[tuple[str, str]]:
     return [(row["prompt"], row[role]) for row in rows for role in ("chosen", "rejected")]
 
 
-def naive(folder: Path, start: Path, prompt: str, answer: str, cutoff: float) -> tuple[list[float], list[int]]:
+def naive(models: tuple[Any, Any, Any], prompt: str, answer: str, cutoff: float) -> tuple[list[float], list[int]]:
     """Scores and lengths of an answer's segments by stock classes and the authors' rule, one token after the other."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer, start, scorer = models
     before, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer))
     whole = torch.tensor([[tokenizer.bos_token_id, *before, *ids, tokenizer.eos_token_id]])
     first, last = 1 + len(before), whole.shape[1] - 1
     with torch.no_grad():
-        logp = AutoModelForCausalLM.from_pretrained(start)(whole).logits.log_softmax(-1)[0]
-        values = AutoModelForTokenClassification.from_pretrained(folder)(whole).logits[0, :, 0]
+        logp = start(whole).logits.log_softmax(-1)[0]
+        values = scorer(whole).logits[0, :, 0]
     scores, lengths, length = [], [], 0
     for place in range(first, last):
         length += 1
@@ -98,9 +98,14 @@ def test_scores_are_those_of_stock_classes_and_the_authors_rule(command: Command
     folder = save_parts(model, command.folder / "rm", Segment(segmenter=EntropyCutoff(cutoff=CUTOFF)))
     done, lines = score(command, folder)
     assert done.code == 0, done.error
+    models = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModelForCausalLM.from_pretrained(model),
+        AutoModelForTokenClassification.from_pretrained(folder),
+    )
     counts, longest = [], 0
     for line, (prompt, answer) in zip(lines, of_data(command), strict=True):
-        scores, lengths = naive(folder, model, prompt, answer, CUTOFF)
+        scores, lengths = naive(models, prompt, answer, CUTOFF)
         counts.append(len(scores))
         longest = max(longest, *lengths[:-1], 0)
         assert [part[2] for part in line["segments"]] == pytest.approx(scores, abs=1e-5)
@@ -122,6 +127,7 @@ QUICK = ("entropy-cutoff",)
 def test_every_segmenter_from_training_to_score_eval_and_inspect(name: str, command: Command, model: Path) -> None:
     """A run's own page, the scores of its checkpoint, and the checkpoint's page have the same segments and the same scores."""
     settings = {"entropy-cutoff": ["--head.segmenter.cutoff", str(CUTOFF)], "windows": ["--head.segmenter.size", "3"]}.get(name, [])
+    command.first(8)
     run = command.folder / "run"
     chosen = ["head:segment", f"head.segmenter:{name}", *settings, "--max-steps", "2", "--lr", "0.01", "--holdout", "0.25", "--examined", "64"]
     done = command.prefer("run", *chosen, command="reward")
@@ -140,7 +146,7 @@ def test_every_segmenter_from_training_to_score_eval_and_inspect(name: str, comm
             assert answer.segment is not None
             assert line["score"]["mean"] == pytest.approx(answer.score, rel=1e-3, abs=2e-5)
             assert len(line["segments"]) == answer.segment.max() + 1
-    right = np.mean([by_id[f"{row}/chosen"]["score"]["mean"] > by_id[f"{row}/rejected"]["score"]["mean"] for row in range(24)])
+    right = np.mean([by_id[f"{row}/chosen"]["score"]["mean"] > by_id[f"{row}/rejected"]["score"]["mean"] for row in range(8)])
     tested = command("eval", "--reward", run, "--data", command.data, "--device", "cpu")
     assert tested.code == 0, tested.error
     assert tested.result["lines"][0]["accuracy"]["mean"] == pytest.approx(right)
@@ -185,6 +191,7 @@ def test_credit_has_what_score_says(command: Command, model: Path, monkeypatch: 
     """Segments on one scale by place where the checkpoint has one, else as they are; the method trains on them."""
     from tests.recipes.test_reward_credit import captured
 
+    command.first(8)
     for name, facts, scale in (("raw", {}, "raw"), ("placed", {"location": LOCATION.as_json()}, "by-place")):
         folder = save_parts(model, command.folder / name, Segment(segmenter=EntropyCutoff(cutoff=CUTOFF)), **facts)
         _, want = score(command, folder, f"signal.scale:{scale}", name=name)

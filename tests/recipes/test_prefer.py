@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -289,9 +290,9 @@ def test_config_file_and_flags(command: Command, tmp_path: Path) -> None:
 def test_resume_flag(command: Command) -> None:
     """A run that ended early goes on to the same end; without the flag an existing run is left alone."""
     base = ["objective:dpo", "--lr", "1e-3", "--save-every", "2"]
-    assert command.prefer("whole", *base).code == 0
     assert command.prefer("part", *base).code == 0
     part = command.folder / "part"
+    shutil.copytree(part, command.folder / "whole")
     assert (part / "checkpoint-4").is_dir()
     (part / "model.safetensors").unlink()
     refused = command.prefer("part", *base)
@@ -383,6 +384,7 @@ def test_evaluation_file(command: Command, tmp_path: Path) -> None:
 def test_learning_rate_is_the_objectives_own(command: Command) -> None:
     assert command.prefer("run", "objective:dpo", "--max-steps", "1").code == 0
     assert command.record("run")["learning_rate"] == pytest.approx(1e-6 * 4096 / 32)
+    assert "kept" not in command.record("run"), "it was evaluated at its end only"
 
 
 def test_from_python_with_a_model_object(command: Command, tmp_path: Path) -> None:
