@@ -30,6 +30,19 @@ def typed(made: Any) -> Any:
             made.__init__ = typed(made.__init__)
             made.__init__.typed = True
         return made
+    checked: Callable[..., Any] | None = None
+
+    @wraps(made)
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal checked
+        checked = checked or _checked(made)
+        return checked(*arguments, **named)
+
+    return call
+
+
+def _checked(made: Callable[..., Any]) -> Callable[..., Any]:
+    """Made at the first call: most functions of most test files are never called."""
     hints = inspect.get_annotations(made)
     if inspect.isgeneratorfunction(made) or any(_unread(hint) for hint in hints.values()):
         return WHOLE(made, typechecker=beartype)
@@ -39,7 +52,6 @@ def typed(made: Any) -> Any:
 def _with_shapes(made: Callable[..., Any]) -> Callable[..., Any]:
     checked = beartype(made)
 
-    @wraps(made)
     def call(*arguments: Any, **named: Any) -> Any:
         if jaxtyping.config.jaxtyping_disable:
             return made(*arguments, **named)
