@@ -1,16 +1,19 @@
 """Every test runs with shapes and types checked at run time, and with a fixed seed."""
 
 import dataclasses
+from functools import cache
 from types import FunctionType
 from typing import Any, get_args
 
 import jaxtyping
 import pytest
 import torch
-from beartype import beartype
+import tyro._docstrings
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 SHAPED = jaxtyping.jaxtyped
+TYPED = beartype(conf=BeartypeConf(violation_type=TypeError))
 
 
 def names_shapes(hint: Any) -> bool:
@@ -31,14 +34,16 @@ def checked(thing: Any = None, *, typechecker: Any) -> Any:
     if thing is None:
         return lambda thing: checked(thing, typechecker=typechecker)
     if without_shapes(thing):
-        return beartype(thing)
+        return TYPED(thing)
     if isinstance(thing, type) and dataclasses.is_dataclass(thing) and without_shapes(thing.__init__):
-        thing.__init__ = beartype(thing.__init__)
+        thing.__init__ = TYPED(thing.__init__)
         return thing
     return SHAPED(thing, typechecker=typechecker)
 
 
 jaxtyping.jaxtyped = checked
+# The parser of commands tokenises the classes of its settings for every command; their source does not change here.
+tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))
 install_import_hook("finegrain", "beartype.beartype")
 
 

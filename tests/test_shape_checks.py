@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import TypeCheckError
 
 from finegrain.configure import kebab
@@ -16,9 +15,9 @@ from finegrain.train.batches import Step
 
 def test_functions_and_records_are_checked() -> None:
     other: Any = 3
-    with pytest.raises(BeartypeCallHintViolation):
+    with pytest.raises(TypeError, match="type hint"):
         kebab(other)
-    with pytest.raises(BeartypeCallHintViolation):
+    with pytest.raises(TypeError, match="type hint"):
         Step(0, 0.5, other, ())
     with pytest.raises(TypeCheckError):
         masked_sum(torch.zeros(2, 3), torch.ones(2, 4, dtype=torch.bool))
