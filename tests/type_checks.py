@@ -12,9 +12,10 @@ from functools import wraps
 from typing import Any
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 WHOLE = jaxtyping.jaxtyped
+TYPED = beartype(conf=BeartypeConf(violation_type=TypeError))
 
 
 def install() -> None:
@@ -46,11 +47,11 @@ def _checked(made: Callable[..., Any]) -> Callable[..., Any]:
     hints = inspect.get_annotations(made)
     if inspect.isgeneratorfunction(made) or any(_unread(hint) for hint in hints.values()):
         return WHOLE(made, typechecker=beartype)
-    return _with_shapes(made) if any(_has_shapes(hint) for hint in hints.values()) else beartype(made)
+    return _with_shapes(made) if any(_has_shapes(hint) for hint in hints.values()) else TYPED(made)
 
 
 def _with_shapes(made: Callable[..., Any]) -> Callable[..., Any]:
-    checked = beartype(made)
+    checked = TYPED(made)
 
     def call(*arguments: Any, **named: Any) -> Any:
         if jaxtyping.config.jaxtyping_disable:
@@ -66,7 +67,8 @@ def _parts(hint: Any) -> list[Any]:
 
 
 def _has_shapes(hint: Any) -> bool:
-    return (inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray)) or any(map(_has_shapes, _parts(hint)))
+    parts = _parts(hint)
+    return any(map(_has_shapes, parts)) if parts else inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray)
 
 
 def _unread(hint: Any) -> bool:

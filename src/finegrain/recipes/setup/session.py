@@ -178,12 +178,10 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
 
 def versions() -> dict[str, str]:
     """Of the packages that numbers come from."""
-    return {**_versions()}
+    return {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
-@cache
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+_version = cache(metadata.version)  # looks through the packages' folders each time
 
 
 def identity(session: Session) -> dict[str, str]:
