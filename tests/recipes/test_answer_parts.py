@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 from finegrain.models.load import load_policy
@@ -343,3 +344,11 @@ def test_a_second_stage_learns_from_segment_scores(command: Command, model: Path
     values = np.array([line["score"]["mean"] for line in lines])
     noted = command.record("two")["stage_1"]
     assert (noted["mean"], noted["std"]) == (pytest.approx(values.mean(), abs=1e-5), pytest.approx(values.std(), abs=1e-5))
+    (line,) = command.lines("two")
+    assert line["head/spread_chosen"] > 0
+    for side in ("chosen", "rejected"):
+        assert sum(line[f"head/wins/{member}_{side}"] for member in range(5)) == pytest.approx(1.0)
+    before, after = (load_file(run / "model.safetensors") for run in (folder, command.folder / "two"))
+    backbone = [name for name in before if "score" not in name]
+    assert len(backbone) > 5
+    assert all(torch.equal(before[name], after[name]) for name in backbone), "the backbone is frozen"

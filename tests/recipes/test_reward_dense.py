@@ -115,6 +115,7 @@ def rated(command: Command, lowest: int = 0) -> Path:
 
 def test_ratings_learn(command: Command) -> None:
     scale = ["--head.classes", "3", "--head.lowest", "0", "--loss.attribute", "quality", "loss.weighting:balanced", "loss.target:ordinal-target"]
+    scale.append("--loss.calibrate")
     outcome = reward(
         command, "run", "head:rating", "loss:rating-labels", *scale, "--data", rated(command), "--epochs", "5", "--lr", "0.01", "--holdout", "0.25"
     )
@@ -125,6 +126,8 @@ def test_ratings_learn(command: Command) -> None:
     right = round(exact["mean"] * exact["rows"])
     share = wilson([1.0] * right + [0.0] * (exact["rows"] - right))
     assert [exact["low"], exact["high"]] == pytest.approx([share.low, share.high]), "inside [0, 1] however few rows"
+    temperature = facts(command, "run")["head"]["temperature"]
+    assert 0 < temperature != 1, "fitted on the held-out rows"
     run = command.folder / "run"
     assert load_file(run / "reward_head.safetensors")["weight"].shape == (3, 32)
     stock = AutoModelForSequenceClassification.from_pretrained(run)

@@ -104,7 +104,7 @@ def test_swav_changes_the_model_and_the_split_does_not(command: Command) -> None
 @pytest.mark.parametrize("head", ["sequence", pytest.param("diverse-preferences", marks=pytest.mark.slow)])
 def test_without_a_rise_it_is_an_ordinary_step(command: Command, samples: Path, head: str) -> None:
     """eta 0: bit for bit, also for a head that draws noise in training; a rise changes the model."""
-    short = (f"head:{head}", "--max-steps", "3", "--lr", "0.003", *(("loss:diverse-preferences",) if head != "sequence" else ()))
+    short = (f"head:{head}", "--max-steps", "2", "--lr", "0.003", *(("loss:diverse-preferences",) if head != "sequence" else ()))
     meta = ("meta:meta-rm", "--meta.samples", samples)
     assert reward(command, "plain", *short).code == 0
     still = reward(command, "still", *short, *meta, "--meta.eta", "0")
