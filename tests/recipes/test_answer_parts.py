@@ -23,7 +23,7 @@ from finegrain.rewards.step import Step
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 CUTOFF = 4.6
 """Nats, amid the tiny model's entropies."""
@@ -214,11 +214,6 @@ def test_asr_trains_with_segment_and_step_checkpoints(command: Command, model: P
         assert f"credit: {name}s: " in done.error
 
 
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 STEPS = [["good people", "said\nyes", "bad words"], ["good"], ["bad", "words said"]]
 LABELS: list[list[bool | None]] = [[True, False, True], [True], [True, None]]
 
@@ -230,7 +225,7 @@ def log_sigmoid(value: float) -> float:
 def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) -> None:
     """Given steps are taken, a step of two lines too, an unlabelled one is not; texts without steps are cut at line breaks, and that is said."""
     folder = save_parts(model, command.folder / "rm", Step())
-    labelled = write(
+    labelled = write_rows(
         command.folder / "steps.jsonl",
         [{"prompt": "why ?", "completions": steps, "labels": labels} for steps, labels in zip(STEPS, LABELS, strict=True)],
     )
@@ -241,7 +236,7 @@ def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) ->
     assert done.result["steps"] == {"answers": 3, "from_data": 3, "by_line": 0, "single_line": 0, "cut": 0}
     for line in lines:
         assert line["score"]["mean"] == pytest.approx(sum(log_sigmoid(part[2]) for part in line["segments"]), abs=1e-5)
-    written = write(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "\n".join(steps), "label": True} for steps in STEPS])
+    written = write_rows(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "\n".join(steps), "label": True} for steps in STEPS])
     done, plain = score(command, folder, "--data", written, name="plain")
     assert done.code == 0, done.error
     texts = [[line["response"][start:end] for start, end, _ in line["segments"]] for line in plain]
@@ -249,7 +244,7 @@ def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) ->
     assert done.result["steps"] == {"answers": 3, "from_data": 0, "by_line": 3, "single_line": 1, "cut": 0}
     assert "3 answers without steps of their own are cut at line breaks, 1 of them are one line and so one step" in done.error
     labels = ([False, True], [None, None])
-    others = write(command.folder / "others.jsonl", [{"prompt": "why ?", "completions": STEPS[2], "labels": own} for own in labels])
+    others = write_rows(command.folder / "others.jsonl", [{"prompt": "why ?", "completions": STEPS[2], "labels": own} for own in labels])
     done, (both, unjudged) = score(command, folder, "--data", others, name="relabelled")
     assert done.code == 0, done.error
     assert both["segments"][0] == pytest.approx(lines[2]["segments"][0]), "a label says nothing of the score"
@@ -259,7 +254,7 @@ def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) ->
 
 def test_an_answer_without_a_whole_step_is_one(command: Command, model: Path) -> None:
     folder = save_parts(model, command.folder / "rm", Step())
-    data = write(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "good people said yes bad words", "label": True}])
+    data = write_rows(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "good people said yes bad words", "label": True}])
     done, (line,) = score(command, folder, "--data", data, "--max-length", "8")
     assert done.code == 0, done.error
     assert line["truncated"]
@@ -276,7 +271,7 @@ def test_lines() -> None:
 def test_a_step_run_is_scored_as_it_was_tested(command: Command) -> None:
     counts = [1 + row % 2 for row in range(16)]
     rows = [{"prompt": f"why {row} ?", "completions": ["good people", "bad words"][:n], "labels": [True, False][:n]} for row, n in enumerate(counts)]
-    data = write(command.folder / "steps.jsonl", rows)
+    data = write_rows(command.folder / "steps.jsonl", rows)
     chosen = ["head:step", "loss:step-labels", "--data", data, "--max-steps", "2", "--lr", "0.01", "--holdout", "0.25", "--examined", "16"]
     assert command.prefer("run", *chosen, command="reward").code == 0
     done, lines = score(command, command.folder / "run", "--data", data)

@@ -19,7 +19,7 @@ from finegrain.recipes.training import progress
 from finegrain.train import checkpoint
 from finegrain.types import Pair
 from tests.recipes.command import Command, made_once
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 
 def refused(command: Command, code: int, *words: str, arguments: list[str | Path]) -> None:
@@ -182,16 +182,11 @@ def rows(command: Command) -> list[dict[str, Any]]:
     return [json.loads(line) for line in command.data.read_text().splitlines()]
 
 
-def write(file: Path, lines: list[Any]) -> Path:
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
-
-
 def test_data_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
     good = rows(command)
-    lacking = write(tmp_path / "lacking.jsonl", [*good[:3], {"prompt": "a", "chosen": "b"}])
-    foreign = write(tmp_path / "foreign.jsonl", [{"question": "a", "reply": "b"}])
-    same = write(tmp_path / "same.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "b"}] * 3)
+    lacking = write_rows(tmp_path / "lacking.jsonl", [*good[:3], {"prompt": "a", "chosen": "b"}])
+    foreign = write_rows(tmp_path / "foreign.jsonl", [{"question": "a", "reply": "b"}])
+    same = write_rows(tmp_path / "same.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "b"}] * 3)
     (tmp_path / "broken.jsonl").write_text('{"prompt": "a", ')
     refused(command, 3, "no file", arguments=["--data", tmp_path / "none.jsonl"])
     refused(command, 3, "rejected", "lacking.jsonl", arguments=["--data", lacking])
@@ -203,7 +198,7 @@ def test_data_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
 def test_empty_and_identical_answers_are_counted_and_named(command: Command, tmp_path: Path) -> None:
     good = rows(command)
     bad = [{"prompt": "a", "chosen": "  ", "rejected": "b"}, {"prompt": "a", "chosen": "b", "rejected": "b"}]
-    done = command.prefer("run", "--data", write(tmp_path / "mixed.jsonl", [*good[:5], bad[0], *good[5:], bad[1], bad[1]]), "--max-steps", "1")
+    done = command.prefer("run", "--data", write_rows(tmp_path / "mixed.jsonl", [*good[:5], bad[0], *good[5:], bad[1], bad[1]]), "--max-steps", "1")
     assert done.code == 0, done.error
     report = command.record("run")["data"]
     assert report["dropped"] == {"empty": 1, "identical": 2}
@@ -216,7 +211,7 @@ def test_empty_and_identical_answers_are_counted_and_named(command: Command, tmp
 def test_a_credit_that_keeps_nothing_stops_before_training(command: Command, tmp_path: Path) -> None:
     """Every token of every rejected answer is praised, so no token of it may be discouraged."""
     praised = [{**row, "rejected_spans": [[0, len(row["rejected"]), 1.0]]} for row in rows(command)]
-    done = command.prefer("run", "--data", write(tmp_path / "praised.jsonl", praised), "objective:dpo", "credit:asr")
+    done = command.prefer("run", "--data", write_rows(tmp_path / "praised.jsonl", praised), "objective:dpo", "credit:asr")
     assert done.code == 5, done.error
     assert "rejected" in done.error
     assert "min_kept" in done.error
@@ -368,7 +363,7 @@ def test_an_existing_run_is_left_alone(command: Command) -> None:
 
 def test_resume_with_other_settings_or_data(command: Command, tmp_path: Path) -> None:
     """The numbers of two settings never end up in one run; what does not change numbers may change."""
-    data = write(tmp_path / "pairs.jsonl", rows(command))
+    data = write_rows(tmp_path / "pairs.jsonl", rows(command))
     assert command.prefer("run", "--data", data, *BASE).code == 0
     before = (command.folder / "run" / "run.json").read_bytes()
     other = command.prefer("run", "--data", data, *BASE, "--resume", "--optim.beta1", "0.8", "objective:ipo")
@@ -376,7 +371,7 @@ def test_resume_with_other_settings_or_data(command: Command, tmp_path: Path) ->
     assert "optim.beta1 was 0.9 and is 0.8" in other.error
     assert "objective.method was dpo and is ipo" in other.error
     assert command.prefer("run", "--data", data, *BASE, "--resume", "--save-every", "3").code == 0
-    write(data, rows(command)[1:])
+    write_rows(data, rows(command)[1:])
     moved = command.prefer("run", "--data", data, *BASE, "--resume")
     assert moved.code == 7
     assert "other data" in moved.error

@@ -28,6 +28,7 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome, made_once
 from tests.recipes.reward_folder import save_reward
+from tests.tiny import write_rows
 
 LENGTH = ("--max-length", "64", "--device", "cpu")
 
@@ -251,7 +252,7 @@ def test_heads_that_are_no_linear_map_are_refused_in_words(command: Command) -> 
 def test_ratings_are_refused_in_words(command: Command) -> None:
     rows = [{"prompt": f"why {place} ?", "response": " good words", "ratings": {"quality": place % 5 + 1}} for place in range(10)]
     file = command.folder / "rated.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     train(command, "run", "head:rating", "loss:rating-labels", "--loss.attribute", "quality", "--data", file, "--max-steps", "1")
     refused = bound(command, "run")
     assert refused.code == 4

@@ -11,7 +11,7 @@ from finegrain.train.loop import Trainer
 from finegrain.train.optim import FACTOR
 from finegrain.train.run import fit
 from tests.recipes.command import Command, Outcome
-from tests.tiny import write_pairs
+from tests.tiny import write_pairs, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines.insert(3, {"prompt": "why ?", "chosen": " same", "rejected": " same"})
     lines.append({"prompt": "why ?", "chosen": " ", "rejected": " empty"})
     file = tmp_path / "noisy.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    write_rows(file, lines)
     return file
 
 
@@ -181,7 +181,7 @@ def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path, cura
 def test_columns_that_a_format_would_not_read_are_refused(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "shp.jsonl"
     row = {"human_ref_A": " good people said yes", "human_ref_B": " bad words", "labels": 1, "score_ratio": 2.0}
-    file.write_text("".join(json.dumps({"history": f"why {k} ?", **row, "human_ref_A": f" good {k} yes"}) + "\n" for k in range(8)))
+    write_rows(file, ({"history": f"why {k} ?", **row, "human_ref_A": f" good {k} yes"} for k in range(8)))
     done = curate(command, file, "out.jsonl")
     assert done.code == 3
     assert "SHP rows are read without the column" in done.error

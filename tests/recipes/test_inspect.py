@@ -3,21 +3,15 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from finegrain.diagnose import coverage, displacement
 from finegrain.report.pairs import read_pairs
 from tests.recipes.command import Command
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 LIKELIHOOD = "Chosen and rejected log-probability"
-
-
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
 
 
 def test_a_run_leaves_pairs_and_a_page(command: Command, tmp_path: Path) -> None:
@@ -107,7 +101,7 @@ def test_a_mask_that_drops_everything_is_refused_or_named(command: Command, tmp_
 
 def test_planted_truth_reaches_the_page(command: Command, tmp_path: Path) -> None:
     rows = [{"prompt": f"why {i} ?", "chosen": " good people said yes", "rejected": " bad words", "rejected_truth": [[1, 4, -1.0]]} for i in range(8)]
-    done = command.prefer("run", "--data", write(tmp_path / "truth.jsonl", rows), "--max-steps", "1")
+    done = command.prefer("run", "--data", write_rows(tmp_path / "truth.jsonl", rows), "--max-steps", "1")
     assert done.code == 0, done.error
     pairs = read_pairs(tmp_path / "run") or []
     assert {pair.answers["rejected"].truth for pair in pairs} == {((1, 4, -1.0),)}
@@ -117,7 +111,7 @@ def test_planted_truth_reaches_the_page(command: Command, tmp_path: Path) -> Non
 def test_a_model_without_training(command: Command, tmp_path: Path) -> None:
     assert command.prefer("run", "--max-steps", "3", "--lr", "1e-2").code == 0
     rows = [{"prompt": "why ?", "chosen": " good", "rejected": " bad words", "chosen_spans": [[0, 5, 1.0]]} for _ in range(4)]
-    data = write(tmp_path / "own.jsonl", rows)
+    data = write_rows(tmp_path / "own.jsonl", rows)
     page = tmp_path / "pages" / "one.html"
     alone = command("inspect", "--model", tmp_path / "run", "--data", data, "--out", page)
     assert alone.code == 0, alone.error

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoModelForTokenClassification
 
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 
 def with_copies(command: Command, folder: Path) -> Path:
@@ -15,7 +16,7 @@ def with_copies(command: Command, folder: Path) -> Path:
     rows[3]["rejected"] = rows[3]["chosen"]
     rows[5]["rejected"] = rows[5]["chosen"]
     file = folder / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     return file
 
 

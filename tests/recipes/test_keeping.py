@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 SHORT = ["--lr", "3e-3", "--epochs", "2", "--holdout", "0.25", "--eval-every", "2"]
 DEFAULTS = {"sft": "eval_loss", "prefer": "eval_loss", "reward": "eval_nll"}
@@ -21,7 +22,7 @@ def test_a_run_keeps_its_best_step(command: Command, tmp_path: Path) -> None:
     asked = [*SHORT, "--keep", "best", "--keep-by", "eval_rewards/rejected", "--patience", "2"]
     flipped = tmp_path / "flipped.jsonl"
     rows = [json.loads(line) for line in command.data.read_text().splitlines()]
-    flipped.write_text("".join(json.dumps({**row, "chosen": row["rejected"], "rejected": row["chosen"]}) + "\n" for row in rows))
+    write_rows(flipped, ({**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows))
     done = command.prefer("run", "--eval", flipped, *asked, "--save-every", "2")
     assert done.code == 0, done.error
     record = command.record("run")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finegrain import catalog
 from tests.recipes.command import Command
-from tests.tiny import save_tiny, write_pairs
+from tests.tiny import save_tiny, write_pairs, write_rows
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -143,7 +143,7 @@ def test_every_objective_from_the_command_line(command: Command, name: str) -> N
 
 def write_credited(file: Path, source: Path, **columns: Any) -> Path:
     rows = [json.loads(line) for line in source.read_text().splitlines()]
-    file.write_text("".join(json.dumps({**row, **{name: make(row) for name, make in columns.items()}}) + "\n" for row in rows))
+    write_rows(file, ({**row, **{name: make(row) for name, make in columns.items()}} for row in rows))
     return file
 
 
@@ -359,7 +359,7 @@ def test_conversations(command: Command, tmp_path: Path) -> None:
     explicit = [{"prompt": [turn("user", r["prompt"])], **{s: [turn("assistant", r[s])] for s in ("chosen", "rejected")}} for r in rows]
     implicit = [{s: [turn("user", r["prompt"]), turn("assistant", r[s])] for s in ("chosen", "rejected")} for r in rows]
     for name, found in (("explicit", explicit), ("implicit", implicit)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+        write_rows(tmp_path / f"{name}.jsonl", found)
         done = command.prefer(name, "--model", model, "--data", tmp_path / f"{name}.jsonl", "--max-steps", "2")
         assert done.code == 0, done.error
     assert command.lines("explicit") == command.lines("implicit")

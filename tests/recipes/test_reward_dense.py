@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from finegrain.ops.proportions import wilson
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 
 def reward(command: Command, run: str, *arguments: str | Path) -> Any:
@@ -55,11 +56,6 @@ def test_the_cutoff_changes_what_is_learnt(command: Command) -> None:
     assert "location" not in facts(command, "whole"), "one place does not determine a line"
 
 
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 def stepwise(command: Command, label: Any = None) -> Path:
     """Steps that say good are right, steps that say bad are wrong."""
     rng = np.random.default_rng(0)
@@ -68,7 +64,7 @@ def stepwise(command: Command, label: Any = None) -> Path:
         right = rng.random(rng.integers(1, 5)) < 0.6
         steps = ["good people said yes" if one else "bad words" for one in right]
         rows.append({"prompt": f"why {place} ?", "completions": steps, "labels": [bool(one) if label is None else label for one in right]})
-    return write(command.folder / "steps.jsonl", rows)
+    return write_rows(command.folder / "steps.jsonl", rows)
 
 
 @pytest.mark.parametrize("supervision", [[], ["loss.supervision:until-first-error"]])
@@ -110,7 +106,7 @@ def rated(command: Command, lowest: int = 0) -> Path:
         {"prompt": f"why {place} ?", "response": f" {words[place % 3]}", "ratings": {"quality": lowest + place % 3, "noise": lowest}}
         for place in range(24)
     ]
-    return write(command.folder / "rated.jsonl", rows)
+    return write_rows(command.folder / "rated.jsonl", rows)
 
 
 def test_ratings_learn(command: Command) -> None:
@@ -211,7 +207,7 @@ def edits(command: Command) -> Path:
         better = ["some", "other", "answer"] if place % 5 == 4 else [*words[:at], "good", *words[at + 1 :]]
         worse = [*words[:at], "bad", *words[at + 1 :]]
         rows.append({"prompt": f"why {place} ?", "chosen": " " + " ".join(better), "rejected": " " + " ".join(worse)})
-    return write(command.folder / "edits.jsonl", rows)
+    return write_rows(command.folder / "edits.jsonl", rows)
 
 
 def test_edits_learn(command: Command) -> None:

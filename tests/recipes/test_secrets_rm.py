@@ -26,7 +26,7 @@ from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim
 from tests.recipes.command import Command, Outcome
-from tests.tiny import MODELS, exact_norms, ragged_groups
+from tests.tiny import MODELS, exact_norms, ragged_groups, write_rows
 
 SWAV = ("head:sequence", "loss:secrets-rm", "loss.contrast:swav", "--loss.contrast.prototypes", "3")
 
@@ -50,7 +50,7 @@ def samples(tmp_path: Path) -> Path:
     file = tmp_path / "samples.jsonl"
     words = [" good people", " bad words are bad", " the cat", " yes so"]
     counts = (1, 2, 3, 4, 0, 1, 2)
-    file.write_text("".join(json.dumps({"prompt": f"why {place} ?", "responses": words[:count]}) + "\n" for place, count in enumerate(counts)))
+    write_rows(file, ({"prompt": f"why {place} ?", "responses": words[:count]} for place, count in enumerate(counts)))
     return file
 
 
