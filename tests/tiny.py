@@ -1,7 +1,7 @@
 """Tiny models, tokenizers and files, built in code."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,4 +145,10 @@ def write_pairs(file: Path, count: int = 24, seed: int = 0) -> Path:
             other = " ".join(rng.choice(words, rng.integers(2, 12)))
             line = {"prompt": f"why {row} {rng.choice(words)} ?", "chosen": f" good people said yes {filler}", "rejected": f" bad words {other}"}
             stream.write(json.dumps(line) + "\n")
+    return file
+
+
+def write_rows(file: Path, rows: Iterable[Any]) -> Path:
+    """JSON, one row a line."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finegrain.data.load import Shape, Tokenise, load_examples
+from finegrain.data.gate.settings import Gate
+from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
 from finegrain.data.read import read
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError
@@ -127,10 +128,10 @@ def decodes(tokenizer, response):
 
 
 def test_real_hh_rlhf_names_the_rows_it_should():
-    path, tokenizer = real("hh_harmless")
-    loaded = load(path, tokenizer)
-    found = {finding["kind"]: finding for finding in loaded.gate["findings"]}
-    assert (loaded.report["format"], loaded.report["rows"], loaded.report["kept"]) == ("hh-rlhf", 1800, 1799)
+    path, _ = real("hh_harmless")
+    report = check_rows(str(path), None, settings=Tokenise(), gate=Gate(bias_rows=0))
+    found = {finding["kind"]: finding for finding in report["findings"]}
+    assert (report["format"], report["rows"], report["examples_left"]) == ("hh-rlhf", 1800, 1799)
     assert found["empty"] == {"kind": "empty", "count": 1, "rows": [718], "action": "dropped"}
     assert found["prompt_mismatch"] == {"kind": "prompt_mismatch", "count": 4, "rows": [973, 1307, 1514, 1516], "action": "kept"}
 
@@ -155,12 +156,13 @@ def test_real_hh_rlhf_tokens(tmp_path):
 
 def test_real_qa_feedback_marks_what_people_marked():
     path, tokenizer = real("qa_feedback")
-    loaded = load(path, tokenizer, limit=60)
+    loaded = load(path, tokenizer, limit=20)
     assert loaded.report["format"] == "qa_feedback"
     assert loaded.report["annotated"]["chosen"] > 0
     assert loaded.report["annotated"]["rejected"] > 0
     assert loaded.report["prompt_truncated"] > 0
     assert loaded.report["decode_differs"] == 0
+    assert sum(bool(spans) for example in loaded.examples for spans in example.spans.values()) > 10
     for example in loaded.examples:
         assert max(len(example.prompt) + len(response.ids) for response in example.responses.values()) <= 1024
         assert tokenizer.decode(example.prompt).endswith("\nAnswer:"), "the question stays when passages are cut"

@@ -221,6 +221,9 @@ ENDLESS = "{% for i in range(99999) %}{% for i in range(99999) %}{% endfor %}{% 
 def test_an_endless_template_is_stopped_and_soon_not_tried_again(monkeypatch, elsewhere):
     monkeypatch.setattr(templates, "SECONDS", 0.1)
     found = []
+    tried = []
+    limited = TimeLimit.__call__
+    monkeypatch.setattr(TimeLimit, "__call__", lambda limit, call: tried.append(call) or limited(limit, call))
     rows = [messages(user("q"), bot(f"a {i}")) for i in range(40)]
     work = lambda: found.append(examples(ENDLESS, *rows)[2])
     began = time.monotonic()
@@ -230,6 +233,7 @@ def test_an_endless_template_is_stopped_and_soon_not_tried_again(monkeypatch, el
     else:
         work()
     assert time.monotonic() - began < 20
+    assert 0 < len(tried) <= templates.PATIENCE
     assert found[0].dropped() == {"template": 40}
     assert "took longer than 0.1 seconds" in found[0].in_words()
 
@@ -251,14 +255,19 @@ def test_half_a_surrogate_pair_under_a_key_is_no_text():
 
 
 @pytest.mark.parametrize(
-    "wants", ["c.function.arguments | tojson", "(c.function.arguments.items() | list)[0][1]", "'{\"q\": ' + c.function.arguments[6:]"]
+    ("wants", "gets"),
+    [
+        ("c.function.arguments | tojson", '{"q": 1}'),
+        ("(c.function.arguments.items() | list)[0][1]", "1"),
+        ("'{\"q\": ' + c.function.arguments[6:]", '{"q": 1}'),
+    ],
 )
 @pytest.mark.parametrize("arguments", [{"q": 1}, '{"q": 1}'])
-def test_arguments_of_calls_reach_the_template_in_the_form_it_wants(wants, arguments):
+def test_arguments_of_calls_reach_the_template_in_the_form_it_wants(wants, gets, arguments):
     template = CALLS_ALONE.replace("c.function | tojson", f"c.function.name ~ ({wants})")
     call = {"type": "function", "function": {"name": "search", "arguments": arguments}}
     tokenizer, (example,), _ = examples(template, messages(user("q"), bot(None, tool_calls=[call])))
-    assert trains(tokenizer, example.responses["answer"]) in ('search{"q": 1}<|im_end|>', "search1<|im_end|>")
+    assert trains(tokenizer, example.responses["answer"]) == f"search{gets}<|im_end|>"
 
 
 NAMED_TWICE = (

@@ -29,6 +29,7 @@ def test_what_the_assistant_says_in_the_prompt_does_not_train(tmp_path, name, te
     (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n")
     tokenizer = byte_level(template=template)
     loaded = load_examples(str(tmp_path / "d.jsonl"), tokenizer, shape=shape, settings=Tokenise(max_length=200))
+    assert len(loaded.examples) == (2 if name == "sides" else 1)
     for example in loaded.examples:
         assert "pre " in example.prompt_text
         for response in example.responses.values():

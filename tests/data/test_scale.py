@@ -1,4 +1,4 @@
-"""A million pairs need no more private memory than fifty thousand, from the file to the plan."""
+"""A quarter of a million pairs need no more private memory than twenty-five thousand, from the file to the plan."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-SMALL, LARGE = 50_000, 1_000_000
+SMALL, LARGE = 25_000, 250_000
 MOST = 1.3
 """Largest ratio of private memory at its peak."""
 

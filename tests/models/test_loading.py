@@ -38,8 +38,8 @@ def edit(file: Path, entries: dict[str, Any]) -> None:
 def refused(folder: Path, *words: str, load: Callable[[str], Any] = load_policy) -> None:
     with pytest.raises(ModelError) as caught:
         load(str(folder))
-    text = str(caught.value)
-    assert "\n" not in text
+    assert "\n" not in str(caught.value)
+    text = str(caught.value).replace(str(folder), "the checkpoint")  # whose path holds the test's name
     for word in words:
         assert word in text
 
@@ -98,8 +98,8 @@ def test_quantised_weights_that_no_config_names(copy: Path) -> None:
         ),
         ({"attn_implementation": "someone/kernels"}, ["someone/kernels", "not run"]),
         ({"attn_implementation": "paged|sdpa"}, ["paged|sdpa"]),
-        ({"attn_implementation": 3}, ["3"]),
-        ({"num_attention_heads": 0}, ["config"]),
+        ({"attn_implementation": 3}, ["attention '3'", "delete attn_implementation"]),
+        ({"num_attention_heads": 0}, ["cannot read the config", "modulo by zero"]),
         ({"num_attention_heads": "4"}, ["num_attention_heads"]),
         ({"hidden_size": None}, ["hidden_size"]),
         ({"vocab_size": -5}, ["negative"]),
@@ -109,7 +109,7 @@ def test_quantised_weights_that_no_config_names(copy: Path) -> None:
         ({"model_type": GONE}, ["no model_type"]),
         ({"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine"}}, ["code of its own", "--trust-remote-code"]),
         ({"architectures": "LlamaForCausalLM"}, ["architectures"]),
-        ({"id2label": 3}, ["config"]),
+        ({"id2label": 3}, ["cannot read the config", "not of the kind that is expected"]),
     ],
 )
 def test_configs_that_cannot_be_used(copy: Path, told: dict[str, Any], words: list[str]) -> None:

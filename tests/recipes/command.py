@@ -11,6 +11,18 @@ from finegrain.cli import main
 VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 """What a repeated run may log differently."""
 
+SHORT = ["--batch-size", "4", "--device", "cpu", "--samples", "0"]
+"""Settings of every short run."""
+
+
+def made_once(folder: Path, command: str, *arguments: str | Path) -> Path:
+    """A run that all tests of a file start from; it has a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINEGRAIN_CACHE", str(folder / "cache"))
+        short = [*SHORT, "--out", folder / "run"]
+        assert main([command, *(str(argument) for argument in (*short, *arguments))]) == 0
+    return folder / "run"
+
 
 class Outcome(NamedTuple):
     """One call."""
@@ -38,11 +50,16 @@ class Command:
 
     def prefer(self, run: str, *arguments: str | Path, command: str = "prefer") -> Outcome:
         """A short run into a folder of this name; what is given here stands before the arguments, which may override it."""
-        short = ["--batch-size", "4", "--device", "cpu", "--samples", "0"]
         given = {str(argument) for argument in arguments}
         model = [] if "--model" in given or "--config" in given else ["--model", self.model]
         data = [] if "--data" in given or "--config" in given else ["--data", self.data]
-        return self(command, *model, *data, "--out", self.folder / run, *short, *arguments)
+        return self(command, *model, *data, "--out", self.folder / run, *SHORT, *arguments)
+
+    def first(self, rows: int) -> None:
+        """From here on the data are the first so many pairs."""
+        lines = self.data.read_text().splitlines(keepends=True)[:rows]
+        self.data = self.folder / f"first-{rows}.jsonl"
+        self.data.write_text("".join(lines))
 
     def record(self, run: str) -> dict[str, Any]:
         """run.json."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 from finegrain.models.load import load_policy
@@ -22,7 +23,7 @@ from finegrain.rewards.step import Step
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 CUTOFF = 4.6
 """Nats, amid the tiny model's entropies."""
@@ -72,15 +73,15 @@ def of_data(command: Command) -> list[tuple[str, str]]:
     return [(row["prompt"], row[role]) for row in rows for role in ("chosen", "rejected")]
 
 
-def naive(folder: Path, start: Path, prompt: str, answer: str, cutoff: float) -> tuple[list[float], list[int]]:
+def naive(models: tuple[Any, Any, Any], prompt: str, answer: str, cutoff: float) -> tuple[list[float], list[int]]:
     """Scores and lengths of an answer's segments by stock classes and the authors' rule, one token after the other."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer, start, scorer = models
     before, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer))
     whole = torch.tensor([[tokenizer.bos_token_id, *before, *ids, tokenizer.eos_token_id]])
     first, last = 1 + len(before), whole.shape[1] - 1
     with torch.no_grad():
-        logp = AutoModelForCausalLM.from_pretrained(start)(whole).logits.log_softmax(-1)[0]
-        values = AutoModelForTokenClassification.from_pretrained(folder)(whole).logits[0, :, 0]
+        logp = start(whole).logits.log_softmax(-1)[0]
+        values = scorer(whole).logits[0, :, 0]
     scores, lengths, length = [], [], 0
     for place in range(first, last):
         length += 1
@@ -98,9 +99,14 @@ def test_scores_are_those_of_stock_classes_and_the_authors_rule(command: Command
     folder = save_parts(model, command.folder / "rm", Segment(segmenter=EntropyCutoff(cutoff=CUTOFF)))
     done, lines = score(command, folder)
     assert done.code == 0, done.error
+    models = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModelForCausalLM.from_pretrained(model),
+        AutoModelForTokenClassification.from_pretrained(folder),
+    )
     counts, longest = [], 0
     for line, (prompt, answer) in zip(lines, of_data(command), strict=True):
-        scores, lengths = naive(folder, model, prompt, answer, CUTOFF)
+        scores, lengths = naive(models, prompt, answer, CUTOFF)
         counts.append(len(scores))
         longest = max(longest, *lengths[:-1], 0)
         assert [part[2] for part in line["segments"]] == pytest.approx(scores, abs=1e-5)
@@ -122,6 +128,7 @@ QUICK = ("entropy-cutoff",)
 def test_every_segmenter_from_training_to_score_eval_and_inspect(name: str, command: Command, model: Path) -> None:
     """A run's own page, the scores of its checkpoint, and the checkpoint's page have the same segments and the same scores."""
     settings = {"entropy-cutoff": ["--head.segmenter.cutoff", str(CUTOFF)], "windows": ["--head.segmenter.size", "3"]}.get(name, [])
+    command.first(8)
     run = command.folder / "run"
     chosen = ["head:segment", f"head.segmenter:{name}", *settings, "--max-steps", "2", "--lr", "0.01", "--holdout", "0.25", "--examined", "64"]
     done = command.prefer("run", *chosen, command="reward")
@@ -140,7 +147,7 @@ def test_every_segmenter_from_training_to_score_eval_and_inspect(name: str, comm
             assert answer.segment is not None
             assert line["score"]["mean"] == pytest.approx(answer.score, rel=1e-3, abs=2e-5)
             assert len(line["segments"]) == answer.segment.max() + 1
-    right = np.mean([by_id[f"{row}/chosen"]["score"]["mean"] > by_id[f"{row}/rejected"]["score"]["mean"] for row in range(24)])
+    right = np.mean([by_id[f"{row}/chosen"]["score"]["mean"] > by_id[f"{row}/rejected"]["score"]["mean"] for row in range(8)])
     tested = command("eval", "--reward", run, "--data", command.data, "--device", "cpu")
     assert tested.code == 0, tested.error
     assert tested.result["lines"][0]["accuracy"]["mean"] == pytest.approx(right)
@@ -185,6 +192,7 @@ def test_credit_has_what_score_says(command: Command, model: Path, monkeypatch: 
     """Segments on one scale by place where the checkpoint has one, else as they are; the method trains on them."""
     from tests.recipes.test_reward_credit import captured
 
+    command.first(8)
     for name, facts, scale in (("raw", {}, "raw"), ("placed", {"location": LOCATION.as_json()}, "by-place")):
         folder = save_parts(model, command.folder / name, Segment(segmenter=EntropyCutoff(cutoff=CUTOFF)), **facts)
         _, want = score(command, folder, f"signal.scale:{scale}", name=name)
@@ -206,11 +214,6 @@ def test_asr_trains_with_segment_and_step_checkpoints(command: Command, model: P
         assert f"credit: {name}s: " in done.error
 
 
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 STEPS = [["good people", "said\nyes", "bad words"], ["good"], ["bad", "words said"]]
 LABELS: list[list[bool | None]] = [[True, False, True], [True], [True, None]]
 
@@ -222,7 +225,7 @@ def log_sigmoid(value: float) -> float:
 def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) -> None:
     """Given steps are taken, a step of two lines too, an unlabelled one is not; texts without steps are cut at line breaks, and that is said."""
     folder = save_parts(model, command.folder / "rm", Step())
-    labelled = write(
+    labelled = write_rows(
         command.folder / "steps.jsonl",
         [{"prompt": "why ?", "completions": steps, "labels": labels} for steps, labels in zip(STEPS, LABELS, strict=True)],
     )
@@ -233,7 +236,7 @@ def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) ->
     assert done.result["steps"] == {"answers": 3, "from_data": 3, "by_line": 0, "single_line": 0, "cut": 0}
     for line in lines:
         assert line["score"]["mean"] == pytest.approx(sum(log_sigmoid(part[2]) for part in line["segments"]), abs=1e-5)
-    written = write(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "\n".join(steps), "label": True} for steps in STEPS])
+    written = write_rows(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "\n".join(steps), "label": True} for steps in STEPS])
     done, plain = score(command, folder, "--data", written, name="plain")
     assert done.code == 0, done.error
     texts = [[line["response"][start:end] for start, end, _ in line["segments"]] for line in plain]
@@ -241,7 +244,7 @@ def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) ->
     assert done.result["steps"] == {"answers": 3, "from_data": 0, "by_line": 3, "single_line": 1, "cut": 0}
     assert "3 answers without steps of their own are cut at line breaks, 1 of them are one line and so one step" in done.error
     labels = ([False, True], [None, None])
-    others = write(command.folder / "others.jsonl", [{"prompt": "why ?", "completions": STEPS[2], "labels": own} for own in labels])
+    others = write_rows(command.folder / "others.jsonl", [{"prompt": "why ?", "completions": STEPS[2], "labels": own} for own in labels])
     done, (both, unjudged) = score(command, folder, "--data", others, name="relabelled")
     assert done.code == 0, done.error
     assert both["segments"][0] == pytest.approx(lines[2]["segments"][0]), "a label says nothing of the score"
@@ -251,7 +254,7 @@ def test_steps_of_the_data_and_lines_elsewhere(command: Command, model: Path) ->
 
 def test_an_answer_without_a_whole_step_is_one(command: Command, model: Path) -> None:
     folder = save_parts(model, command.folder / "rm", Step())
-    data = write(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "good people said yes bad words", "label": True}])
+    data = write_rows(command.folder / "texts.jsonl", [{"prompt": "why ?", "response": "good people said yes bad words", "label": True}])
     done, (line,) = score(command, folder, "--data", data, "--max-length", "8")
     assert done.code == 0, done.error
     assert line["truncated"]
@@ -268,7 +271,7 @@ def test_lines() -> None:
 def test_a_step_run_is_scored_as_it_was_tested(command: Command) -> None:
     counts = [1 + row % 2 for row in range(16)]
     rows = [{"prompt": f"why {row} ?", "completions": ["good people", "bad words"][:n], "labels": [True, False][:n]} for row, n in enumerate(counts)]
-    data = write(command.folder / "steps.jsonl", rows)
+    data = write_rows(command.folder / "steps.jsonl", rows)
     chosen = ["head:step", "loss:step-labels", "--data", data, "--max-steps", "2", "--lr", "0.01", "--holdout", "0.25", "--examined", "16"]
     assert command.prefer("run", *chosen, command="reward").code == 0
     done, lines = score(command, command.folder / "run", "--data", data)
@@ -336,3 +339,11 @@ def test_a_second_stage_learns_from_segment_scores(command: Command, model: Path
     values = np.array([line["score"]["mean"] for line in lines])
     noted = command.record("two")["stage_1"]
     assert (noted["mean"], noted["std"]) == (pytest.approx(values.mean(), abs=1e-5), pytest.approx(values.std(), abs=1e-5))
+    (line,) = command.lines("two")
+    assert line["head/spread_chosen"] > 0
+    for side in ("chosen", "rejected"):
+        assert sum(line[f"head/wins/{member}_{side}"] for member in range(5)) == pytest.approx(1.0)
+    before, after = (load_file(run / "model.safetensors") for run in (folder, command.folder / "two"))
+    backbone = [name for name in before if "score" not in name]
+    assert len(backbone) > 5
+    assert all(torch.equal(before[name], after[name]) for name in backbone), "the backbone is frozen"

@@ -1,8 +1,6 @@
 """AVA's balance from the command line: half of the gradient by default, the literal weights and their warning; and Bradley-Terry's digits."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -17,23 +15,22 @@ AVA_P = {"reward": ("head:gaussian", "loss:ava-p", "loss"), "prefer": ("objectiv
 WARNING = "of the gradient"
 
 
-def record(command: Command, run: str) -> dict[str, Any]:
-    """run.json."""
-    found: dict[str, Any] = json.loads((command.folder / run / "run.json").read_text())
-    return found
-
-
 @pytest.mark.parametrize("name", AVA_P)
 def test_the_ranking_has_half_by_default(command: Command, name: str) -> None:
-    done = command.prefer("run", *AVA_P[name][:-1], *SHORT, "--holdout", "0", command=name)
+    done = command.prefer("run", *AVA_P[name][:-1], *SHORT, command=name)
     assert done.code == 0, done.error
     assert WARNING not in done.error
-    start = record(command, "run")["gradient_at_start"]
+    start = command.record("run")["gradient_at_start"]
     assert start["share"] == pytest.approx(0.5, abs=1e-5)
     first, second = command.lines("run")
     assert first["grad/ranking"] == pytest.approx(first["grad/bound"], rel=1e-5) == start["ranking"]
     assert "grad/bound" not in second
     assert first["bound_weight"] == second["bound_weight"] == start["bound_weight"] != 1
+    if name == "reward":
+        assert command.record("run")["evaluation"]["eval_td_square"]["mean"] > 0, "it measures how wide its rewards are"
+        head = load_reward_model(command.folder / "run").head
+        assert isinstance(head, GaussianLayer)
+        assert float(head.log_std.detach()) != 0, "its bias is read again"
 
 
 @pytest.mark.parametrize("name", ["reward", pytest.param("prefer", marks=pytest.mark.slow)])
@@ -43,7 +40,7 @@ def test_literal_weights_and_a_warning(command: Command, name: str) -> None:
     done = command.prefer("run", *literal, *SHORT, "--holdout", "0", command=name)
     assert done.code == 0, done.error
     assert done.error.count(WARNING) == 1, "once a run"
-    start = record(command, "run")["gradient_at_start"]
+    start = command.record("run")["gradient_at_start"]
     assert start["bound_weight"] == 1
     assert start["share"] < 0.05
 
@@ -61,16 +58,6 @@ def test_the_warning_speaks_once_and_of_a_small_share_only() -> None:
         watch(line)
     (line,) = heard
     assert line.startswith("warning: at step 4 the ranking has 4.0% of the gradient (norms: ranking 0.04, bound 0.96)")
-
-
-def test_a_run_measures_how_wide_its_rewards_are_and_reads_its_bias_again(command: Command) -> None:
-    done = command.prefer("run", "head:gaussian", "loss:ava-p", *SHORT, command="reward")
-    assert done.code == 0, done.error
-    square = record(command, "run")["evaluation"]["eval_td_square"]
-    assert square["mean"] > 0
-    head = load_reward_model(command.folder / "run").head
-    assert isinstance(head, GaussianLayer)
-    assert float(head.log_std.detach()) != 0
 
 
 @pytest.mark.parametrize("micro", ["2048", pytest.param("60", marks=pytest.mark.slow)])
@@ -110,5 +97,5 @@ def test_the_held_out_loss_is_the_one_that_was_trained(command: Command) -> None
     done = command.prefer("run", "objective:ava-p", "--eval", command.data, *still)
     assert done.code == 0, done.error
     (line,) = command.lines("run")
-    assert record(command, "run")["evaluation"]["eval_loss"]["mean"] == pytest.approx(line["loss"], rel=1e-5)
+    assert command.record("run")["evaluation"]["eval_loss"]["mean"] == pytest.approx(line["loss"], rel=1e-5)
     assert line["bound_weight"] != pytest.approx(1, rel=0.1)

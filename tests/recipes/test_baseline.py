@@ -15,6 +15,7 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
+from tests.tiny import write_rows
 
 FUNCTIONS = """
 def length(prompts, completions, **columns):
@@ -34,11 +35,6 @@ SAMPLES = [
 ]
 
 
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 def lines_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -52,7 +48,7 @@ def mine(command: Command) -> Path:
 
 @pytest.fixture
 def samples(command: Command) -> Path:
-    return write(command.folder / "samples.jsonl", SAMPLES)
+    return write_rows(command.folder / "samples.jsonl", SAMPLES)
 
 
 @pytest.fixture
@@ -103,7 +99,7 @@ def test_relative_scores_and_their_summary(command: Command, samples: Path, mine
         {"prompt": "new", "chosen": "x", "rejected": "xx"},
         {"prompt": "why ?", "chosen": "x" * 5, "rejected": "x" * 7},
     ]
-    data = write(command.folder / "pairs.jsonl", rows)
+    data = write_rows(command.folder / "pairs.jsonl", rows)
     found, done = scored(command, data, "--reward", f"{mine}:length", "--baseline", table)
     assert [one["relative"] for one in found] == [4.0, -1.0, 2.0, None, None, None, 0.0, 2.0]
     chosen = done.result["relative"]["chosen"]
@@ -134,9 +130,9 @@ def test_relative_scores_and_their_summary(command: Command, samples: Path, mine
     ],
 )
 def test_settings_are_read(command: Command, mine: Path, arguments: list[str], want: list[float]) -> None:
-    samples = write(command.folder / "samples.jsonl", [{"prompt": "why ?", "responses": ["xx", "xxxx", "xxxxxx", "xxxxxxxx"]}])
+    samples = write_rows(command.folder / "samples.jsonl", [{"prompt": "why ?", "responses": ["xx", "xxxx", "xxxxxx", "xxxxxxxx"]}])
     table = made(command, samples, "--reward", f"{mine}:length")
-    data = write(command.folder / "pairs.jsonl", [{"prompt": "why ?", "chosen": "x" * 9, "rejected": "x" * 4}])
+    data = write_rows(command.folder / "pairs.jsonl", [{"prompt": "why ?", "chosen": "x" * 9, "rejected": "x" * 4}])
     found, _ = scored(command, data, "--reward", f"{mine}:length", "--baseline", table, *arguments)
     assert [one["relative"] for one in found] == pytest.approx(want)
 
@@ -144,10 +140,10 @@ def test_settings_are_read(command: Command, mine: Path, arguments: list[str], w
 def test_a_reward_model_scores_its_baseline_as_it_scores_answers(command: Command, judge: Path) -> None:
     """Ragged samples of a prompt, one at a time or together, have the scores that `score` gives; the mean of them is subtracted."""
     answers = {"why ?": [" so it is", " the cat sat on the mat", " yes"], "and": [" good people", " bad"], "the dog": [" ran"]}
-    samples = write(command.folder / "samples.jsonl", [{"prompt": prompt, "responses": own} for prompt, own in answers.items()])
+    samples = write_rows(command.folder / "samples.jsonl", [{"prompt": prompt, "responses": own} for prompt, own in answers.items()])
     table = made(command, samples, "--model", judge)
     flat = [(prompt, answer) for prompt, own in answers.items() for answer in own]
-    data = write(command.folder / "rows.jsonl", [{"prompt": prompt, "completion": answer} for prompt, answer in flat])
+    data = write_rows(command.folder / "rows.jsonl", [{"prompt": prompt, "completion": answer} for prompt, answer in flat])
     found, done = scored(command, data, "--model", judge, "--baseline", table)
     stored = {line["prompt"]: line for line in lines_of(table)[1:]}
     assert list(stored) == list(answers)
@@ -200,12 +196,12 @@ def test_the_chosen_answer_as_baseline(command: Command, judge: Path) -> None:
 def test_the_same_chosen_answer_of_several_pairs_counts_once(command: Command, mine: Path) -> None:
     """Samples are draws and count as often as they come; an answer that is chosen in several pairs of its row is one answer."""
     row = {"prompt": "why ?", "chosen": ["xx", "xxxx"], "rejected": ["y", "yyy"], "num_correct": 2, "total_completions": 4, "subset": "s", "id": "1"}
-    ranked = write(command.folder / "ranked.jsonl", [row])
+    ranked = write_rows(command.folder / "ranked.jsonl", [row])
     done = command("baseline", "--reward", f"{mine}:length", "--data", ranked, "--out", command.folder / "once.jsonl")
     assert done.code == 0, done.error
     assert lines_of(command.folder / "once.jsonl")[1]["scores"] == [2.0, 4.0]
     assert done.result["repeated"] == 2
-    drawn = write(command.folder / "drawn.jsonl", [{"prompt": "why ?", "responses": ["xx", "xx", "xxxx"]}])
+    drawn = write_rows(command.folder / "drawn.jsonl", [{"prompt": "why ?", "responses": ["xx", "xx", "xxxx"]}])
     assert lines_of(made(command, drawn, "--reward", f"{mine}:length", name="drawn-table.jsonl"))[1]["scores"] == [2.0, 2.0, 4.0]
 
 
@@ -215,7 +211,7 @@ def test_columns_reach_the_function(command: Command, samples: Path, mine: Path)
 
 
 def test_what_is_left_out_is_counted(command: Command, mine: Path) -> None:
-    samples = write(command.folder / "samples.jsonl", [{"prompt": "a", "responses": []}, {"prompt": "b", "responses": ["skip", "x"]}])
+    samples = write_rows(command.folder / "samples.jsonl", [{"prompt": "a", "responses": []}, {"prompt": "b", "responses": ["skip", "x"]}])
     done = command("baseline", "--reward", f"{mine}:length", "--data", samples, "--out", command.folder / "b.jsonl")
     assert done.code == 0, done.error
     assert (done.result["unscored"], done.result["answers"], done.result["prompts"]) == (1, 1, 1)
@@ -311,9 +307,9 @@ def test_contradictions(command: Command, judge: Path, model: Path, mine: Path) 
 )
 def test_what_a_baseline_cannot_be_of(command: Command, mine: Path, model: Path, arguments: list[str], code: int, words: str) -> None:
     files = {
-        "LABELLED": write(command.folder / "labelled.jsonl", [{"prompt": "a", "completion": "b", "label": True}]),
-        "SKIPPED": write(command.folder / "skipped.jsonl", [{"prompt": "a", "responses": ["skip"]}]),
-        "BROKEN": write(command.folder / "broken.jsonl", [{"prompt": "a", "responses": "b"}]),
+        "LABELLED": write_rows(command.folder / "labelled.jsonl", [{"prompt": "a", "completion": "b", "label": True}]),
+        "SKIPPED": write_rows(command.folder / "skipped.jsonl", [{"prompt": "a", "responses": ["skip"]}]),
+        "BROKEN": write_rows(command.folder / "broken.jsonl", [{"prompt": "a", "responses": "b"}]),
     }
     known = {"MODEL": model, **files}
     given = [str(known.get(one, one)).replace("MINE", str(mine)) for one in arguments]
@@ -336,7 +332,7 @@ def test_a_file_is_not_replaced(command: Command, samples: Path, mine: Path) -> 
 def test_from_a_config_file(command: Command, mine: Path, samples: Path) -> None:
     """The settings as YAML names and values, the table's path among them."""
     table = made(command, samples, "--reward", f"{mine}:length")
-    data = write(command.folder / "rows.jsonl", [{"prompt": "why ?", "completion": "x" * 4}])
+    data = write_rows(command.folder / "rows.jsonl", [{"prompt": "why ?", "completion": "x" * 4}])
     config = command.folder / "config.yaml"
     config.write_text(f"reward: {mine}:length\nbaseline: {table}\ncontrast: {{choice: difference, aggregate: {{choice: quantile, level: 1.0}}}}\n")
     found, _ = scored(command, data, "--config", config)

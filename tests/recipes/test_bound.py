@@ -1,6 +1,7 @@
 """`finegrain bound` end to end: the cap on scores, the flag, what stock tools still load, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,18 @@ from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.models.bounds import BOUNDS_FILE, ClippedStates, load_guard
 from finegrain.models.reward_models import load_reward_model
+from finegrain.ops.readout import Last
+from finegrain.ops.reward_weight import Attention
+from finegrain.ops.segmenters import Tokens
+from finegrain.rewards.gaussian import Gaussian
+from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.mm_calibration import Bounds
-from tests.recipes.command import Command, Outcome
+from finegrain.rewards.segment import Segment
+from finegrain.rewards.sequence import Sequence
+from finegrain.rewards.token import Token
+from tests.recipes.command import Command, Outcome, made_once
+from tests.recipes.reward_folder import save_reward
+from tests.tiny import write_rows
 
 LENGTH = ("--max-length", "64", "--device", "cpu")
 
@@ -26,6 +37,19 @@ def train(command: Command, run: str, *arguments: str | Path) -> Any:
     found = command.prefer(run, "--max-length", "64", "--lr", "0.003", "--examined", "0", *arguments, command="reward")
     assert found.code == 0, found.error
     return found.result
+
+
+@pytest.fixture(scope="module")
+def sequence(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps of a sequence head."""
+    given = ("--model", model, "--data", data, "--max-length", "64", "--lr", "0.003", "--examined", "0", "--max-steps", "6")
+    return made_once(tmp_path_factory.mktemp("sequence"), "reward", "head:sequence", *given)
+
+
+@pytest.fixture
+def run(command: Command, sequence: Path) -> Path:
+    """A copy of that run."""
+    return Path(shutil.copytree(sequence, command.folder / "run"))
 
 
 def bound(command: Command, run: str, *arguments: str | Path) -> Outcome:
@@ -88,9 +112,8 @@ def test_scores_are_clipped_after_it(command: Command, head: tuple[str, ...]) ->
     assert "there already" in again.error
 
 
-def test_clipping_by_hand_on_the_stock_model(command: Command) -> None:
+def test_clipping_by_hand_on_the_stock_model(command: Command, run: Path) -> None:
     """Last hidden states of transformers' own class, clamped, times its own weight."""
-    train(command, "run", "head:sequence", "--max-steps", "6")
     assert bound(command, "run", "--fit.price.agreement", "0.8", "keep:same-labels").code == 0
     guard = load_guard(command.folder / "run")
     assert guard is not None
@@ -109,9 +132,8 @@ def test_clipping_by_hand_on_the_stock_model(command: Command) -> None:
     np.testing.assert_allclose([line["score"]["mean"] for line in lines], wanted, atol=1e-4)
 
 
-def test_what_is_said_is_of_held_out_pairs(command: Command) -> None:
+def test_what_is_said_is_of_held_out_pairs(command: Command, run: Path) -> None:
     """Threshold, accuracies, order and shift again, from the lines of the pairs that were held out."""
-    train(command, "run", "head:sequence", "--max-steps", "1")
     done = bound(command, "run", "--holdout", "0.4", "--deviations", "1.5", "--fit.price.agreement", "0.7", "--seed", "3")
     assert done.code == 0, done.error
     tokenizer = AutoTokenizer.from_pretrained(command.folder / "run")
@@ -131,9 +153,8 @@ def test_what_is_said_is_of_held_out_pairs(command: Command) -> None:
     assert done.result["agreement"]["mean"] == np.mean(kept)
 
 
-def test_an_answer_beyond_the_bounds_is_flagged(command: Command) -> None:
+def test_an_answer_beyond_the_bounds_is_flagged(command: Command, run: Path) -> None:
     """Bounds around nothing: every unit is clipped to 0, and what has a score to lose is flagged; infinite bounds change nothing."""
-    train(command, "run", "head:sequence", "--max-steps", "6")
     _, before = scored(command, "run", "before.jsonl")
     assert bound(command, "run").code == 0
     nothing = torch.zeros(32, dtype=torch.float64)
@@ -149,14 +170,14 @@ def test_an_answer_beyond_the_bounds_is_flagged(command: Command) -> None:
     assert not any(line["score"]["gap"] or line["score"]["flag"] for line in lines)
 
 
-def test_signals_and_eval_read_clipped_scores(command: Command) -> None:
-    train(command, "run", "head:sequence", "--max-steps", "6")
+def test_signals_and_eval_read_clipped_scores(command: Command, run: Path) -> None:
     assert bound(command, "run").code == 0
     nothing = torch.zeros(32, dtype=torch.float64)
     rewrite(command, "run", low=nothing, high=nothing)
     for signal in ("signal:prefix-difference", "signal:attention"):
-        outcome, lines = scored(command, "run", f"{signal[7:]}.jsonl", signal)
+        outcome, lines = scored(command, "run", f"{signal[7:]}.jsonl", signal, "--limit", "6")
         assert outcome.code == 0, outcome.error
+        assert len(lines) == 12
         assert all(line["score"]["raw"] != 0 and not any(token[2] for token in line["tokens"]) for line in lines)
     tested = command("eval", "--reward", command.folder / "run", "--data", command.data, "--device", "cpu")
     assert tested.code == 0, tested.error
@@ -164,8 +185,7 @@ def test_signals_and_eval_read_clipped_scores(command: Command) -> None:
     assert "ceiling" in tested.result["read"][0]["bounds"]
 
 
-def test_a_posterior_beside_them_is_of_clipped_features(command: Command) -> None:
-    train(command, "run", "head:sequence", "--max-steps", "6")
+def test_a_posterior_beside_them_is_of_clipped_features(command: Command, run: Path) -> None:
     assert bound(command, "run", "--fit.price.agreement", "0.8").code == 0
     _, before = scored(command, "run", "before.jsonl")
     assert command("posterior", command.folder / "run", "--data", command.data, *LENGTH).code == 0
@@ -181,9 +201,8 @@ def test_a_posterior_beside_them_is_of_clipped_features(command: Command) -> Non
     assert max(line["score"]["std"] for line in none) < 1e-5, "of the origin a linear reward has no doubt"
 
 
-def test_the_two_things_to_keep_differ(command: Command) -> None:
+def test_the_two_things_to_keep_differ(command: Command, run: Path) -> None:
     """At one price scores and labels do not hold the same bounds."""
-    train(command, "run", "head:sequence", "--max-steps", "6")
     found = {}
     for keep in ("same-scores", "same-labels"):
         done = bound(command, "run", f"keep:{keep}", "--fit.price.factor", "1.0")
@@ -208,34 +227,40 @@ def test_gap_is_exactly_zero_inside() -> None:
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        (("head:token",), "the sum of its tokens"),
-        (("head:gaussian", "head.reward_weight:attention", "head.readout:last"), "weighs its tokens"),
-        (("head:segment", "head.segmenter:tokens"), "ends of segments"),
-        (("head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "0.01"), "linear score"),
+        (Token(), "the sum of its tokens"),
+        (Gaussian(reward_weight=Attention(), readout=Last()), "weighs its tokens"),
+        (Segment(segmenter=Tokens()), "ends of segments"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
-def test_other_heads_are_refused_in_words(command: Command, head: tuple[str, ...], words: str) -> None:
-    train(command, "run", *head, "--max-steps", "1")
+def test_other_heads_are_refused_in_words(command: Command, head: RewardHead, words: str) -> None:
+    save_reward(command.model, command.folder / "run", type(head).__name__.lower(), head)
     refused = bound(command, "run")
     assert refused.code == 4, refused.error
     assert words in refused.error
     assert not (command.folder / "run" / BOUNDS_FILE).exists()
 
 
+def test_heads_that_are_no_linear_map_are_refused_in_words(command: Command) -> None:
+    train(command, "run", "head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "0.01", "--max-steps", "1")
+    refused = bound(command, "run")
+    assert refused.code == 4, refused.error
+    assert "linear score" in refused.error
+    assert not (command.folder / "run" / BOUNDS_FILE).exists()
+
+
 def test_ratings_are_refused_in_words(command: Command) -> None:
     rows = [{"prompt": f"why {place} ?", "response": " good words", "ratings": {"quality": place % 5 + 1}} for place in range(10)]
     file = command.folder / "rated.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     train(command, "run", "head:rating", "loss:rating-labels", "--loss.attribute", "quality", "--data", file, "--max-steps", "1")
     refused = bound(command, "run")
     assert refused.code == 4
     assert "5 logits per answer" in refused.error
 
 
-def test_a_checkpoint_of_others_and_what_reads_it(command: Command) -> None:
+def test_a_checkpoint_of_others_and_what_reads_it(command: Command, run: Path) -> None:
     """A plain sequence classifier of one label; its report and its credit are of clipped scores too."""
-    train(command, "run", "head:sequence", "--max-steps", "4")
     for name in ("reward_head.safetensors", "reward_head.json"):
         (command.folder / "run" / name).unlink()
     assert bound(command, "run").code == 0
@@ -253,8 +278,7 @@ def test_a_checkpoint_of_others_and_what_reads_it(command: Command) -> None:
     assert "bounds: features are clipped" in identical.error
 
 
-def test_hidden_states_that_are_not_finite_are_an_error(command: Command) -> None:
-    train(command, "run", "head:sequence", "--max-steps", "1")
+def test_hidden_states_that_are_not_finite_are_an_error(command: Command, run: Path) -> None:
     file = command.folder / "run/model.safetensors"
     state = load_file(file)
     save_file({**state, "model.norm.weight": torch.full_like(state["model.norm.weight"], 3e38)}, file, metadata={"format": "pt"})
@@ -264,9 +288,8 @@ def test_hidden_states_that_are_not_finite_are_an_error(command: Command) -> Non
     assert not (command.folder / "run" / BOUNDS_FILE).exists()
 
 
-def test_bounds_of_other_weights_and_damaged_ones_are_refused(command: Command) -> None:
-    train(command, "run", "head:sequence", "--max-steps", "2")
-    train(command, "other", "head:sequence", "--max-steps", "4")
+def test_bounds_of_other_weights_and_damaged_ones_are_refused(command: Command, run: Path) -> None:
+    save_reward(command.model, command.folder / "other", "sequence", Sequence())
     assert bound(command, "run").code == 0
     (command.folder / "other" / BOUNDS_FILE).write_bytes((command.folder / "run" / BOUNDS_FILE).read_bytes())
     refused, _ = scored(command, "other", "x.jsonl")
@@ -284,10 +307,9 @@ def test_bounds_of_other_weights_and_damaged_ones_are_refused(command: Command) 
     assert "cannot read the bounds" in refused.error
 
 
-def test_bad_input(command: Command) -> None:
+def test_bad_input(command: Command, run: Path) -> None:
     assert command("bound", command.folder / "nothing", "--data", command.data).code == 4
     assert command("bound", command.model, "--data", command.data).code == 4
-    train(command, "run", "head:sequence", "--max-steps", "1")
     for wrong in (
         ("--deviations", "-1"),
         ("--holdout", "0"),

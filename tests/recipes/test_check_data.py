@@ -8,13 +8,9 @@ import pytest
 
 from finegrain.data.gate.settings import TOKEN_KINDS
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 GOOD: dict[str, Any] = {"prompt": "What is it, please?\n", "chosen": "It is a house.", "rejected": "Nobody ever knew that."}
-
-
-def write(file: Path, lines: list[Any]) -> Path:
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
 
 
 def by_kind(report: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +19,7 @@ def by_kind(report: dict[str, Any]) -> dict[str, Any]:
 
 def test_bad_rows_are_listed_and_the_whole_report_is_written(command: Command, tmp_path: Path) -> None:
     bad = [{"prompt": "p", "chosen": "a"}, {**GOOD, "chosen": ""}, *[GOOD] * 30, {**GOOD, "prompt": "long " * 500}]
-    data, out = write(tmp_path / "d.jsonl", [GOOD, *bad]), tmp_path / "gate.json"
+    data, out = write_rows(tmp_path / "d.jsonl", [GOOD, *bad]), tmp_path / "gate.json"
     done = command("check-data", "--data", data, "--model", command.model, "--out", out)
     assert done.code == 0, done.error
     whole = json.loads(out.read_text())
@@ -38,7 +34,7 @@ def test_bad_rows_are_listed_and_the_whole_report_is_written(command: Command, t
 
 
 def test_without_a_model_the_kinds_of_tokens_are_named_as_not_checked(command: Command, tmp_path: Path) -> None:
-    done = command("check-data", "--data", write(tmp_path / "d.jsonl", [GOOD, {**GOOD, "prompt": "long " * 5000}]))
+    done = command("check-data", "--data", write_rows(tmp_path / "d.jsonl", [GOOD, {**GOOD, "prompt": "long " * 5000}]))
     assert done.code == 0
     assert done.result["not_checked"] == list(TOKEN_KINDS)
     assert done.result["findings"] == []
@@ -46,7 +42,7 @@ def test_without_a_model_the_kinds_of_tokens_are_named_as_not_checked(command: C
 
 
 def test_an_action_that_would_stop_a_run_is_listed(command: Command, tmp_path: Path) -> None:
-    data = write(tmp_path / "d.jsonl", [GOOD, GOOD])
+    data = write_rows(tmp_path / "d.jsonl", [GOOD, GOOD])
     done = command("check-data", "--data", data, "--gate.duplicate", "error")
     assert done.code == 0
     (finding,) = done.result["findings"]
@@ -54,13 +50,13 @@ def test_an_action_that_would_stop_a_run_is_listed(command: Command, tmp_path: P
 
 
 def test_what_cannot_be_examined(command: Command, tmp_path: Path) -> None:
-    data, there = write(tmp_path / "d.jsonl", [GOOD]), tmp_path / "there.json"
+    data, there = write_rows(tmp_path / "d.jsonl", [GOOD]), tmp_path / "there.json"
     there.write_text("mine")
     (tmp_path / "broken.jsonl").write_text('{"prompt": ')
     for code, words, arguments in (
         (3, "no file", ["--data", tmp_path / "none.jsonl"]),
         (3, "not JSON", ["--data", tmp_path / "broken.jsonl"]),
-        (3, "no known form", ["--data", write(tmp_path / "foreign.jsonl", [{"a": 1}])]),
+        (3, "no known form", ["--data", write_rows(tmp_path / "foreign.jsonl", [{"a": 1}])]),
         (2, "dublicate", ["--data", data, "--gate.dublicate", "drop"]),
         (2, "burn", ["--data", data, "--gate.duplicate", "burn"]),
         (4, "tokenizer", ["--data", data, "--model", tmp_path]),
@@ -84,7 +80,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(command: Command, tmp_pat
         return honest(report)
 
     monkeypatch.setattr(check_data, "in_words", slow)
-    done = command("check-data", "--data", write(tmp_path / "d.jsonl", [GOOD]), "--out", out)
+    done = command("check-data", "--data", write_rows(tmp_path / "d.jsonl", [GOOD]), "--out", out)
     assert done.code == 7
     assert out.read_text() == "another's"
     assert not list(tmp_path.glob("*.part"))
@@ -92,8 +88,8 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(command: Command, tmp_pat
 
 def test_the_gate_stands_before_every_run(command: Command, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in command.data.read_text().splitlines()]
-    data = write(tmp_path / "pairs.jsonl", [*rows, rows[3], rows[5]])
-    held = write(tmp_path / "held.jsonl", [GOOD, {**GOOD, "chosen": " "}])
+    data = write_rows(tmp_path / "pairs.jsonl", [*rows, rows[3], rows[5]])
+    held = write_rows(tmp_path / "held.jsonl", [GOOD, {**GOOD, "chosen": " "}])
     for name, recipe in (("one", "prefer"), ("two", "sft")):
         done = command.prefer(name, "--data", data, "--eval", held, "--max-steps", "1", "--gate.duplicate", "drop", command=recipe)
         assert done.code == 0, done.error

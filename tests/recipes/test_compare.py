@@ -10,6 +10,7 @@ import pytest
 from finegrain.evaluate.reward_comparison import MEASURES, UNIT_FREE, compare, reward_distance, seed_agreement
 from finegrain.ops.bootstrap import Bootstrap
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 PAIRS, PROMPTS = 40, 10
 QUICK = ("--resamples", "100")
@@ -34,11 +35,6 @@ def rows(scores: Any, pairs: int = PAIRS) -> list[dict[str, Any]]:
     ]
 
 
-def write(file: Path, lines: list[Any]) -> Path:
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return file
-
-
 @pytest.fixture
 def declared() -> Rewards:
     return np.random.default_rng(0).normal(size=2 * PAIRS)
@@ -47,13 +43,13 @@ def declared() -> Rewards:
 @pytest.fixture
 def first(declared: Rewards, tmp_path: Path) -> Path:
     """The file that others are compared with."""
-    return write(tmp_path / "declared.jsonl", rows(declared))
+    return write_rows(tmp_path / "declared.jsonl", rows(declared))
 
 
 def test_equal_and_scaled_and_shuffled_and_opposite(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
     shuffled = np.random.default_rng(1).permutation(declared)
     others = {"equal": declared, "affine": 3 * declared + 2, "shuffled": shuffled, "opposite": -declared}
-    files = [write(tmp_path / f"{name}.jsonl", rows(scores)) for name, scores in others.items()]
+    files = [write_rows(tmp_path / f"{name}.jsonl", rows(scores)) for name, scores in others.items()]
     done = command("compare", first, *files, "--out", tmp_path / "report.json", *QUICK)
     assert done.code == 0, done.error
     equal, affine, random, opposite = done.result["compared"]
@@ -81,7 +77,7 @@ def test_equal_and_scaled_and_shuffled_and_opposite(command: Command, tmp_path: 
 def test_the_numbers_are_those_of_the_functions(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
     noise = np.random.default_rng(2).normal(size=(2, len(declared)))
     seeds = declared + noise
-    files = [write(tmp_path / f"{seed}.jsonl", rows(scores)) for seed, scores in enumerate(seeds)]
+    files = [write_rows(tmp_path / f"{seed}.jsonl", rows(scores)) for seed, scores in enumerate(seeds)]
     done = command("compare", first, *files, *QUICK, "--seed", "3")
     expected = compare(declared, seeds[1], Bootstrap(resamples=100, seed=3))
     assert {name: done.result["compared"][1][name] for name in MEASURES} == {name: share._asdict() for name, share in expected.items()}
@@ -93,31 +89,31 @@ def test_the_numbers_are_those_of_the_functions(command: Command, tmp_path: Path
 
 
 def test_answers_are_joined_by_name(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
-    done = command("compare", first, write(tmp_path / "other.jsonl", rows(declared)[::-1]), *QUICK)
+    done = command("compare", first, write_rows(tmp_path / "other.jsonl", rows(declared)[::-1]), *QUICK)
     assert done.result["compared"][0]["euclidean"]["mean"] == 0
     assert done.result["agreement"] is None
 
 
 def test_length_is_seen(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
     lengths = [len(row["response"]) for row in rows(declared)]
-    done = command("compare", first, write(tmp_path / "length.jsonl", rows(lengths)), *QUICK)
+    done = command("compare", first, write_rows(tmp_path / "length.jsonl", rows(lengths)), *QUICK)
     plain, long = (one["length"]["mean"] for one in done.result["files"])
     assert long == pytest.approx(1)
     assert abs(plain) < 0.5
 
 
 def test_the_null(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
-    other = write(tmp_path / "other.jsonl", rows(declared + 1))
+    other = write_rows(tmp_path / "other.jsonl", rows(declared + 1))
     held = rows(np.random.default_rng(4).normal(size=400), 200)
     held[1]["response"] = held[0]["response"]
     held[2]["score"]["mean"] = None
-    done = command("compare", first, other, "--null", write(tmp_path / "held.jsonl", held), *QUICK)
+    done = command("compare", first, other, "--null", write_rows(tmp_path / "held.jsonl", held), *QUICK)
     found = done.result["null"]
     assert found["holds"]
     assert (found["identical"], found["unscored"], found["accuracy"]["rows"]) == (1, 1, 198)
     assert "the null holds: " in done.error.replace("\n", " ")
     assert not any("null" in text for text in done.result["warnings"])
-    biased = write(tmp_path / "biased.jsonl", rows([1 + row % 2 for row in range(400)], 200))
+    biased = write_rows(tmp_path / "biased.jsonl", rows([1 + row % 2 for row in range(400)], 200))
     done = command("compare", first, other, "--null", biased, *QUICK)
     assert done.code == 0
     assert not done.result["null"]["holds"]
@@ -129,7 +125,7 @@ def test_the_null(command: Command, tmp_path: Path, first: Path, declared: Rewar
 def test_answers_without_a_score_are_left_out_and_counted(command: Command, tmp_path: Path, declared: Rewards) -> None:
     some = [None if place in (0, 5) else score for place, score in enumerate(declared)]
     cut = [{**row, "truncated": place < 3} for place, row in enumerate(rows([*declared[:-1], None]))]
-    done = command("compare", write(tmp_path / "a.jsonl", rows(some)), write(tmp_path / "b.jsonl", cut), *QUICK)
+    done = command("compare", write_rows(tmp_path / "a.jsonl", rows(some)), write_rows(tmp_path / "b.jsonl", cut), *QUICK)
     assert done.code == 0, done.error
     assert (done.result["answers"], done.result["left_out"]) == (2 * PAIRS - 3, 3)
     assert [one["unscored"] for one in done.result["files"]] == [2, 1]
@@ -140,15 +136,15 @@ def test_answers_without_a_score_are_left_out_and_counted(command: Command, tmp_
 
 
 def test_what_does_not_exist_is_null(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
-    one = [write(tmp_path / f"one{value}.jsonl", rows([value, None], 1)) for value in (1, 2)]
+    one = [write_rows(tmp_path / f"one{value}.jsonl", rows([value, None], 1)) for value in (1, 2)]
     done = command("compare", *one, *QUICK)
     assert done.code == 0, done.error
     (found,) = done.result["compared"]
     assert found["spearman"] == {"mean": None, "low": None, "high": None, "rows": 1}
     assert found["distance"] is None
     assert found["euclidean"]["mean"] == 1
-    flat = write(tmp_path / "flat.jsonl", rows(np.ones_like(declared)))
-    done = command("compare", first, flat, write(tmp_path / "b.jsonl", rows(-declared)), *QUICK)
+    flat = write_rows(tmp_path / "flat.jsonl", rows(np.ones_like(declared)))
+    done = command("compare", first, flat, write_rows(tmp_path / "b.jsonl", rows(-declared)), *QUICK)
     assert done.code == 0
     assert [one["distance"] for one in done.result["compared"]] == [None, pytest.approx(1)]
     assert done.result["agreement"]["spearman"][0][1] is None
@@ -157,15 +153,15 @@ def test_what_does_not_exist_is_null(command: Command, tmp_path: Path, first: Pa
 
 def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
     whole = rows(declared)
-    same = write(tmp_path / "same.jsonl", whole)
+    same = write_rows(tmp_path / "same.jsonl", whole)
     (tmp_path / "text.jsonl").write_text("not json\n")
     (tmp_path / "open.jsonl").write_text('{"a":' * 100_000)
-    (tmp_path / "deep.jsonl").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    (tmp_path / "deep.jsonl").write_text('{"id": "0/chosen", "prompt": "p", "response": "r", "score": ' + '{"a":' * 100_000 + "1" + "}" * 100_001)
     (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "\xff"}\n')
     (tmp_path / "there.json").write_text("mine")
 
     def but(name: str, **changed: Any) -> Path:
-        return write(tmp_path / f"{name}.jsonl", [{**whole[0], **changed}, *whole[1:]])
+        return write_rows(tmp_path / f"{name}.jsonl", [{**whole[0], **changed}, *whole[1:]])
 
     odd = [but(f"odd{place}", score={"mean": value}) for place, value in enumerate((float("nan"), float("inf"), "1", True, 10**400))]
     for code, words, arguments in (
@@ -177,19 +173,28 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
         (3, "cannot read", [first, tmp_path]),
         (3, "not JSON", [first, tmp_path / "text.jsonl"]),
         (3, "not JSON", [first, tmp_path / "open.jsonl"]),
-        (3, "expected id, prompt, response and score", [first, tmp_path / "deep.jsonl"]),
-        (3, "expected id, prompt, response and score", [tmp_path / "bytes.jsonl", first]),
-        (3, "holds no answers", [first, write(tmp_path / "empty.jsonl", [])]),
-        (3, "expected id, prompt, response and score", [first, write(tmp_path / "foreign.jsonl", [{"prompt": "p", "chosen": "a"}])]),
-        (3, "1 only in", [first, write(tmp_path / "fewer.jsonl", whole[1:])]),
-        (3, "0/chosen", [write(tmp_path / "less.jsonl", whole[1:]), first]),
+        (3, "nested too deeply", [first, tmp_path / "deep.jsonl"]),
+        (3, "bytes that are not UTF-8", [tmp_path / "bytes.jsonl", first]),
+        (3, "holds no answers", [first, write_rows(tmp_path / "empty.jsonl", [])]),
+        (
+            3,
+            "as `finegrain score` writes them; found prompt, chosen",
+            [first, write_rows(tmp_path / "foreign.jsonl", [{"prompt": "p", "chosen": "a"}])],
+        ),
+        (3, "expected an object with named columns, found a number", [first, write_rows(tmp_path / "numbers.jsonl", [1, 2])]),
+        (3, "1 only in", [first, write_rows(tmp_path / "fewer.jsonl", whole[1:])]),
+        (3, "0/chosen", [write_rows(tmp_path / "less.jsonl", whole[1:]), first]),
         (3, "1 answers of the same name differ", [first, but("other", response="another one")]),
-        (3, "a second answer named '0/chosen'", [first, write(tmp_path / "twice.jsonl", [*whole, whole[0]])]),
+        (3, "a second answer named '0/chosen'", [first, write_rows(tmp_path / "twice.jsonl", [*whole, whole[0]])]),
         *((3, "a score is a finite number", [first, file]) for file in odd),
-        (3, "none of the 2 answers", [write(tmp_path / "u.jsonl", rows([None, 1.0], 1)), write(tmp_path / "v.jsonl", rows([1.0, None], 1))]),
+        (
+            3,
+            "none of the 2 answers",
+            [write_rows(tmp_path / "u.jsonl", rows([None, 1.0], 1)), write_rows(tmp_path / "v.jsonl", rows([1.0, None], 1))],
+        ),
         (3, "is no answer of a pair", [first, same, "--null", but("lone", id="0/answer")]),
         (3, "one side only", [first, same, "--null", tmp_path / "fewer.jsonl"]),
-        (3, "nothing says whether the null holds", [first, same, "--null", write(tmp_path / "w.jsonl", rows([None, 1.0], 1))]),
+        (3, "nothing says whether the null holds", [first, same, "--null", write_rows(tmp_path / "w.jsonl", rows([None, 1.0], 1))]),
         (3, "cannot read", [first, same, "--null", tmp_path / "none.jsonl"]),
         (7, "is there already", [first, same, "--out", tmp_path / "there.json"]),
         (7, "no folder", [first, same, "--out", tmp_path / "nowhere" / "report.json"]),

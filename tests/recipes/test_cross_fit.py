@@ -14,6 +14,7 @@ from finegrain.recipes.settings import Common, Training
 from finegrain.recipes.training.alignment import align
 from finegrain.recipes.training.job import Job
 from finegrain.train.optim import Optim
+from tests.tiny import write_rows
 
 SWAPPED = 2
 
@@ -35,9 +36,9 @@ def rewards(model: Path, data: Path, out: Path) -> dict[str, list[np.ndarray]]:
 def test_no_row_is_scored_by_the_fit_that_has_seen_it(model: Path, data: Path, tmp_path: Path) -> None:
     """Swapping the two answers of a pair changes the fit of its own half alone: its scores stay as they are, and those of the other half change."""
     rows = [json.loads(line) for line in data.read_text().splitlines()][:12]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "rows.jsonl", rows)
     rows[SWAPPED] |= {"chosen": rows[SWAPPED]["rejected"], "rejected": rows[SWAPPED]["chosen"]}
-    (tmp_path / "swapped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "swapped.jsonl", rows)
     before, after = (rewards(model, tmp_path / f"{name}.jsonl", tmp_path / name) for name in ("rows", "swapped"))
     for role, other in (("chosen", "rejected"), ("rejected", "chosen")):
         np.testing.assert_allclose(after[other][SWAPPED], before[role][SWAPPED], atol=1e-6)

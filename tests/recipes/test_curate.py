@@ -6,23 +6,36 @@ from typing import Any
 
 import pytest
 
+from finegrain.cli import main
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import FACTOR
 from finegrain.train.run import fit
 from tests.recipes.command import Command, Outcome
-from tests.tiny import write_pairs
+from tests.tiny import write_pairs, write_rows
 
 
-@pytest.fixture
-def noisy(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty pairs, every eighth with its answers exchanged, and two rows that the gate drops."""
+    tmp_path = tmp_path_factory.mktemp("noisy")
     lines = [json.loads(line) for line in write_pairs(tmp_path / "clean.jsonl", 40).read_text().splitlines()]
     for row in lines[::8]:
         row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
     lines.insert(3, {"prompt": "why ?", "chosen": " same", "rejected": " same"})
     lines.append({"prompt": "why ?", "chosen": " ", "rejected": " empty"})
     file = tmp_path / "noisy.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    write_rows(file, lines)
+    return file
+
+
+@pytest.fixture(scope="module")
+def curated(model: Path, noisy: Path) -> Path:
+    """Those pairs with their votes, the lowest exchanged and all with a margin."""
+    file = noisy.parent / "curated.jsonl"
+    given = ("--model", model, "--data", noisy, "--out", file, "--device", "cpu", "method:secrets-rm", "method.repair:flip-margin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FINEGRAIN_CACHE", str(noisy.parent / "cache"))
+        assert main(["curate", *map(str, given)]) == 0
     return file
 
 
@@ -59,9 +72,8 @@ def test_votes_find_exchanged_pairs_and_every_row_comes_back(command: Command, n
     assert summary["settings"]["method"]["repair"] == {"choice": "flip", "share": 0.125}
 
 
-def test_reward_reads_what_curate_wrote(command: Command, noisy: Path) -> None:
-    assert curate(command, noisy, "out.jsonl", "method:secrets-rm", "method.repair:flip-margin").code == 0
-    run = ["--data", command.folder / "out.jsonl", "--max-steps", "2", "--lr", "0"]
+def test_reward_reads_what_curate_wrote(command: Command, noisy: Path, curated: Path) -> None:
+    run = ["--data", curated, "--max-steps", "1", "--lr", "0"]
     plain = command.prefer("plain", "--data", noisy, *run[2:], command="reward")
     repaired = command.prefer("repaired", *run, command="reward")
     assert plain.code == 0, plain.error
@@ -72,7 +84,7 @@ def test_reward_reads_what_curate_wrote(command: Command, noisy: Path) -> None:
 
 def test_the_authors_loss_trains_with_all_its_terms(command: Command, noisy: Path) -> None:
     """Micro-batches change nothing but round-off, though the contrastive term sees the whole step."""
-    terms = ["loss:secrets-rm", "loss.contrast:sim-cse", "--loss.lm-factor", "0.1", "--data", noisy, "--max-steps", "3"]
+    terms = ["loss:secrets-rm", "loss.contrast:sim-cse", "--loss.lm-factor", "0.1", "--data", noisy, "--limit", "16", "--max-steps", "2"]
     for run, budget in (("whole", "4096"), ("cut", "64")):
         done = command.prefer(run, *terms, "--micro-tokens", budget, command="reward")
         assert done.code == 0, done.error
@@ -86,7 +98,7 @@ def test_the_authors_loss_trains_with_all_its_terms(command: Command, noisy: Pat
 
 def test_the_same_seed_writes_the_same_file(command: Command, noisy: Path) -> None:
     for out, seed in (("a.jsonl", "1"), ("b.jsonl", "1"), ("c.jsonl", "2")):
-        assert curate(command, noisy, out, "--seed", seed).code == 0
+        assert curate(command, noisy, out, "--seed", seed, "--limit", "16").code == 0
     texts = [(command.folder / f"{name}.jsonl").read_text() for name in "abc"]
     assert texts[0] == texts[1] != texts[2]
 
@@ -157,12 +169,11 @@ def test_memorised_labels_vote_for_themselves(command: Command, noisy: Path) -> 
     assert found["all"] < found["halves"] == 5
 
 
-def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path) -> None:
-    assert curate(command, noisy, "out.jsonl").code == 0
-    again = curate(command, command.folder / "out.jsonl", "again.jsonl")
+def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path, curated: Path) -> None:
+    again = curate(command, curated, "again.jsonl")
     assert again.code == 3
     assert "column curated already" in again.error
-    taken = curate(command, noisy, "out.jsonl")
+    taken = curate(command, noisy, str(curated))
     assert taken.code == 7
     assert "there already" in taken.error
 
@@ -170,7 +181,7 @@ def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path) -> N
 def test_columns_that_a_format_would_not_read_are_refused(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "shp.jsonl"
     row = {"human_ref_A": " good people said yes", "human_ref_B": " bad words", "labels": 1, "score_ratio": 2.0}
-    file.write_text("".join(json.dumps({"history": f"why {k} ?", **row, "human_ref_A": f" good {k} yes"}) + "\n" for k in range(8)))
+    write_rows(file, ({"history": f"why {k} ?", **row, "human_ref_A": f" good {k} yes"} for k in range(8)))
     done = curate(command, file, "out.jsonl")
     assert done.code == 3
     assert "SHP rows are read without the column" in done.error

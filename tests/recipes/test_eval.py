@@ -29,6 +29,7 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
+from tests.tiny import write_rows
 
 FUNCTIONS = """
 seen = []
@@ -57,11 +58,6 @@ def mine(command: Command) -> Path:
     return file
 
 
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 @pytest.fixture
 def bench(command: Command) -> Path:
     """RewardBench in its published form: longer answers are right in Chat, shorter ones in Safety, and one row in four is the other way."""
@@ -71,7 +67,7 @@ def bench(command: Command) -> Path:
             sides = ("a good and long answer", "short")[:: 1 if long == (number % 4 > 0) else -1]
             row = {"prompt": f"why {number} ?", "chosen": sides[0], "chosen_model": "a", "rejected": sides[1], "rejected_model": "b"}
             rows.append({**row, "subset": subset, "id": len(rows)})
-    return write(command.folder / "rewardbench.jsonl", rows)
+    return write_rows(command.folder / "rewardbench.jsonl", rows)
 
 
 def asked(command: Command, reward: str | Path, data: Path, *arguments: str | Path) -> Outcome:
@@ -177,7 +173,7 @@ def test_reward_models(command: Command, bench: Path, model: Path, method: str, 
 
 def test_other_batches_are_other_batches(command: Command, bench: Path, mine: Path, model: Path) -> None:
     """A reward that depends on its batch is told; a model is scored with one answer at a time and with many."""
-    data = write(command.folder / "strings.jsonl", [{"prompt": f"{n}", "chosen": "aa", "rejected": "b"} for n in range(3)])
+    data = write_rows(command.folder / "strings.jsonl", [{"prompt": f"{n}", "chosen": "aa", "rejected": "b"} for n in range(3)])
     done = asked(command, f"{mine}:batch", data)
     assert done.result["batches"]["largest_difference"] == 50.0
     assert "depend on the batch" in " ".join(done.result["warnings"])
@@ -193,7 +189,7 @@ def test_other_batches_are_other_batches(command: Command, bench: Path, mine: Pa
 def test_plain_pairs_with_words_that_give_them_away(command: Command, mine: Path) -> None:
     """Sixty pairs: the right answer says good. A scorer that sees it is right always, and so are words without prompts, which is told."""
     rows = [{"prompt": f"why {n} ?", "chosen": "good " * (1 + n % 3), "rejected": "bad words " * (1 + n % 2)} for n in range(60)]
-    data = write(command.folder / "pairs.jsonl", rows)
+    data = write_rows(command.folder / "pairs.jsonl", rows)
     done = asked(command, f"{mine}:good", data)
     line = done.result["lines"][0]
     assert (line["name"], line["accuracy"]["mean"], line["prompt_blind"]["mean"]) == ("all rows", 1.0, 1.0)
@@ -211,7 +207,7 @@ def test_rewardbench_2(command: Command, mine: Path) -> None:
         {**row, "id": "tied:0", "subset": "Ties", "prompt": "many ?", "chosen": ["good 1", "good 2"], "rejected": ["b"]},
         {**row, "id": "ref:0", "subset": "Ties", "prompt": "only ?", "chosen": ["good"], "rejected": ["b", "c"]},
     ]
-    done = asked(command, f"{mine}:good", write(command.folder / "two.jsonl", rows))
+    done = asked(command, f"{mine}:good", write_rows(command.folder / "two.jsonl", rows))
     found = named(done.result)
     assert done.result["format"] == "RewardBench 2"
     assert found["Math"]["accuracy"]["mean"] == 0.75
@@ -241,11 +237,11 @@ def test_truncation_is_counted_and_ties_in_the_data_left_out(command: Command, m
     folder = save_reward(model, command.folder / "rm", "sequence", Sequence())
     answer = {"answer": "x", "model": "m"}
     rows = [{"prompt": "why", "chosen": " said yes " * 30, "rejected": " no " * 30}]
-    done = asked(command, folder, write(command.folder / "long.jsonl", rows), "--max-length", "16")
+    done = asked(command, folder, write_rows(command.folder / "long.jsonl", rows), "--max-length", "16")
     assert done.result["truncated"] == 2
     ranked = [{**answer, "rank": 1.0}, {**answer, "answer": "y", "rank": 1.0}, {**answer, "answer": "z", "rank": 2.0}]
     nectar = [{"prompt": "\n\nHuman: why\n\nAssistant: ", "answers": ranked, "turns": 1, "num_responses": 3}]
-    done = asked(command, folder, write(command.folder / "nectar.jsonl", nectar))
+    done = asked(command, folder, write_rows(command.folder / "nectar.jsonl", nectar))
     assert done.result["dropped"] == {"tie": 1}
     assert done.result["problems"] == 2
 
@@ -255,7 +251,7 @@ def test_truncation_is_counted_and_ties_in_the_data_left_out(command: Command, m
     [
         (["--reward", "{model}"], 4, "no reward model"),
         (["--reward", "{mine}:length", "--reference", "{model}"], 2, "has none"),
-        (["--reward", "{mine}:length", "--beta", "-1"], 2, "beta must be"),
+        (["--reward", "{mine}:length", "--beta", "-1"], 2, "beta must be a finite number above 0, got -1.0 (a setting of Eval)"),
         (["--reward", "{mine}:nothing"], 2, "no function"),
         (["--reward", "{mine}:length", "ties:maybe"], 2, "tie-loses"),
     ],
@@ -268,7 +264,7 @@ def test_what_is_refused(command: Command, bench: Path, model: Path, mine: Path,
 
 
 def test_data_without_pairs(command: Command, mine: Path) -> None:
-    data = write(command.folder / "demonstrations.jsonl", [{"prompt": "a", "completion": "b"}])
+    data = write_rows(command.folder / "demonstrations.jsonl", [{"prompt": "a", "completion": "b"}])
     done = command("eval", "--reward", f"{mine}:length", "--data", data)
     assert done.code == 3
     assert "no pairs" in done.error
@@ -290,7 +286,7 @@ def test_problems_are_read_as_they_are(bench: Path) -> None:
     """No gate: equal answers, short ones and repeats all count."""
     rows = [json.loads(line) for line in bench.read_text().splitlines()]
     rows += [rows[0], {**rows[1], "rejected": rows[1]["chosen"]}]
-    write(bench, rows)
+    write_rows(bench, rows)
     found = read_problems(str(bench), None)
     assert len(found.problems) == 18
     assert found.findings.dropped() == Findings().dropped()

@@ -3,21 +3,15 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from finegrain.diagnose import coverage, displacement
 from finegrain.report.pairs import read_pairs
 from tests.recipes.command import Command
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 LIKELIHOOD = "Chosen and rejected log-probability"
-
-
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
 
 
 def test_a_run_leaves_pairs_and_a_page(command: Command, tmp_path: Path) -> None:
@@ -86,7 +80,7 @@ def test_a_displaced_run_is_named(command: Command, tmp_path: Path) -> None:
     assert done.code == 0, done.error
     verdict = command("inspect", tmp_path / "run").result["verdicts"][0][LIKELIHOOD]
     pairs = read_pairs(tmp_path / "run") or []
-    print(sum(pair.change("chosen") for pair in pairs) / len(pairs), sum(pair.change("rejected") for pair in pairs) / len(pairs))
+    assert sum(pair.change("rejected") for pair in pairs) < sum(pair.change("chosen") for pair in pairs) < 0
     assert verdict == displacement.DISPLACED
     assert "Likelihood displacement" in (tmp_path / "run" / "report.html").read_text()
 
@@ -107,7 +101,7 @@ def test_a_mask_that_drops_everything_is_refused_or_named(command: Command, tmp_
 
 def test_planted_truth_reaches_the_page(command: Command, tmp_path: Path) -> None:
     rows = [{"prompt": f"why {i} ?", "chosen": " good people said yes", "rejected": " bad words", "rejected_truth": [[1, 4, -1.0]]} for i in range(8)]
-    done = command.prefer("run", "--data", write(tmp_path / "truth.jsonl", rows), "--max-steps", "1")
+    done = command.prefer("run", "--data", write_rows(tmp_path / "truth.jsonl", rows), "--max-steps", "1")
     assert done.code == 0, done.error
     pairs = read_pairs(tmp_path / "run") or []
     assert {pair.answers["rejected"].truth for pair in pairs} == {((1, 4, -1.0),)}
@@ -117,7 +111,7 @@ def test_planted_truth_reaches_the_page(command: Command, tmp_path: Path) -> Non
 def test_a_model_without_training(command: Command, tmp_path: Path) -> None:
     assert command.prefer("run", "--max-steps", "3", "--lr", "1e-2").code == 0
     rows = [{"prompt": "why ?", "chosen": " good", "rejected": " bad words", "chosen_spans": [[0, 5, 1.0]]} for _ in range(4)]
-    data = write(tmp_path / "own.jsonl", rows)
+    data = write_rows(tmp_path / "own.jsonl", rows)
     page = tmp_path / "pages" / "one.html"
     alone = command("inspect", "--model", tmp_path / "run", "--data", data, "--out", page)
     assert alone.code == 0, alone.error
@@ -130,8 +124,9 @@ def test_a_model_without_training(command: Command, tmp_path: Path) -> None:
 
 
 def test_side_by_side(command: Command, tmp_path: Path) -> None:
-    assert command.prefer("one", "--max-steps", "2").code == 0
-    assert command.prefer("two", "--max-steps", "2", "objective:ipo", "--lr", "1e-2").code == 0
+    command.first(8)
+    assert command.prefer("one", "--max-steps", "1").code == 0
+    assert command.prefer("two", "--max-steps", "1", "objective:ipo", "--lr", "1e-2").code == 0
     done = command("inspect", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both.html")
     assert done.code == 0, done.error
     page = (tmp_path / "both.html").read_text()
@@ -147,7 +142,11 @@ def test_side_by_side(command: Command, tmp_path: Path) -> None:
         (["--model", "m"], 2, "expected run directories"),
         (["here", "--model", "m", "--data", "d"], 2, "not both"),
         (["--model", "m", "--data", "d"], 2, "--out PAGE.html"),
-        (["--model", "m", "--data", "d", "--limit", "0", "--out", "x.html"], 2, "limit must be"),
+        (
+            ["--model", "m", "--data", "d", "--limit", "0", "--out", "x.html"],
+            2,
+            "limit must be a whole number of at least 1, got 0 (a setting of Inspect)",
+        ),
         (["nowhere"], 7, "nowhere holds no run"),
         (["nowhere", "--out", "."], 2, "is a folder"),
         (["--model", "nomodel", "--data", "d", "--out", "x.html"], 4, "no model at nomodel"),

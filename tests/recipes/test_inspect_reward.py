@@ -12,7 +12,7 @@ from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.gaussian import Gaussian
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import TEXT
+from tests.tiny import TEXT, write_rows
 
 LENGTH = "Length against score"
 
@@ -90,7 +90,7 @@ def test_a_frozen_backbone_and_single_answers_leave_scores_too(command: Command,
         }
         for row in range(12)
     ]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(data, rows)
     rated = train(command, "rated", "head:rating", "loss:rating-labels", "--loss.attribute", "helpfulness", "--max-steps", "2", data=data)
     assert all(pair.answers["answer"].score is not None for pair in rated)
     page = (command.folder / "rated" / "report.html").read_text()

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import AutoModelForTokenClassification
 
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 
 def with_copies(command: Command, folder: Path) -> Path:
@@ -15,7 +16,7 @@ def with_copies(command: Command, folder: Path) -> Path:
     rows[3]["rejected"] = rows[3]["chosen"]
     rows[5]["rejected"] = rows[5]["chosen"]
     file = folder / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     return file
 
 
@@ -23,13 +24,22 @@ SHORT = ("--max-length", "64", "--lr", "0.003", "--epochs", "6", "--holdout", "0
 
 
 def test_reward(command: Command, tmp_path: Path) -> None:
-    for run, extra in (("aligned", ()), ("longer", ("loss.step.positions:longer",)), ("linear", ("loss.step:linear",))):
-        done = command.prefer(run, "head:token", "head.readout:mean", "loss:irl-sft", *extra, *SHORT, command="reward")
+    chosen = ("head:token", "head.readout:mean", "loss:irl-sft")
+    done = command.prefer("aligned", *chosen, *SHORT, command="reward")
+    assert done.code == 0, done.error
+    lines = command.lines("aligned")
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.2
+    assert done.result["evaluation"]["eval_accuracy"]["mean"] > 0.6
+    AutoModelForTokenClassification.from_pretrained(command.folder / "aligned")
+    losses = {lines[0]["loss"]}
+    for run, extra in (("longer", "loss.step.positions:longer"), ("linear", "loss.step:linear")):
+        done = command.prefer(run, *chosen, extra, *SHORT, "--max-steps", "3", command="reward")
         assert done.code == 0, done.error
         lines = command.lines(run)
-        assert lines[-1]["loss"] < lines[0]["loss"] - 0.2
-        assert done.result["evaluation"]["eval_accuracy"]["mean"] > 0.6
-        AutoModelForTokenClassification.from_pretrained(command.folder / run)
+        assert lines[-1]["loss"] < lines[0]["loss"]
+        losses.add(lines[0]["loss"])
+        assert done.result["evaluation"]["eval_accuracy"]["mean"] > 0
+    assert len(losses) == 3, "every step has its own loss"
 
 
 def test_identical_pairs_are_dropped_and_counted(command: Command, tmp_path: Path) -> None:

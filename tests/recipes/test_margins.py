@@ -8,6 +8,7 @@ from finegrain.data.store import collect
 from finegrain.recipes.training.margins import margins_as_trained
 from tests.data.test_store import examples
 from tests.recipes.command import Command, Outcome
+from tests.tiny import write_rows
 
 MARGINS = (0.5, 1.0, 1.0, 4.0)
 
@@ -17,7 +18,7 @@ def with_margins(command: Command, file: Path, factor: float, **more: float) -> 
     rows = [json.loads(line) for line in command.data.read_text().splitlines()]
     for number, row in enumerate(rows):
         row |= {"margin": 0.0 if number % 5 == 4 else factor * MARGINS[number % 4], **more}
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     return file
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 TOLD = {"wrong": "counted as wrong", "right": "counted as right", "ignore": "not counted"}
 
@@ -29,7 +30,7 @@ def prm800k(folder: Path) -> Path:
         for place, ratings in enumerate(steps)
     ]
     file = folder / "prm.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     return file
 
 

@@ -20,6 +20,7 @@ from finegrain.rewards.diverse_preferences import Softmax
 from finegrain.rewards.heads import sequence_score
 from finegrain.types import Side
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 
 def train(command: Command, run: str, *arguments: str | Path) -> Any:
@@ -98,7 +99,7 @@ def test_columns_count(command: Command) -> None:
     found = {}
     for name, change in {"plain": {}, "weight": {"weight": 3.0}, "margin": {"margin": 2.0}}.items():
         file = command.folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps({**json.loads(line), **change}) + "\n" for line in command.data.read_text().splitlines()))
+        write_rows(file, ({**json.loads(line), **change} for line in command.data.read_text().splitlines()))
         done = command("posterior", command.folder / "run", "--data", file, "--prior-variance", "1", "--device", "cpu")
         assert done.code == 0, done.error
         found[name] = load_posteriors(command.folder / "run")[0].curvature.sum().item()

@@ -16,6 +16,7 @@ from finegrain.models.reward_models import load_reward_model
 from finegrain.recipes.judging.reward_judge import head_of
 from tests.recipes.command import Command
 from tests.recipes.test_posterior import scores, train
+from tests.tiny import write_rows
 
 ADAPTED = ("--lora.rank", "2", "--lora.alpha", "4", "--lora.targets", "q_proj,down_proj", "--max-steps", "4", "--lr", "0.01")
 PAIRS = 8
@@ -81,7 +82,7 @@ def test_columns_count(command: Command) -> None:
     found = {}
     for name, change in {"plain": {}, "weight": {"weight": 3.0}, "margin": {"margin": 2.0}}.items():
         file = command.folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps({**json.loads(line), **change}) + "\n" for line in command.data.read_text().splitlines()))
+        write_rows(file, ({**json.loads(line), **change} for line in command.data.read_text().splitlines()))
         done = fit(command, "run", "--data", file, "--prior-variance", "1")
         assert done.code == 0, done.error
         found[name] = done.result["determined_directions"][0]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finegrain import catalog
 from tests.recipes.command import Command
-from tests.tiny import save_tiny, write_pairs
+from tests.tiny import save_tiny, write_pairs, write_rows
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -142,7 +143,7 @@ def test_every_objective_from_the_command_line(command: Command, name: str) -> N
 
 def write_credited(file: Path, source: Path, **columns: Any) -> Path:
     rows = [json.loads(line) for line in source.read_text().splitlines()]
-    file.write_text("".join(json.dumps({**row, **{name: make(row) for name, make in columns.items()}}) + "\n" for row in rows))
+    write_rows(file, ({**row, **{name: make(row) for name, make in columns.items()}} for row in rows))
     return file
 
 
@@ -289,9 +290,9 @@ def test_config_file_and_flags(command: Command, tmp_path: Path) -> None:
 def test_resume_flag(command: Command) -> None:
     """A run that ended early goes on to the same end; without the flag an existing run is left alone."""
     base = ["objective:dpo", "--lr", "1e-3", "--save-every", "2"]
-    assert command.prefer("whole", *base).code == 0
     assert command.prefer("part", *base).code == 0
     part = command.folder / "part"
+    shutil.copytree(part, command.folder / "whole")
     assert (part / "checkpoint-4").is_dir()
     (part / "model.safetensors").unlink()
     refused = command.prefer("part", *base)
@@ -358,7 +359,7 @@ def test_conversations(command: Command, tmp_path: Path) -> None:
     explicit = [{"prompt": [turn("user", r["prompt"])], **{s: [turn("assistant", r[s])] for s in ("chosen", "rejected")}} for r in rows]
     implicit = [{s: [turn("user", r["prompt"]), turn("assistant", r[s])] for s in ("chosen", "rejected")} for r in rows]
     for name, found in (("explicit", explicit), ("implicit", implicit)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+        write_rows(tmp_path / f"{name}.jsonl", found)
         done = command.prefer(name, "--model", model, "--data", tmp_path / f"{name}.jsonl", "--max-steps", "2")
         assert done.code == 0, done.error
     assert command.lines("explicit") == command.lines("implicit")
@@ -383,6 +384,7 @@ def test_evaluation_file(command: Command, tmp_path: Path) -> None:
 def test_learning_rate_is_the_objectives_own(command: Command) -> None:
     assert command.prefer("run", "objective:dpo", "--max-steps", "1").code == 0
     assert command.record("run")["learning_rate"] == pytest.approx(1e-6 * 4096 / 32)
+    assert "kept" not in command.record("run"), "it was evaluated at its end only"
 
 
 def test_from_python_with_a_model_object(command: Command, tmp_path: Path) -> None:

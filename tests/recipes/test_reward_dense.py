@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from finegrain.ops.proportions import wilson
 from tests.recipes.command import Command
+from tests.tiny import write_rows
 
 
 def reward(command: Command, run: str, *arguments: str | Path) -> Any:
@@ -55,11 +56,6 @@ def test_the_cutoff_changes_what_is_learnt(command: Command) -> None:
     assert "location" not in facts(command, "whole"), "one place does not determine a line"
 
 
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
-
-
 def stepwise(command: Command, label: Any = None) -> Path:
     """Steps that say good are right, steps that say bad are wrong."""
     rng = np.random.default_rng(0)
@@ -68,7 +64,7 @@ def stepwise(command: Command, label: Any = None) -> Path:
         right = rng.random(rng.integers(1, 5)) < 0.6
         steps = ["good people said yes" if one else "bad words" for one in right]
         rows.append({"prompt": f"why {place} ?", "completions": steps, "labels": [bool(one) if label is None else label for one in right]})
-    return write(command.folder / "steps.jsonl", rows)
+    return write_rows(command.folder / "steps.jsonl", rows)
 
 
 @pytest.mark.parametrize("supervision", [[], ["loss.supervision:until-first-error"]])
@@ -110,11 +106,12 @@ def rated(command: Command, lowest: int = 0) -> Path:
         {"prompt": f"why {place} ?", "response": f" {words[place % 3]}", "ratings": {"quality": lowest + place % 3, "noise": lowest}}
         for place in range(24)
     ]
-    return write(command.folder / "rated.jsonl", rows)
+    return write_rows(command.folder / "rated.jsonl", rows)
 
 
 def test_ratings_learn(command: Command) -> None:
     scale = ["--head.classes", "3", "--head.lowest", "0", "--loss.attribute", "quality", "loss.weighting:balanced", "loss.target:ordinal-target"]
+    scale.append("--loss.calibrate")
     outcome = reward(
         command, "run", "head:rating", "loss:rating-labels", *scale, "--data", rated(command), "--epochs", "5", "--lr", "0.01", "--holdout", "0.25"
     )
@@ -125,6 +122,8 @@ def test_ratings_learn(command: Command) -> None:
     right = round(exact["mean"] * exact["rows"])
     share = wilson([1.0] * right + [0.0] * (exact["rows"] - right))
     assert [exact["low"], exact["high"]] == pytest.approx([share.low, share.high]), "inside [0, 1] however few rows"
+    temperature = facts(command, "run")["head"]["temperature"]
+    assert 0 < temperature != 1, "fitted on the held-out rows"
     run = command.folder / "run"
     assert load_file(run / "reward_head.safetensors")["weight"].shape == (3, 32)
     stock = AutoModelForSequenceClassification.from_pretrained(run)
@@ -158,9 +157,6 @@ def test_a_rating_head_is_trained_again_on_a_trained_one(command: Command) -> No
     assert sgd.code == 0, sgd.error
     moved = load_file(command.folder / "sgd/reward_head.safetensors")["weight"]
     assert not torch.equal(moved, heads["one"])
-    none = reward(command, "none", "head:sequence", "--optim.algorithm", "sgd")
-    assert none.code == 2
-    assert "--lr" in none.error
 
 
 @pytest.mark.slow
@@ -185,9 +181,6 @@ def test_a_temperature_undoes_a_flat_target(command: Command) -> None:
     assert spreads["calibrated"] > 1.2 * spreads["plain"]
     facts = json.loads((command.folder / "calibrated/reward_head.json").read_text())
     assert facts["head"]["temperature"] < 1
-    none = reward(command, "none", "head:rating", "loss:rating-labels", *SCALE, "--data", rated(command), "--holdout", "0", "--loss.calibrate")
-    assert none.code == 2
-    assert "held-out" in none.error
 
 
 def test_another_head_on_a_trained_backbone_begins_afresh(command: Command) -> None:
@@ -214,7 +207,7 @@ def edits(command: Command) -> Path:
         better = ["some", "other", "answer"] if place % 5 == 4 else [*words[:at], "good", *words[at + 1 :]]
         worse = [*words[:at], "bad", *words[at + 1 :]]
         rows.append({"prompt": f"why {place} ?", "chosen": " " + " ".join(better), "rejected": " " + " ".join(worse)})
-    return write(command.folder / "edits.jsonl", rows)
+    return write_rows(command.folder / "edits.jsonl", rows)
 
 
 def test_edits_learn(command: Command) -> None:

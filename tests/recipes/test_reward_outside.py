@@ -17,7 +17,7 @@ from finegrain.errors import UsageError
 from finegrain.models.reward_tokenizer import SPACED_CALL, TEXT_CALL
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from tests.recipes.command import Command
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 READOUTS = {"last": Last(), "sum": Sum(), "mean": Mean(), "minimum": Minimum()}
 
@@ -112,7 +112,7 @@ def test_the_card_says_of_its_own_example_whether_tokens_merge(
     data, first = tmp_path / "pairs.jsonl", space == "before the answer"
     prompt, glue = ("why ?", " ") if first else ("why ? ", "")
     rows = [{"prompt": f"{row} {prompt}", "chosen": f"{glue}the sky is", "rejected": f"{glue}the mat"} for row in range(12)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(data, rows)
     run = trained(command, model, "head:sequence", "--data", data, "--samples", "0")
     card = (run / "README.md").read_text()
     assert ("tokens merge at the border" in card) is not first
@@ -142,7 +142,7 @@ def test_conversations_and_the_function(command: Command, tmp_path: Path, monkey
     pairs = [json.loads(line) for line in command.data.read_text().splitlines()]
     talks = [{"prompt": said("user", one["prompt"]), **{role: said("assistant", one[role]) for role in ("chosen", "rejected")}} for one in pairs]
     command.data = tmp_path / "talks.jsonl"
-    command.data.write_text("".join(json.dumps(one) + "\n" for one in talks))
+    write_rows(command.data, talks)
     run = trained(command, base, "head:sequence", "--holdout", "0.25", "--samples", "3")
     ours = [line["score"]["mean"] for line in scores(command, run)]
     prompts = [one["prompt"] for one in talks for _ in range(2)]
@@ -207,7 +207,7 @@ def test_several_ratings(command: Command, model: Path, tmp_path: Path, monkeypa
         for row in range(20)
     ]
     data = tmp_path / "ratings.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(data, rows)
     choice = ("head:attributes", "loss:attributes", "--head.names", "useful", "long", "--head.weights", "1", "-0.5")
     run = trained(command, model, *choice, "--data", data, "--eval-every", "1", "--keep", "best")
     assert command.record("run")["kept"]["by"] == "eval_rating_error"
@@ -255,10 +255,9 @@ def outside(prompts, completions, **columns): return [[(0, 9999, 1.0)] for text 
 def test_a_function_is_the_same_in_score_and_eval(name: str, total: float | None, command: Command, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(FUNCTIONS)
-    tokenizer = AutoTokenizer.from_pretrained(command.model)
     data = tmp_path / "pairs.jsonl"
     lines = [json.loads(line) for line in command.data.read_text().splitlines()[:8]]
-    data.write_text("".join(json.dumps({**line, "rejected": line["chosen"] + " .", "count": 3}) + "\n" for line in lines))
+    write_rows(data, ({**line, "rejected": line["chosen"] + " .", "count": 3} for line in lines))
     given = ["--reward", f"{file}:{name}", "--data", data]
     scored, tested = command("score", *given, "--out", tmp_path / "s.jsonl"), command("eval", *given, "--out", tmp_path / "e.json")
     if name == "outside":
@@ -268,8 +267,8 @@ def test_a_function_is_the_same_in_score_and_eval(name: str, total: float | None
         return
     assert tested.code == 0, tested.error
     if name in ("arrays", "tokens"):
+        assert scored.code == 2
         assert "--model CHECKPOINT says by which tokenizer" in scored.error
-        assert len(tokenizer) > 3
     else:
         assert scored.code == 0, scored.error
         ours = [json.loads(line)["score"]["mean"] for line in (tmp_path / "s.jsonl").read_text().splitlines()]

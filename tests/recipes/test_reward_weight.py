@@ -19,7 +19,7 @@ from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.rewards.gaussian import Gaussian
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import MODELS, exact_norms
+from tests.tiny import MODELS, exact_norms, write_rows
 
 ATTENTION = ("head.reward-weight:attention", "--head.reward-weight.width", "3")
 SHORT = ("--max-length", "64", "--max-steps", "4", "--lr", "0.02")
@@ -86,7 +86,7 @@ def test_every_form_of_q_trains(command: Command, form: str) -> None:
 def test_direct_objectives(command: Command, recipe: str, objective: str, tmp_path: Path) -> None:
     data = tmp_path / "demonstrations.jsonl"
     rows = [json.loads(line) for line in command.data.read_text().splitlines()]
-    data.write_text("".join(json.dumps({"prompt": row["prompt"], "completion": row["chosen"]}) + "\n" for row in rows))
+    write_rows(data, ({"prompt": row["prompt"], "completion": row["chosen"]} for row in rows))
     given = ("--data", data) if recipe == "sft" else ()
     for run, extra in (("with", ("objective.reward-weight:attention",)), ("without", ())):
         done = command.prefer(run, *given, f"objective:{objective}", *extra, *SHORT, command=recipe)

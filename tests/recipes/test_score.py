@@ -22,7 +22,7 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 
 def moved(model: Path, folder: Path, seed: int) -> Path:
@@ -65,11 +65,6 @@ def refused(command: Command, code: int, *arguments: str | Path) -> str:
     assert done.code == code, done.error
     assert list(command.folder.glob("refused*")) == []
     return done.error
-
-
-def write(file: Path, rows: list[dict[str, Any]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
 
 
 def test_scores(command: Command, policy: Path, model: Path) -> None:
@@ -132,7 +127,7 @@ def test_the_segmenter_is_chosen_on_the_command_line(command: Command, policy: P
 
 def test_rows_have_names(command: Command, policy: Path, model: Path) -> None:
     """The data's own names, in order, a number where one row has several examples of a role; without names the rows' numbers."""
-    data = write(command.folder / "named.jsonl", [{"prompt": f"why {n} ?", "completion": "so", "key": f"k{n}"} for n in (3, 1)])
+    data = write_rows(command.folder / "named.jsonl", [{"prompt": f"why {n} ?", "completion": "so", "key": f"k{n}"} for n in (3, 1)])
     asked = ("--model", policy, "--reference", model, "--data", data)
     assert [line["id"] for line in scored(command, "named", *asked, "--id", "key")] == ["k3/answer", "k1/answer"]
     assert [line["id"] for line in scored(command, "numbered", *asked)] == ["0/answer", "1/answer"]
@@ -144,7 +139,7 @@ UNICODE = "naïve 猫 said 👍🏽, good — людям ہے"
 
 def test_offsets_of_any_text(command: Command, policy: Path, model: Path) -> None:
     """Every token's characters are where the offsets say, whatever the script: the file gives the tokenizer's own cut back."""
-    data = write(command.folder / "unicode.jsonl", [{"prompt": "кто ?", "chosen": UNICODE, "rejected": " plain"}])
+    data = write_rows(command.folder / "unicode.jsonl", [{"prompt": "кто ?", "chosen": UNICODE, "rejected": " plain"}])
     line = scored(command, "unicode", "--model", policy, "--reference", model, "--data", data)[0]
     assert line["response"] == UNICODE
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -159,7 +154,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
 def test_conversations(command: Command, policy: Path, model: Path) -> None:
     """Only the assistant's words are scored; of several turns each at its place in the text."""
     rows = [{"messages": turns("why ?", "because cats", "and dogs ?", "dogs too")}]
-    line = scored(command, "turns", "--model", policy, "--reference", model, "--data", write(command.folder / "turns.jsonl", rows))[0]
+    line = scored(command, "turns", "--model", policy, "--reference", model, "--data", write_rows(command.folder / "turns.jsonl", rows))[0]
     said = "".join(line["response"][start:end] for start, end, _, _ in line["tokens"])
     assert said == "because catsdogs too"
     assert "and dogs ?" in line["response"]
@@ -186,7 +181,7 @@ def test_float64_is_not_rounded(command: Command, policy: Path, model: Path) -> 
 
 
 def test_a_cut_counts_even_where_it_takes_the_end_token_alone(command: Command, policy: Path, model: Path) -> None:
-    data = write(command.folder / "one.jsonl", [{"prompt": "the cat", "completion": " sat on the mat"}])
+    data = write_rows(command.folder / "one.jsonl", [{"prompt": "the cat", "completion": " sat on the mat"}])
     asked = ("--model", policy, "--reference", model, "--data", data)
     whole = scored(command, "whole", *asked)[0]
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -211,7 +206,7 @@ def test_other_tokens_are_refused(command: Command, policy: Path, model: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be"),
+        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be a finite number above 0, got 0.0 (a setting of Score)"),
         ([], "nothing to score with"),
         (["--model", "a", "b"], "need --reference"),
         (["--reward", "rm"], "file.py:name"),
@@ -269,7 +264,7 @@ def test_reward_models(command: Command, model: Path, method: str, head: Any) ->
 def test_prefix_differences(command: Command, model: Path, method: str, head: Any) -> None:
     """Each token's is the difference of stock scores; they sum to the score less the prompt's, which stays the head's own."""
     folder = save_reward(model, command.folder / method, method, head)
-    data = write(command.folder / "rows.jsonl", [{"prompt": "why ?", "completion": " so it is"}, {"prompt": "and", "completion": "the cat sat"}])
+    data = write_rows(command.folder / "rows.jsonl", [{"prompt": "why ?", "completion": " so it is"}, {"prompt": "and", "completion": "the cat sat"}])
     lines = scored(command, "d", "--model", folder, "--data", data, "signal:prefix-difference", "segmenter:tokens")
     for line in lines:
         values = stock_scores(folder, line)
@@ -284,7 +279,7 @@ def test_prefix_differences(command: Command, model: Path, method: str, head: An
 def test_a_prompt_of_one_token(command: Command, model: Path) -> None:
     """Text without a prompt begins after BOS: the head is read there."""
     folder = save_reward(model, command.folder / "rm", "sequence", Sequence())
-    data = write(command.folder / "rows.jsonl", [{"text": "the cat sat on"}, {"text": "good people"}])
+    data = write_rows(command.folder / "rows.jsonl", [{"text": "the cat sat on"}, {"text": "good people"}])
     for line in scored(command, "d", "--model", folder, "--data", data, "signal:prefix-difference"):
         values = stock_scores(folder, line)
         assert [token[2] for token in line["tokens"]] == pytest.approx((values[1:] - values[:-1]).tolist(), abs=1e-5)
@@ -408,7 +403,7 @@ def mine(command: Command) -> Path:
 def test_a_function_of_ones_own(command: Command, mine: Path, model: Path) -> None:
     """A number per answer; None is counted; spans are segments, and with a tokenizer tokens; columns arrive as lists."""
     rows = [{"prompt": "why ?", "chosen": "so good it is", "rejected": "a bad thing", "key": "a"}]
-    data = write(command.folder / "rows.jsonl", rows)
+    data = write_rows(command.folder / "rows.jsonl", rows)
     lines = scored(command, "length", "--reward", f"{mine}:length", "--data", data)
     assert [line["score"]["mean"] for line in lines] == [13.0, 11.0]
     assert lines[0]["tokens"] == lines[0]["segments"] == []
@@ -423,18 +418,18 @@ def test_a_function_of_ones_own(command: Command, mine: Path, model: Path) -> No
 
 def test_rewards_per_token(command: Command, mine: Path, model: Path) -> None:
     """A list is one number per token of --model's tokenizer; its sum is the answer's score."""
-    data = write(command.folder / "rows.jsonl", [{"prompt": "why ?", "completion": "the cat sat"}])
+    data = write_rows(command.folder / "rows.jsonl", [{"prompt": "why ?", "completion": "the cat sat"}])
     assert len(AutoTokenizer.from_pretrained(model)("the cat sat", add_special_tokens=False)["input_ids"]) == 3
     line = scored(command, "each", "--reward", f"{mine}:each", "--model", model, "--data", data)[0]
     assert [token[2] for token in line["tokens"]] == [0.0, 1.0, 2.0, 2.0], "the end token has the last one's"
     assert line["score"]["mean"] == 3.0
     assert "--model CHECKPOINT" in refused(command, 2, "--reward", f"{mine}:each", "--data", data)
-    other = write(command.folder / "other.jsonl", [{"prompt": "why ?", "completion": "xylophonist"}])
+    other = write_rows(command.folder / "other.jsonl", [{"prompt": "why ?", "completion": "xylophonist"}])
     assert "rewards for an answer of" in refused(command, 2, "--reward", f"{mine}:each", "--model", model, "--data", other)
 
 
 def test_conversations_reach_a_function_as_messages(command: Command, mine: Path) -> None:
-    data = write(command.folder / "rows.jsonl", [{"prompt": turns("why ?"), "completion": turns("x", "because")[1:]}])
+    data = write_rows(command.folder / "rows.jsonl", [{"prompt": turns("why ?"), "completion": turns("x", "because")[1:]}])
     line = scored(command, "turns", "--reward", f"{mine}:turns", "--data", data)[0]
     assert line["score"]["mean"] == 1 + len("because")
     assert line["prompt"] == "why ?"

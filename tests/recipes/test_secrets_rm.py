@@ -26,7 +26,7 @@ from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim
 from tests.recipes.command import Command, Outcome
-from tests.tiny import MODELS, exact_norms, ragged_groups
+from tests.tiny import MODELS, exact_norms, ragged_groups, write_rows
 
 SWAV = ("head:sequence", "loss:secrets-rm", "loss.contrast:swav", "--loss.contrast.prototypes", "3")
 
@@ -50,7 +50,7 @@ def samples(tmp_path: Path) -> Path:
     file = tmp_path / "samples.jsonl"
     words = [" good people", " bad words are bad", " the cat", " yes so"]
     counts = (1, 2, 3, 4, 0, 1, 2)
-    file.write_text("".join(json.dumps({"prompt": f"why {place} ?", "responses": words[:count]}) + "\n" for place, count in enumerate(counts)))
+    write_rows(file, ({"prompt": f"why {place} ?", "responses": words[:count]} for place, count in enumerate(counts)))
     return file
 
 
@@ -65,6 +65,7 @@ def test_every_contrastive_term_trains_and_loads_stock(command: Command, contras
     assert command.record("run")["settings"]["loss"]["contrast"]["choice"] == contrast
     stock = AutoModelForSequenceClassification.from_pretrained(command.folder / "run")
     assert torch.equal(stock.score.weight.detach(), load_file(command.folder / "run/reward_head.safetensors")["weight"])
+    assert not any("prototypes" in name for file in (command.folder / "run").glob("*.safetensors") for name in load_file(file))
 
 
 @pytest.mark.slow
@@ -103,7 +104,7 @@ def test_swav_changes_the_model_and_the_split_does_not(command: Command) -> None
 @pytest.mark.parametrize("head", ["sequence", pytest.param("diverse-preferences", marks=pytest.mark.slow)])
 def test_without_a_rise_it_is_an_ordinary_step(command: Command, samples: Path, head: str) -> None:
     """eta 0: bit for bit, also for a head that draws noise in training; a rise changes the model."""
-    short = (f"head:{head}", "--max-steps", "3", "--lr", "0.003", *(("loss:diverse-preferences",) if head != "sequence" else ()))
+    short = (f"head:{head}", "--max-steps", "2", "--lr", "0.003", *(("loss:diverse-preferences",) if head != "sequence" else ()))
     meta = ("meta:meta-rm", "--meta.samples", samples)
     assert reward(command, "plain", *short).code == 0
     still = reward(command, "still", *short, *meta, "--meta.eta", "0")

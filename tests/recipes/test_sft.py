@@ -8,15 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.recipes.command import Command
-
-
-def write(file: Path, rows: list[dict[str, object]]) -> Path:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
+from tests.tiny import write_rows
 
 
 def test_demonstrations_are_learnt(command: Command, tmp_path: Path) -> None:
-    data = write(tmp_path / "rows.jsonl", [{"prompt": f"why {i} ?", "completion": " the cat sat on the mat ."} for i in range(12)])
+    data = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"why {i} ?", "completion": " the cat sat on the mat ."} for i in range(12)])
     done = command.prefer("run", "--data", data, "--epochs", "25", "--lr", "0.01", "--samples", "1", "--examined", "0", command="sft")
     assert done.code == 0, done.error
     lines = command.lines("run")
@@ -35,7 +31,7 @@ def test_demonstrations_are_learnt(command: Command, tmp_path: Path) -> None:
 
 def test_pairs_give_their_chosen_side(command: Command, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in command.data.read_text().splitlines()]
-    data = write(tmp_path / "chosen.jsonl", [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows])
+    data = write_rows(tmp_path / "chosen.jsonl", [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows])
     assert command.prefer("pairs", "--max-steps", "2", command="sft").code == 0
     assert command.prefer("chosen", "--data", data, "--max-steps", "2", command="sft").code == 0
     assert command.lines("pairs") == command.lines("chosen")
@@ -44,14 +40,14 @@ def test_pairs_give_their_chosen_side(command: Command, tmp_path: Path) -> None:
 def test_credit_masks_demonstrations(command: Command, tmp_path: Path) -> None:
     """ARJ: SFT on accepted samples under the mask."""
     rows = [{"prompt": f"why {i} ?", "completion": " good people said no .", "spans": [[1, 5, 1.0]]} for i in range(12)]
-    data = write(tmp_path / "spans.jsonl", rows)
+    data = write_rows(tmp_path / "spans.jsonl", rows)
     done = command.prefer("run", "--data", data, "--max-steps", "2", "objective:arj", "credit:asr", command="sft")
     assert done.code == 0, done.error
     assert 0.05 < command.lines("run")[0]["credit/kept_answer"] < 0.95
 
 
 def test_own_scorer_needs_pairs(command: Command, tmp_path: Path) -> None:
-    data = write(tmp_path / "rows.jsonl", [{"prompt": f"why {i} ?", "completion": " yes ."} for i in range(12)])
+    data = write_rows(tmp_path / "rows.jsonl", [{"prompt": f"why {i} ?", "completion": " yes ."} for i in range(12)])
     done = command.prefer("run", "--data", data, "credit:asr", command="sft")
     assert done.code == 5
     assert "--credit.scorer" in done.error

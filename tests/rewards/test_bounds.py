@@ -98,5 +98,6 @@ def test_taken(settings: type, given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("settings", "given"), REFUSED, ids=named)
 def test_refused(settings: type, given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
+    changed = [name for name, value in given.items() if LINE.get(name) != value]
+    with pytest.raises(UsageError, match="|".join(changed)):
         settings(**given)

@@ -55,7 +55,7 @@ def can_be_sharded(objective: Any) -> bool:
     return not hasattr(objective, "gradient") and not hasattr(objective, "outputs")
 
 
-ROWS, BATCH, STEPS = 21, 5, 30
+ROWS, BATCH, STEPS = 21, 5, 20
 """The last step of an epoch has one row: fewer than two ranks would like."""
 
 HUGE = 10**9

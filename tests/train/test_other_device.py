@@ -26,13 +26,13 @@ def seen(folder: Path, *names: str) -> dict[str, Any]:
 
 
 TWO_PARTS = {"ava-p": 5}
-"""Waits in three steps of an objective in two parts beside the others': its weight every step, both norms in the first."""
+"""Waits in the two steps of an objective in two parts, beside what every objective waits for."""
 
 
 def check_steps(found: dict[str, Any], more: int = 0) -> None:
     """Denominators, what is logged and the gradient's norm come to the host once a step, however many micro-batches it has."""
     assert found["difference"] <= 5e-6
-    assert found["waits"] == 2 * 3 + more
+    assert found["waits"] == 3 * 2 + more, "three in each of the two steps"
     assert found["micro_batches"] > 2
 
 

@@ -1,12 +1,11 @@
-"""Thirty AdamW steps end in the same weights and log the same numbers, however the rows are split into micro-batches."""
+"""Twenty AdamW steps end in the same weights and log the same numbers, however the rows are split into micro-batches."""
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 
@@ -18,15 +17,6 @@ from finegrain.ops.logprobs import TokenValues
 from finegrain.train.batches import Plan, split
 from tests.train.awkward import CentresItsMicroBatch
 from tests.train.harness import BATCH, HUGE, OBJECTIVES, STEPS, How, build, largest_difference, largest_metric_difference, train, weights
-
-
-@pytest.fixture(autouse=True, scope="module")
-def without_shape_checks() -> Iterator[None]:
-    """They would double the time of some hundred runs; the tests of the recipes keep them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
 
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-7}
 

@@ -67,6 +67,11 @@ def whole_response(rendered: Rendered, role: str, tokens: Tokens, specials: Spec
 
 def _places(part: Part, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
     """Character offsets into the answer's text: from the first to the last character of a token that stands there."""
+    starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
+    if len(part.runs) == 1:
+        (run,) = part.runs
+        begin, end = np.maximum(starts, run.begin), np.minimum(ends, run.end)
+        return np.where((starts < ends) & (begin < end), np.array([begin, end]) + (run.start - run.begin), 0).T.astype(np.int32, order="C")
     length = len(part.text)
     places = np.full(length + 1, -1)
     for run in part.runs:
@@ -74,7 +79,6 @@ def _places(part: Part, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
     there = places >= 0
     after = np.minimum.accumulate(np.where(there, np.arange(length + 1), length)[::-1])[::-1]
     before = np.maximum.accumulate(np.where(there, np.arange(length + 1), -1))
-    starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
     first, last = after[starts], before[np.maximum(ends - 1, 0)]
     found = (ends > starts) & (first < ends) & (last >= starts)
     return np.where(found[:, None], np.stack([places[first], places[last] + 1], axis=1), 0).astype(np.int32)

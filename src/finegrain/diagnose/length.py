@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from finegrain.diagnose.groups import FEWEST_ROWS, group_means
 from finegrain.ops.bootstrap import Bootstrap
@@ -55,10 +54,11 @@ def length_reward(lengths: Int[np.ndarray, "N 2"], rewards: Float[np.ndarray, "N
     longer_chosen = (lengths[:, 0] > lengths[:, 1])[different]
     higher_chosen = (rewards[:, 0] > rewards[:, 1])[different]
     own = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    places = _places(lengths), _places(rewards)
 
-    def statistic(drawn: Int[np.ndarray, " _"]) -> float:
+    def statistic(drawn: np.ndarray) -> float:
         rows = np.concatenate([own[place] for place in drawn])
-        return spearman(lengths[rows].ravel(), rewards[rows].ravel())
+        return _correlation(places[0][rows].ravel(), places[1][rows].ravel())
 
     correlation = Bootstrap(resamples=500)(statistic, np.zeros(len(own), dtype=np.int64))
     kept = groups[different]
@@ -78,7 +78,26 @@ def _verdict(correlation: Interval, prefers: Interval, asked: Interval) -> str:
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
-    """Rank correlation; NaN where either is constant."""
-    ranks = rankdata(one), rankdata(other)
+    """Rank correlation; NaN where either is constant or holds a NaN."""
+    return _correlation(_places(one), _places(other))
+
+
+def _places(values: np.ndarray) -> np.ndarray:
+    """Where each value stands among the different ones: all that its rank in any drawing needs; -1 for NaN."""
+    return np.where(np.isnan(values), -1, np.unique(values, return_inverse=True)[1].reshape(values.shape))
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's, of values given by their places."""
+    if min(one.min(), other.min()) < 0:
+        return float("nan")
+    ranks = _ranks(one), _ranks(other)
     spread = ranks[0].std() * ranks[1].std()
     return float("nan") if spread == 0 else float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread)
+
+
+def _ranks(places: np.ndarray) -> np.ndarray:
+    """Ranks from 1 on; equal values share the mean of theirs."""
+    counts = np.bincount(places)
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return ranks

@@ -50,6 +50,7 @@ def reward_tokenizer(tokenizer: Any) -> Any:
     made = copy.deepcopy(tokenizer)
     made.padding_side = "right"  # absolute positions start at the first token
     made.truncation_side = "left"  # what stands next to the answer stays
+    made.init_kwargs |= {"padding_side": made.padding_side, "truncation_side": made.truncation_side}  # saving writes these alone
     _pad_apart(made)
     _add_ends(made)
     if isinstance(made.chat_template, str) and made.eos_token and not calls_agree(made, SHORT, LONG):

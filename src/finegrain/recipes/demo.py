@@ -21,7 +21,7 @@ from rich.table import Table
 
 from finegrain.checked import NonNegativeInt, PositiveInt, checked
 from finegrain.data.planted import Planted, World
-from finegrain.errors import CheckpointError, UsageError
+from finegrain.errors import CheckpointError
 from finegrain.files import replace_file
 from finegrain.models.permissions import allow_readers
 from finegrain.recipes.planted_demo.rows import BETA, Budget
@@ -42,10 +42,6 @@ class Demo:
     """Processes, one thread each; 0 takes as many as there are cores."""
     quick: bool = False
     """Tiny numbers, for trying out: says nothing about the methods."""
-
-    def __post_init__(self) -> None:
-        if self.seeds < 1 or self.workers < 0:
-            raise UsageError(f"--seeds must be at least 1 and --workers at least 0, got {self.seeds} and {self.workers}")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Rating:
         if self.temperature <= 0:
             raise UsageError(f"temperature must be positive, got {self.temperature}")
         if self.classes < 2:
-            raise UsageError(f"a scale has at least 2 ratings, got {self.classes}")
+            raise UsageError(f"classes: a scale has at least 2 ratings, got {self.classes}")
 
     @property
     def outputs(self) -> int:

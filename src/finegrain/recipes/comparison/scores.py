@@ -1,6 +1,6 @@
 """Score files read back, and the same answers joined under several rewards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from finegrain.data.file_rows import file_rows
+from finegrain.data.source_rows import BadCell, SourceRow
+from finegrain.data.text_file import no_text
 from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import length_scores
 
@@ -59,11 +61,23 @@ def _answer(where: str, row: Mapping[str, Any]) -> tuple[str, Answer]:
     name, prompt, response, score = (row.get(key) for key in ("id", "prompt", "response", "score"))
     texts = isinstance(name, str) and isinstance(prompt, str) and isinstance(response, str)
     if not texts or not isinstance(score, dict) or "mean" not in score:
-        raise DataError(f"{where}: expected id, prompt, response and score, as `finegrain score` writes them; found {', '.join(row) or 'nothing'}")
+        found = next(_faults(row), None) or f"found {', '.join(row) or 'nothing'}"
+        raise DataError(f"{where}: expected id, prompt, response and score, as `finegrain score` writes them; {found}")
     mean = score["mean"]
     if mean is not None and not _is_score(mean):
         raise DataError(f"{where}: a score is a finite number, or null where there is none; {name!r} has {str(mean)[:40]}")
     return str(name), Answer(str(prompt), str(response), None if mean is None else float(mean), row.get("truncated") is True)
+
+
+def _faults(value: Any) -> Iterator[str]:
+    """Why cells, or what lies in them, cannot be read."""
+    if isinstance(value, BadCell):
+        yield value.words
+    elif isinstance(value, str) and no_text(value):
+        yield no_text(value)
+    elif isinstance(value, Mapping):
+        for name, cell in value.items():
+            yield from _faults((value.fault(name) or cell) if isinstance(value, SourceRow) else cell)
 
 
 def _is_score(value: Any) -> bool:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,10 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
 
 def versions() -> dict[str, str]:
     """Of the packages that numbers come from."""
-    return {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
+    return {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+_version = cache(metadata.version)  # looks through the packages' folders each time
 
 
 def identity(session: Session) -> dict[str, str]:
