@@ -29,7 +29,7 @@ demo: $(SETUP) ## install, then run the demo
 example: $(SETUP) ## align a real chat model (135 M) on pairs of ours, some minutes; a stopped run goes on
 	$(BIN)/python examples/chat_model.py build/example/model
 	@test -f build/example/run/model.safetensors || $(BIN)/finegrain prefer --model build/example/model --data examples/concise.jsonl \
-		--out build/example/run objective:dpo --epochs 3 --lr 2e-5 --save-every 5 $$(test -f build/example/run/run.json && echo --resume)
+		--out build/example/run objective:dpo --save-every 2 $$(test -f build/example/run/run.json && echo --resume)
 	@echo 'build/example/run holds the model; build/example/run/report.html shows the run'
 
 test: $(SETUP) ## the default tests: under three minutes on two cores, no network
