@@ -17,6 +17,7 @@ import torch
 from finegrain import catalog, cli
 from finegrain.cli import main
 from finegrain.commands import SUMMARIES
+from finegrain.recipes.training import alignment
 from tests import test_catalog
 from tests.laws.objectives import LAWS, Law
 from tests.laws.pairs import make_pair
@@ -58,6 +59,7 @@ def desk(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     shutil.copytree(things, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(alignment, "ANSWER_TOKENS", 4)  # of the answers before and after, which no page speaks of
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path
