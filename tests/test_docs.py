@@ -22,7 +22,7 @@ from tests import test_catalog
 from tests.laws.objectives import LAWS, Law
 from tests.laws.pairs import make_pair
 from tests.pages import ROOT, Block, blocks, broken_links, commands, pages, prose
-from tests.tiny import save_tiny, write_pairs
+from tests.tiny import save_tiny, write_pairs, write_rows
 
 PAGES = pages()
 RUN_COMMANDS_OF = [ROOT / "README.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
@@ -41,9 +41,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pairs(folder / "pairs.jsonl")
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
 
-    def write(name: str, lines: list[dict[str, object]]) -> None:
-        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-
+    write = lambda name, lines: write_rows(folder / name, lines)
     write("spans.jsonl", [{**row, "rejected_spans": [[0, 10, -1.0]]} for row in rows])
     turns = lambda row, side: [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
     write("chats.jsonl", [{"chosen": turns(row, "chosen"), "rejected": turns(row, "rejected")} for row in rows])
