@@ -204,7 +204,7 @@ def test_languages(text, language):
 
 
 def test_a_negative_sample_is_refused():
-    with pytest.raises(UsageError, match="bias_rows"):
+    with pytest.raises(UsageError, match="bias_rows must be a whole number of at least 0, got -1"):
         Gate(bias_rows=-1)
 
 

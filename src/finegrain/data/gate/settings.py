@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from finegrain.checked import NonNegativeInt, checked
-from finegrain.errors import DataError, UsageError
+from finegrain.errors import DataError
 
 Usual = Literal["keep", "drop", "error"]
 
@@ -58,10 +58,6 @@ class Gate:
     """Judged: prompt and answers are not in one language."""
     bias_rows: NonNegativeInt = 1000
     """Examples sampled to measure how well length, words and the answer alone predict the label; 0 measures nothing."""
-
-    def __post_init__(self) -> None:
-        if self.bias_rows < 0:
-            raise UsageError(f"--gate.bias-rows is a number of examples, got {self.bias_rows}")
 
 
 TOKEN_KINDS = ("identical_after_truncation", "bos_eos", "pad_is_eos", "over_length")
