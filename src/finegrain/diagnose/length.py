@@ -99,4 +99,5 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 def _ranks(places: np.ndarray) -> np.ndarray:
     """Ranks from 1 on; equal values share the mean of theirs."""
     counts = np.bincount(places)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    return ranks
