@@ -179,7 +179,9 @@ def theirs(asked: Asked, dtype: str) -> dict[str, Any]:
             logging_steps=10_000,
         )
         forget(device)
-        trainer = DPOTrainer(model=model, args=settings, train_dataset=Dataset.from_list(columns), processing_class=words(model), callbacks=[Clock()])
+        trainer = DPOTrainer(
+            model=model, args=settings, train_dataset=Dataset.from_list(columns), processing_class=words(model), callbacks=[Clock()]
+        )
         trainer.train()
     return {"pairs_per_second": asked.batch_size * asked.steps / (times[-1] - times[WARM_UP - 1]), "peak_bytes": peak(device)}
 
