@@ -17,11 +17,12 @@ import torch
 from finegrain import catalog, cli
 from finegrain.cli import main
 from finegrain.commands import SUMMARIES
+from finegrain.recipes.training import alignment
 from tests import test_catalog
 from tests.laws.objectives import LAWS, Law
 from tests.laws.pairs import make_pair
 from tests.pages import ROOT, Block, blocks, broken_links, commands, pages, prose
-from tests.tiny import save_tiny, write_pairs
+from tests.tiny import save_tiny, write_pairs, write_rows
 
 PAGES = pages()
 RUN_COMMANDS_OF = [ROOT / "README.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
@@ -40,9 +41,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pairs(folder / "pairs.jsonl")
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
 
-    def write(name: str, lines: list[dict[str, object]]) -> None:
-        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
-
+    write = lambda name, lines: write_rows(folder / name, lines)
     write_pairs(folder / "other-pairs.jsonl", seed=3)
     write("spans.jsonl", [{**row, "rejected_spans": [[0, 10, -1.0]]} for row in rows])
     turns = lambda row, side: [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
@@ -59,6 +58,7 @@ def desk(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     shutil.copytree(things, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(alignment, "ANSWER_TOKENS", 4)  # of the answers before and after, which no page speaks of
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path

@@ -229,10 +229,7 @@ def test_a_method_may_stand_as_its_name() -> None:
 KEYS = st.sampled_from(["method", "choice", "beta", "lr", "epochs", "signal", "empty"])
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["dpo", "asr", "implicit", "1e-3", "cosine"]),
-    lambda part: (
-        st.lists(part, max_size=3)
-        | st.dictionaries(st.sampled_from(["method", "choice", "beta", "lr", "epochs", "signal", "empty"]), part, max_size=3)
-    ),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(KEYS, part, max_size=3),
     max_leaves=8,
 )
 names = st.sampled_from(["objective", "credit", "common", "training", "optim", "gate", "lora", "data", "model", "out", "epochs", "x"])

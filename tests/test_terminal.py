@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from finegrain.cli import main
 from finegrain.terminal import HIDDEN, visible, write_line
+from tests.tiny import write_rows
 
 ROOT = Path(__file__).parents[1] / "src" / "finegrain"
 HOSTILE = "\x1b[31m\x1b]0;title\x07\u202eabc\u2066\x9b2J\r\x08\x7f"
@@ -70,7 +71,7 @@ def test_names_in_data_and_settings(tmp_path: Path, capsys: pytest.CaptureFixtur
     """Columns, cells and file names of check-data, and a settings file's names and values."""
     file = tmp_path / "\x1b[2Jrows.jsonl"
     rows = [{"prompt": HOSTILE, "chosen": f"good {HOSTILE}", "rejected": "bad", HOSTILE: HOSTILE}, {"prompt": "p", "chosen": "a", "rejected": "a"}]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     assert main(["check-data", "--data", str(file)]) == 0
     captured = capsys.readouterr()
     assert not raw(captured.err + captured.out)

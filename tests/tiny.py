@@ -135,6 +135,21 @@ def save_tiny(folder: Path, model: Any = None, *, width: int = 32) -> Path:
     return folder
 
 
+VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
+"""What two runs of one command log differently."""
+
+
+def without_times(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Logged lines without it."""
+    return [{name: value for name, value in line.items() if name not in VARYING} for line in lines]
+
+
+def write_rows(file: Path, rows: Iterable[Any]) -> Path:
+    """JSON lines, as a data file."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
 def write_pairs(file: Path, count: int = 24, seed: int = 0) -> Path:
     """Preference rows whose chosen answer says good and whose rejected answer says bad, of ragged length."""
     rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ from finegrain.data.records import Turn
 from finegrain.data.unlabelled import sample_rows
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level
+from tests.tiny import write_rows
 
 SYSTEM, HI, HELLO, BYE = Turn("system", "Be brief"), Turn("user", "hi"), Turn("assistant", "hello"), Turn("assistant", "bye")
 
@@ -27,8 +28,7 @@ def convert(row, shape=Shape.PREFERENCE):
 
 
 def save(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 def spoken(row):

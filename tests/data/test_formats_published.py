@@ -1,6 +1,5 @@
 """What must hold of every public format: recognised as itself, whole texts, every row kept or named."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,14 @@ from finegrain.data.records import Shape
 from finegrain.errors import DataError
 from tests.data.published import PAIRS, PUBLISHED, RATINGS, STEPS
 from tests.data.tiny import CHATML, byte_level
+from tests.tiny import write_rows
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "data.md"
 SHAPES = {**dict.fromkeys(PAIRS, Shape.PREFERENCE), **dict.fromkeys(RATINGS, Shape.RATED), **dict.fromkeys(STEPS, Shape.STEPS)}
 
 
 def load(path, rows, shape, template=None):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return load_examples(str(path), byte_level(template=template), shape=shape, settings=Tokenise())
 
 

@@ -1,4 +1,3 @@
-import json
 import random
 
 import pytest
@@ -17,8 +16,9 @@ from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
 from finegrain.data.records import Answer, Row
 from finegrain.errors import DataError, UsageError
 from tests.data.tiny import byte_level
+from tests.tiny import write_rows
 
-ROWS, EACH = 420, 13
+ROWS, EACH = 340, 8
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,7 @@ GOOD = {"prompt": "What is it, please?\n", "chosen": "It is a house.", "rejected
 
 
 def save(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 def load(path, **actions):
@@ -205,7 +204,7 @@ def test_languages(text, language):
 
 
 def test_a_negative_sample_is_refused():
-    with pytest.raises(UsageError, match="bias_rows"):
+    with pytest.raises(UsageError, match="bias_rows must be a whole number of at least 0, got -1"):
         Gate(bias_rows=-1)
 
 

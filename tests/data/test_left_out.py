@@ -1,6 +1,5 @@
 """Whatever a converter leaves out is named and counted: in the record, in gate.json, in the printed lines, in the guide."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from finegrain.data.records import Shape
 from finegrain.recipes.check_data import in_words
 from tests.data.published import BINARIZED, NECTAR, PKU, PRM800K, REWARD_BENCH_2, STEPWISE, STRENGTH, ULTRA
 from tests.data.tiny import byte_level
+from tests.tiny import write_rows
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "data.md"
 
@@ -50,8 +50,7 @@ CASES = [
 
 
 def written(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 @pytest.mark.parametrize(("shape", "good", "bad", "reason"), CASES)

@@ -10,14 +10,14 @@ from finegrain.data.read import read
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level, pieces
+from tests.tiny import write_rows
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 SMALL_LM = SHARED / "models" / "small-lm"
 
 
 def save(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return str(write_rows(path, rows))
 
 
 def load(path, tokenizer=None, shape=Shape.PREFERENCE, limit=None, **settings):

@@ -1,6 +1,5 @@
 """Several sources as one: shares, what is left over, formats, hashes, and what is told of each."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from finegrain.data.read import read
 from finegrain.data.sources import named_sources, source_text
 from finegrain.errors import DataError, UsageError
 from tests.data.tiny import CHATML, byte_level
+from tests.tiny import write_rows
 
 
 def pair(name: str, number: int) -> dict[str, Any]:
@@ -24,8 +24,7 @@ def talk(name: str, number: int) -> dict[str, Any]:
 
 
 def save(file: Path, rows: list[dict[str, Any]]) -> str:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(file)
+    return str(write_rows(file, rows))
 
 
 def load(source: str, limit: int | None = None, shape: Shape = Shape.PREFERENCE, **gate: Any) -> LoadedData:

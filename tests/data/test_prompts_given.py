@@ -8,6 +8,7 @@ from finegrain.data.load import check_rows, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from tests.data.tiny import CHATML, byte_level
+from tests.tiny import write_rows
 
 ASKED = {"role": "user", "content": "what is it?"}
 BEGUN = {"role": "assistant", "content": "pre "}
@@ -62,14 +63,14 @@ def test_an_empty_prompt_beside_whole_conversations_is_none(tmp_path, name, prom
 @pytest.mark.parametrize("prompt", ["", []], ids=str)
 def test_an_empty_prompt_beside_answers_alone_is_empty(tmp_path, prompt):
     good, bad = ({"prompt": asked, "chosen": SKY, "rejected": SEA} for asked in ([ASKED], prompt))
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (good, bad)))
+    write_rows(tmp_path / "d.jsonl", (good, bad))
     report = check_rows(str(tmp_path / "d.jsonl"), None, settings=Tokenise(max_length=200))
     assert {one["kind"]: one["rows"] for one in report["findings"]}["empty"] == [1]
 
 
 def test_a_row_of_another_form_is_told_so(tmp_path):
     strings = {"prompt": "what?", "chosen": "sky", "rejected": "sea"}
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (strings, {"prompt": [ASKED], "chosen": SKY, "rejected": SEA})))
+    write_rows(tmp_path / "d.jsonl", (strings, {"prompt": [ASKED], "chosen": SKY, "rejected": SEA}))
     (found,) = check_rows(str(tmp_path / "d.jsonl"), None, settings=Tokenise(max_length=200))["findings"]
     assert found["rows"] == [1]
     assert "this row has the form preference conversations, the file's first rows preference pairs" in found["example"]
@@ -83,6 +84,6 @@ def test_messages_of_other_keys_are_named(tmp_path):
 
 def test_a_weight_that_is_no_number_is_told_once(tmp_path):
     rows = [{"prompt": "what?", "chosen": "sky", "rejected": "sea"}, {"prompt": "who?", "chosen": "sky", "rejected": "sea", "weight": "heavy"}]
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(tmp_path / "d.jsonl", rows)
     (found,) = check_rows(str(tmp_path / "d.jsonl"), None, settings=Tokenise(max_length=200))["findings"]
     assert (found["kind"], found["rows"]) == ("missing_column", [1])

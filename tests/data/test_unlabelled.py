@@ -1,6 +1,5 @@
 """Samples without labels: what is read, what is left out and counted, what is refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from transformers import AutoTokenizer
 from finegrain.data.truncate import Tokenise
 from finegrain.data.unlabelled import Unlabelled, load_samples
 from finegrain.errors import DataError
-from tests.tiny import save_tiny
+from tests.tiny import save_tiny, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def load(folder: Path, tokenizer: Any, *rows: Any, length: int = 64) -> Unlabelled:
     file = folder / "samples.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     return load_samples(str(file), tokenizer, settings=Tokenise(max_length=length))
 
 

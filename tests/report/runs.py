@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
+from tests.tiny import write_rows
 
 WORDS = [" the", " cat", " sat", " on", " mat", ".", " dogs", " ran", " yes", " no", " good", " bad", " sky", " blue"]
 
@@ -78,7 +79,7 @@ def write_run(folder: Path, examined: list[ExaminedPair] | None, *, record: dict
     (folder / "run.json").write_text(json.dumps(facts | (record or {})))
     steps = range(1, 13)
     lines = [{"step": step, "loss": 0.7 - 0.01 * step, "logps/chosen": step - 50.0, "logps/rejected": -60.0, "learning_rate": 1e-4} for step in steps]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_rows(folder / "metrics.jsonl", lines)
     (folder / "samples.jsonl").write_text(json.dumps({"prompt": prompt, "before": prompt + "b", "after": prompt + "a"}) + "\n")
     if examined is not None:
         (folder / "pairs.jsonl").write_text("".join(json.dumps(pair.as_json(), ensure_ascii=False) + "\n" for pair in examined))

@@ -11,6 +11,7 @@ from torch import Tensor
 from finegrain.objectives.ava_p import AvaP
 from finegrain.ops.balance import Balance, LiteralWeights, StartShare
 from finegrain.ops.bayesian_irl import BOUND, Inference, UnitScale
+from finegrain.train.batches import Step
 from finegrain.train.contract import as_terms
 from finegrain.train.loop import Trainer, run_step
 from finegrain.types import Terms
@@ -31,12 +32,18 @@ def norm(gradients: dict[str, Tensor], prefix: str = "model.") -> float:
     return float(torch.stack([one.norm() for name, one in gradients.items() if name.startswith(prefix)]).norm())
 
 
+def undivided(trainer: Trainer, step: Step) -> Any:
+    """All rows of a step as one batch."""
+    (whole,) = trainer.batches(replace(step, micro=((tuple(range(len(step.rows))),),)), trainer.contract.roles)
+    return whole
+
+
 def both(objective: AvaP, how: How = WIDE) -> tuple[Trainer, dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
     """A trainer after its first step, at rate 0 and without clipping, that step's line, and both parts' gradients taken apart from the loop."""
     trainer, plan = build(objective, replace(how, rate=0.0))
     trainer = replace(trainer, optim=replace(trainer.optim, max_grad_norm=0.0))
     line = run_step(trainer, plan.step(0))
-    (whole,) = trainer.batches(replace(plan.step(0), micro=((tuple(range(len(plan.step(0).rows))),),)), trainer.contract.roles)
+    whole = undivided(trainer, plan.step(0))
     pair = trainer.pair(whole, {}, scored=True)
     terms = as_terms(objective(pair), pair)
     return trainer, dict(line), gradient(trainer, terms, bound=False), gradient(trainer, terms, bound=True)
@@ -100,7 +107,7 @@ def test_the_bound_can_be_kept_out_of_the_backbone(step: int) -> None:
     trainer = replace(trainer, optim=replace(trainer.optim, max_grad_norm=0.0))
     for index in range(step + 1):
         run_step(trainer, plan.step(index))
-    (whole,) = trainer.batches(replace(plan.step(step), micro=((tuple(range(len(plan.step(step).rows))),),)), trainer.contract.roles)
+    whole = undivided(trainer, plan.step(step))
     pair = trainer.pair(whole, {}, scored=True)
     terms = as_terms(trainer.contract.objective(pair), pair)
     ranking, bound = (gradient(trainer, terms, bound=one) for one in (False, True))
@@ -128,7 +135,7 @@ def test_with_one_part_only_the_other_is_as_given(zero: str) -> None:
 def test_standard_deviations_start_at_those_of_the_temporal_differences() -> None:
     trainer, _, _, _ = both(AvaP(), replace(WIDE, micro_tokens=55))
     _, plan = build(AvaP(), WIDE)
-    (whole,) = trainer.batches(replace(plan.step(0), micro=((tuple(range(len(plan.step(0).rows))),),)), trainer.contract.roles)
+    whole = undivided(trainer, plan.step(0))
     differences: list[float] = []
     weights: list[float] = []
     for side in trainer.pair(whole, {}, scored=True).sides.values():

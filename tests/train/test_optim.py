@@ -1,18 +1,40 @@
-"""The optimisers, by hand."""
+"""Optimisers and schedules by hand."""
+
+import math
 
 import pytest
 import torch
-from torch import nn
 
-from finegrain.train.optim import Optim, make_optimizer
+from finegrain.train.optim import Optim, learning_rate, make_optimizer
 
 
-def test_sgd_steps_by_its_rate_and_keeps_momentum() -> None:
-    """Decay of matrices is added to the gradient; beta1 of the last step goes on in the next."""
-    weight = nn.Parameter(torch.full((1, 1), 2.0))
-    optimizer = make_optimizer([weight], [], Optim(algorithm="sgd", beta1=0.5, weight_decay=0.25), 0.1)
-    gradients = iter((1.0, 3.0))
-    for expected in (2.0 - 0.1 * (1 + 0.5), 1.85 - 0.1 * (0.5 * 1.5 + 3 + 0.25 * 1.85)):
-        weight.grad = torch.full((1, 1), next(gradients))
+def test_sgd_keeps_momentum_and_decays_matrices_alone() -> None:
+    """Two steps of gradient 2 at rate 0.1: the step is the gradient and its decay, then 0.5 of that step and the same anew."""
+    matrix, vector, extra = (torch.nn.Parameter(torch.ones(shape)) for shape in ((1, 1), (1,), (1, 1)))
+    optimizer = make_optimizer([matrix, vector], [extra], Optim(algorithm="sgd", beta1=0.5, weight_decay=0.5), 0.1)
+    assert isinstance(optimizer, torch.optim.SGD)
+    for _ in range(2):
+        for parameter in (matrix, vector, extra):
+            parameter.grad = torch.full_like(parameter, 2.0)
         optimizer.step()
-        assert weight.item() == pytest.approx(expected)
+    assert vector.item() == pytest.approx(1 - 0.1 * 2 - 0.1 * (0.5 * 2 + 2))
+    assert extra.item() == vector.item()
+    first = 1 - 0.1 * 2.5
+    assert matrix.item() == pytest.approx(first - 0.1 * (0.5 * 2.5 + 2 + 0.5 * first))
+
+
+def test_adamw_is_the_default_and_embeddings_have_their_own_rate() -> None:
+    matrix, embeddings = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    optimizer = make_optimizer([matrix, embeddings], [], Optim(), 0.1, embeddings=embeddings, embedding_factor=10.0)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    factors = {id(group["params"][0]): group["rate_factor"] for group in optimizer.param_groups}
+    assert factors == {id(embeddings): 10.0, id(matrix): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "late"), [("linear", 0.75), ("cosine", 0.5 * (1 + math.cos(math.pi / 4))), ("constant", 1.0)], ids=["linear", "cosine", "constant"]
+)
+def test_rates_rise_and_fall(schedule: str, late: float) -> None:
+    """Two of ten steps rise; step 4 is a quarter of the way down."""
+    optim = Optim(warmup=0.2, schedule=schedule)
+    assert [learning_rate(step, 10, 2.0, optim) for step in (0, 1, 2, 4)] == pytest.approx([1.0, 2.0, 2.0, 2.0 * late])

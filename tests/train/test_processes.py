@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from finegrain.cli import main
-from tests.tiny import save_tiny, write_pairs
+from tests.tiny import save_tiny, without_times, write_pairs
 from tests.train.harness import OBJECTIVES, How, build, can_be_sharded, largest_difference, largest_metric_difference, train, weights
 
 pytestmark = pytest.mark.slow
@@ -77,9 +77,6 @@ def test_sharded_training_ends_where_one_process_ends(shards: dict[str, Any], na
     assert largest_metric_difference(found["lines"], lines) <= TOLERANCE[dtype]
 
 
-VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
-
-
 @pytest.mark.parametrize("arguments", [[], ["--lora.rank", "2"]], ids=["full", "lora"])
 def test_a_sharded_run_exports_a_stock_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     model, data = save_tiny(tmp_path / "model"), write_pairs(tmp_path / "pairs.jsonl", 21)
@@ -110,7 +107,7 @@ def test_the_whole_recipe_in_two_processes(tmp_path: Path, monkeypatch: pytest.M
     one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
     assert largest_difference(one, two) <= 5e-6
     lines = [[json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()] for run in ("one", "two")]
-    stripped = [[{key: value for key, value in line.items() if key not in VARYING} for line in run] for run in lines]
+    stripped = [without_times(run) for run in lines]
     assert largest_metric_difference(*stripped) <= 2e-5
     record = json.loads((tmp_path / "two" / "run.json").read_text())
     assert record["machine"]["processes"] == 2

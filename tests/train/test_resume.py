@@ -23,12 +23,12 @@ from finegrain.runs import RunDirectory
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.loop import run_step
 from finegrain.train.run import Recorder, train
+from tests.tiny import without_times
 from tests.train.awkward import Gated, UnitGradients
 from tests.train.harness import How, build, weights
 
 ROOT = Path(__file__).parents[2]
 STEPS = 9
-VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 
 
 def recorder(folder: Path, *, keep: int = 1, save_every: int = 1) -> Recorder:
@@ -37,10 +37,6 @@ def recorder(folder: Path, *, keep: int = 1, save_every: int = 1) -> Recorder:
 
 def short_plan(plan: Any) -> Any:
     return replace(plan, max_steps=STEPS)
-
-
-def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if name not in VARYING} for line in lines]
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
