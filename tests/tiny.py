@@ -161,9 +161,3 @@ def write_pairs(file: Path, count: int = 24, seed: int = 0) -> Path:
             line = {"prompt": f"why {row} {rng.choice(words)} ?", "chosen": f" good people said yes {filler}", "rejected": f" bad words {other}"}
             stream.write(json.dumps(line) + "\n")
     return file
-
-
-def write_rows(file: Path, rows: Iterable[Any]) -> Path:
-    """JSON, one row a line."""
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return file
