@@ -128,7 +128,7 @@ def sentence(name: str, summary: Mapping[str, Json], seeds: int) -> str:
     return (
         f"On the [demo](../guides/demo.md)'s planted world, without credit, at {beta} and the learning rate that was chosen for `dpo`: true quality "
         f"per answer {near} within 1 nat of the base{compared}, {far} within 4 nats (mean ± half of a 95 % interval over {seeds} seeds; "
-        f"`{RESULTS_FILE}`).{broken} Nothing was tuned for it, and on natural text it is not measured."
+        f"`{RESULTS_FILE}`).{broken} {'On' if name == 'dpo' else 'Nothing was tuned for it, and on'} natural text it is not measured."
     )
 
 

@@ -150,6 +150,15 @@ def write_rows(file: Path, rows: Iterable[Any]) -> Path:
     return file
 
 
+def as_of_others(folder: Path) -> None:
+    """A reward model of ours as a stock checkpoint that another program made."""
+    for name in ("reward_head.json", "reward_head.safetensors"):
+        (folder / name).unlink()
+    config = json.loads((folder / "config.json").read_text())
+    del config["finegrain"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def write_pairs(file: Path, count: int = 24, seed: int = 0) -> Path:
     """Preference rows whose chosen answer says good and whose rejected answer says bad, of ragged length."""
     rng = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ def read_settings(file: Path) -> tuple[bool, dict[str, Any]]:
     """Whether a file is a run.json, and the settings of it, or of a YAML or JSON file."""
     file = file / "run.json" if file.is_dir() else file
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         data = json.loads(text, object_pairs_hook=_each_once) if file.suffix == ".json" else yaml.load(text, _Loader)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error

@@ -125,6 +125,7 @@ def test_answers_and_labelled_answers(name):
     [
         (json.dumps(CALL), calls(CALL)),
         (json.dumps([CALL, CALL]), calls(CALL, CALL)),
+        (str(CALL), calls(CALL)),
         ("weather(Rome)", Turn("assistant", "weather(Rome)")),
         ('{"city": "Rome"}', Turn("assistant", '{"city": "Rome"}')),
         ("[]", Turn("assistant", "[]")),

@@ -83,9 +83,13 @@ def test_a_folder_is_its_files_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (("train", "test"), "test, train"),
-        (("pairs", "pairs_dev"), "dev, other"),
-        (("a", "b", "val-0001"), "other, val"),
+        (("train", "test"), "test and training"),
+        (("pairs", "pairs_dev"), "dev and training"),
+        (("a", "b", "val-0001"), "val and training"),
+        (("training", "testing"), "testing and training"),
+        (("data_trainset", "heldout"), "heldout and training"),
+        (("a", "hold-out", "evaluation"), "evaluation, hold-out and training"),
+        (("test", "validation"), "test, validation"),
         (("train", "more"), None),
         (("test", "test-2"), None),
         (("contest", "latest"), None),

@@ -10,12 +10,12 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from finegrain import reward_function
-from finegrain.errors import ModelError
+from finegrain.errors import ModelError, UsageError
 from finegrain.models.fingerprint import model_fingerprint
-from finegrain.models.hub_files import is_hub_name
-from finegrain.models.load import load_policy
+from finegrain.models.hub_files import check_folder, is_hub_name
+from finegrain.models.load import load_policy, tokenizer_of
 from finegrain.models.reward_head import linear_head
-from finegrain.models.reward_models import SEQUENCE, is_reward_model, load_reward_model, save_reward_model
+from finegrain.models.reward_models import SEQUENCE, TOKEN, is_reward_model, load_reward_model, save_reward_model
 from tests.models.test_adapters import adapter, logits
 from tests.tiny import save_tiny
 
@@ -100,6 +100,29 @@ def test_a_reward_model_of_ours_keeps_what_lies_beside_the_stock_files(hub: Path
     assert model.facts["head"] == facts["head"]
     assert torch.equal(model.head.weight, head.weight)
     assert reward_function(name)(["What?"], ["That."]) == here
+
+
+def test_a_reward_model_of_ours_without_its_own_files_is_refused(hub: Path, tmp_path: Path) -> None:
+    """As a cache holds it that another program filled: stock files alone, whose label is not the score."""
+    start = load_policy(save_tiny(tmp_path / "start"))
+    head = linear_head(start.model.config.hidden_size, 1, seed=0)
+    save_reward_model(start, head, head.weight, TOKEN, {"head": {"method": "token"}}, tmp_path / "reward", max_length=64)
+    (tmp_path / "reward" / "reward_head.json").unlink()
+    with pytest.raises(ModelError, match=r"lacks reward_head.json .* the whole folder"):
+        load_reward_model(tmp_path / "reward")
+    with pytest.raises(ModelError, match=r"lacks reward_head.json"):
+        load_reward_model(publish(hub, tmp_path / "reward", "owner/part"))
+
+
+def test_what_is_written_beside_a_checkpoint_needs_a_folder(hub: Path) -> None:
+    check_folder("here/not/a/name")
+    with pytest.raises(UsageError, match="owner/name is no folder here"):
+        check_folder("owner/name")
+
+
+def test_an_adapter_without_a_tokenizer_has_its_bases(hub: Path, base: Path, tmp_path: Path) -> None:
+    adapter(base, tmp_path / "adapter")
+    assert tokenizer_of(publish(hub, tmp_path / "adapter", "owner/bare")).get_vocab() == tokenizer_of(str(base)).get_vocab()
 
 
 def test_what_the_hub_does_not_have_is_one_line(hub: Path) -> None:

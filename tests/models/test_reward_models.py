@@ -18,7 +18,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_head import linear_head
 from finegrain.models.reward_models import SEQUENCE, TOKEN, Stock, check_stock, load_reward_model, save_reward_model
 from finegrain.models.scorer import Request, fused, plain
-from tests.tiny import MODELS, VOCABULARY, exact_norms, plant_fault
+from tests.tiny import MODELS, VOCABULARY, as_of_others, exact_norms, plant_fault
 
 BOTH = ("llama", "qwen2, window 6", "qwen3", "mistral, window 6", "gemma2, soft-caps", "gpt2, default dropout")
 """Architectures of both stock classes."""
@@ -123,8 +123,7 @@ def test_a_loaded_model_has_its_whole_head(tmp_path: Path) -> None:
 
 def test_a_stock_model_of_others_is_a_reward_model(tmp_path: Path) -> None:
     saved(MODELS["llama"](), SEQUENCE, tmp_path)
-    for file in ("reward_head.json", "reward_head.safetensors"):
-        (tmp_path / file).unlink()
+    as_of_others(tmp_path)
     loaded = load_reward_model(tmp_path)
     assert loaded.facts == {}
     assert loaded.head.weight.shape == (1, 32)

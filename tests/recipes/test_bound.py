@@ -28,7 +28,7 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome, made_once
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import write_rows
+from tests.tiny import as_of_others, write_rows
 
 LENGTH = ("--max-length", "64", "--device", "cpu")
 
@@ -261,8 +261,7 @@ def test_ratings_are_refused_in_words(command: Command) -> None:
 
 def test_a_checkpoint_of_others_and_what_reads_it(command: Command, run: Path) -> None:
     """A plain sequence classifier of one label; its report and its credit are of clipped scores too."""
-    for name in ("reward_head.safetensors", "reward_head.json"):
-        (command.folder / "run" / name).unlink()
+    as_of_others(command.folder / "run")
     assert bound(command, "run").code == 0
     nothing = torch.zeros(32, dtype=torch.float64)
     rewrite(command, "run", low=nothing, high=nothing)

@@ -22,7 +22,7 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import save_tiny, write_rows
+from tests.tiny import as_of_others, save_tiny, write_rows
 
 
 def moved(model: Path, folder: Path, seed: int) -> Path:
@@ -330,8 +330,7 @@ def test_spreading_needs_a_head_of_the_last_token(command: Command, model: Path)
 def test_a_stock_model_of_others_without_a_pad_token(command: Command, model: Path) -> None:
     """One label, no reward_head.json, a tokenizer that has no pad token: scored all the same, row by row the stock way."""
     folder = save_reward(model, command.folder / "rm", "sequence", Sequence())
-    for name in ("reward_head.json", "reward_head.safetensors"):
-        (folder / name).unlink()
+    as_of_others(folder)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).exists():
             facts = json.loads((folder / name).read_text())

@@ -242,7 +242,7 @@ def _behind_blanks(text: str, at: int) -> int:
 def _changed() -> NoReturn:
     raise RenderError(
         "the chat template changes the assistant's text beyond stripping white space; "
-        "write thoughts that it takes out between <think> and </think>, or under the key reasoning_content"
+        "a thought that it takes out trains where it stands once, between <think> and </think>, or in a template that keeps it"
     )
 
 

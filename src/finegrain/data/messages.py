@@ -53,16 +53,19 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
     what = next((key for key in WHAT if turn.get(key) is not None), "content")
     name = turn[who].strip()
     others = {key: value for key, value in turn.items() if key not in (who, what, "role", "content")}
-    said = _calls(turn.get(what)) if name.lower() == CALLING else {"content": turn.get(what)}
+    said = _calls(turn.get(what)) if name.lower() == CALLING and not others.get("tool_calls") else {"content": turn.get(what)}
     return {"role": SPEAKERS.get(name.lower(), name), **said, **others}
 
 
 def _calls(said: Any) -> dict[str, Any]:
     """The content and calls of a turn that is a call, or several; words that are none are what the assistant says."""
-    try:
-        found = json.loads(said)
-    except (TypeError, ValueError, RecursionError):
-        found = said
+    found = said
+    for read in (json.loads, _literal):
+        try:
+            found = read(said)
+            break
+        except (AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
     calls = found if isinstance(found, list) else [found]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
         return {"content": said}

@@ -25,7 +25,8 @@ SAVED = ("state.json", "dataset_dict.json")
 """Files by which a folder of datasets' `save_to_disk` is known."""
 METADATA = frozenset({"dataset_info.json", "dataset_infos.json", *SAVED, "metadata.json", "config.json", "package.json", "croissant.json"})
 """Files beside rows that say something about them."""
-PARTS = re.compile(r"(?<![a-z])(train|test|val|valid|validation|dev|eval)(?![a-z])")
+TRAINING = re.compile(r"(?<![a-z])train(?:ing|set)?(?![a-z])")
+HELD_OUT = re.compile(r"(?<![a-z])(?:test(?:ing|set)?|val(?:id|idation)?|dev|eval(?:uation)?|held[-_]?out|hold[-_]?out)(?![a-z])")
 """Words in names of files that say which part of a set they are; a file without one is no part that is held out."""
 
 
@@ -117,10 +118,12 @@ def _folder(folder: Path) -> list[Path]:
         if stem in stems:
             raise DataError(f"folder {folder} holds {stems[stem]} and {name}, which are the same rows twice by their names; pass the one you want")
         stems[stem] = name
-    names = [PARTS.findall(file.relative_to(folder).as_posix().lower()) for file in files]
-    parts = {part for found in names for part in found or ["other"]}
-    if parts - {"train", "other"} and parts & {"train", "other"}:
-        raise DataError(f"folder {folder} mixes {', '.join(sorted(parts))} files; pass the file (or folder) you want to read")
+    names = [file.relative_to(folder).as_posix().lower() for file in files]
+    held_out = {part for name in names for part in HELD_OUT.findall(name)}
+    others = any(TRAINING.search(name) or not HELD_OUT.search(name) for name in names)
+    if held_out and len(held_out) + others > 1:
+        found = f"{', '.join(sorted(held_out))}{' and training' if others else ''} files"
+        raise DataError(f"folder {folder} mixes {found} by their names; pass the file (or folder) you want to read")
     return files
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from transformers.utils import cached_file
 
+from finegrain.errors import UsageError
+
 
 def is_hub_name(source: str | Path) -> bool:
     """Whether a source reads like owner/name and nothing of that name is here."""
@@ -22,6 +24,14 @@ def find_file(source: str | Path, name: str) -> Path | None:
     except (OSError, ValueError):  # no such name, no network and no copy of it here
         return None
     return None if found is None else Path(found)
+
+
+def check_folder(source: str | Path) -> None:
+    """Refuse a Hub name where something is to be written beside the checkpoint."""
+    if is_hub_name(source):
+        raise UsageError(
+            f"{source} is no folder here, and what is fitted is written beside the checkpoint; `hf download {source} --local-dir FOLDER` makes one"
+        )
 
 
 def with_all_files(source: str, mark: str) -> str:

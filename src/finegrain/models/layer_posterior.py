@@ -19,6 +19,7 @@ from finegrain.models.curvature import LayerPosterior, Layers, judge, layers_nam
 from finegrain.models.packing import Group
 from finegrain.models.posterior import refuse_parts
 from finegrain.models.scorer import Scorer
+from finegrain.models.stock import refuse_not_finite
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.kfac import Kronecker
@@ -45,6 +46,7 @@ def load_layers(folder: Path, layers: Layers, head: nn.Module) -> LayerPosterior
     file = folder / LAYERS_FILE
     try:
         found = load_file(file)
+        refuse_not_finite(f"the posterior {file}", found.items())
         names = [name.removeprefix("large.") for name in found if name.startswith("large.")]
         factors = {name: Kronecker(found[f"large.{name}"], found[f"small.{name}"]) for name in names}
         posterior, norms = LayerPosterior(factors, float(found["prior_variance"])), found["norms"]

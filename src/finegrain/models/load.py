@@ -114,6 +114,13 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     return tokenizer
 
 
+def tokenizer_of(source: str) -> Any:
+    """The tokenizer of a checkpoint; of an adapter without one its base's."""
+    if is_adapter(source) and not find_file(source, "tokenizer_config.json"):
+        source = adapters_of(read_adapter(source))[-1].base
+    return load_tokenizer(source)
+
+
 def _remedy(folder: Path) -> str:
     """What to do about the files of a slow tokenizer; empty for other folders."""
     if not folder.is_dir() or (folder / "tokenizer.json").exists():

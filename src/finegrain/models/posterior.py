@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import ModelError
 from finegrain.models.reward_head import stock_rows
+from finegrain.models.stock import refuse_not_finite
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
@@ -59,6 +60,7 @@ def load_posteriors(folder: Path) -> list[Posterior]:
         return []
     try:
         found = load_file(folder / POSTERIOR_FILE)
+        refuse_not_finite(f"the posterior {folder / POSTERIOR_FILE}", found.items())
         variances = found["prior_variance"].tolist()
         parts = zip(found["weight"], found["curvature"], found["vectors"], variances, strict=True)
         return [Posterior(*part) for part in parts]

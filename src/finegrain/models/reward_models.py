@@ -28,7 +28,7 @@ from finegrain.models.hub_files import find_file, is_hub_name, with_all_files
 from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
 from finegrain.models.load_errors import loading, one_line
 from finegrain.models.permissions import allow_readers
-from finegrain.models.reward_head import load_head, save_head
+from finegrain.models.reward_head import HEAD_FILE, load_head, save_head
 from finegrain.models.reward_tokenizer import input_facts, reward_tokenizer
 from finegrain.models.scorer import causal_lm, stock_attention
 from finegrain.models.stock import architectures, config_facts, lacks, load_stock, refuse_not_finite
@@ -198,11 +198,15 @@ def load_reward_model(
     stock = WITH_REWARD if with_reward else TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
     if not with_reward and not named.endswith(CLASSIFIERS):
         raise ModelError(f"{source} is a {one_line(named)}, no reward model: expected a sequence or token classification checkpoint")
+    facts_file = Path(source) / FACTS_FILE
+    if "finegrain" in config and not facts_file.exists():
+        missing = f"{FACTS_FILE} and {HEAD_FILE}, which say how its scores are read"
+        remedy = "copy or download the whole folder; if other programs trained it further, delete the entry `finegrain`"
+        raise ModelError(f"{source} is a reward model of finegrain by its config.json, and lacks {missing}; {remedy}")
     loaded = load_stock(stock.auto, source, config, master=master, trust_remote_code=trust_remote_code)
     if loaded.missing:
         raise lacks(source, f"a {named}", loaded.missing)
     policy = Policy(loaded.model, load_tokenizer(source, trust_remote_code), source, loaded.dtype, unused=loaded.unused)
-    facts_file = Path(source) / FACTS_FILE
     if facts_file.exists():
         facts = _facts(facts_file)
         head = load_head(Path(source), facts).to(master)

@@ -59,6 +59,7 @@ def run_bound(settings: Bound) -> dict[str, Any]:
     from finegrain.data.holdout import split_holdout
     from finegrain.data.records import Shape
     from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
+    from finegrain.models.hub_files import check_folder
     from finegrain.models.lora import Lora
     from finegrain.models.reward_models import load_reward_model
     from finegrain.recipes.entry import quiet_transformers
@@ -66,6 +67,7 @@ def run_bound(settings: Bound) -> dict[str, Any]:
     from finegrain.recipes.settings import Common, Training
     from finegrain.recipes.setup.session import load_data, open_session
 
+    check_folder(settings.run)
     if (settings.run / BOUNDS_FILE).exists():
         raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
     quiet_transformers()

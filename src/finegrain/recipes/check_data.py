@@ -64,11 +64,11 @@ def _name(out: Path | None) -> str | None:
 def _tokenizer(model: str | None) -> Any:
     if model is None:
         return None
-    from finegrain.models.load import load_tokenizer
+    from finegrain.models.load import tokenizer_of
     from finegrain.recipes.entry import quiet_transformers
 
     quiet_transformers()
-    return load_tokenizer(model)
+    return tokenizer_of(model)
 
 
 def in_words(report: Json) -> list[str]:

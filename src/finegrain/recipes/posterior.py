@@ -55,6 +55,7 @@ def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
     from finegrain.data.records import Shape
     from finegrain.data.store import token_lengths
     from finegrain.models.adapters import take_adapter_out
+    from finegrain.models.hub_files import check_folder
     from finegrain.models.layer_posterior import LAYERS_FILE
     from finegrain.models.lora import Lora
     from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows
@@ -65,6 +66,7 @@ def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
     from finegrain.recipes.setup.session import load_data, open_session, prepare_scorer
     from finegrain.rewards.laplace import EvidenceVariance, FixedVariance
 
+    check_folder(settings.run)
     for name in (POSTERIOR_FILE, LAYERS_FILE):
         if (settings.run / name).exists():
             raise CheckpointError(f"{settings.run / name} is there already; delete it to fit another one")

@@ -54,7 +54,10 @@ class Training:
     keep: Literal["last", "best"] = "last"
     """Which step's model is written at the end: the last one, or the best one by --keep-by among those that were evaluated."""
     keep_by: str | None = None
-    """Held-out result that says which step is best, e.g. eval_accuracy; by default eval_loss, of a reward model of pairs eval_nll."""
+    """Held-out result that says which step is best, e.g. eval_accuracy.
+
+    By default eval_loss, of a reward model of pairs eval_nll, of ratings eval_rating_error.
+    """
     patience: NonNegativeInt = 0
     """Stop after this many evaluations in a row without a better one; 0 takes all steps."""
     save_every: NonNegativeInt = 0
@@ -78,6 +81,6 @@ class Training:
         if not self.eval_every:
             asked = {"--keep best": self.keep == "best", "--keep-by": self.keep_by is not None, "--patience": self.patience > 0}
             if found := [name for name, given in asked.items() if given]:
-                raise UsageError(f"{' and '.join(found)} choose among evaluations while training, and there are none; give --eval-every N")
+                raise UsageError(f"{' and '.join(found)}: there are no evaluations while training to go by; give --eval-every N")
         elif self.keep_by is not None and self.keep == "last" and not self.patience:
             raise UsageError(f"--keep-by {self.keep_by} is read by --keep best and by --patience, and neither was asked for")

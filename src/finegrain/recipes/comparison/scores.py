@@ -61,7 +61,7 @@ def _answer(where: str, row: Mapping[str, Any]) -> tuple[str, Answer]:
     name, prompt, response, score = (row.get(key) for key in ("id", "prompt", "response", "score"))
     texts = isinstance(name, str) and isinstance(prompt, str) and isinstance(response, str)
     if not texts or not isinstance(score, dict) or "mean" not in score:
-        found = next(_faults(row), None) or f"found {', '.join(row) or 'nothing'}"
+        found = next(_faults(row), None) or _other_kinds(row)
         raise DataError(f"{where}: expected id, prompt, response and score, as `finegrain score` writes them; {found}")
     mean = score["mean"]
     if mean is not None and not _is_score(mean):
@@ -78,6 +78,15 @@ def _faults(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for name, cell in value.items():
             yield from _faults((value.fault(name) or cell) if isinstance(value, SourceRow) else cell)
+
+
+def _other_kinds(row: Mapping[str, Any]) -> str:
+    """Which of the entries are missing, or hold something else."""
+    wanted = {"id": str, "prompt": str, "response": str, "score": dict}
+    if missing := sorted(wanted.keys() - row.keys()):
+        return f"found {', '.join(row) or 'nothing'}, and no {' and no '.join(missing)}"
+    odd = [f"{name} is {type(row[name]).__name__}" for name, kind in wanted.items() if not isinstance(row[name], kind)]
+    return ", ".join(odd) or "score has no mean"
 
 
 def _is_score(value: Any) -> bool:

@@ -19,7 +19,7 @@ from finegrain.data.records import Example, Response
 from finegrain.data.spans import spans_to_tokens
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
-from finegrain.models.load import load_tokenizer
+from finegrain.models.load import tokenizer_of
 from finegrain.ops.aggregate import MeanReward
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.judging.frozen import open_means
@@ -147,7 +147,7 @@ def by_function(settings: Score, counts: Counts) -> Iterator[Json]:
     path = settings.reward
     function = open_function(path)
     relative = open_relative(settings.baseline, settings.contrast, lambda: function_identity(path))
-    tokenizer = load_tokenizer(settings.model[0]) if settings.model else None
+    tokenizer = tokenizer_of(settings.model[0]) if settings.model else None
     questions = Questions(settings.data, settings.limit)
     names = Names(settings)
     for block in _blocks(questions(own_shape(questions.format))):
