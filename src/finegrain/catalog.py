@@ -96,7 +96,7 @@ def find(family: str, name: str) -> Method:
         if (method.family, method.name) == (family, name):
             return method
     if ":" in name:
-        raise UsageError(f"the {family} {name!r} is not in the catalog: it was passed from Python, so that run can only be repeated from there")
+        raise UsageError(f"the {family} {name!r} is not in the catalog; methods of your own are passed from Python, and a run of one can only be repeated from there")
     raise unknown_name(family, name, names(family))
 
 
