@@ -27,7 +27,7 @@ def split(out: Path) -> None:
     found = {}
     for name, make in OBJECTIVES.items():
         for dtype in (torch.float32, torch.float64):
-            trainer, plan = build(make(), How(dtype=dtype, micro_tokens=45, world=2))
+            trainer, plan = build(make(), How(dtype=dtype, micro_tokens=30, world=2))
             shares = [[len(share) for share in plan.step(index).micro] for index in range(len(plan))]
             assert any(0 in share for share in shares), "a step with fewer rows than ranks"
             assert any(share[0] != share[1] and min(share) > 0 for share in shares), "uneven numbers of micro-batches"
@@ -55,7 +55,7 @@ def sharded(out: Path) -> None:
         if not can_be_sharded(make):
             continue
         for dtype in (torch.float32, torch.float64):
-            trainer, plan = build(make(), How(dtype=dtype, micro_tokens=45, world=2, shard=True))
+            trainer, plan = build(make(), How(dtype=dtype, micro_tokens=30, world=2, shard=True))
             own = sum(p.to_local().numel() for p in trainer.scorer.parameters())
             lines = train(checked(trainer), plan)
             whole = gathered(trainer.scorer)
