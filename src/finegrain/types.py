@@ -129,7 +129,7 @@ class Scored(NamedTuple):
     """(M, ...): how sure each of them is, where they say so."""
 
 
-class Start(NamedTuple):
+class Initialisation(NamedTuple):
     """What a method finds in the rows of the first step, before anything has trained."""
 
     state: Mapping[str, Tensor]

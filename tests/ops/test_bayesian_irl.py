@@ -8,12 +8,12 @@ import torch
 from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.reward_weight import Uniform
-from finegrain.types import Pair, Start
+from finegrain.types import Initialisation, Pair
 from tests.objectives.test_ava_d import WORKED
 from tests.objectives.test_ava_p import PAIR
 
 
-def started() -> Start:
+def started() -> Initialisation:
     start = Inference().start(Uniform())
     assert start is not None
     return start

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from finegrain.cli import main
-
-VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
-"""What a repeated run may log differently."""
+from tests.tiny import without_times
 
 SHORT = ["--batch-size", "4", "--device", "cpu", "--samples", "0"]
 """Settings of every short run."""
@@ -68,5 +66,4 @@ class Command:
 
     def lines(self, run: str) -> list[dict[str, Any]]:
         """metrics.jsonl without what a repeated run may log differently."""
-        lines = [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
-        return [{name: value for name, value in line.items() if name not in VARYING} for line in lines]
+        return without_times(map(json.loads, (self.folder / run / "metrics.jsonl").read_text().splitlines()))

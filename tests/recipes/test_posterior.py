@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from finegrain.errors import ModelError
@@ -87,6 +87,12 @@ def test_a_posterior_of_other_weights_is_refused(command: Command) -> None:
     refused = command("score", "--model", command.folder / "other", "--data", command.data, "--out", command.folder / "x.jsonl", "--device", "cpu")
     assert refused.code == 4
     assert "fit it again" in refused.error
+    fitted = load_file(command.folder / "run/posterior.safetensors")
+    fitted["curvature"][..., 0] = torch.nan
+    save_file(fitted, command.folder / "run/posterior.safetensors")
+    refused = command("score", "--model", command.folder / "run", "--data", command.data, "--out", command.folder / "x.jsonl", "--device", "cpu")
+    assert refused.code == 4
+    assert "hold NaN or infinity: curvature" in refused.error
     (command.folder / "other/posterior.safetensors").write_bytes(b"nothing")
     refused = command("score", "--model", command.folder / "other", "--data", command.data, "--out", command.folder / "x.jsonl", "--device", "cpu")
     assert refused.code == 4

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from finegrain.errors import ModelError
 from finegrain.models.adapters import take_adapter_out
 from finegrain.models.curvature import judge, layers_named
-from finegrain.models.layer_posterior import load_layers
+from finegrain.models.layer_posterior import LAYERS_FILE, load_layers
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
@@ -52,7 +54,7 @@ def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> N
     assert "there already" in again.error
 
 
-def test_the_std_is_that_of_a_dense_posterior(command: Command) -> None:
+def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) -> None:
     """J (H + I / s2)^-1 J^T by hand, from the factors on disk, one matrix after the other; the adapter taken out changes no score."""
     train(command, "run", "head:sequence", *ADAPTED)
     assert fit(command, "run", "--prior-variance", "0.5", "--rank", "3").code == 0
@@ -61,6 +63,11 @@ def test_the_std_is_that_of_a_dense_posterior(command: Command) -> None:
     network = take_adapter_out(apart.policy.model, run).eval()
     layers = layers_named(network)
     posterior = load_layers(run, layers, apart.head)
+    fitted = load_file(run / LAYERS_FILE)
+    name = next(name for name in fitted if name.startswith("small."))
+    save_file({**fitted, name: torch.full_like(fitted[name], torch.inf)}, tmp_path / LAYERS_FILE)
+    with pytest.raises(ModelError, match=r"the posterior .*: 1 weights hold NaN or infinity: small\."):
+        load_layers(tmp_path, layers, apart.head)
     assert set(posterior.factors) <= set(layers)
     assert all(factor.large.shape[1] == 3 for factor in posterior.factors.values())
     ids = torch.arange(5, 14, dtype=torch.int32).numpy()

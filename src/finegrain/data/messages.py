@@ -59,13 +59,7 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 def _calls(said: Any) -> dict[str, Any]:
     """The content and calls of a turn that is a call, or several; words that are none are what the assistant says."""
-    found = said
-    for read in (json.loads, _literal):
-        try:
-            found = read(said)
-            break
-        except (AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
+    found = _read(said) if isinstance(said, str) else said
     calls = found if isinstance(found, list) else [found]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
         return {"content": said}
@@ -78,13 +72,20 @@ def parsed(text: str, column: str) -> list[dict[str, Any]] | None:
         return None
     if len(text) > LONGEST:
         raise CellError("missing_column", f"column {column!r}: a conversation written as a text of {len(text)} characters; write it as a list")
-    for read in (json.loads, _literal):
-        try:
-            found = read(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
+    found = _read(text)
+    if found is not None:
         return as_messages(found)
     raise CellError("missing_column", f"column {column!r}: a conversation written as text that is neither JSON nor Python, {text.strip()[:40]!r} ...")
+
+
+def _read(text: str) -> Any:
+    """What a text in JSON or as Python prints it says; None for any other."""
+    for read in (json.loads, _literal):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return None
 
 
 def _literal(text: str) -> Any:

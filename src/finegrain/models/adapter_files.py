@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 from finegrain.errors import ModelError
+from finegrain.models.finite import refuse_not_finite
 from finegrain.models.hub_files import find_file
 from finegrain.models.load_errors import loading, one_line, say, some
-from finegrain.models.stock import refuse_not_finite
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from finegrain.errors import ModelError
 from finegrain.models.curvature import LayerPosterior, Layers, judge, layers_named
+from finegrain.models.finite import refuse_not_finite
 from finegrain.models.packing import Group
 from finegrain.models.posterior import refuse_parts
 from finegrain.models.scorer import Scorer
-from finegrain.models.stock import refuse_not_finite
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.kfac import Kronecker
@@ -46,12 +46,12 @@ def load_layers(folder: Path, layers: Layers, head: nn.Module) -> LayerPosterior
     file = folder / LAYERS_FILE
     try:
         found = load_file(file)
-        refuse_not_finite(f"the posterior {file}", found.items())
         names = [name.removeprefix("large.") for name in found if name.startswith("large.")]
         factors = {name: Kronecker(found[f"large.{name}"], found[f"small.{name}"]) for name in names}
         posterior, norms = LayerPosterior(factors, float(found["prior_variance"])), found["norms"]
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"cannot read the posterior {file}: {error}; delete it, or fit it again") from error
+    refuse_not_finite(f"the posterior {file}", found.items())
     if not set(factors) <= set(layers) or not torch.allclose(_norms(posterior, layers, head), norms, rtol=1e-4, atol=1e-8):
         raise ModelError(f"{LAYERS_FILE} was fitted to other weights than this model has; delete it, or fit it again with `finegrain posterior`")
     return posterior

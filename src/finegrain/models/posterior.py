@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
+from finegrain.models.finite import refuse_not_finite
 from finegrain.models.reward_head import stock_rows
-from finegrain.models.stock import refuse_not_finite
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
@@ -60,12 +60,13 @@ def load_posteriors(folder: Path) -> list[Posterior]:
         return []
     try:
         found = load_file(folder / POSTERIOR_FILE)
-        refuse_not_finite(f"the posterior {folder / POSTERIOR_FILE}", found.items())
         variances = found["prior_variance"].tolist()
         parts = zip(found["weight"], found["curvature"], found["vectors"], variances, strict=True)
-        return [Posterior(*part) for part in parts]
+        posteriors = [Posterior(*part) for part in parts]
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ModelError(f"cannot read the posterior {folder / POSTERIOR_FILE}: {error}; delete it, or fit it again") from error
+    refuse_not_finite(f"the posterior {folder / POSTERIOR_FILE}", found.items())
+    return posteriors
 
 
 @dataclass(frozen=True)

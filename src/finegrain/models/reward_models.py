@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import (
 from finegrain.errors import ModelError
 from finegrain.models.adapter_files import HEADS, AdapterFiles, adapters_of, is_adapter, read_adapter
 from finegrain.models.adapters import merged, save_adapter
+from finegrain.models.finite import refuse_not_finite
 from finegrain.models.hub_files import find_file, is_hub_name, with_all_files
 from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
 from finegrain.models.load_errors import loading, one_line
@@ -31,7 +32,7 @@ from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import HEAD_FILE, load_head, save_head
 from finegrain.models.reward_tokenizer import input_facts, reward_tokenizer
 from finegrain.models.scorer import causal_lm, stock_attention
-from finegrain.models.stock import architectures, config_facts, lacks, load_stock, refuse_not_finite
+from finegrain.models.stock import architectures, config_facts, lacks, load_stock
 
 FACTS_FILE = "reward_head.json"
 DEFAULT_LENGTH = 1024
@@ -177,11 +178,6 @@ def is_reward_model(source: str | Path) -> bool:
     return any(name.endswith(CLASSIFIERS) for name in named)
 
 
-def whole_reward_model(source: str | Path) -> str:
-    """The source; of a reward model of ours on the Hub the folder of its copy here, with what lies beside the stock files."""
-    return with_all_files(str(source), FACTS_FILE)
-
-
 def load_reward_model(
     source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False, keep_adapter: bool = False
 ) -> RewardModel:
@@ -189,7 +185,7 @@ def load_reward_model(
 
     An adapter with a score head, as reward trainers write it, is merged into its base; `keep_adapter` leaves it on, to be trained.
     """
-    source = whole_reward_model(source)
+    source = with_all_files(str(source), FACTS_FILE)  # of ours on the Hub, what lies beside the stock files too
     if is_adapter(source):
         return _from_adapter(read_adapter(source), master, trust_remote_code, keep=keep_adapter)
     config = config_facts(source)

@@ -5,9 +5,8 @@ weights have other shapes than the config says, and where weights are missing. W
 """
 
 import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,37 +17,17 @@ import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import cached_file
 
 from finegrain.errors import ModelError
-from finegrain.models.hub_files import is_hub_name
+from finegrain.models.finite import refuse_not_finite
+from finegrain.models.hub_files import find_file, is_hub_name
 from finegrain.models.load_errors import loading, one_line, say, some
+from finegrain.models.quantised import parts_of, refuse_method, refuse_quantised, refuse_traces
 
 BUILT_IN = ("eager", "sdpa")
 """Attention that transformers computes without further packages."""
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 """Kinds of weights that can be trained, as safetensors names them."""
-QUANTISED_BY = {
-    "quantize_config.json": "gptq",
-    "quant_config.json": "awq",
-    "hf_quant_config.json": "modelopt",
-}
-"""Files beside weights that older programs wrote in place of an entry of config.json."""
-TRACES = {
-    "qweight": "gptq or awq",
-    "qzeros": "gptq or awq",
-    "absmax": "bitsandbytes",
-    "quant_map": "bitsandbytes",
-    "SCB": "bitsandbytes",
-    "weight_packed": "compressed-tensors",
-    "weight_scale": "compressed-tensors",
-    "weight_scale_inv": "fp8",
-    "W_q": "hqq",
-    "_blocks": "mxfp4",
-}
-"""Ends of the names of tensors that stand beside or in place of quantised weights."""
-
-
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -130,7 +109,7 @@ def load_stock(
     unused, missing = sorted(info["unexpected_keys"]), sorted(info["missing_keys"])
     if labels is not None:
         unused = [name for name in unused if name.startswith(f"{model.base_model_prefix}.")]
-    _refuse_traces(source, unused)
+    refuse_traces(source, unused)
     _refuse_other_shapes(source, info)
     refuse_not_finite(source, model.named_parameters())
     stored = stored if here else _stored_dtype(source)
@@ -139,40 +118,9 @@ def load_stock(
     return Loaded(model, dtype or stored or master, tuple(missing), tuple(unused))
 
 
-def refuse_quantised(source: str, facts: Mapping[str, Any]) -> None:
-    """Raises ModelError for a checkpoint that says of itself that its weights are quantised."""
-    for part in _parts(facts):
-        for entry in ("quantization_config", "compression_config"):
-            told = part.get(entry)
-            if told is not None:
-                _refuse_method(source, _method(told))
-    for name, method in QUANTISED_BY.items():
-        if (Path(source) / name).exists():
-            _refuse_method(source, method)
-
-
-def _refuse_method(source: str, method: str) -> None:
-    raise ModelError(f"{source} is a quantised checkpoint ({one_line(method)}); train from the unquantised one")
-
-
-def _method(told: object) -> str:
-    if not isinstance(told, Mapping):
-        return str(told)
-    if any(told.get(name) for name in ("load_in_4bit", "load_in_8bit")):
-        return "bitsandbytes"
-    return str(told.get("quant_method") or told.get("quant_algo") or "method not named")
-
-
-def _refuse_traces(source: str, unused: Sequence[str]) -> None:
-    for name in unused:
-        for end, method in TRACES.items():
-            if name.endswith(end) or f".{end}." in name:
-                _refuse_method(source, method)
-
-
 def _refuse_kernels(source: str, facts: Mapping[str, Any], trust_remote_code: bool) -> None:
     """Raises ModelError for kernels that would be downloaded and run; for those that are not installed transformers says so."""
-    for part in _parts(facts):
+    for part in parts_of(facts):
         for entry in ("attn_implementation", "_attn_implementation"):
             told = part.get(entry)
             for asked in told.values() if isinstance(told, Mapping) else [told]:
@@ -233,14 +181,16 @@ def _dtype(source: str, config: Any) -> torch.dtype | None:
 
 def _stored_dtype(source: str) -> torch.dtype | None:
     """The commonest dtype of the weights on disk; raises ModelError for files that are missing or damaged and for weights that are quantised."""
-    folder = Path(source) if Path(source).is_dir() else Path(cached_file(source, "config.json", local_files_only=True)).parent
+    config = find_file(source, "config.json")
+    if config is None:
+        return None
     seen: Counter[str] = Counter()
-    for file in _weight_files(source, folder):
+    for file in _weight_files(source, config.parent):
         with loading(f"cannot read {file}"), safe_open(file, "pt") as tensors:
             stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}
         quantised = [dtype for name, dtype in stored.items() if name.endswith(".weight") and dtype not in FLOATS]
         if quantised:
-            _refuse_method(source, f"{quantised[0]} weights")
+            refuse_method(source, f"{quantised[0]} weights")
         seen.update(stored.values())
     return next((FLOATS[dtype] for dtype, _ in seen.most_common() if dtype in FLOATS), None)
 
@@ -269,17 +219,6 @@ def _refuse_other_shapes(source: str, info: Mapping[str, Any]) -> None:
         raise ModelError(f"cannot load {source}: {one_line(info['error_msgs'][0])}")
 
 
-def refuse_not_finite(source: str, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Raises ModelError for weights that hold NaN or infinity: nothing can be scored with them or trained from them."""
-    bad = [name for name, weight in weights if weight.is_floating_point() and weight.numel() and not _is_finite(weight)]
-    if bad:
-        raise ModelError(f"{source}: {len(bad)} weights hold NaN or infinity: {some(bad)}; the checkpoint is damaged, or its training diverged")
-
-
-def _is_finite(weight: torch.Tensor) -> bool:
-    return all(map(math.isfinite, map(float, torch.aminmax(weight.detach()))))
-
-
 def _refuse_pickled(source: str) -> None:
     path = Path(source)
     if path.is_dir() and list(path.glob("*.bin")) and not list(path.glob("*.safetensors")):
@@ -287,14 +226,6 @@ def _refuse_pickled(source: str) -> None:
             f"{source} holds pickled weights only (.bin), which are never read; convert them once with "
             "`model.save_pretrained(folder)` of a transformers you trust, or the convert Space of the Hub (safetensors/convert)"
         )
-
-
-def _parts(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A config and the configs inside it (text_config …)."""
-    yield facts
-    for name, part in facts.items():
-        if isinstance(part, Mapping) and name.endswith("_config") and name not in ("quantization_config", "compression_config"):
-            yield part
 
 
 def lacks(source: str, kind: str, missing: Sequence[str]) -> ModelError:

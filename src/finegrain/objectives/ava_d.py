@@ -17,7 +17,7 @@ from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
-from finegrain.types import Pair, Start, Terms
+from finegrain.types import Initialisation, Pair, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,6 @@ class AvaD:
         return partial(GaussianLayer, self.outputs)
 
     @property
-    def start(self) -> Start | None:
+    def start(self) -> Initialisation | None:
         """Where prior and head begin."""
         return self.inference.start(self.reward_weight)

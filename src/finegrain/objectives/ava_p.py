@@ -22,7 +22,7 @@ from finegrain.ops.bayesian_irl import BOUND, Inference
 from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, contrasted
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
-from finegrain.types import Pair, Start, Terms
+from finegrain.types import Initialisation, Pair, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,6 @@ class AvaP:
         return partial(GaussianLayer, self.outputs)
 
     @property
-    def start(self) -> Start | None:
+    def start(self) -> Initialisation | None:
         """Where prior and head begin."""
         return self.inference.start(self.reward_weight)

@@ -22,7 +22,7 @@ from finegrain.ops.masked import masked_sum
 from finegrain.ops.reward_weight import Attention, RewardWeight, weighed
 from finegrain.ops.sequence import token_weight, wide
 from finegrain.ops.variational import LOG_STD, evidence, has_successor, temporal_differences
-from finegrain.types import Pair, Side, Start, Summed, Term, Terms
+from finegrain.types import Initialisation, Pair, Side, Summed, Term, Terms
 
 BOUND = frozenset({"likelihood", "negative", "kl", "td"})
 """Names of the evidence bound's terms."""
@@ -110,11 +110,11 @@ class Inference:
         kl, fit, count = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
         return {"kl": Term(kl, count, self.kl), "td": Term(-fit, count, self.td)}
 
-    def start(self, reward_weight: RewardWeight) -> Start | None:
+    def start(self, reward_weight: RewardWeight) -> Initialisation | None:
         """Prior and head at the standard deviation of the start model's temporal differences; None where the scale is given."""
         if not isinstance(self.scale, StartScale):
             return None
-        return Start({TD_STD: torch.ones(1)}, lambda pair: self._moments(weighed(reward_weight, pair)), _start_at)
+        return Initialisation({TD_STD: torch.ones(1)}, lambda pair: self._moments(weighed(reward_weight, pair)), _start_at)
 
     def _moments(self, pair: Pair) -> dict[str, Summed]:
         """Number, sum and sum of squares of the temporal differences of all answers, by the tokens' weights."""

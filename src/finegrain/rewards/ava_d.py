@@ -16,7 +16,7 @@ from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.reward_weight import weighed
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.types import Pair, Start, Terms
+from finegrain.types import Initialisation, Pair, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class AvaD:
         answer = weighed(head.reward_weight, pair).answer
         return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer], pair.state)}
 
-    def start(self, head: Gaussian) -> Start | None:
+    def start(self, head: Gaussian) -> Initialisation | None:
         """Where prior and head begin."""
         return self.inference.start(head.reward_weight)
 

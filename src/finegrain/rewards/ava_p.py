@@ -19,7 +19,7 @@ from finegrain.ops.bayesian_irl import BOUND, Inference
 from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, contrasted
 from finegrain.ops.reward_weight import weighed
 from finegrain.rewards.gaussian import Gaussian
-from finegrain.types import Pair, Start, Terms
+from finegrain.types import Initialisation, Pair, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class AvaP:
         """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
         return Balance(bound=BOUND, rule=self.balance, bound_in_backbone=not self.bound_in_head_only)
 
-    def start(self, head: Gaussian) -> Start | None:
+    def start(self, head: Gaussian) -> Initialisation | None:
         """Where prior and head begin."""
         return self.inference.start(head.reward_weight)
 

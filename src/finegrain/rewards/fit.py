@@ -16,7 +16,7 @@ from finegrain.ops.balance import Balance
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead, reads_whole_answer
-from finegrain.types import CreditColumns, Gathered, Pair, Start, Summed, Terms
+from finegrain.types import CreditColumns, Gathered, Initialisation, Pair, Summed, Terms
 
 
 @runtime_checkable
@@ -114,7 +114,7 @@ class RewardFit:
         return getattr(self.loss, "balanced", None)
 
     @property
-    def start(self) -> Start | None:
+    def start(self) -> Initialisation | None:
         """Where the loss wants head and tables to begin."""
         find = getattr(self.loss, "start", None)
         return None if find is None else find(self.head)

@@ -11,7 +11,7 @@ from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.train.balance import TABLE
-from finegrain.types import LABEL_WEIGHTS, Gathered, Objective, Pair, Start, Summed, Term, Terms, WeightMeaning
+from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
@@ -41,7 +41,7 @@ class Contract:
     """Replaces "backward of the sum": the summed gradient of the rows with respect to the parameters."""
     balance: Balance | None
     """Terms that are weighed as one against the others; None: every term has the weight it is given."""
-    start: Start | None
+    start: Initialisation | None
     """What the method finds in the first step's rows, before anything has trained."""
     learning_rate: float
     weights: frozenset[WeightMeaning]

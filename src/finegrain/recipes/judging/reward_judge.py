@@ -18,7 +18,7 @@ from finegrain.models.layer_posterior import AnswerVariance, answer_variance, ha
 from finegrain.models.load import check_tokens, master_dtype
 from finegrain.models.posterior import said_with_std
 from finegrain.models.probe import make_scorer
-from finegrain.models.reward_models import SEQUENCE, RewardModel, Stock, is_reward_model, load_reward_model, whole_reward_model
+from finegrain.models.reward_models import SEQUENCE, RewardModel, Stock, is_reward_model, load_reward_model
 from finegrain.models.score import group_of
 from finegrain.models.scorer import silence_dropout
 from finegrain.ops.readout import Mean
@@ -97,13 +97,12 @@ class RewardJudge:
 
 def open_reward_model(means: Means, source: str, *, longest: int, signal: RewardSignal | None = None) -> RewardJudge:
     """The reward model of a checkpoint folder or Hub name; `longest`: tokens of the longest row to come."""
-    source = whole_reward_model(source)
     try:
         model = load_reward_model(source, master=master_dtype(means.how.name))
     except ModelError as error:
         hint = "" if is_reward_model(source) else "; for the implicit reward of a policy give --reference, the model it was trained from"
         raise ModelError(f"{error}{hint}") from error
-    head = head_of(model)
+    source, head = model.policy.source, head_of(model)  # of a Hub name, the folder of its copy here
     signal = signal or Head()
     signal.check(head)
     silence_dropout(model.policy.model)
