@@ -30,9 +30,12 @@ def test_head_and_table_start_at_the_standard_deviation_of_all_answers(given: Pa
         for token in range(side.mask.shape[1] - 1)
         if side.mask[row, token] and side.mask[row, token + 1]
     ]
-    std = float(torch.tensor(differences, dtype=torch.float64).std(correction=0))
-    assert start.settle({"td_std": found.value}, head)["td_std"].tolist() == [pytest.approx(std, rel=1e-4)]
-    assert float(head.log_std.detach()) == pytest.approx(math.log(std), rel=1e-3)
+    values = torch.tensor(differences, dtype=torch.float64)
+    moments = torch.stack([values.pow(power).sum() for power in range(3)])
+    torch.testing.assert_close(found.value.double(), moments, rtol=1e-6, atol=1e-6)
+    std = float(values.std(correction=0))
+    assert start.settle({"td_std": moments}, head)["td_std"].tolist() == [pytest.approx(std)]
+    assert float(head.log_std.detach()) == pytest.approx(math.log(std), rel=1e-5)
 
 
 def test_answers_of_one_token_start_at_1() -> None:
