@@ -1,9 +1,5 @@
-"""The command line itself: help, tables, exit codes and speed of answers that load nothing."""
+"""The command line itself: help, tables and exit codes."""
 
-import os
-import resource
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -68,24 +64,6 @@ def test_again_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "run.json").write_text("{}")
     assert main(["again", str(tmp_path / "run.json"), "--out", str(tmp_path / "two")]) == 2
     assert "no run.json" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "seconds", "code"), [(["--help"], 0.5, 0), (["methods"], 0.5, 0), (["prefr"], 0.5, 2), (["prefer", "--help"], 2.5, 0)]
-)
-def test_answers_are_quick(arguments: list[str], seconds: float, code: int) -> None:
-    """Best of three in processor seconds, which a busy machine does not change."""
-    took = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-m", "finegrain", *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=False
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.returncode == code
-    assert min(took) < seconds, took
 
 
 def below(settings: type, found: set[type]) -> set[type]:
