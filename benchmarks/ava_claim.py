@@ -156,7 +156,7 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         rows = drawn(cell, train)
         data, evaluation = write_jsonl(folder / "train.jsonl", rows), write_jsonl(folder / "held-out.jsonl", held_out)
-        common = Common(seed=cell.seed, max_length=DATA[cell.data].max_length, device="cpu", eval=str(evaluation))
+        common = Common(seed=cell.seed, max_length=DATA[cell.data].max_length, device="cpu", dtype=options.dtype, eval=str(evaluation))
         training = Training(epochs=float(cell.epochs), examined=0, samples=0)
         try:
             finegrain.reward(
@@ -170,11 +170,12 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
                 optim=Optim(embedding_lr=PLAIN),
             )
         except FinegrainError as error:
-            return {**asdict(cell), "accuracy": None, "failed": str(error)}
+            return {**asdict(cell), "dtype": options.dtype, "accuracy": None, "failed": str(error)}
         record = json.loads((folder / "run" / "run.json").read_text())
     found = record["evaluation"]
     return {
         **asdict(cell),
+        "dtype": options.dtype,
         "accuracy": found["eval_accuracy"]["mean"],
         "length_only": found["eval_accuracy_length_only"]["mean"],
         "nll": found["eval_nll"]["mean"],
@@ -256,7 +257,7 @@ def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[st
             folder / "run",
             head=head,
             loss=method.loss,
-            common=Common(seed=cell.seed, max_length=size.max_length, device="cpu"),
+            common=Common(seed=cell.seed, max_length=size.max_length, device="cpu", dtype=options.dtype),
             training=Training(examined=0, samples=0, holdout=0.0),
             optim=Optim(embedding_lr=PLAIN),
         )
@@ -268,6 +269,7 @@ def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[st
     return {
         **asdict(cell),
         "kind": "demonstrations",
+        "dtype": options.dtype,
         "accuracy": {how: accuracy_of(head, READOUTS[how], outputs, examples).accuracy.mean for how in READOUTS if unpaired or how == "last"},
         "length_only": length_accuracy(examples).accuracy.mean,
         "held_out": len(examples),
@@ -285,14 +287,15 @@ def report(results: Sequence[Mapping[str, Any]]) -> str:
     """The page."""
     pairs = [one for one in results if one.get("kind") != "demonstrations"]
     lines = ["# AVA-p against Bradley-Terry on real pairs", "", f"Made by `benchmarks/ava_claim.py`. {ABOUT}", ""]
-    settings = dict.fromkeys((one["data"], one["pairs"], one["epochs"], one["flipped"]) for one in pairs)
-    order = sorted(settings, key=lambda one: (list(DATA).index(one[0]), one[2], one[3], one[1] or 10**6))
-    for data, count, epochs, flipped in order:
-        own = [one for one in pairs if (one["data"], one["pairs"], one["epochs"], one["flipped"]) == (data, count, epochs, flipped)]
+    settings = dict.fromkeys(setting_of(one) for one in pairs)
+    order = sorted(settings, key=lambda one: (list(DATA).index(one[0]), one[2], one[3], one[1] or 10**6, one[4]))
+    for data, count, epochs, flipped, dtype in order:
+        own = [one for one in pairs if setting_of(one) == (data, count, epochs, flipped, dtype)]
         base = {one["seed"]: one for one in own if one["method"] == BASE and one["accuracy"] is not None}
         first = own[0]
         title = f"{first.get('trained_pairs', count)} pairs, {epochs} epoch{'s' if epochs > 1 else ''}"
         title += f", {flipped:.0%} of the labels flipped" if flipped else ""
+        title += f", in {dtype}" if dtype != "float32" else ""
         lines += [
             f"## {data}: {title}",
             "",
@@ -315,6 +318,11 @@ def report(results: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"| {' | '.join(map(str, parts))} | {len(rows) - len(fine)} |")
         lines.append("")
     return "\n".join([*lines, *starts(pairs), *demonstrated(results)])
+
+
+def setting_of(cell: Mapping[str, Any]) -> tuple[str, int, int, float, str]:
+    """What the runs of one table share; their methods and seeds differ."""
+    return cell["data"], cell["pairs"], cell["epochs"], cell["flipped"], cell["dtype"]
 
 
 def starts(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -364,7 +372,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="where samples are kept between calls")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no further cell after this time")
-    parser.add_argument("--only", nargs="+", help="parts of a cell's key: hh_harmless, 300, ava-p ...; all of them must be in it")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="what the models compute in")
+    parser.add_argument("--only", nargs="+", help="values of a cell: data=hh_harmless pairs=300 method=ava-p ...; all of them must hold")
     parser.add_argument("--demonstrations", action="store_true", help="AVA-d's cells instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -376,7 +385,7 @@ def main() -> None:
         wanted = (Demonstrated(data, method, seed=seed) for seed in range(options.seeds) for data in DEMONSTRATIONS for method in DEMONSTRATED)
     for cell in wanted:
         key = key_of(asdict(cell))
-        if key in done or not all(part in key.split("/") for part in options.only or ()):
+        if key in done or not {f"{name}={value}" for name, value in asdict(cell).items()}.issuperset(options.only or ()):
             continue
         if time.monotonic() > until:
             break
