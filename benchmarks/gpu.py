@@ -26,18 +26,18 @@ from accelerate.state import AcceleratorState
 from inputs import SPECIAL, word_level
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from finegrain.commands.settings import Common, Training
 from finegrain.data.records import Example, Response
 from finegrain.models.probe import make_scorer
 from finegrain.models.score import score_rows
 from finegrain.models.scorer import silence_dropout
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.devices import micro_tokens_of, open_device
-from finegrain.recipes.setup.metrics import metrics_for
+from finegrain.scoring.devices import micro_tokens_of, open_device
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer, run_step
+from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 
 ROLES = ("chosen", "rejected")

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runs", "data"),
     ("models",),
     ("generate", "train"),
+    ("scoring",),
     ("report",),
     ("recipes",),
     ("settings_file",),
@@ -31,12 +32,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Rooms of one line are siblings. DESIGN's order, but for catalog and configure (docs/decisions/0009)."""
 
 RECIPES: tuple[tuple[str, ...], ...] = (
-    ("setup",),
-    ("judging",),
-    ("scoring", "crediting", "examining", "evaluation", "comparison"),
+    ("score_files", "inspection", "evaluation"),
     ("training",),
     ("curation",),
-    ("planted_demo",),
+    ("demo",),
 )
 """The same order among the rooms of the recipes; a command's own file is imported from above for its settings alone."""
 
@@ -140,8 +139,8 @@ PLANTED = {
     "import accelerate": ("models.planted", "only train, recipes may know"),
     "import importlib\nimportlib.import_module('x')": ("models.planted", "computed"),
     "import math": ("attic.planted", "no known room"),
-    "from finegrain.recipes.training.job import Job": ("recipes.judging.planted", "from below it among the recipes"),
-    "from finegrain.recipes.scoring import score_lines": ("recipes.evaluation.planted", "from beside it among the recipes"),
+    "from finegrain.recipes.training.job import Job": ("recipes.inspection.planted", "from below it among the recipes"),
+    "from finegrain.recipes.score_files import score_lines": ("recipes.evaluation.planted", "from beside it among the recipes"),
 }
 
 

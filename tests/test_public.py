@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 import finegrain
-from finegrain.recipes.preference import Prefer, prefer
+from finegrain.recipes.prefer import Prefer, prefer
 from finegrain.recipes.sft import Sft, sft
 
 PUBLIC = [

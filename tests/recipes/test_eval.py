@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import finegrain
+from finegrain.commands.settings import Common
 from finegrain.data.findings import Findings
 from finegrain.data.load import load_examples
 from finegrain.data.records import Shape
@@ -21,12 +22,11 @@ from finegrain.models.score import Arithmetic, score_rows
 from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.evaluation.grades import ModelGrader
 from finegrain.recipes.evaluation.problems import read_problems
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.settings import Common
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
+from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.runtime import open_means
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
 from tests.tiny import write_rows

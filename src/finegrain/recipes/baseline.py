@@ -7,8 +7,8 @@ from typing import Any, Literal
 from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.errors import UsageError
 from finegrain.files import write_new
-from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
+from finegrain.scoring.function_file import is_function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,8 @@ class Baseline:
 def run_baseline(settings: Baseline) -> dict[str, Any]:
     """The table, complete or absent, and what was counted."""
     from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.scoring.baseline_scores import Counts, scores_of  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.scoring.baseline_table import Table, table_lines
+    from finegrain.recipes.score_files.baseline_scores import Counts, scores_of  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.score_files.baseline_table import Table, table_lines
 
     check_free(settings.out, settings.data)
     quiet_transformers()

@@ -55,6 +55,7 @@ class Bound:
 
 def run_bound(settings: Bound) -> dict[str, Any]:
     """bounds.safetensors and bounds.json in the run's folder, and what they say."""
+    from finegrain.commands.settings import Common, Training
     from finegrain.configure import to_json
     from finegrain.data.holdout import split_holdout
     from finegrain.data.records import Shape
@@ -63,9 +64,8 @@ def run_bound(settings: Bound) -> dict[str, Any]:
     from finegrain.models.lora import Lora
     from finegrain.models.reward_models import load_reward_model
     from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.judging.reward_judge import head_of
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import load_data, open_session
+    from finegrain.recipes.session import load_data, open_session
+    from finegrain.scoring.reward_model import head_of
 
     check_folder(settings.run)
     if (settings.run / BOUNDS_FILE).exists():
@@ -106,7 +106,7 @@ def run_bound(settings: Bound) -> dict[str, Any]:
 def _features(session: Any, examples: Any) -> dict[str, Tensor]:
     """By role, what the last token of every answer has in the backbone, (N, H), float64; cached."""
     from finegrain.data.store import token_lengths
-    from finegrain.recipes.setup.session import prepare_scorer
+    from finegrain.recipes.session import prepare_scorer
     from finegrain.recipes.training.frozen_features import feature_rows
 
     prompts, answers = token_lengths(examples, ROLES)

@@ -9,7 +9,7 @@ from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.data.findings import in_rows, source_in_words
 from finegrain.data.gate.settings import Gate
 from finegrain.files import write_new
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json
 

@@ -7,7 +7,7 @@ from typing import Any
 from finegrain.checked import PositiveInt, Seed, checked
 from finegrain.errors import UsageError
 from finegrain.files import write_new
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ def run_compare(settings: Compare) -> dict[str, Any]:
     """A table on stderr; returns its numbers, which also go to --out."""
     import json
 
-    from finegrain.recipes.comparison.report import compared  # here, so that `--help` answers before the statistics load
-    from finegrain.recipes.comparison.table import print_comparison
+    from finegrain.recipes.evaluation.comparison import compared  # here, so that `--help` answers before the statistics load
+    from finegrain.recipes.evaluation.comparison_table import print_comparison
 
     if settings.out is not None:
         check_free(settings.out)

@@ -9,7 +9,7 @@ from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import check_one
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
 
 
 @dataclass(frozen=True, kw_only=True)

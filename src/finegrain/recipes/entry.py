@@ -8,7 +8,7 @@ from finegrain.configure import to_json
 
 def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Run the settings of `Prefer` or `Sft`; returns what is printed as the last line of stdout."""
-    from finegrain.recipes.training.alignment import align  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.training.align import align  # here, so that `--help` answers before transformers loads
     from finegrain.recipes.training.job import Job
 
     values = {field.name: getattr(settings, field.name) for field in fields(settings)} | {"model": model}

@@ -10,9 +10,9 @@ from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
 from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
-from finegrain.recipes.judging.shown import check_aggregate
-from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
+from finegrain.scoring.aggregation import check_aggregate
+from finegrain.scoring.function_file import is_function
 
 
 @dataclass(frozen=True, kw_only=True)

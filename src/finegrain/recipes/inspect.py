@@ -10,7 +10,7 @@ from finegrain.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from finegrain.data.load import LoadedData
-    from finegrain.recipes.setup.session import Session
+    from finegrain.recipes.session import Session
     from finegrain.report.read import Run
 
 
@@ -80,15 +80,15 @@ def scored(settings: Inspect) -> "Run":
     """The model on the data as if it were a run: log-probabilities, and log-ratios where there is a reference."""
     import numpy as np
 
+    from finegrain.commands.settings import Common, Training
     from finegrain.configure import to_json
     from finegrain.models.lora import Lora
     from finegrain.models.reward_models import is_reward_model
     from finegrain.models.score import score_rows
     from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.examining.examined import examined, truths
-    from finegrain.recipes.examining.inspect_reward import scored_by_reward
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import open_session, prepare_scorer, record
+    from finegrain.recipes.inspection.pairs import examined, truths
+    from finegrain.recipes.inspection.reward_page import scored_by_reward
+    from finegrain.recipes.session import open_session, prepare_scorer, record
     from finegrain.report.read import Run
 
     assert settings.data is not None
@@ -129,7 +129,7 @@ def scored(settings: Inspect) -> "Run":
 def loaded_rows(session: "Session", source: str) -> "LoadedData":
     """The rows in the first shape that they have."""
     from finegrain.data.records import Shape
-    from finegrain.recipes.setup.session import load_data
+    from finegrain.recipes.session import load_data
 
     errors = []
     for shape in (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION):

@@ -52,6 +52,7 @@ class PosteriorOf:
 
 def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
     """A posterior file and its facts in the run's folder, and what they say."""
+    from finegrain.commands.settings import Common, Training
     from finegrain.data.records import Shape
     from finegrain.data.store import token_lengths
     from finegrain.models.adapters import take_adapter_out
@@ -61,10 +62,9 @@ def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
     from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows
     from finegrain.models.reward_models import load_reward_model
     from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.judging.reward_judge import head_of
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import load_data, open_session, prepare_scorer
+    from finegrain.recipes.session import load_data, open_session, prepare_scorer
     from finegrain.rewards.laplace import EvidenceVariance, FixedVariance
+    from finegrain.scoring.reward_model import head_of
 
     check_folder(settings.run)
     for name in (POSTERIOR_FILE, LAYERS_FILE):

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.checked import checked
+from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import Data, source_text
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, MarginScale, Training
 from finegrain.rewards.meta_rm import Meta, NoMeta
 from finegrain.train.optim import Optim
 
@@ -88,9 +88,9 @@ def reward(
 def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
     from finegrain.configure import to_json
-    from finegrain.recipes.training.alignment import align  # here, so that `--help` answers before transformers loads
+    from finegrain.recipes.training.align import align  # here, so that `--help` answers before transformers loads
     from finegrain.recipes.training.job import Job
-    from finegrain.recipes.training.reward_product import TrainedReward
+    from finegrain.recipes.training.reward_artifact import TrainedReward
     from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
     from finegrain.rewards.bradley_terry import BradleyTerry
     from finegrain.rewards.fit import RewardFit

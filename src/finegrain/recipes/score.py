@@ -12,10 +12,10 @@ from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.recipes.judging.reward_signals import Head, RewardSignal
-from finegrain.recipes.judging.shown import check_aggregate
-from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
+from finegrain.scoring.aggregation import check_aggregate
+from finegrain.scoring.function_file import is_function
+from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.types import Json
 
 
@@ -129,7 +129,7 @@ def score(
 def run_score(settings: Score) -> dict[str, Any]:
     """scores.jsonl, complete or absent, and what was counted."""
     from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.scoring.score_lines import Counts, by_function, by_judge
+    from finegrain.recipes.score_files.score_lines import Counts, by_function, by_judge
 
     check_free(settings.out, settings.data)
     quiet_transformers()

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.checked import checked
+from finegrain.commands.settings import Common, Training
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import Data, source_text
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
 from finegrain.recipes.entry import model_name, start, start_command
-from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
 

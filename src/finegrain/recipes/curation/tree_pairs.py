@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.curate.tree import preference_row, saved_share
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.findings import Findings
 from finegrain.data.gate.keeper import own_shape
 from finegrain.data.gate.settings import Stopping
+from finegrain.data.questions import Question, Questions
 from finegrain.data.records import Answer, Example, Text, Turn
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
@@ -22,11 +24,9 @@ from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.curate import Curate
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.judging.user_reward import Asked, is_function, open_function
-from finegrain.recipes.settings import Common
-from finegrain.recipes.setup.questions import Question, Questions
+from finegrain.scoring.function import Asked, is_function, open_function
+from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.runtime import open_means
 from finegrain.types import Json
 
 Label = Callable[[Question, Sequence[str]], Sequence[float | None]]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finegrain.commands.settings import Common
 from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
 from finegrain.evaluate.ensemble import ensemble
@@ -12,13 +13,12 @@ from finegrain.evaluate.suites import Item
 from finegrain.recipes.eval import Eval
 from finegrain.recipes.evaluation.grades import FunctionGrader, Grade, Grader, ModelGrader
 from finegrain.recipes.evaluation.problems import Problem, ProblemSet
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.judges import open_policies
-from finegrain.recipes.judging.likelihoods import open_likelihoods
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.judging.user_reward import open_function
-from finegrain.recipes.settings import Common
-from finegrain.recipes.setup.function_file import is_function
+from finegrain.scoring.function import open_function
+from finegrain.scoring.function_file import is_function
+from finegrain.scoring.likelihood import open_likelihoods
+from finegrain.scoring.records import open_policies
+from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.runtime import open_means
 from finegrain.terminal import write_line
 from finegrain.types import Json
 

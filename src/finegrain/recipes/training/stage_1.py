@@ -12,12 +12,12 @@ from finegrain.errors import DataError
 from finegrain.models.reward_models import RewardModel, is_reward_model, load_reward_model
 from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer
-from finegrain.recipes.judging.answer_parts import PartIds, parts_of
-from finegrain.recipes.judging.frozen import Means
-from finegrain.recipes.judging.reward_judge import head_of
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
+from finegrain.scoring.reward_model import head_of
+from finegrain.scoring.runtime import Means
+from finegrain.scoring.segmentation import PartIds, parts_of
 from finegrain.types import Side
 
 
