@@ -1,6 +1,5 @@
 """What every training recipe sets up before its own work: devices, model, data, scorer, record."""
 
-import os
 import platform
 import sys
 import time
@@ -19,6 +18,7 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
+from finegrain.errors import DataError
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import with_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -27,12 +27,13 @@ from finegrain.models.frozen_base import widen_trained
 from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
-from finegrain.models.reference import ReferenceCache
+from finegrain.models.reference import ReferenceCache, cache_folder
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import Arithmetic, Work
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.runs import REPEATED, RunDirectory, changed_since
 from finegrain.scoring.devices import micro_tokens_of, open_device
+from finegrain.scoring.runtime import Runtime
 from finegrain.terminal import write_line
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Json
@@ -61,6 +62,11 @@ class Session:
     """Clock at the first forward of any model."""
     scorer: Scorer | None = None
 
+    @property
+    def runtime(self) -> Runtime:
+        """With what frozen models are scored beside the policy."""
+        return Runtime(self.device, self.how, self.cache, self.work)
+
     def start_clock(self) -> None:
         """Training seconds count from the first forward of any model."""
         self.started = self.started if self.started is not None else time.perf_counter()
@@ -78,7 +84,7 @@ class Session:
 
 def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None, frozen: bool = False) -> Session:
     """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
-    accelerator, device, how = open_device(common, training)
+    accelerator, device, how = open_device(common.device, common.dtype, training.micro_tokens)
     master = master_dtype(how.name)
     adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
     if lora.base != "checkpoint":
@@ -113,12 +119,6 @@ def silent(text: str) -> None:
     """No line of the other processes."""
 
 
-def cache_folder() -> Path:
-    """Where reference values and credit columns are kept between runs: $FINEGRAIN_CACHE, or the user's cache."""
-    named = os.environ.get("FINEGRAIN_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
-
-
 def load_data(session: Session, source: str, shape: Shape, *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
     """Tokenised rows of a file, folder or Hub name."""
     settings = Tokenise(max_length=session.common.max_length)
@@ -127,6 +127,18 @@ def load_data(session: Session, source: str, shape: Shape, *, limit: int | None,
         session.say(line)
     check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)
     return data
+
+
+def load_any_shape(session: Session, source: str) -> LoadedData:
+    """The rows in the first shape that they have."""
+
+    errors = []
+    for shape in (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION):
+        try:
+            return load_data(session, source, shape, limit=session.common.limit)
+        except DataError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def prepare_scorer(session: Session, longest: int) -> Scorer:

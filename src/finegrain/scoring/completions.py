@@ -16,7 +16,7 @@ from finegrain.errors import UsageError
 from finegrain.models.reward_models import DEFAULT_LENGTH, stored_facts
 from finegrain.scoring.devices import frozen_arithmetic
 from finegrain.scoring.reward_model import RewardJudge, open_reward_model
-from finegrain.scoring.runtime import Means
+from finegrain.scoring.runtime import Runtime
 from finegrain.scoring.scale import ScoreScale, stored_scale
 
 
@@ -71,7 +71,7 @@ def open_reward_function(
     longest = max_length or stored_facts(run).get("input", {}).get("max_length", DEFAULT_LENGTH)
     where, how = frozen_arithmetic(device, dtype)
     with torch.random.fork_rng(devices=[]):
-        judge = open_reward_model(Means(where, how, None), run, longest=longest)
+        judge = open_reward_model(Runtime(where, how, None), run, longest=longest)
     scorer = CompletionScorer(judge, longest, stored_scale(run) if normalise else None, sampled_tokens)
 
     def scored(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from finegrain.commands.settings import Common, Training
 from finegrain.errors import UsageError
 from finegrain.models.score import Arithmetic
 
@@ -19,14 +18,14 @@ ACTIVATION_BYTES = 4 * 24
 """Kept for the backward, per token, layer and unit of width: some 24 float32 numbers [choice]."""
 
 
-def open_device(common: Common, training: Training) -> tuple[Accelerator, torch.device, Arithmetic]:
+def open_device(place: str, dtype: str, micro_tokens: int | None = None) -> tuple[Accelerator, torch.device, Arithmetic]:
     """The accelerator, where models go, and how they compute."""
-    if common.device == "cpu":
+    if place == "cpu":
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    accelerator = Accelerator(cpu=common.device == "cpu", mixed_precision="no")
-    device = accelerator.device if common.device in ("auto", "cpu") else _device(common.device)
-    name = _arithmetic_name(common.dtype, device)
-    return accelerator, device, Arithmetic(_autocast(name, device), name, training.micro_tokens or MICRO_TOKENS)
+    accelerator = Accelerator(cpu=place == "cpu", mixed_precision="no")
+    device = accelerator.device if place in ("auto", "cpu") else _device(place)
+    name = _arithmetic_name(dtype, device)
+    return accelerator, device, Arithmetic(_autocast(name, device), name, micro_tokens or MICRO_TOKENS)
 
 
 def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Arithmetic]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from finegrain.models.load import Policy, master_dtype
+from finegrain.models.reference import cache_folder
 from finegrain.models.reward_models import FACTS_FILE
-from finegrain.recipes.session import cache_folder
 from finegrain.scoring.reward_model import RewardJudge
 from finegrain.types import Json
 

@@ -11,7 +11,7 @@ from finegrain.data.records import Example
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.ops.readout import Mean, NegativeNorm, Readout, Sum
 from finegrain.scoring.records import Judged, check_finite
-from finegrain.scoring.runtime import Means, policy_logps
+from finegrain.scoring.runtime import Runtime, policy_logps
 from finegrain.types import Json, Scored
 
 Mode = Literal["norm", "avg", "sum"]
@@ -23,7 +23,7 @@ READOUTS: dict[Mode, Readout] = {"norm": NegativeNorm(), "avg": Mean(), "sum": S
 class Likelihoods:
     """Log-probabilities, nats, of an answer's tokens, and their readout as its score."""
 
-    means: Means
+    runtime: Runtime
     policy: Policy
     readout: Readout
 
@@ -34,7 +34,7 @@ class Likelihoods:
 
     def __call__(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
         """By role, example after example."""
-        logps = policy_logps(self.means, self.policy, examples, roles)
+        logps = policy_logps(self.runtime, self.policy, examples, roles)
         for place, example in enumerate(examples):
             found = {role: self._judged(logps[role][place], example.responses[role].mask) for role in roles}
             yield check_finite(example, found)
@@ -53,9 +53,9 @@ class Likelihoods:
 
     def plainly(self, micro_tokens: int) -> "Likelihoods":
         """The same with other batches, and nothing from a cache."""
-        return replace(self, means=replace(self.means, how=replace(self.means.how, micro_tokens=micro_tokens), cache=None))
+        return replace(self, runtime=replace(self.runtime, how=replace(self.runtime.how, micro_tokens=micro_tokens), cache=None))
 
 
-def open_likelihoods(means: Means, source: str, mode: Mode) -> Likelihoods:
+def open_likelihoods(runtime: Runtime, source: str, mode: Mode) -> Likelihoods:
     """The policy of a checkpoint folder or Hub name."""
-    return Likelihoods(means, load_policy(source, master=master_dtype(means.how.name)), READOUTS[mode])
+    return Likelihoods(runtime, load_policy(source, master=master_dtype(runtime.how.name)), READOUTS[mode])

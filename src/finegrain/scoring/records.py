@@ -12,7 +12,7 @@ from finegrain.data.records import Example
 from finegrain.errors import ModelError, NonFiniteError
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.rewards.heads import of_members
-from finegrain.scoring.runtime import Means, policy_logps
+from finegrain.scoring.runtime import Runtime, policy_logps
 from finegrain.types import Json, Ragged, Scored
 
 
@@ -76,7 +76,7 @@ class Judge(Protocol):
 class Policies:
     """The implicit reward beta * (log pi - log pi_ref) of policies against one reference; of several the mean, and their spread."""
 
-    means: Means
+    runtime: Runtime
     first: Policy
     others: tuple[str, ...]
     """Further policies, loaded one after the other."""
@@ -90,10 +90,10 @@ class Policies:
 
     def __call__(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[Mapping[str, Judged]]:
         """By role, example after example; an answer's score is the sum of its tokens'."""
-        old = policy_logps(self.means, self.reference, examples, roles)
-        new = [policy_logps(self.means, self.first, examples, roles)]
+        old = policy_logps(self.runtime, self.reference, examples, roles)
+        new = [policy_logps(self.runtime, self.first, examples, roles)]
         for source in self.others:
-            new.append(policy_logps(self.means, same_tokens(_load(self.means, source), self.first), examples, roles))
+            new.append(policy_logps(self.runtime, same_tokens(_load(self.runtime, source), self.first), examples, roles))
         for place, example in enumerate(examples):
             found = {role: self._judged([logps[role][place] for logps in new], old[role][place]) for role in roles}
             yield check_finite(example, found)
@@ -114,17 +114,17 @@ class Policies:
 
     def plainly(self, micro_tokens: int) -> "Policies":
         """The same with other batches, and nothing from a cache."""
-        return replace(self, means=replace(self.means, how=replace(self.means.how, micro_tokens=micro_tokens), cache=None))
+        return replace(self, runtime=replace(self.runtime, how=replace(self.runtime.how, micro_tokens=micro_tokens), cache=None))
 
 
-def open_policies(means: Means, sources: Sequence[str], reference: str, beta: float) -> Policies:
+def open_policies(runtime: Runtime, sources: Sequence[str], reference: str, beta: float) -> Policies:
     """Policies and their reference, which must share a tokenizer."""
-    first = _load(means, sources[0])
-    return Policies(means, first, tuple(sources[1:]), same_tokens(_load(means, reference), first), beta)
+    first = _load(runtime, sources[0])
+    return Policies(runtime, first, tuple(sources[1:]), same_tokens(_load(runtime, reference), first), beta)
 
 
-def _load(means: Means, source: str) -> Policy:
-    return load_policy(source, master=master_dtype(means.how.name))
+def _load(runtime: Runtime, source: str) -> Policy:
+    return load_policy(source, master=master_dtype(runtime.how.name))
 
 
 def same_tokens(policy: Policy, first: Policy) -> Policy:

@@ -28,7 +28,7 @@ from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
 from finegrain.scoring.outputs import Asked
 from finegrain.scoring.records import Judged, check_finite
-from finegrain.scoring.runtime import Means
+from finegrain.scoring.runtime import Runtime
 from finegrain.scoring.segmentation import parts_of
 from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.scoring.stock_number import before_padding, check_causal, check_number, ids_of, padding_of
@@ -95,10 +95,10 @@ class RewardJudge:
         return replace(self, asked=replace(self.asked, how=replace(self.asked.how, micro_tokens=micro_tokens), parts=parts))
 
 
-def open_reward_model(means: Means, source: str, *, longest: int, signal: RewardSignal | None = None) -> RewardJudge:
+def open_reward_model(runtime: Runtime, source: str, *, longest: int, signal: RewardSignal | None = None) -> RewardJudge:
     """The reward model of a checkpoint folder or Hub name; `longest`: tokens of the longest row to come."""
     try:
-        model = load_reward_model(source, master=master_dtype(means.how.name))
+        model = load_reward_model(source, master=master_dtype(runtime.how.name))
     except ModelError as error:
         hint = "" if is_reward_model(source) else "; for the implicit reward of a policy give --reference, the model it was trained from"
         raise ModelError(f"{error}{hint}") from error
@@ -106,14 +106,14 @@ def open_reward_model(means: Means, source: str, *, longest: int, signal: Reward
     signal = signal or Head()
     signal.check(head)
     silence_dropout(model.policy.model)
-    model.policy.model.to(means.device).eval()
+    model.policy.model.to(runtime.device).eval()
     head, module = clipped_by_bounds(*said_with_std(head, model.head, source), source)
     unsure = has_layer_posterior(Path(source))
     network = take_adapter_out(model.policy.model, Path(source)).eval() if unsure else model.policy.model
-    scorer, _ = make_scorer(network, longest=longest, head=module.to(means.device))
-    parts = parts_of(means, head, model.facts, source, longest)
+    scorer, _ = make_scorer(network, longest=longest, head=module.to(runtime.device))
+    parts = parts_of(runtime, head, model.facts, source, longest)
     variance = answer_variance(Path(source), scorer, head, module) if unsure else None
-    asked = Asked(scorer, head, means.how, source, parts, _location(model))
+    asked = Asked(scorer, head, runtime.how, source, parts, _location(model))
     return RewardJudge(asked, model.policy.tokenizer, signal, variance, None if model.facts else model.stock)
 
 

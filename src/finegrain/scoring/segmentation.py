@@ -11,16 +11,16 @@ import numpy as np
 from finegrain.configure import kebab
 from finegrain.data.convert.steps import JOIN
 from finegrain.data.records import Example, Response
+from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import ModelError
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.probe import make_scorer
+from finegrain.models.reference import cache_folder
 from finegrain.models.score import Arithmetic, entropy_rows
 from finegrain.models.scorer import Scorer, silence_dropout
-from finegrain.recipes.session import cache_folder
-from finegrain.recipes.training.answer_context import steps_on_tokens
 from finegrain.rewards.step import Step
-from finegrain.scoring.runtime import Means
+from finegrain.scoring.runtime import Runtime
 from finegrain.types import CharSpan, Json, Ragged
 
 PartIds = list[dict[str, np.ndarray]]
@@ -50,7 +50,7 @@ class Start:
         return entropy_rows(self.scorer, examples, roles, how)
 
 
-def open_start(means: Means, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Start:
+def open_start(runtime: Runtime, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Start:
     """The start model that a checkpoint names; raises ModelError where it is not there, or is another one by now."""
     told = facts.get("start_model")
     if not isinstance(told, Mapping) or told.get("in_memory"):
@@ -60,7 +60,7 @@ def open_start(means: Means, facts: Mapping[str, Any], checkpoint: str, longest:
         )
     source = str(told["source"])
     try:
-        policy = load_policy(source, master=master_dtype(means.how.name))
+        policy = load_policy(source, master=master_dtype(runtime.how.name))
     except ModelError as error:
         raise ModelError(
             f"{checkpoint} cuts answers by the entropies of {source}, the model it was trained from: {error}; "
@@ -72,7 +72,7 @@ def open_start(means: Means, facts: Mapping[str, Any], checkpoint: str, longest:
             "its segments would be others; put the same model back"
         )
     silence_dropout(policy.model)
-    policy.model.to(means.device).eval()
+    policy.model.to(runtime.device).eval()
     return Start(make_scorer(policy.model, longest=longest)[0], source)
 
 
@@ -180,8 +180,19 @@ def all_of(response: Response) -> np.ndarray:
     return np.where(here if here.any() else response.mask, 0, -1).astype(np.int64)
 
 
-def parts_of(means: Means, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Parts | None:
+def parts_of(runtime: Runtime, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Parts | None:
     """What cuts answers for the head of a checkpoint; None for one that reads every token, or the last."""
     if not hasattr(head, "places"):
         return None
-    return Parts(head, open_start(means, facts, checkpoint, longest) if getattr(head, "reads_entropy", False) else None)
+    return Parts(head, open_start(runtime, facts, checkpoint, longest) if getattr(head, "reads_entropy", False) else None)
+
+
+def steps_on_tokens(spans: Sequence[CharSpan], response: Response) -> tuple[np.ndarray, np.ndarray]:
+    """(number, label) of the step of each token: -1 and 0 outside, on tokens without characters, and in a step that does not end in the tokens."""
+    offsets = response.offsets
+    here = (offsets[:, 1] > offsets[:, 0]) & response.mask
+    covered = int(offsets[here, 1].max(initial=0))
+    whole = [(start, end, float(number)) for number, (start, end, _) in enumerate(spans) if len(response.text[:end].rstrip()) <= covered]
+    numbers = np.where(here, spans_to_tokens(whole, offsets, outside=-1.0), -1.0).astype(np.int64) if len(offsets) else np.zeros(0, np.int64)
+    labels = np.array([spans[number][2] if number >= 0 else 0.0 for number in numbers], dtype=np.float32)
+    return numbers, labels

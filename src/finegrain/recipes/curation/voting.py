@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from finegrain.commands.curate import Curate
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.curate.secrets_rm import Curated, SecretsRM
@@ -26,7 +27,6 @@ from finegrain.models.lora import Lora
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
-from finegrain.recipes.curate import Curate
 from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer
 from finegrain.recipes.training.reward_artifact import reward_metrics
 from finegrain.recipes.training.trainer import optimizer_of

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finegrain import configure
+from finegrain.commands.prefer import Prefer
 from finegrain.commands.settings import Common, Training
+from finegrain.commands.sft import Sft
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence
 from finegrain.credit.scores import BatchMean
@@ -18,8 +20,6 @@ from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.token_distillation import TokenDistillation
-from finegrain.recipes.prefer import Prefer
-from finegrain.recipes.sft import Sft
 from finegrain.recipes.training.job import Job
 from finegrain.train.optim import Optim
 

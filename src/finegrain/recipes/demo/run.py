@@ -19,29 +19,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from finegrain.checked import NonNegativeInt, PositiveInt, checked
+from finegrain.commands.demo import Demo
 from finegrain.data.planted import Planted, World
 from finegrain.errors import CheckpointError
 from finegrain.files import replace_file
 from finegrain.models.permissions import allow_readers
-from finegrain.recipes.demo.rows import BETA, Budget
+from finegrain.recipes.demo.base import make_base
+from finegrain.recipes.demo.rows import BETA, ROWS, Budget
+from finegrain.recipes.demo.seed import SeedTask, prepare_seed, reported, run_row, set_apart
+from finegrain.recipes.demo.summary import baselines, baselines_in_words, cells, markdown, summarise, verdict
+from finegrain.report.page import write_page
+from finegrain.report.read import read_run
 from finegrain.terminal import visible
 from finegrain.types import Json
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Demo:
-    """Align a tiny model on generated answers whose every sentence has a known quality, with and without token credit."""
-
-    out: Path | None = None
-    """Folder for data, runs, demo.json and demo.md; by default a new temporary one."""
-    seeds: PositiveInt = 5
-    """Independent repetitions: other qualities, pairs and orders."""
-    workers: NonNegativeInt = 0
-    """Processes, one thread each; 0 takes as many as there are cores."""
-    quick: bool = False
-    """Tiny numbers, for trying out: says nothing about the methods."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +68,6 @@ QUICK = Scale(
 
 def run_demo(settings: Demo) -> Json:
     """Data, base, seeds, table, files."""
-    from finegrain.recipes.demo.seed import reported
-    from finegrain.recipes.demo.summary import baselines, baselines_in_words, cells, markdown, summarise, verdict
-    from finegrain.report.page import write_page
-    from finegrain.report.read import read_run
 
     started = time.perf_counter()
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120, soft_wrap=True, highlight=False)
@@ -131,8 +117,6 @@ def _folder(out: Path | None) -> Path:
 
 def base_of(out: Path, scale: Scale) -> Path:
     """The base model of a scale, trained in this folder."""
-    from finegrain.recipes.demo.base import make_base
-    from finegrain.recipes.demo.seed import set_apart
 
     with set_apart(out, "log.txt"):
         world = World(scale.planted, 0)
@@ -141,8 +125,6 @@ def base_of(out: Path, scale: Scale) -> Path:
 
 def _seeds(settings: Demo, scale: Scale, base: Path, out: Path, console: Console) -> list[Json]:
     """Results in the order of the seeds; rows are spread over the workers, since five seeds are no multiple of two."""
-    from finegrain.recipes.demo.rows import ROWS
-    from finegrain.recipes.demo.seed import SeedTask, prepare_seed, run_row
 
     tasks = [SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)]
     workers = min(settings.workers or os.cpu_count() or 1, len(tasks) * len(ROWS))

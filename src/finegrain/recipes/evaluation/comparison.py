@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from finegrain.commands.compare import Compare
 from finegrain.errors import DataError
 from finegrain.evaluate.reward_comparison import canonical, compare, reward_distance, seed_agreement, spearman
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
-from finegrain.recipes.compare import Compare
 from finegrain.recipes.evaluation.null_control import null_control
 from finegrain.recipes.evaluation.scored_answers import Joined, join, read_scores
 from finegrain.types import Json

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
+from finegrain.commands.inspect import Inspect
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.inspect import Inspect, loaded_rows
 from finegrain.recipes.inspection.pairs import examined, truths
 from finegrain.recipes.inspection.rewards import Segments, answer_rewards
-from finegrain.recipes.session import open_session, record
+from finegrain.recipes.session import load_any_shape, open_session, record
 from finegrain.report.read import Run
 from finegrain.scoring.reward_model import open_reward_model
-from finegrain.scoring.runtime import open_means
+from finegrain.scoring.runtime import open_runtime
 
 
 def scored_by_reward(settings: Inspect) -> Run:
@@ -24,10 +24,10 @@ def scored_by_reward(settings: Inspect) -> Run:
     if settings.trust_remote_code:
         raise UsageError(f"{settings.model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    asked = open_reward_model(open_means(common), settings.model, longest=settings.max_length)
+    asked = open_reward_model(open_runtime(common.device, common.dtype), settings.model, longest=settings.max_length)
     session = open_session(asked.asked.scorer.model, common, Training(), Lora(), tokenizer=asked.tokenizer)
     session.scorer = asked.asked.scorer
-    loaded = loaded_rows(session, settings.data)
+    loaded = load_any_shape(session, settings.data)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     parts = asked.asked.parts

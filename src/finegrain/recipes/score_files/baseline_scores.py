@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from finegrain.commands.baseline import Baseline
 from finegrain.commands.settings import Common
 from finegrain.data.findings import Findings
 from finegrain.data.gate.texts import texts_of
@@ -14,13 +15,12 @@ from finegrain.data.records import Example
 from finegrain.data.tokenise import Tokenise
 from finegrain.data.unlabelled import load_samples, sample_rows
 from finegrain.errors import DataError
-from finegrain.recipes.baseline import Baseline
 from finegrain.recipes.score_files.baseline_data import Once, are_samples, shape_and_role
 from finegrain.recipes.score_files.score_lines import BLOCK, is_cut
 from finegrain.scoring.function import Asked, open_function
 from finegrain.scoring.identity import function_identity, model_identity
 from finegrain.scoring.reward_model import RewardJudge, open_reward_model
-from finegrain.scoring.runtime import open_means
+from finegrain.scoring.runtime import open_runtime
 from finegrain.terminal import write_line
 from finegrain.types import Json
 
@@ -52,7 +52,7 @@ def scores_of(settings: Baseline, counts: Counts) -> tuple[Json, dict[str, list[
     else:
         assert settings.model is not None
         common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-        judge = open_reward_model(open_means(common), settings.model, longest=settings.max_length)
+        judge = open_reward_model(open_runtime(common.device, common.dtype), settings.model, longest=settings.max_length)
         identity, scored = model_identity(judge, settings.max_length), _by_model(settings, judge, counts)
     scores: dict[str, list[float]] = {}
     for prompt, score in scored:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finegrain.commands.score import Score
 from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.data.answer_text import text_of_answer
@@ -24,14 +25,13 @@ from finegrain.errors import DataError, UsageError
 from finegrain.models.load import tokenizer_of
 from finegrain.ops.aggregate import MeanReward
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.recipes.score import Score
 from finegrain.recipes.score_files.relative import Beside, open_relative
 from finegrain.scoring.aggregation import shown
 from finegrain.scoring.function import Asked, Verdict, open_function
 from finegrain.scoring.identity import function_identity, model_identity
 from finegrain.scoring.records import Judge, Judged, open_policies
 from finegrain.scoring.reward_model import RewardJudge, open_reward_model
-from finegrain.scoring.runtime import open_means
+from finegrain.scoring.runtime import open_runtime
 from finegrain.scoring.scale import stored_scale
 from finegrain.terminal import write_line
 from finegrain.types import Json, Scored
@@ -91,7 +91,7 @@ class Counts:
 
 def open_judge(models: tuple[str, ...], reference: str | None, beta: float, common: Common, signal: Any) -> Judge:
     """Policies where there is a reference, a reward model otherwise."""
-    means = open_means(common)
+    means = open_runtime(common.device, common.dtype)
     if reference is not None:
         return open_policies(means, models, reference, beta)
     return open_reward_model(means, models[0], longest=common.max_length, signal=signal)

@@ -6,13 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from finegrain.data.records import Example, Response
-from finegrain.data.spans import spans_to_tokens
+from finegrain.data.records import Example
 from finegrain.errors import UsageError
 from finegrain.models.score import entropy_rows
 from finegrain.models.scorer import causal_lm
 from finegrain.recipes.session import Session
-from finegrain.types import CharSpan, Ragged
+from finegrain.scoring.segmentation import steps_on_tokens
+from finegrain.types import Ragged
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,3 @@ class RunAnswers:
         judged = sum(len(np.unique(numbers[numbers >= 0])) for numbers, _ in both)
         self.note("labelled_steps", {"read": labelled, "cut_or_without_a_token": labelled - judged})
         return [numbers for numbers, _ in both], [labels for _, labels in both]
-
-
-def steps_on_tokens(spans: Sequence[CharSpan], response: Response) -> tuple[np.ndarray, np.ndarray]:
-    """(number, label) of the step of each token: -1 and 0 outside, on tokens without characters, and in a step that does not end in the tokens."""
-    offsets = response.offsets
-    here = (offsets[:, 1] > offsets[:, 0]) & response.mask
-    covered = int(offsets[here, 1].max(initial=0))
-    whole = [(start, end, float(number)) for number, (start, end, _) in enumerate(spans) if len(response.text[:end].rstrip()) <= covered]
-    numbers = np.where(here, spans_to_tokens(whole, offsets, outside=-1.0), -1.0).astype(np.int64) if len(offsets) else np.zeros(0, np.int64)
-    labels = np.array([spans[number][2] if number >= 0 else 0.0 for number in numbers], dtype=np.float32)
-    return numbers, labels

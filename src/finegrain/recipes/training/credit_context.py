@@ -16,7 +16,7 @@ from finegrain.recipes.session import Session
 from finegrain.recipes.training.own_scorer import cross_fitted
 from finegrain.recipes.training.reward_credit import reward_scores
 from finegrain.scoring.function_file import load_function
-from finegrain.scoring.runtime import frozen_logps
+from finegrain.scoring.runtime import policy_logps
 from finegrain.types import CharSpan, Ragged, Scored
 
 
@@ -85,7 +85,7 @@ class RunCredit:
         policy = load_policy(scorer, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
         if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
             raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
-        logps = frozen_logps(session, policy, self.examples, self.roles)
+        logps = policy_logps(session.runtime, policy, self.examples, self.roles)
         pairs = {role: zip(logps[role], self.reference[role], strict=True) for role in self.roles}
         return {role: [torch.from_numpy(beta * (new - old)) for new, old in rows] for role, rows in pairs.items()}
 

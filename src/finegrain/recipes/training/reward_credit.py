@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from finegrain.ops.readout import Last
 from finegrain.recipes.session import Session
 from finegrain.scoring.outputs import Asked
 from finegrain.scoring.reward_model import RewardJudge, open_reward_model
-from finegrain.scoring.runtime import Means
 from finegrain.scoring.signals import ByPlace, Head, PrefixDifference, RewardSignal
 from finegrain.types import Scored
 
@@ -33,7 +33,7 @@ def reward_scores(session: Session, source: str, examples: Sequence[Example], ro
     The head's own; scores of segments or steps split evenly over theirs; prefix differences where the head reads the last token only.
     """
     longest = session.common.max_length
-    judge = open_reward_model(Means(session.device, session.how, None), source, longest=longest)
+    judge = open_reward_model(replace(session.runtime, cache=None), source, longest=longest)
     signal, words = _signal(judge.asked)
     judge = RewardJudge(judge.asked, judge.tokenizer, signal)
     session.say(f"credit: scoring {len(examples)} rows with the reward model {source}, by {words}")

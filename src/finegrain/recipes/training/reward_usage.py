@@ -22,7 +22,7 @@ from finegrain.scoring.completions import CompletionScorer
 from finegrain.scoring.devices import frozen_arithmetic
 from finegrain.scoring.records import Judged
 from finegrain.scoring.reward_model import RewardJudge, open_reward_model
-from finegrain.scoring.runtime import Means
+from finegrain.scoring.runtime import Runtime
 from finegrain.types import Json
 
 CANDIDATES = 8
@@ -82,7 +82,7 @@ def use_saved(folder: Path, stock: Stock, examples: Sequence[Example], count: in
     rows = [examples[place] for place in range(min(max(count, CANDIDATES), len(examples)))]
     longest = stored_facts(folder)["input"]["max_length"]
     try:
-        judge = open_reward_model(Means(device, how, None), str(folder), longest=longest)
+        judge = open_reward_model(Runtime(device, how, None), str(folder), longest=longest)
         roles = tuple(rows[0].responses)
         judged = list(judge(rows, roles))
         samples = [_sample(example, found) for example, found in zip(rows[:count], judged, strict=False)]

@@ -1,6 +1,7 @@
 """Rewards of a trained reward model as targets of another one that starts from it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from finegrain.recipes.session import Session
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
 from finegrain.scoring.reward_model import head_of
-from finegrain.scoring.runtime import Means
 from finegrain.scoring.segmentation import PartIds, parts_of
 from finegrain.types import Side
 
@@ -44,8 +44,8 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
     rows = head_rows(scorer, examples, roles, session.how)
-    means = Means(session.device, session.how, None)
-    parts = parts_of(means, head, model.facts, model.policy.source, session.common.max_length)
+    runtime = replace(session.runtime, cache=None)
+    parts = parts_of(runtime, head, model.facts, model.policy.source, session.common.max_length)
     ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.how)
     for line in [] if parts is None else parts.words():
         session.say(f"stage 1: {line}")
