@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.arrow_rows import arrow_rows
 from finegrain.data.csv_rows import csv_rows
 from finegrain.data.json_text import Repeated, parse_json
 from finegrain.data.records import Located
@@ -30,8 +31,6 @@ def file_rows(file: Path) -> Iterator[Located]:
     name = unpacked_name(file)
     try:
         if file.name.endswith(ARROW_SUFFIXES):
-            from finegrain.data.arrow_rows import arrow_rows  # here, so that other files are read without pyarrow
-
             yield from ((f"{file} row {number}", row) for number, row in enumerate(arrow_rows(file)))
             return
         with open_text(file) as stream:

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig
 
 from finegrain.errors import UsageError
 
@@ -14,8 +15,6 @@ def four_bit_arguments(base: str, arithmetic: torch.dtype, device: torch.device)
         return {}
     if find_spec("bitsandbytes") is None:
         raise UsageError("--lora.base nf4 needs bitsandbytes, which is not installed: pip install -c constraints.txt -e '.[nf4]'")
-    from transformers import BitsAndBytesConfig
-
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=arithmetic)
     return {"quantization_config": config, "device_map": {"": device}}
 
