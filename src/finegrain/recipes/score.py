@@ -1,4 +1,4 @@
-"""`finegrain score`: what a reward model, a policy against its reference, or your own function says of given answers, as character offsets."""
+"""`finegrain score`: scores given answers by any reward, token by token where it is dense, as character offsets."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.entry import quiet_transformers
-from finegrain.recipes.score_files.score_lines import Counts, by_function, by_judge
+from finegrain.recipes.score_files.score_lines import Counts, score_lines
 from finegrain.runs import check_free
 from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.types import Json
@@ -64,12 +64,10 @@ def score(
 
 def run_score(settings: Score) -> dict[str, Any]:
     """scores.jsonl, complete or absent, and what was counted."""
-
     check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()
-    lines = by_judge(settings, counts) if settings.reward is None else by_function(settings, counts)
-    write_new(settings.out, _written(lines))
+    write_new(settings.out, _written(score_lines(settings, counts)))
     for warning in counts.warnings():
         counts.say(warning)
     return {"out": str(settings.out), **counts.as_json()}

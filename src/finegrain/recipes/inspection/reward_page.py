@@ -11,7 +11,7 @@ from finegrain.recipes.inspection.pairs import examined, truths
 from finegrain.recipes.inspection.rewards import Segments, answer_rewards
 from finegrain.recipes.session import load_any_shape, open_session, record
 from finegrain.report.read import Run
-from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.reward_model import load_model_reward
 from finegrain.scoring.runtime import open_runtime
 
 
@@ -24,18 +24,18 @@ def scored_by_reward(settings: Inspect) -> Run:
     if settings.trust_remote_code:
         raise UsageError(f"{settings.model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    asked = open_reward_model(open_runtime(common.device, common.dtype), settings.model, longest=settings.max_length)
-    session = open_session(asked.asked.scorer.model, common, Training(), Lora(), tokenizer=asked.tokenizer)
-    session.scorer = asked.asked.scorer
+    reward = load_model_reward(open_runtime(common.device, common.dtype), settings.model, max_length=settings.max_length)
+    session = open_session(reward.model.scorer.model, common, Training(), Lora(), tokenizer=reward.tokenizer)
+    session.scorer = reward.model.scorer
     loaded = load_any_shape(session, settings.data)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
-    parts = asked.asked.parts
-    segments: Segments = [{}] * len(examples) if parts is None else parts(examples, roles, session.how)
-    for line in asked.words():
+    segmentation = reward.model.segmentation
+    segments: Segments = [{}] * len(examples) if segmentation is None else segmentation(examples, roles, session.how)
+    for line in reward.describe():
         session.say(line)
-    session.notes |= asked.facts()
-    rewards = answer_rewards(asked.asked.scorer, asked.asked.head, examples, roles, segments, session.how)
+    session.notes |= reward.facts()
+    rewards = answer_rewards(reward.model.scorer, reward.model.head, examples, roles, segments, session.how)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
         examined(example, roles, held_out=True, before={}, after={}, credit={}, truth=truth.get(example.row, {}), rewards=own)
