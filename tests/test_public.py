@@ -15,7 +15,7 @@ PUBLIC = [
     "CharSpan",
     "Common",
     "Credit",
-    "CreditColumns",
+    "TokenColumns",
     "CreditContext",
     "FinegrainError",
     "Gathered",
