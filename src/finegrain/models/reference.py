@@ -15,10 +15,10 @@ from pathlib import Path
 from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint
 from finegrain.models.load import Policy
 from finegrain.models.score import (
-    Answers,
     ComputeUsage,
     Measure,
     Precision,
+    PromptWithAnswers,
     cache_key,
     computed_tokens,
     read_ragged,
@@ -54,7 +54,7 @@ class ScoreCache:
         self,
         policy: Policy,
         scorer: Scorer,
-        examples: Sequence[Answers],
+        examples: Sequence[PromptWithAnswers],
         roles: Sequence[str],
         precision: Precision,
         usage: ComputeUsage,
@@ -94,7 +94,7 @@ class ScoreCache:
         return True
 
     def _computed(
-        self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], precision: Precision, usage: ComputeUsage
+        self, file: Path, scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision, usage: ComputeUsage
     ) -> dict[str, Ragged]:
         """Every rank scores its share into a part file, the first one joins them, and all read that; without a cache every rank scores all."""
         if self.world == 1:

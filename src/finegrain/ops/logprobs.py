@@ -30,7 +30,7 @@ LEAST_ROWS = 128
 """Positions of a chunk whatever the vocabulary: the weight's gradient is read and written once a chunk."""
 
 
-class Head(NamedTuple):
+class OutputLayer(NamedTuple):
     """An output layer: logits = cap * tanh((hidden * scale) W' + b) / cap), the cap where the model has one."""
 
     weight: Float[Tensor, "V H"]
@@ -53,11 +53,11 @@ class TokenValues(NamedTuple):
 
 def token_values(
     hidden: Float[Tensor, "M H"],
-    head: Head,
+    head: OutputLayer,
     targets: Int[Tensor, " M"],
     *,
     entropy: bool = False,
-    reference: tuple[Float[Tensor, "M R"], Head] | None = None,
+    reference: tuple[Float[Tensor, "M R"], OutputLayer] | None = None,
 ) -> TokenValues:
     """log p(target), and on request the entropy and KL(p || p_reference), at each position.
 
@@ -184,7 +184,7 @@ def _logit_gradient(ctx: Any, logits: Tensor, part: slice, grad_logp: Tensor, gr
     return grad if slope is None else grad * slope
 
 
-def _reference_log_p(reference: tuple[Tensor, Head], part: slice, dtype: torch.dtype) -> Tensor:
+def _reference_log_p(reference: tuple[Tensor, OutputLayer], part: slice, dtype: torch.dtype) -> Tensor:
     hidden, head = reference
     with torch.no_grad():
         scaled = hidden[part] * head.scale if head.scale != 1.0 else hidden[part]
