@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import finegrain
-from finegrain.commands.eval import Eval
-from finegrain.commands.score import Score
+from finegrain.commands.eval import EvalSettings
+from finegrain.commands.score import ScoreSettings
 from finegrain.ops.readout import Last, Mean
 from finegrain.ops.segmenters import Tokens
 from finegrain.rewards.ensemble import Ensemble
@@ -456,7 +456,7 @@ def test_from_python(command: Command, model: Path) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("function", "settings"), [(finegrain.score, Score), (finegrain.evaluate_reward, Eval)])
+@pytest.mark.parametrize(("function", "settings"), [(finegrain.score, ScoreSettings), (finegrain.evaluate_reward, EvalSettings)])
 def test_python_and_command_line_take_the_same(function: Any, settings: type) -> None:
     """Arguments are the settings' fields; an argument that is None by default stands for the field's own default."""
     arguments = inspect.signature(function).parameters

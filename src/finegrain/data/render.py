@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from finegrain.data.answer_text import answer_text, blank, text_of_answer, words_of
 from finegrain.data.conversations import ASSISTANT, header
-from finegrain.data.locate import CONTENT, END_THINK, OPEN_THINK, REASON, THOUGHT, TextRun, Habits, Located, habits_of, hidden, locate
+from finegrain.data.locate import CONTENT, END_THINK, OPEN_THINK, REASON, THOUGHT, Habits, Located, TextRun, habits_of, hidden, locate
 from finegrain.data.records import FastTokenizer, Row, Text, Turn
 from finegrain.data.templates import ChatTemplate, RenderError
 
