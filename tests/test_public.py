@@ -33,10 +33,10 @@ PUBLIC = [
     "Training",
     "evaluate_reward",
     "prefer",
-    "reward",
     "reward_function",
     "score",
     "sft",
+    "train_reward_model",
 ]
 
 
