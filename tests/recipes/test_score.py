@@ -206,7 +206,7 @@ def test_other_tokens_are_refused(command: Command, policy: Path, model: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be a finite number above 0, got 0.0 (a setting of Score)"),
+        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be a finite number above 0, got 0.0 (a setting of ScoreSettings)"),
         ([], "nothing to score with"),
         (["--model", "a", "b"], "need --reference"),
         (["--reward", "rm"], "file.py:name"),
