@@ -1,4 +1,4 @@
-"""`finegrain posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused."""
+"""`finegrain reward posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from finegrain.models.layer_posterior import LAYERS_FILE, load_layers
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.recipes.judging.reward_judge import head_of
+from finegrain.scoring.reward_model import head_of
 from tests.recipes.command import Command
 from tests.recipes.test_posterior import scores, train
 from tests.tiny import write_rows
@@ -26,7 +26,7 @@ PAIRS = 8
 
 def fit(command: Command, run: str, *arguments: str | Path) -> Any:
     data = () if "--data" in arguments else ("--data", command.data)
-    return command("posterior", command.folder / run, "--over", "lora", *data, "--device", "cpu", "--limit", str(PAIRS), *arguments)
+    return command("reward", "posterior", command.folder / run, "--over", "lora", *data, "--device", "cpu", "--limit", str(PAIRS), *arguments)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,26 @@ from pathlib import Path
 
 from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint
 from finegrain.models.load import Policy
-from finegrain.models.score import Answers, Arithmetic, Measure, Work, cache_key, computed_tokens, read_ragged, score_rows, verified, write_ragged
+from finegrain.models.score import (
+    Arithmetic,
+    Measure,
+    PromptWithAnswers,
+    Work,
+    cache_key,
+    computed_tokens,
+    read_ragged,
+    score_rows,
+    verified,
+    write_ragged,
+)
 from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
+
+
+def cache_folder() -> Path:
+    """Where reference values and credit columns are kept between runs: $FINEGRAIN_CACHE, or the user's cache."""
+    named = os.environ.get("FINEGRAIN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,7 @@ class ReferenceCache:
         self,
         policy: Policy,
         scorer: Scorer,
-        examples: Sequence[Answers],
+        examples: Sequence[PromptWithAnswers],
         roles: Sequence[str],
         how: Arithmetic,
         work: Work,
@@ -77,7 +94,7 @@ class ReferenceCache:
         return True
 
     def _computed(
-        self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, work: Work
+        self, file: Path, scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic, work: Work
     ) -> dict[str, Ragged]:
         """Every rank scores its share into a part file, the first one joins them, and all read that; without a cache every rank scores all."""
         if self.world == 1:
