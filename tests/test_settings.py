@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finegrain import catalog
-from finegrain.checked import field_hints, members, plain_type
+from finegrain.checked import PositiveInt, checked, field_hints, members, plain_type
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, resolve
 from finegrain.commands.settings import Common, Training
@@ -245,3 +245,25 @@ def test_any_file_is_read_or_refused_in_words(data: dict[str, Any]) -> None:
         except FinegrainError:
             continue
         assert found.keys() == data.keys()
+
+
+def test_a_class_keeps_the_checks_of_its_base() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    @checked
+    class Base:
+        low: float = 0.0
+        high: float = 1.0
+
+        def __post_init__(self) -> None:
+            if self.low > self.high:
+                raise UsageError("low is above high")
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    @checked
+    class Own(Base):
+        count: PositiveInt = 1
+
+    for values, message in (({"low": 2.0}, "low is above high"), ({"count": 0}, "count"), ({"high": "wide"}, "high")):
+        with pytest.raises(UsageError, match=message):
+            Own(**values)
+    assert Own(high=3.0, count=2).count == 2
