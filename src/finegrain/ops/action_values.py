@@ -89,7 +89,7 @@ class RawLogits:
 
 @dataclass(frozen=True, kw_only=True)
 class FreshHead(RawLogits):
-    """Q = the logits of a new head that knows nothing of language: the paper's ablation without a pre-trained Q head."""
+    """Q = the logits of a newly initialised head: the paper's ablation without a pre-trained Q head."""
 
     fresh: ClassVar[bool] = True
 
