@@ -1,4 +1,4 @@
-"""Settings of `finegrain bound`."""
+"""Settings of `finegrain reward bound`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Bound:
+class BoundSettings:
     """Bound the features that a reward model's score reads, on clean pairs; `finegrain score` and `eval` then clip, and flag odd answers."""
 
     run: Path

@@ -1,4 +1,4 @@
-"""What can be told from answers alone, without their prompts: the score that a reward model must beat to have read the question.
+"""What answers alone, without their prompts, predict of the label: the accuracy that a reward model must beat to have read the question.
 
 Source: ours [OURS].
 Deviations: hashed words and word pairs, 5 folds by prompt, the strength of regularisation and the least number of prompts are [choice].
@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
 FEWEST = 50
 """Prompts below which nothing is fitted."""
@@ -24,7 +25,6 @@ def prompt_blind_scores(prompts: Sequence[str], answers: Sequence[Sequence[str]]
 
     answers: by prompt, the `right` ones first. A pair is a right answer against a wrong one.
     """
-    from scipy import sparse
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import LogisticRegression
 
