@@ -16,7 +16,7 @@ from finegrain.ops.balance import Balance
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead, reads_whole_answer
-from finegrain.types import CreditColumns, Gathered, Initialisation, Pair, Summed, Terms
+from finegrain.types import Gathered, Initialisation, Pair, Summed, Terms, TokenColumns
 
 
 @runtime_checkable
@@ -73,7 +73,7 @@ class RewardFit:
         """Whether the head alone trains."""
         return self.frozen or bool(getattr(self.loss, "frozen_backbone", False))
 
-    def prepare(self, context: AnswerContext) -> dict[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> dict[str, TokenColumns]:
         """Per-token columns that head or loss make of the answers before training; {} where neither needs any."""
         return prepared([self.head, self.loss], context)
 
