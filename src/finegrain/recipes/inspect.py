@@ -49,8 +49,6 @@ def _check(settings: InspectSettings) -> None:
         raise UsageError("give run directories, or --model with --data, not both")
     if not settings.runs and not (settings.model and settings.data):
         raise UsageError("expected run directories, or --model M and --data D; found neither")
-    if settings.limit < 1:
-        raise UsageError(f"--limit counts rows, at least 1, got {settings.limit}")
     if settings.out is None and len(settings.runs) != 1:
         raise UsageError("give --out PAGE.html: there is no single run directory to put the page into")
     if settings.out is not None and settings.out.is_dir():
@@ -65,7 +63,7 @@ def scored(settings: InspectSettings) -> "Run":
     quiet_transformers()
     if is_reward_model(settings.model):
         return scored_by_reward(settings)
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings)
     session = open_session(settings.model, common, Training(trust_remote_code=settings.trust_remote_code), Lora())
     loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
