@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from finegrain.models.lora import Lora
     from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.prefer import prefer
-    from finegrain.recipes.reward import reward
+    from finegrain.recipes.reward import train_reward_model
     from finegrain.recipes.reward_function import reward_function
     from finegrain.recipes.score import score
     from finegrain.recipes.sft import sft
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from finegrain.types import (
         CharSpan,
         Credit,
-        CreditColumns,
         CreditContext,
         Gathered,
         Objective,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         Summed,
         Term,
         Terms,
+        TokenColumns,
         TokenCredit,
     )
 
@@ -41,7 +41,6 @@ __all__ = [
     "CharSpan",
     "Common",
     "Credit",
-    "CreditColumns",
     "CreditContext",
     "FinegrainError",
     "Gathered",
@@ -55,14 +54,15 @@ __all__ = [
     "Summed",
     "Term",
     "Terms",
+    "TokenColumns",
     "TokenCredit",
     "Training",
     "evaluate_reward",
     "prefer",
-    "reward",
     "reward_function",
     "score",
     "sft",
+    "train_reward_model",
 ]
 
 _HOMES = {
@@ -74,10 +74,10 @@ _HOMES = {
     "Training": "commands.settings",
     "evaluate_reward": "recipes.eval",
     "prefer": "recipes.prefer",
-    "reward": "recipes.reward",
     "reward_function": "recipes.reward_function",
     "score": "recipes.score",
     "sft": "recipes.sft",
+    "train_reward_model": "recipes.reward",
 }
 
 

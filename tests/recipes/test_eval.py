@@ -17,7 +17,7 @@ from finegrain.data.tokenise import Tokenise
 from finegrain.evaluate.accuracy import TieShares
 from finegrain.models.load import load_policy
 from finegrain.models.probe import make_scorer
-from finegrain.models.score import Arithmetic, score_rows
+from finegrain.models.score import Precision, score_rows
 from finegrain.recipes.evaluation.grades import in_other_batches
 from finegrain.recipes.evaluation.problems import read_problems
 from finegrain.rewards.gaussian import Gaussian
@@ -149,7 +149,7 @@ def test_a_policy_without_a_reference(command: Command, bench: Path, model: Path
     policy = load_policy(str(model))
     examples = load_examples(str(bench), policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=2048)).examples
     scorer, _ = make_scorer(policy.model, longest=128)
-    logps = score_rows(scorer.eval(), examples, ("chosen", "rejected"), Arithmetic(nullcontext, "float32", 512))
+    logps = score_rows(scorer.eval(), examples, ("chosen", "rejected"), Precision(nullcontext, "float32", 512))
     both = [logps[role][place].astype(np.float64) for place in range(len(examples)) for role in ("chosen", "rejected")]
     assert found["sum"] == pytest.approx([one.sum() for one in both], rel=1e-5)
     assert found["avg"] == pytest.approx([one.mean() for one in both], rel=1e-5)
@@ -248,7 +248,7 @@ def test_truncation_is_counted_and_ties_in_the_data_left_out(command: Command, m
     [
         (["--reward", "{model}"], 4, "no reward model"),
         (["--reward", "{mine}:length", "--reference", "{model}"], 2, "has none"),
-        (["--reward", "{mine}:length", "--beta", "-1"], 2, "beta must be a finite number above 0, got -1.0 (a setting of Eval)"),
+        (["--reward", "{mine}:length", "--beta", "-1"], 2, "beta must be a finite number above 0, got -1.0 (a setting of EvalSettings)"),
         (["--reward", "{mine}:nothing"], 2, "no function"),
         (["--reward", "{mine}:length", "ties:maybe"], 2, "tie-loses"),
     ],

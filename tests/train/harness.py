@@ -12,7 +12,7 @@ from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example
 from finegrain.data.store import collect
 from finegrain.models.reward_head import head_module
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, fused, plain, use_branched_attention
 from finegrain.objectives.aot import AOT
 from finegrain.objectives.aot_unpaired import AOTUnpaired
@@ -31,7 +31,7 @@ from finegrain.train.loop import Trainer, run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
-from finegrain.types import CreditColumns
+from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
 from tests.train.awkward import Gated, UnitGradients
 
@@ -104,7 +104,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         data=data,
         optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
-        how=Arithmetic(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
+        precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
         metrics=metrics_for(objective),
         peak_rate=how.rate,
         steps=len(plan),
@@ -125,7 +125,7 @@ def training_set(contract: Contract) -> TrainingSet:
     return TrainingSet(rows, reference, {role: _credit(rows, role, rng) for role in contract.roles})
 
 
-def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> CreditColumns:
+def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> TokenColumns:
     """Weights (a third of them 0), rewards and segments of tokens; every third answer was not annotated."""
     annotated = [index % 3 != 0 for index in range(len(rows))]
     lengths = [len(row.responses[role].ids) for row in rows]
@@ -140,7 +140,7 @@ def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> Cre
         found, mask = segment[index], row.responses[role].mask
         if found is not None:
             segment[index] = np.where(mask, np.unique(np.where(mask, found, -1), return_inverse=True)[1] - int(not mask.all()), -1).astype(np.int64)
-    return CreditColumns(weight, reward, segment, annotated)
+    return TokenColumns(weight, reward, segment, annotated)
 
 
 def train(trainer: Trainer, plan: Plan, steps: Sequence[int] | None = None) -> list[dict[str, float]]:

@@ -1,7 +1,7 @@
 """What a credit does to the data, in a few numbers for the log.
 
 Source: ours [OURS], for the masks of https://arxiv.org/abs/2411.00809: kept share per side, segments per response, share of
-responses that are dropped whole, agreement of the signal's sign with the label.
+responses that keep no token, agreement of the signal's sign with the label.
 Deviations: none. Counts over all answers with a signal, no sample, so there is no interval.
 """
 
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finegrain.types import CreditColumns, Ragged
+from finegrain.types import Ragged, TokenColumns
 
 
-def summarise(columns: Mapping[str, CreditColumns], masks: Mapping[str, Ragged], signs: Mapping[str, np.ndarray]) -> dict[str, float]:
+def summarise(columns: Mapping[str, TokenColumns], masks: Mapping[str, Ragged], signs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Numbers by name, `credit/<what>/<role>`; a number that the columns cannot give is left out."""
     numbers: dict[str, float] = {}
     for role, column in columns.items():

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.commands.bound import Bound
+from finegrain.commands.bound import BoundSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.data.holdout import split_holdout
@@ -31,7 +31,7 @@ from finegrain.scoring.reward_model import head_of
 ROLES = ("chosen", "rejected")
 
 
-def run_bound(settings: Bound) -> dict[str, Any]:
+def run_bound(settings: BoundSettings) -> dict[str, Any]:
     """bounds.safetensors and bounds.json in the run's folder, and what they say."""
 
     check_folder(settings.run)
@@ -40,7 +40,7 @@ def run_bound(settings: Bound) -> dict[str, Any]:
     quiet_transformers()
     model = load_reward_model(settings.run)
     weight = score_row(head_of(model), model.head).cpu().double()
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype, seed=settings.seed)
+    common = Common.of(settings, seed=settings.seed)
     session = open_session(model.policy.model, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
     fitted, held, words = split_holdout(data.examples, settings.holdout, settings.seed, single_rows=False)
@@ -76,7 +76,7 @@ def _features(session: Any, examples: Any) -> dict[str, Tensor]:
     prompts, answers = token_lengths(examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
     cache = replace(session.cache, kind="features", measure=feature_rows)
-    rows = cache.values(session.policy, scorer, examples, ROLES, session.how, session.work)
+    rows = cache.values(session.policy, scorer, examples, ROLES, session.precision, session.usage)
     found = {role: torch.from_numpy(np.stack(rows[role])).double() for role in ROLES}
     if not all(bool(values.isfinite().all()) for values in found.values()):
         raise DataError("hidden states of the pairs are not finite; are the model's weights? try --dtype float32")

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.commands.inspect import Inspect
+from finegrain.commands.inspect import InspectSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
+from finegrain.data.shapes import TEXT_SHAPES
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.lora import Lora
@@ -19,13 +20,13 @@ from finegrain.models.scorer import silence_dropout
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.inspection.pairs import examined, truths
 from finegrain.recipes.inspection.reward_page import scored_by_reward
-from finegrain.recipes.session import Session, load_any_shape, open_session, prepare_scorer, record
+from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, record
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run
 from finegrain.report.verdicts import blocks
 
 
-def run_inspect(settings: Inspect) -> dict[str, Any]:
+def run_inspect(settings: InspectSettings) -> dict[str, Any]:
     """The command; returns where the page is and the verdicts on it."""
 
     _check(settings)
@@ -43,20 +44,18 @@ def run_inspect(settings: Inspect) -> dict[str, Any]:
     return {"page": str(page), "bytes": page.stat().st_size, "verdicts": verdicts}
 
 
-def _check(settings: Inspect) -> None:
+def _check(settings: InspectSettings) -> None:
     if settings.runs and (settings.model or settings.data or settings.reference):
         raise UsageError("give run directories, or --model with --data, not both")
     if not settings.runs and not (settings.model and settings.data):
         raise UsageError("expected run directories, or --model M and --data D; found neither")
-    if settings.limit < 1:
-        raise UsageError(f"--limit counts rows, at least 1, got {settings.limit}")
     if settings.out is None and len(settings.runs) != 1:
         raise UsageError("give --out PAGE.html: there is no single run directory to put the page into")
     if settings.out is not None and settings.out.is_dir():
         raise UsageError(f"--out {settings.out} is a folder; give the file name of the page")
 
 
-def scored(settings: Inspect) -> "Run":
+def scored(settings: InspectSettings) -> "Run":
     """The model on the data as if it were a run: log-probabilities, and log-ratios where there is a reference."""
 
     assert settings.data is not None
@@ -64,13 +63,13 @@ def scored(settings: Inspect) -> "Run":
     quiet_transformers()
     if is_reward_model(settings.model):
         return scored_by_reward(settings)
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings)
     session = open_session(settings.model, common, Training(trust_remote_code=settings.trust_remote_code), Lora())
-    loaded = load_any_shape(session, settings.data)
+    loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)
-    after = score_rows(prepare_scorer(session, longest), examples, roles, session.how)
+    after = score_rows(prepare_scorer(session, longest), examples, roles, session.precision)
     before = {} if settings.reference is None else _reference(session, settings.reference, examples, roles, longest)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
@@ -97,10 +96,10 @@ def scored(settings: Inspect) -> "Run":
 def _reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
     """Log-probabilities of the same rows under another model with the same tokenizer."""
 
-    policy = load_policy(source, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
+    policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise UsageError(f"the reference {source} has another tokenizer than the model; log-ratios need the same tokens")
     silence_dropout(policy.model)
     policy.model.to(session.device)
     engine, _ = make_scorer(policy.model, longest=longest)
-    return score_rows(engine, examples, roles, session.how)
+    return score_rows(engine, examples, roles, session.precision)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finegrain.commands.reward import KEEP_TIES, Reward
+from finegrain.commands.reward import KEEP_TIES, RewardSettings
 from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.configure import to_json
 from finegrain.data.gate.settings import Gate
@@ -16,7 +16,7 @@ from finegrain.recipes.entry import model_name, quiet_transformers
 from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.meta_step import check_meta, rise_of
-from finegrain.recipes.training.reward_artifact import TrainedReward
+from finegrain.recipes.training.reward_artifact import RewardArtifact
 from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
@@ -27,7 +27,7 @@ from finegrain.train.optim import Optim
 ORDINARY = NoMeta()
 
 
-def reward(
+def train_reward_model(
     model: Any,
     data: Data,
     out: str | Path,
@@ -46,7 +46,7 @@ def reward(
 ) -> dict[str, Any]:
     """Train a reward model; arguments and result as those of `prefer`. The head is a token head by default, the loss Bradley-Terry."""
 
-    settings = Reward(
+    settings = RewardSettings(
         model=model_name(model),
         data=source_text(data),
         out=Path(out),
@@ -64,7 +64,7 @@ def reward(
     return start_reward(settings, model=model, tokenizer=tokenizer)
 
 
-def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
+def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
@@ -81,7 +81,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     if stage_1 is not None:
         model = stage_1.policy
     reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
-    product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
+    artifact = RewardArtifact(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
     job = Job(
         command="reward",
         model=model,
@@ -89,7 +89,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
         credit=None,
         settings=written,
         tokenizer=tokenizer,
-        product=product,
+        artifact=artifact,
         displacement=displacement,
         start_head=start_head_of(stage_1, objective),
         from_reward_model=stage_1 is not None,
@@ -98,7 +98,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     return align(job)
 
 
-def _displacement(settings: Reward) -> Any:
+def _displacement(settings: RewardSettings) -> Any:
     """What a job needs to take gradients away from where they are applied; None for ordinary steps."""
 
     if isinstance(settings.meta, NoMeta):
@@ -107,7 +107,7 @@ def _displacement(settings: Reward) -> Any:
     return partial(rise_of, head=settings.head, settings=settings.meta, gate=settings.gate)
 
 
-def run_reward(settings: Reward) -> dict[str, Any]:
+def run_reward(settings: RewardSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
 
     quiet_transformers()

@@ -3,7 +3,7 @@
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -18,7 +18,6 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
-from finegrain.errors import DataError
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import with_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -27,9 +26,9 @@ from finegrain.models.load import Policy, check_tokens, load_policy, master_dtyp
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.quantised import check_four_bit, four_bit_arguments
-from finegrain.models.reference import ReferenceCache, cache_folder
+from finegrain.models.reference import ScoreCache, cache_folder
 from finegrain.models.reward_head import linear_head
-from finegrain.models.score import Arithmetic, Work
+from finegrain.models.score import ComputeUsage, Precision
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.runs import REPEATED, RunDirectory, changed_since
 from finegrain.scoring.devices import micro_tokens_of, open_device
@@ -49,11 +48,11 @@ class Session:
     common: Common
     training: Training
     policy: Policy
-    how: Arithmetic
-    cache: ReferenceCache
+    precision: Precision
+    cache: ScoreCache
     say: Callable[[str], None]
     """One line to the person on stderr, first rank only."""
-    work: Work = field(default_factory=Work)
+    usage: ComputeUsage = field(default_factory=ComputeUsage)
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts for run.json: probe, silenced dropout, data report."""
     gates: dict[str, Json] = field(default_factory=dict)
@@ -65,7 +64,7 @@ class Session:
     @property
     def runtime(self) -> Runtime:
         """With what frozen models are scored beside the policy."""
-        return Runtime(self.device, self.how, self.cache, self.work)
+        return Runtime(self.device, self.precision, self.cache, self.usage)
 
     def start_clock(self) -> None:
         """Training seconds count from the first forward of any model."""
@@ -84,12 +83,12 @@ class Session:
 
 def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None, frozen: bool = False) -> Session:
     """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
-    accelerator, device, how = open_device(common.device, common.dtype, training.micro_tokens)
-    master = master_dtype(how.name)
+    accelerator, device, precision = open_device(common.device, common.dtype, training.micro_tokens)
+    master = master_dtype(precision.name)
     adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
     if lora.base != "checkpoint":
         check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=training.shard)
-    four_bit = four_bit_arguments(lora.base, torch.bfloat16 if how.name == "bfloat16" else master, device)
+    four_bit = four_bit_arguments(lora.base, torch.bfloat16 if precision.name == "bfloat16" else master, device)
     narrow = (frozen or adapter) and not training.shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
     policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit)
     policy = with_adapter(policy, lora, common.seed)
@@ -99,15 +98,15 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         widen_trained(policy.model, master)
     if not four_bit:
         policy.model.to(device)
-    how = replace(how, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
+    precision = replace(precision, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
     say: Callable[[str], None] = write_line if rank() == 0 else silent
     session = Session(
         accelerator=accelerator,
         common=common,
         training=training,
         policy=policy,
-        how=how,
-        cache=ReferenceCache(cache_folder(), rank(), world(), barrier, say=say),
+        precision=precision,
+        cache=ScoreCache(cache_folder(), rank(), world(), barrier, say=say),
         say=say,
     )
     if policy.unused:
@@ -119,7 +118,7 @@ def silent(text: str) -> None:
     """No line of the other processes."""
 
 
-def load_data(session: Session, source: str, shape: Shape, *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
+def load_data(session: Session, source: str, shape: Shape | Sequence[Shape], *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
     """Tokenised rows of a file, folder or Hub name."""
     settings = Tokenise(max_length=session.common.max_length)
     data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
@@ -127,18 +126,6 @@ def load_data(session: Session, source: str, shape: Shape, *, limit: int | None,
         session.say(line)
     check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)
     return data
-
-
-def load_any_shape(session: Session, source: str) -> LoadedData:
-    """The rows in the first shape that they have."""
-
-    errors = []
-    for shape in (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION):
-        try:
-            return load_data(session, source, shape, limit=session.common.limit)
-        except DataError as error:
-            errors.append(error)
-    raise errors[0]
 
 
 def prepare_scorer(session: Session, longest: int) -> Scorer:
@@ -153,8 +140,8 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
     session.start_clock()
     head = None
     if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
-        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.device)
-    scorer, probe = make_scorer(model, longest=longest, head=head, how=session.how)
+        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.precision.name)).to(session.device)
+    scorer, probe = make_scorer(model, longest=longest, head=head, precision=session.precision)
     _tell_probe(session, probe, silenced)
     session.scorer = scorer
     return scorer
@@ -175,7 +162,7 @@ def hidden_size(session: Session) -> int:
 
 def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """run.json: what was asked, with what, and what came of it."""
-    work = session.work
+    usage = session.usage
     return {
         "command": command,
         "settings": settings,
@@ -185,7 +172,7 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
         **session.notes,
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
-        "beside_training": {"rows": work.rows, "tokens": work.tokens, "seconds": round(work.seconds, 3), "notes": work.notes},
+        "beside_training": {"rows": usage.rows, "tokens": usage.tokens, "seconds": round(usage.seconds, 3), "notes": usage.notes},
     }
 
 

@@ -1,4 +1,4 @@
-"""A head and a loss as one objective: what the training loop sees of a reward model."""
+"""A head and a loss as one objective: a reward model as the training loop sees it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from finegrain.ops.balance import Balance
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.heads import RewardHead, reads_whole_answer
-from finegrain.types import CreditColumns, Gathered, Initialisation, Pair, Summed, Terms
+from finegrain.types import Gathered, Initialisation, Pair, Summed, Terms, TokenColumns
 
 
 @runtime_checkable
 class RewardLoss(Protocol):
-    """A loss of judgements: one value per row, or terms; declares the roles it reads."""
+    """A loss on a head's scores: one value per row, or terms; declares the roles it reads."""
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class RewardFit:
         """Whether the head alone trains."""
         return self.frozen or bool(getattr(self.loss, "frozen_backbone", False))
 
-    def prepare(self, context: AnswerContext) -> dict[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> dict[str, TokenColumns]:
         """Per-token columns that head or loss make of the answers before training; {} where neither needs any."""
         return prepared([self.head, self.loss], context)
 

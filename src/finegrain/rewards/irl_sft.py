@@ -1,4 +1,4 @@
-"""A reward that tells demonstrations from a model's own samples: the reward step of RFT, on chosen = demonstration and rejected = sample.
+"""A reward that separates demonstrations from a model's own samples: the reward step of RFT, on chosen = demonstration and rejected = sample.
 
     aligned   mean over t of -log sigma(r_t(demonstration) - r_t(sample)), t from the first token in which the two differ
     linear    -(r(demonstration) - r(sample)) + regulariser / 2 * (r(demonstration)^2 + r(sample)^2)
@@ -26,7 +26,7 @@ from finegrain.ops.sequence import wide
 from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
-from finegrain.types import CreditColumns, Pair, Side, Term, Terms
+from finegrain.types import Pair, Side, Term, Terms, TokenColumns
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -54,7 +54,7 @@ def released_range(chosen: Int[Tensor, "B T"], rejected: Int[Tensor, "B T"], pad
 
 @dataclass(frozen=True, kw_only=True)
 class Both:
-    """Positions at which both answers have a token of theirs [choice]: padding says nothing."""
+    """Positions at which both answers have a token of their own [choice]; padding is left out."""
 
     def __call__(self, rewards: Values, mask: Mask, other: Mask) -> tuple[Values, Mask]:
         """Rewards of an answer where they count, and where that is."""
@@ -63,7 +63,7 @@ class Both:
 
 @dataclass(frozen=True, kw_only=True)
 class Longer:
-    """Up to the longer answer's end, as released: for the padding that is read there, the shorter answer's last reward stands in [choice]."""
+    """Up to the longer answer's end, as released: on the padding there, the shorter answer's last reward is used [choice]."""
 
     def __call__(self, rewards: Values, mask: Mask, other: Mask) -> tuple[Values, Mask]:
         """Rewards of an answer where they count, and where that is."""
@@ -74,7 +74,7 @@ class Longer:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Aligned:
-    """Token against token from the first difference on, as in the authors' code."""
+    """Token by token from the first difference on, as in the authors' code."""
 
     positions: Both | Longer = field(default_factory=Both)
     """both: where both have a token [choice]; longer: up to the longer answer's end, as released."""
@@ -128,7 +128,7 @@ class IRLSFT:
     step: Aligned | Linear = field(default_factory=Aligned)
     """aligned: token against token, as released; linear: the paper's, on whole scores."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Weight 1 from the first difference on, 0 before it; identical pairs, and answers cut before they differ, have none and do not train."""
         pairs = list(zip(context.token_ids("chosen"), context.token_ids("rejected"), strict=True))
         starts = [first_difference(*pair) for pair in pairs]
@@ -143,7 +143,7 @@ class IRLSFT:
         for role, place in (("chosen", 0), ("rejected", 1)):
             weights = [(np.arange(len(pair[place])) >= start).astype(np.float32) for pair, start in zip(pairs, starts, strict=True)]
             kept = [weight if one else None for weight, one in zip(weights, apart, strict=True)]
-            found[role] = CreditColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
+            found[role] = TokenColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
         return found
 
     def __call__(self, head: Token, pair: Pair) -> Terms:

@@ -3,11 +3,11 @@
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from finegrain.models.load import Policy
 from finegrain.models.reference import cache_folder
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.types import Json
 
 
-def weights_identity(policy: Policy, precision: Arithmetic, max_length: int) -> Json:
+def weights_identity(policy: Policy, precision: Precision, max_length: int) -> Json:
     """Of a model that reads tokens: hashes of weights and tokenizer, the longest row and the arithmetic."""
     return {
         "source": policy.source,

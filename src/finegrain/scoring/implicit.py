@@ -62,7 +62,7 @@ class ImplicitReward(TokenisedReward):
 
     def with_micro_batch(self, tokens: int) -> "ImplicitReward":
         """The same with other batches, and nothing from a cache."""
-        return replace(self, runtime=replace(self.runtime, how=replace(self.runtime.how, micro_tokens=tokens), cache=None))
+        return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=tokens), cache=None))
 
 
 def open_implicit(sources: Sequence[str], options: RewardOptions) -> ImplicitReward:
@@ -76,8 +76,8 @@ def open_implicit(sources: Sequence[str], options: RewardOptions) -> ImplicitRew
 
     def told() -> Json:
         every = [first, *(_load(runtime, source) for source in sources[1:])]
-        identities = [weights_identity(policy, runtime.how, options.max_length) for policy in every]
-        against = weights_identity(reference, runtime.how, options.max_length)
+        identities = [weights_identity(policy, runtime.precision, options.max_length) for policy in every]
+        against = weights_identity(reference, runtime.precision, options.max_length)
         return {"kind": "implicit reward", "source": ", ".join(sources), "beta": options.beta, "policies": identities, "reference": against}
 
     return ImplicitReward(reader, runtime, options.beta, logps_of(reference), members, told)
@@ -94,7 +94,7 @@ def _loaded_logps(source: str, first: Policy, runtime: Runtime, examples: Sequen
 
 
 def _load(runtime: Runtime, source: str) -> Policy:
-    return load_policy(source, master=master_dtype(runtime.how.name))
+    return load_policy(source, master=master_dtype(runtime.precision.name))
 
 
 def same_tokens(policy: Policy, first: Policy) -> Policy:

@@ -48,11 +48,11 @@ class LikelihoodReward(TokenisedReward):
 
     def identity(self) -> Json:
         """Of the policy and the readout."""
-        return {"kind": "likelihood", **weights_identity(self.policy, self.runtime.how, self.reader.max_length), "mode": self.mode}
+        return {"kind": "likelihood", **weights_identity(self.policy, self.runtime.precision, self.reader.max_length), "mode": self.mode}
 
     def with_micro_batch(self, tokens: int) -> "LikelihoodReward":
         """The same with other batches, and nothing from a cache."""
-        return replace(self, runtime=replace(self.runtime, how=replace(self.runtime.how, micro_tokens=tokens), cache=None))
+        return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=tokens), cache=None))
 
 
 def open_likelihood(sources: Sequence[str], options: RewardOptions) -> LikelihoodReward:
@@ -60,5 +60,5 @@ def open_likelihood(sources: Sequence[str], options: RewardOptions) -> Likelihoo
     (source,) = sources
     assert options.likelihood is not None
     runtime = options.runtime()
-    policy = load_policy(source, master=master_dtype(runtime.how.name))
+    policy = load_policy(source, master=master_dtype(runtime.precision.name))
     return LikelihoodReward(TokenReader(policy.tokenizer, options.max_length), runtime, policy, options.likelihood)

@@ -12,7 +12,7 @@ from torch import Tensor
 from finegrain.credit.abc import ABC
 from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
-from finegrain.models.score import Arithmetic, head_rows
+from finegrain.models.score import Precision, head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
 from finegrain.ops.segments import place_in_row
 from finegrain.rewards.heads import RewardHead, ends_read, of_members, sequence_score, token_scores
@@ -36,7 +36,7 @@ class LoadedRewardModel:
     """With the head's module."""
     head: RewardHead
     """What its outputs mean."""
-    precision: Arithmetic
+    precision: Precision
     name: str
     """The checkpoint, for messages."""
     segmentation: Segmentation | None = None

@@ -130,7 +130,7 @@ def open_reward_model(sources: Sequence[str], options: RewardOptions) -> ModelRe
 def load_model_reward(runtime: Runtime, source: str, *, max_length: int, signal: RewardSignal | Densest | None = None) -> ModelReward:
     """The same with its models placed and computed as the runtime says."""
     try:
-        loaded = load_reward_model(source, master=master_dtype(runtime.how.name))
+        loaded = load_reward_model(source, master=master_dtype(runtime.precision.name))
     except ModelError as error:
         hint = "" if is_reward_model(source) else "; for the implicit reward of a policy give --reference, the model it was trained from"
         raise ModelError(f"{error}{hint}") from error
@@ -146,7 +146,7 @@ def load_model_reward(runtime: Runtime, source: str, *, max_length: int, signal:
     if over_layers:
         adapters = (*adapters, LayerUncertainty(answer_variance(Path(source), scorer, head, module)))
     segmentation = segmentation_of(runtime, head, loaded.facts, source, max_length)
-    model = LoadedRewardModel(scorer, head, runtime.how, source, segmentation, location_of(loaded), adapters)
+    model = LoadedRewardModel(scorer, head, runtime.precision, source, segmentation, location_of(loaded), adapters)
     reader = TokenReader(loaded.policy.tokenizer, max_length, takes_ids=segmentation is None)
     return ModelReward(model, reader, signal, None if loaded.facts else loaded.stock)
 

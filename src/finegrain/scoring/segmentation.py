@@ -17,7 +17,7 @@ from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.probe import make_scorer
 from finegrain.models.reference import cache_folder
-from finegrain.models.score import Arithmetic, entropy_rows
+from finegrain.models.score import Precision, entropy_rows
 from finegrain.models.scorer import Scorer, silence_dropout
 from finegrain.rewards.step import Step
 from finegrain.scoring.runtime import Runtime
@@ -45,7 +45,7 @@ class Start:
     scorer: Scorer
     source: str
 
-    def entropies(self, examples: Sequence[Example], roles: Sequence[str], precision: Arithmetic) -> dict[str, Ragged]:
+    def entropies(self, examples: Sequence[Example], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
         """By role, entropy, nats, of the distribution that predicts each token."""
         return entropy_rows(self.scorer, examples, roles, precision)
 
@@ -60,7 +60,7 @@ def open_start(runtime: Runtime, facts: Mapping[str, Any], checkpoint: str, long
         )
     source = str(told["source"])
     try:
-        policy = load_policy(source, master=master_dtype(runtime.how.name))
+        policy = load_policy(source, master=master_dtype(runtime.precision.name))
     except ModelError as error:
         raise ModelError(
             f"{checkpoint} cuts answers by the entropies of {source}, the model it was trained from: {error}; "
@@ -86,7 +86,7 @@ class Segmentation:
     seen: Counter[str] = field(default_factory=Counter)
     """Answers, and how their steps were found."""
 
-    def __call__(self, examples: Sequence[Example], roles: Sequence[str], precision: Arithmetic) -> SegmentIds:
+    def __call__(self, examples: Sequence[Example], roles: Sequence[str], precision: Precision) -> SegmentIds:
         """Ids of the tokens of every answer; each answer has a segment or step."""
         columns = self.head.prepare(ScoringContext(self, examples, tuple(roles), precision))
         self.seen["answers"] += len(examples) * len(roles)
@@ -125,7 +125,7 @@ class ScoringContext:
     segmentation: Segmentation
     examples: Sequence[Example]
     roles: tuple[str, ...]
-    precision: Arithmetic
+    precision: Precision
     trains: bool = False
 
     def masks(self, role: str) -> Ragged:

@@ -10,7 +10,7 @@ import torch
 from finegrain.data.records import Example
 from finegrain.errors import ModelError
 from finegrain.models.reward_models import SEQUENCE, Stock
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import causal_lm, stock_attention
 from finegrain.scoring.outputs import LoadedRewardModel
 from finegrain.scoring.records import Scores
@@ -40,7 +40,7 @@ def before_padding(example: Example, pad: int) -> Example:
     return replace(example, responses=responses)
 
 
-def check_causal(model: Any, precision: Arithmetic, name: str, ids: torch.Tensor) -> None:
+def check_causal(model: Any, precision: Precision, name: str, ids: torch.Tensor) -> None:
     """Raises ModelError for an encoder, whose tokens look at those that follow them: what stands on a token is then no score of the answer so far."""
     lm = causal_lm(model)
     was_training = model.training

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.commands.curate import Curate
+from finegrain.commands.curate import CurateSettings
 from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.curate.tree import preference_row, saved_share
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.findings import Findings
-from finegrain.data.gate.keeper import own_shape
 from finegrain.data.gate.settings import Stopping
 from finegrain.data.questions import Question, Questions
 from finegrain.data.records import Answer, Example, Text, Turn
@@ -50,13 +49,13 @@ class Counts:
         return {**found, "lca_depths": dict(sorted(self.depths.items())), "shared_tokens": None if saved is None else saved._asdict()}
 
 
-def tree_pairs(settings: Curate, method: TreeRM) -> dict[str, Any]:
+def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:
     """Rows of labelled pairs, and the summary."""
     if not method.reward:
         raise UsageError("nothing to label the leaves with: give --method.reward REWARD_MODEL or --method.reward file.py:name")
     common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     runtime = open_runtime(common.device, common.dtype)
-    policy = load_policy(settings.model, master=master_dtype(runtime.how.name))
+    policy = load_policy(settings.model, master=master_dtype(runtime.precision.name))
     silence_dropout(policy.model)
     policy.model.to(runtime.device)
     reward = open_reward(method.reward, RewardOptions(runtime=lambda: runtime, max_length=common.max_length))
@@ -67,7 +66,7 @@ def tree_pairs(settings: Curate, method: TreeRM) -> dict[str, Any]:
     return summary
 
 
-def _rows(settings: Curate, method: TreeRM, policy: Policy, reward: Reward, counts: Counts) -> Iterator[Json]:
+def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Reward, counts: Counts) -> Iterator[Json]:
     for question, example in _prompts(settings, policy.tokenizer):
         tree = counts.trees
         counts.trees += 1
@@ -89,12 +88,12 @@ def _rows(settings: Curate, method: TreeRM, policy: Policy, reward: Reward, coun
         raise DataError(f"{settings.data}: no tree of {counts.trees} has two different answers that were judged; is the temperature too low?")
 
 
-def _prompts(settings: Curate, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
+def _prompts(settings: CurateSettings, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
     """Every distinct prompt of the data once, with its tokens."""
     questions = Questions(settings.data, settings.limit)
     how, decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
     seen: set[bytes] = set()
-    for question in questions(own_shape(questions.format)):
+    for question in questions():
         found = list(tokenise([(question.row, question.made)], tokenizer, how, Findings(), decide))
         if found and found[0].prompt.tobytes() not in seen:
             seen.add(found[0].prompt.tobytes())

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finegrain.commands.eval import Eval
+from finegrain.commands.eval import EvalSettings
 from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
 from finegrain.evaluate.ensemble import ensemble
@@ -36,7 +36,7 @@ class GradedProblems(NamedTuple):
     """How each reward found segments or steps."""
 
 
-def grade_set(settings: Eval, problems: ProblemSet) -> GradedProblems:
+def grade_set(settings: EvalSettings, problems: ProblemSet) -> GradedProblems:
     """Scores by every reward, and again in other batches."""
     members: list[list[Grade | None]] = []
     differences: list[Json] = []
@@ -54,7 +54,7 @@ def grade_set(settings: Eval, problems: ProblemSet) -> GradedProblems:
     return GradedProblems(_combined(members, [one.item for one in problems.problems], settings), batches, read)
 
 
-def _rewards(settings: Eval) -> Sequence[Reward]:
+def _rewards(settings: EvalSettings) -> Sequence[Reward]:
     """Every reward opened; policies against a reference are one, whose mean is theirs."""
     options = RewardOptions(
         runtime=cache(partial(open_runtime, settings.device, settings.dtype)),
@@ -70,7 +70,7 @@ def _rewards(settings: Eval) -> Sequence[Reward]:
     return [open_reward(settings.reward, options)]
 
 
-def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], settings: Eval) -> list[Grade | None]:
+def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], settings: EvalSettings) -> list[Grade | None]:
     """Members standardised over all answers, then combined."""
     kept = [place for place in range(len(items)) if all(grades[place] is not None for grades in members)]
     if not kept:

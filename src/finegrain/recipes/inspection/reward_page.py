@@ -2,20 +2,21 @@
 
 from pathlib import Path
 
-from finegrain.commands.inspect import Inspect
+from finegrain.commands.inspect import InspectSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
+from finegrain.data.shapes import TEXT_SHAPES
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.inspection.pairs import examined, truths
 from finegrain.recipes.inspection.rewards import Segments, answer_rewards
-from finegrain.recipes.session import load_any_shape, open_session, record
+from finegrain.recipes.session import load_data, open_session, record
 from finegrain.report.read import Run
 from finegrain.scoring.reward_model import load_model_reward
 from finegrain.scoring.runtime import open_runtime
 
 
-def scored_by_reward(settings: Inspect) -> Run:
+def scored_by_reward(settings: InspectSettings) -> Run:
     """The reward model of --model on the rows of --data."""
     assert settings.data is not None
     assert settings.model is not None
@@ -23,19 +24,19 @@ def scored_by_reward(settings: Inspect) -> Run:
         raise UsageError(f"{settings.model} is a reward model, which has no log-probabilities to compare; drop --reference")
     if settings.trust_remote_code:
         raise UsageError(f"{settings.model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings)
     reward = load_model_reward(open_runtime(common.device, common.dtype), settings.model, max_length=settings.max_length)
     session = open_session(reward.model.scorer.model, common, Training(), Lora(), tokenizer=reward.tokenizer)
     session.scorer = reward.model.scorer
-    loaded = load_any_shape(session, settings.data)
+    loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     segmentation = reward.model.segmentation
-    segments: Segments = [{}] * len(examples) if segmentation is None else segmentation(examples, roles, session.how)
+    segments: Segments = [{}] * len(examples) if segmentation is None else segmentation(examples, roles, session.precision)
     for line in reward.describe():
         session.say(line)
     session.notes |= reward.facts()
-    rewards = answer_rewards(reward.model.scorer, reward.model.head, examples, roles, segments, session.how)
+    rewards = answer_rewards(reward.model.scorer, reward.model.head, examples, roles, segments, session.precision)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
         examined(example, roles, held_out=True, before={}, after={}, credit={}, truth=truth.get(example.row, {}), rewards=own)

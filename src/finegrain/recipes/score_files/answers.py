@@ -5,11 +5,11 @@ from itertools import islice
 from typing import Any
 
 from finegrain.data.findings import Findings
-from finegrain.data.gate.keeper import FIRST_ROWS, common_format, own_shape
+from finegrain.data.gate.keeper import FIRST_ROWS
 from finegrain.data.load import load_examples
 from finegrain.data.questions import Questions
 from finegrain.data.read import read
-from finegrain.data.records import Row, Shape
+from finegrain.data.records import Row
 from finegrain.data.tokenise import Tokenise
 from finegrain.data.unlabelled import has_samples, load_samples, sample_rows
 from finegrain.scoring.records import Candidates, Reward
@@ -20,21 +20,16 @@ Tell = Callable[[Json], None]
 """Gets the report of the data (rows, format, dropped, findings, messages): before the first answer that is tokenised, after the last that is not."""
 
 
-def shape_of(source: str, limit: int | None) -> Shape:
-    """What the rows serve of themselves."""
-    return own_shape(common_format(list(islice(read(source, limit).rows, FIRST_ROWS))))
-
-
 def are_samples(source: str, limit: int | None) -> bool:
     """Whether the rows are {prompt, responses}."""
     return any(has_samples(raw) for _, raw in islice(read(source, limit).rows, FIRST_ROWS))
 
 
-def answers_of(source: str, limit: int | None, shape: Shape, reward: Reward, max_length: int, tell: Tell) -> Iterable[Candidates]:
+def answers_of(questions: Questions, limit: int | None, reward: Reward, max_length: int, tell: Tell) -> Iterable[Candidates]:
     """Rows in the order of the data; for a reward that reads text nothing is dropped but what cannot be read."""
     if reward.tokenizer is None:
-        return _as_text(Questions(source, limit), shape, tell)
-    data = load_examples(source, reward.tokenizer, shape=shape, settings=Tokenise(max_length=max_length), limit=limit)
+        return _as_text(questions, tell)
+    data = load_examples(questions.source, reward.tokenizer, shape=questions.shape, settings=Tokenise(max_length=max_length), limit=limit)
     tell(data.report)
     return tokenised_candidates(data.examples, reward.tokenizer)
 
@@ -48,8 +43,8 @@ def samples_of(source: str, limit: int | None, reward: Reward, max_length: int, 
     return tokenised_candidates(given.examples, reward.tokenizer)
 
 
-def _as_text(questions: Questions, shape: Shape, tell: Tell) -> Iterator[Candidates]:
-    for row, raw, made in questions(shape):
+def _as_text(questions: Questions, tell: Tell) -> Iterator[Candidates]:
+    for row, raw, made in questions():
         yield _candidates(row, raw, made)
     found = questions.findings
     report = {"rows": questions.rows, "dropped": found.dropped(), "format": questions.format.name, "findings": found.as_json()}

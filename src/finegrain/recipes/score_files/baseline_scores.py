@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from finegrain.commands.baseline import Baseline
+from finegrain.commands.baseline import BaselineSettings
+from finegrain.data.questions import Questions
 from finegrain.data.records import Shape, Text
 from finegrain.errors import DataError, UsageError
-from finegrain.recipes.score_files.answers import answers_of, are_samples, samples_of, shape_of
+from finegrain.recipes.score_files.answers import answers_of, are_samples, samples_of
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward, score_each
 from finegrain.scoring.runtime import open_runtime
@@ -61,7 +62,7 @@ class Counts:
         return {**seen, **self.facts}
 
 
-def scores_of(settings: Baseline, counts: Counts) -> tuple[Json, dict[str, list[float]]]:
+def scores_of(settings: BaselineSettings, counts: Counts) -> tuple[Json, dict[str, list[float]]]:
     """The reward's identity, and by prompt its scores of the baseline's answers."""
     source = settings.model if settings.reward is None else settings.reward
     assert source is not None
@@ -76,21 +77,21 @@ def scores_of(settings: Baseline, counts: Counts) -> tuple[Json, dict[str, list[
     return identity, scores
 
 
-def _scored(settings: Baseline, reward: Reward, counts: Counts) -> Iterator[tuple[str, float]]:
+def _scored(settings: BaselineSettings, reward: Reward, counts: Counts) -> Iterator[tuple[str, float]]:
     """Prompt as the reward reads it, and the score of an answer to it."""
     source, limit = settings.data, settings.limit
     sampled = are_samples(source, limit)
     if sampled:
         answers = samples_of(source, limit, reward, settings.max_length, counts.tell)
     else:
-        shape = shape_of(source, limit)
-        if shape not in ROLES:
+        questions = Questions(source, limit)
+        if questions.shape not in ROLES:
             raise UsageError(
-                f"{source} holds {shape.value} rows, whose answers are good and bad alike; "
+                f"{source} holds {questions.shape.value} rows, whose answers are good and bad alike; "
                 "a baseline is of samples {prompt, responses}, of pairs (the chosen answer) or of demonstrations"
             )
-        role = ROLES[shape]
-        given = answers_of(source, limit, shape, reward, settings.max_length, counts.tell)
+        role = ROLES[questions.shape]
+        given = answers_of(questions, limit, reward, settings.max_length, counts.tell)
         answers = map_each(given, lambda one: one.taking({role: role}))
     for one, found in score_each(reward, answers):
         for role in one.roles:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from finegrain.commands.score import Score
+from finegrain.commands.score import ScoreSettings
 from finegrain.configure import to_json
-from finegrain.data.questions import identifiers
+from finegrain.data.questions import Questions, identifiers
 from finegrain.data.records import Response
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.aggregate import MeanReward
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.recipes.score_files.answers import answers_of, shape_of
+from finegrain.recipes.score_files.answers import answers_of
 from finegrain.recipes.score_files.baseline_annotation import Annotator, open_annotator
 from finegrain.scoring.aggregation import aggregate_answer
 from finegrain.scoring.opening import open_reward
@@ -85,9 +85,9 @@ class Counts:
         return {"responses": self.responses, "truncated": self.truncated, "unscored": self.unscored, **self.facts, "warnings": self.warnings()}
 
 
-def score_lines(settings: Score, counts: Counts) -> Iterator[Json]:
+def score_lines(settings: ScoreSettings, counts: Counts) -> Iterator[Json]:
     """Lines in the order of the data."""
-    shape = shape_of(settings.data, settings.limit)
+    questions = Questions(settings.data, settings.limit)
     options = RewardOptions(
         runtime=partial(open_runtime, settings.device, settings.dtype),
         max_length=settings.max_length,
@@ -100,7 +100,7 @@ def score_lines(settings: Score, counts: Counts) -> Iterator[Json]:
     if {"segments", "steps"} & set(reward.facts()) and settings.segmenter != Dynamic():
         raise UsageError(f"segmenter: cuts scores of tokens, and {settings.model[0]} was trained on segments or steps of its own: drop it")
     relative = open_annotator(settings.baseline, settings.contrast, reward.identity)
-    answers = answers_of(settings.data, settings.limit, shape, reward, settings.max_length, counts.tell)
+    answers = answers_of(questions, settings.limit, reward, settings.max_length, counts.tell)
     scale = stored_scale(settings.model[0]) if settings.normalise else None
     if scale is not None:
         counts.facts["normalised_by"] = scale.as_json()
@@ -132,7 +132,7 @@ def score_lines(settings: Score, counts: Counts) -> Iterator[Json]:
 class Names:
     """Names of responses: row/role, with a number where a row has several; the row is its number, or what --id says."""
 
-    def __init__(self, settings: Score) -> None:
+    def __init__(self, settings: ScoreSettings) -> None:
         self._stream = None if settings.id is None else identifiers(settings.data, settings.id, settings.limit)
         self._row, self._name = -1, ""
         self._seen: dict[str, int] = {}

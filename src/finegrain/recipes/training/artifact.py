@@ -21,7 +21,7 @@ from finegrain.types import Objective
 
 
 @runtime_checkable
-class Product(Protocol):
+class Artifact(Protocol):
     """A kind of trained model.
 
     May have `columns(session, examples)`, numbers of the training rows that it makes before training, `head`, what the outputs of a

@@ -55,7 +55,7 @@ def _open(session: Session, scorer: str, rows: int, reference: Mapping[str, Ragg
         session.say(f"credit: scoring {rows} rows with the reward model {scorer}, by {Densest().choice(reward.model)[1]}")
         return reward
     session.say(f"credit: scoring {rows} rows with {scorer}")
-    policy = load_policy(scorer, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
+    policy = load_policy(scorer, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
     reader = TokenReader(session.policy.tokenizer, session.common.max_length)

@@ -43,7 +43,7 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     roles = ("chosen", "rejected")
     runtime = replace(session.runtime, cache=None)
     segmentation = segmentation_of(runtime, head, model.facts, model.policy.source, session.common.max_length)
-    loaded = LoadedRewardModel(scorer, head, session.how, model.policy.source, segmentation)
+    loaded = LoadedRewardModel(scorer, head, session.precision, model.policy.source, segmentation)
     scores = Head()(loaded, examples, roles)
     for line in [] if segmentation is None else segmentation.describe():
         session.say(f"stage 1: {line}")
