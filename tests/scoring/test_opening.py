@@ -14,9 +14,9 @@ from finegrain.commands import resolve
 from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row
 from finegrain.data.tokenise import Tokenise, tokenise
+from finegrain.ops.segmenters import Windows
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import Windows
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Candidates, Reward, Scores
@@ -30,14 +30,17 @@ from tests.recipes.test_score import moved
 from tests.tiny import save_tiny
 
 FUNCTION = """
+from transformers import AutoTokenizer
+
 def number(completions, quality, **rest):
     return [None if "cat" in text else len(text) + score for text, score in zip(completions, quality)]
 
 def spans(completions, **rest):
-    return [[(0, 3, 1.5), (4, 6, -0.25)] for _ in completions]
+    return [[(0, 2, 1.5), (2, len(text), -0.25)] for text in completions]
 
 def each(completions, **rest):
-    return [[float(n) for n, _ in enumerate(text.split())] for text in completions]
+    tokenizer = AutoTokenizer.from_pretrained("model")
+    return [[float(place) for place, _ in enumerate(tokenizer(text)["input_ids"])] for text in completions]
 """
 WORDS = (" good people said yes", " bad words", " the cat sat", " a dog ran after it", " yes")
 KINDS = {

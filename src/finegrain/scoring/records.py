@@ -39,6 +39,8 @@ class Candidates:
     """What wrote `tokens`; a reward with another tokenizer reads the text."""
     ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Token ids of answers as they were sampled, by role, without the end token; they count where they are the reward's own tokens of the text."""
+    called: Mapping[str, str] = field(default_factory=dict)
+    """Roles in the data of answers that have another one here."""
 
     @property
     def text(self) -> Row:
@@ -70,7 +72,9 @@ class Candidates:
             spans = {new: tokens.spans.get(role) for new, role in names.items()}
             rewards = {new: tokens.token_rewards.get(role) for new, role in names.items()}
             tokens = replace(tokens, responses=responses, spans=spans, token_rewards=rewards)
-        return replace(self, made=made, tokens=tokens, ids={new: self.ids[role] for new, role in names.items() if role in self.ids})
+        ids = {new: self.ids[role] for new, role in names.items() if role in self.ids}
+        called = {new: self.called.get(role, role) for new, role in names.items()}
+        return replace(self, made=made, tokens=tokens, ids=ids, called=called)
 
 
 class SegmentScores(NamedTuple):

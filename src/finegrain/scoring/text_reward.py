@@ -26,6 +26,7 @@ class Completion(NamedTuple):
 
     row: int
     role: str
+    """Its role in the data: chosen, rejected, answer ..."""
     prompt: Text
     completion: Text
     columns: Mapping[str, Any]
@@ -72,7 +73,7 @@ class TextReward:
         while block := list(islice(stream, self.block)):
             texts = [one.text for one in block]
             asked = [
-                Completion(one.row, role, text.prompt, answer.content, one.columns)
+                Completion(one.row, one.called.get(role, role), text.prompt, answer.content, one.columns)
                 for one, text in zip(block, texts, strict=True)
                 for role, answer in text.answers.items()
             ]
