@@ -12,7 +12,6 @@ from finegrain.runs import check_free
 
 def run_baseline(settings: BaselineSettings) -> dict[str, Any]:
     """Write the table, complete or not at all; returns the counts."""
-
     check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()

@@ -33,7 +33,6 @@ ROLES = ("chosen", "rejected")
 
 def run_bound(settings: BoundSettings) -> dict[str, Any]:
     """Write bounds.safetensors and bounds.json into the folder of the run; returns their facts."""
-
     check_folder(settings.run)
     if (settings.run / BOUNDS_FILE).exists():
         raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
@@ -72,7 +71,6 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
 
 def _read_features(session: Any, examples: Any) -> dict[str, Tensor]:
     """By role, the features of the last token of every answer, (N, H), float64; cached."""
-
     prompts, answers = token_lengths(examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
     cache = replace(session.cache, kind="features", measure=feature_rows)
@@ -85,14 +83,12 @@ def _read_features(session: Any, examples: Any) -> dict[str, Tensor]:
 
 def _fit_threshold(weight: Tensor, bounds: Any, clean: Mapping[str, Tensor], deviations: float) -> float:
     """The detection threshold: how much clipping may lower a score before the answer is flagged."""
-
     both = torch.cat([clean[role] for role in ROLES])
     return detection_threshold((both - clip_features(both, bounds)) @ weight, deviations)
 
 
 def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
     """The effect of the bounds on held-out pairs: order kept, accuracy without and with them, change of the scores."""
-
     raw = {role: clean[role] @ guard.weight for role in ROLES}
     clipped = {role: clip_features(clean[role], guard.bounds) @ guard.weight for role in ROLES}
     kept = same_order(guard.weight, clean["chosen"], clean["rejected"], guard.bounds)
@@ -108,7 +104,6 @@ def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _measure_accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     """Share of the pairs whose chosen answer scores higher, with its interval."""
-
     return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy._asdict()
 
 

@@ -20,7 +20,6 @@ SHOWN = 20
 
 def run_check_data(settings: CheckDataSettings) -> dict[str, Any]:
     """Returns the report with the first row numbers of each kind; the whole report goes to --out."""
-
     if settings.out is not None:
         check_free(settings.out, settings.data)
     report = check_rows(

@@ -13,7 +13,6 @@ from finegrain.runs import check_free
 
 def run_curate(settings: CurateSettings) -> dict[str, Any]:
     """Write rows and summary, complete or not at all; returns the summary."""
-
     check_one(settings.data)
     check_free(settings.out, settings.data)
     check_free(settings.summary, settings.data)

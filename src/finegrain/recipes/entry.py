@@ -12,7 +12,6 @@ from finegrain.recipes.training.job import Job
 
 def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Run the settings of `prefer` or `sft`; returns what is printed as the last line of stdout."""
-
     values = {field.name: getattr(settings, field.name) for field in fields(settings)} | {"model": model}
     return align(Job(command=command, settings=to_json(settings), tokenizer=tokenizer, **values))
 
@@ -25,7 +24,6 @@ def start_command(command: str, settings: Any) -> dict[str, Any]:
 
 def quiet_transformers() -> None:
     """Switch off progress bars and warnings of transformers."""
-
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
 

@@ -55,7 +55,6 @@ def evaluate_reward(
 
 def run_eval(settings: EvalSettings) -> dict[str, Any]:
     """Print a table on stderr; returns its numbers, which go to --out together with the scores."""
-
     if settings.out is not None:
         check_free(settings.out, settings.data)
     quiet_transformers()

@@ -28,7 +28,6 @@ from finegrain.report.verdicts import blocks
 
 def run_inspect(settings: InspectSettings) -> dict[str, Any]:
     """Write the page; returns its path and its verdicts."""
-
     _check(settings)
     if settings.out is not None and settings.out.exists() and not is_page(settings.out):
         raise CheckpointError(f"{settings.out} is there already and is no report; give another --out")
@@ -57,7 +56,6 @@ def _check(settings: InspectSettings) -> None:
 
 def score_untrained(settings: InspectSettings) -> "Run":
     """A run that trained nothing: log-probabilities of the model on the data, and log-ratios if there is a reference."""
-
     assert settings.data is not None
     assert settings.model is not None
     quiet_transformers()
@@ -95,7 +93,6 @@ def score_untrained(settings: InspectSettings) -> "Run":
 
 def _score_by_reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
     """Log-probabilities of the same rows under another model with the same tokenizer."""
-
     policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise UsageError(f"the reference {source} has another tokenizer than the model; log-ratios need the same tokens")

@@ -44,7 +44,6 @@ ROLES = ("chosen", "rejected")
 
 def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
     """Write the posterior and its facts into the folder of the run; returns the facts."""
-
     check_folder(settings.run)
     for name in (POSTERIOR_FILE, LAYERS_FILE):
         if (settings.run / name).exists():
@@ -83,7 +82,6 @@ class Fitting(NamedTuple):
 
 def _fit_last_layer(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian per linear reward; Laplace's approximation is the only one."""
-
     rows = reward_rows(fitting.head, fitting.module)
     curvatures = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=torch.float64)
     likelihood = torch.zeros(len(rows), dtype=torch.float64)
@@ -101,7 +99,6 @@ def _fit_last_layer(settings: PosteriorSettings, fitting: Fitting) -> dict[str, 
 
 def _fit_adapter(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian over all matrices of the adapter, with a Kronecker-factored curvature for each."""
-
     layers = layers_named(fitting.scorer.model)
     module = fitting.module.to(fitting.scorer.device)
     posterior = fit_layers(
@@ -122,7 +119,6 @@ def _fit_adapter(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any
 
 def _iterate_pairs(run: Path, examples: Any) -> Iterator[Any]:
     """Pairs one by one, with the flip, margin and weight of their columns."""
-
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     for row in range(len(examples)):
         batch = collate(held, [row], ROLES)
@@ -139,7 +135,6 @@ def _iterate_batches(
     run: Path, session: Any, scorer: Any, head: Any, module: nn.Module, examples: Any
 ) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
     """Micro-batch by micro-batch and per linear reward: differences of features (B, H), logits of the pairs (B,), and the pairs' weights (B,)."""
-
     rows = reward_rows(head, module).to(scorer.device)
     states = nn.Linear(rows.shape[1], rows.shape[1], bias=False, dtype=rows.dtype, device=scorer.device)
     nn.init.eye_(states.weight)
@@ -163,13 +158,11 @@ def _iterate_batches(
 
 
 def _read_features(head: Any, row: Tensor, side: Any) -> Tensor:
-
     return answer_features(head.readout, side.outputs @ row, side.outputs, side.mask)
 
 
 def _describe(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
     """Per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
-
     norms = [float(one.weight.square().sum()) for one in posteriors]
     evidence = [
         log_evidence(float(value), one.curvature, norm, one.prior_variance) for one, norm, value in zip(posteriors, norms, likelihood, strict=True)

@@ -45,7 +45,6 @@ def train_reward_model(
     gate: Gate = KEEP_TIES,
 ) -> dict[str, Any]:
     """Train a reward model; arguments and result as those of `prefer`. By default the head is a token head and the loss Bradley-Terry."""
-
     settings = RewardSettings(
         model=model_name(model),
         data=source_text(data),
@@ -66,7 +65,6 @@ def train_reward_model(
 
 def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
-
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
     if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
@@ -100,7 +98,6 @@ def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None)
 
 def _make_displacement(settings: RewardSettings) -> Any:
     """Where the gradient of a step is taken, if not at the weights themselves; None for ordinary steps."""
-
     if isinstance(settings.meta, NoMeta):
         return None
     check_meta(settings.head, settings.meta, frozen=settings.frozen)
@@ -109,6 +106,5 @@ def _make_displacement(settings: RewardSettings) -> Any:
 
 def run_reward(settings: RewardSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
-
     quiet_transformers()
     return start_reward(settings, model=settings.model)

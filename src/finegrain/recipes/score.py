@@ -65,7 +65,6 @@ def score(
 
 def run_score(settings: ScoreSettings) -> dict[str, Any]:
     """Write the score lines, complete or not at all; returns the counts."""
-
     check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()
