@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row, Turn
-from finegrain.data.source_text import row_of, with_answer_of
+from finegrain.data.source_text import lend_answer, read_source_row
 from finegrain.data.store import collect
 from finegrain.data.tokenise import Tokenise, tokenise
 from tests.tiny import save_tiny
@@ -34,7 +34,7 @@ def test_the_row_comes_back(kind: str, tmp_path: Path) -> None:
     """Through the files of a store too; token rewards belong to the tokens and stay behind."""
     tokenizer, row = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "model")), ROWS[kind]
     (example,) = collect(tokenise([(3, row)], tokenizer, Tokenise(), Findings()))
-    assert row_of(example) == row
+    assert read_source_row(example) == row
     assert (example.source == "") == (kind == "strings")
 
 
@@ -44,6 +44,6 @@ def test_an_answer_that_is_lent_comes_with_its_turns(tmp_path: Path) -> None:
         one, answers={"chosen": Answer(content=(Turn("assistant", "else"),)), "rejected": Answer(content=(Turn("assistant", "nothing"),))}
     )
     store = collect(tokenise([(0, one), (1, other)], tokenizer, Tokenise(), Findings()))
-    lent = row_of(store.lend("chosen", store.places[::-1], "mismatched")[0])
+    lent = read_source_row(store.lend("chosen", store.places[::-1], "mismatched")[0])
     assert lent.answers["mismatched"].content == (Turn("assistant", "else"),)
-    assert with_answer_of("", '{"answers": {"chosen": []}}', "chosen", "new") == "", "strings need no source"
+    assert lend_answer("", '{"answers": {"chosen": []}}', "chosen", "new") == "", "strings need no source"

@@ -6,7 +6,7 @@ from typing import Any
 from finegrain.data.records import Answer, Example, Row, Text, Turn
 
 
-def source_of(row: Row) -> str:
+def write_source(row: Row) -> str:
     """The turns, the glue and the tools of a row as JSON; empty for plain strings without glue, whose texts the example has anyway."""
     told: dict[str, Any] = {name: value for name, value in (("glue", row.glue), ("tools", row.tools)) if value}
     if not isinstance(row.prompt, str):
@@ -14,7 +14,7 @@ def source_of(row: Row) -> str:
     return json.dumps(told) if told else ""
 
 
-def row_of(example: Example) -> Row:
+def read_source_row(example: Example) -> Row:
     """The row as text with its columns and spans; token rewards, which belong to the example's own tokens, are left out."""
     told = json.loads(example.source) if example.source else {}
     turns = {role: _turns(answer) for role, answer in told.get("answers", {}).items()}
@@ -30,7 +30,7 @@ def row_of(example: Example) -> Row:
     )
 
 
-def with_answer_of(source: str, other: str, role: str, new: str) -> str:
+def lend_answer(source: str, other: str, role: str, new: str) -> str:
     """The first row's source with the answer `role` of the other row as its answer `new`, where both are conversations."""
     told, lent = (json.loads(one) if one else {} for one in (source, other))
     if "answers" not in told or "answers" not in lent:

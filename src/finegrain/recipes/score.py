@@ -64,15 +64,15 @@ def score(
 
 
 def run_score(settings: ScoreSettings) -> dict[str, Any]:
-    """scores.jsonl, complete or absent, and what was counted."""
+    """Write the score lines, complete or not at all; returns the counts."""
     check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()
-    write_new(settings.out, _written(score_lines(settings, counts)))
+    write_new(settings.out, _to_text(score_lines(settings, counts)))
     for warning in counts.warnings():
         counts.say(warning)
     return {"out": str(settings.out), **counts.as_json()}
 
 
-def _written(lines: Iterator[Json]) -> Iterator[str]:
+def _to_text(lines: Iterator[Json]) -> Iterator[str]:
     return (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.findings import Findings
-from finegrain.data.gate.texts import texts_of
+from finegrain.data.gate.texts import get_texts
 from finegrain.data.records import Example, Response, Row
-from finegrain.data.source_text import row_of
+from finegrain.data.source_text import read_source_row
 from finegrain.errors import NonFiniteError
 from finegrain.types import CharSpan, Json, Scored
 
@@ -46,12 +46,12 @@ class Candidates:
     def text(self) -> Row:
         """Prompt and answers as text."""
         assert self.made is not None or self.tokens is not None, "candidates have texts, tokens or both"
-        return row_of(self.tokens) if self.made is None and self.tokens is not None else self.made  # type: ignore[return-value]
+        return read_source_row(self.tokens) if self.made is None and self.tokens is not None else self.made  # type: ignore[return-value]
 
     @property
     def prompt_text(self) -> str:
         """The prompt as the reward reads it: as rendered for a tokenizer, or its words."""
-        return texts_of(self.text).prompt if self.tokens is None else self.tokens.prompt_text
+        return get_texts(self.text).prompt if self.tokens is None else self.tokens.prompt_text
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Candidates:
 
     def answer_text(self, role: str) -> str:
         """The words of an answer, which spans count."""
-        return text_of_answer(self.text.answers[role].content) if self.tokens is None else self.tokens.responses[role].text
+        return join_answer(self.text.answers[role].content) if self.tokens is None else self.tokens.responses[role].text
 
     def taking(self, names: Mapping[str, str]) -> "Candidates":
         """Some of the answers, {new role: role}; the prompt is cut as it was for all of them together."""

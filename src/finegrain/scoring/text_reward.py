@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.findings import Findings
 from finegrain.data.records import Response, Text
 from finegrain.data.spans import spans_to_tokens
@@ -84,7 +84,7 @@ class TextReward:
     def _verdicts(self, asked: Sequence[Completion]) -> list[Verdict]:
         verdicts = [verdict_of(item, one.row, self.source) for item, one in zip(self.judge(asked), asked, strict=True)]
         for verdict, one in zip(verdicts, asked, strict=True):
-            length = len(text_of_answer(one.completion)) if verdict.spans else 0
+            length = len(join_answer(one.completion)) if verdict.spans else 0
             for start, end, _ in verdict.spans:
                 if not 0 <= start < end <= length:
                     raise UsageError(f"{self.source}, row {one.row}: the span {start}..{end} does not lie in an answer of {length} characters")

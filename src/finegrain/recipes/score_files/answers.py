@@ -11,7 +11,7 @@ from finegrain.data.questions import Questions
 from finegrain.data.read import read
 from finegrain.data.records import Row
 from finegrain.data.tokenise import Tokenise
-from finegrain.data.unlabelled import has_samples, load_samples, sample_rows
+from finegrain.data.unlabelled import has_samples, load_samples, read_sample_rows
 from finegrain.scoring.records import Candidates, Reward
 from finegrain.scoring.tokens import tokenised_candidates
 from finegrain.types import Json
@@ -53,7 +53,7 @@ def _as_text(questions: Questions, tell: Tell) -> Iterator[Candidates]:
 
 def _samples_as_text(source: str, limit: int | None, tell: Tell) -> Iterator[Candidates]:
     rows, findings = read(source, limit), Findings()
-    for sampled in sample_rows(rows, findings, 1):
+    for sampled in read_sample_rows(rows, findings, 1):
         yield _candidates(*sampled)
     tell({"rows": rows.count, "findings": findings.as_json(), "messages": findings.messages()})
 

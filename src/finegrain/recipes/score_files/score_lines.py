@@ -10,7 +10,7 @@ import torch
 
 from finegrain.commands.score import ScoreSettings
 from finegrain.configure import to_json
-from finegrain.data.questions import Questions, identifiers
+from finegrain.data.questions import Questions, read_identifiers
 from finegrain.data.records import Response
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.aggregate import MeanReward
@@ -133,7 +133,7 @@ class Names:
     """Names of responses: row/role, with a number where a row has several; the row is its number, or what --id says."""
 
     def __init__(self, settings: ScoreSettings) -> None:
-        self._stream = None if settings.id is None else identifiers(settings.data, settings.id, settings.limit)
+        self._stream = None if settings.id is None else read_identifiers(settings.data, settings.id, settings.limit)
         self._row, self._name = -1, ""
         self._seen: dict[str, int] = {}
 
