@@ -127,7 +127,9 @@ def ours(asked: Asked, dtype: str) -> dict[str, Any]:
     data = TrainingSet(rows, reference)
     plan = Plan(data.packed_tokens(ROLES), asked.batch_size, 1.0, 0, how.micro_tokens)
     optim = Optim(warmup=0.0, schedule="constant")
-    trainer = Trainer(scorer, contract, data, make_optimizer(scorer.parameters(), [], optim, RATE), optim, how, metrics_for(DPO()), RATE, len(plan))
+    trainer = Trainer(
+        scorer, contract, data, make_optimizer(scorer.parameters(), [], optim, RATE), optim, how, metrics_for(contract), RATE, len(plan)
+    )
     lines, seconds = timed(lambda index: run_step(trainer, plan.step(index)), asked, device)
     return {
         "engine": probe.as_json(),

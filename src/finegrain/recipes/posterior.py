@@ -148,13 +148,13 @@ def _labelled(run: Path, examples: Any) -> Iterator[Any]:
     """Pairs one by one, with what their columns say."""
     from finegrain.models.curvature import LabelledPair
     from finegrain.recipes.training.margins import margins_as_trained
-    from finegrain.rewards.bradley_terry import BradleyTerry
+    from finegrain.rewards.bradley_terry import pair_labels
     from finegrain.train.collate import TrainingSet, collate
 
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     for row in range(len(examples)):
         batch = collate(held, [row], ROLES)
-        said = BradleyTerry().labels(Pair(sides={}, columns=batch.columns))
+        said = pair_labels(Pair(sides={}, columns=batch.columns))
         yield LabelledPair(batch.groups[0], float(said["flip"]), float(said["margin"]), float(batch.columns.get("weight", 1.0)))
 
 
@@ -171,7 +171,7 @@ def _pairs(
     from finegrain.models.score import budgeted
     from finegrain.models.scorer import Request
     from finegrain.recipes.training.margins import margins_as_trained
-    from finegrain.rewards.bradley_terry import BradleyTerry
+    from finegrain.rewards.bradley_terry import pair_labels
     from finegrain.train.collate import TrainingSet, collate
 
     rows = reward_rows(head, module).to(scorer.device)
@@ -183,7 +183,7 @@ def _pairs(
             batch = collate(held, part, ROLES, device=scorer.device)
             pair = batch.pair(scorer(batch.groups, Request(False, outputs=states)))
             differences, logits = [], []
-            labels = BradleyTerry().labels(pair)
+            labels = pair_labels(pair)
             for row in rows:
                 features = [_features(head, row, pair.sides[role]) for role in ROLES]
                 difference = (features[0] - features[1]).cpu().double()

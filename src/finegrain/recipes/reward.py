@@ -93,11 +93,13 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     from finegrain.recipes.training.reward_product import TrainedReward
     from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
     from finegrain.rewards.bradley_terry import BradleyTerry
+    from finegrain.rewards.declarations import read_loss
     from finegrain.rewards.fit import RewardFit
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
-    if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
+    loss = read_loss(settings.loss)
+    if loss.calibrate and not settings.training.holdout:
         raise UsageError("--loss.calibrate fits a temperature on held-out rows, and --holdout 0 leaves none")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)
     if objective.frozen_backbone and settings.lora.rank:
@@ -108,7 +110,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, objective)
     if stage_1 is not None:
         model = stage_1.policy
-    reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
+    reads = stage_1 if loss.reads_targets else None
     product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
     job = Job(
         command="reward",

@@ -167,7 +167,7 @@ class _Fit:
 
     def _trainer(self) -> tuple[Trainer, Plan, int]:
         """A copy of the start model with its plan, and the tokens of its rows."""
-        session, objective = self.session, DPO()
+        session, contract = self.session, contract_of(DPO())
         assert session.scorer is not None
         scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
         data = TrainingSet([self.examples[row] for row in self.rows], {role: [self.reference[role][row] for row in self.rows] for role in ROLES})
@@ -176,12 +176,12 @@ class _Fit:
         parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
         trainer = Trainer(
             scorer=scorer,
-            contract=contract_of(objective),
+            contract=contract,
             data=data,
             optimizer=make_optimizer(parameters, [], Optim(), self.rate),
             optim=Optim(),
             how=session.how,
-            metrics=metrics_for(objective),
+            metrics=metrics_for(contract),
             peak_rate=self.rate,
             steps=len(plan),
         )

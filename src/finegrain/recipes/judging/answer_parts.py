@@ -20,6 +20,7 @@ from finegrain.models.scorer import Scorer, silence_dropout
 from finegrain.recipes.judging.answer_context import steps_on_tokens
 from finegrain.recipes.judging.frozen import Means
 from finegrain.recipes.setup.session import cache_folder
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.step import Step
 from finegrain.types import CharSpan, Json, Ragged
 
@@ -182,6 +183,7 @@ def all_of(response: Response) -> np.ndarray:
 
 def parts_of(means: Means, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Parts | None:
     """What cuts answers for the head of a checkpoint; None for one that reads every token, or the last."""
-    if not hasattr(head, "places"):
+    declared = read_head(head)
+    if declared.read_positions is None:
         return None
-    return Parts(head, open_start(means, facts, checkpoint, longest) if getattr(head, "reads_entropy", False) else None)
+    return Parts(head, open_start(means, facts, checkpoint, longest) if declared.reads_entropy else None)

@@ -54,8 +54,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if not job.common.dry_run:
         directory.check_apart(sources_of(job))
         directory.check(job.settings, resume=job.common.resume)
-    frozen = bool(getattr(job.objective, "frozen_backbone", False))
-    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=frozen)
+    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=contract.frozen_backbone)
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.product.check(session)
@@ -82,14 +81,14 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    answered = 0 if hasattr(job.product, "use") else job.training.samples
+    answered = job.training.samples if job.product.head is None else 0
     prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(displace, "longest", 0)))
     if contract.outputs:
         attach_head(session, contract, scorer, job.start_head, from_reward_model=job.from_reward_model)
-        session.notes |= reward_head_facts(job.objective)
+        session.notes |= reward_head_facts(contract)
     train_set = training_set(session, job, contract, scorer, train_rows)
     eval_set = held_out_set(session, contract, scorer, eval_rows)
     plan = plan_of(session, train_set, contract.roles)
@@ -135,8 +134,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     }
     if rank() == 0:
         if examination is not None:
-            head = getattr(job.product, "head", None)
-            write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, head)
+            write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, job.product.head)
         write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
         if selection is not None:
             selection.discard()
