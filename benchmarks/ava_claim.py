@@ -27,6 +27,7 @@ from places import DATA as DATA_FOLDER
 from places import RESULTS, ROOT, SMALL_LM
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.data.load import load_examples
 from finegrain.data.planted import write_jsonl
 from finegrain.data.records import Shape
@@ -39,7 +40,6 @@ from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.contrast import WithoutNegative
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry

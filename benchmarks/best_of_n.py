@@ -22,12 +22,13 @@ from places import RESULTS
 from tables import markdown, summary, write
 
 import finegrain
+from finegrain.commands.posterior import PosteriorOf
+from finegrain.commands.settings import Common, Training
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
 from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSample
 from finegrain.ops.best_of_n import expected_best, kl_of_best
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.posterior import PosteriorOf, run_posterior
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.demo.base import save_untrained
+from finegrain.recipes.posterior import run_posterior
 from finegrain.rewards.heads import of_members
 from finegrain.train.optim import Optim
 from finegrain.types import Json, Scored

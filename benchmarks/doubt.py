@@ -18,10 +18,11 @@ from places import RESULTS
 from tables import markdown, summary, write
 
 import finegrain
+from finegrain.commands.posterior import PosteriorOf
+from finegrain.commands.settings import Common, Training
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.posterior import PosteriorOf, run_posterior
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.demo.base import save_untrained
+from finegrain.recipes.posterior import run_posterior
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.heads import RewardHead

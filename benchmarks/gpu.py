@@ -31,13 +31,12 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.score import score_rows
 from finegrain.models.scorer import silence_dropout
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.devices import micro_tokens_of, open_device
-from finegrain.recipes.setup.metrics import metrics_for
+from finegrain.scoring.devices import micro_tokens_of, open_device
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer, run_step
+from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 
 ROLES = ("chosen", "rejected")
@@ -111,7 +110,7 @@ def make_pairs(count: int, vocabulary: int, longest: int) -> list[Example]:
 
 def ours(asked: Asked, dtype: str) -> dict[str, Any]:
     """Probe, reference pass and steps of DPO by the engine."""
-    _, device, how = open_device(Common(device=asked.device, dtype=dtype), Training())  # type: ignore[arg-type]
+    _, device, how = open_device(asked.device, dtype)
     model = make_model(asked).to(device).train()
     silence_dropout(model)
     config = model.config.get_text_config()
@@ -152,7 +151,7 @@ def theirs(asked: Asked, dtype: str) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    _, device, _ = open_device(Common(device=asked.device), Training())
+    _, device, _ = open_device(asked.device, "auto")
     model = make_model(asked)
     vocabulary = model.config.get_text_config().vocab_size
     tokenizer = word_level(vocabulary)
@@ -272,7 +271,7 @@ def main() -> None:
 
 def card(asked: Asked) -> str:
     """The device by its name."""
-    _, device, _ = open_device(Common(device=asked.device), Training())
+    _, device, _ = open_device(asked.device, "auto")
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 

@@ -21,6 +21,7 @@ from reward_models import AS_PRINTED
 from tables import shown
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.credit.r3hf import FirstZero, prefix_differences
 from finegrain.data.load import load_examples
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
@@ -35,8 +36,7 @@ from finegrain.models.scorer import Request
 from finegrain.ops.balance import LiteralWeights
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.demo.base import save_untrained
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.ensemble import Ensemble

@@ -24,6 +24,7 @@ from places import RESULTS
 from tables import ranged
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.data.load import load_examples
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
 from finegrain.data.records import Shape
@@ -33,8 +34,7 @@ from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import budgeted, group_of
 from finegrain.models.scorer import Request
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.demo.base import save_untrained
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.contrast import SimCSE, Swav
 from finegrain.rewards.meta_rm import Meta, MetaRM, NoMeta

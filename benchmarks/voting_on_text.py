@@ -16,13 +16,14 @@ import numpy as np
 from places import DATA, RESULTS, SMALL_LM
 from tables import ranged
 
+from finegrain.commands.curate import Curate
 from finegrain.curate.repairs import Flip
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.votes import Linear, Whole
 from finegrain.data.planted import write_jsonl
 from finegrain.evaluate.discrimination import auroc
 from finegrain.ops.proportions import wilson
-from finegrain.recipes.curate import Curate, run_curate
+from finegrain.recipes.curate import run_curate
 
 RESULT = RESULTS / "voting_on_text.md"
 SHARE = 0.2

@@ -17,7 +17,7 @@ import torch
 from finegrain import catalog, cli
 from finegrain.cli import main
 from finegrain.commands import SUMMARIES
-from finegrain.recipes.training import alignment
+from finegrain.recipes.training import align as alignment
 from tests import test_catalog
 from tests.laws.objectives import LAWS, Law
 from tests.laws.pairs import make_pair

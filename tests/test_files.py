@@ -13,7 +13,7 @@ import pytest
 from finegrain import files
 from finegrain.errors import CheckpointError
 from finegrain.files import LOCK, held, replace_file, write_new
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
 
 HOLD = """
 import sys, time

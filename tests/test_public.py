@@ -6,8 +6,10 @@ import inspect
 import pytest
 
 import finegrain
-from finegrain.recipes.preference import Prefer, prefer
-from finegrain.recipes.sft import Sft, sft
+from finegrain.commands.prefer import Prefer
+from finegrain.commands.sft import Sft
+from finegrain.recipes.prefer import prefer
+from finegrain.recipes.sft import sft
 
 PUBLIC = [
     "CharSpan",

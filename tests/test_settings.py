@@ -18,10 +18,10 @@ from finegrain import catalog
 from finegrain.checked import field_hints, members, plain_type
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, resolve
+from finegrain.commands.settings import Common, Training
 from finegrain.configure import field_from_json, kebab, settings_from_file
 from finegrain.errors import FinegrainError, UsageError
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 
 
@@ -155,7 +155,7 @@ def test_python_objects_are_checked_too() -> None:
     with pytest.raises(UsageError, match="did you mean cosine"):
         remade(Optim(), "schedule", "cosinus")
     with pytest.raises(UsageError, match="common must be a Common"):
-        remade(made(resolve("recipes.sft:Sft")), "common", {"limit": 3})
+        remade(made(resolve("commands.sft:Sft")), "common", {"limit": 3})
     with pytest.raises(UsageError):
         dataclasses.replace(Training(), batch_size=0)
 
@@ -215,7 +215,7 @@ def test_a_damaged_settings_file(name: str, data: bytes, tmp_path: Path, capsys:
 def test_a_method_may_stand_as_its_name() -> None:
     """`objective: simpo` is the method with its defaults, as is `segmenter: tokens` of a choice; numbers are those of the command line."""
     found = settings_from_file(
-        resolve("recipes.preference:Prefer"),
+        resolve("commands.prefer:Prefer"),
         {"objective": "simpo", "credit": {"method": "asr", "segmenter": "tokens"}, "common": {"lr": "1e-6"}, "out": "run", "training": {"epochs": 2}},
         "file",
     )
@@ -241,7 +241,7 @@ def test_any_file_is_read_or_refused_in_words(data: dict[str, Any]) -> None:
     """Nothing but an object of checked settings or an error of ours comes out; what is read is what the file says."""
     for text in (yaml.safe_dump(data), json.dumps(data)):
         try:
-            found = settings_from_file(resolve("recipes.preference:Prefer"), yaml.safe_load(text), "file")
+            found = settings_from_file(resolve("commands.prefer:Prefer"), yaml.safe_load(text), "file")
         except FinegrainError:
             continue
         assert found.keys() == data.keys()

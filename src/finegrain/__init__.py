@@ -8,14 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finegrain.commands.settings import Common, Training
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
     from finegrain.recipes.eval import evaluate_reward
-    from finegrain.recipes.preference import prefer
+    from finegrain.recipes.prefer import prefer
     from finegrain.recipes.reward import reward
     from finegrain.recipes.reward_function import reward_function
     from finegrain.recipes.score import score
-    from finegrain.recipes.settings import Common, Training
     from finegrain.recipes.sft import sft
     from finegrain.runs import RunDirectory
     from finegrain.train.optim import Optim
@@ -66,14 +66,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Common": "recipes.settings",
+    "Common": "commands.settings",
     "FinegrainError": "errors",
     "Lora": "models.lora",
     "Optim": "train.optim",
     "RunDirectory": "runs",
-    "Training": "recipes.settings",
+    "Training": "commands.settings",
     "evaluate_reward": "recipes.eval",
-    "prefer": "recipes.preference",
+    "prefer": "recipes.prefer",
     "reward": "recipes.reward",
     "reward_function": "recipes.reward_function",
     "score": "recipes.score",

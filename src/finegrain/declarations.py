@@ -19,7 +19,7 @@ FOREIGN = frozenset(sys.stdlib_module_names) - {"__main__"} | {"torch"}
 """Packages whose classes a method may inherit from, whatever they show."""
 
 
-def read_declarations(method: Any, record: type[Any], kind: str) -> dict[str, Any]:
+def read_declarations(method: Any, record: Any, kind: str) -> dict[str, Any]:
     """The declarations of a method by name, those it leaves out left out; raises UsageError for a name that is none.
 
     `record`: a dataclass whose fields are the declarations; one without a default must be there, but for the field `kind`, the method itself.
@@ -32,7 +32,7 @@ def read_declarations(method: Any, record: type[Any], kind: str) -> dict[str, An
     for one in sorted((_public(vars(method)) if plain else _shown(own)) - declared):
         unknown = unknown_name(f"{kind} declaration", one, declared)
         raise UsageError(f"{name}: {unknown}; a setting is a field of a dataclass, and a helper's name begins with an underscore")
-    found = {one: value for one in declared if (value := getattr(method, one, MISSING)) is not MISSING}
+    found = {one: value for one in declared - _inherited(own) if (value := getattr(method, one, MISSING)) is not MISSING}
     for one in sorted(required - found.keys()):
         raise UsageError(f"{name} declares no {one}, which every {kind} has")
     return found
@@ -52,12 +52,22 @@ def _shown(cls: Any) -> frozenset[str]:
     found: set[str] = set()
     allowed = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
     for base in cls.__mro__:
-        names = _public(vars(base))
-        if base.__module__.partition(".")[0] in FOREIGN:
-            allowed |= names
-        found |= {name for name in names if not isinstance(vars(base)[name], MemberDescriptorType)}
+        if _is_foreign(base):
+            allowed |= _public(vars(base))
+        found |= {name for name in _public(vars(base)) if not isinstance(vars(base)[name], MemberDescriptorType)}
         allowed |= set(vars(base).get("_fields", ()))
     return frozenset(found - allowed)
+
+
+@functools.cache
+def _inherited(cls: Any) -> frozenset[str]:
+    """Public names that a class has from another package, e.g. `modules` of a `torch.nn.Module`."""
+    own, foreign = ([name for base in cls.__mro__ if _is_foreign(base) is there for name in _public(vars(base))] for there in (False, True))
+    return frozenset(foreign) - frozenset(own)
+
+
+def _is_foreign(base: Any) -> bool:
+    return base.__module__.partition(".")[0] in FOREIGN
 
 
 def _public(names: Iterable[str]) -> frozenset[str]:

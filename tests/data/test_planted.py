@@ -135,7 +135,7 @@ def test_annotators_mark_part_of_the_answers_and_err_at_the_stated_rate():
 
 def test_files_are_read_by_the_data_path(tmp_path):
     from finegrain.data.load import Shape, Tokenise, load_examples
-    from finegrain.recipes.planted_demo.base import word_tokenizer
+    from finegrain.recipes.demo.base import word_tokenizer
 
     files, tokenizer = write_planted(tmp_path, World(SMALL, 0)), word_tokenizer()
     loaded = load_examples(str(files.truth), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise())

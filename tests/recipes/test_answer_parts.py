@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 from finegrain.models.load import load_policy
 from finegrain.ops.readout import Last, Minimum
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
-from finegrain.recipes.judging.answer_parts import lines_of, start_model_facts
 from finegrain.report.read import read_run
 from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.segment import Segment
 from finegrain.rewards.segmenters import EntropyCutoff
 from finegrain.rewards.step import Step
 from finegrain.rewards.token import Token
+from finegrain.scoring.segmentation import lines_of, start_model_facts
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
 from tests.tiny import save_tiny, write_rows

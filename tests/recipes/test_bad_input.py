@@ -300,7 +300,7 @@ def test_ctrl_c_saves_and_resumes(command: Command, whole: Path, monkeypatch: py
 
 
 def test_ctrl_c_before_training(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finegrain.recipes.training import alignment
+    from finegrain.recipes.training import align as alignment
 
     def interrupt(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import finegrain
 from finegrain.ops.baseline import AboveOnly, Max
-from finegrain.recipes.scoring.baseline_table import HEADER
+from finegrain.recipes.score_files.baseline_table import HEADER
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from finegrain.commands.settings import Common, Training
 from finegrain.credit.asr import ASR
 from finegrain.data.gate.settings import Gate
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.training.alignment import align
+from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
 from finegrain.train.optim import Optim
 from tests.tiny import write_rows

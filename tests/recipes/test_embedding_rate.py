@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.training.learner import EMBEDDING_CEILING, embedding_rate
+from finegrain.recipes.training.trainer import EMBEDDING_CEILING, embedding_rate
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit

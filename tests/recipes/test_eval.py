@@ -21,12 +21,11 @@ from finegrain.models.score import Arithmetic, score_rows
 from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.evaluation.grades import ModelGrader
 from finegrain.recipes.evaluation.problems import read_problems
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.settings import Common
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
+from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.runtime import open_runtime
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
 from tests.tiny import write_rows
@@ -179,7 +178,7 @@ def test_other_batches_are_other_batches(command: Command, bench: Path, mine: Pa
     assert "depend on the batch" in " ".join(done.result["warnings"])
     budgets = []
     folder = save_reward(model, command.folder / "rm", "sequence", Sequence())
-    judge = open_reward_model(open_means(Common(device="cpu")), str(folder), longest=64)
+    judge = open_reward_model(open_runtime("cpu", "auto"), str(folder), longest=64)
     for other in ModelGrader(judge, 64, MeanReward()).other_batches():
         assert isinstance(other, ModelGrader)
         budgets.append(other.judge.asked.how.micro_tokens)  # type: ignore[attr-defined]

@@ -16,8 +16,8 @@ from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.stats import Interval
-from finegrain.recipes.training.evaluation import as_record, evaluate
 from finegrain.train.collate import TrainingSet, collate
+from finegrain.train.evaluation import as_record, evaluate
 from finegrain.train.loop import Trainer
 from tests.train.harness import HUGE, How, build
 

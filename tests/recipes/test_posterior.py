@@ -14,10 +14,10 @@ from finegrain.errors import ModelError
 from finegrain.models.posterior import load_posteriors, with_posterior
 from finegrain.models.reward_head import load_head
 from finegrain.models.reward_models import load_reward_model
-from finegrain.recipes.judging.reward_judge import head_of
 from finegrain.rewards.bottleneck import Bottleneck
 from finegrain.rewards.diverse_preferences import Softmax
 from finegrain.rewards.heads import sequence_score
+from finegrain.scoring.reward_model import head_of
 from finegrain.types import Side
 from tests.recipes.command import Command
 from tests.tiny import write_rows

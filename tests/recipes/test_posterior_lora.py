@@ -15,7 +15,7 @@ from finegrain.models.layer_posterior import LAYERS_FILE, load_layers
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.recipes.judging.reward_judge import head_of
+from finegrain.scoring.reward_model import head_of
 from tests.recipes.command import Command
 from tests.recipes.test_posterior import scores, train
 from tests.tiny import write_rows

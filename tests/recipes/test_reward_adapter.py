@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from finegrain.recipes.judging import reward_judge
+from finegrain.scoring import reward_model as reward_judge
 from tests.models.test_adapters import adapter
 from tests.recipes.command import Command, Outcome
 

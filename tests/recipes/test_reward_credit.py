@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finegrain.data.records import Response
-from finegrain.recipes.crediting.reward_credit import on_tokens
+from finegrain.recipes.training.reward_credit import on_tokens
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
@@ -60,7 +60,7 @@ def bytes_only(folder: Path) -> Path:
 
 def captured(command: Command, monkeypatch: pytest.MonkeyPatch, scorer: str) -> tuple[Any, dict[str, list[Scored]]]:
     """The session's rows and what the credit was given."""
-    from finegrain.recipes.crediting.credit_context import RunCredit
+    from finegrain.recipes.training.credit_context import RunCredit
 
     found: list[Any] = []
     before = RunCredit.implicit_rewards

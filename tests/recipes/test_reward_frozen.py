@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from finegrain.recipes.setup.session import Session
-from finegrain.recipes.training import alignment
+from finegrain.recipes.session import Session
+from finegrain.recipes.training import align as alignment
 from finegrain.train.batches import Plan
 from finegrain.train.loop import Trainer
 from tests.recipes.command import Command

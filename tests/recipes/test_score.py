@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import finegrain
+from finegrain.commands.eval import Eval
+from finegrain.commands.score import Score
 from finegrain.ops.readout import Last, Mean
 from finegrain.ops.segmenters import Tokens
-from finegrain.recipes.eval import Eval
-from finegrain.recipes.score import Score
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.data.gate.settings import Gate
-from finegrain.recipes.settings import Common, Training
 from tests.recipes.command import Command
 from tests.tiny import write_pairs
 

@@ -24,11 +24,11 @@ from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.precision import placed
-from finegrain.recipes.setup.metrics import metrics_for
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of
 from finegrain.train.loop import Trainer, run_step
+from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
 from finegrain.types import CreditColumns

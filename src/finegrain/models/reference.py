@@ -19,6 +19,12 @@ from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
 
 
+def cache_folder() -> Path:
+    """Where reference values and credit columns are kept between runs: $FINEGRAIN_CACHE, or the user's cache."""
+    named = os.environ.get("FINEGRAIN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
+
+
 @dataclass(frozen=True)
 class ReferenceCache:
     """Reads and writes reference values below a folder."""

@@ -1,71 +1,38 @@
 """`finegrain bound`: a cap on the score that any answer can get, fitted on clean pairs after training and kept beside the reward model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, SequenceLength, checked
-from finegrain.errors import CheckpointError, DataError, UsageError
-from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
+from finegrain.commands.bound import Bound
+from finegrain.commands.settings import Common, Training
+from finegrain.configure import to_json
+from finegrain.data.holdout import split_holdout
+from finegrain.data.records import Shape
+from finegrain.data.store import token_lengths
+from finegrain.errors import CheckpointError, DataError
+from finegrain.evaluate.accuracy import pair_accuracy
+from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
+from finegrain.models.hub_files import check_folder
+from finegrain.models.lora import Lora
+from finegrain.models.reward_models import load_reward_model
+from finegrain.ops.proportions import wilson
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.session import load_data, open_session, prepare_scorer
+from finegrain.recipes.training.frozen_features import feature_rows
+from finegrain.rewards.clipped_head import same_order
+from finegrain.rewards.mm_calibration import clip_features, detection_threshold
+from finegrain.scoring.reward_model import head_of
 
 ROLES = ("chosen", "rejected")
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Bound:
-    """Bound the features that a reward model's score reads, on clean pairs; `finegrain score` and `eval` then clip, and flag odd answers."""
-
-    run: Path
-    """A reward model read at the last token: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
-    data: str
-    """A few hundred clean pairs, balanced over domains: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name;
-    several as "A + B"."""
-    keep: Keep = field(default_factory=SameScores)
-    """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
-    fit: FitBounds = field(default_factory=FitBounds)
-    deviations: NonNegativeFloat = 2.576
-    """An answer is flagged where clipping takes more than the mean and this many standard deviations of what it takes from clean answers."""
-    holdout: float = 0.2
-    """Share of the pairs (at most 256, whole prompts) that bounds are not fitted on, but judged on."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens, as in training."""
-    micro_tokens: PositiveInt = 2048
-    """Tokens of one forward pass."""
-    seed: Seed = 0
-    """Of the held-out pairs."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the backbone; the bounds are fitted in float64."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.deviations < float("inf"):
-            raise UsageError(f"--deviations counts standard deviations, 0 or more, got {self.deviations}")
-        if not 0 < self.holdout < 1:
-            raise UsageError(f"--holdout is the share of the pairs that bounds are judged on, between 0 and 1, got {self.holdout}")
-
-
 def run_bound(settings: Bound) -> dict[str, Any]:
     """bounds.safetensors and bounds.json in the run's folder, and what they say."""
-    from finegrain.configure import to_json
-    from finegrain.data.holdout import split_holdout
-    from finegrain.data.records import Shape
-    from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
-    from finegrain.models.hub_files import check_folder
-    from finegrain.models.lora import Lora
-    from finegrain.models.reward_models import load_reward_model
-    from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.judging.reward_judge import head_of
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import load_data, open_session
 
     check_folder(settings.run)
     if (settings.run / BOUNDS_FILE).exists():
@@ -105,9 +72,6 @@ def run_bound(settings: Bound) -> dict[str, Any]:
 
 def _features(session: Any, examples: Any) -> dict[str, Tensor]:
     """By role, what the last token of every answer has in the backbone, (N, H), float64; cached."""
-    from finegrain.data.store import token_lengths
-    from finegrain.recipes.setup.session import prepare_scorer
-    from finegrain.recipes.training.frozen_features import feature_rows
 
     prompts, answers = token_lengths(examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
@@ -121,7 +85,6 @@ def _features(session: Any, examples: Any) -> dict[str, Tensor]:
 
 def _threshold(weight: Tensor, bounds: Any, clean: Mapping[str, Tensor], deviations: float) -> float:
     """Of what clipping takes from the scores of clean answers."""
-    from finegrain.rewards.mm_calibration import clip_features, detection_threshold
 
     both = torch.cat([clean[role] for role in ROLES])
     return detection_threshold((both - clip_features(both, bounds)) @ weight, deviations)
@@ -129,9 +92,6 @@ def _threshold(weight: Tensor, bounds: Any, clean: Mapping[str, Tensor], deviati
 
 def _judged(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the bounds do to pairs they were not fitted on: order kept, accuracy without and with them, change of the scores."""
-    from finegrain.ops.proportions import wilson
-    from finegrain.rewards.clipped_head import same_order
-    from finegrain.rewards.mm_calibration import clip_features
 
     raw = {role: clean[role] @ guard.weight for role in ROLES}
     clipped = {role: clip_features(clean[role], guard.bounds) @ guard.weight for role in ROLES}
@@ -148,7 +108,6 @@ def _judged(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     """Share of the pairs in order, with its interval."""
-    from finegrain.evaluate.accuracy import pair_accuracy
 
     return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy._asdict()
 

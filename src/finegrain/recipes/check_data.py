@@ -1,15 +1,16 @@
 """`finegrain check-data`: the data gate by itself. Every row that looks wrong is named; nothing is trained, nothing is changed."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
+from finegrain.commands.check_data import CheckData
 from finegrain.data.findings import in_rows, source_in_words
-from finegrain.data.gate.settings import Gate
+from finegrain.data.load import Tokenise, check_rows
 from finegrain.files import write_new
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.models.load import tokenizer_of
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.runs import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json
 
@@ -17,27 +18,8 @@ SHOWN = 20
 """Row numbers per kind on stdout; gate.json has them all."""
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class CheckData:
-    """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
-
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
-    model: str | None = None
-    """Checkpoint folder or Hub name, of which only the tokenizer is read; without it the kinds that need tokens are not checked."""
-    out: Path | None = None
-    """File for the whole report, every row number in it; it must not exist yet."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens."""
-    gate: Gate = field(default_factory=Gate)
-
-
 def run_check_data(settings: CheckData) -> dict[str, Any]:
     """The report with the first row numbers of each kind; the whole one goes to --out."""
-    from finegrain.data.load import Tokenise, check_rows  # here, so that `--help` answers before the readers load
 
     if settings.out is not None:
         check_free(settings.out, settings.data)
@@ -64,8 +46,6 @@ def _name(out: Path | None) -> str | None:
 def _tokenizer(model: str | None) -> Any:
     if model is None:
         return None
-    from finegrain.models.load import tokenizer_of
-    from finegrain.recipes.entry import quiet_transformers
 
     quiet_transformers()
     return tokenizer_of(model)

@@ -3,13 +3,15 @@
 from dataclasses import fields
 from typing import Any
 
+import transformers
+
 from finegrain.configure import to_json
+from finegrain.recipes.training.align import align
+from finegrain.recipes.training.job import Job
 
 
 def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Run the settings of `Prefer` or `Sft`; returns what is printed as the last line of stdout."""
-    from finegrain.recipes.training.alignment import align  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.training.job import Job
 
     values = {field.name: getattr(settings, field.name) for field in fields(settings)} | {"model": model}
     return align(Job(command=command, settings=to_json(settings), tokenizer=tokenizer, **values))
@@ -23,7 +25,6 @@ def start_command(command: str, settings: Any) -> dict[str, Any]:
 
 def quiet_transformers() -> None:
     """No bars and no warnings of transformers beside our own lines."""
-    import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()

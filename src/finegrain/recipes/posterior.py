@@ -1,70 +1,49 @@
 """`finegrain posterior`: how unsure its training pairs leave a reward model, fitted after training and kept beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
-from finegrain.errors import CheckpointError, DataError, UsageError
+from finegrain.commands.posterior import PosteriorOf
+from finegrain.commands.settings import Common, Training
+from finegrain.data.records import Shape
+from finegrain.data.store import token_lengths
+from finegrain.errors import CheckpointError, DataError
+from finegrain.models.adapters import take_adapter_out
+from finegrain.models.curvature import LabelledPair, fit_layers, layers_named
+from finegrain.models.hub_files import check_folder
+from finegrain.models.layer_posterior import LAYERS_FILE, save_layers
+from finegrain.models.lora import Lora
+from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows, save_posteriors
+from finegrain.models.reward_models import load_reward_model
+from finegrain.models.score import budgeted
+from finegrain.models.scorer import Request
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.session import load_data, open_session, prepare_scorer
+from finegrain.recipes.training.margins import margins_as_trained
+from finegrain.rewards.bradley_terry import pair_labels
+from finegrain.rewards.laplace import (
+    EvidenceVariance,
+    FixedVariance,
+    answer_features,
+    determined_directions,
+    fit_posterior,
+    log_evidence,
+    pair_curvature,
+)
+from finegrain.scoring.reward_model import head_of
+from finegrain.train.collate import TrainingSet, collate
 from finegrain.types import Pair
 
 ROLES = ("chosen", "rejected")
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class PosteriorOf:
-    """Fit a Laplace posterior of a reward model's weights on the pairs it was trained on; `finegrain score` and `eval` then say a std."""
-
-    run: Path
-    """A reward model: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
-    data: str
-    """The pairs it was trained on: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name;
-    several as "A + B"."""
-    over: Literal["last-layer", "lora"] = "last-layer"
-    """Weights that are unsure: the reward's last layer (exact), or the matrices of the adapter it was trained with (Laplace-LoRA, K-FAC)."""
-    rank: PositiveInt = 10
-    """Of `--over lora`: columns kept of each large factor of the curvature."""
-    prior_variance: PositiveFloat | None = None
-    """s2 of the weights; by default the one under which the pairs are most probable."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens, as in training."""
-    micro_tokens: PositiveInt = 2048
-    """Tokens of one forward pass; `--over lora` takes a pair at a time."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the backbone; the posterior itself is float64."""
-
-    def __post_init__(self) -> None:
-        if self.prior_variance is not None and not 0 < self.prior_variance < float("inf"):
-            raise UsageError(f"--prior-variance is positive and finite, got {self.prior_variance}")
-        if self.rank < 1:
-            raise UsageError(f"--rank counts columns of a factor, 1 or more, got {self.rank}")
-
-
 def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
     """A posterior file and its facts in the run's folder, and what they say."""
-    from finegrain.data.records import Shape
-    from finegrain.data.store import token_lengths
-    from finegrain.models.adapters import take_adapter_out
-    from finegrain.models.hub_files import check_folder
-    from finegrain.models.layer_posterior import LAYERS_FILE
-    from finegrain.models.lora import Lora
-    from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows
-    from finegrain.models.reward_models import load_reward_model
-    from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.judging.reward_judge import head_of
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import load_data, open_session, prepare_scorer
-    from finegrain.rewards.laplace import EvidenceVariance, FixedVariance
 
     check_folder(settings.run)
     for name in (POSTERIOR_FILE, LAYERS_FILE):
@@ -104,8 +83,6 @@ class Fitting(NamedTuple):
 
 def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian per linear reward: exact but for Laplace's step."""
-    from finegrain.models.posterior import POSTERIOR_FILE, reward_rows, save_posteriors
-    from finegrain.rewards.laplace import fit_posterior, pair_curvature
 
     rows = reward_rows(fitting.head, fitting.module)
     curvatures = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=torch.float64)
@@ -122,9 +99,6 @@ def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
 
 def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian over all matrices of the adapter, a Kronecker-factored curvature for each."""
-    from finegrain.models.curvature import fit_layers, layers_named
-    from finegrain.models.layer_posterior import LAYERS_FILE, save_layers
-    from finegrain.rewards.laplace import determined_directions
 
     layers = layers_named(fitting.scorer.model)
     module = fitting.module.to(fitting.scorer.device)
@@ -146,10 +120,6 @@ def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
 
 def _labelled(run: Path, examples: Any) -> Iterator[Any]:
     """Pairs one by one, with what their columns say."""
-    from finegrain.models.curvature import LabelledPair
-    from finegrain.recipes.training.margins import margins_as_trained
-    from finegrain.rewards.bradley_terry import pair_labels
-    from finegrain.train.collate import TrainingSet, collate
 
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     for row in range(len(examples)):
@@ -167,12 +137,6 @@ def _pairs(
     run: Path, session: Any, scorer: Any, head: Any, module: nn.Module, examples: Any
 ) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
     """Micro-batch by micro-batch and per linear reward: differences of features (B, H), logits of the pairs (B,), and the pairs' weights (B,)."""
-    from finegrain.models.posterior import reward_rows
-    from finegrain.models.score import budgeted
-    from finegrain.models.scorer import Request
-    from finegrain.recipes.training.margins import margins_as_trained
-    from finegrain.rewards.bradley_terry import pair_labels
-    from finegrain.train.collate import TrainingSet, collate
 
     rows = reward_rows(head, module).to(scorer.device)
     states = nn.Linear(rows.shape[1], rows.shape[1], bias=False, dtype=rows.dtype, device=scorer.device)
@@ -197,14 +161,12 @@ def _pairs(
 
 
 def _features(head: Any, row: Tensor, side: Any) -> Tensor:
-    from finegrain.rewards.laplace import answer_features
 
     return answer_features(head.readout, side.outputs @ row, side.outputs, side.mask)
 
 
 def _facts(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
     """What was found, per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
-    from finegrain.rewards.laplace import determined_directions, log_evidence
 
     norms = [float(one.weight.square().sum()) for one in posteriors]
     evidence = [

@@ -1,49 +1,31 @@
 """`finegrain reward`: train a reward model that judges answers, segments or tokens, and says how sure it is where its head knows."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finegrain.checked import checked
+from finegrain.commands.reward import KEEP_TIES, Reward
+from finegrain.commands.settings import Common, MarginScale, Training
+from finegrain.configure import to_json
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import Data, source_text
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, MarginScale, Training
+from finegrain.recipes.entry import model_name, quiet_transformers
+from finegrain.recipes.training.align import align
+from finegrain.recipes.training.job import Job
+from finegrain.recipes.training.meta_step import check_meta, rise_of
+from finegrain.recipes.training.reward_artifact import TrainedReward
+from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.declarations import read_loss
+from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.meta_rm import Meta, NoMeta
+from finegrain.rewards.token import Token
 from finegrain.train.optim import Optim
 
-KEEP_TIES = Gate(tie="keep")
-"""The pair loss reads the column `tie`."""
-
 ORDINARY = NoMeta()
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Reward:
-    """Train a reward model: head:NAME says what it judges, loss:NAME what it learns from."""
-
-    model: str
-    """Checkpoint folder or Hub name of a causal language model, or of a reward model, whose head goes on training where it is the one asked for."""
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
-    out: Path
-    """Run directory: the reward model in the stock classification layout, run.json, metrics.jsonl."""
-    head: Any
-    loss: Any = None
-    meta: Meta = field(default_factory=NoMeta)
-    """Where a step's gradient is taken: no-meta, meta-rm."""
-    frozen: bool = False
-    """Train the head alone, on features of the answers' last tokens that are computed once and cached; the backbone stays as it is."""
-    margin_scale: MarginScale = "median"
-    """What a pair's column margin is multiplied by: median makes the median margin of the data 1 nat, none takes margins as they are."""
-    common: Common = field(default_factory=Common)
-    training: Training = field(default_factory=Training)
-    lora: Lora = field(default_factory=Lora)
-    optim: Optim = field(default_factory=Optim)
-    gate: Gate = field(default_factory=lambda: KEEP_TIES)
 
 
 def reward(
@@ -64,8 +46,6 @@ def reward(
     gate: Gate = KEEP_TIES,
 ) -> dict[str, Any]:
     """Train a reward model; arguments and result as those of `prefer`. The head is a token head by default, the loss Bradley-Terry."""
-    from finegrain.recipes.entry import model_name
-    from finegrain.rewards.token import Token
 
     settings = Reward(
         model=model_name(model),
@@ -87,14 +67,6 @@ def reward(
 
 def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
-    from finegrain.configure import to_json
-    from finegrain.recipes.training.alignment import align  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.training.job import Job
-    from finegrain.recipes.training.reward_product import TrainedReward
-    from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
-    from finegrain.rewards.bradley_terry import BradleyTerry
-    from finegrain.rewards.declarations import read_loss
-    from finegrain.rewards.fit import RewardFit
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
@@ -130,7 +102,6 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
 
 def _displacement(settings: Reward) -> Any:
     """What a job needs to take gradients away from where they are applied; None for ordinary steps."""
-    from finegrain.recipes.training.meta_step import check_meta, rise_of
 
     if isinstance(settings.meta, NoMeta):
         return None
@@ -140,7 +111,6 @@ def _displacement(settings: Reward) -> Any:
 
 def run_reward(settings: Reward) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
-    from finegrain.recipes.entry import quiet_transformers
 
     quiet_transformers()
     return start_reward(settings, model=settings.model)

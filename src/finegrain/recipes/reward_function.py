@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from finegrain.scoring.completions import open_reward_function
+
 
 def reward_function(
     run: str | Path,
@@ -21,6 +23,5 @@ def reward_function(
     by default that of the training. `sampled_tokens`: score the tokens in `completion_ids`, as sampled, instead of the tokens that the text
     has; plain text alone, and only where they are this model's tokens and decode to the completion.
     """
-    from finegrain.recipes.judging.completions import open_reward_function  # here, so that `import finegrain` is instant
 
     return open_reward_function(str(run), normalise=normalise, sampled_tokens=sampled_tokens, max_length=max_length, device=device, dtype=dtype)

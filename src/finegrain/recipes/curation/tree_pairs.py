@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from finegrain.commands.curate import Curate
+from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.curate.tree import preference_row, saved_share
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.findings import Findings
 from finegrain.data.gate.keeper import own_shape
 from finegrain.data.gate.settings import Stopping
+from finegrain.data.questions import Question, Questions
 from finegrain.data.records import Answer, Example, Text, Turn
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
@@ -21,12 +24,9 @@ from finegrain.generate.tree import Grower
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.curate import Curate
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.judging.user_reward import Asked, is_function, open_function
-from finegrain.recipes.settings import Common
-from finegrain.recipes.setup.questions import Question, Questions
+from finegrain.scoring.function import Asked, is_function, open_function
+from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.runtime import open_runtime
 from finegrain.types import Json
 
 Label = Callable[[Question, Sequence[str]], Sequence[float | None]]
@@ -57,7 +57,7 @@ def tree_pairs(settings: Curate, method: TreeRM) -> dict[str, Any]:
     if not method.reward:
         raise UsageError("nothing to label the leaves with: give --method.reward REWARD_MODEL or --method.reward file.py:name")
     common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    means = open_means(common)
+    means = open_runtime(common.device, common.dtype)
     policy = load_policy(settings.model, master=master_dtype(means.how.name))
     silence_dropout(policy.model)
     policy.model.to(means.device)
@@ -119,7 +119,7 @@ def _by_function(path: str) -> Label:
 
 def _by_model(source: str, common: Common) -> Label:
     """Scores of a reward model, tokenised by its own tokenizer."""
-    judge = open_reward_model(open_means(common), source, longest=common.max_length)
+    judge = open_reward_model(open_runtime(common.device, common.dtype), source, longest=common.max_length)
 
     def scores(question: Question, texts: Sequence[str]) -> list[float | None]:
         prompt = question.made.prompt

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from finegrain.commands.curate import Curate
+from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.curate.secrets_rm import Curated, SecretsRM
 from finegrain.curate.votes import Linear, Whole
 from finegrain.data.formats import Format
 from finegrain.data.gate.keeper import convert
 from finegrain.data.left_out import examples
+from finegrain.data.questions import Questions
 from finegrain.data.records import Example, Shape
 from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.data.text_file import is_utf8
@@ -24,12 +27,9 @@ from finegrain.models.lora import Lora
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
-from finegrain.recipes.curate import Curate
-from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.questions import Questions
-from finegrain.recipes.setup.session import Session, hidden_size, load_data, open_session, prepare_scorer
-from finegrain.recipes.training.learner import optimizer_of
-from finegrain.recipes.training.reward_product import reward_metrics
+from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer
+from finegrain.recipes.training.reward_artifact import reward_metrics
+from finegrain.recipes.training.trainer import optimizer_of
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.sequence import Sequence as SequenceHead

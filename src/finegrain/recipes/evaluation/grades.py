@@ -12,9 +12,9 @@ from finegrain.data.records import Example
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.ops.aggregate import OfOneAnswer
 from finegrain.recipes.evaluation.problems import Problem
-from finegrain.recipes.judging.judges import Judge
-from finegrain.recipes.judging.shown import shown
-from finegrain.recipes.judging.user_reward import Asked, UserReward
+from finegrain.scoring.aggregation import shown
+from finegrain.scoring.function import Asked, UserReward
+from finegrain.scoring.records import Judge
 from finegrain.types import Json
 
 EVERYTHING = Stopping(Gate(identical_after_truncation="keep"))

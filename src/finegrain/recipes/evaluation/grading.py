@@ -5,20 +5,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finegrain.commands.eval import Eval
 from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
 from finegrain.evaluate.ensemble import ensemble
 from finegrain.evaluate.suites import Item
-from finegrain.recipes.eval import Eval
 from finegrain.recipes.evaluation.grades import FunctionGrader, Grade, Grader, ModelGrader
 from finegrain.recipes.evaluation.problems import Problem, ProblemSet
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.judges import open_policies
-from finegrain.recipes.judging.likelihoods import open_likelihoods
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.judging.user_reward import open_function
-from finegrain.recipes.settings import Common
-from finegrain.recipes.setup.function_file import is_function
+from finegrain.scoring.function import open_function
+from finegrain.scoring.function_file import is_function
+from finegrain.scoring.likelihood import open_likelihoods
+from finegrain.scoring.records import open_policies
+from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.runtime import open_runtime
 from finegrain.terminal import write_line
 from finegrain.types import Json
 
@@ -57,20 +56,19 @@ def graded(settings: Eval, problems: ProblemSet) -> Graded:
 
 def _graders(settings: Eval) -> Sequence[Grader]:
     """One per reward; policies against a reference are one, whose mean is theirs."""
-    common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    runtime = open_runtime(settings.device, settings.dtype)
     if settings.reference is not None:
         if any(is_function(source) for source in settings.reward):
             raise UsageError("--reference is for policies; a function of your own has none")
-        judge = open_policies(open_means(common), settings.reward, settings.reference, settings.beta)
+        judge = open_policies(runtime, settings.reward, settings.reference, settings.beta)
         return [ModelGrader(judge, settings.max_length, settings.aggregate)]
     if settings.reference_free is not None:
-        means = open_means(common)
-        judges = [open_likelihoods(means, source, settings.reference_free) for source in settings.reward]
+        judges = [open_likelihoods(runtime, source, settings.reference_free) for source in settings.reward]
         return [ModelGrader(judge, settings.max_length, settings.aggregate) for judge in judges]
     return [
         FunctionGrader(open_function(source))
         if is_function(source)
-        else ModelGrader(open_reward_model(open_means(common), source, longest=settings.max_length), settings.max_length, settings.aggregate)
+        else ModelGrader(open_reward_model(runtime, source, longest=settings.max_length), settings.max_length, settings.aggregate)
         for source in settings.reward
     ]
 

@@ -9,11 +9,11 @@ from finegrain.data.conversations import as_prompt
 from finegrain.data.convert.build import said as turn_of
 from finegrain.data.findings import Findings
 from finegrain.data.gate.texts import texts_of
+from finegrain.data.questions import Questions
 from finegrain.data.records import Answer, Row, Shape
 from finegrain.errors import DataError
 from finegrain.evaluate.rewardbench import ROWS
 from finegrain.evaluate.suites import TIES, Item, Suite, pairs, rewardbench_1, rewardbench_2
-from finegrain.recipes.setup.questions import Questions
 
 RIGHT, WRONG = "right {}", "wrong {}"
 

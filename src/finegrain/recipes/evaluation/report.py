@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from finegrain.commands.eval import Eval
 from finegrain.configure import to_json
 from finegrain.errors import DataError
 from finegrain.evaluate.calibration import Calibration, pair_calibration
@@ -12,7 +13,6 @@ from finegrain.evaluate.prompt_blind import prompt_blind_scores
 from finegrain.evaluate.suites import Item, Scores, compared
 from finegrain.evaluate.tables import Line
 from finegrain.ops.stats import Interval
-from finegrain.recipes.eval import Eval
 from finegrain.recipes.evaluation.grades import Grade
 from finegrain.recipes.evaluation.grading import graded
 from finegrain.recipes.evaluation.problems import Problem, ProblemSet, read_problems

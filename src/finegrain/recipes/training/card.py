@@ -12,8 +12,8 @@ from finegrain.configure import FAMILIES
 from finegrain.files import replace_file
 from finegrain.models.reward_models import stored_facts
 from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL
-from finegrain.recipes.judging.score_scale import ENTRY
 from finegrain.recipes.training.reward_usage import Usage
+from finegrain.scoring.scale import ENTRY
 from finegrain.types import Json
 
 TEMPLATE = """---

@@ -9,9 +9,9 @@ from finegrain.credit.declarations import read_credit
 from finegrain.credit.summary import summarise
 from finegrain.data.store import ExampleStore
 from finegrain.models.scorer import Scorer
-from finegrain.recipes.crediting.credit_context import RunCredit
-from finegrain.recipes.judging.answer_context import RunAnswers
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
+from finegrain.recipes.training.answer_context import RunAnswers
+from finegrain.recipes.training.credit_context import RunCredit
 from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.margins import margins_of
 from finegrain.recipes.training.rows import plan_of, roles_of

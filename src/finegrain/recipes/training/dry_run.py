@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from finegrain.recipes.setup.devices import ACTIVATION_BYTES
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
+from finegrain.scoring.devices import ACTIVATION_BYTES
 from finegrain.train.batches import Plan
 from finegrain.train.contract import Contract
 

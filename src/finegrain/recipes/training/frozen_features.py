@@ -14,7 +14,7 @@ from finegrain.models.packing import Group
 from finegrain.models.score import Answers, Arithmetic
 from finegrain.models.scorer import Request, Scorer, head_outputs
 from finegrain.ops.logprobs import TokenValues
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer

@@ -8,15 +8,15 @@ from typing import Any
 from torch import nn
 
 from finegrain import catalog
+from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.configure import method_name
 from finegrain.credit.declarations import read_credit
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import named_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, MarginScale, Training
-from finegrain.recipes.setup.session import Session
-from finegrain.recipes.training.product import AlignedPolicy, Product
+from finegrain.recipes.session import Session
+from finegrain.recipes.training.artifact import AlignedPolicy, Product
 from finegrain.train.contract import Contract
 from finegrain.train.loop import Displace
 from finegrain.train.optim import Optim

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from finegrain.commands.settings import MarginScale
 from finegrain.data.store import ExampleStore
-from finegrain.recipes.settings import MarginScale
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.runs import read_record
 
 COLUMN, NOTE = "margin", "margin"

@@ -15,7 +15,7 @@ from finegrain.errors import UsageError
 from finegrain.models.packing import Group, slots
 from finegrain.models.score import budgeted, group_of
 from finegrain.models.scorer import Request
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced

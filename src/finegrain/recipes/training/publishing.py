@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted
 from finegrain.models.load_errors import loading
-from finegrain.recipes.setup.session import Session, record
+from finegrain.recipes.session import Session, record
 from finegrain.recipes.training.card import write_card
 from finegrain.recipes.training.job import Job
 from finegrain.runs import RunDirectory

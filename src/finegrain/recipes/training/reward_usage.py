@@ -15,14 +15,14 @@ from finegrain.errors import FinegrainError
 from finegrain.models.reward_models import SEQUENCE, Stock, stored_facts
 from finegrain.models.reward_tokenizer import merges
 from finegrain.models.scorer import stock_attention
-from finegrain.recipes.judging.completions import CompletionScorer
-from finegrain.recipes.judging.frozen import Means
-from finegrain.recipes.judging.judges import Judged
-from finegrain.recipes.judging.reward_judge import RewardJudge, open_reward_model
-from finegrain.recipes.setup.devices import frozen_arithmetic
 from finegrain.rewards.attributes import Attributes, attribute_weights
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.rating import Rating
+from finegrain.scoring.completions import CompletionScorer
+from finegrain.scoring.devices import frozen_arithmetic
+from finegrain.scoring.records import Judged
+from finegrain.scoring.reward_model import RewardJudge, open_reward_model
+from finegrain.scoring.runtime import Runtime
 from finegrain.types import Json
 
 CANDIDATES = 8
@@ -82,7 +82,7 @@ def use_saved(folder: Path, stock: Stock, examples: Sequence[Example], count: in
     rows = [examples[place] for place in range(min(max(count, CANDIDATES), len(examples)))]
     longest = stored_facts(folder)["input"]["max_length"]
     try:
-        judge = open_reward_model(Means(device, how, None), str(folder), longest=longest)
+        judge = open_reward_model(Runtime(device, how, None), str(folder), longest=longest)
         roles = tuple(rows[0].responses)
         judged = list(judge(rows, roles))
         samples = [_sample(example, found) for example, found in zip(rows[:count], judged, strict=False)]

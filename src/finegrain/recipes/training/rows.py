@@ -6,7 +6,7 @@ from finegrain.data.holdout import split_holdout, warn_few
 from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore, token_lengths
-from finegrain.recipes.setup.session import Session, load_data
+from finegrain.recipes.session import Session, load_data
 from finegrain.recipes.training.job import Job
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet

@@ -1,6 +1,7 @@
 """Rewards of a trained reward model as targets of another one that starts from it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,11 @@ from finegrain.errors import DataError
 from finegrain.models.reward_models import RewardModel, is_reward_model, load_reward_model
 from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer
-from finegrain.recipes.judging.answer_parts import PartIds, parts_of
-from finegrain.recipes.judging.frozen import Means
-from finegrain.recipes.judging.reward_judge import head_of
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
+from finegrain.scoring.reward_model import head_of
+from finegrain.scoring.segmentation import PartIds, parts_of
 from finegrain.types import Side
 
 
@@ -44,8 +44,8 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
     rows = head_rows(scorer, examples, roles, session.how)
-    means = Means(session.device, session.how, None)
-    parts = parts_of(means, head, model.facts, model.policy.source, session.common.max_length)
+    runtime = replace(session.runtime, cache=None)
+    parts = parts_of(runtime, head, model.facts, model.policy.source, session.common.max_length)
     ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.how)
     for line in [] if parts is None else parts.words():
         session.say(f"stage 1: {line}")

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from finegrain.errors import UsageError
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.train.distributed import rank
 
 

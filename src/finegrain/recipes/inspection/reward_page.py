@@ -1,0 +1,47 @@
+"""A reward-model checkpoint on data, as if it were a run: token scores, segments and the scores of whole answers, without training."""
+
+from pathlib import Path
+
+from finegrain.commands.inspect import Inspect
+from finegrain.commands.settings import Common, Training
+from finegrain.configure import to_json
+from finegrain.errors import UsageError
+from finegrain.models.lora import Lora
+from finegrain.recipes.inspection.pairs import examined, truths
+from finegrain.recipes.inspection.rewards import Segments, answer_rewards
+from finegrain.recipes.session import load_any_shape, open_session, record
+from finegrain.report.read import Run
+from finegrain.scoring.reward_model import open_reward_model
+from finegrain.scoring.runtime import open_runtime
+
+
+def scored_by_reward(settings: Inspect) -> Run:
+    """The reward model of --model on the rows of --data."""
+    assert settings.data is not None
+    assert settings.model is not None
+    if settings.reference is not None:
+        raise UsageError(f"{settings.model} is a reward model, which has no log-probabilities to compare; drop --reference")
+    if settings.trust_remote_code:
+        raise UsageError(f"{settings.model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
+    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    asked = open_reward_model(open_runtime(common.device, common.dtype), settings.model, longest=settings.max_length)
+    session = open_session(asked.asked.scorer.model, common, Training(), Lora(), tokenizer=asked.tokenizer)
+    session.scorer = asked.asked.scorer
+    loaded = load_any_shape(session, settings.data)
+    examples = [loaded.examples[index] for index in range(len(loaded.examples))]
+    roles = tuple(examples[0].responses)
+    parts = asked.asked.parts
+    segments: Segments = [{}] * len(examples) if parts is None else parts(examples, roles, session.how)
+    for line in asked.words():
+        session.say(line)
+    session.notes |= asked.facts()
+    rewards = answer_rewards(asked.asked.scorer, asked.asked.head, examples, roles, segments, session.how)
+    truth = truths(settings.data, [example.row for example in examples])
+    pairs = [
+        examined(example, roles, held_out=True, before={}, after={}, credit={}, truth=truth.get(example.row, {}), rewards=own)
+        for example, own in zip(examples, rewards, strict=True)
+    ]
+    session.notes["data"] = loaded.report
+    facts = record(session, "inspect", to_json(settings), {"status": "finished", "rows": len(examples)})
+    missing = ["No curves: nothing was trained. The page cannot know which of these rows the reward model was trained on; it takes all as held out."]
+    return Run(name=Path(settings.model).name, record=facts, pairs=pairs, missing=missing)

@@ -1,0 +1,227 @@
+"""What every training recipe sets up before its own work: devices, model, data, scorer, record."""
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from finegrain.commands.settings import Common, Training
+from finegrain.data.gate.settings import Gate
+from finegrain.data.load import LoadedData, load_examples
+from finegrain.data.records import Shape
+from finegrain.data.tokenise import Tokenise
+from finegrain.errors import DataError
+from finegrain.models.adapter_files import is_adapter
+from finegrain.models.adapters import with_adapter
+from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from finegrain.models.four_bit import check_four_bit, four_bit_arguments
+from finegrain.models.frozen_base import widen_trained
+from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
+from finegrain.models.lora import Lora
+from finegrain.models.probe import Probe, make_scorer
+from finegrain.models.reference import ReferenceCache, cache_folder
+from finegrain.models.reward_head import linear_head
+from finegrain.models.score import Arithmetic, Work
+from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
+from finegrain.runs import REPEATED, RunDirectory, changed_since
+from finegrain.scoring.devices import micro_tokens_of, open_device
+from finegrain.scoring.runtime import Runtime
+from finegrain.terminal import write_line
+from finegrain.train.distributed import barrier, rank, world
+from finegrain.types import Json
+
+PACKAGES = ("finegrain", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
+
+
+@dataclass
+class Session:
+    """One training job's surroundings."""
+
+    accelerator: Accelerator
+    common: Common
+    training: Training
+    policy: Policy
+    how: Arithmetic
+    cache: ReferenceCache
+    say: Callable[[str], None]
+    """One line to the person on stderr, first rank only."""
+    work: Work = field(default_factory=Work)
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Facts for run.json: probe, silenced dropout, data report."""
+    gates: dict[str, Json] = field(default_factory=dict)
+    """What the data gate found, by the name of its file."""
+    started: float | None = None
+    """Clock at the first forward of any model."""
+    scorer: Scorer | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """With what frozen models are scored beside the policy."""
+        return Runtime(self.device, self.how, self.cache, self.work)
+
+    def start_clock(self) -> None:
+        """Training seconds count from the first forward of any model."""
+        self.started = self.started if self.started is not None else time.perf_counter()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        found: torch.device = next(self.policy.model.parameters()).device
+        return found
+
+    def seconds(self) -> float:
+        """Seconds since the first forward."""
+        return 0.0 if self.started is None else time.perf_counter() - self.started
+
+
+def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None, frozen: bool = False) -> Session:
+    """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
+    accelerator, device, how = open_device(common.device, common.dtype, training.micro_tokens)
+    master = master_dtype(how.name)
+    adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
+    if lora.base != "checkpoint":
+        check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=training.shard)
+    four_bit = four_bit_arguments(lora.base, torch.bfloat16 if how.name == "bfloat16" else master, device)
+    narrow = (frozen or adapter) and not training.shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
+    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit)
+    policy = with_adapter(policy, lora, common.seed)
+    if frozen:
+        policy.model.requires_grad_(False)
+    if narrow:
+        widen_trained(policy.model, master)
+    if not four_bit:
+        policy.model.to(device)
+    how = replace(how, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
+    say: Callable[[str], None] = write_line if rank() == 0 else silent
+    session = Session(
+        accelerator=accelerator,
+        common=common,
+        training=training,
+        policy=policy,
+        how=how,
+        cache=ReferenceCache(cache_folder(), rank(), world(), barrier, say=say),
+        say=say,
+    )
+    if policy.unused:
+        session.notes["unused_weights"] = list(policy.unused)
+    return session
+
+
+def silent(text: str) -> None:
+    """No line of the other processes."""
+
+
+def load_data(session: Session, source: str, shape: Shape, *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
+    """Tokenised rows of a file, folder or Hub name."""
+    settings = Tokenise(max_length=session.common.max_length)
+    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
+    for line in data.report.get("messages", []):
+        session.say(line)
+    check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)
+    return data
+
+
+def load_any_shape(session: Session, source: str) -> LoadedData:
+    """The rows in the first shape that they have."""
+
+    errors = []
+    for shape in (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION):
+        try:
+            return load_data(session, source, shape, limit=session.common.limit)
+        except DataError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def prepare_scorer(session: Session, longest: int) -> Scorer:
+    """The scorer on the fused path, or on the plain one where the probe finds a difference; dropout silenced."""
+    model = session.policy.model
+    silenced = silence_dropout(model)
+    model.train()
+    if session.training.gradient_checkpointing:
+        causal_lm(model).activation_checkpointing_enable({"use_reentrant": False})
+        if causal_lm(model) is not model:
+            model.enable_input_require_grads()
+    session.start_clock()
+    head = None
+    if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
+        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.device)
+    scorer, probe = make_scorer(model, longest=longest, head=head, how=session.how)
+    _tell_probe(session, probe, silenced)
+    session.scorer = scorer
+    return scorer
+
+
+def _tell_probe(session: Session, probe: Probe, silenced: Mapping[str, float]) -> None:
+    session.notes["engine"] = probe.as_json()
+    session.notes["dropout_set_to_zero"] = dict(silenced)
+    if not probe.fused:
+        session.say(f"engine: plain path, slower and larger, because {probe.reason}")
+
+
+def hidden_size(session: Session) -> int:
+    """Width of the policy."""
+    config = causal_lm(session.policy.model).config.get_text_config()
+    return int(config.hidden_size)
+
+
+def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json: what was asked, with what, and what came of it."""
+    work = session.work
+    return {
+        "command": command,
+        "settings": settings,
+        "versions": versions(),
+        "machine": {"device": str(session.device), "processes": world(), "threads": torch.get_num_threads()},
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **session.notes,
+        **results,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "beside_training": {"rows": work.rows, "tokens": work.tokens, "seconds": round(work.seconds, 3), "notes": work.notes},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that numbers come from."""
+    return {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+_version = cache(metadata.version)  # looks through the packages' folders each time
+
+
+def identity(session: Session) -> dict[str, str]:
+    """The start model by its content: what a run that goes on, or is repeated, is compared with."""
+    policy = session.policy
+    tokenizer = tokenizer_fingerprint(policy.tokenizer)
+    return {"source": policy.source, "sha256": model_fingerprint(policy, session.cache.folder), "tokenizer_sha256": tokenizer}
+
+
+def peak_rss_bytes() -> int | None:
+    """Largest resident memory of this process so far; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def tell_changes(session: Session, directory: RunDirectory, *, resume: bool) -> None:
+    """A line for each of model, data and versions that another record says otherwise; in run.json too."""
+    now = {**session.notes, "versions": versions()}
+    repeated = REPEATED.get()
+    lines = [] if repeated is None else [f"again: {line}" for line in changed_since(repeated, now)]
+    if resume and (directory.path / "run.json").exists():
+        lines += [f"resume: {line}; numbers may differ from an uninterrupted run's" for line in changed_since(directory.read_record(), now)]
+    for line in lines:
+        session.say(line)
+    if lines:
+        session.notes["changed"] = lines

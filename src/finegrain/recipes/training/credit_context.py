@@ -1,0 +1,115 @@
+"""What a credit method may ask of a run: spans, columns, a user's function, a scorer's log-ratios."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finegrain.data.records import Example
+from finegrain.data.spans import spans_to_tokens
+from finegrain.errors import CreditError
+from finegrain.models.load import load_policy, master_dtype
+from finegrain.models.reward_models import is_reward_model
+from finegrain.recipes.session import Session
+from finegrain.recipes.training.own_scorer import cross_fitted
+from finegrain.recipes.training.reward_credit import reward_scores
+from finegrain.scoring.function_file import load_function
+from finegrain.scoring.runtime import policy_logps
+from finegrain.types import CharSpan, Ragged, Scored
+
+
+@dataclass(frozen=True)
+class RunCredit:
+    """The `CreditContext` of a run; reference values are those of the start model."""
+
+    session: Session
+    examples: Sequence[Example]
+    roles: tuple[str, ...]
+    reference: Mapping[str, Ragged]
+
+    @property
+    def signs(self) -> dict[str, np.ndarray]:
+        """+1 for chosen and desirable answers and demonstrations, -1 for rejected and undesirable ones."""
+        count = len(self.examples)
+        labelled = np.array([1.0 if example.columns.get("label", 1.0) > 0.5 else -1.0 for example in self.examples])
+        return {role: -np.ones(count) if role == "rejected" else labelled if role == "answer" else np.ones(count) for role in self.roles}
+
+    def masks(self, role: str) -> Ragged:
+        """The tokens that train."""
+        return [example.responses[role].mask for example in self.examples]
+
+    def has_spans(self) -> bool:
+        """Whether any answer is annotated."""
+        return any(example.spans.get(role) is not None for example in self.examples for role in self.roles)
+
+    def has_column(self) -> bool:
+        """Whether any answer has token rewards."""
+        return any(example.token_rewards.get(role) is not None for example in self.examples for role in self.roles)
+
+    def span_rewards(self, role: str) -> list[np.ndarray | None]:
+        """Spans as token values; outside them the opposite sign of the spans' values (+1 for an annotated answer without spans)."""
+        values: list[float] = [value for e in self.examples for side in self.roles for _, _, value in e.spans.get(side) or []]
+        outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
+        return self.spans_to_tokens(role, [example.spans.get(role) for example in self.examples], outside or 1.0)
+
+    def column_rewards(self, role: str) -> list[np.ndarray | None]:
+        """Token rewards supplied as a data column."""
+        return [example.token_rewards.get(role) for example in self.examples]
+
+    def implicit_rewards(self, scorer: str | None, beta: float) -> dict[str, list[Scored]]:
+        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones; a reward model's own token scores.
+
+        Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
+        """
+        if scorer is None:
+            return cross_fitted(self.session, self.examples, self.roles, self.reference, beta)
+        names = scorer.split(",")
+        rewards = [name for name in names if is_reward_model(name)]
+        if rewards and len(rewards) < len(names):
+            raise CreditError(f"{', '.join(rewards)} are reward models and the other scorers are not: their units differ, so name one kind")
+        if len(rewards) == 1:
+            return reward_scores(self.session, scorer, self.examples, self.roles)
+        members = [self._means(name) for name in rewards] or [self._ratios(name, beta) for name in names]
+        return {role: [_of_members([member[role][row] for member in members]) for row in range(len(self.examples))] for role in self.roles}
+
+    def _means(self, scorer: str) -> dict[str, list[Tensor]]:
+        """Token scores of one reward model."""
+        return {role: [one.mean for one in rows] for role, rows in reward_scores(self.session, scorer, self.examples, self.roles).items()}
+
+    def _ratios(self, scorer: str, beta: float) -> dict[str, list[Tensor]]:
+        """beta times the log-ratio of one frozen scorer to the start model."""
+        session = self.session
+        session.say(f"credit: scoring {len(self.examples)} rows with {scorer}")
+        policy = load_policy(scorer, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
+        if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
+            raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
+        logps = policy_logps(session.runtime, policy, self.examples, self.roles)
+        pairs = {role: zip(logps[role], self.reference[role], strict=True) for role in self.roles}
+        return {role: [torch.from_numpy(beta * (new - old)) for new, old in rows] for role, rows in pairs.items()}
+
+    def function_spans(self, path: str, role: str) -> list[list[CharSpan] | None]:
+        """The user's `fn(prompt, response, role, row)` on every answer."""
+        function = load_function(path)
+        found: list[list[CharSpan] | None] = []
+        for example in self.examples:
+            row = {"row": example.row, **example.columns}
+            try:
+                spans = function(example.prompt_text, example.responses[role].text, role, row)
+                found.append(None if spans is None else [(int(start), int(end), float(value)) for start, end, value in spans])
+            except Exception as error:
+                raise CreditError(f"{path} failed on row {example.row}, {role}: {type(error).__name__}: {error}") from error
+        return found
+
+    def spans_to_tokens(self, role: str, spans: Sequence[list[CharSpan] | None], outside: float) -> list[np.ndarray | None]:
+        """Token values of character spans."""
+        return [
+            None if own is None else spans_to_tokens(own, example.responses[role].offsets, outside=outside)
+            for own, example in zip(spans, self.examples, strict=True)
+        ]
+
+
+def _of_members(members: Sequence[Tensor]) -> Scored:
+    """One member is a score of unknown certainty; several are their mean and themselves."""
+    return Scored(members[0]) if len(members) == 1 else Scored(torch.stack(list(members)).mean(0), None, torch.stack(list(members)))

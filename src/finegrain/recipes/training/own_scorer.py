@@ -1,0 +1,193 @@
+"""A scorer made of the run's own pairs: two plain DPO fits of the start model, each on half of the rows.
+
+A fit visits its half as often as the run visits the pairs. Each row's token rewards come from the fit that has not seen it; the
+other fit is kept as a second member, so that their disagreement gives a first uncertainty. The columns are cached by model, tokens
+and settings, and their cost counts in the run.
+"""
+
+import copy
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from finegrain.data.records import Example
+from finegrain.errors import CreditError
+from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint, trained_fingerprint
+from finegrain.models.reference import tolerance_of
+from finegrain.models.score import cache_key, read_ragged, score_rows
+from finegrain.models.scorer import Scorer
+from finegrain.objectives.dpo import DPO
+from finegrain.recipes.session import Session, hidden_size
+from finegrain.train.batches import Plan
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import contract_of
+from finegrain.train.distributed import any_rank, barrier, rank, world
+from finegrain.train.loop import Trainer, run_step
+from finegrain.train.metrics import metrics_for
+from finegrain.train.optim import Optim, make_optimizer, scaled_default
+from finegrain.train.run import fit
+from finegrain.types import Ragged, Scored
+
+RATE_FACTOR = 5.0
+"""[choice] The fits move this many times faster than DPO's default rate: a scorer need not stay near the reference."""
+
+ROLES = ("chosen", "rejected")
+KIND = "cross-fit"
+"""Name of the cached values, and of their folder."""
+START, SAMPLE = 2, 4
+"""Steps and rows that are computed again when cached values are read: a fit is too dear to repeat, its start is not."""
+
+
+def cross_fitted(
+    session: Session, examples: Sequence[Example], roles: tuple[str, ...], reference: Mapping[str, Ragged], beta: float
+) -> dict[str, list[Scored]]:
+    """Token rewards of every row: mean from the fit that has not seen it, members from both."""
+    if set(roles) != set(ROLES):
+        raise CreditError(
+            f"a run makes its own scorer from pairs only, and this one trains on {', '.join(roles)}; give --credit.scorer, spans or a column"
+        )
+    if len(examples) < 4:
+        raise CreditError(f"{len(examples)} pairs are too few to fit a scorer on each half; give --credit.scorer")
+    started = time.perf_counter()
+    rate = RATE_FACTOR * scaled_default(DPO.learning_rate, hidden_size(session))
+    halves = np.random.default_rng([session.common.seed, 2]).permutation(len(examples)) % 2
+    settings = {
+        "rate": rate,
+        "batch_size": session.training.batch_size,
+        "epochs": session.training.epochs,
+        "max_steps": session.common.max_steps,
+        "seed": session.common.seed,
+        "optim": asdict(Optim()),
+    }
+    file = session.cache.folder / KIND / f"{_key(session, examples, settings)}.safetensors"
+    fits = [_Fit(session, examples, reference, np.flatnonzero(halves == half), rate, half) for half in (0, 1)]
+    stored = read_ragged(file)
+    if stored is not None and _agrees(session, stored, fits, examples):
+        session.say("credit: token rewards of the run's own scorer read from the cache")
+        session.work.notes.append(f"{KIND}: read from the cache, a sample of the fit's start made again and equal")
+    else:
+        if any_rank(os.path.lexists(file), session.device):
+            session.cache.tell(session.work, f"{KIND}: the cached values are damaged or not this run's; computed again")
+        stored = fits[0].columns() | fits[1].columns()
+        if rank() == 0:
+            replace(session.cache, kind=KIND).keep(file, stored, session.work)
+        barrier()
+    session.notes["cross_fit"] = {**settings, "seconds": round(time.perf_counter() - started, 3)}
+    return {role: [_scored(stored, role, row, int(halves[row]), reference, beta) for row in range(len(examples))] for role in ROLES}
+
+
+def _key(session: Session, examples: Sequence[Example], settings: Mapping[str, Any]) -> str:
+    """What the fits depend on: the model and what of it trains, the rows, the settings, the arithmetic and the code."""
+    model = session.policy.model
+    facts = {
+        **settings,
+        "objective": asdict(DPO()),
+        "trained": trained_fingerprint(model),
+        "stored_as": arithmetic_facts(model),
+        "code": code_fingerprint("models", "ops", "train", "objectives", "recipes/training"),
+        "processes": world(),
+    }
+    return cache_key(
+        model_fingerprint(session.policy, session.cache.folder), examples, ROLES, f"{session.how.name} {json.dumps(facts, sort_keys=True)}"
+    )
+
+
+def _agrees(session: Session, stored: Mapping[str, Ragged], fits: Sequence["_Fit"], examples: Sequence[Example]) -> bool:
+    """Whether the start of a fit, taken again, gives the values that were stored of it; all processes decide alike."""
+    names = {f"{role}.{half}": examples for half in (0, 1) for role in ROLES} | {f"start.{role}": fits[0].sample for role in ROLES}
+    whole = stored.keys() == names.keys() and all(
+        [len(values) for values in stored[name]] == [len(row.responses[_role(name)].ids) for row in rows] for name, rows in names.items()
+    )
+    if any_rank(not whole, session.device):
+        return False
+    again = fits[0].start()
+    near = all(
+        one.dtype == other.dtype and np.allclose(one, other, atol=tolerance_of(session.how), rtol=0)
+        for role in ROLES
+        for one, other in zip(stored[f"start.{role}"], again[role], strict=True)
+    )
+    return not any_rank(not near, session.device)
+
+
+def _role(name: str) -> str:
+    """`chosen.0`, `start.chosen` -> `chosen`."""
+    return next(role for role in ROLES if role in name)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A plain DPO fit of the start model on some of the rows."""
+
+    session: Session
+    examples: Sequence[Example]
+    reference: Mapping[str, Ragged]
+    rows: np.ndarray
+    rate: float
+    half: int
+
+    @property
+    def sample(self) -> list[Example]:
+        """Rows whose values after the fit's first steps are stored, to be compared when the cache is read."""
+        return [self.examples[int(row)] for row in self.rows[:SAMPLE]]
+
+    def start(self) -> dict[str, Ragged]:
+        """Log-probabilities of the sample after the first steps."""
+        trainer, plan, _ = self._trainer()
+        for index in range(min(START, len(plan))):
+            run_step(trainer, plan.step(index))
+        return score_rows(trainer.scorer, self.sample, ROLES, self.session.how)
+
+    def columns(self) -> dict[str, Ragged]:
+        """Log-probabilities of all rows under the finished fit, and of the sample after the first steps of the first fit."""
+        trainer, plan, tokens = self._trainer()
+        found: dict[str, Ragged] = {}
+        last: dict[str, Any] = {}
+
+        def watch(line: Mapping[str, Any]) -> None:
+            last.update(line)
+            if self.half == 0 and line["step"] == min(START, len(plan)):
+                started = score_rows(trainer.scorer, self.sample, ROLES, self.session.how)
+                found.update({f"start.{role}": started[role] for role in ROLES})
+
+        fit(trainer, plan, watch)
+        session, count = self.session, len(self.rows)
+        margin = last.get("rewards/margins", float("nan"))
+        session.say(f"credit: own scorer {self.half + 1} of 2, {len(plan)} steps on {count} pairs, margin {margin:.3f}")
+        session.work.notes.append(f"{KIND} {self.half + 1}: {len(plan)} optimiser steps on {count} pairs")
+        session.work.rows += count + len(self.examples)
+        session.work.tokens += tokens + int(TrainingSet(self.examples).packed_tokens(ROLES).sum())
+        scored = score_rows(trainer.scorer, self.examples, ROLES, session.how)
+        return found | {f"{role}.{self.half}": scored[role] for role in ROLES}
+
+    def _trainer(self) -> tuple[Trainer, Plan, int]:
+        """A copy of the start model with its plan, and the tokens of its rows."""
+        session, contract = self.session, contract_of(DPO())
+        assert session.scorer is not None
+        scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
+        data = TrainingSet([self.examples[row] for row in self.rows], {role: [self.reference[role][row] for row in self.rows] for role in ROLES})
+        training, common, tokens = session.training, session.common, data.packed_tokens(ROLES)
+        plan = Plan(tokens, training.batch_size, training.epochs, common.seed, session.how.micro_tokens, world(), common.max_steps)
+        parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+        trainer = Trainer(
+            scorer=scorer,
+            contract=contract,
+            data=data,
+            optimizer=make_optimizer(parameters, [], Optim(), self.rate),
+            optim=Optim(),
+            how=session.how,
+            metrics=metrics_for(contract),
+            peak_rate=self.rate,
+            steps=len(plan),
+        )
+        return trainer, plan, int(tokens.sum())
+
+
+def _scored(stored: Mapping[str, Ragged], role: str, row: int, half: int, reference: Mapping[str, Ragged], beta: float) -> Scored:
+    members = [torch.from_numpy(beta * (stored[f"{role}.{fit_on}"][row] - reference[role][row])) for fit_on in (0, 1)]
+    return Scored(members[1 - half], None, torch.stack(members))

@@ -1,0 +1,118 @@
+"""What a job trains: a head where its objective has one, the sharded or whole model, its optimiser and rate, as one trainer."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from finegrain.errors import UsageError
+from finegrain.models.load import master_dtype
+from finegrain.models.reference import cost_of_live_reference, live_reference
+from finegrain.models.reward_head import head_module, linear_head
+from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
+from finegrain.ops.precision import placed
+from finegrain.recipes.session import Session, hidden_size
+from finegrain.recipes.training.job import Job
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import Contract
+from finegrain.train.loop import Trainer
+from finegrain.train.optim import Optim, make_optimizer, scaled_default
+from finegrain.train.sharding import filled, shard
+
+EMBEDDING_CEILING = 3e-3
+"""The highest default rate of input embeddings [OURS]."""
+LORA_RATE = 10.0
+"""LoRA's default rate is this many times that of full fine-tuning (the field's rule of thumb; TRL's documentation)."""
+
+
+def peak_rate(session: Session, job: Job, contract: Contract) -> float:
+    """The learning rate that was asked for, or the objective's own at this width."""
+    if job.common.lr is not None:
+        return job.common.lr
+    if job.optim.algorithm == "sgd":
+        raise UsageError("default rates are AdamW's; give SGD one: --lr")
+    adapted = causal_lm(session.policy.model) is not session.policy.model
+    return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
+
+
+def embedding_rate(optim: Optim, contract: Contract, rate: float) -> float:
+    """Peak rate of the input embeddings: as asked, or the objective's multiple of the rest's, up to a ceiling and never below the rest's."""
+    if optim.embedding_lr is not None:
+        return optim.embedding_lr
+    return max(rate, min(contract.embedding_factor * rate, EMBEDDING_CEILING))
+
+
+def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) -> torch.optim.Optimizer:
+    """The optimiser of what trains and of the contract's modules, the input embeddings at their own rate."""
+    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
+    extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
+    embeddings = causal_lm(scorer.model).get_input_embeddings().weight
+    factor = embedding_rate(optim, contract, rate) / rate if rate else 1.0
+    return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor)
+
+
+def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None, *, from_reward_model: bool = False) -> None:
+    """A head of the objective's outputs, fresh or as `start` is; the vocabulary's head is frozen where nothing reads it."""
+    dtype = master_dtype(session.how.name)
+    if contract.make_head is not None:
+        torch.manual_seed(session.common.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
+    scorer.head = head_module(contract.make_head, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
+    if start is not None:
+        own = scorer.head.state_dict()
+        scorer.head.load_state_dict({name: tensor for name, tensor in start.state_dict().items() if name in own})
+        left = " less its bias, which no difference of scores shows" if set(start.state_dict()) - set(own) else ""
+        session.notes["start_head"] = "trained"
+        session.say(f"head: goes on from the reward model's{left}")
+    elif from_reward_model:
+        session.notes["start_head"] = "fresh"
+        session.say("head: a fresh one, since the reward model's is of another kind than the one asked for")
+    lm = causal_lm(session.policy.model)
+    if contract.frozen_backbone:
+        session.policy.model.requires_grad_(False)
+    if contract.action_value is not None and contract.action_value.fresh:
+        words = lm.get_output_embeddings().weight.shape[0]
+        scorer.q_head = linear_head(hidden_size(session), words, seed=session.common.seed + 1, dtype=dtype).to(scorer.device)
+    if "logp" not in contract.needs:
+        freeze_unread_vocabulary(lm)
+
+
+def sized_modules(session: Session, contract: Contract) -> Contract:
+    """The contract with the modules that an objective makes for a model's width, drawn by their own seed."""
+    if contract.make_modules is None:
+        return contract
+    sized = contract.make_modules(hidden_size(session), torch.Generator().manual_seed(session.common.seed))
+    return replace(contract, modules={**contract.modules, **sized})
+
+
+def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, rate: float, steps: int) -> Trainer:
+    """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
+    for module in contract.modules.values():
+        module.to(scorer.device, master_dtype(session.how.name))
+    frozen = None
+    if "kl" in contract.needs:
+        frozen = live_reference(scorer)
+        session.say(cost_of_live_reference(scorer))
+        session.work.notes.append(cost_of_live_reference(scorer))
+    if job.training.shard:
+        shard(scorer)
+    return Trainer(
+        scorer=scorer,
+        contract=contract,
+        data=data,
+        optimizer=optimizer_of(scorer, contract, job.optim, rate),
+        optim=job.optim,
+        how=session.how,
+        metrics=job.product.metrics(contract),
+        peak_rate=rate,
+        steps=steps,
+        frozen=frozen,
+        state={name: placed(table, scorer.device) for name, table in contract.state.items()},
+    )
+
+
+def whole_again(session: Session, trainer: Trainer, shell: Any) -> Trainer:
+    """The trainer and the session's policy with whole parameters after sharded training: for evaluation, answers and export."""
+    session.scorer = filled(shell, trainer.scorer)
+    session.policy = replace(session.policy, model=shell)
+    return replace(trainer, scorer=session.scorer)
