@@ -4,7 +4,7 @@
 
 Every answer of the training pairs has six sentences, so no pair says what more of them are worth. Candidates have from 1 to 22, mostly about six
 (log-normal), and the gold score says that a reader has patience for six: the sum of the true qualities, less one for every sentence beyond. Reward
-models (two layers from scratch, the default token head) see the pairs only; the posterior is fitted by `finegrain posterior`, members are trained
+models (two layers from scratch, the default token head) see the pairs only; `finegrain reward posterior` fits the posterior, members are trained
 from random starts of their own. Writes benchmarks/results/best-of-n.{json,md}, which best_of_n_figure.py draws; about a minute per seed on
 one core.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain import __version__, catalog
-from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, Command, recipe, resolve
+from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, Command, recipe, resolve, sub_commands
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
 from finegrain.terminal import visible, write_line
 
@@ -49,9 +49,12 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"finegrain {__version__}")
         return 0
-    command, rest = arguments[0], arguments[1:]
+    words = 2 if " ".join(arguments[:2]) in SUMMARIES else 1
+    command, rest = " ".join(arguments[:words]), arguments[words:]
     if command not in SUMMARIES:
         raise unknown_name("command", command, SUMMARIES)
+    if rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-") and (known := sub_commands(command)):
+        raise unknown_name("command", f"{command} {rest[0]}", known)
     plain: dict[str, Callable[[list[str]], int]] = {"methods": _methods, "again": _again}
     return plain[command](rest) if command in plain else _command(command, rest)
 
@@ -181,12 +184,17 @@ def _parse(name: str, command: Command, settings_class: type[Any], base: dict[st
                 args=flags,
                 default=parsed_class(**defaults),
                 config=(tyro.conf.AvoidSubcommands,),
-                description="\n\n".join([str(settings_class.__doc__), *choices]),
+                description="\n\n".join([str(settings_class.__doc__), *choices, *_sub_commands(name)]),
             )
     finally:
         if isinstance(shown, io.StringIO) and shown.getvalue():
             write_line(shown.getvalue().rstrip())
     return settings_class(**{field: getattr(parsed, field) for field in defaults})
+
+
+def _sub_commands(name: str) -> list[str]:
+    """Lines for the help of a command that has sub-commands."""
+    return [f"finegrain {full}: {summary}" for full, summary in sub_commands(name).items()]
 
 
 def _attribute_docs(settings_class: type[Any]) -> dict[str, str]:

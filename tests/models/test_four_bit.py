@@ -8,7 +8,7 @@ import torch
 
 from finegrain.cli import main
 from finegrain.errors import UsageError
-from finegrain.models.four_bit import check_four_bit, four_bit_arguments
+from finegrain.models.quantised import check_four_bit, four_bit_arguments
 from tests.tiny import save_tiny, write_pairs
 
 

@@ -325,7 +325,7 @@ def test_what_is_refused(command: Command, model: Path) -> None:
         done, _ = score(command, folder, argument)
         assert done.code == 2
         assert words in done.error
-    refused = command("posterior", segment, "--data", command.data, "--device", "cpu")
+    refused = command("reward", "posterior", segment, "--data", command.data, "--device", "cpu")
     assert refused.code != 0
     assert "ends of segments" in refused.error
 

@@ -1,4 +1,4 @@
-"""`finegrain posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused."""
+"""`finegrain reward posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ PAIRS = 8
 
 def fit(command: Command, run: str, *arguments: str | Path) -> Any:
     data = () if "--data" in arguments else ("--data", command.data)
-    return command("posterior", command.folder / run, "--over", "lora", *data, "--device", "cpu", "--limit", str(PAIRS), *arguments)
+    return command("reward", "posterior", command.folder / run, "--over", "lora", *data, "--device", "cpu", "--limit", str(PAIRS), *arguments)
 
 
 @pytest.mark.parametrize(

@@ -26,17 +26,15 @@ PLAIN: Mapping[str, str] = {
 """Commands without a settings class of their own."""
 
 COMMANDS: Mapping[str, Command] = {
-    "demo": Command("train a small model on planted pairs, with and without credit", "commands.demo:Demo", "recipes.demo.run:run_demo"),
     "check-data": Command(
         "find what is wrong with a data file before training: --data D [--model M]",
         "commands.check_data:CheckData",
         "recipes.check_data:run_check_data",
     ),
-    "prefer": Command(
-        "align a model on preference pairs: --model M --data D --out RUN objective:dpo",
-        "commands.prefer:Prefer",
-        "recipes.prefer:run_prefer",
-        {"objective": "dpo", "credit": None},
+    "curate": Command(
+        "repair noisy pairs, or make pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
+        "commands.curate:Curate",
+        "recipes.curate:run_curate",
     ),
     "sft": Command(
         "fine-tune on demonstrations: --model M --data D --out RUN",
@@ -44,19 +42,25 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.sft:run_sft",
         {"objective": "nll", "credit": None},
     ),
+    "prefer": Command(
+        "align a model on preference pairs: --model M --data D --out RUN objective:dpo",
+        "commands.prefer:Prefer",
+        "recipes.prefer:run_prefer",
+        {"objective": "dpo", "credit": None},
+    ),
     "reward": Command(
         "train a reward model: --model M --data D --out RUN head:token loss:bradley-terry",
         "commands.reward:Reward",
         "recipes.reward:run_reward",
         {"head": "token", "loss": "bradley-terry"},
     ),
-    "posterior": Command(
+    "reward posterior": Command(
         "uncertainty of a trained reward model's scores (Laplace): RUN --data D",
         "commands.posterior:PosteriorOf",
         "recipes.posterior:run_posterior",
         positional=("run",),
     ),
-    "bound": Command(
+    "reward bound": Command(
         "an upper bound on the scores of a reward model, from clean pairs: RUN --data D",
         "commands.bound:Bound",
         "recipes.bound:run_bound",
@@ -67,8 +71,8 @@ COMMANDS: Mapping[str, Command] = {
         "commands.score:Score",
         "recipes.score:run_score",
     ),
-    "baseline": Command(
-        "a fixed model's scores by prompt, for score --baseline: --model REWARD_MODEL --data SAMPLES --out baseline.jsonl",
+    "score baseline": Command(
+        "a sampler's scores by prompt, for score --baseline: --model REWARD_MODEL --data SAMPLES --out baseline.jsonl",
         "commands.baseline:Baseline",
         "recipes.baseline:run_baseline",
     ),
@@ -77,16 +81,11 @@ COMMANDS: Mapping[str, Command] = {
         "commands.eval:Eval",
         "recipes.eval:run_eval",
     ),
-    "compare": Command(
+    "eval compare": Command(
         "agreement between rewards that scored the same answers: REFERENCE.jsonl OTHER.jsonl [OTHER2.jsonl ...]",
         "commands.compare:Compare",
         "recipes.compare:run_compare",
         positional=("scores",),
-    ),
-    "curate": Command(
-        "repair noisy pairs, or make pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
-        "commands.curate:Curate",
-        "recipes.curate:run_curate",
     ),
     "inspect": Command(
         "one HTML page about runs, or about a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",
@@ -94,18 +93,24 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.inspect:run_inspect",
         positional=("runs",),
     ),
+    "demo": Command("train a small model on planted pairs, with and without credit", "commands.demo:Demo", "recipes.demo.run:run_demo"),
 }
+"""By what is typed; a name of two words is a sub-command: it belongs to the command that its first word names."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "See it work": ("demo", "methods"),
     "Check and repair data": ("check-data", "curate"),
-    "Train": ("sft", "prefer", "reward", "again"),
-    "Score and evaluate": ("score", "eval", "inspect", "compare"),
-    "Extend a trained reward model": ("posterior", "bound", "baseline"),
+    "Train": ("sft", "prefer", "reward", "reward posterior", "reward bound"),
+    "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
+    "Try, look up, repeat": ("demo", "methods", "again"),
 }
 """Every command once, by what a person wants to do."""
 
 SUMMARIES: Mapping[str, str] = {**{name: command.summary for name, command in COMMANDS.items()}, **PLAIN}
+
+
+def sub_commands(name: str) -> dict[str, str]:
+    """The sub-commands of a command, with their summaries."""
+    return {full: summary for full, summary in SUMMARIES.items() if full.startswith(f"{name} ")}
 
 
 def resolve(target: str) -> Any:

@@ -1,4 +1,4 @@
-"""Settings of `finegrain baseline`."""
+"""Settings of `finegrain score baseline`."""
 
 from dataclasses import dataclass
 from pathlib import Path

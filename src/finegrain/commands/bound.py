@@ -1,4 +1,4 @@
-"""Settings of `finegrain bound`."""
+"""Settings of `finegrain reward bound`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

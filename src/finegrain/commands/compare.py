@@ -1,4 +1,4 @@
-"""Settings of `finegrain compare`."""
+"""Settings of `finegrain eval compare`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Settings of `finegrain posterior`."""
+"""Settings of `finegrain reward posterior`."""
 
 from dataclasses import dataclass
 from pathlib import Path

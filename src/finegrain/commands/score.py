@@ -38,7 +38,7 @@ class Score:
     segmenter: Segmenter = field(default_factory=Dynamic)
     """Where segments begin; by default at pivots of change."""
     baseline: Path | None = None
-    """What `finegrain baseline` wrote of the same reward: every score then also says how far it is from its prompt's baseline."""
+    """What `finegrain score baseline` wrote of the same reward: every score then also says how far it is from its prompt's baseline."""
     contrast: Contrast = field(default_factory=Difference)
     """How it is compared with the baseline."""
     normalise: bool = False
@@ -73,4 +73,4 @@ class Score:
         if self.baseline is not None and self.reference is not None:
             raise UsageError("--baseline is of a reward model or function; the implicit reward of policies is relative to its --reference already")
         if self.baseline is None and self.contrast != Difference():
-            raise UsageError("contrast: compares scores with a baseline, and there is none: give --baseline FILE (finegrain baseline)")
+            raise UsageError("contrast: compares scores with a baseline, and there is none: give --baseline FILE (finegrain score baseline)")

@@ -15,7 +15,7 @@ Signal = Mapping[str, Sequence[Scored | None]]
 """Token scores by role, each (T_i,); None for an answer without signal."""
 
 
-class Answer(NamedTuple):
+class CreditedAnswer(NamedTuple):
     """One answer that has a signal."""
 
     role: str
@@ -27,12 +27,12 @@ class Answer(NamedTuple):
     """Float64, zero off the mask."""
 
 
-def side_name(answer: Answer) -> str:
+def side_name(answer: CreditedAnswer) -> str:
     """What messages and logs call the side an answer is on."""
     return answer.role if answer.role in ("chosen", "rejected") else f"{answer.role}, {'desirable' if answer.positive else 'undesirable'}"
 
 
-def sides(answers: Sequence[Answer]) -> dict[str, list[int]]:
+def sides(answers: Sequence[CreditedAnswer]) -> dict[str, list[int]]:
     """Positions of the answers of each side: a role, and where a role has both, desirable and undesirable."""
     found: dict[str, list[int]] = {}
     for place, answer in enumerate(answers):
@@ -40,7 +40,7 @@ def sides(answers: Sequence[Answer]) -> dict[str, list[int]]:
     return found
 
 
-def with_signal(context: CreditContext, signal: Signal) -> list[Answer]:
+def with_signal(context: CreditContext, signal: Signal) -> list[CreditedAnswer]:
     """The answers that have a signal, its garbage off the mask removed; raises where none has, or where one is not finite."""
     answers = []
     for role, scored in signal.items():
@@ -52,7 +52,7 @@ def with_signal(context: CreditContext, signal: Signal) -> list[Answer]:
             parts = [None if part is None else _clean(part, mask, role, row) for part in score]
             if parts[0] is None:
                 raise CreditError(f"row {row}, {role}: the signal has an uncertainty but no mean")
-            answers.append(Answer(role, row, bool(signs[row] > 0), mask, Scored(parts[0], parts[1], parts[2])))
+            answers.append(CreditedAnswer(role, row, bool(signs[row] > 0), mask, Scored(parts[0], parts[1], parts[2])))
     if not answers:
         raise CreditError(
             "no answer has a signal, so there is no credit to give; annotate answers with character spans, "
@@ -93,7 +93,7 @@ def on_segments(
 
 def as_columns(
     context: CreditContext,
-    answers: Sequence[Answer],
+    answers: Sequence[CreditedAnswer],
     *,
     weight: Sequence[Tensor] | None,
     reward: Sequence[Tensor] | None,
@@ -115,7 +115,7 @@ def as_columns(
     }
 
 
-def guard(answers: Sequence[Answer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
+def guard(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
     """Raises CreditError where a side keeps too little or too much of its tokens; answers without a signal do not count."""
     for side, places in sides(answers).items():
         kept = sum(float(weight[place].sum()) for place in places)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import Answer, as_columns, by_block, guard, on_segments, with_signal
+from finegrain.credit.answers import CreditedAnswer, as_columns, by_block, guard, on_segments, with_signal
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
@@ -78,7 +78,7 @@ class Confidence:
         guard(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
         return as_columns(context, answers, weight=weight, reward=rewards, segment=ids)
 
-    def _stds(self, answers: Sequence[Answer], ids: Sequence[Tensor], name: str) -> list[Tensor]:
+    def _stds(self, answers: Sequence[CreditedAnswer], ids: Sequence[Tensor], name: str) -> list[Tensor]:
         """Standard deviation of the segment scores, on their tokens."""
         masks = [answer.mask for answer in answers]
         given = [answer.scored.std for answer in answers]

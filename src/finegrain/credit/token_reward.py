@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import Answer, as_columns, by_block, with_signal
+from finegrain.credit.answers import CreditedAnswer, as_columns, by_block, with_signal
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.ops.segmenters import Segmenter, Tokens, check
@@ -57,7 +57,7 @@ class TokenReward:
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
         return as_columns(context, answers, weight=weight, reward=rewards, segment=by_block(self.segmenter, rewards, masks))
 
-    def _stds(self, answers: Sequence[Answer]) -> list[Tensor] | None:
+    def _stds(self, answers: Sequence[CreditedAnswer]) -> list[Tensor] | None:
         """Standard deviation per token; None where the signal does not say it for every answer."""
         stds = [answer.scored.std for answer in answers]
         known = [std for std in stds if std is not None]

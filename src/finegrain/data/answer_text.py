@@ -14,7 +14,7 @@ from finegrain.data.records import Text, Turn
 from finegrain.types import CharSpan
 
 
-class Words(NamedTuple):
+class TurnText(NamedTuple):
     """What one turn says, in the order of its text."""
 
     reasoning: str
@@ -36,14 +36,14 @@ class Words(NamedTuple):
         return f"\n{self.calls}" if self.content and self.calls else self.calls
 
 
-def words_of(turn: Turn) -> Words:
+def words_of(turn: Turn) -> TurnText:
     """The words of a turn."""
     if not turn.more or turn.role != ASSISTANT:
-        return Words("", turn.content, "")
+        return TurnText("", turn.content, "")
     others = turn.others()
     reasoning = next((others[name] for name in REASONING if isinstance(others.get(name), str) and others[name].strip()), "")
     calls = [call for name in CALLS for call in _listed(others.get(name))]
-    return Words(reasoning, turn.content, "\n".join(f"<tool_call>\n{_call(call)}\n</tool_call>" for call in calls))
+    return TurnText(reasoning, turn.content, "\n".join(f"<tool_call>\n{_call(call)}\n</tool_call>" for call in calls))
 
 
 def _listed(calls: Any) -> list[Any]:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Int32
 
 from finegrain.data.encode import Encoded, Encoder
 from finegrain.data.records import FastTokenizer, Response
-from finegrain.data.render import Part, Rendered
+from finegrain.data.render import AnswerPart, Rendered
 
 
 class Specials:
@@ -18,7 +18,7 @@ class Specials:
         self.ids: frozenset[int] = frozenset(tokenizer.all_special_ids) | added
 
 
-class Tokens:
+class BatchTokens:
     """Every prompt and part of a batch, tokenised once."""
 
     def __init__(self, batch: list[Rendered], encoder: Encoder) -> None:
@@ -46,7 +46,7 @@ def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.nda
     return np.concatenate([np.array([specials.bos], dtype=np.int32), ids[others[0] :] if len(others) else ids[:0]])
 
 
-def whole_response(rendered: Rendered, role: str, tokens: Tokens, specials: Specials) -> Response:
+def whole_response(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> Response:
     """The whole answer: its parts, its end token."""
     ids: list[np.ndarray] = [np.zeros(0, np.int32)]
     mask: list[np.ndarray] = [np.zeros(0, bool)]
@@ -65,7 +65,7 @@ def whole_response(rendered: Rendered, role: str, tokens: Tokens, specials: Spec
     return _end_once(np.concatenate(ids), np.concatenate(mask), np.concatenate(offsets), rendered.texts[role], specials, closes)
 
 
-def _places(part: Part, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
+def _places(part: AnswerPart, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
     """Character offsets into the answer's text: from the first to the last character of a token that stands there."""
     starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
     if len(part.runs) == 1:
@@ -107,7 +107,7 @@ def _end_once(
     )
 
 
-def ends_itself(rendered: Rendered, role: str, tokens: Tokens, specials: Specials) -> bool:
+def ends_itself(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> bool:
     """Whether the last words of the answer's own text are an EOS token."""
     last = max((i for i, part in enumerate(rendered.parts[role]) if part.trains), default=None)
     if last is None or specials.eos is None:

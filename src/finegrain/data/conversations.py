@@ -156,7 +156,7 @@ def parse_extra_id(text: str) -> tuple[Turn, ...]:
     return turns[:-1] if turns[-1] == Turn(ASSISTANT, "") else turns
 
 
-class Beside(NamedTuple):
+class PromptAndAnswers(NamedTuple):
     """Answers beside a prompt, of which some or all were given as whole conversations."""
 
     prompt: tuple[Turn, ...]
@@ -167,7 +167,7 @@ class Beside(NamedTuple):
     """Whether every whole conversation begins with the prompt, white space aside."""
 
 
-def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Beside:
+def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> PromptAndAnswers:
     """The prompt and what follows it. An answer that begins with a system's or a user's turn is the whole conversation.
 
     A system's turn that only one of prompt and conversation has is part of the prompt. Where a conversation begins otherwise than
@@ -179,8 +179,8 @@ def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Be
     found = {role: head for role, head in heads.items() if head is not None}
     shared = max((head.turns for head in found.values()), key=len, default=prompt)
     if len(found) < len(heads) or not all(same_turns(head.turns, shared[len(shared) - len(head.turns) :]) for head in found.values()):
-        return Beside(prompt, {role: turns if role in heads else prompt + turns for role, turns in answers.items()}, agrees=False)
-    return Beside(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
+        return PromptAndAnswers(prompt, {role: turns if role in heads else prompt + turns for role, turns in answers.items()}, agrees=False)
+    return PromptAndAnswers(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
 
 
 def opens(turns: tuple[Turn, ...]) -> bool:

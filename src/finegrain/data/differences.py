@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from finegrain.data.assemble import Tokens
+from finegrain.data.assemble import BatchTokens
 from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
 from finegrain.data.records import FastTokenizer
-from finegrain.data.render import Part, Rendered
+from finegrain.data.render import AnswerPart, Rendered
 from finegrain.errors import DataError
 
 
-def count_differences(batch: list[tuple[int, Rendered]], tokens: Tokens, encoder: Encoder, tokenizer: FastTokenizer, findings: Findings) -> None:
+def count_differences(batch: list[tuple[int, Rendered]], tokens: BatchTokens, encoder: Encoder, tokenizer: FastTokenizer, findings: Findings) -> None:
     """Counts answers that the whole string would have tokenised otherwise, and answers that do not decode to their text."""
     answers = [(number, rendered, role) for number, rendered in batch for role in rendered.parts]
     joined = encoder.ids([rendered.prompt + "".join(part.text for part in _spoken(rendered.parts[role])) for _, rendered, role in answers])
@@ -35,10 +35,10 @@ def count_differences(batch: list[tuple[int, Rendered]], tokens: Tokens, encoder
                 break
 
 
-def _trained(parts: list[Part]) -> list[int]:
+def _trained(parts: list[AnswerPart]) -> list[int]:
     return [index for index, part in enumerate(parts) if part.trains]
 
 
-def _spoken(parts: list[Part]) -> list[Part]:
+def _spoken(parts: list[AnswerPart]) -> list[AnswerPart]:
     """The parts without what a template writes after the last answer."""
     return parts[: max(_trained(parts), default=-1) + 1]

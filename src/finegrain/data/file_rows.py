@@ -3,18 +3,20 @@
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.arrow_rows import arrow_rows
 from finegrain.data.csv_rows import csv_rows
 from finegrain.data.json_text import Repeated, parse_json
+from finegrain.data.messages import as_messages
 from finegrain.data.records import Located
 from finegrain.data.source_rows import BadCell, PlainRow
-from finegrain.data.tables import table_rows
 from finegrain.data.text_file import PACKED, is_utf8, open_text, unpacked_name
 from finegrain.errors import DataError
+from finegrain.types import Json
 
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -30,8 +32,6 @@ def file_rows(file: Path) -> Iterator[Located]:
     name = unpacked_name(file)
     try:
         if file.name.endswith(ARROW_SUFFIXES):
-            from finegrain.data.arrow_rows import arrow_rows  # here, so that other files are read without pyarrow
-
             yield from ((f"{file} row {number}", row) for number, row in enumerate(arrow_rows(file)))
             return
         with open_text(file) as stream:
@@ -96,3 +96,32 @@ def _row(value: object) -> PlainRow:
     if not isinstance(value, dict):
         return PlainRow({"": BadCell("missing_column", f"expected an object with named columns, found {KINDS.get(type(value), 'a number')}")})
     return PlainRow(value, value.names if isinstance(value, Repeated) else ())
+
+
+WRAPPERS = ("data", "rows", "train", "examples", "records", "items", "instances")
+"""Keys under which a whole file stands."""
+
+
+def table_rows(whole: Json) -> list[Any] | None:
+    """The rows of an object that is a table; None where it is a row itself."""
+    if isinstance(columns := whole.get("columns"), list) and isinstance(rows := whole.get("data"), list) and _lists_of(rows, len(columns)):
+        return [dict(zip(map(str, columns), row, strict=True)) for row in rows]
+    for name in WRAPPERS:
+        if isinstance(rows := whole.get(name), list) and rows and all(isinstance(row, dict) for row in rows) and as_messages(rows) is None:
+            return [row["row"] if isinstance(row.get("row"), dict) else row for row in rows]
+    values = list(whole.values())
+    if values and all(isinstance(value, list) and value and as_messages(value) is None for value in values):
+        return _by_column(whole, range(len(values[0]))) if len({len(value) for value in values}) == 1 else None
+    if values and all(isinstance(value, dict) and value and value.keys() == values[0].keys() for value in values):
+        if all(name.isdecimal() for name in whole):
+            return values
+        return _by_column(whole, values[0]) if all(name.isdecimal() for name in values[0]) else None
+    return None
+
+
+def _lists_of(rows: list[Any], length: int) -> bool:
+    return bool(rows) and all(isinstance(row, list) and len(row) == length for row in rows)
+
+
+def _by_column(whole: Json, places: Iterable[Any]) -> list[Json]:
+    return [{name: cells[place] for name, cells in whole.items()} for place in places]

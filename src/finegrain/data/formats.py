@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finegrain.data.conversations import is_conversation
-from finegrain.data.convert import own, pairs, ranked, rated, steps, tasks, usual
+from finegrain.data.convert import own, pairs, rated, steps, tasks, usual
 from finegrain.data.nearest import nearest_form
 from finegrain.data.reading import Reading
 from finegrain.data.shapes import Format, rows_of_shape
@@ -100,12 +100,12 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("SHP", _has("history", "human_ref_A", "human_ref_B", "labels", "score_ratio"), pairs.shp),
     Format("PKU-SafeRLHF", _has("prompt", *RESPONSES, *SAFE), pairs.pku_safe, demonstrations=pairs.pku_safe_demonstrations),
-    Format("Nectar", _has("prompt", "answers", "turns", "num_responses"), ranked.nectar),
+    Format("Nectar", _has("prompt", "answers", "turns", "num_responses"), pairs.nectar),
     Format("UltraFeedback", _has("source", "instruction", "completions"), ratings=rated.ultrafeedback),
     Format("HelpSteer2", _has("prompt", "response", *rated.HELPSTEER2), ratings=rated.helpsteer2),
     Format("HelpSteer2 preference", _has("prompt", "response_1", "response_2", "preference_strength"), pairs.helpsteer2_preference),
     Format("HelpSteer3 preference", _has("context", "response1", "response2", "overall_preference"), pairs.helpsteer3_preference),
-    Format("RewardBench 2", _has("prompt", "chosen", "rejected", "num_correct", "total_completions", "subset"), ranked.reward_bench_2),
+    Format("RewardBench 2", _has("prompt", "chosen", "rejected", "num_correct", "total_completions", "subset"), pairs.reward_bench_2),
     Format("RewardBench", _has("prompt", "chosen", "chosen_model", "rejected", "rejected_model", "subset"), pairs.reward_bench),
     Format(
         "UltraFeedback binarized", _has("prompt", "prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"), pairs.ultrafeedback_binarized

@@ -1,15 +1,14 @@
 """One path from a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
-from finegrain.data.findings import Findings, source_in_words
-from finegrain.data.gate.biases import Sample
+from finegrain.data.findings import MOST_ROWS, Findings, source_in_words
+from finegrain.data.gate.biases import Sample, biases
 from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, form_of, own_shape
-from finegrain.data.gate.report import gate_report
 from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
 from finegrain.data.mixture import Mixture, read_sources
 from finegrain.data.read import Source
@@ -153,4 +152,29 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
         "prompt_tokens": int(examples.prompt_lengths.sum()),
         "answer_tokens": sum(int(examples.answer_lengths(role).sum()) for role in roles),
         "trained_tokens": sum(int(examples.trained_lengths(role).sum()) for role in roles),
+    }
+
+
+def gate_report(facts: Json, findings: Findings, sample: Sample, *, not_checked: Sequence[str] = ()) -> Json:
+    """What stands in gate.json; `facts` says of what (source, format, rows, sha256)."""
+    return {
+        **facts,
+        "findings": [_finding(kind, findings) for kind in findings.by_kind],
+        "not_checked": list(not_checked),
+        "most_rows_per_kind": MOST_ROWS,
+        "biases": biases(sample),
+    }
+
+
+def _finding(kind: str, findings: Findings) -> Json:
+    finding = findings.by_kind[kind]
+    rows = finding.row_count() or finding.count
+    return {
+        "kind": kind,
+        "count": rows,
+        "rows": finding.distinct(),
+        "action": finding.action(),
+        **({"sources": sources} if (sources := findings.by_source(finding)) else {}),
+        **({"occurrences": finding.count} if finding.count != rows else {}),
+        **({"example": finding.example} if finding.example else {}),
     }

@@ -35,7 +35,7 @@ CONTENT, THOUGHT, REASON, CALL = "content", "thought", "reasoning", "call"
 """Kinds of text: what is said, a thought inside it, reasoning under a key of its own, the name of a tool that is called."""
 
 
-class Run(NamedTuple):
+class TextRun(NamedTuple):
     """Characters `begin`..`end`-1 of a rendering that are those of the answer's text from `start` on."""
 
     begin: int
@@ -63,7 +63,7 @@ class Located:
     begin: int
     """The first character behind its header."""
     end: int
-    runs: list[Run] = field(default_factory=list)
+    runs: list[TextRun] = field(default_factory=list)
     missing: frozenset[str] = frozenset()
     """Kinds of text that the template leaves out."""
     content: tuple[int, int] | None = None
@@ -267,21 +267,21 @@ def _behind_rest(rendered: str, end: int, behind: int, habits: Habits, until: Ca
     return end + (len(rest.rstrip()) if place < 0 else place)
 
 
-def _runs(rendered: str, text: str, turn: tuple[int, int], limits: tuple[int, int], own: Sequence[tuple[tuple[int, int], Field]]) -> list[Run]:
+def _runs(rendered: str, text: str, turn: tuple[int, int], limits: tuple[int, int], own: Sequence[tuple[tuple[int, int], Field]]) -> list[TextRun]:
     """Which characters of a turn stand for which of its text, `limits`: the fields exactly, what stands between them where it is alike."""
     (at, end), (done, last) = turn, limits
-    runs: list[Run] = []
+    runs: list[TextRun] = []
     for (begin, stop), one in own:
         if one.start is None:
             continue
         start = one.start + one.value.find(rendered[begin:stop])
         if start < done or begin < at:
             continue
-        runs += (Run(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:begin], text[done:start]))
+        runs += (TextRun(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:begin], text[done:start]))
         if stop > begin:
-            runs.append(Run(begin, stop, start))
+            runs.append(TextRun(begin, stop, start))
         at, done = stop, start + stop - begin
-    runs += (Run(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:end], text[done:last]))
+    runs += (TextRun(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:end], text[done:last]))
     return runs
 
 

@@ -96,14 +96,14 @@ def _check(holds: bool, message: str) -> None:
         raise UsageError(message)
 
 
-class Words(NamedTuple):
+class WorldVocabulary(NamedTuple):
     """Which things prompts name and which verbs answers use."""
 
     things: Sequence[str]
     verbs: Sequence[str]
 
 
-class Reading(NamedTuple):
+class SentenceReading(NamedTuple):
     """An answer read sentence by sentence."""
 
     spans: list[CharSpan]
@@ -140,30 +140,30 @@ class World:
         return np.stack([values, np.where(flips, -values, values)], 1)
 
     @cached_property
-    def training(self) -> Words:
+    def training(self) -> WorldVocabulary:
         """What training pairs are made of."""
-        return Words(self._share(THINGS, 1)[0], self._share(VERBS, 5)[0])
+        return WorldVocabulary(self._share(THINGS, 1)[0], self._share(VERBS, 5)[0])
 
     @cached_property
-    def held_out(self) -> Words:
+    def held_out(self) -> WorldVocabulary:
         """What held-out pairs are made of."""
-        return Words(self._share(THINGS, 1)[1], self._share(VERBS, 5)[1])
+        return WorldVocabulary(self._share(THINGS, 1)[1], self._share(VERBS, 5)[1])
 
     def _share(self, known: Sequence[str], stream: int) -> tuple[list[str], list[str]]:
         order = np.random.default_rng([self.seed, stream]).permutation(len(known))
         held = max(1, round(self.settings.held_out_words * len(known)))
         return [known[place] for place in order[held:]], [known[place] for place in order[:held]]
 
-    def prompt(self, rng: np.random.Generator, words: Words) -> str:
+    def prompt(self, rng: np.random.Generator, words: WorldVocabulary) -> str:
         """A question about one of the things."""
         return f"How do I look after a {rng.choice(MATERIALS)} {rng.choice(words.things)}?"
 
-    def answer(self, rng: np.random.Generator, words: Words) -> str:
+    def answer(self, rng: np.random.Generator, words: WorldVocabulary) -> str:
         """An answer drawn without preference; it starts with a space, so that prompt + answer is readable text."""
         count = self.settings.sentences
         return "".join(f" {verb} it with {means}." for verb, means in zip(rng.choice(words.verbs, count), rng.choice(self.types, count), strict=True))
 
-    def read(self, prompt: str, answer: str) -> Reading:
+    def read(self, prompt: str, answer: str) -> SentenceReading:
         """The true quality of every sentence of any answer, a model's too."""
         context = MATERIALS.index(_material(prompt)) % CONTEXTS
         spans: list[CharSpan] = []
@@ -174,9 +174,9 @@ class World:
                 unreadable += 1
             else:
                 spans.append((piece.start(), piece.end(), float(self.qualities[self.types.index(found[2]), context])))
-        return Reading(spans, unreadable)
+        return SentenceReading(spans, unreadable)
 
-    def pair(self, rng: np.random.Generator, words: Words) -> Json:
+    def pair(self, rng: np.random.Generator, words: WorldVocabulary) -> Json:
         """prompt, chosen, rejected, and beside them the truth as `chosen_truth` and `rejected_truth`, which no method reads."""
         prompt = self.prompt(rng, words)
         first = second = self.answer(rng, words)
@@ -215,7 +215,7 @@ def pairs(world: World, count: int, *, stream: int, held_out: bool = False) -> l
 def demonstrations(world: World, count: int) -> list[Json]:
     """prompt and completion, drawn without preference, with all words: what a base model has read."""
     rng = np.random.default_rng([world.seed, 3])
-    every = Words(THINGS, VERBS)
+    every = WorldVocabulary(THINGS, VERBS)
     return [{"prompt": world.prompt(rng, every), "completion": world.answer(rng, every)} for _ in range(count)]
 
 

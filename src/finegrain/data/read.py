@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from finegrain.data.arrow_rows import saved_rows
 from finegrain.data.columns import listed
 from finegrain.data.file_rows import SUFFIXES, file_rows
 from finegrain.data.hub import hub_table
@@ -94,8 +95,6 @@ def _missing(source: str, path: Path) -> DataError:
 
 def _saved(source: str, folder: Path, limit: int | None) -> Source:
     """A folder that datasets' `save_to_disk` wrote."""
-    from finegrain.data.arrow_rows import saved_rows
-
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file.relative_to(folder)))
     stream = lambda: islice(((f"{folder} row {number}", row) for number, row in enumerate(saved_rows(folder))), limit)
     return Source(source, [file.relative_to(folder).as_posix() for file in files], stream, lambda: _content(folder, files))

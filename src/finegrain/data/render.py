@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from finegrain.data.answer_text import answer_text, blank, text_of_answer, words_of
 from finegrain.data.conversations import ASSISTANT, header
-from finegrain.data.locate import CONTENT, END_THINK, OPEN_THINK, REASON, THOUGHT, Habits, Located, Run, habits_of, hidden, locate
+from finegrain.data.locate import CONTENT, END_THINK, OPEN_THINK, REASON, THOUGHT, Habits, Located, TextRun, habits_of, hidden, locate
 from finegrain.data.records import FastTokenizer, Row, Text, Turn
 from finegrain.data.templates import ChatTemplate, RenderError
 
-__all__ = ["Part", "RenderError", "Rendered", "Renderer"]
+__all__ = ["AnswerPart", "RenderError", "Rendered", "Renderer"]
 
 TRAINS = ("weight", "train", "training", "trainable", "loss", "loss_weight", "loss_mask")
 """Keys of a message that say whether it trains: OpenAI's and LLaMA-Factory's weights, Axolotl's and ms-swift's flags."""
@@ -32,12 +32,12 @@ Note = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Part:
+class AnswerPart:
     """A piece of an answer that is tokenised by itself."""
 
     text: str
     trains: bool
-    runs: tuple[Run, ...] = ()
+    runs: tuple[TextRun, ...] = ()
     """Which of its characters are which of the answer's text."""
     closes: bool = False
     """Whether it follows a turn that trains, so that the special token it begins with teaches the end of that turn."""
@@ -55,7 +55,7 @@ class Rendered:
     """A row as strings."""
 
     prompt: str
-    parts: dict[str, list[Part]]
+    parts: dict[str, list[AnswerPart]]
     """By role; where a template ends the answer, its last part does not train and holds that end."""
     texts: dict[str, str]
     """By role, what character spans refer to."""
@@ -85,7 +85,7 @@ class Renderer:
         if isinstance(row.prompt, str):
             contents = {role: _string(answer.content) for role, answer in row.answers.items()}
             glue = len(row.glue)
-            parts = {role: [Part(row.glue + content, True, (Run(glue, glue + len(content), 0),))] for role, content in contents.items()}
+            parts = {role: [AnswerPart(row.glue + content, True, (TextRun(glue, glue + len(content), 0),))] for role, content in contents.items()}
             return Rendered(row.prompt, parts, contents)
         answers = {role: _turns(answer.content) for role, answer in row.answers.items()}
         for turns in answers.values():
@@ -102,7 +102,7 @@ class Renderer:
 
     def _through(
         self, template: ChatTemplate, prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]], tools: str, notes: list[Note]
-    ) -> tuple[str, dict[str, list[Part]]]:
+    ) -> tuple[str, dict[str, list[AnswerPart]]]:
         habits = self._habits = self._habits or habits_of(template, self._specials)
         opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
         opening = template(prompt, tools, generation=opened) if prompt else ""
@@ -165,7 +165,7 @@ def _keys(turns: Sequence[Turn]) -> str:
     return f" ({', '.join(names)})" if names else ""
 
 
-def _plain(prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]]) -> tuple[str, dict[str, list[Part]]]:
+def _plain(prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]]) -> tuple[str, dict[str, list[AnswerPart]]]:
     string = "\n\n".join(f"{header(turn.role)} {words_of(turn).text()}" for turn in prompt)
     opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
     if opened:
@@ -173,7 +173,7 @@ def _plain(prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]]) ->
     return string, {role: _plain_parts(turns, len(prompt), opened) for role, turns in answers.items()}
 
 
-def _plain_parts(turns: tuple[Turn, ...], before: int, opened: bool) -> list[Part]:
+def _plain_parts(turns: tuple[Turn, ...], before: int, opened: bool) -> list[AnswerPart]:
     parts, pending = [], ""
     for i, (turn, start) in enumerate(zip(turns, answer_text(turns)[1], strict=True)):
         said = words_of(turn).text()
@@ -182,8 +182,8 @@ def _plain_parts(turns: tuple[Turn, ...], before: int, opened: bool) -> list[Par
             pending += f" {said}"
             continue
         if pending:
-            parts.append(Part(pending, False))
-        parts.append(Part(f" {said}", weight_of(turn) > 0, (Run(1, 1 + len(said), start),)))
+            parts.append(AnswerPart(pending, False))
+        parts.append(AnswerPart(f" {said}", weight_of(turn) > 0, (TextRun(1, 1 + len(said), start),)))
         pending = ""
     return parts
 
@@ -204,30 +204,32 @@ def _put_back(written: Written, turns: tuple[Turn, ...], opening: str, notes: li
     behind = last.begin + len(lead) + len(said)
     shift = behind - last.content[1]
     moved = [run._replace(begin=run.begin + shift, end=run.end + shift) for run in last.runs if run.begin >= last.content[1]]
-    runs = [Run(last.begin + len(lead), behind, start + begin), *moved]
+    runs = [TextRun(last.begin + len(lead), behind, start + begin), *moved]
     whole = f"{whole[: last.begin]}{lead}{said}{whole[last.content[1] :]}"
     notes.append(("reasoning", "put back", PUT_BACK))
     return Written(whole, [*found[:-1], replace(last, end=last.end + shift, runs=runs, missing=last.missing - {THOUGHT})])
 
 
-def _parts(written: Written, turns: tuple[Turn, ...], at: int, habits: Habits, notes: list[Note]) -> list[Part]:
+def _parts(written: Written, turns: tuple[Turn, ...], at: int, habits: Habits, notes: list[Note]) -> list[AnswerPart]:
     """What follows the prompt, which is `at` characters long, turn by turn."""
-    parts: list[Part] = []
+    parts: list[AnswerPart] = []
     closes = False
     for one in written.turns:
         begin = max(one.begin, at)
         if begin > at:
-            parts.append(Part(written.whole[at:begin], False, closes=closes))
+            parts.append(AnswerPart(written.whole[at:begin], False, closes=closes))
         loses = THOUGHT in one.missing or (REASON in one.missing and habits.reasons)
         if loses:
             notes.append(("reasoning", "not trained", LEFT_OUT))
         if CONTENT in one.missing:
             notes.append(("template", "kept", NOT_WRITTEN))
-        runs = tuple(Run(max(run.begin - begin, 0), run.end - begin, run.start + max(begin - run.begin, 0)) for run in one.runs if run.end > begin)
+        runs = tuple(
+            TextRun(max(run.begin - begin, 0), run.end - begin, run.start + max(begin - run.begin, 0)) for run in one.runs if run.end > begin
+        )
         closes = weight_of(turns[one.turn]) > 0 and not loses
-        parts.append(Part(written.whole[begin : one.end], closes, runs))
+        parts.append(AnswerPart(written.whole[begin : one.end], closes, runs))
         at = one.end
     if not any(part.trains for part in parts):
         raise RenderError(LEFT_OUT, "reasoning")
     ends = closes and written.turns[-1].turn == len(turns) - 1
-    return [*parts, Part(written.whole[at:], False, closes=ends, ending=True)]
+    return [*parts, AnswerPart(written.whole[at:], False, closes=ends, ending=True)]

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow  # type: ignore[import-untyped]
+
 PACKED = ("", ".gz", ".zst")
 """Ends of the names of text files: as they are, and compressed."""
 
@@ -24,8 +26,6 @@ def _open(file: Path) -> Any:
     if file.name.endswith(".gz"):
         return gzip.open(file)
     if file.name.endswith(".zst"):
-        import pyarrow  # type: ignore[import-untyped]
-
         return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
     return file.open("rb")
 

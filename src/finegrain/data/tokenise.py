@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from finegrain.data.assemble import Specials, Tokens, prompt_ids, whole_response
+from finegrain.data.assemble import BatchTokens, Specials, prompt_ids, whole_response
 from finegrain.data.differences import count_differences
 from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
@@ -47,7 +47,7 @@ def tokenise(
         rendered = [(number, row, strings) for number, row in batch if (strings := _rendered(number, row, render, findings)) is not None]
         for number, row, _ in rendered:
             unread.look(number, row)
-        tokens = Tokens([strings for _, _, strings in rendered], encoder)
+        tokens = BatchTokens([strings for _, _, strings in rendered], encoder)
         for number, row, strings in rendered:
             example = _example(number, row, strings, tokens, specials, settings, findings, decide)
             if example is not None:
@@ -73,7 +73,7 @@ def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Re
 
 
 def _example(
-    number: int, row: Row, rendered: Rendered, tokens: Tokens, specials: Specials, settings: Tokenise, findings: Findings, decide: Decide
+    number: int, row: Row, rendered: Rendered, tokens: BatchTokens, specials: Specials, settings: Tokenise, findings: Findings, decide: Decide
 ) -> Example | None:
     prompt = prompt_ids(tokens.prompt(rendered), specials)
     if len(prompt) == 0:

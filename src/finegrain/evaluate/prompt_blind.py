@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
 FEWEST = 50
 """Prompts below which nothing is fitted."""
@@ -24,7 +25,6 @@ def prompt_blind_scores(prompts: Sequence[str], answers: Sequence[Sequence[str]]
 
     answers: by prompt, the `right` ones first. A pair is a right answer against a wrong one.
     """
-    from scipy import sparse
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import LogisticRegression
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from finegrain.errors import DataError
-from finegrain.ops.proportions import Part, combined, wilson
+from finegrain.ops.proportions import WeightedShare, combined, wilson
 from finegrain.ops.stats import Interval, mean_interval
 
 Classes = Int[np.ndarray, " N"]
@@ -40,13 +40,13 @@ def rating_report(predicted: Classes, truth: Int[np.ndarray, " M"], training_row
     present = [int(rating) for rating in np.unique(truth)]
     accuracy = {rating: wilson((predicted[truth == rating] == rating).astype(float)) for rating in present}
     error = {rating: mean_interval(np.abs(predicted[truth == rating] - rating)) for rating in present}
-    groups: dict[str, list[Part]] = {}
+    groups: dict[str, list[WeightedShare]] = {}
     for rating in present:
-        groups.setdefault(_group(training_rows.get(rating, 0)), []).append(Part(1.0, accuracy[rating]))
+        groups.setdefault(_group(training_rows.get(rating, 0)), []).append(WeightedShare(1.0, accuracy[rating]))
     return RatingReport(
         accuracy,
         error,
-        combined([Part(1.0, share) for share in accuracy.values()]),
+        combined([WeightedShare(1.0, share) for share in accuracy.values()]),
         float(np.mean([share.mean for share in error.values()])),
         {name: combined(groups[name]) for name in ("many", "medium", "few") if name in groups},
     )

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
-from finegrain.ops.proportions import Part, combined, wilson
+from finegrain.ops.proportions import WeightedShare, combined, wilson
 from finegrain.ops.stats import Interval
 
 SECTIONS: Mapping[str, Mapping[str, int]] = {
@@ -95,17 +95,19 @@ def rewardbench(
 
 def section_scores(subsets: Mapping[str, Interval]) -> dict[str, Interval]:
     """Accuracy of each section: the mean of its subsets by their fixed counts, over those that are there."""
-    present = {section: [Part(count, subsets[name]) for name, count in weights.items() if name in subsets] for section, weights in SECTIONS.items()}
+    present = {
+        section: [WeightedShare(count, subsets[name]) for name, count in weights.items() if name in subsets] for section, weights in SECTIONS.items()
+    }
     return {section: combined(parts) for section, parts in present.items() if parts}
 
 
 def prior_score(prior: Mapping[str, Interval]) -> Interval | None:
     """Plain mean of the earlier test sets that count and are there; None where none is."""
-    parts = [Part(1.0, prior[name]) for name in PRIOR_AVERAGED if name in prior]
+    parts = [WeightedShare(1.0, prior[name]) for name in PRIOR_AVERAGED if name in prior]
     return combined(parts) if parts else None
 
 
 def leaderboard_score(sections: Mapping[str, Interval], prior: Interval | None = None) -> Interval:
     """Weights 2, 2, 2, 2 for the sections and 1 for the prior sets, over what is there."""
-    parts = [Part(SECTION_WEIGHT, share) for share in sections.values()]
-    return combined([*parts, Part(PRIOR_WEIGHT, prior)] if prior else parts)
+    parts = [WeightedShare(SECTION_WEIGHT, share) for share in sections.values()]
+    return combined([*parts, WeightedShare(PRIOR_WEIGHT, prior)] if prior else parts)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from finegrain.errors import DataError
 from finegrain.ops.bootstrap import Bootstrap
-from finegrain.ops.proportions import Part, combined
+from finegrain.ops.proportions import WeightedShare, combined
 from finegrain.ops.stats import Interval
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
@@ -102,7 +102,7 @@ def overall(subsets: Mapping[str, Interval]) -> Interval:
     unknown = sorted(set(subsets) - set(SUBSETS))
     if unknown or not subsets:
         raise DataError(f"the subsets of RewardBench 2 are {', '.join(SUBSETS)}; got {', '.join(unknown) or 'none'}")
-    return combined([Part(1.0, share) for share in subsets.values()])
+    return combined([WeightedShare(1.0, share) for share in subsets.values()])
 
 
 def _gaps(rows: Sequence[TiesPrompt | None]) -> Float[np.ndarray, " N"]:

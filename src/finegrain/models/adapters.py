@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from finegrain.errors import ModelError, UsageError
@@ -54,7 +55,6 @@ def save_adapter(model: Any, folder: Path) -> None:
     if not hasattr(model, "peft_config"):
         return
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}

@@ -150,5 +150,5 @@ def clipped_by_bounds(head: RewardHead, module: nn.Module, source: str) -> tuple
     weight = score_row(head, module)
     own = weight.cpu().double()
     if own.shape != guard.weight.shape or not torch.allclose(own, guard.weight, rtol=1e-4, atol=1e-8):
-        raise ModelError(f"{BOUNDS_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain bound`")
+        raise ModelError(f"{BOUNDS_FILE} was fitted to other weights than this head has; delete it, or fit it again: `finegrain reward bound`")
     return WithBounds(head, guard), ClippedStates(module, weight, guard.bounds)

@@ -41,7 +41,7 @@ def layers_named(model: nn.Module, part: str = "lora_") -> dict[str, nn.Linear]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class DifferentiableScores:
     """Scores of a group's answers, with the graph behind them and what passed each layer on the way."""
 
     scores: Float[Tensor, " A"]
@@ -77,12 +77,12 @@ class LayerPosterior:
     factors: Mapping[str, Kronecker]
     prior_variance: float
 
-    def variance(self, judged: Judged, value: Tensor) -> float:
+    def variance(self, judged: DifferentiableScores, value: Tensor) -> float:
         """Of a score, or of any combination of the scores of one group (a difference of two answers), in squared units of the reward."""
         return float(kronecker_variance(dict(self.factors), judged.jacobian(value), self.prior_variance))
 
 
-def judge(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, group: Group) -> Judged:
+def judge(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, group: Group) -> DifferentiableScores:
     """The answers of one prompt; `head` says what the outputs of `module` mean."""
     with torch.enable_grad(), _caught(layers) as (inputs, outputs):
         values = scorer((group,), Request(False, outputs=module)).outputs
@@ -97,7 +97,7 @@ def judge(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, g
             everywhere = torch.ones(part.shape[:2], dtype=torch.bool, device=part.device)
             scores.append(sequence_score(head, Side(logp=part[..., 0], mask=everywhere, outputs=part)).mean[0])
             start += count
-    return Judged(torch.stack(scores), inputs, outputs)
+    return DifferentiableScores(torch.stack(scores), inputs, outputs)
 
 
 def fit_layers(

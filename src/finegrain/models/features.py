@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from finegrain.models.score import Answers, Arithmetic, budgeted, group_of
+from finegrain.models.score import Arithmetic, PromptWithAnswers, budgeted, group_of
 from finegrain.models.scorer import Request, Scorer
 
 
-def last_features(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Float[np.ndarray, "N H"]]:
+def last_features(
+    scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic
+) -> dict[str, Float[np.ndarray, "N H"]]:
     """By role, one row per answer, float32 or wider; zeros where no token is scored."""
     found: dict[str, list[np.ndarray]] = {role: [] for role in roles}
     was_training = scorer.training

@@ -53,7 +53,7 @@ def load_layers(folder: Path, layers: Layers, head: nn.Module) -> LayerPosterior
         raise ModelError(f"cannot read the posterior {file}: {error}; delete it, or fit it again") from error
     refuse_not_finite(f"the posterior {file}", found.items())
     if not set(factors) <= set(layers) or not torch.allclose(_norms(posterior, layers, head), norms, rtol=1e-4, atol=1e-8):
-        raise ModelError(f"{LAYERS_FILE} was fitted to other weights than this model has; delete it, or fit it again with `finegrain posterior`")
+        raise ModelError(f"{LAYERS_FILE} was fitted to other weights than this model has; delete it, or fit it again: `finegrain reward posterior`")
     return posterior
 
 

@@ -128,7 +128,7 @@ def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Pos
     size, weight = rows.shape[1], stock_rows(module)
     modes = torch.stack([one.weight for one in posteriors])
     if modes.shape != rows.shape or not torch.allclose(modes, rows.cpu().double(), rtol=1e-4, atol=1e-8):
-        raise ModelError(f"{POSTERIOR_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain posterior`")
+        raise ModelError(f"{POSTERIOR_FILE} was fitted to other weights than this head has; delete it, or fit it again: `finegrain reward posterior`")
     offsets = module.offsets if isinstance(module, GaussianLayer) else None
     joined = nn.Linear(size, len(weight) + len(posteriors) * size, bias=offsets is not None, dtype=weight.dtype)
     roots = [one.root.to(weight) for one in posteriors]

@@ -1,10 +1,14 @@
-"""Checkpoints whose weights are quantised: told by their config, by files beside them or by their tensors, and refused by method."""
+"""Quantised weights: checkpoints of them, told by config, files or tensors, are refused by method; a frozen base may be kept in 4 bits (nf4)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from finegrain.errors import ModelError
+import torch
+from transformers import BitsAndBytesConfig
+
+from finegrain.errors import ModelError, UsageError
 from finegrain.models.load_errors import one_line
 
 QUANTISED_BY = {
@@ -67,3 +71,23 @@ def parts_of(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for name, part in facts.items():
         if isinstance(part, Mapping) and name.endswith("_config") and name not in ("quantization_config", "compression_config"):
             yield part
+
+
+def four_bit_arguments(base: str, arithmetic: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """What `from_pretrained` is told: nothing for a base as its checkpoint is; 4-bit weights are made as they are loaded, on their device."""
+    if base == "checkpoint":
+        return {}
+    if find_spec("bitsandbytes") is None:
+        raise UsageError("--lora.base nf4 needs bitsandbytes, which is not installed: pip install -c constraints.txt -e '.[nf4]'")
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=arithmetic)
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def check_four_bit(*, adapter: bool, in_memory: bool, shard: bool) -> None:
+    """Refuse what has no 4-bit base."""
+    if not adapter:
+        raise UsageError("--lora.base nf4 keeps a frozen base in 4 bits, and this run trains all weights: add --lora.rank")
+    if in_memory:
+        raise UsageError("--lora.base nf4 is made as a checkpoint is loaded; a model object is loaded already")
+    if shard:
+        raise UsageError("--shard splits weights of one dtype, and 4-bit ones are packed; drop --shard or --lora.base")

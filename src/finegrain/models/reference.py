@@ -14,7 +14,18 @@ from pathlib import Path
 
 from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint
 from finegrain.models.load import Policy
-from finegrain.models.score import Answers, Arithmetic, Measure, Work, cache_key, computed_tokens, read_ragged, score_rows, verified, write_ragged
+from finegrain.models.score import (
+    Arithmetic,
+    Measure,
+    PromptWithAnswers,
+    Work,
+    cache_key,
+    computed_tokens,
+    read_ragged,
+    score_rows,
+    verified,
+    write_ragged,
+)
 from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
 
@@ -43,7 +54,7 @@ class ReferenceCache:
         self,
         policy: Policy,
         scorer: Scorer,
-        examples: Sequence[Answers],
+        examples: Sequence[PromptWithAnswers],
         roles: Sequence[str],
         how: Arithmetic,
         work: Work,
@@ -83,7 +94,7 @@ class ReferenceCache:
         return True
 
     def _computed(
-        self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, work: Work
+        self, file: Path, scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic, work: Work
     ) -> dict[str, Ragged]:
         """Every rank scores its share into a part file, the first one joins them, and all read that; without a cache every rank scores all."""
         if self.world == 1:

@@ -31,7 +31,7 @@ VERIFIED_ROWS = 4
 
 
 @runtime_checkable
-class Tokens(Protocol):
+class AnswerTokens(Protocol):
     """One answer, tokenised."""
 
     @property
@@ -44,7 +44,7 @@ class Tokens(Protocol):
 
 
 @runtime_checkable
-class Answers(Protocol):
+class PromptWithAnswers(Protocol):
     """One prompt with its answers by role, tokenised."""
 
     @property
@@ -52,7 +52,7 @@ class Answers(Protocol):
         """(P,) token ids."""
 
     @property
-    def responses(self) -> Mapping[str, Tokens]:
+    def responses(self) -> Mapping[str, AnswerTokens]:
         """Answers by role."""
 
 
@@ -75,7 +75,7 @@ class Work:
     notes: list[str] = field(default_factory=list)
 
 
-def group_of(example: Answers, roles: Sequence[str]) -> Group:
+def group_of(example: PromptWithAnswers, roles: Sequence[str]) -> Group:
     """The packed group of an example for some of its roles."""
     return Group(example.prompt, tuple(Branch(example.responses[role].ids, example.responses[role].mask) for role in roles))
 
@@ -93,12 +93,12 @@ def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
     return parts
 
 
-def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def score_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
     """By role, log pi(y_t) in nats, one (T,) array per example, float32 or wider; 0 where the mask is False."""
     return _rows(scorer, examples, roles, how, Request(), lambda values: values.logp)
 
 
-def entropy_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def entropy_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
     """By role, the entropy, nats, of the distribution that predicts each token, one (T,) array per example; 0 where the mask is False."""
     return _rows(scorer, examples, roles, how, Request(entropy=True), _entropy)
 
@@ -108,7 +108,7 @@ def _entropy(values: TokenValues) -> Tensor:
     return values.entropy
 
 
-def head_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def head_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
     """By role, the K outputs of the scorer's head at each token, one (T, K) array per example, float32 or wider; 0 where the mask is False."""
     return _rows(scorer, examples, roles, how, Request(False, outputs=scorer.head), _outputs)
 
@@ -119,7 +119,12 @@ def _outputs(values: TokenValues) -> Tensor:
 
 
 def _rows(
-    scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, request: Request, read: Callable[[TokenValues], Tensor]
+    scorer: Scorer,
+    examples: Sequence[PromptWithAnswers],
+    roles: Sequence[str],
+    how: Arithmetic,
+    request: Request,
+    read: Callable[[TokenValues], Tensor],
 ) -> dict[str, Ragged]:
     """What `read` finds at the scored tokens. A prompt that several examples share, and an answer that several of them repeat, is computed once."""
     shared = _by_prompt(examples, roles, how.micro_tokens)
@@ -143,7 +148,7 @@ def _rows(
     return found
 
 
-def computed_tokens(examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> int:
+def computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> int:
     """Tokens that `score_rows` computes for these rows."""
     return sum(group.tokens for group, _ in _by_prompt(examples, roles, how.micro_tokens))
 
@@ -152,7 +157,7 @@ Owners = list[tuple[str, int]]
 """(role, example index) of everything that reads one answer's values."""
 
 
-def _by_prompt(examples: Sequence[Answers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
+def _by_prompt(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
     """Every prompt once with its distinct answers, cut into several groups where they exceed the token budget."""
     prompts: dict[bytes, dict[bytes, tuple[Branch, Owners]]] = {}
     for index, example in enumerate(examples):
@@ -168,13 +173,13 @@ def _by_prompt(examples: Sequence[Answers], roles: Sequence[str], budget: int) -
     return shared
 
 
-def cache_key(fingerprint: str, examples: Sequence[Answers], roles: Sequence[str], arithmetic: str) -> str:
+def cache_key(fingerprint: str, examples: Sequence[PromptWithAnswers], roles: Sequence[str], arithmetic: str) -> str:
     """Name of the cache entry."""
     rows = ((group.prompt, *(array for branch in group.branches for array in (branch.ids, branch.mask))) for group in _groups(examples, roles))
     return hashlib.sha256(f"{fingerprint} {rows_fingerprint(rows)} {arithmetic}".encode()).hexdigest()
 
 
-def _groups(examples: Sequence[Answers], roles: Sequence[str]) -> Iterator[Group]:
+def _groups(examples: Sequence[PromptWithAnswers], roles: Sequence[str]) -> Iterator[Group]:
     return (group_of(example, roles) for example in examples)
 
 
@@ -226,14 +231,14 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-Measure = Callable[[Scorer, Sequence[Answers], Sequence[str], Arithmetic], dict[str, Ragged]]
+Measure = Callable[[Scorer, Sequence[PromptWithAnswers], Sequence[str], Arithmetic], dict[str, Ragged]]
 """What of a frozen model is kept: `score_rows`, `entropy_rows` ..."""
 
 
 def verified(
     scorer: Scorer,
     cached: Mapping[str, Ragged],
-    examples: Sequence[Answers],
+    examples: Sequence[PromptWithAnswers],
     roles: Sequence[str],
     how: Arithmetic,
     tolerance: float,

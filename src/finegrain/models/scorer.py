@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from finegrain.models import attention
 from finegrain.models.packing import Group, Packed, pack
 from finegrain.ops.action_values import Wanted, Weighed, action_values
-from finegrain.ops.logprobs import Head, TokenValues, token_values
+from finegrain.ops.logprobs import OutputLayer, TokenValues, token_values
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
 def _with_action_values(values: TokenValues, model: Any, groups: Sequence[Group], hidden: Tensor, targets: Tensor, request: Request) -> TokenValues:
     if request.action_value is None:
         return values
-    head = output_head(model) if request.q_head is None else Head(request.q_head.weight)
+    head = output_head(model) if request.q_head is None else OutputLayer(request.q_head.weight)
     weight = _weights(request.action_value, groups, values.outputs) if isinstance(request.action_value, Weighed) else None
     found = action_values(hidden, head, targets, request.action_value, weight)
     return values._replace(q=found.q, q_logp=found.logp)
@@ -183,7 +183,7 @@ def causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def output_head(model: Any) -> Head:
+def output_head(model: Any) -> OutputLayer:
     """The model's output layer as it acts now, adapters included."""
     lm = causal_lm(model)
     layer = lm.get_output_embeddings()
@@ -197,7 +197,7 @@ def output_head(model: Any) -> Head:
         weight, bias = layer.weight, getattr(layer, "bias", None)
     config = lm.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
-    return Head(weight, bias, getattr(config, "final_logit_softcapping", None), float(scale))
+    return OutputLayer(weight, bias, getattr(config, "final_logit_softcapping", None), float(scale))
 
 
 def freeze_unread_vocabulary(model: Any) -> None:

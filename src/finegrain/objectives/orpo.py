@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.nll import nll_term
-from finegrain.ops.logspace import log_odds
+from finegrain.ops.logprobs import log_odds
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import average_logp, kept_weight, wide
 from finegrain.types import Pair, Side, Term, Terms

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
-from finegrain.ops.logprobs import Head, chunk_rows
+from finegrain.ops.logprobs import OutputLayer, chunk_rows
 from finegrain.ops.reward_weight import Attention
 from finegrain.types import chunks
 
@@ -130,7 +130,7 @@ Wanted = QForm | Weighed
 
 
 def action_values(
-    hidden: Float[Tensor, "M H"], head: Head, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
+    hidden: Float[Tensor, "M H"], head: OutputLayer, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
 ) -> ActionValues:
     """Values of the taken tokens; logits of one chunk at a time, computed again in the backward pass."""
     rows = chunk_rows(head.weight)
@@ -141,7 +141,7 @@ def action_values(
     return ActionValues(torch.cat([part.q for part in parts]), torch.cat([part.logp for part in parts]))
 
 
-def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: Wanted, weight: Tensor | None) -> ActionValues:
+def _chunk(hidden: Tensor, head: OutputLayer, targets: Tensor, form: Wanted, weight: Tensor | None) -> ActionValues:
     """Values of one chunk, float32 or wider."""
     scaled = hidden * head.scale
     autocast = torch.is_autocast_enabled(hidden.device.type)

@@ -138,7 +138,7 @@ def _members(scored: Scored) -> Float[Tensor, "M B"]:
 
 def _std(scored: Scored) -> Rewards:
     if scored.std is None:
-        raise UsageError("a price for uncertainty needs one; take an ensemble, a gaussian head, or fit a posterior (finegrain posterior)")
+        raise UsageError("a price for uncertainty needs one; take an ensemble, a gaussian head, or fit a posterior (finegrain reward posterior)")
     return scored.std
 
 

@@ -25,14 +25,14 @@ def wilson(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interva
     return Interval(mean, max(0.0, min(centre - half, mean)), min(1.0, max(centre + half, mean)), rows)
 
 
-class Part(NamedTuple):
+class WeightedShare(NamedTuple):
     """One summand of a weighted mean."""
 
     weight: float
     share: Interval
 
 
-def combined(parts: Sequence[Part]) -> Interval:
+def combined(parts: Sequence[WeightedShare]) -> Interval:
     """Weighted mean of independent shares; its distance to either bound is the root of the summed squares of the parts' own.
 
     That is the square-and-add rule (MOVER), which keeps the bounds inside [0, 1] where the parts' are. Weights need not sum to 1. A part

@@ -1,4 +1,4 @@
-"""`finegrain baseline`: what a reward says of a fixed sampler's answers, prompt by prompt, for `finegrain score --baseline`."""
+"""`finegrain score baseline`: what a reward says of a fixed sampler's answers, prompt by prompt, for `finegrain score --baseline`."""
 
 from typing import Any
 

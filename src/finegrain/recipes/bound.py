@@ -1,4 +1,4 @@
-"""`finegrain bound`: a cap on the score that any answer can get, fitted on clean pairs after training and kept beside the reward model."""
+"""`finegrain reward bound`: a cap on the score that any answer can get, fitted on clean pairs after training and kept beside the reward model."""
 
 from collections.abc import Mapping
 from dataclasses import replace

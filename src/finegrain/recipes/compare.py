@@ -1,4 +1,4 @@
-"""`finegrain compare`: agreement between rewards that scored the same answers, between seeds of one reward, and with a null control."""
+"""`finegrain eval compare`: agreement between rewards that scored the same answers, between seeds of one reward, and with a null control."""
 
 import json
 from typing import Any

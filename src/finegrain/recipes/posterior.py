@@ -1,4 +1,4 @@
-"""`finegrain posterior`: how unsure its training pairs leave a reward model, fitted after training and kept beside it."""
+"""`finegrain reward posterior`: how unsure its training pairs leave a reward model, fitted after training and kept beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -22,11 +22,11 @@ from finegrain.errors import DataError
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import with_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
-from finegrain.models.four_bit import check_four_bit, four_bit_arguments
 from finegrain.models.frozen_base import widen_trained
 from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
+from finegrain.models.quantised import check_four_bit, four_bit_arguments
 from finegrain.models.reference import ReferenceCache, cache_folder
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import Arithmetic, Work

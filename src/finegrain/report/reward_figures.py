@@ -13,7 +13,7 @@ from finegrain.ops.stats import mean_interval
 from finegrain.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Place, padded, rule, ticks
 from finegrain.report.numbers import number, percent, with_interval
 from finegrain.report.read import Run
-from finegrain.report.reward_findings import Part, parts
+from finegrain.report.reward_findings import PairSubset, parts
 
 MOST_POINTS = 400
 MOST_WRONG = 5
@@ -65,7 +65,7 @@ def reward_view(run: Run) -> RewardView | None:
     return RewardView(figures, [line for part in found for line in mistakes(part)], " and ".join(wrong))
 
 
-def mistakes(part: Part) -> list[Mistake]:
+def mistakes(part: PairSubset) -> list[Mistake]:
     """The pairs that the model is most sure of in the wrong direction."""
     wrong = sorted((pair for pair in part.pairs if pair.reward_margin < 0), key=lambda pair: pair.reward_margin)
     return [
@@ -81,7 +81,7 @@ def mistakes(part: Part) -> list[Mistake]:
     ]
 
 
-def reliability(part: Part) -> Figure:
+def reliability(part: PairSubset) -> Figure:
     """Accuracy of pairs of similar confidence, with Wilson's intervals; honest bins touch the diagonal."""
     at_x: Place = lambda value: LEFT + 8 + (value - 0.5) * 2 * (WIDTH - LEFT - RIGHT - 8)
     at_y: Place = lambda value: HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
@@ -100,7 +100,7 @@ def reliability(part: Part) -> Figure:
     return Figure(title, "across: confidence; up: share right", svg, marks, ("mean confidence", "share right", "95 % interval (Wilson)"), table)
 
 
-def against_length(part: Part) -> Figure:
+def against_length(part: PairSubset) -> Figure:
     """Score of each answer against its tokens, and the mean score of answers of similar length."""
     lengths, scores = part.lengths, part.scores
     most = float(lengths.max(initial=1))

@@ -3,7 +3,7 @@
 from finegrain.data.columns import answer_of, label_of, numeric_columns, text_of
 from finegrain.data.conversations import (
     SYSTEM_ROLES,
-    Beside,
+    PromptAndAnswers,
     answer_turns,
     beside,
     is_conversation,
@@ -88,7 +88,7 @@ def pair_beside(row: Reading, prompt: Prompt) -> list[Row]:
     return joined_sides(row, beside(prompt, {role: said_turns(row, role) for role in SIDES}))
 
 
-def joined_sides(row: Reading, found: Beside) -> list[Row]:
+def joined_sides(row: Reading, found: PromptAndAnswers) -> list[Row]:
     """One pair of answers beside a prompt."""
     sides = (found.prompt + turns if found.agrees else turns for turns in found.answers.values())
     return split_sides(row, *sides, agree=found.agrees, given=len(found.prompt) if found.agrees else 0)

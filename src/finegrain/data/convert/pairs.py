@@ -1,4 +1,4 @@
-"""Public sets of two answers, one preferred: what the strength of the preference becomes is said in docs/guides/data.md.
+"""Public sets of two answers, one preferred, or of several, ranked: what the strength of the preference becomes is said in docs/guides/data.md.
 
 Columns: `margin` (0 or more, in the set's own units), `strength`, `label_prob` (probability that chosen is better), `tie` (1
 where people preferred neither; chosen is then the answer that stands first).
@@ -6,9 +6,10 @@ where people preferred neither; chosen is then the answer that stands first).
 
 import math
 from collections.abc import Mapping
+from itertools import combinations
 
 from finegrain.data.columns import choice_of, list_of, number_of, text_of
-from finegrain.data.conversations import as_prompt, parse_extra_id
+from finegrain.data.conversations import as_prompt, parse_extra_id, parse_prompt
 from finegrain.data.convert.build import Prompt, pair, pair_with, single
 from finegrain.data.convert.own import preference_turns, split_sides
 from finegrain.data.left_out import LeftOut, Made
@@ -113,3 +114,26 @@ def pku_safe_demonstrations(row: Reading) -> list[Made]:
     if not choice_of(row, f"is_response_{best}_safe"):
         return [LeftOut.UNSAFE]
     return [single((Turn("user", text_of(row, "prompt")),), text_of(row, f"response_{best}"), {})]
+
+
+def nectar(row: Reading) -> list[Made]:
+    """C(n,2) pairs of n ranked answers (rank 1 best), weight 2/(n(n-1)); equal ranks are a tie. The order of the list does not matter."""
+    ranked = sorted((number_of(answer, "rank"), text_of(answer, "answer")) for answer in list_of(row, "answers", dict))
+    if len(ranked) < 2:
+        return [LeftOut.ONE_ANSWER if ranked else LeftOut.NO_ANSWER]
+    pairs = list(combinations(ranked, 2))
+    prompt = parse_prompt(text_of(row, "prompt"))
+    return [
+        pair(prompt, better, worse, {"weight": 1 / len(pairs), "tie": float(high == low), "chosen_rank": high, "rejected_rank": low})
+        for (high, better), (low, worse) in pairs
+    ]
+
+
+def reward_bench_2(row: Reading) -> list[Made]:
+    """Every right answer against every wrong one, weight one over their number; right ones are not compared with each other."""
+    chosen, rejected = list_of(row, "chosen", str), list_of(row, "rejected", str)
+    prompt = as_prompt(row["prompt"], "prompt")
+    if not chosen or not rejected:
+        return [LeftOut.NO_WRONG_ANSWER if chosen else LeftOut.NO_RIGHT_ANSWER if rejected else LeftOut.NO_ANSWER]
+    weight = 1 / (len(chosen) * len(rejected))
+    return [pair(prompt, right, wrong, {"weight": weight}) for right in chosen for wrong in rejected]

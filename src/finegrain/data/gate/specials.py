@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finegrain.data.assemble import Specials, Tokens
+from finegrain.data.assemble import BatchTokens, Specials
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import DONE, Decide
 from finegrain.data.records import FastTokenizer, Row
@@ -19,7 +19,7 @@ def check_tokenizer(tokenizer: FastTokenizer, decide: Decide, findings: Findings
         findings.add_file("pad_is_eos", DONE[decide("pad_is_eos", None, words)], words)
 
 
-def writes_specials(row: Row, rendered: Rendered, tokens: Tokens, specials: Specials) -> str:
+def writes_specials(row: Row, rendered: Rendered, tokens: BatchTokens, specials: Specials) -> str:
     """Which special token the row's own texts hold, in words; "" for none.
 
     A template may write BOS once at the start; a string may not, because BOS is put before it.

@@ -1,4 +1,4 @@
-"""The numbers of `finegrain compare`: each reward against the first, the others among themselves, and the null control."""
+"""The numbers of `finegrain eval compare`: each reward against the first, the others among themselves, and the null control."""
 
 import math
 from collections.abc import Sequence

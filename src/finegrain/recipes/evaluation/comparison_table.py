@@ -1,4 +1,4 @@
-"""The result of `finegrain compare` for a person, on stderr."""
+"""The result of `finegrain eval compare` for a person, on stderr."""
 
 import sys
 from itertools import combinations

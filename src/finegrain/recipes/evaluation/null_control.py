@@ -1,4 +1,4 @@
-"""The null control of `finegrain compare`: a reward fitted to two samples of one policy, on held-out pairs of the same kind."""
+"""The null control of `finegrain eval compare`: a reward fitted to two samples of one policy, on held-out pairs of the same kind."""
 
 import re
 from collections.abc import Mapping

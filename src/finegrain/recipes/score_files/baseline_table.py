@@ -60,7 +60,7 @@ def read_table(file: Path) -> Table:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the baseline {file}: {error}") from error
     if not found or not isinstance(found[0][1].get(HEADER), dict):
-        raise DataError(f"{file} does not begin with the identity of its reward ({HEADER}): expected a file that `finegrain baseline` wrote")
+        raise DataError(f"{file} does not begin with the identity of its reward ({HEADER}): expected a file that `finegrain score baseline` wrote")
     scores: dict[str, list[float]] = {}
     for number, line in found[1:]:
         prompt, own = line.get("prompt"), line.get("scores")
@@ -94,7 +94,7 @@ def check_reward(file: Path, told: Json, now: Json) -> None:
     words = [_difference(name, told.get(name), now.get(name)) for name in differing]
     raise UsageError(
         f"{file} holds scores of another reward than {now['source']}: they differ in {', '.join(words)} (it was made by {told.get('source')}); "
-        "make the baseline again with `finegrain baseline` and this reward, or give the settings it was made with"
+        "make the baseline again with `finegrain score baseline` and this reward, or give the settings it was made with"
     )
 
 

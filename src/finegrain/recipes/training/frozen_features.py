@@ -11,7 +11,7 @@ import torch
 from finegrain.data.records import Example, Response
 from finegrain.models.features import last_features
 from finegrain.models.packing import Group
-from finegrain.models.score import Answers, Arithmetic
+from finegrain.models.score import Arithmetic, PromptWithAnswers
 from finegrain.models.scorer import Request, Scorer, head_outputs
 from finegrain.ops.logprobs import TokenValues
 from finegrain.recipes.session import Session
@@ -71,7 +71,7 @@ class FeaturePath:
         return TokenValues(torch.zeros(len(places), dtype=stacked.dtype, device=device), outputs=head_outputs(request.outputs, stacked))
 
 
-def feature_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def feature_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
     """`last_features` as the cache keeps them: one (H,) array per answer."""
     return {role: list(rows) for role, rows in last_features(scorer, examples, roles, how).items()} if len(examples) else {role: [] for role in roles}
 
