@@ -159,7 +159,7 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         common = Common(seed=cell.seed, max_length=DATA[cell.data].max_length, device="cpu", dtype=options.dtype, eval=str(evaluation))
         training = Training(epochs=float(cell.epochs), examined=0, samples=0)
         try:
-            finegrain.reward(
+            finegrain.train_reward_model(
                 options.model,
                 data,
                 folder / "run",
@@ -251,7 +251,7 @@ def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[st
         alone = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in kept]
         data = write_jsonl(folder / "train.jsonl", alone if unpaired else kept)
         judged = write_jsonl(folder / "held-out.jsonl", held_out)
-        finegrain.reward(
+        finegrain.train_reward_model(
             options.model,
             data,
             folder / "run",

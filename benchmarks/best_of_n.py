@@ -22,7 +22,7 @@ from places import RESULTS
 from tables import markdown, summary, write
 
 import finegrain
-from finegrain.commands.posterior import PosteriorOf
+from finegrain.commands.posterior import PosteriorSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
 from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSample
@@ -76,10 +76,10 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
         start = save_untrained(folder / f"start-{member}", seed=100 * seed + member)
         common = Common(seed=100 * seed + member, device="cpu", lr=RATE)
         training, optim = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32), Optim(embedding_lr=RATE)
-        finegrain.reward(start, train, out, common=common, training=training, optim=optim)
+        finegrain.train_reward_model(start, train, out, common=common, training=training, optim=optim)
         means.append(scored(out, data).mean)
     first = folder / "judge-0"
-    run_posterior(PosteriorOf(run=first, data=str(train), device="cpu"))
+    run_posterior(PosteriorSettings(run=first, data=str(train), device="cpu"))
     unsure, members = scored(first, data), of_members(torch.stack(means))
     proxies = {
         "plain": MeanReward()(unsure),

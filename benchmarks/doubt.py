@@ -18,7 +18,7 @@ from places import RESULTS
 from tables import markdown, summary, write
 
 import finegrain
-from finegrain.commands.posterior import PosteriorOf
+from finegrain.commands.posterior import PosteriorSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.data.planted import Planted, World, pairs, write_jsonl
 from finegrain.recipes.demo.base import save_untrained
@@ -55,9 +55,11 @@ def measured(method: Method, folder: Path, seed: int) -> dict[str, dict[str, flo
     out = folder / method.name.replace(" ", "-")
     common = Common(seed=seed, device="cpu", lr=RATE)
     training = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32)
-    finegrain.reward(folder / "untrained", folder / "train.jsonl", out, head=method.head, loss=BradleyTerry(), common=common, training=training)
+    finegrain.train_reward_model(
+        folder / "untrained", folder / "train.jsonl", out, head=method.head, loss=BradleyTerry(), common=common, training=training
+    )
     if method.posterior:
-        run_posterior(PosteriorOf(run=out, data=str(folder / "train.jsonl"), device="cpu"))
+        run_posterior(PosteriorSettings(run=out, data=str(folder / "train.jsonl"), device="cpu"))
     return {name: numbers(finegrain.evaluate_reward(out, folder / f"{name}.jsonl", device="cpu")) for name in DATA}
 
 

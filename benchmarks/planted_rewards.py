@@ -107,7 +107,9 @@ def seed_results(seed: int, folder: Path) -> list[dict[str, Any]]:
         out = folder / f"run-{place}"
         common = Common(seed=seed, device="cpu", lr=RATE)
         training = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32)
-        finegrain.reward(model, train, out, head=method.head, loss=method.loss, common=common, training=training, optim=Optim(embedding_lr=RATE))
+        finegrain.train_reward_model(
+            model, train, out, head=method.head, loss=method.loss, common=common, training=training, optim=Optim(embedding_lr=RATE)
+        )
         found.append({"method": method.name, "seed": seed, **measured(method, out, held_out, world)})
         print(json.dumps(found[-1]), flush=True)
     return found

@@ -23,7 +23,7 @@ from places import RESULTS, SMALL_LM
 from tables import shown
 
 import finegrain
-from finegrain.commands.curate import Curate
+from finegrain.commands.curate import CurateSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.curate.repairs import FlipMargin, Repair, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM as CurateSecretsRM
@@ -146,9 +146,11 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         single = write_jsonl(out.with_suffix(".pairs.jsonl"), plain_rows(train, model, DATA[name].max_length))
         voted = out.with_suffix(".jsonl")
         votes = CurateSecretsRM(repair=method.repair)
-        run_curate(Curate(model=str(model), data=str(single), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu"))
+        run_curate(
+            CurateSettings(model=str(model), data=str(single), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu")
+        )
         train = voted
-    finegrain.reward(
+    finegrain.train_reward_model(
         model,
         train,
         out,

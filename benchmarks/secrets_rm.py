@@ -144,7 +144,7 @@ def seed_results(seed: int, folder: Path, methods: Several[Method]) -> list[dict
         meta: Meta = NoMeta() if method.eta is None else MetaRM(samples=str(samples), eta=method.eta)
         training = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32, micro_tokens=8192)
         with contextlib.redirect_stderr(io.StringIO()):
-            finegrain.reward(
+            finegrain.train_reward_model(
                 model,
                 noisy,
                 out,

@@ -16,7 +16,7 @@ import numpy as np
 from places import DATA, RESULTS, SMALL_LM
 from tables import ranged
 
-from finegrain.commands.curate import Curate
+from finegrain.commands.curate import CurateSettings
 from finegrain.curate.repairs import Flip
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.votes import Linear, Whole
@@ -53,7 +53,7 @@ def main() -> None:
         write_jsonl(data, noisy)
         method = SecretsRM(splits=options.splits, votes=VOTES[options.votes], repair=Flip(share=SHARE))
         started = time.perf_counter()
-        summary = run_curate(Curate(model=str(SMALL_LM), data=str(data), out=out, method=method, max_length=256, device="cpu"))
+        summary = run_curate(CurateSettings(model=str(SMALL_LM), data=str(data), out=out, method=method, max_length=256, device="cpu"))
         seconds = time.perf_counter() - started
         after = [json.loads(line) for line in out.read_text().splitlines()]
     voted = np.array([row["strength_mean"] is not None for row in after])

@@ -130,7 +130,7 @@ def measured(method: Method, model: Path, folder: Path, data: Data, seed: int) -
     common = Common(seed=seed, device="cpu")
     training = Training(holdout=0.0, examined=0, epochs=method.epochs)
     optim = Optim(embedding_lr=method.embedding_lr)
-    finegrain.reward(model, folder / "train.jsonl", out, head=method.head, common=common, training=training, optim=optim)
+    finegrain.train_reward_model(model, folder / "train.jsonl", out, head=method.head, common=common, training=training, optim=optim)
     finegrain.score(folder / "held-out.jsonl", out / "scores.jsonl", model=out, signal=method.signal, device="cpu")
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     answers = {role: [line["score"]["mean"] for line in lines if line["id"].endswith(role)] for role in ("chosen", "rejected")}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from finegrain.models.lora import Lora
     from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.prefer import prefer
-    from finegrain.recipes.reward import reward
+    from finegrain.recipes.reward import train_reward_model
     from finegrain.recipes.reward_function import reward_function
     from finegrain.recipes.score import score
     from finegrain.recipes.sft import sft
@@ -59,10 +59,10 @@ __all__ = [
     "Training",
     "evaluate_reward",
     "prefer",
-    "reward",
     "reward_function",
     "score",
     "sft",
+    "train_reward_model",
 ]
 
 _HOMES = {
@@ -74,10 +74,10 @@ _HOMES = {
     "Training": "commands.settings",
     "evaluate_reward": "recipes.eval",
     "prefer": "recipes.prefer",
-    "reward": "recipes.reward",
     "reward_function": "recipes.reward_function",
     "score": "recipes.score",
     "sft": "recipes.sft",
+    "train_reward_model": "recipes.reward",
 }
 
 

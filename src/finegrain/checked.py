@@ -63,8 +63,8 @@ Epochs = Annotated[float, Range(0.0, 1e6, low_open=True)]
 
 
 def checked(settings: type[Settings]) -> type[Settings]:
-    """Class decorator, below `@dataclass`: fields are checked before the class's own `__post_init__` compares them."""
-    own = settings.__dict__.get("__post_init__")
+    """Class decorator, below `@dataclass`: fields are checked before the `__post_init__` of the class, its own or inherited, compares them."""
+    own = getattr(settings, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         check_fields(self)

@@ -1,4 +1,4 @@
-"""Keep-masks: the sheet's worked numbers, its list of what must hold, and the stops before training."""
+"""Keep-masks: worked numbers, what must hold of every mask, and the stops before training."""
 
 from math import inf, log
 

@@ -68,7 +68,7 @@ def test_what_was_left_out_of_a_whole_set_is_its_only_note() -> None:
 
 
 def test_reasoning_weighs_mathematics_as_all_code() -> None:
-    """The sheet's example: mathematics half right, code right: 0.75, where the mean over rows is another number."""
+    """A worked example: mathematics half right, code right: 0.75, where the mean over rows is another number."""
     items, scores = joined(rows("math-prm", 2, 4), rows("hep-python", 6, 6))
     found = named(rewardbench_1(items, scores, LOSES))
     assert found["Reasoning"] == pytest.approx((984 * 0.5 + 164) / (984 + 164))

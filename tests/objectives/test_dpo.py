@@ -1,4 +1,4 @@
-"""dpo: worked numbers and the identities of its sheet."""
+"""dpo: worked numbers and identities."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Q-values: the sheet's numbers, chunks against a dense head, gradients too."""
+"""Q-values: worked numbers, chunks against a dense head, gradients too."""
 
 import pytest
 import torch

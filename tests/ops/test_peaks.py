@@ -1,4 +1,4 @@
-"""Dynamic top-k against the sheet's worked numbers, its invariants and a loop."""
+"""Dynamic top-k against worked numbers, its invariants and a loop."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from finegrain.ops.peaks import dynamic_topk, left_aligned, peak_threshold
 
 
 def loop(scores: list[float], q: float = 0.0) -> set[int]:
-    """The rule of the sheet, literally: strict peaks, edges, interior plateaus, then the threshold."""
+    """The rule, literally: strict peaks, edges, interior plateaus, then the threshold."""
     n, found = len(scores), set()
     if n < 2:
         return found

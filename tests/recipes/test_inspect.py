@@ -145,7 +145,7 @@ def test_side_by_side(command: Command, tmp_path: Path) -> None:
         (
             ["--model", "m", "--data", "d", "--limit", "0", "--out", "x.html"],
             2,
-            "limit must be a whole number of at least 1, got 0 (a setting of Inspect)",
+            "limit must be a whole number of at least 1, got 0 (a setting of InspectSettings)",
         ),
         (["nowhere"], 7, "nowhere holds no run"),
         (["nowhere", "--out", "."], 2, "is a folder"),

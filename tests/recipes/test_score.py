@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import finegrain
-from finegrain.commands.eval import Eval
-from finegrain.commands.score import Score
+from finegrain.commands.eval import EvalSettings
+from finegrain.commands.score import ScoreSettings
 from finegrain.ops.readout import Last, Mean
 from finegrain.ops.segmenters import Tokens
 from finegrain.rewards.ensemble import Ensemble
@@ -206,7 +206,7 @@ def test_other_tokens_are_refused(command: Command, policy: Path, model: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be a finite number above 0, got 0.0 (a setting of Score)"),
+        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be a finite number above 0, got 0.0 (a setting of ScoreSettings)"),
         ([], "nothing to score with"),
         (["--model", "a", "b"], "need --reference"),
         (["--reward", "rm"], "file.py:name"),
@@ -456,7 +456,7 @@ def test_from_python(command: Command, model: Path) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("function", "settings"), [(finegrain.score, Score), (finegrain.evaluate_reward, Eval)])
+@pytest.mark.parametrize(("function", "settings"), [(finegrain.score, ScoreSettings), (finegrain.evaluate_reward, EvalSettings)])
 def test_python_and_command_line_take_the_same(function: Any, settings: type) -> None:
     """Arguments are the settings' fields; an argument that is None by default stands for the field's own default."""
     arguments = inspect.signature(function).parameters

@@ -37,7 +37,7 @@ def value(loss: FineGrained, pair: Pair) -> Any:
 
 
 def test_worked() -> None:
-    """The sheet's: R^w = 2, R^l = -1, six tokens, divided by all: d = .5, loss .474077."""
+    """Worked by hand: R^w = 2, R^l = -1, six tokens, divided by all: d = .5, loss .474077."""
     one = [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     pair, _ = edited([9.0, 2.0, 9.0, 9.0, 9.0, 9.0], [9.0, -1.0, 9.0, 9.0, 9.0, 9.0], (one, one))
     assert value(replace(PLAIN, denominator=PerToken()), pair).item() == pytest.approx(0.474077, abs=1e-6)

@@ -28,72 +28,72 @@ PLAIN: Mapping[str, str] = {
 COMMANDS: Mapping[str, Command] = {
     "check-data": Command(
         "find what is wrong with a data file before training: --data D [--model M]",
-        "commands.check_data:CheckData",
+        "commands.check_data:CheckDataSettings",
         "recipes.check_data:run_check_data",
     ),
     "curate": Command(
         "repair noisy pairs, or make pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
-        "commands.curate:Curate",
+        "commands.curate:CurateSettings",
         "recipes.curate:run_curate",
     ),
     "sft": Command(
         "fine-tune on demonstrations: --model M --data D --out RUN",
-        "commands.sft:Sft",
+        "commands.sft:SftSettings",
         "recipes.sft:run_sft",
         {"objective": "nll", "credit": None},
     ),
     "prefer": Command(
         "align a model on preference pairs: --model M --data D --out RUN objective:dpo",
-        "commands.prefer:Prefer",
+        "commands.prefer:PreferSettings",
         "recipes.prefer:run_prefer",
         {"objective": "dpo", "credit": None},
     ),
     "reward": Command(
         "train a reward model: --model M --data D --out RUN head:token loss:bradley-terry",
-        "commands.reward:Reward",
+        "commands.reward:RewardSettings",
         "recipes.reward:run_reward",
         {"head": "token", "loss": "bradley-terry"},
     ),
     "reward posterior": Command(
         "uncertainty of a trained reward model's scores (Laplace): RUN --data D",
-        "commands.posterior:PosteriorOf",
+        "commands.posterior:PosteriorSettings",
         "recipes.posterior:run_posterior",
         positional=("run",),
     ),
     "reward bound": Command(
         "an upper bound on the scores of a reward model, from clean pairs: RUN --data D",
-        "commands.bound:Bound",
+        "commands.bound:BoundSettings",
         "recipes.bound:run_bound",
         positional=("run",),
     ),
     "score": Command(
         "score answers, token by token where the reward is dense: --model REWARD_MODEL --data D --out scores.jsonl",
-        "commands.score:Score",
+        "commands.score:ScoreSettings",
         "recipes.score:run_score",
     ),
     "score baseline": Command(
         "a sampler's scores by prompt, for score --baseline: --model REWARD_MODEL --data SAMPLES --out baseline.jsonl",
-        "commands.baseline:Baseline",
+        "commands.baseline:BaselineSettings",
         "recipes.baseline:run_baseline",
     ),
     "eval": Command(
         "test a reward on pairs, with intervals and baselines: --reward R --data rewardbench.jsonl",
-        "commands.eval:Eval",
+        "commands.eval:EvalSettings",
         "recipes.eval:run_eval",
     ),
     "eval compare": Command(
         "agreement between rewards that scored the same answers: REFERENCE.jsonl OTHER.jsonl [OTHER2.jsonl ...]",
-        "commands.compare:Compare",
+        "commands.compare:CompareSettings",
         "recipes.compare:run_compare",
         positional=("scores",),
     ),
     "inspect": Command(
         "one HTML page about runs, or about a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",
-        "commands.inspect:Inspect",
+        "commands.inspect:InspectSettings",
         "recipes.inspect:run_inspect",
         positional=("runs",),
     ),
-    "demo": Command("train a small model on planted pairs, with and without credit", "commands.demo:Demo", "recipes.demo.run:run_demo"),
+    "demo": Command("train a small model on planted pairs, with and without credit", "commands.demo:DemoSettings", "recipes.demo.run:run_demo"),
 }
 """By what is typed; a name of two words is a sub-command: it belongs to the command that its first word names."""
 

@@ -11,7 +11,7 @@ from finegrain.scoring.function_file import is_function
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Baseline:
+class BaselineSettings:
     """Score the answers that later answers to the same prompts are compared with."""
 
     model: str | None = None

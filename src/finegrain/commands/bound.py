@@ -11,7 +11,7 @@ from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Bound:
+class BoundSettings:
     """Bound the features that a reward model's score reads, on clean pairs; `finegrain score` and `eval` then clip, and flag odd answers."""
 
     run: Path

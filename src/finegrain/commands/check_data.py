@@ -9,7 +9,7 @@ from finegrain.data.gate.settings import Gate
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class CheckData:
+class CheckDataSettings:
     """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
 
     data: str

@@ -9,7 +9,7 @@ from finegrain.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Compare:
+class CompareSettings:
     """Compare files that `finegrain score` wrote of the same answers: each with the first, the others among themselves, and with a null control."""
 
     scores: tuple[Path, ...]

@@ -12,7 +12,7 @@ from finegrain.data.gate.settings import Gate
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Curate:
+class CurateSettings:
     """Vote on the pairs of a data set (method:secrets-rm), or make pairs for its prompts (method:tree-rm)."""
 
     model: str

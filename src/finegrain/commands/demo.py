@@ -8,7 +8,7 @@ from finegrain.checked import NonNegativeInt, PositiveInt, checked
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Demo:
+class DemoSettings:
     """Align a tiny model on generated answers whose every sentence has a known quality, with and without token credit."""
 
     out: Path | None = None

@@ -15,7 +15,7 @@ from finegrain.scoring.function_file import is_function
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Eval:
+class EvalSettings:
     """Test a reward on RewardBench, RewardBench 2 or any preference pairs: a reward model, a policy against its reference, or your own function."""
 
     reward: tuple[str, ...]

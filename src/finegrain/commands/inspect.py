@@ -9,7 +9,7 @@ from finegrain.checked import PositiveInt, SequenceLength, checked
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Inspect:
+class InspectSettings:
     """One HTML page: of run directories, or of --model on --data without training."""
 
     runs: tuple[Path, ...] = ()

@@ -10,7 +10,7 @@ from finegrain.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class PosteriorOf:
+class PosteriorSettings:
     """Fit a Laplace posterior of a reward model's weights on the pairs it was trained on; `finegrain score` and `eval` then say a std."""
 
     run: Path

@@ -13,7 +13,7 @@ from finegrain.train.optim import Optim
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Prefer:
+class PreferSettings:
     """Align a model on preference pairs: objective:NAME and credit:NAME choose the method."""
 
     model: str

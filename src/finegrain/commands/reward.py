@@ -17,7 +17,7 @@ KEEP_TIES = Gate(tie="keep")
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Reward:
+class RewardSettings:
     """Train a reward model: head:NAME says what it judges, loss:NAME what it learns from."""
 
     model: str

@@ -16,7 +16,7 @@ from finegrain.scoring.signals import Head, RewardSignal
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Score:
+class ScoreSettings:
     """Score answers token by token: by a reward model, by the implicit reward of policies against a reference, or by your own function."""
 
     model: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from finegrain.train.optim import Optim
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Sft:
+class SftSettings:
     """Fine-tune on demonstrations; pairs give their chosen side."""
 
     model: str

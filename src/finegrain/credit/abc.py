@@ -1,4 +1,4 @@
-"""Attention-based credit: the sequence reward in proportion to what the reward model looked at.
+"""Attention-based credit: the sequence reward in proportion to the reward model's attention.
 
 Source: Chan et al. 2024, https://arxiv.org/abs/2402.00782; shares and mixture from the authors' code.
 Deviations: tokens are chosen by a mask, so padding on either side changes nothing, where the authors slice by the prompt's length. A row
@@ -32,7 +32,7 @@ class HeadMean:
 
 @dataclass(frozen=True, kw_only=True)
 class LargestHead:
-    """The head that looks hardest decides, column by column [OURS]."""
+    """The largest attention of any head, column by column [OURS]."""
 
     def __call__(self, attention: Float[Tensor, "B H ..."]) -> Float[Tensor, "B ..."]:
         """One map per answer; not a distribution before it is normalised."""

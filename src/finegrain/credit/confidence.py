@@ -1,6 +1,6 @@
 """Confidence: weights that are the probability, under the scorer's uncertainty, that a token deserves its answer's label [OURS].
 
-Source: ours (docs/methods/confidence.md); the keep-mask of https://arxiv.org/abs/2411.00809 is its limit of a certain scorer.
+Source: ours (docs/methods/confidence.md); the keep-mask of https://arxiv.org/abs/2411.00809 is its limit for a certain scorer.
 Deviations: not from a paper. Prior weight n0, independence of token errors and the shrinkage are [choice].
 """
 
@@ -36,7 +36,7 @@ def confidence_weight(
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Confidence:
-    """How sure the scorer is that a segment deserves its label."""
+    """Weights by the probability that a segment deserves its answer's label."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY
 

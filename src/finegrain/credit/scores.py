@@ -79,7 +79,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseMean:
-    """The answer's own mean over tokens: its better half against its worse."""
+    """The answer's own mean over tokens."""
 
     def __call__(self, scores: Answers) -> Sequence[float]:
         """One baseline per answer."""

@@ -1,7 +1,7 @@
-"""Signals: a number per token that says how good it is, from people, from a column, from a scorer, from your own function.
+"""Signals: a score per token, from annotators' spans, a column, a scorer or your own function.
 
 Source: implicit log-ratio of a DPO-trained scorer and data columns: https://arxiv.org/abs/2411.00809 and the authors' released code.
-Deviations: people's spans, user functions and the scorer a run makes for itself are our specification [OURS].
+Deviations: annotators' spans, user functions and the run's own scorer are our specification [OURS].
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def _scored(rows: Sequence[np.ndarray | None]) -> list[Scored | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spans:
-    """People's character spans; outside the spans of an annotated answer tokens have the opposite sign."""
+    """Annotators' character spans; outside the spans of an annotated answer tokens have the opposite sign."""
 
     segmenter: ClassVar[Segmenter] = Tokens()
     """People have judged every token: there is nothing to estimate."""

@@ -1,7 +1,7 @@
 """What a credit does to the data, in a few numbers for the log.
 
 Source: ours [OURS], for the masks of https://arxiv.org/abs/2411.00809: kept share per side, segments per response, share of
-responses that are dropped whole, agreement of the signal's sign with the label.
+responses that keep no token, agreement of the signal's sign with the label.
 Deviations: none. Counts over all answers with a signal, no sample, so there is no interval.
 """
 

@@ -1,1 +1,1 @@
-"""What several judgements of given answers say about the data: columns that repair pairs, and pairs made of trees. Pure."""
+"""From scores of given answers: columns that repair pairs, and pairs made from trees. Pure functions."""

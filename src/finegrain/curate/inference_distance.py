@@ -1,4 +1,4 @@
-"""How uncertain the difference of two rewards stays, given which pairs were compared: topologies of data side by side.
+"""How uncertain the difference of two rewards remains, given which pairs were compared: topologies of data side by side.
 
 Source: Qiu et al. 2024, https://arxiv.org/abs/2402.10184, section 4 (inference distance, structure of E_IB).
 Deviations: the Gaussian form of their network, derived by us [OURS]: prior r ~ N(0, K), comparisons z = r_i - r_j + noise.

@@ -54,7 +54,7 @@ class Flip:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Margin:
-    """Ask for a difference of scores as large as the strength; a negative strength asks for less than none."""
+    """Require a difference of scores as large as the strength; a negative strength is a negative margin."""
 
     percentile: float = 95.0
     """Of |u|: larger margins are cut to it."""

@@ -1,7 +1,7 @@
 """Several reward models vote on every pair; the columns repair the labels that they doubt.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, sections 2.1 and 2.2.
-Deviations: members vote on pairs they did not train on [choice], unless they are asked to train on all;
+Deviations: members vote on pairs they did not train on [choice], unless told to train on all;
 see `finegrain.curate.strength` and `finegrain.curate.repairs`.
 """
 
@@ -22,7 +22,7 @@ from finegrain.types import Json
 
 @dataclass(frozen=True)
 class Curated:
-    """What becomes of N pairs."""
+    """The repaired columns of N pairs."""
 
     strength: Strength
     columns: dict[str, Float[np.ndarray, " N"]]

@@ -1,7 +1,7 @@
 """Strength of a preference: mean and spread of several reward models' margins of each pair.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.1 (strength and its deviation over 10 models).
-Deviations: members are brought to one scale before they are averaged [choice]; a pair may be scored by some of the members only.
+Deviations: members are scaled to a common unit before they are averaged [choice]; a pair may be scored by some of the members only.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from finegrain.errors import DataError
 
 @dataclass(frozen=True)
 class Strength:
-    """What the members say of N pairs."""
+    """The members' margins of N pairs, summarised."""
 
     mean: Float[np.ndarray, " N"]
     """u, in the members' units of score: negative where they find the rejected answer better."""

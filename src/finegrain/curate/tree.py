@@ -1,7 +1,7 @@
 """Responses that share prefixes: what pairs of them have in common, which pairs to label, and the rows of labelled pairs.
 
 Source: Qiu et al. 2024, https://arxiv.org/abs/2402.10184 (pairs of leaves of one prefix tree).
-Deviations: the tree is read off the responses themselves, so any set of responses to one prompt has one; how pairs are drawn is a choice of
+Deviations: the tree is derived from the responses themselves, so any set of responses to one prompt has one; how pairs are drawn is a choice of
 ours beyond the uniform one [choice].
 """
 

@@ -35,7 +35,7 @@ class Linear:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Whole:
-    """Members are whole reward models, trained one after the other as `finegrain reward head:sequence` trains one; as in the paper, and as dear."""
+    """Members are whole reward models, trained one after the other as `finegrain reward head:sequence` trains one; as in the paper, at its cost."""
 
     epochs: Epochs = 1.0
     """Of each member, over its half."""

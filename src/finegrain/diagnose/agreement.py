@@ -1,4 +1,4 @@
-"""Agreement of a token signal with marks (people's spans, or planted truth), as a rank probability per answer.
+"""Agreement of a token signal with marks (annotators' spans, or planted truth), as a rank probability per answer.
 
 Source: ours [OURS]; the number is Mann-Whitney's U over its maximum (Mann and Whitney 1947), turned so that 0.5 is chance.
 Deviations: not from a paper.

@@ -1,8 +1,8 @@
-"""Whether a reward model orders pairs as they are labelled, is as sure as it is right, and knows which pairs it gets wrong.
+"""Whether a reward model orders pairs as labelled, is calibrated, and is uncertain about the pairs that it gets wrong.
 
 Source: confidence against accuracy: Guo et al. 2017, https://arxiv.org/abs/1706.04599 [memory].
-Deviations: the verdicts, from 95 % intervals of the mean gap, ten points as near enough to honest, and the fewest rows for a verdict are
-ours [choice]; the expected calibration error is shown but not judged by: it is biased upwards where rows are few.
+Deviations: the verdicts, from 95 % intervals of the mean gap, ten points of tolerance, and the fewest rows for a verdict are
+ours [choice]; the expected calibration error is shown but decides no verdict: it is biased upwards where rows are few.
 """
 
 from dataclasses import dataclass

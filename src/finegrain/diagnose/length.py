@@ -1,4 +1,4 @@
-"""Length against reward: whether longer answers get more reward than the labels ask for.
+"""Length against reward: whether longer answers get more reward than the labels justify.
 
 Source: Singhal et al. 2023, https://arxiv.org/abs/2310.03716 (length correlations of reward).
 Deviations: Spearman instead of Pearson, the verdicts and their thresholds are ours [OURS]; 0.3 as a strong correlation is a [choice].

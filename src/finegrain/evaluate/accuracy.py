@@ -1,6 +1,6 @@
 """Share of pairs that a scorer puts in order, with Wilson's interval, and the scores that any reward model must beat.
 
-Source: strict comparison and half credit for judges: RewardBench, https://arxiv.org/abs/2403.13787, authors' code.
+Source: strict comparison and half credit for judge models: RewardBench, https://arxiv.org/abs/2403.13787, authors' code.
 Deviations: none; the interval is ours [OURS].
 """
 
@@ -30,7 +30,7 @@ class TieLoses:
 
 @dataclass(frozen=True, kw_only=True)
 class TieShares:
-    """Half a point for a tie: the rule for judges that may call two answers equal."""
+    """Half a point for a tie: the rule for judge models that may call two answers equal."""
 
     def __call__(self, chosen: Scores, rejected: Scores) -> Scores:
         """Credit 0, 1/2 or 1 per pair."""

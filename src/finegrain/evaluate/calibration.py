@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability, expected calibration error, negative log-likelihood, Brier score.
+"""Calibration of probabilities: reliability, expected calibration error, negative log-likelihood, Brier score.
 
 Source: expected calibration error with equal-width bins: Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3 [memory]; Brier 1950.
 Deviations: none. Binning of a pair's confidence into [1/2, 1] is a [choice].
@@ -73,7 +73,7 @@ Binning = EqualWidth | EqualCount
 
 
 class Calibration(NamedTuple):
-    """How honest the probabilities are."""
+    """How well calibrated the probabilities are."""
 
     error: Interval
     """Expected calibration error: mean over rows of |accuracy - confidence| of their bin. Biased upwards where bins are small."""

@@ -1,4 +1,4 @@
-"""How well a score tells two kinds of rows apart, with intervals: area under the ROC curve, average precision, finding one's own mistakes.
+"""How well a score separates two kinds of rows, with intervals: area under the ROC curve, average precision, finding one's own mistakes.
 
 Source: interval of the area: DeLong, DeLong & Clarke-Pearson 1988, in the rank form of Sun & Xu 2014 [memory].
 Deviations: where every row is in order DeLong's variance is 0 and the interval an exact binomial bound [OURS].

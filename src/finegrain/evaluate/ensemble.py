@@ -1,7 +1,7 @@
-"""Several scorers' saved scores as one: each brought to the same unit, then combined.
+"""Several scorers' saved scores as one: each standardised, then combined.
 
 Source: analysis scripts of RewardBench, https://arxiv.org/abs/2403.13787: mean, minimum and mean - std after standardising each model.
-Deviations: the price of disagreement `k` is 1 there and a setting here. The rewards that an optimiser is shown are in `finegrain.ops.aggregate`.
+Deviations: the weight of disagreement `k` is 1 there and a setting here. The rewards that an optimiser is shown are in `finegrain.ops.aggregate`.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class MemberMean:
 
 @dataclass(frozen=True, kw_only=True)
 class MemberMinimum:
-    """The least friendly member decides."""
+    """The lowest score of the members."""
 
     def __call__(self, members: Members) -> Combined:
         """One score per answer."""
@@ -39,7 +39,7 @@ class MemberMinimum:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MeanMinusStd:
-    """The mean less a price for disagreement."""
+    """The mean minus a penalty for disagreement."""
 
     k: NonNegativeFloat = 1.0
     """Price of a standard deviation between members."""
@@ -53,7 +53,7 @@ class MeanMinusStd:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MeanMinusVariance:
-    """The mean less a price for the variance: uncertainty-weighted optimisation (UWO) of Coste et al. 2023, https://arxiv.org/abs/2310.02743."""
+    """The mean minus a penalty for the variance: uncertainty-weighted optimisation (UWO) of Coste et al. 2023, https://arxiv.org/abs/2310.02743."""
 
     k: NonNegativeFloat = 0.5
     """Price of the variance between members."""

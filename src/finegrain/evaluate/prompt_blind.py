@@ -1,4 +1,4 @@
-"""What can be told from answers alone, without their prompts: the score that a reward model must beat to have read the question.
+"""What answers alone, without their prompts, predict of the label: the accuracy that a reward model must beat to have read the question.
 
 Source: ours [OURS].
 Deviations: hashed words and word pairs, 5 folds by prompt, the strength of regularisation and the least number of prompts are [choice].

@@ -1,4 +1,4 @@
-"""How alike two rewards of the same texts are: what survives a change of scale or offset, and what does not.
+"""Similarity of two rewards of the same texts, by measures that do and do not depend on scale and offset.
 
 Source: metrics of https://arxiv.org/abs/2410.12491 as in the authors' code; distance after EPIC, Gleave et al. 2020, https://arxiv.org/abs/2006.13900.
 Deviations: intervals, the distance, seed agreement and the null are ours [OURS]; distance is canonicalised by the prompt mean [choice].

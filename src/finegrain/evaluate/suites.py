@@ -1,6 +1,6 @@
 """From scores of answers to the lines of a table: plain pairs, RewardBench, RewardBench 2.
 
-Source: the rules of `rewardbench` and `rewardbench2`, which see.
+Source: the rules of `rewardbench` and `rewardbench2`.
 Deviations: lines by subset and by length of plain pairs are ours [OURS].
 """
 

@@ -16,7 +16,7 @@ from finegrain.types import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class ARJ:
-    """ARJ has no hyper-parameters of its own: which tokens count is the credit's affair."""
+    """ARJ has no hyper-parameters of its own: the credit decides which tokens count."""
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -1,4 +1,4 @@
-"""Token rewards less the price of leaving the reference: the leash in the reward.
+"""Token rewards minus a KL penalty for leaving the reference.
 
     clip(r_t, -limit, limit) - coefficient (lp_t - lp_ref_t)
 

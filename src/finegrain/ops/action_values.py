@@ -3,6 +3,7 @@
 Source: https://arxiv.org/abs/2411.09341, eq. 12 and the ablation of the Q head.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -11,8 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.logprobs import OutputLayer, chunk_rows
 from finegrain.ops.reward_weight import Attention
 from finegrain.types import chunks
@@ -32,20 +32,27 @@ class ActionValues(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class LogProb:
-    """Q = log softmax(alpha log pi): alpha 1 gives log pi itself, and the temporal differences of an answer telescope."""
+class NormalisedForm:
+    """Q-values that are log-probabilities themselves: one value serves as Q and as the policy's."""
 
     fresh: ClassVar[bool] = False
-    alpha: float = 1.0
+    alpha: PositiveFloat = 1.0
     """Inverse temperature."""
 
-    def __post_init__(self) -> None:
-        _positive(self.alpha)
-
     def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
-        """One value serves as both."""
+        """Of the taken tokens."""
         q = _at(self.values(logits), targets)
         return ActionValues(q, q)
+
+    @abstractmethod
+    def values(self, logits: Logits) -> Logits:
+        """Q of every token of the vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class LogProb(NormalisedForm):
+    """Q = log softmax(alpha log pi): alpha 1 gives log pi itself, and the temporal differences of an answer telescope."""
 
     def values(self, logits: Logits) -> Logits:
         """Q of every token of the vocabulary."""
@@ -54,20 +61,11 @@ class LogProb:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class SoftmaxProb:
+class SoftmaxProb(NormalisedForm):
     """Q = log softmax(alpha pi), over probabilities as the paper prints it: nearly uniform unless alpha is large."""
 
-    fresh: ClassVar[bool] = False
-    alpha: float = 100.0
+    alpha: PositiveFloat = 100.0
     """Inverse temperature; the paper gives no value [choice]."""
-
-    def __post_init__(self) -> None:
-        _positive(self.alpha)
-
-    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
-        """One value serves as both."""
-        q = _at(self.values(logits), targets)
-        return ActionValues(q, q)
 
     def values(self, logits: Logits) -> Logits:
         """Q of every token of the vocabulary."""
@@ -90,18 +88,10 @@ class RawLogits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreshHead:
-    """Q = the logits of a new head that knows nothing of language: the paper's ablation without a pre-trained Q head."""
+class FreshHead(RawLogits):
+    """Q = the logits of a newly initialised head: the paper's ablation without a pre-trained Q head."""
 
     fresh: ClassVar[bool] = True
-
-    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
-        """The logit, and the log-probability under its own softmax."""
-        return RawLogits()(logits, targets)
-
-    def values(self, logits: Logits) -> Logits:
-        """The logits."""
-        return logits
 
 
 QForm = LogProb | SoftmaxProb | RawLogits | FreshHead
@@ -160,8 +150,3 @@ def _chunk(hidden: Tensor, head: OutputLayer, targets: Tensor, form: Wanted, wei
 
 def _at(values: Tensor, targets: Tensor) -> Tensor:
     return values.gather(-1, targets[:, None])[:, 0]
-
-
-def _positive(alpha: float) -> None:
-    if not alpha > 0:
-        raise UsageError(f"alpha is an inverse temperature and must be positive, got {alpha}")

@@ -1,4 +1,4 @@
-"""One reward out of a judgement with members or with an uncertainty: which of them the optimiser is shown. Scored in, (B,) out.
+"""One reward for an optimiser from scores with members or with an uncertainty. Scored in, (B,) out.
 
 Source: nominal, least and mixed reward of Yan et al. 2024, https://arxiv.org/abs/2409.15360 (from third-party digests); mean - k sd and
 mean - k var of Yang et al. 2024, https://arxiv.org/abs/2402.13210, and, with members, UWO of Coste et al. 2023, https://arxiv.org/abs/2310.02743.
@@ -37,7 +37,7 @@ class PerSample:
 
 @dataclass(frozen=True, kw_only=True)
 class PerBatch:
-    """The member whose mean over the batch is least: the minimum stands outside the expectation. Rows depend on their batch."""
+    """The member whose mean over the batch is least: the minimum is outside the expectation. Rows depend on their batch."""
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer; of equal means the first member's."""
@@ -50,7 +50,7 @@ Worst = PerSample | PerBatch
 
 @dataclass(frozen=True, kw_only=True)
 class Nominal:
-    """The surest member's reward, answer by answer; of equally sure ones the first."""
+    """The most certain member's reward, answer by answer; of equally certain ones the first."""
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -112,7 +112,7 @@ class MinusVariance:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MeanOfPenalties:
-    """Mean over the members of mean - k sd, each with its own sd: disagreement between members costs nothing, their doubt does."""
+    """Mean over the members of mean - k sd, each with its own sd: disagreement between members is not penalised, their own uncertainty is."""
 
     k: float = 1.0
 

@@ -1,4 +1,4 @@
-"""How much of a step two parts of a loss have: the weight of one of them, so that the other's share of the gradient is a stated number.
+"""Balance of two parts of a loss: the weight of one of them at which the other has a stated share of the gradient.
 
 Source: none; ours. Deviations: AVA weighs its terms by numbers that its paper does not give; gradients of its bound are a hundred times the ranking's
 on a pretrained model (docs/decisions/0015).
@@ -42,7 +42,7 @@ BalanceRule = StartShare | LiteralWeights
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """What an objective tells the loop: which of its terms are weighed as one, and by what rule."""
+    """An objective's declaration of the terms that share one weight, and the rule for it."""
 
     bound: frozenset[str]
     """Names of these terms; the others are the ranking."""

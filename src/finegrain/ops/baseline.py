@@ -1,4 +1,4 @@
-"""Rewards relative to what a fixed sampler said to the same prompt: r - b(x), b(x) an aggregate of the scores of k of its answers.
+"""Rewards relative to a fixed sampler's answers to the same prompt: r - b(x), b(x) an aggregate of the scores of k of its answers.
 
 Source: contrastive rewards, https://arxiv.org/abs/2403.07708. Abstract, introduction and the two-step recipe were read; that b(x) is a mean and
 k = 5 are from memory.
@@ -21,7 +21,7 @@ PerPrompt = Float[Tensor, "..."]
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """The mean: what one draw of the sampler is worth on average."""
+    """The mean: the expected score of one sample."""
 
     def __call__(self, scores: Baselines) -> PerPrompt:
         """One number per prompt."""
@@ -78,7 +78,7 @@ class Unscaled:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class BaselineStd:
-    """Sample standard deviation of the baseline's scores: differences of prompts in scale go, and with them what they say of certainty."""
+    """Sample standard deviation of the baseline's scores: removes differences in scale between prompts, and what they show of certainty."""
 
     floor: float = 1e-2
     """The least divisor, in the reward's units."""

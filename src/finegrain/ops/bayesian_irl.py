@@ -2,9 +2,9 @@
 
     maximise  beta * sum_t log B(y_t) - sum_t KL(q_t || N(0, 1)) + lambda * sum_t log q_t(Q_t - gamma Q_{t+1})
 
-q_t = N(mu_t, sd_t^2) is the reward of token t, read where it has been consumed [choice]: a causal state before it has not seen it.
+q_t = N(mu_t, sd_t^2) is the reward of token t, read at the token's own position [choice]: an earlier causal state has not seen it.
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 5 to 7, 13 and 14; AVRIL, https://arxiv.org/abs/2102.06483.
-Deviations: every term is a mean over its own tokens, transitions or pairs [choice], so that answers of any length weigh alike.
+Deviations: every term is a mean over its own tokens, transitions or pairs [choice], so that answers of any length count alike.
 """
 
 import math
@@ -50,7 +50,7 @@ class Followed:
 
 @dataclass(frozen=True, kw_only=True)
 class StartScale:
-    """s, the standard deviation of the start model's temporal differences [OURS]: rewards have to explain these, so prior and head begin there."""
+    """s, the standard deviation of the start model's temporal differences [OURS]: rewards have to explain these, so prior and head start there."""
 
     def __call__(self, tables: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
         """s; None before it is known."""
@@ -59,7 +59,7 @@ class StartScale:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitScale:
-    """1, as printed: the prior is N(0, 1) and standard deviations begin at 1, whatever the temporal differences are."""
+    """1, as printed: the prior is N(0, 1) and standard deviations start at 1, whatever the temporal differences are."""
 
     def __call__(self, tables: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
         """1, by None."""

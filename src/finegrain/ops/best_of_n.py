@@ -1,4 +1,4 @@
-"""What the best of n answers by one score is worth under another, from N scored answers and without drawing subsets; its KL to the sampler.
+"""Expected value, under one score, of the best of n answers by another, from N scored answers without drawing subsets; its KL to the sampler.
 
 Source: the unbiased estimator of https://arxiv.org/abs/2210.10760 (appendix), used by the over-optimisation curves of
 https://arxiv.org/abs/2310.02743 and https://arxiv.org/abs/2402.13210.

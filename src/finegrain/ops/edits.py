@@ -1,7 +1,7 @@
-"""A least edit of one token sequence into another: which tokens stay, and which are changed on either side.
+"""A minimal edit of one token sequence into another: which tokens stay, and which are changed on either side.
 
 Source: Levenshtein 1966; Wagner and Fischer 1974 (insertion, deletion and substitution cost 1 each).
-Deviations: of several least edits the one found from the end is taken, a kept token before a changed one.
+Deviations: of several minimal edits the one found from the end is taken, a kept token before a changed one.
 """
 
 from typing import NamedTuple

@@ -2,7 +2,7 @@
 
 Source: Kamp et al. 2023, "Dynamic Top-k Estimation", https://arxiv.org/abs/2310.05619; rule and edge cases as in the authors' code
 (jbkamp/repo-Dynamic-K, get_local_maxima).
-Deviations: none in the selection; vectorised over rows, and positions outside the mask are removed before neighbours are looked at.
+Deviations: none in the selection; vectorised over rows, and positions outside the mask are removed before neighbours are compared.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Segments of a response by a number on each of its tokens: where one judgement, or one unit of text, ends and the next begins.
+"""Segments of a response by a number on each of its tokens: where one level of the signal, or one unit of text, ends and the next begins.
 
 Source: pivots where the token reward changes: adaptive segment-level reward, https://arxiv.org/abs/2411.00809; their selection without
 parameters: dynamic top-k, https://arxiv.org/abs/2310.05619.
@@ -105,7 +105,7 @@ class ChangePoint:
     """The most probable partition into constant levels under noise, with a price per segment [OURS]; exact.
 
     Noise is estimated per response from first differences, the scatter of the levels from what remains. An estimate shrinks
-    with it: at much noise a segment must be long, at little noise a single token stands alone.
+    with it: at much noise a segment must be long, at little noise a single token can be one.
     """
 
     k: NonNegativeFloat = 0.7

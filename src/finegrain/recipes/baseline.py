@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finegrain.commands.baseline import Baseline
+from finegrain.commands.baseline import BaselineSettings
 from finegrain.files import write_new
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.score_files.baseline_scores import Counts, scores_of
@@ -10,7 +10,7 @@ from finegrain.recipes.score_files.baseline_table import Table, table_lines
 from finegrain.runs import check_free
 
 
-def run_baseline(settings: Baseline) -> dict[str, Any]:
+def run_baseline(settings: BaselineSettings) -> dict[str, Any]:
     """The table, complete or absent, and what was counted."""
 
     check_free(settings.out, settings.data)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.commands.bound import Bound
+from finegrain.commands.bound import BoundSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.data.holdout import split_holdout
@@ -31,7 +31,7 @@ from finegrain.scoring.reward_model import head_of
 ROLES = ("chosen", "rejected")
 
 
-def run_bound(settings: Bound) -> dict[str, Any]:
+def run_bound(settings: BoundSettings) -> dict[str, Any]:
     """bounds.safetensors and bounds.json in the run's folder, and what they say."""
 
     check_folder(settings.run)

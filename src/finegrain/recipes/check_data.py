@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finegrain.commands.check_data import CheckData
+from finegrain.commands.check_data import CheckDataSettings
 from finegrain.data.findings import in_rows, source_in_words
 from finegrain.data.load import Tokenise, check_rows
 from finegrain.files import write_new
@@ -18,7 +18,7 @@ SHOWN = 20
 """Row numbers per kind on stdout; gate.json has them all."""
 
 
-def run_check_data(settings: CheckData) -> dict[str, Any]:
+def run_check_data(settings: CheckDataSettings) -> dict[str, Any]:
     """The report with the first row numbers of each kind; the whole one goes to --out."""
 
     if settings.out is not None:

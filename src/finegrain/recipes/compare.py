@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
-from finegrain.commands.compare import Compare
+from finegrain.commands.compare import CompareSettings
 from finegrain.files import write_new
 from finegrain.recipes.evaluation.comparison import compared
 from finegrain.recipes.evaluation.comparison_table import print_comparison
 from finegrain.runs import check_free
 
 
-def run_compare(settings: Compare) -> dict[str, Any]:
+def run_compare(settings: CompareSettings) -> dict[str, Any]:
     """A table on stderr; returns its numbers, which also go to --out."""
 
     if settings.out is not None:

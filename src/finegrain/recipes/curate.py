@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finegrain.commands.curate import Curate
+from finegrain.commands.curate import CurateSettings
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.sources import check_one
 from finegrain.recipes.curation.tree_pairs import tree_pairs
@@ -11,7 +11,7 @@ from finegrain.recipes.entry import quiet_transformers
 from finegrain.runs import check_free
 
 
-def run_curate(settings: Curate) -> dict[str, Any]:
+def run_curate(settings: CurateSettings) -> dict[str, Any]:
     """Rows and summary, complete or absent; returns the summary."""
 
     check_one(settings.data)

@@ -11,7 +11,7 @@ from finegrain.recipes.training.job import Job
 
 
 def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Run the settings of `Prefer` or `Sft`; returns what is printed as the last line of stdout."""
+    """Run the settings of `prefer` or `sft`; returns what is printed as the last line of stdout."""
 
     values = {field.name: getattr(settings, field.name) for field in fields(settings)} | {"model": model}
     return align(Job(command=command, settings=to_json(settings), tokenizer=tokenizer, **values))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from finegrain.commands.eval import Eval
+from finegrain.commands.eval import EvalSettings
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
 from finegrain.files import write_new
@@ -34,7 +34,7 @@ def evaluate_reward(
     """Test a reward; arguments as the settings of `finegrain eval`, result as its last line on stdout."""
     rewards = reward if isinstance(reward, list) else [reward]
     return run_eval(
-        Eval(
+        EvalSettings(
             reward=tuple(str(one) for one in rewards),
             reference=None if reference is None else str(reference),
             reference_free=reference_free,
@@ -52,7 +52,7 @@ def evaluate_reward(
     )
 
 
-def run_eval(settings: Eval) -> dict[str, Any]:
+def run_eval(settings: EvalSettings) -> dict[str, Any]:
     """A table on stderr; returns its numbers, which with the scores go to --out."""
 
     if settings.out is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.commands.inspect import Inspect
+from finegrain.commands.inspect import InspectSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.errors import CheckpointError, UsageError
@@ -25,7 +25,7 @@ from finegrain.report.read import Run, read_run
 from finegrain.report.verdicts import blocks
 
 
-def run_inspect(settings: Inspect) -> dict[str, Any]:
+def run_inspect(settings: InspectSettings) -> dict[str, Any]:
     """The command; returns where the page is and the verdicts on it."""
 
     _check(settings)
@@ -43,7 +43,7 @@ def run_inspect(settings: Inspect) -> dict[str, Any]:
     return {"page": str(page), "bytes": page.stat().st_size, "verdicts": verdicts}
 
 
-def _check(settings: Inspect) -> None:
+def _check(settings: InspectSettings) -> None:
     if settings.runs and (settings.model or settings.data or settings.reference):
         raise UsageError("give run directories, or --model with --data, not both")
     if not settings.runs and not (settings.model and settings.data):
@@ -56,7 +56,7 @@ def _check(settings: Inspect) -> None:
         raise UsageError(f"--out {settings.out} is a folder; give the file name of the page")
 
 
-def scored(settings: Inspect) -> "Run":
+def scored(settings: InspectSettings) -> "Run":
     """The model on the data as if it were a run: log-probabilities, and log-ratios where there is a reference."""
 
     assert settings.data is not None

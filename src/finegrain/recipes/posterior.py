@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finegrain.commands.posterior import PosteriorOf
+from finegrain.commands.posterior import PosteriorSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.data.records import Shape
 from finegrain.data.store import token_lengths
@@ -42,7 +42,7 @@ from finegrain.types import Pair
 ROLES = ("chosen", "rejected")
 
 
-def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
+def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
     """A posterior file and its facts in the run's folder, and what they say."""
 
     check_folder(settings.run)
@@ -81,7 +81,7 @@ class Fitting(NamedTuple):
     """For the facts on disk."""
 
 
-def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
+def _over_last_layer(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian per linear reward: exact but for Laplace's step."""
 
     rows = reward_rows(fitting.head, fitting.module)
@@ -97,7 +97,7 @@ def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
     return _told(settings.run / POSTERIOR_FILE, facts)
 
 
-def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
+def _over_lora(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian over all matrices of the adapter, a Kronecker-factored curvature for each."""
 
     layers = layers_named(fitting.scorer.model)

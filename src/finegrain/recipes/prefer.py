@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from finegrain.commands.prefer import Prefer
+from finegrain.commands.prefer import PreferSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import Data, source_text
@@ -32,7 +32,7 @@ def prefer(
 
     `model` is a path, a Hub name, or a model object with its `tokenizer`; `objective` any callable on a `Pair`.
     """
-    settings = Prefer(
+    settings = PreferSettings(
         model=model_name(model),
         data=source_text(data),
         out=Path(out),
@@ -47,6 +47,6 @@ def prefer(
     return start("prefer", settings, model=model, tokenizer=tokenizer)
 
 
-def run_prefer(settings: Prefer) -> dict[str, Any]:
+def run_prefer(settings: PreferSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
     return start_command("prefer", settings)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finegrain.commands.reward import KEEP_TIES, Reward
+from finegrain.commands.reward import KEEP_TIES, RewardSettings
 from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.configure import to_json
 from finegrain.data.gate.settings import Gate
@@ -28,7 +28,7 @@ from finegrain.train.optim import Optim
 ORDINARY = NoMeta()
 
 
-def reward(
+def train_reward_model(
     model: Any,
     data: Data,
     out: str | Path,
@@ -47,7 +47,7 @@ def reward(
 ) -> dict[str, Any]:
     """Train a reward model; arguments and result as those of `prefer`. The head is a token head by default, the loss Bradley-Terry."""
 
-    settings = Reward(
+    settings = RewardSettings(
         model=model_name(model),
         data=source_text(data),
         out=Path(out),
@@ -65,7 +65,7 @@ def reward(
     return start_reward(settings, model=model, tokenizer=tokenizer)
 
 
-def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
+def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
 
     settings = replace(settings, loss=settings.loss or BradleyTerry())
@@ -100,7 +100,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     return align(job)
 
 
-def _displacement(settings: Reward) -> Any:
+def _displacement(settings: RewardSettings) -> Any:
     """What a job needs to take gradients away from where they are applied; None for ordinary steps."""
 
     if isinstance(settings.meta, NoMeta):
@@ -109,7 +109,7 @@ def _displacement(settings: Reward) -> Any:
     return partial(rise_of, head=settings.head, settings=settings.meta, gate=settings.gate)
 
 
-def run_reward(settings: Reward) -> dict[str, Any]:
+def run_reward(settings: RewardSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
 
     quiet_transformers()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from finegrain.commands.score import Score
+from finegrain.commands.score import ScoreSettings
 from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
@@ -40,7 +40,7 @@ def score(
     """Score answers; arguments as the settings of `finegrain score`, result as its last line on stdout."""
     models = (model,) if isinstance(model, (str, Path)) else model
     return run_score(
-        Score(
+        ScoreSettings(
             model=tuple(str(one) for one in models),
             reference=None if reference is None else str(reference),
             reward=reward,
@@ -62,7 +62,7 @@ def score(
     )
 
 
-def run_score(settings: Score) -> dict[str, Any]:
+def run_score(settings: ScoreSettings) -> dict[str, Any]:
     """scores.jsonl, complete or absent, and what was counted."""
 
     check_free(settings.out, settings.data)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.commands.settings import Common, Training
-from finegrain.commands.sft import Sft
+from finegrain.commands.sft import SftSettings
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import Data, source_text
 from finegrain.models.lora import Lora
@@ -29,7 +29,7 @@ def sft(
     gate: Gate = Gate(),
 ) -> dict[str, Any]:
     """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
-    settings = Sft(
+    settings = SftSettings(
         model=model_name(model),
         data=source_text(data),
         out=Path(out),
@@ -44,6 +44,6 @@ def sft(
     return start("sft", settings, model=model, tokenizer=tokenizer)
 
 
-def run_sft(settings: Sft) -> dict[str, Any]:
+def run_sft(settings: SftSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
     return start_command("sft", settings)

@@ -1,6 +1,6 @@
 """AVA-d as a reward model: a token reward with uncertainty from demonstrations alone.
 
-The policy that is trained along is thrown away; the score of an answer is its last token's mean reward.
+The policy that is trained with it is discarded; the score of an answer is its last token's mean reward.
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 5 to 7; base: AVRIL, https://arxiv.org/abs/2102.06483.
 Deviations: those of `finegrain.ops.bayesian_irl`.
 """

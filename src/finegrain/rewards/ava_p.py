@@ -1,9 +1,9 @@
 """AVA-p as a reward model: a token reward with uncertainty from preference pairs.
 
-The policy that is trained along is thrown away; the score of an answer is its last token's mean reward.
+The policy that is trained with it is discarded; the score of an answer is its last token's mean reward.
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13, 14 and the CER auxiliary.
 Deviations: those of `finegrain.objectives.ava_p`; the auxiliary is Bradley-Terry's log sigma by default [choice], since it alone ranks the
-pairs that the reward model is judged by.
+pairs that the reward model is evaluated on.
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """The module behind head:diverse-preferences: hidden state -> stochastic code -> reward, for several members at once.
 
 Source: https://arxiv.org/abs/2301.11774 (equations from memory).
-Deviations: the reward is counted from that of the prior's mean code, so that members need no common zero [choice].
+Deviations: the reward is measured from that of the prior's mean code, so that members need no common zero [choice].
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Bottleneck(nn.Module):
     """(N, H) -> (N, 3 E + 2): rewards at mean codes, at sampled codes, KL of the codes to N(0, I), share of active dimensions, linear proxy's error.
 
     The linear proxy is a linear map of the raw hidden state that follows the head's score; it touches neither head nor backbone.
-    Codes are sampled in training mode alone, from torch's global generator.
+    Codes are sampled only in training mode, from torch's global generator.
     """
 
     def __init__(self, hidden_size: int, members: int, latent: int, width: int, generator: torch.Generator, weighting: Weighting) -> None:

@@ -1,10 +1,10 @@
-"""Bradley-Terry: logistic loss on the difference of two answers' scores, under what the columns say of the pair.
+"""Bradley-Terry: logistic loss on the difference of two answers' scores, with what the pair's columns add.
 
     L = -(1 - a) log sigma(f z - g) - a log sigma(-(f z - g)),   z = score(chosen) - score(rejected)
 
 a: probability that the label is wrong (1 - `label_prob`; 1/2 for a `tie`), f = -1 where `flip` is 1, g: `margin`. A `weight`
 column weights the mean. A run scales the column `margin` beforehand (`--margin-scale`). Methods that clean preference data write
-these columns and leave the loss alone. `centre` adds centre * (score(chosen) + score(rejected))^2, which the differences leave free
+these columns and need no loss of their own. `centre` adds centre * (score(chosen) + score(rejected))^2, which the differences leave free
 (https://arxiv.org/abs/2312.09244; TRL's center_rewards_coefficient).
 Source: Bradley and Terry 1952; margin, soft label and flip as in Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.2.
 Deviations: none.

@@ -20,7 +20,7 @@ Scores = Float[Tensor, " N"]
 
 
 class ClippedHead(nn.Module):
-    """A scalar head behind bounds: `score`, `raw_score`, and the largest score any text can get. Saved with the model, not trained."""
+    """A scalar head on clipped features: `score`, `raw_score`, and the largest score any text can get. Saved with the model, not trained."""
 
     low: Tensor
     high: Tensor
@@ -51,7 +51,7 @@ class ClippedHead(nn.Module):
 
 
 class FittedBounds(NamedTuple):
-    """Bounds with what they cost."""
+    """Bounds and their cost."""
 
     bounds: Bounds
     ceiling_before: float
@@ -89,7 +89,7 @@ SAME_SCORES = SameScores()
 @dataclass(frozen=True, kw_only=True)
 @checked
 class FitBounds:
-    """The smallest ceiling that leaves clean pairs in their order, and what `keep` says of them."""
+    """The lowest ceiling that preserves the order of clean pairs; `keep` chooses what else it preserves."""
 
     start: float = 0.999
     """Quantile of the clean features where the bounds begin [choice]."""

@@ -1,8 +1,8 @@
 """Contrastive terms of a pair loss: two views of one item agree. The engine's choice beside `loss:secrets-rm`'s pair term.
 
 Items are a pair's difference of last-token features, or both answers' features. A view leaves features out at random: dropout on
-the features [OURS], since the engine sets the model's own to 0. What a term says of other items are constants of the step [OURS],
-so that results do not depend on how it is cut.
+the features [OURS], since the engine sets the model's own to 0. Other items enter a term as constants of the step [OURS],
+so that results do not depend on how it is split.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 3; SwAV: Caron et al. 2020, https://arxiv.org/abs/2006.09882.
 Deviations: as said; formulas were read in summary and completed from memory, as were tau, weight and iterations.

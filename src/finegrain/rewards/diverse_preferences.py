@@ -5,7 +5,7 @@
 
 Source: Xue et al. 2024, https://arxiv.org/abs/2301.11774 (equations from memory, not read).
 Deviations: means over members and answers in place of sums, a Bayesian bootstrap of the pairs, no standardisation of members (their rewards
-are log-odds counted from the prior's code), linear output of the decoder, tau = 1 [all choice], phi = 0.1 [OURS]. A linear proxy of the score
+are log-odds measured from the prior's code), linear output of the decoder, tau = 1 [all choice], phi = 0.1 [OURS]. A linear proxy of the score
 is fitted beside it for the stock classifier, which cannot hold the head.
 """
 
@@ -29,7 +29,7 @@ from finegrain.types import Pair, Scored, Side, Term, Terms
 
 @dataclass(frozen=True, kw_only=True)
 class Proportional:
-    """Each member as heavy as its code's KL; one at the prior says nothing."""
+    """Each member weighted by its code's KL; one at the prior has weight 0."""
 
     def __call__(self, kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
         """Weights."""
@@ -39,7 +39,7 @@ class Proportional:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Softmax:
-    """exp(KL / tau): a difference of KL counts, and a member at the prior still speaks."""
+    """exp(KL / tau): differences of KL count, and a member at the prior keeps some weight."""
 
     tau: float = 1.0
     """Nats of KL that make a member e times as heavy; a large one is the plain mean."""
@@ -59,7 +59,7 @@ Weighting = Proportional | Softmax
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Latent:
-    """Several stochastic codes with their decoders; the score weighs members by how far their codes left the prior."""
+    """Several stochastic codes with their decoders; the score weights members by how far their codes are from the prior."""
 
     readout: ClassVar[Readout] = Last()
 

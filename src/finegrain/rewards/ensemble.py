@@ -1,4 +1,4 @@
-"""Several heads on one backbone, each trained on its own weighting of the pairs: their spread says how sure they are.
+"""Several heads on one backbone, each trained on its own weighting of the pairs: their spread is the uncertainty.
 
 Source: the shared-backbone ensembles of https://arxiv.org/abs/2409.15360 (5 heads; from third-party digests).
 Deviations: members differ by start and by a Bayesian bootstrap of the pairs [choice]: weights drawn from Exp(1) per pair and member.

@@ -1,4 +1,4 @@
-"""Bradley-Terry on an answer and its least edit, where only the edited tokens can explain the preference.
+"""Bradley-Terry on an answer and a minimal edit of it, where only the edited tokens can explain the preference.
 
     Rbar = (sum over changed tokens of R_t + sum over unchanged ones of r0(R_t)) / denominator
     L = -log sigma(Rbar(edited) - Rbar(original)) + regulariser * mean over unchanged tokens of R_t^2
@@ -33,7 +33,7 @@ Rows = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class Zero:
-    """Unchanged tokens say nothing [OURS]: both answers have them."""
+    """Unchanged tokens count 0 [OURS]: both answers have them."""
 
     def __call__(self, rewards: Values) -> Values:
         """Their part of the score."""

@@ -1,4 +1,4 @@
-"""A head and a loss as one objective: what the training loop sees of a reward model."""
+"""A head and a loss as one objective: a reward model as the training loop sees it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from finegrain.types import CreditColumns, Gathered, Initialisation, Pair, Summe
 
 @runtime_checkable
 class RewardLoss(Protocol):
-    """A loss of judgements: one value per row, or terms. `declarations.LossDeclarations` lists what it may declare."""
+    """A loss on a head's scores: one value per row, or terms. `declarations.LossDeclarations` lists what it may declare."""
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""Mean and standard deviation per token: a reward that says how sure it is.
+"""Mean and standard deviation per token: a reward with its uncertainty.
 
 Source: the Gaussian reward head of https://arxiv.org/abs/2411.09341 (mu and log sd per token).
-Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood explodes. Weights by attention are off by default [choice]; a stock
-classifier knows nothing of them and gives the mean before it is weighed.
+Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood diverges. Weights by attention are off by default [choice]; a stock
+classifier ignores them and gives the mean before weighting.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Several Gaussian heads on one backbone: each says its reward and how sure it is, so that the surest or the strictest can be asked.
+"""Several Gaussian heads on one backbone: each with a reward and its standard deviation, so that the most certain or the lowest can be selected.
 
 Source: the multi-head reward model of Yan et al. 2024, https://arxiv.org/abs/2409.15360 (5 heads; from third-party digests).
 Deviations: sd = softplus + 1e-4 [choice]; the score is the equal mixture of the members [choice], `finegrain.ops.aggregate` has the paper's

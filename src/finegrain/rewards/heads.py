@@ -1,8 +1,8 @@
-"""What a reward model's numbers per token mean: heads that turn K outputs per token into judgements of tokens and of answers.
+"""Heads of reward models: they turn K outputs per token into scores of tokens and of answers.
 
-A head reads the hidden state that has consumed the token it judges. An answer's score is a readout of its tokens' scores, so
-every head is trained from labels of whole answers and judges tokens too; with the readout `last` the tokens before the last one
-are judged as if the answer ended there.
+A head scores a token from the hidden state that has read it. An answer's score is a readout of its tokens' scores, so
+every head is trained from labels of whole answers and scores tokens too; with the readout `last` the tokens before the last one
+are scored as if the answer ended there.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ ReadOut = Callable[[Float[Tensor, "B T"], Mask], Float[Tensor, " B"]]
 
 @runtime_checkable
 class RewardHead(Protocol):
-    """A head: how many outputs it has, and what they say. `declarations.HeadDeclarations` lists what it may declare."""
+    """A head: how many outputs it has, and what they mean. `declarations.HeadDeclarations` lists what it may declare."""
 
     @property
     def outputs(self) -> int:

@@ -24,7 +24,7 @@ Rows = Float[Tensor, " B"]
 class MaxMargin:
     """The margin itself, mistakes counted double: the paper's loss.
 
-    Scales with the reward, so it has no minimum where the pairs can be separated: stop early, or bound the head's norm.
+    Scales with the reward, so it has no minimum where the pairs are separable: stop early, or bound the head's norm.
     """
 
     def __call__(self, expert: Rows, other: Rows) -> Rows:
@@ -53,7 +53,7 @@ class Logistic:
 
 @dataclass(frozen=True, kw_only=True)
 class Squared:
-    """In the authors' code beside the others; it drives margins to 0 and ranks nothing. Kept for comparison with their runs."""
+    """Also in the authors' code; it drives margins to 0 and does not rank. Kept for comparison with their runs."""
 
     def __call__(self, expert: Rows, other: Rows) -> Rows:
         """d squared."""

@@ -1,4 +1,4 @@
-"""A reward that tells demonstrations from a model's own samples: the reward step of RFT, on chosen = demonstration and rejected = sample.
+"""A reward that separates demonstrations from a model's own samples: the reward step of RFT, on chosen = demonstration and rejected = sample.
 
     aligned   mean over t of -log sigma(r_t(demonstration) - r_t(sample)), t from the first token in which the two differ
     linear    -(r(demonstration) - r(sample)) + regulariser / 2 * (r(demonstration)^2 + r(sample)^2)
@@ -54,7 +54,7 @@ def released_range(chosen: Int[Tensor, "B T"], rejected: Int[Tensor, "B T"], pad
 
 @dataclass(frozen=True, kw_only=True)
 class Both:
-    """Positions at which both answers have a token of theirs [choice]: padding says nothing."""
+    """Positions at which both answers have a token of their own [choice]; padding is left out."""
 
     def __call__(self, rewards: Values, mask: Mask, other: Mask) -> tuple[Values, Mask]:
         """Rewards of an answer where they count, and where that is."""
@@ -63,7 +63,7 @@ class Both:
 
 @dataclass(frozen=True, kw_only=True)
 class Longer:
-    """Up to the longer answer's end, as released: for the padding that is read there, the shorter answer's last reward stands in [choice]."""
+    """Up to the longer answer's end, as released: on the padding there, the shorter answer's last reward is used [choice]."""
 
     def __call__(self, rewards: Values, mask: Mask, other: Mask) -> tuple[Values, Mask]:
         """Rewards of an answer where they count, and where that is."""
@@ -74,7 +74,7 @@ class Longer:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Aligned:
-    """Token against token from the first difference on, as in the authors' code."""
+    """Token by token from the first difference on, as in the authors' code."""
 
     positions: Both | Longer = field(default_factory=Both)
     """both: where both have a token [choice]; longer: up to the longer answer's end, as released."""

@@ -1,4 +1,4 @@
-"""Laplace posterior of a reward that is linear in its weights: how unsure the pairs leave the score of any answer. Exact, post hoc.
+"""Laplace posterior of a reward that is linear in its weights: the uncertainty that the pairs leave about the score of any answer. Exact, post hoc.
 
     H = sum_pairs sigma(d) sigma(-d) g g^T,   g = features(chosen) - features(rejected),   d = r(chosen) - r(rejected)
     weights ~ N(trained weights, (H + I / s2)^-1);   var r(x, y) = features^T (H + I / s2)^-1 features

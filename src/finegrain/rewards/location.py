@@ -1,4 +1,4 @@
-"""Segment rewards on one scale wherever in the answer they stand, spread over the tokens of their segments.
+"""Segment rewards normalised by their position in the answer, and distributed over the tokens of their segments.
 
     p = k / K;  mu(p) = w_mu log p + b_mu;  sd(p) = max(w_sd log p + b_sd, floor b_sd);  normalised = (r - mu(p)) / sd(p)
 

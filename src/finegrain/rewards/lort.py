@@ -1,8 +1,8 @@
-"""Repair of a rating head trained on long-tailed ratings: its last layer again, on frozen features, towards flatter targets.
+"""Repair of a rating head trained on long-tailed ratings: its last layer is retrained on frozen features towards flatter targets.
 
 Source: https://arxiv.org/abs/2403.00250 (Label Over-Smooth); settings of stage 2 from the authors' code.
-Deviations: the target carries the odds, not the smoothing, to short scales; balanced sampling, temperature and the choice on held-out rows
-are ours [OURS]; features stay in evaluation mode, where the authors let batch statistics move.
+Deviations: on short scales the target keeps the odds, not the smoothing; balanced sampling, temperature and the choice on held-out rows
+are ours [OURS]; features stay in evaluation mode, where the authors let batch statistics change.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ def target_loss(logits: Logits, targets: Float[Tensor, "B K"]) -> Rows:
 
 
 class LogitMagnitude(NamedTuple):
-    """How large the head speaks of each class: unequal magnitudes favour frequent ones."""
+    """Size of the head's logits by class: unequal magnitudes favour frequent classes."""
 
     magnitude: Float[Tensor, " K"]
     """Mean logit of the class on its own rows minus on the others; NaN for a class without rows, or without others."""
@@ -104,7 +104,7 @@ class LinearHead(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class RetrainHead:
-    """Stage 2: the last layer again, on cached features."""
+    """Stage 2: the last layer is retrained on cached features."""
 
     target: Target = field(default_factory=OddsTarget)
     """What the head is trained towards."""

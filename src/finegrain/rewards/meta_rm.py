@@ -1,4 +1,4 @@
-"""MetaRM: gradients of a reward loss where the model already tells the policy's own samples apart.
+"""MetaRM: gradients of a reward loss at a point where the model separates the policy's own samples better.
 
     J(theta) = (2 / k^2) sum_{i<j} sigma(|r(x, s_i) - r(x, s_j)|),   theta' = theta + eta grad J(theta)
     theta <- theta - alpha grad L(theta'):  taken at theta', applied to theta (first order)
@@ -27,7 +27,7 @@ class NoMeta:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MetaRM:
-    """Gradients at the point where samples of the current policy are told apart better."""
+    """Gradients at a point where the model separates samples of the current policy better."""
 
     samples: str = ""
     """Rows {prompt, responses: [answer, answer, ...]} of the current policy, without labels: a file, folder or Hub name."""

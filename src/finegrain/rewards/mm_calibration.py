@@ -1,4 +1,4 @@
-"""A cap on how large a score any text can get: bounds on the features of a trained head that keep what it says of clean answers.
+"""An upper bound on the score of any text: bounds on a trained head's features that preserve its scores of clean answers.
 
 Source: MMAC and MMDF, https://arxiv.org/abs/2309.16827; loss, controller and detection rule from the authors' code.
 Deviations: two-sided bounds on the head's input, and its largest score in closed form instead of a search, are the transfer to reward models
@@ -96,7 +96,7 @@ class AdaptivePrice:
 
 
 class Detection(NamedTuple):
-    """What the clipped head says of answers, beside the original one."""
+    """The clipped head's decisions on answers compared with the original head's."""
 
     logits: Logits
     """Original, and where an answer is flagged clipped with its first class forbidden."""

@@ -1,6 +1,6 @@
 """A distribution over the classes of a rating scale, read at the answer's last token; its mean is the score, its spread the std.
 
-Source: the classifier heads of https://arxiv.org/abs/2403.00250, carried to rewards as the expected rating [choice].
+Source: the classifier heads of https://arxiv.org/abs/2403.00250, applied to rewards as the expected rating [choice].
 Deviations: the head has no bias, as every reward head here: base rates must come from the hidden state [choice].
 """
 

@@ -1,9 +1,9 @@
-"""Cross-entropy between people's ratings and a rating head's distribution, towards a choice of target and under a choice of class weights.
+"""Cross-entropy between people's ratings and a rating head's distribution, with a choice of target and of class weights.
 
     L = - sum_k t_k log softmax(z)_k,  t the target of the rating; a rating between two classes mixes their targets
 
 Source: targets and balanced sampling as in https://arxiv.org/abs/2403.00250, see `finegrain.rewards.targets`.
-Deviations: balanced weights stand for balanced sampling, with the same expected gradient [choice]; fractional ratings are ours [choice].
+Deviations: balanced weights replace balanced sampling, with the same expected gradient [choice]; fractional ratings are ours [choice].
 """
 
 from collections.abc import Mapping, Sequence

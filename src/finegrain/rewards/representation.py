@@ -2,7 +2,7 @@
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 3 (SimCSE and SwAV on last-token features, or on their difference).
 Deviations: the formulas were read in summary and completed from memory (temperature 0.05, 3 Sinkhorn iterations). As terms of training
-they stand in `finegrain.rewards.contrast`.
+they are in `finegrain.rewards.contrast`.
 """
 
 import torch

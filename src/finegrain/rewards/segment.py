@@ -1,4 +1,4 @@
-"""One number per segment, read at its end; an answer scores their mean.
+"""One score per segment, read at its end; an answer scores their mean.
 
 Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790 (segment reward model); details from the authors' code.
 Deviations: other readouts than the mean are ours [OURS]; answers of several turns are cut turn by turn [choice].

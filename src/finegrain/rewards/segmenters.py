@@ -1,8 +1,8 @@
-"""Where segments of an answer end for a reward that is learnt segment by segment. The token that closes a turn (EOS) stands in no segment.
+"""Where segments of an answer end for a reward that is learnt segment by segment. The token that closes a turn (EOS) is in no segment.
 
 Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790, entropy cut-off and end rules as in the authors' code.
 Deviations: every turn of an answer of several turns is cut on its own [choice]; every other segmenter here is ours [OURS]: it cuts the
-curve of entropies less the answer's mean, as the same segmenters cut a curve of token scores for credit.
+curve of entropies minus the answer's mean, as the same segmenters cut a curve of token scores for credit.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Ids = Int[Tensor, "B T"]
 @dataclass(frozen=True, kw_only=True)
 @checked
 class EntropyCutoff:
-    """A segment ends where the start model does not know how to go on: the next token surprises, and opens a new unit."""
+    """A segment ends where the start model is uncertain how to continue: the next token starts a new unit."""
 
     cutoff: float = 2.0
     """Entropy of the next-token distribution, nats, above which (strictly) a segment starts; 0: every token; above every entropy: one segment.

@@ -1,4 +1,4 @@
-"""One number per answer, read at its last token: the ordinary reward model.
+"""One score per answer, read at its last token: the ordinary reward model.
 
 Source: Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5 (a scalar output in place of the vocabulary's).
 Deviations: none.

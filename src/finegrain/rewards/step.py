@@ -1,4 +1,4 @@
-"""One number per step of an answer, read at the step's last token: the log-odds that the step is right.
+"""One score per step of an answer, read at the step's last token: the log-odds that the step is right.
 
 Source: Lightman et al. 2023, https://arxiv.org/abs/2305.20050, section 2.6 (product or minimum over steps; section: memory).
 Deviations: one output, where the paper reads the language model's own tokens for right, neutral and wrong [choice].

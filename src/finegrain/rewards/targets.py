@@ -1,7 +1,7 @@
-"""What a rating head is trained towards: labels into distributions over K classes.
+"""Targets of a rating head: labels as distributions over K classes.
 
 Source: label over-smoothing, https://arxiv.org/abs/2403.00250, authors' code.
-Deviations: `OddsTarget` carries the odds to another K, and neighbours (`OrdinalTarget`) are ours [choice].
+Deviations: `OddsTarget` keeps the odds for another K, and neighbours (`OrdinalTarget`) are ours [choice].
 """
 
 import math

@@ -1,8 +1,8 @@
-"""One number per token, summed up to the answer's score: dense reward learnt from labels of whole answers.
+"""One score per token, summed to the answer's score: dense reward learnt from labels of whole answers.
 
 Source: the token-level reward model of Yang et al. 2023, https://arxiv.org/abs/2306.00398, eq. 4 to 6 (sum or mean of token
 scores in the Bradley-Terry likelihood; number: memory); the minimum is the step-wise readout of Lightman et al. 2023.
-Deviations: the readouts are choices of one head.
+Deviations: the readouts are settings of one head.
 """
 
 from dataclasses import dataclass, field

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.commands.curate import Curate
+from finegrain.commands.curate import CurateSettings
 from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.curate.tree import preference_row, saved_share
@@ -52,7 +52,7 @@ class Counts:
         return {**found, "lca_depths": dict(sorted(self.depths.items())), "shared_tokens": None if saved is None else saved._asdict()}
 
 
-def tree_pairs(settings: Curate, method: TreeRM) -> dict[str, Any]:
+def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:
     """Rows of labelled pairs, and the summary."""
     if not method.reward:
         raise UsageError("nothing to label the leaves with: give --method.reward REWARD_MODEL or --method.reward file.py:name")
@@ -69,7 +69,7 @@ def tree_pairs(settings: Curate, method: TreeRM) -> dict[str, Any]:
     return summary
 
 
-def _rows(settings: Curate, method: TreeRM, policy: Policy, label: Label, counts: Counts) -> Iterator[Json]:
+def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, label: Label, counts: Counts) -> Iterator[Json]:
     for question, example in _prompts(settings, policy.tokenizer):
         tree = counts.trees
         counts.trees += 1
@@ -91,7 +91,7 @@ def _rows(settings: Curate, method: TreeRM, policy: Policy, label: Label, counts
         raise DataError(f"{settings.data}: no tree of {counts.trees} has two different answers that were judged; is the temperature too low?")
 
 
-def _prompts(settings: Curate, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
+def _prompts(settings: CurateSettings, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
     """Every distinct prompt of the data once, with its tokens."""
     questions = Questions(settings.data, settings.limit)
     how, decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)

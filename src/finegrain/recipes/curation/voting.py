@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.commands.curate import Curate
+from finegrain.commands.curate import CurateSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.curate.secrets_rm import Curated, SecretsRM
@@ -47,7 +47,7 @@ NEUTRAL = {"strength_mean": None, "strength_std": None, "member_margins": None, 
 """Columns of a row that was not voted on."""
 
 
-def voted_rows(settings: Curate, method: SecretsRM) -> dict[str, Any]:
+def voted_rows(settings: CurateSettings, method: SecretsRM) -> dict[str, Any]:
     """The rows of the data in their order with the columns of the method, and the summary."""
     common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     session = open_session(settings.model, common, Training(micro_tokens=settings.micro_tokens), Lora())
@@ -128,7 +128,7 @@ def _last(values: np.ndarray, example: Example, role: str) -> float:
     return float(own[-1, 0]) if len(own) else 0.0
 
 
-def _lines(settings: Curate, places: dict[int, int], curated: Curated) -> Iterator[str]:
+def _lines(settings: CurateSettings, places: dict[int, int], curated: Curated) -> Iterator[str]:
     """Every row of the source with its columns; `places`: of its row number in the votes."""
     names = [*curated.columns, "member_margins"]
     questions = Questions(settings.data, settings.limit)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finegrain import configure
-from finegrain.commands.prefer import Prefer
+from finegrain.commands.prefer import PreferSettings
 from finegrain.commands.settings import Common, Training
-from finegrain.commands.sft import Sft
+from finegrain.commands.sft import SftSettings
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence
 from finegrain.credit.scores import BatchMean
@@ -105,7 +105,7 @@ def job(row: Row, files: Files, *, base: Path, scorers: Scorers, out: Path, budg
     """The row as a `prefer` or `sft` job, the same as its command line would give."""
     data = getattr(files, row.data)
     rows = len(data.read_text().splitlines())
-    settings = {"prefer": Prefer, "sft": Sft}[row.command](
+    settings = {"prefer": PreferSettings, "sft": SftSettings}[row.command](
         model=str(base),
         data=str(data),
         out=out,

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from finegrain.commands.demo import Demo
+from finegrain.commands.demo import DemoSettings
 from finegrain.data.planted import Planted, World
 from finegrain.errors import CheckpointError
 from finegrain.files import replace_file
@@ -66,7 +66,7 @@ QUICK = Scale(
 )
 
 
-def run_demo(settings: Demo) -> Json:
+def run_demo(settings: DemoSettings) -> Json:
     """Data, base, seeds, table, files."""
 
     started = time.perf_counter()
@@ -123,7 +123,7 @@ def base_of(out: Path, scale: Scale) -> Path:
         return make_base(out, world, answers=scale.base_answers, steps=scale.base_steps, batch_size=scale.budget.batch_size)
 
 
-def _seeds(settings: Demo, scale: Scale, base: Path, out: Path, console: Console) -> list[Json]:
+def _seeds(settings: DemoSettings, scale: Scale, base: Path, out: Path, console: Console) -> list[Json]:
     """Results in the order of the seeds; rows are spread over the workers, since five seeds are no multiple of two."""
 
     tasks = [SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)]
@@ -150,7 +150,7 @@ def _pool(workers: int) -> Iterator[Callable[..., Callable[[], Any]]]:
         yield lambda function, *arguments: pool.submit(function, *arguments).result
 
 
-def _about(scale: Scale, settings: Demo, seconds: float) -> str:
+def _about(scale: Scale, settings: DemoSettings, seconds: float) -> str:
     planted, budget = scale.planted, scale.budget
     return (
         f"Regime: {planted.pairs} pairs, a pool of {planted.pool} others, {planted.sentences} sentences per answer of {planted.sentence_types} types "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from finegrain.commands.compare import Compare
+from finegrain.commands.compare import CompareSettings
 from finegrain.errors import DataError
 from finegrain.evaluate.reward_comparison import canonical, compare, reward_distance, seed_agreement, spearman
 from finegrain.ops.bootstrap import Bootstrap
@@ -18,7 +18,7 @@ from finegrain.recipes.evaluation.scored_answers import Joined, join, read_score
 from finegrain.types import Json
 
 
-def compared(settings: Compare) -> Json:
+def compared(settings: CompareSettings) -> Json:
     """The whole result."""
     draw = Bootstrap(resamples=settings.resamples, seed=settings.seed)
     answers = [read_scores(file) for file in settings.scores]

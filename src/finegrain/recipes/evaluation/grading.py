@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finegrain.commands.eval import Eval
+from finegrain.commands.eval import EvalSettings
 from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
 from finegrain.evaluate.ensemble import ensemble
@@ -36,7 +36,7 @@ class Graded(NamedTuple):
     """How each reward found segments or steps."""
 
 
-def graded(settings: Eval, problems: ProblemSet) -> Graded:
+def graded(settings: EvalSettings, problems: ProblemSet) -> Graded:
     """Every reward asked, and again in other batches."""
     members: list[list[Grade | None]] = []
     differences: list[Json] = []
@@ -54,7 +54,7 @@ def graded(settings: Eval, problems: ProblemSet) -> Graded:
     return Graded(_combined(members, [one.item for one in problems.problems], settings), batches, read)
 
 
-def _graders(settings: Eval) -> Sequence[Grader]:
+def _graders(settings: EvalSettings) -> Sequence[Grader]:
     """One per reward; policies against a reference are one, whose mean is theirs."""
     runtime = open_runtime(settings.device, settings.dtype)
     if settings.reference is not None:
@@ -73,7 +73,7 @@ def _graders(settings: Eval) -> Sequence[Grader]:
     ]
 
 
-def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], settings: Eval) -> list[Grade | None]:
+def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], settings: EvalSettings) -> list[Grade | None]:
     """Members standardised over all answers, then combined."""
     kept = [place for place in range(len(items)) if all(grades[place] is not None for grades in members)]
     if not kept:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from finegrain.commands.inspect import Inspect
+from finegrain.commands.inspect import InspectSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.errors import UsageError
@@ -15,7 +15,7 @@ from finegrain.scoring.reward_model import open_reward_model
 from finegrain.scoring.runtime import open_runtime
 
 
-def scored_by_reward(settings: Inspect) -> Run:
+def scored_by_reward(settings: InspectSettings) -> Run:
     """The reward model of --model on the rows of --data."""
     assert settings.data is not None
     assert settings.model is not None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from finegrain.commands.baseline import Baseline
+from finegrain.commands.baseline import BaselineSettings
 from finegrain.commands.settings import Common
 from finegrain.data.findings import Findings
 from finegrain.data.gate.texts import texts_of
@@ -45,7 +45,7 @@ class Counts:
         return {**seen, **self.facts}
 
 
-def scores_of(settings: Baseline, counts: Counts) -> tuple[Json, dict[str, list[float]]]:
+def scores_of(settings: BaselineSettings, counts: Counts) -> tuple[Json, dict[str, list[float]]]:
     """The reward's identity, and by prompt its scores of the baseline's answers."""
     if settings.reward is not None:
         identity, scored = function_identity(settings.reward), _by_function(settings, settings.reward, counts)
@@ -63,7 +63,7 @@ def scores_of(settings: Baseline, counts: Counts) -> tuple[Json, dict[str, list[
     return identity, scores
 
 
-def _by_model(settings: Baseline, judge: RewardJudge, counts: Counts) -> ScoredAnswers:
+def _by_model(settings: BaselineSettings, judge: RewardJudge, counts: Counts) -> ScoredAnswers:
     how = Tokenise(max_length=settings.max_length)
     if are_samples(settings.data, settings.limit):
         given = load_samples(settings.data, judge.tokenizer, settings=how, fewest=1, limit=settings.limit)
@@ -94,7 +94,7 @@ def _of_samples(examples: Sequence[Example], judge: RewardJudge, counts: Counts)
             yield example.prompt_text, score
 
 
-def _by_function(settings: Baseline, path: str, counts: Counts) -> ScoredAnswers:
+def _by_function(settings: BaselineSettings, path: str, counts: Counts) -> ScoredAnswers:
     """By a function of the user's own."""
     function, stream = open_function(path), _asked_of(settings, counts)
     while block := list(islice(stream, BLOCK)):
@@ -106,7 +106,7 @@ def _by_function(settings: Baseline, path: str, counts: Counts) -> ScoredAnswers
                 yield texts_of(one.made).prompt, verdict.score
 
 
-def _asked_of(settings: Baseline, counts: Counts) -> Iterator[tuple[Question, str]]:
+def _asked_of(settings: BaselineSettings, counts: Counts) -> Iterator[tuple[Question, str]]:
     """Rows as text, with the role that is asked about."""
     if are_samples(settings.data, settings.limit):
         rows, findings = read(settings.data, settings.limit), Findings()

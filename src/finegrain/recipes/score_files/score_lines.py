@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finegrain.commands.score import Score
+from finegrain.commands.score import ScoreSettings
 from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.data.answer_text import text_of_answer
@@ -97,7 +97,7 @@ def open_judge(models: tuple[str, ...], reference: str | None, beta: float, comm
     return open_reward_model(means, models[0], longest=common.max_length, signal=signal)
 
 
-def by_judge(settings: Score, counts: Counts) -> Iterator[Json]:
+def by_judge(settings: ScoreSettings, counts: Counts) -> Iterator[Json]:
     """Lines by a model, in the order of the data."""
     shape = own_shape(common_format(list(islice(read(settings.data, settings.limit).rows, FIRST_ROWS))))
     common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
@@ -141,7 +141,7 @@ def _identity(judge: Judge, max_length: int) -> Json:
     return model_identity(judge, max_length)
 
 
-def by_function(settings: Score, counts: Counts) -> Iterator[Json]:
+def by_function(settings: ScoreSettings, counts: Counts) -> Iterator[Json]:
     """Lines by a function of the user's own, in the order of the data; nothing is dropped but what cannot be read."""
     assert settings.reward is not None
     path = settings.reward
@@ -173,7 +173,7 @@ def _blocks(questions: Iterable[Question]) -> Iterator[list[Question]]:
 class Names:
     """Names of responses: row/role, with a number where a row has several; the row is its number, or what --id says."""
 
-    def __init__(self, settings: Score) -> None:
+    def __init__(self, settings: ScoreSettings) -> None:
         self._stream = None if settings.id is None else identifiers(settings.data, settings.id, settings.limit)
         self._row, self._name = -1, ""
         self._seen: dict[str, int] = {}
@@ -235,7 +235,7 @@ def token_spans(response: Response) -> list[tuple[int, int]]:
     return spans
 
 
-def _verdict_line(question: Question, role: str, verdict: Verdict, tokenizer: Any, settings: Score) -> Json:
+def _verdict_line(question: Question, role: str, verdict: Verdict, tokenizer: Any, settings: ScoreSettings) -> Json:
     """The line of a function's verdict; its spans are segments, and tokens too where a tokenizer was given."""
     text = text_of_answer(question.made.answers[role].content)
     plain = {"response": text, "score": {"mean": verdict.score, "std": None}, "tokens": [], "segments": [], "truncated": False}
@@ -251,7 +251,7 @@ def _verdict_line(question: Question, role: str, verdict: Verdict, tokenizer: An
     return {**line, "segments": [list(span) for span in verdict.spans]} if verdict.spans else line
 
 
-def _on_tokens(question: Question, role: str, verdict: Verdict, tokenizer: Any, settings: Score) -> tuple[Example, np.ndarray]:
+def _on_tokens(question: Question, role: str, verdict: Verdict, tokenizer: Any, settings: ScoreSettings) -> tuple[Example, np.ndarray]:
     """The tokenised answer, and the verdict's value on each token."""
     content = question.made.answers[role].content
     answer = replace(question.made.answers[role], content=content, spans=list(verdict.spans), token_reward=list(verdict.tokens) or None)
