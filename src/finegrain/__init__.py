@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from finegrain.types import (
         CharSpan,
         Credit,
-        CreditColumns,
         CreditContext,
         Gathered,
         Objective,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         Summed,
         Term,
         Terms,
+        TokenColumns,
         TokenCredit,
     )
 
@@ -41,7 +41,6 @@ __all__ = [
     "CharSpan",
     "Common",
     "Credit",
-    "CreditColumns",
     "CreditContext",
     "FinegrainError",
     "Gathered",
@@ -55,6 +54,7 @@ __all__ = [
     "Summed",
     "Term",
     "Terms",
+    "TokenColumns",
     "TokenCredit",
     "Training",
     "evaluate_reward",

@@ -217,13 +217,13 @@ class CreditContext(Protocol):
 class Credit(Protocol):
     """Which tokens carry the reward: makes per-token columns before training. `credit.declarations` lists what it may declare."""
 
-    def prepare(self, context: CreditContext) -> Mapping[str, "CreditColumns"]:
+    def prepare(self, context: CreditContext) -> Mapping[str, "TokenColumns"]:
         """Columns by role, for every answer of the data; raises CreditError where they would train nothing."""
 
 
 @dataclass(frozen=True)
-class CreditColumns:
-    """Credit of all answers of one role, ragged; None for an answer that has no credit (it trains unmasked)."""
+class TokenColumns:
+    """Values of the tokens of all answers of one role, made before training by a credit, a head or an objective; None for an answer without them."""
 
     weight: Sequence[np.ndarray | None]
     reward: Sequence[np.ndarray | None]

@@ -14,14 +14,14 @@ from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.segments import change_points, segments_from
-from finegrain.types import CreditColumns, Pair, Scored, Side
+from finegrain.types import Pair, Scored, Side, TokenColumns
 from tests.credit.fake import FakeContext, pair_context, random_context
 
 CHOSEN = np.array([0.5, -0.02, 0.3, -1.1, -0.8, -0.9, 0.7, 0.6])
 REJECTED = np.array([-0.5, 0.4, -0.6])
 
 
-def weights(column: CreditColumns) -> list[list[int] | None]:
+def weights(column: TokenColumns) -> list[list[int] | None]:
     return [None if weight is None else weight.astype(int).tolist() for weight in column.weight]
 
 

@@ -17,7 +17,7 @@ from finegrain.data.tokenise import Tokenise
 from finegrain.evaluate.accuracy import TieShares
 from finegrain.models.load import load_policy
 from finegrain.models.probe import make_scorer
-from finegrain.models.score import Arithmetic, score_rows
+from finegrain.models.score import Precision, score_rows
 from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.evaluation.grades import ModelGrader
 from finegrain.recipes.evaluation.problems import read_problems
@@ -150,7 +150,7 @@ def test_a_policy_without_a_reference(command: Command, bench: Path, model: Path
     policy = load_policy(str(model))
     examples = load_examples(str(bench), policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=2048)).examples
     scorer, _ = make_scorer(policy.model, longest=128)
-    logps = score_rows(scorer.eval(), examples, ("chosen", "rejected"), Arithmetic(nullcontext, "float32", 512))
+    logps = score_rows(scorer.eval(), examples, ("chosen", "rejected"), Precision(nullcontext, "float32", 512))
     both = [logps[role][place].astype(np.float64) for place in range(len(examples)) for role in ("chosen", "rejected")]
     assert found["sum"] == pytest.approx([one.sum() for one in both], rel=1e-5)
     assert found["avg"] == pytest.approx([one.mean() for one in both], rel=1e-5)
@@ -181,7 +181,7 @@ def test_other_batches_are_other_batches(command: Command, bench: Path, mine: Pa
     judge = open_reward_model(open_runtime("cpu", "auto"), str(folder), longest=64)
     for other in ModelGrader(judge, 64, MeanReward()).other_batches():
         assert isinstance(other, ModelGrader)
-        budgets.append(other.judge.asked.how.micro_tokens)  # type: ignore[attr-defined]
+        budgets.append(other.judge.asked.precision.micro_tokens)  # type: ignore[attr-defined]
     assert budgets == [1, 512, 8192]
 
 

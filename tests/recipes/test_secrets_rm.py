@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_head import linear_head
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Request
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -180,7 +180,7 @@ def rise() -> tuple[Rise, Trainer]:
         data=TrainingSet([]),
         optimizer=torch.optim.SGD(scorer.parameters()),
         optim=Optim(),
-        how=Arithmetic(nullcontext, "float64", 60),
+        precision=Precision(nullcontext, "float64", 60),
         metrics=lambda pair: {},
         peak_rate=0.0,
         steps=1,

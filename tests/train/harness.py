@@ -12,7 +12,7 @@ from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example
 from finegrain.data.store import collect
 from finegrain.models.reward_head import head_module
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, fused, plain, use_branched_attention
 from finegrain.objectives.aot import AOT
 from finegrain.objectives.aot_unpaired import AOTUnpaired
@@ -31,7 +31,7 @@ from finegrain.train.loop import Trainer, run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
-from finegrain.types import CreditColumns
+from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
 from tests.train.awkward import Gated, UnitGradients
 
@@ -77,24 +77,24 @@ class How:
     coordinate whose gradient is itself round-off (d = 1e-10) may differ by 1 % of the rate: 3e-6 in float32."""
 
 
-def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
+def build(objective: Any, precision: How) -> tuple[Trainer, Plan]:
     """A trainer and its plan, the same for every `how` but for the split."""
     contract = contract_of(objective, seed=1)
     torch.manual_seed(3)
-    model = MODELS["llama"]().to(how.device, how.dtype).train()
-    if how.dtype == torch.float64:
+    model = MODELS["llama"]().to(precision.device, precision.dtype).train()
+    if precision.dtype == torch.float64:
         exact_norms(model)
-    if how.branched:
+    if precision.branched:
         use_branched_attention(model)
-    scorer = Scorer(model, fused if how.branched else plain)
+    scorer = Scorer(model, fused if precision.branched else plain)
     for module in contract.modules.values():
-        module.to(how.device, how.dtype)
+        module.to(precision.device, precision.dtype)
     if contract.outputs:
-        scorer.head = head_module(objective.make_head, SIZES["hidden_size"], contract.outputs, seed=2, dtype=how.dtype).to(how.device)
+        scorer.head = head_module(objective.make_head, SIZES["hidden_size"], contract.outputs, seed=2, dtype=precision.dtype).to(precision.device)
     data = training_set(contract)
-    plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
+    plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, precision.micro_tokens, precision.world)
     assert len(plan) == STEPS
-    if how.shard:
+    if precision.shard:
         shard(scorer)
     optim = Optim(weight_decay=0.01)
     extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
@@ -102,13 +102,13 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         scorer=scorer,
         contract=contract,
         data=data,
-        optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
+        optimizer=make_optimizer(scorer.parameters(), extra, optim, precision.rate),
         optim=optim,
-        how=Arithmetic(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
+        precision=Precision(nullcontext, "float64" if precision.dtype == torch.float64 else "float32", precision.micro_tokens),
         metrics=metrics_for(contract),
-        peak_rate=how.rate,
+        peak_rate=precision.rate,
         steps=len(plan),
-        state={name: placed(table, how.device) for name, table in contract.state.items()},
+        state={name: placed(table, precision.device) for name, table in contract.state.items()},
     )
     return trainer, plan
 
@@ -125,7 +125,7 @@ def training_set(contract: Contract) -> TrainingSet:
     return TrainingSet(rows, reference, {role: _credit(rows, role, rng) for role in contract.roles})
 
 
-def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> CreditColumns:
+def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> TokenColumns:
     """Weights (a third of them 0), rewards and segments of tokens; every third answer was not annotated."""
     annotated = [index % 3 != 0 for index in range(len(rows))]
     lengths = [len(row.responses[role].ids) for row in rows]
@@ -140,7 +140,7 @@ def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> Cre
         found, mask = segment[index], row.responses[role].mask
         if found is not None:
             segment[index] = np.where(mask, np.unique(np.where(mask, found, -1), return_inverse=True)[1] - int(not mask.all()), -1).astype(np.int64)
-    return CreditColumns(weight, reward, segment, annotated)
+    return TokenColumns(weight, reward, segment, annotated)
 
 
 def train(trainer: Trainer, plan: Plan, steps: Sequence[int] | None = None) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from finegrain.errors import CreditError
-from finegrain.types import CreditColumns, CreditContext, Scored, chunks
+from finegrain.types import CreditContext, Scored, TokenColumns, chunks
 
 Signal = Mapping[str, Sequence[Scored | None]]
 """Token scores by role, each (T_i,); None for an answer without signal."""
@@ -98,7 +98,7 @@ def as_columns(
     weight: Sequence[Tensor] | None,
     reward: Sequence[Tensor] | None,
     segment: Sequence[Tensor] | None,
-) -> dict[str, CreditColumns]:
+) -> dict[str, TokenColumns]:
     """Columns of all answers of every role; None where an answer had no signal, or where the method writes no such column."""
 
     def column(values: Sequence[Tensor] | None, dtype: type[np.generic]) -> dict[str, list[np.ndarray | None]]:
@@ -110,7 +110,7 @@ def as_columns(
     weights, rewards, segments = column(weight, np.float32), column(reward, np.float32), column(segment, np.int32)
     has = {(answer.role, answer.row) for answer in answers}
     return {
-        role: CreditColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
+        role: TokenColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
         for role, signs in context.signs.items()
     }
 

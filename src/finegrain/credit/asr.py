@@ -18,7 +18,7 @@ from finegrain.credit.answers import as_columns, by_block, guard, on_segments, w
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.ops.segmenters import Segmenter, check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def keep_mask(
@@ -57,7 +57,7 @@ class ASR:
         check_scorer(self.signal, self.scorer)
         check(0 <= self.min_kept < self.max_kept <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {self.min_kept} and {self.max_kept}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight 0 or 1, the signal as reward, segment ids."""
         signal = resolve(self.signal, self.scorer, context)
         answers = with_signal(context, signal(context))

@@ -19,7 +19,7 @@ from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import Segmenter, check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def confidence_weight(
@@ -62,7 +62,7 @@ class Confidence:
         check(self.n0 >= 0, f"n0 counts observations and must not be negative, got {self.n0}")
         check(0 <= self.min_kept < self.max_kept <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {self.min_kept} and {self.max_kept}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight in [0, 1], the signal as reward, segment ids."""
         signal = resolve(self.signal, self.scorer, context)
         answers = with_signal(context, signal(context))

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from finegrain.declarations import read_declarations
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 @dataclass(frozen=True, kw_only=True)
 class CreditDeclarations:
     """What a credit declares."""
 
-    prepare: Callable[[CreditContext], Mapping[str, CreditColumns]]
+    prepare: Callable[[CreditContext], Mapping[str, TokenColumns]]
     """(context) -> per-token columns by role, for every answer of the data; every credit has it."""
     weight_means: WeightMeaning = WeightMeaning.MULTIPLIER
     """What its token weights say; an objective takes those that it can multiply by."""

@@ -14,7 +14,7 @@ import numpy as np
 from finegrain.checked import checked
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Function:
     def __post_init__(self) -> None:
         check(isfinite(self.outside) and self.outside >= 0, f"outside is a weight and must be finite and not negative, got {self.outside}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The weights as they are; no reward, no segments."""
         check(bool(self.path), "credit:function needs your function: --credit.path file.py:name")
         columns = {}
@@ -44,7 +44,7 @@ class Function:
                 if value is not None and not bool((np.isfinite(value[mask]) & (value[mask] >= 0)).all()):
                     raise CreditError(f"{self.path} gave row {row}, {role}, a weight that is negative or not finite; give numbers >= 0")
             nothing: list[np.ndarray | None] = [None] * len(weights)
-            columns[role] = CreditColumns(weights, nothing, nothing, [weight is not None for weight in weights])
+            columns[role] = TokenColumns(weights, nothing, nothing, [weight is not None for weight in weights])
         given = [weight for column in columns.values() for weight in column.weight if weight is not None]
         if not given:
             raise CreditError(f"{self.path} returned None for every answer, so there is no credit to give")

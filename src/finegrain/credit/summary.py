@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finegrain.types import CreditColumns, Ragged
+from finegrain.types import Ragged, TokenColumns
 
 
-def summarise(columns: Mapping[str, CreditColumns], masks: Mapping[str, Ragged], signs: Mapping[str, np.ndarray]) -> dict[str, float]:
+def summarise(columns: Mapping[str, TokenColumns], masks: Mapping[str, Ragged], signs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Numbers by name, `credit/<what>/<role>`; a number that the columns cannot give is left out."""
     numbers: dict[str, float] = {}
     for role, column in columns.items():

@@ -17,7 +17,7 @@ from finegrain.credit.answers import CreditedAnswer, as_columns, by_block, with_
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.ops.segmenters import Segmenter, Tokens, check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def certainty(std: Float[Tensor, " T"], *, scale: float) -> Float[Tensor, " T"]:
@@ -46,7 +46,7 @@ class TokenReward:
         check_scorer(self.signal, self.scorer)
         check(self.n0 >= 0, f"n0 counts observations and must not be negative, got {self.n0}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The mean minus the mean of all tokens as reward, certainty as weight where the uncertainty is known, segment ids."""
         answers = with_signal(context, resolve(self.signal, self.scorer, context)(context))
         masks, means = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]

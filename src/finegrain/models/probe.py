@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models.packing import Branch, Group
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
 from finegrain.ops.matmul import has_onednn, use_onednn_linear
 
@@ -37,7 +37,7 @@ class Probe:
         return {"path": "fused" if self.fused else "plain", "reason": self.reason, "float32_products_on_cpu": products}
 
 
-def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, how: Arithmetic | None = None) -> tuple[Scorer, Probe]:
+def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, precision: Precision | None = None) -> tuple[Scorer, Probe]:
     """The scorer on the fused path if it is exact for this model, on the plain path otherwise.
 
     `longest`: tokens of the longest row to come; windows beyond it cannot matter. `head`: that of a reward model, which has no
@@ -46,10 +46,10 @@ def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, how:
     use_branched_attention(model)
     use_onednn_linear(model)
     probe = probe_model(model, longest=longest, head=head)
-    if probe.fused and how is not None and how.name == "bfloat16":
-        with how.autocast():
+    if probe.fused and precision is not None and precision.name == "bfloat16":
+        with precision.autocast():
             rough = probe_model(model, longest=longest, head=head, tolerance=ROUGH)
-        probe = probe if rough.fused else replace(rough, reason=f"in {how.name} {rough.reason}")
+        probe = probe if rough.fused else replace(rough, reason=f"in {precision.name} {rough.reason}")
     if not probe.fused:
         use_own_attention(model)
     return Scorer(model, fused if probe.fused else plain, head), probe

@@ -57,8 +57,8 @@ class PromptWithAnswers(Protocol):
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """How a pass is computed: the autocast context, its name, and the token budget of a micro-batch."""
+class Precision:
+    """The precision a pass is computed in: the autocast context, the name of its dtype, and the token budget of a micro-batch."""
 
     autocast: Callable[[], AbstractContextManager[None]]
     name: str
@@ -66,7 +66,7 @@ class Arithmetic:
 
 
 @dataclass
-class Work:
+class ComputeUsage:
     """Forward passes spent beside training, for the run's record."""
 
     rows: int = 0
@@ -93,14 +93,14 @@ def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
     return parts
 
 
-def score_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def score_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, log pi(y_t) in nats, one (T,) array per example, float32 or wider; 0 where the mask is False."""
-    return _rows(scorer, examples, roles, how, Request(), lambda values: values.logp)
+    return _rows(scorer, examples, roles, precision, Request(), lambda values: values.logp)
 
 
-def entropy_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def entropy_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, the entropy, nats, of the distribution that predicts each token, one (T,) array per example; 0 where the mask is False."""
-    return _rows(scorer, examples, roles, how, Request(entropy=True), _entropy)
+    return _rows(scorer, examples, roles, precision, Request(entropy=True), _entropy)
 
 
 def _entropy(values: TokenValues) -> Tensor:
@@ -108,9 +108,9 @@ def _entropy(values: TokenValues) -> Tensor:
     return values.entropy
 
 
-def head_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def head_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, the K outputs of the scorer's head at each token, one (T, K) array per example, float32 or wider; 0 where the mask is False."""
-    return _rows(scorer, examples, roles, how, Request(False, outputs=scorer.head), _outputs)
+    return _rows(scorer, examples, roles, precision, Request(False, outputs=scorer.head), _outputs)
 
 
 def _outputs(values: TokenValues) -> Tensor:
@@ -122,17 +122,17 @@ def _rows(
     scorer: Scorer,
     examples: Sequence[PromptWithAnswers],
     roles: Sequence[str],
-    how: Arithmetic,
+    precision: Precision,
     request: Request,
     read: Callable[[TokenValues], Tensor],
 ) -> dict[str, Ragged]:
     """What `read` finds at the scored tokens. A prompt that several examples share, and an answer that several of them repeat, is computed once."""
-    shared = _by_prompt(examples, roles, how.micro_tokens)
+    shared = _by_prompt(examples, roles, precision.micro_tokens)
     found: dict[str, Ragged] = {role: [np.zeros(0, dtype=np.float32)] * len(examples) for role in roles}
     was_training = scorer.training
     scorer.eval()
-    with torch.no_grad(), how.autocast():
-        for part in budgeted([group.tokens for group, _ in shared], how.micro_tokens):
+    with torch.no_grad(), precision.autocast():
+        for part in budgeted([group.tokens for group, _ in shared], precision.micro_tokens):
             batch = [shared[index] for index in part]
             values = read(scorer([group for group, _ in batch], request))
             flat = (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
@@ -148,9 +148,9 @@ def _rows(
     return found
 
 
-def computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> int:
+def computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> int:
     """Tokens that `score_rows` computes for these rows."""
-    return sum(group.tokens for group, _ in _by_prompt(examples, roles, how.micro_tokens))
+    return sum(group.tokens for group, _ in _by_prompt(examples, roles, precision.micro_tokens))
 
 
 Owners = list[tuple[str, int]]
@@ -231,7 +231,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-Measure = Callable[[Scorer, Sequence[PromptWithAnswers], Sequence[str], Arithmetic], dict[str, Ragged]]
+Measure = Callable[[Scorer, Sequence[PromptWithAnswers], Sequence[str], Precision], dict[str, Ragged]]
 """What of a frozen model is kept: `score_rows`, `entropy_rows` ..."""
 
 
@@ -240,13 +240,13 @@ def verified(
     cached: Mapping[str, Ragged],
     examples: Sequence[PromptWithAnswers],
     roles: Sequence[str],
-    how: Arithmetic,
+    precision: Precision,
     tolerance: float,
     measure: Measure = score_rows,
 ) -> bool:
     """Whether a sample of rows, measured again, gives the cached values."""
     sample = np.unique(np.linspace(0, len(examples) - 1, VERIFIED_ROWS).astype(int))
-    again = measure(scorer, [examples[index] for index in sample], roles, how)
+    again = measure(scorer, [examples[index] for index in sample], roles, precision)
     if any(len(cached.get(role, [])) != len(examples) for role in roles):
         return False
     pairs = [(cached[role][index], values) for role in roles for index, values in zip(sample, again[role], strict=True)]

@@ -76,7 +76,7 @@ def _features(session: Any, examples: Any) -> dict[str, Tensor]:
     prompts, answers = token_lengths(examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
     cache = replace(session.cache, kind="features", measure=feature_rows)
-    rows = cache.values(session.policy, scorer, examples, ROLES, session.how, session.work)
+    rows = cache.values(session.policy, scorer, examples, ROLES, session.precision, session.usage)
     found = {role: torch.from_numpy(np.stack(rows[role])).double() for role in ROLES}
     if not all(bool(values.isfinite().all()) for values in found.values()):
         raise DataError("hidden states of the pairs are not finite; are the model's weights? try --dtype float32")

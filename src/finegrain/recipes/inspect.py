@@ -70,7 +70,7 @@ def scored(settings: InspectSettings) -> "Run":
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)
-    after = score_rows(prepare_scorer(session, longest), examples, roles, session.how)
+    after = score_rows(prepare_scorer(session, longest), examples, roles, session.precision)
     before = {} if settings.reference is None else _reference(session, settings.reference, examples, roles, longest)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
@@ -97,10 +97,10 @@ def scored(settings: InspectSettings) -> "Run":
 def _reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
     """Log-probabilities of the same rows under another model with the same tokenizer."""
 
-    policy = load_policy(source, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
+    policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise UsageError(f"the reference {source} has another tokenizer than the model; log-ratios need the same tokens")
     silence_dropout(policy.model)
     policy.model.to(session.device)
     engine, _ = make_scorer(policy.model, longest=longest)
-    return score_rows(engine, examples, roles, session.how)
+    return score_rows(engine, examples, roles, session.precision)

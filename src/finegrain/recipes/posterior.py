@@ -142,8 +142,8 @@ def _pairs(
     states = nn.Linear(rows.shape[1], rows.shape[1], bias=False, dtype=rows.dtype, device=scorer.device)
     nn.init.eye_(states.weight)
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
-    with torch.no_grad(), session.how.autocast():
-        for part in budgeted(held.packed_tokens(ROLES).tolist(), session.how.micro_tokens):
+    with torch.no_grad(), session.precision.autocast():
+        for part in budgeted(held.packed_tokens(ROLES).tolist(), session.precision.micro_tokens):
             batch = collate(held, part, ROLES, device=scorer.device)
             pair = batch.pair(scorer(batch.groups, Request(False, outputs=states)))
             differences, logits = [], []

@@ -16,7 +16,7 @@ from finegrain.recipes.entry import model_name, quiet_transformers
 from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.meta_step import check_meta, rise_of
-from finegrain.recipes.training.reward_artifact import TrainedReward
+from finegrain.recipes.training.reward_artifact import RewardArtifact
 from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.declarations import read_loss
@@ -83,7 +83,7 @@ def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None)
     if stage_1 is not None:
         model = stage_1.policy
     reads = stage_1 if loss.reads_targets else None
-    product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
+    artifact = RewardArtifact(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
     job = Job(
         command="reward",
         model=model,
@@ -91,7 +91,7 @@ def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None)
         credit=None,
         settings=written,
         tokenizer=tokenizer,
-        product=product,
+        artifact=artifact,
         displacement=displacement,
         start_head=start_head_of(stage_1, objective),
         from_reward_model=stage_1 is not None,

@@ -27,9 +27,9 @@ from finegrain.models.load import Policy, check_tokens, load_policy, master_dtyp
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.quantised import check_four_bit, four_bit_arguments
-from finegrain.models.reference import ReferenceCache, cache_folder
+from finegrain.models.reference import ScoreCache, cache_folder
 from finegrain.models.reward_head import linear_head
-from finegrain.models.score import Arithmetic, Work
+from finegrain.models.score import ComputeUsage, Precision
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
 from finegrain.runs import REPEATED, RunDirectory, changed_since
 from finegrain.scoring.devices import micro_tokens_of, open_device
@@ -49,11 +49,11 @@ class Session:
     common: Common
     training: Training
     policy: Policy
-    how: Arithmetic
-    cache: ReferenceCache
+    precision: Precision
+    cache: ScoreCache
     say: Callable[[str], None]
     """One line to the person on stderr, first rank only."""
-    work: Work = field(default_factory=Work)
+    usage: ComputeUsage = field(default_factory=ComputeUsage)
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts for run.json: probe, silenced dropout, data report."""
     gates: dict[str, Json] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Session:
     @property
     def runtime(self) -> Runtime:
         """With what frozen models are scored beside the policy."""
-        return Runtime(self.device, self.how, self.cache, self.work)
+        return Runtime(self.device, self.precision, self.cache, self.usage)
 
     def start_clock(self) -> None:
         """Training seconds count from the first forward of any model."""
@@ -84,12 +84,12 @@ class Session:
 
 def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None, frozen: bool = False) -> Session:
     """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
-    accelerator, device, how = open_device(common.device, common.dtype, training.micro_tokens)
-    master = master_dtype(how.name)
+    accelerator, device, precision = open_device(common.device, common.dtype, training.micro_tokens)
+    master = master_dtype(precision.name)
     adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
     if lora.base != "checkpoint":
         check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=training.shard)
-    four_bit = four_bit_arguments(lora.base, torch.bfloat16 if how.name == "bfloat16" else master, device)
+    four_bit = four_bit_arguments(lora.base, torch.bfloat16 if precision.name == "bfloat16" else master, device)
     narrow = (frozen or adapter) and not training.shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
     policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit)
     policy = with_adapter(policy, lora, common.seed)
@@ -99,15 +99,15 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         widen_trained(policy.model, master)
     if not four_bit:
         policy.model.to(device)
-    how = replace(how, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
+    precision = replace(precision, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
     say: Callable[[str], None] = write_line if rank() == 0 else silent
     session = Session(
         accelerator=accelerator,
         common=common,
         training=training,
         policy=policy,
-        how=how,
-        cache=ReferenceCache(cache_folder(), rank(), world(), barrier, say=say),
+        precision=precision,
+        cache=ScoreCache(cache_folder(), rank(), world(), barrier, say=say),
         say=say,
     )
     if policy.unused:
@@ -153,8 +153,8 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
     session.start_clock()
     head = None
     if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
-        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.how.name)).to(session.device)
-    scorer, probe = make_scorer(model, longest=longest, head=head, how=session.how)
+        head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.precision.name)).to(session.device)
+    scorer, probe = make_scorer(model, longest=longest, head=head, precision=session.precision)
     _tell_probe(session, probe, silenced)
     session.scorer = scorer
     return scorer
@@ -175,7 +175,7 @@ def hidden_size(session: Session) -> int:
 
 def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """run.json: what was asked, with what, and what came of it."""
-    work = session.work
+    usage = session.usage
     return {
         "command": command,
         "settings": settings,
@@ -185,7 +185,7 @@ def record(session: Session, command: str, settings: Mapping[str, Any], results:
         **session.notes,
         **results,
         "peak_rss_bytes": peak_rss_bytes(),
-        "beside_training": {"rows": work.rows, "tokens": work.tokens, "seconds": round(work.seconds, 3), "notes": work.notes},
+        "beside_training": {"rows": usage.rows, "tokens": usage.tokens, "seconds": round(usage.seconds, 3), "notes": usage.notes},
     }
 
 

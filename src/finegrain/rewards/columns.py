@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from finegrain.types import CreditColumns, Ragged
+from finegrain.types import Ragged, TokenColumns
 
 
 @runtime_checkable
@@ -38,15 +38,15 @@ class AnswerContext(Protocol):
 
 def columns_of(
     *, weight: Sequence[np.ndarray] | None = None, reward: Sequence[np.ndarray] | None = None, segment: Sequence[np.ndarray] | None = None
-) -> CreditColumns:
+) -> TokenColumns:
     """Columns that every answer has."""
     count = len(next(values for values in (weight, reward, segment) if values is not None))
     absent: list[np.ndarray | None] = [None] * count
     made = {"weight": weight, "reward": reward, "segment": segment}
-    return CreditColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
+    return TokenColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
 
 
-def prepared(makers: Sequence[Callable[[AnswerContext], Mapping[str, CreditColumns]] | None], context: AnswerContext) -> dict[str, CreditColumns]:
+def prepared(makers: Sequence[Callable[[AnswerContext], Mapping[str, TokenColumns]] | None], context: AnswerContext) -> dict[str, TokenColumns]:
     """The columns of a head and a loss by role, by the `prepare` of each; None makes none, and only one may make them."""
     made = [prepare(context) for prepare in makers if prepare is not None]
     assert len(made) <= 1, "head and loss both make token columns"

@@ -13,7 +13,7 @@ from finegrain.declarations import read_declarations
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.rewards.columns import AnswerContext
-from finegrain.types import CreditColumns, Gathered, Initialisation, Pair, Scored, Side, Summed
+from finegrain.types import Gathered, Initialisation, Pair, Scored, Side, Summed, TokenColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class HeadDeclarations:
     """Whether `prepare` asks the frozen start model for entropies."""
     token_columns: tuple[str, ...] = ()
     """Fields of a `Side` that `prepare` fills."""
-    prepare: Callable[[AnswerContext], Mapping[str, CreditColumns]] | None = None
+    prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
     """(answers) -> per-token columns by role, made before training, e.g. segment ids."""
     module: Callable[[int, torch.Generator], nn.Module] | None = None
     """(hidden size, generator) -> the head's own module; None: a linear map without bias."""
@@ -72,7 +72,7 @@ class LossDeclarations:
     """Class of the heads that it fits."""
     token_columns: tuple[str, ...] = ()
     """Fields of a `Side` that `prepare` fills."""
-    prepare: Callable[[AnswerContext], Mapping[str, CreditColumns]] | None = None
+    prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
     """(answers) -> per-token columns by role, made before training, e.g. changed tokens."""
     row_columns: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     """(head, numbers of the rows (N,) by name) -> numbers (N,) that it makes of them before training."""

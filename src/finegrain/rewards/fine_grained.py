@@ -24,7 +24,7 @@ from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import wide
 from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.token import Token
-from finegrain.types import CreditColumns, Pair, Side, Term, Terms
+from finegrain.types import Pair, Side, Term, Terms, TokenColumns
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -111,7 +111,7 @@ class FineGrained:
         if self.regulariser < 0 or not 0 < self.most_changed <= 1:
             raise UsageError(f"regulariser must not be negative and most_changed in (0, 1], got {self.regulariser} and {self.most_changed}")
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Weight 1 on changed tokens and 0 on the others; a pair that is no small edit has none and does not train."""
         edits = [least_edit(*pair) for pair in zip(context.token_ids("rejected"), context.token_ids("chosen"), strict=True)]
         small = [edit.distance <= self.most_changed * max(len(edit.first), len(edit.second)) for edit in edits]
@@ -124,7 +124,7 @@ class FineGrained:
         masks = {"rejected": [edit.first for edit in edits], "chosen": [edit.second for edit in edits]}
         absent: list[np.ndarray | None] = [None] * len(edits)
         return {
-            role: CreditColumns(
+            role: TokenColumns(
                 weight=[own.astype(np.float32) if kept else None for own, kept in zip(changed, small, strict=True)],
                 reward=absent,
                 segment=absent,

@@ -17,7 +17,7 @@ from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
 from finegrain.rewards.declarations import HeadDeclarations, LossDeclarations, read_head, read_loss
 from finegrain.rewards.heads import RewardHead
-from finegrain.types import CreditColumns, Gathered, Initialisation, Pair, Summed, Terms
+from finegrain.types import Gathered, Initialisation, Pair, Summed, Terms, TokenColumns
 
 
 @runtime_checkable
@@ -81,7 +81,7 @@ class RewardFit:
         """Whether the head alone trains."""
         return self.frozen or self._loss.frozen_backbone
 
-    def prepare(self, context: AnswerContext) -> dict[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> dict[str, TokenColumns]:
         """Per-token columns that head or loss make of the answers before training; {} where neither needs any."""
         return prepared([self._head.prepare, self._loss.prepare], context)
 

@@ -26,7 +26,7 @@ from finegrain.ops.sequence import wide
 from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
-from finegrain.types import CreditColumns, Pair, Side, Term, Terms
+from finegrain.types import Pair, Side, Term, Terms, TokenColumns
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -128,7 +128,7 @@ class IRLSFT:
     step: Aligned | Linear = field(default_factory=Aligned)
     """aligned: token against token, as released; linear: the paper's, on whole scores."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Weight 1 from the first difference on, 0 before it; identical pairs, and answers cut before they differ, have none and do not train."""
         pairs = list(zip(context.token_ids("chosen"), context.token_ids("rejected"), strict=True))
         starts = [first_difference(*pair) for pair in pairs]
@@ -143,7 +143,7 @@ class IRLSFT:
         for role, place in (("chosen", 0), ("rejected", 1)):
             weights = [(np.arange(len(pair[place])) >= start).astype(np.float32) for pair, start in zip(pairs, starts, strict=True)]
             kept = [weight if one else None for weight, one in zip(weights, apart, strict=True)]
-            found[role] = CreditColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
+            found[role] = TokenColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
         return found
 
     def __call__(self, head: Token, pair: Pair) -> Terms:

@@ -20,7 +20,7 @@ from finegrain.rewards.columns import AnswerContext, columns_of
 from finegrain.rewards.heads import Mask, Outputs, Readout, ends_read
 from finegrain.rewards.location import fit_location
 from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut, reads_entropy
-from finegrain.types import CreditColumns, Scored, Side
+from finegrain.types import Scored, Side, TokenColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Segment:
     readout: Readout = field(default_factory=Mean)
     """How segment scores become the answer's: mean, sum, last or minimum. A sum prefers many segments."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Segment ids of every answer, made before training: they depend on neither policy nor reward model."""
         return {role: columns_of(segment=self._ids(context, role)) for role in context.roles}
 

@@ -20,7 +20,7 @@ from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.ops.sequence import wide
 from finegrain.rewards.columns import AnswerContext, columns_of
 from finegrain.rewards.heads import Mask, Outputs, ends_read
-from finegrain.types import CreditColumns, Scored, Side
+from finegrain.types import Scored, Side, TokenColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Step:
     readout: StepReadout = field(default_factory=Product)
     """How steps become the answer's score: product, minimum, mean, last or sum (of log-odds)."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """The step of every token, with its label as reward: 1 right, -1 wrong."""
         found = {}
         for role in context.roles:

@@ -69,9 +69,9 @@ def open_reward_function(
 ) -> Callable[..., list[float | None]]:
     """The function of a checkpoint folder or Hub name; it is named after it, as trainers log rewards by their functions' names."""
     longest = max_length or stored_facts(run).get("input", {}).get("max_length", DEFAULT_LENGTH)
-    where, how = frozen_arithmetic(device, dtype)
+    where, precision = frozen_arithmetic(device, dtype)
     with torch.random.fork_rng(devices=[]):
-        judge = open_reward_model(Runtime(where, how, None), run, longest=longest)
+        judge = open_reward_model(Runtime(where, precision, None), run, longest=longest)
     scorer = CompletionScorer(judge, longest, stored_scale(run) if normalise else None, sampled_tokens)
 
     def scored(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from finegrain.errors import UsageError
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 
 MICRO_TOKENS, MOST_MICRO_TOKENS = 2048, 32768
 """Tokens of a forward pass: whatever the device, and at most."""
@@ -18,22 +18,22 @@ ACTIVATION_BYTES = 4 * 24
 """Kept for the backward, per token, layer and unit of width: some 24 float32 numbers [choice]."""
 
 
-def open_device(place: str, dtype: str, micro_tokens: int | None = None) -> tuple[Accelerator, torch.device, Arithmetic]:
+def open_device(place: str, dtype: str, micro_tokens: int | None = None) -> tuple[Accelerator, torch.device, Precision]:
     """The accelerator, where models go, and how they compute."""
     if place == "cpu":
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     accelerator = Accelerator(cpu=place == "cpu", mixed_precision="no")
     device = accelerator.device if place in ("auto", "cpu") else _device(place)
     name = _arithmetic_name(dtype, device)
-    return accelerator, device, Arithmetic(_autocast(name, device), name, micro_tokens or MICRO_TOKENS)
+    return accelerator, device, Precision(_autocast(name, device), name, micro_tokens or MICRO_TOKENS)
 
 
-def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Arithmetic]:
+def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Precision]:
     """Where a model that only scores goes and how it computes, without an accelerator: a trainer's process may have one of its own."""
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     place = _device(best if device == "auto" else device)
     name = _arithmetic_name(dtype, place)
-    return place, Arithmetic(_autocast(name, place), name, MICRO_TOKENS)
+    return place, Precision(_autocast(name, place), name, MICRO_TOKENS)
 
 
 def micro_tokens_of(device: torch.device, config: Any) -> int:

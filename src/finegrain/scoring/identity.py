@@ -20,7 +20,7 @@ def model_identity(judge: RewardJudge, max_length: int) -> Json:
     source = judge.asked.name
     facts_file = Path(source) / FACTS_FILE
     facts = json.loads(facts_file.read_text()) if facts_file.exists() else {}
-    master = master_dtype(judge.asked.how.name)
+    master = master_dtype(judge.asked.precision.name)
     return {
         "kind": "reward model",
         "source": source,
@@ -29,7 +29,7 @@ def model_identity(judge: RewardJudge, max_length: int) -> Json:
         "start_model": (facts.get("start_model") or {}).get("sha256"),
         "tokenizer": tokenizer_fingerprint(judge.tokenizer),
         "max_length": max_length,
-        "dtype": judge.asked.how.name,
+        "dtype": judge.asked.precision.name,
     }
 
 

@@ -53,9 +53,9 @@ class Likelihoods:
 
     def plainly(self, micro_tokens: int) -> "Likelihoods":
         """The same with other batches, and nothing from a cache."""
-        return replace(self, runtime=replace(self.runtime, how=replace(self.runtime.how, micro_tokens=micro_tokens), cache=None))
+        return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=micro_tokens), cache=None))
 
 
 def open_likelihoods(runtime: Runtime, source: str, mode: Mode) -> Likelihoods:
     """The policy of a checkpoint folder or Hub name."""
-    return Likelihoods(runtime, load_policy(source, master=master_dtype(runtime.how.name)), READOUTS[mode])
+    return Likelihoods(runtime, load_policy(source, master=master_dtype(runtime.precision.name)), READOUTS[mode])

@@ -13,7 +13,7 @@ from finegrain.credit.abc import ABC
 from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
 from finegrain.models.bounds import WithBounds, score_gap
-from finegrain.models.score import Arithmetic, head_rows
+from finegrain.models.score import Precision, head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
 from finegrain.ops.segments import place_in_row
 from finegrain.rewards.declarations import read_head
@@ -32,7 +32,7 @@ class Asked:
     """With the head's module."""
     head: RewardHead
     """What its outputs mean."""
-    how: Arithmetic
+    precision: Precision
     name: str
     parts: Parts | None = None
     """What cuts answers, for a head of segments or steps."""
@@ -48,7 +48,7 @@ AttentionOf = Callable[[Asked, Example, str], Float[Tensor, "1 H T"]]
 
 def judged_by_head(asked: Asked, examples: Sequence[Example], roles: Sequence[str]) -> Found:
     """Token scores, and the answer's score as the head's readout has it."""
-    outputs = head_rows(asked.scorer, examples, roles, asked.how)
+    outputs = head_rows(asked.scorer, examples, roles, asked.precision)
     return [
         {role: _judged(asked.head, outputs[role][place], example.responses[role].mask) for role in roles} for place, example in enumerate(examples)
     ]
@@ -57,7 +57,7 @@ def judged_by_head(asked: Asked, examples: Sequence[Example], roles: Sequence[st
 def judged_by_parts(asked: Asked, examples: Sequence[Example], roles: Sequence[str], spread: Spread, location: LocationNormaliser | None) -> Found:
     """Scores of segments or steps, placed on their tokens, on one scale by place where a `location` says how; the answer's by the head's readout."""
     assert asked.parts is not None
-    outputs, ids = head_rows(asked.scorer, examples, roles, asked.how), asked.parts(examples, roles, asked.how)
+    outputs, ids = head_rows(asked.scorer, examples, roles, asked.precision), asked.parts(examples, roles, asked.precision)
     return [
         {role: _judged_parts(asked.head, outputs[role][place], example.responses[role].mask, ids[place][role], spread, location) for role in roles}
         for place, example in enumerate(examples)
@@ -102,7 +102,7 @@ def last_attention(asked: Asked, example: Example, role: str) -> Float[Tensor, "
     ids = torch.from_numpy(np.concatenate([example.prompt, response.ids]).astype(np.int64))[None].to(asked.scorer.device)
     lm.set_attn_implementation("eager")
     try:
-        with torch.no_grad(), asked.how.autocast():
+        with torch.no_grad(), asked.precision.autocast():
             layers = lm.base_model(input_ids=ids, output_attentions=True, use_cache=False).attentions
     finally:
         lm.set_attn_implementation(before)
@@ -132,13 +132,13 @@ def _with_prompt(asked: Asked, examples: Sequence[Example], roles: Sequence[str]
     """(1 + T, K) per answer: the head's outputs at the prompt's last token, then at the answer's tokens."""
     long = [place for place, example in enumerate(examples) if len(example.prompt) > 1]
     moved = [_FromPrompt(examples[place].prompt[:-1], {role: _moved(examples[place], role) for role in roles}) for place in long]
-    values = head_rows(asked.scorer, moved, roles, asked.how) if moved else {role: [] for role in roles}
+    values = head_rows(asked.scorer, moved, roles, asked.precision) if moved else {role: [] for role in roles}
     found: dict[str, Ragged] = {role: [np.zeros(0)] * len(examples) for role in roles}
     for role in roles:
         for place, rows in zip(long, values[role], strict=True):
             found[role][place] = rows
     short = [place for place, example in enumerate(examples) if len(example.prompt) == 1]
-    outputs = head_rows(asked.scorer, [examples[place] for place in short], roles, asked.how) if short else {}
+    outputs = head_rows(asked.scorer, [examples[place] for place in short], roles, asked.precision) if short else {}
     for at, place in enumerate(short):
         start = _alone(asked, examples[place].prompt)
         for role in roles:
@@ -155,7 +155,7 @@ def _alone(asked: Asked, prompt: np.ndarray) -> np.ndarray:
     """(1, K): outputs at the last token of a prompt that has no token before it."""
     assert asked.scorer.head is not None
     ids = torch.from_numpy(prompt.astype(np.int64))[None].to(asked.scorer.device)
-    with torch.no_grad(), asked.how.autocast(), stock_attention(asked.scorer.model):
+    with torch.no_grad(), asked.precision.autocast(), stock_attention(asked.scorer.model):
         states = causal_lm(asked.scorer.model).base_model(input_ids=ids, use_cache=False).last_hidden_state
         outputs: np.ndarray = head_outputs(asked.scorer.head, states[0, -1:]).cpu().numpy()
     return outputs

@@ -114,7 +114,7 @@ class Policies:
 
     def plainly(self, micro_tokens: int) -> "Policies":
         """The same with other batches, and nothing from a cache."""
-        return replace(self, runtime=replace(self.runtime, how=replace(self.runtime.how, micro_tokens=micro_tokens), cache=None))
+        return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=micro_tokens), cache=None))
 
 
 def open_policies(runtime: Runtime, sources: Sequence[str], reference: str, beta: float) -> Policies:
@@ -124,7 +124,7 @@ def open_policies(runtime: Runtime, sources: Sequence[str], reference: str, beta
 
 
 def _load(runtime: Runtime, source: str) -> Policy:
-    return load_policy(source, master=master_dtype(runtime.how.name))
+    return load_policy(source, master=master_dtype(runtime.precision.name))
 
 
 def same_tokens(policy: Policy, first: Policy) -> Policy:

@@ -61,7 +61,7 @@ class RewardJudge:
         """As the stock class reads them; one answer is compared with its own number first."""
         pad, stream = padding_of(self.asked, stock), iter(examples)
         for first in islice(stream, 1):
-            check_causal(self.asked.scorer.model, self.asked.how, self.asked.name, ids_of(self.asked, first, roles[0]))
+            check_causal(self.asked.scorer.model, self.asked.precision, self.asked.name, ids_of(self.asked, first, roles[0]))
             whole = (example if pad is None else before_padding(example, roles, pad) for example in chain([first], stream))
             for place, found in enumerate(self._judged(whole, roles)):
                 if place == 0 and not isinstance(self.asked.head, WithBounds):  # clipped scores are no stock number, and are not meant to be
@@ -92,13 +92,13 @@ class RewardJudge:
     def plainly(self, micro_tokens: int) -> "RewardJudge":
         """The same with other batches."""
         parts = None if self.asked.parts is None else self.asked.parts.anew()
-        return replace(self, asked=replace(self.asked, how=replace(self.asked.how, micro_tokens=micro_tokens), parts=parts))
+        return replace(self, asked=replace(self.asked, precision=replace(self.asked.precision, micro_tokens=micro_tokens), parts=parts))
 
 
 def open_reward_model(runtime: Runtime, source: str, *, longest: int, signal: RewardSignal | None = None) -> RewardJudge:
     """The reward model of a checkpoint folder or Hub name; `longest`: tokens of the longest row to come."""
     try:
-        model = load_reward_model(source, master=master_dtype(runtime.how.name))
+        model = load_reward_model(source, master=master_dtype(runtime.precision.name))
     except ModelError as error:
         hint = "" if is_reward_model(source) else "; for the implicit reward of a policy give --reference, the model it was trained from"
         raise ModelError(f"{error}{hint}") from error
@@ -113,7 +113,7 @@ def open_reward_model(runtime: Runtime, source: str, *, longest: int, signal: Re
     scorer, _ = make_scorer(network, longest=longest, head=module.to(runtime.device))
     parts = parts_of(runtime, head, model.facts, source, longest)
     variance = answer_variance(Path(source), scorer, head, module) if unsure else None
-    asked = Asked(scorer, head, runtime.how, source, parts, _location(model))
+    asked = Asked(scorer, head, runtime.precision, source, parts, _location(model))
     return RewardJudge(asked, model.policy.tokenizer, signal, variance, None if model.facts else model.stock)
 
 

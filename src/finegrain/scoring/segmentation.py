@@ -17,7 +17,7 @@ from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.probe import make_scorer
 from finegrain.models.reference import cache_folder
-from finegrain.models.score import Arithmetic, entropy_rows
+from finegrain.models.score import Precision, entropy_rows
 from finegrain.models.scorer import Scorer, silence_dropout
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.step import Step
@@ -46,9 +46,9 @@ class Start:
     scorer: Scorer
     source: str
 
-    def entropies(self, examples: Sequence[Example], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+    def entropies(self, examples: Sequence[Example], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
         """By role, entropy, nats, of the distribution that predicts each token."""
-        return entropy_rows(self.scorer, examples, roles, how)
+        return entropy_rows(self.scorer, examples, roles, precision)
 
 
 def open_start(runtime: Runtime, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Start:
@@ -61,7 +61,7 @@ def open_start(runtime: Runtime, facts: Mapping[str, Any], checkpoint: str, long
         )
     source = str(told["source"])
     try:
-        policy = load_policy(source, master=master_dtype(runtime.how.name))
+        policy = load_policy(source, master=master_dtype(runtime.precision.name))
     except ModelError as error:
         raise ModelError(
             f"{checkpoint} cuts answers by the entropies of {source}, the model it was trained from: {error}; "
@@ -87,9 +87,9 @@ class Parts:
     seen: Counter[str] = field(default_factory=Counter)
     """Answers, and how their steps were found."""
 
-    def __call__(self, examples: Sequence[Example], roles: Sequence[str], how: Arithmetic) -> PartIds:
+    def __call__(self, examples: Sequence[Example], roles: Sequence[str], precision: Precision) -> PartIds:
         """Ids of the tokens of every answer; each answer has a segment or step."""
-        columns = self.head.prepare(Asked(self, examples, tuple(roles), how))
+        columns = self.head.prepare(Asked(self, examples, tuple(roles), precision))
         self.seen["answers"] += len(examples) * len(roles)
         return [{role: np.asarray(columns[role].segment[place]) for role in roles} for place in range(len(examples))]
 
@@ -126,7 +126,7 @@ class Asked:
     parts: Parts
     examples: Sequence[Example]
     roles: tuple[str, ...]
-    how: Arithmetic
+    precision: Precision
     trains: bool = False
 
     def masks(self, role: str) -> Ragged:
@@ -140,7 +140,7 @@ class Asked:
     def entropies(self, role: str) -> Ragged:
         """By the start model."""
         assert self.parts.start is not None
-        return self.parts.start.entropies(self.examples, (role,), self.how)[role]
+        return self.parts.start.entropies(self.examples, (role,), self.precision)[role]
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """The data's own steps where the answer has some, else its lines; the labels are not asked for."""

@@ -11,7 +11,7 @@ import torch
 from finegrain.data.records import Example
 from finegrain.errors import ModelError
 from finegrain.models.reward_models import SEQUENCE, Stock
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import causal_lm, stock_attention
 from finegrain.scoring.outputs import Asked
 from finegrain.scoring.records import Judged
@@ -41,7 +41,7 @@ def before_padding(example: Example, roles: Sequence[str], pad: int) -> Example:
     return replace(example, responses=responses)
 
 
-def check_causal(model: Any, how: Arithmetic, name: str, ids: torch.Tensor) -> None:
+def check_causal(model: Any, precision: Precision, name: str, ids: torch.Tensor) -> None:
     """Raises ModelError for an encoder, whose tokens look at those that follow them: what stands on a token is then no score of the answer so far."""
     lm = causal_lm(model)
     was_training = model.training
@@ -49,27 +49,27 @@ def check_causal(model: Any, how: Arithmetic, name: str, ids: torch.Tensor) -> N
     other = ids.clone()
     other[:, -1] = ids[:, -2] if int(ids[0, -1]) != int(ids[0, -2]) else (ids[:, -1] + 1) % lm.config.get_text_config().vocab_size
     if all(parameter.dtype == torch.float32 for parameter in model.parameters()):
-        how = replace(how, name="float32", autocast=nullcontext)  # half precision would hide a small model's look ahead
+        precision = replace(precision, name="float32", autocast=nullcontext)  # half precision would hide a small model's look ahead
     try:
-        with torch.no_grad(), how.autocast(), stock_attention(model):
+        with torch.no_grad(), precision.autocast(), stock_attention(model):
             one, two = (lm.base_model(input_ids=row).last_hidden_state[0, :-1].float() for row in (ids, other))
     finally:
         model.train(was_training)
-    if float((one - two).abs().max()) > LOOKS_AHEAD.get(how.name, HALF) * max(1.0, float(one.abs().max())):
+    if float((one - two).abs().max()) > LOOKS_AHEAD.get(precision.name, HALF) * max(1.0, float(one.abs().max())):
         raise ModelError(f"{name} ({type(lm).__name__}) is an encoder, whose tokens look at what follows; only causal models are read")
 
 
 def check_number(asked: Asked, stock: Stock, example: Example, role: str, judged: Judged) -> None:
     """Raises ModelError where the stock class gives the answer, or its tokens, other numbers than the head does."""
     mask = torch.from_numpy(np.array(example.responses[role].mask))
-    with torch.no_grad(), asked.how.autocast(), stock_attention(asked.scorer.model):
+    with torch.no_grad(), asked.precision.autocast(), stock_attention(asked.scorer.model):
         logits = asked.scorer.model(input_ids=ids_of(asked, example, role)).logits[0].double().cpu()
     last = int(mask.nonzero()[-1]) + 1
     numbers = logits if stock is SEQUENCE else logits[len(example.prompt) :, 0][mask[:last]]
     ours = (judged.answer.mean[None] if stock is SEQUENCE else judged.tokens.mean[mask]).double()
     worst = int((numbers - ours).abs().argmax())
     number, read = float(numbers[worst]), float(ours[worst])
-    if not abs(number - read) <= TOLERANCE.get(asked.how.name, HALF) * max(1.0, abs(number)):
+    if not abs(number - read) <= TOLERANCE.get(asked.precision.name, HALF) * max(1.0, abs(number)):
         kind, place = type(asked.scorer.model).__name__, "the first answer" if stock is SEQUENCE else "a token of the first answer"
         raise ModelError(
             f"{asked.name} ({kind}) gives {place} {number:.6g} in transformers, and {read:.6g} as its tokens are read here: "

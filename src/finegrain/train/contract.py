@@ -15,7 +15,7 @@ from finegrain.ops.balance import Balance
 from finegrain.ops.reward_weight import RewardWeight
 from finegrain.rewards.columns import AnswerContext
 from finegrain.train.balance import TABLE
-from finegrain.types import LABEL_WEIGHTS, CreditColumns, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, WeightMeaning
+from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, TokenColumns, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
@@ -70,7 +70,7 @@ class Contract:
     """What multiplies a token's reward, where there is a `reward_head`."""
     token_columns: tuple[str, ...] = ()
     """Fields of a `Side` that `prepare` fills."""
-    prepare: Callable[[AnswerContext], Mapping[str, CreditColumns]] | None = None
+    prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
     """(answers) -> per-token columns by role that it makes of them before training."""
     row_columns: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     """(numbers of the rows (N,) by name) -> numbers (N,) that it makes of them before training."""

@@ -58,7 +58,7 @@ def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:
         raise UsageError("nothing to label the leaves with: give --method.reward REWARD_MODEL or --method.reward file.py:name")
     common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     means = open_runtime(common.device, common.dtype)
-    policy = load_policy(settings.model, master=master_dtype(means.how.name))
+    policy = load_policy(settings.model, master=master_dtype(means.precision.name))
     silence_dropout(policy.model)
     policy.model.to(means.device)
     label = _by_function(method.reward) if is_function(method.reward) else _by_model(method.reward, common)

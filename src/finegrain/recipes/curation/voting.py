@@ -82,7 +82,7 @@ def _margins(session: Session, method: SecretsRM, examples: ExampleStore, traine
     """(M, N) margins, NaN on the pairs that a member did not vote on."""
     assert session.scorer is not None
     if isinstance(method.votes, Linear):
-        features = last_features(session.scorer, examples, ROLES, session.how)
+        features = last_features(session.scorer, examples, ROLES, session.precision)
         return method.votes((features["chosen"] - features["rejected"]).astype(np.float64), trained)
     margins = np.full(trained.shape, np.nan)
     seen = "it did not see" if method.train_on == "halves" else "it was trained on"
@@ -97,11 +97,11 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     assert session.scorer is not None
     objective = RewardFit(SequenceHead(), BradleyTerry())
     seed = session.common.seed * 1000 + member
-    head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.how.name)).to(session.scorer.device)
+    head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.precision.name)).to(session.scorer.device)
     scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path, head)
     freeze_unread_vocabulary(scorer.model)
     data = TrainingSet(examples.take(rows))
-    plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.how.micro_tokens, world())
+    plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.precision.micro_tokens, world())
     rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))
     contract = contract_of(objective)
     trainer = Trainer(
@@ -110,14 +110,14 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
         data=data,
         optimizer=optimizer_of(scorer, contract, Optim(), rate),
         optim=Optim(),
-        how=session.how,
+        precision=session.precision,
         metrics=lambda pair: reward_metrics(objective.head, pair),
         peak_rate=rate,
         steps=len(plan),
     )
     fit(trainer, plan, lambda line: None)
     others = examples.take(asked)
-    outputs = head_rows(scorer, others, ROLES, session.how)
+    outputs = head_rows(scorer, others, ROLES, session.precision)
     last = {role: np.array([_last(values, example, role) for values, example in zip(outputs[role], others, strict=True)]) for role in ROLES}
     return np.asarray(last["chosen"] - last["rejected"])
 

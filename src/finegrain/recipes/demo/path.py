@@ -14,7 +14,7 @@ from finegrain.data.spans import spans_to_tokens
 from finegrain.evaluate.discrimination import auroc
 from finegrain.generate.hf import sampled_answers
 from finegrain.models.packing import Branch, Group
-from finegrain.models.score import Arithmetic, budgeted, score_rows
+from finegrain.models.score import Precision, budgeted, score_rows
 from finegrain.models.scorer import Request, Scorer
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer
@@ -56,7 +56,7 @@ class Probes:
     """Their log-probabilities under the base, by role."""
     samples: int
     """Answers per reading."""
-    how: Arithmetic
+    precision: Precision
 
     def quality(self, model: Any, seed: int) -> tuple[list[Example], list[np.ndarray], float, float]:
         """Prompts, sampled answers, their mean true quality, and the share of sentences that are none of the world's."""
@@ -74,7 +74,7 @@ class Probes:
         groups = [Group(e.prompt, (Branch(ids, np.ones(len(ids), dtype=bool)),)) for e, ids in zip(asked, answers, strict=True)]
         total = 0.0
         with torch.no_grad():
-            for part in budgeted([group.tokens for group in groups], self.how.micro_tokens):
+            for part in budgeted([group.tokens for group in groups], self.precision.micro_tokens):
                 values = scorer([groups[place] for place in part], Request(kl_against=self.base))
                 assert values.kl is not None
                 total += float(values.kl.sum())
@@ -82,7 +82,7 @@ class Probes:
 
     def moved(self, scorer: Scorer) -> tuple[float, float]:
         """Mean log-ratio of the chosen and of the rejected training answers, nats per answer."""
-        now = score_rows(scorer, self.pairs, SIDES, self.how)
+        now = score_rows(scorer, self.pairs, SIDES, self.precision)
         chosen, rejected = (float(np.mean([(n - r).sum() for n, r in zip(now[role], self.reference[role], strict=True)])) for role in SIDES)
         return chosen, rejected
 
@@ -111,7 +111,7 @@ class PathReader:
 
     def __call__(self, trainer: Trainer, line: Mapping[str, Any]) -> None:
         """Read if it is time to."""
-        if trainer.data.credit and self.credit is None:
+        if trainer.data.token_columns and self.credit is None:
             self.credit = credit_auroc(trainer.data, self.truth)
         if line["step"] in self.steps:
             self.points.append(self.probes.read(trainer, line["step"]))
@@ -122,7 +122,7 @@ def credit_auroc(data: TrainingSet, truth: Sequence[Json]) -> float | None:
     scores: list[float] = []
     good: list[bool] = []
     for role in SIDES:
-        for example, values in zip(data.examples, data.credit[role].reward, strict=True):
+        for example, values in zip(data.examples, data.token_columns[role].reward, strict=True):
             spans: list[CharSpan] = truth[example.row][f"{role}_truth"]
             for start, end, quality in spans if values is not None else ():
                 inside = spans_to_tokens([(start, end, 1.0)], example.responses[role].offsets, outside=0.0) > 0

@@ -17,7 +17,7 @@ from finegrain.data.truncate import Tokenise
 from finegrain.errors import CreditError
 from finegrain.models.load import load_policy
 from finegrain.models.probe import make_scorer
-from finegrain.models.score import Arithmetic, score_rows
+from finegrain.models.score import Precision, score_rows
 from finegrain.recipes.demo.baselines import baseline_aurocs
 from finegrain.recipes.demo.path import SIDES, PathReader, Point, Probes, best_within
 from finegrain.recipes.demo.rows import BASELINE, HALVES, POOL, ROWS, Budget, Row, Scorers, job
@@ -109,8 +109,8 @@ def _probes(world: World, files: Files, task: SeedTask) -> Probes:
     )
     pairs = pairs[: task.samples]
     base, _ = make_scorer(policy.model, longest=128)
-    how = Arithmetic(nullcontext, "float32", 4096)
-    return Probes(world, policy.tokenizer, base.eval(), held_out, pairs, score_rows(base, pairs, SIDES, how), task.samples, how)
+    precision = Precision(nullcontext, "float32", 4096)
+    return Probes(world, policy.tokenizer, base.eval(), held_out, pairs, score_rows(base, pairs, SIDES, precision), task.samples, precision)
 
 
 def _summary(reader: PathReader) -> Json:

@@ -19,7 +19,7 @@ from finegrain.report.pairs import FILE, ExaminedAnswer, ExaminedPair, shortened
 from finegrain.rewards.heads import RewardHead
 from finegrain.runs import RunDirectory
 from finegrain.train.collate import TrainingSet
-from finegrain.types import CharSpan, CreditColumns, Ragged
+from finegrain.types import CharSpan, Ragged, TokenColumns
 
 TRUTH = "_truth"
 """Suffix of a data column of spans that no method reads: the planted truth."""
@@ -35,15 +35,15 @@ class Chosen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Examination:
+class PairSnapshot:
     """The rows, and their values before the first step."""
 
     rows: Sequence[Chosen]
     roles: tuple[str, ...]
     before: Mapping[str, Ragged] | None
     """None where log-probabilities play no part in the run."""
-    credit: Mapping[str, CreditColumns]
-    held_credit: Mapping[str, CreditColumns]
+    token_columns: Mapping[str, TokenColumns]
+    held_token_columns: Mapping[str, TokenColumns]
     """What was made for the held-out rows: segments and steps that a reward model reads, no credit."""
 
 
@@ -56,9 +56,9 @@ def choose(trained: Sequence[int] | np.ndarray, train: TrainingSet, held: Traini
     return [Chosen(*row) for row in [*unseen, *seen]]
 
 
-def examine_before(
+def snapshot_before(
     session: Session, scorer: Scorer, rows: Sequence[Chosen], roles: tuple[str, ...], train: TrainingSet, held: TrainingSet, *, logp: bool
-) -> Examination:
+) -> PairSnapshot:
     """Values of the rows under the start model: the reference's where the run has them, else scored. One process's work, no collective in it."""
     reference = {False: train.reference, True: held.reference}
     if not logp:
@@ -68,15 +68,15 @@ def examine_before(
     else:
         started = time.perf_counter()
         examples = [row.example for row in rows]
-        before = score_rows(scorer, examples, roles, session.how)
-        session.work.rows += len(examples)
-        session.work.tokens += computed_tokens(examples, roles, session.how)
-        session.work.seconds += time.perf_counter() - started
-    return Examination(rows, roles, before, train.credit, held.credit)
+        before = score_rows(scorer, examples, roles, session.precision)
+        session.usage.rows += len(examples)
+        session.usage.tokens += computed_tokens(examples, roles, session.precision)
+        session.usage.seconds += time.perf_counter() - started
+    return PairSnapshot(rows, roles, before, train.token_columns, held.token_columns)
 
 
-def write_examined(
-    examination: Examination,
+def write_inspected_pairs(
+    snapshot: PairSnapshot,
     session: Session,
     scorer: Scorer,
     directory: RunDirectory,
@@ -85,23 +85,23 @@ def write_examined(
     head: RewardHead | None = None,
 ) -> None:
     """pairs.jsonl: the same rows under the trained model; `head` is what a reward model's outputs mean."""
-    examples = [row.example for row in examination.rows]
-    rewards = None if head is None else answer_rewards(scorer, head, examples, examination.roles, _segments(examination), session.how)
-    after = None if examination.before is None else score_rows(scorer, examples, examination.roles, session.how)
-    truth = {False: truths(source, [row.example.row for row in examination.rows if not row.held_out or held_source is None])}
-    truth[True] = truth[False] if held_source is None else truths(held_source, [row.example.row for row in examination.rows if row.held_out])
+    examples = [row.example for row in snapshot.rows]
+    rewards = None if head is None else answer_rewards(scorer, head, examples, snapshot.roles, _segments(snapshot), session.precision)
+    after = None if snapshot.before is None else score_rows(scorer, examples, snapshot.roles, session.precision)
+    truth = {False: truths(source, [row.example.row for row in snapshot.rows if not row.held_out or held_source is None])}
+    truth[True] = truth[False] if held_source is None else truths(held_source, [row.example.row for row in snapshot.rows if row.held_out])
     pairs = [
         examined(
             row.example,
-            examination.roles,
+            snapshot.roles,
             held_out=row.held_out,
-            before=_nth(examination.before, index),
+            before=_nth(snapshot.before, index),
             after=_nth(after, index),
-            credit={} if row.held_out else {role: (columns, row.place) for role, columns in examination.credit.items()},
+            credit={} if row.held_out else {role: (columns, row.place) for role, columns in snapshot.token_columns.items()},
             truth=truth[row.held_out].get(row.example.row, {}),
             rewards={} if rewards is None else rewards[index],
         )
-        for index, row in enumerate(examination.rows)
+        for index, row in enumerate(snapshot.rows)
     ]
     directory.write_lines(FILE, [pair.as_json() for pair in pairs])
 
@@ -113,7 +113,7 @@ def examined(
     held_out: bool,
     before: Mapping[str, np.ndarray],
     after: Mapping[str, np.ndarray],
-    credit: Mapping[str, tuple[CreditColumns, int]],
+    credit: Mapping[str, tuple[TokenColumns, int]],
     truth: Mapping[str, Any],
     rewards: Mapping[str, AnswerReward],
 ) -> ExaminedPair:
@@ -148,10 +148,10 @@ def _rewarded(answer: ExaminedAnswer, found: AnswerReward) -> ExaminedAnswer:
     )
 
 
-def _segments(examination: Examination) -> list[dict[str, np.ndarray | None]]:
+def _segments(snapshot: PairSnapshot) -> list[dict[str, np.ndarray | None]]:
     """By row and role, the segments that were made before training."""
-    columns = {False: examination.credit, True: examination.held_credit}
-    return [{role: own.segment[row.place] for role, own in columns[row.held_out].items()} for row in examination.rows]
+    columns = {False: snapshot.token_columns, True: snapshot.held_token_columns}
+    return [{role: own.segment[row.place] for role, own in columns[row.held_out].items()} for row in snapshot.rows]
 
 
 def truths(source: str, rows: Sequence[int]) -> dict[int, dict[str, Any]]:

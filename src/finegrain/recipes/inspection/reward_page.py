@@ -31,11 +31,11 @@ def scored_by_reward(settings: InspectSettings) -> Run:
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     parts = asked.asked.parts
-    segments: Segments = [{}] * len(examples) if parts is None else parts(examples, roles, session.how)
+    segments: Segments = [{}] * len(examples) if parts is None else parts(examples, roles, session.precision)
     for line in asked.words():
         session.say(line)
     session.notes |= asked.facts()
-    rewards = answer_rewards(asked.asked.scorer, asked.asked.head, examples, roles, segments, session.how)
+    rewards = answer_rewards(asked.asked.scorer, asked.asked.head, examples, roles, segments, session.precision)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
         examined(example, roles, held_out=True, before={}, after={}, credit={}, truth=truth.get(example.row, {}), rewards=own)

@@ -7,7 +7,7 @@ from typing import Any
 
 from finegrain.errors import UsageError
 from finegrain.generate.hf import greedy_answers
-from finegrain.recipes.inspection.pairs import choose, examine_before, write_examined
+from finegrain.recipes.inspection.pairs import choose, snapshot_before, write_inspected_pairs
 from finegrain.recipes.session import identity, open_session, prepare_scorer, record, tell_changes
 from finegrain.recipes.training.artifact import reward_head_facts
 from finegrain.recipes.training.columns import held_out_set, training_set
@@ -22,16 +22,16 @@ from finegrain.recipes.training.publishing import Answers, check_saving, ended_i
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
 from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
-from finegrain.recipes.training.trainer import attach_head, embedding_rate, peak_rate, sized_modules, trainer_of, whole_again
+from finegrain.recipes.training.trainer import attach_head, build_modules, embedding_rate, peak_rate, trainer_of, unshard
 from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.distributed import barrier, rank, world
-from finegrain.train.loop import Trainer, in_place
+from finegrain.train.loop import Trainer, no_displacement
 from finegrain.train.run import Recorder, train
-from finegrain.train.sharding import hollow
+from finegrain.train.sharding import empty_copy
 
 ANSWER_TOKENS = 64
 """Length of the answers given before and after training."""
@@ -57,12 +57,12 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=contract.frozen_backbone)
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
-    job.product.check(session)
+    job.artifact.check(session)
     check_saving(session, job)
     train_rows, eval_rows = rows_of(session, job, contract)
     if job.margin_scale is not None and "rejected" in contract.roles:
         settle_margins(session, job.margin_scale, train_rows)
-    displace = in_place if job.displacement is None else job.displacement(session)
+    gradient_point = no_displacement if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     if job.common.dry_run:
         return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
@@ -81,11 +81,11 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    answered = job.training.samples if job.product.head is None else 0
+    answered = job.training.samples if job.artifact.head is None else 0
     prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
-    scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), displace.longest if isinstance(displace, Rise) else 0))
+    scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), gradient_point.longest if isinstance(gradient_point, Rise) else 0))
     if contract.outputs:
         attach_head(session, contract, scorer, job.start_head, from_reward_model=job.from_reward_model)
         session.notes |= reward_head_facts(contract)
@@ -94,12 +94,12 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     plan = plan_of(session, train_set, contract.roles)
     looked_at = choose(plan.visited(), train_set, eval_set, job.training.examined) if rank() == 0 else []
     scored = "logp" in contract.needs
-    examination = examine_before(session, scorer, looked_at, contract.roles, train_set, eval_set, logp=scored) if looked_at else None
+    snapshot = snapshot_before(session, scorer, looked_at, contract.roles, train_set, eval_set, logp=scored) if looked_at else None
 
-    whole = hollow(session.policy.model) if job.training.shard else None
-    contract = sized_modules(session, contract)
-    trainer = replace(trainer_of(session, job, contract, scorer, train_set, rate, len(plan)), displace=displace)
-    export = lambda folder: job.product.save(session, folder)
+    whole = empty_copy(session.policy.model) if job.training.shard else None
+    contract = build_modules(session, contract)
+    trainer = replace(trainer_of(session, job, contract, scorer, train_set, rate, len(plan)), gradient_point=gradient_point)
+    export = lambda folder: job.artifact.save(session, folder)
     with trackers(session, job.out, job.settings) as watchers, progress_bar(len(plan), show=rank() == 0) as tell:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         selection = selection_of(job, criterion, trainer, eval_set)
@@ -116,9 +116,9 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
             session.notes["stopped"] = stopped
             session.say(stopped)
     if whole is not None:
-        trainer = whole_again(session, trainer, whole)
+        trainer = unshard(session, trainer, whole)
 
-    evaluation = job.product.conclude(trainer, eval_set)
+    evaluation = job.artifact.conclude(trainer, eval_set)
     after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
         "status": "finished",
@@ -133,8 +133,8 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
-        if examination is not None:
-            write_examined(examination, session, trainer.scorer, directory, job.data, job.common.eval, job.product.head)
+        if snapshot is not None:
+            write_inspected_pairs(snapshot, session, trainer.scorer, directory, job.data, job.common.eval, job.artifact.head)
         write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
         if selection is not None:
             selection.discard()

@@ -47,7 +47,7 @@ class RunAnswers:
                 "take a segmenter that reads none: head.segmenter:windows, tokens or whole"
             )
         cache = replace(session.cache, kind="entropy", measure=entropy_rows)
-        return cache.values(session.policy, session.scorer, self.examples, self.roles, session.how, session.work)
+        return cache.values(session.policy, session.scorer, self.examples, self.roles, session.precision, session.usage)
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         """Facts for run.json, added up over training and held-out rows."""

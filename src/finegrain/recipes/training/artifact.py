@@ -25,7 +25,7 @@ from finegrain.train.tally import Metrics
 
 
 @runtime_checkable
-class Product(Protocol):
+class Artifact(Protocol):
     """A kind of trained model."""
 
     @property

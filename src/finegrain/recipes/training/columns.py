@@ -17,7 +17,7 @@ from finegrain.recipes.training.margins import margins_of
 from finegrain.recipes.training.rows import plan_of, roles_of
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
-from finegrain.types import Credit, CreditColumns, Ragged
+from finegrain.types import Credit, Ragged, TokenColumns
 
 
 def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
@@ -27,7 +27,7 @@ def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer,
     visited = plan_of(session, TrainingSet(examples), contract.roles).visited()
     values = _reference(session, contract, scorer, examples.take(visited), contract.all_roles)
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
-    numbers = {**margins_of(session, examples), **_row_columns(contract, examples), **job.product.columns(session, examples)}
+    numbers = {**margins_of(session, examples), **_row_columns(contract, examples), **job.artifact.columns(session, examples)}
     return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=True), numbers)
 
 
@@ -40,17 +40,17 @@ def held_out_set(session: Session, contract: Contract, scorer: Scorer, examples:
 
 def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
     """Credit may read every row and its reference values, whether a step visits the row or not."""
-    reference = session.cache.values(session.policy, scorer, examples, contract.all_roles, session.how, session.work)
+    reference = session.cache.values(session.policy, scorer, examples, contract.all_roles, session.precision, session.usage)
     started = time.perf_counter()
     context = RunCredit(session, examples, contract.roles, reference)
-    columns: Mapping[str, CreditColumns] = credit.prepare(context)
+    columns: Mapping[str, TokenColumns] = credit.prepare(context)
     session.notes["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
     session.notes["credit_weight"] = read_credit(credit).weight_means.name.lower()
     session.notes["credit_seconds"] = round(time.perf_counter() - started, 3)
     return TrainingSet(examples, reference if "reference" in contract.needs else {}, columns)
 
 
-def _prepared(session: Session, contract: Contract, examples: ExampleStore, *, trains: bool) -> dict[str, CreditColumns]:
+def _prepared(session: Session, contract: Contract, examples: ExampleStore, *, trains: bool) -> dict[str, TokenColumns]:
     """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
     if contract.prepare is None or not len(examples):
         return {}
@@ -69,7 +69,7 @@ def _reference(session: Session, contract: Contract, scorer: Scorer, rows: Examp
     """Reference values of the rows where the objective needs them."""
     if not contract.needs & {"reference", "reward"}:
         return {}
-    return session.cache.values(session.policy, scorer, rows, roles, session.how, session.work)
+    return session.cache.values(session.policy, scorer, rows, roles, session.precision, session.usage)
 
 
 def _scattered(values: Ragged, places: np.ndarray, count: int) -> Ragged:

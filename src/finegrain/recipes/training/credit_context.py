@@ -82,7 +82,7 @@ class RunCredit:
         """beta times the log-ratio of one frozen scorer to the start model."""
         session = self.session
         session.say(f"credit: scoring {len(self.examples)} rows with {scorer}")
-        policy = load_policy(scorer, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
+        policy = load_policy(scorer, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
         if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
             raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
         logps = policy_logps(session.runtime, policy, self.examples, self.roles)

@@ -11,7 +11,7 @@ import torch
 from finegrain.data.records import Example, Response
 from finegrain.models.features import last_features
 from finegrain.models.packing import Group
-from finegrain.models.score import Arithmetic, PromptWithAnswers
+from finegrain.models.score import Precision, PromptWithAnswers
 from finegrain.models.scorer import Request, Scorer, head_outputs
 from finegrain.ops.logprobs import TokenValues
 from finegrain.recipes.session import Session
@@ -71,9 +71,13 @@ class FeaturePath:
         return TokenValues(torch.zeros(len(places), dtype=stacked.dtype, device=device), outputs=head_outputs(request.outputs, stacked))
 
 
-def feature_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def feature_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """`last_features` as the cache keeps them: one (H,) array per answer."""
-    return {role: list(rows) for role, rows in last_features(scorer, examples, roles, how).items()} if len(examples) else {role: [] for role in roles}
+    return (
+        {role: list(rows) for role, rows in last_features(scorer, examples, roles, precision).items()}
+        if len(examples)
+        else {role: [] for role in roles}
+    )
 
 
 @contextmanager
@@ -86,7 +90,7 @@ def on_features(session: Session, trainer: Trainer, plan: Plan) -> Iterator[tupl
     visited = plan.visited()
     cache = replace(session.cache, kind="features", measure=feature_rows)
     rows = data.examples.take(visited) if hasattr(data.examples, "take") else [data.examples[row] for row in visited]
-    found = cache.values(session.policy, scorer, rows, roles, session.how, session.work)
+    found = cache.values(session.policy, scorer, rows, roles, session.precision, session.usage)
     features = {int(row) * len(roles) + place: np.array(found[role][index]) for place, role in enumerate(roles) for index, row in enumerate(visited)}
     short = TrainingSet(OneToken(data.examples, roles), columns=data.columns)
     own, scorer.path = scorer.path, FeaturePath(features)

@@ -16,9 +16,9 @@ from finegrain.data.sources import named_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.session import Session
-from finegrain.recipes.training.artifact import AlignedPolicy, Product
+from finegrain.recipes.training.artifact import AlignedPolicy, Artifact
 from finegrain.train.contract import Contract
-from finegrain.train.loop import Displace
+from finegrain.train.loop import GradientPoint
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
 
@@ -40,9 +40,9 @@ class Job:
     settings: Mapping[str, Any]
     """The same as JSON, for run.json."""
     tokenizer: Any = None
-    product: Product = field(default_factory=AlignedPolicy)
+    artifact: Artifact = field(default_factory=AlignedPolicy)
     gate: Gate = Gate()
-    displacement: Callable[[Session], Displace] | None = None
+    displacement: Callable[[Session], GradientPoint] | None = None
     """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
     margin_scale: MarginScale | None = None
     """What becomes of the column `margin`; None: nothing that is trained reads it."""

@@ -67,7 +67,7 @@ class Rise:
         return [int(np.random.default_rng([self.seed, number // count]).permutation(count)[number % count]) for number in numbers]
 
     def _parts(self, trainer: Trainer, groups: Sequence[Group]) -> list[list[Group]]:
-        return [[groups[place] for place in part] for part in budgeted([group.tokens for group in groups], trainer.how.micro_tokens)]
+        return [[groups[place] for place in part] for part in budgeted([group.tokens for group in groups], trainer.precision.micro_tokens)]
 
     def _climb(self, trainer: Trainer, groups: Sequence[Group], count: int) -> Tensor:
         """Add the gradient of these prompts' share of the mean J; returns their J."""
@@ -77,7 +77,7 @@ class Rise:
 
     def rewards(self, trainer: Trainer, groups: Sequence[Group]) -> list[Tensor]:
         """(k,) scores of each prompt's samples."""
-        with trainer.how.autocast():
+        with trainer.precision.autocast():
             outputs = trainer.scorer(groups, Request(False, outputs=trainer.scorer.head)).outputs
         slot = slots([[branch.mask] for group in groups for branch in group.branches], 0, trainer.scorer.device)
         spread = slot.spread(outputs)

@@ -70,13 +70,13 @@ def cross_fitted(
     stored = read_ragged(file)
     if stored is not None and _agrees(session, stored, fits, examples):
         session.say("credit: token rewards of the run's own scorer read from the cache")
-        session.work.notes.append(f"{KIND}: read from the cache, a sample of the fit's start made again and equal")
+        session.usage.notes.append(f"{KIND}: read from the cache, a sample of the fit's start made again and equal")
     else:
         if any_rank(os.path.lexists(file), session.device):
-            session.cache.tell(session.work, f"{KIND}: the cached values are damaged or not this run's; computed again")
+            session.cache.tell(session.usage, f"{KIND}: the cached values are damaged or not this run's; computed again")
         stored = fits[0].columns() | fits[1].columns()
         if rank() == 0:
-            replace(session.cache, kind=KIND).keep(file, stored, session.work)
+            replace(session.cache, kind=KIND).keep(file, stored, session.usage)
         barrier()
     session.notes["cross_fit"] = {**settings, "seconds": round(time.perf_counter() - started, 3)}
     return {role: [_scored(stored, role, row, int(halves[row]), reference, beta) for row in range(len(examples))] for role in ROLES}
@@ -94,7 +94,7 @@ def _key(session: Session, examples: Sequence[Example], settings: Mapping[str, A
         "processes": world(),
     }
     return cache_key(
-        model_fingerprint(session.policy, session.cache.folder), examples, ROLES, f"{session.how.name} {json.dumps(facts, sort_keys=True)}"
+        model_fingerprint(session.policy, session.cache.folder), examples, ROLES, f"{session.precision.name} {json.dumps(facts, sort_keys=True)}"
     )
 
 
@@ -108,7 +108,7 @@ def _agrees(session: Session, stored: Mapping[str, Ragged], fits: Sequence["_Fit
         return False
     again = fits[0].start()
     near = all(
-        one.dtype == other.dtype and np.allclose(one, other, atol=tolerance_of(session.how), rtol=0)
+        one.dtype == other.dtype and np.allclose(one, other, atol=tolerance_of(session.precision), rtol=0)
         for role in ROLES
         for one, other in zip(stored[f"start.{role}"], again[role], strict=True)
     )
@@ -141,7 +141,7 @@ class _Fit:
         trainer, plan, _ = self._trainer()
         for index in range(min(START, len(plan))):
             run_step(trainer, plan.step(index))
-        return score_rows(trainer.scorer, self.sample, ROLES, self.session.how)
+        return score_rows(trainer.scorer, self.sample, ROLES, self.session.precision)
 
     def columns(self) -> dict[str, Ragged]:
         """Log-probabilities of all rows under the finished fit, and of the sample after the first steps of the first fit."""
@@ -152,17 +152,17 @@ class _Fit:
         def watch(line: Mapping[str, Any]) -> None:
             last.update(line)
             if self.half == 0 and line["step"] == min(START, len(plan)):
-                started = score_rows(trainer.scorer, self.sample, ROLES, self.session.how)
+                started = score_rows(trainer.scorer, self.sample, ROLES, self.session.precision)
                 found.update({f"start.{role}": started[role] for role in ROLES})
 
         fit(trainer, plan, watch)
         session, count = self.session, len(self.rows)
         margin = last.get("rewards/margins", float("nan"))
         session.say(f"credit: own scorer {self.half + 1} of 2, {len(plan)} steps on {count} pairs, margin {margin:.3f}")
-        session.work.notes.append(f"{KIND} {self.half + 1}: {len(plan)} optimiser steps on {count} pairs")
-        session.work.rows += count + len(self.examples)
-        session.work.tokens += tokens + int(TrainingSet(self.examples).packed_tokens(ROLES).sum())
-        scored = score_rows(trainer.scorer, self.examples, ROLES, session.how)
+        session.usage.notes.append(f"{KIND} {self.half + 1}: {len(plan)} optimiser steps on {count} pairs")
+        session.usage.rows += count + len(self.examples)
+        session.usage.tokens += tokens + int(TrainingSet(self.examples).packed_tokens(ROLES).sum())
+        scored = score_rows(trainer.scorer, self.examples, ROLES, session.precision)
         return found | {f"{role}.{self.half}": scored[role] for role in ROLES}
 
     def _trainer(self) -> tuple[Trainer, Plan, int]:
@@ -172,7 +172,7 @@ class _Fit:
         scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
         data = TrainingSet([self.examples[row] for row in self.rows], {role: [self.reference[role][row] for row in self.rows] for role in ROLES})
         training, common, tokens = session.training, session.common, data.packed_tokens(ROLES)
-        plan = Plan(tokens, training.batch_size, training.epochs, common.seed, session.how.micro_tokens, world(), common.max_steps)
+        plan = Plan(tokens, training.batch_size, training.epochs, common.seed, session.precision.micro_tokens, world(), common.max_steps)
         parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
         trainer = Trainer(
             scorer=scorer,
@@ -180,7 +180,7 @@ class _Fit:
             data=data,
             optimizer=make_optimizer(parameters, [], Optim(), self.rate),
             optim=Optim(),
-            how=session.how,
+            precision=session.precision,
             metrics=metrics_for(contract),
             peak_rate=self.rate,
             steps=len(plan),

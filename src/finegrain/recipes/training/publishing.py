@@ -48,22 +48,22 @@ def ended_in_words(session: Session, job: Job, directory: RunDirectory) -> Itera
 def check_saving(session: Session, job: Job) -> None:
     """Raises ModelError, before the first step, for a model that could not be saved after the last one."""
     with tempfile.TemporaryDirectory(prefix="finegrain-") as folder, loading(f"{session.policy.source} could not be saved after training"):
-        job.product.try_saving(session, Path(folder))
+        job.artifact.try_saving(session, Path(folder))
 
 
 def write_results(session: Session, job: Job, directory: RunDirectory, results: Mapping[str, Any], answers: Answers) -> None:
     """The final checkpoint in the run directory itself, its card, samples and the completed run.json."""
     try:
-        _publish(lambda folder: job.product.save(session, folder), job.out)
+        _publish(lambda folder: job.artifact.save(session, folder), job.out)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
-    usage = job.product.use(session, job.out, answers.rows)
+    usage = job.artifact.use(session, job.out, answers.rows)
     directory.write_lines("samples.jsonl", _answered(session, answers) if usage is None else usage.samples)
     if usage is not None:
         results = {**results, "card": usage.as_json()}
         for line in usage.words():
             session.say(line)
-    write_card(job.out, job.command, job.settings, results, session.policy.source, job.product.loader, usage)
+    write_card(job.out, job.command, job.settings, results, session.policy.source, job.artifact.loader, usage)
     directory.write_record(record(session, job.command, job.settings, results))
 
 

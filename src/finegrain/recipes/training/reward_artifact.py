@@ -53,7 +53,7 @@ def stock_of(head: RewardHead) -> Stock:
 
 
 @dataclass(frozen=True)
-class TrainedReward:
+class RewardArtifact:
     """A reward model."""
 
     head: RewardHead
@@ -75,7 +75,7 @@ class TrainedReward:
         if session.policy.four_bit:
             raise UsageError("a reward model is saved with its adapter merged into the weights, which 4-bit ones cannot hold; drop --lora.base")
         ids = torch.arange(LOOKED_AT, device=session.device)[None] % causal_lm(session.policy.model).config.get_text_config().vocab_size
-        check_causal(session.policy.model, session.how, session.policy.source, ids)
+        check_causal(session.policy.model, session.precision, session.policy.source, ids)
         if read_head(self.head).reads_entropy:
             session.notes["start_model"] = start_model_facts(session.policy)
 
@@ -206,7 +206,7 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
     facts: dict[str, list[Tensor]] = {}
     pairs: list[Pair] = []
     with measuring(trainer):
-        for part in budgeted(data.packed_tokens(roles).tolist(), trainer.how.micro_tokens):
+        for part in budgeted(data.packed_tokens(roles).tolist(), trainer.precision.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
             pairs.append(pair)
             found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})

@@ -78,11 +78,11 @@ class Usage:
 
 def use_saved(folder: Path, stock: Stock, examples: Sequence[Example], count: int) -> Usage:
     """The checkpoint opened as `finegrain score` opens it, on the CPU in float32, and asked about the first rows."""
-    device, how = frozen_arithmetic("cpu", "float32")
+    device, precision = frozen_arithmetic("cpu", "float32")
     rows = [examples[place] for place in range(min(max(count, CANDIDATES), len(examples)))]
     longest = stored_facts(folder)["input"]["max_length"]
     try:
-        judge = open_reward_model(Runtime(device, how, None), str(folder), longest=longest)
+        judge = open_reward_model(Runtime(device, precision, None), str(folder), longest=longest)
         roles = tuple(rows[0].responses)
         judged = list(judge(rows, roles))
         samples = [_sample(example, found) for example, found in zip(rows[:count], judged, strict=False)]

@@ -64,7 +64,7 @@ def plan_of(session: Session, data: TrainingSet, roles: tuple[str, ...]) -> Plan
         batch_size=training.batch_size,
         epochs=training.epochs,
         seed=session.common.seed,
-        micro_tokens=session.how.micro_tokens,
+        micro_tokens=session.precision.micro_tokens,
         world=world(),
         max_steps=session.common.max_steps,
     )

@@ -43,10 +43,10 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     head = head_of(model)
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
-    rows = head_rows(scorer, examples, roles, session.how)
+    rows = head_rows(scorer, examples, roles, session.precision)
     runtime = replace(session.runtime, cache=None)
     parts = parts_of(runtime, head, model.facts, model.policy.source, session.common.max_length)
-    ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.how)
+    ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.precision)
     for line in [] if parts is None else parts.words():
         session.say(f"stage 1: {line}")
     found = {

@@ -18,7 +18,7 @@ from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim, make_optimizer, scaled_default
-from finegrain.train.sharding import filled, shard
+from finegrain.train.sharding import load_full_parameters, shard
 
 EMBEDDING_CEILING = 3e-3
 """The highest default rate of input embeddings [OURS]."""
@@ -54,7 +54,7 @@ def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) 
 
 def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None, *, from_reward_model: bool = False) -> None:
     """A head of the objective's outputs, fresh or as `start` is; the vocabulary's head is frozen where nothing reads it."""
-    dtype = master_dtype(session.how.name)
+    dtype = master_dtype(session.precision.name)
     if contract.make_head is not None:
         torch.manual_seed(session.common.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
     scorer.head = head_module(contract.make_head, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
@@ -77,7 +77,7 @@ def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.
         freeze_unread_vocabulary(lm)
 
 
-def sized_modules(session: Session, contract: Contract) -> Contract:
+def build_modules(session: Session, contract: Contract) -> Contract:
     """The contract with the modules that an objective makes for a model's width, drawn by their own seed."""
     if contract.make_modules is None:
         return contract
@@ -88,12 +88,12 @@ def sized_modules(session: Session, contract: Contract) -> Contract:
 def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, rate: float, steps: int) -> Trainer:
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
     for module in contract.modules.values():
-        module.to(scorer.device, master_dtype(session.how.name))
+        module.to(scorer.device, master_dtype(session.precision.name))
     frozen = None
     if "kl" in contract.needs:
         frozen = live_reference(scorer)
         session.say(cost_of_live_reference(scorer))
-        session.work.notes.append(cost_of_live_reference(scorer))
+        session.usage.notes.append(cost_of_live_reference(scorer))
     if job.training.shard:
         shard(scorer)
     return Trainer(
@@ -102,8 +102,8 @@ def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, d
         data=data,
         optimizer=optimizer_of(scorer, contract, job.optim, rate),
         optim=job.optim,
-        how=session.how,
-        metrics=job.product.metrics(contract),
+        precision=session.precision,
+        metrics=job.artifact.metrics(contract),
         peak_rate=rate,
         steps=steps,
         frozen=frozen,
@@ -111,8 +111,8 @@ def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, d
     )
 
 
-def whole_again(session: Session, trainer: Trainer, shell: Any) -> Trainer:
+def unshard(session: Session, trainer: Trainer, shell: Any) -> Trainer:
     """The trainer and the session's policy with whole parameters after sharded training: for evaluation, answers and export."""
-    session.scorer = filled(shell, trainer.scorer)
+    session.scorer = load_full_parameters(shell, trainer.scorer)
     session.policy = replace(session.policy, model=shell)
     return replace(trainer, scorer=session.scorer)
