@@ -9,6 +9,7 @@ import numpy as np
 from finegrain.commands.inspect import InspectSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
+from finegrain.data.shapes import TEXT_SHAPES
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.lora import Lora
@@ -19,7 +20,7 @@ from finegrain.models.scorer import silence_dropout
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.inspection.pairs import examined, truths
 from finegrain.recipes.inspection.reward_page import scored_by_reward
-from finegrain.recipes.session import Session, load_any_shape, open_session, prepare_scorer, record
+from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, record
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run
 from finegrain.report.verdicts import blocks
@@ -66,7 +67,7 @@ def scored(settings: InspectSettings) -> "Run":
         return scored_by_reward(settings)
     common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     session = open_session(settings.model, common, Training(trust_remote_code=settings.trust_remote_code), Lora())
-    loaded = load_any_shape(session, settings.data)
+    loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)
