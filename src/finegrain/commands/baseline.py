@@ -2,34 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
+from finegrain.checked import SequenceLength, checked
+from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.scoring.function_file import is_function
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class BaselineSettings:
-    """Score the answers that later answers to the same prompts are compared with."""
+class BaselineSettings(Compute):
+    """Score the answers of a fixed sampler, prompt by prompt; `finegrain score --baseline` then scores other answers relative to them."""
 
     model: str | None = None
     """A reward model: checkpoint folder or Hub name."""
     reward: str | None = None
     """Your own function, file.py:name, in place of a model."""
     data: str
-    """Rows {prompt, responses}: what the sampler said; or pairs or demonstrations, whose chosen or demonstrated answer is then the baseline."""
+    """Rows {prompt, responses}: the answers of the sampler; or pairs or demonstrations, whose chosen or demonstrated answer is then the baseline."""
     out: Path
-    """File for the reward's identity and one JSON line per prompt; it must not exist yet."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
+    """File for the identity of the reward and one JSON line per prompt; it must not exist yet."""
     max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; what is scored against the baseline must be cut at the same length."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the model."""
+    """Longest prompt + answer in tokens; answers that are scored relative to the baseline need the same --max-length."""
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.reward is None):

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, SequenceLength, checked
+from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, checked
+from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class BoundSettings:
-    """Bound the features that a reward model's score reads, on clean pairs; `finegrain score` and `eval` then clip, and flag odd answers."""
+class BoundSettings(Compute):
+    """Fit bounds of the features that a reward model reads, on clean pairs; `finegrain score` and `eval` then clip, and flag unusual answers."""
 
     run: Path
     """A reward model read at the last token: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
@@ -20,27 +20,17 @@ class BoundSettings:
     """A few hundred clean pairs, balanced over domains: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name;
     several as "A + B"."""
     keep: Keep = field(default_factory=SameScores)
-    """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
+    """What clipping preserves on clean pairs: their scores (same-scores, MMAC), or their labels (same-labels, MMOM), which may change scores."""
     fit: FitBounds = field(default_factory=FitBounds)
     deviations: NonNegativeFloat = 2.576
-    """An answer is flagged where clipping takes more than the mean and this many standard deviations of what it takes from clean answers."""
+    """An answer is flagged if clipping lowers its score by more than the mean plus this many standard deviations, both over clean answers."""
     holdout: float = 0.2
-    """Share of the pairs (at most 256, whole prompts) that bounds are not fitted on, but judged on."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens, as in training."""
+    """Share of the pairs (at most 256, whole prompts) that the bounds are evaluated on instead of fitted on."""
     micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass."""
     seed: Seed = 0
-    """Of the held-out pairs."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the backbone; the bounds are fitted in float64."""
+    """Of the choice of held-out pairs."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.deviations < float("inf"):
-            raise UsageError(f"--deviations counts standard deviations, 0 or more, got {self.deviations}")
         if not 0 < self.holdout < 1:
-            raise UsageError(f"--holdout is the share of the pairs that bounds are judged on, between 0 and 1, got {self.holdout}")
+            raise UsageError(f"--holdout is the share of the pairs that the bounds are evaluated on, between 0 and 1, got {self.holdout}")

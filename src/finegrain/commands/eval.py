@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
+from finegrain.checked import PositiveFloat, SequenceLength, checked
+from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
@@ -15,11 +16,11 @@ from finegrain.scoring.function_file import is_function
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class EvalSettings:
+class EvalSettings(Compute):
     """Test a reward on RewardBench, RewardBench 2 or any preference pairs: a reward model, a policy against its reference, or your own function."""
 
     reward: tuple[str, ...]
-    """Reward model, or policy (with --reference), or file.py:name; several are combined, after each was brought to its own unit."""
+    """Reward model, or policy (with --reference), or file.py:name; several are standardised and then combined."""
     reference: str | None = None
     """The model the policies were trained from, with the same tokenizer; every --reward is then a policy."""
     reference_free: Literal["norm", "avg", "sum"] | None = None
@@ -31,25 +32,17 @@ class EvalSettings:
     beta: PositiveFloat = 0.1
     """Scale of the log-ratio of policies; only calibration depends on it."""
     aggregate: OfOneAnswer = field(default_factory=MeanReward)
-    """What a reward says of an answer: its mean, or less a price for what it is unsure of, as an optimiser would be shown it."""
+    """The score of an answer: the mean of the reward, or the mean less a penalty for uncertainty, as an optimiser would be given it."""
     ties: TieRule = field(default_factory=TieLoses)
-    """Whether equal scores of a pair lose or share a point."""
+    """Whether a pair with equal scores counts as wrong or as half right."""
     combiner: Combiner = field(default_factory=MemberMean)
-    """How several rewards become one."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
+    """How several rewards are combined into one."""
     max_length: SequenceLength = 2048
     """Longest prompt + answer in tokens; what is cut is counted."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the models; heads are always computed in float32 or wider."""
 
     def __post_init__(self) -> None:
         if not self.reward:
             raise UsageError("nothing to test: give --reward REWARD_MODEL, --reward POLICY --reference REF, or --reward file.py:name")
-        if not 0 < self.beta < float("inf"):
-            raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
         if self.reference_free is not None and (self.reference is not None or any(is_function(source) for source in self.reward)):
             raise UsageError("--reference-free is for policies without a reference: drop --reference, and functions of your own")
         check_aggregate(self.aggregate, of_function=any(is_function(source) for source in self.reward))

@@ -1,10 +1,11 @@
-"""`finegrain eval`: how often a reward model is right, with intervals, beside what length and words alone would give."""
+"""`finegrain eval`: accuracy of a reward with intervals, beside baselines that read only length or words."""
 
 import json
 from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.commands.eval import EvalSettings
+from finegrain.commands.settings import DType
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
 from finegrain.files import write_new
@@ -29,7 +30,7 @@ def evaluate_reward(
     limit: int | None = None,
     max_length: int = 2048,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: DType = "auto",
 ) -> dict[str, Any]:
     """Test a reward; arguments as the settings of `finegrain eval`, result as its last line on stdout."""
     rewards = reward if isinstance(reward, list) else [reward]
@@ -53,8 +54,7 @@ def evaluate_reward(
 
 
 def run_eval(settings: EvalSettings) -> dict[str, Any]:
-    """A table on stderr; returns its numbers, which with the scores go to --out."""
-
+    """Print a table on stderr; returns its numbers, which go to --out together with the scores."""
     if settings.out is not None:
         check_free(settings.out, settings.data)
     quiet_transformers()

@@ -24,7 +24,7 @@ def scored_by_reward(settings: InspectSettings) -> Run:
         raise UsageError(f"{settings.model} is a reward model, which has no log-probabilities to compare; drop --reference")
     if settings.trust_remote_code:
         raise UsageError(f"{settings.model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings)
     asked = open_reward_model(open_runtime(common.device, common.dtype), settings.model, longest=settings.max_length)
     session = open_session(asked.asked.scorer.model, common, Training(), Lora(), tokenizer=asked.tokenizer)
     session.scorer = asked.asked.scorer
