@@ -9,7 +9,7 @@ from finegrain.commands.reward import KEEP_TIES, RewardSettings
 from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.configure import to_json
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, source_text
+from finegrain.data.sources import Data, format_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.entry import model_name, quiet_transformers
@@ -48,7 +48,7 @@ def train_reward_model(
     """Train a reward model; arguments and result as those of `prefer`. By default the head is a token head and the loss Bradley-Terry."""
     settings = RewardSettings(
         model=model_name(model),
-        data=source_text(data),
+        data=format_sources(data),
         out=Path(out),
         head=head or Token(),
         loss=loss,

@@ -12,7 +12,7 @@ from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.configure import method_name
 from finegrain.credit.declarations import read_credit
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import named_sources
+from finegrain.data.sources import parse_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.session import Session
@@ -71,7 +71,7 @@ def check_job(job: Job, contract: Contract) -> None:
 def sources_of(job: Job) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     found = [("model", job.model if isinstance(job.model, str) else "")]
-    found += [(option, one.source) for option, text in (("data", job.data), ("eval", job.common.eval or "")) for one in named_sources(text)]
+    found += [(option, one.source) for option, text in (("data", job.data), ("eval", job.common.eval or "")) for one in parse_sources(text)]
     scorer = None if job.credit is None else read_credit(job.credit).scorer
     return [*found, ("credit.scorer", scorer or "")] if isinstance(scorer, str | None) else found
 
