@@ -298,7 +298,7 @@ def test_contradictions(command: Command, judge: Path, model: Path, mine: Path) 
         (["--model", "m", "--reward", "f.py:g"], 2, "one reward"),
         (["--reward", "rm"], 2, "file.py:name"),
         (["--reward", "MINE:absent"], 2, "no function 'absent'"),
-        (["--model", "MODEL"], 4, "no reward model"),
+        (["--model", "MODEL"], 4, "not a reward model"),
         (["--reward", "MINE:length", "--data", "LABELLED"], 2, "good and bad alike"),
         (["--reward", "MINE:length", "--data", "SKIPPED"], 3, "no answer was scored (1 were not judged)"),
         (["--reward", "MINE:length", "--data", "BROKEN"], 3, "expected a list of answers"),

@@ -66,7 +66,7 @@ def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) 
     fitted = load_file(run / LAYERS_FILE)
     name = next(name for name in fitted if name.startswith("small."))
     save_file({**fitted, name: torch.full_like(fitted[name], torch.inf)}, tmp_path / LAYERS_FILE)
-    with pytest.raises(ModelError, match=r"the posterior .*: 1 weights hold NaN or infinity: small\."):
+    with pytest.raises(ModelError, match=r"the posterior .*: 1 weights contain NaN or infinity: small\."):
         load_layers(tmp_path, layers, apart.head)
     assert set(posterior.factors) <= set(layers)
     assert all(factor.large.shape[1] == 3 for factor in posterior.factors.values())

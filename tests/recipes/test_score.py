@@ -223,7 +223,7 @@ def test_contradictions(command: Command, arguments: list[str], words: str) -> N
 
 def test_a_policy_is_no_reward_model(command: Command, model: Path) -> None:
     error = refused(command, 4, "--model", model)
-    assert "no reward model" in error
+    assert "not a reward model" in error
     assert "--reference" in error
 
 
