@@ -326,7 +326,7 @@ def test_a_file_is_not_replaced(command: Command, samples: Path, mine: Path) -> 
     table = made(command, samples, "--reward", f"{mine}:length")
     done = command("score", "baseline", "--reward", f"{mine}:other", "--data", samples, "--out", table)
     assert done.code == 7
-    assert "there already" in done.error
+    assert "already exists" in done.error
 
 
 def test_from_a_config_file(command: Command, mine: Path, samples: Path) -> None:

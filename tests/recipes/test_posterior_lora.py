@@ -51,7 +51,7 @@ def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> N
         assert [token[3] for token in new["tokens"]] == (own if own[0] is None else pytest.approx(own, rel=1e-4)), "of tokens it says nothing"
     again = fit(command, "run")
     assert again.code == 7
-    assert "there already" in again.error
+    assert "already exists" in again.error
 
 
 def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) -> None:
