@@ -199,7 +199,7 @@ def check_free(out: Path, data: str = "") -> None:
         if data and os.path.isdir(data) and out.resolve().is_relative_to(Path(data).resolve()):
             raise CheckpointError(f"--out {out} is inside the folder that --data reads; give another --out")
         if out.exists() or out.is_symlink():
-            raise CheckpointError(f"{out} is there already; give another --out")
+            raise CheckpointError(f"{out} already exists; give another --out")
         if not out.parent.is_dir():
             raise CheckpointError(f"cannot write {out}: there is no folder {out.parent}")
     except (OSError, ValueError) as error:  # a name that is too long, or holds what no name may
