@@ -105,7 +105,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
         precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
-        metrics=metrics_for(objective),
+        metrics=metrics_for(contract),
         peak_rate=how.rate,
         steps=len(plan),
         state={name: placed(table, how.device) for name, table in contract.state.items()},

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from finegrain.data.records import Example
-from finegrain.models.bounds import WithBounds, attach_bounds
+from finegrain.models.bounds import WithBounds, attach_bounds, score_gap
 from finegrain.models.layer_posterior import AnswerVariance
 from finegrain.models.posterior import attach_posterior
 from finegrain.models.score import group_of
@@ -50,7 +50,7 @@ class FeatureBounds(Adapter):
     def on_answer(self, scores: Scores, side: Side) -> Scores:
         """With the score before clipping."""
         assert side.outputs is not None
-        gap = float(self.head.gap(side.outputs, side.mask))
+        gap = float(score_gap(side.outputs, side.mask))
         return scores._replace(bounded=Bounded(float(scores.answer.mean) + gap, gap, gap > self.head.guard.threshold))
 
     def facts(self) -> Json:

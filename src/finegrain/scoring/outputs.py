@@ -15,6 +15,7 @@ from finegrain.data.records import Example
 from finegrain.models.score import Precision, head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
 from finegrain.ops.segments import place_in_row
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, ends_read, of_members, sequence_score, token_scores
 from finegrain.rewards.location import LocationNormaliser, Spread
 from finegrain.scoring.adapters import Adapter
@@ -180,7 +181,7 @@ def _moved(example: Example, role: str) -> _MovedAnswer:
 
 def attributes_of(head: RewardHead, side: Side) -> dict[str, float]:
     """Each attribute's rating of the only answer of a side; {} for a head without attributes."""
-    own = getattr(head, "attributes", None)
+    own = read_head(head).attributes
     if own is None:
         return {}
     assert side.outputs is not None
