@@ -83,7 +83,7 @@ def score_untrained(settings: InspectSettings) -> "Run":
         )
         for index, example in enumerate(examples)
     ]
-    session.notes["data"] = loaded.report
+    session.record.data = loaded.report
     facts = record(session, "inspect", to_json(settings), {"status": "finished", "rows": len(examples)})
     missing = ["No curves and no answers before and after: nothing was trained."]
     if settings.reference is None:
