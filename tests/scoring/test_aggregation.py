@@ -58,7 +58,7 @@ def test_members_that_know_their_own(command: Command, judges: Path) -> None:
 @pytest.mark.parametrize(
     ("judge", "choice", "words"),
     [
-        ("plain", ("aggregate:minus-std",), "price for uncertainty"),
+        ("plain", ("aggregate:minus-std",), "penalty for uncertainty"),
         ("plain", ("aggregate:per-sample",), "several members"),
         ("ensemble", ("aggregate:nominal",), "gaussian-ensemble"),
         ("gaussians", ("aggregate:nominal-mix", "aggregate.worst:per-batch"), "one by one"),
