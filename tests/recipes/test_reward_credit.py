@@ -12,6 +12,7 @@ from finegrain.rewards.token import Token
 from finegrain.types import Scored
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import save_reward
+from tests.tiny import write_rows
 
 
 def bytes_only(folder: Path) -> Path:
@@ -31,7 +32,9 @@ def captured(command: Command, monkeypatch: pytest.MonkeyPatch, scorer: str) -> 
     before = RunCredit.implicit_rewards
 
     def spy(self: RunCredit, name: str | None, beta: float) -> dict[str, list[Scored]]:
+        away = command.data.rename(command.folder / "away")  # the rows are in memory by now
         found.append((self.examples, before(self, name, beta)))
+        away.rename(command.data)
         return found[-1][1]
 
     monkeypatch.setattr(RunCredit, "implicit_rewards", spy)
@@ -77,6 +80,27 @@ def test_a_reward_model_of_other_tokens(command: Command, model: Path, monkeypat
         elif end - start == 2:
             assert value == pytest.approx(letters[start + 1], rel=1e-6), "of two halves the later wins"
     assert scores["chosen"][0].mean[-1].item() == pytest.approx(letters[-1])
+
+
+def test_a_reward_model_reads_a_conversation_by_its_own_template(command: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns, not the text that the policy's tokenizer made of them: the end token, which has no characters, has the score that `score` writes."""
+    folder = bytes_only(save_reward(model, command.folder / "rm", "token", Token()))
+    file = folder / "tokenizer_config.json"
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}|{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
+    asked = {"role": "user", "content": "why ?"}
+    sides = {"chosen": "good people said yes", "rejected": "bad words"}
+    rows = [{side: [asked, {"role": "assistant", "content": text + " so" * place}] for side, text in sides.items()} for place in range(6)]
+    command.data, out = write_rows(command.folder / "turns.jsonl", rows), command.folder / "scores.jsonl"
+    assert command("score", "--model", folder, "--data", command.data, "--out", out, "--device", "cpu").code == 0
+    want = [json.loads(line) for line in out.read_text().splitlines()]
+    assert want[0]["prompt"] == "[user] why ?|[assistant] "
+    examples, scores = captured(command, monkeypatch, str(folder))
+    assert len(examples) == 6
+    for example, chosen, rejected in zip(examples, scores["chosen"], scores["rejected"], strict=True):
+        assert "[user]" not in example.prompt_text
+        for place, one in enumerate((chosen, rejected)):
+            assert one.mean[-1].item() == pytest.approx(want[2 * example.row + place]["tokens"][-1][2], rel=1e-6)
 
 
 def test_two_kinds_of_scorer_have_two_units(command: Command, model: Path) -> None:

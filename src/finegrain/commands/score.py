@@ -24,7 +24,10 @@ class ScoreSettings(Compute):
     reference: str | None = None
     """The model the policies were trained from, with the same tokenizer."""
     reward: str | None = None
-    """Your own function, file.py:name, in place of a model; --model then gives the tokenizer, for functions that return rewards per token."""
+    """Your own function, file.py:name, or a column of the data, column:NAME, in place of a model.
+
+    --model then gives the tokenizer, for functions that return rewards per token.
+    """
     data: str
     """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; pairs give two responses, other rows one."""
     out: Path
