@@ -25,18 +25,20 @@ def imported(path: Path, known: Iterable[str]) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "finegrain":
             base = str(node.module).removeprefix("finegrain").removeprefix(".")
-            found |= {base} | {f"{base}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= {base or "__init__"} | {f"{base}.{alias.name}".removeprefix(".") for alias in node.names}
+        elif isinstance(node, ast.Import) and any(alias.name == "finegrain" for alias in node.names):
+            found.add("__init__")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and {".", ":"} & set(node.value):
             found.add(node.value.removeprefix("finegrain.").partition(":")[0])
     return found & set(known)
 
 
 def modules() -> dict[str, Path]:
-    """Source files by dotted name; a room's `__init__` of a docstring alone is left out."""
+    """Source files by dotted name; a room's `__init__` of a docstring alone is left out, and the script behind `python -m finegrain`."""
     found = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
-        if parts[-1] != "__init__" or len(ast.parse(path.read_text()).body) > 1:
+        if parts[-1] != "__main__" and (parts[-1] != "__init__" or len(ast.parse(path.read_text()).body) > 1):
             found[".".join(parts).removesuffix(".__init__")] = path
     return found
 
