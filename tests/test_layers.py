@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("recipes",),
     ("settings_file",),
+    ("parsing",),
     ("cli",),
     ("__main__",),
 )
@@ -44,7 +45,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 RECIPE_LEVEL = {room: level for level, rooms in enumerate(RECIPES) for room in rooms}
 PURE = ("errors", "checked", "files", "terminal", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
 PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping"})
-ROOMS_OF = {"tyro": ("cli",), "accelerate": ("train", "scoring", "recipes"), "datasets": ("data",), "peft": ("models",)}
+ROOMS_OF = {"tyro": ("parsing",), "accelerate": ("train", "scoring", "recipes"), "datasets": ("data",), "peft": ("models",)}
 """Packages that only these rooms may know."""
 DYNAMIC = frozenset({"", "catalog", "commands"})
 """Modules that may import by a computed name: the package's lazy names and the tables of methods and of commands."""
@@ -136,7 +137,7 @@ PLANTED = {
     "from finegrain import prefer": ("train.planted", "no room"),
     "from finegrain.data import read": ("runs", "sibling"),
     "from ..types import Pair": ("objectives.planted", "no room"),
-    "import tyro": ("recipes.planted", "only cli may know"),
+    "import tyro": ("recipes.planted", "only parsing may know"),
     "import accelerate": ("models.planted", "only train, scoring, recipes may know"),
     "import importlib\nimportlib.import_module('x')": ("models.planted", "computed"),
     "import math": ("attic.planted", "no known room"),

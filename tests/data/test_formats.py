@@ -11,6 +11,7 @@ from finegrain.data.gate.keeper import Keeper, form_of
 from finegrain.data.gate.settings import Stopping
 from finegrain.data.left_out import LeftOut, examples
 from finegrain.data.records import Shape, Turn
+from finegrain.data.shapes import own_shape, serves
 from finegrain.errors import DataError
 
 
@@ -149,6 +150,23 @@ def test_only_good_answers_are_demonstrations():
     assert convert({"prompt": "p", "completion": "c", "label": False}, Shape.DEMONSTRATION) == [LeftOut.LABELLED_BAD]
     (open_label,) = convert({"prompt": "p", "completion": "c", "label": float("nan")}, Shape.DEMONSTRATION)
     assert math.isnan(open_label.columns["label"]), "the gate names it"
+
+
+def refuses(entry, shape):
+    """Whether the format has no converter to the shape, whatever is in the row."""
+    try:
+        rows_of_shape(entry._replace(columns=frozenset()), shape, {})
+    except DataError as error:
+        return " has " in str(error)
+    except Exception:
+        return False  # a converter, which found nothing in an empty row
+    return False
+
+
+def test_a_format_serves_what_it_can_be_converted_to():
+    served = [serves(entry, shape) for entry in FORMATS for shape in Shape]
+    assert served == [not refuses(entry, shape) for entry in FORMATS for shape in Shape]
+    assert {own_shape(entry) for entry in FORMATS} == set(Shape)
 
 
 def test_what_has_no_pairs_says_so():

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
+from finegrain.checked import SequenceLength, checked
+from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.scoring.function_file import is_function
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class BaselineSettings:
+class BaselineSettings(Compute):
     """Score the answers that later answers to the same prompts are compared with."""
 
     model: str | None = None
@@ -22,14 +22,8 @@ class BaselineSettings:
     """Rows {prompt, responses}: what the sampler said; or pairs or demonstrations, whose chosen or demonstrated answer is then the baseline."""
     out: Path
     """File for the reward's identity and one JSON line per prompt; it must not exist yet."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
     max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens; what is scored against the baseline must be cut at the same length."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the model."""
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.reward is None):

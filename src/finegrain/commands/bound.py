@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, SequenceLength, checked
+from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, checked
+from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class BoundSettings:
+class BoundSettings(Compute):
     """Bound the features that a reward model's score reads, on clean pairs; `finegrain score` and `eval` then clip, and flag odd answers."""
 
     run: Path
@@ -26,21 +26,11 @@ class BoundSettings:
     """An answer is flagged where clipping takes more than the mean and this many standard deviations of what it takes from clean answers."""
     holdout: float = 0.2
     """Share of the pairs (at most 256, whole prompts) that bounds are not fitted on, but judged on."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens, as in training."""
     micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass."""
     seed: Seed = 0
     """Of the held-out pairs."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the backbone; the bounds are fitted in float64."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.deviations < float("inf"):
-            raise UsageError(f"--deviations counts standard deviations, 0 or more, got {self.deviations}")
         if not 0 < self.holdout < 1:
             raise UsageError(f"--holdout is the share of the pairs that bounds are judged on, between 0 and 1, got {self.holdout}")

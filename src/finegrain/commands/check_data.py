@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
+from finegrain.checked import checked
+from finegrain.commands.settings import Rows
 from finegrain.data.gate.settings import Gate
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class CheckDataSettings:
+class CheckDataSettings(Rows):
     """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
 
     data: str
@@ -18,8 +19,4 @@ class CheckDataSettings:
     """Checkpoint folder or Hub name, of which only the tokenizer is read; without it the kinds that need tokens are not checked."""
     out: Path | None = None
     """File for the whole report, every row number in it; it must not exist yet."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens."""
     gate: Gate = field(default_factory=Gate)

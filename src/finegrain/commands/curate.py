@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from finegrain.checked import PositiveInt, Seed, SequenceLength, checked
+from finegrain.checked import PositiveInt, Seed, checked
+from finegrain.commands.settings import Compute
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.gate.settings import Gate
@@ -12,7 +12,7 @@ from finegrain.data.gate.settings import Gate
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class CurateSettings:
+class CurateSettings(Compute):
     """Vote on the pairs of a data set (method:secrets-rm), or make pairs for its prompts (method:tree-rm)."""
 
     model: str
@@ -22,17 +22,9 @@ class CurateSettings:
     out: Path
     """The rows as jsonl, with a summary beside it; neither may exist yet."""
     method: SecretsRM | TreeRM = field(default_factory=SecretsRM)
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end."""
     micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass."""
     seed: Seed = 0
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the models."""
     gate: Gate = field(default_factory=Gate)
 
     @property

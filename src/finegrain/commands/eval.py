@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
+from finegrain.checked import PositiveFloat, SequenceLength, checked
+from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
@@ -15,7 +16,7 @@ from finegrain.scoring.function_file import is_function
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class EvalSettings:
+class EvalSettings(Compute):
     """Test a reward on RewardBench, RewardBench 2 or any preference pairs: a reward model, a policy against its reference, or your own function."""
 
     reward: tuple[str, ...]
@@ -36,20 +37,12 @@ class EvalSettings:
     """Whether equal scores of a pair lose or share a point."""
     combiner: Combiner = field(default_factory=MemberMean)
     """How several rewards become one."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
     max_length: SequenceLength = 2048
     """Longest prompt + answer in tokens; what is cut is counted."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the models; heads are always computed in float32 or wider."""
 
     def __post_init__(self) -> None:
         if not self.reward:
             raise UsageError("nothing to test: give --reward REWARD_MODEL, --reward POLICY --reference REF, or --reward file.py:name")
-        if not 0 < self.beta < float("inf"):
-            raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
         if self.reference_free is not None and (self.reference is not None or any(is_function(source) for source in self.reward)):
             raise UsageError("--reference-free is for policies without a reference: drop --reference, and functions of your own")
         check_aggregate(self.aggregate, of_function=any(is_function(source) for source in self.reward))

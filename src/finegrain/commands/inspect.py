@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
+from finegrain.checked import PositiveInt, checked
+from finegrain.commands.settings import Compute
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class InspectSettings:
+class InspectSettings(Compute):
     """One HTML page: of run directories, or of --model on --data without training."""
 
     runs: tuple[Path, ...] = ()
@@ -24,11 +24,5 @@ class InspectSettings:
     """The page; for a single run RUN/report.html by default."""
     limit: PositiveInt = 200
     """Rows of --data that are scored."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic, as in training."""
     trust_remote_code: bool = False
     """Run code that comes with a model; never do this for a model you have not read."""

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
+from finegrain.checked import PositiveFloat, checked
+from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
@@ -16,7 +16,7 @@ from finegrain.scoring.signals import Head, RewardSignal
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class ScoreSettings:
+class ScoreSettings(Compute):
     """Score answers token by token: by a reward model, by the implicit reward of policies against a reference, or by your own function."""
 
     model: tuple[str, ...] = ()
@@ -45,18 +45,8 @@ class ScoreSettings:
     """Subtract the mean of the run's held-out scores and divide by their standard deviation; scores of tokens stay as they are."""
     id: str | None = None
     """Column that names a row; by default its number."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; answers are cut at their end, and what was cut is not scored."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the models."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < float("inf"):
-            raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
         if self.reward is not None and not is_function(self.reward):
             raise UsageError(f"--reward takes your own function as file.py:name, got {self.reward!r}; a checkpoint is --model")
         if self.reward is None and not self.model:

@@ -1,10 +1,13 @@
-"""Settings that recipes share; frozen, nested, every field read."""
+"""Settings that several commands share. Classes are frozen, and every field is read by every command that has it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from finegrain.checked import Epochs, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, SequenceLength, ShareBelowOne, checked
 from finegrain.errors import UsageError
+
+DType = Literal["auto", "float32", "bfloat16", "float64"]
+"""Number formats that models compute in."""
 
 MarginScale = Literal["median", "none"] | NonNegativeFloat
 """What the column `margin` is multiplied by: one over its median, nothing, or a number."""
@@ -12,29 +15,48 @@ MarginScale = Literal["median", "none"] | NonNegativeFloat
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Common:
-    """Options every training command has."""
+class Rows:
+    """How much of the data is read; inherited by commands that run no model."""
 
     limit: PositiveInt | None = None
     """Read at most this many rows."""
+    max_length: SequenceLength = 1024
+    """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class Compute(Rows):
+    """How much of the data is read, and where and in which number format models compute; inherited by every command that runs one."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    dtype: DType = "auto"
+    """Number format: bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU and float32 on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class Common(Compute):
+    """Options every training command has."""
+
     max_steps: PositiveInt | None = None
     """Stop after this many optimiser steps."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end, both counted."""
     lr: NonNegativeFloat | None = None
     """Peak learning rate; by default the objective's own at width 4096, times 4096 / hidden size (times 10 with LoRA)."""
     seed: Seed = 0
     """Of data order, held-out rows and new parameters."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic: bfloat16 is autocast over float32 masters; auto is bfloat16 on a GPU and float32 on a CPU."""
     eval: str | None = None
     """Evaluation rows; by default a share of the data (`--holdout`)."""
     resume: bool = False
     """Go on from the newest checkpoint of --out."""
     dry_run: bool = False
     """Print plan, memory and time estimate, and stop."""
+
+    @classmethod
+    def of(cls, settings: Compute, *, seed: int = 0) -> "Common":
+        """The options of a command that opens a model as training does, and trains none."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(Compute)}, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,31 +1,12 @@
 """Settings of `finegrain sft`."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from finegrain.checked import checked
-from finegrain.commands.settings import Common, Training
-from finegrain.data.gate.settings import Gate
-from finegrain.models.lora import Lora
-from finegrain.train.optim import Optim
+from finegrain.commands.training import PolicySettings
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class SftSettings:
-    """Fine-tune on demonstrations; pairs give their chosen side."""
-
-    model: str
-    """Checkpoint folder or Hub name."""
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
-    out: Path
-    """Run directory: the tuned model, run.json, metrics.jsonl, samples.jsonl."""
-    objective: Any
-    credit: Any = None
-    common: Common = field(default_factory=Common)
-    training: Training = field(default_factory=Training)
-    lora: Lora = field(default_factory=Lora)
-    optim: Optim = field(default_factory=Optim)
-    gate: Gate = field(default_factory=Gate)
+class SftSettings(PolicySettings):
+    """Fine-tune on demonstrations; pairs give their chosen side. objective:NAME and credit:NAME choose the method."""

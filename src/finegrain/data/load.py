@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from finegrain.data.findings import MOST_ROWS, Findings, source_in_words
 from finegrain.data.gate.biases import Sample, biases
-from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, form_of, own_shape
+from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, form_of
 from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
 from finegrain.data.mixture import Mixture, read_sources
 from finegrain.data.read import Source
 from finegrain.data.records import FastTokenizer, Located, Shape
+from finegrain.data.shapes import own_shape, serves
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
 from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise, within_limit
@@ -31,14 +32,26 @@ class LoadedData:
     """JSON: source, files, sha256, format, rows, examples, kept, dropped, findings and counts; `sources` where there are several."""
     gate: Json
     """What stands in gate.json."""
+    shape: Shape
+    """Of the examples: the one that was asked for, or the first of those asked for that the rows serve."""
 
 
 def load_examples(
-    source: str, tokenizer: FastTokenizer, *, shape: Shape, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()
+    source: str,
+    tokenizer: FastTokenizer,
+    *,
+    shape: Shape | Sequence[Shape],
+    settings: Tokenise,
+    limit: int | None = None,
+    gate: Gate = Gate(),
 ) -> LoadedData:
-    """The examples of a file, folder or Hub name, or of several, in the shape a recipe needs; `limit` counts rows of all sources."""
+    """The examples of a file, folder or Hub name, or of several; `limit` counts rows of all sources.
+
+    `shape`: the one that a recipe needs, or several, of which the rows' first one is taken (`OWN_SHAPES`: what the rows serve of themselves).
+    """
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
+    shape = shape if isinstance(shape, Shape) else _first_served(forms, shape)
     findings = _findings_of(rows)
     sample, decide = Sample(gate.bias_rows), Stopping(gate)
     kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
@@ -51,6 +64,7 @@ def load_examples(
         examples,
         {**facts, "max_length": within_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
         gate_report(facts, findings, sample),
+        shape,
     )
 
 
@@ -83,6 +97,11 @@ def _forms(rows: Rows) -> tuple[list[Form], Iterator[Located]]:
 
 def _name(forms: list[Form]) -> str:
     return ", ".join(dict.fromkeys(form.entry.name for form in forms))
+
+
+def _first_served(forms: list[Form], shapes: Sequence[Shape]) -> Shape:
+    """The first of the shapes that all sources serve; where there is none the first, whose rows will say why they are not of it."""
+    return next((shape for shape in shapes if all(serves(form.entry, shape) for form in forms)), shapes[0])
 
 
 def _one_shape(rows: Rows, forms: list[Form]) -> Shape:

@@ -10,6 +10,7 @@ from finegrain.data.gate.keeper import FIRST_ROWS, common_format, convert
 from finegrain.data.left_out import LeftOut
 from finegrain.data.read import read
 from finegrain.data.records import Located, Row, Shape
+from finegrain.data.shapes import own_shape
 from finegrain.errors import DataError
 
 
@@ -28,16 +29,18 @@ class Questions:
     def __init__(self, source: str, limit: int | None) -> None:
         self.source, self._limit = source, limit
         self.format: Format = common_format(list(islice(read(source, limit).rows, FIRST_ROWS)))
+        self.shape = own_shape(self.format)
+        """What the rows serve of themselves."""
         self.findings = Findings()
         self.rows = 0
 
-    def __call__(self, shape: Shape) -> Iterator[Question]:
-        """Examples in the order of the data."""
+    def __call__(self, shape: Shape | None = None) -> Iterator[Question]:
+        """Examples in the order of the data, in the rows' own shape or in another one."""
         self.findings, self.rows = Findings(), 0
         for number, (where, raw) in enumerate(self.raw()):
             self.rows += 1
             try:
-                made = convert(self.format, shape, raw)
+                made = convert(self.format, shape or self.shape, raw)
             except DataError as error:
                 self.findings.drop("unreadable", number, f"{where}: {error}")
                 continue

@@ -17,6 +17,11 @@ from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
 
+OWN_SHAPES = (Shape.PREFERENCE, Shape.RATED, Shape.STEPS, Shape.UNPAIRED, Shape.DEMONSTRATION)
+"""In the order in which a format's own shape is looked for: the first that it serves."""
+TEXT_SHAPES = (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION)
+"""Shapes of answers as such, without ratings and labelled steps."""
+
 Convert = Callable[[Reading], Sequence[Made]]
 """At least one example or reason."""
 
@@ -43,6 +48,24 @@ class Format(NamedTuple):
     """Rows with role answer and a span for each labelled step."""
     matches: Callable[[Reading], bool] = _any_row
     """What else the first row must satisfy."""
+
+
+def serves(entry: Format, shape: Shape) -> bool:
+    """Whether rows of the format make examples of the shape."""
+    judged = entry.ratings is not None or entry.steps is not None
+    served = {
+        Shape.PREFERENCE: entry.pairs is not None,
+        Shape.UNPAIRED: entry.answers is not None or entry.pairs is not None or entry.steps is not None,
+        Shape.DEMONSTRATION: entry.demonstrations is not None or entry.pairs is not None or (entry.answers is not None and not judged),
+        Shape.RATED: entry.ratings is not None,
+        Shape.STEPS: entry.steps is not None,
+    }
+    return served[shape]
+
+
+def own_shape(entry: Format) -> Shape:
+    """What a format serves of itself: pairs, ratings, labelled steps, labelled answers, else demonstrations."""
+    return next(shape for shape in OWN_SHAPES if serves(entry, shape))
 
 
 def rows_of_shape(entry: Format, shape: Shape, row: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:

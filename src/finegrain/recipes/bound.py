@@ -40,7 +40,7 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
     quiet_transformers()
     model = load_reward_model(settings.run)
     weight = score_row(head_of(model), model.head).cpu().double()
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype, seed=settings.seed)
+    common = Common.of(settings, seed=settings.seed)
     session = open_session(model.policy.model, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
     fitted, held, words = split_holdout(data.examples, settings.holdout, settings.seed, single_rows=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.commands.eval import EvalSettings
+from finegrain.commands.settings import DType
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
 from finegrain.files import write_new
@@ -29,7 +30,7 @@ def evaluate_reward(
     limit: int | None = None,
     max_length: int = 2048,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: DType = "auto",
 ) -> dict[str, Any]:
     """Test a reward; arguments as the settings of `finegrain eval`, result as its last line on stdout."""
     rewards = reward if isinstance(reward, list) else [reward]

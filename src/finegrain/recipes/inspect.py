@@ -9,6 +9,7 @@ import numpy as np
 from finegrain.commands.inspect import InspectSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
+from finegrain.data.shapes import TEXT_SHAPES
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.lora import Lora
@@ -19,7 +20,7 @@ from finegrain.models.scorer import silence_dropout
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.inspection.pairs import examined, truths
 from finegrain.recipes.inspection.reward_page import scored_by_reward
-from finegrain.recipes.session import Session, load_any_shape, open_session, prepare_scorer, record
+from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, record
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run
 from finegrain.report.verdicts import blocks
@@ -48,8 +49,6 @@ def _check(settings: InspectSettings) -> None:
         raise UsageError("give run directories, or --model with --data, not both")
     if not settings.runs and not (settings.model and settings.data):
         raise UsageError("expected run directories, or --model M and --data D; found neither")
-    if settings.limit < 1:
-        raise UsageError(f"--limit counts rows, at least 1, got {settings.limit}")
     if settings.out is None and len(settings.runs) != 1:
         raise UsageError("give --out PAGE.html: there is no single run directory to put the page into")
     if settings.out is not None and settings.out.is_dir():
@@ -64,9 +63,9 @@ def scored(settings: InspectSettings) -> "Run":
     quiet_transformers()
     if is_reward_model(settings.model):
         return scored_by_reward(settings)
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings)
     session = open_session(settings.model, common, Training(trust_remote_code=settings.trust_remote_code), Lora())
-    loaded = load_any_shape(session, settings.data)
+    loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)

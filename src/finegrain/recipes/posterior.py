@@ -57,7 +57,7 @@ def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
         network = take_adapter_out(network, settings.run)
     else:
         reward_rows(head, model.head)
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings)
     session = open_session(network, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
     prompts, answers = token_lengths(data.examples, ROLES)

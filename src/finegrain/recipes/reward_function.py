@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
+from finegrain.commands.settings import DType
 from finegrain.scoring.completions import open_reward_function
 
 
@@ -14,7 +14,7 @@ def reward_function(
     sampled_tokens: bool = False,
     max_length: int | None = None,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: DType = "auto",
 ) -> Callable[..., list[float | None]]:
     """`fn(prompts, completions, **kwargs) -> list[float]` of a reward model: the score that `finegrain score` gives each complete answer.
 

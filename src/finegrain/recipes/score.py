@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from finegrain.commands.score import ScoreSettings
+from finegrain.commands.settings import DType
 from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
@@ -35,7 +36,7 @@ def score(
     limit: int | None = None,
     max_length: int = 1024,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: DType = "auto",
 ) -> dict[str, Any]:
     """Score answers; arguments as the settings of `finegrain score`, result as its last line on stdout."""
     models = (model,) if isinstance(model, (str, Path)) else model

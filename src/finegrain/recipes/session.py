@@ -3,7 +3,7 @@
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -18,7 +18,6 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
-from finegrain.errors import DataError
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import with_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -119,7 +118,7 @@ def silent(text: str) -> None:
     """No line of the other processes."""
 
 
-def load_data(session: Session, source: str, shape: Shape, *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
+def load_data(session: Session, source: str, shape: Shape | Sequence[Shape], *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
     """Tokenised rows of a file, folder or Hub name."""
     settings = Tokenise(max_length=session.common.max_length)
     data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
@@ -127,18 +126,6 @@ def load_data(session: Session, source: str, shape: Shape, *, limit: int | None,
         session.say(line)
     check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)
     return data
-
-
-def load_any_shape(session: Session, source: str) -> LoadedData:
-    """The rows in the first shape that they have."""
-
-    errors = []
-    for shape in (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION):
-        try:
-            return load_data(session, source, shape, limit=session.common.limit)
-        except DataError as error:
-            errors.append(error)
-    raise errors[0]
 
 
 def prepare_scorer(session: Session, longest: int) -> Scorer:

@@ -42,12 +42,6 @@ def common_format(first: Iterable[Located]) -> Format:
     return max(found.values(), key=len)[0]
 
 
-def own_shape(entry: Format) -> Shape:
-    """What a format serves of itself: pairs, labelled answers, ratings, labelled steps, else demonstrations."""
-    served = ((entry.pairs, Shape.PREFERENCE), (entry.answers, Shape.UNPAIRED), (entry.ratings, Shape.RATED), (entry.steps, Shape.STEPS))
-    return next((shape for converter, shape in served if converter is not None), Shape.DEMONSTRATION)
-
-
 def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
     """What `rows_of_shape` makes; whatever the cells of the row are, what cannot be read is a DataError."""
     try:

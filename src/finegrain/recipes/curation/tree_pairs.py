@@ -13,7 +13,6 @@ from finegrain.configure import to_json
 from finegrain.curate.tree import preference_row, saved_share
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.findings import Findings
-from finegrain.data.gate.keeper import own_shape
 from finegrain.data.gate.settings import Stopping
 from finegrain.data.questions import Question, Questions
 from finegrain.data.records import Answer, Example, Text, Turn
@@ -96,7 +95,7 @@ def _prompts(settings: CurateSettings, tokenizer: Any) -> Iterator[tuple[Questio
     questions = Questions(settings.data, settings.limit)
     how, decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
     seen: set[bytes] = set()
-    for question in questions(own_shape(questions.format)):
+    for question in questions():
         found = list(tokenise([(question.row, question.made)], tokenizer, how, Findings(), decide))
         if found and found[0].prompt.tobytes() not in seen:
             seen.add(found[0].prompt.tobytes())

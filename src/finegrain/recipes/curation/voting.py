@@ -49,7 +49,7 @@ NEUTRAL = {"strength_mean": None, "strength_std": None, "member_margins": None, 
 
 def voted_rows(settings: CurateSettings, method: SecretsRM) -> dict[str, Any]:
     """The rows of the data in their order with the columns of the method, and the summary."""
-    common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings, seed=settings.seed)
     session = open_session(settings.model, common, Training(micro_tokens=settings.micro_tokens), Lora())
     loaded = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit, gate=settings.gate)
     examples = loaded.examples

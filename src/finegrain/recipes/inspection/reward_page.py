@@ -5,11 +5,12 @@ from pathlib import Path
 from finegrain.commands.inspect import InspectSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
+from finegrain.data.shapes import TEXT_SHAPES
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.inspection.pairs import examined, truths
 from finegrain.recipes.inspection.rewards import Segments, answer_rewards
-from finegrain.recipes.session import load_any_shape, open_session, record
+from finegrain.recipes.session import load_data, open_session, record
 from finegrain.report.read import Run
 from finegrain.scoring.reward_model import open_reward_model
 from finegrain.scoring.runtime import open_runtime
@@ -23,11 +24,11 @@ def scored_by_reward(settings: InspectSettings) -> Run:
         raise UsageError(f"{settings.model} is a reward model, which has no log-probabilities to compare; drop --reference")
     if settings.trust_remote_code:
         raise UsageError(f"{settings.model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
+    common = Common.of(settings)
     asked = open_reward_model(open_runtime(common.device, common.dtype), settings.model, longest=settings.max_length)
     session = open_session(asked.asked.scorer.model, common, Training(), Lora(), tokenizer=asked.tokenizer)
     session.scorer = asked.asked.scorer
-    loaded = load_any_shape(session, settings.data)
+    loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     parts = asked.asked.parts

@@ -2,9 +2,10 @@
 
 from itertools import islice
 
-from finegrain.data.gate.keeper import FIRST_ROWS, common_format, own_shape
+from finegrain.data.gate.keeper import FIRST_ROWS, common_format
 from finegrain.data.read import read
 from finegrain.data.records import Shape, Text
+from finegrain.data.shapes import own_shape
 from finegrain.data.unlabelled import has_samples
 from finegrain.errors import UsageError
 

@@ -13,12 +13,13 @@ from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.data.answer_text import text_of_answer
 from finegrain.data.findings import Findings
-from finegrain.data.gate.keeper import FIRST_ROWS, common_format, own_shape
+from finegrain.data.gate.keeper import FIRST_ROWS, common_format
 from finegrain.data.gate.texts import texts_of
 from finegrain.data.load import load_examples
 from finegrain.data.questions import Question, Questions, identifiers
 from finegrain.data.read import read
 from finegrain.data.records import Example, Response
+from finegrain.data.shapes import own_shape
 from finegrain.data.spans import spans_to_tokens
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
@@ -150,7 +151,7 @@ def by_function(settings: ScoreSettings, counts: Counts) -> Iterator[Json]:
     tokenizer = tokenizer_of(settings.model[0]) if settings.model else None
     questions = Questions(settings.data, settings.limit)
     names = Names(settings)
-    for block in _blocks(questions(own_shape(questions.format))):
+    for block in _blocks(questions()):
         sides = [(question, role) for question in block for role in question.made.answers]
         verdicts = function([Asked(one.row, one.made.prompt, one.made.answers[role].content, one.raw) for one, role in sides])
         for (question, role), verdict in zip(sides, verdicts, strict=True):
