@@ -18,7 +18,7 @@ from finegrain import catalog
 from finegrain.checked import PositiveInt, checked, field_hints, members, plain_type
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, resolve
-from finegrain.commands.settings import Common, Compute, Rows, Training
+from finegrain.commands.settings import Common, Compute, RowLimits, Training
 from finegrain.configure import field_from_json, kebab, settings_from_file
 from finegrain.errors import FinegrainError, UsageError
 from finegrain.objectives.dpo import DPO
@@ -271,33 +271,10 @@ def test_a_class_keeps_the_checks_of_its_base() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_shared_settings_are_written_once(name: str) -> None:
-    """A command that has a field of `Rows` or `Compute` has it from there, and so its meaning."""
+    """A command that has a field of `RowLimits` or `Compute` has it from there, and so its meaning."""
     kind = resolve(COMMANDS[name].settings)
     names = {field.name for field in dataclasses.fields(kind)}
-    rows = {field.name for field in dataclasses.fields(Rows)}
+    rows = {field.name for field in dataclasses.fields(RowLimits)}
     compute = {field.name for field in dataclasses.fields(Compute)} - rows
-    assert not names & rows or issubclass(kind, Rows), f"{kind.__name__} spells {names & rows} itself"
+    assert not names & rows or issubclass(kind, RowLimits), f"{kind.__name__} spells {names & rows} itself"
     assert not names & compute or issubclass(kind, Compute), f"{kind.__name__} spells {names & compute} itself"
-
-
-def test_a_class_is_checked_as_the_class_it_inherits_from() -> None:
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    @checked
-    class Outer:
-        low: PositiveInt = 1
-        high: PositiveInt = 2
-
-        def __post_init__(self) -> None:
-            if self.low > self.high:
-                raise UsageError("low is above high")
-
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    @checked
-    class Inner(Outer):
-        step: PositiveInt = 1
-
-    Inner(low=2, high=3)
-    with pytest.raises(UsageError, match="low is above high"):
-        Inner(low=3)
-    with pytest.raises(UsageError, match="step must be"):
-        Inner(step=0)

@@ -136,7 +136,7 @@ def test_roles_that_nobody_knows_are_named(tmp_path):
         with pytest.raises(DataError, match="no turn of role assistant; roles found: user, Wizard"):
             convert(row, shape)
     later = dicts(HI, HELLO, HI) + strange[1:]
-    with pytest.raises(DataError, match=r"ends with a turn of 'Wizard', .*; roles found: user, assistant, Wizard"):
+    with pytest.raises(DataError, match=r"ends with a turn of role 'Wizard', .*; roles found: user, assistant, Wizard"):
         convert({"messages": later}, Shape.DEMONSTRATION)
     report = check_rows(save(tmp_path / "d.jsonl", [{"messages": dicts(HI)}]), None, settings=Tokenise())
     (finding,) = report["findings"][:1]
@@ -168,7 +168,7 @@ def test_conversations_written_as_text_are_read_and_named(tmp_path, guise):
     "[{'role': 'user', 'content': '" + "x" * LONGEST + "'}]",
 ])  # fmt: skip
 def test_a_conversation_written_as_text_that_cannot_be_parsed_is_named(text):
-    with pytest.raises(DataError, match=r"column 'messages': (a conversation written as|expected a list of messages)"):
+    with pytest.raises(DataError, match=r"column 'messages': (found a conversation written as|expected a list of messages)"):
         convert({"messages": text}, Shape.DEMONSTRATION)
 
 

@@ -72,7 +72,7 @@ def test_red_team_attempts_are_rated_and_never_demonstrations():
 
 @pytest.mark.parametrize("row", [HELPSTEER2, ULTRA, PRM800K])
 def test_what_is_judged_is_no_demonstration(row):
-    with pytest.raises(DataError, match="judged answers, not demonstrations"):
+    with pytest.raises(DataError, match="labelled answers, not demonstrations"):
         convert(row, Shape.DEMONSTRATION)
     with pytest.raises(DataError, match="has no pairs"):
         convert(row, Shape.PREFERENCE)

@@ -125,7 +125,7 @@ def test_dropped_or_refused_as_asked(tmp_path, kind):
     (finding,) = (one for one in dropped.gate["findings"] if one["kind"] == kind)
     assert 1 in finding["rows"]
     flag = f"--gate.{kind.replace('_', '-')}"
-    with pytest.raises(DataError, match=f"{'d.jsonl:2' if kind == 'missing_column' else 'row 1'}.*{flag} says"):
+    with pytest.raises(DataError, match=f"{'d.jsonl:2' if kind == 'missing_column' else 'row 1'}.*set {flag} "):
         load(path, **{kind: "error"})
 
 
@@ -215,4 +215,4 @@ def test_answers_of_one_label_alone_are_named(labels, named):
     keeper = Keeper(Stopping(), [form_of(rows)], Shape.UNPAIRED, findings, Sample(0))
     assert len(list(keeper.kept(rows))) == len(labels)
     assert ("one_label" in findings.by_kind) is named
-    assert not named or findings.messages()[-1].endswith(f"answers have the label {int(labels[0])}, so nothing says what the other kind looks like")
+    assert not named or findings.messages()[-1].endswith(f"answers have the label {int(labels[0])}; training needs both labels")

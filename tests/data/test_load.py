@@ -81,7 +81,7 @@ def test_errors_name_file_and_line(tmp_path):
         load(save(tmp_path / "d.jsonl", [GOOD, {"prompt": "p", "chosen": "a"}]))
     with pytest.raises(DataError, match=r"e\.jsonl:1: columns found: prompt, chosne; nearest known form: preference pairs"):
         load(save(tmp_path / "e.jsonl", [{"prompt": "p", "chosne": "a"}]))
-    with pytest.raises(DataError, match=r"no preference example left of 2 rows \(preference pairs\); dropped: identical 2"):
+    with pytest.raises(DataError, match=r"none of 2 rows \(preference pairs\) gave a preference example; dropped: identical 2"):
         load(save(tmp_path / "f.jsonl", [{**GOOD, "rejected": "the answer"}] * 2))
     with pytest.raises(DataError, match="the tokenizer has no BOS"):
         load(save(tmp_path / "g.jsonl", [{"text": "hello"}]), byte_level(bos=False), Shape.DEMONSTRATION)

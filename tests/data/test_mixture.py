@@ -145,11 +145,11 @@ def test_the_hash_covers_every_source_and_the_weights(tmp_path: Path, files: tup
         ("{a}=-1 + {b}=1", "must be a finite number above 0, got -1"),
         ("{a}=nan + {b}=1", "must be a finite number above 0, got nan"),
         ("{a}=1 + {b}=inf", "must be a finite number above 0, got inf"),
-        ("{a}=1 + {b}", "none to .*b.jsonl; give every source one"),
+        ("{a}=1 + {b}", "but not to .*b.jsonl; give every source a weight"),
         ("{a} + {b} + {a}", "a.jsonl twice"),
         ("{a}=1 + {folder}/../{name}/a.jsonl=2", "twice .as .*a.jsonl too"),
         ("owner/set + owner/set", "owner/set twice"),
-        ("=1 + {b}=1", "a weight and no source"),
+        ("=1 + {b}=1", "a weight but no source"),
     ],
 )
 def test_what_is_no_mixture(files: tuple[str, str], tmp_path: Path, text: str, words: str) -> None:
@@ -175,7 +175,7 @@ def test_what_cannot_be_read(files: tuple[str, str], tmp_path: Path) -> None:
         read_sources(f"{a} + {tmp_path}/c.jsonl")
     with pytest.raises(DataError, match=r"e\.jsonl has no rows"):
         load(f"{a} + {save(tmp_path / 'e.jsonl', [])}")
-    with pytest.raises(UsageError, match="names 2 sources, and one is read here"):
+    with pytest.raises(UsageError, match="names 2 sources, but only one can be read"):
         read(f"{a} + b")
 
 

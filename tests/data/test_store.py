@@ -145,7 +145,7 @@ def test_rows_of_one_prompt_cannot_be_split() -> None:
         split_holdout(collect([row]), 0.9, 0)
 
 
-FEW = [(400, "a", "share 1 prompt"), (1000, "ab", "share 2 prompts"), (40, "a", "2 held-out rows are few")]
+FEW = [(400, "a", "share 1 prompt"), (1000, "ab", "share 2 prompts"), (40, "a", "only 2 held-out rows")]
 
 
 @pytest.mark.parametrize(("rows", "letters", "words"), FEW)

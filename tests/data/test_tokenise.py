@@ -368,7 +368,7 @@ def test_rows_are_cut_at_the_positions_of_the_model():
     example, findings = one(tokenizer, row)
     assert len(example.prompt) + len(example.responses["answer"].ids) == 40
     assert findings.count("over_length") == 1
-    assert findings.messages()[0] == "max_length: lowered: the model has 40 positions, so rows are cut to 40 tokens and not to 1024"
+    assert findings.messages()[0] == "max_length: lowered: the model has 40 positions, so rows are cut to 40 tokens instead of 1024"
     assert "max_length" not in one(tokenizer, row, max_length=32)[1].by_kind
     limit_length(tokenizer, None)
     assert "max_length" not in one(tokenizer, row)[1].by_kind

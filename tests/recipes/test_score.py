@@ -131,7 +131,7 @@ def test_rows_have_names(command: Command, policy: Path, model: Path) -> None:
     asked = ("--model", policy, "--reference", model, "--data", data)
     assert [line["id"] for line in scored(command, "named", *asked, "--id", "key")] == ["k3/answer", "k1/answer"]
     assert [line["id"] for line in scored(command, "numbered", *asked)] == ["0/answer", "1/answer"]
-    assert "--id nokey needs text or a number in every row" in refused(command, 3, *asked, "--id", "nokey")
+    assert "--id nokey: expected text or a number in every row" in refused(command, 3, *asked, "--id", "nokey")
 
 
 UNICODE = "naïve 猫 said 👍🏽, good — людям ہے"

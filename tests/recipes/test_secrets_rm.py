@@ -150,7 +150,7 @@ def test_refused_before_training(command: Command, samples: Path, tmp_path: Path
     for code, words, arguments in (
         (2, "--meta.samples FILE", ("head:sequence", "meta:meta-rm")),
         (3, "no file", ("head:sequence", *meta, tmp_path / "absent.jsonl")),
-        (3, "no prompt has 2 samples or more, of 1 rows", ("head:sequence", *meta, single)),
+        (3, "no prompt has at least 2 samples in 1 rows", ("head:sequence", *meta, single)),
         (3, "missing responses", ("head:sequence", *meta, command.data)),
         (2, "eta", ("head:sequence", *meta, samples, "--meta.eta", "-1")),
         (2, "--frozen", ("head:sequence", "--frozen", *meta, samples)),

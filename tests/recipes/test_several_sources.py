@@ -62,4 +62,4 @@ def test_what_is_refused_before_the_model_loads(command: Command, tmp_path: Path
     ):
         done = command(name, "--model", command.model, "--data", f"{command.data} + {other}", *arguments)
         assert done.code == 2
-        assert "names 2 sources, and one is read here" in done.error
+        assert "names 2 sources, but only one can be read" in done.error

@@ -77,24 +77,24 @@ class How:
     coordinate whose gradient is itself round-off (d = 1e-10) may differ by 1 % of the rate: 3e-6 in float32."""
 
 
-def build(objective: Any, precision: How) -> tuple[Trainer, Plan]:
+def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     """A trainer and its plan, the same for every `how` but for the split."""
     contract = contract_of(objective, seed=1)
     torch.manual_seed(3)
-    model = MODELS["llama"]().to(precision.device, precision.dtype).train()
-    if precision.dtype == torch.float64:
+    model = MODELS["llama"]().to(how.device, how.dtype).train()
+    if how.dtype == torch.float64:
         exact_norms(model)
-    if precision.branched:
+    if how.branched:
         use_branched_attention(model)
-    scorer = Scorer(model, fused if precision.branched else plain)
+    scorer = Scorer(model, fused if how.branched else plain)
     for module in contract.modules.values():
-        module.to(precision.device, precision.dtype)
+        module.to(how.device, how.dtype)
     if contract.outputs:
-        scorer.head = head_module(objective.make_head, SIZES["hidden_size"], contract.outputs, seed=2, dtype=precision.dtype).to(precision.device)
+        scorer.head = head_module(objective.make_head, SIZES["hidden_size"], contract.outputs, seed=2, dtype=how.dtype).to(how.device)
     data = training_set(contract)
-    plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, precision.micro_tokens, precision.world)
+    plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
     assert len(plan) == STEPS
-    if precision.shard:
+    if how.shard:
         shard(scorer)
     optim = Optim(weight_decay=0.01)
     extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
@@ -102,13 +102,13 @@ def build(objective: Any, precision: How) -> tuple[Trainer, Plan]:
         scorer=scorer,
         contract=contract,
         data=data,
-        optimizer=make_optimizer(scorer.parameters(), extra, optim, precision.rate),
+        optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
-        precision=Precision(nullcontext, "float64" if precision.dtype == torch.float64 else "float32", precision.micro_tokens),
+        precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
         metrics=metrics_for(objective),
-        peak_rate=precision.rate,
+        peak_rate=how.rate,
         steps=len(plan),
-        state={name: placed(table, precision.device) for name, table in contract.state.items()},
+        state={name: placed(table, how.device) for name, table in contract.state.items()},
     )
     return trainer, plan
 

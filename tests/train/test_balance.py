@@ -38,9 +38,9 @@ def undivided(trainer: Trainer, step: Step) -> Any:
     return whole
 
 
-def both(objective: AvaP, precision: How = WIDE) -> tuple[Trainer, dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
+def both(objective: AvaP, how: How = WIDE) -> tuple[Trainer, dict[str, float], dict[str, Tensor], dict[str, Tensor]]:
     """A trainer after its first step, at rate 0 and without clipping, that step's line, and both parts' gradients taken apart from the loop."""
-    trainer, plan = build(objective, replace(precision, rate=0.0))
+    trainer, plan = build(objective, replace(how, rate=0.0))
     trainer = replace(trainer, optim=replace(trainer.optim, max_grad_norm=0.0))
     line = run_step(trainer, plan.step(0))
     whole = undivided(trainer, plan.step(0))

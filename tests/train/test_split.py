@@ -21,8 +21,8 @@ from tests.train.harness import BATCH, HUGE, OBJECTIVES, STEPS, How, build, larg
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-7}
 
 
-def outcome(objective: Any, precision: How) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
-    trainer, plan = build(objective, precision)
+def outcome(objective: Any, how: How) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    trainer, plan = build(objective, how)
     lines = train(trainer, plan)
     return weights(trainer), lines
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finegrain.checked import checked
-from finegrain.commands.settings import Rows
+from finegrain.commands.settings import RowLimits
 from finegrain.data.gate.settings import Gate
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class CheckDataSettings(Rows):
+class CheckDataSettings(RowLimits):
     """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
 
     data: str

@@ -15,7 +15,7 @@ MarginScale = Literal["median", "none"] | NonNegativeFloat
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Rows:
+class RowLimits:
     """How much of the data is read; inherited by commands that run no model."""
 
     limit: PositiveInt | None = None
@@ -26,7 +26,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Compute(Rows):
+class Compute(RowLimits):
     """How much of the data is read, and where and in which number format models compute; inherited by every command that runs one."""
 
     device: str = "auto"

@@ -1,8 +1,8 @@
-"""The text of an answer, which character spans refer to: its turns in the plain rendering, whatever template makes the tokens.
+"""The text of an answer, which character spans refer to: its turns in the plain rendering, whatever template produces the tokens.
 
-A turn is written as its reasoning in <think> tags, its content, and its calls of tools as objects in <tool_call> tags [choice];
-most turns are their content alone. Spans in the columns of the data count the characters of the contents alone, as people
-who mark an answer see them; `moved` puts them into the text.
+A turn is written as its reasoning in <think> tags, its content, and its tool calls as objects in <tool_call> tags [choice];
+most turns consist of their content alone. Spans in the columns of the data count the characters of the contents alone, because
+that is what an annotator sees; `shift_spans` maps them to the text.
 """
 
 import json
@@ -15,10 +15,10 @@ from finegrain.types import CharSpan
 
 
 class TurnText(NamedTuple):
-    """What one turn says, in the order of its text."""
+    """The parts of a turn, in the order of its text."""
 
     reasoning: str
-    """Under a key of its own; reasoning inside the content belongs to the content."""
+    """Reasoning from a separate key; reasoning inside the content belongs to the content."""
     content: str
     calls: str
     """Every call in the plain form."""
@@ -28,16 +28,16 @@ class TurnText(NamedTuple):
         return f"{self.opening()}{self.content}{self.closing()}"
 
     def opening(self) -> str:
-        """What stands before the content."""
+        """The text before the content."""
         return f"<think>\n{self.reasoning}\n</think>\n\n" if self.reasoning else ""
 
     def closing(self) -> str:
-        """What stands behind the content."""
+        """The text after the content."""
         return f"\n{self.calls}" if self.content and self.calls else self.calls
 
 
 def words_of(turn: Turn) -> TurnText:
-    """The words of a turn."""
+    """The parts of a turn."""
     if not turn.more or turn.role != ASSISTANT:
         return TurnText("", turn.content, "")
     others = turn.others()
@@ -51,7 +51,7 @@ def _listed(calls: Any) -> list[Any]:
 
 
 def _call(call: Any) -> str:
-    """Name and arguments of a call; arguments written as JSON text are an object all the same."""
+    """Name and arguments of a call; arguments written as JSON text are parsed into an object."""
     said = call.get("function", call) if isinstance(call, dict) else call
     if isinstance(said, dict) and isinstance(said.get("arguments"), str):
         try:
@@ -73,17 +73,17 @@ def answer_text(turns: tuple[Turn, ...]) -> tuple[str, list[int]]:
 
 
 def blank(turns_before: int) -> str:
-    """What separates turns in the plain rendering."""
+    """The separator between turns in the plain rendering."""
     return "\n\n" if turns_before else ""
 
 
 def text_of_answer(content: Text) -> str:
-    """The text of an answer, be it a string or turns."""
+    """The text of an answer given as a string or as turns."""
     return content if isinstance(content, str) else answer_text(content)[0]
 
 
 def moved(spans: Sequence[CharSpan] | None, content: Text) -> list[CharSpan] | None:
-    """Spans over the contents of an answer's turns as spans over its text."""
+    """Maps spans over the contents of an answer's turns to spans over its text."""
     if spans is None or isinstance(content, str) or not any(turn.more for turn in content):
         return None if spans is None else list(spans)
     bare, befores = answer_text(tuple(Turn(turn.role, turn.content) for turn in content))
@@ -94,5 +94,5 @@ def moved(spans: Sequence[CharSpan] | None, content: Text) -> list[CharSpan] | N
 
 
 def _shifted(place: int, shifts: Sequence[tuple[int, int]]) -> int:
-    """A place moved as the last turn is that begins at or before it."""
+    """A position moved by the shift of the last turn that begins at or before it."""
     return place + next((shift for begin, shift in reversed(shifts) if begin <= place), shifts[0][1])

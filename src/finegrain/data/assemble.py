@@ -9,7 +9,7 @@ from finegrain.data.render import AnswerPart, Rendered
 
 
 class Specials:
-    """The tokens of a tokenizer that stand for no text."""
+    """The special tokens of a tokenizer."""
 
     def __init__(self, tokenizer: FastTokenizer) -> None:
         self.bos: int | None = tokenizer.bos_token_id
@@ -29,7 +29,7 @@ class BatchTokens:
         self._continuing = dict(zip(continuing, encoder.continuing(continuing), strict=True))
 
     def prompt(self, rendered: Rendered) -> Int32[np.ndarray, " P"]:
-        """Tokens of the prompt, without BOS of ours."""
+        """Tokens of the prompt, without an added BOS."""
         return self._opening[rendered.prompt].ids
 
     def part(self, rendered: Rendered, role: str, index: int) -> Encoded:
@@ -47,7 +47,7 @@ def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.nda
 
 
 def whole_response(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> Response:
-    """The whole answer: its parts, its end token."""
+    """The whole answer: its parts and its end token."""
     ids: list[np.ndarray] = [np.zeros(0, np.int32)]
     mask: list[np.ndarray] = [np.zeros(0, bool)]
     offsets: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
@@ -66,7 +66,7 @@ def whole_response(rendered: Rendered, role: str, tokens: BatchTokens, specials:
 
 
 def _places(part: AnswerPart, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
-    """Character offsets into the answer's text: from the first to the last character of a token that stands there."""
+    """Character offsets into the answer's text: from the first to the last mapped character of each token."""
     starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
     if len(part.runs) == 1:
         (run,) = part.runs
@@ -85,7 +85,7 @@ def _places(part: AnswerPart, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
 
 
 def _ending(ids: Int32[np.ndarray, " T"], specials: Specials) -> Int32[np.ndarray, " K"]:
-    """What a template writes after the last answer: up to EOS, else one special token, else nothing."""
+    """What a template writes after the last answer: the tokens up to EOS, else one special token, else nothing."""
     if specials.eos is not None and (ids == specials.eos).any():
         return ids[: int(np.argmax(ids == specials.eos)) + 1]
     return ids[: int(len(ids) > 0 and int(ids[0]) in specials.ids)]
@@ -94,7 +94,7 @@ def _ending(ids: Int32[np.ndarray, " T"], specials: Specials) -> Int32[np.ndarra
 def _end_once(
     ids: Int32[np.ndarray, " T"], mask: Bool[np.ndarray, " T"], offsets: Int32[np.ndarray, "T 2"], text: str, specials: Specials, closes: bool
 ) -> Response:
-    """The answer with EOS once at its end, which trains where its last turn does."""
+    """The answer with EOS once at its end; EOS trains where the last turn does."""
     if specials.eos is None:
         return Response(ids, mask, offsets, text)
     others = np.flatnonzero(ids != specials.eos)
@@ -108,7 +108,7 @@ def _end_once(
 
 
 def ends_itself(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> bool:
-    """Whether the last words of the answer's own text are an EOS token."""
+    """Whether the answer's own text ends with an EOS token."""
     last = max((i for i, part in enumerate(rendered.parts[role]) if part.trains), default=None)
     if last is None or specials.eos is None:
         return False

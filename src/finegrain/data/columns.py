@@ -1,4 +1,4 @@
-"""What a row carries besides its texts: numbers, labels, character spans, token rewards."""
+"""What a row has besides its texts: numbers, labels, character spans, token rewards."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,11 +13,11 @@ from finegrain.errors import DataError
 from finegrain.types import CharSpan
 
 SHOWN = 12
-"""Columns of a row that a message names."""
+"""Number of columns that a message names."""
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names of columns on a line, long lists and names cut."""
+    """Names of columns on one line; long lists and names are cut."""
     names = list(names)
     shown = ", ".join(name if name.isprintable() and len(name) <= 60 else f"{name!r:.60}" for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
@@ -34,12 +34,12 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
 
 
 def numeric_columns(row: Reading) -> dict[str, float]:
-    """Every column that is a number or a boolean; NaN stays and is judged later."""
+    """Every column that is a number or a boolean; NaN is kept and checked later."""
     return {name: _float(value) for name, value in row.numbers().items()}
 
 
 def _float(value: Any) -> float:
-    """A number of a file; what no float holds is infinite, and judged later."""
+    """A number from a file; a number too large for a float is infinite, and checked later."""
     try:
         return float(value)
     except OverflowError:
@@ -47,7 +47,7 @@ def _float(value: Any) -> float:
 
 
 def label_of(row: Mapping[str, Any], column: str = "label") -> float:
-    """The label of an unpaired row: 0, 1, false, true, or NaN, which is judged later."""
+    """The label of an unpaired row: 0, 1, false, true, or NaN, which is checked later."""
     value = row.get(column)
     if not isinstance(value, Real) or (value == value and value not in (0, 1)):
         raise DataError(f"column {column!r}: expected 0, 1, false or true, found {value!r:.80}")
@@ -92,7 +92,7 @@ def _rewards(value: Any, column: str) -> list[float] | None:
 
 
 def number_of(row: Mapping[str, Any], column: str) -> float:
-    """A column that must be a number; NaN stays and is judged later."""
+    """A column that must be a number; NaN is kept and checked later."""
     value = row.get(column)
     if not isinstance(value, Real):
         raise DataError(f"column {column!r}: expected a number, found {value!r:.80}")
@@ -116,7 +116,7 @@ def list_of(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
 
 
 def rating_of(value: Any, name: str) -> float:
-    """A rating as a number or as text; NaN where there is none ("N/A", null), which is judged later."""
+    """A rating given as a number or as text; NaN where there is none ("N/A", null), which is checked later."""
     if value is None or value == "N/A":
         return math.nan
     try:

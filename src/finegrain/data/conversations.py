@@ -1,7 +1,7 @@
 """Turns of a conversation: reading them from rows, the common start of two conversations, the plain rendering.
 
 The plain rendering is "Human: …\\n\\nAssistant: …", the form of hh-rlhf without its leading blank lines. The text of a
-multi-turn answer, which character spans refer to, is its turns in this rendering, whatever template makes the tokens.
+multi-turn answer, which character spans refer to, is its turns in this rendering, whatever template produces the tokens.
 """
 
 import json
@@ -16,16 +16,16 @@ from finegrain.errors import DataError
 ASSISTANT = "assistant"
 NAMES = {"user": "Human", ASSISTANT: "Assistant", "system": "System"}
 KNOWN = frozenset(SPEAKERS.values()) | OTHERS
-"""Roles that may stand in a conversation; any other may be the assistant under a name of somebody's own."""
+"""Known roles of a conversation; any other role may be a custom name for the assistant."""
 SYSTEM_ROLES = ("system", "developer")
 OPENING = (*SYSTEM_ROLES, "user")
-"""Roles that no answer begins with: where one does it is the whole conversation."""
+"""Roles that no answer begins with: an answer that begins with one is the whole conversation."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Keys of a message under which its reasoning stands, in the order in which transformers looks for it."""
+"""Keys of a message that hold its reasoning, in the order in which transformers looks for them."""
 CALLS = ("tool_calls", "function_call")
-"""Keys of a message under which its calls of tools stand."""
+"""Keys of a message that hold its tool calls."""
 SPEAKING = (*CALLS, *REASONING, "refusal")
-"""Keys beside which a content of null is well-formed."""
+"""Keys that make a content of null well-formed."""
 HH_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 
 
@@ -47,7 +47,7 @@ def read_turns(value: Any, column: str) -> tuple[Turn, ...]:
 
 
 def _found(value: Any) -> str:
-    """What stands in the place of messages, in words."""
+    """Describes what was found in place of messages."""
     if not isinstance(value, list | tuple):
         return type(value).__name__
     odd = next((item for item in value if not (isinstance(item, Mapping) and "role" in item)), None)
@@ -77,11 +77,11 @@ def _text(content: Any, role: str, column: str) -> str:
 
 
 def as_json(value: Any, column: str) -> str:
-    """JSON text of what a cell holds, for comparison and for templates."""
+    """A cell as JSON text, for comparison and for templates."""
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"column {column!r}: a value that JSON cannot hold ({error})") from error
+        raise DataError(f"column {column!r}: expected a value that JSON can represent ({error})") from error
 
 
 def read_tools(value: Any) -> str:
@@ -99,20 +99,20 @@ def read_tools(value: Any) -> str:
 
 
 def answer_turns(value: Any, column: str) -> tuple[Turn, ...]:
-    """The turns of a conversation in which the assistant speaks, under whatever name is known."""
+    """The turns of a conversation that ends with a turn of the assistant, under any of its known names."""
     turns = read_turns(value, column)
     strangers = [turn.role for turn in turns if turn.role not in KNOWN]
     if strangers and not any(turn.role == ASSISTANT for turn in turns):
         raise DataError(f"column {column!r}: no turn of role {ASSISTANT}; roles found: {_names(turns)}")
     if strangers and turns[-1].role not in KNOWN:
         raise DataError(
-            f"column {column!r}: ends with a turn of {turns[-1].role!r:.40}, which is no known name of the {ASSISTANT}; roles found: {_names(turns)}"
+            f"column {column!r}: ends with a turn of role {turns[-1].role!r:.40}, not a known name of the {ASSISTANT}; roles found: {_names(turns)}"
         )
     return turns
 
 
 def _names(turns: tuple[Turn, ...]) -> str:
-    """The roles in the order of their first turns, as far as a line holds them."""
+    """The roles in the order of their first turns, as many as fit on a line."""
     names = list(dict.fromkeys(f"{turn.role:.40}" for turn in turns))
     return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
 
@@ -127,14 +127,14 @@ def parse_transcript(text: str, column: str) -> tuple[Turn, ...]:
 
 
 def parse_prompt(text: str) -> tuple[Turn, ...]:
-    """Turns without the empty one of the assistant at the end; text without headers is the user's turn."""
+    """Turns without an empty last turn of the assistant; text without headers is the user's turn."""
     found = HH_TURN.match(text)
     turns = parse_transcript(text, "prompt") if found else (Turn("user", text),)
     return turns[:-1] if turns[-1].role == ASSISTANT and not turns[-1].content.strip() else turns
 
 
 def as_prompt(value: Any, column: str) -> tuple[Turn, ...]:
-    """A prompt as turns: text is the user's turn, a list of texts alternates from the user on, messages say who speaks."""
+    """A prompt as turns: text is the user's turn, a list of texts alternates starting with the user, messages name their roles."""
     if isinstance(value, str):
         return (Turn("user", value),)
     if isinstance(value, list | tuple) and value and all(isinstance(turn, str) for turn in value):
@@ -146,9 +146,9 @@ EXTRA_ID_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def parse_extra_id(text: str) -> tuple[Turn, ...]:
-    """The turns of a HelpSteer2 prompt: the user's first words, then turns after `<extra_id_1>User` and `<extra_id_1>Assistant`.
+    """The turns of a HelpSteer2 prompt: the user's first text, then turns after `<extra_id_1>User` and `<extra_id_1>Assistant`.
 
-    A header without words at the end, which only announces the answer, is no turn.
+    A header without text at the end only announces the answer and is not a turn.
     """
     pieces = EXTRA_ID_TURN.split(f"{text}\n" if text.endswith("<extra_id_1>Assistant") else text)
     roles = {"User": "user", "Assistant": ASSISTANT}
@@ -157,21 +157,21 @@ def parse_extra_id(text: str) -> tuple[Turn, ...]:
 
 
 class PromptAndAnswers(NamedTuple):
-    """Answers beside a prompt, of which some or all were given as whole conversations."""
+    """A prompt and its answers, some or all of which may have been whole conversations."""
 
     prompt: tuple[Turn, ...]
-    """What stands before every answer, once; the fullest form of it that the row has."""
+    """What precedes every answer, once; the fullest form that the row has."""
     answers: dict[str, tuple[Turn, ...]]
-    """What follows the prompt; where `agrees` is false, each a conversation from its own beginning."""
+    """What follows the prompt; where `agrees` is false, each is a conversation from its own beginning."""
     agrees: bool
-    """Whether every whole conversation begins with the prompt, white space aside."""
+    """Whether every whole conversation begins with the prompt, ignoring white space."""
 
 
 def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> PromptAndAnswers:
-    """The prompt and what follows it. An answer that begins with a system's or a user's turn is the whole conversation.
+    """The prompt and what follows it. An answer that begins with a system or user turn is the whole conversation.
 
-    A system's turn that only one of prompt and conversation has is part of the prompt. Where a conversation begins otherwise than
-    the prompt it wins, and stands by itself. A prompt without words beside a whole conversation is none.
+    A system turn that only the prompt or only the conversation has is part of the prompt. Where a conversation begins differently
+    from the prompt, the conversation is used alone. An empty prompt beside a whole conversation is ignored.
     """
     if any(map(opens, answers.values())) and not any(turn.content.strip() for turn in _systems(prompt)[1]):
         prompt = _systems(prompt)[0]
@@ -184,17 +184,17 @@ def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Pr
 
 
 def opens(turns: tuple[Turn, ...]) -> bool:
-    """Whether an answer begins as only a whole conversation does."""
+    """Whether an answer begins the way only a whole conversation does."""
     return bool(turns) and turns[0].role in OPENING
 
 
 class _Head(NamedTuple):
-    """The prompt as a whole conversation has it."""
+    """The prompt as it occurs in a whole conversation."""
 
     turns: tuple[Turn, ...]
-    """With the prompt's own turns of the system where the conversation has none."""
+    """With the prompt's own system turns where the conversation has none."""
     length: int
-    """Turns of the conversation that they are."""
+    """Number of turns of the conversation that belong to the prompt."""
 
 
 def _is_whole(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> bool:
@@ -202,7 +202,7 @@ def _is_whole(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> bool:
 
 
 def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
-    """The beginning of a conversation that is the prompt; None where it is another."""
+    """The beginning of a conversation where it is the prompt; None where it differs."""
     systems, asked = _systems(prompt)
     own_systems, said = _systems(turns)
     length = len(asked)
@@ -212,18 +212,18 @@ def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
 
 
 def _systems(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-    """The leading turns of the system, and the others."""
+    """The leading system turns, and the others."""
     count = next((i for i, turn in enumerate(turns) if turn.role not in SYSTEM_ROLES), len(turns))
     return turns[:count], turns[count:]
 
 
 def same_turns(one: tuple[Turn, ...], other: tuple[Turn, ...]) -> bool:
-    """Whether turns say the same, white space aside."""
+    """Whether turns are equal, ignoring white space."""
     return len(one) == len(other) and all(a.role == b.role and a.content.split() == b.content.split() for a, b in zip(one, other, strict=True))
 
 
 class SplitPair(NamedTuple):
-    """Two conversations, their common start taken out."""
+    """Two conversations without their common start."""
 
     prompt: tuple[Turn, ...]
     chosen: tuple[Turn, ...]
@@ -233,10 +233,10 @@ class SplitPair(NamedTuple):
 
 
 def split_pair(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...], given: int = 0) -> SplitPair:
-    """Prompt: the common leading turns, up to and without the first assistant turn after the last common turn of others.
+    """Prompt: the common leading turns, up to and excluding the first assistant turn after the last common turn of another role.
 
-    The first `given` turns are the prompt in any case: what the assistant says at their end does not train. Where the
-    conversations differ before their last turn the answers have several turns. Turns after the assistant's last are cut
+    The first `given` turns are always part of the prompt: assistant turns at their end do not train. Where the
+    conversations differ before their last turn, the answers have several turns. Turns after the assistant's last one are cut
     from the answers.
     """
     chosen, rejected = trim(chosen), trim(rejected)
@@ -252,7 +252,7 @@ def split_pair(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...], given: int 
 
 
 def trim(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """The turns up to the assistant's last; all of them when the assistant says nothing."""
+    """The turns up to the assistant's last one; all of them when the assistant has none."""
     last = max((i for i, turn in enumerate(turns) if turn.role == ASSISTANT), default=len(turns) - 1)
     return turns[: last + 1]
 

@@ -1,4 +1,4 @@
-"""Counts of answers that the whole string would have tokenised otherwise, and of answers that do not decode to their text."""
+"""Counts answers that the whole string would have tokenised differently, and answers that do not decode to their text."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from finegrain.errors import DataError
 
 
 def count_differences(batch: list[tuple[int, Rendered]], tokens: BatchTokens, encoder: Encoder, tokenizer: FastTokenizer, findings: Findings) -> None:
-    """Counts answers that the whole string would have tokenised otherwise, and answers that do not decode to their text."""
+    """Counts answers that the whole string would have tokenised differently, and answers that do not decode to their text."""
     answers = [(number, rendered, role) for number, rendered in batch for role in rendered.parts]
     joined = encoder.ids([rendered.prompt + "".join(part.text for part in _spoken(rendered.parts[role])) for _, rendered, role in answers])
     spoken = {
@@ -30,7 +30,7 @@ def count_differences(batch: list[tuple[int, Rendered]], tokens: BatchTokens, en
             shown = decoded[part, rendered.prompt == "" and index == 0]
             if shown not in (part.text, part.text[part.glue :], part.text.removeprefix(" ")):
                 if part.text.strip() and len(tokens.part(rendered, role, index).ids) == 0:
-                    raise DataError(f"row {number}: the tokenizer makes no token of {part.text[:60]!r}; is it the model's?")
+                    raise DataError(f"row {number}: the tokenizer gives no token for {part.text[:60]!r}; check that it is the model's tokenizer")
                 findings.add("decode_differs", number, "kept", f"{part.text[:60]!r} decodes to {shown[:60]!r}")
                 break
 

@@ -1,4 +1,4 @@
-"""Rows of one file, by its name: json and jsonl (objects, a table, or one object a line), csv, tsv, parquet, arrow; text also .gz and .zst."""
+"""Rows of one file, by its suffix: json and jsonl (objects, a table, or one object a line), csv, tsv, parquet, arrow; text also .gz and .zst."""
 
 import io
 import json
@@ -24,11 +24,11 @@ ARROW_SUFFIXES = (".parquet", ".arrow")
 SUFFIXES = (*(f"{suffix}{packed}" for packed in PACKED for suffix in (*JSON_SUFFIXES, *SEPARATORS)), *ARROW_SUFFIXES)
 
 KINDS = {type(None): "null", bool: "true or false", str: "a text", list: "a list"}
-"""What JSON calls a value that is no object."""
+"""Names of JSON values that are not objects."""
 
 
 def file_rows(file: Path) -> Iterator[Located]:
-    """The rows one by one; only a JSON list or table is whole in memory."""
+    """The rows one by one; only a JSON list or table is held in memory as a whole."""
     name = unpacked_name(file)
     try:
         if file.name.endswith(ARROW_SUFFIXES):
@@ -42,7 +42,7 @@ def file_rows(file: Path) -> Iterator[Located]:
 
 
 def _json(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
-    """A list of objects, one object per line, or one object over several lines; an object that is alone in a .json file may be a table."""
+    """A list of objects, one object per line, or one object over several lines; a single object in a .json file may be a table."""
     lines = ((number, line) for number, line in enumerate(iter(stream.readline, ""), 1) if line.strip())
     number, line = next(lines, (0, ""))
     if not number:
@@ -68,7 +68,7 @@ def _json(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
 
 
 def _over_lines(line: str, stream: io.TextIOWrapper, error: DataError, file: Path) -> Any:
-    """The value that begins on the first line and goes on; the first line's own error where it is none."""
+    """The value that begins on the first line and continues; the error of the first line where there is none."""
     if not line.lstrip().startswith(("[", "{")):
         raise error
     rest = stream.read()
@@ -99,11 +99,11 @@ def _row(value: object) -> PlainRow:
 
 
 WRAPPERS = ("data", "rows", "train", "examples", "records", "items", "instances")
-"""Keys under which a whole file stands."""
+"""Keys that may hold all rows of a file."""
 
 
 def table_rows(whole: Json) -> list[Any] | None:
-    """The rows of an object that is a table; None where it is a row itself."""
+    """The rows of an object that is a table; None where the object is a row itself."""
     if isinstance(columns := whole.get("columns"), list) and isinstance(rows := whole.get("data"), list) and _lists_of(rows, len(columns)):
         return [dict(zip(map(str, columns), row, strict=True)) for row in rows]
     for name in WRAPPERS:

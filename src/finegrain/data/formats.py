@@ -1,6 +1,6 @@
-"""The formats this house recognises, each a short entry: name, the columns it needs, and functions from a row to examples.
+"""The formats that finegrain recognises, each a short entry: name, the columns it needs, and functions from a row to examples.
 
-Recognition looks at a row, from the most particular format to the most general. A new public format is one entry in FORMATS
+Recognition looks at a row, from the most specific format to the most general. A new public format is one entry in FORMATS
 and one function per shape it can serve (`finegrain.data.convert`); the other shapes are derived (`finegrain.data.shapes`).
 Source: data cards, files and loaders of the named sets.
 Deviations: see docs/guides/data.md.
@@ -20,7 +20,7 @@ __all__ = ["FORMATS", "Format", "recognise", "rows_of_shape"]
 
 
 def recognise(row: Mapping[str, Any]) -> Format:
-    """The format of a row; a DataError names the nearest one and what leads to it."""
+    """The format of a row; otherwise a DataError names the nearest format and the necessary changes."""
     cells = Reading(row)
     cells.check()
     for candidate in FORMATS:
@@ -51,7 +51,7 @@ def _no_prompt(row: Reading) -> bool:
 
 
 def _question_alone(row: Reading) -> bool:
-    """Neither a system prompt, which makes it a conversation, nor a label."""
+    """Has neither a system prompt, which would make it a conversation, nor a label."""
     return not own.has_system(row) and not any(_is_label(name)(row) for name in usual.LABELS if name in row)
 
 

@@ -1,4 +1,4 @@
-"""One path from a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
+"""From a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,15 +25,15 @@ __all__ = ["Gate", "KeepEnd", "KeepStart", "LoadedData", "Shape", "Tokenise", "l
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Examples, and what became of the rows they came from."""
+    """Examples, and what happened to the rows they came from."""
 
     examples: ExampleStore
     report: Json
     """JSON: source, files, sha256, format, rows, examples, kept, dropped, findings and counts; `sources` where there are several."""
     gate: Json
-    """What stands in gate.json."""
+    """The content of gate.json."""
     shape: Shape
-    """Of the examples: the one that was asked for, or the first of those asked for that the rows serve."""
+    """The shape of the examples: the first requested one that the rows can have."""
 
 
 def load_examples(
@@ -58,7 +58,9 @@ def load_examples(
     examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
     _tell_left(rows, findings)
     if not examples:
-        raise DataError(f"{source}: no {shape.value} example left of {rows.count} rows ({_name(forms)}); dropped: {findings.in_words() or 'none'}")
+        raise DataError(
+            f"{source}: none of {rows.count} rows ({_name(forms)}) gave a {shape.value} example; dropped: {findings.in_words() or 'none'}"
+        )
     facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings)}
     return LoadedData(
         examples,
@@ -69,7 +71,7 @@ def load_examples(
 
 
 def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()) -> Json:
-    """What stands in gate.json of the rows in the shape they serve first; what would stop a training run is listed, nothing is kept."""
+    """The content of gate.json for the rows in the first shape they have; findings that would stop a training run are listed, nothing is stored."""
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
     shape = _one_shape(rows, forms)
@@ -87,7 +89,7 @@ Item = TypeVar("Item")
 
 
 def _forms(rows: Rows) -> tuple[list[Form], Iterator[Located]]:
-    """How the rows of every source look, and all rows; the first ones of several sources are read twice."""
+    """The form of every source, and all rows; the first rows of several sources are read twice."""
     if isinstance(rows, Mixture):
         return [form_of(list(islice(part.rows, FIRST_ROWS))) for part in rows.parts], rows.rows
     stream = rows.rows
@@ -100,16 +102,16 @@ def _name(forms: list[Form]) -> str:
 
 
 def _first_served(forms: list[Form], shapes: Sequence[Shape]) -> Shape:
-    """The first of the shapes that all sources serve; where there is none the first, whose rows will say why they are not of it."""
+    """The first of the shapes that all sources have; without one, the first, whose rows then report why they lack it."""
     return next((shape for shape in shapes if all(serves(form.entry, shape) for form in forms)), shapes[0])
 
 
 def _one_shape(rows: Rows, forms: list[Form]) -> Shape:
-    """What all sources serve of themselves; a DataError where they differ."""
+    """The shape that all sources have without conversion; a DataError where they differ."""
     shapes = [own_shape(form.entry) for form in forms]
     if isinstance(rows, Mixture) and len(set(shapes)) > 1:
         told = ", ".join(f"{part.name} {shape.value}" for part, shape in zip(rows.parts, shapes, strict=True))
-        raise DataError(f"the sources hold rows of different shapes ({told}); check them one by one")
+        raise DataError(f"the sources have rows of different shapes ({told}); check them one at a time")
     return shapes[0]
 
 
@@ -124,7 +126,7 @@ def _keeper(rows: Rows, forms: list[Form], decide: Decide, shape: Shape, finding
 
 
 def _counted(rows: Rows, made: Counter[int], numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:
-    """What was made of the rows, counted by source where there are several."""
+    """The examples, counted by source where there are several."""
     for number, item in numbered:
         if isinstance(rows, Mixture):
             made[rows.places.part(number)] += 1
@@ -137,7 +139,7 @@ def _tell_left(rows: Rows, findings: Findings) -> None:
 
 
 def _by_source(rows: Rows, forms: list[Form], made: Counter[int], findings: Findings) -> Json:
-    """Every one of several sources by itself."""
+    """The report for each of several sources."""
     if not isinstance(rows, Mixture):
         return {}
     sources = []
@@ -149,12 +151,12 @@ def _by_source(rows: Rows, forms: list[Form], made: Counter[int], findings: Find
 
 
 def _facts(source: str, rows: Rows, forms: list[Form], shape: Shape) -> Json:
-    """What identifies rows that were read to their end."""
+    """The facts that identify rows that were read to their end."""
     return {"source": source, "sha256": rows.sha256(), "format": _name(forms), "shape": shape.value, "rows": rows.count}
 
 
 def _report(rows: Rows, forms: list[Form], findings: Findings, examples: ExampleStore, sources: list[Json]) -> Json:
-    """What can be counted from rows, findings and examples."""
+    """The counts derived from rows, findings and examples."""
     roles = examples.roles
     return {
         "files": rows.files,
@@ -175,7 +177,7 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
 
 
 def gate_report(facts: Json, findings: Findings, sample: Sample, *, not_checked: Sequence[str] = ()) -> Json:
-    """What stands in gate.json; `facts` says of what (source, format, rows, sha256)."""
+    """The content of gate.json; `facts` describes what was checked (source, format, rows, sha256)."""
     return {
         **facts,
         "findings": [_finding(kind, findings) for kind in findings.by_kind],

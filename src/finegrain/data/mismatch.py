@@ -9,11 +9,11 @@ from finegrain.errors import DataError
 def with_mismatched(examples: ExampleStore) -> ExampleStore:
     """Every example with the role `mismatched`: the answer of the next example, in data order, that has another prompt.
 
-    Fixed by the data alone, so that reference values of mismatched answers can be cached across epochs and seeds.
+    Depends on the data alone, so that reference values of mismatched answers can be cached across epochs and seeds.
     """
     keys = examples.prompt_text_keys
     last_of_run = np.flatnonzero(keys != np.roll(keys, -1))
     if not len(last_of_run):
-        raise DataError("all rows share one prompt, so no answer is a mismatched one; this objective needs several prompts")
+        raise DataError("all rows share one prompt, so there are no mismatched answers; this objective needs several prompts")
     run = np.searchsorted(last_of_run, np.arange(len(keys))) % len(last_of_run)
     return examples.lend("answer", (last_of_run[run] + 1) % len(keys), "mismatched")

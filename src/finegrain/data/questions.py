@@ -1,4 +1,4 @@
-"""Rows of a file as they are, beside the examples they make: for what reads names and texts, and drops nothing that a benchmark counts."""
+"""Rows of a file with the examples they give: for benchmarks, which read names and texts and must not lose a row."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -15,7 +15,7 @@ from finegrain.errors import DataError
 
 
 class Question(NamedTuple):
-    """One example, and the row it was made of."""
+    """One example, and the row it was made from."""
 
     row: int
     """Row number in the source, from 0."""
@@ -24,7 +24,7 @@ class Question(NamedTuple):
 
 
 class Questions:
-    """The examples of a source, read anew whenever they are asked for; what makes none is counted in the findings."""
+    """The examples of a source, read again on every call; rows that give none are counted in the findings."""
 
     def __init__(self, source: str, limit: int | None) -> None:
         self.source, self._limit = source, limit
@@ -51,14 +51,16 @@ class Questions:
                     yield Question(number, raw, one)
 
     def raw(self) -> Iterator[Located]:
-        """The rows, untouched."""
+        """The rows, unchanged."""
         return read(self.source, self._limit).rows
 
 
 def identifiers(source: str, column: str, limit: int | None) -> Iterator[tuple[int, str]]:
-    """Row number and what the column says of the row, which must be text or a number and stand in every row."""
+    """Row number and the value of an identifier column, which must be text or a number in every row."""
     for number, (where, raw) in enumerate(read(source, limit).rows):
         value = raw.get(column)
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise DataError(f"{where}: --id {column} needs text or a number in every row, found {value!r}; the row has {', '.join(raw)}")
+            raise DataError(
+                f"{where}: --id {column}: expected text or a number in every row, found {value!r}; the row has the columns {', '.join(raw)}"
+            )
         yield number, str(value)

@@ -1,7 +1,7 @@
-"""Where rows come from: a json, jsonl, csv, tsv, parquet or arrow file, a folder of them, a saved data set, or a set on the Hub.
+"""Where rows come from: a json, jsonl, csv, tsv, parquet or arrow file, a folder of them, a saved dataset, or a dataset on the Hub.
 
-A file that cannot be read, or a line that cannot be parsed, is a DataError that names file and line, raised when the reading
-comes to it: rows are read one after the other and forgotten. A cell that cannot be read is a matter of its row.
+A file that cannot be read, or a line that cannot be parsed, is a DataError that names file and line, raised when the reader
+reaches it: rows are read one after the other and not kept. A cell that cannot be read is reported with its row.
 """
 
 import difflib
@@ -23,12 +23,12 @@ from finegrain.errors import DataError
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(:(?P<split>[\w.-]+))?")
 SAVED = ("state.json", "dataset_dict.json")
-"""Files by which a folder of datasets' `save_to_disk` is known."""
+"""Files that identify a folder written by datasets' `save_to_disk`."""
 METADATA = frozenset({"dataset_info.json", "dataset_infos.json", *SAVED, "metadata.json", "config.json", "package.json", "croissant.json"})
-"""Files beside rows that say something about them."""
+"""Metadata files beside rows."""
 TRAINING = re.compile(r"(?<![a-z])train(?:ing|set)?(?![a-z])")
 HELD_OUT = re.compile(r"(?<![a-z])(?:test(?:ing|set)?|val(?:id|idation)?|dev|eval(?:uation)?|held[-_]?out|hold[-_]?out)(?![a-z])")
-"""Words in names of files that say which part of a set they are; a file without one is no part that is held out."""
+"""Words in file names that name a held-out split; a file without one is training data."""
 
 
 @dataclass
@@ -36,19 +36,19 @@ class Source:
     """Rows to be read, and what identifies them."""
 
     name: str
-    """As it was asked for."""
+    """As given."""
     files: list[str]
     """File names, or the Hub name."""
     stream: Callable[[], Iterator[Located]]
-    """The rows from the first."""
+    """Opens the rows from the first."""
     sha256: Callable[[], str]
-    """Of the files' whole content (a folder: of names and hashes), whatever the limit; of a Hub set, of the rows that were read."""
+    """SHA-256 of the files' whole content (a folder: of names and hashes), whatever the limit; for the Hub, of the rows that were read."""
     count: int = 0
-    """Rows that the latest reading has given so far."""
+    """Number of rows that the latest reading has returned so far."""
 
     @property
     def rows(self) -> Iterator[Located]:
-        """The rows one by one, from the first whenever it is asked for."""
+        """The rows one by one, from the first on every access."""
         self.count = 0
         for row in self.stream():
             self.count += 1
@@ -89,19 +89,19 @@ def _missing(source: str, path: Path) -> DataError:
         return DataError(f"no file {source}: there is no folder {folder} (a Hub name has the form owner/name)")
     known = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or entry.name.endswith(SUFFIXES))
     near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.5) or known[:5]
-    hint = f"; near it: {', '.join(near)}" if near else f"; {folder} holds no {listed(SUFFIXES)} files"
+    hint = f"; similar names: {', '.join(near)}" if near else f"; {folder} holds no {listed(SUFFIXES)} files"
     return DataError(f"no file {source}{hint}")
 
 
 def _saved(source: str, folder: Path, limit: int | None) -> Source:
-    """A folder that datasets' `save_to_disk` wrote."""
+    """A folder written by datasets' `save_to_disk`."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file.relative_to(folder)))
     stream = lambda: islice(((f"{folder} row {number}", row) for number, row in enumerate(saved_rows(folder))), limit)
     return Source(source, [file.relative_to(folder).as_posix() for file in files], stream, lambda: _content(folder, files))
 
 
 def _hidden(file: Path) -> bool:
-    """What systems and programs leave in folders."""
+    """Whether a file is one that systems and programs leave in folders."""
     return any(part.startswith((".", "_", "~")) for part in file.parts)
 
 
@@ -115,14 +115,14 @@ def _folder(folder: Path) -> list[Path]:
         name = file.relative_to(folder).as_posix()
         stem = str(file.parent / unpacked_name(file).rsplit(".", 1)[0])
         if stem in stems:
-            raise DataError(f"folder {folder} holds {stems[stem]} and {name}, which are the same rows twice by their names; pass the one you want")
+            raise DataError(f"folder {folder} holds {stems[stem]} and {name}, whose names suggest the same rows twice; pass the one you want")
         stems[stem] = name
     names = [file.relative_to(folder).as_posix().lower() for file in files]
     held_out = {part for name in names for part in HELD_OUT.findall(name)}
     others = any(TRAINING.search(name) or not HELD_OUT.search(name) for name in names)
     if held_out and len(held_out) + others > 1:
         found = f"{', '.join(sorted(held_out))}{' and training' if others else ''} files"
-        raise DataError(f"folder {folder} mixes {found} by their names; pass the file (or folder) you want to read")
+        raise DataError(f"folder {folder} mixes {found}, judging by their names; pass the file (or folder) you want to read")
     return files
 
 

@@ -1,4 +1,4 @@
-"""One tokenised row as bytes, and its line of the index: what is counted without reading the row."""
+"""One tokenised row as bytes, and its line of the index: what can be counted without reading the row."""
 
 import hashlib
 import struct
@@ -15,18 +15,18 @@ NARROW = 1 << 16
 SPAN = struct.Struct("<qqd")
 
 START, ROW, PROMPT, PROMPT_TEXT, IDS_KEY, TEXT_KEY, FIXED = range(7)
-"""Places in the index of what every row has; the keys are hashes of the prompt's tokens and of its text."""
+"""Positions in the index that every row has; the keys are hashes of the prompt's tokens and of its text."""
 TOKENS, TRAINED, TEXT, SPANS, REWARDS, PER_ROLE = range(6)
-"""Places of what every answer has, behind the fixed ones; -1 spans or rewards: there are none, not even an empty list."""
+"""Positions per answer, after the fixed ones; -1 spans or rewards: there are none, not even an empty list."""
 
 
 def _key(data: bytes) -> int:
-    """Signed, as the index holds it."""
+    """Signed, as stored in the index."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
 
 
 def packed(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes, list[int]]:
-    """An example as bytes, and its line of the index; what is wider stands first, so every array is aligned."""
+    """An example as bytes, and its line of the index; wider items come first, so every array is aligned."""
     assert tuple(example.responses) == roles, (roles, tuple(example.responses))
     responses = [example.responses[role] for role in roles]
     spans = [example.spans[role] for role in roles]

@@ -1,8 +1,8 @@
-"""Rows as strings: the prompt, and the parts of each answer with what trains and which characters of the answer they hold.
+"""Rows as strings: the prompt, and the parts of each answer with what trains and which characters of the answer they contain.
 
 A conversation is rendered by the tokenizer's chat template where it has one, else as "Human: …\\n\\nAssistant: …"; strings are
-taken as they are. The prompt is one string for all answers of a row, and what the template writes when it is asked to open the
-assistant's turn, wherever the answers go on from there.
+unchanged. The prompt is one string for all answers of a row, including what the template writes to open the
+assistant's turn, wherever the answers continue from there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,31 +22,31 @@ TRAINS = ("weight", "train", "training", "trainable", "loss", "loss_weight", "lo
 
 FLAGS = {"false": 0.0, "no": 0.0, "true": 1.0, "yes": 1.0}
 
-LEFT_OUT = "the chat template takes the reasoning out of an earlier turn of the answer, so that turn does not train; make it a row of its own"
-PUT_BACK = "the chat template takes the reasoning out of the answer; it was put back as the model writes it"
+LEFT_OUT = "the chat template removes the reasoning from an earlier turn of the answer, so that turn does not train; make it a separate row"
+PUT_BACK = "the chat template removes the reasoning from the answer; it was restored as the model writes it"
 NOT_WRITTEN = "the chat template leaves out the text beside a call"
 
 
 Note = tuple[str, str, str]
-"""Kind of a finding, what was done, and words."""
+"""Kind of a finding, what was done, and a description."""
 
 
 @dataclass(frozen=True)
 class AnswerPart:
-    """A piece of an answer that is tokenised by itself."""
+    """A piece of an answer that is tokenised separately."""
 
     text: str
     trains: bool
     runs: tuple[TextRun, ...] = ()
-    """Which of its characters are which of the answer's text."""
+    """The mapping from its characters to those of the answer's text."""
     closes: bool = False
-    """Whether it follows a turn that trains, so that the special token it begins with teaches the end of that turn."""
+    """Whether it follows a turn that trains, so that its leading special token teaches the end of that turn."""
     ending: bool = False
-    """Whether it is what a template writes behind the last turn."""
+    """Whether it is what a template writes after the last turn."""
 
     @property
     def glue(self) -> int:
-        """Leading characters that are no part of the answer's text (the space after "Assistant:")."""
+        """Number of leading characters that are not part of the answer's text (the space after "Assistant:")."""
         return self.runs[0].begin if self.runs else 0
 
 
@@ -56,15 +56,15 @@ class Rendered:
 
     prompt: str
     parts: dict[str, list[AnswerPart]]
-    """By role; where a template ends the answer, its last part does not train and holds that end."""
+    """By role; where a template ends the answer, its last part is that end and does not train."""
     texts: dict[str, str]
-    """By role, what character spans refer to."""
+    """By role, the text that character spans refer to."""
     notes: tuple[Note, ...] = ()
-    """What the template does to the reasoning of the row, and weights that are not followed."""
+    """What the template does to the reasoning of the row, and weights that are not applied."""
 
 
 class Written(NamedTuple):
-    """A conversation through a template."""
+    """A conversation rendered by a template."""
 
     whole: str
     turns: list[Located]
@@ -116,14 +116,14 @@ class Renderer:
             until = lambda turn, turns=turns: template(prompt + turns[: turn + 1], tools)
             found = locate(whole, shown[marked], fields, turns, habits, until)
             if not found:
-                raise RenderError(f"the chat template shows nothing of what the assistant says{_keys(turns)}")
+                raise RenderError(f"the chat template does not write the assistant's text{_keys(turns)}")
             written[role] = _put_back(Written(whole, found), turns, opening, notes)
         opening = _shared(opening, list(written.values()), opened)
         return opening, {role: _parts(written[role], turns, len(opening), habits, notes) for role, turns in answers.items()}
 
 
 def _shared(opening: str, written: Sequence[Written], opened: bool) -> str:
-    """The prompt that all answers go on from: the template's own opening, else what stands before the first words of the answers."""
+    """The prompt that all answers continue: the template's own opening, else the text before the answers."""
     ahead = [one.turns[0].begin for one in written if one.turns[0].turn == 0] if opened else []
     if not all(one.whole.startswith(opening) for one in written) or any(begin > len(opening) for begin in ahead):
         opening = written[0].whole[: ahead[0]] if ahead else opening
@@ -133,7 +133,7 @@ def _shared(opening: str, written: Sequence[Written], opened: bool) -> str:
 
 
 def weight_of(turn: Turn) -> float:
-    """How much a turn trains: 1 where the data do not say."""
+    """The training weight of a turn: 1 where the data have none."""
     if not turn.more:
         return 1.0
     told = [weight for name, value in turn.others().items() if name in TRAINS and (weight := as_weight(value)) is not None]
@@ -141,7 +141,7 @@ def weight_of(turn: Turn) -> float:
 
 
 def as_weight(value: object) -> float | None:
-    """A weight or a flag, also where it is written as text; None for anything else."""
+    """A weight or a flag, also where written as text; None for anything else."""
     if isinstance(value, str):
         try:
             return FLAGS[value.strip().lower()] if value.strip().lower() in FLAGS else float(value)
@@ -189,7 +189,7 @@ def _plain_parts(turns: tuple[Turn, ...], before: int, opened: bool) -> list[Ans
 
 
 def _put_back(written: Written, turns: tuple[Turn, ...], opening: str, notes: list[Note]) -> Written:
-    """The rendering with the thought of the last turn where the template took it out of the content, as the model would write it."""
+    """The rendering with the thought of the last turn restored where the template removed it from the content."""
     whole, found = written
     last = found[-1]
     if last.turn != len(turns) - 1 or THOUGHT not in last.missing or last.content is None:

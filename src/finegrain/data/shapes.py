@@ -1,7 +1,7 @@
-"""What a format serves, and the shapes derived from it.
+"""What a format contains, and the shapes derived from it.
 
-Pairs give unpaired rows (chosen 1, rejected 0) and demonstrations (the chosen side), but for ties, where neither is better;
-steps give unpaired rows (1 where all steps are right); unpaired rows give demonstrations (label 1). Ratings give nothing else.
+Pairs give unpaired rows (chosen 1, rejected 0) and demonstrations (the chosen side), except for ties, where neither is better;
+steps give unpaired rows (1 where all steps are right); unpaired rows give demonstrations (label 1). Ratings give no other shape.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Format(NamedTuple):
     steps: Convert | None = None
     """Rows with role answer and a span for each labelled step."""
     matches: Callable[[Reading], bool] = _any_row
-    """What else the first row must satisfy."""
+    """A further condition on the first row."""
 
 
 def serves(entry: Format, shape: Shape) -> bool:
@@ -69,9 +69,9 @@ def own_shape(entry: Format) -> Shape:
 
 
 def rows_of_shape(entry: Format, shape: Shape, row: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
-    """The examples of one row in the wanted shape, without repeats, and why there are no others.
+    """The examples of one row in the requested shape, without repeats, and the reasons why there are no others.
 
-    `neutral`: what a step is that is labelled neither right nor wrong (wrong, right, or ignore).
+    `neutral`: how a step labelled neither right nor wrong counts (wrong, right, or ignore).
     """
     cells = row if isinstance(row, Reading) else Reading(row)
     cells.check()
@@ -110,7 +110,7 @@ def _demonstrations(entry: Format, row: Reading, neutral: str) -> Sequence[Made]
     if entry.pairs is not None:
         return turned(entry.pairs(row), _chosen_side)
     if entry.ratings is not None or entry.steps is not None:
-        raise DataError(f"{entry.name} has judged answers, not demonstrations: pick the answers to imitate and write them as prompt and completion")
+        raise DataError(f"{entry.name} has labelled answers, not demonstrations; pick the answers to imitate and write them as prompt and completion")
     return turned(_unpaired(entry, row, neutral), _imitated)
 
 
@@ -144,7 +144,7 @@ def _chosen_side(pair: Row) -> list[Made]:
 
 
 def _imitated(answer: Row) -> list[Made]:
-    """A label that is not a number stays, for the gate to name."""
+    """A label that is not a number is kept, for the gate to report."""
     return [LeftOut.LABELLED_BAD] if answer.columns["label"] == 0.0 else [answer]
 
 
@@ -158,7 +158,7 @@ def _one_side(pair: Row, role: str, label: float | None) -> Row:
 
 
 TELLING = ("label", "helpful", "harmless")
-"""Columns that make two examples of the same texts different."""
+"""Columns that make two examples of the same texts distinct."""
 
 
 def _unique(made: Sequence[Made]) -> list[Made]:

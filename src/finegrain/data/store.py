@@ -1,4 +1,4 @@
-"""Tokenised rows on disk: what a million of them cost in memory is an index of their lengths, not the rows.
+"""Tokenised rows on disk: memory holds only an index of their lengths, so a million rows are cheap.
 
 Rows are appended to unnamed files and read through a memory map; a view of some rows shares the files of all.
 """
@@ -42,7 +42,7 @@ class _Files:
 
 
 class Borrowed(NamedTuple):
-    """An answer that stands in for a further role."""
+    """An answer that is used for a further role."""
 
     role: str
     """The role it has in its own row."""
@@ -94,7 +94,7 @@ class ExampleStore(Sequence[Example]):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Roles of every row, borrowed ones left out."""
+        """Roles of every row, without borrowed ones."""
         return self.files.roles
 
     @property
@@ -109,12 +109,12 @@ class ExampleStore(Sequence[Example]):
 
     @property
     def prompt_keys(self) -> UInt64[np.ndarray, " N"]:
-        """The first eight bytes of the SHA-256 of the prompts' tokens, as a number: ordered as the hashes are."""
+        """The first eight bytes of the SHA-256 of the prompts' tokens, as a number that sorts like the hashes."""
         return self._fact(IDS_KEY).view(np.uint64)
 
     @property
     def prompt_text_keys(self) -> UInt64[np.ndarray, " N"]:
-        """The same of the prompts' texts."""
+        """The same for the prompts' texts."""
         return self._fact(TEXT_KEY).view(np.uint64)
 
     def column(self, name: str) -> Float64[np.ndarray, " N"]:
@@ -126,15 +126,15 @@ class ExampleStore(Sequence[Example]):
         return self._of_role(TOKENS, role)
 
     def trained_lengths(self, role: str) -> Int64[np.ndarray, " N"]:
-        """Tokens of the answers that train."""
+        """Number of tokens of the answers that train."""
         return self._of_role(TRAINED, role)
 
     def annotated(self, role: str) -> int:
-        """Answers with spans, be it an empty list."""
+        """Number of answers with spans, including empty lists."""
         return int((self._of_role(SPANS, role) >= 0).sum())
 
     def rewarded(self, role: str) -> int:
-        """Answers with token rewards."""
+        """Number of answers with token rewards."""
         return int((self._of_role(REWARDS, role) >= 0).sum())
 
     def _of_role(self, what: int, role: str) -> Int64[np.ndarray, " N"]:
@@ -146,7 +146,7 @@ class ExampleStore(Sequence[Example]):
 
 
 def token_lengths(examples: Sequence[Example], roles: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(N,) tokens of the prompts, and of the answers role by role: out of the index of a store, else counted."""
+    """(N,) tokens of the prompts, and of the answers by role: from the index of a store, else counted."""
     if isinstance(examples, ExampleStore):
         return examples.prompt_lengths, [examples.answer_lengths(role) for role in roles]
     prompts = np.array([len(example.prompt) for example in examples], dtype=np.int64)
@@ -154,7 +154,7 @@ def token_lengths(examples: Sequence[Example], roles: Sequence[str]) -> tuple[np
 
 
 def collect(examples: Iterable[Example]) -> ExampleStore:
-    """A store of examples that come one after the other, all with the same roles; columns that some of them lack are left out."""
+    """A store of examples from an iterator, all with the same roles; columns that some of them lack are left out."""
     with ExitStack() as stack:
         records, index, columns = (opened(stack) for _ in range(3))
         roles: tuple[str, ...] = ()

@@ -1,8 +1,8 @@
-"""Rows of text to tokenised examples: one path for every recipe.
+"""Rows of text to tokenised examples: the same code for every recipe.
 
-Prompt and answers are tokenised as parts, so the prompt's tokens are the same for all answers; how often the whole string
-would have given other tokens is counted. BOS stands once at the start and EOS once at the end of a complete answer, where
-the tokenizer has them, whatever the template or the text writes by itself.
+Prompt and answers are tokenised as parts, so the prompt's tokens are the same for all answers; the number of answers for which
+the whole string gives other tokens is reported. BOS occurs once at the start and EOS once at the end of a complete answer, where
+the tokenizer has them, even if the template or the text already writes them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,19 +26,19 @@ from finegrain.types import CharSpan
 
 __all__ = ["Tokenise", "tokenise"]
 
-ALIKE = "both answers are rendered alike without being cut: the chat template shows nothing of what they differ in"
+ALIKE = "both answers are rendered alike without being cut: the chat template leaves out what they differ in"
 BATCH = 256
-"""Rows tokenised at once."""
+"""Number of rows tokenised at once."""
 
 
 def tokenise(
     rows: Iterable[tuple[int, Row]], tokenizer: FastTokenizer, settings: Tokenise, findings: Findings, decide: Decide = Stopping()
 ) -> Iterator[Example]:
-    """An example per row that can be trained on; the others go to the findings."""
+    """An example per row that can be trained on; the others are counted in the findings."""
     encoder, specials, render = Encoder(tokenizer), Specials(tokenizer), Renderer(tokenizer)
     unread = UnreadKeys(render.template)
     if (shorter := within_limit(settings, tokenizer)) is not settings:
-        words = f"the model has {shorter.max_length} positions, so rows are cut to {shorter.max_length} tokens and not to {settings.max_length}"
+        words = f"the model has {shorter.max_length} positions, so rows are cut to {shorter.max_length} tokens instead of {settings.max_length}"
         findings.add_file("max_length", "lowered", words)
         settings = shorter
     check_tokenizer(tokenizer, decide, findings)
@@ -63,7 +63,7 @@ def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Re
     except RenderError as error:
         findings.drop(error.kind, number, str(error))
         return None
-    # keys of messages and tools may hold what is no text, which no tokenizer takes
+    # keys of messages and tools may hold invalid text, which tokenizers reject
     if words := next(filter(None, map(no_text, (rendered.prompt, *(part.text for parts in rendered.parts.values() for part in parts)))), ""):
         findings.drop("encoding", number, words)
         return None
@@ -104,7 +104,7 @@ def _example(
 
 
 def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, Response], findings: Findings, decide: Decide) -> bool:
-    """Whether a row may not train: nothing of it is left, or what was found in its tokens drops it."""
+    """Whether a row may not train: nothing of it is left, or a finding about its tokens drops it."""
     if not all(response.mask.any() for response in responses.values()):
         findings.drop("truncated_to_nothing", number)
         for kind, words in found:
@@ -122,13 +122,13 @@ def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, 
 
 
 def _cut_prompt(prompt: Int32[np.ndarray, " P"], length: int, specials: Specials, settings: Tokenise) -> Int32[np.ndarray, " Q"]:
-    """A prompt of `length` tokens, BOS among them."""
+    """A prompt of `length` tokens, including BOS."""
     head = prompt[: int(specials.bos is not None)]
     return np.concatenate([head, settings.prompt(prompt[len(head) :], length - len(head))])
 
 
 def _clipped(answer: Answer, text: str) -> list[CharSpan] | None:
-    """The answer's spans inside its text; the gate has named those that were not."""
+    """The answer's spans inside its text; the gate has reported the others."""
     if answer.spans is None:
         return None
     inside = [(max(start, 0), min(end, len(text)), value) for start, end, value in answer.spans]
@@ -136,13 +136,13 @@ def _clipped(answer: Answer, text: str) -> list[CharSpan] | None:
 
 
 def _rewards(number: int, answer: Answer, whole: Response, length: int, specials: Specials, findings: Findings) -> Float32[np.ndarray, " T"] | None:
-    """Token rewards aligned with the (cut) ids; without one for EOS, EOS has the last token's."""
+    """Token rewards aligned with the (cut) ids; without one for EOS, EOS gets the last token's."""
     if answer.token_reward is None:
         return None
     given, tokens = list(answer.token_reward), len(whole.ids)
     if given and len(given) == tokens - 1 and int(whole.ids[-1]) == specials.eos:
         given.append(given[-1])
     if len(given) != tokens:
-        findings.add("token_reward_length", number, "ignored", f"{len(answer.token_reward)} rewards for an answer of {tokens} tokens, EOS counted")
+        findings.add("token_reward_length", number, "ignored", f"{len(answer.token_reward)} rewards for an answer of {tokens} tokens including EOS")
         return None
     return np.array(given, dtype=np.float32)[:length]

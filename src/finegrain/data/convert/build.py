@@ -22,7 +22,7 @@ def single(prompt: Prompt, answer: str, columns: Mapping[str, float], spans: Seq
 
 
 def said(text: str) -> tuple[Turn, ...]:
-    """A text as the assistant's turn."""
+    """A text as a turn of the assistant."""
     return (Turn("assistant", text),)
 
 

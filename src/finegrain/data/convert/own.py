@@ -1,4 +1,4 @@
-"""Our own forms: prompts, answers, pairs and conversations under plain names."""
+"""Finegrain's own forms: prompts, answers, pairs and conversations under plain names."""
 
 from finegrain.data.columns import answer_of, label_of, numeric_columns, text_of
 from finegrain.data.conversations import (
@@ -20,20 +20,20 @@ from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Text, Turn
 
 SYSTEM = ("system", "system_prompt")
-"""Columns whose text is the system's turn."""
+"""Columns with the text of the system turn."""
 ANSWERED = ("completion", "response", "answer", "output")
-"""Columns of the one answer to a prompt."""
+"""Columns with the one answer to a prompt."""
 SIDES = ("chosen", "rejected")
 
 
 def preference_strings(row: Reading) -> list[Row]:
-    """{prompt, chosen, rejected} as strings, taken as they are."""
+    """{prompt, chosen, rejected} as strings, used unchanged."""
     answers = {role: answer_of(row, role, text_of(row, role), role) for role in SIDES}
     return [Row(prompt=text_of(row, "prompt"), answers=answers, columns=numeric_columns(row))]
 
 
 def preference_turns(row: Reading) -> list[Row]:
-    """{prompt, chosen, rejected} where at least one is a conversation, or a system prompt stands beside them."""
+    """{prompt, chosen, rejected} where at least one is a conversation, or the row has a system prompt."""
     if row.get("prompt") is None:
         return preference_implicit(row)
     return pair_beside(row, prompt_turns(row, "prompt"))
@@ -50,7 +50,7 @@ def hh_rlhf(row: Reading) -> list[Row]:
 
 
 def hh_beside(row: Reading) -> list[Row]:
-    """{prompt, chosen, rejected} where the answers are whole transcripts; the prompt is a transcript too, or what was asked first."""
+    """{prompt, chosen, rejected} where the answers are whole transcripts; the prompt is a transcript or the first question."""
     asked = row["prompt"]
     if asked is None:
         return hh_rlhf(row)
@@ -60,7 +60,7 @@ def hh_beside(row: Reading) -> list[Row]:
 
 
 def prompt_turns(row: Reading, column: str) -> Prompt:
-    """A prompt as turns, behind the system prompt that the row has in a column of its own."""
+    """A prompt as turns, after the system prompt of the row's own system column, if any."""
     value = row[column]
     if isinstance(value, list | tuple) and not value:
         return opened(row, ())
@@ -68,7 +68,7 @@ def prompt_turns(row: Reading, column: str) -> Prompt:
 
 
 def opened(row: Reading, turns: Prompt) -> Prompt:
-    """The turns behind the text of the column `system`; turns that bring a system prompt of their own keep it, and the column is unread."""
+    """The turns after the text of the column `system`; turns with a system prompt of their own keep it, and the column is not read."""
     if turns and turns[0].role == "system":
         return turns
     name = next((name for name in SYSTEM if name in row), None)
@@ -84,7 +84,7 @@ def said_turns(row: Reading, column: str) -> Prompt:
 
 
 def pair_beside(row: Reading, prompt: Prompt) -> list[Row]:
-    """One pair of the answers chosen and rejected after a prompt; answers that are whole conversations do not double it."""
+    """One pair of the answers chosen and rejected after a prompt; where the answers are whole conversations the prompt is not repeated."""
     return joined_sides(row, beside(prompt, {role: said_turns(row, role) for role in SIDES}))
 
 
@@ -95,7 +95,7 @@ def joined_sides(row: Reading, found: PromptAndAnswers) -> list[Row]:
 
 
 def split_sides(row: Reading, chosen: Prompt, rejected: Prompt, *, agree: bool = True, given: int = 0) -> list[Row]:
-    """One pair of two whole conversations, whose first `given` turns are the prompt, with the numbers, spans and rewards of the row."""
+    """One pair of two whole conversations, whose first `given` turns are the prompt, with the row's numbers, spans and rewards."""
     split = split_pair(chosen, rejected, given)
     answers = {"chosen": answer_of(row, "chosen", split.chosen, "chosen"), "rejected": answer_of(row, "rejected", split.rejected, "rejected")}
     notes = () if split.same_prompt and agree else ("prompt_mismatch",)
@@ -103,7 +103,7 @@ def split_sides(row: Reading, chosen: Prompt, rejected: Prompt, *, agree: bool =
 
 
 def prompt_answer(row: Reading) -> list[Row]:
-    """{prompt, completion|response|answer} as strings or conversations; `label`, `spans` and the like where they are there."""
+    """{prompt, completion|response|answer} as strings or conversations; `label`, `spans` and similar columns where present."""
     column = next(name for name in ANSWERED if name in row)
     plain = not is_conversation(row["prompt"]) and not is_conversation(row[column])
     if plain and not has_system(row):
@@ -113,12 +113,12 @@ def prompt_answer(row: Reading) -> list[Row]:
 
 
 def has_system(row: Reading) -> bool:
-    """Whether a system prompt stands in a column of its own, so that the row is a conversation even where it is empty."""
+    """Whether the row has a system prompt in a separate column, even an empty one, which makes it a conversation."""
     return any(isinstance(row.source.get(name), str) for name in SYSTEM)
 
 
 def answer_beside(row: Reading, prompt: Prompt, column: str) -> Row:
-    """One answer after a prompt; an answer that is the whole conversation does not double it, and wins where it begins otherwise."""
+    """One answer after a prompt; an answer that is the whole conversation does not repeat it, and is used alone where it begins differently."""
     found = beside(prompt, {column: said_turns(row, column)})
     turns = found.answers[column]
     if not found.agrees:
@@ -135,10 +135,10 @@ def labelled(row: Reading) -> list[Row]:
 
 
 def text(row: Reading) -> list[Row]:
-    """{text}: everything is the answer."""
+    """{text}: the whole text is the answer."""
     return [single_of(row, "", text_of(row, "text"))]
 
 
 def single_of(row: Reading, prompt: Text, content: Text, notes: tuple[str, ...] = ()) -> Row:
-    """One answer, with the numbers, spans and rewards of the row."""
+    """One answer, with the row's numbers, spans and rewards."""
     return Row(prompt=prompt, answers={"answer": answer_of(row, "", content, "answer")}, columns=numeric_columns(row), notes=notes)

@@ -1,7 +1,7 @@
-"""Public sets of two answers, one preferred, or of several, ranked: what the strength of the preference becomes is said in docs/guides/data.md.
+"""Public sets of two answers, one preferred, or of several, ranked. docs/guides/data.md describes how preference strengths are used.
 
 Columns: `margin` (0 or more, in the set's own units), `strength`, `label_prob` (probability that chosen is better), `tie` (1
-where people preferred neither; chosen is then the answer that stands first).
+where people preferred neither; chosen is then the first answer of the row).
 """
 
 import math
@@ -23,7 +23,7 @@ STRENGTH_NAMES = {"mean preference difference": "strength", "std preference diff
 
 
 def hh_strength(row: Reading) -> list[Made]:
-    """{chosen, rejected} as lists of turns from the human on; left out where lengths differ or a turn is empty, as by the authors' loader."""
+    """{chosen, rejected} as lists of turns, human first; left out where lengths differ or a turn is empty, as in the authors' loader."""
     sides = [list_of(row, role, str) for role in ("chosen", "rejected")]
     if len(sides[0]) != len(sides[1]):
         return [LeftOut.UNEQUAL_TURNS]
@@ -93,7 +93,7 @@ def shp(row: Reading) -> list[Row]:
 
 
 def pku_safe(row: Reading) -> list[Row]:
-    """Two pairs: the more helpful answer is chosen (`helpful` 1), then the safer one (`harmless` 1). They may contradict each other."""
+    """Two pairs: in one the more helpful answer is chosen (`helpful` 1), in the other the safer one (`harmless` 1). They may disagree."""
     rows = []
     for dimension, column in (("helpful", "better_response_id"), ("harmless", "safer_response_id")):
         chosen = choice_of(row, column)
@@ -117,7 +117,7 @@ def pku_safe_demonstrations(row: Reading) -> list[Made]:
 
 
 def nectar(row: Reading) -> list[Made]:
-    """C(n,2) pairs of n ranked answers (rank 1 best), weight 2/(n(n-1)); equal ranks are a tie. The order of the list does not matter."""
+    """C(n,2) pairs of n ranked answers (rank 1 is best), weight 2/(n(n-1)); equal ranks are a tie. The order of the list does not matter."""
     ranked = sorted((number_of(answer, "rank"), text_of(answer, "answer")) for answer in list_of(row, "answers", dict))
     if len(ranked) < 2:
         return [LeftOut.ONE_ANSWER if ranked else LeftOut.NO_ANSWER]
@@ -130,7 +130,7 @@ def nectar(row: Reading) -> list[Made]:
 
 
 def reward_bench_2(row: Reading) -> list[Made]:
-    """Every right answer against every wrong one, weight one over their number; right ones are not compared with each other."""
+    """Every right answer against every wrong one, weight 1 / (number of pairs); right ones are not compared with each other."""
     chosen, rejected = list_of(row, "chosen", str), list_of(row, "rejected", str)
     prompt = as_prompt(row["prompt"], "prompt")
     if not chosen or not rejected:

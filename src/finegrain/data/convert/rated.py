@@ -1,4 +1,4 @@
-"""Answers that people or models rated: a column `rating/<attribute>` each. A rating that is missing is NaN, which the gate names."""
+"""Answers rated by people or models: a column `rating/<attribute>` for each attribute. A missing rating is NaN, which the gate reports."""
 
 from finegrain.data.columns import list_of, number_of, rating_of, text_of
 from finegrain.data.conversations import as_prompt, parse_extra_id, parse_transcript, split_demonstration
@@ -27,7 +27,7 @@ def helpsteer2(row: Reading) -> list[Row]:
 
 
 def ultrafeedback(row: Reading) -> list[Made]:
-    """Every completion with its ratings, which are text in the files; attributes no completion of the row has are left out."""
+    """Every completion with its ratings, which are text in the files; attributes that no completion of the row has are left out."""
     completions = list_of(row, "completions", dict)
     attributes = [name for name in ULTRAFEEDBACK if any(name in completion["annotations"] for completion in completions)]
     prompt = (Turn("user", text_of(row, "instruction")),)
@@ -41,12 +41,12 @@ def ultrafeedback(row: Reading) -> list[Made]:
 
 
 def red_team(row: Reading) -> list[Row]:
-    """The whole attack after the human's first turn, with how well it succeeded and how harmless its worst turn is."""
+    """The whole attack after the human's first turn, with its success rating and the harmlessness of its worst turn."""
     prompt, answer = split_demonstration(parse_transcript(text_of(row, "transcript"), "transcript"))
     columns = {f"rating/{ours}": rating_of(row[name], name) for name, ours in RED_TEAM.items()}
     return [Row(prompt=prompt, answers={"answer": Answer(content=answer)}, columns=columns)]
 
 
 def refuse_red_team(row: Reading) -> list[Row]:
-    """Never: what these transcripts show is what a policy must not learn."""
+    """Always an error: these transcripts show behaviour that a policy must not learn."""
     raise DataError("hh-rlhf red-team-attempts are attacks, not demonstrations; no policy is trained on them. Use another file of hh-rlhf")

@@ -1,6 +1,6 @@
 """Answers in steps that people or programs labelled: each labelled step is a span, 1 right, 0 neutral, -1 wrong.
 
-`settled` says what becomes of neutral ones. An unlabelled step has no span; columns `steps` and `unlabelled_steps` count them.
+`settle_neutral` decides how neutral steps count. An unlabelled step has no span; the columns `steps` and `unlabelled_steps` count them.
 Steps are joined by a line break [choice].
 """
 
@@ -28,7 +28,7 @@ Step = tuple[str, float | None]
 """Text and label; None: not labelled."""
 
 NEUTRAL: Mapping[str, float | None] = {"wrong": WRONG, "right": RIGHT, "ignore": None}
-"""What a neutral step becomes; None: no span, it does not count."""
+"""How a neutral step counts; None: no span, it does not count."""
 
 
 def settled(row: Row, neutral: str) -> Row:
@@ -43,7 +43,7 @@ def settled(row: Row, neutral: str) -> Row:
 
 
 def with_label(row: Row) -> list[Made]:
-    """Label 1 where every step is right, 0 where one is wrong; left out where unlabelled steps, or none that counts, leave it open."""
+    """Label 1 where every step is right, 0 where one is wrong; left out where unlabelled steps, or no step that counts, leave it open."""
     values = [value for _, _, value in row.answers["answer"].spans or ()]
     if WRONG in values:
         label = 0.0
@@ -64,9 +64,9 @@ def stepwise(row: Reading) -> list[Row]:
 
 
 def prm800k(row: Reading) -> list[Made]:
-    """One trajectory, or one for each alternative of the step where the labeller chose none.
+    """One trajectory, or one for each alternative of the last step where the labeller chose none.
 
-    Quality control, screening, bad problems, and labels without steps are left out.
+    Quality-control and screening questions, bad problems, and rows without labelled steps are left out.
     """
     label = row["label"]
     if row.get("is_quality_control_question"):
@@ -98,7 +98,7 @@ def _completion(completion: Json) -> Step:
 
 
 def _human(written: Any) -> Step:
-    """What the labeller wrote is right [choice], unless it carries a rating; an object with text, or text alone."""
+    """A step that the labeller wrote counts as right [choice] unless it has a rating; an object with text, or plain text."""
     if isinstance(written, str):
         return written, RIGHT
     return text_of(written, "text"), RIGHT if written.get("rating") is None else _label(written["rating"])
@@ -126,7 +126,7 @@ def _marked(prompt: Prompt, text: str, places: Sequence[tuple[int, int, float | 
 
 
 def math_shepherd(row: Reading) -> list[Row]:
-    """Steps end with the marker "ки" in `input` and with + or - at its place in `label`; the prompt is what stands before "Step 1:"."""
+    """Steps end with the marker "ки" in `input` and with + or - at the same place in `label`; the prompt is the text before "Step 1:"."""
     marked = text_of(row, "input")
     pieces, tail = (parts := marked.split(MARKER))[:-1], parts[-1]
     labels = _signs(pieces, tail, text_of(row, "label"))
@@ -145,7 +145,7 @@ def math_shepherd(row: Reading) -> list[Row]:
 
 
 def _signs(pieces: Sequence[str], tail: str, label: str) -> list[float]:
-    """The sign that stands in `label` where each piece of `input` ends."""
+    """The sign in `label` at the place where each piece of `input` ends."""
     signs: list[float] = []
     place = 0
     for piece in pieces:

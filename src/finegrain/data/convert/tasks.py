@@ -1,4 +1,4 @@
-"""Questions with judged answers: qa_feedback and gsm8k."""
+"""Questions with labelled answers: qa_feedback and gsm8k."""
 
 from collections.abc import Mapping
 from itertools import combinations

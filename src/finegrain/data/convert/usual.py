@@ -1,4 +1,4 @@
-"""Forms that other libraries write: instructions, conversations beside answers, OpenAI's preferences, labelled conversations.
+"""Forms that other libraries write: instructions, conversations with answers, OpenAI's preferences, labelled conversations.
 
 Source: LLaMA-Factory 0.9 (data/README.md), ms-swift 3 (custom dataset), OpenAI's fine-tuning guide, cards of Intel's and Open-Orca's sets.
 """
@@ -17,18 +17,18 @@ from finegrain.data.shapes import Convert
 from finegrain.errors import DataError
 
 ASKED = ("instruction", "question", "query", "input")
-"""Columns that hold what is asked."""
+"""Columns that hold the question."""
 ADDED = ("input", "context")
-"""Columns whose text follows an instruction, on a line of its own."""
+"""Columns whose text is appended to an instruction on its own line."""
 ANSWERED = ("output", "response", "completion", "answer")
-"""Columns that hold the one answer."""
+"""Columns that hold the only answer."""
 CONVERSED = ("messages", "conversations", "conversation")
 """Columns that hold a conversation."""
 LABELS = ("label", "kto_tag")
 
 
 def asked(row: Reading) -> Prompt:
-    """The system prompt, earlier turns and the question; an instruction with what is added to it."""
+    """The system prompt, earlier turns and the question; an instruction includes its input."""
     column = next(name for name in ASKED if name in row)
     *before, last = read_turns(row[column], column) if is_conversation(row[column]) else (Turn("user", text_of(row, column)),)
     more = next((name for name in ADDED if name in row), None) if column == "instruction" else None
@@ -48,7 +48,7 @@ def _history(row: Reading) -> Prompt:
 
 
 def instruction_pair(row: Reading) -> list[Row]:
-    """{instruction|question|query|input, chosen, rejected}, with input, system and history where they are there."""
+    """{instruction|question|query|input, chosen, rejected}, with input, system and history where present."""
     return pair_beside(row, asked(row))
 
 
@@ -56,13 +56,13 @@ def instruction_outputs(row: Reading) -> list[Row]:
     """{instruction, output: [better, worse]}, an older form of LLaMA-Factory's pairs."""
     outputs = list_of(row, "output", str)
     if len(outputs) != len(SIDES):
-        raise DataError(f"column 'output': expected a text, or two: the better and the worse one; found {len(outputs)}")
+        raise DataError(f"column 'output': expected a text, or a list of two texts (the better and the worse one), found {len(outputs)}")
     prompt = asked(row)
     return split_sides(row, *((*prompt, *said(text)) for text in outputs))
 
 
 def instruction(row: Reading) -> list[Row]:
-    """{instruction|question|query|input, output|response|completion|answer}, with input, system and history where they are there."""
+    """{instruction|question|query|input, output|response|completion|answer}, with input, system and history where present."""
     return [answer_beside(row, asked(row), next(name for name in ANSWERED if name in row))]
 
 
@@ -91,7 +91,7 @@ def labelled_conversation(column: str) -> Convert:
 
 
 def conversation_pair(column: str) -> Convert:
-    """{messages, chosen, rejected}: the conversation up to the answers, or the chosen one whole."""
+    """{messages, chosen, rejected}: the conversation up to the answers, or the whole chosen conversation."""
     return partial(_conversation_pair, column)
 
 

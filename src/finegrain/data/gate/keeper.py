@@ -1,4 +1,4 @@
-"""The gate itself: rows in, rows that may train out; everything found on the way goes to the findings."""
+"""The gate: takes rows, yields the examples that may train, and records everything it finds."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from finegrain.data.text_file import no_text
 from finegrain.errors import DataError
 
 FIRST_ROWS = 100
-"""Rows that tell the format of a file and the markup its prompts have by design."""
+"""Rows that determine the format of a file and the markup its prompts contain by design."""
 
 
 def common_format(first: Iterable[Located]) -> Format:
@@ -43,7 +43,7 @@ def common_format(first: Iterable[Located]) -> Format:
 
 
 def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
-    """What `rows_of_shape` makes; whatever the cells of the row are, what cannot be read is a DataError."""
+    """Calls `rows_of_shape`; a cell that cannot be read raises a DataError, whatever the converter raised."""
     try:
         return rows_of_shape(entry, shape, raw, neutral)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -51,7 +51,7 @@ def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = 
 
 
 def _other_form(entry: Format, row: Mapping[str, Any]) -> str:
-    """Words for a row of a known form that is not the file's."""
+    """Describes a row of a known form that differs from the file's."""
     try:
         other = recognise(row.source if isinstance(row, Reading) else row)
     except DataError:
@@ -60,20 +60,20 @@ def _other_form(entry: Format, row: Mapping[str, Any]) -> str:
 
 
 class Form(NamedTuple):
-    """How the rows of one source look."""
+    """The format of the rows of one source."""
 
     entry: Format
     first: Sequence[Located]
-    """Its first rows, which told the format."""
+    """Its first rows, from which the format was found."""
 
 
 def form_of(first: Sequence[Located]) -> Form:
-    """What the first rows of a source tell."""
+    """Finds the form of a source from its first rows."""
     return Form(common_format(first), first)
 
 
 class Keeper:
-    """Decides row by row; of earlier rows it knows hashes alone."""
+    """Decides row by row; it keeps only hashes of earlier rows."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Keeper:
         *,
         part: Callable[[int], int] = lambda row: 0,
     ) -> None:
-        """`part` says of a row that was read from which source it comes, by its place in `forms`."""
+        """`part` returns the source of a row that was read, as an index into `forms`."""
         self._decide, self._shape, self._findings, self._sample = decide, shape, findings, sample
         self._forms, self._part = forms, part
         self._neutral = decide("neutral_step", None, "")
@@ -100,7 +100,7 @@ class Keeper:
             return []
 
     def kept(self, rows: Iterable[Located]) -> Iterator[tuple[int, Row]]:
-        """Source row number and example, of those that may train."""
+        """Source row number and example, for the examples that may train."""
         for number, (where, raw) in enumerate(rows):
             cells = Reading(raw)
             for row in self._converted(number, where, cells):
@@ -112,7 +112,7 @@ class Keeper:
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
         if self._shape is Shape.UNPAIRED and len(self._labels) == 1 and self._labels.total() > 1:
             (label,) = self._labels
-            words = f"all {self._labels.total()} answers have the label {label:g}, so nothing says what the other kind looks like"
+            words = f"all {self._labels.total()} answers have the label {label:g}; training needs both labels"
             self._findings.add_file("one_label", "kept", words)
 
     def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
@@ -139,7 +139,7 @@ class Keeper:
         return rows
 
     def _tell_columns(self, number: int, cells: Reading) -> None:
-        """Names the columns that hold something and were not read, and those that the row has more than once."""
+        """Reports the columns that hold a value and were not read, and those that the row has more than once."""
         if cells.source.repeated:
             self._findings.add("repeated_column", number, "the last one kept", listed(cells.source.repeated))
         if cells.used and (names := [name for name in cells.unread() if name not in NUMBERS]):

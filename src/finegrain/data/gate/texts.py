@@ -1,4 +1,4 @@
-"""The strings the checks look at: what a row asks and what its answers say."""
+"""The strings that the checks read: the prompt and the answers of a row."""
 
 from dataclasses import dataclass
 
@@ -9,20 +9,20 @@ from finegrain.data.records import Row, Text
 
 @dataclass(frozen=True)
 class Texts:
-    """A row's words."""
+    """The texts of a row."""
 
     prompt: str
-    """The whole prompt: its turns' contents, or the string."""
+    """The whole prompt: the contents of its turns, or the string."""
     question: str
-    """What was asked last: the last turn of the user, or the string."""
+    """The last question: the last turn of the user, or the string."""
     answers: dict[str, str]
-    """What the assistant says, by role."""
+    """The assistant's text, by role."""
     turns: bool
     """Whether the row is a conversation."""
 
 
 def texts_of(row: Row) -> Texts:
-    """The words of a row."""
+    """The texts of a row."""
     answers = {role: said(answer.content) for role, answer in row.answers.items()}
     if isinstance(row.prompt, str):
         return Texts(row.prompt, row.prompt, answers, False)
@@ -31,5 +31,5 @@ def texts_of(row: Row) -> Texts:
 
 
 def said(content: Text) -> str:
-    """The assistant's words."""
+    """The assistant's text."""
     return content if isinstance(content, str) else "\n\n".join(words_of(turn).text() for turn in content if turn.role == ASSISTANT)

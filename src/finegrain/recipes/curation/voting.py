@@ -1,6 +1,5 @@
 """Models trained on halves of the pairs vote on the other halves, or on all of them; every row comes back with what they said."""
 
-import copy
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -26,20 +25,15 @@ from finegrain.models.load import master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import head_rows
-from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
+from finegrain.models.scorer import Scorer
 from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer
 from finegrain.recipes.training.reward_artifact import reward_metrics
-from finegrain.recipes.training.trainer import optimizer_of
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.sequence import Sequence as SequenceHead
-from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import contract_of
-from finegrain.train.distributed import world
-from finegrain.train.loop import Trainer
-from finegrain.train.optim import Optim, scaled_default
-from finegrain.train.run import fit
+from finegrain.train.fit import FitSettings, fit
+from finegrain.train.optim import scaled_default
 from finegrain.types import Json
 
 ROLES = ("chosen", "rejected")
@@ -98,24 +92,11 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     objective = RewardFit(SequenceHead(), BradleyTerry())
     seed = session.common.seed * 1000 + member
     head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.precision.name)).to(session.scorer.device)
-    scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path, head)
-    freeze_unread_vocabulary(scorer.model)
-    data = TrainingSet(examples.take(rows))
-    plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.precision.micro_tokens, world())
     rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))
-    contract = contract_of(objective)
-    trainer = Trainer(
-        scorer=scorer,
-        contract=contract,
-        data=data,
-        optimizer=optimizer_of(scorer, contract, Optim(), rate),
-        optim=Optim(),
-        precision=session.precision,
-        metrics=lambda pair: reward_metrics(objective.head, pair),
-        peak_rate=rate,
-        steps=len(plan),
-    )
-    fit(trainer, plan, lambda line: None)
+    settings = FitSettings(rate=rate, batch_size=votes.batch_size, epochs=votes.epochs, seed=seed)
+    start = Scorer(session.policy.model, session.scorer.path, head)
+    metrics = lambda pair: reward_metrics(objective.head, pair)
+    scorer = fit(start, TrainingSet(examples.take(rows)), objective, settings, session.precision, metrics=metrics).scorer
     others = examples.take(asked)
     outputs = head_rows(scorer, others, ROLES, session.precision)
     last = {role: np.array([_last(values, example, role) for values, example in zip(outputs[role], others, strict=True)]) for role in ROLES}

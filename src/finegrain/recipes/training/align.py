@@ -21,7 +21,7 @@ from finegrain.recipes.training.publishing import Answers, check_saving, ended_i
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
 from finegrain.recipes.training.shares import ShareWarning, start_of_parts
 from finegrain.recipes.training.tracking import trackers
-from finegrain.recipes.training.trainer import attach_head, build_modules, embedding_rate, peak_rate, trainer_of, unshard
+from finegrain.recipes.training.trainer import attach_head, build_modules, peak_rate, trainer_of, unshard
 from finegrain.report.page import write_report
 from finegrain.runs import RunDirectory
 from finegrain.train.checkpoint import Checkpoints
@@ -31,6 +31,7 @@ from finegrain.train.distributed import barrier, rank, world
 from finegrain.train.loop import Trainer, no_displacement
 from finegrain.train.run import Recorder, train
 from finegrain.train.sharding import empty_copy
+from finegrain.train.trainer import embedding_rate
 
 ANSWER_TOKENS = 64
 """Length of the answers given before and after training."""

@@ -5,11 +5,10 @@ other fit is kept as a second member, so that their disagreement gives a first u
 and settings, and their cost counts in the run.
 """
 
-import copy
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,14 +23,10 @@ from finegrain.models.score import cache_key, read_ragged, score_rows
 from finegrain.models.scorer import Scorer
 from finegrain.objectives.dpo import DPO
 from finegrain.recipes.session import Session, hidden_size
-from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import contract_of
 from finegrain.train.distributed import any_rank, barrier, rank, world
-from finegrain.train.loop import Trainer, run_step
-from finegrain.train.metrics import metrics_for
-from finegrain.train.optim import Optim, make_optimizer, scaled_default
-from finegrain.train.run import fit
+from finegrain.train.fit import Fit, FitSettings, Line, fit
+from finegrain.train.optim import Optim, scaled_default
 from finegrain.types import Ragged, Scored
 
 RATE_FACTOR = 5.0
@@ -138,54 +133,35 @@ class _Fit:
 
     def start(self) -> dict[str, Ragged]:
         """Log-probabilities of the sample after the first steps."""
-        trainer, plan, _ = self._trainer()
-        for index in range(min(START, len(plan))):
-            run_step(trainer, plan.step(index))
-        return score_rows(trainer.scorer, self.sample, ROLES, self.session.precision)
+        return score_rows(self._fitted(stop_after=START).scorer, self.sample, ROLES, self.session.precision)
 
     def columns(self) -> dict[str, Ragged]:
         """Log-probabilities of all rows under the finished fit, and of the sample after the first steps of the first fit."""
-        trainer, plan, tokens = self._trainer()
-        found: dict[str, Ragged] = {}
-        last: dict[str, Any] = {}
-
-        def watch(line: Mapping[str, Any]) -> None:
-            last.update(line)
-            if self.half == 0 and line["step"] == min(START, len(plan)):
-                started = score_rows(trainer.scorer, self.sample, ROLES, self.session.precision)
-                found.update({f"start.{role}": started[role] for role in ROLES})
-
-        fit(trainer, plan, watch)
         session, count = self.session, len(self.rows)
-        margin = last.get("rewards/margins", float("nan"))
-        session.say(f"credit: own scorer {self.half + 1} of 2, {len(plan)} steps on {count} pairs, margin {margin:.3f}")
-        session.usage.notes.append(f"{KIND} {self.half + 1}: {len(plan)} optimiser steps on {count} pairs")
-        session.usage.rows += count + len(self.examples)
-        session.usage.tokens += tokens + int(TrainingSet(self.examples).packed_tokens(ROLES).sum())
-        scored = score_rows(trainer.scorer, self.examples, ROLES, session.precision)
-        return found | {f"{role}.{self.half}": scored[role] for role in ROLES}
+        started: dict[str, Ragged] = {}
 
-    def _trainer(self) -> tuple[Trainer, Plan, int]:
-        """A copy of the start model with its plan, and the tokens of its rows."""
-        session, objective = self.session, DPO()
+        def watch(scorer: Scorer, line: Line) -> None:
+            if self.half == 0 and line["step"] <= START:  # the last of these steps stands: a fit may have fewer
+                started.update(score_rows(scorer, self.sample, ROLES, session.precision))
+
+        fitted = self._fitted(watch=watch)
+        margin = fitted.lines[-1].get("rewards/margins", float("nan")) if fitted.lines else float("nan")
+        session.say(f"credit: own scorer {self.half + 1} of 2, {len(fitted.lines)} steps on {count} pairs, margin {margin:.3f}")
+        session.usage.notes.append(f"{KIND} {self.half + 1}: {len(fitted.lines)} optimiser steps on {count} pairs")
+        session.usage.rows += count + len(self.examples)
+        session.usage.tokens += fitted.tokens + int(TrainingSet(self.examples).packed_tokens(ROLES).sum())
+        scored = score_rows(fitted.scorer, self.examples, ROLES, session.precision)
+        return {f"start.{role}": values for role, values in started.items()} | {f"{role}.{self.half}": scored[role] for role in ROLES}
+
+    def _fitted(self, watch: Callable[[Scorer, Line], None] = lambda scorer, line: None, stop_after: int | None = None) -> Fit:
+        """A copy of the start model, trained on these rows."""
+        session = self.session
         assert session.scorer is not None
-        scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path)
+        training, common = session.training, session.common
         data = TrainingSet([self.examples[row] for row in self.rows], {role: [self.reference[role][row] for row in self.rows] for role in ROLES})
-        training, common, tokens = session.training, session.common, data.packed_tokens(ROLES)
-        plan = Plan(tokens, training.batch_size, training.epochs, common.seed, session.precision.micro_tokens, world(), common.max_steps)
-        parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
-        trainer = Trainer(
-            scorer=scorer,
-            contract=contract_of(objective),
-            data=data,
-            optimizer=make_optimizer(parameters, [], Optim(), self.rate),
-            optim=Optim(),
-            precision=session.precision,
-            metrics=metrics_for(objective),
-            peak_rate=self.rate,
-            steps=len(plan),
-        )
-        return trainer, plan, int(tokens.sum())
+        settings = FitSettings(rate=self.rate, batch_size=training.batch_size, epochs=training.epochs, max_steps=common.max_steps, seed=common.seed)
+        start = Scorer(session.policy.model, session.scorer.path)
+        return fit(start, data, DPO(), settings, session.precision, watch=watch, stop_after=stop_after)
 
 
 def _scored(stored: Mapping[str, Ragged], role: str, row: int, half: int, reference: Mapping[str, Ragged], beta: float) -> Scored:

@@ -8,20 +8,18 @@ from torch import nn
 
 from finegrain.errors import UsageError
 from finegrain.models.load import master_dtype
-from finegrain.models.reference import cost_of_live_reference, live_reference
+from finegrain.models.reference import cost_of_live_reference
 from finegrain.models.reward_head import head_module, linear_head
 from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
-from finegrain.ops.precision import placed
 from finegrain.recipes.session import Session, hidden_size
 from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer
-from finegrain.train.optim import Optim, make_optimizer, scaled_default
-from finegrain.train.sharding import load_full_parameters, shard
+from finegrain.train.optim import scaled_default
+from finegrain.train.sharding import load_full_parameters
+from finegrain.train.trainer import make_trainer
 
-EMBEDDING_CEILING = 3e-3
-"""The highest default rate of input embeddings [OURS]."""
 LORA_RATE = 10.0
 """LoRA's default rate is this many times that of full fine-tuning (the field's rule of thumb; TRL's documentation)."""
 
@@ -34,22 +32,6 @@ def peak_rate(session: Session, job: Job, contract: Contract) -> float:
         raise UsageError("default rates are AdamW's; give SGD one: --lr")
     adapted = causal_lm(session.policy.model) is not session.policy.model
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
-
-
-def embedding_rate(optim: Optim, contract: Contract, rate: float) -> float:
-    """Peak rate of the input embeddings: as asked, or the objective's multiple of the rest's, up to a ceiling and never below the rest's."""
-    if optim.embedding_lr is not None:
-        return optim.embedding_lr
-    return max(rate, min(contract.embedding_factor * rate, EMBEDDING_CEILING))
-
-
-def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) -> torch.optim.Optimizer:
-    """The optimiser of what trains and of the contract's modules, the input embeddings at their own rate."""
-    parameters = [parameter for parameter in scorer.parameters() if parameter.requires_grad]
-    extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
-    embeddings = causal_lm(scorer.model).get_input_embeddings().weight
-    factor = embedding_rate(optim, contract, rate) / rate if rate else 1.0
-    return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor)
 
 
 def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None, *, from_reward_model: bool = False) -> None:
@@ -88,28 +70,11 @@ def build_modules(session: Session, contract: Contract) -> Contract:
 
 def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, rate: float, steps: int) -> Trainer:
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
-    for module in contract.modules.values():
-        module.to(scorer.device, master_dtype(session.precision.name))
-    frozen = None
     if "kl" in contract.needs:
-        frozen = live_reference(scorer)
         session.say(cost_of_live_reference(scorer))
         session.usage.notes.append(cost_of_live_reference(scorer))
-    if job.training.shard:
-        shard(scorer)
-    return Trainer(
-        scorer=scorer,
-        contract=contract,
-        data=data,
-        optimizer=optimizer_of(scorer, contract, job.optim, rate),
-        optim=job.optim,
-        precision=session.precision,
-        metrics=job.artifact.metrics(job.objective),
-        peak_rate=rate,
-        steps=steps,
-        frozen=frozen,
-        state={name: placed(table, scorer.device) for name, table in contract.state.items()},
-    )
+    metrics = job.artifact.metrics(job.objective)
+    return make_trainer(scorer, contract, data, session.precision, metrics, job.optim, rate=rate, steps=steps, sharded=job.training.shard)
 
 
 def unshard(session: Session, trainer: Trainer, shell: Any) -> Trainer:
