@@ -8,7 +8,7 @@ from finegrain.data.formats import recognise, rows_of_shape
 from finegrain.data.left_out import LeftOut, examples
 from finegrain.data.load import Gate, Tokenise, check_rows, load_examples
 from finegrain.data.records import Shape
-from finegrain.recipes.check_data import in_words
+from finegrain.recipes.check_data import describe_report
 from tests.data.published import BINARIZED, NECTAR, PKU, PRM800K, REWARD_BENCH_2, STEPWISE, STRENGTH, ULTRA
 from tests.data.tiny import byte_level
 from tests.tiny import write_rows
@@ -83,7 +83,7 @@ def test_check_data_names_the_reasons(tmp_path):
     found = {one["kind"]: (one["count"], one["rows"], one["action"]) for one in report["findings"]}
     assert found == {"quality_control": (2, [1, 3], "dropped"), "no_steps": (1, [2], "dropped"), "unread": (1, [0], "kept")}
     assert report["examples_left"] == 2
-    assert "quality_control: 2 dropped (rows 1, 3)" in in_words(report)
+    assert "quality_control: 2 dropped (rows 1, 3)" in describe_report(report)
 
 
 def test_a_converter_that_says_nothing_is_caught():

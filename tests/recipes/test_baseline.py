@@ -283,7 +283,7 @@ def test_contradictions(command: Command, judge: Path, model: Path, mine: Path) 
     table = made(command, command.data, "--model", judge, "--limit", "3")
     assert "cannot read the baseline" in refused(command, "--model", judge, "--baseline", "absent.jsonl", code=3)
     assert "give --baseline" in refused(command, "--model", judge, "contrast:above-only")
-    assert "relative to its --reference already" in refused(command, "--model", model, "--reference", model, "--baseline", table)
+    assert "already relative to --reference" in refused(command, "--model", model, "--reference", model, "--baseline", table)
     assert "one baseline score" in refused(command, "--model", judge, "--baseline", table, "contrast.scale:baseline-std")
     assert "in [0, 1], got 2" in refused(
         command, "--model", judge, "--baseline", table, "contrast.aggregate:quantile", "--contrast.aggregate.level", "2"

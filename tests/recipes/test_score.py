@@ -211,7 +211,7 @@ def test_other_tokens_are_refused(command: Command, policy: Path, model: Path) -
         (["--model", "a", "b"], "need --reference"),
         (["--reward", "rm"], "file.py:name"),
         (["--reward", "f.py:g", "--reference", "r"], "takes no --reference"),
-        (["--model", "m", "--reference", "r", "signal:attention"], "about reward models"),
+        (["--model", "m", "--reference", "r", "signal:attention"], "applies to reward models only"),
     ],
 )
 def test_contradictions(command: Command, arguments: list[str], words: str) -> None:

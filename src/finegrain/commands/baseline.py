@@ -12,18 +12,18 @@ from finegrain.scoring.function_file import is_function
 @dataclass(frozen=True, kw_only=True)
 @checked
 class BaselineSettings(Compute):
-    """Score the answers that later answers to the same prompts are compared with."""
+    """Score the answers of a fixed sampler, prompt by prompt; `finegrain score --baseline` then scores other answers relative to them."""
 
     model: str | None = None
     """A reward model: checkpoint folder or Hub name."""
     reward: str | None = None
     """Your own function, file.py:name, in place of a model."""
     data: str
-    """Rows {prompt, responses}: what the sampler said; or pairs or demonstrations, whose chosen or demonstrated answer is then the baseline."""
+    """Rows {prompt, responses}: the answers of the sampler; or pairs or demonstrations, whose chosen or demonstrated answer is then the baseline."""
     out: Path
-    """File for the reward's identity and one JSON line per prompt; it must not exist yet."""
+    """File for the identity of the reward and one JSON line per prompt; it must not exist yet."""
     max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; what is scored against the baseline must be cut at the same length."""
+    """Longest prompt + answer in tokens; answers that are scored relative to the baseline need the same --max-length."""
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.reward is None):

@@ -10,12 +10,12 @@ from finegrain.errors import UsageError
 @dataclass(frozen=True, kw_only=True)
 @checked
 class CompareSettings:
-    """Compare files that `finegrain score` wrote of the same answers: each with the first, the others among themselves, and with a null control."""
+    """Compare score files of the same answers: each with the first, the others among themselves, and each with a null control."""
 
     scores: tuple[Path, ...]
-    """Score files of the same answers: first the reward to compare with, then one or more others, e.g. several seeds of one training."""
+    """Score files of the same answers: first the reward to compare with, then one or more others, for example several seeds of one training."""
     null: Path | None = None
-    """Score file of a null control: a reward trained on pairs whose two answers come from one policy, so that there is nothing to learn."""
+    """Score file of a null control: a reward trained on pairs whose two answers come from one policy, which carry no preference."""
     out: Path | None = None
     """File for the printed JSON; it must not exist yet."""
     resamples: PositiveInt = 1000

@@ -13,14 +13,14 @@ from finegrain.data.gate.settings import Gate
 @dataclass(frozen=True, kw_only=True)
 @checked
 class CurateSettings(Compute):
-    """Vote on the pairs of a data set (method:secrets-rm), or make pairs for its prompts (method:tree-rm)."""
+    """Repair labels by the votes of several reward models (method:secrets-rm), or make new pairs from trees of responses (method:tree-rm)."""
 
     model: str
     """Checkpoint folder or Hub name of a causal language model: what the voting models start from, or what writes the responses."""
     data: str
     """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
     out: Path
-    """The rows as jsonl, with a summary beside it; neither may exist yet."""
+    """File for the rows (jsonl); the summary is written beside it. Neither may exist yet."""
     method: SecretsRM | TreeRM = field(default_factory=SecretsRM)
     micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass."""
@@ -29,5 +29,5 @@ class CurateSettings(Compute):
 
     @property
     def summary(self) -> Path:
-        """Where the summary goes."""
+        """The file of the summary."""
         return self.out.with_suffix(".summary.json")

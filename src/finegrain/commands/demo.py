@@ -18,4 +18,4 @@ class DemoSettings:
     workers: NonNegativeInt = 0
     """Processes, one thread each; 0 takes as many as there are cores."""
     quick: bool = False
-    """Tiny numbers, for trying out: says nothing about the methods."""
+    """A tiny version for trying out; its results say nothing about the methods."""

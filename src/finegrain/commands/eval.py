@@ -20,7 +20,7 @@ class EvalSettings(Compute):
     """Test a reward on RewardBench, RewardBench 2 or any preference pairs: a reward model, a policy against its reference, or your own function."""
 
     reward: tuple[str, ...]
-    """Reward model, or policy (with --reference), or file.py:name; several are combined, after each was brought to its own unit."""
+    """Reward model, or policy (with --reference), or file.py:name; several are standardised and then combined."""
     reference: str | None = None
     """The model the policies were trained from, with the same tokenizer; every --reward is then a policy."""
     reference_free: Literal["norm", "avg", "sum"] | None = None
@@ -32,11 +32,11 @@ class EvalSettings(Compute):
     beta: PositiveFloat = 0.1
     """Scale of the log-ratio of policies; only calibration depends on it."""
     aggregate: OfOneAnswer = field(default_factory=MeanReward)
-    """What a reward says of an answer: its mean, or less a price for what it is unsure of, as an optimiser would be shown it."""
+    """The score of an answer: the mean of the reward, or the mean less a penalty for uncertainty, as an optimiser would be given it."""
     ties: TieRule = field(default_factory=TieLoses)
-    """Whether equal scores of a pair lose or share a point."""
+    """Whether a pair with equal scores counts as wrong or as half right."""
     combiner: Combiner = field(default_factory=MemberMean)
-    """How several rewards become one."""
+    """How several rewards are combined into one."""
     max_length: SequenceLength = 2048
     """Longest prompt + answer in tokens; what is cut is counted."""
 

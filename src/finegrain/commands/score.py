@@ -17,14 +17,14 @@ from finegrain.scoring.signals import Head, RewardSignal
 @dataclass(frozen=True, kw_only=True)
 @checked
 class ScoreSettings(Compute):
-    """Score answers token by token: by a reward model, by the implicit reward of policies against a reference, or by your own function."""
+    """Score answers and their tokens: by a reward model, by the implicit reward of policies against a reference, or by your own function."""
 
     model: tuple[str, ...] = ()
-    """A reward model; with --reference a policy, or several, whose spread is then the std: checkpoint folders or Hub names."""
+    """A reward model; with --reference a policy, or several (std is then their standard deviation): checkpoint folders or Hub names."""
     reference: str | None = None
     """The model the policies were trained from, with the same tokenizer."""
     reward: str | None = None
-    """Your own function, file.py:name, in place of a model; --model then only gives the tokenizer of rewards per token."""
+    """Your own function, file.py:name, in place of a model; --model then gives the tokenizer, for functions that return rewards per token."""
     data: str
     """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; pairs give two responses, other rows one."""
     out: Path
@@ -32,15 +32,15 @@ class ScoreSettings(Compute):
     beta: PositiveFloat = 0.1
     """Scale of the log-ratio of policies: the beta they were trained with."""
     signal: RewardSignal = field(default_factory=Head)
-    """What a reward model's token scores are."""
+    """How a reward model scores tokens: head (its own token scores), or read from a model of whole answers."""
     aggregate: OfOneAnswer = field(default_factory=MeanReward)
-    """What an optimiser would be shown of a score that knows its uncertainty: it then stands in the lines as `reward`, beside mean and std."""
+    """The reward that an optimiser would be given for a score with a standard deviation; each line then has it as `reward`, beside mean and std."""
     segmenter: Segmenter = field(default_factory=Dynamic)
     """Where segments begin; by default at pivots of change."""
     baseline: Path | None = None
-    """What `finegrain score baseline` wrote of the same reward: every score then also says how far it is from its prompt's baseline."""
+    """A file of `finegrain score baseline`, made with the same reward: each score is then also given relative to the baseline of its prompt."""
     contrast: Contrast = field(default_factory=Difference)
-    """How it is compared with the baseline."""
+    """How a score is compared with the baseline."""
     normalise: bool = False
     """Subtract the mean of the run's held-out scores and divide by their standard deviation; scores of tokens stay as they are."""
     id: str | None = None
@@ -58,9 +58,9 @@ class ScoreSettings(Compute):
         if self.normalise and (self.reward is not None or self.reference is not None or self.baseline is not None):
             raise UsageError("--normalise reads the mean and std that a reward model's run found: drop --reward, --reference and --baseline")
         if not isinstance(self.signal, Head) and (self.reference is not None or self.reward is not None):
-            raise UsageError("signal: is about reward models; policies have one token score, their log-ratio, and functions say their own")
+            raise UsageError("signal: applies to reward models only: a policy has one token score, its log-ratio, and a function returns its own")
         check_aggregate(self.aggregate, of_function=self.reward is not None)
         if self.baseline is not None and self.reference is not None:
-            raise UsageError("--baseline is of a reward model or function; the implicit reward of policies is relative to its --reference already")
+            raise UsageError("--baseline goes with a reward model or a function; the implicit reward of policies is already relative to --reference")
         if self.baseline is None and self.contrast != Difference():
-            raise UsageError("contrast: compares scores with a baseline, and there is none: give --baseline FILE (finegrain score baseline)")
+            raise UsageError("contrast: compares scores with a baseline; give --baseline FILE (finegrain score baseline)")

@@ -38,18 +38,18 @@ class Compute(RowLimits):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Common(Compute):
-    """Options every training command has."""
+    """Options that every training command has."""
 
     max_steps: PositiveInt | None = None
     """Stop after this many optimiser steps."""
     lr: NonNegativeFloat | None = None
     """Peak learning rate; by default the objective's own at width 4096, times 4096 / hidden size (times 10 with LoRA)."""
     seed: Seed = 0
-    """Of data order, held-out rows and new parameters."""
+    """Seed of data order, held-out rows and new parameters."""
     eval: str | None = None
     """Evaluation rows; by default a share of the data (`--holdout`)."""
     resume: bool = False
-    """Go on from the newest checkpoint of --out."""
+    """Continue from the newest checkpoint of --out."""
     dry_run: bool = False
     """Print plan, memory and time estimate, and stop."""
 
@@ -62,7 +62,7 @@ class Common(Compute):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Training:
-    """How much and in what portions."""
+    """How long training takes, its batches, evaluation and output."""
 
     epochs: Epochs = 1.0
     batch_size: PositiveInt = 16
@@ -91,7 +91,7 @@ class Training:
     samples: NonNegativeInt = 5
     """Prompts answered before and after training; of a reward model held-out rows that it scores once it is saved."""
     examined: NonNegativeInt = 200
-    """Rows looked at token by token before and after training, for the report; 0 for none."""
+    """Rows whose tokens are recorded before and after training, for the report; 0 for none."""
     track: str = "none"
     """none, tensorboard, or another tracker by accelerate's name."""
     trust_remote_code: bool = False

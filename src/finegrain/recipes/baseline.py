@@ -1,4 +1,4 @@
-"""`finegrain score baseline`: what a reward says of a fixed sampler's answers, prompt by prompt, for `finegrain score --baseline`."""
+"""`finegrain score baseline`: scores of the answers of a fixed sampler, prompt by prompt, for `finegrain score --baseline`."""
 
 from typing import Any
 
@@ -11,8 +11,7 @@ from finegrain.runs import check_free
 
 
 def run_baseline(settings: BaselineSettings) -> dict[str, Any]:
-    """The table, complete or absent, and what was counted."""
-
+    """Write the table, complete or not at all; returns the counts."""
     check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()

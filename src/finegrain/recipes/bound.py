@@ -1,4 +1,4 @@
-"""`finegrain reward bound`: a cap on the score that any answer can get, fitted on clean pairs after training and kept beside the reward model."""
+"""`finegrain reward bound`: an upper bound on the score of any answer, fitted on clean pairs after training and stored beside the reward model."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,8 +32,7 @@ ROLES = ("chosen", "rejected")
 
 
 def run_bound(settings: BoundSettings) -> dict[str, Any]:
-    """bounds.safetensors and bounds.json in the run's folder, and what they say."""
-
+    """Write bounds.safetensors and bounds.json into the folder of the run; returns their facts."""
     check_folder(settings.run)
     if (settings.run / BOUNDS_FILE).exists():
         raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
@@ -48,13 +47,13 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
         session.say(line)
     if not len(fitted) or not len(held):
         raise DataError(
-            f"{settings.data}: bounds need pairs to be fitted on and others, of other prompts, to be judged on; {len(data.examples)} came"
+            f"{settings.data}: bounds are fitted on some pairs and evaluated on others, with other prompts; there are {len(data.examples)} pairs"
         )
-    features = _features(session, data.examples)
+    features = _read_features(session, data.examples)
     apart = np.isin(data.examples.prompt_keys, held.prompt_keys)
     found = settings.fit(weight, features["chosen"][~apart], features["rejected"][~apart], settings.keep)
     clean = {role: values[apart] for role, values in features.items()}
-    guard = Guard(weight, found.bounds, _threshold(weight, found.bounds, clean, settings.deviations))
+    guard = Guard(weight, found.bounds, _fit_threshold(weight, found.bounds, clean, settings.deviations))
     facts = {
         "pairs": len(fitted),
         "held_out": len(held),
@@ -62,17 +61,16 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
         "ceiling": guard.ceiling,
         "threshold": guard.threshold,
         "agreement_fitted": found.agreement,
-        **_judged(guard, clean),
+        **_evaluate_bounds(guard, clean),
     }
-    for warning in (warnings := _warnings(facts)):
+    for warning in (warnings := _find_warnings(facts)):
         session.say(f"warning: {warning}")
     save_guard(guard, {**facts, "settings": to_json(settings), "data": data.report}, settings.run)
     return {"out": str(settings.run / BOUNDS_FILE), **facts, "warnings": warnings}
 
 
-def _features(session: Any, examples: Any) -> dict[str, Tensor]:
-    """By role, what the last token of every answer has in the backbone, (N, H), float64; cached."""
-
+def _read_features(session: Any, examples: Any) -> dict[str, Tensor]:
+    """By role, the features of the last token of every answer, (N, H), float64; cached."""
     prompts, answers = token_lengths(examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
     cache = replace(session.cache, kind="features", measure=feature_rows)
@@ -83,37 +81,34 @@ def _features(session: Any, examples: Any) -> dict[str, Tensor]:
     return found
 
 
-def _threshold(weight: Tensor, bounds: Any, clean: Mapping[str, Tensor], deviations: float) -> float:
-    """Of what clipping takes from the scores of clean answers."""
-
+def _fit_threshold(weight: Tensor, bounds: Any, clean: Mapping[str, Tensor], deviations: float) -> float:
+    """The detection threshold: how much clipping may lower a score before the answer is flagged."""
     both = torch.cat([clean[role] for role in ROLES])
     return detection_threshold((both - clip_features(both, bounds)) @ weight, deviations)
 
 
-def _judged(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the bounds do to pairs they were not fitted on: order kept, accuracy without and with them, change of the scores."""
-
+def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The effect of the bounds on held-out pairs: order kept, accuracy without and with them, change of the scores."""
     raw = {role: clean[role] @ guard.weight for role in ROLES}
     clipped = {role: clip_features(clean[role], guard.bounds) @ guard.weight for role in ROLES}
     kept = same_order(guard.weight, clean["chosen"], clean["rejected"], guard.bounds)
     change = torch.cat([clipped[role] - raw[role] for role in ROLES])
     return {
         "agreement": wilson(kept.double().numpy())._asdict(),
-        "accuracy_raw": _accuracy(raw),
-        "accuracy": _accuracy(clipped),
+        "accuracy_raw": _measure_accuracy(raw),
+        "accuracy": _measure_accuracy(clipped),
         "largest_clean_score": float(torch.cat(list(raw.values())).max()),
         "shift": float(change.square().mean().sqrt()),
     }
 
 
-def _accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Share of the pairs in order, with its interval."""
-
+def _measure_accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Share of the pairs whose chosen answer scores higher, with its interval."""
     return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy._asdict()
 
 
-def _warnings(facts: Mapping[str, Any]) -> list[str]:
-    """What is odd about the bounds."""
+def _find_warnings(facts: Mapping[str, Any]) -> list[str]:
+    """What is suspicious about the bounds."""
     found = []
     if facts["ceiling"] < facts["largest_clean_score"]:
         found.append(

@@ -1,4 +1,4 @@
-"""`finegrain check-data`: the data gate by itself. Every row that looks wrong is named; nothing is trained, nothing is changed."""
+"""`finegrain check-data`: the data gate by itself. It lists every row that looks wrong, trains nothing and changes nothing."""
 
 import json
 from pathlib import Path
@@ -19,22 +19,21 @@ SHOWN = 20
 
 
 def run_check_data(settings: CheckDataSettings) -> dict[str, Any]:
-    """The report with the first row numbers of each kind; the whole one goes to --out."""
-
+    """Returns the report with the first row numbers of each kind; the whole report goes to --out."""
     if settings.out is not None:
         check_free(settings.out, settings.data)
     report = check_rows(
-        settings.data, _tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
+        settings.data, _load_tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
     )
-    for line in in_words(report):
+    for line in describe_report(report):
         write_line(line)
     if settings.out is not None:
         write_new(settings.out, [json.dumps(report) + "\n"])
-    return {**report, "findings": [_shown(finding) for finding in report["findings"]], "out": _name(settings.out)}
+    return {**report, "findings": [_shorten(finding) for finding in report["findings"]], "out": _name(settings.out)}
 
 
-def _shown(finding: Json) -> Json:
-    """With the first row numbers, of each source where there are several."""
+def _shorten(finding: Json) -> Json:
+    """The finding with its first row numbers only; if there are several sources, with the first ones of each."""
     sources = [{**one, "rows": one["rows"][:SHOWN]} for one in finding.get("sources", [])]
     return {**finding, "rows": finding["rows"][:SHOWN], **({"sources": sources} if sources else {})}
 
@@ -43,7 +42,7 @@ def _name(out: Path | None) -> str | None:
     return None if out is None else str(out)
 
 
-def _tokenizer(model: str | None) -> Any:
+def _load_tokenizer(model: str | None) -> Any:
     if model is None:
         return None
 
@@ -51,7 +50,7 @@ def _tokenizer(model: str | None) -> Any:
     return tokenizer_of(model)
 
 
-def in_words(report: Json) -> list[str]:
+def describe_report(report: Json) -> list[str]:
     """The report for a person, a line per finding and per bias."""
     lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
     lines += map(source_in_words, report.get("sources", []))

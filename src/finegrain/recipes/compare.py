@@ -11,8 +11,7 @@ from finegrain.runs import check_free
 
 
 def run_compare(settings: CompareSettings) -> dict[str, Any]:
-    """A table on stderr; returns its numbers, which also go to --out."""
-
+    """Print a table on stderr; returns its numbers, which also go to --out."""
     if settings.out is not None:
         check_free(settings.out)
     result = compared(settings)

@@ -12,8 +12,7 @@ from finegrain.runs import check_free
 
 
 def run_curate(settings: CurateSettings) -> dict[str, Any]:
-    """Rows and summary, complete or absent; returns the summary."""
-
+    """Write rows and summary, complete or not at all; returns the summary."""
     check_one(settings.data)
     check_free(settings.out, settings.data)
     check_free(settings.summary, settings.data)

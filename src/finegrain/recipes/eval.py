@@ -1,4 +1,4 @@
-"""`finegrain eval`: how often a reward model is right, with intervals, beside what length and words alone would give."""
+"""`finegrain eval`: accuracy of a reward with intervals, beside baselines that read only length or words."""
 
 import json
 from pathlib import Path
@@ -54,8 +54,7 @@ def evaluate_reward(
 
 
 def run_eval(settings: EvalSettings) -> dict[str, Any]:
-    """A table on stderr; returns its numbers, which with the scores go to --out."""
-
+    """Print a table on stderr; returns its numbers, which go to --out together with the scores."""
     if settings.out is not None:
         check_free(settings.out, settings.data)
     quiet_transformers()

@@ -27,12 +27,11 @@ from finegrain.report.verdicts import blocks
 
 
 def run_inspect(settings: InspectSettings) -> dict[str, Any]:
-    """The command; returns where the page is and the verdicts on it."""
-
+    """Write the page; returns its path and its verdicts."""
     _check(settings)
     if settings.out is not None and settings.out.exists() and not is_page(settings.out):
         raise CheckpointError(f"{settings.out} is there already and is no report; give another --out")
-    runs = [read_run(folder) for folder in settings.runs] or [scored(settings)]
+    runs = [read_run(folder) for folder in settings.runs] or [score_untrained(settings)]
     first = settings.runs[0] if settings.runs else Path()
     out = settings.out or (first.parent if first.name == "run.json" else first) / FILE
     try:
@@ -55,9 +54,8 @@ def _check(settings: InspectSettings) -> None:
         raise UsageError(f"--out {settings.out} is a folder; give the file name of the page")
 
 
-def scored(settings: InspectSettings) -> "Run":
-    """The model on the data as if it were a run: log-probabilities, and log-ratios where there is a reference."""
-
+def score_untrained(settings: InspectSettings) -> "Run":
+    """A run that trained nothing: log-probabilities of the model on the data, and log-ratios if there is a reference."""
     assert settings.data is not None
     assert settings.model is not None
     quiet_transformers()
@@ -70,7 +68,7 @@ def scored(settings: InspectSettings) -> "Run":
     roles = tuple(examples[0].responses)
     longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)
     after = score_rows(prepare_scorer(session, longest), examples, roles, session.precision)
-    before = {} if settings.reference is None else _reference(session, settings.reference, examples, roles, longest)
+    before = {} if settings.reference is None else _score_by_reference(session, settings.reference, examples, roles, longest)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
         examined(
@@ -93,9 +91,8 @@ def scored(settings: InspectSettings) -> "Run":
     return Run(name=Path(str(settings.model)).name, record=facts, pairs=pairs, missing=missing)
 
 
-def _reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
+def _score_by_reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
     """Log-probabilities of the same rows under another model with the same tokenizer."""
-
     policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise UsageError(f"the reference {source} has another tokenizer than the model; log-ratios need the same tokens")

@@ -1,4 +1,4 @@
-"""`finegrain reward posterior`: how unsure its training pairs leave a reward model, fitted after training and kept beside it."""
+"""`finegrain reward posterior`: a Laplace posterior of a trained reward model, fitted on its training pairs and stored beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,8 +43,7 @@ ROLES = ("chosen", "rejected")
 
 
 def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
-    """A posterior file and its facts in the run's folder, and what they say."""
-
+    """Write the posterior and its facts into the folder of the run; returns the facts."""
     check_folder(settings.run)
     for name in (POSTERIOR_FILE, LAYERS_FILE):
         if (settings.run / name).exists():
@@ -64,12 +63,12 @@ def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
     prior = EvidenceVariance() if settings.prior_variance is None else FixedVariance(variance=settings.prior_variance)
     asked = {"pairs": len(data.examples), "over": settings.over, "prior": "evidence" if settings.prior_variance is None else "given"}
-    fit = _over_lora if settings.over == "lora" else _over_last_layer
+    fit = _fit_adapter if settings.over == "lora" else _fit_last_layer
     return fit(settings, Fitting(session, scorer, head, model.head, data.examples, prior, asked | {"data": data.report}))
 
 
 class Fitting(NamedTuple):
-    """What a posterior is fitted with."""
+    """What a posterior is fitted to."""
 
     session: Any
     scorer: Any
@@ -78,32 +77,32 @@ class Fitting(NamedTuple):
     examples: Any
     prior: Any
     asked: Mapping[str, Any]
-    """For the facts on disk."""
+    """What is known before the fit; part of the facts on disk."""
 
 
-def _over_last_layer(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
-    """One Gaussian per linear reward: exact but for Laplace's step."""
-
+def _fit_last_layer(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
+    """One Gaussian per linear reward; Laplace's approximation is the only one."""
     rows = reward_rows(fitting.head, fitting.module)
     curvatures = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=torch.float64)
     likelihood = torch.zeros(len(rows), dtype=torch.float64)
-    for differences, logits, weight in _pairs(settings.run, fitting.session, fitting.scorer, fitting.head, fitting.module, fitting.examples):
+    for differences, logits, weight in _iterate_batches(
+        settings.run, fitting.session, fitting.scorer, fitting.head, fitting.module, fitting.examples
+    ):
         for member, (difference, logit) in enumerate(zip(differences, logits, strict=True)):
             curvatures[member] += pair_curvature(difference, logit, weight)
             likelihood[member] += float((nn.functional.logsigmoid(logit.double()) * weight).sum())
     posteriors = [fit_posterior(row.cpu(), curvature, fitting.prior) for row, curvature in zip(rows, curvatures, strict=True)]
-    facts = {**fitting.asked, **_facts(posteriors, likelihood)}
+    facts = {**fitting.asked, **_describe(posteriors, likelihood)}
     save_posteriors(posteriors, facts, settings.run)
-    return _told(settings.run / POSTERIOR_FILE, facts)
+    return _shorten(settings.run / POSTERIOR_FILE, facts)
 
 
-def _over_lora(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
-    """One Gaussian over all matrices of the adapter, a Kronecker-factored curvature for each."""
-
+def _fit_adapter(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
+    """One Gaussian over all matrices of the adapter, with a Kronecker-factored curvature for each."""
     layers = layers_named(fitting.scorer.model)
     module = fitting.module.to(fitting.scorer.device)
     posterior = fit_layers(
-        fitting.scorer, fitting.head, module, layers, _labelled(settings.run, fitting.examples), rank=settings.rank, prior=fitting.prior
+        fitting.scorer, fitting.head, module, layers, _iterate_pairs(settings.run, fitting.examples), rank=settings.rank, prior=fitting.prior
     )
     curvature = torch.cat([factor.eigenvalues for factor in posterior.factors.values()])
     facts = {
@@ -115,12 +114,11 @@ def _over_lora(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
         "directions": sum(layer.weight.numel() for layer in layers.values()),
     }
     save_layers(posterior, layers, module, facts, settings.run)
-    return _told(settings.run / LAYERS_FILE, facts)
+    return _shorten(settings.run / LAYERS_FILE, facts)
 
 
-def _labelled(run: Path, examples: Any) -> Iterator[Any]:
-    """Pairs one by one, with what their columns say."""
-
+def _iterate_pairs(run: Path, examples: Any) -> Iterator[Any]:
+    """Pairs one by one, with the flip, margin and weight of their columns."""
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     for row in range(len(examples)):
         batch = collate(held, [row], ROLES)
@@ -128,16 +126,15 @@ def _labelled(run: Path, examples: Any) -> Iterator[Any]:
         yield LabelledPair(batch.groups[0], float(said["flip"]), float(said["margin"]), float(batch.columns.get("weight", 1.0)))
 
 
-def _told(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command prints: the facts without the account of the data."""
+def _shorten(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command prints: the facts without the report on the data."""
     return {"out": str(file), **{name: value for name, value in facts.items() if name != "data"}}
 
 
-def _pairs(
+def _iterate_batches(
     run: Path, session: Any, scorer: Any, head: Any, module: nn.Module, examples: Any
 ) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
     """Micro-batch by micro-batch and per linear reward: differences of features (B, H), logits of the pairs (B,), and the pairs' weights (B,)."""
-
     rows = reward_rows(head, module).to(scorer.device)
     states = nn.Linear(rows.shape[1], rows.shape[1], bias=False, dtype=rows.dtype, device=scorer.device)
     nn.init.eye_(states.weight)
@@ -149,7 +146,7 @@ def _pairs(
             differences, logits = [], []
             labels = BradleyTerry().labels(pair)
             for row in rows:
-                features = [_features(head, row, pair.sides[role]) for role in ROLES]
+                features = [_read_features(head, row, pair.sides[role]) for role in ROLES]
                 difference = (features[0] - features[1]).cpu().double()
                 differences.append(difference)
                 flip, margin = (torch.as_tensor(labels[name]).cpu().double() for name in ("flip", "margin"))
@@ -160,14 +157,12 @@ def _pairs(
             yield differences, logits, weight.cpu().double()
 
 
-def _features(head: Any, row: Tensor, side: Any) -> Tensor:
-
+def _read_features(head: Any, row: Tensor, side: Any) -> Tensor:
     return answer_features(head.readout, side.outputs @ row, side.outputs, side.mask)
 
 
-def _facts(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
-    """What was found, per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
-
+def _describe(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
+    """Per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
     norms = [float(one.weight.square().sum()) for one in posteriors]
     evidence = [
         log_evidence(float(value), one.curvature, norm, one.prior_variance) for one, norm, value in zip(posteriors, norms, likelihood, strict=True)

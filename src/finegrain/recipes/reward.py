@@ -1,4 +1,4 @@
-"""`finegrain reward`: train a reward model that judges answers, segments or tokens, and says how sure it is where its head knows."""
+"""`finegrain reward`: train a reward model of answers, segments or tokens, with uncertainty if its head has it."""
 
 from dataclasses import fields, replace
 from functools import partial
@@ -24,7 +24,7 @@ from finegrain.rewards.meta_rm import Meta, NoMeta
 from finegrain.rewards.token import Token
 from finegrain.train.optim import Optim
 
-ORDINARY = NoMeta()
+NO_META = NoMeta()
 
 
 def train_reward_model(
@@ -34,7 +34,7 @@ def train_reward_model(
     *,
     head: Any = None,
     loss: Any = None,
-    meta: Meta = ORDINARY,
+    meta: Meta = NO_META,
     frozen: bool = False,
     margin_scale: MarginScale = "median",
     tokenizer: Any = None,
@@ -44,8 +44,7 @@ def train_reward_model(
     optim: Optim = Optim(),
     gate: Gate = KEEP_TIES,
 ) -> dict[str, Any]:
-    """Train a reward model; arguments and result as those of `prefer`. The head is a token head by default, the loss Bradley-Terry."""
-
+    """Train a reward model; arguments and result as those of `prefer`. By default the head is a token head and the loss Bradley-Terry."""
     settings = RewardSettings(
         model=model_name(model),
         data=source_text(data),
@@ -66,7 +65,6 @@ def train_reward_model(
 
 def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
-
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
     if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
@@ -76,7 +74,7 @@ def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None)
         frozen_by = "--frozen" if settings.frozen else type(settings.loss).__name__
         raise UsageError(f"{frozen_by} leaves the backbone as it is, and --lora.rank trains an adapter of it; drop one of them")
     written = to_json(settings)
-    displacement = _displacement(settings)
+    displacement = _make_displacement(settings)
     stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, objective)
     if stage_1 is not None:
         model = stage_1.policy
@@ -98,9 +96,8 @@ def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None)
     return align(job)
 
 
-def _displacement(settings: RewardSettings) -> Any:
-    """What a job needs to take gradients away from where they are applied; None for ordinary steps."""
-
+def _make_displacement(settings: RewardSettings) -> Any:
+    """Where the gradient of a step is taken, if not at the weights themselves; None for ordinary steps."""
     if isinstance(settings.meta, NoMeta):
         return None
     check_meta(settings.head, settings.meta, frozen=settings.frozen)
@@ -109,6 +106,5 @@ def _displacement(settings: RewardSettings) -> Any:
 
 def run_reward(settings: RewardSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
-
     quiet_transformers()
     return start_reward(settings, model=settings.model)

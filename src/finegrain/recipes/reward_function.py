@@ -23,5 +23,4 @@ def reward_function(
     by default that of the training. `sampled_tokens`: score the tokens in `completion_ids`, as sampled, instead of the tokens that the text
     has; plain text alone, and only where they are this model's tokens and decode to the completion.
     """
-
     return open_reward_function(str(run), normalise=normalise, sampled_tokens=sampled_tokens, max_length=max_length, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""`finegrain score`: what a reward model, a policy against its reference, or your own function says of given answers, as character offsets."""
+"""`finegrain score`: scores of given answers by a reward model, a policy against its reference, or your own function, as character offsets."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -64,17 +64,16 @@ def score(
 
 
 def run_score(settings: ScoreSettings) -> dict[str, Any]:
-    """scores.jsonl, complete or absent, and what was counted."""
-
+    """Write the score lines, complete or not at all; returns the counts."""
     check_free(settings.out, settings.data)
     quiet_transformers()
     counts = Counts()
     lines = by_judge(settings, counts) if settings.reward is None else by_function(settings, counts)
-    write_new(settings.out, _written(lines))
+    write_new(settings.out, _to_text(lines))
     for warning in counts.warnings():
         counts.say(warning)
     return {"out": str(settings.out), **counts.as_json()}
 
 
-def _written(lines: Iterator[Json]) -> Iterator[str]:
+def _to_text(lines: Iterator[Json]) -> Iterator[str]:
     return (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
