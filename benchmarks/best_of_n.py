@@ -24,7 +24,7 @@ from tables import markdown, summary, write
 import finegrain
 from finegrain.commands.posterior import PosteriorSettings
 from finegrain.commands.settings import Common, Training
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
+from finegrain.data.planted import Planted, World, make_pairs, write_jsonl
 from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSample
 from finegrain.ops.best_of_n import expected_best, kl_of_best
 from finegrain.recipes.demo.base import save_untrained
@@ -66,7 +66,7 @@ def scored(model: Path, data: Path) -> Scored:
 def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
     """Gold score of best-of-n by proxy and n."""
     world = World(Planted(pairs=PAIRS, pool=0, sentences=PATIENCE), seed)
-    train = write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
+    train = write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
     rows = candidates(world)
     data = write_jsonl(folder / "candidates.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in rows])
     truth = np.array([row["gold"] for row in rows]).reshape(PROMPTS, CANDIDATES)

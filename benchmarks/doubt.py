@@ -20,7 +20,7 @@ from tables import markdown, summary, write
 import finegrain
 from finegrain.commands.posterior import PosteriorSettings
 from finegrain.commands.settings import Common, Training
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
+from finegrain.data.planted import Planted, World, make_pairs, write_jsonl
 from finegrain.recipes.demo.base import save_untrained
 from finegrain.recipes.posterior import run_posterior
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -83,10 +83,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             world = World(Planted(pairs=PAIRS, pool=0, sentences=DATA["like training"]), seed)
-            write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
+            write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
             for data, sentences in DATA.items():
                 other = replace(world, settings=replace(world.settings, sentences=sentences))
-                write_jsonl(folder / f"{data}.jsonl", pairs(other, HELD_OUT, stream=2, held_out=True))
+                write_jsonl(folder / f"{data}.jsonl", make_pairs(other, HELD_OUT, stream=2, held_out=True))
             save_untrained(folder / "untrained", seed=seed)
             for method in METHODS:
                 for data, found in measured(method, folder, seed).items():

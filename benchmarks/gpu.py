@@ -127,7 +127,7 @@ def ours(asked: Asked, dtype: str) -> dict[str, Any]:
     plan = Plan(data.packed_tokens(ROLES), asked.batch_size, 1.0, 0, precision.micro_tokens)
     optim = Optim(warmup=0.0, schedule="constant")
     trainer = Trainer(
-        scorer, contract, data, make_optimizer(scorer.parameters(), [], optim, RATE), optim, precision, metrics_for(DPO()), RATE, len(plan)
+        scorer, contract, data, make_optimizer(scorer.parameters(), [], optim, RATE), optim, precision, metrics_for(contract), RATE, len(plan)
     )
     lines, seconds = timed(lambda index: run_step(trainer, plan.step(index)), asked, device)
     return {

@@ -24,7 +24,7 @@ import finegrain
 from finegrain.commands.settings import Common, Training
 from finegrain.credit.r3hf import FirstZero, prefix_differences
 from finegrain.data.load import load_examples
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
+from finegrain.data.planted import Planted, World, make_pairs, write_jsonl
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from finegrain.evaluate.accuracy import pair_accuracy
@@ -99,8 +99,8 @@ def measured(method: Method, run: Path, held_out: Path, world: World) -> dict[st
 def seed_results(seed: int, folder: Path) -> list[dict[str, Any]]:
     """All methods on one world."""
     world = World(Planted(pairs=PAIRS, pool=0), seed)
-    train = write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
-    held_out = write_jsonl(folder / "held-out.jsonl", pairs(world, HELD_OUT, stream=2, held_out=True))
+    train = write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
+    held_out = write_jsonl(folder / "held-out.jsonl", make_pairs(world, HELD_OUT, stream=2, held_out=True))
     model = save_untrained(folder / "untrained", seed=seed)
     found = []
     for place, method in enumerate(METHODS):

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "finegrain"
 FAMILIES = ("credit", "objectives", "rewards", "curate", "online", "weights", "search", "evaluate", "diagnose")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("checked", "files", "terminal"),
+    ("checked", "declarations", "files", "terminal"),
     ("types",),
     ("ops",),
     FAMILIES,
@@ -43,7 +43,7 @@ RECIPES: tuple[tuple[str, ...], ...] = (
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 RECIPE_LEVEL = {room: level for level, rooms in enumerate(RECIPES) for room in rooms}
-PURE = ("errors", "checked", "files", "terminal", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
+PURE = ("errors", "checked", "declarations", "files", "terminal", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
 PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping"})
 ROOMS_OF = {"tyro": ("parsing",), "accelerate": ("train", "scoring", "recipes"), "datasets": ("data",), "peft": ("models",)}
 """Packages that only these rooms may know."""

@@ -163,12 +163,7 @@ class TokenCredit(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss: one value per row, or `Terms`. Never averages over the batch.
-
-    May declare, by class attributes and methods of these names (all optional, read in `train.contract`):
-    `roles`, `needs`, `statistics`, `modules`, `state`, `start`, `after_step`, `gradient`, `learning_rate`, `weights` (the meanings of a credit's
-    weights that it can multiply by; `LABEL_WEIGHTS` by default).
-    """
+    """A loss: one value per row, or `Terms`. Never averages over the batch. `train.contract.Contract` lists what it may declare."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
         """Loss of each row (B,), or named terms with their own denominators."""
@@ -220,10 +215,7 @@ class CreditContext(Protocol):
 
 @runtime_checkable
 class Credit(Protocol):
-    """Which tokens carry the reward: makes per-token columns before training.
-
-    May declare `weight_means`, a `WeightMeaning`; without it its weights are a multiplier of the user's own.
-    """
+    """Which tokens carry the reward: makes per-token columns before training. `credit.declarations` lists what it may declare."""
 
     def prepare(self, context: CreditContext) -> Mapping[str, "TokenColumns"]:
         """Columns by role, for every answer of the data; raises CreditError where they would train nothing."""

@@ -11,7 +11,7 @@ from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
 from finegrain.data.messages import LONGEST, SPEAKERS
 from finegrain.data.read import read
 from finegrain.data.records import Turn
-from finegrain.data.unlabelled import sample_rows
+from finegrain.data.unlabelled import read_sample_rows
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level
 from tests.tiny import write_rows
@@ -98,7 +98,7 @@ def test_transcripts_beside_a_prompt_do_not_double_it():
 def test_samples_beside_a_prompt(tmp_path):
     rows = [{"prompt": dicts(HI), "responses": [dicts(HI, HELLO), dicts(BYE), "yes"]}, {"prompt": dicts(HI), "responses": [dicts(OTHER, BYE), "no"]}]
     findings = Findings()
-    ((_, _, row),) = sample_rows(read(save(tmp_path / "d.jsonl", rows)), findings)
+    ((_, _, row),) = read_sample_rows(read(save(tmp_path / "d.jsonl", rows)), findings)
     assert spoken(row) == ((HI,), {"sample-0": (HELLO,), "sample-1": (BYE,), "sample-2": (Turn("assistant", "yes"),)})
     assert findings.dropped() == {"prompt_mismatch": 1}
 

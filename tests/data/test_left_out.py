@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finegrain.data.formats import recognise, rows_of_shape
-from finegrain.data.left_out import LeftOut, examples
+from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.load import Gate, Tokenise, check_rows, load_examples
 from finegrain.data.records import Shape
 from finegrain.recipes.check_data import describe_report
@@ -57,10 +57,10 @@ def written(path, rows):
 def test_a_run_names_and_counts_the_reason(tmp_path, shape, good, bad, reason):
     source = written(tmp_path / "rows.jsonl", [good, bad, good, bad])
     loaded = load_examples(source, byte_level(), shape=shape, settings=Tokenise(), gate=Gate(missing_column="drop", duplicate="keep"))
-    alone = examples(rows_of_shape(recognise(good), shape, good))
+    alone = select_examples(rows_of_shape(recognise(good), shape, good))
     there = [one for one in rows_of_shape(recognise(good), shape, bad) if one == LeftOut(reason)]
     both = [one for one in rows_of_shape(recognise(good), shape, good) if one == LeftOut(reason)]
-    assert len(there) > 0 == len(examples(rows_of_shape(recognise(good), shape, bad)))
+    assert len(there) > 0 == len(select_examples(rows_of_shape(recognise(good), shape, bad)))
     assert {example.row for example in loaded.examples} == {0, 2}
     assert loaded.report["dropped"][reason] == 2 * len(there + both)
     assert len(alone) > 0

@@ -25,7 +25,7 @@ from tests.train.harness import HUGE, How, build
 def trainer_and_rows(objective: Any, micro_tokens: int) -> tuple[Trainer, TrainingSet]:
     """A trainer in float64, and rows without credit whose reference is not the policy."""
     trainer, _ = build(objective, How(dtype=torch.float64, micro_tokens=micro_tokens))
-    return trainer, replace(trainer.data, credit={})
+    return trainer, replace(trainer.data, token_columns={})
 
 
 def logps(trainer: Trainer, data: TrainingSet, role: str) -> list[tuple[float, float, int]]:

@@ -157,7 +157,7 @@ def test_stochastic_codes_are_saved_whole_and_load_stock(command: Command) -> No
     stored = load_file(run / "reward_head.safetensors")
     assert all(torch.equal(value, stored[name]) for name, value in model.head.state_dict().items())
     stock = AutoModelForSequenceClassification.from_pretrained(run)
-    assert torch.equal(stock.score.weight.detach(), stored["stand_in.weight"])
+    assert torch.equal(stock.score.weight.detach(), stored["linear_proxy.weight"])
     found = scores(command, "run", "scores.jsonl")
     assert all(line["score"]["std"] > 0 for line in found)
     good, bad = ([line["score"]["mean"] for line in found if line["id"].endswith(role)] for role in ("chosen", "rejected"))

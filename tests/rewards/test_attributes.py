@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finegrain.errors import DataError, UsageError
-from finegrain.rewards.attributes import AttributeRatings, Attributes
+from finegrain.rewards.attributes import AttributeRatings, Attributes, attribute_weights
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
@@ -74,7 +74,7 @@ def test_columns_of_rows() -> None:
 
 
 def test_what_is_said_of_each_attribute() -> None:
-    assert (TWO.outputs, TWO.weighting(), Attributes(names=("a", "b", "c", "d")).weighting()) == (2, (2.0, -0.5), (0.25,) * 4)
+    assert (TWO.outputs, attribute_weights(TWO), attribute_weights(Attributes(names=("a", "b", "c", "d")))) == (2, (2.0, -0.5), (0.25,) * 4)
     judged = side(ANSWERS)
     assert judged.outputs is not None
     found = TWO.attributes(torch.where(judged.mask[..., None], judged.outputs, 0.0), judged.mask)

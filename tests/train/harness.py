@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finegrain.data.mismatch import with_mismatched
+from finegrain.data.mismatch import add_mismatched
 from finegrain.data.records import Example
 from finegrain.data.store import collect
 from finegrain.models.reward_head import head_module
@@ -105,7 +105,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
         precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
-        metrics=metrics_for(objective),
+        metrics=metrics_for(contract),
         peak_rate=how.rate,
         steps=len(plan),
         state={name: placed(table, how.device) for name, table in contract.state.items()},
@@ -118,7 +118,7 @@ def training_set(contract: Contract) -> TrainingSet:
     paired = "chosen" in contract.roles
     rows = examples(ROWS, seed=5, roles=("chosen", "rejected") if paired else ("answer",), label=not paired)
     if "mismatched" in contract.all_roles:
-        rows = with_mismatched(collect(rows))
+        rows = add_mismatched(collect(rows))
     rng = np.random.default_rng(11)
     roles = contract.all_roles
     reference = {role: [rng.normal(-4.5, 0.5, len(row.responses[role].ids)).astype(np.float32) for row in rows] for role in roles}

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, header
+from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, format_header
 from finegrain.data.records import Text, Turn
 from finegrain.types import CharSpan
 
@@ -36,7 +36,7 @@ class TurnText(NamedTuple):
         return f"\n{self.calls}" if self.content and self.calls else self.calls
 
 
-def words_of(turn: Turn) -> TurnText:
+def split_turn(turn: Turn) -> TurnText:
     """The parts of a turn."""
     if not turn.more or turn.role != ASSISTANT:
         return TurnText("", turn.content, "")
@@ -66,29 +66,29 @@ def answer_text(turns: tuple[Turn, ...]) -> tuple[str, list[int]]:
     text, starts = "", []
     for i, turn in enumerate(turns):
         if i or turn.role != ASSISTANT:
-            text += f"{blank(i)}{header(turn.role)} "
+            text += f"{turn_separator(i)}{format_header(turn.role)} "
         starts.append(len(text))
-        text += words_of(turn).text()
+        text += split_turn(turn).text()
     return text, starts
 
 
-def blank(turns_before: int) -> str:
+def turn_separator(turns_before: int) -> str:
     """The separator between turns in the plain rendering."""
     return "\n\n" if turns_before else ""
 
 
-def text_of_answer(content: Text) -> str:
+def join_answer(content: Text) -> str:
     """The text of an answer given as a string or as turns."""
     return content if isinstance(content, str) else answer_text(content)[0]
 
 
-def moved(spans: Sequence[CharSpan] | None, content: Text) -> list[CharSpan] | None:
+def shift_spans(spans: Sequence[CharSpan] | None, content: Text) -> list[CharSpan] | None:
     """Maps spans over the contents of an answer's turns to spans over its text."""
     if spans is None or isinstance(content, str) or not any(turn.more for turn in content):
         return None if spans is None else list(spans)
     bare, befores = answer_text(tuple(Turn(turn.role, turn.content) for turn in content))
     text, starts = answer_text(content)
-    shifts = [(before, start + len(words_of(turn).opening()) - before) for turn, before, start in zip(content, befores, starts, strict=True)]
+    shifts = [(before, start + len(split_turn(turn).opening()) - before) for turn, before, start in zip(content, befores, starts, strict=True)]
     shifts.append((len(bare), len(text) - len(bare)))
     return [(_shifted(start, shifts), _shifted(end - 1, shifts) + 1, value) for start, end, value in spans]
 

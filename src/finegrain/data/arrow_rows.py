@@ -111,7 +111,7 @@ class ArrowRow(SourceRow):
         return (name for name in self._batch.numeric if self.holds(name))
 
 
-def arrow_rows(file: Path) -> Iterator[ArrowRow]:
+def read_arrow_rows(file: Path) -> Iterator[ArrowRow]:
     """The rows of a parquet or arrow file; raises DataError."""
     try:
         yield from _rows(_parquet(file) if file.name.endswith(".parquet") else _ipc(file))
@@ -149,7 +149,7 @@ def _sound(batch: Any) -> Any:
     return batch
 
 
-def saved_rows(folder: Path) -> Iterator[ArrowRow]:
+def read_saved_rows(folder: Path) -> Iterator[ArrowRow]:
     """The rows of a folder written by `datasets`, of the split `train` where there are several; raises DataError."""
     import datasets
 

@@ -38,7 +38,7 @@ class BatchTokens:
         return self._continuing[text] if index or rendered.prompt else self._opening[text]
 
 
-def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.ndarray, " Q"]:
+def start_with_bos(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.ndarray, " Q"]:
     """The prompt with BOS once at its start."""
     if specials.bos is None:
         return ids
@@ -46,7 +46,7 @@ def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.nda
     return np.concatenate([np.array([specials.bos], dtype=np.int32), ids[others[0] :] if len(others) else ids[:0]])
 
 
-def whole_response(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> Response:
+def join_response(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> Response:
     """The whole answer: its parts and its end token."""
     ids: list[np.ndarray] = [np.zeros(0, np.int32)]
     mask: list[np.ndarray] = [np.zeros(0, bool)]
@@ -107,7 +107,7 @@ def _end_once(
     )
 
 
-def ends_itself(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> bool:
+def ends_with_eos(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> bool:
     """Whether the answer's own text ends with an EOS token."""
     last = max((i for i, part in enumerate(rendered.parts[role]) if part.trains), default=None)
     if last is None or specials.eos is None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from finegrain.data.answer_text import moved
+from finegrain.data.answer_text import shift_spans
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Text
 from finegrain.data.source_rows import CellError
@@ -16,24 +16,24 @@ SHOWN = 12
 """Number of columns that a message names."""
 
 
-def listed(names: Iterable[str]) -> str:
+def list_names(names: Iterable[str]) -> str:
     """Names of columns on one line; long lists and names are cut."""
     names = list(names)
     shown = ", ".join(name if name.isprintable() and len(name) <= 60 else f"{name!r:.60}" for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def text_of(row: Mapping[str, Any], column: str) -> str:
+def read_text(row: Mapping[str, Any], column: str) -> str:
     """A column that must be text."""
     if column not in row:
-        raise DataError(f"missing column {column}; found: {listed(row)}")
+        raise DataError(f"missing column {column}; found: {list_names(row)}")
     if not isinstance(row[column], str):
         raise DataError(f"column {column!r}: expected text, found {type(row[column]).__name__}")
     value: str = row[column]
     return value
 
 
-def numeric_columns(row: Reading) -> dict[str, float]:
+def read_numeric_columns(row: Reading) -> dict[str, float]:
     """Every column that is a number or a boolean; NaN is kept and checked later."""
     return {name: _float(value) for name, value in row.numbers().items()}
 
@@ -46,7 +46,7 @@ def _float(value: Any) -> float:
         return math.inf
 
 
-def label_of(row: Mapping[str, Any], column: str = "label") -> float:
+def read_label(row: Mapping[str, Any], column: str = "label") -> float:
     """The label of an unpaired row: 0, 1, false, true, or NaN, which is checked later."""
     value = row.get(column)
     if not isinstance(value, Real) or (value == value and value not in (0, 1)):
@@ -54,10 +54,10 @@ def label_of(row: Mapping[str, Any], column: str = "label") -> float:
     return float(value)
 
 
-def answer_of(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
+def read_answer(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
     """An answer with the columns `<prefix>_spans` (or `spans`) and `<role>_token_reward`."""
     spans, rewards = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
-    return Answer(content=content, spans=moved(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
+    return Answer(content=content, spans=shift_spans(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
 
 
 def _spans(value: Any, column: str) -> list[CharSpan] | None:
@@ -91,7 +91,7 @@ def _rewards(value: Any, column: str) -> list[float] | None:
     return [_float(number) for number in value]
 
 
-def number_of(row: Mapping[str, Any], column: str) -> float:
+def read_number(row: Mapping[str, Any], column: str) -> float:
     """A column that must be a number; NaN is kept and checked later."""
     value = row.get(column)
     if not isinstance(value, Real):
@@ -99,7 +99,7 @@ def number_of(row: Mapping[str, Any], column: str) -> float:
     return _float(value)
 
 
-def choice_of(row: Mapping[str, Any], column: str) -> int:
+def read_choice(row: Mapping[str, Any], column: str) -> int:
     """A column that must be 0 or 1."""
     value = row.get(column)
     if not isinstance(value, Real) or value not in (0, 1):
@@ -107,7 +107,7 @@ def choice_of(row: Mapping[str, Any], column: str) -> int:
     return int(_float(value))
 
 
-def list_of(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
+def read_list(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
     """A column that must be a list of things of one type."""
     value = row.get(column)
     if not isinstance(value, list | tuple) or not all(isinstance(item, kind) for item in value):
@@ -115,7 +115,7 @@ def list_of(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
     return list(value)
 
 
-def rating_of(value: Any, name: str) -> float:
+def read_rating(value: Any, name: str) -> float:
     """A rating given as a number or as text; NaN where there is none ("N/A", null), which is checked later."""
     if value is None or value == "N/A":
         return math.nan

@@ -29,7 +29,7 @@ SPEAKING = (*CALLS, *REASONING, "refusal")
 HH_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 
 
-def header(role: str) -> str:
+def format_header(role: str) -> str:
     """What the plain rendering writes before a turn, without the space that follows."""
     return f"{NAMES.get(role, role.capitalize())}:"
 
@@ -60,8 +60,8 @@ def _turn(message: Mapping[str, Any], column: str) -> Turn:
     others = {name: message[name] for name in sorted(message) if name not in ("role", "content") and message[name] is not None}
     content = message.get("content")
     if content is None and any(others.get(name) for name in SPEAKING):
-        return Turn(str(message["role"]), "", as_json({**others, "content": None}, column))
-    return Turn(str(message["role"]), _text(content, message["role"], column), as_json(others, column) if others else "")
+        return Turn(str(message["role"]), "", to_json_text({**others, "content": None}, column))
+    return Turn(str(message["role"]), _text(content, message["role"], column), to_json_text(others, column) if others else "")
 
 
 def _text(content: Any, role: str, column: str) -> str:
@@ -76,7 +76,7 @@ def _text(content: Any, role: str, column: str) -> str:
     return "".join(parts)
 
 
-def as_json(value: Any, column: str) -> str:
+def to_json_text(value: Any, column: str) -> str:
     """A cell as JSON text, for comparison and for templates."""
     try:
         return json.dumps(value, ensure_ascii=False)
@@ -95,10 +95,10 @@ def read_tools(value: Any) -> str:
         return ""
     if not isinstance(value, list | tuple) or not all(isinstance(tool, Mapping) for tool in value):
         raise DataError(f"column 'tools': expected a list of tools, each an object, found {value!r:.80}")
-    return as_json(value, "tools")
+    return to_json_text(value, "tools")
 
 
-def answer_turns(value: Any, column: str) -> tuple[Turn, ...]:
+def find_answer_turns(value: Any, column: str) -> tuple[Turn, ...]:
     """The turns of a conversation that ends with a turn of the assistant, under any of its known names."""
     turns = read_turns(value, column)
     strangers = [turn.role for turn in turns if turn.role not in KNOWN]
@@ -133,7 +133,7 @@ def parse_prompt(text: str) -> tuple[Turn, ...]:
     return turns[:-1] if turns[-1].role == ASSISTANT and not turns[-1].content.strip() else turns
 
 
-def as_prompt(value: Any, column: str) -> tuple[Turn, ...]:
+def read_prompt(value: Any, column: str) -> tuple[Turn, ...]:
     """A prompt as turns: text is the user's turn, a list of texts alternates starting with the user, messages name their roles."""
     if isinstance(value, str):
         return (Turn("user", value),)
@@ -167,13 +167,13 @@ class PromptAndAnswers(NamedTuple):
     """Whether every whole conversation begins with the prompt, ignoring white space."""
 
 
-def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> PromptAndAnswers:
+def join_prompt_and_answers(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> PromptAndAnswers:
     """The prompt and what follows it. An answer that begins with a system or user turn is the whole conversation.
 
     A system turn that only the prompt or only the conversation has is part of the prompt. Where a conversation begins differently
     from the prompt, the conversation is used alone. An empty prompt beside a whole conversation is ignored.
     """
-    if any(map(opens, answers.values())) and not any(turn.content.strip() for turn in _systems(prompt)[1]):
+    if any(map(is_whole_conversation, answers.values())) and not any(turn.content.strip() for turn in _systems(prompt)[1]):
         prompt = _systems(prompt)[0]
     heads = {role: _head(prompt, turns) for role, turns in answers.items() if _is_whole(prompt, turns)}
     found = {role: head for role, head in heads.items() if head is not None}
@@ -183,7 +183,7 @@ def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Pr
     return PromptAndAnswers(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
 
 
-def opens(turns: tuple[Turn, ...]) -> bool:
+def is_whole_conversation(turns: tuple[Turn, ...]) -> bool:
     """Whether an answer begins the way only a whole conversation does."""
     return bool(turns) and turns[0].role in OPENING
 
@@ -198,7 +198,7 @@ class _Head(NamedTuple):
 
 
 def _is_whole(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> bool:
-    return opens(turns) or (len(turns) > len(prompt) > 0 and same_turns(turns[: len(prompt)], prompt))
+    return is_whole_conversation(turns) or (len(turns) > len(prompt) > 0 and same_turns(turns[: len(prompt)], prompt))
 
 
 def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.records import Located
 from finegrain.data.source_rows import PlainRow
 from finegrain.data.text_file import open_text
@@ -24,7 +24,7 @@ TEXT_COLUMNS = frozenset(
 WORDS = {"true": True, "false": False}
 
 
-def csv_rows(file: Path, stream: io.TextIOWrapper, separator: str = ",") -> Iterator[Located]:
+def read_csv_rows(file: Path, stream: io.TextIOWrapper, separator: str = ",") -> Iterator[Located]:
     """Cells are text; columns whose filled cells are all numbers or all JSON lists are read as such; an empty cell is absent.
 
     The type of a column is known only at the end of the file, so the file is read twice.
@@ -54,7 +54,7 @@ def _cells(file: Path, stream: io.TextIOWrapper, separator: str) -> Iterator[tup
         where = f"{file}:{reader.line_num}"
         names = list(reader.fieldnames or ())
         if None in row or None in row.values():
-            raise DataError(f"{where}: expected {len(names)} cells ({listed(names)})")
+            raise DataError(f"{where}: expected {len(names)} cells ({list_names(names)})")
         yield where, row, tuple(name for name in row if names.count(name) > 1)
 
 

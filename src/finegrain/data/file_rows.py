@@ -8,13 +8,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from finegrain.data.arrow_rows import arrow_rows
-from finegrain.data.csv_rows import csv_rows
+from finegrain.data.arrow_rows import read_arrow_rows
+from finegrain.data.csv_rows import read_csv_rows
 from finegrain.data.json_text import Repeated, parse_json
-from finegrain.data.messages import as_messages
+from finegrain.data.messages import to_messages
 from finegrain.data.records import Located
 from finegrain.data.source_rows import BadCell, PlainRow
-from finegrain.data.text_file import PACKED, is_utf8, open_text, unpacked_name
+from finegrain.data.text_file import PACKED, is_utf8, open_text, strip_compression
 from finegrain.errors import DataError
 from finegrain.types import Json
 
@@ -27,16 +27,16 @@ KINDS = {type(None): "null", bool: "true or false", str: "a text", list: "a list
 """Names of JSON values that are not objects."""
 
 
-def file_rows(file: Path) -> Iterator[Located]:
+def read_file_rows(file: Path) -> Iterator[Located]:
     """The rows one by one; only a JSON list or table is held in memory as a whole."""
-    name = unpacked_name(file)
+    name = strip_compression(file)
     try:
         if file.name.endswith(ARROW_SUFFIXES):
-            yield from ((f"{file} row {number}", row) for number, row in enumerate(arrow_rows(file)))
+            yield from ((f"{file} row {number}", row) for number, row in enumerate(read_arrow_rows(file)))
             return
         with open_text(file) as stream:
             separator = next((sign for suffix, sign in SEPARATORS.items() if name.endswith(suffix)), None)
-            yield from _json(file, stream) if separator is None else csv_rows(file, stream, separator)
+            yield from _json(file, stream) if separator is None else read_csv_rows(file, stream, separator)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {file}: {error}") from error
 
@@ -54,8 +54,8 @@ def _json(file: Path, stream: io.TextIOWrapper) -> Iterator[Located]:
         value = _over_lines("\n" * (number - 1) + line, stream, error, file)
     later = next(lines, None)
     rows = value
-    if isinstance(value, dict) and later is None and unpacked_name(file).endswith(".json"):
-        rows = table_rows(value)
+    if isinstance(value, dict) and later is None and strip_compression(file).endswith(".json"):
+        rows = find_table_rows(value)
     if isinstance(rows, list):
         if later is not None:
             raise DataError(f"{file}:{later[0]}: not JSON: text after the list that is the whole file")
@@ -102,15 +102,15 @@ WRAPPERS = ("data", "rows", "train", "examples", "records", "items", "instances"
 """Keys that may hold all rows of a file."""
 
 
-def table_rows(whole: Json) -> list[Any] | None:
+def find_table_rows(whole: Json) -> list[Any] | None:
     """The rows of an object that is a table; None where the object is a row itself."""
     if isinstance(columns := whole.get("columns"), list) and isinstance(rows := whole.get("data"), list) and _lists_of(rows, len(columns)):
         return [dict(zip(map(str, columns), row, strict=True)) for row in rows]
     for name in WRAPPERS:
-        if isinstance(rows := whole.get(name), list) and rows and all(isinstance(row, dict) for row in rows) and as_messages(rows) is None:
+        if isinstance(rows := whole.get(name), list) and rows and all(isinstance(row, dict) for row in rows) and to_messages(rows) is None:
             return [row["row"] if isinstance(row.get("row"), dict) else row for row in rows]
     values = list(whole.values())
-    if values and all(isinstance(value, list) and value and as_messages(value) is None for value in values):
+    if values and all(isinstance(value, list) and value and to_messages(value) is None for value in values):
         return _by_column(whole, range(len(values[0]))) if len({len(value) for value in values}) == 1 else None
     if values and all(isinstance(value, dict) and value and value.keys() == values[0].keys() for value in values):
         if all(name.isdecimal() for name in whole):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.places import Places
 from finegrain.types import Json
 
@@ -79,7 +79,7 @@ class Findings:
         told.update(dict.fromkeys(names))
         self.add("unread", row, "kept")
         if len(told) > before:
-            self.by_kind["unread"].example = "; ".join(f"{what} that are not read: {listed(named)}" for what, named in self._unread.items())
+            self.by_kind["unread"].example = "; ".join(f"{what} that are not read: {list_names(named)}" for what, named in self._unread.items())
 
     def add_file(self, kind: str, action: str, example: str = "", count: int = 1) -> Finding:
         """Counts occurrences of `kind` that concern no row in particular."""
@@ -140,20 +140,20 @@ class Findings:
         ]
 
 
-def in_rows(rows: Sequence[int], sources: Sequence[Json]) -> str:
+def format_rows(rows: Sequence[int], sources: Sequence[Json]) -> str:
     """The first row numbers as text, by source where there are several."""
     if not sources:
         return f"rows {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''}" if rows else ""
-    return "; ".join(f"{one['source']} {in_rows(one['rows'], ())}" for one in sources)
+    return "; ".join(f"{one['source']} {format_rows(one['rows'], ())}" for one in sources)
 
 
-def source_in_words(one: Json) -> str:
+def format_source(one: Json) -> str:
     """One of several sources on a line of the report."""
     weight = f", weight {one['weight']:g}" if "weight" in one else ""
     return f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples kept"
 
 
 def _line(kind: str, finding: Finding, sources: Sequence[Json]) -> str:
-    rows = f" ({words})" if (words := in_rows(finding.distinct(), sources)) else ""
+    rows = f" ({words})" if (words := format_rows(finding.distinct(), sources)) else ""
     line = f"{kind}: {finding.count} {finding.action()}{rows}" if rows else f"{kind}: {finding.action()}"
     return f"{line}: {finding.example}" if finding.example and (not rows or kind in TOLD) else line

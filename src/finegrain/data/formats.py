@@ -11,7 +11,7 @@ from typing import Any
 
 from finegrain.data.conversations import is_conversation
 from finegrain.data.convert import own, pairs, rated, steps, tasks, usual
-from finegrain.data.nearest import nearest_form
+from finegrain.data.nearest import describe_nearest
 from finegrain.data.reading import Reading
 from finegrain.data.shapes import Format, rows_of_shape
 from finegrain.errors import DataError
@@ -26,7 +26,7 @@ def recognise(row: Mapping[str, Any]) -> Format:
     for candidate in FORMATS:
         if candidate.columns <= row.keys() and candidate.matches(cells):
             return candidate
-    raise DataError(nearest_form(row, FORMATS))
+    raise DataError(describe_nearest(row, FORMATS))
 
 
 def _has(*names: str) -> frozenset[str]:

@@ -34,7 +34,7 @@ class HubTable:
         return str(self.digest.hexdigest())
 
 
-def hub_table(name: str, config: str | None, split: str | None, limit: int | None) -> HubTable:
+def open_hub_table(name: str, config: str | None, split: str | None, limit: int | None) -> HubTable:
     """The rows of a split. Code that comes with a dataset is never run."""
     import datasets
 

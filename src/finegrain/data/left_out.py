@@ -45,11 +45,11 @@ Made = Row | LeftOut
 """What a converter returns: an example, or the reason why there is none."""
 
 
-def examples(made: Sequence[Made]) -> list[Row]:
+def select_examples(made: Sequence[Made]) -> list[Row]:
     """The examples without the reasons."""
     return [one for one in made if isinstance(one, Row)]
 
 
-def turned(made: Sequence[Made], turn: Callable[[Row], Sequence[Made]]) -> list[Made]:
+def convert_examples(made: Sequence[Made], turn: Callable[[Row], Sequence[Made]]) -> list[Made]:
     """Converts each example; reasons stay unchanged."""
     return [new for one in made for new in (turn(one) if isinstance(one, Row) else (one,))]

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
-from finegrain.data.findings import MOST_ROWS, Findings, source_in_words
-from finegrain.data.gate.biases import Sample, biases
-from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, form_of
+from finegrain.data.findings import MOST_ROWS, Findings, format_source
+from finegrain.data.gate.biases import Sample, measure_biases
+from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, find_form
 from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
 from finegrain.data.mixture import Mixture, read_sources
 from finegrain.data.read import Source
 from finegrain.data.records import FastTokenizer, Located, Shape
-from finegrain.data.shapes import own_shape, serves
+from finegrain.data.shapes import find_own_shape, serves
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
-from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise, within_limit
+from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise, apply_limit
 from finegrain.errors import DataError
 from finegrain.types import Json
 
@@ -64,8 +64,8 @@ def load_examples(
     facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings)}
     return LoadedData(
         examples,
-        {**facts, "max_length": within_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
-        gate_report(facts, findings, sample),
+        {**facts, "max_length": apply_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
+        make_gate_report(facts, findings, sample),
         shape,
     )
 
@@ -81,7 +81,7 @@ def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokeni
     left = sum(1 for _ in _counted(rows, made, numbered))
     _tell_left(rows, findings)
     facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings), "examples_left": left}
-    return gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
+    return make_gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
 
 
 Rows = Source | Mixture
@@ -91,10 +91,10 @@ Item = TypeVar("Item")
 def _forms(rows: Rows) -> tuple[list[Form], Iterator[Located]]:
     """The form of every source, and all rows; the first rows of several sources are read twice."""
     if isinstance(rows, Mixture):
-        return [form_of(list(islice(part.rows, FIRST_ROWS))) for part in rows.parts], rows.rows
+        return [find_form(list(islice(part.rows, FIRST_ROWS))) for part in rows.parts], rows.rows
     stream = rows.rows
     first = list(islice(stream, FIRST_ROWS))
-    return [form_of(first)], chain(first, stream)
+    return [find_form(first)], chain(first, stream)
 
 
 def _name(forms: list[Form]) -> str:
@@ -108,7 +108,7 @@ def _first_served(forms: list[Form], shapes: Sequence[Shape]) -> Shape:
 
 def _one_shape(rows: Rows, forms: list[Form]) -> Shape:
     """The shape that all sources have without conversion; a DataError where they differ."""
-    shapes = [own_shape(form.entry) for form in forms]
+    shapes = [find_own_shape(form.entry) for form in forms]
     if isinstance(rows, Mixture) and len(set(shapes)) > 1:
         told = ", ".join(f"{part.name} {shape.value}" for part, shape in zip(rows.parts, shapes, strict=True))
         raise DataError(f"the sources have rows of different shapes ({told}); check them one at a time")
@@ -165,7 +165,7 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
         "kept": len(examples),
         "dropped": findings.dropped(),
         "findings": findings.as_json(),
-        "messages": [f"{_name(forms)}: {rows.count} rows, {len(examples)} examples kept", *map(source_in_words, sources), *findings.messages()],
+        "messages": [f"{_name(forms)}: {rows.count} rows, {len(examples)} examples kept", *map(format_source, sources), *findings.messages()],
         "answers": len(examples) * len(roles),
         **{kind: findings.count(kind) for kind in ("prompt_truncated", "answer_truncated", "boundary_differs", "decode_differs")},
         "annotated": {role: examples.annotated(role) for role in roles},
@@ -176,14 +176,14 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
     }
 
 
-def gate_report(facts: Json, findings: Findings, sample: Sample, *, not_checked: Sequence[str] = ()) -> Json:
+def make_gate_report(facts: Json, findings: Findings, sample: Sample, *, not_checked: Sequence[str] = ()) -> Json:
     """The content of gate.json; `facts` describes what was checked (source, format, rows, sha256)."""
     return {
         **facts,
         "findings": [_finding(kind, findings) for kind in findings.by_kind],
         "not_checked": list(not_checked),
         "most_rows_per_kind": MOST_ROWS,
-        "biases": biases(sample),
+        "biases": measure_biases(sample),
     }
 
 

@@ -15,8 +15,8 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
-from finegrain.data.answer_text import answer_text, words_of
-from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, as_json
+from finegrain.data.answer_text import answer_text, split_turn
+from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, to_json_text
 from finegrain.data.records import Turn
 from finegrain.data.templates import ChatTemplate, RenderError
 
@@ -83,13 +83,13 @@ class Habits(NamedTuple):
     """Whether reasoning under a separate key is written, at least in the last turn."""
 
 
-def habits_of(template: ChatTemplate, specials: Sequence[str]) -> Habits:
+def find_habits(template: ChatTemplate, specials: Sequence[str]) -> Habits:
     """Determined by rendering short conversations; empty for a template that rejects them."""
     marks = [MARK.format(f"probe {i}") for i in range(4)]
     turns = tuple(Turn(("user", ASSISTANT)[i % 2], mark) for i, mark in enumerate(marks))
     try:
-        gaps = between(template(turns), marks)
-        last = between(template(turns[:2]), marks[:2])[-1]
+        gaps = split_at_marks(template(turns), marks)
+        last = split_at_marks(template(turns[:2]), marks[:2])[-1]
         reasons = marks[3] in template((turns[0], turns[1]._replace(more=json.dumps({REASONING[0]: marks[3]}))))
     except RenderError:
         return Habits((), "", tuple(specials), False)
@@ -112,7 +112,7 @@ def _headers(template: ChatTemplate, user: Turn, between: str) -> tuple[str, ...
     return (between,) if between else ()
 
 
-def between(rendered: str, marks: Sequence[str]) -> list[str]:
+def split_at_marks(rendered: str, marks: Sequence[str]) -> list[str]:
     """The text before, between and after marks."""
     gaps, rest = [], rendered
     for mark in marks:
@@ -128,7 +128,7 @@ def _common_start(one: str, other: str) -> str:
     return one[:length]
 
 
-def hidden(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[Field]]:
+def hide_texts(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[Field]]:
     """An answer's turns with a mark for each text of the assistant, and those texts."""
     starts = answer_text(turns)[1]
     shown, fields = [], []
@@ -141,7 +141,7 @@ def hidden(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[Field]]:
 
 
 def _hide(turn: Turn, number: int, start: int) -> tuple[Turn, list[Field]]:
-    words, others = words_of(turn), turn.others()
+    words, others = split_turn(turn), turn.others()
     fields: list[Field] = []
 
     def mark(kind: str, value: str, place: int | None) -> str:
@@ -167,7 +167,7 @@ def _hide(turn: Turn, number: int, start: int) -> tuple[Turn, list[Field]]:
     for name in CALLS:
         if isinstance(others.get(name), list | dict):
             others[name] = _named(others[name], lambda value: mark(CALL, value, None))
-    more = as_json(others, "messages") if others else ""
+    more = to_json_text(others, "messages") if others else ""
     return Turn(turn.role, content, more), fields
 
 
@@ -194,7 +194,7 @@ def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn
     order = sorted((one for one in fields if one.mark in shown), key=lambda one: shown.find(one.mark))
     if any(one.turn > other.turn for one, other in pairwise(order)):
         raise RenderError("the chat template writes the turns of the conversation in another order")
-    places = _places(rendered, between(shown, [one.mark for one in order]), order)
+    places = _places(rendered, split_at_marks(shown, [one.mark for one in order]), order)
     text, starts = answer_text(turns)
     found: list[Located] = []
     for number in dict.fromkeys(one.turn for one in order):
@@ -205,7 +205,7 @@ def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn
         if own[-1][1].kind != CONTENT or any(one.kind == CALL for _, one in own):  # something is written after its last text
             end = _behind_rest(rendered, end, behind, habits, None if number == len(turns) - 1 else partial(until, number))
         missing = {one.kind for one in fields if one.turn == number and one not in order}
-        limits = (starts[number], starts[number] + len(words_of(turns[number]).text()))
+        limits = (starts[number], starts[number] + len(split_turn(turns[number]).text()))
         content = next((place for place, one in own if one.kind == CONTENT), None)
         found.append(Located(number, begin, end, _runs(rendered, text, (begin, end), limits, own), frozenset(missing), content))
     return found

@@ -32,7 +32,7 @@ NUMPY_BREAK = re.compile(r"\}\s*\n\s*\{")
 """A numpy array is printed without commas, one item per line; inside a quoted text a line break is written as \\n."""
 
 
-def as_messages(value: Any) -> list[dict[str, Any]] | None:
+def to_messages(value: Any) -> list[dict[str, Any]] | None:
     """A cell that holds a conversation, or one message, as messages; None for any other cell."""
     if isinstance(value, Mapping):
         value = (value,)
@@ -66,7 +66,7 @@ def _calls(said: Any) -> dict[str, Any]:
     return {"content": None, "tool_calls": [{"type": "function", "function": call} for call in calls]}
 
 
-def parsed(text: str, column: str) -> list[dict[str, Any]] | None:
+def parse_messages(text: str, column: str) -> list[dict[str, Any]] | None:
     """The messages of a conversation written as text, in JSON or as printed by Python; None for any other text."""
     if not WRITTEN.match(text) or not CLOSED.search(text):
         return None
@@ -76,7 +76,7 @@ def parsed(text: str, column: str) -> list[dict[str, Any]] | None:
         )
     found = _read(text)
     if found is not None:
-        return as_messages(found)
+        return to_messages(found)
     raise CellError(
         "missing_column", f"column {column!r}: found a conversation written as text that is neither JSON nor Python: {text.strip()[:40]!r} ..."
     )

@@ -6,7 +6,7 @@ from finegrain.data.store import ExampleStore
 from finegrain.errors import DataError
 
 
-def with_mismatched(examples: ExampleStore) -> ExampleStore:
+def add_mismatched(examples: ExampleStore) -> ExampleStore:
     """Every example with the role `mismatched`: the answer of the next example, in data order, that has another prompt.
 
     Depends on the data alone, so that reference values of mismatched answers can be cached across epochs and seeds.

@@ -12,7 +12,7 @@ from itertools import islice
 from finegrain.data.places import Places
 from finegrain.data.read import Source, read
 from finegrain.data.records import Located
-from finegrain.data.sources import named_sources
+from finegrain.data.sources import parse_sources
 
 
 class Mixture:
@@ -79,7 +79,7 @@ class Mixture:
 
 def read_sources(text: str, limit: int | None = None) -> Source | Mixture:
     """The rows of all sources that a setting names, at most `limit` of them together."""
-    named = named_sources(text)
+    named = parse_sources(text)
     if len(named) == 1:
         return read(text, limit)
     return Mixture(text, [read(one.source, limit) for one in named], [one.weight for one in named if one.weight is not None], limit)

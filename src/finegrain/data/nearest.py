@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.shapes import Format
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -46,16 +46,16 @@ class _Way(NamedTuple):
     added: tuple[str, ...]
 
 
-def nearest_form(row: Collection[str], formats: Iterable[Format]) -> str:
+def describe_nearest(row: Collection[str], formats: Iterable[Format]) -> str:
     """The columns found, the nearest format, and the changes that lead to it."""
-    found = listed(row) or "none"
+    found = list_names(row) or "none"
     name, columns, way = min(((entry.name, entry.columns, _way(row, entry)) for entry in formats), key=lambda one: one[2].cost)
     if len(way.added) == len(columns):
         return (
             f"columns found: {found}; no known form has any of them; write pairs as prompt, chosen, rejected, demonstrations as prompt, completion "
             "or messages (docs/guides/data.md lists every form)"
         )
-    steps = [f"rename {listed([old])} to {new}" for old, new in way.renames] + ([f"add {listed(way.added)}"] if way.added else [])
+    steps = [f"rename {list_names([old])} to {new}" for old, new in way.renames] + ([f"add {list_names(way.added)}"] if way.added else [])
     told = ", ".join(steps) or "the types of its cells differ"
     return f"columns found: {found}; nearest known form: {name} ({', '.join(sorted(columns))}): {told} (docs/guides/data.md lists every form)"
 

@@ -202,29 +202,29 @@ def _material(prompt: str) -> str:
     return found[1]
 
 
-def vocabulary() -> list[str]:
+def list_words() -> list[str]:
     """Every word of the task's language, without the spaces before them."""
     return sorted({*"How do I look after a it with".split(), *MATERIALS, *THINGS, *VERBS, *MEANS})
 
 
-def pairs(world: World, count: int, *, stream: int, held_out: bool = False) -> list[Json]:
+def make_pairs(world: World, count: int, *, stream: int, held_out: bool = False) -> list[Json]:
     """Labelled pairs; different streams are independent, a longer list of one stream starts with the shorter one."""
     return [world.pair(np.random.default_rng([world.seed, 2, stream, row]), world.held_out if held_out else world.training) for row in range(count)]
 
 
-def demonstrations(world: World, count: int) -> list[Json]:
+def make_demonstrations(world: World, count: int) -> list[Json]:
     """prompt and completion, drawn without preference, with all words: the pretraining data of a base model."""
     rng = np.random.default_rng([world.seed, 3])
     every = WorldVocabulary(THINGS, VERBS)
     return [{"prompt": world.prompt(rng, every), "completion": world.answer(rng, every)} for _ in range(count)]
 
 
-def with_truth(rows: Iterable[Json]) -> list[Json]:
+def add_truth(rows: Iterable[Json]) -> list[Json]:
     """The same pairs with the truth as `chosen_spans` and `rejected_spans`: credit that is never available in practice."""
     return [{**row, "chosen_spans": row["chosen_truth"], "rejected_spans": row["rejected_truth"]} for row in rows]
 
 
-def with_annotations(rows: Iterable[Json], settings: Planted, seed: int) -> list[Json]:
+def add_annotations(rows: Iterable[Json], settings: Planted, seed: int) -> list[Json]:
     """The same pairs with an annotator's marks: on some answers the sentences labelled bad, as spans of value -1."""
     rng = np.random.default_rng([seed, 4])
 
@@ -256,25 +256,25 @@ class Files(NamedTuple):
 def write_planted(folder: Path, world: World) -> Files:
     """Writes all files of one seed."""
     settings = world.settings
-    own, pool = pairs(world, settings.pairs, stream=0), pairs(world, settings.pool, stream=1)
+    own, pool = make_pairs(world, settings.pairs, stream=0), make_pairs(world, settings.pool, stream=1)
     rows = {
         "pairs": own,
         "everything": own + pool,
         "pool": pool,
         "pool_a": pool[: len(pool) // 2],
         "pool_b": pool[len(pool) // 2 :],
-        "truth": with_truth(own),
-        "annotated": with_annotations(own, settings, world.seed),
-        "held_out": pairs(world, settings.held_out_pairs, stream=2, held_out=True),
+        "truth": add_truth(own),
+        "annotated": add_annotations(own, settings, world.seed),
+        "held_out": make_pairs(world, settings.held_out_pairs, stream=2, held_out=True),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    files = planted_files(folder)
+    files = find_planted_files(folder)
     for name, lines in rows.items():
         write_jsonl(getattr(files, name), lines)
     return files
 
 
-def planted_files(folder: Path) -> Files:
+def find_planted_files(folder: Path) -> Files:
     """The paths that `write_planted` writes to."""
     return Files(**{name: folder / f"{name}.jsonl" for name in Files._fields})
 

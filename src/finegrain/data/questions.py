@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format
-from finegrain.data.gate.keeper import FIRST_ROWS, common_format, convert
+from finegrain.data.gate.keeper import FIRST_ROWS, convert, find_common_format
 from finegrain.data.left_out import LeftOut
 from finegrain.data.read import read
 from finegrain.data.records import Located, Row, Shape
-from finegrain.data.shapes import own_shape
+from finegrain.data.shapes import find_own_shape
 from finegrain.errors import DataError
 
 
@@ -28,8 +28,8 @@ class Questions:
 
     def __init__(self, source: str, limit: int | None) -> None:
         self.source, self._limit = source, limit
-        self.format: Format = common_format(list(islice(read(source, limit).rows, FIRST_ROWS)))
-        self.shape = own_shape(self.format)
+        self.format: Format = find_common_format(list(islice(read(source, limit).rows, FIRST_ROWS)))
+        self.shape = find_own_shape(self.format)
         """What the rows serve of themselves."""
         self.findings = Findings()
         self.rows = 0
@@ -55,7 +55,7 @@ class Questions:
         return read(self.source, self._limit).rows
 
 
-def identifiers(source: str, column: str, limit: int | None) -> Iterator[tuple[int, str]]:
+def read_identifiers(source: str, column: str, limit: int | None) -> Iterator[tuple[int, str]]:
     """Row number and the value of an identifier column, which must be text or a number in every row."""
     for number, (where, raw) in enumerate(read(source, limit).rows):
         value = raw.get(column)

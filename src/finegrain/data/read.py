@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from finegrain.data.arrow_rows import saved_rows
-from finegrain.data.columns import listed
-from finegrain.data.file_rows import SUFFIXES, file_rows
-from finegrain.data.hub import hub_table
+from finegrain.data.arrow_rows import read_saved_rows
+from finegrain.data.columns import list_names
+from finegrain.data.file_rows import SUFFIXES, read_file_rows
+from finegrain.data.hub import open_hub_table
 from finegrain.data.records import Located
 from finegrain.data.sources import check_one
-from finegrain.data.text_file import unpacked_name
+from finegrain.data.text_file import strip_compression
 from finegrain.errors import DataError
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?(:(?P<split>[\w.-]+))?")
@@ -71,7 +71,7 @@ def read(source: str, limit: int | None = None) -> Source:
         return _hub(source, match["name"], match["config"], match["split"], limit)
     else:
         raise _missing(source, path)
-    stream = lambda: islice((row for file in files for row in file_rows(file)), limit)
+    stream = lambda: islice((row for file in files for row in read_file_rows(file)), limit)
     return Source(source, [file.name for file in files], stream, lambda: _content(path, files))
 
 
@@ -89,14 +89,14 @@ def _missing(source: str, path: Path) -> DataError:
         return DataError(f"no file {source}: there is no folder {folder} (a Hub name has the form owner/name)")
     known = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or entry.name.endswith(SUFFIXES))
     near = difflib.get_close_matches(path.name, known, n=3, cutoff=0.5) or known[:5]
-    hint = f"; similar names: {', '.join(near)}" if near else f"; {folder} holds no {listed(SUFFIXES)} files"
+    hint = f"; similar names: {', '.join(near)}" if near else f"; {folder} holds no {list_names(SUFFIXES)} files"
     return DataError(f"no file {source}{hint}")
 
 
 def _saved(source: str, folder: Path, limit: int | None) -> Source:
     """A folder written by datasets' `save_to_disk`."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not _hidden(file.relative_to(folder)))
-    stream = lambda: islice(((f"{folder} row {number}", row) for number, row in enumerate(saved_rows(folder))), limit)
+    stream = lambda: islice(((f"{folder} row {number}", row) for number, row in enumerate(read_saved_rows(folder))), limit)
     return Source(source, [file.relative_to(folder).as_posix() for file in files], stream, lambda: _content(folder, files))
 
 
@@ -109,11 +109,11 @@ def _folder(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
     files = [file for file in files if file.name not in METADATA and not _hidden(file.relative_to(folder))]
     if not files:
-        raise DataError(f"folder {folder} holds no {listed(SUFFIXES)} files")
+        raise DataError(f"folder {folder} holds no {list_names(SUFFIXES)} files")
     stems: dict[str, str] = {}
     for file in files:
         name = file.relative_to(folder).as_posix()
-        stem = str(file.parent / unpacked_name(file).rsplit(".", 1)[0])
+        stem = str(file.parent / strip_compression(file).rsplit(".", 1)[0])
         if stem in stems:
             raise DataError(f"folder {folder} holds {stems[stem]} and {name}, whose names suggest the same rows twice; pass the one you want")
         stems[stem] = name
@@ -138,5 +138,5 @@ def _hub(source: str, name: str, config: str | None, split: str | None, limit: i
     """`owner/set:split` where only one word follows the name."""
     if split is None:
         config, split = None, config or "train"
-    table = hub_table(name, config, split, limit)
+    table = open_hub_table(name, config, split, limit)
     return Source(source, [":".join(part for part in (name, config, split) if part)], table.stream, table.sha256)

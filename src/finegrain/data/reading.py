@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
-from finegrain.data.messages import as_messages, parsed
+from finegrain.data.messages import parse_messages, to_messages
 from finegrain.data.source_rows import CellError, PlainRow, SourceRow
 
 AS_TEXT = "conversation_as_text"
@@ -50,11 +50,11 @@ class Reading(Mapping[str, Any]):
 
     def _plain(self, name: str, cell: Any) -> Any:
         if isinstance(cell, str):
-            messages = parsed(cell, name)
+            messages = parse_messages(cell, name)
             if messages is not None:
                 self.notes[AS_TEXT] = f"column {name!r}"
             return cell if messages is None else messages
-        messages = as_messages(cell)
+        messages = to_messages(cell)
         return cell if messages is None else messages
 
     def __iter__(self) -> Iterator[str]:

@@ -25,7 +25,7 @@ def _key(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
 
 
-def packed(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes, list[int]]:
+def pack_example(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes, list[int]]:
     """An example as bytes, and its line of the index; wider items come first, so every array is aligned."""
     assert tuple(example.responses) == roles, (roles, tuple(example.responses))
     responses = [example.responses[role] for role in roles]
@@ -79,7 +79,7 @@ class _Reader:
         return None if count < 0 else list(SPAN.iter_unpack(self.array(count * SPAN.size, np.uint8, 1).tobytes()))
 
 
-def unpacked(records: np.ndarray, facts: list[int], roles: Sequence[str], columns: dict[str, float]) -> Example:
+def unpack_example(records: np.ndarray, facts: list[int], roles: Sequence[str], columns: dict[str, float]) -> Example:
     """The example whose line of the index is `facts`; its arrays are views of the records."""
     own = [facts[begin : begin + PER_ROLE] for begin in range(FIXED, len(facts), PER_ROLE)]
     read = _Reader(records, facts[START])

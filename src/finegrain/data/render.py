@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from finegrain.data.answer_text import answer_text, blank, text_of_answer, words_of
-from finegrain.data.conversations import ASSISTANT, header
-from finegrain.data.locate import CONTENT, END_THINK, OPEN_THINK, REASON, THOUGHT, Habits, Located, TextRun, habits_of, hidden, locate
+from finegrain.data.answer_text import answer_text, join_answer, split_turn, turn_separator
+from finegrain.data.conversations import ASSISTANT, format_header
+from finegrain.data.locate import CONTENT, END_THINK, OPEN_THINK, REASON, THOUGHT, Habits, Located, TextRun, find_habits, hide_texts, locate
 from finegrain.data.records import FastTokenizer, Row, Text, Turn
 from finegrain.data.templates import ChatTemplate, RenderError
 
@@ -89,10 +89,10 @@ class Renderer:
             return Rendered(row.prompt, parts, contents)
         answers = {role: _turns(answer.content) for role, answer in row.answers.items()}
         for turns in answers.values():
-            if not any(weight_of(turn) > 0 for turn in turns if turn.role == ASSISTANT):
+            if not any(read_weight(turn) > 0 for turn in turns if turn.role == ASSISTANT):
                 raise RenderError("every turn of the assistant is marked not to train", "untrained")
-        texts = {role: text_of_answer(turns) for role, turns in answers.items()}
-        weights = [weight for turns in answers.values() for turn in turns if turn.role == ASSISTANT and (weight := weight_of(turn)) not in (0, 1)]
+        texts = {role: join_answer(turns) for role, turns in answers.items()}
+        weights = [weight for turns in answers.values() for turn in turns if turn.role == ASSISTANT and (weight := read_weight(turn)) not in (0, 1)]
         notes: list[Note] = [("fractional_weight", "kept", f"a turn with weight {weights[0]:g} trains in full")] if weights else []
         if self.template is None:
             prompt, parts = _plain(row.prompt, answers)
@@ -103,13 +103,13 @@ class Renderer:
     def _through(
         self, template: ChatTemplate, prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]], tools: str, notes: list[Note]
     ) -> tuple[str, dict[str, list[AnswerPart]]]:
-        habits = self._habits = self._habits or habits_of(template, self._specials)
+        habits = self._habits = self._habits or find_habits(template, self._specials)
         opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
         opening = template(prompt, tools, generation=opened) if prompt else ""
         shown: dict[tuple[Turn, ...], str] = {}
         written: dict[str, Written] = {}
         for role, turns in answers.items():
-            marked, fields = hidden(turns)
+            marked, fields = hide_texts(turns)
             if marked not in shown:
                 shown[marked] = template(prompt + marked, tools)
             whole = template(prompt + turns, tools)
@@ -132,15 +132,15 @@ def _shared(opening: str, written: Sequence[Written], opened: bool) -> str:
     return opening
 
 
-def weight_of(turn: Turn) -> float:
+def read_weight(turn: Turn) -> float:
     """The training weight of a turn: 1 where the data have none."""
     if not turn.more:
         return 1.0
-    told = [weight for name, value in turn.others().items() if name in TRAINS and (weight := as_weight(value)) is not None]
+    told = [weight for name, value in turn.others().items() if name in TRAINS and (weight := parse_weight(value)) is not None]
     return min(told, default=1.0)
 
 
-def as_weight(value: object) -> float | None:
+def parse_weight(value: object) -> float | None:
     """A weight or a flag, also where written as text; None for anything else."""
     if isinstance(value, str):
         try:
@@ -166,24 +166,24 @@ def _keys(turns: Sequence[Turn]) -> str:
 
 
 def _plain(prompt: tuple[Turn, ...], answers: Mapping[str, tuple[Turn, ...]]) -> tuple[str, dict[str, list[AnswerPart]]]:
-    string = "\n\n".join(f"{header(turn.role)} {words_of(turn).text()}" for turn in prompt)
+    string = "\n\n".join(f"{format_header(turn.role)} {split_turn(turn).text()}" for turn in prompt)
     opened = all(turns and turns[0].role == ASSISTANT for turns in answers.values())
     if opened:
-        string += f"{blank(len(prompt))}{header(ASSISTANT)}"
+        string += f"{turn_separator(len(prompt))}{format_header(ASSISTANT)}"
     return string, {role: _plain_parts(turns, len(prompt), opened) for role, turns in answers.items()}
 
 
 def _plain_parts(turns: tuple[Turn, ...], before: int, opened: bool) -> list[AnswerPart]:
     parts, pending = [], ""
     for i, (turn, start) in enumerate(zip(turns, answer_text(turns)[1], strict=True)):
-        said = words_of(turn).text()
-        pending += "" if opened and i == 0 else f"{blank(before + i)}{header(turn.role)}"
+        said = split_turn(turn).text()
+        pending += "" if opened and i == 0 else f"{turn_separator(before + i)}{format_header(turn.role)}"
         if turn.role != ASSISTANT:
             pending += f" {said}"
             continue
         if pending:
             parts.append(AnswerPart(pending, False))
-        parts.append(AnswerPart(f" {said}", weight_of(turn) > 0, (TextRun(1, 1 + len(said), start),)))
+        parts.append(AnswerPart(f" {said}", read_weight(turn) > 0, (TextRun(1, 1 + len(said), start),)))
         pending = ""
     return parts
 
@@ -194,7 +194,7 @@ def _put_back(written: Written, turns: tuple[Turn, ...], opening: str, notes: li
     last = found[-1]
     if last.turn != len(turns) - 1 or THOUGHT not in last.missing or last.content is None:
         return written
-    content, start = turns[-1].content, answer_text(turns)[1][-1] + len(words_of(turns[-1]).opening())
+    content, start = turns[-1].content, answer_text(turns)[1][-1] + len(split_turn(turns[-1]).opening())
     begin = len(content) - len(content.lstrip())
     end = content.rfind(END_THINK) + len(END_THINK)
     visible = content[end:]
@@ -226,7 +226,7 @@ def _parts(written: Written, turns: tuple[Turn, ...], at: int, habits: Habits, n
         runs = tuple(
             TextRun(max(run.begin - begin, 0), run.end - begin, run.start + max(begin - run.begin, 0)) for run in one.runs if run.end > begin
         )
-        closes = weight_of(turns[one.turn]) > 0 and not loses
+        closes = read_weight(turns[one.turn]) > 0 and not loses
         parts.append(AnswerPart(written.whole[begin : one.end], closes, runs))
         at = one.end
     if not any(part.trains for part in parts):

@@ -15,7 +15,7 @@ from finegrain.errors import DataError
 BUFFER = 1 << 18
 
 
-def opened(stack: ExitStack) -> IO[bytes]:
+def open_scratch(stack: ExitStack) -> IO[bytes]:
     """A new file, closed with the stack."""
     try:
         file: IO[bytes] = tempfile.TemporaryFile(buffering=BUFFER, prefix="finegrain-")
@@ -39,7 +39,7 @@ def write(file: IO[bytes], data: bytes) -> None:
         raise _no_room(error) from error
 
 
-def mapped(file: IO[bytes], dtype: Any) -> np.ndarray:
+def map_file(file: IO[bytes], dtype: Any) -> np.ndarray:
     """The whole file as an array; copy on write, because torch requires writable memory."""
     try:
         file.flush()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.conversations import read_tools
-from finegrain.data.convert.build import pair_with
-from finegrain.data.convert.steps import settled, with_label
-from finegrain.data.left_out import LeftOut, Made, turned
+from finegrain.data.convert.build import replace_answers
+from finegrain.data.convert.steps import add_label, settle_neutral
+from finegrain.data.left_out import LeftOut, Made, convert_examples
 from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
@@ -63,7 +63,7 @@ def serves(entry: Format, shape: Shape) -> bool:
     return served[shape]
 
 
-def own_shape(entry: Format) -> Shape:
+def find_own_shape(entry: Format) -> Shape:
     """What a format serves of itself: pairs, ratings, labelled steps, labelled answers, else demonstrations."""
     return next(shape for shape in OWN_SHAPES if serves(entry, shape))
 
@@ -76,7 +76,7 @@ def rows_of_shape(entry: Format, shape: Shape, row: Mapping[str, Any], neutral: 
     cells = row if isinstance(row, Reading) else Reading(row)
     cells.check()
     if missing := sorted(entry.columns - row.keys()):
-        raise DataError(f"missing columns {', '.join(missing)}; found: {listed(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
+        raise DataError(f"missing columns {', '.join(missing)}; found: {list_names(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
     made = _unique(_CONVERTERS[shape](entry, cells, neutral))
     if any(_talks(one) for one in made) and (tools := read_tools(cells.get("tools"))):
         made = [replace(one, tools=tools) if isinstance(one, Row) and _talks(one) else one for one in made]
@@ -98,9 +98,9 @@ def _unpaired(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.answers is not None:
         return entry.answers(row)
     if entry.pairs is not None:
-        return turned(entry.pairs(row), _both_sides)
+        return convert_examples(entry.pairs(row), _both_sides)
     if entry.steps is not None:
-        return turned(_steps(entry, row, neutral), with_label)
+        return convert_examples(_steps(entry, row, neutral), add_label)
     raise DataError(f"{entry.name} has neither labels nor pairs")
 
 
@@ -108,10 +108,10 @@ def _demonstrations(entry: Format, row: Reading, neutral: str) -> Sequence[Made]
     if entry.demonstrations is not None:
         return entry.demonstrations(row)
     if entry.pairs is not None:
-        return turned(entry.pairs(row), _chosen_side)
+        return convert_examples(entry.pairs(row), _chosen_side)
     if entry.ratings is not None or entry.steps is not None:
         raise DataError(f"{entry.name} has labelled answers, not demonstrations; pick the answers to imitate and write them as prompt and completion")
-    return turned(_unpaired(entry, row, neutral), _imitated)
+    return convert_examples(_unpaired(entry, row, neutral), _imitated)
 
 
 def _ratings(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
@@ -123,7 +123,7 @@ def _ratings(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
 def _steps(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.steps is None:
         raise DataError(f"{entry.name} has no labelled steps")
-    return turned(entry.steps(row), lambda one: [settled(one, neutral)])
+    return convert_examples(entry.steps(row), lambda one: [settle_neutral(one, neutral)])
 
 
 _CONVERTERS: Mapping[Shape, Callable[[Format, Reading, str], Sequence[Made]]] = {
@@ -154,7 +154,7 @@ def _tied(pair: Row) -> bool:
 
 def _one_side(pair: Row, role: str, label: float | None) -> Row:
     columns = pair.columns if label is None else {**pair.columns, "label": label}
-    return pair_with(pair, {"answer": pair.answers[role]}, columns)
+    return replace_answers(pair, {"answer": pair.answers[role]}, columns)
 
 
 TELLING = ("label", "helpful", "harmless")

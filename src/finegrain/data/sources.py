@@ -22,7 +22,7 @@ class Named(NamedTuple):
     """Its share of the rows before normalisation; None where no source has a weight."""
 
 
-def named_sources(text: str) -> list[Named]:
+def parse_sources(text: str) -> list[Named]:
     """The sources in a setting; a path that exists is one source, whatever characters it contains."""
     parts = BETWEEN.split(text.strip())
     if len(parts) == 1 or _exists(text):
@@ -44,11 +44,11 @@ def named_sources(text: str) -> list[Named]:
 
 def check_one(text: str) -> None:
     """Stops with an error on several sources where only one can be read, because rows are written back or counted by name."""
-    if len(named := named_sources(text)) > 1:
+    if len(named := parse_sources(text)) > 1:
         raise UsageError(f"{text} names {len(named)} sources, but only one can be read here; join them in a file or a folder")
 
 
-def source_text(data: Data) -> str:
+def format_sources(data: Data) -> str:
     """The setting for the Python argument."""
     if isinstance(data, Mapping):
         return " + ".join(f"{path}={weight}" for path, weight in data.items())

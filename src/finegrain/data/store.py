@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
-from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, packed, unpacked
+from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, pack_example, unpack_example
 from finegrain.data.records import Example
-from finegrain.data.scratch import mapped, opened, write
+from finegrain.data.scratch import map_file, open_scratch, write
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class _Files:
         """The row at this place."""
         values = self.columns[place]
         columns = {name: float(values[column]) for name, column in self.names.items()}
-        return unpacked(self.records, self.index[place].tolist(), self.roles, columns)
+        return unpack_example(self.records, self.index[place].tolist(), self.roles, columns)
 
 
 class Borrowed(NamedTuple):
@@ -156,7 +156,7 @@ def token_lengths(examples: Sequence[Example], roles: Sequence[str]) -> tuple[np
 def collect(examples: Iterable[Example]) -> ExampleStore:
     """A store of examples from an iterator, all with the same roles; columns that some of them lack are left out."""
     with ExitStack() as stack:
-        records, index, columns = (opened(stack) for _ in range(3))
+        records, index, columns = (open_scratch(stack) for _ in range(3))
         roles: tuple[str, ...] = ()
         names: dict[str, int] = {}
         everywhere: set[str] = set()
@@ -168,16 +168,16 @@ def collect(examples: Iterable[Example]) -> ExampleStore:
                 everywhere = set(names)
             seen |= example.columns.keys()
             everywhere &= example.columns.keys()
-            record, facts = packed(example, roles, start)
+            record, facts = pack_example(example, roles, start)
             write(records, record)
             write(index, struct.pack(f"<{len(facts)}q", *facts))
             write(columns, struct.pack(f"<{len(names)}d", *(example.columns.get(name, float("nan")) for name in names)))
             start += len(record)
             count += 1
         files = _Files(
-            mapped(records, np.uint8),
-            mapped(index, np.int64).reshape(count, FIXED + PER_ROLE * len(roles)),
-            mapped(columns, np.float64).reshape(count, len(names)),
+            map_file(records, np.uint8),
+            map_file(index, np.int64).reshape(count, FIXED + PER_ROLE * len(roles)),
+            map_file(columns, np.float64).reshape(count, len(names)),
             roles,
             {name: place for name, place in names.items() if name in everywhere},
             tuple(sorted(seen - everywhere)),

@@ -12,7 +12,7 @@ PACKED = ("", ".gz", ".zst")
 """Suffixes of text files: plain and compressed."""
 
 
-def unpacked_name(file: Path) -> str:
+def strip_compression(file: Path) -> str:
     """The name without the compression suffix."""
     return file.name.removesuffix(".gz").removesuffix(".zst")
 
@@ -34,7 +34,7 @@ UNDECODED = re.compile("[\udc80-\udcff]")
 """What `open_text` writes in place of a byte that is not UTF-8."""
 
 
-def no_text(text: str) -> str:
+def find_invalid_text(text: str) -> str:
     """Why a text cannot be written as UTF-8; empty where it can."""
     if is_utf8(text):
         return ""

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from finegrain.data.assemble import BatchTokens, Specials, prompt_ids, whole_response
+from finegrain.data.assemble import BatchTokens, Specials, join_response, start_with_bos
 from finegrain.data.differences import count_differences
 from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
@@ -19,8 +19,8 @@ from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
 from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
 from finegrain.data.render import Rendered, Renderer, RenderError
-from finegrain.data.text_file import no_text
-from finegrain.data.truncate import Tokenise, cut_response, fit, within_limit
+from finegrain.data.text_file import find_invalid_text
+from finegrain.data.truncate import Tokenise, apply_limit, cut_response, fit_lengths
 from finegrain.data.unread_keys import UnreadKeys
 from finegrain.types import CharSpan
 
@@ -37,7 +37,7 @@ def tokenise(
     """An example per row that can be trained on; the others are counted in the findings."""
     encoder, specials, render = Encoder(tokenizer), Specials(tokenizer), Renderer(tokenizer)
     unread = UnreadKeys(render.template)
-    if (shorter := within_limit(settings, tokenizer)) is not settings:
+    if (shorter := apply_limit(settings, tokenizer)) is not settings:
         words = f"the model has {shorter.max_length} positions, so rows are cut to {shorter.max_length} tokens instead of {settings.max_length}"
         findings.add_file("max_length", "lowered", words)
         settings = shorter
@@ -64,7 +64,9 @@ def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Re
         findings.drop(error.kind, number, str(error))
         return None
     # keys of messages and tools may hold invalid text, which tokenizers reject
-    if words := next(filter(None, map(no_text, (rendered.prompt, *(part.text for parts in rendered.parts.values() for part in parts)))), ""):
+    if words := next(
+        filter(None, map(find_invalid_text, (rendered.prompt, *(part.text for parts in rendered.parts.values() for part in parts)))), ""
+    ):
         findings.drop("encoding", number, words)
         return None
     for kind, action, words in rendered.notes:
@@ -75,12 +77,12 @@ def _rendered(number: int, row: Row, render: Renderer, findings: Findings) -> Re
 def _example(
     number: int, row: Row, rendered: Rendered, tokens: BatchTokens, specials: Specials, settings: Tokenise, findings: Findings, decide: Decide
 ) -> Example | None:
-    prompt = prompt_ids(tokens.prompt(rendered), specials)
+    prompt = start_with_bos(tokens.prompt(rendered), specials)
     if len(prompt) == 0:
         findings.drop("empty_prompt", number, "the tokenizer has no BOS, so the first token of the answer would have no context")
         return None
-    whole = {role: whole_response(rendered, role, tokens, specials) for role in row.answers}
-    prompt_length, lengths = fit(len(prompt), [len(response.ids) for response in whole.values()], settings)
+    whole = {role: join_response(rendered, role, tokens, specials) for role in row.answers}
+    prompt_length, lengths = fit_lengths(len(prompt), [len(response.ids) for response in whole.values()], settings)
     responses = {role: cut_response(response, length) for (role, response), length in zip(whole.items(), lengths, strict=True)}
     found = []
     if prompt_length < len(prompt) or any(len(responses[role].ids) < len(whole[role].ids) for role in whole):

@@ -59,13 +59,13 @@ def limit_length(tokenizer: FastTokenizer, positions: int | None) -> None:
     setattr(tokenizer, LIMIT, positions)
 
 
-def within_limit(settings: Tokenise, tokenizer: FastTokenizer | None) -> Tokenise:
+def apply_limit(settings: Tokenise, tokenizer: FastTokenizer | None) -> Tokenise:
     """The settings with rows no longer than the number of positions of the tokenizer's model."""
     limit = getattr(tokenizer, LIMIT, None)
     return settings if limit is None or limit >= settings.max_length else replace(settings, max_length=limit)
 
 
-def fit(prompt: int, answers: list[int], settings: Tokenise) -> tuple[int, list[int]]:
+def fit_lengths(prompt: int, answers: list[int], settings: Tokenise) -> tuple[int, list[int]]:
     """Lengths of the prompt and of each answer that fit into max_length, in tokens."""
     room = settings.max_length - max(answers)
     prompt = min(prompt, max(room, min(settings.min_prompt, settings.max_length // 2)))

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finegrain.data.conversations import answer_turns, beside, read_turns
-from finegrain.data.convert.build import said
+from finegrain.data.conversations import find_answer_turns, join_prompt_and_answers, read_turns
+from finegrain.data.convert.build import make_assistant_turn
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import Gate, Stopping
-from finegrain.data.messages import as_messages, parsed
+from finegrain.data.messages import parse_messages, to_messages
 from finegrain.data.read import Source, read
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Example, FastTokenizer, Row, Text
@@ -36,7 +36,7 @@ def load_samples(
 ) -> Unlabelled:
     """The rows {prompt, responses} of a file, folder or Hub name; prompts with fewer than `fewest` samples are left out and counted."""
     rows, findings = read(source, limit), Findings()
-    kept = ((number, row) for number, _, row in sample_rows(rows, findings, fewest))
+    kept = ((number, row) for number, _, row in read_sample_rows(rows, findings, fewest))
     examples = list(tokenise(kept, tokenizer, settings, findings, Stopping(gate)))
     if not examples:
         raise DataError(f"{source}: no prompt has at least {fewest} samples in {rows.count} rows; left out: {findings.in_words()}")
@@ -58,7 +58,7 @@ def has_samples(raw: Mapping[str, Any]) -> bool:
     return "prompt" in raw and "responses" in raw
 
 
-def sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Iterator[tuple[int, Mapping[str, Any], Row]]:
+def read_sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Iterator[tuple[int, Mapping[str, Any], Row]]:
     """Source row number, the row, and its texts, for the prompts with at least `fewest` samples; the others are counted in the findings."""
     for number, (where, raw) in enumerate(rows.rows):
         try:
@@ -85,14 +85,17 @@ def _row(raw: Reading) -> Row:
             raise DataError("column 'responses': expected a list of texts, because the prompt is a text")
         return _with_answers(prompt, list(answers))
     given = [_messages(answer) for answer in answers]
-    samples = {_role(place): said(answer) if isinstance(answer, str) else answer_turns(answer, "responses") for place, answer in enumerate(given)}
-    found = beside(read_turns(prompt, "prompt"), samples)
+    samples = {
+        _role(place): make_assistant_turn(answer) if isinstance(answer, str) else find_answer_turns(answer, "responses")
+        for place, answer in enumerate(given)
+    }
+    found = join_prompt_and_answers(read_turns(prompt, "prompt"), samples)
     return _with_answers(found.prompt, list(found.answers.values()), () if found.agrees else ("prompt_mismatch",))
 
 
 def _messages(answer: Any) -> Any:
     """A sample of messages in their usual form."""
-    messages = parsed(answer, "responses") if isinstance(answer, str) else as_messages(answer)
+    messages = parse_messages(answer, "responses") if isinstance(answer, str) else to_messages(answer)
     return answer if messages is None else messages
 
 

@@ -7,10 +7,10 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 
-from finegrain.data.conversations import CALLS, REASONING, as_json
+from finegrain.data.conversations import CALLS, REASONING, to_json_text
 from finegrain.data.findings import MOST_ROWS, Findings
 from finegrain.data.records import Row, Turn
-from finegrain.data.render import TRAINS, as_weight
+from finegrain.data.render import TRAINS, parse_weight
 from finegrain.data.templates import ChatTemplate, RenderError
 
 TRIES = 8
@@ -76,10 +76,10 @@ def _holding(turn: Turn) -> Sequence[str]:
     return [
         name
         for name, value in others.items()
-        if not (name in TRAINS and as_weight(value) is not None) and name not in again and value not in (None, "", False, [], {})
+        if not (name in TRAINS and parse_weight(value) is not None) and name not in again and value not in (None, "", False, [], {})
     ]
 
 
 def _without(turn: Turn, name: str) -> Turn:
     others = {key: value for key, value in turn.others().items() if key != name}
-    return turn._replace(more=as_json(others, "messages") if others else "")
+    return turn._replace(more=to_json_text(others, "messages") if others else "")

@@ -15,7 +15,8 @@ from finegrain.errors import ModelError
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.readout import Last
-from finegrain.rewards.heads import Readout, RewardHead, reads_whole_answer, sequence_score
+from finegrain.rewards.declarations import read_head
+from finegrain.rewards.heads import Readout, RewardHead, sequence_score
 from finegrain.rewards.mm_calibration import Bounds, clip_features, largest_score
 from finegrain.types import Scored, Side
 
@@ -42,14 +43,15 @@ def score_row(head: Any, module: nn.Module) -> Float[Tensor, " H"]:
     name = type(head).__name__
     if not isinstance(module, nn.Linear):
         raise ModelError(f"bounds lie before a linear score; {name} has a {type(module).__name__}, which is none")
-    if hasattr(head, "places"):
+    declared = read_head(head)
+    if declared.read_positions is not None:
         raise ModelError(f"bounds cap a score read at the answer's last token; this {name} reads ends of segments or steps")
-    if reads_whole_answer(head):
+    if declared.reads_whole_answer:
         raise ModelError(f"bounds cap a score read at the answer's last token; this {name} weighs its tokens over the whole answer")
-    if not isinstance(head.readout, Last):
-        how = type(head.readout).__name__.lower()
+    if not isinstance(declared.readout, Last):
+        how = type(declared.readout).__name__.lower()
         raise ModelError(f"bounds cap a score read at the answer's last token; this model's is the {how} of its tokens, which they would not cap")
-    rows: Tensor = head.stock(stock_rows(module))
+    rows = declared.stock(stock_rows(module))
     if len(rows) != 1:
         raise ModelError(f"bounds cap one score; this {name} has {len(rows)} logits per answer, and no score of it leaves the scale")
     return rows[0]
@@ -134,9 +136,10 @@ class WithBounds:
         """The head's, of clipped features."""
         return sequence_score(self.head, Side(logp=torch.zeros_like(outputs[..., 0]), mask=mask, outputs=outputs[..., :-1]))
 
-    def gap(self, outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
-        """The score without the bounds minus the score with them."""
-        return Last()(outputs[..., -1], mask)
+
+def score_gap(outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """What bounds took off the answers' scores, from the outputs of a `WithBounds`: the score without them minus the score with them."""
+    return Last()(outputs[..., -1], mask)
 
 
 def clipped_by_bounds(head: RewardHead, module: nn.Module, source: str) -> tuple[RewardHead, nn.Module]:

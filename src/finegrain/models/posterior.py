@@ -16,7 +16,8 @@ from finegrain.models.finite import refuse_not_finite
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.gaussian_layer import GaussianLayer
-from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
+from finegrain.rewards.declarations import read_head
+from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out
 from finegrain.rewards.laplace import Posterior, answer_features
 from finegrain.types import Scored
 
@@ -25,7 +26,7 @@ POSTERIOR_FILE, POSTERIOR_FACTS = "posterior.safetensors", "posterior.json"
 
 def refuse_parts(head: Any) -> None:
     """Raises ModelError for a head that reads segments or steps: a posterior is over scores of whole answers."""
-    if hasattr(head, "places"):
+    if read_head(head).read_positions is not None:
         raise ModelError(f"a posterior is over scores of whole answers; this {type(head).__name__} reads ends of segments or steps")
 
 
@@ -34,12 +35,12 @@ def reward_rows(head: Any, module: nn.Module) -> Float[Tensor, "E H"]:
     if not isinstance(module, nn.Linear):
         raise ModelError(f"a posterior is over the weights of a linear reward; {type(head).__name__} has a {type(module).__name__}, which is none")
     refuse_parts(head)
-    if reads_whole_answer(head):
+    declared = read_head(head)
+    if declared.reads_whole_answer:
         raise ModelError(f"a posterior is over the weights of a linear reward; this {type(head).__name__} weighs its tokens over the whole answer")
     weight = stock_rows(module)
-    members = getattr(head, "rows", None)
-    rows: Tensor = head.stock(weight) if members is None else members(weight)
-    if members is None and len(rows) > 1:
+    rows = declared.stock(weight) if declared.rows is None else declared.rows(weight)
+    if declared.rows is None and len(rows) > 1:
         raise ModelError(
             f"a posterior is over the weights of a linear reward; the score of this {type(head).__name__} is read from {len(rows)} logits and is none"
         )

@@ -13,6 +13,7 @@ from finegrain import catalog
 from finegrain.configure import from_json
 from finegrain.errors import ModelError
 from finegrain.models.permissions import allow_readers
+from finegrain.rewards.declarations import read_head
 
 
 def linear_head(hidden_size: int, outputs: int, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Linear:
@@ -37,10 +38,10 @@ def head_module(
 
 
 def stock_rows(head: nn.Module) -> torch.Tensor:
-    """(K, H): the weight of a linear head, or of the linear stand-in that another head trains beside it."""
-    layer = head if isinstance(head, nn.Linear) else getattr(head, "stand_in", None)
+    """(K, H): the weight of a linear head, or of the `linear_proxy` that another head trains beside it."""
+    layer = head if isinstance(head, nn.Linear) else dict(head.named_children()).get("linear_proxy")
     if not isinstance(layer, nn.Linear):
-        raise ModelError(f"{type(head).__name__} is not linear and has no linear stand_in: the stock classifier could not hold it")
+        raise ModelError(f"{type(head).__name__} is not linear and has no linear_proxy: the stock classifier could not hold it")
     return layer.weight.detach()
 
 
@@ -66,11 +67,12 @@ def load_head(folder: Path, facts: Mapping[str, Any] | None = None) -> nn.Module
         with torch.no_grad():
             linear.weight.copy_(weight)
         return linear
-    make = getattr(head_settings(facts or {}), "module", None)
-    rows = next((state[name] for name in ("weight", "stand_in.weight") if name in state), None)
+    settings = head_settings(facts or {})
+    make = None if settings is None else read_head(settings).module
+    rows = next((state[name] for name in ("weight", "linear_proxy.weight") if name in state), None)
     if make is None or rows is None:
         raise ModelError(f"{folder / HEAD_FILE} holds {', '.join(sorted(state)[:4])}, and its facts name no head that has them")
-    head: nn.Module = make(rows.shape[1], torch.Generator())
+    head = make(rows.shape[1], torch.Generator())
     try:
         head.load_state_dict(state)
     except RuntimeError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.commands.check_data import CheckDataSettings
-from finegrain.data.findings import in_rows, source_in_words
+from finegrain.data.findings import format_rows, format_source
 from finegrain.data.load import Tokenise, check_rows
 from finegrain.files import write_new
 from finegrain.models.load import tokenizer_of
@@ -53,9 +53,9 @@ def _load_tokenizer(model: str | None) -> Any:
 def describe_report(report: Json) -> list[str]:
     """The report for a person, a line per finding and per bias."""
     lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
-    lines += map(source_in_words, report.get("sources", []))
+    lines += map(format_source, report.get("sources", []))
     for finding in report["findings"]:
-        rows = in_rows(finding["rows"], finding.get("sources", []))
+        rows = format_rows(finding["rows"], finding.get("sources", []))
         example = f": {finding['example']}" if finding.get("example") else ""
         lines.append(f"{finding['kind']}: {finding['count']} {finding['action']}" + (f" ({rows})" if rows else "") + example)
     if report["not_checked"]:

@@ -25,7 +25,7 @@ from finegrain.models.scorer import Request
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
 from finegrain.recipes.training.margins import margins_as_trained
-from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.bradley_terry import pair_labels
 from finegrain.rewards.laplace import (
     EvidenceVariance,
     FixedVariance,
@@ -122,7 +122,7 @@ def _iterate_pairs(run: Path, examples: Any) -> Iterator[Any]:
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     for row in range(len(examples)):
         batch = collate(held, [row], ROLES)
-        said = BradleyTerry().labels(Pair(sides={}, columns=batch.columns))
+        said = pair_labels(Pair(sides={}, columns=batch.columns))
         yield LabelledPair(batch.groups[0], float(said["flip"]), float(said["margin"]), float(batch.columns.get("weight", 1.0)))
 
 
@@ -144,7 +144,7 @@ def _iterate_batches(
             batch = collate(held, part, ROLES, device=scorer.device)
             pair = batch.pair(scorer(batch.groups, Request(False, outputs=states)))
             differences, logits = [], []
-            labels = BradleyTerry().labels(pair)
+            labels = pair_labels(pair)
             for row in rows:
                 features = [_read_features(head, row, pair.sides[role]) for role in ROLES]
                 difference = (features[0] - features[1]).cpu().double()

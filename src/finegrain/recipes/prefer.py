@@ -6,7 +6,7 @@ from typing import Any
 from finegrain.commands.prefer import PreferSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, source_text
+from finegrain.data.sources import Data, format_sources
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.recipes.entry import model_name, start, start_command
@@ -34,7 +34,7 @@ def prefer(
     """
     settings = PreferSettings(
         model=model_name(model),
-        data=source_text(data),
+        data=format_sources(data),
         out=Path(out),
         objective=objective,
         credit=credit,

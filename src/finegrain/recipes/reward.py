@@ -9,7 +9,7 @@ from finegrain.commands.reward import KEEP_TIES, RewardSettings
 from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.configure import to_json
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, source_text
+from finegrain.data.sources import Data, format_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.entry import model_name, quiet_transformers
@@ -19,6 +19,7 @@ from finegrain.recipes.training.meta_step import check_meta, rise_of
 from finegrain.recipes.training.reward_artifact import RewardArtifact
 from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
 from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.declarations import read_loss
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.meta_rm import Meta, NoMeta
 from finegrain.rewards.token import Token
@@ -47,7 +48,7 @@ def train_reward_model(
     """Train a reward model; arguments and result as those of `prefer`. By default the head is a token head and the loss Bradley-Terry."""
     settings = RewardSettings(
         model=model_name(model),
-        data=source_text(data),
+        data=format_sources(data),
         out=Path(out),
         head=head or Token(),
         loss=loss,
@@ -67,7 +68,8 @@ def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None)
     """Run the settings; returns what is printed as the last line of stdout."""
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
-    if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
+    loss = read_loss(settings.loss)
+    if loss.calibrate and not settings.training.holdout:
         raise UsageError("--loss.calibrate fits a temperature on held-out rows, and --holdout 0 leaves none")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)
     if objective.frozen_backbone and settings.lora.rank:
@@ -78,7 +80,7 @@ def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None)
     stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, objective)
     if stage_1 is not None:
         model = stage_1.policy
-    reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
+    reads = stage_1 if loss.reads_targets else None
     artifact = RewardArtifact(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
     job = Job(
         command="reward",

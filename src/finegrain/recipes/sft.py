@@ -6,7 +6,7 @@ from typing import Any
 from finegrain.commands.settings import Common, Training
 from finegrain.commands.sft import SftSettings
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, source_text
+from finegrain.data.sources import Data, format_sources
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
 from finegrain.recipes.entry import model_name, start, start_command
@@ -31,7 +31,7 @@ def sft(
     """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
     settings = SftSettings(
         model=model_name(model),
-        data=source_text(data),
+        data=format_sources(data),
         out=Path(out),
         objective=objective,
         credit=credit,

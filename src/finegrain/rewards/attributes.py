@@ -60,14 +60,10 @@ class Attributes:
         """One per attribute."""
         return len(self.names)
 
-    def weighting(self) -> tuple[float, ...]:
-        """The weights as they act."""
-        return self.weights or (1 / len(self.names),) * len(self.names)
-
     def tokens(self, outputs: Outputs) -> Scored:
         """The weighted sum of the ratings; its uncertainty is unknown."""
         values = wide(outputs)
-        return Scored(values @ torch.tensor(self.weighting(), dtype=values.dtype, device=values.device))
+        return Scored(values @ torch.tensor(attribute_weights(self), dtype=values.dtype, device=values.device))
 
     def attributes(self, outputs: Outputs, mask: Mask) -> Mapping[str, Float[Tensor, " B"]]:
         """Each attribute's rating of the answers, by name."""
@@ -76,6 +72,11 @@ class Attributes:
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
         """A label per attribute."""
         return weight
+
+
+def attribute_weights(head: Attributes) -> tuple[float, ...]:
+    """The weights as they act in the score."""
+    return head.weights or (1 / len(head.names),) * len(head.names)
 
 
 @dataclass(frozen=True, kw_only=True)

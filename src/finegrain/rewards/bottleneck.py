@@ -22,9 +22,9 @@ Weighting = Callable[[Float[Tensor, "E ..."]], Float[Tensor, "E ..."]]
 
 
 class Bottleneck(nn.Module):
-    """(N, H) -> (N, 3 E + 2): rewards at mean codes, at sampled codes, KL of the codes to N(0, I), share of active dimensions, stand-in's error.
+    """(N, H) -> (N, 3 E + 2): rewards at mean codes, at sampled codes, KL of the codes to N(0, I), share of active dimensions, linear proxy's error.
 
-    The stand-in is a linear map of the raw hidden state that follows the head's score; it touches neither head nor backbone.
+    The linear proxy is a linear map of the raw hidden state that follows the head's score; it touches neither head nor backbone.
     Codes are sampled only in training mode, from torch's global generator.
     """
 
@@ -39,8 +39,8 @@ class Bottleneck(nn.Module):
         self.decoder_in = drawn(members, latent, width, fan_in=latent)
         self.decoder_bias = drawn(members, width, fan_in=latent)
         self.decoder_out = drawn(members, width, fan_in=width)
-        self.stand_in = nn.Linear(hidden_size, 1, bias=False)
-        nn.init.zeros_(self.stand_in.weight)
+        self.linear_proxy = nn.Linear(hidden_size, 1, bias=False)
+        nn.init.zeros_(self.linear_proxy.weight)
 
     def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N K"]:
         """What the head makes of each hidden state."""
@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
         sampled = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
         rewards = self.decode(mean)
         total = kl.sum(-1)
-        error = self.stand_in(hidden.detach())[..., 0] - weighted(rewards, self.weighting(total)).detach()
+        error = self.linear_proxy(hidden.detach())[..., 0] - weighted(rewards, self.weighting(total)).detach()
         active = (kl > ACTIVE).to(kl.dtype).mean((0, 2))
         return torch.cat([rewards, self.decode(sampled), total, active[None], error[None]]).movedim(0, -1)
 

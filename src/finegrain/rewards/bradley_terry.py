@@ -58,20 +58,21 @@ class BradleyTerry:
 
     def __call__(self, head: RewardHead, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss; of several members their mean, each under its own bootstrap weights."""
-        labels = self.labels(pair)
+        labels = pair_labels(pair, self.label_smoothing)
         return pair_losses(head, pair, lambda difference: bradley_terry_loss(difference, **labels), self.centre)
 
-    def labels(self, pair: Pair) -> dict[str, Tensor | float]:
-        """What the columns say of each pair."""
-        columns = pair.columns
-        smoothing: Tensor | float = 1 - columns["label_prob"] if "label_prob" in columns else self.label_smoothing
-        if "tie" in columns:
-            smoothing = torch.where(columns["tie"] > 0.5, 0.5, smoothing)
-        return {
-            "label_smoothing": smoothing,
-            "margin": columns.get("margin", 0.0),
-            "flip": 1 - 2 * columns["flip"] if "flip" in columns else 1.0,
-        }
+
+def pair_labels(pair: Pair, label_smoothing: float = 0.0) -> dict[str, Tensor | float]:
+    """What the columns say of each pair; `label_smoothing` where the column `label_prob` does not say it."""
+    columns = pair.columns
+    smoothing: Tensor | float = 1 - columns["label_prob"] if "label_prob" in columns else label_smoothing
+    if "tie" in columns:
+        smoothing = torch.where(columns["tie"] > 0.5, 0.5, smoothing)
+    return {
+        "label_smoothing": smoothing,
+        "margin": columns.get("margin", 0.0),
+        "flip": 1 - 2 * columns["flip"] if "flip" in columns else 1.0,
+    }
 
 
 def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Differences], centre: float = 0.0) -> Float[Tensor, " B"]:

@@ -1,7 +1,7 @@
 """What heads and losses may ask of the answers before training, and the per-token columns that they make of it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,8 +46,8 @@ def columns_of(
     return TokenColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
 
 
-def prepared(parts: Sequence[Any], context: AnswerContext) -> dict[str, TokenColumns]:
-    """The columns of a head and a loss by role; a part without `prepare` makes none, and only one part may make them."""
-    made: list[Mapping[str, TokenColumns]] = [part.prepare(context) for part in parts if hasattr(part, "prepare")]
+def prepared(makers: Sequence[Callable[[AnswerContext], Mapping[str, TokenColumns]] | None], context: AnswerContext) -> dict[str, TokenColumns]:
+    """The columns of a head and a loss by role, by the `prepare` of each; None makes none, and only one may make them."""
+    made = [prepare(context) for prepare in makers if prepare is not None]
     assert len(made) <= 1, "head and loss both make token columns"
     return dict(made[0]) if made else {}

@@ -5,7 +5,7 @@
 
 Source: Xue et al. 2024, https://arxiv.org/abs/2301.11774 (equations from memory, not read).
 Deviations: means over members and answers in place of sums, a Bayesian bootstrap of the pairs, no standardisation of members (their rewards
-are log-odds measured from the prior's code), linear output of the decoder, tau = 1 [all choice], phi = 0.1 [OURS]. A linear stand-in of the score
+are log-odds measured from the prior's code), linear output of the decoder, tau = 1 [all choice], phi = 0.1 [OURS]. A linear proxy of the score
 is fitted beside it for the stock classifier, which cannot hold the head.
 """
 
@@ -22,7 +22,7 @@ from finegrain.errors import ModelError, UsageError
 from finegrain.ops.readout import Last, last_value
 from finegrain.ops.sequence import wide
 from finegrain.rewards.bottleneck import ACTIVE, Bottleneck, confidence_weights, weighted
-from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
+from finegrain.rewards.bradley_terry import bootstrap_weights, bradley_terry_loss, pair_labels
 from finegrain.rewards.heads import Outputs, Readout
 from finegrain.types import Pair, Scored, Side, Term, Terms
 
@@ -77,26 +77,21 @@ class Latent:
 
     @property
     def loss_kind(self) -> type:
-        """The loss that fits every part: under others the linear stand-in stays at zero."""
+        """The loss that fits every part: under others the linear proxy stays at zero."""
         return DiversePreferences
 
     @property
     def outputs(self) -> int:
-        """Rewards, sampled rewards and KL of each member, share of active dimensions, and the stand-in's error."""
+        """Rewards, sampled rewards and KL of each member, share of active dimensions, and the linear proxy's error."""
         return 3 * self.members + 2
 
     def module(self, hidden_size: int, generator: torch.Generator) -> nn.Module:
         """A fresh head."""
         return Bottleneck(hidden_size, self.members, self.latent, self.width, generator, self.weighting)
 
-    def parts(self, outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
-        """(E, B, T) each: rewards at mean codes, at sampled codes, KL of the codes, nats."""
-        rewards, sampled, kl = wide(outputs)[..., : 3 * self.members].movedim(-1, 0).chunk(3)
-        return rewards, sampled, kl
-
     def tokens(self, outputs: Outputs) -> Scored:
         """The confidence-weighted reward, the members' disagreement under the same weights, and the members."""
-        rewards, _, kl = self.parts(outputs)
+        rewards, _, kl = member_parts(outputs, self.members)
         weights = self.weighting(kl)
         mean = weighted(rewards, weights)
         variance = (weights * (rewards - mean).square()).sum(0)
@@ -108,13 +103,13 @@ class Latent:
         return Scored(score.mean[:, 0], None if score.std is None else score.std[:, 0], None if score.members is None else score.members[..., 0])
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """The stand-in's row."""
+        """The linear proxy's row."""
         return weight
 
     def facts(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> dict[str, Float[Tensor, " B"]]:
         """To be logged per answer: the mean KL of the members' codes, nats, and the share of their dimensions that say something."""
         last = at_last(outputs, mask)
-        return {"confidence": self.parts(last)[2].mean(0)[:, 0], "active": last[:, 0, -2]}
+        return {"confidence": member_parts(last, self.members)[2].mean(0)[:, 0], "active": last[:, 0, -2]}
 
     def check(self, facts: Mapping[str, float]) -> None:
         """Refuse a head whose codes collapsed onto the prior, given the means of its facts over held-out answers."""
@@ -142,16 +137,22 @@ class DiversePreferences:
             raise UsageError(f"--loss.phi is the price of KL, at least 0 and finite, got {self.phi}")
 
     def __call__(self, head: Latent, pair: Pair) -> Terms:
-        """Cross-entropy of the labels, KL of the codes, and the stand-in's squared error on differences."""
+        """Cross-entropy of the labels, KL of the codes, and the linear proxy's squared error on differences."""
         chosen, rejected = _last(pair.chosen), _last(pair.rejected)
-        good, bad = head.parts(chosen), head.parts(rejected)
-        losses = bradley_terry_loss((good[1] - bad[1])[..., 0], **BradleyTerry().labels(pair))
+        good, bad = member_parts(chosen, head.members), member_parts(rejected, head.members)
+        losses = bradley_terry_loss((good[1] - bad[1])[..., 0], **pair_labels(pair))
         if head.members > 1:
             losses = losses * bootstrap_weights(pair.columns["row"], head.members)
         kl = 0.5 * (good[2] + bad[2]).mean(0)[:, 0]
         error = (chosen - rejected)[:, 0, -1].square()
         ones = torch.ones_like(kl)
         return {"preference": Term(losses.mean(0), ones), "kl": Term(kl, ones, self.phi), "stand_in": Term(error, ones)}
+
+
+def member_parts(outputs: Outputs, members: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(E, B, T) each: rewards at mean codes, at sampled codes, KL of the codes, nats."""
+    rewards, sampled, kl = wide(outputs)[..., : 3 * members].movedim(-1, 0).chunk(3)
+    return rewards, sampled, kl
 
 
 def at_last(outputs: Outputs, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1 K"]:

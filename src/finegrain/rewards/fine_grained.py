@@ -137,7 +137,7 @@ class FineGrained:
         """The pair's loss, and the regulariser, a mean over unchanged tokens."""
         sides = pair.chosen, pair.rejected
         counted = pair.columns.get("annotated/chosen", torch.ones_like(pair.columns["row"])) > 0.5
-        chosen, rejected = (self.score(head, side) for side in sides)
+        chosen, rejected = (self._score(head, side) for side in sides)
         loss = torch.where(counted, -logsigmoid(chosen - rejected), 0.0)
         terms = {"edits": Term(loss, counted.to(loss.dtype))}
         if self.regulariser:
@@ -147,7 +147,7 @@ class FineGrained:
             terms["unchanged"] = Term(squares, tokens, self.regulariser)
         return terms
 
-    def score(self, head: Token, side: Side) -> Rows:
+    def _score(self, head: Token, side: Side) -> Rows:
         """Rbar of each answer; 0 where nothing was changed on its side and unchanged tokens count nothing."""
         changed, rewards = _changed(side), _rewards(head, side)
         total = masked_sum(torch.where(changed, rewards, self.unchanged(rewards)), side.mask)

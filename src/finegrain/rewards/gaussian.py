@@ -47,7 +47,7 @@ class Gaussian:
         """Whether a token's score depends on later tokens."""
         return isinstance(self.reward_weight, Attention)
 
-    def weigh(self, outputs: Outputs, mask: Mask) -> Float[Tensor, "B T L"]:
+    def reweight_outputs(self, outputs: Outputs, mask: Mask) -> Float[Tensor, "B T L"]:
         """The outputs weighed over the whole answer."""
         return self.reward_weight(outputs, mask)
 

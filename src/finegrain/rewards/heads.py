@@ -15,6 +15,7 @@ from torch import Tensor
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.ops.segments import segment_ends
+from finegrain.rewards.declarations import HeadDeclarations, read_head
 from finegrain.types import Scored, Side
 
 Outputs = Float[Tensor, "B T K"]
@@ -26,7 +27,7 @@ ReadOut = Callable[[Float[Tensor, "B T"], Mask], Float[Tensor, " B"]]
 
 @runtime_checkable
 class RewardHead(Protocol):
-    """A head: how many outputs it has, and what they mean."""
+    """A head: how many outputs it has, and what they mean. `declarations.HeadDeclarations` lists what it may declare."""
 
     @property
     def outputs(self) -> int:
@@ -57,27 +58,24 @@ def of_members(members: Float[Tensor, "M ..."], member_std: Float[Tensor, "M ...
 def sequence_score(head: RewardHead, side: Side) -> Scored:
     """(B,): the readout of the token scores, with the uncertainty that follows from theirs.
 
-    A head may have an `answer` of its own, and may read certain tokens only, by `places`.
+    A head may have an `answer` of its own, and may read certain tokens only, its `read_positions`.
     """
     assert side.outputs is not None, "a reward head's outputs were not asked for"
-    places: Callable[[Side], Mask] | None = getattr(head, "places", None)
-    mask = side.mask if places is None else places(side)
-    own: Callable[[Outputs, Mask], Scored] | None = getattr(head, "answer", None)
-    if own is not None:
-        return own(torch.where(mask[..., None], side.outputs, 0.0), mask)
-    return read_out(head.readout, token_scores(head, side.outputs, mask), mask)
+    declared = read_head(head)
+    mask = side.mask if declared.read_positions is None else declared.read_positions(side)
+    if declared.answer is not None:
+        return declared.answer(torch.where(mask[..., None], side.outputs, 0.0), mask)
+    return read_out(head.readout, _token_scores(declared, side.outputs, mask), mask)
 
 
 def token_scores(head: RewardHead, outputs: Outputs, mask: Mask) -> Scored:
-    """(B, T): the head's judgement of an answer's tokens, which it may `weigh` against one another; outside the mask it means nothing."""
-    weigh: Callable[[Outputs, Mask], Outputs] | None = getattr(head, "weigh", None)
+    """(B, T): the head's judgement of an answer's tokens, after its `reweight_outputs` where it has any; outside the mask it means nothing."""
+    return _token_scores(read_head(head), outputs, mask)
+
+
+def _token_scores(declared: HeadDeclarations, outputs: Outputs, mask: Mask) -> Scored:
     outputs = torch.where(mask[..., None], outputs, 0.0)
-    return head.tokens(outputs if weigh is None else weigh(outputs, mask))
-
-
-def reads_whole_answer(head: RewardHead) -> bool:
-    """Whether a token's score depends on later tokens: then no prefix, and no stock classifier, has it."""
-    return bool(getattr(head, "reads_whole_answer", False))
+    return declared.tokens(outputs if declared.reweight_outputs is None else declared.reweight_outputs(outputs, mask))
 
 
 def ends_read(head: RewardHead, side: Side) -> Mask:

@@ -59,7 +59,7 @@ class RatingLabels:
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     shape: ClassVar[str] = "rated"
-    shares: ClassVar[frozenset[str]] = frozenset({"rating_exact"})
+    proportion_metrics: ClassVar[frozenset[str]] = frozenset({"rating_exact"})
     """Measures that lie in [0, 1]."""
     results: ClassVar[Mapping[str, bool]] = {
         "eval_rating_error": False,
@@ -108,40 +108,41 @@ class RatingLabels:
     def __call__(self, head: Rating, pair: Pair) -> Terms:
         """One term, a mean weighted by class."""
         weight = pair.columns["class_weight"]
-        losses = target_loss(self.logits(head, pair.answer), self.targets(head, pair.columns["rating_place"]))
+        losses = target_loss(rating_logits(pair.answer), self._targets(head, pair.columns["rating_place"]))
         weight = weight.to(losses.dtype)
         return {"ratings": Term(losses * weight, weight)}
 
-    def logits(self, head: Rating, side: Side) -> Float[Tensor, "B K"]:
-        """Of the answer's last token; equal ones for an answer without a token."""
-        assert side.outputs is not None
-        return torch.where(last_place(side.mask)[..., None], wide(side.outputs), 0.0).sum(1)
-
-    def targets(self, head: Rating, places: Rows) -> Float[Tensor, "B K"]:
+    def _targets(self, head: Rating, places: Rows) -> Float[Tensor, "B K"]:
         """Distributions over the classes."""
         below = places.floor().clamp(max=head.classes - 2)
         share = widest(places - below)[:, None]
         mixed: Tensor = (1 - share) * self.target(below.long(), head.classes) + share * self.target(below.long() + 1, head.classes)
         return mixed
 
-    def calibrated(self, head: Rating, pairs: Sequence[Pair]) -> Rating:
-        """With `calibrate` the head at the temperature of least negative log-likelihood of held-out ratings, fractional ones rounded."""
-        if not self.calibrate:
-            return head
-        return replace(head, temperature=fit_temperature(*self.predicted(head, pairs)))
-
-    def predicted(self, head: Rating, pairs: Sequence[Pair]) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
-        """Logits of all answers, and the class nearest to each rating."""
-        logits = torch.cat([self.logits(head, pair.answer).cpu().double() for pair in pairs])
-        return logits, torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
-
     def measures(self, head: Rating, pair: Pair) -> Mapping[str, Rows]:
         """Per answer, in steps of the scale: distance of the expected and of the median rating; whether the likeliest class is the rating's."""
         place = widest(pair.columns["rating_place"])
         expected = widest(sequence_score(head, pair.answer).mean) - head.lowest
-        likeliest = self.logits(head, pair.answer).argmax(1)
+        likeliest = rating_logits(pair.answer).argmax(1)
         return {
             "rating_error": (expected - place).abs(),
             "rating_error_of_median": (widest(pair.columns["median_place"]) - place).abs(),
             "rating_exact": widest(likeliest == place.round()),
         }
+
+
+def rating_logits(side: Side) -> Float[Tensor, "B K"]:
+    """Of the answer's last token; equal ones for an answer without a token."""
+    assert side.outputs is not None
+    return torch.where(last_place(side.mask)[..., None], wide(side.outputs), 0.0).sum(1)
+
+
+def predict_ratings(pairs: Sequence[Pair]) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
+    """Logits of all answers, and the class nearest to each rating."""
+    logits = torch.cat([rating_logits(pair.answer).cpu().double() for pair in pairs])
+    return logits, torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
+
+
+def calibrate_head(head: Rating, loss: RatingLabels, pairs: Sequence[Pair]) -> Rating:
+    """With the loss's `calibrate` the head at the temperature of least negative log-likelihood of held-out ratings, fractional ones rounded."""
+    return replace(head, temperature=fit_temperature(*predict_ratings(pairs))) if loss.calibrate else head

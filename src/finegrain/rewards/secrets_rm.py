@@ -18,8 +18,8 @@ from torch.nn.functional import logsigmoid
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_sum
-from finegrain.rewards.bradley_terry import BradleyTerry, pair_losses
-from finegrain.rewards.contrast import Contrast, NoContrast
+from finegrain.rewards.bradley_terry import pair_labels, pair_losses
+from finegrain.rewards.contrast import Contrast, NoContrast, Swav
 from finegrain.rewards.heads import RewardHead
 from finegrain.types import Gathered, Pair, Term, Terms
 
@@ -72,11 +72,11 @@ class SecretsRM:
     @property
     def make_modules(self) -> Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None:
         """Prototypes that train beside the model, where the contrastive term has any."""
-        return getattr(self.contrast, "make_modules", None)
+        return self.contrast.make_modules if isinstance(self.contrast, Swav) else None
 
     def __call__(self, head: RewardHead, pair: Pair) -> Terms:
         """pair and contrast: means over pairs, the members' mean under their bootstrap weights; lm: mean over the chosen answers' tokens."""
-        labels = BradleyTerry().labels(pair)
+        labels = pair_labels(pair)
         losses = pair_losses(head, pair, lambda difference: floored_loss(difference, epsilon=self.epsilon, **labels), self.centre)
         terms = {"pair": Term(losses, torch.ones_like(losses))}
         if self.lm_factor:

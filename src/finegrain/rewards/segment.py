@@ -52,7 +52,7 @@ class Segment:
         """Whether a start model must be asked where segments end."""
         return reads_entropy(self.segmenter)
 
-    def places(self, side: Side) -> Mask:
+    def read_positions(self, side: Side) -> Mask:
         """Ends of segments."""
         return ends_read(self, side)
 

@@ -56,7 +56,7 @@ class Step:
             found[role] = columns_of(segment=numbers, reward=labels)
         return found
 
-    def places(self, side: Side) -> Mask:
+    def read_positions(self, side: Side) -> Mask:
         """Ends of steps."""
         return ends_read(self, side)
 

@@ -58,7 +58,7 @@ class StepLabels:
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     shape: ClassVar[str] = "steps"
     head_kind: ClassVar[type] = Step
-    shares: ClassVar[frozenset[str]] = frozenset({"step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
+    proportion_metrics: ClassVar[frozenset[str]] = frozenset({"step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
     """Measures that lie in [0, 1]."""
     results: ClassVar[Mapping[str, bool]] = {"eval_step_accuracy": True, "eval_first_error_found": True, "eval_no_error_found": True}
     """Held-out results that say which of two models is better; True: more is better."""
@@ -69,28 +69,23 @@ class StepLabels:
     def __call__(self, head: Step, pair: Pair) -> Terms:
         """One term, averaged over counted steps."""
         side = pair.answer
-        signs, counted = self.labels(head, side)
-        odds = self.log_odds(head, side, counted)
+        signs, counted = self._labels(head, side)
+        odds = _log_odds(head, side, counted)
         losses = torch.where(counted, -logsigmoid(torch.where(signs > 0, odds, -odds)), 0.0)
         return {"steps": Term(losses.sum(1), counted.to(losses.dtype).sum(1))}
 
-    def labels(self, head: Step, side: Side) -> tuple[Labels, Counted]:
+    def _labels(self, head: Step, side: Side) -> tuple[Labels, Counted]:
         """Sign of the step that ends at each token (0: no label), and which of them count."""
         assert side.reward is not None, "labels of steps are columns made before training"
         ends = ends_read(head, side)
         signs = torch.where(ends, side.reward, 0.0).sign()
         return signs, self.supervision(signs, ends)
 
-    def log_odds(self, head: Step, side: Side, counted: Counted) -> Labels:
-        """The head's, 0 where nothing counts."""
-        assert side.outputs is not None
-        return wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
-
     def measures(self, head: Step, pair: Pair) -> Mapping[str, Float[Tensor, " B"]]:
         """Per answer: share of counted steps judged right, share that is right, whether its first error, or that it has none, was found."""
         side = pair.answer
-        signs, counted = self.labels(head, side)
-        said = self.log_odds(head, side, counted) > 0
+        signs, counted = self._labels(head, side)
+        said = _log_odds(head, side, counted) > 0
         steps = widest(counted).sum(1)
 
         def share(events: Counted) -> Float[Tensor, " B"]:
@@ -105,6 +100,12 @@ class StepLabels:
             "first_error_found": torch.where(has_error, exact, torch.nan),
             "no_error_found": torch.where((steps > 0) & ~has_error, exact, torch.nan),
         }
+
+
+def _log_odds(head: Step, side: Side, counted: Counted) -> Labels:
+    """The head's, 0 where nothing counts."""
+    assert side.outputs is not None
+    return wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
 
 
 def _first(events: Counted) -> Float[Tensor, " B"]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.records import Text
 from finegrain.errors import NonFiniteError, UsageError
 from finegrain.scoring.function_file import is_function, load_function
@@ -66,7 +66,7 @@ class UserReward:
 
     def _check_spans(self, verdict: Verdict, asked: Asked) -> None:
         """Raises UsageError for a span that does not lie in its answer, whatever becomes of the verdict."""
-        text = text_of_answer(asked.completion)
+        text = join_answer(asked.completion)
         for start, end, _ in verdict.spans:
             if not 0 <= start < end <= len(text):
                 raise UsageError(f"{self.path}, row {asked.row}: the span {start}..{end} does not lie in an answer of {len(text)} characters")

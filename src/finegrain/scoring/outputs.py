@@ -12,10 +12,11 @@ from torch import Tensor
 from finegrain.credit.abc import ABC
 from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
-from finegrain.models.bounds import WithBounds
+from finegrain.models.bounds import WithBounds, score_gap
 from finegrain.models.score import Precision, head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
 from finegrain.ops.segments import place_in_row
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, ends_read, of_members, sequence_score, token_scores
 from finegrain.rewards.location import LocationNormaliser, Spread
 from finegrain.scoring.records import Bounded, Judged, PartScores
@@ -173,7 +174,7 @@ def _judged(head: RewardHead, outputs: np.ndarray, mask: Bool[np.ndarray, " T"])
 
 def attributes_of(head: RewardHead, side: Side) -> dict[str, float]:
     """Each attribute's rating of the only answer of a side; {} for a head without attributes."""
-    own = getattr(head, "attributes", None)
+    own = read_head(head).attributes
     if own is None:
         return {}
     assert side.outputs is not None
@@ -185,7 +186,7 @@ def _bounded(head: RewardHead, side: Side, score: float) -> Bounded | None:
     if not isinstance(head, WithBounds):
         return None
     assert side.outputs is not None
-    gap = float(head.gap(side.outputs, side.mask))
+    gap = float(score_gap(side.outputs, side.mask))
     return Bounded(score + gap, gap, gap > head.guard.threshold)
 
 

@@ -19,6 +19,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reference import cache_folder
 from finegrain.models.score import Precision, entropy_rows
 from finegrain.models.scorer import Scorer, silence_dropout
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.step import Step
 from finegrain.scoring.runtime import Runtime
 from finegrain.types import CharSpan, Json, Ragged
@@ -182,9 +183,10 @@ def all_of(response: Response) -> np.ndarray:
 
 def parts_of(runtime: Runtime, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Parts | None:
     """What cuts answers for the head of a checkpoint; None for one that reads every token, or the last."""
-    if not hasattr(head, "places"):
+    declared = read_head(head)
+    if declared.read_positions is None:
         return None
-    return Parts(head, open_start(runtime, facts, checkpoint, longest) if getattr(head, "reads_entropy", False) else None)
+    return Parts(head, open_start(runtime, facts, checkpoint, longest) if declared.reads_entropy else None)
 
 
 def steps_on_tokens(spans: Sequence[CharSpan], response: Response) -> tuple[np.ndarray, np.ndarray]:

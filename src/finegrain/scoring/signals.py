@@ -13,7 +13,8 @@ from finegrain.credit.r3hf import First, FromPrompt
 from finegrain.credit.redistribute import check_share
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
-from finegrain.rewards.heads import RewardHead, reads_whole_answer
+from finegrain.rewards.declarations import read_head
+from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.location import EvenSplit, LocationNormaliser, Spread
 
 
@@ -52,7 +53,7 @@ class Head:
 
     def check(self, head: RewardHead) -> None:
         """Raises UsageError where spread or scale are set for a head that scores tokens itself."""
-        if self != Head() and not hasattr(head, "places"):
+        if self != Head() and read_head(head).read_positions is None:
             raise UsageError("signal.spread and signal.scale place scores of segments or steps, and this model scores tokens itself: drop them")
 
     def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
@@ -80,7 +81,7 @@ class PrefixDifference:
     def check(self, head: RewardHead) -> None:
         """Raises UsageError for a head that does not read the last token."""
         _check_last(head, "prefix-difference")
-        if reads_whole_answer(head):
+        if read_head(head).reads_whole_answer:
             raise UsageError("signal:prefix-difference reads every prefix; this model weighs tokens over the whole answer: take signal:head")
 
     def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
@@ -143,7 +144,7 @@ RewardSignal = Head | PrefixDifference | Attention | Uniform
 
 
 def _check_last(head: RewardHead, signal: str) -> None:
-    if hasattr(head, "places"):
+    if read_head(head).read_positions is not None:
         raise UsageError(f"signal:{signal} is for a score read at the last token; this model reads ends of segments or steps: take signal:head")
     if not isinstance(head.readout, Last):
         name = type(head.readout).__name__.lower()

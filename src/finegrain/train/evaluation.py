@@ -31,7 +31,7 @@ from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
 from finegrain.train.distributed import world
 from finegrain.train.loop import Trainer, detached, step_statistics
-from finegrain.train.metrics import beta_of, row_metrics
+from finegrain.train.metrics import row_metrics
 from finegrain.types import Pair, Scored
 
 SHARES = frozenset({"rewards/accuracies", "logps/accuracies"})
@@ -62,8 +62,8 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
     """Results of rows that were not trained on, without credit and row weights; {} without rows. Changes nothing, draws nothing."""
     if not data.examples:
         return {}
-    contract, beta = trainer.contract, beta_of(trainer.contract.objective)
-    head = reward_head_of(contract.objective)
+    contract = trainer.contract
+    head = reward_head_of(contract)
     metrics: dict[str, Column] = {}
     losses: dict[str, tuple[float, Column]] = {}
     scores: list[dict[str, Scored]] = []
@@ -73,11 +73,11 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         for part in budgeted(data.packed_tokens(contract.roles).tolist(), trainer.precision.micro_tokens):
             batch = collate(data, part, contract.roles, positions=part, device=trainer.scorer.device)
             pair = detached(trainer.pair(batch, statistics, scored=True))
-            for name, (value, count) in row_metrics(pair, beta).items():
+            for name, (value, count) in row_metrics(pair, contract.beta).items():
                 metrics.setdefault(name, Column()).add(value, torch.ones_like(value) if count is None else count)
             if not missing:
                 for name, term in as_terms(contract.objective(pair), _unweighted(pair)).items():
-                    coefficient = term.coefficient * weight_of(name, contract.balance, trainer.state)
+                    coefficient = term.coefficient * weight_of(name, contract.balanced, trainer.state)
                     losses.setdefault(name, (coefficient, Column()))[1].add(term.value, term.count)
             if head is not None:
                 scores.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
@@ -103,7 +103,7 @@ def results_of(contract: Contract) -> dict[str, bool]:
         found |= {"eval_logp_per_token": True, "eval_logps/answer": True}
         if "label" in contract.needs and reference:
             found |= {"eval_margin": True, "eval_auroc": True, "eval_rewards/chosen": True, "eval_rewards/rejected": False}
-    if reward_head_of(contract.objective) is not None:
+    if contract.reward_head is not None:
         found |= {"eval_reward_accuracy": True, "eval_reward_margin": True} if paired else {}
     return found
 
@@ -121,12 +121,11 @@ def measuring(trainer: Trainer) -> Iterator[None]:
         trainer.scorer.train(was_training)
 
 
-def reward_head_of(objective: Any) -> RewardHead | None:
+def reward_head_of(contract: Contract) -> RewardHead | None:
     """The head whose numbers an objective trains beside the policy, as `finegrain score` reads them; None where it trains none."""
-    method = getattr(objective, "reward_head", None)
-    if method is None:
+    if contract.reward_head is None:
         return None
-    head: RewardHead = catalog.load("head", method)(reward_weight=objective.reward_weight)
+    head: RewardHead = catalog.load("head", contract.reward_head)(reward_weight=contract.reward_weight)
     return head
 
 

@@ -71,7 +71,7 @@ def fit(
         freeze_unread_vocabulary(scorer.model)
     tokens = data.packed_tokens(contract.roles)
     plan = Plan(tokens, settings.batch_size, settings.epochs, settings.seed, precision.micro_tokens, world(), settings.max_steps)
-    trainer = make_trainer(scorer, contract, data, precision, metrics or metrics_for(objective), settings.optim, rate=settings.rate, steps=len(plan))
+    trainer = make_trainer(scorer, contract, data, precision, metrics or metrics_for(contract), settings.optim, rate=settings.rate, steps=len(plan))
     lines: list[Line] = []
     for index in range(len(plan) if stop_after is None else min(stop_after, len(plan))):
         lines.append(run_step(trainer, plan.step(index)))

@@ -156,12 +156,12 @@ def _start(trainer: Trainer, step: Step) -> None:
 
 def _two_parts(trainer: Trainer, step: Step) -> TwoParts | None:
     """The gradient of a step whose objective weighs some of its terms as one."""
-    if trainer.contract.balance is None:
+    if trainer.contract.balanced is None:
         return None
     trained = trainer.parameters()
     own = {id(parameter) for parameter in trainer.scorer.model.parameters()}
     backbone, heads = [p for p in trained if id(p) in own], [p for p in trained if id(p) not in own]
-    return TwoParts(trainer.contract.balance, trainer.state, step.index, backbone, heads)
+    return TwoParts(trainer.contract.balanced, trainer.state, step.index, backbone, heads)
 
 
 class NonFiniteStep(NonFiniteError):

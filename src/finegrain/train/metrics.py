@@ -1,12 +1,11 @@
 """What a step or an evaluation logs, under the ecosystem's names; sums and counts, so that any split adds up."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import wide
+from finegrain.train.contract import Contract
 from finegrain.train.tally import Measure, Metrics
 from finegrain.types import Pair, Side
 
@@ -14,15 +13,9 @@ Rows = dict[str, Measure]
 """Value and count, each (B,), of every row: a metric is the quotient of their sums, over a step as over held-out rows."""
 
 
-def metrics_for(objective: Any) -> Metrics:
+def metrics_for(contract: Contract) -> Metrics:
     """Preference metrics where there are two sides, answer metrics otherwise; rewards are beta * log-ratio."""
-    beta = beta_of(objective)
-    return lambda pair: row_metrics(pair, beta)
-
-
-def beta_of(objective: Any) -> float:
-    """What turns log-ratios into rewards: the objective's own beta, 1 where it has none."""
-    return float(getattr(objective, "beta", 1.0))
+    return lambda pair: row_metrics(pair, contract.beta)
 
 
 def row_metrics(pair: Pair, beta: float) -> Rows:

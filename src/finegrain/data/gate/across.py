@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.records import Row, Text
 
 FIRST_SLOTS = 1 << 12
@@ -97,7 +97,7 @@ def _key(row: Row) -> tuple[int, int]:
 def _whole(content: Text) -> str:
     """The text of an answer, and the other values of its messages."""
     others = "" if isinstance(content, str) else "\0".join(turn.more for turn in content)
-    return text_of_answer(content) + others
+    return join_answer(content) + others
 
 
 def _parts(prompt: Text) -> list[str]:

@@ -69,7 +69,7 @@ class Sample:
         self.cases[place : place + 1] = [case]
 
 
-def biases(sample: Sample) -> Json:
+def measure_biases(sample: Sample) -> Json:
     """By name, accuracy with its interval, or the reason why nothing was measured."""
     cases = sample.cases
     if reason := _unmeasurable(cases):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.convert.usual import CONVERSED
 from finegrain.data.gate.texts import Texts
@@ -25,7 +25,7 @@ NUMBERS = ("weight", "margin")
 """Columns that must be numbers where present."""
 
 
-def exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Named]:
+def check_exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Named]:
     """The exact kinds found in one row."""
     for kind, check in CHECKS:
         words = check(raw, row, texts)
@@ -93,7 +93,7 @@ def _neutral_step(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
 def _span_outside_text(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for answer in row.answers.values():
         if answer.spans:
-            length = len(text_of_answer(answer.content))
+            length = len(join_answer(answer.content))
             for start, end, _ in answer.spans:
                 if not 0 <= start < end <= length:
                     return f"span {start}..{end} of an answer of {length} characters"
@@ -116,7 +116,7 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
 )
 
 
-def last_turn(cells: Reading) -> Iterator[Named]:
+def check_last_turn(cells: Reading) -> Iterator[Named]:
     """A `template` finding where a conversation does not end with a turn of the assistant, so that its end does not train."""
     alone = "chosen" not in cells
     for name, value in cells.seen():

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from finegrain.data.gate.language import languages_differ
-from finegrain.data.gate.markup import in_answer, in_prompt
+from finegrain.data.gate.markup import find_answer_markup, find_prompt_markup
 from finegrain.data.gate.texts import Texts
 
 WORDS = re.compile(r"\w+")
@@ -20,12 +20,12 @@ OPENING_WORDS = 5
 """Minimum number of words at the end of a question and the start of an answer that make a leak; a whole question of two words counts too."""
 
 
-def judged(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple[str, str]]:
+def check_heuristics(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple[str, str]]:
     """The heuristic kinds found in one row; `own_markup` is the markup that the prompts of this file contain by design."""
     for kind, check in CHECKS:
         if check(texts):
             yield kind, ""
-    if found := [name for text in texts.answers.values() if (name := in_answer(text))] or in_prompt(texts, own_markup):
+    if found := [name for text in texts.answers.values() if (name := find_answer_markup(text))] or find_prompt_markup(texts, own_markup):
         yield "template", f"{found[0]!r} inside a text"
 
 

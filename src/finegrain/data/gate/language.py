@@ -27,11 +27,11 @@ CODE = re.compile(r"```.*?(?:```|\Z)|https?://\S+|<[^>]{0,200}>", re.DOTALL)
 
 def languages_differ(texts: Texts) -> bool:
     """Whether prompt and answers, where long enough, are in more than one language."""
-    found = {language for text in (texts.question, *texts.answers.values()) if (language := language_of(text))}
+    found = {language for text in (texts.question, *texts.answers.values()) if (language := detect_language(text))}
     return len(found) > 1
 
 
-def language_of(text: str) -> str | None:
+def detect_language(text: str) -> str | None:
     """An ISO 639-1 code, or None where the text is too short or no language is likely enough."""
     head = text[: 4 * CHARACTERS]
     if "```" in head or "http" in head or "<" in head:

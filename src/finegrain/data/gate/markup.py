@@ -25,7 +25,7 @@ NEEDED = ("<", "[", "#", ":")
 """Every fragment but the last contains one of these."""
 
 
-def in_answer(text: str) -> str | None:
+def find_answer_markup(text: str) -> str | None:
     """The first fragment in an answer."""
     if any(mark in text for mark in NEEDED) and (found := ANY.search(text)):
         return found.group().strip()
@@ -34,20 +34,20 @@ def in_answer(text: str) -> str | None:
     return None
 
 
-def families_in(text: str) -> frozenset[str]:
+def find_families(text: str) -> frozenset[str]:
     """The template families whose fragments a text contains."""
     if not any(mark in text for mark in NEEDED) or not ANY.search(text):
         return frozenset()
     return frozenset(name for name, pattern in PATTERNS.items() if pattern.search(text))
 
 
-def in_prompt(texts: Texts, own: frozenset[str]) -> list[str]:
+def find_prompt_markup(texts: Texts, own: frozenset[str]) -> list[str]:
     """Families in a prompt that the file's prompts do not contain by design; in a conversation, any family counts."""
-    return sorted(families_in(texts.prompt) - (frozenset() if texts.turns else own))
+    return sorted(find_families(texts.prompt) - (frozenset() if texts.turns else own))
 
 
-def own_markup(prompts: list[str]) -> frozenset[str]:
+def find_own_markup(prompts: list[str]) -> frozenset[str]:
     """Families that at least half of these prompts contain."""
-    found = [families_in(prompt) for prompt in prompts]
+    found = [find_families(prompt) for prompt in prompts]
     names = frozenset().union(*found)
     return frozenset(name for name in names if 2 * sum(name in one for one in found) >= len(found))

@@ -87,7 +87,7 @@ class Stopping:
 
     def __call__(self, kind: str, row: int | None, words: str) -> str:
         """The action of the kind."""
-        action = action_of(self.gate, kind)
+        action = get_action(self.gate, kind)
         if action == "error":
             place = "the whole file" if row is None else f"row {row}"
             told = words if kind == "missing_column" else f"{place}: {kind}" + (f" ({words})" if words else "")
@@ -103,10 +103,10 @@ class Listing:
 
     def __call__(self, kind: str, row: int | None, words: str) -> str:
         """The action of the kind."""
-        return action_of(self.gate, kind)
+        return get_action(self.gate, kind)
 
 
-def action_of(gate: Gate, kind: str) -> str:
+def get_action(gate: Gate, kind: str) -> str:
     """The action set for a kind."""
     action: str = getattr(gate, kind)
     return action

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from finegrain.data.answer_text import words_of
+from finegrain.data.answer_text import split_turn
 from finegrain.data.conversations import ASSISTANT
 from finegrain.data.records import Row, Text
 
@@ -21,15 +21,15 @@ class Texts:
     """Whether the row is a conversation."""
 
 
-def texts_of(row: Row) -> Texts:
+def get_texts(row: Row) -> Texts:
     """The texts of a row."""
-    answers = {role: said(answer.content) for role, answer in row.answers.items()}
+    answers = {role: join_assistant_text(answer.content) for role, answer in row.answers.items()}
     if isinstance(row.prompt, str):
         return Texts(row.prompt, row.prompt, answers, False)
     asked = [turn.content for turn in row.prompt if turn.role == "user"]
     return Texts("\n\n".join(turn.content for turn in row.prompt), asked[-1] if asked else "", answers, True)
 
 
-def said(content: Text) -> str:
+def join_assistant_text(content: Text) -> str:
     """The assistant's text."""
-    return content if isinstance(content, str) else "\n\n".join(words_of(turn).text() for turn in content if turn.role == ASSISTANT)
+    return content if isinstance(content, str) else "\n\n".join(split_turn(turn).text() for turn in content if turn.role == ASSISTANT)

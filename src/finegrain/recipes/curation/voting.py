@@ -13,7 +13,7 @@ from finegrain.curate.secrets_rm import Curated, SecretsRM
 from finegrain.curate.votes import Linear, Whole
 from finegrain.data.formats import Format
 from finegrain.data.gate.keeper import convert
-from finegrain.data.left_out import examples
+from finegrain.data.left_out import select_examples
 from finegrain.data.questions import Questions
 from finegrain.data.records import Example, Shape
 from finegrain.data.store import ExampleStore, token_lengths
@@ -135,6 +135,6 @@ def _spoken(margins: np.ndarray) -> list[float | None]:
 def _check_read(entry: Format, row: Json, added: Json, where: str) -> None:
     """Refuse a format whose reader would leave the columns out, or say something else under their names."""
     wanted = {name: value for name, value in added.items() if isinstance(value, float)}
-    for found in examples(convert(entry, Shape.PREFERENCE, row)):
+    for found in select_examples(convert(entry, Shape.PREFERENCE, row)):
         if lost := [name for name, value in wanted.items() if found.columns.get(name) != value]:
             raise DataError(f"{where}: {entry.name} rows are read without the column {lost[0]}; write them as prompt, chosen, rejected first")

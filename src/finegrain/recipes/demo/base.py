@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finegrain.commands.settings import Common, Training
-from finegrain.data.planted import World, demonstrations, vocabulary, write_jsonl
+from finegrain.data.planted import World, list_words, make_demonstrations, write_jsonl
 from finegrain.models.lora import Lora
 from finegrain.models.permissions import allow_readers
 from finegrain.objectives.nll import NLL
@@ -22,7 +22,7 @@ RATE = 5e-3
 
 def word_tokenizer() -> Any:
     """One token per word with the space before it, and per punctuation mark; text comes back unchanged."""
-    tokens = ["<pad>", "<bos>", "<eos>", "<unk>", ".", "?", *vocabulary(), *(f" {word}" for word in vocabulary())]
+    tokens = ["<pad>", "<bos>", "<eos>", "<unk>", ".", "?", *list_words(), *(f" {word}" for word in list_words())]
     tokenizer = Tokenizer(models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?\w+|\W"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -68,7 +68,7 @@ def save_untrained(folder: Path, *, seed: int) -> Path:
 def make_base(folder: Path, world: World, *, answers: int, steps: int, batch_size: int) -> Path:
     """The checkpoint of the base model."""
     start = save_untrained(folder / "untrained", seed=0)
-    data = write_jsonl(folder / "demonstrations.jsonl", demonstrations(world, answers))
+    data = write_jsonl(folder / "demonstrations.jsonl", make_demonstrations(world, answers))
     job = Job(
         command="sft",
         model=str(start),

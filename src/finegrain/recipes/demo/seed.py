@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from finegrain.data.load import load_examples
-from finegrain.data.planted import Files, Planted, World, planted_files, read_jsonl, write_planted
+from finegrain.data.planted import Files, Planted, World, find_planted_files, read_jsonl, write_planted
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from finegrain.errors import CreditError
@@ -91,7 +91,7 @@ def _scorer_folders(folder: Path) -> dict[Row, Path]:
 @cache
 def probes_of(task: SeedTask) -> tuple[Files, Probes, Point]:
     """What all rows of a seed share in one process: files, the base model and what is asked of it, the base's own reading."""
-    files = planted_files(_folder(task))
+    files = find_planted_files(_folder(task))
     probes = _probes(World(task.planted, task.seed), files, task)
     return files, probes, probes.start()
 

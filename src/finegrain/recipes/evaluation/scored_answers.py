@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from finegrain.data.file_rows import file_rows
+from finegrain.data.file_rows import read_file_rows
 from finegrain.data.source_rows import BadCell, SourceRow
-from finegrain.data.text_file import no_text
+from finegrain.data.text_file import find_invalid_text
 from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import length_scores
 
@@ -47,7 +47,7 @@ class Joined:
 def read_scores(file: Path) -> dict[str, Answer]:
     """Answers by name; raises DataError with the line that no score file has."""
     found: dict[str, Answer] = {}
-    for where, row in file_rows(file):
+    for where, row in read_file_rows(file):
         name, answer = _answer(where, row)
         if name in found:
             raise DataError(f"{where}: a second answer named {name!r}; answers are told apart by their names (finegrain score --id)")
@@ -73,8 +73,8 @@ def _faults(value: Any) -> Iterator[str]:
     """Why cells, or what lies in them, cannot be read."""
     if isinstance(value, BadCell):
         yield value.words
-    elif isinstance(value, str) and no_text(value):
-        yield no_text(value)
+    elif isinstance(value, str) and find_invalid_text(value):
+        yield find_invalid_text(value)
     elif isinstance(value, Mapping):
         for name, cell in value.items():
             yield from _faults((value.fault(name) or cell) if isinstance(value, SourceRow) else cell)

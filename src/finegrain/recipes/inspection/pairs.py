@@ -9,7 +9,7 @@ import numpy as np
 
 from finegrain.data.mixture import read_sources
 from finegrain.data.records import Example
-from finegrain.data.sources import named_sources
+from finegrain.data.sources import parse_sources
 from finegrain.errors import DataError
 from finegrain.models.score import computed_tokens, score_rows
 from finegrain.models.scorer import Scorer
@@ -159,7 +159,7 @@ def truths(source: str, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     if not rows:
         return {}
     try:
-        firsts = [next(read_sources(one.source, 1).rows)[1] for one in named_sources(source)]
+        firsts = [next(read_sources(one.source, 1).rows)[1] for one in parse_sources(source)]
         if not any(name.endswith(TRUTH) for first in firsts for name in first):
             return {}
         wanted = set(rows)

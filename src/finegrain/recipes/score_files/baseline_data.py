@@ -2,10 +2,10 @@
 
 from itertools import islice
 
-from finegrain.data.gate.keeper import FIRST_ROWS, common_format
+from finegrain.data.gate.keeper import FIRST_ROWS, find_common_format
 from finegrain.data.read import read
 from finegrain.data.records import Shape, Text
-from finegrain.data.shapes import own_shape
+from finegrain.data.shapes import find_own_shape
 from finegrain.data.unlabelled import has_samples
 from finegrain.errors import UsageError
 
@@ -19,7 +19,7 @@ def are_samples(source: str, limit: int | None) -> bool:
 
 def shape_and_role(source: str, limit: int | None) -> tuple[Shape, str]:
     """What rows of another format serve, and the role in them that is the baseline."""
-    shape = own_shape(common_format(list(islice(read(source, limit).rows, FIRST_ROWS))))
+    shape = find_own_shape(find_common_format(list(islice(read(source, limit).rows, FIRST_ROWS))))
     if shape not in ROLES:
         raise UsageError(
             f"{source} holds {shape.value} rows, whose answers are good and bad alike; "

@@ -7,13 +7,13 @@ from itertools import islice
 from finegrain.commands.baseline import BaselineSettings
 from finegrain.commands.settings import Common
 from finegrain.data.findings import Findings
-from finegrain.data.gate.texts import texts_of
+from finegrain.data.gate.texts import get_texts
 from finegrain.data.load import load_examples
 from finegrain.data.questions import Question, Questions
 from finegrain.data.read import read
 from finegrain.data.records import Example
 from finegrain.data.tokenise import Tokenise
-from finegrain.data.unlabelled import load_samples, sample_rows
+from finegrain.data.unlabelled import load_samples, read_sample_rows
 from finegrain.errors import DataError
 from finegrain.recipes.score_files.baseline_data import Once, are_samples, shape_and_role
 from finegrain.recipes.score_files.score_lines import BLOCK, is_cut
@@ -103,14 +103,14 @@ def _by_function(settings: BaselineSettings, path: str, counts: Counts) -> Score
             if verdict.score is None:
                 counts.unscored += 1
             else:
-                yield texts_of(one.made).prompt, verdict.score
+                yield get_texts(one.made).prompt, verdict.score
 
 
 def _asked_of(settings: BaselineSettings, counts: Counts) -> Iterator[tuple[Question, str]]:
     """Rows as text, with the role that is asked about."""
     if are_samples(settings.data, settings.limit):
         rows, findings = read(settings.data, settings.limit), Findings()
-        for sampled in sample_rows(rows, findings, 1):
+        for sampled in read_sample_rows(rows, findings, 1):
             yield from ((Question(*sampled), role) for role in sampled[2].answers)
         count = rows.count
     else:

@@ -11,15 +11,15 @@ import torch
 from finegrain.commands.score import ScoreSettings
 from finegrain.commands.settings import Common
 from finegrain.configure import to_json
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.findings import Findings
-from finegrain.data.gate.keeper import FIRST_ROWS, common_format
-from finegrain.data.gate.texts import texts_of
+from finegrain.data.gate.keeper import FIRST_ROWS, find_common_format
+from finegrain.data.gate.texts import get_texts
 from finegrain.data.load import load_examples
-from finegrain.data.questions import Question, Questions, identifiers
+from finegrain.data.questions import Question, Questions, read_identifiers
 from finegrain.data.read import read
 from finegrain.data.records import Example, Response
-from finegrain.data.shapes import own_shape
+from finegrain.data.shapes import find_own_shape
 from finegrain.data.spans import spans_to_tokens
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
@@ -100,7 +100,7 @@ def open_judge(models: tuple[str, ...], reference: str | None, beta: float, comm
 
 def by_judge(settings: ScoreSettings, counts: Counts) -> Iterator[Json]:
     """Lines by a model, in the order of the data."""
-    shape = own_shape(common_format(list(islice(read(settings.data, settings.limit).rows, FIRST_ROWS))))
+    shape = find_own_shape(find_common_format(list(islice(read(settings.data, settings.limit).rows, FIRST_ROWS))))
     common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
     judge = open_judge(settings.model, settings.reference, settings.beta, common, settings.signal)
     if {"segments", "steps"} & set(judge.facts()) and settings.segmenter != Dynamic():
@@ -155,7 +155,7 @@ def by_function(settings: ScoreSettings, counts: Counts) -> Iterator[Json]:
         sides = [(question, role) for question in block for role in question.made.answers]
         verdicts = function([Asked(one.row, one.made.prompt, one.made.answers[role].content, one.raw) for one, role in sides])
         for (question, role), verdict in zip(sides, verdicts, strict=True):
-            head = {"id": names(question.row, role), "prompt": texts_of(question.made).prompt}
+            head = {"id": names(question.row, role), "prompt": get_texts(question.made).prompt}
             yield counts.line(relative(role, {**head, **_verdict_line(question, role, verdict, tokenizer, settings)}))
     for message in questions.findings.messages():
         counts.say(message)
@@ -175,7 +175,7 @@ class Names:
     """Names of responses: row/role, with a number where a row has several; the row is its number, or what --id says."""
 
     def __init__(self, settings: ScoreSettings) -> None:
-        self._stream = None if settings.id is None else identifiers(settings.data, settings.id, settings.limit)
+        self._stream = None if settings.id is None else read_identifiers(settings.data, settings.id, settings.limit)
         self._row, self._name = -1, ""
         self._seen: dict[str, int] = {}
 
@@ -238,7 +238,7 @@ def token_spans(response: Response) -> list[tuple[int, int]]:
 
 def _verdict_line(question: Question, role: str, verdict: Verdict, tokenizer: Any, settings: ScoreSettings) -> Json:
     """The line of a function's verdict; its spans are segments, and tokens too where a tokenizer was given."""
-    text = text_of_answer(question.made.answers[role].content)
+    text = join_answer(question.made.answers[role].content)
     plain = {"response": text, "score": {"mean": verdict.score, "std": None}, "tokens": [], "segments": [], "truncated": False}
     if tokenizer is None or verdict.score is None or not (verdict.spans or verdict.tokens):
         if verdict.tokens:

@@ -16,6 +16,7 @@ from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job, sources_of
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.margins import settle_margins
+from finegrain.recipes.training.meta_step import Rise
 from finegrain.recipes.training.progress import progress_bar
 from finegrain.recipes.training.publishing import Answers, check_saving, ended_in_words, write_results
 from finegrain.recipes.training.rows import longest, plan_of, rows_of
@@ -54,8 +55,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if not job.common.dry_run:
         directory.check_apart(sources_of(job))
         directory.check(job.settings, resume=job.common.resume)
-    frozen = bool(getattr(job.objective, "frozen_backbone", False))
-    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=frozen)
+    session = open_session(job.model, job.common, job.training, job.lora, tokenizer=job.tokenizer, frozen=contract.frozen_backbone)
     if job.training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
     job.artifact.check(session)
@@ -82,14 +82,14 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         for name, found in session.gates.items():
             directory.write_json(name, found)
 
-    answered = 0 if hasattr(job.artifact, "use") else job.training.samples
+    answered = job.training.samples if job.artifact.head is None else 0
     prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
     before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
-    scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), getattr(gradient_point, "longest", 0)))
+    scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), gradient_point.longest if isinstance(gradient_point, Rise) else 0))
     if contract.outputs:
         attach_head(session, contract, scorer, job.start_head, from_reward_model=job.from_reward_model)
-        session.notes |= reward_head_facts(job.objective)
+        session.notes |= reward_head_facts(contract)
     train_set = training_set(session, job, contract, scorer, train_rows)
     eval_set = held_out_set(session, contract, scorer, eval_rows)
     plan = plan_of(session, train_set, contract.roles)
@@ -135,8 +135,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     }
     if rank() == 0:
         if snapshot is not None:
-            head = getattr(job.artifact, "head", None)
-            write_inspected_pairs(snapshot, session, trainer.scorer, directory, job.data, job.common.eval, head)
+            write_inspected_pairs(snapshot, session, trainer.scorer, directory, job.data, job.common.eval, job.artifact.head)
         write_results(session, job, directory, results, Answers(prompts, before, after, eval_rows or train_rows))
         if selection is not None:
             selection.discard()

@@ -1,32 +1,36 @@
 """What a training job makes: how it is measured, tested on held-out rows and saved. A policy here, a reward model in `reward`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from finegrain.configure import to_json
+from finegrain.data.records import Example
 from finegrain.models.load import save_policy, try_saving
 from finegrain.models.reward_head import save_head
 from finegrain.models.reward_models import FACTS_FILE
 from finegrain.recipes.session import Session
+from finegrain.recipes.training.reward_usage import Usage
+from finegrain.rewards.heads import RewardHead
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.evaluation import evaluate, results_of
 from finegrain.train.loop import Trainer
 from finegrain.train.metrics import metrics_for
 from finegrain.train.tally import Metrics
-from finegrain.types import Objective
 
 
 @runtime_checkable
 class Artifact(Protocol):
-    """A kind of trained model.
+    """A kind of trained model."""
 
-    May have `columns(session, examples)`, numbers of the training rows that it makes before training, `head`, what the outputs of a
-    reward model's head mean, and `use(session, folder, rows)`, what the saved model says of some rows, in place of generated answers.
-    """
+    @property
+    def head(self) -> RewardHead | None:
+        """What the outputs of a reward model's head mean; None for a policy."""
 
     @property
     def loader(self) -> str:
@@ -35,7 +39,10 @@ class Artifact(Protocol):
     def check(self, session: Session) -> None:
         """Refuse, before anything is trained, what could not be saved."""
 
-    def metrics(self, objective: Objective) -> Metrics:
+    def columns(self, session: Session, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
+        """Numbers (N,) of the training rows that are made before training, by name."""
+
+    def metrics(self, contract: Contract) -> Metrics:
         """What every step logs."""
 
     def results(self, contract: Contract) -> Mapping[str, bool]:
@@ -53,19 +60,27 @@ class Artifact(Protocol):
     def try_saving(self, session: Session, folder: Path) -> None:
         """The same without the large weights, before the first step: raises what `save` would raise at the end."""
 
+    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage | None:
+        """Some rows scored by the saved files of a reward model; None for a policy, which answers prompts instead."""
+
 
 @dataclass(frozen=True)
 class AlignedPolicy:
     """A causal language model; a head that its objective trained beside it lies in a file of its own."""
 
     loader: str = "AutoModelForCausalLM"
+    head: RewardHead | None = None
 
     def check(self, session: Session) -> None:
         """Whatever was loaded can be saved."""
 
-    def metrics(self, objective: Objective) -> Metrics:
+    def columns(self, session: Session, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
+        """None."""
+        return {}
+
+    def metrics(self, contract: Contract) -> Metrics:
         """Preference or answer metrics."""
-        return metrics_for(objective)
+        return metrics_for(contract)
 
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """The same on held-out rows, and the margin."""
@@ -91,8 +106,13 @@ class AlignedPolicy:
             if "reward_head" in session.notes:
                 (folder / FACTS_FILE).write_text(json.dumps({"head": session.notes["reward_head"]}, indent=1) + "\n")
 
+    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage | None:
+        """None: it answers prompts."""
+        return None
 
-def reward_head_facts(objective: Any) -> dict[str, Any]:
+
+def reward_head_facts(contract: Contract) -> dict[str, Any]:
     """What the head is that an objective leaves beside the policy, for run.json and `finegrain score`; {} for one that leaves none."""
-    method = getattr(objective, "reward_head", None)
-    return {} if method is None else {"reward_head": {"method": method, "reward_weight": to_json(objective)["reward_weight"]}}
+    if contract.reward_head is None:
+        return {}
+    return {"reward_head": {"method": contract.reward_head, "reward_weight": to_json(contract.objective)["reward_weight"]}}

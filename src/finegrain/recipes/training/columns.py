@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from finegrain.credit.declarations import read_credit
 from finegrain.credit.summary import summarise
 from finegrain.data.store import ExampleStore
 from finegrain.models.scorer import Scorer
@@ -16,7 +17,7 @@ from finegrain.recipes.training.margins import margins_of
 from finegrain.recipes.training.rows import plan_of, roles_of
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
-from finegrain.types import Credit, Ragged, TokenColumns, WeightMeaning
+from finegrain.types import Credit, Ragged, TokenColumns
 
 
 def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer, examples: ExampleStore) -> TrainingSet:
@@ -26,8 +27,7 @@ def training_set(session: Session, job: Job, contract: Contract, scorer: Scorer,
     visited = plan_of(session, TrainingSet(examples), contract.roles).visited()
     values = _reference(session, contract, scorer, examples.take(visited), contract.all_roles)
     reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
-    make = getattr(job.artifact, "columns", None)
-    numbers = {**margins_of(session, examples), **_row_columns(contract, examples), **({} if make is None else make(session, examples))}
+    numbers = {**margins_of(session, examples), **_row_columns(contract, examples), **job.artifact.columns(session, examples)}
     return TrainingSet(examples, reference, _prepared(session, contract, examples, trains=True), numbers)
 
 
@@ -45,28 +45,24 @@ def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: S
     context = RunCredit(session, examples, contract.roles, reference)
     columns: Mapping[str, TokenColumns] = credit.prepare(context)
     session.notes["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
-    session.notes["credit_weight"] = getattr(credit, "weight_means", WeightMeaning.MULTIPLIER).name.lower()
+    session.notes["credit_weight"] = read_credit(credit).weight_means.name.lower()
     session.notes["credit_seconds"] = round(time.perf_counter() - started, 3)
     return TrainingSet(examples, reference if "reference" in contract.needs else {}, columns)
 
 
 def _prepared(session: Session, contract: Contract, examples: ExampleStore, *, trains: bool) -> dict[str, TokenColumns]:
     """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
-    make = getattr(contract.objective, "prepare", None)
-    if make is None or not len(examples):
+    if contract.prepare is None or not len(examples):
         return {}
-    found: dict[str, TokenColumns] = make(RunAnswers(session, examples, contract.roles, trains))
-    return found
+    return dict(contract.prepare(RunAnswers(session, examples, contract.roles, trains)))
 
 
 def _row_columns(contract: Contract, examples: ExampleStore) -> dict[str, np.ndarray]:
     """Numbers of the rows that the objective makes of their own before training: classes of ratings and their weights."""
-    make = getattr(contract.objective, "row_columns", None)
-    if make is None or not len(examples):
+    if contract.row_columns is None or not len(examples):
         return {}
     columns = [example.columns for example in examples]
-    found: dict[str, np.ndarray] = make({name: np.array([own[name] for own in columns]) for name in examples.columns})
-    return found
+    return contract.row_columns({name: np.array([own[name] for own in columns]) for name in examples.columns})
 
 
 def _reference(session: Session, contract: Contract, scorer: Scorer, rows: ExampleStore, roles: Sequence[str]) -> dict[str, Ragged]:

@@ -83,7 +83,7 @@ def feature_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: S
 @contextmanager
 def on_features(session: Session, trainer: Trainer, plan: Plan) -> Iterator[tuple[Trainer, Plan]]:
     """(trainer, plan) that read features where the objective asks for it, both unchanged otherwise; the scorer computes again afterwards."""
-    if not getattr(trainer.contract.objective, "frozen", False):
+    if not trainer.contract.frozen:
         yield trainer, plan
         return
     data, roles, scorer = trainer.data, trainer.contract.roles, trainer.scorer

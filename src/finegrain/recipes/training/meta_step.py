@@ -16,6 +16,7 @@ from finegrain.models.packing import Group, slots
 from finegrain.models.score import budgeted, group_of
 from finegrain.models.scorer import Request
 from finegrain.recipes.session import Session
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
 from finegrain.train.distributed import rank, sum_gradients, world
@@ -90,7 +91,7 @@ def check_meta(head: RewardHead, settings: MetaRM, *, frozen: bool) -> None:
         raise UsageError("meta:meta-rm reads samples of the current policy; name their file with --meta.samples FILE")
     if frozen:
         raise UsageError("--frozen keeps features of the labelled answers alone, and meta:meta-rm reads samples too; drop one of them")
-    if getattr(head, "token_columns", ()):
+    if read_head(head).token_columns:
         raise UsageError(f"{type(head).__name__} reads columns that are made of labelled answers, which samples do not have; name another head")
 
 

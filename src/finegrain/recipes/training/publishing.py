@@ -57,8 +57,7 @@ def write_results(session: Session, job: Job, directory: RunDirectory, results: 
         _publish(lambda folder: job.artifact.save(session, folder), job.out)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
-    use = getattr(job.artifact, "use", None)
-    usage = None if use is None else use(session, job.out, answers.rows)
+    usage = job.artifact.use(session, job.out, answers.rows)
     directory.write_lines("samples.jsonl", _answered(session, answers) if usage is None else usage.samples)
     if usage is not None:
         results = {**results, "card": usage.as_json()}

@@ -9,16 +9,16 @@ from finegrain.evaluate.ratings import rating_report
 from finegrain.ops.stats import Interval
 from finegrain.rewards.lort import logit_magnitude
 from finegrain.rewards.rating import Rating
-from finegrain.rewards.rating_labels import RatingLabels
+from finegrain.rewards.rating_labels import predict_ratings
 from finegrain.types import Pair
 
 
-def rating_measures(head: Rating, loss: RatingLabels, pairs: Sequence[Pair], training: Float[np.ndarray, " N"]) -> dict[str, Interval]:
+def rating_measures(head: Rating, pairs: Sequence[Pair], training: Float[np.ndarray, " N"]) -> dict[str, Interval]:
     """eval_rating_* by name; `training`: places of the ratings that were trained on.
 
     Fractional ratings count as the nearest of the scale, and ratings nobody gave are left out.
     """
-    logits, labels = loss.predicted(head, pairs)
+    logits, labels = predict_ratings(pairs)
     report = rating_report(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
     magnitude, spread = (values.tolist() for values in logit_magnitude(logits, labels))
     found = {

@@ -1,6 +1,6 @@
 """What `finegrain reward` makes: what its steps log, how it is tested on held-out pairs, and the stock layout it is saved in."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from finegrain.recipes.session import Session
 from finegrain.recipes.training.rating_measures import rating_measures
 from finegrain.recipes.training.reward_usage import Usage, use_saved
 from finegrain.recipes.training.stage_1 import stage_1_targets
-from finegrain.rewards.heads import RewardHead, reads_whole_answer, sequence_score
+from finegrain.rewards.declarations import LossDeclarations, read_head, read_loss
+from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.rewards.rating import Rating
-from finegrain.rewards.rating_labels import RatingLabels
+from finegrain.rewards.rating_labels import RatingLabels, calibrate_head
 from finegrain.scoring.scale import ENTRY, fit_scale
 from finegrain.scoring.segmentation import start_model_facts
 from finegrain.scoring.stock_number import check_causal
@@ -36,7 +37,7 @@ from finegrain.train.contract import Contract
 from finegrain.train.evaluation import as_record, measuring
 from finegrain.train.loop import Trainer, detached
 from finegrain.train.tally import Measure, Measures, Metrics
-from finegrain.types import Objective, Pair, Scored, Side
+from finegrain.types import Pair, Scored, Side
 
 UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
 """For the config of a head that weighs tokens against one another."""
@@ -48,7 +49,7 @@ LOOKED_AT = 5
 
 def stock_of(head: RewardHead) -> Stock:
     """Sequence classification where the last token speaks for the answer, token classification otherwise."""
-    return SEQUENCE if isinstance(head.readout, Last) and not hasattr(head, "places") else TOKEN
+    return SEQUENCE if isinstance(head.readout, Last) and read_head(head).read_positions is None else TOKEN
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,16 @@ class RewardArtifact:
             raise UsageError("a reward model is saved with its adapter merged into the weights, which 4-bit ones cannot hold; drop --lora.base")
         ids = torch.arange(LOOKED_AT, device=session.device)[None] % causal_lm(session.policy.model).config.get_text_config().vocab_size
         check_causal(session.policy.model, session.precision, session.policy.source, ids)
-        if getattr(self.head, "reads_entropy", False):
+        if read_head(self.head).reads_entropy:
             session.notes["start_model"] = start_model_facts(session.policy)
 
-    def metrics(self, objective: Objective) -> Metrics:
+    def metrics(self, contract: Contract) -> Metrics:
         """Scores of both sides, their difference and how often it is right."""
         return lambda pair: reward_metrics(self.head, pair)
 
     def results(self, contract: Contract) -> Mapping[str, bool]:
         """Of pairs the likelihood first, which still rises where accuracy is full; what the loss measures, accuracy and calibration."""
-        own = getattr(getattr(contract.objective, "loss", None), "results", {})
+        own = read_loss(contract.loss).results
         return {"eval_nll": False, **own, "eval_accuracy": True, "eval_ece": False} if "chosen" in contract.roles else dict(own)
 
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
@@ -95,38 +96,34 @@ class RewardArtifact:
         """The same; what the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused."""
         results, facts, fitted = self._evaluated(trainer, data)
         self.fitted.update(fitted)
-        check = getattr(self.head, "check", None)
+        check = read_head(self.head).check
         if check is not None and facts:
             check({name: float(values.mean()) for name, values in facts.items()})
         return results
 
     def _evaluated(self, trainer: Trainer, data: TrainingSet) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
         """Results, the head's facts of every answer, and what it fits on them."""
-        loss = getattr(trainer.contract.objective, "loss", None)
-        measures = getattr(loss, "measures", None)
+        loss = trainer.contract.loss
         paired = "chosen" in trainer.contract.roles
         if not data.examples:
             return {}, {}, {}
         parts, facts, pairs = _scores(self.head, trainer, data)
-        calibrated = loss.calibrated(self.head, pairs) if isinstance(loss, RatingLabels) and isinstance(self.head, Rating) else self.head
+        calibrated = calibrate_head(self.head, loss, pairs) if isinstance(loss, RatingLabels) and isinstance(self.head, Rating) else self.head
         fitted: dict[str, Any] = _scale([sequence_score(calibrated, side) for pair in pairs for side in pair.sides.values()])
-        if hasattr(self.head, "fitted"):
-            fitted |= self.head.fitted([side for pair in pairs for side in pair.sides.values()])
-        own = {} if measures is None else self._of_loss(loss, measures, pairs, trainer.data, fitted)
+        if (fit := read_head(self.head).fitted) is not None:
+            fitted |= fit([side for pair in pairs for side in pair.sides.values()])
+        own = self._of_loss(loss, pairs, trainer.data, fitted)
         return ({**own, **self._of_pairs(data, parts, facts)}, facts, fitted) if paired else (own, {}, fitted)
 
-    def _of_loss(
-        self, loss: Any, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], trained: TrainingSet, fitted: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _of_loss(self, loss: Any, pairs: Sequence[Pair], trained: TrainingSet, fitted: dict[str, Any]) -> dict[str, Any]:
         """What the loss measures of held-out rows; a rating head first gets its temperature from them."""
-        shares: frozenset[str] = getattr(loss, "shares", frozenset())
         if not isinstance(loss, RatingLabels):
-            return _measured(self.head, measures, pairs, shares)
+            return _measured(self.head, read_loss(loss), pairs)
         assert isinstance(self.head, Rating)
-        head = loss.calibrated(self.head, pairs)
+        head = calibrate_head(self.head, loss, pairs)
         fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
-        by_rating = {name: as_record(interval) for name, interval in rating_measures(head, loss, pairs, trained.columns["rating_place"]).items()}
-        return _measured(head, measures, pairs, shares) | by_rating
+        by_rating = {name: as_record(interval) for name, interval in rating_measures(head, pairs, trained.columns["rating_place"]).items()}
+        return _measured(head, read_loss(loss), pairs) | by_rating
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
         scores = {role: _joined([score[role] for score in parts]) for role in ("chosen", "rejected")}
@@ -165,7 +162,7 @@ class RewardArtifact:
 
     def _written(self, session: Session) -> dict[str, Any]:
         """What the checkpoint says of its head."""
-        facts = {**self.facts, **self.fitted, **(UNWEIGHED if reads_whole_answer(self.head) else {})}
+        facts = {**self.facts, **self.fitted, **(UNWEIGHED if read_head(self.head).reads_whole_answer else {})}
         return facts | {name: session.notes[name] for name in ("start_model",) if name in session.notes}
 
     def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage:
@@ -195,12 +192,11 @@ def reward_metrics(head: RewardHead, pair: Pair) -> Measures:
 
 def head_facts(head: RewardHead, side: Side) -> dict[str, Tensor]:
     """What a head has to say of each answer beside its score; {} for a head that declares no `facts`."""
-    own = getattr(head, "facts", None)
+    own = read_head(head).facts
     if own is None:
         return {}
     assert side.outputs is not None
-    found: dict[str, Tensor] = own(torch.where(side.mask[..., None], side.outputs, 0.0), side.mask)
-    return found
+    return own(torch.where(side.mask[..., None], side.outputs, 0.0), side.mask)
 
 
 def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list[dict[str, Scored]], dict[str, Tensor], list[Pair]]:
@@ -220,14 +216,18 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
     return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
 
 
-def _measured(
-    head: RewardHead, measures: Callable[[Any, Pair], Mapping[str, Tensor]], pairs: Sequence[Pair], shares: frozenset[str]
-) -> dict[str, Any]:
-    """Means of what the loss measures of each row, with intervals over rows (Wilson's for `shares`); NaN where a row says nothing of it."""
-    parts = [measures(head, pair) for pair in pairs]
+def _measured(head: RewardHead, loss: LossDeclarations, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Means of the loss's `measures`, {} without any, with intervals over rows (Wilson's for proportions); a row's NaN is left out."""
+    if loss.measures is None:
+        return {}
+    parts = [loss.measures(head, pair) for pair in pairs]
     whole = {name: torch.cat([part[name].cpu().double() for part in parts]).numpy() for name in parts[0]}
     said = {name: values[~np.isnan(values)] for name, values in whole.items()}
-    return {f"eval_{name}": as_record((wilson if name in shares else mean_interval)(values)) for name, values in said.items() if len(values)}
+    return {
+        f"eval_{name}": as_record((wilson if name in loss.proportion_metrics else mean_interval)(values))
+        for name, values in said.items()
+        if len(values)
+    }
 
 
 def _joined(parts: list[Scored]) -> Scored:

@@ -15,8 +15,8 @@ from finegrain.errors import FinegrainError
 from finegrain.models.reward_models import SEQUENCE, Stock, stored_facts
 from finegrain.models.reward_tokenizer import merges
 from finegrain.models.scorer import stock_attention
-from finegrain.rewards.attributes import Attributes
-from finegrain.rewards.heads import reads_whole_answer
+from finegrain.rewards.attributes import Attributes, attribute_weights
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.rating import Rating
 from finegrain.scoring.completions import CompletionScorer
 from finegrain.scoring.devices import frozen_arithmetic
@@ -148,7 +148,7 @@ def _snippet(judge: RewardJudge, stock: Stock, example: Example, role: str, judg
 def _reading(judge: RewardJudge, stock: Stock, logits: torch.Tensor, places: list[int], length: int) -> tuple[str, float] | None:
     """How the score comes of the stock class's logits, as code and as a number; None for a head that they do not hold."""
     head, module = judge.asked.head, judge.asked.scorer.head
-    if not isinstance(module, nn.Linear) or reads_whole_answer(head):
+    if not isinstance(module, nn.Linear) or read_head(head).reads_whole_answer:
         return None
     if isinstance(head, Rating):
         ratings = torch.arange(head.classes) + head.lowest
@@ -156,7 +156,7 @@ def _reading(judge: RewardJudge, stock: Stock, logits: torch.Tensor, places: lis
         value = float(scaled.softmax(-1) @ ratings)
         return f"({code}.softmax(-1) @ (torch.arange({head.classes}) + {head.lowest!r})).item()  # the expected rating", value
     if isinstance(head, Attributes):
-        weights = head.weighting()
+        weights = attribute_weights(head)
         code = f"(logits[0] @ torch.tensor({list(weights)!r})).item()  # logits[0] are {', '.join(head.names)}"
         return code, float(logits[0] @ torch.tensor(weights))
     if stock is SEQUENCE:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from finegrain.data.holdout import split_holdout, warn_few
-from finegrain.data.mismatch import with_mismatched
+from finegrain.data.mismatch import add_mismatched
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.recipes.session import Session, load_data
@@ -35,7 +35,7 @@ def rows_of(session: Session, job: Job, contract: Contract) -> tuple[ExampleStor
     if "mismatched" not in contract.all_roles:
         return train, apart
     several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
-    return with_mismatched(train), with_mismatched(apart) if several else apart
+    return add_mismatched(train), add_mismatched(apart) if several else apart
 
 
 def longest(train: ExampleStore, held_out: ExampleStore, contract: Contract) -> int:

@@ -37,10 +37,9 @@ def peak_rate(session: Session, job: Job, contract: Contract) -> float:
 def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None, *, from_reward_model: bool = False) -> None:
     """A head of the objective's outputs, fresh or as `start` is; the vocabulary's head is frozen where nothing reads it."""
     dtype = master_dtype(session.precision.name)
-    make = getattr(contract.objective, "make_head", None)
-    if make is not None:
+    if contract.make_head is not None:
         torch.manual_seed(session.common.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
-    scorer.head = head_module(make, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
+    scorer.head = head_module(contract.make_head, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
     if start is not None:
         own = scorer.head.state_dict()
         scorer.head.load_state_dict({name: tensor for name, tensor in start.state_dict().items() if name in own})
@@ -51,7 +50,7 @@ def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.
         session.notes["start_head"] = "fresh"
         session.say("head: a fresh one, since the reward model's is of another kind than the one asked for")
     lm = causal_lm(session.policy.model)
-    if getattr(contract.objective, "frozen_backbone", False):
+    if contract.frozen_backbone:
         session.policy.model.requires_grad_(False)
     if contract.action_value is not None and contract.action_value.fresh:
         words = lm.get_output_embeddings().weight.shape[0]
@@ -62,10 +61,10 @@ def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.
 
 def build_modules(session: Session, contract: Contract) -> Contract:
     """The contract with the modules that an objective makes for a model's width, drawn by their own seed."""
-    make = getattr(contract.objective, "make_modules", None)
-    if make is None:
+    if contract.make_modules is None:
         return contract
-    return replace(contract, modules={**contract.modules, **make(hidden_size(session), torch.Generator().manual_seed(session.common.seed))})
+    sized = contract.make_modules(hidden_size(session), torch.Generator().manual_seed(session.common.seed))
+    return replace(contract, modules={**contract.modules, **sized})
 
 
 def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, rate: float, steps: int) -> Trainer:
@@ -73,7 +72,7 @@ def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, d
     if "kl" in contract.needs:
         session.say(cost_of_live_reference(scorer))
         session.usage.notes.append(cost_of_live_reference(scorer))
-    metrics = job.artifact.metrics(job.objective)
+    metrics = job.artifact.metrics(contract)
     return make_trainer(scorer, contract, data, session.precision, metrics, job.optim, rate=rate, steps=steps, sharded=job.training.shard)
 
 
