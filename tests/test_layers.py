@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("methods",),
     ("catalog",),
     ("configure",),
+    ("run_record",),
     ("runs", "data"),
     ("models",),
     ("generate", "train"),

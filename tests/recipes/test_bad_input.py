@@ -169,9 +169,9 @@ def other_tokenizer(folder: Path) -> Path:
         (lambda folder: folder, ["no model at"]),
         (empty_folder, ["no config.json"]),
         (pickled, ["pickled", "safetensors"]),
-        (half_a_model, ["model.safetensors", "damaged or cut short"]),
+        (half_a_model, ["model.safetensors", "damaged or incomplete"]),
         (no_tokenizer, ["tokenizer"]),
-        (other_tokenizer, ["another model's tokenizer"]),
+        (other_tokenizer, ["the model's own tokenizer"]),
     ],
 )
 def test_models_that_cannot_be_used(command: Command, tmp_path: Path, make: Callable[[Path], Path], words: list[str]) -> None:

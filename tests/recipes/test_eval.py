@@ -248,7 +248,7 @@ def test_truncation_is_counted_and_ties_in_the_data_left_out(command: Command, m
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--reward", "{model}"], 4, "no reward model"),
+        (["--reward", "{model}"], 4, "not a reward model"),
         (["--reward", "{mine}:length", "--reference", "{model}"], 2, "has none"),
         (["--reward", "{mine}:length", "--beta", "-1"], 2, "beta must be a finite number above 0, got -1.0 (a setting of EvalSettings)"),
         (["--reward", "{mine}:nothing"], 2, "no function"),

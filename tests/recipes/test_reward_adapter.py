@@ -53,7 +53,7 @@ def test_an_adapter_with_a_score_head_in_every_command(command: Command, scored:
         done = command.prefer("run", "--model", scored, command=refuses)
         assert done.code == 4
         assert "SEQ_CLS" in done.error
-        assert "no causal language model" in done.error
+        assert "not of a causal language model" in done.error
     done = command.prefer("run", "--model", scored, "head:sequence", "--max-steps", "1", "--lr", "1e-12", command="reward")
     assert done.code == 0, done.error
     assert command.record("run")["start_head"] == "trained"

@@ -35,7 +35,7 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
     """Write bounds.safetensors and bounds.json into the folder of the run; returns their facts."""
     check_folder(settings.run)
     if (settings.run / BOUNDS_FILE).exists():
-        raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
+        raise CheckpointError(f"{settings.run / BOUNDS_FILE} already exists; delete it to fit others")
     quiet_transformers()
     model = load_reward_model(settings.run)
     weight = score_row(head_of(model), model.head).cpu().double()

@@ -30,7 +30,7 @@ def run_inspect(settings: InspectSettings) -> dict[str, Any]:
     """Write the page; returns its path and its verdicts."""
     _check(settings)
     if settings.out is not None and settings.out.exists() and not is_page(settings.out):
-        raise CheckpointError(f"{settings.out} is there already and is no report; give another --out")
+        raise CheckpointError(f"{settings.out} already exists and is no report; give another --out")
     runs = [read_run(folder) for folder in settings.runs] or [score_untrained(settings)]
     first = settings.runs[0] if settings.runs else Path()
     out = settings.out or (first.parent if first.name == "run.json" else first) / FILE
@@ -83,7 +83,7 @@ def score_untrained(settings: InspectSettings) -> "Run":
         )
         for index, example in enumerate(examples)
     ]
-    session.notes["data"] = loaded.report
+    session.record.data = loaded.report
     facts = record(session, "inspect", to_json(settings), {"status": "finished", "rows": len(examples)})
     missing = ["No curves and no answers before and after: nothing was trained."]
     if settings.reference is None:

@@ -47,7 +47,7 @@ def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
     check_folder(settings.run)
     for name in (POSTERIOR_FILE, LAYERS_FILE):
         if (settings.run / name).exists():
-            raise CheckpointError(f"{settings.run / name} is there already; delete it to fit another one")
+            raise CheckpointError(f"{settings.run / name} already exists; delete it to fit another one")
     quiet_transformers()
     model = load_reward_model(settings.run)
     head, network = head_of(model), model.policy.model

@@ -30,6 +30,7 @@ from finegrain.models.reference import ScoreCache, cache_folder
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import ComputeUsage, Precision
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
+from finegrain.run_record import RunRecord
 from finegrain.runs import REPEATED, RunDirectory, changed_since
 from finegrain.scoring.devices import micro_tokens_of, open_device
 from finegrain.scoring.runtime import Runtime
@@ -53,8 +54,8 @@ class Session:
     say: Callable[[str], None]
     """One line to the person on stderr, first rank only."""
     usage: ComputeUsage = field(default_factory=ComputeUsage)
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Facts for run.json: probe, silenced dropout, data report."""
+    record: RunRecord = field(default_factory=RunRecord)
+    """What run.json will say, as far as it is known."""
     gates: dict[str, Json] = field(default_factory=dict)
     """What the data gate found, by the name of its file."""
     started: float | None = None
@@ -110,7 +111,7 @@ def open_session(model: Any, common: Common, training: Training, lora: Lora, *, 
         say=say,
     )
     if policy.unused:
-        session.notes["unused_weights"] = list(policy.unused)
+        session.record.unused_weights = list(policy.unused)
     return session
 
 
@@ -148,8 +149,8 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
 
 
 def _tell_probe(session: Session, probe: Probe, silenced: Mapping[str, float]) -> None:
-    session.notes["engine"] = probe.as_json()
-    session.notes["dropout_set_to_zero"] = dict(silenced)
+    session.record.engine = probe.as_json()
+    session.record.dropout_set_to_zero = dict(silenced)
     if not probe.fused:
         session.say(f"engine: plain path, slower and larger, because {probe.reason}")
 
@@ -160,20 +161,16 @@ def hidden_size(session: Session) -> int:
     return int(config.hidden_size)
 
 
-def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> RunRecord:
     """run.json: what was asked, with what, and what came of it."""
     usage = session.usage
-    return {
-        "command": command,
-        "settings": settings,
-        "versions": versions(),
-        "machine": {"device": str(session.device), "processes": world(), "threads": torch.get_num_threads()},
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **session.notes,
-        **results,
-        "peak_rss_bytes": peak_rss_bytes(),
-        "beside_training": {"rows": usage.rows, "tokens": usage.tokens, "seconds": round(usage.seconds, 3), "notes": usage.notes},
-    }
+    written = session.record.plus(results)
+    written.command, written.settings, written.versions = command, settings, versions()
+    written.machine = {"device": str(session.device), "processes": world(), "threads": torch.get_num_threads()}
+    written.date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    written.peak_rss_bytes = peak_rss_bytes()
+    written.beside_training = {"rows": usage.rows, "tokens": usage.tokens, "seconds": round(usage.seconds, 3), "notes": usage.notes}
+    return written
 
 
 def versions() -> dict[str, str]:
@@ -203,7 +200,7 @@ def peak_rss_bytes() -> int | None:
 
 def tell_changes(session: Session, directory: RunDirectory, *, resume: bool) -> None:
     """A line for each of model, data and versions that another record says otherwise; in run.json too."""
-    now = {**session.notes, "versions": versions()}
+    now = replace(session.record, versions=versions())
     repeated = REPEATED.get()
     lines = [] if repeated is None else [f"again: {line}" for line in changed_since(repeated, now)]
     if resume and (directory.path / "run.json").exists():
@@ -211,4 +208,4 @@ def tell_changes(session: Session, directory: RunDirectory, *, resume: bool) -> 
     for line in lines:
         session.say(line)
     if lines:
-        session.notes["changed"] = lines
+        session.record.changed = lines

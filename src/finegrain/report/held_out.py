@@ -27,8 +27,8 @@ SCALES: Mapping[str, str] = {
 
 def held_out_policy(run: Run) -> Block | None:
     """The block; None for reward models, which have findings of their own, and for runs that recorded no comparison."""
-    results = run.record.get("evaluation")
-    if not isinstance(results, Mapping) or run.record.get("command") == "reward":
+    results = run.record.evaluation
+    if not isinstance(results, Mapping) or run.record.command == "reward":
         return None
     judged = next((name for name in CHANCE if _bounds(results.get(name)) is not None), None)
     if judged is None:

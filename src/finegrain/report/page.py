@@ -91,9 +91,9 @@ def _view(run: Run, place: int) -> Mapping[str, Any]:
         "findings": findings(run),
         "samples": [{key: clipped(line.get(key, ""), 3000) for key in ("prompt", "before", "after")} for line in run.samples[:MOST_SAMPLES]],
         "samples_left": max(0, len(run.samples) - MOST_SAMPLES),
-        "versions": run.record.get("versions") if isinstance(run.record.get("versions"), Mapping) else {},
-        "machine": run.record.get("machine") if isinstance(run.record.get("machine"), Mapping) else {},
-        "engine": run.record.get("engine") if isinstance(run.record.get("engine"), Mapping) else {},
+        "versions": run.record.versions if isinstance(run.record.versions, Mapping) else {},
+        "machine": run.record.machine if isinstance(run.record.machine, Mapping) else {},
+        "engine": run.record.engine if isinstance(run.record.engine, Mapping) else {},
     }
 
 

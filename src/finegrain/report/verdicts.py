@@ -150,12 +150,11 @@ def covered(run: Run) -> Block | None:
         weights = [answer.weight[answer.mask] for answer in answers if answer.weight is not None and answer.mask.any()]
         if weights:
             found[role] = coverage.coverage(weights)
-    credit = run.record.get("credit") if isinstance(run.record.get("credit"), dict) else {}
-    assert isinstance(credit, dict)
+    credit = run.record.credit if isinstance(run.record.credit, dict) else {}
     kept = {key.rpartition("/")[2]: value for key, value in credit.items() if key.startswith("credit/kept/") and isinstance(value, (int, float))}
     if not found and not kept:
         return None
-    if run.record.get("credit_weight") == WeightMeaning.CERTAINTY.name.lower():
+    if run.record.credit_weight == WeightMeaning.CERTAINTY.name.lower():
         return Block(
             title="Certainty of the token rewards",
             verdict="not judged",

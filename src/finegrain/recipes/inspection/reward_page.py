@@ -35,14 +35,14 @@ def scored_by_reward(settings: InspectSettings) -> Run:
     segments: Segments = [{}] * len(examples) if parts is None else parts(examples, roles, session.precision)
     for line in asked.words():
         session.say(line)
-    session.notes |= asked.facts()
+    session.record.other = asked.facts()
     rewards = answer_rewards(asked.asked.scorer, asked.asked.head, examples, roles, segments, session.precision)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
         examined(example, roles, held_out=True, before={}, after={}, credit={}, truth=truth.get(example.row, {}), rewards=own)
         for example, own in zip(examples, rewards, strict=True)
     ]
-    session.notes["data"] = loaded.report
+    session.record.data = loaded.report
     facts = record(session, "inspect", to_json(settings), {"status": "finished", "rows": len(examples)})
     missing = ["No curves: nothing was trained. The page cannot know which of these rows the reward model was trained on; it takes all as held out."]
     return Run(name=Path(settings.model).name, record=facts, pairs=pairs, missing=missing)

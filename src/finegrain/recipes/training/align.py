@@ -68,10 +68,10 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     if job.common.dry_run:
         return estimate(session, contract, plan_of(session, TrainingSet(train_rows), contract.roles), rate)
 
-    session.notes["model"] = identity(session)
-    directory.check_data(session.notes["data"])
-    directory.check_data(session.notes.get("eval_data", {}), "eval_data")
-    directory.check_model(session.notes["model"])
+    session.record.model = identity(session)
+    directory.check_data(session.record.data or {})
+    directory.check_data(session.record.eval_data or {}, "eval_data")
+    directory.check_model(session.record.model)
     tell_changes(session, directory, resume=job.common.resume)
     if rank() == 0:
         held.enter_context(directory.locked())
@@ -89,7 +89,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), gradient_point.longest if isinstance(gradient_point, Rise) else 0))
     if contract.outputs:
         attach_head(session, contract, scorer, job.start_head, from_reward_model=job.from_reward_model)
-        session.notes |= reward_head_facts(contract)
+        session.record = session.record.plus(reward_head_facts(contract))
     train_set = training_set(session, job, contract, scorer, train_rows)
     eval_set = held_out_set(session, contract, scorer, eval_rows)
     plan = plan_of(session, train_set, contract.roles)
@@ -112,9 +112,9 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     steps_taken = int(lines[-1]["step"]) if lines else 0
     if selection is not None:
         selection.restore_best(trainer, steps_taken)
-        session.notes["kept"] = selection.kept(steps_taken)
+        session.record.kept = selection.kept(steps_taken)
         if stopped := selection.stopped(steps_taken, len(plan)):
-            session.notes["stopped"] = stopped
+            session.record.stopped = stopped
             session.say(stopped)
     if whole is not None:
         trainer = unshard(session, trainer, whole)

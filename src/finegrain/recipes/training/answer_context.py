@@ -51,9 +51,8 @@ class RunAnswers:
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         """Facts for run.json, added up over training and held-out rows."""
-        seen = self.session.notes.setdefault(name, dict.fromkeys(facts, 0))
-        for key, value in facts.items():
-            seen[key] += value
+        before = self.session.record.as_json().get(name, {})
+        self.session.record = self.session.record.plus({name: {key: before.get(key, 0) + value for key, value in facts.items()}})
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """Number and label of each token's step; steps that were cut, or have no token of their own, are counted in run.json."""

@@ -103,8 +103,8 @@ class AlignedPolicy:
         save_policy(session.policy, folder)
         if session.scorer is not None and session.scorer.head is not None:
             save_head(session.scorer.head, folder)
-            if "reward_head" in session.notes:
-                (folder / FACTS_FILE).write_text(json.dumps({"head": session.notes["reward_head"]}, indent=1) + "\n")
+            if session.record.reward_head is not None:
+                (folder / FACTS_FILE).write_text(json.dumps({"head": session.record.reward_head}, indent=1) + "\n")
 
     def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage | None:
         """None: it answers prompts."""

@@ -44,9 +44,9 @@ def _with_credit(session: Session, credit: Credit, contract: Contract, scorer: S
     started = time.perf_counter()
     context = RunCredit(session, examples, contract.roles, reference)
     columns: Mapping[str, TokenColumns] = credit.prepare(context)
-    session.notes["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
-    session.notes["credit_weight"] = read_credit(credit).weight_means.name.lower()
-    session.notes["credit_seconds"] = round(time.perf_counter() - started, 3)
+    session.record.credit = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
+    session.record.credit_weight = read_credit(credit).weight_means.name.lower()
+    session.record.credit_seconds = round(time.perf_counter() - started, 3)
     return TrainingSet(examples, reference if "reference" in contract.needs else {}, columns)
 
 

@@ -12,7 +12,7 @@ from finegrain.data.store import ExampleStore
 from finegrain.recipes.session import Session
 from finegrain.runs import read_record
 
-COLUMN, NOTE = "margin", "margin"
+COLUMN = "margin"
 IN_NATS = "strength_mean"
 """A column of `finegrain curate`, whose margins are differences of scores and stay as they are."""
 
@@ -28,7 +28,7 @@ def settle_margins(session: Session, asked: MarginScale, rows: ExampleStore) -> 
     median, largest = float(np.median(sizes)), float(sizes.max())
     curated = asked == "median" and IN_NATS in (*rows.columns, *rows.files.partial)
     scale = 1.0 if asked == "none" or curated else 1 / median if asked == "median" else float(asked)
-    session.notes[NOTE] = {"scale": scale, "asked": asked, "median": median, "largest": largest, "pairs": len(sizes)}
+    session.record.margin = {"scale": scale, "asked": asked, "median": median, "largest": largest, "pairs": len(sizes)}
     done = "taken as they are" if scale == 1.0 else f"scaled by {scale:.3g}, to {scale * median:.3g} and {scale * largest:.3g} nats"
     session.say(
         f"margin: the scores of {len(sizes)} pairs shall differ by the column margin, {median:.3g} at the median and {largest:.3g} at most; "
@@ -38,7 +38,7 @@ def settle_margins(session: Session, asked: MarginScale, rows: ExampleStore) -> 
 
 def margins_of(session: Session, rows: ExampleStore) -> dict[str, np.ndarray]:
     """The scaled column of these rows, where there is one."""
-    note = session.notes.get(NOTE)
+    note = session.record.margin
     return {} if note is None or COLUMN not in rows.columns else {COLUMN: note["scale"] * rows.column(COLUMN)}
 
 
@@ -46,5 +46,5 @@ def margins_as_trained(run: Path, rows: ExampleStore) -> dict[str, np.ndarray]:
     """The column as the run in this folder scaled it; as it is where the folder has no record."""
     if COLUMN not in rows.columns:
         return {}
-    record = read_record(run) if (run / "run.json").exists() else {}
-    return {COLUMN: float((record.get(NOTE) or {}).get("scale", 1.0)) * rows.column(COLUMN)}
+    found = read_record(run).margin if (run / "run.json").exists() else None
+    return {COLUMN: float((found or {}).get("scale", 1.0)) * rows.column(COLUMN)}

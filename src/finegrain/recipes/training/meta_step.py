@@ -100,6 +100,6 @@ def rise_of(session: Session, head: RewardHead, settings: MetaRM, gate: Gate) ->
     loaded = load_samples(settings.samples, session.policy.tokenizer, settings=Tokenise(max_length=session.common.max_length), gate=gate)
     for line in loaded.report["messages"]:
         session.say(line)
-    session.notes["samples"] = loaded.report
+    session.record.samples = loaded.report
     groups = [group_of(example, tuple(example.responses)) for example in loaded.examples]
     return Rise(head, groups, settings, session.common.seed)

@@ -73,7 +73,7 @@ def cross_fitted(
         if rank() == 0:
             replace(session.cache, kind=KIND).keep(file, stored, session.usage)
         barrier()
-    session.notes["cross_fit"] = {**settings, "seconds": round(time.perf_counter() - started, 3)}
+    session.record.cross_fit = {**settings, "seconds": round(time.perf_counter() - started, 3)}
     return {role: [_scored(stored, role, row, int(halves[row]), reference, beta) for row in range(len(examples))] for role in ROLES}
 
 

@@ -77,7 +77,7 @@ class RewardArtifact:
         ids = torch.arange(LOOKED_AT, device=session.device)[None] % causal_lm(session.policy.model).config.get_text_config().vocab_size
         check_causal(session.policy.model, session.precision, session.policy.source, ids)
         if read_head(self.head).reads_entropy:
-            session.notes["start_model"] = start_model_facts(session.policy)
+            session.record.start_model = start_model_facts(session.policy)
 
     def metrics(self, contract: Contract) -> Metrics:
         """Scores of both sides, their difference and how often it is right."""
@@ -163,7 +163,7 @@ class RewardArtifact:
     def _written(self, session: Session) -> dict[str, Any]:
         """What the checkpoint says of its head."""
         facts = {**self.facts, **self.fitted, **(UNWEIGHED if read_head(self.head).reads_whole_answer else {})}
-        return facts | {name: session.notes[name] for name in ("start_model",) if name in session.notes}
+        return facts if session.record.start_model is None else {**facts, "start_model": session.record.start_model}
 
     def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage:
         """Some rows scored by the saved files, and a snippet for the card; at least the one of the card."""

@@ -58,7 +58,8 @@ def _read(session: Session, tokenizer: Any, examples: Sequence[Example], roles: 
     """The same rows as the reward model reads them: the run's own examples where its tokenizer writes the same."""
     if _writes(tokenizer) == _writes(session.policy.tokenizer):
         return examples
-    data = session.notes["data"]
+    data = session.record.data
+    assert data is not None
     settings = Tokenise(max_length=session.common.max_length)
     loaded = load_examples(data["source"], tokenizer, shape=Shape(data["shape"]), settings=settings, limit=session.common.limit, gate=EVERY_ROW)
     places = {_key(example, roles): place for place, example in enumerate(loaded.examples)}

@@ -20,18 +20,18 @@ def rows_of(session: Session, job: Job, contract: Contract) -> tuple[ExampleStor
     shape = named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
     loaded = load_data(session, job.data, shape, limit=job.common.limit, gate=job.gate)
     session.gates["gate.json"] = loaded.gate
-    session.notes["data"] = loaded.report
+    session.record.data = loaded.report
     if job.common.eval is not None:
         held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate)
         session.gates["gate-eval.json"] = held.gate
-        session.notes["eval_data"] = held.report
+        session.record.eval_data = held.report
         train, apart, words = loaded.examples, held.examples, warn_few(len(held.examples))
     else:
         train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
     session.say(f"data: {len(train)} rows to train, {len(apart)} held out")
     for line in words:
         session.say(line)
-    session.notes["holdout_words"] = list(words)
+    session.record.holdout_words = list(words)
     if "mismatched" not in contract.all_roles:
         return train, apart
     several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss

@@ -56,7 +56,7 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     both = np.concatenate([found[role] for role in roles])
     if not both.std() > 0:
         raise DataError(f"the reward model {model.policy.source} gives every answer the same score; there is nothing to learn from it")
-    session.notes["stage_1"] = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
+    session.record.stage_1 = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
     return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}
 
 

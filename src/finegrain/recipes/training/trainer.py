@@ -44,10 +44,10 @@ def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.
         own = scorer.head.state_dict()
         scorer.head.load_state_dict({name: tensor for name, tensor in start.state_dict().items() if name in own})
         left = " less its bias, which no difference of scores shows" if set(start.state_dict()) - set(own) else ""
-        session.notes["start_head"] = "trained"
+        session.record.start_head = "trained"
         session.say(f"head: goes on from the reward model's{left}")
     elif from_reward_model:
-        session.notes["start_head"] = "fresh"
+        session.record.start_head = "fresh"
         session.say("head: a fresh one, since the reward model's is of another kind than the one asked for")
     lm = causal_lm(session.policy.model)
     if contract.frozen_backbone:
