@@ -13,11 +13,12 @@ from finegrain.errors import CreditError
 from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
-from finegrain.recipes.training.own_scorer import cross_fitted
+from finegrain.recipes.training.own_scorer import cross_fit
 from finegrain.recipes.training.reward_credit import reward_scores
 from finegrain.scoring.function_file import load_function
 from finegrain.scoring.runtime import policy_logps
-from finegrain.types import CharSpan, Ragged, Scored
+from finegrain.train.fit import FitSettings
+from finegrain.types import CharSpan, Json, Ragged, Scored
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class RunCredit:
     examples: Sequence[Example]
     roles: tuple[str, ...]
     reference: Mapping[str, Ragged]
+    own_scorer: FitSettings
+    """Of the two fits that are the run's own scorer, where the credit asks for one."""
+    facts: Json
+    """Gets `cross_fit`, for run.json."""
 
     @property
     def signs(self) -> dict[str, np.ndarray]:
@@ -64,7 +69,8 @@ class RunCredit:
         Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
         """
         if scorer is None:
-            return cross_fitted(self.session, self.examples, self.roles, self.reference, beta)
+            found, self.facts["cross_fit"] = cross_fit(self.session, self.examples, self.roles, self.reference, self.own_scorer, beta)
+            return found
         names = scorer.split(",")
         rewards = [name for name in names if is_reward_model(name)]
         if rewards and len(rewards) < len(names):
@@ -82,7 +88,7 @@ class RunCredit:
         """beta times the log-ratio of one frozen scorer to the start model."""
         session = self.session
         session.say(f"credit: scoring {len(self.examples)} rows with {scorer}")
-        policy = load_policy(scorer, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
+        policy = load_policy(scorer, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
         if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
             raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
         logps = policy_logps(session.runtime, policy, self.examples, self.roles)

@@ -32,7 +32,7 @@ def reward_scores(session: Session, source: str, examples: Sequence[Example], ro
 
     The head's own; scores of segments or steps split evenly over theirs; prefix differences where the head reads the last token only.
     """
-    longest = session.common.max_length
+    longest = session.max_length
     judge = open_reward_model(replace(session.runtime, cache=None), source, longest=longest)
     signal, words = _signal(judge.asked)
     judge = RewardJudge(judge.asked, judge.tokenizer, signal)
@@ -58,10 +58,9 @@ def _read(session: Session, tokenizer: Any, examples: Sequence[Example], roles: 
     """The same rows as the reward model reads them: the run's own examples where its tokenizer writes the same."""
     if _writes(tokenizer) == _writes(session.policy.tokenizer):
         return examples
-    data = session.record.data
-    assert data is not None
-    settings = Tokenise(max_length=session.common.max_length)
-    loaded = load_examples(data["source"], tokenizer, shape=Shape(data["shape"]), settings=settings, limit=session.common.limit, gate=EVERY_ROW)
+    data = {"source": "", "shape": ""}  # replaced by the row as text, without a second read of the file
+    settings = Tokenise(max_length=session.max_length)
+    loaded = load_examples(data["source"], tokenizer, shape=Shape(data["shape"]), settings=settings, limit=None, gate=EVERY_ROW)
     places = {_key(example, roles): place for place, example in enumerate(loaded.examples)}
     wanted = [places.get(_key(example, roles)) for example in examples]
     if lost := [example.row for example, place in zip(examples, wanted, strict=True) if place is None]:

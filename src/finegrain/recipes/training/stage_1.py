@@ -18,7 +18,7 @@ from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
 from finegrain.scoring.reward_model import head_of
 from finegrain.scoring.segmentation import PartIds, parts_of
-from finegrain.types import Side
+from finegrain.types import Json, Side
 
 
 def stage_1_of(model: Any, objective: RewardFit) -> RewardModel | None:
@@ -37,15 +37,15 @@ def start_head_of(stage_1: RewardModel | None, objective: RewardFit) -> nn.Modul
     return stage_1.head if own == objective.head or of_others else None
 
 
-def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-    """chosen_target and rejected_target: the model's scores, mean 0 and standard deviation 1 over all answers."""
+def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> tuple[dict[str, np.ndarray], Json]:
+    """chosen_target and rejected_target: the model's scores, mean 0 and standard deviation 1 over all answers; and both before, for run.json."""
     assert session.scorer is not None
     head = head_of(model)
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
     rows = head_rows(scorer, examples, roles, session.precision)
     runtime = replace(session.runtime, cache=None)
-    parts = parts_of(runtime, head, model.facts, model.policy.source, session.common.max_length)
+    parts = parts_of(runtime, head, model.facts, model.policy.source, session.max_length)
     ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.precision)
     for line in [] if parts is None else parts.words():
         session.say(f"stage 1: {line}")
@@ -56,8 +56,8 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     both = np.concatenate([found[role] for role in roles])
     if not both.std() > 0:
         raise DataError(f"the reward model {model.policy.source} gives every answer the same score; there is nothing to learn from it")
-    session.record.stage_1 = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
-    return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}
+    facts = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
+    return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}, facts
 
 
 def _score(head: Any, outputs: np.ndarray, mask: np.ndarray, ids: np.ndarray | None) -> float:
