@@ -229,7 +229,7 @@ def test_several_rewards_are_combined(command: Command, bench: Path, mine: Path)
     assert named(done.result)["score"]["accuracy"]["mean"] == 0.5
     refused = command("eval", "--reward", f"{mine}:length", f"{mine}:constant", "--data", bench, "--device", "cpu")
     assert refused.code == 3
-    assert "member 1 scores every answer the same" in refused.error
+    assert "member 1 gives every answer the same score" in refused.error
 
 
 def test_truncation_is_counted_and_ties_in_the_data_left_out(command: Command, model: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run's record says, in the page's words: the sentence at the top, held-out results, findings in the data, settings."""
+"""A run's record as text of the page: the summary sentence, held-out results, findings in the data, settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -11,7 +11,7 @@ from finegrain.run_record import RunRecord
 from finegrain.runs import flat
 
 MOST_CHARACTERS = 400
-"""Of one setting or finding."""
+"""Maximum number of characters of one setting or finding."""
 
 
 def sentence(run: Run) -> str:
@@ -42,13 +42,13 @@ def _file_name(path: Any) -> str:
 
 
 def _sources(record: RunRecord) -> list[str]:
-    """Names of the sources, where the data are of several."""
+    """Names of the sources, where the data have several."""
     listed = _sequence(_mapping(record.data).get("sources"))
     return [_file_name(_mapping(one).get("source", "?")) for one in listed[:20]]
 
 
 def _kept(record: RunRecord) -> str:
-    """Which step's model was kept, and why training stopped early; empty where nothing was chosen."""
+    """Which step's model was kept, and why training stopped early; empty where no step was selected."""
     kept, stopped = _mapping(record.kept), record.stopped
     words = ""
     if kept.get("keep") == "best":
@@ -58,13 +58,13 @@ def _kept(record: RunRecord) -> str:
 
 
 def evaluation(run: Run) -> list[Shown]:
-    """Held-out results as they were recorded."""
-    reason = "no interval: a mean over the held-out rows that was recorded without its spread"
+    """Held-out results as recorded."""
+    reason = "no interval: a mean over the held-out rows that was recorded without its standard deviation"
     return [recorded(clipped(name, 80), value, reason) for name, value in _mapping(run.record.evaluation).items()]
 
 
 class Found(NamedTuple):
-    """What the data showed before training."""
+    """The findings in the data before training."""
 
     facts: Sequence[tuple[str, str]]
     rows: Sequence[tuple[str, str, str, str]]
@@ -76,7 +76,7 @@ FACTS = ("source", "format", "rows", "kept", "dropped", "prompt_truncated", "ans
 
 
 def findings(run: Run) -> Found:
-    """The data report of run.json and what gate.json adds."""
+    """The data report of run.json and the additional facts of gate.json."""
     data = _mapping(run.record.data)
     listed = _sequence(run.gate.get("findings")) or _sequence(data.get("findings"))
     biases = _mapping(run.gate.get("biases")) or _mapping(data.get("biases"))
@@ -94,7 +94,7 @@ def _of_source(one: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _bias(name: str, value: Any) -> Shown:
-    """How often a rule that reads no prompt guesses the labels, or a fact about that measurement."""
+    """How often a rule that does not read the prompt predicts the label, or a fact about that measurement."""
     facts = _mapping(value)
     if not facts:
         return Shown(name, _said(value), "no interval: a count or a setting")
