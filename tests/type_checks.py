@@ -16,7 +16,7 @@ from typing import Any
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import _array_types as arrays
-from jaxtyping._storage import _shape_storage, get_treeflatten_memo, pop_shape_memo, push_shape_memo
+from jaxtyping._storage import _shape_storage as ROOMS
 
 WHOLE = jaxtyping.jaxtyped
 TYPED = beartype(conf=BeartypeConf(violation_type=TypeError))
@@ -56,11 +56,17 @@ def _through(*arguments: Any, _check: Any, **named: Any) -> Any:
 def _in_a_room(*arguments: Any, _made: Any, _check: Any, **named: Any) -> Any:
     if jaxtyping.config.jaxtyping_disable:
         return _made(*arguments, **named)
-    push_shape_memo({})
+    rooms = ROOMS.memo_stack if hasattr(ROOMS, "memo_stack") else ROOMS.__dict__.setdefault("memo_stack", [])
+    rooms.append(({}, {}, {}, {}))
     try:
         return _check(*arguments, **named)
     finally:
-        pop_shape_memo()
+        rooms.pop()
+
+
+def _returned(made: Callable[..., Any]) -> Callable[..., Any]:
+    """A generator function as one that returns an iterator, whose arguments are checked when it is called."""
+    return wraps(made)(lambda *arguments, **named: made(*arguments, **named))
 
 
 def _checked(made: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
@@ -71,12 +77,12 @@ def _checked(made: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
             made.__annotations__ = hints = typing.get_type_hints(made, include_extras=True)
         except (NameError, TypeError):  # what only the type checker imports or indexes
             hints = {}
-    if not (hints or not inspect.get_annotations(made)) or inspect.isgeneratorfunction(made):
+    if not hints and inspect.get_annotations(made):
         return _through.__code__, {"_check": WHOLE(made, typechecker=beartype)}
-    check = TYPED(made)
+    check = TYPED(_returned(made) if inspect.isgeneratorfunction(made) else made)
     if any(map(_has_shapes, hints.values())):
         return _in_a_room.__code__, {"_check": check}
-    if check is made or check.__closure__:  # nothing to check, or nothing that can be moved
+    if check.__closure__ or check.__globals__ is made.__globals__:  # nothing to check, or nothing that can be moved
         return _through.__code__, {"_check": check}
     return check.__code__, check.__kwdefaults__ or {}
 
@@ -99,7 +105,7 @@ def _unread(hint: Any) -> bool:
 def fits(hint: Any, value: Any) -> bool:
     """Whether an array has the kind, dtype and shape of a hint, as jaxtyping finds it; what a hint asks is read once."""
     kind, dtypes, letters = _plan(hint)
-    if letters is None or get_treeflatten_memo():
+    if letters is None:
         return bool(SLOW(hint, value))
     if not isinstance(value, kind):
         return False
@@ -108,8 +114,8 @@ def fits(hint: Any, value: Any) -> bool:
     shape = value.shape
     if not dtypes[value.dtype] or len(shape) != len(letters):
         return False
-    stack = getattr(_shape_storage, "memo_stack", None)
-    known = stack[-1][0] if stack else {}
+    rooms = getattr(ROOMS, "memo_stack", None)
+    known = rooms[-1][0] if rooms else {}
     new: dict[str, int] = {}
     for letter, size in zip(letters, shape, strict=True):
         if isinstance(letter, str):

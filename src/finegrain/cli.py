@@ -169,6 +169,7 @@ def _parse(name: str, command: Command, settings_class: type[Any], base: dict[st
         defaults[field.name] = value
     parsed_class = make_dataclass(settings_class.__name__, rows, frozen=True, kw_only=True)
     parsed_class.__doc__ = settings_class.__doc__
+    parsed_class.__module__ = "builtins"  # it has no source, which the parser would look for once a field
     named = {family: catalog.names(family) for family in methods}
     named |= {field: list(configure.choices(settings_class, field)) for field in configure.choice_fields(settings_class)}
     choices = (f"{root}:NAME one of {', '.join(names)}" for root, names in named.items())

@@ -23,8 +23,9 @@ def recognise(row: Mapping[str, Any]) -> Format:
     """The format of a row; a DataError names the nearest one and what leads to it."""
     cells = Reading(row)
     cells.check()
+    columns = frozenset(row)
     for candidate in FORMATS:
-        if candidate.columns <= row.keys() and candidate.matches(cells):
+        if candidate.columns <= columns and candidate.matches(cells):
             return candidate
     raise DataError(nearest_form(row, FORMATS))
 
