@@ -142,11 +142,14 @@ def score_gap(outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Flo
     return Last()(outputs[..., -1], mask)
 
 
-def clipped_by_bounds(head: RewardHead, module: nn.Module, source: str) -> tuple[RewardHead, nn.Module]:
-    """Head and module of a checkpoint folder with its bounds, where it has any; raises ModelError where they belong to other weights."""
-    guard = load_guard(Path(source))
+def attach_bounds(head: RewardHead, module: nn.Module, folder: Path) -> tuple[WithBounds | None, nn.Module]:
+    """Head and module of a checkpoint behind the bounds that lie beside it; None and the module as it is where there are none.
+
+    Raises ModelError where they are of other weights.
+    """
+    guard = load_guard(folder)
     if guard is None:
-        return head, module
+        return None, module
     weight = score_row(head, module)
     own = weight.cpu().double()
     if own.shape != guard.weight.shape or not torch.allclose(own, guard.weight, rtol=1e-4, atol=1e-8):

@@ -138,7 +138,7 @@ def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Pos
     return WithPosterior(head, len(posteriors), size), joined
 
 
-def said_with_std(head: RewardHead, module: nn.Module, source: str) -> tuple[RewardHead, nn.Module]:
-    """Head and module of a checkpoint folder, with its posterior where it has one."""
-    posteriors = load_posteriors(Path(source))
+def attach_posterior(head: RewardHead, module: nn.Module, folder: Path) -> tuple[RewardHead, nn.Module]:
+    """Head and module of a checkpoint, with the posterior that lies beside it, where there is one."""
+    posteriors = load_posteriors(folder)
     return with_posterior(head, module, posteriors) if posteriors else (head, module)

@@ -95,7 +95,7 @@ def test_a_stock_class_that_makes_its_score_in_another_way_is_refused(
     assert done.code == 0, done.error
     ours, theirs = stock_numbers(stock, model, command.folder / "scores.jsonl")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    monkeypatch.setattr(reward_judge, "before_padding", lambda example, roles, pad: example)
+    monkeypatch.setattr(reward_judge, "before_padding", lambda example, pad: example)
     done = score(command, command.folder / "rm")
     assert done.code == 4
     assert "in another way" in done.error
