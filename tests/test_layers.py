@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("methods",),
     ("catalog",),
     ("configure",),
+    ("run_record",),
     ("runs", "data"),
     ("models",),
     ("generate", "train"),
@@ -47,8 +48,8 @@ PURE = ("errors", "checked", "declarations", "files", "terminal", "types", "ops"
 PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping"})
 ROOMS_OF = {"tyro": ("parsing",), "accelerate": ("train", "scoring", "recipes"), "datasets": ("data",), "peft": ("models",)}
 """Packages that only these rooms may know."""
-DYNAMIC = frozenset({"", "catalog", "commands"})
-"""Modules that may import by a computed name: the package's lazy names and the tables of methods and of commands."""
+DYNAMIC = frozenset({"", "catalog", "commands", "scoring.opening"})
+"""Modules that may import by a computed name: the package's lazy names and the tables of methods, of commands and of rewards."""
 FEWEST_FILES = 115
 
 

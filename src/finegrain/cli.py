@@ -103,13 +103,13 @@ def _again(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("expected: finegrain again RUN/run.json --out OTHER")
     record = read_record(Path(arguments[0]))
-    if "command" not in record or "settings" not in record:
+    if record.command is None or record.settings is None:
         raise UsageError(f"{arguments[0]} is no run.json: it names no command and settings")
-    if str(record["command"]) not in COMMANDS:
-        raise unknown_name(f"command in {arguments[0]}", str(record["command"]), COMMANDS)
+    if str(record.command) not in COMMANDS:
+        raise unknown_name(f"command in {arguments[0]}", str(record.command), COMMANDS)
     before = REPEATED.set(record)
     try:
-        return _command(record["command"], ["--config", arguments[0], "--no-resume", *arguments[1:]])
+        return _command(record.command, ["--config", arguments[0], "--no-resume", *arguments[1:]])
     finally:
         REPEATED.reset(before)
 

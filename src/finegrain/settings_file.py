@@ -45,7 +45,7 @@ def ask_for_foreign_code(file: str, settings: dict[str, Any], arguments: list[st
             found.append(f"{name} {value}")
     if not found or yes:
         return
-    message = f"{file} runs code that is not finegrain's: {', '.join(found)}"
+    message = f"{file} runs code that is not part of finegrain: {', '.join(found)}"
     if not sys.stdin.isatty():
         raise UsageError(f"{message}; read it, then pass --yes")
     write_line(f"{message}\nrun it? [y/N]")

@@ -115,7 +115,7 @@ def test_a_full_disk_costs_a_line(scored: tuple[Policy, Scorer, dict[str, Ragged
     rows, said = asked(tmp_path, scored)
     assert rows == 6
     assert len(said) == 1
-    assert "not kept" in said[0]
+    assert "not cached" in said[0]
     assert "No space left" in said[0]
     assert not [file for file in tmp_path.rglob("*") if file.is_file()], "no part is left"
 

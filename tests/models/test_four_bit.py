@@ -27,7 +27,7 @@ def test_one_line_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "run").exists()
 
 
-REFUSED = [({"in_memory": True}, "loaded already"), ({"shard": True}, "--shard"), ({"adapter": False}, "--lora.rank")]
+REFUSED = [({"in_memory": True}, "quantises a checkpoint on loading"), ({"shard": True}, "--shard"), ({"adapter": False}, "--lora.rank")]
 
 
 @pytest.mark.parametrize(("facts", "words"), REFUSED)

@@ -298,7 +298,7 @@ def test_contradictions(command: Command, judge: Path, model: Path, mine: Path) 
         (["--model", "m", "--reward", "f.py:g"], 2, "one reward"),
         (["--reward", "rm"], 2, "file.py:name"),
         (["--reward", "MINE:absent"], 2, "no function 'absent'"),
-        (["--model", "MODEL"], 4, "no reward model"),
+        (["--model", "MODEL"], 4, "not a reward model"),
         (["--reward", "MINE:length", "--data", "LABELLED"], 2, "good and bad alike"),
         (["--reward", "MINE:length", "--data", "SKIPPED"], 3, "no answer was scored (1 were not judged)"),
         (["--reward", "MINE:length", "--data", "BROKEN"], 3, "expected a list of answers"),
@@ -326,7 +326,7 @@ def test_a_file_is_not_replaced(command: Command, samples: Path, mine: Path) -> 
     table = made(command, samples, "--reward", f"{mine}:length")
     done = command("score", "baseline", "--reward", f"{mine}:other", "--data", samples, "--out", table)
     assert done.code == 7
-    assert "there already" in done.error
+    assert "already exists" in done.error
 
 
 def test_from_a_config_file(command: Command, mine: Path, samples: Path) -> None:

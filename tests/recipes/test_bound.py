@@ -109,7 +109,7 @@ def test_scores_are_clipped_after_it(command: Command, head: tuple[str, ...]) ->
     assert any(line["score"]["gap"] > 0 for line in after)
     again = bound(command, "run")
     assert again.code == 7
-    assert "there already" in again.error
+    assert "already exists" in again.error
 
 
 def test_clipping_by_hand_on_the_stock_model(command: Command, run: Path) -> None:

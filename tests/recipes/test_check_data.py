@@ -60,7 +60,7 @@ def test_what_cannot_be_examined(command: Command, tmp_path: Path) -> None:
         (2, "dublicate", ["--data", data, "--gate.dublicate", "drop"]),
         (2, "burn", ["--data", data, "--gate.duplicate", "burn"]),
         (4, "tokenizer", ["--data", data, "--model", tmp_path]),
-        (7, "is there already", ["--data", data, "--out", there]),
+        (7, "already exists", ["--data", data, "--out", there]),
         (7, "no folder", ["--data", data, "--out", tmp_path / "nowhere" / "gate.json"]),
     ):
         done = command("check-data", *arguments)

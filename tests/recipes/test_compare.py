@@ -198,7 +198,7 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
         (3, "one side only", [first, same, "--null", tmp_path / "fewer.jsonl"]),
         (3, "nothing says whether the null holds", [first, same, "--null", write_rows(tmp_path / "w.jsonl", rows([None, 1.0], 1))]),
         (3, "cannot read", [first, same, "--null", tmp_path / "none.jsonl"]),
-        (7, "is there already", [first, same, "--out", tmp_path / "there.json"]),
+        (7, "already exists", [first, same, "--out", tmp_path / "there.json"]),
         (7, "no folder", [first, same, "--out", tmp_path / "nowhere" / "report.json"]),
     ):
         done = command("eval", "compare", *arguments)

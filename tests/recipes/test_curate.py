@@ -175,7 +175,7 @@ def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path, cura
     assert "column curated already" in again.error
     taken = curate(command, noisy, str(curated))
     assert taken.code == 7
-    assert "there already" in taken.error
+    assert "already exists" in taken.error
 
 
 def test_columns_that_a_format_would_not_read_are_refused(command: Command, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> N
         assert [token[3] for token in new["tokens"]] == (own if own[0] is None else pytest.approx(own, rel=1e-4)), "of tokens it says nothing"
     again = fit(command, "run")
     assert again.code == 7
-    assert "there already" in again.error
+    assert "already exists" in again.error
 
 
 def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) 
     fitted = load_file(run / LAYERS_FILE)
     name = next(name for name in fitted if name.startswith("small."))
     save_file({**fitted, name: torch.full_like(fitted[name], torch.inf)}, tmp_path / LAYERS_FILE)
-    with pytest.raises(ModelError, match=r"the posterior .*: 1 weights hold NaN or infinity: small\."):
+    with pytest.raises(ModelError, match=r"the posterior .*: 1 weights contain NaN or infinity: small\."):
         load_layers(tmp_path, layers, apart.head)
     assert set(posterior.factors) <= set(layers)
     assert all(factor.large.shape[1] == 3 for factor in posterior.factors.values())

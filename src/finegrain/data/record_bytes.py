@@ -14,7 +14,7 @@ NARROW = 1 << 16
 """Character offsets into a shorter text (in bytes) take two bytes each, others four."""
 SPAN = struct.Struct("<qqd")
 
-START, ROW, PROMPT, PROMPT_TEXT, IDS_KEY, TEXT_KEY, FIXED = range(7)
+START, ROW, PROMPT, PROMPT_TEXT, IDS_KEY, TEXT_KEY, SOURCE, FIXED = range(8)
 """Positions in the index that every row has; the keys are hashes of the prompt's tokens and of its text."""
 TOKENS, TRAINED, TEXT, SPANS, REWARDS, PER_ROLE = range(6)
 """Positions per answer, after the fixed ones; -1 spans or rewards: there are none, not even an empty list."""
@@ -33,6 +33,7 @@ def pack_example(example: Example, roles: tuple[str, ...], start: int) -> tuple[
     rewards = [example.token_rewards[role] for role in roles]
     prompt, prompt_text = _bytes(example.prompt, np.int32), example.prompt_text.encode("utf-8", "surrogatepass")
     texts = [response.text.encode("utf-8", "surrogatepass") for response in responses]
+    source = example.source.encode()
     parts = [
         prompt,
         *(_bytes(response.ids, np.int32) for response in responses),
@@ -42,8 +43,9 @@ def pack_example(example: Example, roles: tuple[str, ...], start: int) -> tuple[
         *(SPAN.pack(*span) for own in spans for span in own or ()),
         prompt_text,
         *texts,
+        source,
     ]
-    facts = [start, example.row, len(example.prompt), len(prompt_text), _key(prompt), _key(prompt_text)]
+    facts = [start, example.row, len(example.prompt), len(prompt_text), _key(prompt), _key(prompt_text), len(source)]
     for response, text, own, values in zip(responses, texts, spans, rewards, strict=True):
         counts = (-1 if own is None else len(own), -1 if values is None else len(values))
         facts += [len(response.ids), int(np.count_nonzero(response.mask)), len(text), *counts]
@@ -91,6 +93,7 @@ def unpack_example(records: np.ndarray, facts: list[int], roles: Sequence[str], 
     spans = [read.spans(one[SPANS]) for one in own]
     prompt_text = read.text(facts[PROMPT_TEXT])
     texts = [read.text(one[TEXT]) for one in own]
+    source = read.text(facts[SOURCE])
     return Example(
         row=facts[ROW],
         prompt=prompt,
@@ -99,6 +102,7 @@ def unpack_example(records: np.ndarray, facts: list[int], roles: Sequence[str], 
         columns=columns,
         spans=dict(zip(roles, spans, strict=True)),
         token_rewards=dict(zip(roles, rewards, strict=True)),
+        source=source,
     )
 
 

@@ -72,6 +72,8 @@ class Example:
     """By role; None: the answer was not annotated; an empty list: annotated, but nothing marked."""
     token_rewards: dict[str, Float32[np.ndarray, " _"] | None]
     """By role, from the data column `<role>_token_reward`, aligned with ids; None: absent."""
+    source: str = ""
+    """What `prompt_text` and the responses' texts do not tell of the row, so that `data.source_text.read_source_row` can give it back as text."""
 
 
 class Turn(NamedTuple):

@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int64, UInt64
 from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, pack_example, unpack_example
 from finegrain.data.records import Example
 from finegrain.data.scratch import map_file, open_scratch, write
+from finegrain.data.source_text import lend_answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,9 @@ class ExampleStore(Sequence[Example]):
             raise IndexError(f"row {place} of {len(self)}")
         example = self.files.example(int(self.places[place]))
         for role, lent in self.borrowed.items():
-            example.responses[role] = self.files.example(int(lent.rows[place])).responses[lent.role]
+            other = self.files.example(int(lent.rows[place]))
+            example.responses[role] = other.responses[lent.role]
+            example = replace(example, source=lend_answer(example.source, other.source, lent.role, role))
         return example
 
     def __iter__(self) -> Iterator[Example]:

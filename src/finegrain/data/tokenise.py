@@ -19,6 +19,7 @@ from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
 from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
 from finegrain.data.render import Rendered, Renderer, RenderError
+from finegrain.data.source_text import write_source
 from finegrain.data.text_file import find_invalid_text
 from finegrain.data.truncate import Tokenise, apply_limit, cut_response, fit_lengths
 from finegrain.data.unread_keys import UnreadKeys
@@ -102,7 +103,7 @@ def _example(
     if prompt_length < len(prompt):
         findings.add("prompt_truncated", number, "cut")
         prompt = _cut_prompt(prompt, prompt_length, specials, settings)
-    return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards)
+    return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards, write_source(row))
 
 
 def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, Response], findings: Findings, decide: Decide) -> bool:

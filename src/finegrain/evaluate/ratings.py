@@ -1,4 +1,4 @@
-"""How well a rating head does on rare ratings: accuracy and error by class, and their plain means over classes.
+"""How well a rating head predicts rare ratings: accuracy and error by class, and their plain means over classes.
 
 Source: classes grouped by training rows (many > 100, medium 20 to 100, few < 20): authors' code of https://arxiv.org/abs/2403.00250.
 Deviations: intervals and the balanced absolute error are ours [OURS].
@@ -19,22 +19,22 @@ MANY, FEW = 100, 20
 
 
 class RatingReport(NamedTuple):
-    """A rating head, class by class."""
+    """Results of a rating head by class."""
 
     accuracy: Mapping[int, Interval]
     """By class that occurs."""
     absolute_error: Mapping[int, Interval]
     """Mean distance between the class and the answer, by class, in steps of the scale."""
     balanced_accuracy: Interval
-    """Mean of the classes' accuracies: a head that only says the frequent class has 1/K."""
+    """Mean of the classes' accuracies: a head that always predicts the most frequent class has 1/K."""
     balanced_error: float
-    """Mean of the classes' absolute errors. No interval: rare classes have too few rows for a normal one."""
+    """Mean of the classes' absolute errors. No interval: rare classes have too few rows for a normal approximation."""
     groups: Mapping[str, Interval]
     """Accuracy averaged over classes with many, medium and few training rows; a group without classes is left out."""
 
 
 def rating_report(predicted: Classes, truth: Int[np.ndarray, " M"], training_rows: Mapping[int, int]) -> RatingReport:
-    """Per-class numbers on held-out rows; `training_rows` says how many rows of each class the head was trained on."""
+    """Per-class numbers on held-out rows; `training_rows` gives the number of training rows of each class."""
     if len(predicted) != len(truth) or not len(truth):
         raise DataError(f"every held-out row needs a prediction and a rating, got {len(predicted)} and {len(truth)}")
     present = [int(rating) for rating in np.unique(truth)]

@@ -1,4 +1,4 @@
-"""What a frozen model makes of whole answers: the hidden state after the last scored token."""
+"""A frozen model's representation of whole answers: the hidden state after the last scored token."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
 """The reference policy is the model that was passed: its token log-probabilities, cached, or a frozen copy of it.
 
-Values are computed before the first optimiser step, by the very model that is about to be trained, so no second copy of
+Values are computed before the first optimiser step, by the same model that will be trained, so no second copy of
 the weights exists unless a method needs more than scalars (`live_reference`).
 """
 
@@ -31,24 +31,24 @@ from finegrain.types import Ragged
 
 
 def cache_folder() -> Path:
-    """Where reference values and credit columns are kept between runs: $FINEGRAIN_CACHE, or the user's cache."""
+    """The folder of reference values and credit columns between runs: $FINEGRAIN_CACHE, or the user's cache."""
     named = os.environ.get("FINEGRAIN_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
 
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """Values that a frozen model computes of rows (log-probabilities, entropies, features), read and written below a folder by their content."""
+    """Values that a frozen model computes for rows (log-probabilities, entropies, features), cached in a folder by their content."""
 
     folder: Path
     rank: int = 0
     world: int = 1
     barrier: Callable[[], None] = lambda: None
     kind: str = "reference"
-    """Name of what is kept, and of its folder."""
+    """Name of the values, and of their folder."""
     measure: Measure = score_rows
     say: Callable[[str], None] = lambda text: None
-    """One line to the person."""
+    """Prints one line to the user."""
 
     def values(
         self,
@@ -59,7 +59,7 @@ class ScoreCache:
         precision: Precision,
         usage: ComputeUsage,
     ) -> dict[str, Ragged]:
-        """What `measure` finds in every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
+        """The values of `measure` for every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
         if not examples:
             return {role: [] for role in roles}
         started = time.perf_counter()
@@ -68,11 +68,11 @@ class ScoreCache:
         file = self.folder / self.kind / f"{key}.safetensors"
         cached = read_ragged(file)
         if cached is not None and verified(scorer, cached, examples, roles, precision, tolerance_of(precision), self.measure):
-            usage.notes.append(f"{self.kind}: read from the cache, a sample re-scored and equal")
+            usage.notes.append(f"{self.kind}: read from the cache; a re-scored sample agreed")
             usage.seconds += time.perf_counter() - started
             return cached
         if os.path.lexists(file):
-            self.tell(usage, f"{self.kind}: the cached values are damaged or not this model's; computed again")
+            self.tell(usage, f"{self.kind}: the cached values are damaged or belong to another model; computed again")
         found = self._computed(file, scorer, examples, roles, precision, usage)
         usage.rows += len(examples)
         usage.tokens += computed_tokens(examples, roles, precision)
@@ -80,23 +80,23 @@ class ScoreCache:
         return found
 
     def tell(self, usage: ComputeUsage, words: str) -> None:
-        """In the record and to the person."""
+        """Records a message and prints it to the user."""
         usage.notes.append(words)
         self.say(words)
 
     def keep(self, file: Path, columns: Mapping[str, Ragged], usage: ComputeUsage) -> bool:
-        """Write an entry; a cache that cannot be written costs the next run the time, and this one a line."""
+        """Writes an entry; where the cache cannot be written, the run continues with a message."""
         try:
             write_ragged(file, columns)
         except OSError as error:
-            self.tell(usage, f"{self.kind}: values are not kept for the next run: {error}")
+            self.tell(usage, f"{self.kind}: values are not cached for the next run: {error}")
             return False
         return True
 
     def _computed(
         self, file: Path, scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision, usage: ComputeUsage
     ) -> dict[str, Ragged]:
-        """Every rank scores its share into a part file, the first one joins them, and all read that; without a cache every rank scores all."""
+        """Every rank scores its share into a part file, the first one joins them, and all read the result; without a cache every rank scores all."""
         if self.world == 1:
             found = self.measure(scorer, examples, roles, precision)
             return (self.keep(file, found, usage) and read_ragged(file)) or found
@@ -118,12 +118,12 @@ class ScoreCache:
 
 
 def tolerance_of(precision: Precision) -> float:
-    """How far a value that is computed again may be from the stored one, nats."""
+    """Tolerance between a recomputed value and the stored one, nats."""
     return 1e-3 if precision.name == "float32" else 0.1 if precision.name != "float64" else 1e-6
 
 
 def live_reference(scorer: Scorer) -> Scorer:
-    """A frozen copy of the scorer as it is now, for methods that need more than scalars of the reference."""
+    """A frozen copy of the scorer in its current state, for methods that need more than scalars of the reference."""
     frozen = copy.deepcopy(scorer)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
@@ -131,6 +131,6 @@ def live_reference(scorer: Scorer) -> Scorer:
 
 
 def cost_of_live_reference(scorer: Scorer) -> str:
-    """What a live reference costs, in words."""
+    """A description of the cost of a live reference."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in scorer.parameters())
-    return f"live reference: a second copy of the weights ({size / 2**20:.0f} MiB) and one more forward pass a step"
+    return f"live reference: a second copy of the weights ({size / 2**20:.0f} MiB) and one more forward pass per step"

@@ -1,7 +1,7 @@
-"""Token log-probabilities of a whole data set under one frozen model, and their cache.
+"""Token log-probabilities of a whole dataset under one frozen model, and their cache.
 
-A cached value depends on the model's content, the token ids, the mask and the arithmetic it was computed in, and on nothing
-else: a new learning rate, output folder or loss recomputes nothing, a changed weight, token or truncation everything.
+A cached value depends only on the model's content, the token ids, the mask and the precision it was computed in:
+a new learning rate, output folder or loss recomputes nothing, a changed weight, token or truncation everything.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from finegrain.ops.logprobs import TokenValues
 from finegrain.types import Json, Ragged
 
 VERIFIED_ROWS = 4
-"""Rows scored again whenever a cache is read."""
+"""Number of rows scored again whenever a cache is read."""
 
 
 @runtime_checkable
@@ -67,7 +67,7 @@ class Precision:
 
 @dataclass
 class ComputeUsage:
-    """Forward passes spent beside training, for the run's record."""
+    """Forward passes outside training, for the run's record."""
 
     rows: int = 0
     tokens: int = 0
@@ -81,7 +81,7 @@ def group_of(example: PromptWithAnswers, roles: Sequence[str]) -> Group:
 
 
 def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
-    """Consecutive index lists whose token counts add up to at most `budget` (a larger single one stands alone)."""
+    """Lists of consecutive indices whose token counts add up to at most `budget` (a larger single one gets its own list)."""
     parts: list[list[int]] = []
     total = 0
     for index, count in enumerate(tokens):
@@ -126,7 +126,7 @@ def _rows(
     request: Request,
     read: Callable[[TokenValues], Tensor],
 ) -> dict[str, Ragged]:
-    """What `read` finds at the scored tokens. A prompt that several examples share, and an answer that several of them repeat, is computed once."""
+    """The values of `read` at the scored tokens. A prompt shared by several examples, and a repeated answer, is computed once."""
     shared = _by_prompt(examples, roles, precision.micro_tokens)
     found: dict[str, Ragged] = {role: [np.zeros(0, dtype=np.float32)] * len(examples) for role in roles}
     was_training = scorer.training
@@ -149,16 +149,16 @@ def _rows(
 
 
 def computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> int:
-    """Tokens that `score_rows` computes for these rows."""
+    """Number of tokens that `score_rows` computes for these rows."""
     return sum(group.tokens for group, _ in _by_prompt(examples, roles, precision.micro_tokens))
 
 
 Owners = list[tuple[str, int]]
-"""(role, example index) of everything that reads one answer's values."""
+"""(role, example index) of all users of one answer's values."""
 
 
 def _by_prompt(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
-    """Every prompt once with its distinct answers, cut into several groups where they exceed the token budget."""
+    """Every prompt once with its distinct answers, split into several groups where they exceed the token budget."""
     prompts: dict[bytes, dict[bytes, tuple[Branch, Owners]]] = {}
     for index, example in enumerate(examples):
         answers = prompts.setdefault(example.prompt.tobytes(), {})
@@ -184,7 +184,7 @@ def _groups(examples: Sequence[PromptWithAnswers], roles: Sequence[str]) -> Iter
 
 
 def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
-    """Ragged float32 or float64 columns as one safetensors file, complete or absent; `OSError` where it cannot be written."""
+    """Writes ragged float32 or float64 columns as one safetensors file, complete or not at all; `OSError` where it cannot be written."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, rows in columns.items():
@@ -202,7 +202,7 @@ def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
 
 
 def read_ragged(file: Path) -> dict[str, Ragged] | None:
-    """What `write_ragged` wrote, memory-mapped; None where the file is absent, cut short or damaged."""
+    """Reads what `write_ragged` wrote, memory-mapped; None where the file is absent, incomplete or damaged."""
     try:
         whole = np.memmap(file, dtype=np.uint8, mode="r")
         header_end = 8 + int(whole[:8].view(np.uint64)[0])
@@ -232,7 +232,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 Measure = Callable[[Scorer, Sequence[PromptWithAnswers], Sequence[str], Precision], dict[str, Ragged]]
-"""What of a frozen model is kept: `score_rows`, `entropy_rows` ..."""
+"""The values of a frozen model to cache: `score_rows`, `entropy_rows` ..."""
 
 
 def verified(

@@ -22,7 +22,7 @@ Targets = Int[Tensor, " M"]
 
 
 class ActionValues(NamedTuple):
-    """Of M taken tokens."""
+    """Values of M taken tokens."""
 
     q: Float[Tensor, " M"]
     """Q(s, a), in the units of the reward."""
@@ -33,14 +33,14 @@ class ActionValues(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class NormalisedForm:
-    """Q-values that are log-probabilities themselves: one value serves as Q and as the policy's."""
+    """Q-values that are log-probabilities: one value is both Q and the policy's log-probability."""
 
     fresh: ClassVar[bool] = False
     alpha: PositiveFloat = 1.0
     """Inverse temperature."""
 
     def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
-        """Of the taken tokens."""
+        """Values of the taken tokens."""
         q = _at(self.values(logits), targets)
         return ActionValues(q, q)
 
@@ -62,7 +62,7 @@ class LogProb(NormalisedForm):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class SoftmaxProb(NormalisedForm):
-    """Q = log softmax(alpha pi), over probabilities as the paper prints it: nearly uniform unless alpha is large."""
+    """Q = log softmax(alpha pi), over probabilities as printed in the paper: nearly uniform unless alpha is large."""
 
     alpha: PositiveFloat = 100.0
     """Inverse temperature; the paper gives no value [choice]."""
@@ -74,7 +74,7 @@ class SoftmaxProb(NormalisedForm):
 
 @dataclass(frozen=True, kw_only=True)
 class RawLogits:
-    """Q = the logits of the language model's head: a constant added to all of a state's changes Q and not the policy."""
+    """Q = the logits of the language model's head: a constant added to all of a state's changes Q but not the policy."""
 
     fresh: ClassVar[bool] = False
 
@@ -99,7 +99,7 @@ QForm = LogProb | SoftmaxProb | RawLogits | FreshHead
 
 @dataclass(frozen=True, kw_only=True)
 class Weighed:
-    """w_t Q_t: the Q-values of a token's state times the weight that the reward's outputs give the token (eq. 11)."""
+    """w_t Q_t: the Q-values of a token's state times the token's weight from the reward's outputs (eq. 11)."""
 
     form: QForm
     weight: Attention
@@ -116,13 +116,13 @@ class Weighed:
 
 
 Wanted = QForm | Weighed
-"""How Q-values are made of logits, and of weights where they have any."""
+"""How Q-values are computed from logits, and from weights if any."""
 
 
 def action_values(
     hidden: Float[Tensor, "M H"], head: OutputLayer, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
 ) -> ActionValues:
-    """Values of the taken tokens; logits of one chunk at a time, computed again in the backward pass."""
+    """Values of the taken tokens; logits of one chunk at a time, recomputed in the backward pass."""
     rows = chunk_rows(head.weight)
     parts = [
         checkpoint(_chunk, hidden[part], head, targets[part], form, None if weight is None else weight[part], use_reentrant=False)
@@ -143,7 +143,7 @@ def _chunk(hidden: Tensor, head: OutputLayer, targets: Tensor, form: Wanted, wei
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
     if isinstance(form, Weighed):
-        assert weight is not None, "weighed Q-values need the weights of the tokens"
+        assert weight is not None, "weighted Q-values need the weights of the tokens"
         return form(logits, targets, weight)
     return form(logits, targets)
 

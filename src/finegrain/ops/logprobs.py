@@ -19,16 +19,16 @@ from finegrain.ops.matmul import product
 from finegrain.types import chunks
 
 CHUNK_BYTES = 16 * 2**20
-"""Size of one chunk of logits on a CPU: small enough to stay near the processor, large enough for the products."""
+"""Size of one chunk of logits on a CPU: small enough for the cache, large enough for efficient products."""
 
 ACCELERATOR_CHUNK_BYTES = 256 * 2**20
-"""The same on any other device, where a chunk costs a dozen launches and there is nothing to stay near to [choice]."""
+"""The same on other devices, where a chunk costs a dozen kernel launches and there is no such cache [choice]."""
 
 ROW_MULTIPLE = 32
-"""Positions are filled up to a multiple of this before they are cut into chunks."""
+"""Positions are padded to a multiple of this before they are cut into chunks."""
 
 LEAST_ROWS = 128
-"""Positions of a chunk whatever the vocabulary: the weight's gradient is read and written once a chunk."""
+"""Minimum number of positions of a chunk, whatever the vocabulary: the weight's gradient is read and written once per chunk."""
 
 
 class OutputLayer(NamedTuple):
@@ -41,7 +41,7 @@ class OutputLayer(NamedTuple):
 
 
 class TokenValues(NamedTuple):
-    """Scalars of M tokens, nats, a head's K outputs and the H features that it reads; None where not asked for."""
+    """Scalars of M tokens, nats, a head's K outputs and the H features that it reads; None where not requested."""
 
     logp: Float[Tensor, " M"]
     entropy: Float[Tensor, " M"] | None = None
@@ -67,7 +67,7 @@ def token_values(
     if head.scale != 1.0:
         hidden = hidden * head.scale
     count = len(targets)
-    filling = -count % ROW_MULTIPLE  # rows of zeros whose values are cut off again: few shapes of products, cf. models.packing
+    filling = -count % ROW_MULTIPLE  # rows of zeros whose values are discarded: few shapes of products, cf. models.packing
     hidden, targets = pad(hidden, (0, 0, 0, filling)), pad(targets, (0, filling))
     if reference is not None:
         reference = pad(reference[0], (0, 0, 0, filling)), reference[1]
@@ -145,7 +145,7 @@ class _ChunkedHead(torch.autograd.Function):
         for part in chunks(len(targets), ctx.rows):
             states = hidden[part].to(dtype)
             logits = _logits(states, cast_weight, bias, ctx.softcap)
-            if only_logp:  # dz = g (onehot - p) without a pass for g: it scales rows of the small factors instead
+            if only_logp:  # dz = g (onehot - p) without a pass for g, which scales rows of the small factors instead
                 scale = -grad_logp[part, None]
                 share = logits.sub_(lse[part, None]).exp_()
             else:

@@ -1,4 +1,4 @@
-"""`finegrain score`: scores of given answers by a reward model, a policy against its reference, or your own function, as character offsets."""
+"""`finegrain score`: scores given answers by any reward, token by token where it is dense, as character offsets."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.entry import quiet_transformers
-from finegrain.recipes.score_files.score_lines import Counts, by_function, by_judge
+from finegrain.recipes.score_files.score_lines import ScoreCounts, score_lines
 from finegrain.runs import check_free
 from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.types import Json
@@ -67,9 +67,8 @@ def run_score(settings: ScoreSettings) -> dict[str, Any]:
     """Write the score lines, complete or not at all; returns the counts."""
     check_free(settings.out, settings.data)
     quiet_transformers()
-    counts = Counts()
-    lines = by_judge(settings, counts) if settings.reward is None else by_function(settings, counts)
-    write_new(settings.out, _to_text(lines))
+    counts = ScoreCounts()
+    write_new(settings.out, _to_text(score_lines(settings, counts)))
     for warning in counts.warnings():
         counts.say(warning)
     return {"out": str(settings.out), **counts.as_json()}

@@ -1,4 +1,4 @@
-"""Several runs side by side: the same numbers in columns, and paired differences on the rows that both looked at."""
+"""Several runs side by side: the same numbers in columns, and paired differences on their common rows."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -67,7 +67,7 @@ def _difference(first: Run, other: Run, roles: Sequence[str], unit: str, value: 
     ]
     values = [own - old for own, old in shared if np.isfinite(own) and np.isfinite(old)]
     if not values:
-        return "not measured", "no row that both runs looked at"
+        return "not measured", "the runs have no row in common"
     shown = with_interval(name="", interval=mean_interval(values), unit=unit, over="shared pairs", signed=True)
     return shown.value, shown.interval
 

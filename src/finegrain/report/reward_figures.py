@@ -21,11 +21,11 @@ LENGTH_BINS = 5
 
 
 class Mistake(NamedTuple):
-    """A pair that the model puts in the wrong order."""
+    """A pair that the model orders wrongly."""
 
     row: int
     chance: str
-    """What the model gives to the label."""
+    """The probability that the model gives to the label."""
     margin: str
     deviation: str
     lengths: str
@@ -34,7 +34,7 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, what it shows in words, and its numbers as a table."""
+    """A drawing, a text description, and its numbers as a table."""
 
     title: str
     axes: str
@@ -52,7 +52,7 @@ class RewardView:
     figures: Sequence[Figure]
     mistakes: Sequence[Mistake]
     counted: str
-    """How many pairs are in the wrong order, in words."""
+    """A sentence on the number of wrongly ordered pairs."""
 
 
 def reward_view(run: Run) -> RewardView | None:
@@ -66,7 +66,7 @@ def reward_view(run: Run) -> RewardView | None:
 
 
 def mistakes(part: PairSubset) -> list[Mistake]:
-    """The pairs that the model is most sure of in the wrong direction."""
+    """The wrongly ordered pairs with the highest confidence."""
     wrong = sorted((pair for pair in part.pairs if pair.reward_margin < 0), key=lambda pair: pair.reward_margin)
     return [
         Mistake(
@@ -82,7 +82,7 @@ def mistakes(part: PairSubset) -> list[Mistake]:
 
 
 def reliability(part: PairSubset) -> Figure:
-    """Accuracy of pairs of similar confidence, with Wilson's intervals; honest bins touch the diagonal."""
+    """Accuracy of pairs of similar confidence, with Wilson's intervals; bins of a calibrated model touch the diagonal."""
     at_x: Place = lambda value: LEFT + 8 + (value - 0.5) * 2 * (WIDTH - LEFT - RIGHT - 8)
     at_y: Place = lambda value: HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
     bins = part.bins
@@ -95,7 +95,7 @@ def reliability(part: PairSubset) -> Figure:
         *(_bin(own, words[place], at_x, at_y) for place, own in enumerate(bins)),
     ]
     svg = _svg(f"{title}: " + "; ".join(words), drawn)
-    marks = [("whisker", "share right and its interval; the dot grows with rows"), ("ideal", "honest: as often right as sure")]
+    marks = [("whisker", "share right and its interval; larger dots have more rows"), ("ideal", "calibrated: share right equals confidence")]
     table = [_cells(own) for own in bins]
     return Figure(title, "across: confidence; up: share right", svg, marks, ("mean confidence", "share right", "95 % interval (Wilson)"), table)
 
@@ -137,7 +137,7 @@ def against_length(part: PairSubset) -> Figure:
 
 def _said(own: Bin) -> str:
     sure, right, interval = _cells(own)
-    return f"sure {sure}, right {right} ({interval})"
+    return f"confidence {sure}, right {right} ({interval})"
 
 
 def _cells(own: Bin) -> tuple[str, str, str]:

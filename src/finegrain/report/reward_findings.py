@@ -1,4 +1,4 @@
-"""Findings about a reward model, from the scores of the examined pairs: order, confidence, length, doubt."""
+"""Findings about a reward model from the scores of the examined pairs: order, confidence, length, uncertainty."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import Run
 
 UNEQUAL = "rows of unequal lengths"
-TIES = "Pairs that the labels call equally good are left out."
-MEMORISED = "A reward model can know its training rows by heart: only held-out rows say how far to trust it."
+TIES = "Pairs that the labels rate as equally good are left out."
+MEMORISED = "A reward model can memorise its training rows, so only held-out rows show how reliable it is."
 
 
 class PairSubset(NamedTuple):
@@ -68,7 +68,7 @@ def parts(run: Run) -> list[PairSubset]:
 
 
 def reward_findings(run: Run) -> list[Block]:
-    """The findings; [] for a run without scored pairs. Verdicts are those of the held-out pairs where there are any."""
+    """The findings; [] for a run without scored pairs. Verdicts are on the held-out pairs where there are any."""
     found = parts(run)
     if not found:
         return []
@@ -108,9 +108,9 @@ def _honesty(found: Sequence[PairSubset]) -> Block:
         numbers=numbers,
         notes=[
             "Confidence: sigma of the score difference, the probability that a Bradley-Terry model gives to the answer it prefers; the standard "
-            "deviation plays no part in it. A loss that fixes no such scale need not be honest in this sense.",
-            "Expected calibration error: ten bins of equal width, bootstrap over rows of the data; it is biased upwards where rows are few, so "
-            f"the verdict goes by the gap, with Wilson's interval of the share right. Honest: all within {confidence.NEAR} of zero ([choice]).",
+            "deviation is not used. A loss that does not fix this scale need not be honest in this sense.",
+            "Expected calibration error: ten bins of equal width, bootstrap over rows of the data; it is biased upwards with few rows, so "
+            f"the verdict uses the gap, with Wilson's interval of the share right. Honest: all within {confidence.NEAR} of zero ([choice]).",
         ],
     )
 
@@ -154,7 +154,7 @@ def _length(found: Sequence[PairSubset]) -> Block | None:
 
 
 def _doubt(part: PairSubset) -> Block | None:
-    """Whether the standard deviation says which pairs are wrong; of the pairs of one row the first stands for all."""
+    """Whether the standard deviation indicates wrong pairs; of the pairs of one row the first represents all."""
     _, first = np.unique(part.rows, return_index=True)
     stds, wrong = np.array([part.pairs[place].reward_margin_std for place in first]), part.margins[first] <= 0
     if not np.isfinite(stds).all():
@@ -170,10 +170,10 @@ def _doubt(part: PairSubset) -> Block | None:
             with_interval("deviation of the score difference, wrong pairs", mean_interval(stds[wrong]), "", over="rows"),
             with_interval("deviation of the score difference, right pairs", mean_interval(stds[~wrong]), "", over="rows"),
         ],
-        notes=["0.5 is chance. Of several pairs of one row of the data the first stands for all. Intervals: DeLong for the chance, Student t."],
+        notes=["0.5 is chance. Of several pairs of one row of the data only the first is used. Intervals: DeLong for the chance, Student t."],
     )
 
 
 def _of(found: Sequence[PairSubset]) -> str:
-    """Which pairs the verdict is about, where that is not the held-out ones."""
+    """Which pairs the verdict is about, where these are not the held-out ones."""
     return "" if found[0].name == "held-out" else "On training pairs only (none is held out): "

@@ -1,4 +1,4 @@
-"""What of an answer's judgement an optimiser would be shown: one number out of its mean, its members and their uncertainty."""
+"""One number of an answer's score for an optimiser: out of its mean, its members and their uncertainty."""
 
 from finegrain.errors import UsageError
 from finegrain.ops.aggregate import MeanReward, NominalMix, OfOneAnswer, PerBatch
@@ -13,7 +13,7 @@ def check_aggregate(aggregate: OfOneAnswer, *, of_function: bool) -> None:
         raise UsageError("aggregate: weighs what a reward model or several policies are unsure of; a function of your own says one number")
 
 
-def shown(aggregate: OfOneAnswer, answer: Scored) -> float:
+def aggregate_answer(aggregate: OfOneAnswer, answer: Scored) -> float:
     """The reward of one answer, given its score (); raises UsageError where the score lacks what the choice reads."""
     mean, std, members, member_std = (None if value is None else value[..., None] for value in answer)
     assert mean is not None

@@ -5,63 +5,48 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from finegrain.data.conversations import ASSISTANT, is_conversation, read_turns
-from finegrain.data.findings import Findings
-from finegrain.data.records import Answer, Example, Response, Row, Text, Turn
-from finegrain.data.tokenise import Tokenise, tokenise
+from finegrain.data.records import Answer, Row, Text, Turn
 from finegrain.errors import UsageError
 from finegrain.models.reward_models import DEFAULT_LENGTH, stored_facts
 from finegrain.scoring.devices import frozen_arithmetic
-from finegrain.scoring.reward_model import RewardJudge, open_reward_model
+from finegrain.scoring.records import Candidates, Reward
+from finegrain.scoring.reward_model import load_model_reward
 from finegrain.scoring.runtime import Runtime
 from finegrain.scoring.scale import ScoreScale, stored_scale
 
 
 @dataclass(frozen=True)
 class CompletionScorer:
-    """A reward model that scores completions."""
+    """A reward that scores completions."""
 
-    judge: RewardJudge
-    max_length: int
+    reward: Reward
     scale: ScoreScale | None
-    """None: scores as the head gives them."""
+    """None: scores as the reward gives them."""
     sampled_tokens: bool = False
-    """Whether `completion_ids` are scored where they are this model's tokens of the text."""
+    """Whether `completion_ids` are scored where they are the reward's own tokens of the text."""
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None) -> list[float | None]:
         """A score per completion; None where nothing of it is left to score."""
         for name, given in (("completions", completions), ("completion_ids", completion_ids)):
             if given is not None and len(given) != len(prompts):
                 raise UsageError(f"a reward function gets as many {name} as prompts; it got {len(given)} and {len(prompts)}")
-        rows = [(place, row_of(prompt, answer, place)) for place, (prompt, answer) in enumerate(zip(prompts, completions, strict=True))]
-        examples = list(tokenise(rows, self.judge.tokenizer, Tokenise(max_length=self.max_length), Findings()))
+        candidates = [
+            Candidates(row=place, made=row_of_completion(prompt, answer, place))
+            for place, (prompt, answer) in enumerate(zip(prompts, completions, strict=True))
+        ]
         if completion_ids is not None and self.sampled_tokens:
-            examples = [self._of_ids(one, rows[one.row][1], completion_ids[one.row]) for one in examples]
-        found: list[float | None] = [None] * len(rows)
-        for example, judged in zip(examples, self.judge(examples, ("answer",)), strict=True):
-            score = float(judged["answer"].answer.mean)
-            found[example.row] = score if self.scale is None else self.scale.score(score)
-        return found
+            candidates = [replace(one, ids={"answer": ids}) for one, ids in zip(candidates, completion_ids, strict=True)]
+        return [self._number(found) for found in self.reward.score(candidates)]
 
-    def _of_ids(self, example: Example, row: Row, ids: Sequence[int]) -> Example:
-        """The example with the sampled tokens of a plain-text answer; as it is where they are another tokenizer's, or the row was cut.
-
-        Heads of segments and steps cut the text itself, and keep its tokens.
-        """
-        eos, answer = self.judge.tokenizer.eos_token_id, example.responses["answer"]
-        own = [int(number) for number in ids if number not in (eos, self.judge.tokenizer.pad_token_id)]
-        whole = eos is None or (len(answer.ids) > 0 and int(answer.ids[-1]) == eos)
-        if self.judge.asked.parts is not None or not isinstance(row.prompt, str) or not whole or not own or max(own) >= len(self.judge.tokenizer):
-            return example
-        tail = [] if eos is None else [eos]
-        if len(example.prompt) + len(own) + len(tail) > self.max_length or self.judge.tokenizer.decode(own) != answer.text:
-            return example
-        sampled = np.array(own + tail, dtype=np.int32)
-        unknown = np.zeros((len(sampled), 2), dtype=np.int32)
-        return replace(example, responses={"answer": Response(sampled, np.ones(len(sampled), bool), unknown, answer.text)})
+    def _number(self, found: Mapping[str, Any]) -> float | None:
+        scores = found.get("answer")
+        if scores is None:
+            return None
+        score = float(scores.answer.mean)
+        return score if self.scale is None else self.scale.score(score)
 
 
 def open_reward_function(
@@ -71,8 +56,8 @@ def open_reward_function(
     longest = max_length or stored_facts(run).get("input", {}).get("max_length", DEFAULT_LENGTH)
     where, precision = frozen_arithmetic(device, dtype)
     with torch.random.fork_rng(devices=[]):
-        judge = open_reward_model(Runtime(where, precision, None), run, longest=longest)
-    scorer = CompletionScorer(judge, longest, stored_scale(run) if normalise else None, sampled_tokens)
+        reward = load_model_reward(Runtime(where, precision, None), run, max_length=longest)
+    scorer = CompletionScorer(reward, stored_scale(run) if normalise else None, sampled_tokens)
 
     def scored(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         """Scores of completions, one per prompt."""
@@ -82,7 +67,7 @@ def open_reward_function(
     return scored
 
 
-def row_of(prompt: Any, completion: Any, place: int) -> Row:
+def row_of_completion(prompt: Any, completion: Any, place: int) -> Row:
     """Strings as they are; messages as a conversation, an answer of one string among them as the assistant's turn."""
     if isinstance(prompt, str) and isinstance(completion, str):
         return Row(prompt=prompt, answers={"answer": Answer(content=completion)})

@@ -24,7 +24,7 @@ from finegrain.rewards.step import Step
 from finegrain.scoring.runtime import Runtime
 from finegrain.types import CharSpan, Json, Ragged
 
-PartIds = list[dict[str, np.ndarray]]
+SegmentIds = list[dict[str, np.ndarray]]
 """By example and role, the segment or step of each token (T,), -1 in none."""
 
 
@@ -78,7 +78,7 @@ def open_start(runtime: Runtime, facts: Mapping[str, Any], checkpoint: str, long
 
 
 @dataclass(frozen=True)
-class Parts:
+class Segmentation:
     """What cuts answers for a head of segments or steps."""
 
     head: Any
@@ -87,13 +87,13 @@ class Parts:
     seen: Counter[str] = field(default_factory=Counter)
     """Answers, and how their steps were found."""
 
-    def __call__(self, examples: Sequence[Example], roles: Sequence[str], precision: Precision) -> PartIds:
+    def __call__(self, examples: Sequence[Example], roles: Sequence[str], precision: Precision) -> SegmentIds:
         """Ids of the tokens of every answer; each answer has a segment or step."""
-        columns = self.head.prepare(Asked(self, examples, tuple(roles), precision))
+        columns = self.head.prepare(ScoringContext(self, examples, tuple(roles), precision))
         self.seen["answers"] += len(examples) * len(roles)
         return [{role: np.asarray(columns[role].segment[place]) for role in roles} for place in range(len(examples))]
 
-    def anew(self) -> "Parts":
+    def fresh(self) -> "Segmentation":
         """The same with nothing counted."""
         return replace(self, seen=Counter())
 
@@ -104,7 +104,7 @@ class Parts:
         source = None if self.start is None else self.start.source
         return {"segments": {"segmenter": kebab(type(self.head.segmenter).__name__), "start_model": source}}
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """For a person."""
         if not isinstance(self.head, Step):
             told = self.facts()["segments"]
@@ -120,10 +120,10 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoringContext:
     """The `AnswerContext` of answers that nothing is trained on."""
 
-    parts: Parts
+    segmentation: Segmentation
     examples: Sequence[Example]
     roles: tuple[str, ...]
     precision: Precision
@@ -139,8 +139,8 @@ class Asked:
 
     def entropies(self, role: str) -> Ragged:
         """By the start model."""
-        assert self.parts.start is not None
-        return self.parts.start.entropies(self.examples, (role,), self.precision)[role]
+        assert self.segmentation.start is not None
+        return self.segmentation.start.entropies(self.examples, (role,), self.precision)[role]
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """The data's own steps where the answer has some, else its lines; the labels are not asked for."""
@@ -148,7 +148,7 @@ class Asked:
         return numbers, [np.zeros(len(own), dtype=np.float32) for own in numbers]
 
     def _steps(self, example: Example, role: str) -> np.ndarray:
-        response, seen = example.responses[role], self.parts.seen
+        response, seen = example.responses[role], self.segmentation.seen
         given = example.spans.get(role) if "steps" in example.columns else None
         spans = given or lines_of(response.text)
         numbers, _ = steps_on_tokens(spans, response)
@@ -181,12 +181,12 @@ def all_of(response: Response) -> np.ndarray:
     return np.where(here if here.any() else response.mask, 0, -1).astype(np.int64)
 
 
-def parts_of(runtime: Runtime, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Parts | None:
+def segmentation_of(runtime: Runtime, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Segmentation | None:
     """What cuts answers for the head of a checkpoint; None for one that reads every token, or the last."""
     declared = read_head(head)
     if declared.read_positions is None:
         return None
-    return Parts(head, open_start(runtime, facts, checkpoint, longest) if declared.reads_entropy else None)
+    return Segmentation(head, open_start(runtime, facts, checkpoint, longest) if declared.reads_entropy else None)
 
 
 def steps_on_tokens(spans: Sequence[CharSpan], response: Response) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,15 @@
 """What stands on the tokens when a reward model scores them: its head's outputs, differences of them, or shares of the answer's score.
 
-How each is computed is in `reward_outputs`, imported when it is: settings must be there at once.
+Settings alone: each asks the model that it is given for what it stands for.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from finegrain.checked import checked
-from finegrain.credit.abc import HeadMean, Heads
-from finegrain.credit.r3hf import First, FromPrompt
+from finegrain.credit.abc import ABC, HeadMean, Heads
+from finegrain.credit.r3hf import R3HF, First, FromPrompt
 from finegrain.credit.redistribute import check_share
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
@@ -18,11 +18,47 @@ from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.location import EvenSplit, LocationNormaliser, Spread
 
 
+@runtime_checkable
+class SignalModel(Protocol):
+    """A loaded reward model (`scoring.outputs.LoadedRewardModel`): by example and role, each gives scores of tokens and of the answer."""
+
+    @property
+    def head(self) -> RewardHead:
+        """What its outputs mean."""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint, for messages."""
+
+    @property
+    def segmentation(self) -> Any:
+        """What cuts answers, for a head of segments or steps; None for others."""
+
+    @property
+    def location(self) -> LocationNormaliser | None:
+        """The scale of its segments' scores by place, where training found one."""
+
+    def head_scores(self, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+        """The head's own."""
+
+    def segment_scores(self, examples: Sequence[Any], roles: Sequence[str], spread: Spread, location: LocationNormaliser | None) -> Any:
+        """Of segments or steps."""
+
+    def prefix_differences(self, examples: Sequence[Any], roles: Sequence[str], spread: R3HF) -> Any:
+        """Differences along the answer."""
+
+    def attention_shares(self, examples: Sequence[Any], roles: Sequence[str], spread: ABC) -> Any:
+        """Shares by attention."""
+
+    def even_shares(self, examples: Sequence[Any], roles: Sequence[str], spread: ABC) -> Any:
+        """Equal shares."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Raw:
     """As the head gives them: the answer's score is their readout."""
 
-    def __call__(self, asked: Any) -> None:
+    def __call__(self, model: SignalModel) -> None:
         """No normaliser."""
 
 
@@ -30,12 +66,11 @@ class Raw:
 class ByPlace:
     """Less the mean, by the standard deviation, of segments at their place in the answer, as the run's held-out answers had them."""
 
-    def __call__(self, asked: Any) -> LocationNormaliser:
+    def __call__(self, model: SignalModel) -> LocationNormaliser:
         """The checkpoint's normaliser; raises UsageError where it has none."""
-        found: LocationNormaliser | None = asked.location
-        if found is None:
-            raise UsageError(f"{asked.name} has no scale by place; head:segment fits it to held-out answers of many segments: take signal.scale:raw")
-        return found
+        if model.location is None:
+            raise UsageError(f"{model.name} has no scale by place; head:segment fits it to held-out answers of many segments: take signal.scale:raw")
+        return model.location
 
 
 Scale = Raw | ByPlace
@@ -56,13 +91,11 @@ class Head:
         if self != Head() and read_head(head).read_positions is None:
             raise UsageError("signal.spread and signal.scale place scores of segments or steps, and this model scores tokens itself: drop them")
 
-    def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token scores, and the answer's score as the head's readout has it."""
-        from finegrain.scoring.outputs import judged_by_head, judged_by_parts
-
-        if asked.parts is None:
-            return judged_by_head(asked, examples, roles)
-        return judged_by_parts(asked, examples, roles, self.spread, self.scale(asked))
+        if model.segmentation is None:
+            return model.head_scores(examples, roles)
+        return model.segment_scores(examples, roles, self.spread, self.scale(model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +117,9 @@ class PrefixDifference:
         if read_head(head).reads_whole_answer:
             raise UsageError("signal:prefix-difference reads every prefix; this model weighs tokens over the whole answer: take signal:head")
 
-    def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the score less the prompt's (`first`: the score itself)."""
-        from finegrain.credit.r3hf import R3HF
-        from finegrain.scoring.outputs import differences
-
-        return differences(asked, examples, roles, R3HF(share=self.share, first=self.first))
+        return model.prefix_differences(examples, roles, R3HF(share=self.share, first=self.first))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +139,9 @@ class Attention:
         """Raises UsageError for a head that does not read the last token."""
         _check_last(head, "attention")
 
-    def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the answer's score."""
-        from finegrain.credit.abc import ABC
-        from finegrain.scoring.outputs import last_attention, shares
-
-        return shares(asked, examples, roles, ABC(share=self.share, heads=self.heads), last_attention)
+        return model.attention_shares(examples, roles, ABC(share=self.share, heads=self.heads))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +159,30 @@ class Uniform:
         """Raises UsageError for a head that does not read the last token."""
         _check_last(head, "uniform")
 
-    def __call__(self, asked: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the answer's score."""
-        from finegrain.credit.abc import ABC
-        from finegrain.scoring.outputs import even_attention, shares
-
-        return shares(asked, examples, roles, ABC(share=self.share), even_attention)
+        return model.even_shares(examples, roles, ABC(share=self.share))
 
 
 RewardSignal = Head | PrefixDifference | Attention | Uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Densest:
+    """What a credit reads: scores of segments or steps, differences along the answer for a head of its last token, else the head's own."""
+
+    def check(self, head: RewardHead) -> None:
+        """Every head has one."""
+
+    def choice(self, model: SignalModel) -> tuple[RewardSignal, str]:
+        """The signal of this model, and its name for a person."""
+        if model.segmentation is not None:
+            return (Head(), "segment or step") if model.location is None else (Head(scale=ByPlace()), "segment, on one scale by place")
+        return (PrefixDifference(), "differences along the answer") if isinstance(model.head.readout, Last) else (Head(), "token")
+
+    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+        """By example and role: token scores, and the answer's score."""
+        return self.choice(model)[0](model, examples, roles)
 
 
 def _check_last(head: RewardHead, signal: str) -> None:

@@ -14,7 +14,7 @@ from finegrain.evaluate.suites import Item, Scores, compared
 from finegrain.evaluate.tables import Line
 from finegrain.ops.stats import Interval
 from finegrain.recipes.evaluation.grades import Grade
-from finegrain.recipes.evaluation.grading import graded
+from finegrain.recipes.evaluation.grading import grade_set
 from finegrain.recipes.evaluation.problems import Problem, ProblemSet, read_problems
 from finegrain.types import Json
 
@@ -25,7 +25,7 @@ VISIBLE_DIFFERENCE = 1e-3
 def measure(settings: EvalSettings) -> tuple[Json, list[Json]]:
     """The result, and every problem's scores."""
     problems = read_problems(settings.data, settings.limit)
-    grades, batches, read = graded(settings, problems)
+    grades, batches, read = grade_set(settings, problems)
     kept = [place for place, grade in enumerate(grades) if grade is not None]
     if not kept:
         raise DataError(f"{settings.data}: no problem could be scored; {problems.findings.in_words()}")

@@ -18,7 +18,7 @@ NAMED = {"source"}
 
 
 @dataclass(frozen=True)
-class Table:
+class BaselineTable:
     """Scores by prompt, and whose they are."""
 
     reward: Json
@@ -43,7 +43,7 @@ def _std(values: list[float]) -> float:
     return float((sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5)
 
 
-def table_lines(table: Table) -> Iterator[str]:
+def table_lines(table: BaselineTable) -> Iterator[str]:
     """The file, line by line."""
     yield json.dumps({HEADER: table.reward}, ensure_ascii=False) + "\n"
     for prompt, own in table.scores.items():
@@ -52,7 +52,7 @@ def table_lines(table: Table) -> Iterator[str]:
         yield json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path) -> BaselineTable:
     """What `table_lines` wrote; raises DataError with the line that is something else."""
     try:
         with file.open(encoding="utf-8") as stream:
@@ -69,7 +69,7 @@ def read_table(file: Path) -> Table:
         if prompt in scores:
             raise DataError(f"{file}, line {number}: a second line of the prompt {prompt[:60]!r}; join their scores")
         scores[prompt] = [float(one) for one in own]
-    return Table(found[0][1][HEADER], scores)
+    return BaselineTable(found[0][1][HEADER], scores)
 
 
 def _object(file: Path, number: int, line: str) -> Json:

@@ -10,14 +10,13 @@ from torch import Tensor
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError
-from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
-from finegrain.recipes.training.own_scorer import cross_fitted
-from finegrain.recipes.training.reward_credit import reward_scores
-from finegrain.scoring.function_file import load_function
-from finegrain.scoring.runtime import policy_logps
-from finegrain.types import CharSpan, Ragged, Scored
+from finegrain.recipes.training.own_scorer import cross_fit
+from finegrain.recipes.training.reward_credit import score_tokens
+from finegrain.scoring.function import load_function
+from finegrain.train.fit import FitSettings
+from finegrain.types import CharSpan, Json, Ragged, Scored
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,10 @@ class RunCredit:
     examples: Sequence[Example]
     roles: tuple[str, ...]
     reference: Mapping[str, Ragged]
+    own_scorer: FitSettings
+    """Of the two fits that are the run's own scorer, where the credit asks for one."""
+    facts: Json
+    """Gets `cross_fit`, for run.json."""
 
     @property
     def signs(self) -> dict[str, np.ndarray]:
@@ -64,30 +67,16 @@ class RunCredit:
         Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
         """
         if scorer is None:
-            return cross_fitted(self.session, self.examples, self.roles, self.reference, beta)
+            found, self.facts["cross_fit"] = cross_fit(self.session, self.examples, self.roles, self.reference, self.own_scorer, beta)
+            return found
         names = scorer.split(",")
         rewards = [name for name in names if is_reward_model(name)]
         if rewards and len(rewards) < len(names):
             raise CreditError(f"{', '.join(rewards)} are reward models and the other scorers are not: their units differ, so name one kind")
-        if len(rewards) == 1:
-            return reward_scores(self.session, scorer, self.examples, self.roles)
-        members = [self._means(name) for name in rewards] or [self._ratios(name, beta) for name in names]
-        return {role: [_of_members([member[role][row] for member in members]) for row in range(len(self.examples))] for role in self.roles}
-
-    def _means(self, scorer: str) -> dict[str, list[Tensor]]:
-        """Token scores of one reward model."""
-        return {role: [one.mean for one in rows] for role, rows in reward_scores(self.session, scorer, self.examples, self.roles).items()}
-
-    def _ratios(self, scorer: str, beta: float) -> dict[str, list[Tensor]]:
-        """beta times the log-ratio of one frozen scorer to the start model."""
-        session = self.session
-        session.say(f"credit: scoring {len(self.examples)} rows with {scorer}")
-        policy = load_policy(scorer, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
-        if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
-            raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
-        logps = policy_logps(session.runtime, policy, self.examples, self.roles)
-        pairs = {role: zip(logps[role], self.reference[role], strict=True) for role in self.roles}
-        return {role: [torch.from_numpy(beta * (new - old)) for new, old in rows] for role, rows in pairs.items()}
+        members = [score_tokens(self.session, name, self.examples, self.roles, self.reference, beta) for name in names]
+        if len(members) == 1:
+            return members[0]
+        return {role: [_of_members([member[role][row].mean for member in members]) for row in range(len(self.examples))] for role in self.roles}
 
     def function_spans(self, path: str, role: str) -> list[list[CharSpan] | None]:
         """The user's `fn(prompt, response, role, row)` on every answer."""
@@ -111,5 +100,5 @@ class RunCredit:
 
 
 def _of_members(members: Sequence[Tensor]) -> Scored:
-    """One member is a score of unknown certainty; several are their mean and themselves."""
-    return Scored(members[0]) if len(members) == 1 else Scored(torch.stack(list(members)).mean(0), None, torch.stack(list(members)))
+    """Their mean, and themselves."""
+    return Scored(torch.stack(list(members)).mean(0), None, torch.stack(list(members)))

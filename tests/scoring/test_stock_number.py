@@ -53,7 +53,7 @@ def test_an_adapter_with_a_score_head_in_every_command(command: Command, scored:
         done = command.prefer("run", "--model", scored, command=refuses)
         assert done.code == 4
         assert "SEQ_CLS" in done.error
-        assert "no causal language model" in done.error
+        assert "not of a causal language model" in done.error
     done = command.prefer("run", "--model", scored, "head:sequence", "--max-steps", "1", "--lr", "1e-12", command="reward")
     assert done.code == 0, done.error
     assert command.record("run")["start_head"] == "trained"
@@ -95,7 +95,7 @@ def test_a_stock_class_that_makes_its_score_in_another_way_is_refused(
     assert done.code == 0, done.error
     ours, theirs = stock_numbers(stock, model, command.folder / "scores.jsonl")
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    monkeypatch.setattr(reward_judge, "before_padding", lambda example, roles, pad: example)
+    monkeypatch.setattr(reward_judge, "before_padding", lambda example, pad: example)
     done = score(command, command.folder / "rm")
     assert done.code == 4
     assert "in another way" in done.error

@@ -12,7 +12,7 @@ from finegrain.errors import UsageError
 from finegrain.ops.baseline import Contrast, win_share
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval, mean_interval
-from finegrain.recipes.score_files.baseline_table import Table, check_reward, read_table
+from finegrain.recipes.score_files.baseline_table import BaselineTable, check_reward, read_table
 from finegrain.types import Json
 
 NAMED = 5
@@ -22,7 +22,7 @@ ROUNDING = 1e-5
 
 
 @runtime_checkable
-class Beside(Protocol):
+class Annotator(Protocol):
     """What adds to the line of an answer."""
 
     def __call__(self, role: str, line: Json) -> Json:
@@ -31,11 +31,11 @@ class Beside(Protocol):
     def facts(self) -> Json:
         """For the result."""
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """For a person."""
 
 
-class Alone:
+class NoBaseline:
     """Adds nothing."""
 
     def __call__(self, role: str, line: Json) -> Json:
@@ -46,12 +46,12 @@ class Alone:
         """Nothing."""
         return {}
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """Nothing."""
         return []
 
 
-class Answer(NamedTuple):
+class RelativeAnswer(NamedTuple):
     """One answer beside its baseline."""
 
     relative: float
@@ -61,13 +61,13 @@ class Answer(NamedTuple):
     """Share of the baseline's answers that score less; ties half."""
 
 
-class Relative:
+class BaselineAnnotator:
     """Adds the relative score to every answer whose prompt has a baseline, and null to the others."""
 
-    def __init__(self, contrast: Contrast, table: Table) -> None:
+    def __init__(self, contrast: Contrast, table: BaselineTable) -> None:
         self._contrast = contrast
         self._scores = {prompt: torch.tensor(own, dtype=torch.float64) for prompt, own in table.scores.items()}
-        self._found: dict[str, dict[str, list[Answer]]] = defaultdict(lambda: defaultdict(list))
+        self._found: dict[str, dict[str, list[RelativeAnswer]]] = defaultdict(lambda: defaultdict(list))
         self._missing: list[str] = []
         self._missing_prompts: set[str] = set()
         for prompt, scores in self._scores.items():
@@ -90,7 +90,7 @@ class Relative:
             bar = self._contrast.aggregate(scores)
             above = float((reward > bar) & ~_tie(reward, bar))
             wins = win_share(reward, torch.where(_tie(scores, reward), reward, scores))
-            self._found[role][prompt].append(Answer(relative, above, float(wins)))
+            self._found[role][prompt].append(RelativeAnswer(relative, above, float(wins)))
         return {**line, "score": {**line["score"], "relative": relative}}
 
     def facts(self) -> Json:
@@ -99,11 +99,11 @@ class Relative:
         missing = {"answers": len(self._missing), "prompts": len(self._missing_prompts), "first": self._missing[:NAMED]}
         return {"relative": by_role, "without_baseline": missing}
 
-    def words(self) -> list[str]:
-        """The same in words."""
+    def describe(self) -> list[str]:
+        """The same for a person."""
         lines = [
-            f"{role}: relative score {_shown(one['mean'])}, above the baseline {_shown(one['above'])}, "
-            f"beats {_shown(one['win_rate'])} of the baseline's answers ({one['mean']['rows']} prompts)"
+            f"{role}: relative score {_in_words(one['mean'])}, above the baseline {_in_words(one['above'])}, "
+            f"beats {_in_words(one['win_rate'])} of the baseline's answers ({one['mean']['rows']} prompts)"
             for role, one in self.facts()["relative"].items()
         ]
         if self._missing:
@@ -113,23 +113,23 @@ class Relative:
         return lines
 
 
-def open_relative(file: Path | None, contrast: Contrast, identity: Callable[[], Json]) -> Beside:
+def open_annotator(file: Path | None, contrast: Contrast, identity: Callable[[], Json]) -> Annotator:
     """What a table adds to scores of the reward that made it; raises UsageError where the reward is another one."""
     if file is None:
-        return Alone()
+        return NoBaseline()
     table = read_table(file)
     check_reward(file, table.reward, identity())
-    return Relative(contrast, table)
+    return BaselineAnnotator(contrast, table)
 
 
 def _tie(one: Tensor, other: Tensor) -> Tensor:
     return torch.isclose(one, other, rtol=ROUNDING, atol=ROUNDING)
 
 
-def _summary(prompts: Sequence[Sequence[Answer]]) -> Json:
+def _summary(prompts: Sequence[Sequence[RelativeAnswer]]) -> Json:
     """Means over prompts, whose answers share a baseline and so are not independent."""
 
-    def means(values: Callable[[Answer], float]) -> list[float]:
+    def means(values: Callable[[RelativeAnswer], float]) -> list[float]:
         return [sum(values(answer) for answer in answers) / len(answers) for answers in prompts]
 
     found = {
@@ -144,6 +144,6 @@ def _interval(found: Interval) -> Json:
     return {"mean": found.mean, "low": found.low, "high": found.high, "rows": found.rows}
 
 
-def _shown(interval: Json) -> str:
+def _in_words(interval: Json) -> str:
     bounds: Any = "no interval" if interval["low"] is None else f"{interval['low']:.3g} to {interval['high']:.3g}"
     return f"{interval['mean']:.3g} ({bounds})"
