@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "finegrain"
 PICTURE = ROOT / "docs" / "architecture.svg"
-WIDTH, LEFT, ROW, BOX, GAP, LETTER = 1000, 16, 58, 34, 10, 7.4
+WIDTH, LEFT, ROW, BOX, GAP, LETTER = 820, 16, 54, 34, 10, 8.4
 
 
 def rooms() -> dict[str, set[str]]:
@@ -52,7 +52,7 @@ def drawing(imports: dict[str, set[str]]) -> str:
     ]
     for number, floor in enumerate(reversed(floors)):
         top = LEFT + ROW * number
-        parts.append(f'<line x1="{LEFT}" y1="{top + BOX + 12}" x2="{WIDTH - LEFT}" y2="{top + BOX + 12}" stroke="#d8dee6"/>')
+        parts.append(f'<line x1="{LEFT}" y1="{top + BOX + 10}" x2="{WIDTH - LEFT}" y2="{top + BOX + 10}" stroke="#d8dee6"/>')
         left = float(LEFT)
         for room in floor:
             folder = (SOURCE / room).is_dir()

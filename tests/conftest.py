@@ -9,6 +9,8 @@ import tyro._docstrings
 
 from tests import type_checks
 
+pytest_plugins = ["tests.costs"]
+
 type_checks.install()
 # The parser of commands tokenises the classes of its settings for every command; their source does not change here.
 tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))

@@ -1,27 +1,33 @@
 """Shapes and types of the whole package checked at run time, at a fraction of what jaxtyping's own decorator costs a call.
 
 What jaxtyping wraps twice and binds by hand, beartype checks in one wrapper; only functions whose types name array shapes open a
-room for the shapes' letters. Both check the same arguments and the same results.
+room for the shapes' letters. Both check the same arguments and the same results. A wrapper is made at the first call, since most
+functions of most test files are never called, and takes the place of the code that made it: later calls go straight to the check.
 """
 
 import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
+from types import FunctionType
 from typing import Any
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
+from jaxtyping import _array_types as arrays
+from jaxtyping._storage import _shape_storage as ROOMS
 
 WHOLE = jaxtyping.jaxtyped
 TYPED = beartype(conf=BeartypeConf(violation_type=TypeError))
+SLOW = arrays._MetaAbstractArray.__instancecheck__
 
 
 def install() -> None:
     """Before the package is imported."""
     jaxtyping.install_import_hook("finegrain", "beartype.beartype")
     jaxtyping.jaxtyped = lambda *, typechecker: typed  # what the hook writes above every function and class
+    arrays._MetaAbstractArray.__instancecheck__ = fits
 
 
 def typed(made: Any) -> Any:
@@ -31,35 +37,54 @@ def typed(made: Any) -> Any:
             made.__init__ = typed(made.__init__)
             made.__init__.typed = True
         return made
-    checked: Callable[..., Any] | None = None
-
-    @wraps(made)
-    def call(*arguments: Any, **named: Any) -> Any:
-        nonlocal checked
-        checked = checked or _checked(made)
-        return checked(*arguments, **named)
-
+    call = wraps(made)(FunctionType(_first.__code__, globals()))
+    call.__kwdefaults__ = {"_made": made, "_call": call}
     return call
 
 
-def _checked(made: Callable[..., Any]) -> Callable[..., Any]:
-    """Made at the first call: most functions of most test files are never called."""
+def _first(*arguments: Any, _made: Any, _call: Any, **named: Any) -> Any:
+    code, constants = _checked(_made)
+    _call.__kwdefaults__ = {**_call.__kwdefaults__, **constants}
+    _call.__code__ = code
+    return _call(*arguments, **named)
+
+
+def _through(*arguments: Any, _check: Any, **named: Any) -> Any:
+    return _check(*arguments, **named)
+
+
+def _in_a_room(*arguments: Any, _made: Any, _check: Any, **named: Any) -> Any:
+    if jaxtyping.config.jaxtyping_disable:
+        return _made(*arguments, **named)
+    rooms = ROOMS.memo_stack if hasattr(ROOMS, "memo_stack") else ROOMS.__dict__.setdefault("memo_stack", [])
+    rooms.append(({}, {}, {}, {}))
+    try:
+        return _check(*arguments, **named)
+    finally:
+        rooms.pop()
+
+
+def _returned(made: Callable[..., Any]) -> Callable[..., Any]:
+    """A generator function as one that returns an iterator, whose arguments are checked when it is called."""
+    return wraps(made)(lambda *arguments, **named: made(*arguments, **named))
+
+
+def _checked(made: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
+    """The code of a checked function, and the constants that it reads."""
     hints = inspect.get_annotations(made)
-    if inspect.isgeneratorfunction(made) or any(_unread(hint) for hint in hints.values()):
-        return WHOLE(made, typechecker=beartype)
-    return _with_shapes(made) if any(_has_shapes(hint) for hint in hints.values()) else TYPED(made)
-
-
-def _with_shapes(made: Callable[..., Any]) -> Callable[..., Any]:
-    checked = TYPED(made)
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        if jaxtyping.config.jaxtyping_disable:
-            return made(*arguments, **named)
-        with WHOLE("context"):
-            return checked(*arguments, **named)
-
-    return call
+    if any(map(_unread, hints.values())):
+        try:
+            made.__annotations__ = hints = typing.get_type_hints(made, include_extras=True)
+        except (NameError, TypeError):  # what only the type checker imports or indexes
+            hints = {}
+    if not hints and inspect.get_annotations(made):
+        return _through.__code__, {"_check": WHOLE(made, typechecker=beartype)}
+    check = TYPED(_returned(made) if inspect.isgeneratorfunction(made) else made)
+    if any(map(_has_shapes, hints.values())):
+        return _in_a_room.__code__, {"_check": check}
+    if check.__closure__ or check.__globals__ is made.__globals__:  # nothing to check, or nothing that can be moved
+        return _through.__code__, {"_check": check}
+    return check.__code__, check.__kwdefaults__ or {}
 
 
 def _parts(hint: Any) -> list[Any]:
@@ -72,6 +97,48 @@ def _has_shapes(hint: Any) -> bool:
 
 
 def _unread(hint: Any) -> bool:
-    """Whether a type is named by a string, which jaxtyping reads where it can."""
+    """Whether a type is named by a string."""
     words = isinstance(hint, (str, typing.ForwardRef)) and typing.get_origin(hint) is not typing.Literal
     return words or (typing.get_origin(hint) is not typing.Literal and any(map(_unread, _parts(hint))))
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether an array has the kind, dtype and shape of a hint, as jaxtyping finds it; what a hint asks is read once."""
+    kind, dtypes, letters = _plan(hint)
+    if letters is None:
+        return bool(SLOW(hint, value))
+    if not isinstance(value, kind):
+        return False
+    if value.dtype not in dtypes:
+        dtypes[value.dtype] = SLOW(hint.dtype[kind, "..."], value)
+    shape = value.shape
+    if not dtypes[value.dtype] or len(shape) != len(letters):
+        return False
+    rooms = getattr(ROOMS, "memo_stack", None)
+    known = rooms[-1][0] if rooms else {}
+    new: dict[str, int] = {}
+    for letter, size in zip(letters, shape, strict=True):
+        if isinstance(letter, str):
+            if known.get(letter, new.setdefault(letter, size)) != size:
+                return False
+        elif letter is not None and letter != size:
+            return False
+    for letter, size in new.items():
+        known.setdefault(letter, size)
+    return True
+
+
+@cache
+def _plan(hint: Any) -> tuple[Any, dict[Any, bool], list[str | int | None] | None]:
+    """Kind, dtypes met so far, and for each dimension its letter, its size or None for any; None in all where jaxtyping is to look."""
+    letters: list[str | int | None] = []
+    for dim in hint.dims if hint.array_type is not Any and hint.index_variadic is None and not hint._skip_instancecheck else [...]:
+        if type(dim) is arrays._NamedDim and not dim.broadcastable and not dim.treepath:
+            letters.append(dim.name)
+        elif type(dim) is arrays._FixedDim and not dim.broadcastable:
+            letters.append(dim.size)
+        elif dim is arrays._anonymous_dim:
+            letters.append(None)
+        else:
+            return None, {}, None
+    return hint.array_type, {}, letters

@@ -106,6 +106,7 @@ def _parse_flags(name: str, settings_class: type[Any], base: Mapping[str, Any], 
         declared.append((field.name, Annotated[hint, argument]))
         defaults[field.name] = value
     parsed_class = make_dataclass(settings_class.__name__, declared, frozen=True, kw_only=True)
+    parsed_class.__module__ = "builtins"  # it has no source, which the parser would look for once a field
     parsed = _call_parser(name, parsed_class(**defaults), "\n\n".join([str(settings_class.__doc__), *_epilogue(name, settings_class)]), flags)
     return settings_class(**{field: getattr(parsed, field) for field in defaults})
 

@@ -18,9 +18,9 @@ class RunRecord:
     """The fields in the order of the file. Of a file that was read a value may have any type: a reader checks what it uses."""
 
     command: str | None = None
-    """Name of the command (recipes/session.py)."""
+    """Name of the command (recipes/training/align.py)."""
     settings: Mapping[str, Any] | None = None
-    """All settings by name, defaults included, as `finegrain again` reads them (recipes/session.py)."""
+    """All settings by name, defaults included, as `finegrain again` reads them (recipes/training/align.py)."""
     versions: Mapping[str, str] | None = None
     """Versions of Python and of the packages that numbers come from (recipes/session.py)."""
     machine: Mapping[str, Any] | None = None
@@ -32,10 +32,10 @@ class RunRecord:
     reason: str | None = None
     """The error of a run that failed or was interrupted (recipes/training/publishing.py)."""
     changed: list[str] | None = None
-    """What is otherwise than in the run that is resumed or repeated: model, data, versions, one sentence each (recipes/session.py)."""
+    """What is otherwise than in the run that is resumed or repeated: model, data, versions, one sentence each (recipes/training/align.py)."""
 
     model: Mapping[str, Any] | None = None
-    """The model that training starts from: `source`, and SHA-256 of its weights and of its tokenizer (recipes/session.py)."""
+    """The model that training starts from: `source`, and SHA-256 of its weights and of its tokenizer (recipes/training/align.py)."""
     unused_weights: list[str] | None = None
     """Weights of the checkpoint that the model does not use, by name (recipes/session.py)."""
     engine: Mapping[str, Any] | None = None
@@ -50,26 +50,26 @@ class RunRecord:
     """The language model whose entropies cut answers into segments: `source`, `in_memory`, `sha256` (recipes/training/reward_artifact.py)."""
 
     data: Mapping[str, Any] | None = None
-    """Report of the data: source, SHA-256, format, shape, counts of rows, tokens and findings (recipes/training/rows.py)."""
+    """Report of the data: source, SHA-256, format, shape, counts of rows, tokens and findings (recipes/training/data.py)."""
     eval_data: Mapping[str, Any] | None = None
-    """The same of the file of --eval (recipes/training/rows.py)."""
+    """The same of the file of --eval (recipes/training/data.py)."""
     holdout_words: list[str] | None = None
-    """What is to be known of the held-out rows, in sentences: how they were drawn, that they are few (recipes/training/rows.py)."""
+    """What is to be known of the held-out rows, in sentences: how they were drawn, that they are few (recipes/training/data.py)."""
     margin: Mapping[str, Any] | None = None
-    """The column `margin`: `scale`, what was `asked`, `median` and `largest` size before scaling, `pairs` with one (recipes/training/margins.py)."""
+    """The column `margin`: `scale`, what was `asked`, `median` and `largest` size before scaling, `pairs` with one (recipes/training/data.py)."""
     samples: Mapping[str, Any] | None = None
-    """Report of the unlabelled samples of meta:meta-rm (recipes/training/meta_step.py)."""
+    """Report of the unlabelled samples of meta:meta-rm (recipes/training/align.py)."""
 
     credit: Mapping[str, float] | None = None
-    """What the credit keeps, drops and annotates, as shares by role: `credit/kept/chosen` ... (recipes/training/columns.py)."""
+    """What the credit keeps, drops and annotates, as shares by role: `credit/kept/chosen` ... (recipes/training/data.py)."""
     credit_weight: str | None = None
-    """What the weights of the credit mean: multiplier, certainty ... (recipes/training/columns.py)."""
+    """What the weights of the credit mean: multiplier, certainty ... (recipes/training/data.py)."""
     credit_seconds: float | None = None
-    """Seconds that making the credit took (recipes/training/columns.py)."""
+    """Seconds that making the credit took (recipes/training/data.py)."""
     cross_fit: Mapping[str, Any] | None = None
-    """Settings and seconds of the fits that are the run's own scorer (recipes/training/own_scorer.py)."""
+    """Settings and seconds of the fits that are the run's own scorer (recipes/training/credit_context.py)."""
     stage_1: Mapping[str, float] | None = None
-    """Scores of the reward model that targets come from, before standardising: `mean`, `std`, `answers` (recipes/training/stage_1.py)."""
+    """Scores of the reward model that targets come from, before standardising: `mean`, `std`, `answers` (recipes/training/reward_artifact.py)."""
     labelled_steps: Mapping[str, int] | None = None
     """Labelled steps of the data: `read`, and `cut_or_without_a_token` (recipes/training/answer_context.py)."""
     first_difference: Mapping[str, int] | None = None
@@ -92,17 +92,17 @@ class RunRecord:
     embedding_learning_rate: float | None = None
     """Peak learning rate of the input embeddings (recipes/training/align.py)."""
     gradient_at_start: Mapping[str, float] | None = None
-    """Of an objective in two parts: gradient norms at the first step, the ranking's share, the bound's weight (recipes/training/shares.py)."""
+    """Of an objective in two parts: gradient norms at the first step, the ranking's share, the bound's weight (recipes/training/watchers.py)."""
     kept: Mapping[str, Any] | None = None
-    """Which step's model was kept, the last or the best, by which held-out result (train/selection.py)."""
+    """Which step's model was kept, the last or the best, by which held-out result (recipes/training/align.py)."""
     stopped: str | None = None
-    """Why training ended before its last step (train/selection.py)."""
+    """Why training ended before its last step (recipes/training/align.py)."""
     evaluation: Mapping[str, Any] | None = None
-    """Held-out results of the finished model by name, each with mean, interval and rows, or the reason for none (recipes/training/artifact.py)."""
+    """Held-out results of the finished model by name, each with mean, interval and rows, or the reason for none (recipes/training/align.py)."""
     last: Mapping[str, Any] | None = None
     """The last line of metrics.jsonl (recipes/training/align.py)."""
     card: Mapping[str, Any] | None = None
-    """The score of the model card's example by finegrain and by transformers, or the `trouble` with it (recipes/training/reward_usage.py)."""
+    """The score of the model card's example by finegrain and by transformers, or the `trouble` with it (recipes/training/publishing.py)."""
 
     peak_rss_bytes: int | None = None
     """Largest resident memory of the first process, bytes; absent where the system does not say (recipes/session.py)."""

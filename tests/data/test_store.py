@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from finegrain.data.holdout import MOST_HELD_OUT, split_holdout
-from finegrain.data.mismatch import add_mismatched
 from finegrain.data.records import Example, Response
 from finegrain.data.store import collect, token_lengths
 from finegrain.errors import DataError
 from finegrain.models.score import group_of
+from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.collate import TrainingSet
 from tests.tiny import examples
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.training import progress
+from finegrain.recipes.training import watchers
 from finegrain.train import checkpoint
 from finegrain.types import Pair
 from tests.recipes.command import Command, made_once
@@ -279,21 +279,21 @@ def test_a_run_directory_that_cannot_be_made(command: Command, tmp_path: Path) -
 
 
 def test_ctrl_c_saves_and_resumes(command: Command, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = progress._facts
+    honest = watchers._facts
 
     def interrupting(line: dict[str, Any]) -> str:
         if line["step"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return honest(line)
 
-    monkeypatch.setattr(progress, "_facts", interrupting)
+    monkeypatch.setattr(watchers, "_facts", interrupting)
     done = command.prefer("run", *BASE)
     assert done.code == 130
     assert "stopped after step 3 of 6" in done.error
     assert "--resume" in done.error
     assert (command.folder / "run" / "checkpoint-3").is_dir()
     assert command.record("run")["status"] == "interrupted"
-    monkeypatch.setattr(progress, "_facts", honest)
+    monkeypatch.setattr(watchers, "_facts", honest)
     assert command.prefer("run", *BASE, "--resume").code == 0
     assert command.record("run")["status"] == "finished"
     same_end(command, whole, "run")

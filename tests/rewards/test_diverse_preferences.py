@@ -265,7 +265,7 @@ def test_far_away_is_bounded() -> None:
 
 
 def test_settings() -> None:
-    with pytest.raises(UsageError, match="count from 1"):
+    with pytest.raises(UsageError, match="at least 1"):
         Latent(members=0)
     with pytest.raises(UsageError, match="phi"):
         DiversePreferences(phi=-1.0)

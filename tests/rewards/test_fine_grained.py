@@ -120,7 +120,7 @@ def test_the_cap_is_a_share_of_the_longer_answer() -> None:
 
 def test_without_an_edit_there_is_nothing_to_train_on() -> None:
     rewrites = [[1, 2], [3, 4]], [[5, 6], [7, 8]]
-    with pytest.raises(DataError, match="no pair is an edit: in all 2 more than 50% of the tokens differ"):
+    with pytest.raises(DataError, match="no pair is a small edit: in all 2 pairs more than 50% of the tokens differ"):
         FineGrained().prepare(answers(*rewrites))
     held_out = FineGrained().prepare(answers(*rewrites, trains=False))
     assert held_out["chosen"].weight == held_out["rejected"].weight == [None, None]

@@ -92,5 +92,5 @@ def test_tokens_may_be_weighed_against_one_another() -> None:
 def test_ends_lie_on_the_mask() -> None:
     judged = replace(side([[[1.0], [2.0], [3.0]], [[4.0]]]), segment=torch.tensor([[0, 0, 1], [0, 0, 0]]))
     assert ends_read(Segment(), judged).tolist() == [[False, True, True], [False, False, False]]
-    with pytest.raises(UsageError, match=r"^Token reads ends of segments or steps, and these answers have none"):
+    with pytest.raises(UsageError, match=r"^Token reads ends of segments or steps, but these answers have none"):
         ends_read(Token(), side([[[1.0]]]))

@@ -77,21 +77,21 @@ def test_the_temperature_is_fitted_to_what_was_predicted() -> None:
 
 def test_messages_name_the_first_five_ratings_off_the_scale() -> None:
     wrong = np.array([9.0, 4.0, 5.0, 6.0, 7.0, 8.0, 1.0, 9.0])
-    with pytest.raises(DataError, match=r"^7 of 8 ratings of 'honesty' are not on the scale 1 \.\. 3: 4, 5, 6, 7, 8; set --head"):
+    with pytest.raises(DataError, match=r"^7 of 8 ratings of 'honesty' are outside the scale 1 \.\. 3: 4, 5, 6, 7, 8; set --head"):
         RatingLabels().row_columns(HEAD, {"rating/honesty": wrong})
 
 
 def test_messages_about_attributes() -> None:
     both = {"rating/honesty": np.array([1.0]), "rating/truth": np.array([3.0])}
-    with pytest.raises(UsageError, match=r"^name the rated attribute: --loss.attribute NAME, one that every row has; there are: honesty, truth$"):
+    with pytest.raises(UsageError, match=r"^name the rated attribute: set --loss.attribute to one that every row has; found: honesty, truth$"):
         RatingLabels().row_columns(HEAD, both)
-    with pytest.raises(UsageError, match=r"^no attribute 'style': --loss.attribute NAME, one that every row has; there are: none$"):
+    with pytest.raises(UsageError, match=r"^no attribute 'style': set --loss.attribute to one that every row has; found: none$"):
         RatingLabels(attribute="style").row_columns(HEAD, {})
 
 
 def test_ratings_off_the_scale_are_refused_in_words() -> None:
     for wrong in (0.0, 4.0, np.nan):
-        with pytest.raises(DataError, match=r"1 of 2 ratings of 'honesty' are not on the scale 1 \.\. 3"):
+        with pytest.raises(DataError, match=r"1 of 2 ratings of 'honesty' are outside the scale 1 \.\. 3"):
             RatingLabels().row_columns(HEAD, {"rating/honesty": np.array([1.0, wrong])})
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from finegrain.data.mismatch import add_mismatched
 from finegrain.data.records import Example
 from finegrain.data.store import collect
 from finegrain.models.reward_head import head_module
@@ -24,6 +23,7 @@ from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.precision import placed
+from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of

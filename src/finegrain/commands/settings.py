@@ -1,6 +1,6 @@
 """Settings that several commands share. Classes are frozen, and every field is read by every command that has it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from finegrain.checked import Epochs, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, SequenceLength, ShareBelowOne, checked
@@ -52,11 +52,6 @@ class Common(Compute):
     """Continue from the newest checkpoint of --out."""
     dry_run: bool = False
     """Print plan, memory and time estimate, and stop."""
-
-    @classmethod
-    def of(cls, settings: Compute, *, seed: int = 0) -> "Common":
-        """The options of a command that opens a model as training does, and trains none."""
-        return cls(**{each.name: getattr(settings, each.name) for each in fields(Compute)}, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""What a credit does to the data, in a few numbers for the log.
+"""A summary of a credit's effect on the data, as a few numbers for the log.
 
 Source: ours [OURS], for the masks of https://arxiv.org/abs/2411.00809: kept share per side, segments per response, share of
 responses that keep no token, agreement of the signal's sign with the label.
-Deviations: none. Counts over all answers with a signal, no sample, so there is no interval.
+Deviations: none. Computed over all answers with a signal, without sampling, so there is no interval.
 """
 
 from collections.abc import Mapping, Sequence

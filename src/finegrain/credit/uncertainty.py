@@ -1,6 +1,6 @@
 """Standard deviation of scores from the disagreement of a few scorers, shrunk towards the mean over the data.
 
-Source: ours [OURS]; a few scorers estimate one token's variance poorly, so it is a weighted mean of its own and the mean over the data.
+Source: ours [OURS]; a few scorers estimate one token's variance poorly, so it is averaged with the mean over the data.
 Deviations: not from a paper; the weight of that mean is a [choice].
 """
 

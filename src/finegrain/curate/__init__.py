@@ -1,1 +1,1 @@
-"""From scores of given answers: columns that repair pairs, and pairs made from trees. Pure functions."""
+"""Works on scores of given answers: columns that repair pairs, and pairs from trees of responses. Pure functions."""

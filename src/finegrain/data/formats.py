@@ -23,8 +23,9 @@ def recognise(row: Mapping[str, Any]) -> Format:
     """The format of a row; otherwise a DataError names the nearest format and the necessary changes."""
     cells = Reading(row)
     cells.check()
+    columns = frozenset(row)
     for candidate in FORMATS:
-        if candidate.columns <= row.keys() and candidate.matches(cells):
+        if candidate.columns <= columns and candidate.matches(cells):
             return candidate
     raise DataError(describe_nearest(row, FORMATS))
 

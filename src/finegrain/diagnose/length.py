@@ -91,13 +91,13 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Spearman's correlation of values given by their positions."""
     if min(one.min(), other.min()) < 0:
         return float("nan")
-    ranks = _ranks(one), _ranks(other)
-    spread = ranks[0].std() * ranks[1].std()
-    return float("nan") if spread == 0 else float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread)
+    ranks = _centred_ranks(one), _centred_ranks(other)
+    spread = np.sqrt((ranks[0] * ranks[0]).mean()) * np.sqrt((ranks[1] * ranks[1]).mean())
+    return float("nan") if spread == 0 else float((ranks[0] * ranks[1]).mean() / spread)
 
 
-def _ranks(places: np.ndarray) -> np.ndarray:
-    """Ranks from 1 on; equal values share their mean rank."""
+def _centred_ranks(places: np.ndarray) -> np.ndarray:
+    """Ranks less their mean; equal values share the mean of theirs."""
     counts = np.bincount(places)
-    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2 - (len(places) + 1) / 2)[places]
     return ranks

@@ -29,7 +29,7 @@ class IPO:
     """That of DPO [choice]; AdamW removes the larger scale of the squared loss."""
 
     beta: PositiveFloat = 0.1
-    """The paper's tau: the margin settles at 1 / (2 beta) nats."""
+    """The paper's tau: the margin converges to 1 / (2 beta) nats."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,), nats squared."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from finegrain.commands.bound import BoundSettings
-from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.data.holdout import split_holdout
 from finegrain.data.records import Shape
@@ -18,7 +17,6 @@ from finegrain.errors import CheckpointError, DataError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
 from finegrain.models.hub_files import check_folder
-from finegrain.models.lora import Lora
 from finegrain.models.reward_models import load_reward_model
 from finegrain.ops.proportions import wilson
 from finegrain.recipes.entry import quiet_transformers
@@ -39,8 +37,7 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
     quiet_transformers()
     model = load_reward_model(settings.run)
     weight = score_row(head_of(model), model.head).cpu().double()
-    common = Common.of(settings, seed=settings.seed)
-    session = open_session(model.policy.model, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
+    session = open_session(model.policy.model, settings, seed=settings.seed, tokenizer=model.policy.tokenizer, micro_tokens=settings.micro_tokens)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
     fitted, held, words = split_holdout(data.examples, settings.holdout, settings.seed, single_rows=False)
     for line in words:

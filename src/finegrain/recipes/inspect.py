@@ -7,23 +7,22 @@ from typing import Any
 import numpy as np
 
 from finegrain.commands.inspect import InspectSettings
-from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.data.shapes import TEXT_SHAPES
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.models.load import load_policy, master_dtype
-from finegrain.models.lora import Lora
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import is_reward_model
 from finegrain.models.score import score_rows
 from finegrain.models.scorer import silence_dropout
 from finegrain.recipes.entry import quiet_transformers
-from finegrain.recipes.inspection.pairs import examined, truths
+from finegrain.recipes.inspection.pairs import inspect_row, truths
 from finegrain.recipes.inspection.reward_page import scored_by_reward
-from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, record
+from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, stamp
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run
 from finegrain.report.verdicts import blocks
+from finegrain.run_record import RunRecord
 
 
 def run_inspect(settings: InspectSettings) -> dict[str, Any]:
@@ -61,8 +60,7 @@ def score_untrained(settings: InspectSettings) -> "Run":
     quiet_transformers()
     if is_reward_model(settings.model):
         return scored_by_reward(settings)
-    common = Common.of(settings)
-    session = open_session(settings.model, common, Training(trust_remote_code=settings.trust_remote_code), Lora())
+    session = open_session(settings.model, settings, trust_remote_code=settings.trust_remote_code)
     loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
@@ -71,7 +69,7 @@ def score_untrained(settings: InspectSettings) -> "Run":
     before = {} if settings.reference is None else _score_by_reference(session, settings.reference, examples, roles, longest)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
-        examined(
+        inspect_row(
             example,
             roles,
             held_out=True,
@@ -83,17 +81,16 @@ def score_untrained(settings: InspectSettings) -> "Run":
         )
         for index, example in enumerate(examples)
     ]
-    session.record.data = loaded.report
-    facts = record(session, "inspect", to_json(settings), {"status": "finished", "rows": len(examples)})
+    facts = RunRecord(command="inspect", settings=to_json(settings), status="finished", data=loaded.report, rows=len(examples))
     missing = ["No curves and no answers before and after: nothing was trained."]
     if settings.reference is None:
         missing.append("No log-ratios, and so no verdict on displacement or length: give --reference M for them.")
-    return Run(name=Path(str(settings.model)).name, record=facts, pairs=pairs, missing=missing)
+    return Run(name=Path(str(settings.model)).name, record=stamp(session, facts), pairs=pairs, missing=missing)
 
 
 def _score_by_reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
     """Log-probabilities of the same rows under another model with the same tokenizer."""
-    policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
+    policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise UsageError(f"the reference {source} has another tokenizer than the model; log-ratios need the same tokens")
     silence_dropout(policy.model)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.commands.posterior import PosteriorSettings
-from finegrain.commands.settings import Common, Training
 from finegrain.data.records import Shape
 from finegrain.data.store import token_lengths
 from finegrain.errors import CheckpointError, DataError
@@ -17,14 +16,13 @@ from finegrain.models.adapters import take_adapter_out
 from finegrain.models.curvature import LabelledPair, fit_layers, layers_named
 from finegrain.models.hub_files import check_folder
 from finegrain.models.layer_posterior import LAYERS_FILE, save_layers
-from finegrain.models.lora import Lora
 from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows, save_posteriors
 from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import budgeted
 from finegrain.models.scorer import Request
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
-from finegrain.recipes.training.margins import margins_as_trained
+from finegrain.recipes.training.data import margins_as_trained
 from finegrain.rewards.bradley_terry import pair_labels
 from finegrain.rewards.laplace import (
     EvidenceVariance,
@@ -56,8 +54,7 @@ def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
         network = take_adapter_out(network, settings.run)
     else:
         reward_rows(head, model.head)
-    common = Common.of(settings)
-    session = open_session(network, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
+    session = open_session(network, settings, tokenizer=model.policy.tokenizer, micro_tokens=settings.micro_tokens)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
     prompts, answers = token_lengths(data.examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()

@@ -12,7 +12,7 @@ from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.entry import quiet_transformers
-from finegrain.recipes.score_files.score_lines import Counts, score_lines
+from finegrain.recipes.score_files.score_lines import ScoreCounts, score_lines
 from finegrain.runs import check_free
 from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.types import Json
@@ -67,7 +67,7 @@ def run_score(settings: ScoreSettings) -> dict[str, Any]:
     """Write the score lines, complete or not at all; returns the counts."""
     check_free(settings.out, settings.data)
     quiet_transformers()
-    counts = Counts()
+    counts = ScoreCounts()
     write_new(settings.out, _to_text(score_lines(settings, counts)))
     for warning in counts.warnings():
         counts.say(warning)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from finegrain.commands.settings import Common, Training
+from finegrain.commands.settings import Compute
 from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
@@ -36,31 +35,34 @@ from finegrain.scoring.devices import micro_tokens_of, open_device
 from finegrain.scoring.runtime import Runtime
 from finegrain.terminal import write_line
 from finegrain.train.distributed import barrier, rank, world
-from finegrain.types import Json
 
 PACKAGES = ("finegrain", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
 
 
 @dataclass
 class Session:
-    """One training job's surroundings."""
+    """A model opened as training opens it, and what everything that scores beside it shares."""
 
-    accelerator: Accelerator
-    common: Common
-    training: Training
     policy: Policy
     precision: Precision
     cache: ScoreCache
+    seed: int
+    """Of rows held out, of their order and of new parameters."""
+    max_length: int
+    """Longest prompt + answer in tokens."""
+    trust_remote_code: bool
+    """Whether code that comes with a model may run."""
     say: Callable[[str], None]
     """One line to the person on stderr, first rank only."""
     usage: ComputeUsage = field(default_factory=ComputeUsage)
-    record: RunRecord = field(default_factory=RunRecord)
-    """What run.json will say, as far as it is known."""
-    gates: dict[str, Json] = field(default_factory=dict)
-    """What the data gate found, by the name of its file."""
     started: float | None = None
     """Clock at the first forward of any model."""
     scorer: Scorer | None = None
+    """Reads the policy's values; None until `prepare_scorer`."""
+    probe: Probe | None = None
+    """By which path the scorer computes, and why."""
+    silenced: Mapping[str, float] = field(default_factory=dict)
+    """Dropout settings that were set to 0, with what they were."""
 
     @property
     def runtime(self) -> Runtime:
@@ -82,37 +84,45 @@ class Session:
         return 0.0 if self.started is None else time.perf_counter() - self.started
 
 
-def open_session(model: Any, common: Common, training: Training, lora: Lora, *, tokenizer: Any = None, frozen: bool = False) -> Session:
-    """Devices and the policy, adapter included; `frozen` where nothing of the model trains."""
-    accelerator, device, precision = open_device(common.device, common.dtype, training.micro_tokens)
+def open_session(
+    model: Any,
+    compute: Compute,
+    *,
+    seed: int = 0,
+    tokenizer: Any = None,
+    lora: Lora = Lora(),
+    micro_tokens: int | None = None,
+    shard: bool = False,
+    trust_remote_code: bool = False,
+    frozen: bool = False,
+) -> Session:
+    """The policy on its device, adapter included; `frozen` where nothing of the model trains."""
+    _, device, precision = open_device(compute.device, compute.dtype, micro_tokens)
     master = master_dtype(precision.name)
     adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
     if lora.base != "checkpoint":
-        check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=training.shard)
+        check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=shard)
     four_bit = four_bit_arguments(lora.base, torch.bfloat16 if precision.name == "bfloat16" else master, device)
-    narrow = (frozen or adapter) and not training.shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
-    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=training.trust_remote_code, frozen=narrow, four_bit=four_bit)
-    policy = with_adapter(policy, lora, common.seed)
+    narrow = (frozen or adapter) and not shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
+    policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=trust_remote_code, frozen=narrow, four_bit=four_bit)
+    policy = with_adapter(policy, lora, seed)
     if frozen:
         policy.model.requires_grad_(False)
     if narrow:
         widen_trained(policy.model, master)
     if not four_bit:
         policy.model.to(device)
-    precision = replace(precision, micro_tokens=training.micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
+    precision = replace(precision, micro_tokens=micro_tokens or micro_tokens_of(device, causal_lm(policy.model).config.get_text_config()))
     say: Callable[[str], None] = write_line if rank() == 0 else silent
-    session = Session(
-        accelerator=accelerator,
-        common=common,
-        training=training,
+    return Session(
         policy=policy,
         precision=precision,
         cache=ScoreCache(cache_folder(), rank(), world(), barrier, say=say),
+        seed=seed,
+        max_length=compute.max_length,
+        trust_remote_code=trust_remote_code,
         say=say,
     )
-    if policy.unused:
-        session.record.unused_weights = list(policy.unused)
-    return session
 
 
 def silent(text: str) -> None:
@@ -121,7 +131,7 @@ def silent(text: str) -> None:
 
 def load_data(session: Session, source: str, shape: Shape | Sequence[Shape], *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
     """Tokenised rows of a file, folder or Hub name."""
-    settings = Tokenise(max_length=session.common.max_length)
+    settings = Tokenise(max_length=session.max_length)
     data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
     for line in data.report.get("messages", []):
         session.say(line)
@@ -129,12 +139,12 @@ def load_data(session: Session, source: str, shape: Shape | Sequence[Shape], *, 
     return data
 
 
-def prepare_scorer(session: Session, longest: int) -> Scorer:
+def prepare_scorer(session: Session, longest: int, *, gradient_checkpointing: bool = False) -> Scorer:
     """The scorer on the fused path, or on the plain one where the probe finds a difference; dropout silenced."""
     model = session.policy.model
-    silenced = silence_dropout(model)
+    session.silenced = silence_dropout(model)
     model.train()
-    if session.training.gradient_checkpointing:
+    if gradient_checkpointing:
         causal_lm(model).activation_checkpointing_enable({"use_reentrant": False})
         if causal_lm(model) is not model:
             model.enable_input_require_grads()
@@ -142,17 +152,10 @@ def prepare_scorer(session: Session, longest: int) -> Scorer:
     head = None
     if causal_lm(model).get_output_embeddings() is None:  # a reward model: another head stands in for the probe
         head = linear_head(hidden_size(session), 1, seed=0, dtype=master_dtype(session.precision.name)).to(session.device)
-    scorer, probe = make_scorer(model, longest=longest, head=head, precision=session.precision)
-    _tell_probe(session, probe, silenced)
-    session.scorer = scorer
-    return scorer
-
-
-def _tell_probe(session: Session, probe: Probe, silenced: Mapping[str, float]) -> None:
-    session.record.engine = probe.as_json()
-    session.record.dropout_set_to_zero = dict(silenced)
-    if not probe.fused:
-        session.say(f"engine: plain path, slower and larger, because {probe.reason}")
+    session.scorer, session.probe = make_scorer(model, longest=longest, head=head, precision=session.precision)
+    if not session.probe.fused:
+        session.say(f"engine: plain path, slower and larger, because {session.probe.reason}")
+    return session.scorer
 
 
 def hidden_size(session: Session) -> int:
@@ -161,16 +164,18 @@ def hidden_size(session: Session) -> int:
     return int(config.hidden_size)
 
 
-def record(session: Session, command: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> RunRecord:
-    """run.json: what was asked, with what, and what came of it."""
-    usage = session.usage
-    written = session.record.plus(results)
-    written.command, written.settings, written.versions = command, settings, versions()
-    written.machine = {"device": str(session.device), "processes": world(), "threads": torch.get_num_threads()}
-    written.date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    written.peak_rss_bytes = peak_rss_bytes()
-    written.beside_training = {"rows": usage.rows, "tokens": usage.tokens, "seconds": round(usage.seconds, 3), "notes": usage.notes}
-    return written
+def stamp(session: Session, record: RunRecord) -> RunRecord:
+    """The record with what the session knows by now: date, versions, machine, engine, memory, passes beside training."""
+    stamped, usage = record.plus({}), session.usage
+    stamped.versions = versions()
+    stamped.machine = {"device": str(session.device), "processes": world(), "threads": torch.get_num_threads()}
+    stamped.date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    stamped.unused_weights = list(session.policy.unused) or None
+    if session.probe is not None:
+        stamped.engine, stamped.dropout_set_to_zero = session.probe.as_json(), dict(session.silenced)
+    stamped.peak_rss_bytes = peak_rss_bytes()
+    stamped.beside_training = {"rows": usage.rows, "tokens": usage.tokens, "seconds": round(usage.seconds, 3), "notes": usage.notes}
+    return stamped
 
 
 def versions() -> dict[str, str]:
@@ -181,7 +186,7 @@ def versions() -> dict[str, str]:
 _version = cache(metadata.version)  # looks through the packages' folders each time
 
 
-def identity(session: Session) -> dict[str, str]:
+def identify(session: Session) -> dict[str, str]:
     """The start model by its content: what a run that goes on, or is repeated, is compared with."""
     policy = session.policy
     tokenizer = tokenizer_fingerprint(policy.tokenizer)
@@ -198,14 +203,13 @@ def peak_rss_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def tell_changes(session: Session, directory: RunDirectory, *, resume: bool) -> None:
-    """A line for each of model, data and versions that another record says otherwise; in run.json too."""
-    now = replace(session.record, versions=versions())
+def tell_changes(session: Session, record: RunRecord, directory: RunDirectory, *, resume: bool) -> list[str]:
+    """A line for each of model, data and versions that another record says otherwise; told, and returned for run.json."""
+    now = record.plus({"versions": versions()})
     repeated = REPEATED.get()
     lines = [] if repeated is None else [f"again: {line}" for line in changed_since(repeated, now)]
     if resume and (directory.path / "run.json").exists():
         lines += [f"resume: {line}; numbers may differ from an uninterrupted run's" for line in changed_since(directory.read_record(), now)]
     for line in lines:
         session.say(line)
-    if lines:
-        session.record.changed = lines
+    return lines

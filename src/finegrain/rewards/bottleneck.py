@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from finegrain.ops.variational import LOG_STD, gaussian_kl
 
 LARGEST_MEAN = 5.0
-"""Bound of a code's mean: an input far from the data cannot be infinitely confident [choice]."""
+"""Bound of a code's mean, so that an input far from the data cannot be infinitely confident [choice]."""
 ACTIVE = 0.01
-"""KL, nats, from which a dimension of a code says something."""
+"""KL, nats, above which a dimension of a code counts as active."""
 
 Weighting = Callable[[Float[Tensor, "E ..."]], Float[Tensor, "E ..."]]
-"""Weights of the members, made of the KL of their codes."""
+"""Weights of the members, computed from the KL of their codes."""
 
 
 class Bottleneck(nn.Module):
     """(N, H) -> (N, 3 E + 2): rewards at mean codes, at sampled codes, KL of the codes to N(0, I), share of active dimensions, linear proxy's error.
 
-    The linear proxy is a linear map of the raw hidden state that follows the head's score; it touches neither head nor backbone.
+    The linear proxy is a linear map of the raw hidden state that is fitted to the head's score; it affects neither head nor backbone.
     Codes are sampled only in training mode, from torch's global generator.
     """
 
@@ -43,7 +43,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.linear_proxy.weight)
 
     def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N K"]:
-        """What the head makes of each hidden state."""
+        """The outputs for each hidden state."""
         mean, log_std = self.codes(hidden)
         kl = gaussian_kl(mean, log_std)
         sampled = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
@@ -68,13 +68,13 @@ class Bottleneck(nn.Module):
 
 
 def weighted(rewards: Float[Tensor, "E ..."], weights: Float[Tensor, "E ..."]) -> Float[Tensor, "..."]:
-    """The members' rewards under weights that add up to 1."""
+    """The members' rewards under weights that sum to 1."""
     total: Tensor = (weights * rewards).sum(0)
     return total
 
 
 def confidence_weights(kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
-    """kl / sum of kl over the members, non-negative, adding up to 1; all alike where every code is the prior's."""
+    """kl / sum of kl over the members, non-negative, summing to 1; equal where every code is the prior's."""
     positive = kl.clamp(min=0.0)
     total = positive.sum(0, keepdim=True)
     known = total > 0

@@ -1,4 +1,4 @@
-"""What heads and losses may ask of the answers before training, and the per-token columns that they make of it."""
+"""What heads and losses can request of the answers before training, and the per-token columns that they make from it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
@@ -18,22 +18,22 @@ class AnswerContext(Protocol):
 
     @property
     def trains(self) -> bool:
-        """Whether these are the answers to be trained on: there must be something to learn in them. Held-out ones may be few."""
+        """Whether these are the training answers, which must contain something to learn. Held-out ones may be few."""
 
     def masks(self, role: str) -> Ragged:
         """Boolean: the tokens that train."""
 
     def token_ids(self, role: str) -> Ragged:
-        """Tokens of the answer."""
+        """Token ids of the answer."""
 
     def entropies(self, role: str) -> Ragged:
-        """Entropy, nats, of the distribution by which the frozen start model predicts each token; 0 off the mask."""
+        """Entropy, nats, of the frozen start model's distribution for each token; 0 outside the mask."""
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
-        """(number, label) of the labelled step that each token belongs to; number -1 in none, or in a step that was cut."""
+        """(number, label) of each token's labelled step; number -1 outside steps, or in a step that was cut."""
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:
-        """Facts about the answers for the run's record."""
+        """Records facts about the answers for the run."""
 
 
 def columns_of(

@@ -79,7 +79,7 @@ class LossDeclarations:
     reads_targets: bool = False
     """Whether it learns a stage-1 reward: the reward model that the run starts from scores the rows first."""
     frozen_backbone: bool = False
-    """Whether the head alone trains."""
+    """Whether the model stays as it is, and only the head trains."""
     statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None = None
     """(pair) -> what it reads of the whole optimiser step, as an objective's `statistics`."""
     make_modules: Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None = None

@@ -1,10 +1,10 @@
-"""A reward read from a small stochastic code that is held near N(0, I): labels that contradict each other cannot move it far.
+"""A reward read from a small stochastic code that is kept close to N(0, I), so that contradictory labels cannot move it far.
 
     L = mean_i BCE(label, sigma(r_i(chosen) - r_i(rejected))) + phi * mean KL(code || N(0, I))
     score = sum_i w_i r_i,  w_i = KL_i / sum_j KL_j, or softmax_i(KL_i / tau)
 
 Source: Xue et al. 2024, https://arxiv.org/abs/2301.11774 (equations from memory, not read).
-Deviations: means over members and answers in place of sums, a Bayesian bootstrap of the pairs, no standardisation of members (their rewards
+Deviations: means over members and answers instead of sums, a Bayesian bootstrap of the pairs, no standardisation of members (their rewards
 are log-odds measured from the prior's code), linear output of the decoder, tau = 1 [all choice], phi = 0.1 [OURS]. A linear proxy of the score
 is fitted beside it for the stock classifier, which cannot hold the head.
 """
@@ -29,7 +29,7 @@ from finegrain.types import Pair, Scored, Side, Term, Terms
 
 @dataclass(frozen=True, kw_only=True)
 class Proportional:
-    """Each member weighted by its code's KL; one at the prior has weight 0."""
+    """Each member is weighted by its code's KL; a member at the prior has weight 0."""
 
     def __call__(self, kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
         """Weights."""
@@ -42,11 +42,11 @@ class Softmax:
     """exp(KL / tau): differences of KL count, and a member at the prior keeps some weight."""
 
     tau: float = 1.0
-    """Nats of KL that make a member e times as heavy; a large one is the plain mean."""
+    """Nats of KL that multiply a member's weight by e; a large value gives the plain mean."""
 
     def __post_init__(self) -> None:
         if not 0 < self.tau < float("inf"):
-            raise UsageError(f"--head.weighting.tau is positive and finite, got {self.tau}")
+            raise UsageError(f"--head.weighting.tau must be positive and finite, got {self.tau}")
 
     def __call__(self, kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
         """Weights."""
@@ -69,15 +69,15 @@ class Latent:
     width: int = 16
     """Hidden units of a decoder [choice]."""
     weighting: Weighting = field(default_factory=Proportional)
-    """How members weigh in the score by the KL of their codes: proportional, softmax."""
+    """How the KL of the codes determines the members' weights in the score: proportional, softmax."""
 
     def __post_init__(self) -> None:
         if min(self.members, self.latent, self.width) < 1:
-            raise UsageError(f"members, latent and width count from 1, got {self.members}, {self.latent}, {self.width}")
+            raise UsageError(f"members, latent and width must be at least 1, got {self.members}, {self.latent}, {self.width}")
 
     @property
     def loss_kind(self) -> type:
-        """The loss that fits every part: under others the linear proxy stays at zero."""
+        """The loss that fits every part: under other losses the linear proxy stays at zero."""
         return DiversePreferences
 
     @property
@@ -98,7 +98,7 @@ class Latent:
         return Scored(mean, variance.clamp(min=1e-12).sqrt() if self.members > 1 else None, rewards)
 
     def answer(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> Scored:
-        """The last token's judgement, its weights kept."""
+        """The last token's score, with its weights."""
         score = self.tokens(at_last(outputs, mask))
         return Scored(score.mean[:, 0], None if score.std is None else score.std[:, 0], None if score.members is None else score.members[..., 0])
 
@@ -107,17 +107,17 @@ class Latent:
         return weight
 
     def facts(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> dict[str, Float[Tensor, " B"]]:
-        """To be logged per answer: the mean KL of the members' codes, nats, and the share of their dimensions that say something."""
+        """Logged per answer: the mean KL of the members' codes, nats, and the share of active dimensions."""
         last = at_last(outputs, mask)
         return {"confidence": member_parts(last, self.members)[2].mean(0)[:, 0], "active": last[:, 0, -2]}
 
     def check(self, facts: Mapping[str, float]) -> None:
-        """Refuse a head whose codes collapsed onto the prior, given the means of its facts over held-out answers."""
+        """Raises ModelError for a head whose codes collapsed onto the prior, given the means of its facts over held-out answers."""
         each = facts["confidence"] / self.latent
         if each < ACTIVE:
             raise ModelError(
-                f"the codes collapsed onto the prior ({each:.2g} nats per dimension on held-out answers, below {ACTIVE}), so the reward says "
-                "nothing; lower --loss.phi, train longer, or bring more pairs"
+                f"the codes collapsed onto the prior ({each:.2g} nats per dimension on held-out answers, below {ACTIVE}), so the reward is "
+                "constant; lower --loss.phi, train longer, or add pairs"
             )
 
 
@@ -130,11 +130,11 @@ class DiversePreferences:
     head_kind: ClassVar[type] = Latent
 
     phi: float = 0.1
-    """Price of a nat of KL [OURS: from 1 on everything collapsed in our benchmark; the paper has values up to 100, from memory]."""
+    """Weight of a nat of KL [OURS: from 1 on everything collapsed in our benchmark; the paper has values up to 100, from memory]."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.phi < float("inf"):
-            raise UsageError(f"--loss.phi is the price of KL, at least 0 and finite, got {self.phi}")
+            raise UsageError(f"--loss.phi, the weight of the KL, must be finite and at least 0, got {self.phi}")
 
     def __call__(self, head: Latent, pair: Pair) -> Terms:
         """Cross-entropy of the labels, KL of the codes, and the linear proxy's squared error on differences."""
@@ -161,5 +161,5 @@ def at_last(outputs: Outputs, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1 K
 
 
 def _last(side: Side) -> Float[Tensor, "B 1 K"]:
-    assert side.outputs is not None, "a reward head's outputs were not asked for"
+    assert side.outputs is not None, "a reward head's outputs were not requested"
     return at_last(side.outputs, side.mask)

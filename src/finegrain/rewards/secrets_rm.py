@@ -1,9 +1,9 @@
-"""The pair loss of MOSS-RLHF: Bradley-Terry with a floor under the probability, and language modelling of the chosen answer.
+"""The pair loss of MOSS-RLHF: Bradley-Terry with a lower bound on the probability, and language modelling of the chosen answer.
 
     L = -(1 - a) log(sigma(f z - g) + epsilon) - a log(sigma(-(f z - g)) + epsilon) + lm_factor * CE(chosen),   z = score(chosen) - score(rejected)
 
-Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080; the floor and the language term are in the authors' code (rm/reward_trainer.py) alone.
-Deviations: the code has neither flip f, margin g nor smoothing a; they are the columns of `loss:bradley-terry`, so that repaired data serve both.
+Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080; the bound and the language term are only in the authors' code (rm/reward_trainer.py).
+Deviations: the code has neither flip f, margin g nor smoothing a; they are the columns of `loss:bradley-terry`, so that repaired data work with both.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def floored_loss(
     margin: Float[Tensor, " B"] | float = 0.0,
     flip: Float[Tensor, " B"] | float = 1.0,
 ) -> Float[Tensor, "... B"]:
-    """Cross-entropy of the label, at most -log epsilon: a pair that is hopelessly wrong has no gradient."""
+    """Cross-entropy of the label, at most -log epsilon, so that a badly misordered pair has no gradient."""
     z = flip * difference - margin
     floor = torch.full_like(z, epsilon).log()
     right, wrong = torch.logaddexp(logsigmoid(z), floor), torch.logaddexp(logsigmoid(-z), floor)
@@ -47,7 +47,7 @@ class SecretsRM:
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
 
     epsilon: float = 1e-5
-    """Floor under the probability; 0 is Bradley-Terry."""
+    """Added to the probability as a lower bound; 0 is Bradley-Terry."""
     lm_factor: float = 0.0
     """Weight of the chosen answer's cross-entropy per token."""
     centre: NonNegativeFloat = 0.0
@@ -57,7 +57,7 @@ class SecretsRM:
 
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon < 1 or self.lm_factor < 0:
-            raise UsageError(f"epsilon lies in [0, 1) and lm_factor is not negative, got {self.epsilon} and {self.lm_factor}")
+            raise UsageError(f"epsilon must be in [0, 1) and lm_factor at least 0, got {self.epsilon} and {self.lm_factor}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -66,7 +66,7 @@ class SecretsRM:
 
     @property
     def statistics(self) -> Callable[[Pair], Mapping[str, Gathered]] | None:
-        """Views of the whole step, for the contrastive term alone."""
+        """Views of the whole step, only for the contrastive term."""
         return None if isinstance(self.contrast, NoContrast) else self.contrast.statistics
 
     @property

@@ -44,7 +44,7 @@ class Step:
     token_columns: ClassVar[tuple[str, ...]] = ("segment", "reward")
 
     readout: StepReadout = field(default_factory=Product)
-    """How steps become the answer's score: product, minimum, mean, last or sum (of log-odds)."""
+    """How steps are combined to the answer's score: product, minimum, mean, last or sum (of log-odds)."""
 
     def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """The step of every token, with its label as reward: 1 right, -1 wrong."""
@@ -52,7 +52,7 @@ class Step:
         for role in context.roles:
             numbers, labels = context.labelled_steps(role)
             if context.trains and not any((own >= 0).any() for own in numbers):
-                raise DataError(f"no answer of role {role!r} has a labelled step; give rows of labelled steps, or cut answers with head:segment")
+                raise DataError(f"no answer of role {role!r} has a labelled step; use rows of labelled steps, or head:segment")
             found[role] = columns_of(segment=numbers, reward=labels)
         return found
 
@@ -65,5 +65,5 @@ class Step:
         return Scored(outputs[..., 0])
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """As it is."""
+        """The given row."""
         return weight

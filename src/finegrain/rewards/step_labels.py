@@ -1,11 +1,11 @@
-"""Cross-entropy of every labelled step, read where the step ends.
+"""Cross-entropy of every labelled step, read at the end of the step.
 
     L = - sum over counted steps of log sigma(z_k) where the step is right, of log sigma(-z_k) where it is wrong, over their number
 
 Source: Lightman et al. 2023, https://arxiv.org/abs/2305.20050 (process supervision up to the first error); labels of all steps as in
 Wang et al. 2023, https://arxiv.org/abs/2312.08935.
-Deviations: the mean runs over the steps of an optimiser step, not over answers [choice]; neutral steps count as wrong by default
-[choice], which is decided where the data are read (`--gate.neutral-step`).
+Deviations: the mean is over the steps of an optimiser step, not over answers [choice]; neutral steps count as wrong by default
+[choice], as set where the data are read (`--gate.neutral-step`).
 """
 
 from collections.abc import Mapping
@@ -39,10 +39,10 @@ class AllSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class UntilFirstError:
-    """Steps after the first wrong one do not count: what builds on an error has no label of its own."""
+    """Steps after the first wrong one do not count, because they build on an error."""
 
     def __call__(self, signs: Labels, ends: Counted) -> Counted:
-        """Which ends count, the first wrong one included."""
+        """Which ends count, including the first wrong one."""
         wrong = (ends & (signs < 0)).long()
         return ends & (signs != 0) & (wrong.cumsum(1) - wrong == 0)
 
@@ -59,9 +59,9 @@ class StepLabels:
     shape: ClassVar[str] = "steps"
     head_kind: ClassVar[type] = Step
     proportion_metrics: ClassVar[frozenset[str]] = frozenset({"step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
-    """Measures that lie in [0, 1]."""
+    """Measures in [0, 1]."""
     results: ClassVar[Mapping[str, bool]] = {"eval_step_accuracy": True, "eval_first_error_found": True, "eval_no_error_found": True}
-    """Held-out results that say which of two models is better; True: more is better."""
+    """Held-out results that show which of two models is better; True: higher is better."""
 
     supervision: Supervision = field(default_factory=AllSteps)
     """all-steps, or until-first-error."""
@@ -82,7 +82,7 @@ class StepLabels:
         return signs, self.supervision(signs, ends)
 
     def measures(self, head: Step, pair: Pair) -> Mapping[str, Float[Tensor, " B"]]:
-        """Per answer: share of counted steps judged right, share that is right, whether its first error, or that it has none, was found."""
+        """Per answer: accuracy over counted steps, share of right steps, whether its first error, or the absence of one, was found."""
         side = pair.answer
         signs, counted = self._labels(head, side)
         said = _log_odds(head, side, counted) > 0
@@ -103,12 +103,12 @@ class StepLabels:
 
 
 def _log_odds(head: Step, side: Side, counted: Counted) -> Labels:
-    """The head's, 0 where nothing counts."""
+    """The head's log-odds, 0 where no step counts."""
     assert side.outputs is not None
     return wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
 
 
 def _first(events: Counted) -> Float[Tensor, " B"]:
-    """Place of the first event of each row; the width where there is none."""
+    """Position of the first event of each row; the width where there is none."""
     place = torch.arange(events.shape[1], device=events.device).expand_as(events)
     return widest(torch.where(events, place, events.shape[1]).amin(1))

@@ -75,11 +75,11 @@ class Contract:
     row_columns: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     """(numbers of the rows (N,) by name) -> numbers (N,) that it makes of them before training."""
     frozen_backbone: bool = False
-    """Whether what is trained beside the model trains alone."""
+    """Whether the model stays as it is, and only the head and modules beside it train."""
     frozen: bool = False
-    """Whether the head alone trains, on features of last tokens that are computed once."""
+    """Whether the head reads features of the answers' last tokens that are computed once, before training."""
     loss: Any = None
-    """The loss behind the objective of a reward model, which names it in messages."""
+    """The loss of a reward model, where the objective is a head with a loss; messages name it."""
 
     @property
     def name(self) -> str:

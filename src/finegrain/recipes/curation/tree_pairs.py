@@ -31,7 +31,7 @@ from finegrain.types import Json
 
 
 @dataclass
-class Counts:
+class TreeCounts:
     """What the summary says."""
 
     trees: int = 0
@@ -59,14 +59,14 @@ def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:
     silence_dropout(policy.model)
     policy.model.to(runtime.device)
     reward = open_reward(method.reward, RewardOptions(runtime=lambda: runtime, max_length=common.max_length))
-    counts = Counts()
+    counts = TreeCounts()
     write_new(settings.out, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(settings, method, policy, reward, counts)))
     summary = {"out": str(settings.out), **counts.as_json()}
     write_new(settings.summary, [json.dumps({**summary, "settings": to_json(settings)}, indent=1) + "\n"])
     return summary
 
 
-def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Reward, counts: Counts) -> Iterator[Json]:
+def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Reward, counts: TreeCounts) -> Iterator[Json]:
     for question, example in _prompts(settings, policy.tokenizer):
         tree = counts.trees
         counts.trees += 1

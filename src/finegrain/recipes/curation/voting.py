@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from finegrain.commands.curate import CurateSettings
-from finegrain.commands.settings import Common, Training
 from finegrain.configure import to_json
 from finegrain.curate.secrets_rm import Curated, SecretsRM
 from finegrain.curate.votes import Linear, Whole
@@ -22,7 +21,6 @@ from finegrain.errors import DataError
 from finegrain.files import write_new
 from finegrain.models.features import last_features
 from finegrain.models.load import master_dtype
-from finegrain.models.lora import Lora
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer
@@ -43,8 +41,7 @@ NEUTRAL = {"strength_mean": None, "strength_std": None, "member_margins": None, 
 
 def voted_rows(settings: CurateSettings, method: SecretsRM) -> dict[str, Any]:
     """The rows of the data in their order with the columns of the method, and the summary."""
-    common = Common.of(settings, seed=settings.seed)
-    session = open_session(settings.model, common, Training(micro_tokens=settings.micro_tokens), Lora())
+    session = open_session(settings.model, settings, seed=settings.seed, micro_tokens=settings.micro_tokens)
     loaded = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit, gate=settings.gate)
     examples = loaded.examples
     rows = [example.row for example in examples]
@@ -90,7 +87,7 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     """Margins of the pairs `asked` for under a reward model trained on `rows`; head and order of the pairs are the member's own."""
     assert session.scorer is not None
     objective = RewardFit(SequenceHead(), BradleyTerry())
-    seed = session.common.seed * 1000 + member
+    seed = session.seed * 1000 + member
     head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.precision.name)).to(session.scorer.device)
     rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))
     settings = FitSettings(rate=rate, batch_size=votes.batch_size, epochs=votes.epochs, seed=seed)

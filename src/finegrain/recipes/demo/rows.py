@@ -48,7 +48,7 @@ class Scorers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """One line of the table."""
 
     name: str
@@ -70,38 +70,38 @@ class Row:
 
 
 # DPO moves the log-probabilities of both sides together, so the implicit reward of a scorer has no natural zero: hence its mean.
-POOL = Row("scorer: dpo on the pool", "pool", "pool")
-HALVES = tuple(Row(f"member {part} of a scorer: dpo on half of the pool", "pool", f"pool_{part}") for part in ("a", "b"))
+POOL = DemoRow("scorer: dpo on the pool", "pool", "pool")
+HALVES = tuple(DemoRow(f"member {part} of a scorer: dpo on half of the pool", "pool", f"pool_{part}") for part in ("a", "b"))
 """Two fits that disagree where they know little: `credit:confidence` reads its certainty from them."""
-BASELINE = Row("dpo", "pairs", "pairs")
-LARGER_BASELINE = Row("dpo on everything", "pairs + pool", "everything")
+BASELINE = DemoRow("dpo", "pairs", "pairs")
+LARGER_BASELINE = DemoRow("dpo on everything", "pairs + pool", "everything")
 DISTILLATION = TokenDistillation(beta=BETA)
 
 
-SFT = Row("sft on chosen", "chosen answers", "pairs", NLL(), command="sft")
-ROWS: tuple[Row, ...] = (
+SFT = DemoRow("sft on chosen", "chosen answers", "pairs", NLL(), command="sft")
+ROWS: tuple[DemoRow, ...] = (
     BASELINE,
     SFT,
     LARGER_BASELINE,
-    Row("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorers: ASR(baseline=BatchMean())),
-    Row("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: ASR(scorer=scorers.whole, baseline=BatchMean())),
-    Row("dpo + confidence, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: Confidence(scorer=scorers.halves, baseline=BatchMean())),
-    Row(
+    DemoRow("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorers: ASR(baseline=BatchMean())),
+    DemoRow("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: ASR(scorer=scorers.whole, baseline=BatchMean())),
+    DemoRow("dpo + confidence, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: Confidence(scorer=scorers.halves, baseline=BatchMean())),
+    DemoRow(
         "token-distillation, pool scorer",
         "pairs + pool",
         "pairs",
         DISTILLATION,
         lambda scorers: TokenReward(scorer=scorers.whole, signal=Implicit(beta=BETA)),
     ),
-    Row("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=lambda scorers: ASR()),
-    Row("token-distillation, spans on part", "pairs + some spans", "annotated", DISTILLATION, lambda scorers: TokenReward()),
-    Row("oracle: dpo + asr", "pairs + truth", "truth", credit=lambda scorers: ASR(), oracle=True),
-    Row("oracle: token-distillation", "pairs + truth", "truth", DISTILLATION, lambda scorers: TokenReward(), oracle=True),
+    DemoRow("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=lambda scorers: ASR()),
+    DemoRow("token-distillation, spans on part", "pairs + some spans", "annotated", DISTILLATION, lambda scorers: TokenReward()),
+    DemoRow("oracle: dpo + asr", "pairs + truth", "truth", credit=lambda scorers: ASR(), oracle=True),
+    DemoRow("oracle: token-distillation", "pairs + truth", "truth", DISTILLATION, lambda scorers: TokenReward(), oracle=True),
 )
 """`confidence` from spans is left out: a person's span does not say how sure it is, and that credit asks for it."""
 
 
-def job(row: Row, files: Files, *, base: Path, scorers: Scorers, out: Path, budget: Budget, seed: int, examined: int = 0) -> Job:
+def job(row: DemoRow, files: Files, *, base: Path, scorers: Scorers, out: Path, budget: Budget, seed: int, examined: int = 0) -> Job:
     """The row as a `prefer` or `sft` job, the same as its command line would give."""
     data = getattr(files, row.data)
     rows = len(data.read_text().splitlines())

@@ -20,7 +20,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.score import Precision, score_rows
 from finegrain.recipes.demo.baselines import baseline_aurocs
 from finegrain.recipes.demo.path import SIDES, PathReader, Point, Probes, best_within
-from finegrain.recipes.demo.rows import BASELINE, HALVES, POOL, ROWS, Budget, Row, Scorers, job
+from finegrain.recipes.demo.rows import BASELINE, HALVES, POOL, ROWS, Budget, DemoRow, Scorers, job
 from finegrain.recipes.training.align import align
 from finegrain.types import Json
 
@@ -83,7 +83,7 @@ def _folder(task: SeedTask) -> Path:
     return task.out / f"seed-{task.seed}"
 
 
-def _scorer_folders(folder: Path) -> dict[Row, Path]:
+def _scorer_folders(folder: Path) -> dict[DemoRow, Path]:
     """Plain dpo fits on the pool and on its halves."""
     return {row: folder / f"scorer-{row.data}" for row in (POOL, *HALVES)}
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from finegrain.ops.stats import Interval, mean_interval
-from finegrain.recipes.demo.rows import BASELINE, LARGER_BASELINE, ROWS, Row
+from finegrain.recipes.demo.rows import BASELINE, LARGER_BASELINE, ROWS, DemoRow
 from finegrain.types import Json
 
 MEASURES = ("quality_within_1", "quality_within_4", "chosen_within_1", "credit_auroc")
@@ -75,7 +75,7 @@ def cells(summary: Mapping[str, Json]) -> list[list[str]]:
     return [header, *(_line(row, summary[row.name]) for row in ROWS)]
 
 
-def _line(row: Row, own: Json) -> list[str]:
+def _line(row: DemoRow, own: Json) -> list[str]:
     def gain(measure: str) -> str:
         return "" if row is BASELINE else shown(own["paired"][f"{measure} - {BASELINE.name}"], sign=True)
 

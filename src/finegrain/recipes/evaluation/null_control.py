@@ -11,7 +11,7 @@ from jaxtyping import Float
 from finegrain.errors import DataError
 from finegrain.evaluate.reward_comparison import null_holds
 from finegrain.evaluate.tables import shown
-from finegrain.recipes.evaluation.scored_answers import Answer, few, read_scores
+from finegrain.recipes.evaluation.scored_answers import ScoredAnswer, few, read_scores
 from finegrain.types import Json
 
 SIDE = re.compile(r"(?P<row>.*)/(?P<role>chosen|rejected)(?P<number>/\d+)?", re.DOTALL)
@@ -42,9 +42,9 @@ def null_control(file: Path) -> Json:
     return {"file": str(file), "holds": holds, "accuracy": share._asdict(), **left_out, "sentence": sentence}
 
 
-def sides(file: Path, answers: Mapping[str, Answer]) -> Sides:
+def sides(file: Path, answers: Mapping[str, ScoredAnswer]) -> Sides:
     """Chosen and rejected of each pair; raises DataError where an answer stands alone."""
-    pairs: dict[tuple[str, str | None], dict[str, Answer]] = {}
+    pairs: dict[tuple[str, str | None], dict[str, ScoredAnswer]] = {}
     for name, answer in answers.items():
         side = SIDE.fullmatch(name)
         if side is None:

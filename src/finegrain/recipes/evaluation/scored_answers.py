@@ -20,7 +20,7 @@ NAMED = 3
 """Answers that a message names."""
 
 
-class Answer(NamedTuple):
+class ScoredAnswer(NamedTuple):
     """What a line of a score file says."""
 
     prompt: str
@@ -44,9 +44,9 @@ class Joined:
     """Answers that lack a score in a file."""
 
 
-def read_scores(file: Path) -> dict[str, Answer]:
+def read_scores(file: Path) -> dict[str, ScoredAnswer]:
     """Answers by name; raises DataError with the line that no score file has."""
-    found: dict[str, Answer] = {}
+    found: dict[str, ScoredAnswer] = {}
     for where, row in read_file_rows(file):
         name, answer = _answer(where, row)
         if name in found:
@@ -57,7 +57,7 @@ def read_scores(file: Path) -> dict[str, Answer]:
     return found
 
 
-def _answer(where: str, row: Mapping[str, Any]) -> tuple[str, Answer]:
+def _answer(where: str, row: Mapping[str, Any]) -> tuple[str, ScoredAnswer]:
     name, prompt, response, score = (row.get(key) for key in ("id", "prompt", "response", "score"))
     texts = isinstance(name, str) and isinstance(prompt, str) and isinstance(response, str)
     if not texts or not isinstance(score, dict) or "mean" not in score:
@@ -66,7 +66,7 @@ def _answer(where: str, row: Mapping[str, Any]) -> tuple[str, Answer]:
     mean = score["mean"]
     if mean is not None and not _is_score(mean):
         raise DataError(f"{where}: a score is a finite number, or null where there is none; {name!r} has {str(mean)[:40]}")
-    return str(name), Answer(str(prompt), str(response), None if mean is None else float(mean), row.get("truncated") is True)
+    return str(name), ScoredAnswer(str(prompt), str(response), None if mean is None else float(mean), row.get("truncated") is True)
 
 
 def _faults(value: Any) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _is_score(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def join(files: Sequence[Path], answers: Sequence[Mapping[str, Answer]]) -> Joined:
+def join(files: Sequence[Path], answers: Sequence[Mapping[str, ScoredAnswer]]) -> Joined:
     """By name, in the order of the first file; raises DataError where another file has other answers."""
     first = answers[0]
     for file, other in zip(files[1:], answers[1:], strict=True):
@@ -112,7 +112,7 @@ def join(files: Sequence[Path], answers: Sequence[Mapping[str, Answer]]) -> Join
     )
 
 
-def _same_answers(file: Path, first: Mapping[str, Answer], other_file: Path, other: Mapping[str, Answer]) -> None:
+def _same_answers(file: Path, first: Mapping[str, ScoredAnswer], other_file: Path, other: Mapping[str, ScoredAnswer]) -> None:
     missing, more = [name for name in first if name not in other], [name for name in other if name not in first]
     if missing or more:
         parts = [f"{len(names)} only in {where} ({few(names)})" for where, names in ((file, missing), (other_file, more)) if names]

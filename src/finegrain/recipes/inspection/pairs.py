@@ -47,7 +47,7 @@ class PairSnapshot:
     """What was made for the held-out rows: segments and steps that a reward model reads, no credit."""
 
 
-def choose(trained: Sequence[int] | np.ndarray, train: TrainingSet, held: TrainingSet, most: int) -> list[Chosen]:
+def choose_rows(trained: Sequence[int] | np.ndarray, train: TrainingSet, held: TrainingSet, most: int) -> list[Chosen]:
     """At most `most` rows, half of them held out where there are enough, evenly spread over each set."""
     held_count = min(len(held.examples), max(most // 2, most - len(trained)))
     train_count = min(len(trained), most - held_count)
@@ -91,7 +91,7 @@ def write_inspected_pairs(
     truth = {False: truths(source, [row.example.row for row in snapshot.rows if not row.held_out or held_source is None])}
     truth[True] = truth[False] if held_source is None else truths(held_source, [row.example.row for row in snapshot.rows if row.held_out])
     pairs = [
-        examined(
+        inspect_row(
             row.example,
             snapshot.roles,
             held_out=row.held_out,
@@ -106,7 +106,7 @@ def write_inspected_pairs(
     directory.write_lines(FILE, [pair.as_json() for pair in pairs])
 
 
-def examined(
+def inspect_row(
     example: Example,
     roles: Sequence[str],
     *,

@@ -40,7 +40,7 @@ class FirstOccurrence:
 
 
 @dataclass
-class Counts:
+class BaselineCounts:
     """What the result says beside the file."""
 
     answers: int = 0
@@ -62,7 +62,7 @@ class Counts:
         return {**seen, **self.facts}
 
 
-def scores_of(settings: BaselineSettings, counts: Counts) -> tuple[Json, dict[str, list[float]]]:
+def scores_of(settings: BaselineSettings, counts: BaselineCounts) -> tuple[Json, dict[str, list[float]]]:
     """The reward's identity, and by prompt its scores of the baseline's answers."""
     source = settings.model if settings.reward is None else settings.reward
     assert source is not None
@@ -77,7 +77,7 @@ def scores_of(settings: BaselineSettings, counts: Counts) -> tuple[Json, dict[st
     return identity, scores
 
 
-def _scored(settings: BaselineSettings, reward: Reward, counts: Counts) -> Iterator[tuple[str, float]]:
+def _scored(settings: BaselineSettings, reward: Reward, counts: BaselineCounts) -> Iterator[tuple[str, float]]:
     """Prompt as the reward reads it, and the score of an answer to it."""
     source, limit = settings.data, settings.limit
     sampled = are_samples(source, limit)

@@ -28,7 +28,7 @@ from finegrain.types import Json, Scored
 
 
 @dataclass
-class Counts:
+class ScoreCounts:
     """What the result says beside the file."""
 
     facts: Json = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Counts:
         return {"responses": self.responses, "truncated": self.truncated, "unscored": self.unscored, **self.facts, "warnings": self.warnings()}
 
 
-def score_lines(settings: ScoreSettings, counts: Counts) -> Iterator[Json]:
+def score_lines(settings: ScoreSettings, counts: ScoreCounts) -> Iterator[Json]:
     """Lines in the order of the data."""
     questions = Questions(settings.data, settings.limit)
     options = RewardOptions(

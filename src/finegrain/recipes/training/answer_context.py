@@ -1,7 +1,7 @@
 """What a reward head or loss may ask of a run's answers before training: entropies of the start model, labelled steps, tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +24,8 @@ class RunAnswers:
     roles: tuple[str, ...]
     trains: bool = True
     """False for held-out rows."""
+    counted: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What methods count, for run.json: `note` adds to it."""
 
     def masks(self, role: str) -> Ragged:
         """The tokens that train."""
@@ -51,8 +53,9 @@ class RunAnswers:
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         """Facts for run.json, added up over training and held-out rows."""
-        before = self.session.record.as_json().get(name, {})
-        self.session.record = self.session.record.plus({name: {key: before.get(key, 0) + value for key, value in facts.items()}})
+        seen = self.counted.setdefault(name, dict.fromkeys(facts, 0))
+        for key, value in facts.items():
+            seen[key] += value
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """Number and label of each token's step; steps that were cut, or have no token of their own, are counted in run.json."""

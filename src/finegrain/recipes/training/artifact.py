@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,6 +22,16 @@ from finegrain.train.evaluation import evaluate, results_of
 from finegrain.train.loop import Trainer
 from finegrain.train.metrics import metrics_for
 from finegrain.train.tally import Metrics
+from finegrain.types import Json
+
+
+class RowColumns(NamedTuple):
+    """Numbers made for the training rows."""
+
+    numbers: Mapping[str, np.ndarray]
+    """(N,) by name."""
+    facts: Json
+    """For run.json."""
 
 
 @runtime_checkable
@@ -36,11 +46,11 @@ class Artifact(Protocol):
     def loader(self) -> str:
         """The stock class that loads it, for the model card."""
 
-    def check(self, session: Session) -> None:
-        """Refuse, before anything is trained, what could not be saved."""
+    def check(self, session: Session) -> Json:
+        """Refuse, before anything is trained, what could not be saved; returns what run.json says of the start model."""
 
-    def columns(self, session: Session, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
-        """Numbers (N,) of the training rows that are made before training, by name."""
+    def columns(self, session: Session, examples: Sequence[Example]) -> RowColumns:
+        """Numbers of the training rows that are made before training."""
 
     def metrics(self, contract: Contract) -> Metrics:
         """What every step logs."""
@@ -54,13 +64,13 @@ class Artifact(Protocol):
     def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """The same of the finished model, which may be refused here, or fitted to these rows."""
 
-    def save(self, session: Session, folder: Path) -> None:
+    def save(self, session: Session, contract: Contract, folder: Path) -> None:
         """The layout stock tools load."""
 
     def try_saving(self, session: Session, folder: Path) -> None:
         """The same without the large weights, before the first step: raises what `save` would raise at the end."""
 
-    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage | None:
+    def use(self, folder: Path, rows: Sequence[Example], count: int) -> Usage | None:
         """Some rows scored by the saved files of a reward model; None for a policy, which answers prompts instead."""
 
 
@@ -71,12 +81,13 @@ class AlignedPolicy:
     loader: str = "AutoModelForCausalLM"
     head: RewardHead | None = None
 
-    def check(self, session: Session) -> None:
+    def check(self, session: Session) -> Json:
         """Whatever was loaded can be saved."""
-
-    def columns(self, session: Session, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
-        """None."""
         return {}
+
+    def columns(self, session: Session, examples: Sequence[Example]) -> RowColumns:
+        """None."""
+        return RowColumns({}, {})
 
     def metrics(self, contract: Contract) -> Metrics:
         """Preference or answer metrics."""
@@ -98,20 +109,20 @@ class AlignedPolicy:
         """The same: a policy is finished as it is."""
         return evaluate(trainer, data)
 
-    def save(self, session: Session, folder: Path) -> None:
+    def save(self, session: Session, contract: Contract, folder: Path) -> None:
         """As `save_pretrained` writes it."""
         save_policy(session.policy, folder)
         if session.scorer is not None and session.scorer.head is not None:
             save_head(session.scorer.head, folder)
-            if session.record.reward_head is not None:
-                (folder / FACTS_FILE).write_text(json.dumps({"head": session.record.reward_head}, indent=1) + "\n")
+            if facts := reward_head_facts(contract):
+                (folder / FACTS_FILE).write_text(json.dumps({"head": facts["reward_head"]}, indent=1) + "\n")
 
-    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage | None:
+    def use(self, folder: Path, rows: Sequence[Example], count: int) -> Usage | None:
         """None: it answers prompts."""
         return None
 
 
-def reward_head_facts(contract: Contract) -> dict[str, Any]:
+def reward_head_facts(contract: Contract) -> Json:
     """What the head is that an objective leaves beside the policy, for run.json and `finegrain score`; {} for one that leaves none."""
     if contract.reward_head is None:
         return {}

@@ -12,10 +12,11 @@ from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
-from finegrain.recipes.training.own_scorer import cross_fitted
+from finegrain.recipes.training.own_scorer import cross_fit
 from finegrain.recipes.training.reward_credit import score_tokens
 from finegrain.scoring.function import load_function
-from finegrain.types import CharSpan, Ragged, Scored
+from finegrain.train.fit import FitSettings
+from finegrain.types import CharSpan, Json, Ragged, Scored
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class RunCredit:
     examples: Sequence[Example]
     roles: tuple[str, ...]
     reference: Mapping[str, Ragged]
+    own_scorer: FitSettings
+    """Of the two fits that are the run's own scorer, where the credit asks for one."""
+    facts: Json
+    """Gets `cross_fit`, for run.json."""
 
     @property
     def signs(self) -> dict[str, np.ndarray]:
@@ -62,7 +67,8 @@ class RunCredit:
         Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
         """
         if scorer is None:
-            return cross_fitted(self.session, self.examples, self.roles, self.reference, beta)
+            found, self.facts["cross_fit"] = cross_fit(self.session, self.examples, self.roles, self.reference, self.own_scorer, beta)
+            return found
         names = scorer.split(",")
         rewards = [name for name in names if is_reward_model(name)]
         if rewards and len(rewards) < len(names):

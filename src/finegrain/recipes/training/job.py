@@ -17,8 +17,8 @@ from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
 from finegrain.recipes.session import Session
 from finegrain.recipes.training.artifact import AlignedPolicy, Artifact
+from finegrain.recipes.training.meta_step import Rise
 from finegrain.train.contract import Contract
-from finegrain.train.loop import GradientPoint
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
 
@@ -42,7 +42,7 @@ class Job:
     tokenizer: Any = None
     artifact: Artifact = field(default_factory=AlignedPolicy)
     gate: Gate = Gate()
-    displacement: Callable[[Session], GradientPoint] | None = None
+    displacement: Callable[[Session], Rise] | None = None
     """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
     margin_scale: MarginScale | None = None
     """What becomes of the column `margin`; None: nothing that is trained reads it."""

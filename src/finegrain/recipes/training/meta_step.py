@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
 from finegrain.train.distributed import rank, sum_gradients, world
 from finegrain.train.loop import Trainer
 from finegrain.train.tally import Measure, Measures
-from finegrain.types import Side
+from finegrain.types import Json, Side
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Rise:
     """Prompts, each with the samples that branch from it."""
     settings: MetaRM
     seed: int
+    report: Json = field(default_factory=dict)
+    """Of the samples, for run.json."""
 
     @property
     def longest(self) -> int:
@@ -97,9 +99,8 @@ def check_meta(head: RewardHead, settings: MetaRM, *, frozen: bool) -> None:
 
 def rise_of(session: Session, head: RewardHead, settings: MetaRM, gate: Gate) -> Rise:
     """The samples of the settings, tokenised as the data are; what was left out is told and stands in the run's record."""
-    loaded = load_samples(settings.samples, session.policy.tokenizer, settings=Tokenise(max_length=session.common.max_length), gate=gate)
+    loaded = load_samples(settings.samples, session.policy.tokenizer, settings=Tokenise(max_length=session.max_length), gate=gate)
     for line in loaded.report["messages"]:
         session.say(line)
-    session.record.samples = loaded.report
     groups = [group_of(example, tuple(example.responses)) for example in loaded.examples]
-    return Rise(head, groups, settings, session.common.seed)
+    return Rise(head, groups, settings, session.seed, loaded.report)

@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
+from finegrain.commands.settings import Common, Training
 from finegrain.data.records import Example
 from finegrain.errors import CreditError
 from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint, trained_fingerprint
@@ -26,8 +26,8 @@ from finegrain.recipes.session import Session, hidden_size
 from finegrain.train.collate import TrainingSet
 from finegrain.train.distributed import any_rank, barrier, rank, world
 from finegrain.train.fit import Fit, FitSettings, Line, fit
-from finegrain.train.optim import Optim, scaled_default
-from finegrain.types import Ragged, Scored
+from finegrain.train.optim import scaled_default
+from finegrain.types import Json, Ragged, Scored
 
 RATE_FACTOR = 5.0
 """[choice] The fits move this many times faster than DPO's default rate: a scorer need not stay near the reference."""
@@ -39,10 +39,16 @@ START, SAMPLE = 2, 4
 """Steps and rows that are computed again when cached values are read: a fit is too dear to repeat, its start is not."""
 
 
-def cross_fitted(
-    session: Session, examples: Sequence[Example], roles: tuple[str, ...], reference: Mapping[str, Ragged], beta: float
-) -> dict[str, list[Scored]]:
-    """Token rewards of every row: mean from the fit that has not seen it, members from both."""
+def fit_settings(session: Session, training: Training, common: Common) -> FitSettings:
+    """Of a fit on half of the rows, in as many passes as the run makes over the pairs."""
+    rate = RATE_FACTOR * scaled_default(DPO.learning_rate, hidden_size(session))
+    return FitSettings(rate=rate, batch_size=training.batch_size, epochs=training.epochs, max_steps=common.max_steps, seed=common.seed)
+
+
+def cross_fit(
+    session: Session, examples: Sequence[Example], roles: tuple[str, ...], reference: Mapping[str, Ragged], settings: FitSettings, beta: float
+) -> tuple[dict[str, list[Scored]], Json]:
+    """Token rewards of every row, mean from the fit that has not seen it, members from both; and settings and seconds for run.json."""
     if set(roles) != set(ROLES):
         raise CreditError(
             f"a run makes its own scorer from pairs only, and this one trains on {', '.join(roles)}; give --credit.scorer, spans or a column"
@@ -50,18 +56,9 @@ def cross_fitted(
     if len(examples) < 4:
         raise CreditError(f"{len(examples)} pairs are too few to fit a scorer on each half; give --credit.scorer")
     started = time.perf_counter()
-    rate = RATE_FACTOR * scaled_default(DPO.learning_rate, hidden_size(session))
-    halves = np.random.default_rng([session.common.seed, 2]).permutation(len(examples)) % 2
-    settings = {
-        "rate": rate,
-        "batch_size": session.training.batch_size,
-        "epochs": session.training.epochs,
-        "max_steps": session.common.max_steps,
-        "seed": session.common.seed,
-        "optim": asdict(Optim()),
-    }
+    halves = np.random.default_rng([settings.seed, 2]).permutation(len(examples)) % 2
     file = session.cache.folder / KIND / f"{_key(session, examples, settings)}.safetensors"
-    fits = [_Fit(session, examples, reference, np.flatnonzero(halves == half), rate, half) for half in (0, 1)]
+    fits = [_Fit(session, examples, reference, np.flatnonzero(halves == half), settings, half) for half in (0, 1)]
     stored = read_ragged(file)
     if stored is not None and _agrees(session, stored, fits, examples):
         session.say("credit: token rewards of the run's own scorer read from the cache")
@@ -73,15 +70,15 @@ def cross_fitted(
         if rank() == 0:
             replace(session.cache, kind=KIND).keep(file, stored, session.usage)
         barrier()
-    session.record.cross_fit = {**settings, "seconds": round(time.perf_counter() - started, 3)}
-    return {role: [_scored(stored, role, row, int(halves[row]), reference, beta) for row in range(len(examples))] for role in ROLES}
+    found = {role: [_scored(stored, role, row, int(halves[row]), reference, beta) for row in range(len(examples))] for role in ROLES}
+    return found, {**asdict(settings), "seconds": round(time.perf_counter() - started, 3)}
 
 
-def _key(session: Session, examples: Sequence[Example], settings: Mapping[str, Any]) -> str:
+def _key(session: Session, examples: Sequence[Example], settings: FitSettings) -> str:
     """What the fits depend on: the model and what of it trains, the rows, the settings, the arithmetic and the code."""
     model = session.policy.model
     facts = {
-        **settings,
+        **asdict(settings),
         "objective": asdict(DPO()),
         "trained": trained_fingerprint(model),
         "stored_as": arithmetic_facts(model),
@@ -123,7 +120,7 @@ class _Fit:
     examples: Sequence[Example]
     reference: Mapping[str, Ragged]
     rows: np.ndarray
-    rate: float
+    settings: FitSettings
     half: int
 
     @property
@@ -157,11 +154,9 @@ class _Fit:
         """A copy of the start model, trained on these rows."""
         session = self.session
         assert session.scorer is not None
-        training, common = session.training, session.common
         data = TrainingSet([self.examples[row] for row in self.rows], {role: [self.reference[role][row] for row in self.rows] for role in ROLES})
-        settings = FitSettings(rate=self.rate, batch_size=training.batch_size, epochs=training.epochs, max_steps=common.max_steps, seed=common.seed)
         start = Scorer(session.policy.model, session.scorer.path)
-        return fit(start, data, DPO(), settings, session.precision, watch=watch, stop_after=stop_after)
+        return fit(start, data, DPO(), self.settings, session.precision, watch=watch, stop_after=stop_after)
 
 
 def _scored(stored: Mapping[str, Ragged], role: str, row: int, half: int, reference: Mapping[str, Ragged], beta: float) -> Scored:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.data.records import Example
@@ -14,21 +15,23 @@ from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
+from finegrain.evaluate.ratings import rating_report
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model, try_saving
 from finegrain.models.score import budgeted
 from finegrain.models.scorer import causal_lm
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
-from finegrain.ops.stats import mean_interval
+from finegrain.ops.stats import Interval, mean_interval
 from finegrain.recipes.session import Session
-from finegrain.recipes.training.rating_measures import rating_measures
+from finegrain.recipes.training.artifact import RowColumns
 from finegrain.recipes.training.reward_usage import Usage, use_saved
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.declarations import LossDeclarations, read_head, read_loss
 from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.lort import logit_magnitude
 from finegrain.rewards.rating import Rating
-from finegrain.rewards.rating_labels import RatingLabels, calibrate_head
+from finegrain.rewards.rating_labels import RatingLabels, calibrate_head, predict_ratings
 from finegrain.scoring.scale import ENTRY, fit_scale
 from finegrain.scoring.segmentation import start_model_facts
 from finegrain.scoring.stock_number import check_causal
@@ -37,7 +40,7 @@ from finegrain.train.contract import Contract
 from finegrain.train.evaluation import as_record, measuring
 from finegrain.train.loop import Trainer, detached
 from finegrain.train.tally import Measure, Measures, Metrics
-from finegrain.types import Pair, Scored, Side
+from finegrain.types import Json, Pair, Scored, Side
 
 UNWEIGHED = {"stock_load": "gives scores before they are weighed: the weights need the whole answer, and reward_head.safetensors"}
 """For the config of a head that weighs tokens against one another."""
@@ -61,15 +64,15 @@ class RewardArtifact:
     """Names and settings of head and loss, for the checkpoint."""
     stage_1: RewardModel | None = None
     """The reward model that the run starts from, where its loss reads that model's rewards."""
-    fitted: dict[str, Any] = field(default_factory=dict)
-    """What the head fits on held-out answers after training, for the checkpoint; empty before."""
+    found: dict[str, Any] = field(default_factory=dict)
+    """What a run finds, for the checkpoint: the start model, and after training what the head fits on held-out answers."""
 
     @property
     def loader(self) -> str:
         """The stock class."""
         return stock_of(self.head).name
 
-    def check(self, session: Session) -> None:
+    def check(self, session: Session) -> Json:
         """Refuse before training what could not be saved."""
         check_stock(session.policy.model, stock_of(self.head))
         if session.policy.four_bit:
@@ -77,7 +80,8 @@ class RewardArtifact:
         ids = torch.arange(LOOKED_AT, device=session.device)[None] % causal_lm(session.policy.model).config.get_text_config().vocab_size
         check_causal(session.policy.model, session.precision, session.policy.source, ids)
         if read_head(self.head).reads_entropy:
-            session.record.start_model = start_model_facts(session.policy)
+            self.found["start_model"] = start_model_facts(session.policy)
+        return dict(self.found)
 
     def metrics(self, contract: Contract) -> Metrics:
         """Scores of both sides, their difference and how often it is right."""
@@ -95,7 +99,7 @@ class RewardArtifact:
     def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """The same; what the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused."""
         results, facts, fitted = self._evaluated(trainer, data)
-        self.fitted.update(fitted)
+        self.found.update(fitted)
         check = read_head(self.head).check
         if check is not None and facts:
             check({name: float(values.mean()) for name, values in facts.items()})
@@ -122,7 +126,7 @@ class RewardArtifact:
         assert isinstance(self.head, Rating)
         head = calibrate_head(self.head, loss, pairs)
         fitted["head"] = {**self.facts["head"], "temperature": head.temperature}
-        by_rating = {name: as_record(interval) for name, interval in rating_measures(head, pairs, trained.columns["rating_place"]).items()}
+        by_rating = {name: as_record(interval) for name, interval in measure_ratings(head, pairs, trained.columns["rating_place"]).items()}
         return _measured(head, read_loss(loss), pairs) | by_rating
 
     def _of_pairs(self, data: TrainingSet, parts: list[dict[str, Scored]], facts: dict[str, Tensor]) -> dict[str, Any]:
@@ -144,30 +148,33 @@ class RewardArtifact:
         found |= {f"eval_head/{name}": as_record(mean_interval(values.numpy())) for name, values in facts.items()}
         return found
 
-    def columns(self, session: Session, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    def columns(self, session: Session, examples: Sequence[Example]) -> RowColumns:
         """Numbers made for the rows before training: a stage-1 reward of both answers, where the loss learns from one."""
-        return {} if self.stage_1 is None else stage_1_targets(session, self.stage_1, examples)
+        if self.stage_1 is None:
+            return RowColumns({}, {})
+        targets, facts = stage_1_targets(session, self.stage_1, examples)
+        return RowColumns(targets, {"stage_1": facts})
 
     def try_saving(self, session: Session, folder: Path) -> None:
         """The same, without the weights of backbone and head."""
-        try_saving(session.policy, stock_of(self.head), self._written(session), folder)
+        try_saving(session.policy, stock_of(self.head), self._written(), folder)
 
-    def save(self, session: Session, folder: Path) -> None:
+    def save(self, session: Session, contract: Contract, folder: Path) -> None:
         """The stock layout, the whole head and what it means."""
         assert session.scorer is not None
         assert session.scorer.head is not None
         rows = self.head.stock(stock_rows(session.scorer.head))
-        length = session.common.max_length
-        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), self._written(session), folder, max_length=length)
+        length = session.max_length
+        save_reward_model(session.policy, session.scorer.head, rows, stock_of(self.head), self._written(), folder, max_length=length)
 
-    def _written(self, session: Session) -> dict[str, Any]:
+    def _written(self) -> dict[str, Any]:
         """What the checkpoint says of its head."""
-        facts = {**self.facts, **self.fitted, **(UNWEIGHED if read_head(self.head).reads_whole_answer else {})}
-        return facts if session.record.start_model is None else {**facts, "start_model": session.record.start_model}
+        facts = {**self.facts, **self.found, **(UNWEIGHED if read_head(self.head).reads_whole_answer else {})}
+        return facts
 
-    def use(self, session: Session, folder: Path, rows: Sequence[Example]) -> Usage:
+    def use(self, folder: Path, rows: Sequence[Example], count: int) -> Usage:
         """Some rows scored by the saved files, and a snippet for the card; at least the one of the card."""
-        return use_saved(folder, stock_of(self.head), rows, max(session.training.samples, 1))
+        return use_saved(folder, stock_of(self.head), rows, max(count, 1))
 
 
 def _scale(scores: Sequence[Scored]) -> dict[str, Any]:
@@ -233,3 +240,27 @@ def _measured(head: RewardHead, loss: LossDeclarations, pairs: Sequence[Pair]) -
 def _joined(parts: list[Scored]) -> Scored:
     stds = [part.std for part in parts if part.std is not None]
     return Scored(torch.cat([part.mean for part in parts]).cpu(), torch.cat(stds).cpu() if stds else None)
+
+
+def measure_ratings(head: Rating, pairs: Sequence[Pair], training: Float[np.ndarray, " N"]) -> dict[str, Interval]:
+    """eval_rating_* by name; `training`: places of the ratings that were trained on.
+
+    Fractional ratings count as the nearest of the scale, and ratings nobody gave are left out.
+    """
+    logits, labels = predict_ratings(pairs)
+    report = rating_report(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
+    magnitude, spread = (values.tolist() for values in logit_magnitude(logits, labels))
+    found = {
+        "eval_rating_balanced_accuracy": report.balanced_accuracy,
+        "eval_rating_balanced_error": Interval(report.balanced_error, None, None, len(labels)),
+        **{f"eval_rating_exact_of_{group}": accuracy for group, accuracy in report.groups.items()},
+    }
+    for place, accuracy in report.accuracy.items():
+        rating = f"{head.lowest + place:g}"
+        found[f"eval_rating_exact/{rating}"] = accuracy
+        found[f"eval_rating_error_of_class/{rating}"] = report.absolute_error[place]
+        if len(report.accuracy) > 1:
+            found[f"eval_rating_magnitude/{rating}"] = Interval(magnitude[place], None, None, accuracy.rows)
+            if magnitude[place] != 0:
+                found[f"eval_rating_relative_std/{rating}"] = Interval(spread[place], None, None, accuracy.rows)
+    return found

@@ -51,12 +51,12 @@ def score_tokens(
 
 def _open(session: Session, scorer: str, rows: int, reference: Mapping[str, Ragged], beta: float) -> Reward:
     if is_reward_model(scorer):
-        reward = load_model_reward(replace(session.runtime, cache=None), scorer, max_length=session.common.max_length, signal=Densest())
+        reward = load_model_reward(replace(session.runtime, cache=None), scorer, max_length=session.max_length, signal=Densest())
         session.say(f"credit: scoring {rows} rows with the reward model {scorer}, by {Densest().choice(reward.model)[1]}")
         return reward
     session.say(f"credit: scoring {rows} rows with {scorer}")
-    policy = load_policy(scorer, master=master_dtype(session.precision.name), trust_remote_code=session.training.trust_remote_code)
+    policy = load_policy(scorer, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
-    reader = TokenReader(session.policy.tokenizer, session.common.max_length)
+    reader = TokenReader(session.policy.tokenizer, session.max_length)
     return ImplicitReward(reader, session.runtime, beta, lambda *_: reference, [logps_of(policy)], lambda: {"source": scorer}, widened=False)

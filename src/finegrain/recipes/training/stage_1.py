@@ -17,6 +17,7 @@ from finegrain.scoring.outputs import LoadedRewardModel
 from finegrain.scoring.reward_model import head_of
 from finegrain.scoring.segmentation import segmentation_of
 from finegrain.scoring.signals import Head
+from finegrain.types import Json
 
 
 def stage_1_of(model: Any, objective: RewardFit) -> RewardModel | None:
@@ -35,14 +36,14 @@ def start_head_of(stage_1: RewardModel | None, objective: RewardFit) -> nn.Modul
     return stage_1.head if own == objective.head or of_others else None
 
 
-def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-    """chosen_target and rejected_target: the model's scores, mean 0 and standard deviation 1 over all answers."""
+def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> tuple[dict[str, np.ndarray], Json]:
+    """chosen_target and rejected_target: the model's scores, mean 0 and standard deviation 1 over all answers; and both before, for run.json."""
     assert session.scorer is not None
     head = head_of(model)
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
     runtime = replace(session.runtime, cache=None)
-    segmentation = segmentation_of(runtime, head, model.facts, model.policy.source, session.common.max_length)
+    segmentation = segmentation_of(runtime, head, model.facts, model.policy.source, session.max_length)
     loaded = LoadedRewardModel(scorer, head, session.precision, model.policy.source, segmentation)
     scores = Head()(loaded, examples, roles)
     for line in [] if segmentation is None else segmentation.describe():
@@ -51,5 +52,5 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     both = np.concatenate([found[role] for role in roles])
     if not both.std() > 0:
         raise DataError(f"the reward model {model.policy.source} gives every answer the same score; there is nothing to learn from it")
-    session.record.stage_1 = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
-    return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}
+    facts = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
+    return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}, facts

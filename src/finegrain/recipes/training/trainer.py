@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from finegrain.errors import UsageError
 from finegrain.models.load import master_dtype
@@ -12,6 +11,7 @@ from finegrain.models.reference import cost_of_live_reference
 from finegrain.models.reward_head import head_module, linear_head
 from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
 from finegrain.recipes.session import Session, hidden_size
+from finegrain.recipes.training.artifact import reward_head_facts
 from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
@@ -19,6 +19,7 @@ from finegrain.train.loop import Trainer
 from finegrain.train.optim import scaled_default
 from finegrain.train.sharding import load_full_parameters
 from finegrain.train.trainer import make_trainer
+from finegrain.types import Json
 
 LORA_RATE = 10.0
 """LoRA's default rate is this many times that of full fine-tuning (the field's rule of thumb; TRL's documentation)."""
@@ -34,41 +35,47 @@ def peak_rate(session: Session, job: Job, contract: Contract) -> float:
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)
 
 
-def attach_head(session: Session, contract: Contract, scorer: Scorer, start: nn.Module | None = None, *, from_reward_model: bool = False) -> None:
-    """A head of the objective's outputs, fresh or as `start` is; the vocabulary's head is frozen where nothing reads it."""
-    dtype = master_dtype(session.precision.name)
+def attach_head(session: Session, job: Job, contract: Contract, scorer: Scorer) -> Json:
+    """A head of the objective's outputs, fresh or as a reward model's was; the vocabulary's head is frozen where nothing reads it.
+
+    Returns what run.json says of the head.
+    """
+    dtype, facts = master_dtype(session.precision.name), reward_head_facts(contract)
     if contract.make_head is not None:
-        torch.manual_seed(session.common.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
-    scorer.head = head_module(contract.make_head, hidden_size(session), contract.outputs, seed=session.common.seed, dtype=dtype).to(scorer.device)
-    if start is not None:
-        own = scorer.head.state_dict()
-        scorer.head.load_state_dict({name: tensor for name, tensor in start.state_dict().items() if name in own})
-        left = " less its bias, which no difference of scores shows" if set(start.state_dict()) - set(own) else ""
-        session.record.start_head = "trained"
+        torch.manual_seed(session.seed)  # a head's own module may draw noise in training; checkpoints keep the generator's state
+    scorer.head = head_module(contract.make_head, hidden_size(session), contract.outputs, seed=session.seed, dtype=dtype).to(scorer.device)
+    if job.start_head is not None:
+        own, trained = scorer.head.state_dict(), job.start_head.state_dict()
+        scorer.head.load_state_dict({name: tensor for name, tensor in trained.items() if name in own})
+        left = " less its bias, which no difference of scores shows" if set(trained) - set(own) else ""
+        facts["start_head"] = "trained"
         session.say(f"head: goes on from the reward model's{left}")
-    elif from_reward_model:
-        session.record.start_head = "fresh"
+    elif job.from_reward_model:
+        facts["start_head"] = "fresh"
         session.say("head: a fresh one, since the reward model's is of another kind than the one asked for")
     lm = causal_lm(session.policy.model)
     if contract.frozen_backbone:
         session.policy.model.requires_grad_(False)
     if contract.action_value is not None and contract.action_value.fresh:
         words = lm.get_output_embeddings().weight.shape[0]
-        scorer.q_head = linear_head(hidden_size(session), words, seed=session.common.seed + 1, dtype=dtype).to(scorer.device)
+        scorer.q_head = linear_head(hidden_size(session), words, seed=session.seed + 1, dtype=dtype).to(scorer.device)
     if "logp" not in contract.needs:
         freeze_unread_vocabulary(lm)
+    return facts
 
 
 def build_modules(session: Session, contract: Contract) -> Contract:
     """The contract with the modules that an objective makes for a model's width, drawn by their own seed."""
     if contract.make_modules is None:
         return contract
-    sized = contract.make_modules(hidden_size(session), torch.Generator().manual_seed(session.common.seed))
+    sized = contract.make_modules(hidden_size(session), torch.Generator().manual_seed(session.seed))
     return replace(contract, modules={**contract.modules, **sized})
 
 
-def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, rate: float, steps: int) -> Trainer:
+def build_trainer(session: Session, job: Job, contract: Contract, data: TrainingSet, rate: float, steps: int) -> Trainer:
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
+    scorer = session.scorer
+    assert scorer is not None
     if "kl" in contract.needs:
         session.say(cost_of_live_reference(scorer))
         session.usage.notes.append(cost_of_live_reference(scorer))
