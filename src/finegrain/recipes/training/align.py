@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from finegrain.errors import UsageError
-from finegrain.generate.hf import greedy_answers
+from finegrain.generate.hf import generate_greedy
 from finegrain.recipes.inspection.pairs import choose, snapshot_before, write_inspected_pairs
 from finegrain.recipes.session import identity, open_session, prepare_scorer, record, tell_changes
 from finegrain.recipes.training.artifact import reward_head_facts
@@ -85,7 +85,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
     answered = job.training.samples if job.artifact.head is None else 0
     prompts = [example.prompt for example in (eval_rows or train_rows)[:answered]]
     session.start_clock()
-    before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    before = generate_greedy(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     scorer = prepare_scorer(session, max(longest(train_rows, eval_rows, contract), gradient_point.longest if isinstance(gradient_point, Rise) else 0))
     if contract.outputs:
         attach_head(session, contract, scorer, job.start_head, from_reward_model=job.from_reward_model)
@@ -120,7 +120,7 @@ def _aligned(job: Job, held: ExitStack, watch: Watch | None) -> dict[str, Any]:
         trainer = unshard(session, trainer, whole)
 
     evaluation = job.artifact.conclude(trainer, eval_set)
-    after = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    after = generate_greedy(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
         "status": "finished",
         "train_seconds": round(seconds, 3),

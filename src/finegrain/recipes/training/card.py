@@ -10,7 +10,7 @@ import jinja2
 
 from finegrain.configure import FAMILIES
 from finegrain.files import replace_file
-from finegrain.models.reward_models import stored_facts
+from finegrain.models.reward_models import read_facts
 from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL
 from finegrain.recipes.training.reward_usage import Usage
 from finegrain.scoring.scale import ENTRY
@@ -87,7 +87,7 @@ def write_card(
         methods=[(family, (settings[family] or {}).get("method", "custom")) for family in FAMILIES if settings.get(family)],
         results=results,
         loader=loader,
-        usage=None if usage is None else _used(usage, stored_facts(folder)),
+        usage=None if usage is None else _used(usage, read_facts(folder)),
         evaluation=evaluation,
         settings=json.dumps(settings, indent=2, default=str),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from finegrain.evaluate.ratings import rating_report
+from finegrain.evaluate.ratings import report_ratings
 from finegrain.ops.stats import Interval
 from finegrain.rewards.lort import logit_magnitude
 from finegrain.rewards.rating import Rating
@@ -19,7 +19,7 @@ def rating_measures(head: Rating, pairs: Sequence[Pair], training: Float[np.ndar
     Fractional ratings count as the nearest of the scale, and ratings nobody gave are left out.
     """
     logits, labels = predict_ratings(pairs)
-    report = rating_report(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
+    report = report_ratings(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
     magnitude, spread = (values.tolist() for values in logit_magnitude(logits, labels))
     found = {
         "eval_rating_balanced_accuracy": report.balanced_accuracy,

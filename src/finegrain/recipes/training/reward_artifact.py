@@ -16,7 +16,7 @@ from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model, try_saving
-from finegrain.models.score import budgeted
+from finegrain.models.score import split_by_budget
 from finegrain.models.scorer import causal_lm
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
@@ -206,7 +206,7 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
     facts: dict[str, list[Tensor]] = {}
     pairs: list[Pair] = []
     with measuring(trainer):
-        for part in budgeted(data.packed_tokens(roles).tolist(), trainer.precision.micro_tokens):
+        for part in split_by_budget(data.packed_tokens(roles).tolist(), trainer.precision.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
             pairs.append(pair)
             found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})

@@ -8,7 +8,7 @@ from torch import nn
 
 from finegrain.errors import UsageError
 from finegrain.models.load import master_dtype
-from finegrain.models.reference import cost_of_live_reference
+from finegrain.models.reference import describe_live_reference
 from finegrain.models.reward_head import head_module, linear_head
 from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
 from finegrain.recipes.session import Session, hidden_size
@@ -70,8 +70,8 @@ def build_modules(session: Session, contract: Contract) -> Contract:
 def trainer_of(session: Session, job: Job, contract: Contract, scorer: Scorer, data: TrainingSet, rate: float, steps: int) -> Trainer:
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
     if "kl" in contract.needs:
-        session.say(cost_of_live_reference(scorer))
-        session.usage.notes.append(cost_of_live_reference(scorer))
+        session.say(describe_live_reference(scorer))
+        session.usage.notes.append(describe_live_reference(scorer))
     metrics = job.artifact.metrics(contract)
     return make_trainer(scorer, contract, data, session.precision, metrics, job.optim, rate=rate, steps=steps, sharded=job.training.shard)
 
