@@ -27,6 +27,7 @@ from places import DATA as DATA_FOLDER
 from places import RESULTS, ROOT, SMALL_LM
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.data.load import load_examples
 from finegrain.data.planted import write_jsonl
 from finegrain.data.records import Shape
@@ -39,7 +40,6 @@ from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.contrast import WithoutNegative
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -159,7 +159,7 @@ def run(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
         common = Common(seed=cell.seed, max_length=DATA[cell.data].max_length, device="cpu", dtype=options.dtype, eval=str(evaluation))
         training = Training(epochs=float(cell.epochs), examined=0, samples=0)
         try:
-            finegrain.reward(
+            finegrain.train_reward_model(
                 options.model,
                 data,
                 folder / "run",
@@ -251,7 +251,7 @@ def run_demonstrated(cell: Demonstrated, options: argparse.Namespace) -> dict[st
         alone = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in kept]
         data = write_jsonl(folder / "train.jsonl", alone if unpaired else kept)
         judged = write_jsonl(folder / "held-out.jsonl", held_out)
-        finegrain.reward(
+        finegrain.train_reward_model(
             options.model,
             data,
             folder / "run",

@@ -4,7 +4,7 @@
 
 Every answer of the training pairs has six sentences, so no pair says what more of them are worth. Candidates have from 1 to 22, mostly about six
 (log-normal), and the gold score says that a reader has patience for six: the sum of the true qualities, less one for every sentence beyond. Reward
-models (two layers from scratch, the default token head) see the pairs only; the posterior is fitted by `finegrain posterior`, members are trained
+models (two layers from scratch, the default token head) see the pairs only; `finegrain reward posterior` fits the posterior, members are trained
 from random starts of their own. Writes benchmarks/results/best-of-n.{json,md}, which best_of_n_figure.py draws; about a minute per seed on
 one core.
 """
@@ -22,12 +22,13 @@ from places import RESULTS
 from tables import markdown, summary, write
 
 import finegrain
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
+from finegrain.commands.posterior import PosteriorSettings
+from finegrain.commands.settings import Common, Training
+from finegrain.data.planted import Planted, World, make_pairs, write_jsonl
 from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSample
 from finegrain.ops.best_of_n import expected_best, kl_of_best
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.posterior import PosteriorOf, run_posterior
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.demo.base import save_untrained
+from finegrain.recipes.posterior import run_posterior
 from finegrain.rewards.heads import of_members
 from finegrain.train.optim import Optim
 from finegrain.types import Json, Scored
@@ -65,7 +66,7 @@ def scored(model: Path, data: Path) -> Scored:
 def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
     """Gold score of best-of-n by proxy and n."""
     world = World(Planted(pairs=PAIRS, pool=0, sentences=PATIENCE), seed)
-    train = write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
+    train = write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
     rows = candidates(world)
     data = write_jsonl(folder / "candidates.jsonl", [{name: row[name] for name in ("prompt", "completion")} for row in rows])
     truth = np.array([row["gold"] for row in rows]).reshape(PROMPTS, CANDIDATES)
@@ -75,10 +76,10 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
         start = save_untrained(folder / f"start-{member}", seed=100 * seed + member)
         common = Common(seed=100 * seed + member, device="cpu", lr=RATE)
         training, optim = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32), Optim(embedding_lr=RATE)
-        finegrain.reward(start, train, out, common=common, training=training, optim=optim)
+        finegrain.train_reward_model(start, train, out, common=common, training=training, optim=optim)
         means.append(scored(out, data).mean)
     first = folder / "judge-0"
-    run_posterior(PosteriorOf(run=first, data=str(train), device="cpu"))
+    run_posterior(PosteriorSettings(run=first, data=str(train), device="cpu"))
     unsure, members = scored(first, data), of_members(torch.stack(means))
     proxies = {
         "plain": MeanReward()(unsure),

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from places import RESULTS, ROOT
 
-from finegrain.recipes.planted_demo.rows import ROWS
-from finegrain.recipes.planted_demo.summary import baselines_in_words, cells
+from finegrain.recipes.demo.rows import ROWS
+from finegrain.recipes.demo.summary import baselines_in_words, cells
 from finegrain.types import Json
 
 SHOWN = {"README.md": (0, 1, 2, 3, 6), "docs/guides/demo.md": (0, 2, 3, 4, 5, 6, 7)}

@@ -18,10 +18,11 @@ from places import RESULTS
 from tables import markdown, summary, write
 
 import finegrain
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.posterior import PosteriorOf, run_posterior
-from finegrain.recipes.settings import Common, Training
+from finegrain.commands.posterior import PosteriorSettings
+from finegrain.commands.settings import Common, Training
+from finegrain.data.planted import Planted, World, make_pairs, write_jsonl
+from finegrain.recipes.demo.base import save_untrained
+from finegrain.recipes.posterior import run_posterior
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.heads import RewardHead
@@ -54,9 +55,11 @@ def measured(method: Method, folder: Path, seed: int) -> dict[str, dict[str, flo
     out = folder / method.name.replace(" ", "-")
     common = Common(seed=seed, device="cpu", lr=RATE)
     training = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32)
-    finegrain.reward(folder / "untrained", folder / "train.jsonl", out, head=method.head, loss=BradleyTerry(), common=common, training=training)
+    finegrain.train_reward_model(
+        folder / "untrained", folder / "train.jsonl", out, head=method.head, loss=BradleyTerry(), common=common, training=training
+    )
     if method.posterior:
-        run_posterior(PosteriorOf(run=out, data=str(folder / "train.jsonl"), device="cpu"))
+        run_posterior(PosteriorSettings(run=out, data=str(folder / "train.jsonl"), device="cpu"))
     return {name: numbers(finegrain.evaluate_reward(out, folder / f"{name}.jsonl", device="cpu")) for name in DATA}
 
 
@@ -80,10 +83,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             world = World(Planted(pairs=PAIRS, pool=0, sentences=DATA["like training"]), seed)
-            write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
+            write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
             for data, sentences in DATA.items():
                 other = replace(world, settings=replace(world.settings, sentences=sentences))
-                write_jsonl(folder / f"{data}.jsonl", pairs(other, HELD_OUT, stream=2, held_out=True))
+                write_jsonl(folder / f"{data}.jsonl", make_pairs(other, HELD_OUT, stream=2, held_out=True))
             save_untrained(folder / "untrained", seed=seed)
             for method in METHODS:
                 for data, found in measured(method, folder, seed).items():

@@ -26,11 +26,11 @@ from finegrain import catalog
 from finegrain.data.planted import World, read_jsonl, write_planted
 from finegrain.errors import NonFiniteError
 from finegrain.ops.stats import Interval, mean_interval
-from finegrain.recipes.demo import FULL, base_of
-from finegrain.recipes.planted_demo.path import PathReader, best_within
-from finegrain.recipes.planted_demo.rows import BETA, Row, Scorers, job
-from finegrain.recipes.planted_demo.seed import DISTANCES, SeedTask, probes_of, set_apart
-from finegrain.recipes.training.alignment import align
+from finegrain.recipes.demo.path import PathReader, best_within
+from finegrain.recipes.demo.rows import BETA, DemoRow, Scorers, job
+from finegrain.recipes.demo.run import FULL, base_of
+from finegrain.recipes.demo.seed import DISTANCES, SeedTask, probes_of, set_apart
+from finegrain.recipes.training.align import align
 from finegrain.types import Json
 
 PAGES = ROOT / "docs/methods"
@@ -64,7 +64,7 @@ def run_one(task: SeedTask, name: str) -> Json:
     with set_apart(folder, f"log-{name}.txt"):
         files, probes, start = probes_of(task)
         reader = PathReader(probes, frozenset(task.readings), read_jsonl(files.pairs), [start])
-        row = Row(name, "pairs", "pairs", objective_of(name), command="sft" if name == "nll" else "prefer")
+        row = DemoRow(name, "pairs", "pairs", objective_of(name), command="sft" if name == "nll" else "prefer")
         budget = replace(task.budget, batch_size=2 * task.budget.batch_size) if name == "kto" else task.budget
         asked = job(row, files, base=task.base, scorers=Scorers("", ""), out=folder / name, budget=budget, seed=task.seed)
         broken = None

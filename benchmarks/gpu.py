@@ -31,13 +31,12 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.score import score_rows
 from finegrain.models.scorer import silence_dropout
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.devices import micro_tokens_of, open_device
-from finegrain.recipes.setup.metrics import metrics_for
+from finegrain.scoring.devices import micro_tokens_of, open_device
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer, run_step
+from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 
 ROLES = ("chosen", "rejected")
@@ -111,23 +110,25 @@ def make_pairs(count: int, vocabulary: int, longest: int) -> list[Example]:
 
 def ours(asked: Asked, dtype: str) -> dict[str, Any]:
     """Probe, reference pass and steps of DPO by the engine."""
-    _, device, how = open_device(Common(device=asked.device, dtype=dtype), Training())  # type: ignore[arg-type]
+    _, device, precision = open_device(asked.device, dtype)
     model = make_model(asked).to(device).train()
     silence_dropout(model)
     config = model.config.get_text_config()
-    how = type(how)(how.autocast, how.name, micro_tokens_of(device, config))
+    precision = type(precision)(precision.autocast, precision.name, micro_tokens_of(device, config))
     rows = make_pairs(asked.batch_size * (WARM_UP + asked.steps), config.vocab_size, longest_row(asked))
     forget(device)
     started = clock(device)
-    scorer, probe = make_scorer(model, longest=longest_row(asked), how=how)
+    scorer, probe = make_scorer(model, longest=longest_row(asked), precision=precision)
     probed = clock(device) - started
-    reference = score_rows(scorer, rows, ROLES, how)
+    reference = score_rows(scorer, rows, ROLES, precision)
     scored = clock(device) - started - probed
     contract = contract_of(DPO())
     data = TrainingSet(rows, reference)
-    plan = Plan(data.packed_tokens(ROLES), asked.batch_size, 1.0, 0, how.micro_tokens)
+    plan = Plan(data.packed_tokens(ROLES), asked.batch_size, 1.0, 0, precision.micro_tokens)
     optim = Optim(warmup=0.0, schedule="constant")
-    trainer = Trainer(scorer, contract, data, make_optimizer(scorer.parameters(), [], optim, RATE), optim, how, metrics_for(DPO()), RATE, len(plan))
+    trainer = Trainer(
+        scorer, contract, data, make_optimizer(scorer.parameters(), [], optim, RATE), optim, precision, metrics_for(contract), RATE, len(plan)
+    )
     lines, seconds = timed(lambda index: run_step(trainer, plan.step(index)), asked, device)
     return {
         "engine": probe.as_json(),
@@ -135,7 +136,7 @@ def ours(asked: Asked, dtype: str) -> dict[str, Any]:
         "gradient_error": probe.gradient_error,
         "probe_seconds": probed,
         "reference_seconds": scored,
-        "micro_tokens": how.micro_tokens,
+        "micro_tokens": precision.micro_tokens,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "pairs_per_second": len(rows) / (seconds / asked.steps * (WARM_UP + asked.steps) + scored),
         "pairs_per_second_without_reference": asked.batch_size * asked.steps / seconds,
@@ -150,7 +151,7 @@ def theirs(asked: Asked, dtype: str) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
 
-    _, device, _ = open_device(Common(device=asked.device), Training())
+    _, device, _ = open_device(asked.device, "auto")
     model = make_model(asked)
     vocabulary = model.config.get_text_config().vocab_size
     tokenizer = word_level(vocabulary)
@@ -270,7 +271,7 @@ def main() -> None:
 
 def card(asked: Asked) -> str:
     """The device by its name."""
-    _, device, _ = open_device(Common(device=asked.device), Training())
+    _, device, _ = open_device(asked.device, "auto")
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 

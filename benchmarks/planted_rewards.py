@@ -21,9 +21,10 @@ from reward_models import AS_PRINTED
 from tables import shown
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.credit.r3hf import FirstZero, prefix_differences
 from finegrain.data.load import load_examples
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
+from finegrain.data.planted import Planted, World, make_pairs, write_jsonl
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from finegrain.evaluate.accuracy import pair_accuracy
@@ -35,8 +36,7 @@ from finegrain.models.scorer import Request
 from finegrain.ops.balance import LiteralWeights
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.demo.base import save_untrained
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.ensemble import Ensemble
@@ -99,15 +99,17 @@ def measured(method: Method, run: Path, held_out: Path, world: World) -> dict[st
 def seed_results(seed: int, folder: Path) -> list[dict[str, Any]]:
     """All methods on one world."""
     world = World(Planted(pairs=PAIRS, pool=0), seed)
-    train = write_jsonl(folder / "train.jsonl", pairs(world, PAIRS, stream=0))
-    held_out = write_jsonl(folder / "held-out.jsonl", pairs(world, HELD_OUT, stream=2, held_out=True))
+    train = write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
+    held_out = write_jsonl(folder / "held-out.jsonl", make_pairs(world, HELD_OUT, stream=2, held_out=True))
     model = save_untrained(folder / "untrained", seed=seed)
     found = []
     for place, method in enumerate(METHODS):
         out = folder / f"run-{place}"
         common = Common(seed=seed, device="cpu", lr=RATE)
         training = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32)
-        finegrain.reward(model, train, out, head=method.head, loss=method.loss, common=common, training=training, optim=Optim(embedding_lr=RATE))
+        finegrain.train_reward_model(
+            model, train, out, head=method.head, loss=method.loss, common=common, training=training, optim=Optim(embedding_lr=RATE)
+        )
         found.append({"method": method.name, "seed": seed, **measured(method, out, held_out, world)})
         print(json.dumps(found[-1]), flush=True)
     return found

@@ -68,7 +68,7 @@ def train_reward(work: Path, base: Path, rows: list[dict[str, Any]]) -> Path:
     """A reward model of a few steps, whose scores are apart."""
     file = write_jsonl(work / "pairs.jsonl", rows)
     common = finegrain.Common(max_steps=8, lr=0.01, device="cpu", max_length=128)
-    finegrain.reward(str(base), file, work / "reward", head=Sequence(), common=common)
+    finegrain.train_reward_model(str(base), file, work / "reward", head=Sequence(), common=common)
     return work / "reward"
 
 

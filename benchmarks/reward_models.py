@@ -23,6 +23,8 @@ from places import RESULTS, SMALL_LM
 from tables import shown
 
 import finegrain
+from finegrain.commands.curate import CurateSettings
+from finegrain.commands.settings import Common, Training
 from finegrain.curate.repairs import FlipMargin, Repair, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM as CurateSecretsRM
 from finegrain.data.load import load_examples
@@ -35,9 +37,7 @@ from finegrain.ops.balance import LiteralWeights
 from finegrain.ops.bayesian_irl import Inference, UnitScale
 from finegrain.ops.readout import Last, Mean, Sum
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.curate import Curate, run_curate
-from finegrain.recipes.judging.reward_signals import Attention, Head, PrefixDifference
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.curate import run_curate
 from finegrain.rewards.ava_d import AvaD
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -48,6 +48,7 @@ from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
+from finegrain.scoring.signals import Attention, Head, PrefixDifference
 from finegrain.train.optim import Optim
 
 PLAIN = 1e-5 * 4096 / 384
@@ -145,9 +146,11 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         single = write_jsonl(out.with_suffix(".pairs.jsonl"), plain_rows(train, model, DATA[name].max_length))
         voted = out.with_suffix(".jsonl")
         votes = CurateSecretsRM(repair=method.repair)
-        run_curate(Curate(model=str(model), data=str(single), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu"))
+        run_curate(
+            CurateSettings(model=str(model), data=str(single), out=voted, method=votes, max_length=DATA[name].max_length, seed=seed, device="cpu")
+        )
         train = voted
-    finegrain.reward(
+    finegrain.train_reward_model(
         model,
         train,
         out,

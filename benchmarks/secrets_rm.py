@@ -24,8 +24,9 @@ from places import RESULTS
 from tables import ranged
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.data.load import load_examples
-from finegrain.data.planted import Planted, World, pairs, write_jsonl
+from finegrain.data.planted import Planted, World, make_pairs, write_jsonl
 from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from finegrain.models.probe import make_scorer
@@ -33,8 +34,7 @@ from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import budgeted, group_of
 from finegrain.models.scorer import Request
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.planted_demo.base import save_untrained
-from finegrain.recipes.settings import Common, Training
+from finegrain.recipes.demo.base import save_untrained
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.contrast import SimCSE, Swav
 from finegrain.rewards.meta_rm import Meta, MetaRM, NoMeta
@@ -129,13 +129,13 @@ def accuracy(run: Path, data: Path) -> float:
 def seed_results(seed: int, folder: Path, methods: Several[Method]) -> list[dict[str, Any]]:
     """All methods on one world."""
     world = World(Planted(pairs=PAIRS, pool=0, sentences=SENTENCES, sentence_types=TYPES), seed)
-    own = pairs(world, PAIRS, stream=0)
+    own = make_pairs(world, PAIRS, stream=0)
     noisy = write_jsonl(folder / "noisy.jsonl", flipped(own, seed))
     policy, later = Policy(world, 0), Policy(world, 1)
     rows = [{"prompt": policy.prompt(), "responses": [policy.answer() for _ in range(SAMPLES)]} for _ in range(PROMPTS)]
     samples = write_jsonl(folder / "samples.jsonl", rows)
     shifted = [{"prompt": later.prompt(), "chosen": later.answer(), "rejected": later.answer()} for _ in range(TEST)]
-    tests = {"same": pairs(world, TEST, stream=3), "shifted": shifted}
+    tests = {"same": make_pairs(world, TEST, stream=3), "shifted": shifted}
     files = {name: write_jsonl(folder / f"{name}.jsonl", in_true_order(world, test)) for name, test in tests.items()}
     model = save_untrained(folder / "untrained", seed=seed)
     found = []
@@ -144,7 +144,7 @@ def seed_results(seed: int, folder: Path, methods: Several[Method]) -> list[dict
         meta: Meta = NoMeta() if method.eta is None else MetaRM(samples=str(samples), eta=method.eta)
         training = Training(holdout=0.0, examined=0, epochs=EPOCHS, batch_size=32, micro_tokens=8192)
         with contextlib.redirect_stderr(io.StringIO()):
-            finegrain.reward(
+            finegrain.train_reward_model(
                 model,
                 noisy,
                 out,

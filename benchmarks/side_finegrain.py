@@ -22,7 +22,7 @@ from utilisation import Lengths, matmul_rate, useful_flops  # noqa: E402
 from finegrain.cli import main as finegrain  # noqa: E402
 from finegrain.data.load import Shape, Tokenise, load_examples  # noqa: E402
 from finegrain.models.load import load_policy  # noqa: E402
-from finegrain.recipes.setup.session import Session  # noqa: E402
+from finegrain.recipes.session import Session  # noqa: E402
 
 
 class Clock:

@@ -16,13 +16,14 @@ import numpy as np
 from places import DATA, RESULTS, SMALL_LM
 from tables import ranged
 
+from finegrain.commands.curate import CurateSettings
 from finegrain.curate.repairs import Flip
 from finegrain.curate.secrets_rm import SecretsRM
 from finegrain.curate.votes import Linear, Whole
 from finegrain.data.planted import write_jsonl
 from finegrain.evaluate.discrimination import auroc
 from finegrain.ops.proportions import wilson
-from finegrain.recipes.curate import Curate, run_curate
+from finegrain.recipes.curate import run_curate
 
 RESULT = RESULTS / "voting_on_text.md"
 SHARE = 0.2
@@ -52,7 +53,7 @@ def main() -> None:
         write_jsonl(data, noisy)
         method = SecretsRM(splits=options.splits, votes=VOTES[options.votes], repair=Flip(share=SHARE))
         started = time.perf_counter()
-        summary = run_curate(Curate(model=str(SMALL_LM), data=str(data), out=out, method=method, max_length=256, device="cpu"))
+        summary = run_curate(CurateSettings(model=str(SMALL_LM), data=str(data), out=out, method=method, max_length=256, device="cpu"))
         seconds = time.perf_counter() - started
         after = [json.loads(line) for line in out.read_text().splitlines()]
     voted = np.array([row["strength_mean"] is not None for row in after])

@@ -28,15 +28,15 @@ from tables import markdown, summary, write
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.data.planted import write_jsonl
 from finegrain.evaluate.discrimination import auroc
 from finegrain.ops.readout import Mean
-from finegrain.recipes.judging.reward_signals import Head, PrefixDifference, RewardSignal
-from finegrain.recipes.settings import Common, Training
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
+from finegrain.scoring.signals import Head, PrefixDifference, RewardSignal
 from finegrain.train.optim import Optim
 
 PAIRS, HELD_OUT, EPOCHS, WIDTH, VOCABULARY = 3000, 200, 3.0, 128, 4000
@@ -130,7 +130,7 @@ def measured(method: Method, model: Path, folder: Path, data: Data, seed: int) -
     common = Common(seed=seed, device="cpu")
     training = Training(holdout=0.0, examined=0, epochs=method.epochs)
     optim = Optim(embedding_lr=method.embedding_lr)
-    finegrain.reward(model, folder / "train.jsonl", out, head=method.head, common=common, training=training, optim=optim)
+    finegrain.train_reward_model(model, folder / "train.jsonl", out, head=method.head, common=common, training=training, optim=optim)
     finegrain.score(folder / "held-out.jsonl", out / "scores.jsonl", model=out, signal=method.signal, device="cpu")
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     answers = {role: [line["score"]["mean"] for line in lines if line["id"].endswith(role)] for role in ("chosen", "rejected")}

@@ -40,10 +40,25 @@ def test_help_of_a_command_lists_its_settings_and_those_of_the_methods_named(com
     assert all(flag in out for flag in flags)
 
 
+@pytest.mark.parametrize("name", [name for name in SUMMARIES if " " in name])
+def test_a_sub_command_is_in_the_help_of_its_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    outer, _, inner = name.partition(" ")
+    assert main([outer, "--help"]) == 0
+    assert f"finegrain {name}" in capsys.readouterr().out
+    assert main([outer, inner, "--help"]) == 0
+    assert f"usage: finegrain {name}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["prefr"], ["unknown command 'prefr'", "prefer"]),
+        (["posterior", "run"], ["unknown command 'posterior'", "reward posterior"]),
+        (["bound"], ["unknown command 'bound'", "reward bound"]),
+        (["baseline"], ["unknown command 'baseline'", "score baseline"]),
+        (["compare"], ["unknown command 'compare'", "eval compare"]),
+        (["reward", "posteror", "run"], ["unknown command 'reward posteror'", "reward posterior"]),
+        (["score", "base-line"], ["unknown command 'score base-line'", "score baseline"]),
         (["methods", "dop"], ["unknown method 'dop'", "dpo"]),
         (["prefer"], ["--model"]),
         (["prefer", "--model", "m"], ["--data"]),

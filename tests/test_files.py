@@ -13,7 +13,7 @@ import pytest
 from finegrain import files
 from finegrain.errors import CheckpointError
 from finegrain.files import LOCK, held, replace_file, write_new
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.runs import check_free
 
 HOLD = """
 import sys, time
@@ -36,7 +36,7 @@ def test_new_files_with_and_without_hard_links(code: int | None, tmp_path: Path,
     file = tmp_path / "scores.jsonl"
     write_new(file, ["a\n", "\ud800\n"])
     assert file.read_text() == "a\n\\ud800\n"
-    with pytest.raises(CheckpointError, match="is there already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         write_new(file, ["b"])
     assert file.read_text() == "a\n\\ud800\n"
     assert os.listdir(tmp_path) == ["scores.jsonl"]
@@ -98,7 +98,7 @@ def test_a_held_folder_has_one_writer(tmp_path: Path) -> None:
     (tmp_path / f".run.json.123{files.PART}").write_text("half")
     with held(tmp_path):
         assert os.listdir(tmp_path) == [LOCK], "what a killed process left is gone"
-        with pytest.raises(CheckpointError, match="another process writes"), held(tmp_path):
+        with pytest.raises(CheckpointError, match="another process is writing"), held(tmp_path):
             raise AssertionError("never held twice")
     assert os.listdir(tmp_path) == []
     with held(tmp_path):
@@ -109,7 +109,7 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(CheckpointError, match="another process writes"), held(tmp_path):
+        with pytest.raises(CheckpointError, match="another process is writing"), held(tmp_path):
             raise AssertionError("never held twice")
         other.send_signal(signal.SIGKILL)
     assert (tmp_path / LOCK).exists(), "a killed process takes nothing away"

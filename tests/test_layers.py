@@ -12,42 +12,44 @@ SOURCE = Path(__file__).parents[1] / "src" / "finegrain"
 FAMILIES = ("credit", "objectives", "rewards", "curate", "online", "weights", "search", "evaluate", "diagnose")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("checked", "files", "terminal"),
+    ("checked", "declarations", "files", "terminal"),
     ("types",),
     ("ops",),
     FAMILIES,
     ("methods",),
-    ("catalog", "commands"),
+    ("catalog",),
     ("configure",),
+    ("run_record",),
     ("runs", "data"),
     ("models",),
     ("generate", "train"),
+    ("scoring",),
+    ("commands",),
     ("report",),
     ("recipes",),
     ("settings_file",),
+    ("parsing",),
     ("cli",),
     ("__main__",),
 )
 """Rooms of one line are siblings. DESIGN's order, but for catalog and configure (docs/decisions/0009)."""
 
 RECIPES: tuple[tuple[str, ...], ...] = (
-    ("setup",),
-    ("judging",),
-    ("scoring", "crediting", "examining", "evaluation", "comparison"),
+    ("score_files", "inspection", "evaluation"),
     ("training",),
     ("curation",),
-    ("planted_demo",),
+    ("demo",),
 )
 """The same order among the rooms of the recipes; a command's own file is imported from above for its settings alone."""
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 RECIPE_LEVEL = {room: level for level, rooms in enumerate(RECIPES) for room in rooms}
-PURE = ("errors", "checked", "files", "terminal", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
+PURE = ("errors", "checked", "declarations", "files", "terminal", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
 PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping"})
-ROOMS_OF = {"tyro": ("cli",), "accelerate": ("train", "recipes"), "datasets": ("data",), "peft": ("models",)}
+ROOMS_OF = {"tyro": ("parsing",), "accelerate": ("train", "scoring", "recipes"), "datasets": ("data",), "peft": ("models",)}
 """Packages that only these rooms may know."""
-DYNAMIC = frozenset({"", "catalog", "commands"})
-"""Modules that may import by a computed name: the package's lazy names and the tables of methods and of commands."""
+DYNAMIC = frozenset({"", "catalog", "commands", "scoring.opening"})
+"""Modules that may import by a computed name: the package's lazy names and the tables of methods, of commands and of rewards."""
 FEWEST_FILES = 115
 
 
@@ -136,12 +138,12 @@ PLANTED = {
     "from finegrain import prefer": ("train.planted", "no room"),
     "from finegrain.data import read": ("runs", "sibling"),
     "from ..types import Pair": ("objectives.planted", "no room"),
-    "import tyro": ("recipes.planted", "only cli may know"),
-    "import accelerate": ("models.planted", "only train, recipes may know"),
+    "import tyro": ("recipes.planted", "only parsing may know"),
+    "import accelerate": ("models.planted", "only train, scoring, recipes may know"),
     "import importlib\nimportlib.import_module('x')": ("models.planted", "computed"),
     "import math": ("attic.planted", "no known room"),
-    "from finegrain.recipes.training.job import Job": ("recipes.judging.planted", "from below it among the recipes"),
-    "from finegrain.recipes.scoring import score_lines": ("recipes.evaluation.planted", "from beside it among the recipes"),
+    "from finegrain.recipes.training.job import Job": ("recipes.inspection.planted", "from below it among the recipes"),
+    "from finegrain.recipes.score_files import score_lines": ("recipes.evaluation.planted", "from beside it among the recipes"),
 }
 
 

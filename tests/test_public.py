@@ -6,14 +6,15 @@ import inspect
 import pytest
 
 import finegrain
-from finegrain.recipes.preference import Prefer, prefer
-from finegrain.recipes.sft import Sft, sft
+from finegrain.commands.prefer import PreferSettings
+from finegrain.commands.sft import SftSettings
+from finegrain.recipes.prefer import prefer
+from finegrain.recipes.sft import sft
 
 PUBLIC = [
     "CharSpan",
     "Common",
     "Credit",
-    "CreditColumns",
     "CreditContext",
     "FinegrainError",
     "Gathered",
@@ -27,14 +28,15 @@ PUBLIC = [
     "Summed",
     "Term",
     "Terms",
+    "TokenColumns",
     "TokenCredit",
     "Training",
     "evaluate_reward",
     "prefer",
-    "reward",
     "reward_function",
     "score",
     "sft",
+    "train_reward_model",
 ]
 
 
@@ -56,7 +58,7 @@ def test_an_unknown_name() -> None:
         finegrain.perfer  # noqa: B018
 
 
-@pytest.mark.parametrize(("function", "settings"), [(prefer, Prefer), (sft, Sft)])
+@pytest.mark.parametrize(("function", "settings"), [(prefer, PreferSettings), (sft, SftSettings)])
 def test_python_and_command_line_take_the_same(function: object, settings: type) -> None:
     """The function's arguments are the fields of the settings class, with equal defaults, and the tokenizer of a model object."""
     arguments = inspect.signature(function).parameters  # type: ignore[arg-type]

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finegrain import catalog
-from finegrain.checked import field_hints, members, plain_type
+from finegrain.checked import PositiveInt, checked, field_hints, members, plain_type
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, resolve
+from finegrain.commands.settings import Common, Compute, RowLimits, Training
 from finegrain.configure import field_from_json, kebab, settings_from_file
 from finegrain.errors import FinegrainError, UsageError
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 
 
@@ -57,9 +57,9 @@ def made(kind: type, **values: Any) -> Any:
             plain = plain_type(hint)[0]
             inside = typing.get_args(plain)[:1]
             given_[field.name] = (PLACEHOLDER[inside[0]],) * 2 if inside else PLACEHOLDER.get(plain, DPO())
-    if kind.__name__ in ("Score", "Baseline"):
+    if kind.__name__ in ("ScoreSettings", "BaselineSettings"):
         given_ |= {"reward": "f.py:f"}
-    if kind.__name__ == "Compare":
+    if kind.__name__ == "CompareSettings":
         given_ |= {"scores": (Path("a"), Path("b"))}
     return kind(**{**given_, **values})
 
@@ -155,7 +155,7 @@ def test_python_objects_are_checked_too() -> None:
     with pytest.raises(UsageError, match="did you mean cosine"):
         remade(Optim(), "schedule", "cosinus")
     with pytest.raises(UsageError, match="common must be a Common"):
-        remade(made(resolve("recipes.sft:Sft")), "common", {"limit": 3})
+        remade(made(resolve("commands.sft:SftSettings")), "common", {"limit": 3})
     with pytest.raises(UsageError):
         dataclasses.replace(Training(), batch_size=0)
 
@@ -215,7 +215,7 @@ def test_a_damaged_settings_file(name: str, data: bytes, tmp_path: Path, capsys:
 def test_a_method_may_stand_as_its_name() -> None:
     """`objective: simpo` is the method with its defaults, as is `segmenter: tokens` of a choice; numbers are those of the command line."""
     found = settings_from_file(
-        resolve("recipes.preference:Prefer"),
+        resolve("commands.prefer:PreferSettings"),
         {"objective": "simpo", "credit": {"method": "asr", "segmenter": "tokens"}, "common": {"lr": "1e-6"}, "out": "run", "training": {"epochs": 2}},
         "file",
     )
@@ -241,7 +241,40 @@ def test_any_file_is_read_or_refused_in_words(data: dict[str, Any]) -> None:
     """Nothing but an object of checked settings or an error of ours comes out; what is read is what the file says."""
     for text in (yaml.safe_dump(data), json.dumps(data)):
         try:
-            found = settings_from_file(resolve("recipes.preference:Prefer"), yaml.safe_load(text), "file")
+            found = settings_from_file(resolve("commands.prefer:PreferSettings"), yaml.safe_load(text), "file")
         except FinegrainError:
             continue
         assert found.keys() == data.keys()
+
+
+def test_a_class_keeps_the_checks_of_its_base() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    @checked
+    class Base:
+        low: float = 0.0
+        high: float = 1.0
+
+        def __post_init__(self) -> None:
+            if self.low > self.high:
+                raise UsageError("low is above high")
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    @checked
+    class Own(Base):
+        count: PositiveInt = 1
+
+    for values, message in (({"low": 2.0}, "low is above high"), ({"count": 0}, "count"), ({"high": "wide"}, "high")):
+        with pytest.raises(UsageError, match=message):
+            Own(**values)
+    assert Own(high=3.0, count=2).count == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_shared_settings_are_written_once(name: str) -> None:
+    """A command that has a field of `RowLimits` or `Compute` has it from there, and so its meaning."""
+    kind = resolve(COMMANDS[name].settings)
+    names = {field.name for field in dataclasses.fields(kind)}
+    rows = {field.name for field in dataclasses.fields(RowLimits)}
+    compute = {field.name for field in dataclasses.fields(Compute)} - rows
+    assert not names & rows or issubclass(kind, RowLimits), f"{kind.__name__} spells {names & rows} itself"
+    assert not names & compute or issubclass(kind, Compute), f"{kind.__name__} spells {names & compute} itself"

@@ -8,21 +8,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finegrain.commands.settings import Common, Training
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
     from finegrain.recipes.eval import evaluate_reward
-    from finegrain.recipes.preference import prefer
-    from finegrain.recipes.reward import reward
+    from finegrain.recipes.prefer import prefer
+    from finegrain.recipes.reward import train_reward_model
     from finegrain.recipes.reward_function import reward_function
     from finegrain.recipes.score import score
-    from finegrain.recipes.settings import Common, Training
     from finegrain.recipes.sft import sft
     from finegrain.runs import RunDirectory
     from finegrain.train.optim import Optim
     from finegrain.types import (
         CharSpan,
         Credit,
-        CreditColumns,
         CreditContext,
         Gathered,
         Objective,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         Summed,
         Term,
         Terms,
+        TokenColumns,
         TokenCredit,
     )
 
@@ -41,7 +41,6 @@ __all__ = [
     "CharSpan",
     "Common",
     "Credit",
-    "CreditColumns",
     "CreditContext",
     "FinegrainError",
     "Gathered",
@@ -55,29 +54,30 @@ __all__ = [
     "Summed",
     "Term",
     "Terms",
+    "TokenColumns",
     "TokenCredit",
     "Training",
     "evaluate_reward",
     "prefer",
-    "reward",
     "reward_function",
     "score",
     "sft",
+    "train_reward_model",
 ]
 
 _HOMES = {
-    "Common": "recipes.settings",
+    "Common": "commands.settings",
     "FinegrainError": "errors",
     "Lora": "models.lora",
     "Optim": "train.optim",
     "RunDirectory": "runs",
-    "Training": "recipes.settings",
+    "Training": "commands.settings",
     "evaluate_reward": "recipes.eval",
-    "prefer": "recipes.preference",
-    "reward": "recipes.reward",
+    "prefer": "recipes.prefer",
     "reward_function": "recipes.reward_function",
     "score": "recipes.score",
     "sft": "recipes.sft",
+    "train_reward_model": "recipes.reward",
 }
 
 

@@ -19,13 +19,13 @@ class Method(NamedTuple):
     """`module:Class` below `finegrain`."""
     summary: str
     source: str
-    """Link to the paper, or "ours" with the page that explains it."""
+    """Link to the paper, or "ours" with the page that describes it."""
 
 
 METHODS: tuple[Method, ...] = (
     Method("dpo", "objective", "objectives.dpo:DPO", "logistic loss on the difference of log-ratios", "https://arxiv.org/abs/2305.18290"),
-    Method("conservative", "objective", "objectives.conservative:Conservative", "cDPO: cross-entropy against a label that may be wrong", "https://ericmitchell.ai/cdpo.pdf"),
-    Method("robust", "objective", "objectives.robust:Robust", "rDPO: unbiased under labels flipped at a known rate", "https://arxiv.org/abs/2403.00409"),
+    Method("conservative", "objective", "objectives.conservative:Conservative", "cDPO: cross-entropy against labels with a known error rate", "https://ericmitchell.ai/cdpo.pdf"),
+    Method("robust", "objective", "objectives.robust:Robust", "rDPO: unbiased loss under labels flipped at a known rate", "https://arxiv.org/abs/2403.00409"),
     Method("reference-free", "objective", "objectives.reference_free:ReferenceFree", "DPO on log-probabilities, without a reference", "https://arxiv.org/abs/2305.18290"),
     Method("ipo", "objective", "objectives.ipo:IPO", "squared distance of the summed margin from 1/(2 beta)", "https://arxiv.org/abs/2310.12036"),
     Method("ipo-averaged", "objective", "objectives.ipo_averaged:IPOAveraged", "ipo on log-ratios per token", "https://arxiv.org/abs/2310.12036"),
@@ -34,13 +34,13 @@ METHODS: tuple[Method, ...] = (
     Method("simpo", "objective", "objectives.simpo:SimPO", "logistic loss on average log-probabilities, with a target margin", "https://arxiv.org/abs/2405.14734"),
     Method("cpo", "objective", "objectives.cpo:CPO", "reference-free DPO plus NLL of the chosen answer", "https://arxiv.org/abs/2401.08417"),
     Method("orpo", "objective", "objectives.orpo:ORPO", "NLL of prompt and chosen answer plus an odds-ratio penalty", "https://arxiv.org/abs/2403.07691"),
-    Method("kto", "objective", "objectives.kto:KTO", "unpaired good and bad answers against a shared reference point", "https://arxiv.org/abs/2402.01306"),
+    Method("kto", "objective", "objectives.kto:KTO", "unpaired good and bad answers against a shared KL reference point", "https://arxiv.org/abs/2402.01306"),
     Method("exo", "objective", "objectives.exo:EXO", "reverse KL to a nearly hard preference", "https://arxiv.org/abs/2402.00856"),
-    Method("nca", "objective", "objectives.nca:NCA", "noise contrastive: the chosen answer's own likelihood", "https://arxiv.org/abs/2402.05369"),
+    Method("nca", "objective", "objectives.nca:NCA", "noise-contrastive loss that keeps the likelihood of the chosen answer up", "https://arxiv.org/abs/2402.05369"),
     Method("bco", "objective", "objectives.bco:BCO", "binary classification of chosen and rejected answers", "https://arxiv.org/abs/2404.04656"),
-    Method("sppo", "objective", "objectives.sppo:SPPO", "log-ratios regress on +-1/(2 beta)", "https://arxiv.org/abs/2405.00675"),
-    Method("apo-zero", "objective", "objectives.apo_zero:APOZero", "chosen up, rejected down, each on its own", "https://arxiv.org/abs/2408.06266"),
-    Method("apo-down", "objective", "objectives.apo_down:APODown", "both down, the rejected further", "https://arxiv.org/abs/2408.06266"),
+    Method("sppo", "objective", "objectives.sppo:SPPO", "squared distance of each log-ratio from +-1/(2 beta)", "https://arxiv.org/abs/2405.00675"),
+    Method("apo-zero", "objective", "objectives.apo_zero:APOZero", "raises the chosen and lowers the rejected answer's likelihood independently", "https://arxiv.org/abs/2408.06266"),
+    Method("apo-down", "objective", "objectives.apo_down:APODown", "lowers the likelihood of both answers, the rejected one further", "https://arxiv.org/abs/2408.06266"),
     Method("aot", "objective", "objectives.aot:AOT", "sorted policy margins against sorted reference margins", "https://arxiv.org/abs/2406.05882"),
     Method("aot-unpaired", "objective", "objectives.aot_unpaired:AOTUnpaired", "sorted chosen against sorted rejected log-ratios", "https://arxiv.org/abs/2406.05882"),
     Method("sigmoid-norm", "objective", "objectives.sigmoid_norm:SigmoidNorm", "DPO on log-ratios per token", "https://arxiv.org/abs/2411.15124"),
@@ -48,27 +48,27 @@ METHODS: tuple[Method, ...] = (
     Method("f-dpo", "objective", "objectives.f_dpo:FDPO", "DPO under forward KL, Jensen-Shannon or alpha divergence", "https://arxiv.org/abs/2309.16240"),
     Method("nll", "objective", "objectives.nll:NLL", "negative log-likelihood of demonstrations (SFT)", "https://arxiv.org/abs/2203.02155"),
     Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
-    Method("ava-d", "objective", "objectives.ava_d:AvaD", "policy and uncertain token reward from demonstrations, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
-    Method("ava-p", "objective", "objectives.ava_p:AvaP", "policy and uncertain token reward from pairs, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
+    Method("ava-d", "objective", "objectives.ava_d:AvaD", "policy and token reward with uncertainty from demonstrations, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
+    Method("ava-p", "objective", "objectives.ava_p:AvaP", "policy and token reward with uncertainty from pairs, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
     Method("irl-sft", "objective", "objectives.irl_sft:IRLSFT", "one round of inverse RL: demonstrations against the opponent's samples", "https://arxiv.org/abs/2405.17888"),
     Method("token-distillation", "objective", "objectives.token_distillation:TokenDistillation", "regress log-ratios on token rewards", "ours: docs/methods/token-distillation.md"),
-    Method("asr", "credit", "credit.asr:ASR", "only segments whose own score agrees with the label train", "https://arxiv.org/abs/2411.00809"),
-    Method("confidence", "credit", "credit.confidence:Confidence", "soft weights: how sure the scorer is of a segment", "ours: docs/methods/confidence.md"),
+    Method("asr", "credit", "credit.asr:ASR", "trains only on segments whose own score agrees with the label", "https://arxiv.org/abs/2411.00809"),
+    Method("confidence", "credit", "credit.confidence:Confidence", "soft weights: the scorer's confidence in each segment", "ours: docs/methods/confidence.md"),
     Method("token-reward", "credit", "credit.token_reward:TokenReward", "a scorer's token rewards as targets, with their certainty", "ours: docs/methods/token-reward.md"),
     Method("function", "credit", "credit.function:Function", "weights of character spans from your own function", "ours: docs/methods/function.md"),
     Method("sequence", "head", "rewards.sequence:Sequence", "one number per answer, at its last token", "https://arxiv.org/abs/2203.02155"),
-    Method("token", "head", "rewards.token:Token", "one number per token, read out as the answer's score", "https://arxiv.org/abs/2306.00398"),
+    Method("token", "head", "rewards.token:Token", "one number per token, aggregated to the answer's score", "https://arxiv.org/abs/2306.00398"),
     Method("gaussian", "head", "rewards.gaussian:Gaussian", "mean and standard deviation per token", "https://arxiv.org/abs/2411.09341"),
-    Method("ensemble", "head", "rewards.ensemble:Ensemble", "several numbers per token, each trained on its own weighting of the pairs", "https://arxiv.org/abs/2409.15360"),
+    Method("ensemble", "head", "rewards.ensemble:Ensemble", "several numbers per token, each trained with its own weights of the pairs", "https://arxiv.org/abs/2409.15360"),
     Method("gaussian-ensemble", "head", "rewards.gaussian_ensemble:GaussianEnsemble", "several means with their standard deviations per token", "https://arxiv.org/abs/2409.15360"),
-    Method("diverse-preferences", "head", "rewards.diverse_preferences:Latent", "stochastic codes held near a prior, members weighted by confidence", "https://arxiv.org/abs/2301.11774"),
-    Method("segment", "head", "rewards.segment:Segment", "one number per segment between the start model's surprises", "https://arxiv.org/abs/2501.02790"),
-    Method("step", "head", "rewards.step:Step", "log-odds of every labelled step being right", "https://arxiv.org/abs/2305.20050"),
+    Method("diverse-preferences", "head", "rewards.diverse_preferences:Latent", "stochastic codes kept close to a prior, members weighted by confidence", "https://arxiv.org/abs/2301.11774"),
+    Method("segment", "head", "rewards.segment:Segment", "one number per segment; segments begin at high entropy of the start model", "https://arxiv.org/abs/2501.02790"),
+    Method("step", "head", "rewards.step:Step", "log-odds that each labelled step is right", "https://arxiv.org/abs/2305.20050"),
     Method("rating", "head", "rewards.rating:Rating", "a distribution over the classes of a rating scale", "https://arxiv.org/abs/2403.00250"),
-    Method("attributes", "head", "rewards.attributes:Attributes", "several ratings at once, a regression head each; the score is their weighted sum", "https://arxiv.org/abs/2406.08673"),
+    Method("attributes", "head", "rewards.attributes:Attributes", "a regression head for each of several ratings; the score is their weighted sum", "https://arxiv.org/abs/2406.08673"),
     Method("bradley-terry", "loss", "rewards.bradley_terry:BradleyTerry", "logistic loss on the difference of two scores; margin, soft label, flip, weight, tie by column", "https://arxiv.org/abs/2401.06080"),
     Method("irl-insights", "loss", "rewards.irl_insights:IRLInsights", "ranks a tuned model's answers above its base model's", "https://arxiv.org/abs/2410.12491"),
-    Method("irl-sft", "loss", "rewards.irl_sft:IRLSFT", "tells demonstrations from samples, token against token from the first difference on (head:token)", "https://arxiv.org/abs/2405.17888"),
+    Method("irl-sft", "loss", "rewards.irl_sft:IRLSFT", "classifies demonstrations against samples, token by token from the first difference on (head:token)", "https://arxiv.org/abs/2405.17888"),
     Method("ava-d", "loss", "rewards.ava_d:AvaD", "token reward with uncertainty from demonstrations (head:gaussian)", "https://arxiv.org/abs/2411.09341"),
     Method("ava-p", "loss", "rewards.ava_p:AvaP", "token reward with uncertainty from pairs (head:gaussian)", "https://arxiv.org/abs/2411.09341"),
     Method("brme", "loss", "rewards.brme:BRME", "Gaussian heads learn a stage-1 reward on a frozen backbone (head:gaussian-ensemble)", "https://arxiv.org/abs/2409.15360"),
@@ -76,10 +76,10 @@ METHODS: tuple[Method, ...] = (
     Method("step-labels", "loss", "rewards.step_labels:StepLabels", "cross-entropy of labelled steps, all or up to the first error (head:step)", "https://arxiv.org/abs/2305.20050"),
     Method("secrets-rm", "loss", "rewards.secrets_rm:SecretsRM", "pair loss with a floor under the probability, plus language modelling of the chosen answer", "https://arxiv.org/abs/2401.06080"),
     Method("secrets-rm", "curate", "curate.secrets_rm:SecretsRM", "models vote on pairs they did not train on: margins, flips, soft labels", "https://arxiv.org/abs/2401.06080"),
-    Method("tree-rm", "curate", "curate.tree_rm:TreeRM", "pairs of leaves of a tree of responses, which share prefixes", "https://arxiv.org/abs/2402.10184"),
+    Method("tree-rm", "curate", "curate.tree_rm:TreeRM", "pairs of leaves of a tree of responses with shared prefixes", "https://arxiv.org/abs/2402.10184"),
     Method("rating-labels", "loss", "rewards.rating_labels:RatingLabels", "cross-entropy of ratings towards one-hot, ordinal or over-smoothed targets (head:rating)", "https://arxiv.org/abs/2403.00250"),
     Method("attributes", "loss", "rewards.attributes:AttributeRatings", "squared error of several ratings, a column each (head:attributes)", "https://arxiv.org/abs/2406.08673"),
-    Method("fine-grained", "loss", "rewards.fine_grained:FineGrained", "pair loss on the tokens that a least edit changed (head:token)", "https://arxiv.org/abs/2406.02756"),
+    Method("fine-grained", "loss", "rewards.fine_grained:FineGrained", "pair loss on the tokens changed by a minimal edit (head:token)", "https://arxiv.org/abs/2406.02756"),
     Method("dynamic-topk", "segmenter", "ops.segmenters:Dynamic", "segments begin at local peaks of change that are at least average", "https://arxiv.org/abs/2310.05619"),
     Method("change-point", "segmenter", "ops.segmenters:ChangePoint", "the most probable partition into constant levels", "ours: docs/methods/change-point.md"),
 )
@@ -96,7 +96,7 @@ def find(family: str, name: str) -> Method:
         if (method.family, method.name) == (family, name):
             return method
     if ":" in name:
-        raise UsageError(f"the {family} {name!r} is not in the catalog; methods of your own are passed from Python, and a run of one can only be repeated from there")
+        raise UsageError(f"the {family} {name!r} is not in the catalog; pass methods of your own from Python; a run of such a method can only be repeated from Python")
     raise unknown_name(family, name, names(family))
 
 
@@ -108,6 +108,6 @@ def load(family: str, name: str) -> type[Any]:
 
 
 def name_of(settings: object) -> str | None:
-    """The table's name of a settings object; None for what is not in the table."""
+    """The catalog name of a settings object; None for one that is not in the catalog."""
     target = f"{type(settings).__module__.removeprefix('finegrain.')}:{type(settings).__qualname__}"
     return next((method.name for method in METHODS if method.target == target), None)

@@ -1,7 +1,7 @@
-"""Settings that check themselves: every value has its field's type and lies in its field's range, whoever makes the object.
+"""Settings that check themselves: every value has its field's type and range, wherever the object is made.
 
-A range stands in the type of its field, `beta: PositiveFloat = 0.1`, and is read in two places only: here, when an object is
-made (from the command line, a file or Python), and in `configure`, which names the place in a file. NaN and infinity are in no range.
+A range is declared in the type of its field, `beta: PositiveFloat = 0.1`, and read in two places only: here, when an object is
+made (from the command line, a file or Python), and in `configure`, which names the place in a file. No range contains NaN or infinity.
 """
 
 import functools
@@ -19,12 +19,12 @@ from finegrain.errors import UsageError, unknown_name
 
 Settings = TypeVar("Settings")
 PLAIN = (str, bytes, int, float, list, tuple, Mapping)
-"""What is never a method or a choice."""
+"""Types that are never a method or a choice."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, the ends included unless they are open."""
+    """Numbers from `low` to `high`, including the ends unless they are open."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -45,7 +45,7 @@ class Range:
 
 ANY = Range()
 MOST = float(2**31 - 1)
-"""The largest count: what every library below can hold."""
+"""The largest count: the maximum that every library used can represent."""
 
 COUNTABLE = Range(-MOST, MOST)
 
@@ -59,12 +59,12 @@ SequenceLength = Annotated[int, Range(2.0, MOST)]
 """Tokens of a row: at least one of the prompt and one of the answer."""
 Seed = Annotated[int, Range(0.0, MOST)]
 Epochs = Annotated[float, Range(0.0, 1e6, low_open=True)]
-"""Times that every row is visited; the bound keeps the number of steps countable."""
+"""Number of passes over the rows; the bound keeps the number of steps countable."""
 
 
 def checked(settings: type[Settings]) -> type[Settings]:
-    """Class decorator, below `@dataclass`: fields are checked before the class's own `__post_init__` compares them."""
-    own = settings.__dict__.get("__post_init__")
+    """Class decorator, below `@dataclass`: checks the fields before the `__post_init__` of the class, its own or inherited, compares them."""
+    own = getattr(settings, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         check_fields(self)
@@ -76,7 +76,7 @@ def checked(settings: type[Settings]) -> type[Settings]:
 
 
 def check_fields(settings: Any) -> None:
-    """Every field has the type it is declared with, and a number the range."""
+    """Checks that every field has its declared type, and a number its range."""
     kind: Any = type(settings)
     hints = field_hints(kind)
     for field in fields(settings):
@@ -90,7 +90,7 @@ def field_hints(settings: Any) -> dict[str, Any]:
 
 
 def check_value(name: str, hint: Any, value: Any, place: str = "") -> None:
-    """Refuse a value that no member of the type allows."""
+    """Stops with an error on a value that no member of the type allows."""
     allowed = list(members(hint))
     if any(_fits(member, value) for member in allowed):
         return
@@ -101,7 +101,7 @@ def check_value(name: str, hint: Any, value: Any, place: str = "") -> None:
 
 
 def members(hint: Any) -> Iterator[Any]:
-    """The alternatives of a type; a type that is no union is its own only one."""
+    """The alternatives of a type; a type that is not a union has itself as the only one."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         for member in typing.get_args(hint):
             yield from members(member)
@@ -140,16 +140,16 @@ def _fits(member: Any, value: Any) -> bool:
         return isinstance(value, Mapping) and all(_fits_any(typing.get_args(kind)[1], item) for item in value.values())
     if isinstance(kind, type) and is_dataclass(kind):
         return value is not None and not isinstance(value, PLAIN)
-    return True  # a callable or a protocol: the method that takes it knows
+    return True  # a callable or a protocol: checked by the method that takes it
 
 
 def _number(value: Any, kind: type) -> float:
-    """The number that a value is, NaN for what is no finite number of this kind: no range holds it."""
+    """The value as a number; NaN, which no range contains, for anything that is not a finite number of this kind."""
     if isinstance(value, bool) or not isinstance(value, kind):
         return math.nan
     try:
         number = float(value)  # type: ignore[arg-type]
-    except OverflowError:  # a whole number beyond 1e308
+    except OverflowError:  # a whole number above 1e308
         return math.nan
     return number if math.isfinite(number) else math.nan
 

@@ -1,7 +1,7 @@
 """Settings as names and numbers: choose them by selectors, write them as JSON, read them back through the same constructors.
 
 A selector is `family:name` (objective:dpo, credit:asr) or `path.to.field:choice` (credit.pivots:top-k, or segmenter:tokens
-where a command has such a field itself), where a choice is a class of the field's union in kebab case. In JSON a method
+where the command itself has such a field), where a choice is a class of the field's union in kebab case. In JSON a method
 carries its catalog name under "method", a choice its name under "choice", so that reading back gives the same objects.
 """
 
@@ -25,7 +25,7 @@ def kebab(name: str) -> str:
 
 
 def split_arguments(arguments: Sequence[str], roots: Sequence[str] = FAMILIES) -> tuple[list[str], list[str]]:
-    """(selectors, everything else); selectors may stand anywhere. `roots`: what the first word of a selector may be."""
+    """(selectors, everything else); selectors may occur anywhere. `roots`: the allowed first words of a selector."""
     selectors, rest = [], []
     for place, argument in enumerate(arguments):
         root = re.match(r"^([a-z]+)(\.[a-z_-]+)*:[a-z0-9][a-z0-9-]*$", argument)
@@ -60,7 +60,7 @@ def select(chosen: Mapping[str, Any], selectors: Sequence[str]) -> dict[str, Any
 
 
 def chosen_field(settings: type, start: Any, selector: str) -> Any:
-    """A field of a command's own, `start`, after a selector with its name as root."""
+    """The value of a command's own field, initially `start`, after a selector that begins with the field's name."""
     path, _, name = selector.partition(":")
     field, *steps = path.split(".")
     if steps:
@@ -72,22 +72,22 @@ def chosen_field(settings: type, start: Any, selector: str) -> Any:
 
 
 def choice_fields(settings: type) -> list[str]:
-    """Fields of a command that hold one of several classes, methods aside."""
+    """Fields of a command that hold one of several classes, excluding methods."""
     return [field.name for field in fields(settings) if field.name not in FAMILIES and len(choices(settings, field.name)) > 1]
 
 
 def field_from_json(settings: type, name: str, value: Any, where: str = "") -> Any:
-    """One field of a settings class, of what `to_json` wrote of it or of a part of it."""
+    """One field of a settings class, from the JSON that `to_json` wrote for it or a part of that."""
     return _read(checked.field_hints(settings)[name], name if name in FAMILIES else "", value, where or name)
 
 
 def settings_from_file(settings: type, data: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """The fields of a command that a file names, each as the command takes it; a name of an inner field is told where it belongs."""
+    """The command's fields that a file sets; an error for the name of an inner field says where it belongs."""
     known = [field.name for field in fields(settings)]
     inner = {name: outer for outer in known for kind in choices(settings, outer).values() for name in (field.name for field in fields(kind))}
     for name in map(str, data):
         if name not in known and (short := name.replace("-", "_").rpartition(".")[2]) in inner:
-            raise UsageError(f"unknown setting in {file} {name!r}; it belongs under {inner[short]}: {{{short}: ...}}")
+            raise UsageError(f"unknown setting in {file} {name!r}; write it under {inner[short]}: {{{short}: ...}}")
         if name not in known:
             raise unknown_name(f"setting in {file}", name, known)
     return {name: field_from_json(settings, name, value, f"{file}: {name}") for name, value in data.items()}
@@ -102,7 +102,7 @@ def _with_choice(settings: Any, steps: Sequence[str], name: str, selector: str) 
     if len(steps) > 1 and is_dataclass(inner):
         return replace(settings, **{steps[0]: _with_choice(inner, steps[1:], name, selector)})
     if len(steps) > 1:
-        why = f"is not chosen yet; name it first: {', '.join(options)}" if options else f"is a plain value and has no {steps[1]}"
+        why = f"is not chosen yet; choose one of: {', '.join(options)}" if options else f"is a plain value and has no {steps[1]}"
         raise UsageError(f"{selector}: {steps[0]} {why}")
     if not options:
         raise UsageError(f"{selector}: {steps[0]} is a plain value; set it with --{'.'.join(selector.partition(':')[0].split('.'))} VALUE")
@@ -117,13 +117,13 @@ def choices(settings: type, field_name: str) -> dict[str, type]:
 
 
 def method_name(method: object) -> str:
-    """Its name in the catalog, or `module:name` for a callable of the user's own."""
+    """Its name in the catalog, or `module:name` for a user's own callable."""
     own = method if hasattr(method, "__qualname__") else type(method)
     return catalog.name_of(method) or f"{own.__module__}:{own.__qualname__}"
 
 
 def to_json(settings: Any) -> Any:
-    """Nested dictionaries and plain values of a settings object."""
+    """A settings object as nested dictionaries and plain values."""
     if is_dataclass(settings) and not isinstance(settings, type):
         found: dict[str, Any] = {}
         for field in fields(settings):
@@ -142,7 +142,7 @@ def to_json(settings: Any) -> Any:
 
 
 def from_json(settings: type, data: Mapping[str, Any], where: str = "settings") -> Any:
-    """The settings object of what `to_json` wrote, or of a part of it: what is missing keeps its default."""
+    """The settings object for the output of `to_json`, or a part of it: missing entries keep their defaults."""
     known = {field.name: field for field in fields(settings)}
     hints = checked.field_hints(settings)
     values: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def from_json(settings: type, data: Mapping[str, Any], where: str = "settings") 
 
 
 def _read(hint: Any, family: str, value: Any, where: str) -> Any:
-    """A value of a file as its field takes it."""
+    """A value from a file, converted to the type of its field."""
     if family and value is not None:
         return _method(family, value, where)
     options = _options(hint)
@@ -173,7 +173,7 @@ def _read(hint: Any, family: str, value: Any, where: str) -> Any:
 
 
 def _method(family: str, value: Any, where: str) -> Any:
-    """A method by its name, or by its name under "method" beside its settings."""
+    """A method given by its name, or by its settings with the name under "method"."""
     named = {"method": value} if isinstance(value, str) else value
     if not isinstance(named, Mapping) or not isinstance(named.get("method"), str):
         wanted = f"must be the name of a method, or its settings with the name under `method`, got {reprlib.repr(value)}"
@@ -182,11 +182,11 @@ def _method(family: str, value: Any, where: str) -> Any:
 
 
 def _chosen(options: Mapping[str, type], value: Any, where: str) -> Any:
-    """One of a field's classes, by its name or by its settings with the name under "choice"; a field of one class needs no name."""
+    """One of a field's classes, given by its name or by its settings with the name under "choice"; a field of one class needs no name."""
     named = {"choice": value} if isinstance(value, str) else value
     name = named.get("choice", next(iter(options)) if len(options) == 1 else None)
     if not isinstance(name, str):
-        raise UsageError(f"{where} must say which of its kinds is meant, under `choice`: {', '.join(options)}")
+        raise UsageError(f"{where} must name one of its kinds under `choice`: {', '.join(options)}")
     if name not in options:
         raise unknown_name(f"choice for {where}", name, options)
     return from_json(options[name], {field: item for field, item in named.items() if field != "choice"}, where)
@@ -203,11 +203,11 @@ def _takes_text(hint: Any) -> bool:
 
 
 FLOAT_OF_YAML = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-"""1e-6 is text to YAML 1.1, which wants a point and a sign."""
+"""1e-6 is text in YAML 1.1, which requires a point and a sign."""
 
 
 def _converted(kind: Any, allowed: checked.Range, value: Any, where: str) -> Any:
-    """What a file can only spell otherwise: paths, tuples, and floats as whole numbers or as 1e-6."""
+    """Converts what files cannot represent: paths, tuples, and floats written as whole numbers or as 1e-6."""
     origin = typing.get_origin(kind)
     if kind is Path and isinstance(value, str):
         if not value:

@@ -1,10 +1,10 @@
 """The exception tree.
 
-FinegrainError (ValueError)        what a user can mend; the command line prints it without a traceback
+FinegrainError (ValueError)        an error that the user can fix; the command line prints it without a traceback
 ├── UsageError                     an unknown name, a setting that contradicts another      exit 2
 ├── DataError                      rows, columns, spans, templates                          exit 3
-├── ModelError                     a path that is no model, an architecture we refuse       exit 4
-├── CreditError                    a credit that keeps nothing or everything                exit 5
+├── ModelError                     a path without a model, an unsupported architecture      exit 4
+├── CreditError                    a credit that selects no token or every token            exit 5
 ├── NonFiniteError                 a loss or gradient that is not finite                    exit 6
 └── CheckpointError                a run directory that cannot be written or resumed        exit 7
 Interrupted (KeyboardInterrupt)    Ctrl-C after the state was saved                         exit 130
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 
 class FinegrainError(ValueError):
-    """Something a user can mend."""
+    """An error that the user can fix."""
 
     exit_code = 1
 
@@ -39,7 +39,7 @@ class ModelError(FinegrainError):
 
 
 class CreditError(FinegrainError):
-    """A token credit that would train nothing, or everything."""
+    """A token credit that would train on no token, or on every token."""
 
     exit_code = 5
 
@@ -63,7 +63,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not in the table: lists the near ones, or all of a short table."""
+    """The error for an unknown name: lists similar names, or all of a short table."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Files that are whole under their names or not there, and a folder that one process at a time writes to."""
+"""Files that are written completely or not at all, and a lock that lets one process at a time write to a folder."""
 
 import errno
 import os
@@ -11,17 +11,17 @@ from typing import IO
 from finegrain.errors import CheckpointError
 
 WITHOUT_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.EINVAL})
-"""What a disk without hard links answers (FAT, many network shares, Android)."""
+"""Errors on disks without hard links (FAT, many network shares, Android)."""
 LOCK = ".finegrain.lock"
 ESCAPE = "backslashreplace"
-"""A lone surrogate is written as the escape that JSON reads."""
+"""Writes a lone surrogate as its JSON escape."""
 
 
 PART = ".finegrain-part"
 
 
 def replace_file(file: Path, text: str) -> None:
-    """The text under this name, over what stood there; on disk when this returns."""
+    """Writes the text to a file, replacing its content; it is on disk when this returns."""
     part = file.with_name(f".{file.name}.{os.getpid()}{PART}")
     try:
         with part.open("w", encoding="utf-8", errors=ESCAPE) as stream:
@@ -33,19 +33,19 @@ def replace_file(file: Path, text: str) -> None:
 
 
 def write_new(file: Path, parts: Iterable[str]) -> None:
-    """The parts one after the other, as they come, under a name that must be free. What a killed process left of it is written over."""
+    """Writes the parts as they come to a file that must not exist. Leftovers of a killed process are overwritten."""
     part = file.with_name(f".{file.name}{PART}")
     try:
         if part.is_symlink():
             part.unlink()
         with part.open("a", encoding="utf-8", errors=ESCAPE) as stream:
             if not _locked(stream) or not _still_there(stream, part):
-                raise CheckpointError(f"another process is writing {file}; wait for it, or give another --out")
+                raise CheckpointError(f"another process is writing {file}; wait for it, or choose another --out")
             try:
                 stream.truncate(0)
                 stream.writelines(parts)
                 _to_disk(stream)
-                if sys.platform == "win32":  # which renames and deletes closed files only
+                if sys.platform == "win32":  # which renames and deletes only closed files
                     stream.close()
                 _name_new(part, file)
             finally:
@@ -53,13 +53,13 @@ def write_new(file: Path, parts: Iterable[str]) -> None:
                     stream.close()
                 part.unlink(missing_ok=True)
     except FileExistsError as error:
-        raise CheckpointError(f"{file} is there already; give another --out") from error
+        raise CheckpointError(f"{file} already exists; choose another --out") from error
     except OSError as error:
         raise CheckpointError(f"cannot write {file}: {error}") from error
 
 
 def clear_parts(folder: Path) -> None:
-    """Take away what a killed process left unfinished in a folder that this process holds."""
+    """Deletes what a killed process left unfinished in a folder that this process has locked."""
     for part in folder.glob(f".*{PART}"):
         part.unlink(missing_ok=True)
 
@@ -70,7 +70,7 @@ def _to_disk(stream: IO[str]) -> None:
 
 
 def _name_new(part: Path, file: Path) -> None:
-    """Give a whole file its name, which must be free: by a hard link, or where the disk has none by taking the name first."""
+    """Renames a complete file to a name that must be free: by a hard link, or where the disk has none by creating the name first."""
     try:
         os.link(part, file)
     except FileExistsError:
@@ -88,7 +88,7 @@ def _name_new(part: Path, file: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """This process alone writes to the folder until the end; a process that died holds nothing."""
+    """Locks a folder so that only this process writes to it until the end; the lock of a process that died is released."""
     file = folder / LOCK
     try:
         stream = file.open("a")
@@ -96,24 +96,24 @@ def held(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"cannot write to {folder}: {error}") from error
     with stream:
         if not _locked(stream) or not _still_there(stream, file):
-            raise CheckpointError(f"another process writes to {folder} now; wait for its end, or give another --out")
+            raise CheckpointError(f"another process is writing to {folder}; wait for it, or choose another --out")
         clear_parts(folder)
         try:
             yield
         finally:
-            with suppress(OSError):  # Windows keeps open files, and a folder may be gone
+            with suppress(OSError):  # Windows does not delete open files, and the folder may be deleted already
                 file.unlink()
 
 
 def _still_there(stream: IO[str], file: Path) -> bool:
-    """Whether the file that was locked still has its name: its last holder takes it away."""
+    """Whether the file that was locked still has its name: its last holder deletes it."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(stream.fileno()), file.stat())
     return False
 
 
 def _locked(stream: IO[str]) -> bool:
-    """Lock an open file, False where another process has; a disk that knows no locks refuses nobody."""
+    """Locks an open file; False where another process has locked it. On a disk without locks, always True."""
     if sys.platform == "win32":
         import msvcrt
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from finegrain.errors import CheckpointError
 from finegrain.files import LOCK, PART, held, replace_file
+from finegrain.run_record import RunRecord
 
 FREE = frozenset(
     f"{group}{name}"
@@ -25,7 +26,7 @@ FREE = frozenset(
 
 MODEL_PARTS = {"sha256": "weights", "tokenizer_sha256": "tokenizer"}
 """Hashes in run.json, in words."""
-REPEATED: ContextVar[Mapping[str, Any] | None] = ContextVar("REPEATED", default=None)
+REPEATED: ContextVar[RunRecord | None] = ContextVar("REPEATED", default=None)
 """The record of the run that `finegrain again` repeats."""
 OF_THE_DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """What a file manager leaves in an empty folder."""
@@ -104,17 +105,19 @@ class RunDirectory:
         with held(self.path):
             yield
 
-    def write_record(self, record: Mapping[str, Any]) -> None:
+    def write_record(self, record: RunRecord) -> None:
         """Replace run.json."""
-        replace_file(self.path / "run.json", json.dumps(record, indent=2, default=str) + "\n")
+        replace_file(self.path / "run.json", json.dumps(record.as_json(), indent=2, default=str) + "\n")
 
-    def read_record(self) -> dict[str, Any]:
+    def read_record(self) -> RunRecord:
         """run.json."""
         return read_record(self.path / "run.json")
 
     def _stored(self, part: str) -> dict[str, Any]:
         """An object within run.json."""
-        found = self.read_record().get(part, {})
+        found = getattr(self.read_record(), part)
+        if found is None:
+            return {}
         if not isinstance(found, dict):
             raise CheckpointError(f"{self.path / 'run.json'} is damaged: {part} is no object of names and values; give another --out")
         return found
@@ -152,22 +155,22 @@ class RunDirectory:
         replace_file(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def changed_since(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_since(before: RunRecord, now: RunRecord) -> list[str]:
     """What an earlier record says otherwise of the model, the data and the versions, in words; what it does not say is not compared."""
-    parts = {("model", name): words for name, words in MODEL_PARTS.items()} | {("data", "sha256"): "data", ("eval_data", "sha256"): "evaluation data"}
+    parts = [(words, before.model, now.model, name) for name, words in MODEL_PARTS.items()]
+    parts += [("data", before.data, now.data, "sha256"), ("evaluation data", before.eval_data, now.eval_data, "sha256")]
     found = []
-    for (part, name), words in parts.items():
-        one, other = _object(before, part).get(name), _object(now, part).get(name)
+    for words, then, here, name in parts:
+        one, other = _object(then).get(name), _object(here).get(name)
         if one is not None and one != other:
             found.append(f"the {words} are other ones than the earlier run's (sha256 {str(one)[:12]} then, {str(other)[:12]} now)")
-    versions = _object(now, "versions")
-    moved = [f"{name} {old} then, {versions.get(name)} now" for name, old in _object(before, "versions").items() if versions.get(name) != old]
+    versions = _object(now.versions)
+    moved = [f"{name} {old} then, {versions.get(name)} now" for name, old in _object(before.versions).items() if versions.get(name) != old]
     return found + ([f"other versions than the earlier run's: {', '.join(moved)}"] if moved else [])
 
 
-def _object(record: Mapping[str, Any], part: str) -> Mapping[str, Any]:
-    found = record.get(part)
-    return found if isinstance(found, Mapping) else {}
+def _object(part: Any) -> Mapping[str, Any]:
+    return part if isinstance(part, Mapping) else {}
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -178,7 +181,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def read_record(file: Path) -> dict[str, Any]:
+def read_record(file: Path) -> RunRecord:
     """A run.json, or the run.json of a folder."""
     file = file / "run.json" if file.is_dir() else file
     try:
@@ -187,4 +190,21 @@ def read_record(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot read {file}: {error}") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{file} holds no object of names and values, so it is no run.json")
-    return record
+    return RunRecord.of(record)
+
+
+def check_free(out: Path, data: str = "") -> None:
+    """Refuse, before the work, a name that is taken, cannot be written, or lies in the folder of the data, where it would be read as rows."""
+    try:
+        if data and os.path.isdir(data) and out.resolve().is_relative_to(Path(data).resolve()):
+            raise CheckpointError(f"--out {out} is inside the folder that --data reads; give another --out")
+        if out.exists() or out.is_symlink():
+            raise CheckpointError(f"{out} already exists; give another --out")
+        if not out.parent.is_dir():
+            raise CheckpointError(f"cannot write {out}: there is no folder {out.parent}")
+    except (OSError, ValueError) as error:  # a name that is too long, or holds what no name may
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"cannot write {out}: {error}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise CheckpointError(f"cannot write {out}: {out.parent} may not be written to")

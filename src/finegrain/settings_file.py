@@ -1,4 +1,4 @@
-"""A file of settings, of a person's own or of a run: read with every name once, and asked about where it runs others' code."""
+"""Files of settings, written by a person or by a run. Names may not repeat, and code that a file would run is asked about first."""
 
 import json
 import re
@@ -14,15 +14,15 @@ from finegrain.runs import flat
 from finegrain.terminal import write_line
 
 CODE = re.compile(r"\.py:\w+$")
-"""The end of a function of a person's own, file.py:name."""
+"""The end of a reference to a user's function, file.py:name."""
 
 
 def read_settings(file: Path) -> tuple[bool, dict[str, Any]]:
-    """Whether a file is a run.json, and the settings of it, or of a YAML or JSON file."""
+    """Whether a file is a run.json, and the settings in it or in a YAML or JSON file."""
     file = file / "run.json" if file.is_dir() else file
     try:
         text = file.read_text(encoding="utf-8-sig")
-        data = json.loads(text, object_pairs_hook=_each_once) if file.suffix == ".json" else yaml.load(text, _Loader)
+        data = json.loads(text, object_pairs_hook=_refuse_repeats) if file.suffix == ".json" else yaml.load(text, _Loader)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -35,26 +35,26 @@ def read_settings(file: Path) -> tuple[bool, dict[str, Any]]:
 
 
 def ask_for_foreign_code(file: str, settings: dict[str, Any], arguments: list[str], *, yes: bool, of_a_run: bool) -> None:
-    """Nobody runs another's code by a file unknowingly: what comes with a model never, a run's own functions not without a yes."""
-    said = {"--trust-remote-code", "--no-trust-remote-code"} & set(arguments)
+    """Stop, or ask on a terminal, before a file makes this process run code: code that comes with a model, or functions that a run.json names."""
+    given = {"--trust-remote-code", "--no-trust-remote-code"} & set(arguments)
     found = []
     for name, value in flat({name: to_json(value) for name, value in settings.items()}).items():
-        if name.rpartition(".")[2] == "trust_remote_code" and value is True and not said:
+        if name.rpartition(".")[2] == "trust_remote_code" and value is True and not given:
             found.append(f"{name} (code that comes with the model)")
         elif of_a_run and any(isinstance(item, str) and CODE.search(item) for item in (value if isinstance(value, list) else [value])):
             found.append(f"{name} {value}")
     if not found or yes:
         return
-    told = f"{file} runs code that is not finegrain's: {', '.join(found)}"
+    message = f"{file} runs code that is not part of finegrain: {', '.join(found)}"
     if not sys.stdin.isatty():
-        raise UsageError(f"{told}; read it, and say --yes")
-    write_line(f"{told}\nrun it? [y/N]")
+        raise UsageError(f"{message}; read it, then pass --yes")
+    write_line(f"{message}\nrun it? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("not run")
 
 
-def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """An object of names that stand in it once: of two values none is meant more than the other."""
+def _refuse_repeats(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The object, or a UsageError if a name is repeated: it is unclear which value is meant."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [str(name) for name, _ in pairs]
@@ -63,11 +63,11 @@ def _each_once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader of YAML, which refuses a name that stands twice."""
+    """The safe loader of YAML, with an error for a repeated name."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The names and values of an object."""
         names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
-        _each_once([(name, None) for name in names])
+        _refuse_repeats([(name, None) for name in names])
         found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return found

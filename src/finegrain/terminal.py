@@ -1,7 +1,7 @@
-"""What a person sees on the terminal, written in one place: text of models, data and file names is made safe to look at first.
+"""Output to the terminal, written in one place: text from models, data and file names is made safe to display first.
 
-Control characters and bidirectional marks become visible, so that nothing reorders or hides text, moves the cursor or sets a
-title. Joiners that scripts need (ZWJ, ZWNJ) stay.
+Control characters and bidirectional marks become visible, so that nothing can reorder or hide text, move the cursor or set a
+title. Joiners that scripts need (ZWJ, ZWNJ) are kept.
 """
 
 import re
@@ -19,5 +19,5 @@ def visible(text: object) -> str:
 
 
 def write_line(text: object) -> None:
-    """A line, or several, on stderr."""
+    """Writes one or several lines to stderr."""
     print(visible(text), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Records that cross borders between rooms, and the protocols of the replaceable parts.
+"""Records shared by several packages, and the protocols of the replaceable parts.
 
 Shape letters: B rows, T response tokens (padded), M ensemble members. Log-probabilities are in nats.
 """
@@ -18,20 +18,20 @@ CharSpan = tuple[int, int, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One response per row, token by token. A score sits on the token it judges."""
+    """One response per row, token by token. A score is stored at the token it evaluates."""
 
     logp: Float[Tensor, "B T"]
     """log pi(y_t | x, y_<t) of the policy, nats; garbage where `mask` is False."""
     mask: Bool[Tensor, "B T"]
-    """True on response tokens that train (EOS included), False on padding and on turns of others."""
+    """True on response tokens that train (EOS included), False on padding and on turns of other roles."""
     ref_logp: Float[Tensor, "B T"] | None = None
-    """The same under the reference, nats; None when the method asked for no reference."""
+    """The same under the reference, nats; None when the method needs no reference."""
     weight: Float[Tensor, "B T"] | None = None
     """Token credit that multiplies log-ratios, the same on policy and reference; None means 1."""
     reward: Float[Tensor, "B T"] | None = None
     """A scorer's token reward in its own units; None when no credit method wrote one."""
     segment: Int[Tensor, "B T"] | None = None
-    """Segment ids 0, 1, ... within each row, -1 outside the mask; None means every token alone."""
+    """Segment ids 0, 1, ... within each row, -1 outside the mask; None means that every token is its own segment."""
     prompt_logp: Float[Tensor, "B P"] | None = None
     """Log-probabilities of the prompt tokens that have a predecessor, nats; on request."""
     prompt_mask: Bool[Tensor, "B P"] | None = None
@@ -45,25 +45,25 @@ class Side:
     q_logp: Float[Tensor, "B T"] | None = None
     """log softmax(Q)[y_t], nats: the policy that the Q-values imply; on request."""
     outputs: Float[Tensor, "B T K"] | None = None
-    """What a head of K outputs says of each token after reading it, in its own units; on request."""
+    """The outputs of a head with K outputs at each token, after reading it, in the head's units; on request."""
     features: Float[Tensor, "B T H"] | None = None
     """The hidden states that such a head reads; on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What an objective sees: response sides by role, and what belongs to the rows."""
+    """The input of an objective: response sides by role, and the values of the rows."""
 
     sides: Mapping[str, Side]
     """Side by role: chosen and rejected, answer (unpaired rows, demonstrations), mismatched ..."""
     columns: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict)
     """Numbers of the row by name: label, margin, weight ..."""
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the method declared in `statistics`, over the whole optimiser step and all ranks; detached."""
+    """The statistics declared by the method, over the whole optimiser step and all ranks; detached."""
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
-    """What the method declared in `modules`."""
+    """The modules declared by the method in `modules`."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the method declared in `state`, as of the start of the step."""
+    """The state declared by the method in `state`, as of the start of the step."""
 
     @property
     def chosen(self) -> Side:
@@ -93,7 +93,7 @@ class Term:
     """
 
     value: Float[Tensor, " B"]
-    """Per-row sum of what the term averages."""
+    """Per-row sum of the averaged quantity."""
     count: Float[Tensor, " B"]
     """Per-row contribution to the denominator (1 for a mean over rows, tokens for a mean over tokens).
 
@@ -118,43 +118,43 @@ class Gathered(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """A judgement with its uncertainty, of sequences (B,) or of tokens (B, T)."""
+    """A score with its uncertainty, of sequences (B,) or of tokens (B, T)."""
 
     mean: Float[Tensor, "..."]
     std: Float[Tensor, "..."] | None = None
     """None means unknown, never 0."""
     members: Float[Tensor, "..."] | None = None
-    """(M, ...): the single judgements behind the mean, where there are several."""
+    """(M, ...): the single scores behind the mean, where there are several."""
     member_std: Float[Tensor, "..."] | None = None
-    """(M, ...): how sure each of them is, where they say so."""
+    """(M, ...): the standard deviation of each member, where available."""
 
 
 class Initialisation(NamedTuple):
-    """What a method finds in the rows of the first step, before anything has trained."""
+    """What a method computes from the rows of the first step, before training."""
 
     state: Mapping[str, Tensor]
-    """Tables as they are until then."""
+    """Tables before the initialisation."""
     statistics: Callable[[Pair], Mapping[str, Summed | Gathered]]
-    """What is read of the rows, without gradient."""
+    """What is read from the rows, without gradient."""
     settle: Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
-    """(these over the whole step, the head) -> the tables; puts the head where the data want it."""
+    """(these over the whole step, the head) -> the tables; moves the head to match the data."""
 
 
 class WeightMeaning(StrEnum):
-    """What a credit's token weights say: an objective takes those that it can multiply by."""
+    """The meaning of a credit's token weights: an objective accepts those that it can multiply by."""
 
     KEEP_MASK = "a keep-mask: 1 where a token's own score agrees with the label of its answer"
     LABEL_PROBABILITY = "the probability that a token deserves the label of its answer"
     CERTAINTY = "the certainty of a token's reward, whatever its sign"
-    MULTIPLIER = "a multiplier of the user's own"
+    MULTIPLIER = "a user-defined multiplier"
 
 
 LABEL_WEIGHTS = frozenset({WeightMeaning.KEEP_MASK, WeightMeaning.LABEL_PROBABILITY, WeightMeaning.MULTIPLIER})
-"""How far a token carries the label of its answer: what losses of labelled answers multiply by."""
+"""Meanings of how far a token carries the label of its answer: weights for losses of labelled answers."""
 
 
 class TokenCredit(NamedTuple):
-    """What a credit method says of the tokens of B responses."""
+    """A credit method's values for the tokens of B responses."""
 
     weight: Float[Tensor, "B T"] | None = None
     reward: Float[Tensor, "B T"] | None = None
@@ -163,12 +163,7 @@ class TokenCredit(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss: one value per row, or `Terms`. Never averages over the batch.
-
-    May declare, by class attributes and methods of these names (all optional, read in `train.contract`):
-    `roles`, `needs`, `statistics`, `modules`, `state`, `start`, `after_step`, `gradient`, `learning_rate`, `weights` (the meanings of a credit's
-    weights that it can multiply by; `LABEL_WEIGHTS` by default).
-    """
+    """A loss: one value per row, or `Terms`. Never averages over the batch. `train.contract.Contract` lists what it may declare."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
         """Loss of each row (B,), or named terms with their own denominators."""
@@ -180,7 +175,7 @@ Ragged = list[np.ndarray]
 
 @runtime_checkable
 class CreditContext(Protocol):
-    """What a credit method may ask for when it makes its columns, before training."""
+    """What a credit method can read when it makes its columns, before training."""
 
     @property
     def signs(self) -> Mapping[str, np.ndarray]:
@@ -190,13 +185,13 @@ class CreditContext(Protocol):
         """Boolean (T_i,) per answer: the tokens that train."""
 
     def has_spans(self) -> bool:
-        """Whether the data carry character-span annotations."""
+        """Whether the data have character-span annotations."""
 
     def has_column(self) -> bool:
-        """Whether the data carry per-token rewards (`<role>_token_reward`)."""
+        """Whether the data have per-token rewards (`<role>_token_reward`)."""
 
     def span_rewards(self, role: str) -> Sequence[np.ndarray | None]:
-        """Token values from people's character spans; None where an answer was not annotated.
+        """Token values from annotators' character spans; None where an answer was not annotated.
 
         A token outside the spans of an annotated answer has the opposite sign of the spans' values.
         """
@@ -208,11 +203,11 @@ class CreditContext(Protocol):
         """beta * (log pi_scorer - log pi_start) per token and role, each (T_i,).
 
         `scorer`: a checkpoint, or several separated by commas, which are then members. None: two plain DPO fits of the start
-        model, each on half of the rows; the mean is the fit that has not seen the row, the members are both.
+        model, each on half of the rows; the mean is the fit that did not train on the row, the members are both.
         """
 
     def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:
-        """What the user's function `file.py:name` says of each answer, as character spans."""
+        """The character spans that the user's function `file.py:name` returns for each answer."""
 
     def spans_to_tokens(self, role: str, spans: Sequence[list[CharSpan] | None], outside: float) -> Sequence[np.ndarray | None]:
         """Token values of character spans; tokens in no span get `outside`."""
@@ -220,18 +215,15 @@ class CreditContext(Protocol):
 
 @runtime_checkable
 class Credit(Protocol):
-    """Which tokens carry the reward: makes per-token columns before training.
+    """Determines which tokens carry the reward: makes per-token columns before training. `credit.declarations` lists what it may declare."""
 
-    May declare `weight_means`, a `WeightMeaning`; without it its weights are a multiplier of the user's own.
-    """
-
-    def prepare(self, context: CreditContext) -> Mapping[str, "CreditColumns"]:
+    def prepare(self, context: CreditContext) -> Mapping[str, "TokenColumns"]:
         """Columns by role, for every answer of the data; raises CreditError where they would train nothing."""
 
 
 @dataclass(frozen=True)
-class CreditColumns:
-    """Credit of all answers of one role, ragged; None for an answer that has no credit (it trains unmasked)."""
+class TokenColumns:
+    """Values for the tokens of all answers of one role, made before training by a credit, a head or an objective; None for an answer without them."""
 
     weight: Sequence[np.ndarray | None]
     reward: Sequence[np.ndarray | None]

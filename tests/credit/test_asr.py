@@ -1,4 +1,4 @@
-"""Keep-masks: the sheet's worked numbers, its list of what must hold, and the stops before training."""
+"""Keep-masks: worked numbers, what must hold of every mask, and the stops before training."""
 
 from math import inf, log
 
@@ -14,14 +14,14 @@ from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.segments import change_points, segments_from
-from finegrain.types import CreditColumns, Pair, Scored, Side
+from finegrain.types import Pair, Scored, Side, TokenColumns
 from tests.credit.fake import FakeContext, pair_context, random_context
 
 CHOSEN = np.array([0.5, -0.02, 0.3, -1.1, -0.8, -0.9, 0.7, 0.6])
 REJECTED = np.array([-0.5, 0.4, -0.6])
 
 
-def weights(column: CreditColumns) -> list[list[int] | None]:
+def weights(column: TokenColumns) -> list[list[int] | None]:
     return [None if weight is None else weight.astype(int).tolist() for weight in column.weight]
 
 
@@ -134,9 +134,9 @@ def test_an_answer_without_signal_trains_unmasked_and_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("chosen", "rejected", "message"),
     [
-        (-np.ones(40), CHOSEN, r"keeps 0.0% of the tokens of chosen answers .1 answers.*, under the 5% of min_kept: its .* contradict"),
+        (-np.ones(40), CHOSEN, r"keeps 0.0% of the tokens of chosen answers .1 answers.*, below min_kept, 5%: .* contradict"),
         (CHOSEN, np.ones(40), "keeps 0.0% of the tokens of rejected answers"),
-        (np.ones(40), CHOSEN, r"keeps 100.0% of the tokens of chosen answers .1 answers.*, over the 95% of max_kept: its .* agree"),
+        (np.ones(40), CHOSEN, r"keeps 100.0% of the tokens of chosen answers .1 answers.*, above max_kept, 95%: .* agree"),
         (CHOSEN, -np.ones(40), "keeps 100.0% of the tokens of rejected"),
     ],
 )
@@ -239,7 +239,7 @@ def test_broken_signals_name_their_row() -> None:
         ASR().prepare(pair_context([CHOSEN, CHOSEN], [REJECTED, np.array([1.0, np.nan])]))
     short = pair_context([CHOSEN], [REJECTED])
     short.role_masks["chosen"][0] = np.ones(9, dtype=bool)
-    with pytest.raises(CreditError, match="row 0, chosen: the signal has 8 values and the answer 9 tokens"):
+    with pytest.raises(CreditError, match="row 0, chosen: the signal has 8 values, but the answer has 9 tokens"):
         ASR().prepare(short)
 
 

@@ -110,7 +110,7 @@ def test_weight_is_between_0_and_1_and_0_off_the_mask() -> None:
 
 
 def test_what_stops() -> None:
-    with pytest.raises(CreditError, match="the signal implicit carries no uncertainty"):
+    with pytest.raises(CreditError, match="the signal implicit has none"):
         Confidence().prepare(context())
     with pytest.raises(CreditError, match="keeps"):
         Confidence(segmenter=Tokens(), baseline=Constant(b=100.0)).prepare(context(std=0.1))
@@ -130,7 +130,7 @@ def test_rewards_and_segments_are_written_beside_the_weights() -> None:
 
 
 def test_a_single_member_says_nothing_about_uncertainty() -> None:
-    with pytest.raises(CreditError, match="carries no uncertainty"):
+    with pytest.raises(CreditError, match="needs scores with an uncertainty"):
         Confidence().prepare(context(members=[[CHOSEN], [REJECTED]]))
 
 

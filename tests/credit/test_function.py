@@ -38,7 +38,7 @@ def test_off_the_mask_is_0() -> None:
 
 @pytest.mark.parametrize("weight", [-0.1, np.nan, np.inf])
 def test_weights_that_cannot_be(weight: float) -> None:
-    with pytest.raises(CreditError, match=r"mine.py:weigh gave row 1, rejected, a weight that is negative or not finite"):
+    with pytest.raises(CreditError, match=r"mine.py:weigh returned a weight for row 1, rejected, that is negative or not finite"):
         Function(path="mine.py:weigh").prepare(with_functions([[], []], [[], [(0, 1, weight)]]))
 
 

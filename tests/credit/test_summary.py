@@ -8,7 +8,7 @@ from finegrain.credit.asr import ASR
 from finegrain.credit.function import Function
 from finegrain.credit.summary import summarise
 from finegrain.ops.segmenters import Dynamic, Tokens
-from finegrain.types import CreditColumns
+from finegrain.types import TokenColumns
 from tests.credit.fake import pair_context
 
 
@@ -53,7 +53,7 @@ def test_agreement_wants_rewards_and_segments() -> None:
     masks, signs = {"chosen": [np.ones(3, dtype=bool)]}, {"chosen": np.ones(1)}
 
     def numbers(reward: list, segment: list) -> dict[str, float]:
-        return summarise({"chosen": CreditColumns([None], reward, segment, [True])}, masks, signs)
+        return summarise({"chosen": TokenColumns([None], reward, segment, [True])}, masks, signs)
 
     assert numbers(rewards, ids) == {"credit/annotated/chosen": 1.0, "credit/segments/chosen": 2.0, "credit/agreement/chosen": 1 / 3}
     assert numbers(rewards, [None]) == {"credit/annotated/chosen": 1.0}

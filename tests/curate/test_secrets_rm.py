@@ -86,13 +86,17 @@ def test_margins_are_clipped_on_both_sides() -> None:
     assert bound < 2
     assert found.columns["margin"].min() == -bound
     assert found.columns["margin"].max() <= bound
-    assert found.reasons[-1].startswith("margin cut")
+    assert found.reasons[-1].startswith("margin clipped")
 
 
 def test_reasons_by_hand() -> None:
     """|u| of 50, 0.5, 1 and 0.5 have the median 0.75; margins at the bound itself are not cut."""
     u = given(-50.0, 0.5, 1.0, -0.5)
-    flipped, cut, doubted = "flipped: among the 50% of least strength", "margin cut to the percentile", "label believed to 0.75: negative strength"
+    flipped, cut, doubted = (
+        "flipped: among the 50% with the lowest strength",
+        "margin clipped to the percentile",
+        "label probability 0.75: negative strength",
+    )
     both = FlipMargin(flip=Flip(share=0.5), margin=Margin(percentile=50.0))(u)
     assert both.columns["margin"].tolist() == [0.75, 0.5, 0.75, 0.5]
     assert both.reasons == [f"{flipped}; {cut}", "", cut, flipped]
@@ -130,7 +134,7 @@ def test_halves_keep_prompts_together_and_give_every_pair_the_same_votes() -> No
     assert not np.array_equal(trained[0], trained[2])
     assert halves(np.array([5, 5, 1, 2, 3, 4]), splits=2, seed=0)[:, 1:].sum(1).tolist() == [3, 2, 3, 2], "of five prompts three and two"
     assert halves(np.arange(4), splits=1, seed=0).sum(1).tolist() == [2, 2]
-    with pytest.raises(DataError, match="3 prompts are too few"):
+    with pytest.raises(DataError, match="found 3 prompts"):
         halves(np.array([0, 1, 2, 2, 1, 0]), splits=1, seed=0)
 
 
@@ -145,7 +149,7 @@ def test_who_trains_and_who_votes() -> None:
     assert everywhere.shape == (4, 8)
     assert everywhere.all()
     assert paper.voted(everywhere).all()
-    with pytest.raises(UsageError, match="one and the same"):
+    with pytest.raises(UsageError, match="identical"):
         SecretsRM(train_on="all")
 
 

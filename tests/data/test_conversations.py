@@ -11,7 +11,7 @@ from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
 from finegrain.data.messages import LONGEST, SPEAKERS
 from finegrain.data.read import read
 from finegrain.data.records import Turn
-from finegrain.data.unlabelled import sample_rows
+from finegrain.data.unlabelled import read_sample_rows
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level
 from tests.tiny import write_rows
@@ -98,7 +98,7 @@ def test_transcripts_beside_a_prompt_do_not_double_it():
 def test_samples_beside_a_prompt(tmp_path):
     rows = [{"prompt": dicts(HI), "responses": [dicts(HI, HELLO), dicts(BYE), "yes"]}, {"prompt": dicts(HI), "responses": [dicts(OTHER, BYE), "no"]}]
     findings = Findings()
-    ((_, _, row),) = sample_rows(read(save(tmp_path / "d.jsonl", rows)), findings)
+    ((_, _, row),) = read_sample_rows(read(save(tmp_path / "d.jsonl", rows)), findings)
     assert spoken(row) == ((HI,), {"sample-0": (HELLO,), "sample-1": (BYE,), "sample-2": (Turn("assistant", "yes"),)})
     assert findings.dropped() == {"prompt_mismatch": 1}
 
@@ -136,7 +136,7 @@ def test_roles_that_nobody_knows_are_named(tmp_path):
         with pytest.raises(DataError, match="no turn of role assistant; roles found: user, Wizard"):
             convert(row, shape)
     later = dicts(HI, HELLO, HI) + strange[1:]
-    with pytest.raises(DataError, match=r"ends with a turn of 'Wizard', .*; roles found: user, assistant, Wizard"):
+    with pytest.raises(DataError, match=r"ends with a turn of role 'Wizard', .*; roles found: user, assistant, Wizard"):
         convert({"messages": later}, Shape.DEMONSTRATION)
     report = check_rows(save(tmp_path / "d.jsonl", [{"messages": dicts(HI)}]), None, settings=Tokenise())
     (finding,) = report["findings"][:1]
@@ -168,7 +168,7 @@ def test_conversations_written_as_text_are_read_and_named(tmp_path, guise):
     "[{'role': 'user', 'content': '" + "x" * LONGEST + "'}]",
 ])  # fmt: skip
 def test_a_conversation_written_as_text_that_cannot_be_parsed_is_named(text):
-    with pytest.raises(DataError, match=r"column 'messages': (a conversation written as|expected a list of messages)"):
+    with pytest.raises(DataError, match=r"column 'messages': (found a conversation written as|expected a list of messages)"):
         convert({"messages": text}, Shape.DEMONSTRATION)
 
 

@@ -3,14 +3,15 @@ import math
 
 import pytest
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.findings import Findings
 from finegrain.data.formats import FORMATS, recognise, rows_of_shape
 from finegrain.data.gate.biases import Sample
-from finegrain.data.gate.keeper import Keeper, form_of
+from finegrain.data.gate.keeper import Keeper, find_form
 from finegrain.data.gate.settings import Stopping
-from finegrain.data.left_out import LeftOut, examples
+from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.records import Shape, Turn
+from finegrain.data.shapes import find_own_shape, serves
 from finegrain.errors import DataError
 
 
@@ -151,6 +152,23 @@ def test_only_good_answers_are_demonstrations():
     assert math.isnan(open_label.columns["label"]), "the gate names it"
 
 
+def refuses(entry, shape):
+    """Whether the format has no converter to the shape, whatever is in the row."""
+    try:
+        rows_of_shape(entry._replace(columns=frozenset()), shape, {})
+    except DataError as error:
+        return " has " in str(error)
+    except Exception:
+        return False  # a converter, which found nothing in an empty row
+    return False
+
+
+def test_a_format_serves_what_it_can_be_converted_to():
+    served = [serves(entry, shape) for entry in FORMATS for shape in Shape]
+    assert served == [not refuses(entry, shape) for entry in FORMATS for shape in Shape]
+    assert {find_own_shape(entry) for entry in FORMATS} == set(Shape)
+
+
 def test_what_has_no_pairs_says_so():
     with pytest.raises(DataError, match="gsm8k has no pairs"):
         convert({"question": "q", "answer": "a"})
@@ -197,7 +215,7 @@ def test_hh_transcripts():
 
 def test_qa_feedback_pairs_and_the_only_annotated_prediction():
     made = convert(QA)
-    rows = examples(made)
+    rows = select_examples(made)
     assert made.count(LeftOut.NO_PREFERENCE) == len(made) - len(rows) == QA["preference"].count(0)
     assert [(row.columns["chosen_prediction"], row.columns["rejected_prediction"]) for row in rows] == [(1, 2), (4, 1), (4, 3)]
     assert rows[0].prompt == "First. Second.\n\nThird.\n\nQuestion: When?\nAnswer:"
@@ -206,7 +224,7 @@ def test_qa_feedback_pairs_and_the_only_annotated_prediction():
     assert [(row.answers["chosen"].spans, row.answers["rejected"].spans) for row in rows] == [(marked, None), (None, marked), (None, None)]
     clean = {**QA, "feedback": {"errors": []}}
     assert convert(clean)[0].answers["chosen"].spans == []
-    assert [row.answers["answer"].content for row in examples(convert(QA, Shape.DEMONSTRATION))] == ["answer 1", "answer 4"]
+    assert [row.answers["answer"].content for row in select_examples(convert(QA, Shape.DEMONSTRATION))] == ["answer 1", "answer 4"]
     with pytest.raises(DataError, match="expected six numbers"):
         convert({**QA, "preference": [1, 2]})
 
@@ -263,7 +281,7 @@ def test_spans_of_a_turn_with_reasoning_and_calls_are_moved_into_the_text():
     raw = {"prompt": [{"role": "user", "content": "q"}], "completion": said, "spans": spans}
     (row,) = convert(raw, Shape.DEMONSTRATION)
     answer = row.answers["answer"]
-    text = text_of_answer(answer.content)
+    text = join_answer(answer.content)
     assert text.startswith(
         '<think>\nwell\n</think>\n\ngood answer\n<tool_call>\n{"name": "search", "arguments": {"q": 1}}\n</tool_call>\n\nHuman: and?'
     )
@@ -282,6 +300,6 @@ def test_answers_that_differ_in_a_call_or_in_reasoning_are_not_identical():
     rows = [(f"row {i}", {"prompt": prompt, "chosen": [one], "rejected": [two]}) for i, (one, two) in enumerate(itertools.combinations(said, 2))]
     rows += [("tools", {**rows[0][1], "tools": [{"type": "function"}]})]
     findings = Findings()
-    keeper = Keeper(Stopping(), [form_of(rows)], Shape.PREFERENCE, findings, Sample(0))
+    keeper = Keeper(Stopping(), [find_form(rows)], Shape.PREFERENCE, findings, Sample(0))
     assert len(list(keeper.kept(rows))) == len(rows)
     assert not {"identical", "contradictory", "duplicate"} & findings.by_kind.keys()

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from finegrain.data.formats import recognise, rows_of_shape
-from finegrain.data.left_out import LeftOut, examples
+from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.records import Shape, Turn
 from finegrain.errors import DataError
 from tests.data.published import HELPSTEER2, MATH_SHEPHERD, PRM800K, RATED, RED_TEAM, STEPWISE, ULTRA
@@ -72,7 +72,7 @@ def test_red_team_attempts_are_rated_and_never_demonstrations():
 
 @pytest.mark.parametrize("row", [HELPSTEER2, ULTRA, PRM800K])
 def test_what_is_judged_is_no_demonstration(row):
-    with pytest.raises(DataError, match="judged answers, not demonstrations"):
+    with pytest.raises(DataError, match="labelled answers, not demonstrations"):
         convert(row, Shape.DEMONSTRATION)
     with pytest.raises(DataError, match="has no pairs"):
         convert(row, Shape.PREFERENCE)
@@ -118,7 +118,7 @@ def test_neutral_steps_are_a_choice():
 
 def test_neutral_steps_are_settled_in_the_spans():
     row = prm(step(("a", 0)), step(("b", 1)))
-    made = {choice: examples(rows_of_shape(recognise(row), Shape.STEPS, row, choice))[0] for choice in ("wrong", "right", "ignore")}
+    made = {choice: select_examples(rows_of_shape(recognise(row), Shape.STEPS, row, choice))[0] for choice in ("wrong", "right", "ignore")}
     assert {choice: marked(one) for choice, one in made.items()} == {
         "wrong": [("a", -1.0), ("b", 1.0)], "right": [("a", 1.0), ("b", 1.0)], "ignore": [("b", 1.0)],
     }  # fmt: skip

@@ -9,8 +9,8 @@ from finegrain.data.findings import Findings
 from finegrain.data.gate import across as across_module
 from finegrain.data.gate.across import ABSENT, Across, Numbers
 from finegrain.data.gate.biases import Sample
-from finegrain.data.gate.keeper import Keeper, form_of
-from finegrain.data.gate.language import language_of
+from finegrain.data.gate.keeper import Keeper, find_form
+from finegrain.data.gate.language import detect_language
 from finegrain.data.gate.settings import TOKEN_KINDS, Gate, Stopping
 from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
 from finegrain.data.records import Answer, Row
@@ -125,7 +125,7 @@ def test_dropped_or_refused_as_asked(tmp_path, kind):
     (finding,) = (one for one in dropped.gate["findings"] if one["kind"] == kind)
     assert 1 in finding["rows"]
     flag = f"--gate.{kind.replace('_', '-')}"
-    with pytest.raises(DataError, match=f"{'d.jsonl:2' if kind == 'missing_column' else 'row 1'}.*{flag} says"):
+    with pytest.raises(DataError, match=f"{'d.jsonl:2' if kind == 'missing_column' else 'row 1'}.*set {flag} "):
         load(path, **{kind: "error"})
 
 
@@ -200,7 +200,7 @@ def test_row_numbers_have_a_cap_and_counts_have_none(monkeypatch):
     ],
 )
 def test_languages(text, language):
-    assert language_of(text) == language
+    assert detect_language(text) == language
 
 
 def test_a_negative_sample_is_refused():
@@ -212,7 +212,7 @@ def test_a_negative_sample_is_refused():
 def test_answers_of_one_label_alone_are_named(labels, named):
     rows = [(f"row {i}", {"prompt": f"p {i}", "completion": f"c {i}", "label": label}) for i, label in enumerate(labels)]
     findings = Findings()
-    keeper = Keeper(Stopping(), [form_of(rows)], Shape.UNPAIRED, findings, Sample(0))
+    keeper = Keeper(Stopping(), [find_form(rows)], Shape.UNPAIRED, findings, Sample(0))
     assert len(list(keeper.kept(rows))) == len(labels)
     assert ("one_label" in findings.by_kind) is named
-    assert not named or findings.messages()[-1].endswith(f"answers have the label {int(labels[0])}, so nothing says what the other kind looks like")
+    assert not named or findings.messages()[-1].endswith(f"answers have the label {int(labels[0])}; training needs both labels")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from finegrain.data.gate.biases import FEWEST, Sample, biases
+from finegrain.data.gate.biases import FEWEST, Sample, measure_biases
 from finegrain.data.gate.texts import Texts
 from finegrain.data.records import Answer, Row
 
@@ -34,19 +34,19 @@ def contains(one, value):
 
 
 def test_nothing_predicts_random_labels():
-    found = biases(sampled(pairs(400)))
+    found = measure_biases(sampled(pairs(400)))
     assert found["sampled"] == 400
     assert all(contains(found[name], 0.5) for name in ("longer_wins", "word_list", "answer_alone"))
 
 
 def test_length_is_seen():
-    found = biases(sampled(pairs(200, good=lambda rng: words(rng, 20), bad=lambda rng: words(rng, 9))))
+    found = measure_biases(sampled(pairs(200, good=lambda rng: words(rng, 20), bad=lambda rng: words(rng, 9))))
     assert found["longer_wins"]["accuracy"] == 1.0
     assert found["longer_wins"]["low"] == pytest.approx(200 / (200 + 1.959964**2), abs=1e-4), "Wilson's bound at 200 of 200"
 
 
 def test_a_telling_word_is_seen_by_the_list_and_by_the_answer_alone():
-    found = biases(sampled(pairs(300, good=lambda rng: words(rng, 6) + " sorry " + words(rng, 6), bad=lambda rng: words(rng, 13))))
+    found = measure_biases(sampled(pairs(300, good=lambda rng: words(rng, 6) + " sorry " + words(rng, 6), bad=lambda rng: words(rng, 13))))
     assert found["word_list"]["low"] > 0.9
     assert found["answer_alone"]["low"] > 0.9
 
@@ -54,7 +54,7 @@ def test_a_telling_word_is_seen_by_the_list_and_by_the_answer_alone():
 def test_a_telling_word_pair_is_seen_by_the_answer_alone():
     """The words are the same on both sides, their order is not: a list of words cannot know."""
     rows = pairs(400, good=lambda rng: words(rng, 5) + " not so " + words(rng, 5), bad=lambda rng: words(rng, 5) + " so not " + words(rng, 5))
-    found = biases(sampled(rows))
+    found = measure_biases(sampled(rows))
     assert found["answer_alone"]["low"] > 0.8
     assert found["word_list"]["high"] < 0.7
 
@@ -63,13 +63,13 @@ def test_words_learnt_on_a_prompt_are_not_tested_on_it():
     """Every prompt has its own telling word; with prompts on both sides of a split it would be learnt."""
     rng = random.Random(1)
     rows = [(f"prompt {n // 8}", {"chosen": f"{words(rng, 8)} mark{n // 8}", "rejected": f"{words(rng, 8)} note{n // 8}"}, None) for n in range(400)]
-    assert contains(biases(sampled(rows))["answer_alone"], 0.5)
+    assert contains(measure_biases(sampled(rows))["answer_alone"], 0.5)
 
 
 def test_labelled_answers():
     rng = random.Random(2)
     rows = [(f"prompt {n}", {"answer": words(rng, 10) + (" sorry" if n % 2 else "")}, float(n % 2)) for n in range(200)]
-    found = biases(sampled(rows))
+    found = measure_biases(sampled(rows))
     assert found["word_list"]["low"] > 0.9
     assert found["chance"] == 0.5
 
@@ -80,13 +80,13 @@ ONE_PROMPT = [("one", {"chosen": "a b", "rejected": "c"}, None)] * 80
 
 @pytest.mark.parametrize("rows", [pairs(FEWEST - 1), ONE_LABEL, ONE_PROMPT])
 def test_where_nothing_can_be_measured_the_reason_is_given(rows):
-    for one in biases(sampled(rows)).values():
+    for one in measure_biases(sampled(rows)).values():
         assert one["accuracy"] is None
         assert one["reason"]
 
 
 def test_answers_without_words_measure_chance():
-    found = biases(sampled(pairs(80, good=lambda rng: "!!", bad=lambda rng: "??")))
+    found = measure_biases(sampled(pairs(80, good=lambda rng: "!!", bad=lambda rng: "??")))
     assert found["longer_wins"]["accuracy"] is None
     assert contains(found["word_list"], 0.5)
 
@@ -103,6 +103,6 @@ def test_the_sample_is_bounded_and_uniform():
 def test_examples_of_one_prompt_count_as_far_as_they_differ():
     """Four copies of every pair under its prompt say no more than one does."""
     rows = pairs(100)
-    once, four_times = biases(sampled(rows))["longer_wins"], biases(sampled([row for row in rows for _ in range(4)]))["longer_wins"]
+    once, four_times = measure_biases(sampled(rows))["longer_wins"], measure_biases(sampled([row for row in rows for _ in range(4)]))["longer_wins"]
     assert four_times["rows"] == 4 * once["rows"]
     assert (four_times["low"], four_times["high"]) == pytest.approx((once["low"], once["high"]), abs=0.01)

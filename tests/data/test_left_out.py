@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from finegrain.data.formats import recognise, rows_of_shape
-from finegrain.data.left_out import LeftOut, examples
+from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.load import Gate, Tokenise, check_rows, load_examples
 from finegrain.data.records import Shape
-from finegrain.recipes.check_data import in_words
+from finegrain.recipes.check_data import describe_report
 from tests.data.published import BINARIZED, NECTAR, PKU, PRM800K, REWARD_BENCH_2, STEPWISE, STRENGTH, ULTRA
 from tests.data.tiny import byte_level
 from tests.tiny import write_rows
@@ -57,10 +57,10 @@ def written(path, rows):
 def test_a_run_names_and_counts_the_reason(tmp_path, shape, good, bad, reason):
     source = written(tmp_path / "rows.jsonl", [good, bad, good, bad])
     loaded = load_examples(source, byte_level(), shape=shape, settings=Tokenise(), gate=Gate(missing_column="drop", duplicate="keep"))
-    alone = examples(rows_of_shape(recognise(good), shape, good))
+    alone = select_examples(rows_of_shape(recognise(good), shape, good))
     there = [one for one in rows_of_shape(recognise(good), shape, bad) if one == LeftOut(reason)]
     both = [one for one in rows_of_shape(recognise(good), shape, good) if one == LeftOut(reason)]
-    assert len(there) > 0 == len(examples(rows_of_shape(recognise(good), shape, bad)))
+    assert len(there) > 0 == len(select_examples(rows_of_shape(recognise(good), shape, bad)))
     assert {example.row for example in loaded.examples} == {0, 2}
     assert loaded.report["dropped"][reason] == 2 * len(there + both)
     assert len(alone) > 0
@@ -83,7 +83,7 @@ def test_check_data_names_the_reasons(tmp_path):
     found = {one["kind"]: (one["count"], one["rows"], one["action"]) for one in report["findings"]}
     assert found == {"quality_control": (2, [1, 3], "dropped"), "no_steps": (1, [2], "dropped"), "unread": (1, [0], "kept")}
     assert report["examples_left"] == 2
-    assert "quality_control: 2 dropped (rows 1, 3)" in in_words(report)
+    assert "quality_control: 2 dropped (rows 1, 3)" in describe_report(report)
 
 
 def test_a_converter_that_says_nothing_is_caught():

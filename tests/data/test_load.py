@@ -7,6 +7,7 @@ import pytest
 from finegrain.data.gate.settings import Gate
 from finegrain.data.load import Shape, Tokenise, check_rows, load_examples
 from finegrain.data.read import read
+from finegrain.data.shapes import OWN_SHAPES, TEXT_SHAPES
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level, pieces
@@ -80,7 +81,7 @@ def test_errors_name_file_and_line(tmp_path):
         load(save(tmp_path / "d.jsonl", [GOOD, {"prompt": "p", "chosen": "a"}]))
     with pytest.raises(DataError, match=r"e\.jsonl:1: columns found: prompt, chosne; nearest known form: preference pairs"):
         load(save(tmp_path / "e.jsonl", [{"prompt": "p", "chosne": "a"}]))
-    with pytest.raises(DataError, match=r"no preference example left of 2 rows \(preference pairs\); dropped: identical 2"):
+    with pytest.raises(DataError, match=r"none of 2 rows \(preference pairs\) gave a preference example; dropped: identical 2"):
         load(save(tmp_path / "f.jsonl", [{**GOOD, "rejected": "the answer"}] * 2))
     with pytest.raises(DataError, match="the tokenizer has no BOS"):
         load(save(tmp_path / "g.jsonl", [{"text": "hello"}]), byte_level(bos=False), Shape.DEMONSTRATION)
@@ -100,6 +101,23 @@ def test_a_preference_file_serves_every_recipe(tmp_path):
     (demonstration,) = load(path, shape=Shape.DEMONSTRATION).examples
     assert demonstration.responses["answer"].text == "the answer"
     assert demonstration.columns == {"margin": 1.0}
+
+
+def test_the_shape_of_the_rows_is_found_once_and_travels_with_them(tmp_path):
+    """Of several wanted shapes the first that the rows serve; of two sources the first that both do; else the error of the first one."""
+    steps = {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}
+    labelled = {"prompt": "what?\n", "completion": "the answer", "label": True}
+    files = {name: save(tmp_path / f"{name}.jsonl", [row]) for name, row in {"pairs": GOOD, "steps": steps, "labelled": labelled}.items()}
+    assert {name: load(file, shape=OWN_SHAPES).shape.value for name, file in files.items()} == {
+        "pairs": "preference",
+        "steps": "steps",
+        "labelled": "unpaired",
+    }
+    assert load(files["steps"], shape=TEXT_SHAPES).shape == Shape.UNPAIRED
+    assert load(f"{files['pairs']} + {files['labelled']}", shape=TEXT_SHAPES).shape == Shape.UNPAIRED
+    assert load(files["pairs"], shape=Shape.DEMONSTRATION).shape == Shape.DEMONSTRATION
+    with pytest.raises(DataError, match="has no pairs"):
+        load(save(tmp_path / "text.jsonl", [{"text": "t"}]), shape=(Shape.PREFERENCE, Shape.UNPAIRED))
 
 
 @pytest.mark.parametrize("tokenizer", [byte_level(), pieces(), byte_level(template=CHATML)])

@@ -70,13 +70,13 @@ def test_a_call_trains_as_the_template_writes_it():
     assert trains(tokenizer, response) == f"<think>\n\n</think>\n\n\n{call}<|im_end|><think>\n\n</think>\n\nHere.<|im_end|>"
     assert response.text == f"{call}\n\nTool: found\n\nAssistant: Here."
     assert "".join(response.text[start:end] for start, end in response.offsets.tolist()) == f"{call}Here."
-    assert findings.by_kind["unread"].example == "message keys that nothing reads: name, tool_call_id"
+    assert findings.by_kind["unread"].example == "message keys that are not read: name, tool_call_id"
 
 
 def test_pairs_that_differ_in_what_the_template_does_not_show_say_so():
     _, found, findings = examples(CHATML, pair(bot("a", tool_calls=[CALL]), bot("a", tool_calls=[DELETE])))
     assert found == []
-    assert "shows nothing of what they differ in" in findings.by_kind["identical_after_truncation"].example
+    assert "leaves out what they differ in" in findings.by_kind["identical_after_truncation"].example
 
 
 def test_pairs_that_differ_in_a_call_alone_train_on_it():
@@ -95,10 +95,10 @@ def test_what_a_template_does_not_show_is_named_and_never_trains_as_an_empty_tur
     assert [example.row for example in found] == [0, 2]
     assert trains(tokenizer, found[0].responses["answer"]) == "Here.<|im_end|>"
     assert findings.dropped() == {"template": 1}
-    assert "shows nothing of what the assistant says (tool_calls)" in findings.in_words()
+    assert "does not write the assistant's text (tool_calls)" in findings.in_words()
     unread = findings.by_kind["unread"]
     assert unread.distinct() == [0, 2]
-    assert unread.example == "message keys that nothing reads: images, tool_calls; columns that nothing reads: tools"
+    assert unread.example == "message keys that are not read: images, tool_calls; columns that are not read: tools"
     _, _, findings = examples(CALLS_ALONE, messages(user("find"), bot("Let me see.", tool_calls=[CALL])))
     assert findings.by_kind["template"].example == "the chat template leaves out the text beside a call"
 
@@ -185,7 +185,7 @@ def test_an_earlier_turn_whose_thought_is_taken_out_does_not_train():
         MOVES_THOUGHTS, messages(user("a"), bot(f"{THOUGHT}one"), user("b"), bot("two", reasoning_content="hm"))
     )
     assert trains(tokenizer, example.responses["answer"]) == "<think>\nhm\n</think>\n\ntwo<|im_end|>"
-    assert "make it a row of its own" in findings.by_kind["reasoning"].example
+    assert "make it a separate row" in findings.by_kind["reasoning"].example
     _, (plain,), findings = examples(MOVES_THOUGHTS, messages(user("a"), bot("one"), user("b"), bot("two")))
     assert plain.responses["answer"].mask.sum() > example.responses["answer"].mask.sum() - 4
     assert "reasoning" not in findings.by_kind

@@ -8,7 +8,7 @@ import pytest
 from finegrain.data.load import Gate, LoadedData, Shape, Tokenise, check_rows, load_examples
 from finegrain.data.mixture import read_sources
 from finegrain.data.read import read
-from finegrain.data.sources import named_sources, source_text
+from finegrain.data.sources import format_sources, parse_sources
 from finegrain.errors import DataError, UsageError
 from tests.data.tiny import CHATML, byte_level
 from tests.tiny import write_rows
@@ -145,28 +145,28 @@ def test_the_hash_covers_every_source_and_the_weights(tmp_path: Path, files: tup
         ("{a}=-1 + {b}=1", "must be a finite number above 0, got -1"),
         ("{a}=nan + {b}=1", "must be a finite number above 0, got nan"),
         ("{a}=1 + {b}=inf", "must be a finite number above 0, got inf"),
-        ("{a}=1 + {b}", "none to .*b.jsonl; give every source one"),
+        ("{a}=1 + {b}", "but not to .*b.jsonl; give every source a weight"),
         ("{a} + {b} + {a}", "a.jsonl twice"),
         ("{a}=1 + {folder}/../{name}/a.jsonl=2", "twice .as .*a.jsonl too"),
         ("owner/set + owner/set", "owner/set twice"),
-        ("=1 + {b}=1", "a weight and no source"),
+        ("=1 + {b}=1", "a weight but no source"),
     ],
 )
 def test_what_is_no_mixture(files: tuple[str, str], tmp_path: Path, text: str, words: str) -> None:
     a, b = files
     with pytest.raises(UsageError, match=words):
-        named_sources(text.format(a=a, b=b, folder=tmp_path, name=tmp_path.name))
+        parse_sources(text.format(a=a, b=b, folder=tmp_path, name=tmp_path.name))
 
 
 def test_paths_with_signs_of_their_own(tmp_path: Path) -> None:
     whole = save(tmp_path / "x=1 + y=2.jsonl", [pair("a", 0)])
-    assert named_sources(whole) == [(whole, None)]
+    assert parse_sources(whole) == [(whole, None)]
     assert len(list(read_sources(whole).rows)) == 1
     (tmp_path / "part=3").mkdir()
     inside, beside = save(tmp_path / "part=3" / "a.jsonl", [pair("a", 0)]), save(tmp_path / "z=0.5", [pair("z", 0)])
-    assert named_sources(f"{inside} + {beside}") == [(inside, None), (beside, None)]
-    assert named_sources(f"{inside}=2 + owner/set:train=1") == [(inside, 2.0), ("owner/set:train", 1.0)]
-    assert named_sources("nowhere/part=3/a.jsonl + b") == [("nowhere/part=3/a.jsonl", None), ("b", None)]
+    assert parse_sources(f"{inside} + {beside}") == [(inside, None), (beside, None)]
+    assert parse_sources(f"{inside}=2 + owner/set:train=1") == [(inside, 2.0), ("owner/set:train", 1.0)]
+    assert parse_sources("nowhere/part=3/a.jsonl + b") == [("nowhere/part=3/a.jsonl", None), ("b", None)]
 
 
 def test_what_cannot_be_read(files: tuple[str, str], tmp_path: Path) -> None:
@@ -175,11 +175,11 @@ def test_what_cannot_be_read(files: tuple[str, str], tmp_path: Path) -> None:
         read_sources(f"{a} + {tmp_path}/c.jsonl")
     with pytest.raises(DataError, match=r"e\.jsonl has no rows"):
         load(f"{a} + {save(tmp_path / 'e.jsonl', [])}")
-    with pytest.raises(UsageError, match="names 2 sources, and one is read here"):
+    with pytest.raises(UsageError, match="names 2 sources, but only one can be read"):
         read(f"{a} + b")
 
 
 def test_what_python_takes(tmp_path: Path) -> None:
-    assert source_text(tmp_path) == source_text(str(tmp_path)) == source_text([tmp_path]) == str(tmp_path)
-    assert named_sources(source_text({"a.jsonl": 0.7, Path("b.jsonl"): 3})) == [("a.jsonl", 0.7), ("b.jsonl", 3.0)]
-    assert named_sources(source_text(["a.jsonl", Path("b.jsonl")])) == [("a.jsonl", None), ("b.jsonl", None)]
+    assert format_sources(tmp_path) == format_sources(str(tmp_path)) == format_sources([tmp_path]) == str(tmp_path)
+    assert parse_sources(format_sources({"a.jsonl": 0.7, Path("b.jsonl"): 3})) == [("a.jsonl", 0.7), ("b.jsonl", 3.0)]
+    assert parse_sources(format_sources(["a.jsonl", Path("b.jsonl")])) == [("a.jsonl", None), ("b.jsonl", None)]

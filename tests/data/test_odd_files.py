@@ -75,7 +75,7 @@ def test_saved_data_sets_and_arrow_files(tmp_path):
     source = read(str(tmp_path / "saved"))
     assert source.sha256() == read(str(tmp_path / "saved"), 1).sha256() != read(str(tmp_path / "parts")).sha256()
     datasets.DatasetDict({"a": table, "b": table}).save_to_disk(tmp_path / "neither")
-    with pytest.raises(DataError, match="the parts a, b and none named train"):
+    with pytest.raises(DataError, match="the splits a, b but no split named train"):
         dicts(tmp_path / "neither")
     (tmp_path / "saved" / "state.json").write_text("{")
     with pytest.raises(DataError, match="a folder that datasets' save_to_disk wrote"):
@@ -95,7 +95,7 @@ def test_metadata_and_hidden_files_are_not_rows(tmp_path):
 def test_a_file_beside_its_compressed_copy_is_named(tmp_path):
     (tmp_path / "d.jsonl").write_text(lines(ROWS))
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(lines(ROWS).encode()))
-    with pytest.raises(DataError, match=r"d\.jsonl and d\.jsonl\.gz, which are the same rows twice"):
+    with pytest.raises(DataError, match=r"d\.jsonl and d\.jsonl\.gz, whose names suggest the same rows twice"):
         read(str(tmp_path))
 
 
@@ -158,7 +158,7 @@ def test_a_bad_cell_that_nobody_reads_stops_nothing(tmp_path, value):
     (tmp_path / "d.jsonl").write_text(f'{{"prompt": "Where?\\n", "chosen": "Here.", "rejected": "There now.", "meta": {{"a": {value}}}}}\n')
     report, found = findings(tmp_path / "d.jsonl", byte_level())
     assert report["examples_left"] == 1
-    assert found == {"unread": ([0], "kept", "columns that nothing reads: meta")}
+    assert found == {"unread": ([0], "kept", "columns that are not read: meta")}
 
 
 @pytest.mark.parametrize(("value", "place"), [("null", 0), ("null", 1), ("3", 0), ("3", 2), ('"x"', 0), ('"x"', 1), ("true", 1), ("[1]", 1)])
@@ -225,7 +225,7 @@ def test_columns_that_nobody_reads_are_not_converted(tmp_path, monkeypatch):
     parquet.write_table(pyarrow.Table.from_pylist([{**row, "image": b"x" * 100, "tags": []} for row in ROWS]), tmp_path / "d.parquet")
     _, found = findings(tmp_path / "d.parquet", byte_level())
     assert set(asked) == {"prompt", "chosen", "rejected", *asked} - {"image", "tags"}
-    assert found == {"unread": ([0, 1, 2], "kept", "columns that nothing reads: image")}
+    assert found == {"unread": ([0, 1, 2], "kept", "columns that are not read: image")}
 
 
 TALK = {"prompt": [{"role": "user", "content": "hi"}], "chosen": [{"role": "assistant", "content": "hello"}], "rejected": "no, not so"}
@@ -242,7 +242,7 @@ def test_columns_that_nothing_reads_are_named(tmp_path, more, named):
     (tmp_path / "d.jsonl").write_text(lines([TALK, {**TALK, **more}, {**TALK, **more}]))
     loaded = load_examples(str(tmp_path / "d.jsonl"), byte_level(template=CHATML), shape=Shape.PREFERENCE, settings=Tokenise())
     found = {one["kind"]: (one["rows"], one["action"], one.get("example")) for one in loaded.report["findings"]}
-    assert found.get("unread") == (None if named is None else ([1, 2], "kept", f"columns that nothing reads: {named}"))
+    assert found.get("unread") == (None if named is None else ([1, 2], "kept", f"columns that are not read: {named}"))
     assert len(loaded.examples) == 3
 
 

@@ -10,12 +10,12 @@ from finegrain.data.planted import (
     VERBS,
     Planted,
     World,
-    demonstrations,
-    pairs,
+    add_annotations,
+    add_truth,
+    list_words,
+    make_demonstrations,
+    make_pairs,
     preference_probability,
-    vocabulary,
-    with_annotations,
-    with_truth,
     write_planted,
 )
 from finegrain.errors import UsageError
@@ -43,12 +43,12 @@ def test_everything_is_the_pairs_and_then_the_pool(tmp_path):
 
 def test_more_pairs_start_with_the_same_pairs():
     world = World(SMALL, 0)
-    assert pairs(world, 9, stream=0)[:4] == pairs(world, 4, stream=0)
+    assert make_pairs(world, 9, stream=0)[:4] == make_pairs(world, 4, stream=0)
 
 
 def test_truth_covers_exactly_the_sentences():
     world = World(SMALL, 3)
-    for row in pairs(world, 20, stream=0):
+    for row in make_pairs(world, 20, stream=0):
         for role in ("chosen", "rejected"):
             sentences = [row[role][start:end] for start, end, _ in row[f"{role}_truth"]]
             assert len(sentences) == SMALL.sentences
@@ -75,7 +75,7 @@ def test_context_turns_the_quality_of_the_stated_share_around():
 
 def test_labels_follow_bradley_terry():
     settings = Planted(sentences=6, temperature=1.5)
-    rows = pairs(World(settings, 0), 4000, stream=0)
+    rows = make_pairs(World(settings, 0), 4000, stream=0)
     margin = np.array([sum(v for *_, v in row["chosen_truth"]) - sum(v for *_, v in row["rejected_truth"]) for row in rows])
     for size in (1, 2, 3):
         with_size = margin[abs(margin) == size]
@@ -84,14 +84,14 @@ def test_labels_follow_bradley_terry():
 
 
 def test_without_noise_the_better_answer_is_always_chosen():
-    rows = pairs(World(Planted(temperature=0.0), 0), 200, stream=0)
+    rows = make_pairs(World(Planted(temperature=0.0), 0), 200, stream=0)
     assert all(sum(v for *_, v in row["chosen_truth"]) >= sum(v for *_, v in row["rejected_truth"]) for row in rows)
     assert [preference_probability(d, 0.0) for d in (-1.0, 0.0, 1.0)] == [0.0, 0.5, 1.0]
 
 
 def test_held_out_pairs_share_no_thing_no_verb_and_no_sentence_with_training():
     world = World(SMALL, 5)
-    training, held_out = (set().union(*map(words_of, pairs(world, 200, stream=0, held_out=flag))) for flag in (False, True))
+    training, held_out = (set().union(*map(words_of, make_pairs(world, 200, stream=0, held_out=flag))) for flag in (False, True))
     for known in (THINGS, VERBS):
         assert training & set(known)
         assert held_out & set(known)
@@ -100,10 +100,10 @@ def test_held_out_pairs_share_no_thing_no_verb_and_no_sentence_with_training():
 
 def test_the_vocabulary_covers_everything_that_is_written():
     world = World(SMALL, 0)
-    rows = pairs(world, 50, stream=0) + pairs(world, 50, stream=2, held_out=True)
-    shown = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": ""} for row in demonstrations(world, 50)]
+    rows = make_pairs(world, 50, stream=0) + make_pairs(world, 50, stream=2, held_out=True)
+    shown = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": ""} for row in make_demonstrations(world, 50)]
     seen = set().union(*map(words_of, rows + shown))
-    assert seen <= set(vocabulary())
+    assert seen <= set(list_words())
 
 
 def test_reading_counts_what_it_cannot_read():
@@ -114,7 +114,7 @@ def test_reading_counts_what_it_cannot_read():
 
 
 def test_truth_as_credit_separates_perfectly():
-    rows = with_truth(pairs(World(SMALL, 0), 20, stream=0))
+    rows = add_truth(make_pairs(World(SMALL, 0), 20, stream=0))
     credit = [(value, truth) for row in rows for (*_, value), (*_, truth) in zip(row["chosen_spans"], row["chosen_truth"], strict=True) if truth]
     values, truths = np.array(credit).T
     assert auroc(values, truths > 0).mean == 1.0
@@ -123,8 +123,8 @@ def test_truth_as_credit_separates_perfectly():
 
 
 def test_annotators_mark_part_of_the_answers_and_err_at_the_stated_rate():
-    rows = pairs(World(SMALL, 0), 600, stream=0)
-    marked = with_annotations(rows, Planted(annotated=0.4, annotation_error=0.2), seed=1)
+    rows = make_pairs(World(SMALL, 0), 600, stream=0)
+    marked = add_annotations(rows, Planted(annotated=0.4, annotation_error=0.2), seed=1)
     judged = [(row[f"{role}_truth"], row[f"{role}_spans"]) for row in marked for role in ("chosen", "rejected")]
     annotated = [(truth, spans) for truth, spans in judged if spans is not None]
     assert len(annotated) / len(judged) == pytest.approx(0.4, abs=4 * (0.24 / len(judged)) ** 0.5)
@@ -135,7 +135,7 @@ def test_annotators_mark_part_of_the_answers_and_err_at_the_stated_rate():
 
 def test_files_are_read_by_the_data_path(tmp_path):
     from finegrain.data.load import Shape, Tokenise, load_examples
-    from finegrain.recipes.planted_demo.base import word_tokenizer
+    from finegrain.recipes.demo.base import word_tokenizer
 
     files, tokenizer = write_planted(tmp_path, World(SMALL, 0)), word_tokenizer()
     loaded = load_examples(str(files.truth), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise())

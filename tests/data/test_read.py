@@ -113,7 +113,7 @@ def test_the_hash_is_of_the_content_whatever_the_limit(tmp_path):
 
 def test_a_missing_path_names_near_files(tmp_path):
     write(tmp_path / "pairs.jsonl", lines(ROWS))
-    with pytest.raises(DataError, match=r"near it: pairs\.jsonl"):
+    with pytest.raises(DataError, match=r"similar names: pairs\.jsonl"):
         read(str(tmp_path / "pair.jsonl"))
     with pytest.raises(DataError, match="there is no folder"):
         read(str(tmp_path / "nowhere" / "pairs.jsonl"))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from finegrain.data.holdout import MOST_HELD_OUT, split_holdout
-from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example, Response
 from finegrain.data.store import collect, token_lengths
 from finegrain.errors import DataError
 from finegrain.models.score import group_of
+from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.collate import TrainingSet
 from tests.tiny import examples
 
@@ -145,7 +145,7 @@ def test_rows_of_one_prompt_cannot_be_split() -> None:
         split_holdout(collect([row]), 0.9, 0)
 
 
-FEW = [(400, "a", "share 1 prompt"), (1000, "ab", "share 2 prompts"), (40, "a", "2 held-out rows are few")]
+FEW = [(400, "a", "share 1 prompt"), (1000, "ab", "share 2 prompts"), (40, "a", "only 2 held-out rows")]
 
 
 @pytest.mark.parametrize(("rows", "letters", "words"), FEW)
@@ -164,7 +164,7 @@ def test_where_no_prompt_fits_single_rows_are_held_out_and_it_is_said(rows: int,
 @pytest.mark.parametrize("prompts", ["ab", "aab", "abbba", "abacaaa", "aabbccaa"])
 def test_a_mismatched_answer_is_the_next_of_another_prompt(prompts: str) -> None:
     rows = [dataclasses.replace(row, prompt_text=letter) for row, letter in zip(examples(len(prompts), roles=("answer",)), prompts, strict=True)]
-    found = with_mismatched(collect(rows))
+    found = add_mismatched(collect(rows))
     assert token_lengths(found, ("answer", "mismatched"))[1][1].tolist() == [len(row.responses["mismatched"].ids) for row in found]
     for index, row in enumerate(found):
         step = next(step for step in range(1, len(rows)) if prompts[(index + step) % len(rows)] != prompts[index])
@@ -173,7 +173,7 @@ def test_a_mismatched_answer_is_the_next_of_another_prompt(prompts: str) -> None
     assert len(found[1:][0].responses) == 2
     np.testing.assert_array_equal(found[1:][0].responses["mismatched"].ids, found[1].responses["mismatched"].ids)
     with pytest.raises(DataError, match="share one prompt"):
-        with_mismatched(collect(rows[:1] * 3))
+        add_mismatched(collect(rows[:1] * 3))
 
 
 def descriptors() -> int:

@@ -7,7 +7,7 @@ from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row, Turn
 from finegrain.data.tokenise import tokenise
-from finegrain.data.truncate import KeepStart, Tokenise, fit, limit_length
+from finegrain.data.truncate import KeepStart, Tokenise, fit_lengths, limit_length
 from finegrain.errors import ModelError, UsageError
 from tests.data.tiny import CHATML, LOWERS, THINKS_LAST, WORDS_ONLY, WRITES_BOS_AND_EOS, byte_level, pieces
 
@@ -252,11 +252,11 @@ def test_slow_tokenizers_are_refused():
 
 def test_fit_cuts_the_prompt_first_and_answers_only_when_it_has_its_minimum():
     settings_ = Tokenise(max_length=100, min_prompt=20)
-    assert fit(30, [50, 60], settings_) == (30, [50, 60])
-    assert fit(70, [10, 60], settings_) == (40, [10, 60])
-    assert fit(70, [10, 95], settings_) == (20, [10, 80])
-    assert fit(10, [10, 95], settings_) == (10, [10, 90])
-    assert fit(70, [95], Tokenise(max_length=30, min_prompt=20)) == (15, [15])
+    assert fit_lengths(30, [50, 60], settings_) == (30, [50, 60])
+    assert fit_lengths(70, [10, 60], settings_) == (40, [10, 60])
+    assert fit_lengths(70, [10, 95], settings_) == (20, [10, 80])
+    assert fit_lengths(10, [10, 95], settings_) == (10, [10, 90])
+    assert fit_lengths(70, [95], Tokenise(max_length=30, min_prompt=20)) == (15, [15])
 
 
 def test_truncation_keeps_bos_the_end_of_the_prompt_and_cuts_answers_at_their_end():
@@ -368,7 +368,7 @@ def test_rows_are_cut_at_the_positions_of_the_model():
     example, findings = one(tokenizer, row)
     assert len(example.prompt) + len(example.responses["answer"].ids) == 40
     assert findings.count("over_length") == 1
-    assert findings.messages()[0] == "max_length: lowered: the model has 40 positions, so rows are cut to 40 tokens and not to 1024"
+    assert findings.messages()[0] == "max_length: lowered: the model has 40 positions, so rows are cut to 40 tokens instead of 1024"
     assert "max_length" not in one(tokenizer, row, max_length=32)[1].by_kind
     limit_length(tokenizer, None)
     assert "max_length" not in one(tokenizer, row)[1].by_kind

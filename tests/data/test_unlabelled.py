@@ -65,7 +65,7 @@ def test_long_samples_are_cut_and_counted(tmp_path: Path, tokenizer: Any) -> Non
         ({"prompt": "a", "responses": ["b", 3]}, "list of texts"),
         ({"prompt": [{"role": "user", "content": "a"}], "responses": ["b", 3]}, "list of messages"),
         ({"prompt": 3, "responses": ["b", "c"]}, "list of messages"),
-        ({"prompt": "a", "responses": ["b"]}, "no prompt has 2 samples or more, of 1 rows; left out: fewer_than_two_samples 1"),
+        ({"prompt": "a", "responses": ["b"]}, "no prompt has at least 2 samples in 1 rows; left out: fewer_than_two_samples 1"),
     ],
 )
 def test_refused(tmp_path: Path, tokenizer: Any, row: Any, words: str) -> None:

@@ -20,7 +20,7 @@ def test_the_gap_by_hand() -> None:
     assert found.gap.mean == pytest.approx(0.25)
     assert (found.gap.low, found.gap.high) == pytest.approx((0.75 - 0.9055, 0.75 - 0.0945), abs=1e-4)
     assert found.verdict == cf.UNDECIDED
-    assert "cannot be told" in found.words
+    assert "cannot be decided" in found.words
 
 
 def labelled(scale: float, count: int, seed: int = 0) -> np.ndarray:

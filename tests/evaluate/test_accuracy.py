@@ -55,5 +55,5 @@ def test_length_is_told_apart() -> None:
 def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DataError, match="1 of 2"):
         pair_accuracy(np.array([1.0, np.nan]), np.zeros(2))
-    with pytest.raises(DataError, match="mend the scorer"):
+    with pytest.raises(DataError, match="fix the scorer"):
         pair_accuracy(np.zeros(1), np.array([np.inf]), TieShares())

@@ -137,5 +137,5 @@ def test_the_whole_table_of_one_model() -> None:
 def test_bad_input() -> None:
     with pytest.raises(DataError, match="two scores and a subset"):
         rewardbench(np.ones(2), np.zeros(2), ["hep-go"])
-    with pytest.raises(DataError, match="no row is of a known subset"):
+    with pytest.raises(DataError, match="no row has a known subset"):
         rewardbench(np.ones(1), np.zeros(1), ["mine"])

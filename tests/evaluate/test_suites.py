@@ -68,7 +68,7 @@ def test_what_was_left_out_of_a_whole_set_is_its_only_note() -> None:
 
 
 def test_reasoning_weighs_mathematics_as_all_code() -> None:
-    """The sheet's example: mathematics half right, code right: 0.75, where the mean over rows is another number."""
+    """A worked example: mathematics half right, code right: 0.75, where the mean over rows is another number."""
     items, scores = joined(rows("math-prm", 2, 4), rows("hep-python", 6, 6))
     found = named(rewardbench_1(items, scores, LOSES))
     assert found["Reasoning"] == pytest.approx((984 * 0.5 + 164) / (984 + 164))
@@ -115,7 +115,7 @@ def test_half_a_ties_subset_is_told() -> None:
     lines = rewardbench_2(items, [np.array([3.0, 2.0, 0.0]), np.array([1.0, 0.0])], LOSES)
     assert named(lines) == {"score": 1.0, "Math": 1.0}
     assert lines[0].note == "without Ties: the Ties score needs prompts in both versions, ref:<n> and tied:<n>; none has both"
-    with pytest.raises(DataError, match="no row is of a known subset"):
+    with pytest.raises(DataError, match="no row has a known subset"):
         rewardbench_2([Item("0", "Chemistry", 1, (1, 1))], [np.array([1.0, 0.0])], LOSES)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from finegrain.types import CreditColumns, Scored
+from finegrain.types import Scored, TokenColumns
 from tests.credit.fake import FakeContext, Rows
 from tests.laws import objectives
 
 Maker = Callable[[int], FakeContext]
-Columns = Mapping[str, CreditColumns]
+Columns = Mapping[str, TokenColumns]
 Law = Callable[[Any, Maker], None]
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(token values, mask) -> token values."""
@@ -129,7 +129,7 @@ def padding(method: Any, make: Maker) -> None:
         got = {}
         for role, column in method.prepare(wide).items():
             cut = ([None if v is None else v[left : len(v) - right] for v in getattr(column, part)] for part in PARTS)
-            got[role] = CreditColumns(*cut, column.annotated)
+            got[role] = TokenColumns(*cut, column.annotated)
         same(got, want)
 
 
@@ -142,8 +142,8 @@ def rows_independent(method: Any, make: Maker) -> None:
     by_role = [f.name for f in fields(FakeContext) if f.name not in ("asked", "junk")]
     mixed = replace(context, **{name: join(getattr(halves, name), getattr(other, name)) for name in by_role})
     got = method.prepare(mixed)
-    chosen = {role: CreditColumns(*(list(getattr(c, p))[: len(kept)] for p in (*PARTS, "annotated"))) for role, c in got.items()}
-    same(chosen, {role: CreditColumns(*([getattr(c, p)[row] for row in kept] for p in (*PARTS, "annotated"))) for role, c in want.items()})
+    chosen = {role: TokenColumns(*(list(getattr(c, p))[: len(kept)] for p in (*PARTS, "annotated"))) for role, c in got.items()}
+    same(chosen, {role: TokenColumns(*([getattr(c, p)[row] for row in kept] for p in (*PARTS, "annotated"))) for role, c in want.items()})
 
 
 def join(first: Any, second: Any) -> Any:
@@ -156,7 +156,7 @@ def permutation(method: Any, make: Maker) -> None:
     context = make(0)
     order = np.random.default_rng(0).permutation(len(context.signs["chosen"])).tolist()
     want = method.prepare(context)
-    moved = {role: CreditColumns(*([getattr(c, p)[row] for row in order] for p in (*PARTS, "annotated"))) for role, c in want.items()}
+    moved = {role: TokenColumns(*([getattr(c, p)[row] for row in order] for p in (*PARTS, "annotated"))) for role, c in want.items()}
     same(method.prepare(take(context, order)), moved, atol=1e-6)
 
 

@@ -15,7 +15,7 @@ from finegrain.credit.scores import BatchMean, Last, Quantile, ResponseMean, Sum
 from finegrain.credit.signals import Column, FunctionSpans, Implicit
 from finegrain.credit.token_reward import TokenReward
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
-from finegrain.types import CreditColumns, CreditContext, Scored
+from finegrain.types import CreditContext, Scored, TokenColumns
 from tests.credit.fake import FakeContext, random_context
 from tests.laws import credit as laws
 
@@ -98,14 +98,14 @@ class Raw:
     def value(self, mean: np.ndarray, mask: np.ndarray, every: np.ndarray, row: int) -> np.ndarray:
         return np.where(mask, mean > 0, 0)
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         scores = context.implicit_rewards(None, self.scale)
         columns = {}
         every = np.concatenate([s.mean.detach().numpy()[m] for role in scores for s, m in zip(scores[role], context.masks(role), strict=True)])
         for role, sign in context.signs.items():
             rows = zip(scores[role], context.masks(role), strict=True)
             weight = [self.value(sign[row] * s.mean.detach().numpy(), m, every, row).astype(np.float32) for row, (s, m) in enumerate(rows)]
-            columns[role] = CreditColumns(weight, [None] * len(weight), [None] * len(weight), [True] * len(weight))
+            columns[role] = TokenColumns(weight, [None] * len(weight), [None] * len(weight), [True] * len(weight))
         return columns
 
 
@@ -151,7 +151,7 @@ class Negative(Raw):
 
 
 class TrainsTheScorer(Raw):
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         for rows in context.implicit_rewards(None, self.scale).values():
             for score in rows:
                 score.mean.square().sum().backward()
@@ -159,14 +159,14 @@ class TrainsTheScorer(Raw):
 
 
 class TooShort(Raw):
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         columns = super().prepare(context)
         return {role: replace(column, weight=[None if w is None else w[1:] for w in column.weight]) for role, column in columns.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WritesToTheContext:
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         columns = ASR(signal=Column(), **OPEN).prepare(context)
         for row in context.column_rewards("chosen"):
             if row is not None:
@@ -176,7 +176,7 @@ class WritesToTheContext:
 
 @dataclass(frozen=True, kw_only=True)
 class AcrossHoles:
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         return {
             role: replace(column, segment=[s if s is None else np.where(s < 0, -1, 0).astype(np.int32) for s in column.segment])
             for role, column in ASR(signal=Column(), **OPEN).prepare(context).items()
@@ -189,7 +189,7 @@ class Thawed:
 
     scale: float = 1.0
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         return Raw(scale=self.scale).prepare(context)
 
 
@@ -197,7 +197,7 @@ class Thawed:
 class UnreadNested:
     signal: Implicit = field(default_factory=lambda: Implicit(beta=0.3))
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         return ASR(signal=Implicit(), **OPEN).prepare(context)
 
 

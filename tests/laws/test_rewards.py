@@ -14,6 +14,7 @@ from finegrain.ops.reward_weight import Attention, MeanOne, SumOne
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.brme import BRME, MeanSquaredSample, PreferenceGaussian
 from finegrain.rewards.contrast import SimCSE, Swav
+from finegrain.rewards.declarations import read_head, read_loss
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
@@ -51,8 +52,8 @@ def heads() -> dict[str, Any]:
 
 def fit_of(loss: Any) -> RewardFit:
     """The loss with a head that it fits."""
-    kind = getattr(loss, "head_kind", Token)
-    return RewardFit(small(kind()), loss)
+    kind = read_loss(loss).head_kind
+    return RewardFit(small(Token() if kind is object else kind()), loss)
 
 
 def small(head: Any) -> Any:
@@ -61,7 +62,7 @@ def small(head: Any) -> Any:
 
 
 FITS: dict[str, RewardFit] = {
-    **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items() if not hasattr(head, "loss_kind")},
+    **{name: RewardFit(head, BradleyTerry(label_smoothing=0.1)) for name, head in heads().items() if read_head(head).loss_kind is object},
     **{f"{name} loss": fit_of(catalog.load("loss", name)()) for name in catalog.names("loss")},
     "brme loss, sampled": fit_of(BRME(fit=MeanSquaredSample())),
     "brme loss, pairs": fit_of(BRME(fit=PreferenceGaussian())),

@@ -63,7 +63,7 @@ def edit(folder: Path, **entries: Any) -> None:
         ({"peft_type": "OF_TOMORROW"}, ["OF_TOMORROW", "does not know"]),
         ({"peft_type": 3}, ["does not know"]),
         ({"peft_type": None}, ["peft_type"]),
-        ({"peft_type": "PROMPT_TUNING"}, ["PROMPT_TUNING", "before the prompt"]),
+        ({"peft_type": "PROMPT_TUNING"}, ["PROMPT_TUNING", "to the prompt"]),
         ({"task_type": "FUTURE"}, ["FUTURE"]),
         ({"r": "four"}, ["cannot put the adapter"]),
         ({"r": 8}, ["size mismatch"]),
@@ -167,7 +167,7 @@ def test_an_adapter_with_a_score_head_is_a_reward_model(base: Path, tmp_path: Pa
         read = reward.head(states) if task == "TOKEN_CLS" else reward.head(states)[:, -1]
         torch.testing.assert_close(read, want, rtol=0, atol=1e-6)
         torch.testing.assert_close(logits(reward.policy.model), want, rtol=0, atol=1e-6)
-    with pytest.raises(ModelError, match=f"reward model.*{task}.*no causal language model"):
+    with pytest.raises(ModelError, match=f"reward model.*{task}.*not of a causal language model"):
         load_policy(tmp_path)
     edit(tmp_path, task_type=None)
     torch.testing.assert_close(logits(load_reward_model(tmp_path).policy.model), want[:, -1] if task == "TOKEN_CLS" else want, rtol=0, atol=1e-6)

@@ -15,14 +15,14 @@ from safetensors.numpy import save_file
 from finegrain.models import fingerprint
 from finegrain.models.load import Policy, load_policy
 from finegrain.models.probe import make_scorer
-from finegrain.models.reference import ReferenceCache
-from finegrain.models.score import Arithmetic, Work, read_ragged, score_rows, write_ragged
+from finegrain.models.reference import ScoreCache
+from finegrain.models.score import ComputeUsage, Precision, read_ragged, score_rows, write_ragged
 from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
 from tests.tiny import examples, save_tiny
 
 ROLES = ("chosen", "rejected")
-HOW = Arithmetic(nullcontext, "float32", 500)
+HOW = Precision(nullcontext, "float32", 500)
 ROWS = examples(6, seed=3)
 
 
@@ -36,13 +36,13 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Scorer, di
 def asked(folder: Path, scored: tuple[Policy, Scorer, dict[str, Ragged]]) -> tuple[int, list[str]]:
     """Rows computed and what was said; the values are always right."""
     policy, scorer, right = scored
-    work, said = Work(), list[str]()
-    found = ReferenceCache(folder, say=said.append).values(policy, scorer, ROWS, ROLES, HOW, work)
+    usage, said = ComputeUsage(), list[str]()
+    found = ScoreCache(folder, say=said.append).values(policy, scorer, ROWS, ROLES, HOW, usage)
     for role in ROLES:
         for one, other in zip(found[role], right[role], strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
             assert one.dtype == other.dtype
-    return work.rows, said
+    return usage.rows, said
 
 
 def no_folder(folder: Path, file: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_full_disk_costs_a_line(scored: tuple[Policy, Scorer, dict[str, Ragged
     rows, said = asked(tmp_path, scored)
     assert rows == 6
     assert len(said) == 1
-    assert "not kept" in said[0]
+    assert "not cached" in said[0]
     assert "No space left" in said[0]
     assert not [file for file in tmp_path.rglob("*") if file.is_file()], "no part is left"
 

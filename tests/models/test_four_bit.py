@@ -8,7 +8,7 @@ import torch
 
 from finegrain.cli import main
 from finegrain.errors import UsageError
-from finegrain.models.four_bit import check_four_bit, four_bit_arguments
+from finegrain.models.quantised import check_four_bit, four_bit_arguments
 from tests.tiny import save_tiny, write_pairs
 
 
@@ -27,7 +27,7 @@ def test_one_line_says_what_to_install(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "run").exists()
 
 
-REFUSED = [({"in_memory": True}, "loaded already"), ({"shard": True}, "--shard"), ({"adapter": False}, "--lora.rank")]
+REFUSED = [({"in_memory": True}, "quantises a checkpoint on loading"), ({"shard": True}, "--shard"), ({"adapter": False}, "--lora.rank")]
 
 
 @pytest.mark.parametrize(("facts", "words"), REFUSED)

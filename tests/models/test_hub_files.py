@@ -116,7 +116,7 @@ def test_a_reward_model_of_ours_without_its_own_files_is_refused(hub: Path, tmp_
 
 def test_what_is_written_beside_a_checkpoint_needs_a_folder(hub: Path) -> None:
     check_folder("here/not/a/name")
-    with pytest.raises(UsageError, match="owner/name is no folder here"):
+    with pytest.raises(UsageError, match="owner/name is not a local folder"):
         check_folder("owner/name")
 
 

@@ -61,7 +61,7 @@ def refused(folder: Path, *words: str, load: Callable[[str], Any] = load_policy)
 )
 def test_quantised_checkpoints_are_refused_by_method(copy: Path, told: dict[str, Any], method: str) -> None:
     edit(copy / "config.json", told)
-    refused(copy, f"is a quantised checkpoint ({method}", "train from the unquantised one")
+    refused(copy, f"is a quantised checkpoint ({method}", "train from the unquantised checkpoint")
 
 
 def test_quantised_weights_that_no_config_names(copy: Path) -> None:
@@ -82,8 +82,8 @@ def test_quantised_weights_that_no_config_names(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"intermediate_size": 96}, ["other shapes", "mlp.down_proj.weight", "(32, 48)", "(32, 96)"]),
-        ({"vocab_size": 999}, ["other shapes", "embed_tokens"]),
+        ({"intermediate_size": 96}, ["shapes other than", "mlp.down_proj.weight", "(32, 48)", "(32, 96)"]),
+        ({"vocab_size": 999}, ["shapes other than", "embed_tokens"]),
         ({"num_hidden_layers": 3}, ["lacks weights", "layers.2"]),
         ({"rope_parameters": {"rope_type": "spiral", "rope_theta": 1e4}}, ["rope_type", "'spiral'"]),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, ["factor"]),
@@ -107,9 +107,9 @@ def test_quantised_weights_that_no_config_names(copy: Path) -> None:
         ({"dtype": 3}, ["dtype 3"]),
         ({"model_type": "llamb"}, ["'llamb'", "does not know"]),
         ({"model_type": GONE}, ["no model_type"]),
-        ({"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine"}}, ["code of its own", "--trust-remote-code"]),
+        ({"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine"}}, ["its own code", "--trust-remote-code"]),
         ({"architectures": "LlamaForCausalLM"}, ["architectures"]),
-        ({"id2label": 3}, ["cannot read the config", "not of the kind that is expected"]),
+        ({"id2label": 3}, ["cannot read the config", "an unexpected type"]),
     ],
 )
 def test_configs_that_cannot_be_used(copy: Path, told: dict[str, Any], words: list[str]) -> None:
@@ -131,7 +131,7 @@ def test_files_that_hold_something_else(copy: Path, text: str) -> None:
 @pytest.mark.parametrize("part", ["model", "pre_tokenizer", "normalizer", "decoder"])
 def test_tokenizer_files_of_a_newer_kind(copy: Path, part: str) -> None:
     edit(copy / "tokenizer.json", {part: {"type": "OfTomorrow"}})
-    refused(copy, "tokenizer.json holds what tokenizers", "newer", load=load_tokenizer)
+    refused(copy, "tokenizer.json has entries that tokenizers", "newer", load=load_tokenizer)
 
 
 def test_slow_tokenizers_are_refused_with_what_to_do(copy: Path) -> None:
@@ -161,7 +161,7 @@ def test_weight_files_that_are_damaged_or_missing(copy: Path) -> None:
     kept = whole.read_bytes()
     for damage in (kept[:-9], kept[:100], b"", b"\0" * 64, (10**15).to_bytes(8, "little") + kept[8:]):
         whole.write_bytes(damage)
-        refused(copy, "model.safetensors", "damaged or cut short")
+        refused(copy, "model.safetensors", "damaged or incomplete")
     whole.write_bytes(kept)
     second = shards(copy)
     assert load_policy(str(copy)).unused == ()
@@ -172,9 +172,9 @@ def test_weight_files_that_are_damaged_or_missing(copy: Path) -> None:
         refused(copy, index.name)
     index.write_text(told)
     second.write_bytes(second.read_bytes()[:100])
-    refused(copy, second.name, "damaged or cut short")
+    refused(copy, second.name, "damaged or incomplete")
     second.unlink()
-    refused(copy, second.name, "fetch it again")
+    refused(copy, second.name, "download it again")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -20,14 +20,14 @@ from finegrain.models.adapters import with_adapter
 from finegrain.models.load import Policy, load_policy, save_policy
 from finegrain.models.lora import Lora
 from finegrain.models.probe import make_scorer
-from finegrain.models.reference import ReferenceCache, live_reference
-from finegrain.models.score import Arithmetic, Work, group_of, score_rows, write_ragged
+from finegrain.models.reference import ScoreCache, live_reference
+from finegrain.models.score import ComputeUsage, Precision, group_of, score_rows, write_ragged
 from finegrain.models.scorer import Scorer, fused, plain, silence_dropout
 from finegrain.types import Ragged
 from tests.tiny import examples, save_tiny
 
 ROLES = ("chosen", "rejected")
-HOW = Arithmetic(nullcontext, "float32", 500)
+HOW = Precision(nullcontext, "float32", 500)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,11 @@ def scorer_of(policy: Policy) -> Scorer:
     return scorer
 
 
-def ask(cache: ReferenceCache, policy: Policy, rows: list[Example], roles: tuple[str, ...] = ROLES) -> tuple[dict[str, Ragged], int]:
+def ask(cache: ScoreCache, policy: Policy, rows: list[Example], roles: tuple[str, ...] = ROLES) -> tuple[dict[str, Ragged], int]:
     """Reference values, and how many rows were computed for them."""
-    work = Work()
-    values = cache.values(policy, scorer_of(policy), rows, roles, HOW, work)
-    return {role: [np.array(one) for one in column] for role, column in values.items()}, work.rows
+    usage = ComputeUsage()
+    values = cache.values(policy, scorer_of(policy), rows, roles, HOW, usage)
+    return {role: [np.array(one) for one in column] for role, column in values.items()}, usage.rows
 
 
 def assert_equal(one: dict[str, Ragged], other: dict[str, Ragged], tolerance: float = 0.0) -> None:
@@ -71,7 +71,7 @@ def stock_values(model: Any, rows: list[Example]) -> dict[str, Ragged]:
 
 
 def test_the_second_run_computes_nothing_and_reads_the_same(folder: Path, tmp_path: Path) -> None:
-    cache, rows = ReferenceCache(tmp_path), examples(9)
+    cache, rows = ScoreCache(tmp_path), examples(9)
     first, computed = ask(cache, load_policy(folder), rows)
     assert computed == 9
     again, computed = ask(cache, load_policy(folder), rows)
@@ -100,7 +100,7 @@ def shorter_prompt(rows: list[Example]) -> list[Example]:
 @pytest.mark.parametrize("change", [other_token, other_mask, shorter_prompt, lambda rows: rows[:-1], lambda rows: rows[::-1]])
 def test_other_rows_are_computed(folder: Path, tmp_path: Path, change: Callable[[list[Example]], list[Example]]) -> None:
     """A token, a mask, a truncation, fewer rows, another order."""
-    cache, rows = ReferenceCache(tmp_path), examples(6, seed=1)
+    cache, rows = ScoreCache(tmp_path), examples(6, seed=1)
     ask(cache, load_policy(folder), rows)
     values, computed = ask(cache, load_policy(folder), change(rows))
     assert computed == len(change(rows))
@@ -109,7 +109,7 @@ def test_other_rows_are_computed(folder: Path, tmp_path: Path, change: Callable[
 
 def test_other_roles_and_texts_of_the_row(folder: Path, tmp_path: Path) -> None:
     """Exchanged answers are other values; what is not read (row numbers, columns, text) is no part of the key."""
-    cache, rows = ReferenceCache(tmp_path), examples(5)
+    cache, rows = ScoreCache(tmp_path), examples(5)
     one, _ = ask(cache, load_policy(folder), rows)
     exchanged, computed = ask(cache, load_policy(folder), rows, ("rejected", "chosen"))
     assert computed == 5
@@ -120,7 +120,7 @@ def test_other_roles_and_texts_of_the_row(folder: Path, tmp_path: Path) -> None:
 
 def test_a_changed_weight_is_another_reference(folder: Path, tmp_path: Path) -> None:
     """On disk, with the file's size unchanged; and in memory, where no file knows."""
-    cache, rows = ReferenceCache(tmp_path / "cache"), examples(5)
+    cache, rows = ScoreCache(tmp_path / "cache"), examples(5)
     before, _ = ask(cache, load_policy(folder), rows)
     policy = load_policy(folder)
     with torch.no_grad():
@@ -154,7 +154,7 @@ def stock_values_of_copy(model: Any, folder: Path, rows: list[Example]) -> dict[
 
 def test_a_changed_config_is_another_reference(folder: Path, tmp_path: Path) -> None:
     """In memory: the same tensors under another rotary base."""
-    rows, cache = examples(4, seed=9), ReferenceCache(tmp_path)
+    rows, cache = examples(4, seed=9), ScoreCache(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     one, two = (AutoModelForCausalLM.from_pretrained(folder, rope_parameters={"rope_type": "default", "rope_theta": theta}) for theta in (1e4, 50.0))
     ask(cache, load_policy(one, tokenizer=tokenizer), rows)
@@ -163,7 +163,7 @@ def test_a_changed_config_is_another_reference(folder: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("damage", ["a sampled value, checksum forged", "any value", "half the file", "not a file of tensors"])
 def test_a_damaged_cache_is_computed_again(folder: Path, tmp_path: Path, damage: str) -> None:
-    cache, rows = ReferenceCache(tmp_path), examples(30, seed=2)
+    cache, rows = ScoreCache(tmp_path), examples(30, seed=2)
     before, _ = ask(cache, load_policy(folder), rows)
     (file,) = (tmp_path / "reference").glob("*.safetensors")
     if damage.startswith("a sampled"):
@@ -211,7 +211,7 @@ def move(policy: Policy) -> None:
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,v_proj"])
 def test_a_fresh_adapter_is_the_passed_model_until_it_trains(folder: Path, tmp_path: Path, targets: str) -> None:
     """Embeddings are tied in this model; the adapter's checkpoint loads stock and gives the policy's logits."""
-    rows, cache = examples(5), ReferenceCache(tmp_path / "cache")
+    rows, cache = examples(5), ScoreCache(tmp_path / "cache")
     bare, _ = ask(cache, load_policy(folder), rows)
     policy = with_adapter(load_policy(folder), Lora(rank=4, targets=targets), seed=0)
     assert policy.model.config.tie_word_embeddings
@@ -230,7 +230,7 @@ def test_a_fresh_adapter_is_the_passed_model_until_it_trains(folder: Path, tmp_p
 
 
 def test_a_passed_adapter_is_the_reference_and_goes_on_training(folder: Path, tmp_path: Path) -> None:
-    rows, cache = examples(5), ReferenceCache(tmp_path / "cache")
+    rows, cache = examples(5), ScoreCache(tmp_path / "cache")
     bare, _ = ask(cache, load_policy(folder), rows)
     start = with_adapter(load_policy(folder), Lora(rank=4), seed=0)
     move(start)

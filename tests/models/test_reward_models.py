@@ -132,7 +132,7 @@ def test_a_stock_model_of_others_is_a_reward_model(tmp_path: Path) -> None:
 def test_what_is_no_reward_model(tmp_path: Path) -> None:
     model = MODELS["llama"]()
     model.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="no reward model"):
+    with pytest.raises(ModelError, match="not a reward model"):
         load_reward_model(tmp_path)
     with pytest.raises(ModelError, match="no model at"):
         load_reward_model(tmp_path / "nothing")

@@ -1,4 +1,4 @@
-"""AVA-d: the sheet's worked case, its limits, and an independent loop."""
+"""AVA-d: the worked case, its limits, and an independent loop."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""AVA-p: identities of the sheet, its switches, and what the bound does."""
+"""AVA-p: identities, switches, and what the bound does."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Defaults of the sheet, of TRL where the sheet has none, and ours where marked; none changes unnoticed."""
+"""Defaults of the papers, of TRL where a paper has none, and ours where marked; none changes unnoticed."""
 
 import pytest
 

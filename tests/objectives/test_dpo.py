@@ -1,4 +1,4 @@
-"""dpo: worked numbers and the identities of its sheet."""
+"""dpo: worked numbers and identities."""
 
 import math
 from dataclasses import replace
@@ -78,5 +78,5 @@ def test_confident_pairs_stay_finite() -> None:
 def test_without_reference_it_says_what_to_do() -> None:
     pair = worked_pair()
     bare = replace(pair, sides={role: replace(side, ref_logp=None) for role, side in pair.sides.items()})
-    with pytest.raises(ValueError, match="give a reference"):
+    with pytest.raises(ValueError, match="pass a reference"):
         DPO()(bare)

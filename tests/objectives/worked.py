@@ -1,4 +1,4 @@
-"""The worked pair of the dpo sheet, and rows of a single token for scalar cases."""
+"""The worked pair of dpo, and rows of a single token for scalar cases."""
 
 import torch
 from torch import Tensor
@@ -57,5 +57,5 @@ def random_pair(seed: int = 0, rows: int = 5, width: int = 6) -> Pair:
 
 
 def close(got: Tensor, *want: float, tolerance: float = 1e-9) -> None:
-    """Equal to the digits that the sheet prints."""
+    """Equal to the digits of the worked number."""
     torch.testing.assert_close(got.detach(), real(*want), rtol=0, atol=tolerance)

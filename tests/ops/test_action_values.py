@@ -1,4 +1,4 @@
-"""Q-values: the sheet's numbers, chunks against a dense head, gradients too."""
+"""Q-values: worked numbers, chunks against a dense head, gradients too."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from finegrain.errors import UsageError
 from finegrain.ops import logprobs
 from finegrain.ops.action_values import FreshHead, LogProb, QForm, RawLogits, SoftmaxProb, action_values
-from finegrain.ops.logprobs import Head
+from finegrain.ops.logprobs import OutputLayer
 
 FORMS: list[QForm] = [LogProb(alpha=1.7), SoftmaxProb(alpha=10.0), RawLogits(), FreshHead()]
 
@@ -34,7 +34,7 @@ def test_chunks_equal_dense(form: QForm, monkeypatch: pytest.MonkeyPatch) -> Non
     hidden = torch.randn(11, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 7, (11,))
-    head = Head(weight, None, 2.0, 0.7)
+    head = OutputLayer(weight, None, 2.0, 0.7)
     found = action_values(hidden, head, targets, form)
     logits = 2.0 * torch.tanh((0.7 * hidden @ weight.T) / 2.0)
     want = form(logits, targets)

@@ -24,7 +24,7 @@ def number(value: float) -> Tensor:
 
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 def test_worked(offset: float) -> None:
-    """The sheet's numbers; an offset of the reward model shifts both sides."""
+    """Worked numbers; an offset of the reward model shifts both sides."""
     assert Difference()(number(0.9 + offset), WORKED + offset).item() == pytest.approx(0.5, abs=1e-12)
     assert Difference()(number(0.1 + offset), WORKED + offset).item() == pytest.approx(-0.3, abs=1e-12)
     assert AboveOnly()(number(0.9 + offset), WORKED + offset).item() == pytest.approx(0.5, abs=1e-12)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from finegrain.ops import logprobs
-from finegrain.ops.logprobs import Head, token_values
+from finegrain.ops.logprobs import OutputLayer, token_values
 
 
-def dense(hidden: torch.Tensor, head: Head, targets: torch.Tensor, reference: tuple[torch.Tensor, Head]) -> list[torch.Tensor]:
-    def log_p(states: torch.Tensor, own: Head) -> torch.Tensor:
+def dense(hidden: torch.Tensor, head: OutputLayer, targets: torch.Tensor, reference: tuple[torch.Tensor, OutputLayer]) -> list[torch.Tensor]:
+    def log_p(states: torch.Tensor, own: OutputLayer) -> torch.Tensor:
         logits = (states * own.scale) @ own.weight.T
         logits = logits if own.bias is None else logits + own.bias
         logits = logits if own.softcap is None else own.softcap * torch.tanh(logits / own.softcap)
@@ -28,8 +28,8 @@ def test_values_and_gradients_equal_dense_ones(monkeypatch: pytest.MonkeyPatch, 
     rows, width, vocabulary = 37, 6, 11
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
     hidden, weight, offset = draw(rows, width).requires_grad_(), draw(vocabulary, width).requires_grad_(), draw(vocabulary).requires_grad_()
-    head = Head(weight, offset if bias else None, softcap, 0.7)
-    reference = (draw(rows, 5), Head(draw(vocabulary, 5), None, None, 1.0))
+    head = OutputLayer(weight, offset if bias else None, softcap, 0.7)
+    reference = (draw(rows, 5), OutputLayer(draw(vocabulary, 5), None, None, 1.0))
     targets = torch.randint(0, vocabulary, (rows,), generator=generator)
     found = token_values(hidden, head, targets, entropy=True, reference=reference)
     upstream = [draw(rows) for _ in range(3)]
@@ -52,7 +52,7 @@ def test_log_probabilities_alone_take_a_shorter_way_to_the_same_gradients(monkey
     targets = torch.randint(0, 11, (37,), generator=generator)
     upstream = draw(37).detach()
     inputs = [hidden, weight, *([offset] if bias else [])]
-    found = token_values(hidden, Head(weight, offset if bias else None), targets).logp
+    found = token_values(hidden, OutputLayer(weight, offset if bias else None), targets).logp
     want = torch.log_softmax(hidden @ weight.T + (offset if bias else 0), -1).gather(-1, targets[:, None])[:, 0]
     torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12)
     pairs = (torch.autograd.grad((value * upstream).sum(), inputs) for value in (found, want))
@@ -63,7 +63,7 @@ def test_log_probabilities_alone_take_a_shorter_way_to_the_same_gradients(monkey
 def test_a_frozen_head_gets_no_gradient_and_no_work() -> None:
     hidden = torch.randn(5, 4, requires_grad=True)
     weight = torch.randn(7, 4)
-    token_values(hidden, Head(weight), torch.tensor([0, 1, 2, 3, 6])).logp.sum().backward()
+    token_values(hidden, OutputLayer(weight), torch.tensor([0, 1, 2, 3, 6])).logp.sum().backward()
     assert hidden.grad is not None
     assert weight.grad is None
 
@@ -71,7 +71,7 @@ def test_a_frozen_head_gets_no_gradient_and_no_work() -> None:
 def test_no_tokens_are_no_error() -> None:
     hidden = torch.randn(0, 4, requires_grad=True)
     weight = torch.randn(7, 4, requires_grad=True)
-    token_values(hidden, Head(weight), torch.zeros(0, dtype=torch.long)).logp.sum().backward()
+    token_values(hidden, OutputLayer(weight), torch.zeros(0, dtype=torch.long)).logp.sum().backward()
     assert weight.grad is not None
     assert not weight.grad.any()
 
@@ -83,7 +83,7 @@ def test_only_what_is_asked_for_and_each_alone_is_right(asked: tuple[bool, bool]
     generator = torch.Generator().manual_seed(2)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
     hidden, weight = draw(9, 6).requires_grad_(), draw(11, 6).requires_grad_()
-    head, other = Head(weight, None, softcap, 2.0), (draw(9, 5), Head(draw(11, 5), draw(11), 1.5, 2.0))
+    head, other = OutputLayer(weight, None, softcap, 2.0), (draw(9, 5), OutputLayer(draw(11, 5), draw(11), 1.5, 2.0))
     targets = torch.randint(0, 11, (9,), generator=generator)
     found = token_values(hidden, head, targets, entropy=asked[0], reference=other if asked[1] else None)
     assert [value is not None for value in found[:3]] == [True, *asked]
@@ -100,7 +100,7 @@ def test_only_what_is_asked_for_and_each_alone_is_right(asked: tuple[bool, bool]
 
 def test_scale_of_a_reference_below_one() -> None:
     states, weight = torch.tensor([[2.0, 0.0]]), torch.eye(2)
-    kl = token_values(states, Head(weight), torch.tensor([0]), reference=(states, Head(weight, scale=0.5))).kl
+    kl = token_values(states, OutputLayer(weight), torch.tensor([0]), reference=(states, OutputLayer(weight, scale=0.5))).kl
     assert kl is not None
     p, q = torch.softmax(states[0], 0), torch.softmax(states[0] / 2, 0)
     torch.testing.assert_close(kl[0], (p * (p / q).log()).sum())
@@ -111,13 +111,13 @@ def test_half_precision_is_multiplied_in_half_and_counted_in_single() -> None:
     generator = torch.Generator().manual_seed(3)
     hidden, weight = torch.randn(40, 8, generator=generator), torch.randn(13, 8, generator=generator)
     targets, upstream = torch.randint(0, 13, (40,), generator=generator), torch.rand(40, generator=generator)
-    half = Head(weight.bfloat16())
+    half = OutputLayer(weight.bfloat16())
     logits = (hidden.bfloat16() @ half.weight.T).float()
     want = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
     plain = token_values(hidden.bfloat16(), half, targets).logp
     live, live_weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = token_values(live, Head(live_weight), targets).logp
+        cast = token_values(live, OutputLayer(live_weight), targets).logp
     assert plain.dtype == cast.dtype == torch.float32
     torch.testing.assert_close(plain, want, rtol=0, atol=1e-5)
     torch.testing.assert_close(cast, want, rtol=0, atol=1e-5)
@@ -139,10 +139,10 @@ def test_rows_are_filled_up_and_cut_into_chunks_of_the_given_bytes(monkeypatch: 
     monkeypatch.setattr(logprobs, "LEAST_ROWS", 16)
     monkeypatch.setattr(logprobs, "product", lambda left, right: [rows.append(len(left)), multiply(left, right)][1])
     hidden, weight = torch.randn(37, 6), torch.randn(11, 6, requires_grad=True)
-    token_values(hidden, Head(weight), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
+    token_values(hidden, OutputLayer(weight), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
     assert rows == [48, 16, 48, 11, 16, 11]
     rows.clear()
-    token_values(hidden.requires_grad_(), Head(weight.detach()), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
+    token_values(hidden.requires_grad_(), OutputLayer(weight.detach()), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
     assert rows == [48, 16, 48, 48, 16, 16]
 
 
@@ -151,8 +151,8 @@ def test_a_reference_of_another_dtype_is_read_in_the_policys() -> None:
     hidden, weight = torch.randn(4, 3, generator=generator, dtype=torch.float64), torch.randn(7, 3, generator=generator, dtype=torch.float64)
     states, other = torch.randn(4, 2, generator=generator), torch.randn(7, 2, generator=generator)
     targets = torch.zeros(4, dtype=torch.long)
-    got = token_values(hidden, Head(weight), targets, reference=(states, Head(other))).kl
-    want = token_values(hidden, Head(weight), targets, reference=(states.double(), Head(other.double()))).kl
+    got = token_values(hidden, OutputLayer(weight), targets, reference=(states, OutputLayer(other))).kl
+    want = token_values(hidden, OutputLayer(weight), targets, reference=(states.double(), OutputLayer(other.double()))).kl
     assert got is not None
     assert want is not None
     assert torch.equal(got, want)

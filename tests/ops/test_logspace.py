@@ -6,7 +6,7 @@ from decimal import Decimal, getcontext
 import pytest
 import torch
 
-from finegrain.ops.logspace import log1mexp, log_odds
+from finegrain.ops.logprobs import log1mexp, log_odds
 
 getcontext().prec = 60
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finegrain.errors import UsageError
 from finegrain.ops.action_values import FreshHead, LogProb, QForm, RawLogits, SoftmaxProb, Weighed, action_values
-from finegrain.ops.logprobs import Head
+from finegrain.ops.logprobs import OutputLayer
 from finegrain.ops.reward_weight import Attention, MeanOne, SumOne, Uniform
 
 
@@ -94,7 +94,7 @@ def test_weighed_action_values(form: QForm) -> None:
     generator = torch.Generator().manual_seed(1)
     hidden, weight = (torch.randn(rows, 4, generator=generator, dtype=torch.float64) for rows in (5, 7))
     targets, weights = torch.tensor([0, 6, 3, 3, 1]), torch.tensor([1.0, 0.5, 2.0, 1.3, 0.0], dtype=torch.float64)
-    head, wanted = Head(weight, None, None, 1.0), Weighed(form=form, weight=Attention())
+    head, wanted = OutputLayer(weight, None, None, 1.0), Weighed(form=form, weight=Attention())
     found = action_values(hidden, head, targets, wanted, weights)
     for place, target in enumerate(targets.tolist()):
         logits = hidden[place] @ weight.T

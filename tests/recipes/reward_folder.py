@@ -7,7 +7,7 @@ import torch
 from finegrain.configure import to_json
 from finegrain.models.load import load_policy
 from finegrain.models.reward_models import save_reward_model
-from finegrain.recipes.training.reward_product import stock_of
+from finegrain.recipes.training.reward_artifact import stock_of
 from finegrain.rewards.heads import RewardHead
 
 

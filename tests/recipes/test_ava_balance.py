@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from finegrain.models.reward_models import load_reward_model
 from finegrain.ops.gaussian_layer import GaussianLayer
-from finegrain.recipes.training.shares import ShareWarning
+from finegrain.recipes.training.watchers import ShareWarning
 from tests.recipes.command import Command
 
 SHORT = ("--max-length", "64", "--max-steps", "2", "--lr", "0.01", "--optim.embedding-lr", "0.01")

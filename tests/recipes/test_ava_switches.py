@@ -1,4 +1,4 @@
-"""Every switch of AVA's sheet is a setting that the command line reaches, of the reward model and of the direct objective."""
+"""Every switch of AVA is a setting that the command line reaches, of the reward model and of the direct objective."""
 
 import json
 from pathlib import Path

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.training import progress
+from finegrain.recipes.training import watchers
 from finegrain.train import checkpoint
 from finegrain.types import Pair
 from tests.recipes.command import Command, made_once
@@ -169,9 +169,9 @@ def other_tokenizer(folder: Path) -> Path:
         (lambda folder: folder, ["no model at"]),
         (empty_folder, ["no config.json"]),
         (pickled, ["pickled", "safetensors"]),
-        (half_a_model, ["model.safetensors", "damaged or cut short"]),
+        (half_a_model, ["model.safetensors", "damaged or incomplete"]),
         (no_tokenizer, ["tokenizer"]),
-        (other_tokenizer, ["another model's tokenizer"]),
+        (other_tokenizer, ["the model's own tokenizer"]),
     ],
 )
 def test_models_that_cannot_be_used(command: Command, tmp_path: Path, make: Callable[[Path], Path], words: list[str]) -> None:
@@ -279,28 +279,28 @@ def test_a_run_directory_that_cannot_be_made(command: Command, tmp_path: Path) -
 
 
 def test_ctrl_c_saves_and_resumes(command: Command, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = progress._facts
+    honest = watchers._facts
 
     def interrupting(line: dict[str, Any]) -> str:
         if line["step"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return honest(line)
 
-    monkeypatch.setattr(progress, "_facts", interrupting)
+    monkeypatch.setattr(watchers, "_facts", interrupting)
     done = command.prefer("run", *BASE)
     assert done.code == 130
     assert "stopped after step 3 of 6" in done.error
     assert "--resume" in done.error
     assert (command.folder / "run" / "checkpoint-3").is_dir()
     assert command.record("run")["status"] == "interrupted"
-    monkeypatch.setattr(progress, "_facts", honest)
+    monkeypatch.setattr(watchers, "_facts", honest)
     assert command.prefer("run", *BASE, "--resume").code == 0
     assert command.record("run")["status"] == "finished"
     same_end(command, whole, "run")
 
 
 def test_ctrl_c_before_training(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finegrain.recipes.training import alignment
+    from finegrain.recipes.training import align as alignment
 
     def interrupt(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import finegrain
 from finegrain.ops.baseline import AboveOnly, Max
-from finegrain.recipes.scoring.baseline_table import HEADER
+from finegrain.recipes.score_files.baseline_table import HEADER
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
@@ -60,7 +60,7 @@ def made(command: Command, data: Path, *arguments: str | Path, name: str = "base
     """A baseline that must succeed."""
     out = command.folder / name
     device = [] if "--reward" in arguments else ["--device", "cpu"]
-    done = command("baseline", "--data", data, "--out", out, *device, *arguments)
+    done = command("score", "baseline", "--data", data, "--out", out, *device, *arguments)
     assert done.code == 0, done.error
     assert done.result["prompts"] == len(lines_of(out)) - 1
     return out
@@ -78,7 +78,7 @@ def scored(command: Command, data: Path, *arguments: str | Path, name: str = "sc
 
 def test_a_table_joins_rows_of_one_prompt(command: Command, samples: Path, mine: Path) -> None:
     out = command.folder / "baseline.jsonl"
-    done = command("baseline", "--reward", f"{mine}:length", "--data", samples, "--out", out)
+    done = command("score", "baseline", "--reward", f"{mine}:length", "--data", samples, "--out", out)
     assert done.code == 0, done.error
     header, why, and_ = lines_of(out)
     assert header[HEADER]["kind"] == "function"
@@ -158,7 +158,7 @@ def test_a_reward_model_scores_its_baseline_as_it_scores_answers(command: Comman
 def test_a_table_keeps_through_a_posterior_but_not_through_new_weights(command: Command, judge: Path) -> None:
     """What changes scores is in the identity; what says how sure they are is not. Another folder with the same files is the same reward."""
     table = made(command, command.data, "--model", judge)
-    posterior = command("posterior", judge, "--data", command.data, "--device", "cpu")
+    posterior = command("reward", "posterior", judge, "--data", command.data, "--device", "cpu")
     assert posterior.code == 0, posterior.error
     found, _ = scored(command, command.data, "--model", judge, "--baseline", table, "--limit", "2")
     assert found[0]["std"] is not None
@@ -174,7 +174,7 @@ def test_a_table_keeps_through_a_posterior_but_not_through_new_weights(command: 
 def test_bounds_are_part_of_a_reward(command: Command, judge: Path) -> None:
     """A cap fitted after the baseline changes scores of answers and not those of the table."""
     table = made(command, command.data, "--model", judge)
-    bound = command("bound", judge, "--data", command.data, "--device", "cpu")
+    bound = command("reward", "bound", judge, "--data", command.data, "--device", "cpu")
     assert bound.code == 0, bound.error
     assert "they differ in weights (" in refused(command, "--model", judge, "--baseline", table)
 
@@ -197,7 +197,7 @@ def test_the_same_chosen_answer_of_several_pairs_counts_once(command: Command, m
     """Samples are draws and count as often as they come; an answer that is chosen in several pairs of its row is one answer."""
     row = {"prompt": "why ?", "chosen": ["xx", "xxxx"], "rejected": ["y", "yyy"], "num_correct": 2, "total_completions": 4, "subset": "s", "id": "1"}
     ranked = write_rows(command.folder / "ranked.jsonl", [row])
-    done = command("baseline", "--reward", f"{mine}:length", "--data", ranked, "--out", command.folder / "once.jsonl")
+    done = command("score", "baseline", "--reward", f"{mine}:length", "--data", ranked, "--out", command.folder / "once.jsonl")
     assert done.code == 0, done.error
     assert lines_of(command.folder / "once.jsonl")[1]["scores"] == [2.0, 4.0]
     assert done.result["repeated"] == 2
@@ -212,7 +212,7 @@ def test_columns_reach_the_function(command: Command, samples: Path, mine: Path)
 
 def test_what_is_left_out_is_counted(command: Command, mine: Path) -> None:
     samples = write_rows(command.folder / "samples.jsonl", [{"prompt": "a", "responses": []}, {"prompt": "b", "responses": ["skip", "x"]}])
-    done = command("baseline", "--reward", f"{mine}:length", "--data", samples, "--out", command.folder / "b.jsonl")
+    done = command("score", "baseline", "--reward", f"{mine}:length", "--data", samples, "--out", command.folder / "b.jsonl")
     assert done.code == 0, done.error
     assert (done.result["unscored"], done.result["answers"], done.result["prompts"]) == (1, 1, 1)
     assert "no_sample" in done.error
@@ -283,7 +283,7 @@ def test_contradictions(command: Command, judge: Path, model: Path, mine: Path) 
     table = made(command, command.data, "--model", judge, "--limit", "3")
     assert "cannot read the baseline" in refused(command, "--model", judge, "--baseline", "absent.jsonl", code=3)
     assert "give --baseline" in refused(command, "--model", judge, "contrast:above-only")
-    assert "relative to its --reference already" in refused(command, "--model", model, "--reference", model, "--baseline", table)
+    assert "already relative to --reference" in refused(command, "--model", model, "--reference", model, "--baseline", table)
     assert "one baseline score" in refused(command, "--model", judge, "--baseline", table, "contrast.scale:baseline-std")
     assert "in [0, 1], got 2" in refused(
         command, "--model", judge, "--baseline", table, "contrast.aggregate:quantile", "--contrast.aggregate.level", "2"
@@ -298,7 +298,7 @@ def test_contradictions(command: Command, judge: Path, model: Path, mine: Path) 
         (["--model", "m", "--reward", "f.py:g"], 2, "one reward"),
         (["--reward", "rm"], 2, "file.py:name"),
         (["--reward", "MINE:absent"], 2, "no function 'absent'"),
-        (["--model", "MODEL"], 4, "no reward model"),
+        (["--model", "MODEL"], 4, "not a reward model"),
         (["--reward", "MINE:length", "--data", "LABELLED"], 2, "good and bad alike"),
         (["--reward", "MINE:length", "--data", "SKIPPED"], 3, "no answer was scored (1 were not judged)"),
         (["--reward", "MINE:length", "--data", "BROKEN"], 3, "expected a list of answers"),
@@ -315,7 +315,7 @@ def test_what_a_baseline_cannot_be_of(command: Command, mine: Path, model: Path,
     given = [str(known.get(one, one)).replace("MINE", str(mine)) for one in arguments]
     out = command.folder / "out.jsonl"
     data = [] if "--data" in given else ["--data", str(command.data)]
-    done = command("baseline", *given, *data, "--out", out)
+    done = command("score", "baseline", *given, *data, "--out", out)
     assert done.code == code, done.error
     assert words in done.error
     assert "Traceback" not in done.error
@@ -324,9 +324,9 @@ def test_what_a_baseline_cannot_be_of(command: Command, mine: Path, model: Path,
 
 def test_a_file_is_not_replaced(command: Command, samples: Path, mine: Path) -> None:
     table = made(command, samples, "--reward", f"{mine}:length")
-    done = command("baseline", "--reward", f"{mine}:other", "--data", samples, "--out", table)
+    done = command("score", "baseline", "--reward", f"{mine}:other", "--data", samples, "--out", table)
     assert done.code == 7
-    assert "there already" in done.error
+    assert "already exists" in done.error
 
 
 def test_from_a_config_file(command: Command, mine: Path, samples: Path) -> None:

@@ -1,4 +1,4 @@
-"""`finegrain bound` end to end: the cap on scores, the flag, what stock tools still load, what is refused."""
+"""`finegrain reward bound` end to end: the cap on scores, the flag, what stock tools still load, what is refused."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def run(command: Command, sequence: Path) -> Path:
 def bound(command: Command, run: str, *arguments: str | Path) -> Outcome:
     given = {str(argument) for argument in arguments}
     data = () if "--data" in given else ("--data", command.data)
-    return command("bound", command.folder / run, *data, *LENGTH, *arguments)
+    return command("reward", "bound", command.folder / run, *data, *LENGTH, *arguments)
 
 
 def scored(command: Command, run: str, out: str, *arguments: str | Path) -> tuple[Outcome, list[dict[str, Any]]]:
@@ -109,7 +109,7 @@ def test_scores_are_clipped_after_it(command: Command, head: tuple[str, ...]) ->
     assert any(line["score"]["gap"] > 0 for line in after)
     again = bound(command, "run")
     assert again.code == 7
-    assert "there already" in again.error
+    assert "already exists" in again.error
 
 
 def test_clipping_by_hand_on_the_stock_model(command: Command, run: Path) -> None:
@@ -188,7 +188,7 @@ def test_signals_and_eval_read_clipped_scores(command: Command, run: Path) -> No
 def test_a_posterior_beside_them_is_of_clipped_features(command: Command, run: Path) -> None:
     assert bound(command, "run", "--fit.price.agreement", "0.8").code == 0
     _, before = scored(command, "run", "before.jsonl")
-    assert command("posterior", command.folder / "run", "--data", command.data, *LENGTH).code == 0
+    assert command("reward", "posterior", command.folder / "run", "--data", command.data, *LENGTH).code == 0
     outcome, after = scored(command, "run", "after.jsonl")
     assert outcome.code == 0, outcome.error
     for old, new in zip(before, after, strict=True):
@@ -293,7 +293,7 @@ def test_bounds_of_other_weights_and_damaged_ones_are_refused(command: Command, 
     (command.folder / "other" / BOUNDS_FILE).write_bytes((command.folder / "run" / BOUNDS_FILE).read_bytes())
     refused, _ = scored(command, "other", "x.jsonl")
     assert refused.code == 4
-    assert "fit it again with `finegrain bound`" in refused.error
+    assert "fit it again: `finegrain reward bound`" in refused.error
     for damage in ({"low": torch.ones(32).double() * 99}, {"high": torch.full((32,), torch.nan).double()}, {"low": torch.zeros(3).double()}):
         file = command.folder / "run" / BOUNDS_FILE
         whole = file.read_bytes()
@@ -307,8 +307,8 @@ def test_bounds_of_other_weights_and_damaged_ones_are_refused(command: Command, 
 
 
 def test_bad_input(command: Command, run: Path) -> None:
-    assert command("bound", command.folder / "nothing", "--data", command.data).code == 4
-    assert command("bound", command.model, "--data", command.data).code == 4
+    assert command("reward", "bound", command.folder / "nothing", "--data", command.data).code == 4
+    assert command("reward", "bound", command.model, "--data", command.data).code == 4
     for wrong in (
         ("--deviations", "-1"),
         ("--holdout", "0"),

@@ -60,7 +60,7 @@ def test_what_cannot_be_examined(command: Command, tmp_path: Path) -> None:
         (2, "dublicate", ["--data", data, "--gate.dublicate", "drop"]),
         (2, "burn", ["--data", data, "--gate.duplicate", "burn"]),
         (4, "tokenizer", ["--data", data, "--model", tmp_path]),
-        (7, "is there already", ["--data", data, "--out", there]),
+        (7, "already exists", ["--data", data, "--out", there]),
         (7, "no folder", ["--data", data, "--out", tmp_path / "nowhere" / "gate.json"]),
     ):
         done = command("check-data", *arguments)
@@ -73,13 +73,13 @@ def test_what_cannot_be_examined(command: Command, tmp_path: Path) -> None:
 def test_a_file_that_appears_meanwhile_is_not_replaced(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from finegrain.recipes import check_data
 
-    honest, out = check_data.in_words, tmp_path / "gate.json"
+    honest, out = check_data.describe_report, tmp_path / "gate.json"
 
     def slow(report: dict[str, Any]) -> list[str]:
         out.write_text("another's")
         return honest(report)
 
-    monkeypatch.setattr(check_data, "in_words", slow)
+    monkeypatch.setattr(check_data, "describe_report", slow)
     done = command("check-data", "--data", write_rows(tmp_path / "d.jsonl", [GOOD]), "--out", out)
     assert done.code == 7
     assert out.read_text() == "another's"

@@ -1,4 +1,4 @@
-"""`finegrain compare` end to end: what equal, scaled, shuffled and flat rewards give, the null, and what is refused."""
+"""`finegrain eval compare` end to end: what equal, scaled, shuffled and flat rewards give, the null, and what is refused."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_equal_and_scaled_and_shuffled_and_opposite(command: Command, tmp_path: 
     shuffled = np.random.default_rng(1).permutation(declared)
     others = {"equal": declared, "affine": 3 * declared + 2, "shuffled": shuffled, "opposite": -declared}
     files = [write_rows(tmp_path / f"{name}.jsonl", rows(scores)) for name, scores in others.items()]
-    done = command("compare", first, *files, "--out", tmp_path / "report.json", *QUICK)
+    done = command("eval", "compare", first, *files, "--out", tmp_path / "report.json", *QUICK)
     assert done.code == 0, done.error
     equal, affine, random, opposite = done.result["compared"]
     assert [equal[name]["mean"] for name in UNIT_FREE] == pytest.approx([1, 1, 1])
@@ -78,7 +78,7 @@ def test_the_numbers_are_those_of_the_functions(command: Command, tmp_path: Path
     noise = np.random.default_rng(2).normal(size=(2, len(declared)))
     seeds = declared + noise
     files = [write_rows(tmp_path / f"{seed}.jsonl", rows(scores)) for seed, scores in enumerate(seeds)]
-    done = command("compare", first, *files, *QUICK, "--seed", "3")
+    done = command("eval", "compare", first, *files, *QUICK, "--seed", "3")
     expected = compare(declared, seeds[1], Bootstrap(resamples=100, seed=3))
     assert {name: done.result["compared"][1][name] for name in MEASURES} == {name: share._asdict() for name, share in expected.items()}
     prompts = np.repeat(np.arange(PAIRS) % PROMPTS, 2)
@@ -89,14 +89,14 @@ def test_the_numbers_are_those_of_the_functions(command: Command, tmp_path: Path
 
 
 def test_answers_are_joined_by_name(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
-    done = command("compare", first, write_rows(tmp_path / "other.jsonl", rows(declared)[::-1]), *QUICK)
+    done = command("eval", "compare", first, write_rows(tmp_path / "other.jsonl", rows(declared)[::-1]), *QUICK)
     assert done.result["compared"][0]["euclidean"]["mean"] == 0
     assert done.result["agreement"] is None
 
 
 def test_length_is_seen(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
     lengths = [len(row["response"]) for row in rows(declared)]
-    done = command("compare", first, write_rows(tmp_path / "length.jsonl", rows(lengths)), *QUICK)
+    done = command("eval", "compare", first, write_rows(tmp_path / "length.jsonl", rows(lengths)), *QUICK)
     plain, long = (one["length"]["mean"] for one in done.result["files"])
     assert long == pytest.approx(1)
     assert abs(plain) < 0.5
@@ -107,14 +107,14 @@ def test_the_null(command: Command, tmp_path: Path, first: Path, declared: Rewar
     held = rows(np.random.default_rng(4).normal(size=400), 200)
     held[1]["response"] = held[0]["response"]
     held[2]["score"]["mean"] = None
-    done = command("compare", first, other, "--null", write_rows(tmp_path / "held.jsonl", held), *QUICK)
+    done = command("eval", "compare", first, other, "--null", write_rows(tmp_path / "held.jsonl", held), *QUICK)
     found = done.result["null"]
     assert found["holds"]
     assert (found["identical"], found["unscored"], found["accuracy"]["rows"]) == (1, 1, 198)
     assert "the null holds: " in done.error.replace("\n", " ")
     assert not any("null" in text for text in done.result["warnings"])
     biased = write_rows(tmp_path / "biased.jsonl", rows([1 + row % 2 for row in range(400)], 200))
-    done = command("compare", first, other, "--null", biased, *QUICK)
+    done = command("eval", "compare", first, other, "--null", biased, *QUICK)
     assert done.code == 0
     assert not done.result["null"]["holds"]
     assert done.result["null"]["accuracy"]["mean"] == 0
@@ -125,7 +125,7 @@ def test_the_null(command: Command, tmp_path: Path, first: Path, declared: Rewar
 def test_answers_without_a_score_are_left_out_and_counted(command: Command, tmp_path: Path, declared: Rewards) -> None:
     some = [None if place in (0, 5) else score for place, score in enumerate(declared)]
     cut = [{**row, "truncated": place < 3} for place, row in enumerate(rows([*declared[:-1], None]))]
-    done = command("compare", write_rows(tmp_path / "a.jsonl", rows(some)), write_rows(tmp_path / "b.jsonl", cut), *QUICK)
+    done = command("eval", "compare", write_rows(tmp_path / "a.jsonl", rows(some)), write_rows(tmp_path / "b.jsonl", cut), *QUICK)
     assert done.code == 0, done.error
     assert (done.result["answers"], done.result["left_out"]) == (2 * PAIRS - 3, 3)
     assert [one["unscored"] for one in done.result["files"]] == [2, 1]
@@ -137,14 +137,14 @@ def test_answers_without_a_score_are_left_out_and_counted(command: Command, tmp_
 
 def test_what_does_not_exist_is_null(command: Command, tmp_path: Path, first: Path, declared: Rewards) -> None:
     one = [write_rows(tmp_path / f"one{value}.jsonl", rows([value, None], 1)) for value in (1, 2)]
-    done = command("compare", *one, *QUICK)
+    done = command("eval", "compare", *one, *QUICK)
     assert done.code == 0, done.error
     (found,) = done.result["compared"]
     assert found["spearman"] == {"mean": None, "low": None, "high": None, "rows": 1}
     assert found["distance"] is None
     assert found["euclidean"]["mean"] == 1
     flat = write_rows(tmp_path / "flat.jsonl", rows(np.ones_like(declared)))
-    done = command("compare", first, flat, write_rows(tmp_path / "b.jsonl", rows(-declared)), *QUICK)
+    done = command("eval", "compare", first, flat, write_rows(tmp_path / "b.jsonl", rows(-declared)), *QUICK)
     assert done.code == 0
     assert [one["distance"] for one in done.result["compared"]] == [None, pytest.approx(1)]
     assert done.result["agreement"]["spearman"][0][1] is None
@@ -198,10 +198,10 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
         (3, "one side only", [first, same, "--null", tmp_path / "fewer.jsonl"]),
         (3, "nothing says whether the null holds", [first, same, "--null", write_rows(tmp_path / "w.jsonl", rows([None, 1.0], 1))]),
         (3, "cannot read", [first, same, "--null", tmp_path / "none.jsonl"]),
-        (7, "is there already", [first, same, "--out", tmp_path / "there.json"]),
+        (7, "already exists", [first, same, "--out", tmp_path / "there.json"]),
         (7, "no folder", [first, same, "--out", tmp_path / "nowhere" / "report.json"]),
     ):
-        done = command("compare", *arguments)
+        done = command("eval", "compare", *arguments)
         assert done.code == code, (arguments, done.error)
         assert words in done.error, (words, done.error)
         assert "Traceback" not in done.error
@@ -216,7 +216,7 @@ def test_files_of_score_are_read(command: Command, tmp_path: Path) -> None:
     policy = ("--model", command.model, "--reference", command.model, "--device", "cpu")
     assert command("score", *policy, "--data", command.data, "--out", tmp_path / "b.jsonl").code == 0
     (tmp_path / "null.jsonl").write_text((tmp_path / "b.jsonl").read_text())
-    done = command("compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--null", tmp_path / "null.jsonl", *QUICK)
+    done = command("eval", "compare", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--null", tmp_path / "null.jsonl", *QUICK)
     assert done.code == 0, done.error
     assert done.result["files"][0]["length"]["mean"] == pytest.approx(1)
     assert done.result["null"]["accuracy"]["mean"] == 0.5, "a policy that is its own reference ties every pair"

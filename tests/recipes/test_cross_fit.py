@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from finegrain.commands.settings import Common, Training
 from finegrain.credit.asr import ASR
 from finegrain.data.gate.settings import Gate
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.training.alignment import align
+from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
 from finegrain.train.optim import Optim
 from tests.tiny import write_rows
@@ -24,7 +24,7 @@ def rewards(model: Path, data: Path, out: Path) -> dict[str, list[np.ndarray]]:
     found: dict[str, list[np.ndarray]] = {}
 
     def watch(trainer: Any, line: Any) -> None:
-        found.update({role: [np.asarray(row) for row in columns.reward] for role, columns in trainer.data.credit.items()})
+        found.update({role: [np.asarray(row) for row in columns.reward] for role, columns in trainer.data.token_columns.items()})
 
     common = Common(device="cpu", lr=1e-3)
     training = Training(batch_size=4, holdout=0.0, samples=0, examined=0)

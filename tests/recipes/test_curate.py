@@ -9,7 +9,7 @@ import pytest
 from finegrain.cli import main
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import FACTOR
-from finegrain.train.run import fit
+from finegrain.train.trainer import make_trainer
 from tests.recipes.command import Command, Outcome
 from tests.tiny import write_pairs, write_rows
 
@@ -122,11 +122,11 @@ def test_whole_models_of_all_pairs_vote(command: Command, noisy: Path, monkeypat
     """Every model votes on every pair; they differ by their order and their head; embeddings have a reward model's rate; training reads the rows."""
     fits: list[Trainer] = []
 
-    def noted(trainer: Trainer, *rest: Any) -> Any:
-        fits.append(trainer)
-        return fit(trainer, *rest)
+    def noted(*arguments: Any, **named: Any) -> Trainer:
+        fits.append(make_trainer(*arguments, **named))
+        return fits[-1]
 
-    monkeypatch.setattr("finegrain.recipes.curation.voting.fit", noted)
+    monkeypatch.setattr("finegrain.train.fit.make_trainer", noted)
     whole = ["method.votes:whole", "--method.splits", "1", "--method.votes.lr", "0.0001"]
     done = curate(command, noisy, "out.jsonl", *whole, "--method.train-on", "all")
     assert done.code == 0, done.error
@@ -175,7 +175,7 @@ def test_a_curated_file_is_not_curated_again(command: Command, noisy: Path, cura
     assert "column curated already" in again.error
     taken = curate(command, noisy, str(curated))
     assert taken.code == 7
-    assert "there already" in taken.error
+    assert "already exists" in taken.error
 
 
 def test_columns_that_a_format_would_not_read_are_refused(command: Command, tmp_path: Path) -> None:

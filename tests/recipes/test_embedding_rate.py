@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.training.learner import EMBEDDING_CEILING, embedding_rate
 from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
@@ -15,6 +14,7 @@ from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.token import Token
 from finegrain.train.contract import contract_of
 from finegrain.train.optim import FACTOR, Optim, make_optimizer
+from finegrain.train.trainer import EMBEDDING_CEILING, embedding_rate
 from tests.recipes.command import Command
 
 

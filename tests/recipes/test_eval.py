@@ -17,16 +17,14 @@ from finegrain.data.tokenise import Tokenise
 from finegrain.evaluate.accuracy import TieShares
 from finegrain.models.load import load_policy
 from finegrain.models.probe import make_scorer
-from finegrain.models.score import Arithmetic, score_rows
-from finegrain.ops.aggregate import MeanReward
-from finegrain.recipes.evaluation.grades import ModelGrader
+from finegrain.models.score import Precision, score_rows
+from finegrain.recipes.evaluation.grades import in_other_batches
 from finegrain.recipes.evaluation.problems import read_problems
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.settings import Common
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
+from finegrain.scoring.reward_model import ModelReward, load_model_reward
+from finegrain.scoring.runtime import open_runtime
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
 from tests.tiny import write_rows
@@ -151,7 +149,7 @@ def test_a_policy_without_a_reference(command: Command, bench: Path, model: Path
     policy = load_policy(str(model))
     examples = load_examples(str(bench), policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise(max_length=2048)).examples
     scorer, _ = make_scorer(policy.model, longest=128)
-    logps = score_rows(scorer.eval(), examples, ("chosen", "rejected"), Arithmetic(nullcontext, "float32", 512))
+    logps = score_rows(scorer.eval(), examples, ("chosen", "rejected"), Precision(nullcontext, "float32", 512))
     both = [logps[role][place].astype(np.float64) for place in range(len(examples)) for role in ("chosen", "rejected")]
     assert found["sum"] == pytest.approx([one.sum() for one in both], rel=1e-5)
     assert found["avg"] == pytest.approx([one.mean() for one in both], rel=1e-5)
@@ -179,10 +177,9 @@ def test_other_batches_are_other_batches(command: Command, bench: Path, mine: Pa
     assert "depend on the batch" in " ".join(done.result["warnings"])
     budgets = []
     folder = save_reward(model, command.folder / "rm", "sequence", Sequence())
-    judge = open_reward_model(open_means(Common(device="cpu")), str(folder), longest=64)
-    for other in ModelGrader(judge, 64, MeanReward()).other_batches():
-        assert isinstance(other, ModelGrader)
-        budgets.append(other.judge.asked.how.micro_tokens)  # type: ignore[attr-defined]
+    for other in in_other_batches(load_model_reward(open_runtime("cpu", "auto"), str(folder), max_length=64)):
+        assert isinstance(other, ModelReward)
+        budgets.append(other.model.precision.micro_tokens)
     assert budgets == [1, 512, 8192]
 
 
@@ -230,7 +227,7 @@ def test_several_rewards_are_combined(command: Command, bench: Path, mine: Path)
     assert named(done.result)["score"]["accuracy"]["mean"] == 0.5
     refused = command("eval", "--reward", f"{mine}:length", f"{mine}:constant", "--data", bench, "--device", "cpu")
     assert refused.code == 3
-    assert "member 1 scores every answer the same" in refused.error
+    assert "member 1 gives every answer the same score" in refused.error
 
 
 def test_truncation_is_counted_and_ties_in_the_data_left_out(command: Command, model: Path) -> None:
@@ -249,9 +246,9 @@ def test_truncation_is_counted_and_ties_in_the_data_left_out(command: Command, m
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--reward", "{model}"], 4, "no reward model"),
+        (["--reward", "{model}"], 4, "not a reward model"),
         (["--reward", "{mine}:length", "--reference", "{model}"], 2, "has none"),
-        (["--reward", "{mine}:length", "--beta", "-1"], 2, "beta must be a finite number above 0, got -1.0 (a setting of Eval)"),
+        (["--reward", "{mine}:length", "--beta", "-1"], 2, "beta must be a finite number above 0, got -1.0 (a setting of EvalSettings)"),
         (["--reward", "{mine}:nothing"], 2, "no function"),
         (["--reward", "{mine}:length", "ties:maybe"], 2, "tie-loses"),
     ],

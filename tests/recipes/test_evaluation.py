@@ -16,8 +16,8 @@ from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.stats import Interval
-from finegrain.recipes.training.evaluation import as_record, evaluate
 from finegrain.train.collate import TrainingSet, collate
+from finegrain.train.evaluation import as_record, evaluate
 from finegrain.train.loop import Trainer
 from tests.train.harness import HUGE, How, build
 
@@ -25,7 +25,7 @@ from tests.train.harness import HUGE, How, build
 def trainer_and_rows(objective: Any, micro_tokens: int) -> tuple[Trainer, TrainingSet]:
     """A trainer in float64, and rows without credit whose reference is not the policy."""
     trainer, _ = build(objective, How(dtype=torch.float64, micro_tokens=micro_tokens))
-    return trainer, replace(trainer.data, credit={})
+    return trainer, replace(trainer.data, token_columns={})
 
 
 def logps(trainer: Trainer, data: TrainingSet, role: str) -> list[tuple[float, float, int]]:

@@ -93,7 +93,7 @@ def test_a_mask_that_drops_everything_is_refused_or_named(command: Command, tmp_
     )
     refused = command.prefer("none", "credit:function", "--credit.path", f"{tmp_path / 'mine.py'}:nothing", "--max-steps", "2")
     assert refused.code == 5
-    assert "nothing would train" in refused.error
+    assert "no token would train" in refused.error
     done = command.prefer("run", "credit:function", "--credit.path", f"{tmp_path / 'mine.py'}:little", "--max-steps", "2")
     assert done.code == 0, done.error
     assert command("inspect", tmp_path / "run").result["verdicts"][0]["What the credit keeps"] == coverage.DROPS_ALL
@@ -145,7 +145,7 @@ def test_side_by_side(command: Command, tmp_path: Path) -> None:
         (
             ["--model", "m", "--data", "d", "--limit", "0", "--out", "x.html"],
             2,
-            "limit must be a whole number of at least 1, got 0 (a setting of Inspect)",
+            "limit must be a whole number of at least 1, got 0 (a setting of InspectSettings)",
         ),
         (["nowhere"], 7, "nowhere holds no run"),
         (["nowhere", "--out", "."], 2, "is a folder"),

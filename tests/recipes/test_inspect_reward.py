@@ -124,4 +124,4 @@ def test_a_reward_model_that_learned_length_is_named(command: Command, tmp_path:
     found = done.result["verdicts"][0]
     assert found[LENGTH] == length.HACKED
     assert found["Pairs in order"] == confidence.GUESSES
-    assert "Length hacking: the reward follows length strongly" in (tmp_path / "look.html").read_text()
+    assert "Length hacking: the reward correlates strongly with length" in (tmp_path / "look.html").read_text()

@@ -26,7 +26,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 def test_longer_rows_are_cut_and_counted_by_every_command(command: Command, short: tuple[str, str]) -> None:
     model, data = short
-    said = "the model has 64 positions, so rows are cut to 64 tokens and not to 1024"
+    said = "the model has 64 positions, so rows are cut to 64 tokens instead of 1024"
     checked = command("check-data", "--model", model, "--data", data)
     assert said in checked.error
     assert {finding["kind"]: finding["count"] for finding in checked.result["findings"]}["over_length"] == 12

@@ -1,4 +1,4 @@
-"""`finegrain posterior` end to end, and heads that are no linear map: saved, loaded, scored, and what is refused."""
+"""`finegrain reward posterior` end to end, and heads that are no linear map: saved, loaded, scored, and what is refused."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ from finegrain.errors import ModelError
 from finegrain.models.posterior import load_posteriors, with_posterior
 from finegrain.models.reward_head import load_head
 from finegrain.models.reward_models import load_reward_model
-from finegrain.recipes.judging.reward_judge import head_of
 from finegrain.rewards.bottleneck import Bottleneck
 from finegrain.rewards.diverse_preferences import Softmax
 from finegrain.rewards.heads import sequence_score
+from finegrain.scoring.reward_model import head_of
 from finegrain.types import Side
 from tests.recipes.command import Command
 from tests.tiny import write_rows
@@ -44,7 +44,7 @@ def scores(command: Command, run: str, out: str) -> list[dict[str, Any]]:
 def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...], rewards: int) -> None:
     train(command, "run", *head, "--max-steps", "6")
     before = scores(command, "run", "before.jsonl")
-    done = command("posterior", command.folder / "run", "--data", command.data, "--device", "cpu", "--max-length", "64")
+    done = command("reward", "posterior", command.folder / "run", "--data", command.data, "--device", "cpu", "--max-length", "64")
     assert done.code == 0, done.error
     assert done.result["pairs"] == 24
     assert len(done.result["prior_variance"]) == rewards
@@ -57,15 +57,15 @@ def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...], rewa
         if old["score"]["std"] is not None and "ensemble" not in head[0]:
             assert new["score"]["std"] > old["score"]["std"], "the head's own and the posterior's"
         assert all(token[3] > 0 for token in new["tokens"])
-    again = command("posterior", command.folder / "run", "--data", command.data, "--device", "cpu")
+    again = command("reward", "posterior", command.folder / "run", "--data", command.data, "--device", "cpu")
     assert again.code == 7
-    assert "there already" in again.error
+    assert "already exists" in again.error
 
 
 def test_the_std_is_the_posterior_s(command: Command) -> None:
     """By hand from hidden states of the stock class, float64; the minimum prior variance leaves no doubt."""
     train(command, "run", "head:token", "head.readout:mean", "--max-steps", "4")
-    assert command("posterior", command.folder / "run", "--data", command.data, "--prior-variance", "0.25", "--device", "cpu").code == 0
+    assert command("reward", "posterior", command.folder / "run", "--data", command.data, "--prior-variance", "0.25", "--device", "cpu").code == 0
     (posterior,) = load_posteriors(command.folder / "run")
     assert posterior.prior_variance == 0.25
     model = load_reward_model(command.folder / "run")
@@ -81,7 +81,7 @@ def test_the_std_is_the_posterior_s(command: Command) -> None:
 def test_a_posterior_of_other_weights_is_refused(command: Command) -> None:
     train(command, "run", "head:sequence", "--max-steps", "2")
     train(command, "other", "head:sequence", "--max-steps", "4")
-    assert command("posterior", command.folder / "run", "--data", command.data, "--device", "cpu").code == 0
+    assert command("reward", "posterior", command.folder / "run", "--data", command.data, "--device", "cpu").code == 0
     for name in ("posterior.safetensors", "posterior.json"):
         (command.folder / "other" / name).write_bytes((command.folder / "run" / name).read_bytes())
     refused = command("score", "--model", command.folder / "other", "--data", command.data, "--out", command.folder / "x.jsonl", "--device", "cpu")
@@ -92,7 +92,7 @@ def test_a_posterior_of_other_weights_is_refused(command: Command) -> None:
     save_file(fitted, command.folder / "run/posterior.safetensors")
     refused = command("score", "--model", command.folder / "run", "--data", command.data, "--out", command.folder / "x.jsonl", "--device", "cpu")
     assert refused.code == 4
-    assert "hold NaN or infinity: curvature" in refused.error
+    assert "contain NaN or infinity: curvature" in refused.error
     (command.folder / "other/posterior.safetensors").write_bytes(b"nothing")
     refused = command("score", "--model", command.folder / "other", "--data", command.data, "--out", command.folder / "x.jsonl", "--device", "cpu")
     assert refused.code == 4
@@ -106,7 +106,7 @@ def test_columns_count(command: Command) -> None:
     for name, change in {"plain": {}, "weight": {"weight": 3.0}, "margin": {"margin": 2.0}}.items():
         file = command.folder / f"{name}.jsonl"
         write_rows(file, ({**json.loads(line), **change} for line in command.data.read_text().splitlines()))
-        done = command("posterior", command.folder / "run", "--data", file, "--prior-variance", "1", "--device", "cpu")
+        done = command("reward", "posterior", command.folder / "run", "--data", file, "--prior-variance", "1", "--device", "cpu")
         assert done.code == 0, done.error
         found[name] = load_posteriors(command.folder / "run")[0].curvature.sum().item()
         (command.folder / "run/posterior.safetensors").unlink()
@@ -157,15 +157,15 @@ def test_stochastic_codes_are_saved_whole_and_load_stock(command: Command) -> No
     stored = load_file(run / "reward_head.safetensors")
     assert all(torch.equal(value, stored[name]) for name, value in model.head.state_dict().items())
     stock = AutoModelForSequenceClassification.from_pretrained(run)
-    assert torch.equal(stock.score.weight.detach(), stored["stand_in.weight"])
+    assert torch.equal(stock.score.weight.detach(), stored["linear_proxy.weight"])
     found = scores(command, "run", "scores.jsonl")
     assert all(line["score"]["std"] > 0 for line in found)
     good, bad = ([line["score"]["mean"] for line in found if line["id"].endswith(role)] for role in ("chosen", "rejected"))
     assert np.mean(good) > np.mean(bad)
-    refused = command("posterior", run, "--data", command.data, "--device", "cpu")
+    refused = command("reward", "posterior", run, "--data", command.data, "--device", "cpu")
     assert refused.code == 4
     assert "linear reward" in refused.error
-    with pytest.raises(ModelError, match="name no head"):
+    with pytest.raises(ModelError, match="names no head"):
         load_head(run)
     facts = {"head": {**model.facts["head"], "latent": 3}}
     with pytest.raises(ModelError, match="does not fit"):
@@ -203,14 +203,14 @@ def test_collapsed_codes_are_an_error(command: Command) -> None:
 
 def test_a_rating_is_no_linear_reward(command: Command) -> None:
     train(command, "run", "head:rating", "--max-steps", "1")
-    refused = command("posterior", command.folder / "run", "--data", command.data, "--device", "cpu")
+    refused = command("reward", "posterior", command.folder / "run", "--data", command.data, "--device", "cpu")
     assert refused.code == 4
-    assert "Rating is read from 5 logits" in refused.error
+    assert "Rating is not linear in its 5 logits" in refused.error
     assert not (command.folder / "run/posterior.safetensors").exists()
 
 
 def test_bad_input(command: Command) -> None:
-    assert command("posterior", command.folder / "nothing", "--data", command.data).code == 4
-    assert command("posterior", command.model, "--data", command.data).code == 4
+    assert command("reward", "posterior", command.folder / "nothing", "--data", command.data).code == 4
+    assert command("reward", "posterior", command.model, "--data", command.data).code == 4
     train(command, "run", "head:sequence", "--max-steps", "1")
-    assert command("posterior", command.folder / "run", "--data", command.data, "--prior-variance", "0").code == 2
+    assert command("reward", "posterior", command.folder / "run", "--data", command.data, "--prior-variance", "0").code == 2

@@ -1,4 +1,4 @@
-"""`finegrain posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused."""
+"""`finegrain reward posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from finegrain.models.layer_posterior import LAYERS_FILE, load_layers
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.recipes.judging.reward_judge import head_of
+from finegrain.scoring.reward_model import head_of
 from tests.recipes.command import Command
 from tests.recipes.test_posterior import scores, train
 from tests.tiny import write_rows
@@ -26,7 +26,7 @@ PAIRS = 8
 
 def fit(command: Command, run: str, *arguments: str | Path) -> Any:
     data = () if "--data" in arguments else ("--data", command.data)
-    return command("posterior", command.folder / run, "--over", "lora", *data, "--device", "cpu", "--limit", str(PAIRS), *arguments)
+    return command("reward", "posterior", command.folder / run, "--over", "lora", *data, "--device", "cpu", "--limit", str(PAIRS), *arguments)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> N
         assert [token[3] for token in new["tokens"]] == (own if own[0] is None else pytest.approx(own, rel=1e-4)), "of tokens it says nothing"
     again = fit(command, "run")
     assert again.code == 7
-    assert "there already" in again.error
+    assert "already exists" in again.error
 
 
 def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) 
     fitted = load_file(run / LAYERS_FILE)
     name = next(name for name in fitted if name.startswith("small."))
     save_file({**fitted, name: torch.full_like(fitted[name], torch.inf)}, tmp_path / LAYERS_FILE)
-    with pytest.raises(ModelError, match=r"the posterior .*: 1 weights hold NaN or infinity: small\."):
+    with pytest.raises(ModelError, match=r"the posterior .*: 1 weights contain NaN or infinity: small\."):
         load_layers(tmp_path, layers, apart.head)
     assert set(posterior.factors) <= set(layers)
     assert all(factor.large.shape[1] == 3 for factor in posterior.factors.values())

@@ -389,9 +389,9 @@ def test_learning_rate_is_the_objectives_own(command: Command) -> None:
 
 def test_from_python_with_a_model_object(command: Command, tmp_path: Path) -> None:
     """A callable as objective, a model in memory whose weights no file has: the reference is that model."""
+    from finegrain.commands.settings import Common, Training
     from finegrain.ops.sequence import log_ratio
-    from finegrain.recipes.preference import prefer
-    from finegrain.recipes.settings import Common, Training
+    from finegrain.recipes.prefer import prefer
     from finegrain.types import Pair
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(command.model), AutoTokenizer.from_pretrained(command.model)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from finegrain.recipes.training.rating_measures import rating_measures
+from finegrain.recipes.training.reward_artifact import measure_ratings
 from finegrain.rewards.rating import Rating
-from finegrain.rewards.rating_labels import RatingLabels
 from finegrain.types import Pair, Side
 
 
@@ -21,7 +20,7 @@ def test_spread_and_groups_by_training_rows() -> None:
     """Logits of the lowest rating are 3, 1, 0, 0: 2 more on its own rows than on the others, with a standard deviation of sqrt(1.5)."""
     pair = held_out([[3.0, 0.0, 0.0], [1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 4.0]], [0.0, 0.0, 1.0, 2.0])
     training = np.repeat([0.0, 1.0, 1.6], [101, 20, 5])
-    found = rating_measures(Rating(classes=3, lowest=1.0), RatingLabels(), [pair], training)
+    found = measure_ratings(Rating(classes=3, lowest=1.0), [pair], training)
     assert found["eval_rating_magnitude/1"].mean == 2.0
     assert found["eval_rating_relative_std/1"].mean == pytest.approx(1.5**0.5 / 2)
     groups = {name: found[f"eval_rating_exact_of_{name}"].mean for name in ("many", "medium", "few")}
@@ -30,7 +29,7 @@ def test_spread_and_groups_by_training_rows() -> None:
 
 
 def test_a_logit_that_is_the_same_everywhere_has_no_relative_spread() -> None:
-    found = rating_measures(Rating(classes=2, lowest=0.0), RatingLabels(), [held_out([[1.0, 0.0], [1.0, 2.0]], [0.0, 1.0])], np.zeros(3))
+    found = measure_ratings(Rating(classes=2, lowest=0.0), [held_out([[1.0, 0.0], [1.0, 2.0]], [0.0, 1.0])], np.zeros(3))
     assert "eval_rating_relative_std/0" not in found
     assert "eval_rating_relative_std/1" in found
     assert set(found) >= {"eval_rating_exact_of_few"}

@@ -101,7 +101,7 @@ def test_lora_trains_the_head_whole_and_saves_stock(command: Command) -> None:
 
 def test_from_python(command: Command) -> None:
     common = finegrain.Common(max_steps=1, device="cpu")
-    result = finegrain.reward(command.model, command.data, command.folder / "run", head=Gaussian(), common=common)
+    result = finegrain.train_reward_model(command.model, command.data, command.folder / "run", head=Gaussian(), common=common)
     assert result["status"] == "finished"
 
 

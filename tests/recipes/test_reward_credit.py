@@ -1,52 +1,18 @@
 """A reward model as scorer of a credit: its token scores on the run's tokens, by any tokenizer."""
 
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from finegrain.data.records import Response
-from finegrain.recipes.crediting.reward_credit import on_tokens
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from finegrain.types import Scored
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import save_reward
-
-
-def response(cuts: list[int], *, end: bool = True, seed: int = 3) -> Response:
-    """A text cut at these characters, closed by an end token."""
-    offsets = np.array([*pairwise(cuts), *([(0, 0)] if end else [])], dtype=np.int32)
-    ids = (np.arange(len(offsets)) + seed).astype(np.int32)
-    return Response(ids, np.ones(len(ids), bool), offsets, "x" * cuts[-1])
-
-
-def test_equal_cuts_give_the_values_back() -> None:
-    """Other ids, so that the way leads through spans; the end token's value, which no span can hold, goes to the end token."""
-    values = torch.tensor([0.5, -1.25, 3.0, 7.0], dtype=torch.float64)
-    moved = on_tokens(values, response([0, 2, 5, 9]), response([0, 2, 5, 9], seed=50))
-    assert moved.tolist() == values.tolist()
-    same = response([0, 2, 5, 9])
-    assert on_tokens(values, same, same) is values
-
-
-def test_other_cuts_take_the_value_of_half_their_characters() -> None:
-    """Characters 0-3 carry 1, 4-7 carry 2. A token of 0-1: 1; of 2-6: three of five characters carry 2; of 7: 2; then the end."""
-    values = torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)
-    assert on_tokens(values, response([0, 4, 8]), response([0, 2, 7, 8], seed=50)).tolist() == [1.0, 2.0, 2.0, 9.0]
-    whole = on_tokens(values[:2], response([0, 4, 8], end=False), response([0, 4, 8, 12], seed=50))
-    assert whole.tolist() == [1.0, 2.0, 0.0, 0.0], "what the reward model had cut says nothing"
-
-
-def test_masked_tokens_stay_zero() -> None:
-    own = response([0, 4, 8], seed=50)
-    own.mask[0] = False
-    assert on_tokens(torch.tensor([1.0, 2.0, 9.0]), response([0, 4, 8]), own).tolist() == [0.0, 2.0, 9.0]
+from tests.tiny import write_rows
 
 
 def bytes_only(folder: Path) -> Path:
@@ -60,13 +26,15 @@ def bytes_only(folder: Path) -> Path:
 
 def captured(command: Command, monkeypatch: pytest.MonkeyPatch, scorer: str) -> tuple[Any, dict[str, list[Scored]]]:
     """The session's rows and what the credit was given."""
-    from finegrain.recipes.crediting.credit_context import RunCredit
+    from finegrain.recipes.training.credit_context import RunCredit
 
     found: list[Any] = []
     before = RunCredit.implicit_rewards
 
     def spy(self: RunCredit, name: str | None, beta: float) -> dict[str, list[Scored]]:
+        away = command.data.rename(command.folder / "away")  # the rows are in memory by now
         found.append((self.examples, before(self, name, beta)))
+        away.rename(command.data)
         return found[-1][1]
 
     monkeypatch.setattr(RunCredit, "implicit_rewards", spy)
@@ -112,6 +80,27 @@ def test_a_reward_model_of_other_tokens(command: Command, model: Path, monkeypat
         elif end - start == 2:
             assert value == pytest.approx(letters[start + 1], rel=1e-6), "of two halves the later wins"
     assert scores["chosen"][0].mean[-1].item() == pytest.approx(letters[-1])
+
+
+def test_a_reward_model_reads_a_conversation_by_its_own_template(command: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns, not the text that the policy's tokenizer made of them: the end token, which has no characters, has the score that `score` writes."""
+    folder = bytes_only(save_reward(model, command.folder / "rm", "token", Token()))
+    file = folder / "tokenizer_config.json"
+    template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}|{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
+    asked = {"role": "user", "content": "why ?"}
+    sides = {"chosen": "good people said yes", "rejected": "bad words"}
+    rows = [{side: [asked, {"role": "assistant", "content": text + " so" * place}] for side, text in sides.items()} for place in range(6)]
+    command.data, out = write_rows(command.folder / "turns.jsonl", rows), command.folder / "scores.jsonl"
+    assert command("score", "--model", folder, "--data", command.data, "--out", out, "--device", "cpu").code == 0
+    want = [json.loads(line) for line in out.read_text().splitlines()]
+    assert want[0]["prompt"] == "[user] why ?|[assistant] "
+    examples, scores = captured(command, monkeypatch, str(folder))
+    assert len(examples) == 6
+    for example, chosen, rejected in zip(examples, scores["chosen"], scores["rejected"], strict=True):
+        assert "[user]" not in example.prompt_text
+        for place, one in enumerate((chosen, rejected)):
+            assert one.mean[-1].item() == pytest.approx(want[2 * example.row + place]["tokens"][-1][2], rel=1e-6)
 
 
 def test_two_kinds_of_scorer_have_two_units(command: Command, model: Path) -> None:

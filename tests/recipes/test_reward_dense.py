@@ -224,4 +224,4 @@ def test_edits_learn(command: Command) -> None:
 def test_pairs_that_are_no_edits_are_refused_in_words(command: Command) -> None:
     outcome = reward(command, "run", "head:token", "loss:fine-grained", "--loss.most-changed", "0.1", "--max-steps", "1")
     assert outcome.code != 0
-    assert "no pair is an edit" in outcome.error
+    assert "no pair is a small edit" in outcome.error

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from finegrain.recipes.setup.session import Session
-from finegrain.recipes.training import alignment
+from finegrain.recipes.session import Session
+from finegrain.recipes.training import align as alignment
 from finegrain.train.batches import Plan
 from finegrain.train.loop import Trainer
 from tests.recipes.command import Command
@@ -79,7 +79,7 @@ def test_what_reads_other_tokens_is_refused_in_words(command: Command) -> None:
     for arguments in (["head:token"], ["head:segment"], ["head:gaussian", "loss:ava-p"]):
         outcome = reward(command, "run", *arguments, "--frozen")
         assert outcome.code == 2
-        assert "--frozen keeps the last token" in outcome.error
+        assert "--frozen keeps only the last token" in outcome.error
     lora = reward(command, "run", "head:sequence", "--frozen", "--lora.rank", "2")
     assert lora.code == 2
     assert "adapter" in lora.error

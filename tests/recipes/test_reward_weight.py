@@ -103,7 +103,7 @@ def test_what_cannot_be_had(command: Command, model: Path) -> None:
     out = command.folder / "scores.jsonl"
     refused = command("score", "--model", folder, "--data", command.data, "--out", out, "--device", "cpu", "signal:prefix-difference")
     assert (refused.code, "every prefix;" in refused.error) == (2, True)
-    refused = command("posterior", folder, "--data", command.data, "--device", "cpu")
+    refused = command("reward", "posterior", folder, "--data", command.data, "--device", "cpu")
     assert refused.code != 0
     assert "weighs its tokens" in refused.error
     refused = command.prefer("frozen", "head:gaussian", *ATTENTION, "--frozen", command="reward")

@@ -75,7 +75,7 @@ def test_one_run_at_a_time(command: Command, tmp_path: Path) -> None:
     with held(command.folder / "run"):
         done = command.prefer("run", "--max-steps", "1")
         assert done.code == 7
-        assert "another process writes" in done.error
+        assert "another process is writing" in done.error
     assert command.prefer("run", "--max-steps", "1").code == 0
     assert not list((command.folder / "run").glob(".*")), "no lock and no part is left"
 

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import finegrain
+from finegrain.commands.eval import EvalSettings
+from finegrain.commands.score import ScoreSettings
 from finegrain.ops.readout import Last, Mean
 from finegrain.ops.segmenters import Tokens
-from finegrain.recipes.eval import Eval
-from finegrain.recipes.score import Score
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
@@ -83,7 +83,7 @@ def test_scores(command: Command, policy: Path, model: Path) -> None:
         assert line["segments"][-1][1] == len(line["response"])
     again = command("score", "--model", policy, "--reference", model, "--data", command.data, "--out", command.folder / "scores-0.1.jsonl")
     assert again.code == 7
-    assert "there already" in again.error
+    assert "already exists" in again.error
 
 
 def test_the_same_model_scores_zero(command: Command, model: Path) -> None:
@@ -131,7 +131,7 @@ def test_rows_have_names(command: Command, policy: Path, model: Path) -> None:
     asked = ("--model", policy, "--reference", model, "--data", data)
     assert [line["id"] for line in scored(command, "named", *asked, "--id", "key")] == ["k3/answer", "k1/answer"]
     assert [line["id"] for line in scored(command, "numbered", *asked)] == ["0/answer", "1/answer"]
-    assert "--id nokey needs text or a number in every row" in refused(command, 3, *asked, "--id", "nokey")
+    assert "--id nokey: expected text or a number in every row" in refused(command, 3, *asked, "--id", "nokey")
 
 
 UNICODE = "naïve 猫 said 👍🏽, good — людям ہے"
@@ -206,12 +206,12 @@ def test_other_tokens_are_refused(command: Command, policy: Path, model: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be a finite number above 0, got 0.0 (a setting of Score)"),
+        (["--model", "m", "--reference", "r", "--beta", "0"], "beta must be a finite number above 0, got 0.0 (a setting of ScoreSettings)"),
         ([], "nothing to score with"),
         (["--model", "a", "b"], "need --reference"),
         (["--reward", "rm"], "file.py:name"),
         (["--reward", "f.py:g", "--reference", "r"], "takes no --reference"),
-        (["--model", "m", "--reference", "r", "signal:attention"], "about reward models"),
+        (["--model", "m", "--reference", "r", "signal:attention"], "applies to reward models only"),
     ],
 )
 def test_contradictions(command: Command, arguments: list[str], words: str) -> None:
@@ -223,7 +223,7 @@ def test_contradictions(command: Command, arguments: list[str], words: str) -> N
 
 def test_a_policy_is_no_reward_model(command: Command, model: Path) -> None:
     error = refused(command, 4, "--model", model)
-    assert "no reward model" in error
+    assert "not a reward model" in error
     assert "--reference" in error
 
 
@@ -456,7 +456,7 @@ def test_from_python(command: Command, model: Path) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("function", "settings"), [(finegrain.score, Score), (finegrain.evaluate_reward, Eval)])
+@pytest.mark.parametrize(("function", "settings"), [(finegrain.score, ScoreSettings), (finegrain.evaluate_reward, EvalSettings)])
 def test_python_and_command_line_take_the_same(function: Any, settings: type) -> None:
     """Arguments are the settings' fields; an argument that is None by default stands for the field's own default."""
     arguments = inspect.signature(function).parameters

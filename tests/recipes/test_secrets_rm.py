@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_head import linear_head
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Request
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -150,7 +150,7 @@ def test_refused_before_training(command: Command, samples: Path, tmp_path: Path
     for code, words, arguments in (
         (2, "--meta.samples FILE", ("head:sequence", "meta:meta-rm")),
         (3, "no file", ("head:sequence", *meta, tmp_path / "absent.jsonl")),
-        (3, "no prompt has 2 samples or more, of 1 rows", ("head:sequence", *meta, single)),
+        (3, "no prompt has at least 2 samples in 1 rows", ("head:sequence", *meta, single)),
         (3, "missing responses", ("head:sequence", *meta, command.data)),
         (2, "eta", ("head:sequence", *meta, samples, "--meta.eta", "-1")),
         (2, "--frozen", ("head:sequence", "--frozen", *meta, samples)),
@@ -180,7 +180,7 @@ def rise() -> tuple[Rise, Trainer]:
         data=TrainingSet([]),
         optimizer=torch.optim.SGD(scorer.parameters()),
         optim=Optim(),
-        how=Arithmetic(nullcontext, "float64", 60),
+        precision=Precision(nullcontext, "float64", 60),
         metrics=lambda pair: {},
         peak_rate=0.0,
         steps=1,

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import finegrain
+from finegrain.commands.settings import Common, Training
 from finegrain.data.gate.settings import Gate
-from finegrain.recipes.settings import Common, Training
 from tests.recipes.command import Command
 from tests.tiny import write_pairs
 
@@ -62,4 +62,4 @@ def test_what_is_refused_before_the_model_loads(command: Command, tmp_path: Path
     ):
         done = command(name, "--model", command.model, "--data", f"{command.data} + {other}", *arguments)
         assert done.code == 2
-        assert "names 2 sources, and one is read here" in done.error
+        assert "names 2 sources, but only one can be read" in done.error

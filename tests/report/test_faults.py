@@ -37,7 +37,7 @@ def test_a_displaced_run(tmp_path: Path) -> None:
 def test_a_run_rewarded_for_length(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pairs(chosen=0.0, rejected=0.0, per_token=0.5))
     assert verdicts(folder)[LENGTH] == length.HACKED
-    assert "Length hacking: the reward follows length strongly" in render([read_run(folder)])
+    assert "Length hacking: the reward correlates strongly with length" in render([read_run(folder)])
 
 
 @pytest.mark.parametrize("from_pairs", [True, False])

@@ -128,16 +128,16 @@ def test_an_older_run_says_what_is_missing(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").unlink()
     page = html.unescape(write_report(folder).read_text())
     assert "stopped after step 3" in page
-    for words in ("No curves", "pairs.jsonl is absent", "No answers before and after", "No pairs were examined"):
+    for words in ("No curves", "pairs.jsonl is absent", "No sampled answers from before and after", "No pairs were examined"):
         assert words in page
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", pairs(2))
     (folder / "pairs.jsonl").write_text('{"row": 1}\n')
-    with pytest.raises(CheckpointError, match=r"pairs.jsonl:1 is no examined pair"):
+    with pytest.raises(CheckpointError, match=r"pairs.jsonl:1 is not an examined pair"):
         read_run(folder)
-    with pytest.raises(CheckpointError, match=r"holds no run: expected a folder with a run.json"):
+    with pytest.raises(CheckpointError, match=r"holds no run; expected a folder with the run.json"):
         read_run(tmp_path)
     (folder / "run.json").write_text("[1]")
     with pytest.raises(CheckpointError, match="no object"):

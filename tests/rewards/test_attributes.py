@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finegrain.errors import DataError, UsageError
-from finegrain.rewards.attributes import AttributeRatings, Attributes
+from finegrain.rewards.attributes import AttributeRatings, Attributes, attribute_weights
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
@@ -74,7 +74,7 @@ def test_columns_of_rows() -> None:
 
 
 def test_what_is_said_of_each_attribute() -> None:
-    assert (TWO.outputs, TWO.weighting(), Attributes(names=("a", "b", "c", "d")).weighting()) == (2, (2.0, -0.5), (0.25,) * 4)
+    assert (TWO.outputs, attribute_weights(TWO), attribute_weights(Attributes(names=("a", "b", "c", "d")))) == (2, (2.0, -0.5), (0.25,) * 4)
     judged = side(ANSWERS)
     assert judged.outputs is not None
     found = TWO.attributes(torch.where(judged.mask[..., None], judged.outputs, 0.0), judged.mask)
@@ -91,17 +91,17 @@ def test_measures_of_a_rating_that_is_missing_are_nan() -> None:
 
 
 def test_messages() -> None:
-    with pytest.raises(UsageError, match=r"--head.names are ratings that every row has, and there are: none"):
+    with pytest.raises(UsageError, match=r"--head.names must be ratings that every row has; found: none"):
         AttributeRatings().row_columns(TWO, {"label": np.ones(2)})
-    with pytest.raises(UsageError, match=r"and there are: a, b$"):
+    with pytest.raises(UsageError, match=r"found: a, b$"):
         AttributeRatings().row_columns(TWO, {"rating/b": np.ones(2), "rating/a": np.ones(2)})
-    with pytest.raises(DataError, match="ratings of 'verbosity' are infinite, or nobody rated it"):
+    with pytest.raises(DataError, match="ratings of 'verbosity' are infinite, or all are missing"):
         AttributeRatings().row_columns(TWO, {"rating/helpfulness": np.ones(2), "rating/verbosity": np.array([1.0, math.inf])})
     with pytest.raises(UsageError, match="each once; got none"):
         Attributes(names=())
     with pytest.raises(UsageError, match=r"each once; got a, $"):
         Attributes(names=("a", ""))
-    with pytest.raises(UsageError, match=r"has 3 numbers for 2 attributes \(a, b\)"):
+    with pytest.raises(UsageError, match=r"got 3 for 2 attributes \(a, b\)"):
         Attributes(names=("a", "b"), weights=(1.0, 2.0, 3.0))
     assert Attributes(names=("a", "b"), weights=(0.0, 1.0)).weights == (0.0, 1.0)
 
@@ -109,7 +109,7 @@ def test_messages() -> None:
 def test_bad_input() -> None:
     with pytest.raises(UsageError, match="did you mean helpfulness"):
         AttributeRatings().row_columns(Attributes(names=("helpfullness",)), {"rating/helpfulness": np.ones(2)})
-    with pytest.raises(DataError, match="nobody rated"):
+    with pytest.raises(DataError, match="all are missing"):
         AttributeRatings().row_columns(Attributes(names=("a",)), {"rating/a": np.array([math.nan])})
     for wrong in ({"names": ()}, {"names": ("a", "a")}, {"names": ("a", "b"), "weights": (1.0,)}, {"names": ("a",), "weights": (0.0,)}):
         with pytest.raises(UsageError, match="--head"):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from finegrain.rewards.columns import columns_of, prepared
-from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.step import Step
 from tests.rewards.answers import Answers
 
@@ -33,10 +32,10 @@ def test_several_columns() -> None:
 def test_the_part_that_makes_columns_is_asked_with_the_answers() -> None:
     numbers, labels = [np.array([0, 0])], [np.array([1.0, 1.0])]
     answers = Answers(roles=("answer",), steps={"answer": (numbers, labels)})
-    for parts in ([Step(), Sequence()], [Sequence(), Step()]):
-        made = prepared(parts, answers)
+    for makers in ([Step().prepare, None], [None, Step().prepare]):
+        made = prepared(makers, answers)
         assert list(made) == ["answer"]
         assert made["answer"].segment[0] is numbers[0]
-    assert prepared([Sequence(), Sequence()], answers) == {}
+    assert prepared([None, None], answers) == {}
     with pytest.raises(AssertionError, match=r"^head and loss both make token columns$"):
-        prepared([Step(), Step()], answers)
+        prepared([Step().prepare, Step().prepare], answers)

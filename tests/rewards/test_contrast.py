@@ -138,7 +138,7 @@ def test_settings_at_their_bounds_are_taken() -> None:
 @pytest.mark.parametrize("change", [{"dropout": 0.0}, {"dropout": 1.0}, {"temperature": 0.0}, {"weight": -1.0}])
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
 def test_bad_settings(term: Any, change: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="coincide"):
+    with pytest.raises(UsageError, match="views are equal"):
         replace(term, **change)
 
 

@@ -1,4 +1,4 @@
-"""Codes held near a prior: worked KL, weights, limits in phi, what contradicting labels do, and the stand-in."""
+"""Codes held near a prior: worked KL, weights, limits in phi, what contradicting labels do, and the linear proxy."""
 
 import math
 
@@ -59,7 +59,7 @@ def test_collapsed_codes_are_refused_at_less_than_the_bound() -> None:
 def test_the_module_by_hand() -> None:
     """One member, one dimension, one unit: the hidden state (3, 1) is normalised to (1, -1), so the code's mean is 2 and its log sd -1.
 
-    The reward is 3 (tanh(2 / 2 + 1/4) - tanh(1/4)), and the stand-in's error is its own score less that.
+    The reward is 3 (tanh(2 / 2 + 1/4) - tanh(1/4)), and the linear proxy's error is its own score less that.
     """
     net = Bottleneck(2, 1, 1, 1, torch.Generator().manual_seed(0), confidence_weights).double().eval()
     with torch.no_grad():
@@ -67,14 +67,14 @@ def test_the_module_by_hand() -> None:
         net.decoder_in.fill_(0.5)
         net.decoder_bias.fill_(0.25)
         net.decoder_out.fill_(3.0)
-        net.stand_in.weight.copy_(torch.tensor([[0.5, 1.0]]))
+        net.linear_proxy.weight.copy_(torch.tensor([[0.5, 1.0]]))
     hidden = torch.tensor([[3.0, 1.0]], dtype=torch.float64, requires_grad=True)
     reward = 3 * (math.tanh(1.25) - math.tanh(0.25))
     kl = 0.5 * (4 + math.exp(-2) - 1) + 1
     found = net(hidden)
     assert found.shape == (1, 5)
     assert found[0].tolist() == pytest.approx([reward, reward, kl, 1.0, 2.5 - reward], rel=1e-4)  # the normalisation has an epsilon
-    assert not torch.autograd.grad(found[0, 4], hidden)[0].any(), "the stand-in touches no backbone"
+    assert not torch.autograd.grad(found[0, 4], hidden)[0].any(), "the linear proxy touches no backbone"
     net.train()
     torch.manual_seed(0)
     sampled = net(hidden)[0]
@@ -85,14 +85,14 @@ def test_the_module_by_hand() -> None:
 
 
 def test_what_a_module_starts_from() -> None:
-    """Every matrix is drawn at the root of its inputs, and the stand-in starts at 0."""
+    """Every matrix is drawn at the root of its inputs, and the linear proxy starts at 0."""
     net = Bottleneck(400, 2, 25, 100, torch.Generator().manual_seed(0), confidence_weights)
     assert (net.encoder.shape, net.decoder_in.shape) == ((2, 400, 50), (2, 25, 100))
     assert (net.decoder_bias.shape, net.decoder_out.shape) == ((2, 100), (2, 100))
     spreads = [part.detach().std().item() for part in (net.encoder, net.decoder_in, net.decoder_bias, net.decoder_out)]
     assert spreads == pytest.approx([1 / 20, 1 / 5, 1 / 5, 1 / 10], rel=0.2)
-    assert not net.stand_in.weight.any()
-    assert net.stand_in.bias is None
+    assert not net.linear_proxy.weight.any()
+    assert net.linear_proxy.bias is None
 
 
 def test_shares_of_active_dimensions_are_of_the_answer_s_own() -> None:
@@ -143,7 +143,7 @@ def test_score_weighs_members_by_confidence() -> None:
 
 
 def test_softmax_weights() -> None:
-    """Weights 1/4 and 3/4 at a difference of log 3; equal ones at equal KL and, nearly, at a large tau; the stand-in follows the same score."""
+    """Weights 1/4 and 3/4 at a difference of log 3; equal ones at equal KL and, nearly, at a large tau; the linear proxy follows the same score."""
     row = torch.tensor([[[2.0, -2.0, 0.0, 0.0, 0.0, 2 * math.log(3), 0.5, 0.0]]])
     assert Softmax()(torch.tensor([0.7, 0.7])).tolist() == [0.5, 0.5]
     soft = Latent(members=2, weighting=Softmax(tau=2.0)).tokens(row)
@@ -154,13 +154,13 @@ def test_softmax_weights() -> None:
     head = Latent(members=3, weighting=Softmax(tau=0.3))
     net, states = module(head).eval(), drawn(4, HIDDEN)
     outputs = net(states)
-    torch.testing.assert_close(net.stand_in(states)[:, 0] - outputs[:, -1], head.tokens(outputs[:, None]).mean[:, 0])
+    torch.testing.assert_close(net.linear_proxy(states)[:, 0] - outputs[:, -1], head.tokens(outputs[:, None]).mean[:, 0])
     with pytest.raises(UsageError, match="tau"):
         Softmax(tau=0.0)
 
 
 def test_loss_worked() -> None:
-    """One member: -log sigma of the sampled difference 1, KL (2 + 4) / 2, stand-in error (0.5 - 0.2)^2."""
+    """One member: -log sigma of the sampled difference 1, KL (2 + 4) / 2, linear proxy error (0.5 - 0.2)^2."""
     terms = DiversePreferences(phi=7.0)(Latent(members=1), pair([[[9.0, 1.5, 2.0, 1.0, 0.5]]], [[[9.0, 0.5, 4.0, 1.0, 0.2]]]))
     assert terms["preference"].value.item() == pytest.approx(0.3132617)
     assert (terms["kl"].value.item(), terms["kl"].coefficient) == (3.0, 7.0)
@@ -249,12 +249,12 @@ def test_noise_in_training_alone() -> None:
     assert not torch.equal(noisy[:, 3:6], noisy[:, :3])
 
 
-def test_the_stand_in_follows_the_score_and_moves_nothing() -> None:
+def test_the_linear_proxy_follows_the_score_and_moves_nothing() -> None:
     net = module(Latent()).eval()
     states = drawn(4, HIDDEN).requires_grad_()
     gradients = torch.autograd.grad(net(states)[:, -1].square().sum(), [states, *net.parameters()], allow_unused=True)
     named = dict(zip(["states", *(name for name, _ in net.named_parameters())], gradients, strict=True))
-    assert {name for name, slope in named.items() if slope is not None and slope.any()} == {"stand_in.weight"}
+    assert {name for name, slope in named.items() if slope is not None and slope.any()} == {"linear_proxy.weight"}
 
 
 def test_far_away_is_bounded() -> None:
@@ -265,7 +265,7 @@ def test_far_away_is_bounded() -> None:
 
 
 def test_settings() -> None:
-    with pytest.raises(UsageError, match="count from 1"):
+    with pytest.raises(UsageError, match="at least 1"):
         Latent(members=0)
     with pytest.raises(UsageError, match="phi"):
         DiversePreferences(phi=-1.0)

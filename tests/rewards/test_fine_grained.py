@@ -37,7 +37,7 @@ def value(loss: FineGrained, pair: Pair) -> Any:
 
 
 def test_worked() -> None:
-    """The sheet's: R^w = 2, R^l = -1, six tokens, divided by all: d = .5, loss .474077."""
+    """Worked by hand: R^w = 2, R^l = -1, six tokens, divided by all: d = .5, loss .474077."""
     one = [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     pair, _ = edited([9.0, 2.0, 9.0, 9.0, 9.0, 9.0], [9.0, -1.0, 9.0, 9.0, 9.0, 9.0], (one, one))
     assert value(replace(PLAIN, denominator=PerToken()), pair).item() == pytest.approx(0.474077, abs=1e-6)
@@ -120,7 +120,7 @@ def test_the_cap_is_a_share_of_the_longer_answer() -> None:
 
 def test_without_an_edit_there_is_nothing_to_train_on() -> None:
     rewrites = [[1, 2], [3, 4]], [[5, 6], [7, 8]]
-    with pytest.raises(DataError, match="no pair is an edit: in all 2 more than 50% of the tokens differ"):
+    with pytest.raises(DataError, match="no pair is a small edit: in all 2 pairs more than 50% of the tokens differ"):
         FineGrained().prepare(answers(*rewrites))
     held_out = FineGrained().prepare(answers(*rewrites, trains=False))
     assert held_out["chosen"].weight == held_out["rejected"].weight == [None, None]

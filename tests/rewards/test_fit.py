@@ -41,7 +41,7 @@ class Weighing(Sequence):
     ],
 )
 def test_a_frozen_fit_reads_last_tokens(make: Callable[[], RewardFit], name: str) -> None:
-    with pytest.raises(UsageError, match=f"--frozen keeps the last token of every answer, and {name}"):
+    with pytest.raises(UsageError, match=f"--frozen keeps only the last token of every answer, but {name}"):
         make()
 
 

@@ -8,7 +8,7 @@ import torch
 
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
-from finegrain.rewards.heads import ends_read, of_members, read_out, reads_whole_answer, sequence_score, token_scores
+from finegrain.rewards.heads import ends_read, of_members, read_out, sequence_score, token_scores
 from finegrain.rewards.segment import Segment
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
@@ -25,7 +25,7 @@ class Centred(Sequence):
 
     reads_whole_answer = True
 
-    def weigh(self, outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def reweight_outputs(self, outputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return outputs - (outputs.sum(1, keepdim=True) / mask.sum(1)[:, None, None])
 
 
@@ -34,11 +34,6 @@ class Own(Sequence):
 
     def answer(self, outputs: torch.Tensor, mask: torch.Tensor) -> Scored:
         return Scored(outputs[..., 0].sum(1), mask.sum(1).double())
-
-
-def test_who_reads_whole_answers() -> None:
-    assert reads_whole_answer(Centred()) is True
-    assert reads_whole_answer(Sequence()) is False
 
 
 def test_members_without_spread_of_their_own() -> None:
@@ -97,5 +92,5 @@ def test_tokens_may_be_weighed_against_one_another() -> None:
 def test_ends_lie_on_the_mask() -> None:
     judged = replace(side([[[1.0], [2.0], [3.0]], [[4.0]]]), segment=torch.tensor([[0, 0, 1], [0, 0, 0]]))
     assert ends_read(Segment(), judged).tolist() == [[False, True, True], [False, False, False]]
-    with pytest.raises(UsageError, match=r"^Token reads ends of segments or steps, and these answers have none"):
+    with pytest.raises(UsageError, match=r"^Token reads ends of segments or steps, but these answers have none"):
         ends_read(Token(), side([[[1.0]]]))

@@ -127,7 +127,7 @@ def test_prepared_columns_and_what_is_left_out() -> None:
     assert begins.noted["first_difference"] == {"pairs": 3, "identical_left_out": 1, "one_begins_the_other_left_out": 1}
     linear = IRLSFT(step=Linear()).prepare(answers)
     assert list(linear["chosen"].annotated) == [True, True, False, True], "whole answers can be compared wherever they differ"
-    with pytest.raises(DataError, match="in none of the 1 pairs"):
+    with pytest.raises(DataError, match="in all 1 pairs"):
         IRLSFT().prepare(Answers({"chosen": [[4, 4]], "rejected": [[4, 4]]}))
 
 

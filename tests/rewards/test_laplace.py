@@ -107,7 +107,7 @@ def test_the_evidence_needs_something_to_say() -> None:
         EvidenceVariance()(torch.zeros(3), 1.0)
     with pytest.raises(DataError, match="weights are 0"):
         EvidenceVariance()(torch.ones(3), 0.0)
-    with pytest.raises(DataError, match="odd scale"):
+    with pytest.raises(DataError, match="check the scale"):
         EvidenceVariance()(torch.full((3,), 1e-30, dtype=torch.float64), 1.0)
     with pytest.raises(DataError, match="not finite"):
         fit_posterior(torch.ones(1), torch.full((1, 1), float("nan")), FixedVariance())

@@ -99,7 +99,7 @@ def test_margin_and_gap_worked() -> None:
     assert margin(original, torch.tensor([1])).item() == -4.0
     assert margin_gap(original, clipped).item() == 5.0
     assert detection_threshold(torch.tensor([1.0, 3.0]), 2.0) == 4.0
-    assert detection_threshold(torch.tensor([1.0, 3.0])) == pytest.approx(2 + 2.576), "the sheet's threshold flags 1 in 200 of a normal gap"
+    assert detection_threshold(torch.tensor([1.0, 3.0])) == pytest.approx(2 + 2.576), "the threshold flags 1 in 200 of a normal gap"
 
 
 def test_detection_by_hand() -> None:

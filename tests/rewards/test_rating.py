@@ -39,5 +39,5 @@ def test_a_certain_rating_has_no_spread() -> None:
 
 
 def test_a_scale_of_one_is_refused() -> None:
-    with pytest.raises(UsageError, match="2 ratings"):
+    with pytest.raises(UsageError, match="at least 2"):
         Rating(classes=1)

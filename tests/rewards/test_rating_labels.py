@@ -9,7 +9,7 @@ import torch
 from finegrain.errors import DataError, UsageError
 from finegrain.rewards.lort import fit_temperature
 from finegrain.rewards.rating import Rating
-from finegrain.rewards.rating_labels import Balanced, Instance, RatingLabels
+from finegrain.rewards.rating_labels import Balanced, Instance, RatingLabels, calibrate_head, predict_ratings
 from finegrain.rewards.targets import OrdinalTarget
 from finegrain.types import Pair
 from tests.rewards.sides import side
@@ -32,8 +32,8 @@ def test_cross_entropy_by_hand() -> None:
 
 def test_a_rating_between_two_classes_mixes_their_targets() -> None:
     loss = RatingLabels()
-    assert loss.targets(HEAD, torch.tensor([0.25, 1.5, 2.0])).tolist() == [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]
-    ordinal = RatingLabels(target=OrdinalTarget()).targets(HEAD, torch.tensor([1.0]))[0]
+    assert loss._targets(HEAD, torch.tensor([0.25, 1.5, 2.0])).tolist() == [[0.75, 0.25, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]
+    ordinal = RatingLabels(target=OrdinalTarget())._targets(HEAD, torch.tensor([1.0]))[0]
     assert ordinal[1] > ordinal[0] == ordinal[2]
 
 
@@ -65,33 +65,33 @@ def test_measures() -> None:
 def test_the_temperature_is_fitted_to_what_was_predicted() -> None:
     """Two batches of held-out ratings, one between two classes; without `calibrate` the head is the one that came."""
     pairs = [judged([2.0, 0.4], [1.0, 1.0]), judged([1.6, 0.0], [1.0, 1.0])]
-    logits, places = RatingLabels().predicted(HEAD, pairs)
+    logits, places = predict_ratings(pairs)
     assert places.tolist() == [2, 0, 2, 0]
     assert (logits.dtype, places.dtype) == (torch.float64, torch.int64)
     torch.testing.assert_close(logits, torch.tensor([[0.0, 0.0, math.log(2.0)], [0.0, 0.0, 0.0]] * 2, dtype=torch.float64))
-    found = RatingLabels(calibrate=True).calibrated(HEAD, pairs)
+    found = calibrate_head(HEAD, RatingLabels(calibrate=True), pairs)
     assert found.temperature == fit_temperature(logits, places) != 1.0
     assert (found.classes, found.lowest) == (3, 1.0)
-    assert RatingLabels().calibrated(HEAD, pairs) is HEAD
+    assert calibrate_head(HEAD, RatingLabels(), pairs) is HEAD
 
 
 def test_messages_name_the_first_five_ratings_off_the_scale() -> None:
     wrong = np.array([9.0, 4.0, 5.0, 6.0, 7.0, 8.0, 1.0, 9.0])
-    with pytest.raises(DataError, match=r"^7 of 8 ratings of 'honesty' are not on the scale 1 \.\. 3: 4, 5, 6, 7, 8; set --head"):
+    with pytest.raises(DataError, match=r"^7 of 8 ratings of 'honesty' are outside the scale 1 \.\. 3: 4, 5, 6, 7, 8; set --head"):
         RatingLabels().row_columns(HEAD, {"rating/honesty": wrong})
 
 
 def test_messages_about_attributes() -> None:
     both = {"rating/honesty": np.array([1.0]), "rating/truth": np.array([3.0])}
-    with pytest.raises(UsageError, match=r"^name the rated attribute: --loss.attribute NAME, one that every row has; there are: honesty, truth$"):
+    with pytest.raises(UsageError, match=r"^name the rated attribute: set --loss.attribute to one that every row has; found: honesty, truth$"):
         RatingLabels().row_columns(HEAD, both)
-    with pytest.raises(UsageError, match=r"^no attribute 'style': --loss.attribute NAME, one that every row has; there are: none$"):
+    with pytest.raises(UsageError, match=r"^no attribute 'style': set --loss.attribute to one that every row has; found: none$"):
         RatingLabels(attribute="style").row_columns(HEAD, {})
 
 
 def test_ratings_off_the_scale_are_refused_in_words() -> None:
     for wrong in (0.0, 4.0, np.nan):
-        with pytest.raises(DataError, match=r"1 of 2 ratings of 'honesty' are not on the scale 1 \.\. 3"):
+        with pytest.raises(DataError, match=r"1 of 2 ratings of 'honesty' are outside the scale 1 \.\. 3"):
             RatingLabels().row_columns(HEAD, {"rating/honesty": np.array([1.0, wrong])})
 
 

@@ -125,7 +125,7 @@ def test_segments_of_every_role_are_made_before_training() -> None:
 
 
 def naive_ends(entropy: list[float], cutoff: float) -> list[int]:
-    """The sheet's rule as it is written, one answer without holes."""
+    """The authors' rule as it is written, one answer without holes."""
     found = [t for t, value in enumerate(entropy) if value > cutoff]
     last = len(entropy) - 1
     if last == 0:

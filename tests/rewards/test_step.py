@@ -10,7 +10,7 @@ import torch
 from finegrain.data.records import Response
 from finegrain.errors import DataError
 from finegrain.ops.readout import Minimum
-from finegrain.recipes.judging.answer_context import steps_on_tokens
+from finegrain.recipes.training.answer_context import steps_on_tokens
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.step import Product, Step
 from tests.rewards.answers import Answers

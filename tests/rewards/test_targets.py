@@ -63,7 +63,7 @@ def test_neighbours_get_more_than_strangers() -> None:
 
 def test_bad_settings_and_labels() -> None:
     for smoothing in (1.0, -0.1):
-        with pytest.raises(UsageError, match="label is gone"):
+        with pytest.raises(UsageError, match="depend on the label"):
             SmoothedTarget(smoothing=smoothing)
     with pytest.raises(UsageError, match="exceed 1"):
         OddsTarget(odds=1.0)

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from finegrain.data.mismatch import with_mismatched
 from finegrain.data.records import Example
 from finegrain.data.store import collect
 from finegrain.models.reward_head import head_module
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, fused, plain, use_branched_attention
 from finegrain.objectives.aot import AOT
 from finegrain.objectives.aot_unpaired import AOTUnpaired
@@ -24,14 +23,15 @@ from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.precision import placed
-from finegrain.recipes.setup.metrics import metrics_for
+from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of
 from finegrain.train.loop import Trainer, run_step
+from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
-from finegrain.types import CreditColumns
+from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
 from tests.train.awkward import Gated, UnitGradients
 
@@ -104,8 +104,8 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         data=data,
         optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
-        how=Arithmetic(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
-        metrics=metrics_for(objective),
+        precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
+        metrics=metrics_for(contract),
         peak_rate=how.rate,
         steps=len(plan),
         state={name: placed(table, how.device) for name, table in contract.state.items()},
@@ -118,14 +118,14 @@ def training_set(contract: Contract) -> TrainingSet:
     paired = "chosen" in contract.roles
     rows = examples(ROWS, seed=5, roles=("chosen", "rejected") if paired else ("answer",), label=not paired)
     if "mismatched" in contract.all_roles:
-        rows = with_mismatched(collect(rows))
+        rows = add_mismatched(collect(rows))
     rng = np.random.default_rng(11)
     roles = contract.all_roles
     reference = {role: [rng.normal(-4.5, 0.5, len(row.responses[role].ids)).astype(np.float32) for row in rows] for role in roles}
     return TrainingSet(rows, reference, {role: _credit(rows, role, rng) for role in contract.roles})
 
 
-def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> CreditColumns:
+def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> TokenColumns:
     """Weights (a third of them 0), rewards and segments of tokens; every third answer was not annotated."""
     annotated = [index % 3 != 0 for index in range(len(rows))]
     lengths = [len(row.responses[role].ids) for row in rows]
@@ -140,7 +140,7 @@ def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> Cre
         found, mask = segment[index], row.responses[role].mask
         if found is not None:
             segment[index] = np.where(mask, np.unique(np.where(mask, found, -1), return_inverse=True)[1] - int(not mask.all()), -1).astype(np.int64)
-    return CreditColumns(weight, reward, segment, annotated)
+    return TokenColumns(weight, reward, segment, annotated)
 
 
 def train(trainer: Trainer, plan: Plan, steps: Sequence[int] | None = None) -> list[dict[str, float]]:

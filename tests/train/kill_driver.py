@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from finegrain.cli import main
-from finegrain.recipes import preference
-from finegrain.recipes.training import alignment
+from finegrain.recipes import prefer as preference
+from finegrain.recipes.training import align as alignment
 from finegrain.train import checkpoint
 from tests.tiny import save_tiny, write_pairs
 

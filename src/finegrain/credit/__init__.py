@@ -1,1 +1,1 @@
-"""Which tokens carry the reward: signal -> segments -> allocation."""
+"""Token credit, which decides how much each token carries of the reward: signal -> segments -> allocation."""

@@ -1,8 +1,8 @@
-"""Attention-based credit: the sequence reward in proportion to what the reward model looked at.
+"""Attention-based credit: the sequence reward in proportion to the reward model's attention.
 
 Source: Chan et al. 2024, https://arxiv.org/abs/2402.00782; shares and mixture from the authors' code.
-Deviations: tokens are chosen by a mask, so padding on either side changes nothing, where the authors slice by the prompt's length. A row
-without any attention on the answer gets equal shares instead of 0/0. `LargestHead` is ours [OURS].
+Deviations: tokens are selected by a mask, so padding on either side has no effect, where the authors slice by the prompt's length. A row
+without any attention on the answer gets equal shares instead of 0/0. `LargestHead` is our own [OURS].
 """
 
 from dataclasses import dataclass, field
@@ -32,10 +32,10 @@ class HeadMean:
 
 @dataclass(frozen=True, kw_only=True)
 class LargestHead:
-    """The head that looks hardest decides, column by column [OURS]."""
+    """The largest attention of any head, column by column [OURS]."""
 
     def __call__(self, attention: Float[Tensor, "B H ..."]) -> Float[Tensor, "B ..."]:
-        """One map per answer; not a distribution before it is normalised."""
+        """One map per answer; not a distribution before normalisation."""
         return wide(attention).amax(1)
 
 
@@ -43,7 +43,7 @@ Heads = HeadMean | LargestHead
 
 
 def normalised(attention: Tokens, mask: Mask) -> Tokens:
-    """Attention on the answer's tokens as a distribution, detached: sums to 1 on the mask, 0 off it; equal shares where there is no attention."""
+    """Attention on the answer's tokens as a distribution, detached: sums to 1 on the mask, 0 outside it; equal shares without attention."""
     inside = torch.where(mask, attention.detach(), 0.0)
     total = inside.sum(1, keepdim=True)
     shares = inside / torch.where(total > 0, total, torch.ones_like(total))
@@ -51,24 +51,24 @@ def normalised(attention: Tokens, mask: Mask) -> Tokens:
 
 
 def last_row(attention: Float[Tensor, "B H T"], mask: Mask, heads: Heads) -> Tokens:
-    """Shares from a single row: what the reward model's last layer attends to from the answer's last token, in the answer's columns.
+    """Shares from a single row: the attention of the reward model's last layer at the answer's last token, in the answer's columns.
 
-    The same row of the policy at its last generation step, given to `shifted`, is the authors' ABC-D2.
+    The same row of the policy at its last generation step, passed to `shift_shares`, is the authors' ABC-D2.
     """
     return normalised(heads(attention), mask)
 
 
 def generation_rows(attention: Float[Tensor, "B H T T"], mask: Mask, heads: Heads) -> Tokens:
-    """ABC-D: shares from the policy's own attention, row i the step that made token i; a column's mean over the later steps that saw it."""
+    """ABC-D: shares from the policy's own attention, row i is the step that generated token i; a column's mean over the later steps that saw it."""
     rows = torch.tril(torch.where(mask[:, :, None] & mask[:, None], heads(attention), 0.0), -1)
     seen = (rows != 0).sum(1).clamp(min=1)
     return shifted(rows.sum(1) / seen, mask)
 
 
 def shifted(attention: Tokens, mask: Mask) -> Tokens:
-    """Shares with each token's attention on the token after it, as the authors place both decoder variants; the first token gets none.
+    """Shares with each token's attention on the token after it, as in both of the authors' decoder variants; the first token gets none.
 
-    The last column has no successor and counts for nothing. An answer of one token keeps its reward.
+    The last column has no successor and is ignored. An answer of one token keeps its reward.
     """
     place = torch.arange(mask.shape[1], device=mask.device)
     seen = torch.where(mask, place, -1).cummax(1).values
@@ -78,7 +78,7 @@ def shifted(attention: Tokens, mask: Mask) -> Tokens:
 
 
 def share_entropy(shares: Tokens, mask: Mask) -> Rows:
-    """Entropy of the shares in nats, per answer: near 0 one token takes all (an attention sink, say), log T is uniform."""
+    """Entropy of the shares in nats, per answer: near 0 one token takes all (such as an attention sink), log T is uniform."""
     return masked_sum(torch.special.entr(torch.where(mask, shares, 0.0)), mask)
 
 
@@ -88,17 +88,17 @@ class ABC:
     """Token rewards from attention and a sequence reward."""
 
     share: float = 0.8
-    """beta: how much of the reward is spread; the rest comes at the end. 0.8 in all the paper's runs, 0.5 where its code is not told."""
+    """beta: the share of the reward that is spread; the rest is at the end. 0.8 in all the paper's runs, 0.5 by default in its code."""
     heads: Heads = field(default_factory=HeadMean)
-    """How heads become one."""
+    """How the heads are combined."""
 
     def __post_init__(self) -> None:
         check_share(self.share)
 
     def __call__(self, attention: Float[Tensor, "B H T"], total: Rows, mask: Mask) -> Tokens:
-        """Rewards (B, T) that sum to `total`, 0 off the mask, detached; from the last row of the reward model's last layer."""
+        """Rewards (B, T) that sum to `total`, 0 outside the mask, detached; from the last row of the reward model's last layer."""
         return self.spread(last_row(attention, mask, self.heads), total, mask)
 
     def spread(self, shares: Tokens, total: Rows, mask: Mask) -> Tokens:
-        """The same from shares that were made otherwise (`generation_rows`, `shifted`, equal ones)."""
+        """The same from other shares (`generation_rows`, `shift_shares`, equal ones)."""
         return mixed(by_shares(shares, wide(total), mask), wide(total), mask, share=self.share)

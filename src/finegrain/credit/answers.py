@@ -1,4 +1,4 @@
-"""From ragged answers to padded blocks and back: what every credit method does around its own formula."""
+"""Converts ragged answers to padded blocks and back, for all credit methods."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from finegrain.errors import CreditError
-from finegrain.types import CreditColumns, CreditContext, Scored, chunks
+from finegrain.types import CreditContext, Scored, TokenColumns, chunks
 
 Signal = Mapping[str, Sequence[Scored | None]]
 """Token scores by role, each (T_i,); None for an answer without signal."""
 
 
-class Answer(NamedTuple):
+class CreditedAnswer(NamedTuple):
     """One answer that has a signal."""
 
     role: str
@@ -24,15 +24,15 @@ class Answer(NamedTuple):
     """True where the answer is to be reinforced."""
     mask: Bool[Tensor, " T"]
     scored: Scored
-    """Float64, zero off the mask."""
+    """Float64, zero outside the mask."""
 
 
-def side_name(answer: Answer) -> str:
-    """What messages and logs call the side an answer is on."""
+def side_name(answer: CreditedAnswer) -> str:
+    """The name of an answer's side in messages and logs."""
     return answer.role if answer.role in ("chosen", "rejected") else f"{answer.role}, {'desirable' if answer.positive else 'undesirable'}"
 
 
-def sides(answers: Sequence[Answer]) -> dict[str, list[int]]:
+def sides(answers: Sequence[CreditedAnswer]) -> dict[str, list[int]]:
     """Positions of the answers of each side: a role, and where a role has both, desirable and undesirable."""
     found: dict[str, list[int]] = {}
     for place, answer in enumerate(answers):
@@ -40,8 +40,8 @@ def sides(answers: Sequence[Answer]) -> dict[str, list[int]]:
     return found
 
 
-def with_signal(context: CreditContext, signal: Signal) -> list[Answer]:
-    """The answers that have a signal, its garbage off the mask removed; raises where none has, or where one is not finite."""
+def with_signal(context: CreditContext, signal: Signal) -> list[CreditedAnswer]:
+    """The answers that have a signal, zeroed outside the mask; raises where none has one, or where one is not finite."""
     answers = []
     for role, scored in signal.items():
         masks, signs = context.masks(role), context.signs[role]
@@ -51,28 +51,30 @@ def with_signal(context: CreditContext, signal: Signal) -> list[Answer]:
                 continue
             parts = [None if part is None else _clean(part, mask, role, row) for part in score]
             if parts[0] is None:
-                raise CreditError(f"row {row}, {role}: the signal has an uncertainty but no mean")
-            answers.append(Answer(role, row, bool(signs[row] > 0), mask, Scored(parts[0], parts[1], parts[2])))
+                raise CreditError(f"row {row}, {role}: the signal has an uncertainty but no mean; give both")
+            answers.append(CreditedAnswer(role, row, bool(signs[row] > 0), mask, Scored(parts[0], parts[1], parts[2])))
     if not answers:
         raise CreditError(
-            "no answer has a signal, so there is no credit to give; annotate answers with character spans, "
-            "add <role>_token_reward columns, or give --credit.scorer"
+            "no answer has a signal, so there is no credit; annotate answers with character spans, "
+            "add <role>_token_reward columns, or set --credit.scorer"
         )
     return answers
 
 
 def _clean(part: Tensor, mask: Bool[Tensor, " T"], role: str, row: int) -> Tensor:
-    """The part in float64, zero off the mask."""
+    """The part in float64, zero outside the mask."""
     if part.shape[-1:] != mask.shape:
-        raise CreditError(f"row {row}, {role}: the signal has {part.shape[-1]} values and the answer {len(mask)} tokens; give one value per token")
+        raise CreditError(
+            f"row {row}, {role}: the signal has {part.shape[-1]} values, but the answer has {len(mask)} tokens; give one value per token"
+        )
     clean = torch.where(mask, part.detach().cpu().double(), 0.0)
     if not bool(clean.isfinite().all()):
-        raise CreditError(f"row {row}, {role}: the signal is not finite; drop the row's signal or mend it")
+        raise CreditError(f"row {row}, {role}: the signal is not finite; remove the row's signal or correct it")
     return clean
 
 
 def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[Shaped[Tensor, " _"]], size: int = 256) -> list[Shaped[Tensor, " _"]]:
-    """function over right-padded (B, T) blocks of answers of similar length; padding is False and 0. Linear in the tokens."""
+    """Applies the function to right-padded (B, T) blocks of answers of similar length; padding is False and 0. Linear in the number of tokens."""
     lengths = [len(values) for values in ragged[0]]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     results: list[Tensor] = [torch.empty(0)] * len(lengths)
@@ -87,19 +89,19 @@ def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[S
 def on_segments(
     score: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor], ids: Sequence[Tensor], masks: Sequence[Tensor]
 ) -> list[Float[Tensor, " _"]]:
-    """A score of segments (values, ids) -> (B, T), on the tokens of every answer."""
+    """A score of segments (values, ids) -> (B, T), at the tokens of every answer."""
     return by_block(lambda values, ids, mask: score(values, torch.where(mask, ids, -1)), values, ids, masks)
 
 
 def as_columns(
     context: CreditContext,
-    answers: Sequence[Answer],
+    answers: Sequence[CreditedAnswer],
     *,
     weight: Sequence[Tensor] | None,
     reward: Sequence[Tensor] | None,
     segment: Sequence[Tensor] | None,
-) -> dict[str, CreditColumns]:
-    """Columns of all answers of every role; None where an answer had no signal, or where the method writes no such column."""
+) -> dict[str, TokenColumns]:
+    """Columns of all answers of every role; None where an answer had no signal, or where the method makes no such column."""
 
     def column(values: Sequence[Tensor] | None, dtype: type[np.generic]) -> dict[str, list[np.ndarray | None]]:
         rows: dict[str, list[np.ndarray | None]] = {role: [None] * len(signs) for role, signs in context.signs.items()}
@@ -110,26 +112,26 @@ def as_columns(
     weights, rewards, segments = column(weight, np.float32), column(reward, np.float32), column(segment, np.int32)
     has = {(answer.role, answer.row) for answer in answers}
     return {
-        role: CreditColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
+        role: TokenColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
         for role, signs in context.signs.items()
     }
 
 
-def guard(answers: Sequence[Answer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
-    """Raises CreditError where a side keeps too little or too much of its tokens; answers without a signal do not count."""
+def guard(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
+    """Raises CreditError where a side keeps too few or too many of its tokens; answers without a signal do not count."""
     for side, places in sides(answers).items():
         kept = sum(float(weight[place].sum()) for place in places)
         share = kept / sum(int(answers[place].mask.sum()) for place in places)
         if min_kept <= share <= max_kept:
             continue
         bound, why = (
-            (f"under the {min_kept:.0%} of min_kept", "its token scores nearly all contradict the label, so almost nothing of this side would train")
+            (f"below min_kept, {min_kept:.0%}", "nearly all its token scores contradict the label, so almost no token of this side would train")
             if share < min_kept
-            else (f"over the {max_kept:.0%} of max_kept", "its token scores nearly all agree with the label, so the credit would change nothing here")
+            else (f"above max_kept, {max_kept:.0%}", "nearly all its token scores agree with the label, so the credit would have no effect here")
         )
         raise CreditError(
             f"the credit keeps {share:.1%} of the tokens of {side} answers ({len(places)} answers with a signal), {bound}: {why}. "
-            "The usual cause is a scorer whose zero is arbitrary (a raw reward head, or one that rates every answer the same way): take "
+            "The usual cause is a scorer whose zero is arbitrary (a raw reward head, or one that scores every answer the same way); use "
             "credit.baseline:batch-mean, another --credit.scorer, or spans; "
             "if this is what you want, set --credit.min-kept 0 --credit.max-kept 1"
         )

@@ -1,8 +1,8 @@
 """Adaptive segment-level reward: only segments whose own score agrees with the label of the whole answer train.
 
 Source: https://arxiv.org/abs/2411.00809 (v3); keep rule from the same team's released code (Yingshui-Tan/Equilibrate-RLHF).
-Deviations: the exact pivot formula could not be obtained: change curve, smoothing, segment score and every baseline but 0 are our
-specification [OURS]. With `Tokens` as segmenter the mask is exactly the released code's.
+Deviations: the exact pivot formula could not be obtained: change curve, smoothing, segment score and every baseline except 0 are our
+specification [OURS]. With `Tokens` as segmenter the mask is exactly that of the released code.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from finegrain.credit.answers import as_columns, by_block, guard, on_segments, w
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.ops.segmenters import Segmenter, check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def keep_mask(
@@ -39,17 +39,17 @@ class ASR:
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.KEEP_MASK
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run makes its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run trains its own."""
     signal: SignalChoice = field(default_factory=Auto)
-    """Where token scores come from."""
+    """The source of token scores."""
     segmenter: Segmenter | None = None
-    """Where segments begin; None: pivots of change (dynamic), token by token for people's spans and functions."""
+    """Where segments begin; None: pivots of change (dynamic), or every token for annotators' spans and functions."""
     score: SegmentScore = field(default_factory=Mean)
     """Score of a segment."""
     baseline: Baseline = field(default_factory=Constant)
-    """What a segment must exceed in a chosen answer, and stay below in a rejected one."""
+    """The value that a segment's score must exceed in a chosen answer, and stay below in a rejected one."""
     min_kept: float = 0.05
-    """Smallest share of a side's tokens that may be kept; under it the run stops before training."""
+    """Smallest share of a side's tokens that may be kept; below it the run stops before training."""
     max_kept: float = 0.95
     """Largest share of a side's tokens that may be kept."""
 
@@ -57,7 +57,7 @@ class ASR:
         check_scorer(self.signal, self.scorer)
         check(0 <= self.min_kept < self.max_kept <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {self.min_kept} and {self.max_kept}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight 0 or 1, the signal as reward, segment ids."""
         signal = resolve(self.signal, self.scorer, context)
         answers = with_signal(context, signal(context))

@@ -1,6 +1,6 @@
 """Confidence: weights that are the probability, under the scorer's uncertainty, that a token deserves its answer's label [OURS].
 
-Source: ours (docs/methods/confidence.md); the keep-mask of https://arxiv.org/abs/2411.00809 is its limit of a certain scorer.
+Source: ours (docs/methods/confidence.md); the keep-mask of https://arxiv.org/abs/2411.00809 is its limit for a certain scorer.
 Deviations: not from a paper. Prior weight n0, independence of token errors and the shrinkage are [choice].
 """
 
@@ -13,19 +13,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import Answer, as_columns, by_block, guard, on_segments, with_signal
+from finegrain.credit.answers import CreditedAnswer, as_columns, by_block, guard, on_segments, with_signal
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import Segmenter, check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def confidence_weight(
     mean: Float[Tensor, "B T"], std: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], positive: Bool[Tensor, "B _"]
 ) -> Float[Tensor, "B T"]:
-    """Phi(mean / std) where `positive`, Phi(-mean / std) elsewhere; 1/2 for mean 0, whatever std; 0 off the mask."""
+    """Phi(mean / std) where `positive`, Phi(-mean / std) elsewhere; 1/2 for mean 0, whatever std; 0 outside the mask."""
     signed = torch.where(mask, torch.where(positive, mean, -mean), 0.0)
     spread = torch.where(mask, std, 1.0)
     certain = spread == 0
@@ -36,33 +36,33 @@ def confidence_weight(
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Confidence:
-    """How sure the scorer is that a segment deserves its label."""
+    """Weights by the probability that a segment deserves its answer's label."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY
 
     scorer: str | None = None
-    """A scorer with an uncertainty of its own; without it the run makes two and reads it from their disagreement."""
+    """A scorer with its own uncertainty; without it the run trains two and uses their disagreement."""
     signal: SignalChoice = field(default_factory=Auto)
-    """Where token scores come from; must carry a standard deviation or several members."""
+    """The source of token scores; must have a standard deviation or several members."""
     segmenter: Segmenter | None = None
     """Where segments begin; None: pivots of change (dynamic)."""
     score: SegmentScore = field(default_factory=Mean)
     """Score of a segment."""
     baseline: Baseline = field(default_factory=Constant)
-    """What a segment's score is compared with."""
+    """The value that a segment's score is compared with."""
     n0: float = 4.0
-    """Observations that the pooled variance counts for; a segment's own variance from two members counts for one [choice]."""
+    """Weight of the pooled variance in observations; a segment's own variance from two members counts as one [choice]."""
     min_kept: float = 0.05
-    """Smallest mean weight of a side's tokens; under it the run stops before training."""
+    """Smallest mean weight of a side's tokens; below it the run stops before training."""
     max_kept: float = 0.95
     """Largest mean weight of a side's tokens."""
 
     def __post_init__(self) -> None:
         check_scorer(self.signal, self.scorer)
-        check(self.n0 >= 0, f"n0 counts observations and must not be negative, got {self.n0}")
+        check(self.n0 >= 0, f"n0 (in observations) must be at least 0, got {self.n0}")
         check(0 <= self.min_kept < self.max_kept <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {self.min_kept} and {self.max_kept}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight in [0, 1], the signal as reward, segment ids."""
         signal = resolve(self.signal, self.scorer, context)
         answers = with_signal(context, signal(context))
@@ -78,8 +78,8 @@ class Confidence:
         guard(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
         return as_columns(context, answers, weight=weight, reward=rewards, segment=ids)
 
-    def _stds(self, answers: Sequence[Answer], ids: Sequence[Tensor], name: str) -> list[Tensor]:
-        """Standard deviation of the segment scores, on their tokens."""
+    def _stds(self, answers: Sequence[CreditedAnswer], ids: Sequence[Tensor], name: str) -> list[Tensor]:
+        """Standard deviation of the segment scores, at their tokens."""
         masks = [answer.mask for answer in answers]
         given = [answer.scored.std for answer in answers]
         known = [std for std in given if std is not None]
@@ -89,8 +89,8 @@ class Confidence:
         several = [values for values in members if values is not None and len(values) > 1]
         if len(several) < len(answers):
             raise CreditError(
-                f"credit:confidence needs to know how sure the scores are, and the signal {name} carries no uncertainty; leave out --credit.scorer "
-                "and let the run make its own two scorers (credit.signal:implicit), or take credit:asr, which asks for none"
+                f"credit:confidence needs scores with an uncertainty, but the signal {name} has none; leave out --credit.scorer "
+                "so that the run trains its own two scorers (credit.signal:implicit), or use credit:asr, which needs none"
             )
         judged = [on_segments(self.score, judge, ids, masks) for judge in zip(*several, strict=True)]
         return shrunk_std([torch.stack(values) for values in zip(*judged, strict=True)], masks, n0=self.n0)

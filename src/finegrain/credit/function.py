@@ -1,4 +1,4 @@
-"""Your own credit: a function that gives character spans of an answer their weight.
+"""User-defined credit: a function that gives character spans of an answer their weight.
 
 Source: ours (docs/methods/function.md).
 Deviations: not from a paper.
@@ -14,7 +14,7 @@ import numpy as np
 from finegrain.checked import checked
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class Function:
     path: str = ""
     """file.py:name; there is no default function."""
     outside: float = 1.0
-    """Weight of tokens in none of the spans."""
+    """Weight of tokens outside all spans."""
 
     def __post_init__(self) -> None:
-        check(isfinite(self.outside) and self.outside >= 0, f"outside is a weight and must be finite and not negative, got {self.outside}")
+        check(isfinite(self.outside) and self.outside >= 0, f"outside is a weight and must be finite and at least 0, got {self.outside}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
-        """The weights as they are; no reward, no segments."""
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
+        """The returned weights, unchanged; no reward, no segments."""
         check(bool(self.path), "credit:function needs your function: --credit.path file.py:name")
         columns = {}
         for role in context.signs:
@@ -42,12 +42,12 @@ class Function:
             for row, (value, mask) in enumerate(zip(values, context.masks(role), strict=True)):
                 weights.append(None if value is None else np.where(mask, value, 0.0).astype(np.float32))
                 if value is not None and not bool((np.isfinite(value[mask]) & (value[mask] >= 0)).all()):
-                    raise CreditError(f"{self.path} gave row {row}, {role}, a weight that is negative or not finite; give numbers >= 0")
+                    raise CreditError(f"{self.path} returned a weight for row {row}, {role}, that is negative or not finite; expected numbers >= 0")
             nothing: list[np.ndarray | None] = [None] * len(weights)
-            columns[role] = CreditColumns(weights, nothing, nothing, [weight is not None for weight in weights])
+            columns[role] = TokenColumns(weights, nothing, nothing, [weight is not None for weight in weights])
         given = [weight for column in columns.values() for weight in column.weight if weight is not None]
         if not given:
-            raise CreditError(f"{self.path} returned None for every answer, so there is no credit to give")
+            raise CreditError(f"{self.path} returned None for every answer, so there is no credit")
         if not any(weight.any() for weight in given):
-            raise CreditError(f"{self.path} gives every token weight 0, so nothing would train")
+            raise CreditError(f"{self.path} gives every token weight 0, so no token would train")
         return columns

@@ -1,7 +1,7 @@
-"""A token's reward is how much it changes the reward model's score of the answer so far.
+"""Token rewards as the change of the reward model's score of the answer so far.
 
 Source: R3HF, https://arxiv.org/abs/2411.08302 (v2: RED), eqs. 6 to 8, through a third party's reproduction; the authors released no code.
-Deviations: the paper's body was not obtained; boundaries between two tokenizers, and the centred group advantage, are the reproduction's.
+Deviations: the paper's body was not obtained; boundaries between two tokenizers, and the centred group advantage, follow the reproduction.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Rows = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class FromPrompt:
-    """The first token against the score of the prompt alone: the rewards sum to R - V_0 (the paper's equation)."""
+    """The first token is compared with the score of the prompt alone: the rewards sum to R - V_0 (the paper's equation)."""
 
     def __call__(self, first: Rows, empty: Rows) -> Rows:
         """Reward of the first token."""
@@ -32,10 +32,10 @@ class FromPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class FromZero:
-    """The first token's score as it is: the rewards sum to R (the ablation without dynamic initialisation)."""
+    """The first token's score itself: the rewards sum to R (the ablation without dynamic initialisation)."""
 
     def __call__(self, first: Rows, empty: Rows) -> Rows:
-        """Reward of the first token; the prompt's score plays no part."""
+        """Reward of the first token; the prompt's score is not used."""
         return first
 
 
@@ -52,9 +52,9 @@ First = FromPrompt | FromZero | FirstZero
 
 
 def prefix_differences(values: Tokens, empty: Rows, mask: Mask, first: First) -> Tokens:
-    """V_t - V_{t-1} on the answer's tokens, 0 off the mask; V_{t-1} is the value at the token of the mask before, whatever lies between.
+    """V_t - V_{t-1} on the answer's tokens, 0 outside the mask; V_{t-1} is the value at the previous token of the mask, whatever lies between.
 
-    values: the head's output at each token, of the answer up to it; empty: at the prompt's last token.
+    values: the head's output at each token for the answer up to it; empty: at the prompt's last token.
     """
     clean = torch.where(mask, wide(values), 0.0).detach()
     place = torch.arange(mask.shape[1], device=mask.device)
@@ -66,10 +66,10 @@ def prefix_differences(values: Tokens, empty: Rows, mask: Mask, first: First) ->
 
 
 def boundary_differences(values: Tokens, empty: Rows, final: Rows, mask: Mask, mapped: Mask, first: First) -> Tokens:
-    """The same where the reward model cuts the text otherwise: tokens that end where one of its own ends are `mapped`, others get 0.
+    """The same where the reward model tokenises the text differently: tokens that end where one of its own ends are `mapped`, others get 0.
 
-    values: its score at that common end. final: its score where it pools; what lies behind the last common end (a template's token, say)
-    goes to the answer's last token, so the sum stays R - V_0.
+    values: its score at that common end. final: its score where it pools; what follows the last common end (such as a template's token)
+    is added to the answer's last token, so the sum remains R - V_0.
     """
     ends = mapped & mask
     differences = prefix_differences(values, empty, ends, first)
@@ -84,14 +84,14 @@ def helpful_and_harmless(reward: Tokens, cost: Tokens, *, alpha: float = -1.0) -
 
 
 def penalised(reward: Tokens, logp: Tokens, ref_logp: Tokens, mask: Mask, *, beta: float = 0.02) -> Tokens:
-    """Eq. 8: minus beta times the sampled log-ratio, signed, of the policy that made the answer; all detached."""
+    """Eq. 8: minus beta times the signed, sampled log-ratio of the policy that generated the answer; all detached."""
     return torch.where(mask, reward - beta * (wide(logp) - wide(ref_logp)), 0.0).detach()
 
 
 def centred_advantage(advantage: Rows, reward: Tokens, mask: Mask, *, alpha: float = 1.0) -> Tokens:
-    """A sequence's advantage with the token rewards' deviation from their own mean: averages to the former; alpha 0 is the sequence's alone.
+    """A sequence's advantage plus the token rewards' deviation from their mean: its average is the sequence's; alpha 0 is the sequence's alone.
 
-    For group baselines. A baseline of the size of a sequence reward subtracted from every token's reward collapses, by the reproduction's notes.
+    For group baselines. Subtracting a baseline of the size of a sequence reward from every token's reward collapses, according to the reproduction.
     """
     deviation = wide(reward) - masked_mean(wide(reward), mask)[:, None]
     return torch.where(mask, wide(advantage)[:, None] + alpha * deviation, 0.0).detach()
@@ -103,7 +103,7 @@ class R3HF:
     """Token rewards from a reward model read at every position."""
 
     share: float = 1.0
-    """How much of the reward is differences; the rest comes at the end. The paper's, but 0.5 in one of its settings."""
+    """The share of the reward given as differences; the rest is at the end. The paper's value, except 0.5 in one of its settings."""
     first: First = field(default_factory=FromPrompt)
     """What the first token is compared with."""
 
@@ -111,6 +111,6 @@ class R3HF:
         check_share(self.share)
 
     def __call__(self, values: Tokens, empty: Rows, mask: Mask) -> Tokens:
-        """Eq. 7: token rewards (B, T), 0 off the mask, detached."""
+        """Eq. 7: token rewards (B, T), 0 outside the mask, detached."""
         total = last_value(wide(values), mask)
         return mixed(prefix_differences(values, empty, mask, self.first), total, mask, share=self.share)

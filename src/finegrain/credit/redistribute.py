@@ -1,4 +1,4 @@
-"""A sequence reward on tokens: at the end, in equal parts, in given shares, and mixtures that keep the sum.
+"""Distributes a sequence reward over tokens: at the end, in equal parts, in given shares, and mixtures that keep the sum.
 
 Source: mixture of shares and end: https://arxiv.org/abs/2402.00782 (authors' code); of differences and end: https://arxiv.org/abs/2411.08302, eq. 7.
 Deviations: none.
@@ -22,7 +22,7 @@ def sparse_reward(total: Rows, mask: Mask) -> Tokens:
 
 
 def uniform_shares(mask: Mask, dtype: torch.dtype = torch.float32) -> Tokens:
-    """1/T on each of an answer's T tokens, 0 off the mask: a distribution."""
+    """1/T on each of an answer's T tokens, 0 outside the mask: a distribution."""
     length = mask.sum(1, keepdim=True).clamp(min=1)
     return mask.to(dtype) / length
 
@@ -33,11 +33,11 @@ def by_shares(shares: Tokens, total: Rows, mask: Mask) -> Tokens:
 
 
 def mixed(dense: Tokens, total: Rows, mask: Mask, *, share: float) -> Tokens:
-    """`share` of a dense reward, the rest of `total` at the end."""
+    """`share` of a dense reward, and the rest of `total` at the end."""
     return torch.where(mask, share * dense.detach() + (1 - share) * sparse_reward(total, mask), 0.0)
 
 
 def check_share(share: float) -> None:
-    """Raises UsageError where a share is none."""
+    """Raises UsageError for an invalid share."""
     if not 0 <= share <= 1:
-        raise UsageError(f"the dense share of the reward must lie in [0, 1], got {share}")
+        raise UsageError(f"the dense share of the reward must be in [0, 1], got {share}")

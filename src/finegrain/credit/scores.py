@@ -1,4 +1,4 @@
-"""Score of a segment from the token values in it, and the baseline it is compared with.
+"""Score of a segment from its token values, and the baseline it is compared with.
 
 Source: keep rule against a baseline of 0: released code of the authors of https://arxiv.org/abs/2411.00809.
 Deviations: the segment scores and every baseline other than 0 are our specification [OURS].
@@ -26,7 +26,7 @@ class Mean:
     """The mean over the segment."""
 
     def __call__(self, values: Values, ids: Ids) -> Values:
-        """Segment scores on their tokens, 0 off the mask."""
+        """Segment scores at their tokens, 0 outside the mask."""
         return segments.segment_mean(values, ids)
 
     def std(self, std: Values, ids: Ids) -> Values:
@@ -40,7 +40,7 @@ class Sum:
     """The sum over the segment; with differences of a value function it telescopes."""
 
     def __call__(self, values: Values, ids: Ids) -> Values:
-        """Segment scores on their tokens, 0 off the mask."""
+        """Segment scores at their tokens, 0 outside the mask."""
         return segments.segment_sum(values, ids)
 
     def std(self, std: Values, ids: Ids) -> Values:
@@ -53,7 +53,7 @@ class Last:
     """The value at the segment's last token."""
 
     def __call__(self, values: Values, ids: Ids) -> Values:
-        """Segment scores on their tokens, 0 off the mask."""
+        """Segment scores at their tokens, 0 outside the mask."""
         return segments.segment_last(values, ids)
 
     def std(self, std: Values, ids: Ids) -> Values:
@@ -79,7 +79,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseMean:
-    """The answer's own mean over tokens: its better half against its worse."""
+    """The answer's own mean over tokens."""
 
     def __call__(self, scores: Answers) -> Sequence[float]:
         """One baseline per answer."""
@@ -101,15 +101,15 @@ class Quantile:
     """A quantile over the tokens of all answers of both sides."""
 
     q: float = 0.5
-    """Share of the tokens that lie below."""
+    """Share of the tokens below the quantile."""
 
     def __post_init__(self) -> None:
-        check(0 < self.q < 1, f"q must lie in (0, 1), got {self.q}")
+        check(0 < self.q < 1, f"q must be in (0, 1), got {self.q}")
 
     def __call__(self, scores: Answers) -> Sequence[float]:
         """One baseline per answer."""
         ordered = torch.cat(list(scores)).double().sort().values
-        place = self.q * (len(ordered) - 1)  # torch.quantile refuses more than 16 million values
+        place = self.q * (len(ordered) - 1)  # torch.quantile accepts at most 16 million values
         low = int(place)
         high = min(low + 1, len(ordered) - 1)
         return [float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))] * len(scores)

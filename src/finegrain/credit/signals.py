@@ -1,7 +1,7 @@
-"""Signals: a number per token that says how good it is, from people, from a column, from a scorer, from your own function.
+"""Signals: a score per token, from annotators' spans, a column, a scorer or a user's function.
 
 Source: implicit log-ratio of a DPO-trained scorer and data columns: https://arxiv.org/abs/2411.00809 and the authors' released code.
-Deviations: people's spans, user functions and the scorer a run makes for itself are our specification [OURS].
+Deviations: annotators' spans, user functions and the run's own scorer are our specification [OURS].
 """
 
 from collections.abc import Sequence
@@ -25,28 +25,28 @@ def _scored(rows: Sequence[np.ndarray | None]) -> list[Scored | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spans:
-    """People's character spans; outside the spans of an annotated answer tokens have the opposite sign."""
+    """Annotators' character spans; outside the spans of an annotated answer tokens have the opposite sign."""
 
     segmenter: ClassVar[Segmenter] = Tokens()
-    """People have judged every token: there is nothing to estimate."""
+    """Annotators labelled every token, so there is nothing to estimate."""
 
     def __call__(self, context: CreditContext) -> Signal:
         """Token scores by role."""
         if not context.has_spans():
-            raise CreditError("credit.signal:spans needs character-span annotations, and these data have none; leave the signal out, or give spans")
+            raise CreditError("credit.signal:spans needs character-span annotations, but the data have none; leave the signal out, or add spans")
         return {role: _scored(context.span_rewards(role)) for role in context.signs}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """Token rewards that came with the data, `<role>_token_reward`."""
+    """Token rewards from the data column `<role>_token_reward`."""
 
     segmenter: ClassVar[Segmenter] = Dynamic()
 
     def __call__(self, context: CreditContext) -> Signal:
         """Token scores by role."""
         if not context.has_column():
-            raise CreditError("credit.signal:column needs <role>_token_reward columns, and these data have none; leave the signal out, or add them")
+            raise CreditError("credit.signal:column needs <role>_token_reward columns, but the data have none; leave the signal out, or add them")
         return {role: _scored(context.column_rewards(role)) for role in context.signs}
 
 
@@ -58,9 +58,9 @@ class Implicit:
     segmenter: ClassVar[Segmenter] = Dynamic()
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; None: two DPO fits of the start model, each scoring the half of the rows it has not seen."""
+    """A causal LM fine-tuned by DPO, or a reward model; None: two DPO fits of the start model, each scoring the rows it was not trained on."""
     beta: PositiveFloat = 0.1
-    """The scorer's own DPO beta: sets the units of the reward; keep-masks do not depend on it."""
+    """The scorer's own DPO beta, which sets the units of the reward; keep-masks do not depend on it."""
 
     def __call__(self, context: CreditContext) -> Signal:
         """Token scores by role."""
@@ -92,17 +92,17 @@ SignalChoice = Auto | Spans | Column | Implicit | FunctionSpans
 
 
 def check_scorer(signal: SignalChoice, scorer: str | None) -> None:
-    """Raises UsageError where the scorer of the method and its signal contradict each other."""
+    """Raises UsageError where the method's scorer and its signal contradict each other."""
     if scorer is None or isinstance(signal, Auto):
         return
     if not isinstance(signal, Implicit):
-        raise UsageError(f"--credit.scorer {scorer} contradicts the signal {type(signal).__name__.lower()}, which asks no scorer; drop one")
+        raise UsageError(f"--credit.scorer {scorer} contradicts the signal {type(signal).__name__.lower()}, which uses no scorer; remove one of them")
     if signal.scorer not in (None, scorer):
-        raise UsageError(f"two scorers were given, {scorer} and {signal.scorer}; give one")
+        raise UsageError(f"found two scorers, {scorer} and {signal.scorer}; expected one")
 
 
 def resolve(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Spans | Column | Implicit | FunctionSpans:
-    """The signal that is meant: a named scorer is always asked; without one, what the data have."""
+    """The signal to use: a given scorer always; without one, the signal that the data have."""
     if isinstance(signal, Auto):
         if scorer is None and context.has_spans():
             return Spans()

@@ -1,18 +1,18 @@
-"""What a credit does to the data, in a few numbers for the log.
+"""A summary of a credit's effect on the data, as a few numbers for the log.
 
 Source: ours [OURS], for the masks of https://arxiv.org/abs/2411.00809: kept share per side, segments per response, share of
-responses that are dropped whole, agreement of the signal's sign with the label.
-Deviations: none. Counts over all answers with a signal, no sample, so there is no interval.
+responses that keep no token, agreement of the signal's sign with the label.
+Deviations: none. Computed over all answers with a signal, without sampling, so there is no interval.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finegrain.types import CreditColumns, Ragged
+from finegrain.types import Ragged, TokenColumns
 
 
-def summarise(columns: Mapping[str, CreditColumns], masks: Mapping[str, Ragged], signs: Mapping[str, np.ndarray]) -> dict[str, float]:
+def summarise(columns: Mapping[str, TokenColumns], masks: Mapping[str, Ragged], signs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Numbers by name, `credit/<what>/<role>`; a number that the columns cannot give is left out."""
     numbers: dict[str, float] = {}
     for role, column in columns.items():

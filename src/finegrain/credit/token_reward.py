@@ -1,4 +1,4 @@
-"""Token reward: the scorer's centred reward per token and how certain it is, for `objective:token-distillation` [OURS].
+"""Token reward: the scorer's centred reward per token and its certainty, for `objective:token-distillation` [OURS].
 
 Source: ours (docs/methods/token-reward.md).
 Deviations: not from a paper. The certainty s^2 / (s^2 + std^2) and the prior weight n0 are [choice].
@@ -13,15 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import Answer, as_columns, by_block, with_signal
+from finegrain.credit.answers import CreditedAnswer, as_columns, by_block, with_signal
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.ops.segmenters import Segmenter, Tokens, check
-from finegrain.types import CreditColumns, CreditContext, WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def certainty(std: Float[Tensor, " T"], *, scale: float) -> Float[Tensor, " T"]:
-    """scale^2 / (scale^2 + std^2): the share of a reward's variance that is no error, 1 where std is 0; scale is the reward's rms."""
+    """scale^2 / (scale^2 + std^2): the share of a reward's variance that is not error, 1 where std is 0; scale is the reward's rms."""
     total = scale**2 + std.square()
     return torch.where(total > 0, scale**2 / torch.where(total > 0, total, 1.0), 1.0)
 
@@ -34,19 +34,19 @@ class TokenReward:
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.CERTAINTY
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run makes its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run trains its own."""
     signal: SignalChoice = field(default_factory=Auto)
-    """Where token rewards come from."""
+    """The source of token rewards."""
     segmenter: Segmenter = field(default_factory=Tokens)
-    """What the objective sums before it compares; whole is sequence-level reward distillation."""
+    """The unit over which the objective sums before it compares; whole is sequence-level reward distillation."""
     n0: float = 4.0
-    """Observations that the pooled variance counts for; a token's own variance from two members counts for one [choice]."""
+    """Weight of the pooled variance in observations; a token's own variance from two members counts as one [choice]."""
 
     def __post_init__(self) -> None:
         check_scorer(self.signal, self.scorer)
-        check(self.n0 >= 0, f"n0 counts observations and must not be negative, got {self.n0}")
+        check(self.n0 >= 0, f"n0 (in observations) must be at least 0, got {self.n0}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The mean minus the mean of all tokens as reward, certainty as weight where the uncertainty is known, segment ids."""
         answers = with_signal(context, resolve(self.signal, self.scorer, context)(context))
         masks, means = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
@@ -57,8 +57,8 @@ class TokenReward:
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
         return as_columns(context, answers, weight=weight, reward=rewards, segment=by_block(self.segmenter, rewards, masks))
 
-    def _stds(self, answers: Sequence[Answer]) -> list[Tensor] | None:
-        """Standard deviation per token; None where the signal does not say it for every answer."""
+    def _stds(self, answers: Sequence[CreditedAnswer]) -> list[Tensor] | None:
+        """Standard deviation per token; None where the signal lacks it for some answer."""
         stds = [answer.scored.std for answer in answers]
         known = [std for std in stds if std is not None]
         if len(known) == len(answers):

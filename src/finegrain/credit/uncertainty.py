@@ -1,7 +1,7 @@
-"""Standard deviation of scores from the disagreement of few judges, shrunk to what is usual in the data.
+"""Standard deviation of scores from the disagreement of a few scorers, shrunk towards the mean over the data.
 
-Source: ours [OURS]; few judges say little about one token, so its variance is a weighted mean of its own and the usual one.
-Deviations: not from a paper; the weight of the usual variance is a [choice].
+Source: ours [OURS]; a few scorers estimate one token's variance poorly, so it is averaged with the mean over the data.
+Deviations: not from a paper; the weight of that mean is a [choice].
 """
 
 from collections.abc import Sequence

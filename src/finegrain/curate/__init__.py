@@ -1,1 +1,1 @@
-"""What several judgements of given answers say about the data: columns that repair pairs, and pairs made of trees. Pure."""
+"""Works on scores of given answers: columns that repair pairs, and pairs from trees of responses. Pure functions."""

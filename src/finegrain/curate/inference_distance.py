@@ -1,7 +1,7 @@
-"""How uncertain the difference of two rewards stays, given which pairs were compared: topologies of data side by side.
+"""How uncertain the difference of two rewards remains, given which pairs were compared: compares topologies of data.
 
 Source: Qiu et al. 2024, https://arxiv.org/abs/2402.10184, section 4 (inference distance, structure of E_IB).
-Deviations: the Gaussian form of their network, derived by us [OURS]: prior r ~ N(0, K), comparisons z = r_i - r_j + noise.
+Deviations: the Gaussian form of their network, our own derivation [OURS]: prior r ~ N(0, K), comparisons z = r_i - r_j + noise.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from jaxtyping import Float, Int
 
 
 def prefix_kernel(paths: Int[np.ndarray, "N D"], level_variances: Sequence[float]) -> Float[np.ndarray, "N N"]:
-    """K: prior covariance of rewards; leaves share the variance of every level down to which their paths agree."""
+    """K: prior covariance of rewards; leaves share the variance of every level on which their paths agree."""
     same = np.cumprod(paths[:, None] == paths[None], axis=-1)
     return np.asarray(same @ np.asarray(level_variances), dtype=float)
 
 
 def inference_distance(kernel: Float[np.ndarray, "N N"], compared: Int[np.ndarray, "P 2"], noise: float) -> Float[np.ndarray, "N N"]:
-    """Posterior variance of r_i - r_j for all i, j, after the comparisons; `noise`: standard deviation of one of them.
+    """Posterior variance of r_i - r_j for all i, j, after the comparisons; `noise`: standard deviation of one comparison.
 
-    Where the prior is flat this is noise^2 times the effective resistance of the graph of comparisons.
+    With a flat prior this is noise^2 times the effective resistance of the graph of comparisons.
     """
     difference = np.zeros((len(compared), len(kernel)))
     rows = np.arange(len(compared))

@@ -1,8 +1,8 @@
-"""Repairs of pairs after the strength of their labels: columns of the pair loss, with the reason for each row.
+"""Repairs of pairs by the strength of their labels: columns of the pair loss, with the reason for each row.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.2 (flip, margin, soft label).
 Deviations: margins are clipped at a percentile [choice]; a flipped pair's margin is the strength of the flipped pair, -u [choice]; the
-smoothing of doubtful pairs is 0.1, a usual value, the paper's was not read.
+smoothing of doubtful pairs is 0.1, a common value; the paper's was not read.
 """
 
 from dataclasses import dataclass, field
@@ -19,28 +19,28 @@ Numbers = Float[np.ndarray, " N"]
 
 @dataclass(frozen=True)
 class Repaired:
-    """Columns for the pair loss (`loss:bradley-terry`), and why."""
+    """Columns for the pair loss (`loss:bradley-terry`), and the reasons."""
 
     columns: dict[str, Numbers]
-    """flip (1: exchange the answers), label_prob (of the chosen answer being better), margin: every row has each of them that is here."""
+    """flip (1: exchange the answers), label_prob (that the chosen answer is better), margin: each column present has a value for every row."""
     reasons: list[str]
-    """A sentence per pair; empty where the pair stays as it was."""
+    """A sentence per pair; empty where the pair is unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Flip:
-    """Exchange the answers of the pairs of least strength."""
+    """Exchange the answers of the pairs with the lowest strength."""
 
     share: float = 0.2
-    """Of all pairs; the share of wrong labels has to be estimated, more than that hurts."""
+    """Share of all pairs; it must be estimated, and flipping more than the wrong labels hurts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
-            raise UsageError(f"a share of flipped pairs lies in [0, 1), got {self.share}")
+            raise UsageError(f"the share of flipped pairs must be in [0, 1), got {self.share}")
 
     def rows(self, strength: Strength) -> Bool[np.ndarray, " N"]:
-        """The pairs that are flipped: exactly the share, rounded; of equals the first."""
+        """The flipped pairs: exactly the share, rounded; of equal strengths the first ones."""
         found = np.zeros(len(strength.mean), dtype=bool)
         found[np.argsort(strength.mean, kind="stable")[: round(self.share * len(found))]] = True
         return found
@@ -48,30 +48,30 @@ class Flip:
     def __call__(self, strength: Strength) -> Repaired:
         """flip."""
         flipped = self.rows(strength)
-        return Repaired({"flip": flipped.astype(float)}, _reasons(flipped, f"flipped: among the {self.share:.0%} of least strength"))
+        return Repaired({"flip": flipped.astype(float)}, _reasons(flipped, f"flipped: among the {self.share:.0%} with the lowest strength"))
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Margin:
-    """Ask for a difference of scores as large as the strength; a negative strength asks for less than none."""
+    """Require a difference of scores as large as the strength; a negative strength is a negative margin."""
 
     percentile: float = 95.0
-    """Of |u|: larger margins are cut to it."""
+    """Percentile of |u| at which larger margins are clipped."""
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:
-            raise UsageError(f"a percentile lies in (0, 100], got {self.percentile}")
+            raise UsageError(f"the percentile must be in (0, 100], got {self.percentile}")
 
     def clipped(self, strength: Strength) -> tuple[Numbers, Bool[np.ndarray, " N"]]:
-        """Strengths within +- the percentile, and which were outside."""
+        """Strengths clipped to +- the percentile, and which ones were outside."""
         bound = float(np.percentile(np.abs(strength.mean), self.percentile))
         return strength.mean.clip(-bound, bound), np.abs(strength.mean) > bound
 
     def __call__(self, strength: Strength) -> Repaired:
         """margin."""
         margin, cut = self.clipped(strength)
-        return Repaired({"margin": margin}, _reasons(cut, "margin cut to the percentile"))
+        return Repaired({"margin": margin}, _reasons(cut, "margin clipped to the percentile"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +99,12 @@ class Soft:
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing <= 1:
-            raise UsageError(f"the smoothing is a probability, got {self.smoothing}")
+            raise UsageError(f"the smoothing must be a probability, got {self.smoothing}")
 
     def __call__(self, strength: Strength) -> Repaired:
         """label_prob."""
         found = np.where(strength.negative, 1 - self.smoothing, 1.0)
-        return Repaired({"label_prob": found}, _reasons(strength.negative, f"label believed to {1 - self.smoothing:g}: negative strength"))
+        return Repaired({"label_prob": found}, _reasons(strength.negative, f"label probability {1 - self.smoothing:g}: negative strength"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""Several reward models vote on every pair; the columns repair the labels that they doubt.
+"""Several reward models vote on every pair; columns of the pair loss repair the doubtful labels.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, sections 2.1 and 2.2.
-Deviations: members vote on pairs they did not train on [choice], unless they are asked to train on all;
+Deviations: members vote on pairs they did not train on [choice], unless set to train on all pairs;
 see `finegrain.curate.strength` and `finegrain.curate.repairs`.
 """
 
@@ -22,17 +22,17 @@ from finegrain.types import Json
 
 @dataclass(frozen=True)
 class Curated:
-    """What becomes of N pairs."""
+    """The repaired columns of N pairs."""
 
     strength: Strength
     columns: dict[str, Float[np.ndarray, " N"]]
-    """strength_mean, strength_std, and those of the repair."""
+    """strength_mean, strength_std, and the columns of the repair."""
     reasons: list[str]
     margins: Float[np.ndarray, "M N"]
-    """The members' own, NaN where one did not vote."""
+    """The members' margins, NaN where a member did not vote."""
 
     def summary(self) -> Json:
-        """Share of negative strength with its interval, deciles, and how many rows each column changes."""
+        """Share of pairs with negative strength and its interval, deciles, and how many rows each column changes."""
         negative = wilson(self.strength.negative.astype(float))
         neutral = {"flip": 0.0, "margin": 0.0, "label_prob": 1.0}
         return {
@@ -50,19 +50,19 @@ class SecretsRM:
     """Multi-model voting."""
 
     splits: int = 5
-    """Random splits of the prompts in halves; each half trains a model that scores the other half: 5 give 10 models, 5 votes a pair."""
+    """Random splits of the prompts into halves; each half trains a model that scores the other half: 5 give 10 models, 5 votes per pair."""
     train_on: Literal["halves", "all"] = "halves"
-    """halves: a model votes on pairs it did not train on. all: as in the paper, on all of its own (2 * splits votes a pair)."""
+    """halves: a model votes on pairs it did not train on. all: as in the paper, on all its training pairs (2 * splits votes per pair)."""
     votes: Votes = field(default_factory=Linear)
-    """What the models are: linear in the start model's features, or whole ones."""
+    """The kind of models: linear in the start model's features, or whole models."""
     repair: Repair = field(default_factory=Margin)
     """Columns: margin, flip, flip-margin, soft, soft-margin."""
 
     def __post_init__(self) -> None:
         if self.splits < 1:
-            raise UsageError(f"splits is a number of random halvings, at least 1, got {self.splits}")
+            raise UsageError(f"splits must be at least 1, got {self.splits}")
         if self.train_on == "all" and isinstance(self.votes, Linear):
-            raise UsageError("linear models of the same pairs are one and the same: take method.votes:whole, or --method.train-on halves")
+            raise UsageError("linear models of the same pairs are identical; use method.votes:whole, or --method.train-on halves")
 
     def trained(self, prompts: np.ndarray, seed: int) -> Bool[np.ndarray, "M N"]:
         """Which pairs each member trains on."""

@@ -1,8 +1,8 @@
-"""Responses that share prefixes: what pairs of them have in common, which pairs to label, and the rows of labelled pairs.
+"""Responses with shared prefixes: the common prefix of pairs, the selection of pairs to label, and the rows of labelled pairs.
 
 Source: Qiu et al. 2024, https://arxiv.org/abs/2402.10184 (pairs of leaves of one prefix tree).
-Deviations: the tree is read off the responses themselves, so any set of responses to one prompt has one; how pairs are drawn is a choice of
-ours beyond the uniform one [choice].
+Deviations: the tree is derived from the responses themselves, so any set of responses to one prompt has one; samplers other than the
+uniform one are [choice].
 """
 
 from collections.abc import Hashable, Sequence
@@ -25,13 +25,13 @@ class LeafPair(NamedTuple):
     first: int
     second: int
     prefix: int
-    """Leading items that both have."""
+    """Length of the common prefix."""
     lca_depth: int
-    """Branch points between the prompt and the one where they part; 0: they part where the tree begins."""
+    """Branch points between the prompt and the one where they diverge; 0: they diverge at the root."""
 
 
 def common_prefix(first: Items, second: Items) -> int:
-    """Leading items that are equal."""
+    """Length of the common prefix."""
     for place, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return place
@@ -39,7 +39,7 @@ def common_prefix(first: Items, second: Items) -> int:
 
 
 def distinct(responses: Sequence[Items]) -> list[int]:
-    """Places of the first of every response."""
+    """Indices of the distinct responses, the first of each."""
     found: dict[tuple[Hashable, ...], int] = {}
     for place, response in enumerate(responses):
         found.setdefault(tuple(response), place)
@@ -47,7 +47,7 @@ def distinct(responses: Sequence[Items]) -> list[int]:
 
 
 def leaf_pairs(responses: Sequence[Items]) -> list[LeafPair]:
-    """All pairs of distinct responses; repeats of an earlier response are in none."""
+    """All pairs of distinct responses; repeats are in none."""
     places = distinct(responses)
     shared = {pair: common_prefix(responses[pair[0]], responses[pair[1]]) for pair in combinations(places, 2)}
     branches: dict[int, set[int]] = {place: set() for place in places}
@@ -59,19 +59,19 @@ def leaf_pairs(responses: Sequence[Items]) -> list[LeafPair]:
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Every pair of a tree is as likely."""
+    """Every pair of a tree is equally likely."""
 
     def __call__(self, pairs: Sequence[LeafPair], budget: int, draw: np.random.Generator) -> list[LeafPair]:
-        """At most `budget` of them, none twice."""
+        """At most `budget` pairs, without repeats."""
         return [pairs[place] for place in draw.permutation(len(pairs))[:budget]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByDepth:
-    """Depths take turns, the deepest first: close relatives are rare among all pairs."""
+    """Alternates between depths, deepest first, because close relatives are rare among all pairs."""
 
     def __call__(self, pairs: Sequence[LeafPair], budget: int, draw: np.random.Generator) -> list[LeafPair]:
-        """At most `budget`, none twice."""
+        """At most `budget` pairs, without repeats."""
         shuffled = Uniform()(pairs, len(pairs), draw)
         turns: dict[int, int] = {}
         keyed = []
@@ -83,10 +83,10 @@ class ByDepth:
 
 @dataclass(frozen=True, kw_only=True)
 class Hardest:
-    """The pairs that share most come first: the finest distinctions."""
+    """The pairs with the longest common prefix first: the finest distinctions."""
 
     def __call__(self, pairs: Sequence[LeafPair], budget: int, draw: np.random.Generator) -> list[LeafPair]:
-        """At most `budget`, none twice."""
+        """At most `budget` pairs, without repeats."""
         return sorted(Uniform()(pairs, len(pairs), draw), key=lambda pair: -pair.prefix)[:budget]
 
 
@@ -94,22 +94,22 @@ Sampler = Uniform | ByDepth | Hardest
 
 
 def drawn(pairs: Sequence[LeafPair], budget: int, chain_fraction: float, sampler: Sampler, draw: np.random.Generator) -> list[LeafPair]:
-    """`budget` pairs of a tree: a share that parts where the tree begins, as independent responses do, the others by the sampler."""
+    """`budget` pairs of a tree: a share that diverges at the root, like independent responses, the others by the sampler."""
     if not 0 <= chain_fraction <= 1:
-        raise UsageError(f"chain_fraction is a share in [0, 1], got {chain_fraction}")
+        raise UsageError(f"chain_fraction must be a share in [0, 1], got {chain_fraction}")
     chain = Uniform()([pair for pair in pairs if pair.lca_depth == 0], round(chain_fraction * budget), draw)
     rest = [pair for pair in pairs if pair not in chain]
     return [*chain, *sampler(rest, budget - len(chain), draw)]
 
 
 def saved_share(pair: LeafPair, responses: Sequence[Items]) -> float:
-    """Of the items of both responses, the share that need not be read twice: the prefix's."""
+    """Share of the items of both responses that need not be read twice: the prefix."""
     total = len(responses[pair.first]) + len(responses[pair.second])
     return 2 * pair.prefix / total if total else 0.0
 
 
 def preference_row(prompt: str, texts: Sequence[str], pair: LeafPair, scores: Sequence[float], *, tree: int) -> Json:
-    """One row of the preference schema: the answer with the higher score is chosen, equal scores are a tie. `pair` counts tokens."""
+    """One row of the preference schema: the answer with the higher score is chosen, equal scores are a tie. `pair` has lengths in tokens."""
     better, worse = (pair.first, pair.second) if scores[pair.first] >= scores[pair.second] else (pair.second, pair.first)
     return {
         "prompt": prompt,

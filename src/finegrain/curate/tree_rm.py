@@ -1,7 +1,7 @@
-"""Preference pairs from prefix trees: responses that branch from one another, compared with their relatives.
+"""Preference pairs from prefix trees: responses that branch from shared prefixes are compared with each other.
 
 Source: Qiu et al. 2024, https://arxiv.org/abs/2402.10184, section 5 (tree-based generation of preference data).
-Deviations: where branches start and how the temperature moves was not read [choice]; a share of pairs parts at the root [choice].
+Deviations: the paper's branching and temperature schedule were not read [choice]; a share of pairs diverges at the root [choice].
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from finegrain.errors import UsageError
 
 Ids = tuple[int, ...]
 Extend = Callable[[Sequence[Ids], bool, int], Sequence[tuple[Ids, bool]]]
-"""(responses so far, whether they are to be finished, seed) -> the longer ones, and whether each has ended."""
+"""(responses so far, whether to finish them, seed) -> the longer ones, and whether each has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,32 +24,32 @@ class TreeRM:
     """Grow a tree of responses for every prompt and compare its leaves."""
 
     reward: str = ""
-    """What labels the leaves: a reward model's folder, or your own function file.py:name; without one there are no pairs."""
+    """What labels the leaves: a reward model's folder, or a user's function file.py:name; without one no pairs are made."""
     depth: int = 3
-    """Segments of a response; at 1 responses are independent samples."""
+    """Number of segments of a response; at 1 responses are independent samples."""
     branching: int = 2
-    """Children of every node: branching ** depth leaves at most."""
+    """Children per node: at most branching ** depth leaves."""
     pairs: int = 8
     """Pairs per tree."""
     chain_fraction: float = 0.2
-    """Share of the pairs that part at the root, as independent responses do."""
+    """Share of the pairs that diverge at the root, like independent responses."""
     sampler: Sampler = field(default_factory=Uniform)
-    """Which of the other pairs: uniform, by-depth, hardest."""
+    """How the other pairs are selected: uniform, by-depth, hardest."""
     segment_tokens: int = 32
-    """Length of a segment; the branch point moves back to the last sentence end or line end in it."""
+    """Length of a segment; the branch point moves back to the last end of a sentence or line in it."""
     max_new_tokens: int = 256
     """Longest response."""
     first_temperature: float = 1.4
-    """Of the first `first_tokens` of a segment, so that siblings differ."""
+    """Temperature of the first `first_tokens` of a segment, so that siblings differ."""
     first_tokens: int = 8
     temperature: float = 0.8
-    """Of the others."""
+    """Temperature of the other tokens."""
 
     def __post_init__(self) -> None:
         if min(self.depth, self.branching, self.pairs, self.first_tokens) < 1 or not self.first_tokens < self.segment_tokens < self.max_new_tokens:
-            raise UsageError("depth, branching, pairs and first_tokens are at least 1, and first_tokens < segment_tokens < max_new_tokens")
+            raise UsageError("depth, branching, pairs and first_tokens must be at least 1, and first_tokens < segment_tokens < max_new_tokens")
         if not 0 <= self.chain_fraction <= 1 or min(self.first_temperature, self.temperature) <= 0:
-            raise UsageError("chain_fraction is a share in [0, 1], and temperatures are positive")
+            raise UsageError("chain_fraction must be a share in [0, 1], and temperatures must be positive")
 
     def grow(self, extend: Extend, seed: int) -> list[Ids]:
         """The distinct leaves, breadth first: every open response of a level is extended `branching` times in one call."""
@@ -63,5 +63,5 @@ class TreeRM:
         return [leaves[place] for place in distinct(leaves)]
 
     def __call__(self, leaves: Sequence[Ids], draw: np.random.Generator) -> list[LeafPair]:
-        """The pairs of one tree that are to be labelled; none of fewer than two leaves."""
+        """The pairs of one tree to label; empty for fewer than two leaves."""
         return drawn(leaf_pairs(leaves), self.pairs, self.chain_fraction, self.sampler, draw)

@@ -1,7 +1,7 @@
-"""Votes on pairs by models that did not train on them, or by models that trained on all of them in other orders.
+"""Votes on pairs by models that did not train on them, or by models that trained on all of them in different orders.
 
-Source: cross-fitting is ours [choice]; the ten models of https://arxiv.org/abs/2401.06080 train on all pairs in other orders.
-Deviations: by default members differ by the half of the prompts they saw; they are linear in features of the start model.
+Source: cross-fitting is ours [choice]; the ten models of https://arxiv.org/abs/2401.06080 train on all pairs in different orders.
+Deviations: by default members differ by the half of the prompts they train on; they are linear in features of the start model.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Linear:
 
     def __post_init__(self) -> None:
         if not self.ridge > 0:
-            raise UsageError(f"the ridge is a positive number, got {self.ridge}")
+            raise UsageError(f"the ridge must be positive, got {self.ridge}")
 
     def __call__(self, differences: Float[np.ndarray, "N H"], trained: Bool[np.ndarray, "M N"]) -> Float[np.ndarray, "M N"]:
         """Margins."""
@@ -35,10 +35,10 @@ class Linear:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Whole:
-    """Members are whole reward models, trained one after the other as `finegrain reward head:sequence` trains one; as in the paper, and as dear."""
+    """Members are whole reward models, trained one after the other like `finegrain reward head:sequence`; as in the paper, at its cost."""
 
     epochs: Epochs = 1.0
-    """Of each member, over its half."""
+    """Passes of each member over its half."""
     batch_size: PositiveInt = 16
     """Pairs per optimiser step."""
     lr: NonNegativeFloat | None = None
@@ -49,10 +49,10 @@ Votes = Linear | Whole
 
 
 def halves(prompts: np.ndarray, splits: int, seed: int) -> Bool[np.ndarray, "M N"]:
-    """Which pairs each of M = 2 * splits members trains on: one half of the prompts, and the other half; pairs of one prompt stay together."""
+    """Which pairs each of M = 2 * splits members trains on: one half of the prompts, or the other half; pairs of one prompt stay together."""
     keys, own = np.unique(prompts, return_inverse=True)
     if len(keys) < 4:
-        raise DataError(f"{len(keys)} prompts are too few to train models on halves of them; at least 4 are needed")
+        raise DataError(f"found {len(keys)} prompts; training models on halves of them needs at least 4")
     members = []
     for split in range(splits):
         first = (np.random.default_rng([seed, split]).permutation(len(keys)) % 2 == 0)[own]
@@ -61,7 +61,7 @@ def halves(prompts: np.ndarray, splits: int, seed: int) -> Bool[np.ndarray, "M N
 
 
 def everything(prompts: np.ndarray, splits: int) -> Bool[np.ndarray, "M N"]:
-    """As many members, each of which trains on every pair."""
+    """As many members, each trained on every pair."""
     return np.ones((2 * splits, len(prompts)), dtype=bool)
 
 

@@ -1,1 +1,1 @@
-"""Rows, formats, templates, tokens: one path for every recipe."""
+"""Rows, formats, templates and tokens: every recipe reads its data through the same code."""

@@ -1,24 +1,24 @@
-"""The text of an answer, which character spans refer to: its turns in the plain rendering, whatever template makes the tokens.
+"""The text of an answer, which character spans refer to: its turns in the plain rendering, whatever template produces the tokens.
 
-A turn is written as its reasoning in <think> tags, its content, and its calls of tools as objects in <tool_call> tags [choice];
-most turns are their content alone. Spans in the columns of the data count the characters of the contents alone, as people
-who mark an answer see them; `moved` puts them into the text.
+A turn is written as its reasoning in <think> tags, its content, and its tool calls as objects in <tool_call> tags [choice];
+most turns consist of their content alone. Spans in the columns of the data count the characters of the contents alone, because
+that is what an annotator sees; `shift_spans` maps them to the text.
 """
 
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, header
+from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, format_header
 from finegrain.data.records import Text, Turn
 from finegrain.types import CharSpan
 
 
-class Words(NamedTuple):
-    """What one turn says, in the order of its text."""
+class TurnText(NamedTuple):
+    """The parts of a turn, in the order of its text."""
 
     reasoning: str
-    """Under a key of its own; reasoning inside the content belongs to the content."""
+    """Reasoning from a separate key; reasoning inside the content belongs to the content."""
     content: str
     calls: str
     """Every call in the plain form."""
@@ -28,22 +28,22 @@ class Words(NamedTuple):
         return f"{self.opening()}{self.content}{self.closing()}"
 
     def opening(self) -> str:
-        """What stands before the content."""
+        """The text before the content."""
         return f"<think>\n{self.reasoning}\n</think>\n\n" if self.reasoning else ""
 
     def closing(self) -> str:
-        """What stands behind the content."""
+        """The text after the content."""
         return f"\n{self.calls}" if self.content and self.calls else self.calls
 
 
-def words_of(turn: Turn) -> Words:
-    """The words of a turn."""
+def split_turn(turn: Turn) -> TurnText:
+    """The parts of a turn."""
     if not turn.more or turn.role != ASSISTANT:
-        return Words("", turn.content, "")
+        return TurnText("", turn.content, "")
     others = turn.others()
     reasoning = next((others[name] for name in REASONING if isinstance(others.get(name), str) and others[name].strip()), "")
     calls = [call for name in CALLS for call in _listed(others.get(name))]
-    return Words(reasoning, turn.content, "\n".join(f"<tool_call>\n{_call(call)}\n</tool_call>" for call in calls))
+    return TurnText(reasoning, turn.content, "\n".join(f"<tool_call>\n{_call(call)}\n</tool_call>" for call in calls))
 
 
 def _listed(calls: Any) -> list[Any]:
@@ -51,7 +51,7 @@ def _listed(calls: Any) -> list[Any]:
 
 
 def _call(call: Any) -> str:
-    """Name and arguments of a call; arguments written as JSON text are an object all the same."""
+    """Name and arguments of a call; arguments written as JSON text are parsed into an object."""
     said = call.get("function", call) if isinstance(call, dict) else call
     if isinstance(said, dict) and isinstance(said.get("arguments"), str):
         try:
@@ -66,33 +66,33 @@ def answer_text(turns: tuple[Turn, ...]) -> tuple[str, list[int]]:
     text, starts = "", []
     for i, turn in enumerate(turns):
         if i or turn.role != ASSISTANT:
-            text += f"{blank(i)}{header(turn.role)} "
+            text += f"{turn_separator(i)}{format_header(turn.role)} "
         starts.append(len(text))
-        text += words_of(turn).text()
+        text += split_turn(turn).text()
     return text, starts
 
 
-def blank(turns_before: int) -> str:
-    """What separates turns in the plain rendering."""
+def turn_separator(turns_before: int) -> str:
+    """The separator between turns in the plain rendering."""
     return "\n\n" if turns_before else ""
 
 
-def text_of_answer(content: Text) -> str:
-    """The text of an answer, be it a string or turns."""
+def join_answer(content: Text) -> str:
+    """The text of an answer given as a string or as turns."""
     return content if isinstance(content, str) else answer_text(content)[0]
 
 
-def moved(spans: Sequence[CharSpan] | None, content: Text) -> list[CharSpan] | None:
-    """Spans over the contents of an answer's turns as spans over its text."""
+def shift_spans(spans: Sequence[CharSpan] | None, content: Text) -> list[CharSpan] | None:
+    """Maps spans over the contents of an answer's turns to spans over its text."""
     if spans is None or isinstance(content, str) or not any(turn.more for turn in content):
         return None if spans is None else list(spans)
     bare, befores = answer_text(tuple(Turn(turn.role, turn.content) for turn in content))
     text, starts = answer_text(content)
-    shifts = [(before, start + len(words_of(turn).opening()) - before) for turn, before, start in zip(content, befores, starts, strict=True)]
+    shifts = [(before, start + len(split_turn(turn).opening()) - before) for turn, before, start in zip(content, befores, starts, strict=True)]
     shifts.append((len(bare), len(text) - len(bare)))
     return [(_shifted(start, shifts), _shifted(end - 1, shifts) + 1, value) for start, end, value in spans]
 
 
 def _shifted(place: int, shifts: Sequence[tuple[int, int]]) -> int:
-    """A place moved as the last turn is that begins at or before it."""
+    """A position moved by the shift of the last turn that begins at or before it."""
     return place + next((shift for begin, shift in reversed(shifts) if begin <= place), shifts[0][1])

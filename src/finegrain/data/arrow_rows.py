@@ -1,4 +1,4 @@
-"""Rows of Arrow tables (parquet and arrow files, saved data sets): a column is converted when somebody asks for it, a bad cell by itself."""
+"""Rows of Arrow tables (parquet and arrow files, saved data sets): a column is converted on first access, a bad cell by itself."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -12,7 +12,7 @@ from finegrain.data.source_rows import BadCell, SourceRow
 from finegrain.errors import DataError
 
 UNREADABLE = (ValueError, OverflowError, TypeError, KeyError, pyarrow.ArrowException)
-"""What the conversion of a cell raises: text that is no UTF-8, a year beyond 9999, an unknown time zone ..."""
+"""What the conversion of a cell raises: invalid UTF-8, a year after 9999, an unknown time zone ..."""
 ROWS = 1024
 
 
@@ -28,7 +28,7 @@ class _Batch:
         self._filled: dict[str, list[bool]] = {}
 
     def cells(self, name: str) -> list[Any]:
-        """The column as Python has it."""
+        """The column as Python values."""
         if name not in self._cells:
             array = self._batch.column(self.places[name])
             try:
@@ -38,7 +38,7 @@ class _Batch:
         return self._cells[name]
 
     def filled(self, name: str) -> list[bool]:
-        """Which cells of a column hold something; nothing is converted for it."""
+        """Which cells of a column hold a value; nothing is converted for this."""
         if name not in self._filled:
             array = self._batch.column(self.places[name])
             mask = array.is_valid()
@@ -54,7 +54,7 @@ class _Batch:
 
 
 def _lengths(array: Any) -> Any:
-    """Of texts and lists; None of other columns."""
+    """Lengths of texts and lists; None for other columns."""
     kind = array.type
     if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
         return compute.binary_length(array)
@@ -111,7 +111,7 @@ class ArrowRow(SourceRow):
         return (name for name in self._batch.numeric if self.holds(name))
 
 
-def arrow_rows(file: Path) -> Iterator[ArrowRow]:
+def read_arrow_rows(file: Path) -> Iterator[ArrowRow]:
     """The rows of a parquet or arrow file; raises DataError."""
     try:
         yield from _rows(_parquet(file) if file.name.endswith(".parquet") else _ipc(file))
@@ -125,7 +125,7 @@ def _parquet(file: Path) -> Iterator[Any]:
 
 
 def _ipc(file: Path) -> Iterator[Any]:
-    """Both kinds of Arrow's own format: the file, and the stream that datasets writes."""
+    """Both variants of Arrow's own format: the file, and the stream that datasets writes."""
     with pyarrow.memory_map(str(file)) as source:
         try:
             reader = ipc.open_file(source)
@@ -137,20 +137,20 @@ def _ipc(file: Path) -> Iterator[Any]:
 
 
 def _sound(batch: Any) -> Any:
-    """The batch, whose offsets point into its buffers: Arrow's own format has no checksums, and reading beyond a map ends the process."""
+    """The batch, with its offsets checked: Arrow's own format has no checksums, and reading beyond a memory map ends the process."""
     for array in batch.columns:
         bytes_of = {pyarrow.string(): pyarrow.binary(), pyarrow.large_string(): pyarrow.large_binary()}.get(array.type)
         array.validate()
         try:
             (array if bytes_of is None else array.view(bytes_of)).validate(full=True)
         except pyarrow.ArrowInvalid as error:
-            if "UTF8" not in str(error):  # in a list of texts; a matter of its row
+            if "UTF8" not in str(error):  # in a list of texts; reported with its row
                 raise
     return batch
 
 
-def saved_rows(folder: Path) -> Iterator[ArrowRow]:
-    """The rows of a folder that `datasets` saved, of the part `train` where it has several; raises DataError."""
+def read_saved_rows(folder: Path) -> Iterator[ArrowRow]:
+    """The rows of a folder written by `datasets`, of the split `train` where there are several; raises DataError."""
     import datasets
 
     try:
@@ -159,7 +159,7 @@ def saved_rows(folder: Path) -> Iterator[ArrowRow]:
         raise DataError(f"cannot read {folder}, a folder that datasets' save_to_disk wrote: {error}") from error
     if isinstance(table, datasets.DatasetDict):
         if "train" not in table and len(table) != 1:
-            raise DataError(f"folder {folder} has the parts {', '.join(table)} and none named train; pass the folder of the one you want to read")
+            raise DataError(f"folder {folder} has the splits {', '.join(table)} but no split named train; pass the folder of the split to read")
         table = table["train"] if "train" in table else next(iter(table.values()))
     for part in table.with_format("arrow").iter(batch_size=ROWS):
         yield from _rows(part.to_batches())

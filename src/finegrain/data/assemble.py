@@ -5,11 +5,11 @@ from jaxtyping import Bool, Int32
 
 from finegrain.data.encode import Encoded, Encoder
 from finegrain.data.records import FastTokenizer, Response
-from finegrain.data.render import Part, Rendered
+from finegrain.data.render import AnswerPart, Rendered
 
 
 class Specials:
-    """The tokens of a tokenizer that stand for no text."""
+    """The special tokens of a tokenizer."""
 
     def __init__(self, tokenizer: FastTokenizer) -> None:
         self.bos: int | None = tokenizer.bos_token_id
@@ -18,7 +18,7 @@ class Specials:
         self.ids: frozenset[int] = frozenset(tokenizer.all_special_ids) | added
 
 
-class Tokens:
+class BatchTokens:
     """Every prompt and part of a batch, tokenised once."""
 
     def __init__(self, batch: list[Rendered], encoder: Encoder) -> None:
@@ -29,7 +29,7 @@ class Tokens:
         self._continuing = dict(zip(continuing, encoder.continuing(continuing), strict=True))
 
     def prompt(self, rendered: Rendered) -> Int32[np.ndarray, " P"]:
-        """Tokens of the prompt, without BOS of ours."""
+        """Tokens of the prompt, without an added BOS."""
         return self._opening[rendered.prompt].ids
 
     def part(self, rendered: Rendered, role: str, index: int) -> Encoded:
@@ -38,7 +38,7 @@ class Tokens:
         return self._continuing[text] if index or rendered.prompt else self._opening[text]
 
 
-def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.ndarray, " Q"]:
+def start_with_bos(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.ndarray, " Q"]:
     """The prompt with BOS once at its start."""
     if specials.bos is None:
         return ids
@@ -46,8 +46,8 @@ def prompt_ids(ids: Int32[np.ndarray, " P"], specials: Specials) -> Int32[np.nda
     return np.concatenate([np.array([specials.bos], dtype=np.int32), ids[others[0] :] if len(others) else ids[:0]])
 
 
-def whole_response(rendered: Rendered, role: str, tokens: Tokens, specials: Specials) -> Response:
-    """The whole answer: its parts, its end token."""
+def join_response(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> Response:
+    """The whole answer: its parts and its end token."""
     ids: list[np.ndarray] = [np.zeros(0, np.int32)]
     mask: list[np.ndarray] = [np.zeros(0, bool)]
     offsets: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
@@ -65,8 +65,8 @@ def whole_response(rendered: Rendered, role: str, tokens: Tokens, specials: Spec
     return _end_once(np.concatenate(ids), np.concatenate(mask), np.concatenate(offsets), rendered.texts[role], specials, closes)
 
 
-def _places(part: Part, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
-    """Character offsets into the answer's text: from the first to the last character of a token that stands there."""
+def _places(part: AnswerPart, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
+    """Character offsets into the answer's text: from the first to the last mapped character of each token."""
     starts, ends = encoded.offsets[:, 0], encoded.offsets[:, 1]
     if len(part.runs) == 1:
         (run,) = part.runs
@@ -85,7 +85,7 @@ def _places(part: Part, encoded: Encoded) -> Int32[np.ndarray, "T 2"]:
 
 
 def _ending(ids: Int32[np.ndarray, " T"], specials: Specials) -> Int32[np.ndarray, " K"]:
-    """What a template writes after the last answer: up to EOS, else one special token, else nothing."""
+    """What a template writes after the last answer: the tokens up to EOS, else one special token, else nothing."""
     if specials.eos is not None and (ids == specials.eos).any():
         return ids[: int(np.argmax(ids == specials.eos)) + 1]
     return ids[: int(len(ids) > 0 and int(ids[0]) in specials.ids)]
@@ -94,7 +94,7 @@ def _ending(ids: Int32[np.ndarray, " T"], specials: Specials) -> Int32[np.ndarra
 def _end_once(
     ids: Int32[np.ndarray, " T"], mask: Bool[np.ndarray, " T"], offsets: Int32[np.ndarray, "T 2"], text: str, specials: Specials, closes: bool
 ) -> Response:
-    """The answer with EOS once at its end, which trains where its last turn does."""
+    """The answer with EOS once at its end; EOS trains where the last turn does."""
     if specials.eos is None:
         return Response(ids, mask, offsets, text)
     others = np.flatnonzero(ids != specials.eos)
@@ -107,8 +107,8 @@ def _end_once(
     )
 
 
-def ends_itself(rendered: Rendered, role: str, tokens: Tokens, specials: Specials) -> bool:
-    """Whether the last words of the answer's own text are an EOS token."""
+def ends_with_eos(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> bool:
+    """Whether the answer's own text ends with an EOS token."""
     last = max((i for i, part in enumerate(rendered.parts[role]) if part.trains), default=None)
     if last is None or specials.eos is None:
         return False

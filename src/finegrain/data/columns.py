@@ -1,11 +1,11 @@
-"""What a row carries besides its texts: numbers, labels, character spans, token rewards."""
+"""What a row has besides its texts: numbers, labels, character spans, token rewards."""
 
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from finegrain.data.answer_text import moved
+from finegrain.data.answer_text import shift_spans
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Text
 from finegrain.data.source_rows import CellError
@@ -13,51 +13,51 @@ from finegrain.errors import DataError
 from finegrain.types import CharSpan
 
 SHOWN = 12
-"""Columns of a row that a message names."""
+"""Number of columns that a message names."""
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names of columns on a line, long lists and names cut."""
+def list_names(names: Iterable[str]) -> str:
+    """Names of columns on one line; long lists and names are cut."""
     names = list(names)
     shown = ", ".join(name if name.isprintable() and len(name) <= 60 else f"{name!r:.60}" for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def text_of(row: Mapping[str, Any], column: str) -> str:
+def read_text(row: Mapping[str, Any], column: str) -> str:
     """A column that must be text."""
     if column not in row:
-        raise DataError(f"missing column {column}; found: {listed(row)}")
+        raise DataError(f"missing column {column}; found: {list_names(row)}")
     if not isinstance(row[column], str):
         raise DataError(f"column {column!r}: expected text, found {type(row[column]).__name__}")
     value: str = row[column]
     return value
 
 
-def numeric_columns(row: Reading) -> dict[str, float]:
-    """Every column that is a number or a boolean; NaN stays and is judged later."""
+def read_numeric_columns(row: Reading) -> dict[str, float]:
+    """Every column that is a number or a boolean; NaN is kept and checked later."""
     return {name: _float(value) for name, value in row.numbers().items()}
 
 
 def _float(value: Any) -> float:
-    """A number of a file; what no float holds is infinite, and judged later."""
+    """A number from a file; a number too large for a float is infinite, and checked later."""
     try:
         return float(value)
     except OverflowError:
         return math.inf
 
 
-def label_of(row: Mapping[str, Any], column: str = "label") -> float:
-    """The label of an unpaired row: 0, 1, false, true, or NaN, which is judged later."""
+def read_label(row: Mapping[str, Any], column: str = "label") -> float:
+    """The label of an unpaired row: 0, 1, false, true, or NaN, which is checked later."""
     value = row.get(column)
     if not isinstance(value, Real) or (value == value and value not in (0, 1)):
         raise DataError(f"column {column!r}: expected 0, 1, false or true, found {value!r:.80}")
     return float(value)
 
 
-def answer_of(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
+def read_answer(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
     """An answer with the columns `<prefix>_spans` (or `spans`) and `<role>_token_reward`."""
     spans, rewards = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
-    return Answer(content=content, spans=moved(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
+    return Answer(content=content, spans=shift_spans(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
 
 
 def _spans(value: Any, column: str) -> list[CharSpan] | None:
@@ -91,15 +91,15 @@ def _rewards(value: Any, column: str) -> list[float] | None:
     return [_float(number) for number in value]
 
 
-def number_of(row: Mapping[str, Any], column: str) -> float:
-    """A column that must be a number; NaN stays and is judged later."""
+def read_number(row: Mapping[str, Any], column: str) -> float:
+    """A column that must be a number; NaN is kept and checked later."""
     value = row.get(column)
     if not isinstance(value, Real):
         raise DataError(f"column {column!r}: expected a number, found {value!r:.80}")
     return _float(value)
 
 
-def choice_of(row: Mapping[str, Any], column: str) -> int:
+def read_choice(row: Mapping[str, Any], column: str) -> int:
     """A column that must be 0 or 1."""
     value = row.get(column)
     if not isinstance(value, Real) or value not in (0, 1):
@@ -107,7 +107,7 @@ def choice_of(row: Mapping[str, Any], column: str) -> int:
     return int(_float(value))
 
 
-def list_of(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
+def read_list(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
     """A column that must be a list of things of one type."""
     value = row.get(column)
     if not isinstance(value, list | tuple) or not all(isinstance(item, kind) for item in value):
@@ -115,8 +115,8 @@ def list_of(row: Mapping[str, Any], column: str, kind: type) -> list[Any]:
     return list(value)
 
 
-def rating_of(value: Any, name: str) -> float:
-    """A rating as a number or as text; NaN where there is none ("N/A", null), which is judged later."""
+def read_rating(value: Any, name: str) -> float:
+    """A rating given as a number or as text; NaN where there is none ("N/A", null), which is checked later."""
     if value is None or value == "N/A":
         return math.nan
     try:

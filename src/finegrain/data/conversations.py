@@ -1,7 +1,7 @@
 """Turns of a conversation: reading them from rows, the common start of two conversations, the plain rendering.
 
 The plain rendering is "Human: …\\n\\nAssistant: …", the form of hh-rlhf without its leading blank lines. The text of a
-multi-turn answer, which character spans refer to, is its turns in this rendering, whatever template makes the tokens.
+multi-turn answer, which character spans refer to, is its turns in this rendering, whatever template produces the tokens.
 """
 
 import json
@@ -16,20 +16,20 @@ from finegrain.errors import DataError
 ASSISTANT = "assistant"
 NAMES = {"user": "Human", ASSISTANT: "Assistant", "system": "System"}
 KNOWN = frozenset(SPEAKERS.values()) | OTHERS
-"""Roles that may stand in a conversation; any other may be the assistant under a name of somebody's own."""
+"""Known roles of a conversation; any other role may be a custom name for the assistant."""
 SYSTEM_ROLES = ("system", "developer")
 OPENING = (*SYSTEM_ROLES, "user")
-"""Roles that no answer begins with: where one does it is the whole conversation."""
+"""Roles that no answer begins with: an answer that begins with one is the whole conversation."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Keys of a message under which its reasoning stands, in the order in which transformers looks for it."""
+"""Keys of a message that hold its reasoning, in the order in which transformers looks for them."""
 CALLS = ("tool_calls", "function_call")
-"""Keys of a message under which its calls of tools stand."""
+"""Keys of a message that hold its tool calls."""
 SPEAKING = (*CALLS, *REASONING, "refusal")
-"""Keys beside which a content of null is well-formed."""
+"""Keys that make a content of null well-formed."""
 HH_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 
 
-def header(role: str) -> str:
+def format_header(role: str) -> str:
     """What the plain rendering writes before a turn, without the space that follows."""
     return f"{NAMES.get(role, role.capitalize())}:"
 
@@ -47,7 +47,7 @@ def read_turns(value: Any, column: str) -> tuple[Turn, ...]:
 
 
 def _found(value: Any) -> str:
-    """What stands in the place of messages, in words."""
+    """Describes what was found in place of messages."""
     if not isinstance(value, list | tuple):
         return type(value).__name__
     odd = next((item for item in value if not (isinstance(item, Mapping) and "role" in item)), None)
@@ -60,8 +60,8 @@ def _turn(message: Mapping[str, Any], column: str) -> Turn:
     others = {name: message[name] for name in sorted(message) if name not in ("role", "content") and message[name] is not None}
     content = message.get("content")
     if content is None and any(others.get(name) for name in SPEAKING):
-        return Turn(str(message["role"]), "", as_json({**others, "content": None}, column))
-    return Turn(str(message["role"]), _text(content, message["role"], column), as_json(others, column) if others else "")
+        return Turn(str(message["role"]), "", to_json_text({**others, "content": None}, column))
+    return Turn(str(message["role"]), _text(content, message["role"], column), to_json_text(others, column) if others else "")
 
 
 def _text(content: Any, role: str, column: str) -> str:
@@ -76,12 +76,12 @@ def _text(content: Any, role: str, column: str) -> str:
     return "".join(parts)
 
 
-def as_json(value: Any, column: str) -> str:
-    """JSON text of what a cell holds, for comparison and for templates."""
+def to_json_text(value: Any, column: str) -> str:
+    """A cell as JSON text, for comparison and for templates."""
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"column {column!r}: a value that JSON cannot hold ({error})") from error
+        raise DataError(f"column {column!r}: expected a value that JSON can represent ({error})") from error
 
 
 def read_tools(value: Any) -> str:
@@ -95,24 +95,24 @@ def read_tools(value: Any) -> str:
         return ""
     if not isinstance(value, list | tuple) or not all(isinstance(tool, Mapping) for tool in value):
         raise DataError(f"column 'tools': expected a list of tools, each an object, found {value!r:.80}")
-    return as_json(value, "tools")
+    return to_json_text(value, "tools")
 
 
-def answer_turns(value: Any, column: str) -> tuple[Turn, ...]:
-    """The turns of a conversation in which the assistant speaks, under whatever name is known."""
+def find_answer_turns(value: Any, column: str) -> tuple[Turn, ...]:
+    """The turns of a conversation that ends with a turn of the assistant, under any of its known names."""
     turns = read_turns(value, column)
     strangers = [turn.role for turn in turns if turn.role not in KNOWN]
     if strangers and not any(turn.role == ASSISTANT for turn in turns):
         raise DataError(f"column {column!r}: no turn of role {ASSISTANT}; roles found: {_names(turns)}")
     if strangers and turns[-1].role not in KNOWN:
         raise DataError(
-            f"column {column!r}: ends with a turn of {turns[-1].role!r:.40}, which is no known name of the {ASSISTANT}; roles found: {_names(turns)}"
+            f"column {column!r}: ends with a turn of role {turns[-1].role!r:.40}, not a known name of the {ASSISTANT}; roles found: {_names(turns)}"
         )
     return turns
 
 
 def _names(turns: tuple[Turn, ...]) -> str:
-    """The roles in the order of their first turns, as far as a line holds them."""
+    """The roles in the order of their first turns, as many as fit on a line."""
     names = list(dict.fromkeys(f"{turn.role:.40}" for turn in turns))
     return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
 
@@ -127,14 +127,14 @@ def parse_transcript(text: str, column: str) -> tuple[Turn, ...]:
 
 
 def parse_prompt(text: str) -> tuple[Turn, ...]:
-    """Turns without the empty one of the assistant at the end; text without headers is the user's turn."""
+    """Turns without an empty last turn of the assistant; text without headers is the user's turn."""
     found = HH_TURN.match(text)
     turns = parse_transcript(text, "prompt") if found else (Turn("user", text),)
     return turns[:-1] if turns[-1].role == ASSISTANT and not turns[-1].content.strip() else turns
 
 
-def as_prompt(value: Any, column: str) -> tuple[Turn, ...]:
-    """A prompt as turns: text is the user's turn, a list of texts alternates from the user on, messages say who speaks."""
+def read_prompt(value: Any, column: str) -> tuple[Turn, ...]:
+    """A prompt as turns: text is the user's turn, a list of texts alternates starting with the user, messages name their roles."""
     if isinstance(value, str):
         return (Turn("user", value),)
     if isinstance(value, list | tuple) and value and all(isinstance(turn, str) for turn in value):
@@ -146,9 +146,9 @@ EXTRA_ID_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def parse_extra_id(text: str) -> tuple[Turn, ...]:
-    """The turns of a HelpSteer2 prompt: the user's first words, then turns after `<extra_id_1>User` and `<extra_id_1>Assistant`.
+    """The turns of a HelpSteer2 prompt: the user's first text, then turns after `<extra_id_1>User` and `<extra_id_1>Assistant`.
 
-    A header without words at the end, which only announces the answer, is no turn.
+    A header without text at the end only announces the answer and is not a turn.
     """
     pieces = EXTRA_ID_TURN.split(f"{text}\n" if text.endswith("<extra_id_1>Assistant") else text)
     roles = {"User": "user", "Assistant": ASSISTANT}
@@ -156,53 +156,53 @@ def parse_extra_id(text: str) -> tuple[Turn, ...]:
     return turns[:-1] if turns[-1] == Turn(ASSISTANT, "") else turns
 
 
-class Beside(NamedTuple):
-    """Answers beside a prompt, of which some or all were given as whole conversations."""
+class PromptAndAnswers(NamedTuple):
+    """A prompt and its answers, some or all of which may have been whole conversations."""
 
     prompt: tuple[Turn, ...]
-    """What stands before every answer, once; the fullest form of it that the row has."""
+    """What precedes every answer, once; the fullest form that the row has."""
     answers: dict[str, tuple[Turn, ...]]
-    """What follows the prompt; where `agrees` is false, each a conversation from its own beginning."""
+    """What follows the prompt; where `agrees` is false, each is a conversation from its own beginning."""
     agrees: bool
-    """Whether every whole conversation begins with the prompt, white space aside."""
+    """Whether every whole conversation begins with the prompt, ignoring white space."""
 
 
-def beside(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> Beside:
-    """The prompt and what follows it. An answer that begins with a system's or a user's turn is the whole conversation.
+def join_prompt_and_answers(prompt: tuple[Turn, ...], answers: dict[str, tuple[Turn, ...]]) -> PromptAndAnswers:
+    """The prompt and what follows it. An answer that begins with a system or user turn is the whole conversation.
 
-    A system's turn that only one of prompt and conversation has is part of the prompt. Where a conversation begins otherwise than
-    the prompt it wins, and stands by itself. A prompt without words beside a whole conversation is none.
+    A system turn that only the prompt or only the conversation has is part of the prompt. Where a conversation begins differently
+    from the prompt, the conversation is used alone. An empty prompt beside a whole conversation is ignored.
     """
-    if any(map(opens, answers.values())) and not any(turn.content.strip() for turn in _systems(prompt)[1]):
+    if any(map(is_whole_conversation, answers.values())) and not any(turn.content.strip() for turn in _systems(prompt)[1]):
         prompt = _systems(prompt)[0]
     heads = {role: _head(prompt, turns) for role, turns in answers.items() if _is_whole(prompt, turns)}
     found = {role: head for role, head in heads.items() if head is not None}
     shared = max((head.turns for head in found.values()), key=len, default=prompt)
     if len(found) < len(heads) or not all(same_turns(head.turns, shared[len(shared) - len(head.turns) :]) for head in found.values()):
-        return Beside(prompt, {role: turns if role in heads else prompt + turns for role, turns in answers.items()}, agrees=False)
-    return Beside(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
+        return PromptAndAnswers(prompt, {role: turns if role in heads else prompt + turns for role, turns in answers.items()}, agrees=False)
+    return PromptAndAnswers(shared, {role: turns[found[role].length :] if role in found else turns for role, turns in answers.items()}, agrees=True)
 
 
-def opens(turns: tuple[Turn, ...]) -> bool:
-    """Whether an answer begins as only a whole conversation does."""
+def is_whole_conversation(turns: tuple[Turn, ...]) -> bool:
+    """Whether an answer begins the way only a whole conversation does."""
     return bool(turns) and turns[0].role in OPENING
 
 
 class _Head(NamedTuple):
-    """The prompt as a whole conversation has it."""
+    """The prompt as it occurs in a whole conversation."""
 
     turns: tuple[Turn, ...]
-    """With the prompt's own turns of the system where the conversation has none."""
+    """With the prompt's own system turns where the conversation has none."""
     length: int
-    """Turns of the conversation that they are."""
+    """Number of turns of the conversation that belong to the prompt."""
 
 
 def _is_whole(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> bool:
-    return opens(turns) or (len(turns) > len(prompt) > 0 and same_turns(turns[: len(prompt)], prompt))
+    return is_whole_conversation(turns) or (len(turns) > len(prompt) > 0 and same_turns(turns[: len(prompt)], prompt))
 
 
 def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
-    """The beginning of a conversation that is the prompt; None where it is another."""
+    """The beginning of a conversation where it is the prompt; None where it differs."""
     systems, asked = _systems(prompt)
     own_systems, said = _systems(turns)
     length = len(asked)
@@ -212,18 +212,18 @@ def _head(prompt: tuple[Turn, ...], turns: tuple[Turn, ...]) -> _Head | None:
 
 
 def _systems(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-    """The leading turns of the system, and the others."""
+    """The leading system turns, and the others."""
     count = next((i for i, turn in enumerate(turns) if turn.role not in SYSTEM_ROLES), len(turns))
     return turns[:count], turns[count:]
 
 
 def same_turns(one: tuple[Turn, ...], other: tuple[Turn, ...]) -> bool:
-    """Whether turns say the same, white space aside."""
+    """Whether turns are equal, ignoring white space."""
     return len(one) == len(other) and all(a.role == b.role and a.content.split() == b.content.split() for a, b in zip(one, other, strict=True))
 
 
 class SplitPair(NamedTuple):
-    """Two conversations, their common start taken out."""
+    """Two conversations without their common start."""
 
     prompt: tuple[Turn, ...]
     chosen: tuple[Turn, ...]
@@ -233,10 +233,10 @@ class SplitPair(NamedTuple):
 
 
 def split_pair(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...], given: int = 0) -> SplitPair:
-    """Prompt: the common leading turns, up to and without the first assistant turn after the last common turn of others.
+    """Prompt: the common leading turns, up to and excluding the first assistant turn after the last common turn of another role.
 
-    The first `given` turns are the prompt in any case: what the assistant says at their end does not train. Where the
-    conversations differ before their last turn the answers have several turns. Turns after the assistant's last are cut
+    The first `given` turns are always part of the prompt: assistant turns at their end do not train. Where the
+    conversations differ before their last turn, the answers have several turns. Turns after the assistant's last one are cut
     from the answers.
     """
     chosen, rejected = trim(chosen), trim(rejected)
@@ -252,7 +252,7 @@ def split_pair(chosen: tuple[Turn, ...], rejected: tuple[Turn, ...], given: int 
 
 
 def trim(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """The turns up to the assistant's last; all of them when the assistant says nothing."""
+    """The turns up to the assistant's last one; all of them when the assistant has none."""
     last = max((i for i, turn in enumerate(turns) if turn.role == ASSISTANT), default=len(turns) - 1)
     return turns[: last + 1]
 

@@ -1,4 +1,4 @@
-"""Rows of a CSV file: cells are text, numbers or JSON lists, as all filled cells of their column are."""
+"""Rows of a CSV file: cells are text, numbers or JSON lists, depending on all filled cells of their column."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.records import Located
 from finegrain.data.source_rows import PlainRow
 from finegrain.data.text_file import open_text
@@ -24,10 +24,10 @@ TEXT_COLUMNS = frozenset(
 WORDS = {"true": True, "false": False}
 
 
-def csv_rows(file: Path, stream: io.TextIOWrapper, separator: str = ",") -> Iterator[Located]:
-    """Cells are text; columns whose every filled cell is a number or a JSON list are read as such; an empty cell is absent.
+def read_csv_rows(file: Path, stream: io.TextIOWrapper, separator: str = ",") -> Iterator[Located]:
+    """Cells are text; columns whose filled cells are all numbers or all JSON lists are read as such; an empty cell is absent.
 
-    What a column is shows only at the end of the file, so it is read twice.
+    The type of a column is known only at the end of the file, so the file is read twice.
     """
     columns: dict[str, _Column] = {}
     for _, cells, _ in _cells(file, stream, separator):
@@ -41,7 +41,7 @@ def csv_rows(file: Path, stream: io.TextIOWrapper, separator: str = ",") -> Iter
 
 
 def _cells(file: Path, stream: io.TextIOWrapper, separator: str) -> Iterator[tuple[str, dict[str, str], tuple[str, ...]]]:
-    """Where a row stands, its cells, and the columns that stand more than once in the header."""
+    """The location of a row, its cells, and the columns that occur more than once in the header."""
     reader = csv.DictReader(stream, strict=True, delimiter=separator)
     while True:
         try:
@@ -54,13 +54,13 @@ def _cells(file: Path, stream: io.TextIOWrapper, separator: str) -> Iterator[tup
         where = f"{file}:{reader.line_num}"
         names = list(reader.fieldnames or ())
         if None in row or None in row.values():
-            raise DataError(f"{where}: expected {len(names)} cells ({listed(names)})")
+            raise DataError(f"{where}: expected {len(names)} cells ({list_names(names)})")
         yield where, row, tuple(name for name in row if names.count(name) > 1)
 
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """Cells of any length: the csv module's limit is process-wide and 128 kB by default."""
+    """Allows cells of any length: the csv module's limit is process-wide and 128 kB by default."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -82,7 +82,7 @@ class _Column:
     """Every filled cell is a number, true or false."""
 
     def note(self, cell: str) -> None:
-        """One more cell."""
+        """Records one more cell."""
         if not cell:
             return
         self.filled = True
@@ -100,7 +100,7 @@ class _Column:
         return True
 
     def reader(self) -> Callable[[str], Any]:
-        """What reads a cell of this column."""
+        """The function that reads a cell of this column."""
         if self.filled and self.lists and (self.turns or self.name not in TEXT_COLUMNS):
             return lambda cell: json.loads(cell) if cell else None
         if self.name in TEXT_COLUMNS or not self.numbers:

@@ -1,7 +1,7 @@
 """Strings to token ids and character offsets, in batches, at the start of a text or as its continuation.
 
-Sentencepiece-like tokenizers write a space before whatever they are given. A continuation must not get one, so it is
-tokenised behind an anchor, a character whose tokens do not merge with what follows, and the anchor's tokens are cut off.
+Sentencepiece-like tokenizers write a space before any text. A continuation must not get one, so it is
+tokenised after an anchor, a character whose tokens do not merge with what follows, and the anchor's tokens are cut off.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Encoded(NamedTuple):
 
     ids: Int32[np.ndarray, " T"]
     offsets: Int32[np.ndarray, "T 2"]
-    """Characters of the string; (k, k) for a token without any."""
+    """Characters of the string; (k, k) for a token without characters."""
 
 
 class Encoder:
@@ -28,7 +28,7 @@ class Encoder:
 
     def __init__(self, tokenizer: FastTokenizer) -> None:
         if not getattr(tokenizer, "is_fast", False):
-            raise ModelError(f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer (tokenizer.json) is needed")
+            raise ModelError(f"{type(tokenizer).__name__} returns no character offsets; finegrain needs a fast tokenizer (tokenizer.json)")
         self._tokenizer = tokenizer
         first = tokenizer.convert_ids_to_tokens(self._call(["a"])[0].ids.tolist())
         self._writes_space = bool(first) and first[0].startswith(("▁", "Ġ"))
@@ -70,7 +70,7 @@ class Encoder:
 
 
 def _behind(encoded: Encoded, head: np.ndarray, width: int) -> Encoded | None:
-    """The tokens behind an anchor; None where the anchor merged with them."""
+    """The tokens after an anchor; None where the anchor merged with them."""
     ids, offsets = encoded
     n = len(head)
     if not np.array_equal(ids[:n], head) or (offsets[:n, 1] > width).any() or (offsets[n:, 0] < width).any():

@@ -1,20 +1,20 @@
-"""What was found in the data and what was done about it: kind, count, row numbers, action. Nothing disappears uncounted."""
+"""What was found in the data and what was done about it: kind, count, row numbers, action. Every finding is counted."""
 
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.places import Places
 from finegrain.types import Json
 
 TOLD = ("unread", "reasoning", "fractional_weight", "repeated_column")
-"""Kinds whose words are the finding itself, so that a line about them has them."""
+"""Kinds whose example is the finding itself, so that the message about them shows it."""
 EXAMPLES = 20
-"""Row numbers per kind in run.json."""
+"""Maximum number of rows per kind in run.json."""
 MOST_ROWS = 100_000
-"""Row numbers kept per kind; later rows are counted only."""
+"""Maximum number of rows kept per kind; later rows are only counted."""
 
 
 @dataclass
@@ -26,16 +26,16 @@ class Finding:
     actions: Counter[str] = field(default_factory=Counter)
     """Occurrences by what was done: dropped, kept, cut, clipped or ignored."""
     rows: "array[int]" = field(default_factory=lambda: array("q"))
-    """Row numbers as they were found, at most MOST_ROWS."""
+    """Row numbers in the order found, at most MOST_ROWS."""
     changes: int = 0
-    """How often the row number changed: the number of rows where they come in order."""
+    """How often the row number changed: the number of distinct rows where they are in order."""
     parts: Counter[int] = field(default_factory=Counter)
-    """The same by source, where there are several."""
+    """Row numbers by source, where there are several."""
     example: str = ""
-    """The first occurrence in words, where a row number does not say it."""
+    """A description of the first occurrence, where a row number does not show it."""
 
     def action(self) -> str:
-        """What was done, in words; with counts where it was not the same for all."""
+        """What was done, with counts where the actions differ."""
         if len(self.actions) == 1:
             return next(iter(self.actions))
         return ", ".join(f"{count} {action}" for action, count in sorted(self.actions.items()))
@@ -45,7 +45,7 @@ class Finding:
         return sorted(set(self.rows))
 
     def row_count(self) -> int:
-        """Rows that have it; 0 for what concerns the whole file."""
+        """Number of rows affected; 0 for a finding about the whole file."""
         return len(set(self.rows)) if self.changes <= MOST_ROWS else self.changes
 
 
@@ -62,7 +62,7 @@ class Findings:
         self._unread: dict[str, dict[str, None]] = {}
 
     def add(self, kind: str, row: int, action: str, example: str = "") -> None:
-        """One more occurrence of `kind` in source row `row`."""
+        """Counts one more occurrence of `kind` in source row `row`."""
         finding = self.add_file(kind, action, example)
         if self._last.get(kind) != row:
             self._last[kind] = row
@@ -73,23 +73,23 @@ class Findings:
                 finding.rows.append(row)
 
     def add_unread(self, row: int, what: str, names: Iterable[str]) -> None:
-        """A row with columns, or keys of messages (`what`), that hold a value and that nothing reads; the words name all that were found."""
+        """Counts a row with columns or message keys (`what`) that hold a value and are not read; the example names all that were found."""
         told = self._unread.setdefault(what, {})
         before = len(told)
         told.update(dict.fromkeys(names))
         self.add("unread", row, "kept")
         if len(told) > before:
-            self.by_kind["unread"].example = "; ".join(f"{what} that nothing reads: {listed(named)}" for what, named in self._unread.items())
+            self.by_kind["unread"].example = "; ".join(f"{what} that are not read: {list_names(named)}" for what, named in self._unread.items())
 
     def add_file(self, kind: str, action: str, example: str = "", count: int = 1) -> Finding:
-        """More occurrences of `kind` that concern no row in particular."""
+        """Counts occurrences of `kind` that concern no row in particular."""
         finding = self.by_kind.setdefault(kind, Finding(example=example))
         finding.count += count
         finding.actions[action] += count
         return finding
 
     def drop(self, kind: str, row: int, example: str = "") -> None:
-        """An occurrence of `kind` that drops an example; of several kinds in one example only the first is told so."""
+        """Counts an occurrence of `kind` that drops an example; of several kinds in one example only the first is counted."""
         self.add(kind, row, "dropped", example)
         self._drops[kind] += 1
         if self._places is not None:
@@ -113,7 +113,7 @@ class Findings:
         return [_line(kind, finding, self.by_source(finding)) for kind, finding in self.by_kind.items()]
 
     def by_source(self, finding: Finding) -> list[Json]:
-        """Where the rows of a finding stand, by source; empty where there is one source."""
+        """The row numbers of a finding by source; empty where there is one source."""
         if self._places is None or not finding.rows:
             return []
         few, found = finding.changes <= MOST_ROWS, self._places.split(finding.distinct())
@@ -121,7 +121,7 @@ class Findings:
         return [{"source": name, "count": len(rows) if few else finding.parts[part], "rows": rows} for part, (name, rows) in named if rows]
 
     def of_source(self, part: int) -> Json:
-        """What became of the rows of one of several sources: dropped examples by kind, and rows by finding."""
+        """What happened to the rows of one of several sources: dropped examples by kind, and rows by finding."""
         dropped = {kind: count for (own, kind), count in self._dropped.items() if own == part}
         return {"dropped": dropped, "findings": {kind: finding.parts[part] for kind, finding in self.by_kind.items() if finding.parts[part]}}
 
@@ -140,20 +140,20 @@ class Findings:
         ]
 
 
-def in_rows(rows: Sequence[int], sources: Sequence[Json]) -> str:
-    """The first row numbers in words, of each source its own where there are several."""
+def format_rows(rows: Sequence[int], sources: Sequence[Json]) -> str:
+    """The first row numbers as text, by source where there are several."""
     if not sources:
         return f"rows {', '.join(map(str, rows[:5]))}{' …' if len(rows) > 5 else ''}" if rows else ""
-    return "; ".join(f"{one['source']} {in_rows(one['rows'], ())}" for one in sources)
+    return "; ".join(f"{one['source']} {format_rows(one['rows'], ())}" for one in sources)
 
 
-def source_in_words(one: Json) -> str:
-    """One of several sources in a report, on a line."""
+def format_source(one: Json) -> str:
+    """One of several sources on a line of the report."""
     weight = f", weight {one['weight']:g}" if "weight" in one else ""
     return f"{one['source']}: {one['format']}{weight}: {one['rows']} rows, {one['kept']} examples kept"
 
 
 def _line(kind: str, finding: Finding, sources: Sequence[Json]) -> str:
-    rows = f" ({words})" if (words := in_rows(finding.distinct(), sources)) else ""
+    rows = f" ({words})" if (words := format_rows(finding.distinct(), sources)) else ""
     line = f"{kind}: {finding.count} {finding.action()}{rows}" if rows else f"{kind}: {finding.action()}"
     return f"{line}: {finding.example}" if finding.example and (not rows or kind in TOLD) else line

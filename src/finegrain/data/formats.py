@@ -1,6 +1,6 @@
-"""The formats this house recognises, each a short entry: name, the columns it needs, and functions from a row to examples.
+"""The formats that finegrain recognises, each a short entry: name, the columns it needs, and functions from a row to examples.
 
-Recognition looks at a row, from the most particular format to the most general. A new public format is one entry in FORMATS
+Recognition looks at a row, from the most specific format to the most general. A new public format is one entry in FORMATS
 and one function per shape it can serve (`finegrain.data.convert`); the other shapes are derived (`finegrain.data.shapes`).
 Source: data cards, files and loaders of the named sets.
 Deviations: see docs/guides/data.md.
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finegrain.data.conversations import is_conversation
-from finegrain.data.convert import own, pairs, ranked, rated, steps, tasks, usual
-from finegrain.data.nearest import nearest_form
+from finegrain.data.convert import own, pairs, rated, steps, tasks, usual
+from finegrain.data.nearest import describe_nearest
 from finegrain.data.reading import Reading
 from finegrain.data.shapes import Format, rows_of_shape
 from finegrain.errors import DataError
@@ -20,14 +20,14 @@ __all__ = ["FORMATS", "Format", "recognise", "rows_of_shape"]
 
 
 def recognise(row: Mapping[str, Any]) -> Format:
-    """The format of a row; a DataError names the nearest one and what leads to it."""
+    """The format of a row; otherwise a DataError names the nearest format and the necessary changes."""
     cells = Reading(row)
     cells.check()
     columns = frozenset(row)
     for candidate in FORMATS:
         if candidate.columns <= columns and candidate.matches(cells):
             return candidate
-    raise DataError(nearest_form(row, FORMATS))
+    raise DataError(describe_nearest(row, FORMATS))
 
 
 def _has(*names: str) -> frozenset[str]:
@@ -52,7 +52,7 @@ def _no_prompt(row: Reading) -> bool:
 
 
 def _question_alone(row: Reading) -> bool:
-    """Neither a system prompt, which makes it a conversation, nor a label."""
+    """Has neither a system prompt, which would make it a conversation, nor a label."""
     return not own.has_system(row) and not any(_is_label(name)(row) for name in usual.LABELS if name in row)
 
 
@@ -101,12 +101,12 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("SHP", _has("history", "human_ref_A", "human_ref_B", "labels", "score_ratio"), pairs.shp),
     Format("PKU-SafeRLHF", _has("prompt", *RESPONSES, *SAFE), pairs.pku_safe, demonstrations=pairs.pku_safe_demonstrations),
-    Format("Nectar", _has("prompt", "answers", "turns", "num_responses"), ranked.nectar),
+    Format("Nectar", _has("prompt", "answers", "turns", "num_responses"), pairs.nectar),
     Format("UltraFeedback", _has("source", "instruction", "completions"), ratings=rated.ultrafeedback),
     Format("HelpSteer2", _has("prompt", "response", *rated.HELPSTEER2), ratings=rated.helpsteer2),
     Format("HelpSteer2 preference", _has("prompt", "response_1", "response_2", "preference_strength"), pairs.helpsteer2_preference),
     Format("HelpSteer3 preference", _has("context", "response1", "response2", "overall_preference"), pairs.helpsteer3_preference),
-    Format("RewardBench 2", _has("prompt", "chosen", "rejected", "num_correct", "total_completions", "subset"), ranked.reward_bench_2),
+    Format("RewardBench 2", _has("prompt", "chosen", "rejected", "num_correct", "total_completions", "subset"), pairs.reward_bench_2),
     Format("RewardBench", _has("prompt", "chosen", "chosen_model", "rejected", "rejected_model", "subset"), pairs.reward_bench),
     Format(
         "UltraFeedback binarized", _has("prompt", "prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"), pairs.ultrafeedback_binarized

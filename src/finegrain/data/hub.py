@@ -1,4 +1,4 @@
-"""Rows of a set on the Hub."""
+"""Rows of a dataset on the Hub."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from finegrain.types import Json
 
 @dataclass
 class HubTable:
-    """Rows of a set on the Hub; their hash grows as they are read."""
+    """Rows of a dataset on the Hub; their hash is updated as they are read."""
 
     name: str
     table: Iterable[Json]
@@ -30,16 +30,16 @@ class HubTable:
             yield f"{self.name} row {number}", row
 
     def sha256(self) -> str:
-        """Of the rows that were read."""
+        """SHA-256 of the rows that were read."""
         return str(self.digest.hexdigest())
 
 
-def hub_table(name: str, config: str | None, split: str | None, limit: int | None) -> HubTable:
-    """The rows of a split. Code that comes with a set is never run."""
+def open_hub_table(name: str, config: str | None, split: str | None, limit: int | None) -> HubTable:
+    """The rows of a split. Code that comes with a dataset is never run."""
     import datasets
 
     try:
         table = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the client raises a dozen unrelated types: connection, missing set, missing split, bad file
+    except Exception as error:  # the client raises a dozen unrelated types: connection, missing dataset, missing split, bad file
         raise DataError(f"cannot load {name} (config {config or 'default'}, split {split}) from the Hub: {error}") from error
     return HubTable(name, table, limit)

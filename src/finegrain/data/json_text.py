@@ -1,4 +1,4 @@
-"""JSON text as rows need it: numbers of any length, keys that stand twice noticed, what is nested too deeply left out cell by cell."""
+"""JSON text as rows need it: numbers of any length, repeated keys detected, too deeply nested values replaced cell by cell."""
 
 import json
 import math
@@ -8,22 +8,22 @@ from typing import Any
 from finegrain.data.source_rows import BadCell
 
 DIGITS = 300
-"""Longer whole numbers are beyond what a float holds."""
+"""Longer whole numbers exceed the range of a float."""
 TOO_DEEP = BadCell("missing_column", "brackets nested too deeply")
 LEVELS = 3
-"""Levels at which what is nested too deeply is left out by itself: a list of rows, a row, its cells."""
+"""Levels at which a too deeply nested value is replaced by itself: a list of rows, a row, its cells."""
 BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
 class Repeated(dict[str, Any]):
-    """An object some of whose keys, or of the keys of objects in it, stand more than once; the last one counts."""
+    """An object in which, or in whose nested objects, some keys occur more than once; the last value counts."""
 
     names: tuple[str, ...] = ()
 
 
 class _Objects:
-    """Makes objects of their keys and values."""
+    """Builds objects from their keys and values."""
 
     def __init__(self) -> None:
         self._any = False
@@ -47,7 +47,7 @@ def _whole_number(digits: str) -> int | float:
 
 
 def parse_json(text: str) -> Any:
-    """The value; raises ValueError. A cell that is nested too deeply is a BadCell."""
+    """The value; raises ValueError. A cell that is nested too deeply becomes a BadCell."""
     decoder = json.JSONDecoder(object_pairs_hook=_Objects(), parse_int=_whole_number)
     try:
         return decoder.decode(text)
@@ -65,7 +65,7 @@ def _after_blank(text: str, at: int) -> int:
 
 
 def _value(decoder: json.JSONDecoder, text: str, at: int, levels: int) -> tuple[Any, int]:
-    """A value and where it ends."""
+    """A value and the position where it ends."""
     if levels and text[at : at + 1] == "{":
         return _object(decoder, text, at + 1, levels - 1)
     if levels and text[at : at + 1] == "[":
@@ -100,7 +100,7 @@ def _list(decoder: json.JSONDecoder, text: str, at: int, levels: int) -> tuple[l
 
 
 def _next(text: str, at: int, close: str) -> int:
-    """Where the next item begins, or the bracket stands that closes."""
+    """The position of the next item or of the closing bracket."""
     at = _after_blank(text, at)
     return at if text[at : at + 1] == close else _after_blank(text, _expected(text, at, ","))
 
@@ -112,7 +112,7 @@ def _expected(text: str, at: int, sign: str) -> int:
 
 
 def _end(text: str, at: int) -> int:
-    """Where the brackets that open here are closed again."""
+    """The position where the brackets that open here are closed."""
     depth = 0
     for found in BRACKET.finditer(text, at):
         depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found.group(), 0)

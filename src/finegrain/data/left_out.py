@@ -1,4 +1,4 @@
-"""Why a row, or one of the pairs it could make, gives no example. The value is the kind that the gate counts."""
+"""Why a row, or one of the pairs it could give, gives no example. The value is the kind that the gate counts."""
 
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -7,7 +7,7 @@ from finegrain.data.records import Row
 
 
 class LeftOut(Enum):
-    """Reasons of converters; every one is told in docs/guides/data.md."""
+    """Reasons of converters; docs/guides/data.md describes each."""
 
     NO_PREFERENCE = "no_preference"
     """People preferred neither of two answers."""
@@ -16,40 +16,40 @@ class LeftOut(Enum):
     NO_WRONG_ANSWER = "no_wrong_answer"
     """All answers are right."""
     NO_ANSWER = "no_answer"
-    """There is none."""
+    """There is no answer."""
     ONE_ANSWER = "one_answer"
-    """One ranked answer, which nothing stands beside."""
+    """Only one ranked answer, so there is nothing to compare it with."""
     UNEQUAL_TURNS = "unequal_turns"
     """The two sides have different numbers of turns."""
     EMPTY_TURN = "empty_turn"
-    """A turn says nothing."""
+    """A turn is empty."""
     BETTER_NOT_SAFER = "better_not_safer"
     """The better answer is not the safer one."""
     UNSAFE = "unsafe"
-    """The better and safer answer is unsafe all the same."""
+    """The better and safer answer is still unsafe."""
     LABELLED_BAD = "labelled_bad"
     """An answer with label 0 is not imitated."""
     UNDECIDED_STEPS = "undecided_steps"
-    """No step is wrong, and not all are labelled: the answer is neither right nor wrong."""
+    """No step is wrong, and not all steps are labelled, so the answer is neither right nor wrong."""
     QUALITY_CONTROL = "quality_control"
-    """A question that tests the labeller."""
+    """A quality-control question that tests the labeller."""
     SCREENING = "screening"
-    """A question that chose the labellers."""
+    """A screening question that was used to select labellers."""
     BAD_PROBLEM = "bad_problem"
-    """The labeller calls the problem bad."""
+    """The labeller marked the problem as bad."""
     NO_STEPS = "no_steps"
     """No step was labelled or written."""
 
 
 Made = Row | LeftOut
-"""What a converter makes: an example, or the reason why there is none."""
+"""What a converter returns: an example, or the reason why there is none."""
 
 
-def examples(made: Sequence[Made]) -> list[Row]:
-    """The examples alone."""
+def select_examples(made: Sequence[Made]) -> list[Row]:
+    """The examples without the reasons."""
     return [one for one in made if isinstance(one, Row)]
 
 
-def turned(made: Sequence[Made], turn: Callable[[Row], Sequence[Made]]) -> list[Made]:
-    """What each example becomes, reasons untouched."""
+def convert_examples(made: Sequence[Made], turn: Callable[[Row], Sequence[Made]]) -> list[Made]:
+    """Converts each example; reasons stay unchanged."""
     return [new for one in made for new in (turn(one) if isinstance(one, Row) else (one,))]

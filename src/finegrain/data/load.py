@@ -1,22 +1,22 @@
-"""One path from a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
+"""From a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
-from finegrain.data.findings import Findings, source_in_words
-from finegrain.data.gate.biases import Sample
-from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, form_of, own_shape
-from finegrain.data.gate.report import gate_report
+from finegrain.data.findings import MOST_ROWS, Findings, format_source
+from finegrain.data.gate.biases import Sample, measure_biases
+from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, find_form
 from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
 from finegrain.data.mixture import Mixture, read_sources
 from finegrain.data.read import Source
 from finegrain.data.records import FastTokenizer, Located, Shape
+from finegrain.data.shapes import find_own_shape, serves
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
-from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise, within_limit
+from finegrain.data.truncate import KeepEnd, KeepStart, Tokenise, apply_limit
 from finegrain.errors import DataError
 from finegrain.types import Json
 
@@ -25,38 +25,53 @@ __all__ = ["Gate", "KeepEnd", "KeepStart", "LoadedData", "Shape", "Tokenise", "l
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Examples, and what became of the rows they came from."""
+    """Examples, and what happened to the rows they came from."""
 
     examples: ExampleStore
     report: Json
     """JSON: source, files, sha256, format, rows, examples, kept, dropped, findings and counts; `sources` where there are several."""
     gate: Json
-    """What stands in gate.json."""
+    """The content of gate.json."""
+    shape: Shape
+    """The shape of the examples: the first requested one that the rows can have."""
 
 
 def load_examples(
-    source: str, tokenizer: FastTokenizer, *, shape: Shape, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()
+    source: str,
+    tokenizer: FastTokenizer,
+    *,
+    shape: Shape | Sequence[Shape],
+    settings: Tokenise,
+    limit: int | None = None,
+    gate: Gate = Gate(),
 ) -> LoadedData:
-    """The examples of a file, folder or Hub name, or of several, in the shape a recipe needs; `limit` counts rows of all sources."""
+    """The examples of a file, folder or Hub name, or of several; `limit` counts rows of all sources.
+
+    `shape`: the one that a recipe needs, or several, of which the rows' first one is taken (`OWN_SHAPES`: what the rows serve of themselves).
+    """
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
+    shape = shape if isinstance(shape, Shape) else _first_served(forms, shape)
     findings = _findings_of(rows)
     sample, decide = Sample(gate.bias_rows), Stopping(gate)
     kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
     examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
     _tell_left(rows, findings)
     if not examples:
-        raise DataError(f"{source}: no {shape.value} example left of {rows.count} rows ({_name(forms)}); dropped: {findings.in_words() or 'none'}")
+        raise DataError(
+            f"{source}: none of {rows.count} rows ({_name(forms)}) gave a {shape.value} example; dropped: {findings.in_words() or 'none'}"
+        )
     facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings)}
     return LoadedData(
         examples,
-        {**facts, "max_length": within_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
-        gate_report(facts, findings, sample),
+        {**facts, "max_length": apply_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
+        make_gate_report(facts, findings, sample),
+        shape,
     )
 
 
 def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()) -> Json:
-    """What stands in gate.json of the rows in the shape they serve first; what would stop a training run is listed, nothing is kept."""
+    """The content of gate.json for the rows in the first shape they have; findings that would stop a training run are listed, nothing is stored."""
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
     shape = _one_shape(rows, forms)
@@ -66,7 +81,7 @@ def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokeni
     left = sum(1 for _ in _counted(rows, made, numbered))
     _tell_left(rows, findings)
     facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings), "examples_left": left}
-    return gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
+    return make_gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
 
 
 Rows = Source | Mixture
@@ -74,24 +89,29 @@ Item = TypeVar("Item")
 
 
 def _forms(rows: Rows) -> tuple[list[Form], Iterator[Located]]:
-    """How the rows of every source look, and all rows; the first ones of several sources are read twice."""
+    """The form of every source, and all rows; the first rows of several sources are read twice."""
     if isinstance(rows, Mixture):
-        return [form_of(list(islice(part.rows, FIRST_ROWS))) for part in rows.parts], rows.rows
+        return [find_form(list(islice(part.rows, FIRST_ROWS))) for part in rows.parts], rows.rows
     stream = rows.rows
     first = list(islice(stream, FIRST_ROWS))
-    return [form_of(first)], chain(first, stream)
+    return [find_form(first)], chain(first, stream)
 
 
 def _name(forms: list[Form]) -> str:
     return ", ".join(dict.fromkeys(form.entry.name for form in forms))
 
 
+def _first_served(forms: list[Form], shapes: Sequence[Shape]) -> Shape:
+    """The first of the shapes that all sources have; without one, the first, whose rows then report why they lack it."""
+    return next((shape for shape in shapes if all(serves(form.entry, shape) for form in forms)), shapes[0])
+
+
 def _one_shape(rows: Rows, forms: list[Form]) -> Shape:
-    """What all sources serve of themselves; a DataError where they differ."""
-    shapes = [own_shape(form.entry) for form in forms]
+    """The shape that all sources have without conversion; a DataError where they differ."""
+    shapes = [find_own_shape(form.entry) for form in forms]
     if isinstance(rows, Mixture) and len(set(shapes)) > 1:
         told = ", ".join(f"{part.name} {shape.value}" for part, shape in zip(rows.parts, shapes, strict=True))
-        raise DataError(f"the sources hold rows of different shapes ({told}); check them one by one")
+        raise DataError(f"the sources have rows of different shapes ({told}); check them one at a time")
     return shapes[0]
 
 
@@ -106,7 +126,7 @@ def _keeper(rows: Rows, forms: list[Form], decide: Decide, shape: Shape, finding
 
 
 def _counted(rows: Rows, made: Counter[int], numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:
-    """What was made of the rows, counted by source where there are several."""
+    """The examples, counted by source where there are several."""
     for number, item in numbered:
         if isinstance(rows, Mixture):
             made[rows.places.part(number)] += 1
@@ -119,7 +139,7 @@ def _tell_left(rows: Rows, findings: Findings) -> None:
 
 
 def _by_source(rows: Rows, forms: list[Form], made: Counter[int], findings: Findings) -> Json:
-    """Every one of several sources by itself."""
+    """The report for each of several sources."""
     if not isinstance(rows, Mixture):
         return {}
     sources = []
@@ -131,12 +151,12 @@ def _by_source(rows: Rows, forms: list[Form], made: Counter[int], findings: Find
 
 
 def _facts(source: str, rows: Rows, forms: list[Form], shape: Shape) -> Json:
-    """What identifies rows that were read to their end."""
+    """The facts that identify rows that were read to their end."""
     return {"source": source, "sha256": rows.sha256(), "format": _name(forms), "shape": shape.value, "rows": rows.count}
 
 
 def _report(rows: Rows, forms: list[Form], findings: Findings, examples: ExampleStore, sources: list[Json]) -> Json:
-    """What can be counted from rows, findings and examples."""
+    """The counts derived from rows, findings and examples."""
     roles = examples.roles
     return {
         "files": rows.files,
@@ -145,7 +165,7 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
         "kept": len(examples),
         "dropped": findings.dropped(),
         "findings": findings.as_json(),
-        "messages": [f"{_name(forms)}: {rows.count} rows, {len(examples)} examples kept", *map(source_in_words, sources), *findings.messages()],
+        "messages": [f"{_name(forms)}: {rows.count} rows, {len(examples)} examples kept", *map(format_source, sources), *findings.messages()],
         "answers": len(examples) * len(roles),
         **{kind: findings.count(kind) for kind in ("prompt_truncated", "answer_truncated", "boundary_differs", "decode_differs")},
         "annotated": {role: examples.annotated(role) for role in roles},
@@ -153,4 +173,29 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
         "prompt_tokens": int(examples.prompt_lengths.sum()),
         "answer_tokens": sum(int(examples.answer_lengths(role).sum()) for role in roles),
         "trained_tokens": sum(int(examples.trained_lengths(role).sum()) for role in roles),
+    }
+
+
+def make_gate_report(facts: Json, findings: Findings, sample: Sample, *, not_checked: Sequence[str] = ()) -> Json:
+    """The content of gate.json; `facts` describes what was checked (source, format, rows, sha256)."""
+    return {
+        **facts,
+        "findings": [_finding(kind, findings) for kind in findings.by_kind],
+        "not_checked": list(not_checked),
+        "most_rows_per_kind": MOST_ROWS,
+        "biases": measure_biases(sample),
+    }
+
+
+def _finding(kind: str, findings: Findings) -> Json:
+    finding = findings.by_kind[kind]
+    rows = finding.row_count() or finding.count
+    return {
+        "kind": kind,
+        "count": rows,
+        "rows": finding.distinct(),
+        "action": finding.action(),
+        **({"sources": sources} if (sources := findings.by_source(finding)) else {}),
+        **({"occurrences": finding.count} if finding.count != rows else {}),
+        **({"example": finding.example} if finding.example else {}),
     }

@@ -1,9 +1,9 @@
-"""Where a chat template writes each of the assistant's turns of an answer, and which characters of the answer's text stand there.
+"""Where a chat template writes each assistant turn of an answer, and which characters of the answer's text are there.
 
-The conversation is rendered twice: as it is, and with a mark in the place of each text the assistant says. What the second
-rendering writes around the marks stands in the first too, so every text is found again, stripped or moved as the template
-likes; a text whose mark is missing was left out. A turn reaches from the end of its header to the mark of its end, so calls of
-tools and what the template writes around reasoning belong to it.
+The conversation is rendered twice: unchanged, and with a mark in place of each text of the assistant. What the second
+rendering writes around the marks also occurs in the first, so every text is found again, even where the template strips or
+moves it; a text whose mark is missing was left out. A turn extends from the end of its header to its end marker, so tool
+calls and what the template writes around reasoning belong to it.
 """
 
 import json
@@ -15,8 +15,8 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple, NoReturn
 
-from finegrain.data.answer_text import answer_text, words_of
-from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, as_json
+from finegrain.data.answer_text import answer_text, split_turn
+from finegrain.data.conversations import ASSISTANT, CALLS, REASONING, to_json_text
 from finegrain.data.records import Turn
 from finegrain.data.templates import ChatTemplate, RenderError
 
@@ -25,18 +25,18 @@ THINK = re.compile(r"\s*<think>")
 END_THINK = "</think>"
 OPEN_THINK = re.compile(r"<think>.*\Z", re.DOTALL)
 SHORTEST_RUN = 3
-"""Characters that two spellings of a call must share in a row before they count as the same characters."""
+"""Minimum run of characters shared by two spellings of a call that counts as the same characters."""
 MOST_COMPARED = 1 << 22
-"""Product of lengths up to which two spellings of a call are compared."""
+"""Two spellings of a call are compared up to this product of their lengths."""
 
 BLANKS = re.compile(r"\s*")
 
 CONTENT, THOUGHT, REASON, CALL = "content", "thought", "reasoning", "call"
-"""Kinds of text: what is said, a thought inside it, reasoning under a key of its own, the name of a tool that is called."""
+"""Kinds of text: content, a thought inside it, reasoning under a separate key, the name of a called tool."""
 
 
-class Run(NamedTuple):
-    """Characters `begin`..`end`-1 of a rendering that are those of the answer's text from `start` on."""
+class TextRun(NamedTuple):
+    """Characters `begin`..`end`-1 of a rendering, which are those of the answer's text from `start` on."""
 
     begin: int
     end: int
@@ -52,7 +52,7 @@ class Field:
     mark: str
     value: str
     start: int | None
-    """Where it begins in the answer's text; None where it is not mapped by itself."""
+    """Where it begins in the answer's text; None where it is not mapped separately."""
 
 
 @dataclass(frozen=True)
@@ -61,47 +61,47 @@ class Located:
 
     turn: int
     begin: int
-    """The first character behind its header."""
+    """The first character after its header."""
     end: int
-    runs: list[Run] = field(default_factory=list)
+    runs: list[TextRun] = field(default_factory=list)
     missing: frozenset[str] = frozenset()
     """Kinds of text that the template leaves out."""
     content: tuple[int, int] | None = None
-    """Where its content stands, a thought inside it apart."""
+    """The range of its content, excluding a thought inside it."""
 
 
 class Habits(NamedTuple):
     """What a template writes around any turn."""
 
     headers: tuple[str, ...]
-    """How the assistant's turn begins, the likeliest form first."""
+    """How the assistant's turn begins, the most likely form first."""
     end: str
     """What ends it; empty where nothing does."""
     specials: tuple[str, ...]
     """The tokenizer's special tokens."""
     reasons: bool
-    """Whether reasoning under a key of its own is written, in the last turn at least."""
+    """Whether reasoning under a separate key is written, at least in the last turn."""
 
 
-def habits_of(template: ChatTemplate, specials: Sequence[str]) -> Habits:
-    """Found out by rendering short conversations; a template that refuses those has none."""
+def find_habits(template: ChatTemplate, specials: Sequence[str]) -> Habits:
+    """Determined by rendering short conversations; empty for a template that rejects them."""
     marks = [MARK.format(f"probe {i}") for i in range(4)]
     turns = tuple(Turn(("user", ASSISTANT)[i % 2], mark) for i, mark in enumerate(marks))
     try:
-        gaps = between(template(turns), marks)
-        last = between(template(turns[:2]), marks[:2])[-1]
+        gaps = split_at_marks(template(turns), marks)
+        last = split_at_marks(template(turns[:2]), marks[:2])[-1]
         reasons = marks[3] in template((turns[0], turns[1]._replace(more=json.dumps({REASONING[0]: marks[3]}))))
     except RenderError:
         return Habits((), "", tuple(specials), False)
     end = _common_start(gaps[2], last)
-    if gaps[2][len(end) : len(end) + 1].isalnum() and last[len(end) : len(end) + 1].isalnum():  # two tokens that begin alike
+    if gaps[2][len(end) : len(end) + 1].isalnum() and last[len(end) : len(end) + 1].isalnum():  # two tokens with a common start
         end = ""
     first = min(((end.find(special), special) for special in specials if special in end), default=(0, end))[1]
     return Habits(_headers(template, turns[0], _common_start(gaps[1], gaps[3])), first, tuple(specials), reasons)
 
 
 def _headers(template: ChatTemplate, user: Turn, between: str) -> tuple[str, ...]:
-    """Its generation prompt, with and without the opening of a thought; else what stands between user and assistant."""
+    """Its generation prompt, with and without the opening of a thought; else the text between user and assistant."""
     try:
         bare, opened = template((user,)), template((user,), generation=True)
     except RenderError:
@@ -112,8 +112,8 @@ def _headers(template: ChatTemplate, user: Turn, between: str) -> tuple[str, ...
     return (between,) if between else ()
 
 
-def between(rendered: str, marks: Sequence[str]) -> list[str]:
-    """What stands before, between and behind marks."""
+def split_at_marks(rendered: str, marks: Sequence[str]) -> list[str]:
+    """The text before, between and after marks."""
     gaps, rest = [], rendered
     for mark in marks:
         before, found, rest = rest.partition(mark)
@@ -128,8 +128,8 @@ def _common_start(one: str, other: str) -> str:
     return one[:length]
 
 
-def hidden(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[Field]]:
-    """An answer's turns with a mark for each text of the assistant's, and those texts."""
+def hide_texts(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[Field]]:
+    """An answer's turns with a mark for each text of the assistant, and those texts."""
     starts = answer_text(turns)[1]
     shown, fields = [], []
     for number, (turn, start) in enumerate(zip(turns, starts, strict=True)):
@@ -141,7 +141,7 @@ def hidden(turns: tuple[Turn, ...]) -> tuple[tuple[Turn, ...], list[Field]]:
 
 
 def _hide(turn: Turn, number: int, start: int) -> tuple[Turn, list[Field]]:
-    words, others = words_of(turn), turn.others()
+    words, others = split_turn(turn), turn.others()
     fields: list[Field] = []
 
     def mark(kind: str, value: str, place: int | None) -> str:
@@ -167,7 +167,7 @@ def _hide(turn: Turn, number: int, start: int) -> tuple[Turn, list[Field]]:
     for name in CALLS:
         if isinstance(others.get(name), list | dict):
             others[name] = _named(others[name], lambda value: mark(CALL, value, None))
-    more = as_json(others, "messages") if others else ""
+    more = to_json_text(others, "messages") if others else ""
     return Turn(turn.role, content, more), fields
 
 
@@ -185,16 +185,16 @@ def _named(calls: Any, mark: Any) -> Any:
 def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn, ...], habits: Habits, until: Callable[[int], str]) -> list[Located]:
     """The turns of an answer in `rendered`, found by `shown`, the rendering with marks; `until`: the rendering that ends with a turn.
 
-    A turn of which the template writes nothing is not among them.
+    A turn that the template does not write is omitted.
     """
     for one in fields:
-        if one.kind == CALL and shown.count(one.mark) > 1:  # a template may write the tool's name again beside its result
+        if one.kind == CALL and shown.count(one.mark) > 1:  # a template may repeat the tool's name beside its result
             before, _, rest = shown.partition(one.mark)
             shown = f"{before}{one.mark}{rest.replace(one.mark, one.value)}"
     order = sorted((one for one in fields if one.mark in shown), key=lambda one: shown.find(one.mark))
     if any(one.turn > other.turn for one, other in pairwise(order)):
         raise RenderError("the chat template writes the turns of the conversation in another order")
-    places = _places(rendered, between(shown, [one.mark for one in order]), order)
+    places = _places(rendered, split_at_marks(shown, [one.mark for one in order]), order)
     text, starts = answer_text(turns)
     found: list[Located] = []
     for number in dict.fromkeys(one.turn for one in order):
@@ -202,17 +202,17 @@ def locate(rendered: str, shown: str, fields: Sequence[Field], turns: tuple[Turn
         behind = next((place[0] for place, one in zip(places, order, strict=True) if one.turn > number), len(rendered))
         begin = _behind_header(rendered, found[-1].end if found else 0, own[0][0][0], habits.headers)
         end = own[-1][0][1]
-        if own[-1][1].kind != CONTENT or any(one.kind == CALL for _, one in own):  # something is written behind its last text
+        if own[-1][1].kind != CONTENT or any(one.kind == CALL for _, one in own):  # something is written after its last text
             end = _behind_rest(rendered, end, behind, habits, None if number == len(turns) - 1 else partial(until, number))
         missing = {one.kind for one in fields if one.turn == number and one not in order}
-        limits = (starts[number], starts[number] + len(words_of(turns[number]).text()))
+        limits = (starts[number], starts[number] + len(split_turn(turns[number]).text()))
         content = next((place for place, one in own if one.kind == CONTENT), None)
         found.append(Located(number, begin, end, _runs(rendered, text, (begin, end), limits, own), frozenset(missing), content))
     return found
 
 
 def _places(rendered: str, gaps: Sequence[str], order: Sequence[Field]) -> list[tuple[int, int]]:
-    """Where each text stands, whole or without white space at its ends, `gaps` being what stands around the texts."""
+    """The range of each text, whole or without white space at its ends, `gaps` being the text around them."""
     places: list[tuple[int, int]] = []
     at = len(gaps[0]) if rendered.startswith(gaps[0]) else _changed()
     for one, after in zip(order, gaps[1:], strict=True):
@@ -242,12 +242,12 @@ def _behind_blanks(text: str, at: int) -> int:
 def _changed() -> NoReturn:
     raise RenderError(
         "the chat template changes the assistant's text beyond stripping white space; "
-        "a thought that it takes out trains where it stands once, between <think> and </think>, or in a template that keeps it"
+        "a removed thought can train only where it occurs once, between <think> and </think>, or with a template that keeps it"
     )
 
 
 def _behind_header(rendered: str, past: int, first: int, headers: Sequence[str]) -> int:
-    """Where the header ends that opens a turn whose first text stands at `first`; where none is known, there."""
+    """Where the header of a turn ends whose first text begins at `first`; `first` itself where no header is known."""
     for header in headers:
         if (place := rendered.rfind(header, past, first)) >= 0:
             return place + len(header)
@@ -255,7 +255,7 @@ def _behind_header(rendered: str, past: int, first: int, headers: Sequence[str])
 
 
 def _behind_rest(rendered: str, end: int, behind: int, habits: Habits, until: Callable[[], str] | None) -> int:
-    """Where a turn ends whose last text stands before `end` and that goes on, with calls or the end of a thought; `until`: None for the last."""
+    """Where a turn ends whose last text ends at `end` but that continues with calls or the end of a thought; `until`: None for the last."""
     rest = rendered[end:behind]
     place = -1 if not habits.end else rest.rfind(habits.end) if until is None else rest.find(habits.end)
     if place < 0 and until is not None and rendered.startswith(known := until()) and end <= len(known) <= behind:
@@ -263,31 +263,31 @@ def _behind_rest(rendered: str, end: int, behind: int, habits: Habits, until: Ca
     if place < 0:
         place = min((found for special in habits.specials if (found := rest.find(special)) >= 0), default=-1)
     if place < 0 and until is not None:
-        raise RenderError("nothing in the chat template ends a turn, so a call of a tool cannot be told from the next one")
+        raise RenderError("the chat template writes no end of a turn, so a tool call cannot be separated from the next turn")
     return end + (len(rest.rstrip()) if place < 0 else place)
 
 
-def _runs(rendered: str, text: str, turn: tuple[int, int], limits: tuple[int, int], own: Sequence[tuple[tuple[int, int], Field]]) -> list[Run]:
-    """Which characters of a turn stand for which of its text, `limits`: the fields exactly, what stands between them where it is alike."""
+def _runs(rendered: str, text: str, turn: tuple[int, int], limits: tuple[int, int], own: Sequence[tuple[tuple[int, int], Field]]) -> list[TextRun]:
+    """Which characters of a turn represent which of its text, `limits`: the fields exactly, what is between them where it is equal."""
     (at, end), (done, last) = turn, limits
-    runs: list[Run] = []
+    runs: list[TextRun] = []
     for (begin, stop), one in own:
         if one.start is None:
             continue
         start = one.start + one.value.find(rendered[begin:stop])
         if start < done or begin < at:
             continue
-        runs += (Run(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:begin], text[done:start]))
+        runs += (TextRun(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:begin], text[done:start]))
         if stop > begin:
-            runs.append(Run(begin, stop, start))
+            runs.append(TextRun(begin, stop, start))
         at, done = stop, start + stop - begin
-    runs += (Run(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:end], text[done:last]))
+    runs += (TextRun(at + i, at + i + n, done + j) for i, j, n in _alike(rendered[at:end], text[done:last]))
     return runs
 
 
 @lru_cache(maxsize=512)
 def _alike(shown: str, written: str) -> tuple[tuple[int, int, int], ...]:
-    """(place in one, place in the other, length) of what two spellings of the same thing share, in order."""
+    """(position in one, position in the other, length) of the runs that two spellings of the same thing share, in order."""
     if not shown or not written:
         return ()
     if shown == written:

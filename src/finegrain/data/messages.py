@@ -1,4 +1,4 @@
-"""Conversations in the guises they have in files, as lists of {role, content, ...}: other keys, other names, written as text."""
+"""Conversations in the forms that files use, as lists of {role, content, ...}: other keys, other role names, written as text."""
 
 import ast
 import json
@@ -10,30 +10,30 @@ from typing import Any
 from finegrain.data.source_rows import CellError
 
 WHO = ("role", "from", "speaker")
-"""Keys that say who speaks."""
+"""Keys that hold the role."""
 WHAT = ("content", "value", "text")
-"""Keys of the words."""
+"""Keys that hold the content."""
 CALLING = "function_call"
-"""ShareGPT's speaker of a turn in which the assistant calls a tool; its words are the call."""
+"""ShareGPT's role of a turn in which the assistant calls a tool; its content is the call."""
 SPEAKERS = {
     **dict.fromkeys(("user", "human", "prompter", "customer", "client"), "user"),
     **dict.fromkeys(("assistant", CALLING, "gpt", "bot", "model", "ai", "chatgpt", "chatbot", "agent", "llm"), "assistant"),
     **dict.fromkeys(("system", "system_prompt"), "system"),
     **dict.fromkeys(("tool", "observation", "function_response"), "tool"),
 }
-"""What the speakers are called in public sets, in small letters, and the names of chat templates."""
+"""Role names in public datasets, in lower case, and the names that chat templates use."""
 OTHERS = frozenset({"developer", "function", "ipython", "environment", "context", "document", "documents"})
 """Further roles that templates know; they keep their names, and none of them is the assistant."""
 LONGEST = 1 << 20
-"""Characters of a conversation written as text that is parsed."""
+"""Maximum length of a conversation written as text that is parsed."""
 WRITTEN = re.compile(r"""\s*(?:\[\s*)?\{\s*['"](?:role|from|content|value)['"]\s*:""")
 CLOSED = re.compile(r"[\]}]\s*\Z")
 NUMPY_BREAK = re.compile(r"\}\s*\n\s*\{")
-"""An array of numpy prints its items without commas, each on a line; inside a quoted text a line break is written as \\n."""
+"""A numpy array is printed without commas, one item per line; inside a quoted text a line break is written as \\n."""
 
 
-def as_messages(value: Any) -> list[dict[str, Any]] | None:
-    """A cell that holds a conversation, or one message of it, as messages; None for any other."""
+def to_messages(value: Any) -> list[dict[str, Any]] | None:
+    """A cell that holds a conversation, or one message, as messages; None for any other cell."""
     if isinstance(value, Mapping):
         value = (value,)
     if not isinstance(value, list | tuple) or not value or not all(_is_message(turn) for turn in value):
@@ -48,7 +48,7 @@ def _is_message(turn: Any) -> bool:
 
 
 def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Role and content first, whatever their keys; other keys as they are."""
+    """Role and content first, whatever their keys; other keys unchanged."""
     who = next(key for key in WHO if isinstance(turn.get(key), str))
     what = next((key for key in WHAT if turn.get(key) is not None), "content")
     name = turn[who].strip()
@@ -58,7 +58,7 @@ def _message(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _calls(said: Any) -> dict[str, Any]:
-    """The content and calls of a turn that is a call, or several; words that are none are what the assistant says."""
+    """The content and calls of a turn that is one or several calls; text that is not a call is the assistant's content."""
     found = _read(said) if isinstance(said, str) else said
     calls = found if isinstance(found, list) else [found]
     if not calls or not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
@@ -66,20 +66,24 @@ def _calls(said: Any) -> dict[str, Any]:
     return {"content": None, "tool_calls": [{"type": "function", "function": call} for call in calls]}
 
 
-def parsed(text: str, column: str) -> list[dict[str, Any]] | None:
-    """The messages of a conversation that was written as text, in JSON or as Python prints it; None for any other text."""
+def parse_messages(text: str, column: str) -> list[dict[str, Any]] | None:
+    """The messages of a conversation written as text, in JSON or as printed by Python; None for any other text."""
     if not WRITTEN.match(text) or not CLOSED.search(text):
         return None
     if len(text) > LONGEST:
-        raise CellError("missing_column", f"column {column!r}: a conversation written as a text of {len(text)} characters; write it as a list")
+        raise CellError(
+            "missing_column", f"column {column!r}: found a conversation written as text of {len(text)} characters; expected a list of messages"
+        )
     found = _read(text)
     if found is not None:
-        return as_messages(found)
-    raise CellError("missing_column", f"column {column!r}: a conversation written as text that is neither JSON nor Python, {text.strip()[:40]!r} ...")
+        return to_messages(found)
+    raise CellError(
+        "missing_column", f"column {column!r}: found a conversation written as text that is neither JSON nor Python: {text.strip()[:40]!r} ..."
+    )
 
 
 def _read(text: str) -> Any:
-    """What a text in JSON or as Python prints it says; None for any other."""
+    """The value of a text in JSON or as printed by Python; None for any other text."""
     for read in (json.loads, _literal):
         try:
             return read(text)
@@ -89,6 +93,6 @@ def _read(text: str) -> Any:
 
 
 def _literal(text: str) -> Any:
-    with warnings.catch_warnings():  # a stray backslash in somebody's text is no matter for ours
+    with warnings.catch_warnings():  # a stray backslash in the data deserves no warning
         warnings.simplefilter("ignore")
         return ast.literal_eval(NUMPY_BREAK.sub("}, {", text.strip()))

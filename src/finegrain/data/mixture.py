@@ -1,8 +1,8 @@
-"""Rows of several sources as those of one.
+"""Rows of several sources as one sequence.
 
-Without weights they follow one another. With weights they alternate, each time from the source that lags most behind its share,
-so that after any number of rows every share is met to within a row or two; nothing is drawn, so the same sources give the same rows.
-A source that is used up ends the mixture, as datasets' `interleave_datasets` ends it (`first_exhausted`), which draws instead.
+Without weights they are concatenated. With weights they alternate, each time from the source that lags most behind its share,
+so that after any number of rows every share is met to within a row or two; nothing is random, so the same sources give the same rows.
+The mixture ends when one source is exhausted, like datasets' `interleave_datasets` (`first_exhausted`), which samples randomly.
 """
 
 import hashlib
@@ -12,19 +12,19 @@ from itertools import islice
 from finegrain.data.places import Places
 from finegrain.data.read import Source, read
 from finegrain.data.records import Located
-from finegrain.data.sources import named_sources
+from finegrain.data.sources import parse_sources
 
 
 class Mixture:
-    """Several sources to be read, and where every row came from."""
+    """Several sources to be read, and the source of every row."""
 
     def __init__(self, name: str, parts: Sequence[Source], weights: Sequence[float], limit: int | None) -> None:
         self.name, self.parts, self._limit = name, tuple(parts), limit
         self.weights = tuple(weights)
-        """As they were given; empty where the sources follow one another."""
+        """As given; empty where the sources are concatenated."""
         self.places = Places([part.name for part in parts])
         self.left = [0] * len(parts)
-        """Rows by source that the latest reading left over."""
+        """Rows by source that the latest reading did not use."""
 
     @property
     def files(self) -> list[str]:
@@ -33,12 +33,12 @@ class Mixture:
 
     @property
     def count(self) -> int:
-        """Rows that the latest reading has given so far."""
+        """Number of rows that the latest reading has returned so far."""
         return sum(self.places.counts())
 
     @property
     def rows(self) -> Iterator[Located]:
-        """The rows one by one, from the first whenever it is asked for."""
+        """The rows one by one, from the first on every access."""
         self.places.clear()
         self.left = [0] * len(self.parts)
         for part, row in islice(self._mixed() if self.weights else self._joined(), self._limit):
@@ -46,7 +46,7 @@ class Mixture:
             yield row
 
     def sha256(self) -> str:
-        """Of the content of all sources, and of their weights."""
+        """SHA-256 of the content of all sources, and of their weights."""
         weights = self.weights or [None] * len(self.parts)
         joined = "\n".join(f"{part.sha256()} {weight}" for part, weight in zip(self.parts, weights, strict=True))
         return hashlib.sha256(joined.encode()).hexdigest()
@@ -64,7 +64,7 @@ class Mixture:
     def _mixed(self) -> Iterator[tuple[int, Located]]:
         streams = [part.rows for part in self.parts]
         highest = max(self.weights)
-        scaled = [weight / highest for weight in self.weights]  # the sum of weights beyond 1e308 would be infinite
+        scaled = [weight / highest for weight in self.weights]  # a sum of weights above 1e308 would be infinite
         shares = [weight / sum(scaled) for weight in scaled]
         taken = [0] * len(streams)
         for given in range(1, 2**63):
@@ -79,7 +79,7 @@ class Mixture:
 
 def read_sources(text: str, limit: int | None = None) -> Source | Mixture:
     """The rows of all sources that a setting names, at most `limit` of them together."""
-    named = named_sources(text)
+    named = parse_sources(text)
     if len(named) == 1:
         return read(text, limit)
     return Mixture(text, [read(one.source, limit) for one in named], [one.weight for one in named if one.weight is not None], limit)

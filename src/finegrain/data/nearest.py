@@ -1,10 +1,10 @@
-"""What to say of a row in no known form: the nearest one, and the renames that lead there."""
+"""The error message for a row of unknown form: the nearest form, and the renames that lead to it."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.shapes import Format
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -31,33 +31,33 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "ratings": ("scores", "rating", "attributes", "annotations"),
     "completions": ("steps", "solution_steps"),
 }
-"""Names that others give to a column of ours."""
+"""Common names for finegrain's columns."""
 NEAR = 0.7
 """Share of characters that a misspelt name has in common with the right one."""
 RENAMED, UNUSED = 0.3, 0.6
-"""What a rename, and a column of the row that the format does not take, cost beside a column that is to be added (1)."""
+"""Cost of a rename, and of a column that the format does not use, relative to a missing column (1)."""
 
 
 class _Way(NamedTuple):
-    """What leads from a row to a format."""
+    """The changes from a row to a format."""
 
     cost: float
     renames: tuple[tuple[str, str], ...]
     added: tuple[str, ...]
 
 
-def nearest_form(row: Collection[str], formats: Iterable[Format]) -> str:
-    """The columns found, the nearest format, and how to get there."""
-    found = listed(row) or "none"
+def describe_nearest(row: Collection[str], formats: Iterable[Format]) -> str:
+    """The columns found, the nearest format, and the changes that lead to it."""
+    found = list_names(row) or "none"
     name, columns, way = min(((entry.name, entry.columns, _way(row, entry)) for entry in formats), key=lambda one: one[2].cost)
     if len(way.added) == len(columns):
         return (
-            f"columns found: {found}; no known form has any of them: write pairs as prompt, chosen, rejected, demonstrations as prompt, completion "
-            "or messages (docs/guides/data.md has every form)"
+            f"columns found: {found}; no known form has any of them; write pairs as prompt, chosen, rejected, demonstrations as prompt, completion "
+            "or messages (docs/guides/data.md lists every form)"
         )
-    steps = [f"rename {listed([old])} to {new}" for old, new in way.renames] + ([f"add {listed(way.added)}"] if way.added else [])
-    told = ", ".join(steps) or "its cells have another form than these"
-    return f"columns found: {found}; nearest known form: {name} ({', '.join(sorted(columns))}): {told} (docs/guides/data.md has every form)"
+    steps = [f"rename {list_names([old])} to {new}" for old, new in way.renames] + ([f"add {list_names(way.added)}"] if way.added else [])
+    told = ", ".join(steps) or "the types of its cells differ"
+    return f"columns found: {found}; nearest known form: {name} ({', '.join(sorted(columns))}): {told} (docs/guides/data.md lists every form)"
 
 
 def _way(row: Collection[str], entry: Format) -> _Way:
@@ -76,7 +76,7 @@ def _way(row: Collection[str], entry: Format) -> _Way:
 
 
 def _likely(column: str, spare: list[str]) -> str | None:
-    """The column that may be meant by another name."""
+    """The column that was probably meant by another name."""
     by_name = {name.strip().lower().replace("-", "_").replace(" ", "_"): name for name in reversed(spare)}
     for synonym in (column, *SYNONYMS.get(column, ())):
         if synonym in by_name:

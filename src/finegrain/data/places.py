@@ -1,4 +1,4 @@
-"""Where the rows of several sources come from: the source of each, and its number there."""
+"""The origin of rows of several sources: the source of each, and its number there."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -14,11 +14,11 @@ class Places:
         self._parts: array[int] = array("H")
 
     def clear(self) -> None:
-        """Before the rows are read anew."""
+        """Resets before the rows are read again."""
         self._parts = array("H")
 
     def add(self, part: int) -> None:
-        """The next row comes from this source."""
+        """Records the source of the next row."""
         self._parts.append(part)
 
     def part(self, row: int) -> int:

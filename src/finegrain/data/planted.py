@@ -1,8 +1,8 @@
 """Planted data: readable answers whose every sentence has a known quality, and pairs labelled by the noisy sum of qualities.
 
 Advice on household things: the prompt names a material and a thing, an answer is several sentences "Wipe it with salt.". The means
-(salt) makes a sentence's type; a type's quality is -1, 0 or +1, drawn once per seed, and cannot be guessed from the word. Held-out
-pairs name things and use verbs that no training pair has, so none of their sentences stands in a training pair.
+(salt) is a sentence's type; a type's quality is -1, 0 or +1, drawn once per seed, and cannot be guessed from the word. Held-out
+pairs name things and use verbs that no training pair has, so none of their sentences occurs in a training pair.
 
 Source: ours [OURS]; Bradley-Terry labels: Bradley and Terry 1952, https://doi.org/10.2307/2334029, eq. 2 (number: memory).
 Deviations: not from a paper. Words, the share of each quality and the annotators' error model are [choice].
@@ -46,7 +46,7 @@ MEANS = (
     "graphite", "pumice", "emery", "quartz", "glycol", "acetone", "naphtha", "kerosene",
 )  # fmt: skip
 CONTEXTS = 2
-"""Materials fall into this many groups; a context-dependent type is good in one and bad in the other."""
+"""Number of groups of materials; a context-dependent type is good in one group and bad in the other."""
 
 PROMPT = re.compile(r"How do I look after a (\w+) (\w+)\?")
 SENTENCE = re.compile(r"(\w+) it with (\w+)\.")
@@ -55,40 +55,40 @@ SENTENCE = re.compile(r"(\w+) it with (\w+)\.")
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Planted:
-    """Knobs of the task."""
+    """Parameters of the task."""
 
     pairs: int = 100
     """Pairs that a method may train on."""
     pool: int = 1900
-    """Other pairs, which only a scorer (or the larger baseline) sees."""
+    """Further pairs, used only by a scorer (or the larger baseline)."""
     held_out_pairs: int = 128
     """Pairs of other things and other verbs."""
     sentences: int = 6
     """Sentences per answer."""
     sentence_types: int = 112
-    """Fewer types recur more often, and recurrence is what credit can be learned from."""
+    """Number of sentence types; fewer types recur more often, and credit is learned from recurrence."""
     good: float = 0.2
-    """Share of types of quality +1."""
+    """Share of types with quality +1."""
     bad: float = 0.2
-    """Share of types of quality -1."""
+    """Share of types with quality -1."""
     temperature: float = 1.0
-    """Label noise: P(first preferred) = sigmoid((quality of first - quality of second) / temperature); 0 is no noise."""
+    """Label noise: P(first preferred) = sigmoid((quality of first - quality of second) / temperature); 0 means no noise."""
     context_dependence: float = 0.0
-    """Share of the good and bad types whose quality is the opposite for half of the materials."""
+    """Share of the good and bad types whose quality is reversed for half of the materials."""
     annotated: float = 0.3
     """Share of the answers on which an annotator marked the bad sentences, in the annotated copy of the pairs."""
     annotation_error: float = 0.1
-    """Probability that the annotator's judgement of a sentence (bad or not) is wrong."""
+    """Probability that the annotator's label of a sentence (bad or not) is wrong."""
     held_out_words: float = 0.25
-    """Share of the things and of the verbs kept for held-out pairs."""
+    """Share of the things and of the verbs reserved for held-out pairs."""
 
     def __post_init__(self) -> None:
-        _check(2 <= self.sentence_types <= len(MEANS), f"sentence_types must lie between 2 and {len(MEANS)}, got {self.sentence_types}")
+        _check(2 <= self.sentence_types <= len(MEANS), f"sentence_types must be between 2 and {len(MEANS)}, got {self.sentence_types}")
         _check(min(self.pairs, self.sentences) >= 1 and min(self.pool, self.held_out_pairs) >= 0, "counts must be positive")
         _check(min(self.good, self.bad) >= 0 and self.good + self.bad <= 1, f"good and bad are shares, got {self.good} and {self.bad}")
-        _check(self.temperature >= 0, f"temperature must not be negative, got {self.temperature}")
+        _check(self.temperature >= 0, f"temperature must be at least 0, got {self.temperature}")
         for name in ("context_dependence", "annotated", "annotation_error", "held_out_words"):
-            _check(0 <= getattr(self, name) <= 1, f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+            _check(0 <= getattr(self, name) <= 1, f"{name} must be between 0 and 1, got {getattr(self, name)}")
 
 
 def _check(holds: bool, message: str) -> None:
@@ -96,20 +96,20 @@ def _check(holds: bool, message: str) -> None:
         raise UsageError(message)
 
 
-class Words(NamedTuple):
+class WorldVocabulary(NamedTuple):
     """Which things prompts name and which verbs answers use."""
 
     things: Sequence[str]
     verbs: Sequence[str]
 
 
-class Reading(NamedTuple):
-    """An answer read sentence by sentence."""
+class SentenceReading(NamedTuple):
+    """An answer parsed sentence by sentence."""
 
     spans: list[CharSpan]
-    """(start, end, quality) of every readable sentence: text[start:end] is the sentence with its full stop."""
+    """(start, end, quality) of every parsed sentence: text[start:end] is the sentence with its full stop."""
     unreadable: int
-    """Sentences that are none of the world's."""
+    """Number of sentences that are not from the task's vocabulary."""
 
     @property
     def quality(self) -> float:
@@ -119,14 +119,14 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """Which sentences are good: the truth behind the data of one seed."""
+    """The true quality of sentences: the ground truth behind the data of one seed."""
 
     settings: Planted
     seed: int
 
     @cached_property
     def types(self) -> tuple[str, ...]:
-        """The means that make a sentence's type; the same for every seed."""
+        """The means that define a sentence's type; the same for every seed."""
         return MEANS[: self.settings.sentence_types]
 
     @cached_property
@@ -140,31 +140,31 @@ class World:
         return np.stack([values, np.where(flips, -values, values)], 1)
 
     @cached_property
-    def training(self) -> Words:
-        """What training pairs are made of."""
-        return Words(self._share(THINGS, 1)[0], self._share(VERBS, 5)[0])
+    def training(self) -> WorldVocabulary:
+        """The vocabulary of training pairs."""
+        return WorldVocabulary(self._share(THINGS, 1)[0], self._share(VERBS, 5)[0])
 
     @cached_property
-    def held_out(self) -> Words:
-        """What held-out pairs are made of."""
-        return Words(self._share(THINGS, 1)[1], self._share(VERBS, 5)[1])
+    def held_out(self) -> WorldVocabulary:
+        """The vocabulary of held-out pairs."""
+        return WorldVocabulary(self._share(THINGS, 1)[1], self._share(VERBS, 5)[1])
 
     def _share(self, known: Sequence[str], stream: int) -> tuple[list[str], list[str]]:
         order = np.random.default_rng([self.seed, stream]).permutation(len(known))
         held = max(1, round(self.settings.held_out_words * len(known)))
         return [known[place] for place in order[held:]], [known[place] for place in order[:held]]
 
-    def prompt(self, rng: np.random.Generator, words: Words) -> str:
+    def prompt(self, rng: np.random.Generator, words: WorldVocabulary) -> str:
         """A question about one of the things."""
         return f"How do I look after a {rng.choice(MATERIALS)} {rng.choice(words.things)}?"
 
-    def answer(self, rng: np.random.Generator, words: Words) -> str:
+    def answer(self, rng: np.random.Generator, words: WorldVocabulary) -> str:
         """An answer drawn without preference; it starts with a space, so that prompt + answer is readable text."""
         count = self.settings.sentences
         return "".join(f" {verb} it with {means}." for verb, means in zip(rng.choice(words.verbs, count), rng.choice(self.types, count), strict=True))
 
-    def read(self, prompt: str, answer: str) -> Reading:
-        """The true quality of every sentence of any answer, a model's too."""
+    def read(self, prompt: str, answer: str) -> SentenceReading:
+        """The true quality of every sentence of any answer, including a model's."""
         context = MATERIALS.index(_material(prompt)) % CONTEXTS
         spans: list[CharSpan] = []
         unreadable = 0
@@ -174,10 +174,10 @@ class World:
                 unreadable += 1
             else:
                 spans.append((piece.start(), piece.end(), float(self.qualities[self.types.index(found[2]), context])))
-        return Reading(spans, unreadable)
+        return SentenceReading(spans, unreadable)
 
-    def pair(self, rng: np.random.Generator, words: Words) -> Json:
-        """prompt, chosen, rejected, and beside them the truth as `chosen_truth` and `rejected_truth`, which no method reads."""
+    def pair(self, rng: np.random.Generator, words: WorldVocabulary) -> Json:
+        """prompt, chosen, rejected, and the truth as `chosen_truth` and `rejected_truth`, which no method reads."""
         prompt = self.prompt(rng, words)
         first = second = self.answer(rng, words)
         while second == first:
@@ -198,34 +198,34 @@ def preference_probability(difference: float, temperature: float) -> float:
 def _material(prompt: str) -> str:
     found = PROMPT.fullmatch(prompt.strip())
     if found is None or found[1] not in MATERIALS or found[2] not in THINGS:
-        raise UsageError(f"no prompt of the planted task: {prompt!r}")
+        raise UsageError(f"not a prompt of the planted task: {prompt!r}")
     return found[1]
 
 
-def vocabulary() -> list[str]:
+def list_words() -> list[str]:
     """Every word of the task's language, without the spaces before them."""
     return sorted({*"How do I look after a it with".split(), *MATERIALS, *THINGS, *VERBS, *MEANS})
 
 
-def pairs(world: World, count: int, *, stream: int, held_out: bool = False) -> list[Json]:
+def make_pairs(world: World, count: int, *, stream: int, held_out: bool = False) -> list[Json]:
     """Labelled pairs; different streams are independent, a longer list of one stream starts with the shorter one."""
     return [world.pair(np.random.default_rng([world.seed, 2, stream, row]), world.held_out if held_out else world.training) for row in range(count)]
 
 
-def demonstrations(world: World, count: int) -> list[Json]:
-    """prompt and completion, drawn without preference, with all words: what a base model has read."""
+def make_demonstrations(world: World, count: int) -> list[Json]:
+    """prompt and completion, drawn without preference, with all words: the pretraining data of a base model."""
     rng = np.random.default_rng([world.seed, 3])
-    every = Words(THINGS, VERBS)
+    every = WorldVocabulary(THINGS, VERBS)
     return [{"prompt": world.prompt(rng, every), "completion": world.answer(rng, every)} for _ in range(count)]
 
 
-def with_truth(rows: Iterable[Json]) -> list[Json]:
-    """The same pairs with the truth as `chosen_spans` and `rejected_spans`: credit that no one has in practice."""
+def add_truth(rows: Iterable[Json]) -> list[Json]:
+    """The same pairs with the truth as `chosen_spans` and `rejected_spans`: credit that is never available in practice."""
     return [{**row, "chosen_spans": row["chosen_truth"], "rejected_spans": row["rejected_truth"]} for row in rows]
 
 
-def with_annotations(rows: Iterable[Json], settings: Planted, seed: int) -> list[Json]:
-    """The same pairs with an annotator's marks: on some answers the sentences judged bad, as spans of value -1."""
+def add_annotations(rows: Iterable[Json], settings: Planted, seed: int) -> list[Json]:
+    """The same pairs with an annotator's marks: on some answers the sentences labelled bad, as spans of value -1."""
     rng = np.random.default_rng([seed, 4])
 
     def marks(truth: Sequence[CharSpan]) -> list[CharSpan] | None:
@@ -237,7 +237,7 @@ def with_annotations(rows: Iterable[Json], settings: Planted, seed: int) -> list
 
 
 class Files(NamedTuple):
-    """The data of one seed on disk, in the format any user's pairs have."""
+    """The data of one seed on disk, in the usual format of pairs."""
 
     pairs: Path
     everything: Path
@@ -254,37 +254,37 @@ class Files(NamedTuple):
 
 
 def write_planted(folder: Path, world: World) -> Files:
-    """All files of one seed."""
+    """Writes all files of one seed."""
     settings = world.settings
-    own, pool = pairs(world, settings.pairs, stream=0), pairs(world, settings.pool, stream=1)
+    own, pool = make_pairs(world, settings.pairs, stream=0), make_pairs(world, settings.pool, stream=1)
     rows = {
         "pairs": own,
         "everything": own + pool,
         "pool": pool,
         "pool_a": pool[: len(pool) // 2],
         "pool_b": pool[len(pool) // 2 :],
-        "truth": with_truth(own),
-        "annotated": with_annotations(own, settings, world.seed),
-        "held_out": pairs(world, settings.held_out_pairs, stream=2, held_out=True),
+        "truth": add_truth(own),
+        "annotated": add_annotations(own, settings, world.seed),
+        "held_out": make_pairs(world, settings.held_out_pairs, stream=2, held_out=True),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    files = planted_files(folder)
+    files = find_planted_files(folder)
     for name, lines in rows.items():
         write_jsonl(getattr(files, name), lines)
     return files
 
 
-def planted_files(folder: Path) -> Files:
-    """Where `write_planted` puts them."""
+def find_planted_files(folder: Path) -> Files:
+    """The paths that `write_planted` writes to."""
     return Files(**{name: folder / f"{name}.jsonl" for name in Files._fields})
 
 
 def read_jsonl(file: Path) -> list[Json]:
-    """What `write_jsonl` wrote."""
+    """Reads a file written by `write_jsonl`."""
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def write_jsonl(file: Path, rows: Iterable[Json]) -> Path:
-    """One JSON object per line."""
+    """Writes one JSON object per line."""
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

@@ -1,18 +1,18 @@
-"""A row as a converter reads it: conversations in one form whatever the file calls them, and a record of the columns that were read."""
+"""A row as a converter reads it: conversations in one form whatever the file's form, and a record of the columns that were read."""
 
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
-from finegrain.data.messages import as_messages, parsed
+from finegrain.data.messages import parse_messages, to_messages
 from finegrain.data.source_rows import CellError, PlainRow, SourceRow
 
 AS_TEXT = "conversation_as_text"
 TRUTH = "_truth"
-"""End of the name of a column that no method reads: the planted truth, which the report shows."""
+"""Suffix of the name of a column that no method reads: the planted truth, which the report shows."""
 
 READ = frozenset({"label", "weight", "margin", "label_prob", "tie", "flip", "strength", "strength_mean", "strength_std", "member_margins"})
-"""Columns of numbers that methods read by name."""
+"""Numeric columns that methods read by name."""
 
 
 def _is_finite(value: Any) -> bool:
@@ -30,14 +30,14 @@ class Reading(Mapping[str, Any]):
         self.source: SourceRow = row if isinstance(row, SourceRow) else PlainRow(row)
         self._cells: dict[str, Any] = {}
         self.notes: dict[str, str] = {}
-        """What was done with cells, by the kind of finding: words."""
+        """What was done with cells: kind of finding and description."""
         self.unfit: dict[str, str] = {}
-        """Numbers that no float holds in columns that no method reads: words by column. The row goes on without them."""
+        """Non-finite numbers in columns that no method reads: descriptions by column. The row is used without them."""
         self.used = False
-        """Whether an example was made of the row, so that what was not read plays no part."""
+        """Whether an example was made from the row; if not, its unread columns are not reported."""
 
     def check(self) -> None:
-        """Raises the error of a row that is no object because it cannot be read."""
+        """Raises the error of a row that is not an object because it cannot be read."""
         if "" in self.source and (fault := self.source.fault("")):
             raise CellError(fault.kind, fault.words)
 
@@ -50,11 +50,11 @@ class Reading(Mapping[str, Any]):
 
     def _plain(self, name: str, cell: Any) -> Any:
         if isinstance(cell, str):
-            messages = parsed(cell, name)
+            messages = parse_messages(cell, name)
             if messages is not None:
                 self.notes[AS_TEXT] = f"column {name!r}"
             return cell if messages is None else messages
-        messages = as_messages(cell)
+        messages = to_messages(cell)
         return cell if messages is None else messages
 
     def __iter__(self) -> Iterator[str]:
@@ -67,20 +67,20 @@ class Reading(Mapping[str, Any]):
         return name in self.source
 
     def numbers(self) -> dict[str, Any]:
-        """Every column that is a number or a boolean; they travel with the row, so they are read.
+        """Every column that is a number or a boolean; they are kept with the row, so they count as read.
 
-        What is no finite number is left out (`unfit`), unless a converter or a method reads the column.
+        Numbers that are not finite are left out (`unfit`), unless a converter or a method reads the column.
         """
         found = {}
         for name in self.source.numeric():
             if name in READ or name in self._cells:
                 found[name] = self[name]
             elif fault := self.source.fault(name):
-                self.unfit[name] = f"column {name!r}: {fault.words}; left out, nothing reads it"
+                self.unfit[name] = f"column {name!r}: {fault.words}; left out, no method reads it"
             elif _is_finite(value := self.source[name]):
                 found[name] = self[name]
             else:
-                self.unfit[name] = f"column {name!r} is {value!s:.40}; left out, nothing reads it"
+                self.unfit[name] = f"column {name!r} is {value!s:.40}; left out, no method reads it"
         return found
 
     def seen(self) -> Iterator[tuple[str, Any]]:
@@ -88,6 +88,6 @@ class Reading(Mapping[str, Any]):
         return iter(self._cells.items())
 
     def unread(self) -> list[str]:
-        """Columns that hold something and that nobody asked for."""
+        """Columns that hold a value and that were never read."""
         told = self._cells.keys() | self.unfit.keys()
         return [name for name in self.source if name not in told and not name.endswith(TRUTH) and self.source.holds(name)]

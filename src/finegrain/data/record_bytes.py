@@ -1,4 +1,4 @@
-"""One tokenised row as bytes, and its line of the index: what is counted without reading the row."""
+"""One tokenised row as bytes, and its line of the index: what can be counted without reading the row."""
 
 import hashlib
 import struct
@@ -14,25 +14,26 @@ NARROW = 1 << 16
 """Character offsets into a shorter text (in bytes) take two bytes each, others four."""
 SPAN = struct.Struct("<qqd")
 
-START, ROW, PROMPT, PROMPT_TEXT, IDS_KEY, TEXT_KEY, FIXED = range(7)
-"""Places in the index of what every row has; the keys are hashes of the prompt's tokens and of its text."""
+START, ROW, PROMPT, PROMPT_TEXT, IDS_KEY, TEXT_KEY, SOURCE, FIXED = range(8)
+"""Positions in the index that every row has; the keys are hashes of the prompt's tokens and of its text."""
 TOKENS, TRAINED, TEXT, SPANS, REWARDS, PER_ROLE = range(6)
-"""Places of what every answer has, behind the fixed ones; -1 spans or rewards: there are none, not even an empty list."""
+"""Positions per answer, after the fixed ones; -1 spans or rewards: there are none, not even an empty list."""
 
 
 def _key(data: bytes) -> int:
-    """Signed, as the index holds it."""
+    """Signed, as stored in the index."""
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
 
 
-def packed(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes, list[int]]:
-    """An example as bytes, and its line of the index; what is wider stands first, so every array is aligned."""
+def pack_example(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes, list[int]]:
+    """An example as bytes, and its line of the index; wider items come first, so every array is aligned."""
     assert tuple(example.responses) == roles, (roles, tuple(example.responses))
     responses = [example.responses[role] for role in roles]
     spans = [example.spans[role] for role in roles]
     rewards = [example.token_rewards[role] for role in roles]
     prompt, prompt_text = _bytes(example.prompt, np.int32), example.prompt_text.encode("utf-8", "surrogatepass")
     texts = [response.text.encode("utf-8", "surrogatepass") for response in responses]
+    source = example.source.encode()
     parts = [
         prompt,
         *(_bytes(response.ids, np.int32) for response in responses),
@@ -42,8 +43,9 @@ def packed(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes,
         *(SPAN.pack(*span) for own in spans for span in own or ()),
         prompt_text,
         *texts,
+        source,
     ]
-    facts = [start, example.row, len(example.prompt), len(prompt_text), _key(prompt), _key(prompt_text)]
+    facts = [start, example.row, len(example.prompt), len(prompt_text), _key(prompt), _key(prompt_text), len(source)]
     for response, text, own, values in zip(responses, texts, spans, rewards, strict=True):
         counts = (-1 if own is None else len(own), -1 if values is None else len(values))
         facts += [len(response.ids), int(np.count_nonzero(response.mask)), len(text), *counts]
@@ -79,7 +81,7 @@ class _Reader:
         return None if count < 0 else list(SPAN.iter_unpack(self.array(count * SPAN.size, np.uint8, 1).tobytes()))
 
 
-def unpacked(records: np.ndarray, facts: list[int], roles: Sequence[str], columns: dict[str, float]) -> Example:
+def unpack_example(records: np.ndarray, facts: list[int], roles: Sequence[str], columns: dict[str, float]) -> Example:
     """The example whose line of the index is `facts`; its arrays are views of the records."""
     own = [facts[begin : begin + PER_ROLE] for begin in range(FIXED, len(facts), PER_ROLE)]
     read = _Reader(records, facts[START])
@@ -91,6 +93,7 @@ def unpacked(records: np.ndarray, facts: list[int], roles: Sequence[str], column
     spans = [read.spans(one[SPANS]) for one in own]
     prompt_text = read.text(facts[PROMPT_TEXT])
     texts = [read.text(one[TEXT]) for one in own]
+    source = read.text(facts[SOURCE])
     return Example(
         row=facts[ROW],
         prompt=prompt,
@@ -99,6 +102,7 @@ def unpacked(records: np.ndarray, facts: list[int], roles: Sequence[str], column
         columns=columns,
         spans=dict(zip(roles, spans, strict=True)),
         token_rewards=dict(zip(roles, rewards, strict=True)),
+        source=source,
     )
 
 

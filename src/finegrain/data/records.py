@@ -1,4 +1,4 @@
-"""What leaves the data family: tokenised examples; and what travels inside it: rows of text.
+"""What the data package returns: tokenised examples; and what it uses internally: rows of text.
 
 Shape letters: P prompt tokens, T tokens of one answer (its end token included when the answer is complete).
 """
@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float32, Int32
 from finegrain.types import CharSpan, Json
 
 FastTokenizer = Any
-"""A fast tokenizer of transformers; Any, so that importing this family does not import transformers."""
+"""A fast tokenizer of transformers; Any, so that importing this package does not import transformers."""
 
 
 class Shape(Enum):
-    """What a recipe trains on."""
+    """The form of the rows that a recipe trains on."""
 
     PREFERENCE = "preference"
     """Roles chosen and rejected."""
@@ -28,7 +28,7 @@ class Shape(Enum):
     DEMONSTRATION = "demonstration"
     """Role answer."""
     RATED = "rated"
-    """Role answer with a column `rating/<attribute>` for each attribute people rated."""
+    """Role answer with a column `rating/<attribute>` for each rated attribute."""
     STEPS = "steps"
     """Role answer; its spans are the labelled steps: 1 right, -1 wrong. An unlabelled step has no span.
 
@@ -37,7 +37,7 @@ class Shape(Enum):
 
 
 Located = tuple[str, Mapping[str, Any]]
-"""Where a row stands in its source, for messages, and its columns as they were read."""
+"""The location of a row in its source, for messages, and its columns as read."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Response:
     """One tokenised answer."""
 
     ids: Int32[np.ndarray, " T"]
-    """What follows the prompt."""
+    """The tokens after the prompt."""
     mask: Bool[np.ndarray, " T"]
     """True on tokens that train: the assistant's text and its end token."""
     offsets: Int32[np.ndarray, "T 2"]
-    """Characters start..end-1 of `text`; (0, 0) for a token without characters (EOS, template glue, turns of others)."""
+    """Characters start..end-1 of `text`; (0, 0) for a token without characters (EOS, template glue, turns of other roles)."""
     text: str
-    """The answer, whole even where its tokens were cut: what character spans refer to."""
+    """The whole answer, even where its tokens were cut: the text that character spans refer to."""
 
 
 @dataclass(frozen=True)
@@ -69,38 +69,40 @@ class Example:
     columns: dict[str, float]
     """Numbers of the row: label, weight, margin ..."""
     spans: dict[str, list[CharSpan] | None]
-    """By role; None: the answer was not annotated; an empty list: annotated, nothing marked."""
+    """By role; None: the answer was not annotated; an empty list: annotated, but nothing marked."""
     token_rewards: dict[str, Float32[np.ndarray, " _"] | None]
     """By role, from the data column `<role>_token_reward`, aligned with ids; None: absent."""
+    source: str = ""
+    """What `prompt_text` and the responses' texts do not tell of the row, so that `data.source_text.read_source_row` can give it back as text."""
 
 
 class Turn(NamedTuple):
     """One message of a conversation."""
 
     role: str
-    """user, assistant, system or whatever the data say."""
+    """user, assistant, system or any role in the data."""
     content: str
-    """Its text; empty where the data say null."""
+    """Its text; empty where the data have null."""
     more: str = ""
-    """The other keys of the message that hold a value (tool_calls, reasoning_content, weight ...) as JSON in order of their
-    names, so that turns can be compared and hashed; empty where there is none. A content of null stands here too."""
+    """The other keys of the message that hold a value (tool_calls, reasoning_content, weight ...) as JSON sorted by
+    name, so that turns can be compared and hashed; empty where there is none. A content of null is kept here too."""
 
     def others(self) -> Json:
         """The other keys and their values."""
         return json.loads(self.more) if self.more else {}
 
     def message(self) -> Json:
-        """The message as the data have it: what a chat template and a reward function get."""
+        """The message as in the data: the form that a chat template and a reward function get."""
         return {"role": self.role, "content": self.content, **self.others()}
 
 
 Text = str | tuple[Turn, ...]
-"""A plain string, taken as it is, or turns, rendered by a template."""
+"""A plain string, used unchanged, or turns, rendered by a template."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One answer as text, with what people marked in it."""
+    """One answer as text, with its annotations."""
 
     content: Text
     """A string where the prompt is a string; turns where the prompt is turns."""
@@ -110,15 +112,15 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One example as text: what every converter of a format makes."""
+    """One example as text: the result of every converter."""
 
     prompt: Text
     answers: dict[str, Answer]
     """By role: chosen and rejected, or answer."""
     columns: dict[str, float] = field(default_factory=dict)
     tools: str = ""
-    """The tools that a conversation may call, as JSON text; empty where the data name none."""
+    """The tools that a conversation may call, as JSON text; empty where the data have none."""
     glue: str = ""
-    """For strings: what stands between prompt and answer; it is tokenised with the answer, spans do not count it."""
+    """For strings: the text between prompt and answer; it is tokenised with the answer, but spans do not count it."""
     notes: tuple[str, ...] = ()
     """Findings about the row that do not drop it (`prompt_mismatch`)."""

@@ -1,6 +1,6 @@
 """Files without a name in the folder for temporary files ($TMPDIR), written once and read through a memory map.
 
-They are gone with the last view of them, however the process ends; a full disk is told in words.
+They are freed with the last view of them, however the process ends; a full disk is reported as a DataError.
 """
 
 import mmap
@@ -15,7 +15,7 @@ from finegrain.errors import DataError
 BUFFER = 1 << 18
 
 
-def opened(stack: ExitStack) -> IO[bytes]:
+def open_scratch(stack: ExitStack) -> IO[bytes]:
     """A new file, closed with the stack."""
     try:
         file: IO[bytes] = tempfile.TemporaryFile(buffering=BUFFER, prefix="finegrain-")
@@ -26,7 +26,7 @@ def opened(stack: ExitStack) -> IO[bytes]:
 
 
 def _close(file: IO[bytes]) -> None:
-    """A map outlives its file; what is left in the buffer of a full disk is of no use."""
+    """A map outlives its file; buffered data that does not fit on a full disk is discarded."""
     with suppress(OSError):
         file.close()
 
@@ -39,8 +39,8 @@ def write(file: IO[bytes], data: bytes) -> None:
         raise _no_room(error) from error
 
 
-def mapped(file: IO[bytes], dtype: Any) -> np.ndarray:
-    """The whole file as an array; copy on write, for torch wants memory it could write to."""
+def map_file(file: IO[bytes], dtype: Any) -> np.ndarray:
+    """The whole file as an array; copy on write, because torch requires writable memory."""
     try:
         file.flush()
         whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if file.tell() else bytearray()
@@ -51,4 +51,4 @@ def mapped(file: IO[bytes], dtype: Any) -> np.ndarray:
 
 def _no_room(error: OSError) -> DataError:
     folder = tempfile.gettempdir()
-    return DataError(f"cannot keep the tokenised rows in {folder}: {error.strerror or error}; set TMPDIR to a folder on a disk with room")
+    return DataError(f"cannot keep the tokenised rows in {folder}: {error.strerror or error}; set TMPDIR to a folder on a disk with free space")

@@ -1,21 +1,26 @@
-"""What a format serves, and the shapes derived from it.
+"""What a format contains, and the shapes derived from it.
 
-Pairs give unpaired rows (chosen 1, rejected 0) and demonstrations (the chosen side), but for ties, where neither is better;
-steps give unpaired rows (1 where all steps are right); unpaired rows give demonstrations (label 1). Ratings give nothing else.
+Pairs give unpaired rows (chosen 1, rejected 0) and demonstrations (the chosen side), except for ties, where neither is better;
+steps give unpaired rows (1 where all steps are right); unpaired rows give demonstrations (label 1). Ratings give no other shape.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.conversations import read_tools
-from finegrain.data.convert.build import pair_with
-from finegrain.data.convert.steps import settled, with_label
-from finegrain.data.left_out import LeftOut, Made, turned
+from finegrain.data.convert.build import replace_answers
+from finegrain.data.convert.steps import add_label, settle_neutral
+from finegrain.data.left_out import LeftOut, Made, convert_examples
 from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Shape
 from finegrain.errors import DataError
+
+OWN_SHAPES = (Shape.PREFERENCE, Shape.RATED, Shape.STEPS, Shape.UNPAIRED, Shape.DEMONSTRATION)
+"""In the order in which a format's own shape is looked for: the first that it serves."""
+TEXT_SHAPES = (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION)
+"""Shapes of answers as such, without ratings and labelled steps."""
 
 Convert = Callable[[Reading], Sequence[Made]]
 """At least one example or reason."""
@@ -42,18 +47,36 @@ class Format(NamedTuple):
     steps: Convert | None = None
     """Rows with role answer and a span for each labelled step."""
     matches: Callable[[Reading], bool] = _any_row
-    """What else the first row must satisfy."""
+    """A further condition on the first row."""
+
+
+def serves(entry: Format, shape: Shape) -> bool:
+    """Whether rows of the format make examples of the shape."""
+    judged = entry.ratings is not None or entry.steps is not None
+    served = {
+        Shape.PREFERENCE: entry.pairs is not None,
+        Shape.UNPAIRED: entry.answers is not None or entry.pairs is not None or entry.steps is not None,
+        Shape.DEMONSTRATION: entry.demonstrations is not None or entry.pairs is not None or (entry.answers is not None and not judged),
+        Shape.RATED: entry.ratings is not None,
+        Shape.STEPS: entry.steps is not None,
+    }
+    return served[shape]
+
+
+def find_own_shape(entry: Format) -> Shape:
+    """What a format serves of itself: pairs, ratings, labelled steps, labelled answers, else demonstrations."""
+    return next(shape for shape in OWN_SHAPES if serves(entry, shape))
 
 
 def rows_of_shape(entry: Format, shape: Shape, row: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
-    """The examples of one row in the wanted shape, without repeats, and why there are no others.
+    """The examples of one row in the requested shape, without repeats, and the reasons why there are no others.
 
-    `neutral`: what a step is that is labelled neither right nor wrong (wrong, right, or ignore).
+    `neutral`: how a step labelled neither right nor wrong counts (wrong, right, or ignore).
     """
     cells = row if isinstance(row, Reading) else Reading(row)
     cells.check()
     if missing := sorted(entry.columns - row.keys()):
-        raise DataError(f"missing columns {', '.join(missing)}; found: {listed(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
+        raise DataError(f"missing columns {', '.join(missing)}; found: {list_names(row)}; {entry.name} needs {', '.join(sorted(entry.columns))}")
     made = _unique(_CONVERTERS[shape](entry, cells, neutral))
     if any(_talks(one) for one in made) and (tools := read_tools(cells.get("tools"))):
         made = [replace(one, tools=tools) if isinstance(one, Row) and _talks(one) else one for one in made]
@@ -75,9 +98,9 @@ def _unpaired(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.answers is not None:
         return entry.answers(row)
     if entry.pairs is not None:
-        return turned(entry.pairs(row), _both_sides)
+        return convert_examples(entry.pairs(row), _both_sides)
     if entry.steps is not None:
-        return turned(_steps(entry, row, neutral), with_label)
+        return convert_examples(_steps(entry, row, neutral), add_label)
     raise DataError(f"{entry.name} has neither labels nor pairs")
 
 
@@ -85,10 +108,10 @@ def _demonstrations(entry: Format, row: Reading, neutral: str) -> Sequence[Made]
     if entry.demonstrations is not None:
         return entry.demonstrations(row)
     if entry.pairs is not None:
-        return turned(entry.pairs(row), _chosen_side)
+        return convert_examples(entry.pairs(row), _chosen_side)
     if entry.ratings is not None or entry.steps is not None:
-        raise DataError(f"{entry.name} has judged answers, not demonstrations: pick the answers to imitate and write them as prompt and completion")
-    return turned(_unpaired(entry, row, neutral), _imitated)
+        raise DataError(f"{entry.name} has labelled answers, not demonstrations; pick the answers to imitate and write them as prompt and completion")
+    return convert_examples(_unpaired(entry, row, neutral), _imitated)
 
 
 def _ratings(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
@@ -100,7 +123,7 @@ def _ratings(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
 def _steps(entry: Format, row: Reading, neutral: str) -> Sequence[Made]:
     if entry.steps is None:
         raise DataError(f"{entry.name} has no labelled steps")
-    return turned(entry.steps(row), lambda one: [settled(one, neutral)])
+    return convert_examples(entry.steps(row), lambda one: [settle_neutral(one, neutral)])
 
 
 _CONVERTERS: Mapping[Shape, Callable[[Format, Reading, str], Sequence[Made]]] = {
@@ -121,7 +144,7 @@ def _chosen_side(pair: Row) -> list[Made]:
 
 
 def _imitated(answer: Row) -> list[Made]:
-    """A label that is not a number stays, for the gate to name."""
+    """A label that is not a number is kept, for the gate to report."""
     return [LeftOut.LABELLED_BAD] if answer.columns["label"] == 0.0 else [answer]
 
 
@@ -131,11 +154,11 @@ def _tied(pair: Row) -> bool:
 
 def _one_side(pair: Row, role: str, label: float | None) -> Row:
     columns = pair.columns if label is None else {**pair.columns, "label": label}
-    return pair_with(pair, {"answer": pair.answers[role]}, columns)
+    return replace_answers(pair, {"answer": pair.answers[role]}, columns)
 
 
 TELLING = ("label", "helpful", "harmless")
-"""Columns that make two examples of the same texts different."""
+"""Columns that make two examples of the same texts distinct."""
 
 
 def _unique(made: Sequence[Made]) -> list[Made]:

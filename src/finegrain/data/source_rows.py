@@ -1,4 +1,4 @@
-"""A row as its file has it: cells by column, some of which cannot be read, and what else the file says of it."""
+"""A row as in its file: cells by column, some of which cannot be read, and repeated columns."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from finegrain.errors import DataError
 
 
 class CellError(DataError):
-    """A cell that cannot be read, under the kind of finding it is."""
+    """A cell that cannot be read, with its kind of finding."""
 
     def __init__(self, kind: str, words: str) -> None:
         super().__init__(words)
@@ -18,14 +18,14 @@ class CellError(DataError):
 
 
 class BadCell(NamedTuple):
-    """What stands in the place of a cell that cannot be read."""
+    """Placeholder of a cell that cannot be read."""
 
     kind: str
     words: str
 
 
 class SourceRow(Mapping[str, Any]):
-    """Cells by column; None for one that cannot be read, of which `fault` says why."""
+    """Cells by column; None for a cell that cannot be read, for which `fault` gives the reason."""
 
     @property
     @abstractmethod
@@ -67,7 +67,7 @@ class PlainRow(SourceRow):
 
     @property
     def repeated(self) -> tuple[str, ...]:
-        """Keys of the object that stand more than once."""
+        """Keys that the object has more than once."""
         return self._repeated
 
     def fault(self, name: str) -> BadCell | None:
@@ -76,7 +76,7 @@ class PlainRow(SourceRow):
         return cell if isinstance(cell, BadCell) else None
 
     def holds(self, name: str) -> bool:
-        """Whether a cell holds anything but empty texts, lists and objects."""
+        """Whether a cell holds anything but an empty text, list or object."""
         return _holds(self._cells[name])
 
     def numeric(self) -> Iterator[str]:

@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 from finegrain.errors import UsageError
 
 Data = str | Path | Sequence[str | Path] | Mapping[Any, Any]
-"""What Python takes: a path or Hub name, several, or numbers (the weights) by path or name."""
+"""Python argument: a path or Hub name, several of them, or weights by path or name."""
 BETWEEN = re.compile(r"\s+\+\s+")
 
 
 class Named(NamedTuple):
-    """One source as it was asked for."""
+    """One source as given."""
 
     source: str
     """File, folder or Hub name."""
     weight: float | None
-    """Its part of the rows, before they are divided by their sum; None where no source has a weight."""
+    """Its share of the rows before normalisation; None where no source has a weight."""
 
 
-def named_sources(text: str) -> list[Named]:
-    """What a setting names; a path that exists is one source, whatever its name holds."""
+def parse_sources(text: str) -> list[Named]:
+    """The sources in a setting; a path that exists is one source, whatever characters it contains."""
     parts = BETWEEN.split(text.strip())
     if len(parts) == 1 or _exists(text):
         return [Named(text, None)]
@@ -36,18 +36,20 @@ def named_sources(text: str) -> list[Named]:
         seen[key] = source
     if bare := [source for source, weight in named if weight is None]:
         if len(bare) < len(named):
-            raise UsageError(f"--data gives weights to some sources and none to {', '.join(bare)}; give every source one, as {bare[0]}=0.5, or none")
+            raise UsageError(
+                f"--data gives weights to some sources but not to {', '.join(bare)}; give every source a weight, such as {bare[0]}=0.5, or none"
+            )
     return named
 
 
 def check_one(text: str) -> None:
-    """Refuse several sources where the rows of one are read, be it to write them back or to count them by name."""
-    if len(named := named_sources(text)) > 1:
-        raise UsageError(f"{text} names {len(named)} sources, and one is read here; join them in a file or a folder")
+    """Stops with an error on several sources where only one can be read, because rows are written back or counted by name."""
+    if len(named := parse_sources(text)) > 1:
+        raise UsageError(f"{text} names {len(named)} sources, but only one can be read here; join them in a file or a folder")
 
 
-def source_text(data: Data) -> str:
-    """The setting for what Python takes."""
+def format_sources(data: Data) -> str:
+    """The setting for the Python argument."""
     if isinstance(data, Mapping):
         return " + ".join(f"{path}={weight}" for path, weight in data.items())
     if isinstance(data, Sequence) and not isinstance(data, str):
@@ -58,7 +60,7 @@ def source_text(data: Data) -> str:
 def _exists(source: str) -> bool:
     try:
         return Path(source).expanduser().exists()
-    except (OSError, RuntimeError):  # a name too long for the system, a home that nobody has
+    except (OSError, RuntimeError):  # a name too long for the system, an unknown home directory
         return False
 
 
@@ -67,7 +69,7 @@ def _named(part: str) -> Named:
     if not equals or "/" in weight or _exists(part):
         return Named(part, None)
     if not source.strip():
-        raise UsageError(f"--data: {part!r} has a weight and no source")
+        raise UsageError(f"--data: {part!r} has a weight but no source")
     try:
         number = float(weight)
     except ValueError:

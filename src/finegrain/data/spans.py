@@ -1,6 +1,6 @@
 """Character spans to token values and back, through a tokenizer's offsets.
 
-A token belongs to a span when at least half of its characters do. Where spans overlap, the later one in the list wins.
+A token belongs to a span when at least half of its characters are in it. Where spans overlap, the later one in the list wins.
 Tokens that share a character (pieces of one multi-byte character) report that character, and so share its span.
 A token without characters takes the value of the token before it, so EOS has the value of the last token of the text;
 at the start of an answer it takes the value of the first token that has characters.
@@ -26,7 +26,7 @@ def spans_to_tokens(spans: Sequence[CharSpan], offsets: Int[np.ndarray, "T 2"], 
 
 
 def tokens_to_spans(values: Float[np.ndarray, " T"], offsets: Int[np.ndarray, "T 2"]) -> list[CharSpan]:
-    """Spans that give the same token values back, neighbours of equal value merged (over at most one uncovered character).
+    """Spans that give the same token values back; adjacent spans of equal value are merged (over at most one uncovered character).
 
     Where tokens of different value share characters, those characters take the later token's value.
     """

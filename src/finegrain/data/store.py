@@ -1,4 +1,4 @@
-"""Tokenised rows on disk: what a million of them cost in memory is an index of their lengths, not the rows.
+"""Tokenised rows on disk: memory holds only an index of their lengths, so a million rows are cheap.
 
 Rows are appended to unnamed files and read through a memory map; a view of some rows shares the files of all.
 """
@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
-from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, packed, unpacked
+from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, pack_example, unpack_example
 from finegrain.data.records import Example
-from finegrain.data.scratch import mapped, opened, write
+from finegrain.data.scratch import map_file, open_scratch, write
+from finegrain.data.source_text import lend_answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +39,11 @@ class _Files:
         """The row at this place."""
         values = self.columns[place]
         columns = {name: float(values[column]) for name, column in self.names.items()}
-        return unpacked(self.records, self.index[place].tolist(), self.roles, columns)
+        return unpack_example(self.records, self.index[place].tolist(), self.roles, columns)
 
 
 class Borrowed(NamedTuple):
-    """An answer that stands in for a further role."""
+    """An answer that is used for a further role."""
 
     role: str
     """The role it has in its own row."""
@@ -74,7 +75,9 @@ class ExampleStore(Sequence[Example]):
             raise IndexError(f"row {place} of {len(self)}")
         example = self.files.example(int(self.places[place]))
         for role, lent in self.borrowed.items():
-            example.responses[role] = self.files.example(int(lent.rows[place])).responses[lent.role]
+            other = self.files.example(int(lent.rows[place]))
+            example.responses[role] = other.responses[lent.role]
+            example = replace(example, source=lend_answer(example.source, other.source, lent.role, role))
         return example
 
     def __iter__(self) -> Iterator[Example]:
@@ -94,7 +97,7 @@ class ExampleStore(Sequence[Example]):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Roles of every row, borrowed ones left out."""
+        """Roles of every row, without borrowed ones."""
         return self.files.roles
 
     @property
@@ -109,12 +112,12 @@ class ExampleStore(Sequence[Example]):
 
     @property
     def prompt_keys(self) -> UInt64[np.ndarray, " N"]:
-        """The first eight bytes of the SHA-256 of the prompts' tokens, as a number: ordered as the hashes are."""
+        """The first eight bytes of the SHA-256 of the prompts' tokens, as a number that sorts like the hashes."""
         return self._fact(IDS_KEY).view(np.uint64)
 
     @property
     def prompt_text_keys(self) -> UInt64[np.ndarray, " N"]:
-        """The same of the prompts' texts."""
+        """The same for the prompts' texts."""
         return self._fact(TEXT_KEY).view(np.uint64)
 
     def column(self, name: str) -> Float64[np.ndarray, " N"]:
@@ -126,15 +129,15 @@ class ExampleStore(Sequence[Example]):
         return self._of_role(TOKENS, role)
 
     def trained_lengths(self, role: str) -> Int64[np.ndarray, " N"]:
-        """Tokens of the answers that train."""
+        """Number of tokens of the answers that train."""
         return self._of_role(TRAINED, role)
 
     def annotated(self, role: str) -> int:
-        """Answers with spans, be it an empty list."""
+        """Number of answers with spans, including empty lists."""
         return int((self._of_role(SPANS, role) >= 0).sum())
 
     def rewarded(self, role: str) -> int:
-        """Answers with token rewards."""
+        """Number of answers with token rewards."""
         return int((self._of_role(REWARDS, role) >= 0).sum())
 
     def _of_role(self, what: int, role: str) -> Int64[np.ndarray, " N"]:
@@ -146,7 +149,7 @@ class ExampleStore(Sequence[Example]):
 
 
 def token_lengths(examples: Sequence[Example], roles: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(N,) tokens of the prompts, and of the answers role by role: out of the index of a store, else counted."""
+    """(N,) tokens of the prompts, and of the answers by role: from the index of a store, else counted."""
     if isinstance(examples, ExampleStore):
         return examples.prompt_lengths, [examples.answer_lengths(role) for role in roles]
     prompts = np.array([len(example.prompt) for example in examples], dtype=np.int64)
@@ -154,9 +157,9 @@ def token_lengths(examples: Sequence[Example], roles: Sequence[str]) -> tuple[np
 
 
 def collect(examples: Iterable[Example]) -> ExampleStore:
-    """A store of examples that come one after the other, all with the same roles; columns that some of them lack are left out."""
+    """A store of examples from an iterator, all with the same roles; columns that some of them lack are left out."""
     with ExitStack() as stack:
-        records, index, columns = (opened(stack) for _ in range(3))
+        records, index, columns = (open_scratch(stack) for _ in range(3))
         roles: tuple[str, ...] = ()
         names: dict[str, int] = {}
         everywhere: set[str] = set()
@@ -168,16 +171,16 @@ def collect(examples: Iterable[Example]) -> ExampleStore:
                 everywhere = set(names)
             seen |= example.columns.keys()
             everywhere &= example.columns.keys()
-            record, facts = packed(example, roles, start)
+            record, facts = pack_example(example, roles, start)
             write(records, record)
             write(index, struct.pack(f"<{len(facts)}q", *facts))
             write(columns, struct.pack(f"<{len(names)}d", *(example.columns.get(name, float("nan")) for name in names)))
             start += len(record)
             count += 1
         files = _Files(
-            mapped(records, np.uint8),
-            mapped(index, np.int64).reshape(count, FIXED + PER_ROLE * len(roles)),
-            mapped(columns, np.float64).reshape(count, len(names)),
+            map_file(records, np.uint8),
+            map_file(index, np.int64).reshape(count, FIXED + PER_ROLE * len(roles)),
+            map_file(columns, np.float64).reshape(count, len(names)),
             roles,
             {name: place for name, place in names.items() if name in everywhere},
             tuple(sorted(seen - everywhere)),

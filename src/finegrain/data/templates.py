@@ -1,7 +1,7 @@
 """Conversations as strings, through a tokenizer's chat template and transformers' own sandboxed renderer.
 
-A template is a program of somebody else's: whatever goes wrong in it is a RenderError with its words, and it may run for a few
-seconds at most.
+A template is a foreign program: any failure in it becomes a RenderError with its message, and it may run for at most a few
+seconds.
 """
 
 import copy
@@ -17,11 +17,11 @@ from finegrain.data.time_limit import TimeLimit
 from finegrain.types import Json
 
 SECONDS = 5.0
-"""A template may take for one conversation; the usual ones take a thousandth."""
+"""Time limit for one conversation; common templates take a thousandth of it."""
 PATIENCE = 2
-"""Conversations that may take longer before no further one is tried."""
+"""Number of conversations that may exceed the limit before the template is no longer used."""
 WORDS = 300
-"""Characters kept of what a template says of its failure."""
+"""Characters kept of a template's error message."""
 
 FAILURES = (
     TemplateError,
@@ -36,11 +36,11 @@ FAILURES = (
     TypeError,
     ValueError,
 )
-"""What a template can raise; names and syntax, since Jinja makes a Python program of it."""
+"""What a template can raise; names and syntax errors too, because Jinja compiles it to Python."""
 
 
 class RenderError(Exception):
-    """A conversation its template cannot render so that the assistant's words can be found again; the row is dropped under `kind`."""
+    """A template cannot render a conversation such that the assistant's text can be found again; the row is dropped as `kind`."""
 
     def __init__(self, words: str, kind: str = "template") -> None:
         super().__init__(words)
@@ -56,10 +56,10 @@ class ChatTemplate:
         self._late = 0
         named = tokenizer.chat_template
         texts = [named] if isinstance(named, str) else list(named.values()) if isinstance(named, dict) else []
-        self._refused = "it computes a power, which can take for ever" if any(map(_computes_power, texts)) else ""
+        self._refused = "it computes a power, which may never finish" if any(map(_computes_power, texts)) else ""
 
     def __call__(self, turns: Sequence[Turn], tools: str = "", *, generation: bool = False) -> str:
-        """The conversation as a string, with the opening of the assistant's turn behind it where `generation` asks for that."""
+        """The conversation as a string, followed by the opening of the assistant's turn if `generation`."""
         messages = [turn.message() for turn in turns]
         try:
             rendered = self._apply(messages, tools, generation)
@@ -70,7 +70,7 @@ class ChatTemplate:
         return rendered
 
     def _otherwise(self, messages: list[Json], tools: str, generation: bool, error: RenderError) -> str:
-        """The conversation in forms that other templates want: text where a content is null, arguments of calls as text or as objects."""
+        """The conversation in forms that other templates need: text in place of null content, arguments of calls as text or as objects."""
         filled = [{**message, "content": "" if message["content"] is None else message["content"]} for message in messages]
         tried = [messages]
         for other in (filled, *(_with_arguments(filled, as_text=form) for form in (True, False))):
@@ -84,7 +84,7 @@ class ChatTemplate:
 
     def _apply(self, messages: list[Json], tools: str, generation: bool) -> str:
         if self._refused:
-            raise RenderError(f"the chat template is refused: {self._refused}")
+            raise RenderError(f"the chat template is not run: {self._refused}")
         if self._late >= PATIENCE:
             raise RenderError(f"the chat template took longer than {SECONDS:g} seconds on {self._late} conversations and is not tried again")
         apply = lambda: self._tokenizer.apply_chat_template(
@@ -96,7 +96,7 @@ class ChatTemplate:
             self._late += 1
             raise RenderError(f"the chat template {error} on a conversation") from None
         except TemplateError as error:
-            raise RenderError(f"the chat template refuses the conversation: {_words(error)}") from error
+            raise RenderError(f"the chat template rejects the conversation: {_words(error)}") from error
         except FAILURES as error:
             raise RenderError(f"the chat template fails on the conversation: {type(error).__name__}: {_words(error)}") from error
 
@@ -139,7 +139,7 @@ def _words(error: BaseException) -> str:
 
 
 def _computes_power(template: str) -> bool:
-    """Whether a template has the operator ** (the stars of a call's keyword arguments apart): one step of it can outlast any limit."""
+    """Whether a template has the operator ** (excluding keyword arguments of calls): one such step can exceed any time limit."""
     try:
         tokens = [(kind, text) for _, kind, text in Environment().lex(template) if kind != "whitespace"]
     except TemplateError:

@@ -1,4 +1,4 @@
-"""Text files as they are: gzip and Zstandard, byte order marks and line ends, and bytes that are no text."""
+"""Text files: gzip and Zstandard, byte order marks and line ends, and invalid bytes."""
 
 import gzip
 import io
@@ -6,17 +6,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow  # type: ignore[import-untyped]
+
 PACKED = ("", ".gz", ".zst")
-"""Ends of the names of text files: as they are, and compressed."""
+"""Suffixes of text files: plain and compressed."""
 
 
-def unpacked_name(file: Path) -> str:
-    """The name without the end that says how the file is compressed."""
+def strip_compression(file: Path) -> str:
+    """The name without the compression suffix."""
     return file.name.removesuffix(".gz").removesuffix(".zst")
 
 
 def open_text(file: Path) -> io.TextIOWrapper:
-    """Text with undecodable bytes kept as surrogates, so that the row that holds them can be named; line ends as they are."""
+    """Text with undecodable bytes kept as surrogates, so that the row that has them can be named; line ends unchanged."""
     return io.TextIOWrapper(_open(file), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
@@ -24,21 +26,19 @@ def _open(file: Path) -> Any:
     if file.name.endswith(".gz"):
         return gzip.open(file)
     if file.name.endswith(".zst"):
-        import pyarrow  # type: ignore[import-untyped]
-
         return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
     return file.open("rb")
 
 
 UNDECODED = re.compile("[\udc80-\udcff]")
-"""What `open_text` puts in the place of a byte that is not UTF-8."""
+"""What `open_text` writes in place of a byte that is not UTF-8."""
 
 
-def no_text(text: str) -> str:
-    """Why a text cannot be written as UTF-8, in words; empty where it can."""
+def find_invalid_text(text: str) -> str:
+    """Why a text cannot be written as UTF-8; empty where it can."""
     if is_utf8(text):
         return ""
-    return "bytes that are not UTF-8" if UNDECODED.search(text) else "half a surrogate pair, which is no text"
+    return "bytes that are not UTF-8" if UNDECODED.search(text) else "half a surrogate pair, which is not valid text"
 
 
 def is_utf8(text: str) -> bool:

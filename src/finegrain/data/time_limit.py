@@ -1,7 +1,7 @@
-"""Calls that may not run longer than some seconds, in whatever thread they run and without signals, so that Ctrl-C stays as it is.
+"""Calls with a time limit, in any thread and without signals, so that Ctrl-C works as usual.
 
-A watching thread raises an exception inside a call that runs too long; it comes up at the next step of Python, so a single
-long step of C code is not interrupted. The watcher ends when nothing has been called for a while.
+A watcher thread raises an exception inside a call that runs too long; it takes effect at the next Python instruction, so a single
+long C call is not interrupted. The watcher ends when nothing has been called for a while.
 """
 
 import ctypes
@@ -13,11 +13,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LOOKS = 8
-"""How often the watcher looks within the limit."""
+"""How often the watcher checks within the limit."""
 
 
 class _Stopped(BaseException):
-    """Raised inside a call that ran too long; no handler of ordinary errors swallows it."""
+    """Raised inside a call that ran too long; handlers of ordinary errors do not catch it."""
 
 
 class TimeLimit:

@@ -1,4 +1,4 @@
-"""How a long row is cut: the prompt the same way for all its answers, the answers at their end."""
+"""How a long row is cut: the prompt in the same way for all its answers, the answers at their end."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ from finegrain.errors import UsageError
 
 @dataclass(frozen=True)
 class KeepEnd:
-    """Cuts the start of a long prompt; what stands next to the answer stays."""
+    """Cuts the start of a long prompt; the part next to the answer is kept."""
 
     def __call__(self, ids: Int32[np.ndarray, " P"], length: int) -> Int32[np.ndarray, " Q"]:
         """The last `length` tokens."""
@@ -34,11 +34,11 @@ class Tokenise:
     """How rows become tokens."""
 
     max_length: int = 1024
-    """Tokens of prompt and one answer together, BOS and EOS included."""
+    """Maximum number of tokens of prompt and one answer together, including BOS and EOS."""
     prompt: KeepEnd | KeepStart = KeepEnd()
-    """Which end of a prompt that is too long stays; BOS always stays."""
+    """Which end of a prompt that is too long is kept; BOS is always kept."""
     min_prompt: int = 128
-    """Tokens of the prompt that stay before answers are cut; at most half of `max_length`."""
+    """Tokens of the prompt that are kept before answers are cut; at most half of `max_length`."""
 
     def __post_init__(self) -> None:
         if self.max_length < 2:
@@ -48,24 +48,24 @@ class Tokenise:
 
 
 LIMIT = "longest_row"
-"""Attribute of a tokenizer that says how many tokens its model has positions for."""
+"""Attribute of a tokenizer with the number of positions of its model."""
 
 
 def limit_length(tokenizer: FastTokenizer, positions: int | None) -> None:
-    """No row that this tokenizer makes shall be longer; None: there is no limit.
+    """Limits the length of every row that this tokenizer makes; None: there is no limit.
 
-    The tokenizer carries it, since whatever makes rows for a model has its tokenizer.
+    The limit is stored on the tokenizer, because whatever makes rows for a model has its tokenizer.
     """
     setattr(tokenizer, LIMIT, positions)
 
 
-def within_limit(settings: Tokenise, tokenizer: FastTokenizer | None) -> Tokenise:
-    """The settings with rows no longer than the tokenizer's model has positions for."""
+def apply_limit(settings: Tokenise, tokenizer: FastTokenizer | None) -> Tokenise:
+    """The settings with rows no longer than the number of positions of the tokenizer's model."""
     limit = getattr(tokenizer, LIMIT, None)
     return settings if limit is None or limit >= settings.max_length else replace(settings, max_length=limit)
 
 
-def fit(prompt: int, answers: list[int], settings: Tokenise) -> tuple[int, list[int]]:
+def fit_lengths(prompt: int, answers: list[int], settings: Tokenise) -> tuple[int, list[int]]:
     """Lengths of the prompt and of each answer that fit into max_length, in tokens."""
     room = settings.max_length - max(answers)
     prompt = min(prompt, max(room, min(settings.min_prompt, settings.max_length // 2)))

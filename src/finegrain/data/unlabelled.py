@@ -1,14 +1,14 @@
-"""Several answers to one prompt that nobody has judged, as tokens: what a policy says now."""
+"""Several unlabelled answers to one prompt, as tokens: samples of the current policy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finegrain.data.conversations import answer_turns, beside, read_turns
-from finegrain.data.convert.build import said
+from finegrain.data.conversations import find_answer_turns, join_prompt_and_answers, read_turns
+from finegrain.data.convert.build import make_assistant_turn
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import Gate, Stopping
-from finegrain.data.messages import as_messages, parsed
+from finegrain.data.messages import parse_messages, to_messages
 from finegrain.data.read import Source, read
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Example, FastTokenizer, Row, Text
@@ -18,15 +18,15 @@ from finegrain.errors import DataError
 from finegrain.types import Json
 
 FEWEST = 2
-"""Answers of a prompt that can be told apart."""
+"""Minimum number of distinct answers of a prompt."""
 
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Prompts with their answers, and what became of the rows they came from."""
+    """Prompts with their answers, and what happened to the rows they came from."""
 
     examples: list[Example]
-    """Roles sample-0, sample-1 ...; as many each as were asked for, or more."""
+    """Roles sample-0, sample-1 ...; at least as many as requested."""
     report: Json
     """JSON: source, sha256, rows, prompts and samples kept, findings."""
 
@@ -36,10 +36,10 @@ def load_samples(
 ) -> Unlabelled:
     """The rows {prompt, responses} of a file, folder or Hub name; prompts with fewer than `fewest` samples are left out and counted."""
     rows, findings = read(source, limit), Findings()
-    kept = ((number, row) for number, _, row in sample_rows(rows, findings, fewest))
+    kept = ((number, row) for number, _, row in read_sample_rows(rows, findings, fewest))
     examples = list(tokenise(kept, tokenizer, settings, findings, Stopping(gate)))
     if not examples:
-        raise DataError(f"{source}: no prompt has {fewest} samples or more, of {rows.count} rows; left out: {findings.in_words()}")
+        raise DataError(f"{source}: no prompt has at least {fewest} samples in {rows.count} rows; left out: {findings.in_words()}")
     samples = sum(len(example.responses) for example in examples)
     report = {
         "source": source,
@@ -58,8 +58,8 @@ def has_samples(raw: Mapping[str, Any]) -> bool:
     return "prompt" in raw and "responses" in raw
 
 
-def sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Iterator[tuple[int, Mapping[str, Any], Row]]:
-    """Source row number, the row, and its texts, of the prompts with at least `fewest` samples; the others go to the findings."""
+def read_sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Iterator[tuple[int, Mapping[str, Any], Row]]:
+    """Source row number, the row, and its texts, for the prompts with at least `fewest` samples; the others are counted in the findings."""
     for number, (where, raw) in enumerate(rows.rows):
         try:
             row = _row(Reading(raw))
@@ -74,7 +74,7 @@ def sample_rows(rows: Source, findings: Findings, fewest: int = FEWEST) -> Itera
 
 
 def _row(raw: Reading) -> Row:
-    """Strings are taken as they are; after a prompt of messages an answer may be text or messages."""
+    """Strings are used unchanged; after a prompt of messages an answer may be text or messages."""
     if missing := [name for name in ("prompt", "responses") if name not in raw]:
         raise DataError(f"missing {' and '.join(missing)}; samples are rows {{prompt, responses: [answer, answer, ...]}}, found: {', '.join(raw)}")
     prompt, answers = raw["prompt"], raw["responses"]
@@ -82,17 +82,20 @@ def _row(raw: Reading) -> Row:
         raise DataError(f"column 'responses': expected a list of answers, found {type(answers).__name__}")
     if isinstance(prompt, str):
         if not all(isinstance(answer, str) for answer in answers):
-            raise DataError("column 'responses': expected a list of texts after a prompt that is text")
+            raise DataError("column 'responses': expected a list of texts, because the prompt is a text")
         return _with_answers(prompt, list(answers))
     given = [_messages(answer) for answer in answers]
-    samples = {_role(place): said(answer) if isinstance(answer, str) else answer_turns(answer, "responses") for place, answer in enumerate(given)}
-    found = beside(read_turns(prompt, "prompt"), samples)
+    samples = {
+        _role(place): make_assistant_turn(answer) if isinstance(answer, str) else find_answer_turns(answer, "responses")
+        for place, answer in enumerate(given)
+    }
+    found = join_prompt_and_answers(read_turns(prompt, "prompt"), samples)
     return _with_answers(found.prompt, list(found.answers.values()), () if found.agrees else ("prompt_mismatch",))
 
 
 def _messages(answer: Any) -> Any:
     """A sample of messages in their usual form."""
-    messages = parsed(answer, "responses") if isinstance(answer, str) else as_messages(answer)
+    messages = parse_messages(answer, "responses") if isinstance(answer, str) else to_messages(answer)
     return answer if messages is None else messages
 
 

@@ -1,23 +1,23 @@
-"""Keys of messages that hold a value and change nothing: neither we nor the chat template read them.
+"""Keys of messages that hold a value and have no effect: neither finegrain nor the chat template reads them.
 
-Whether a template reads a key is found out by rendering conversations with and without it.
+Whether a template reads a key is determined by rendering conversations with and without it.
 """
 
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 
-from finegrain.data.conversations import CALLS, REASONING, as_json
+from finegrain.data.conversations import CALLS, REASONING, to_json_text
 from finegrain.data.findings import MOST_ROWS, Findings
 from finegrain.data.records import Row, Turn
-from finegrain.data.render import TRAINS, as_weight
+from finegrain.data.render import TRAINS, parse_weight
 from finegrain.data.templates import ChatTemplate, RenderError
 
 TRIES = 8
-"""Rows on which a key is tried before it counts as read by nothing."""
+"""Rows on which a key is tried before it is reported as unread."""
 TOOLS = "tools"
 KEYS, COLUMNS = "message keys", "columns"
-"""What the finding says is unread."""
+"""How the finding names these keys."""
 
 
 class UnreadKeys:
@@ -30,7 +30,7 @@ class UnreadKeys:
         self._rows: dict[tuple[str, str], array[int]] = {}
 
     def look(self, number: int, row: Row) -> None:
-        """One more row."""
+        """Checks one more row."""
         if isinstance(row.prompt, str):
             return
         for answer in row.answers.values():
@@ -69,17 +69,17 @@ class UnreadKeys:
 
 
 def _holding(turn: Turn) -> Sequence[str]:
-    """Keys of a turn with a value that says something and that is not read by us."""
+    """Keys of a turn with a value that matters and that finegrain does not read."""
     others = turn.others()
     told = [others[name] for name in REASONING if name in others]
     again = {name for place, name in enumerate(name for name in REASONING if name in others) if told[place] in told[:place]}
     return [
         name
         for name, value in others.items()
-        if not (name in TRAINS and as_weight(value) is not None) and name not in again and value not in (None, "", False, [], {})
+        if not (name in TRAINS and parse_weight(value) is not None) and name not in again and value not in (None, "", False, [], {})
     ]
 
 
 def _without(turn: Turn, name: str) -> Turn:
     others = {key: value for key, value in turn.others().items() if key != name}
-    return turn._replace(more=as_json(others, "messages") if others else "")
+    return turn._replace(more=to_json_text(others, "messages") if others else "")

@@ -1,1 +1,1 @@
-"""What a run did, in words: displacement, length, coverage of the credit, agreement with people's marks."""
+"""Verdicts on a run: displacement, length, coverage of the credit, agreement with annotators' marks."""

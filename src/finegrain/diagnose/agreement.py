@@ -1,4 +1,4 @@
-"""Agreement of a token signal with marks (people's spans, or planted truth), as a rank probability per answer.
+"""Agreement of a token signal with marks (annotators' spans, or planted truth), as a rank probability per answer.
 
 Source: ours [OURS]; the number is Mann-Whitney's U over its maximum (Mann and Whitney 1947), turned so that 0.5 is chance.
 Deviations: not from a paper.
@@ -20,12 +20,12 @@ CHANCE = "chance"
 WORDS = {
     AGREES: "The signal agrees with the marks more often than chance.",
     CONTRADICTS: "The signal contradicts the marks more often than chance.",
-    CHANCE: "Agreement of the signal with the marks cannot be told from chance at this number of answers.",
+    CHANCE: "Agreement of the signal with the marks is not distinguishable from chance at this number of answers.",
 }
 
 
 def disagreement(signal: Float[np.ndarray, " T"], marks: Float[np.ndarray, " T"], mask: Bool[np.ndarray, " T"]) -> float:
-    """Chance that of two tokens of different mark the better marked one has the lower signal (ties count half); NaN without two marks.
+    """Probability that, of two differently marked tokens, the better marked one has the lower signal (ties count half); NaN without two marks.
 
     `marks` is the value of a token's span, 0 outside.
     """

@@ -1,8 +1,8 @@
-"""Whether a reward model orders pairs as they are labelled, is as sure as it is right, and knows which pairs it gets wrong.
+"""Whether a reward model orders pairs as labelled, is calibrated, and is uncertain about the pairs that it gets wrong.
 
 Source: confidence against accuracy: Guo et al. 2017, https://arxiv.org/abs/1706.04599 [memory].
-Deviations: the verdicts, from 95 % intervals of the mean gap, ten points as near enough to honest, and the fewest rows for a verdict are
-ours [choice]; the expected calibration error is shown but not judged by: it is biased upwards where rows are few.
+Deviations: the verdicts, from 95 % intervals of the mean gap, ten points of tolerance, and the fewest rows for a verdict are
+ours [choice]; the expected calibration error is shown but not used for a verdict: it is biased upwards with few rows.
 """
 
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ KNOWS = "doubts its mistakes"
 BLIND = "doubts the wrong pairs"
 NEAR = 0.1
 FEWEST_OF_A_KIND = 5
-"""Right and wrong pairs each, before the deviation is judged."""
+"""Minimum number of right and of wrong pairs for a verdict on the standard deviation."""
 
 WORDS = {
     RANKS: "The reward model gives the chosen answer the higher score more often than chance.",
-    REVERSED: "The reward model gives the rejected answer the higher score more often than chance: look whether labels or signs are swapped.",
-    GUESSES: "How often the chosen answer gets the higher score cannot be told from chance at this number of rows.",
-    OVER: "Over-confident: it is right less often than its score differences claim; do not read them as probabilities.",
-    UNDER: "Under-confident: it is right more often than its score differences claim.",
-    HONEST: "Honest: on average its score differences claim what comes true, to within ten points.",
-    KNOWS: "Its standard deviation is larger on the pairs that it gets wrong: it can be used to doubt them.",
-    BLIND: "Its standard deviation is larger on the pairs that it gets right: it doubts the wrong ones.",
+    REVERSED: "The reward model gives the rejected answer the higher score more often than chance; check whether labels or signs are swapped.",
+    GUESSES: "How often the chosen answer gets the higher score is not distinguishable from chance at this number of rows.",
+    OVER: "Over-confident: it is right less often than its score differences imply; do not read them as probabilities.",
+    UNDER: "Under-confident: it is right more often than its score differences imply.",
+    HONEST: "Honest: on average its confidence matches its accuracy to within ten points.",
+    KNOWS: "Its standard deviation is larger on the pairs that it gets wrong, so it can be used to detect mistakes.",
+    BLIND: "Its standard deviation is larger on the pairs that it gets right, so it does not indicate mistakes.",
 }
-HONESTY_UNKNOWN = "Whether confidence and accuracy agree to within ten points cannot be told at this number of rows."
-DOUBT_UNKNOWN = "Whether the standard deviation says which pairs are wrong cannot be told at this number of pairs."
+HONESTY_UNKNOWN = "Whether confidence and accuracy agree to within ten points cannot be decided at this number of rows."
+DOUBT_UNKNOWN = "Whether the standard deviation indicates wrong pairs cannot be decided at this number of pairs."
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Honesty:
     """Confidence against accuracy."""
 
     gap: Interval
-    """Mean confidence minus share right, with the Wilson interval of that share. Positive: too sure."""
+    """Mean confidence minus share right, with the Wilson interval of that share. Positive: over-confident."""
     verdict: str
 
     @property
@@ -91,7 +91,7 @@ def order(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Or
 
 
 def honesty(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Honesty:
-    """The verdict on confidence: honest where the whole interval of the gap is within ten points, else by the side that it lies on."""
+    """The verdict on confidence: honest where the whole interval of the gap is within ten points, else by the side of the interval."""
     accuracy = wilson(group_means(right(margins), groups))
     if accuracy.low is None or accuracy.high is None:
         return Honesty(Interval(float("nan"), None, None, 0), UNDECIDED)

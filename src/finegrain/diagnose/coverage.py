@@ -1,4 +1,4 @@
-"""Coverage of the credit: how much of the answers' tokens it lets train.
+"""Coverage of the credit: how many of the answers' tokens train under it.
 
 Source: ours [OURS], for the masks of https://arxiv.org/abs/2411.00809.
 Deviations: the verdicts and their thresholds are ours [choice].
@@ -21,10 +21,10 @@ ALMOST_NOTHING = 0.01
 LITTLE = 0.1
 
 WORDS = {
-    DROPS_ALL: "The credit drops everything: next to no token trains, so this run learned next to nothing from its answers.",
-    DROPS_MOST: "The credit drops more than nine tokens in ten; look whether the rest is what should train.",
+    DROPS_ALL: "The credit drops everything: almost no token trains, so this run learned almost nothing from its answers.",
+    DROPS_MOST: "The credit drops more than nine tokens in ten; check whether the kept ones are those that should train.",
     PARTIAL: "The credit lets part of the tokens train.",
-    KEEPS_ALL: "The credit keeps every token at full weight: it decides nothing.",
+    KEEPS_ALL: "The credit keeps every token at full weight, so it has no effect.",
 }
 """The worst first."""
 
@@ -46,7 +46,7 @@ class Coverage:
 
 
 def coverage(weights: Sequence[np.ndarray]) -> Coverage:
-    """The verdict on the weights (T,) of the tokens that could train, one array per answer with a credit."""
+    """The verdict on the weights (T,) of the trainable tokens, one array per answer with a credit."""
     used = [weight for weight in weights if len(weight)]
     kept = mean_interval([float(np.abs(weight).mean()) for weight in used])
     dropped = wilson([float(not weight.any()) for weight in used])

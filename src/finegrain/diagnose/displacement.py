@@ -1,4 +1,4 @@
-"""Likelihood displacement: whether training made the chosen answers less probable, and which pairs and tokens did it.
+"""Likelihood displacement: whether training made the chosen answers less probable, and in which pairs and tokens.
 
 Source: Razin et al. 2024, https://arxiv.org/abs/2410.08847 (the phenomenon: the margin grows while both answers fall).
 Deviations: the verdicts and their use of 95 % intervals are ours [OURS].
@@ -23,11 +23,11 @@ UNDECIDED = "undecided"
 
 WORDS = {
     DISPLACED: "Likelihood displacement: the chosen answers became less probable, and the margin grew because the rejected ones fell more.",
-    WORSE: "The chosen answers became less probable and the margin did not grow: both were pushed away and neither is preferred.",
+    WORSE: "Both answers became less probable and the margin did not grow, so neither is preferred more.",
     RAISED: "No displacement: the chosen answers became more probable and the rejected ones did not.",
     BOTH_ROSE: "No displacement: both answers became more probable.",
-    SEPARATED: "The chosen answers stayed where they were within the interval while the rejected ones fell.",
-    UNDECIDED: "The change of the chosen answers cannot be told from zero at this number of pairs.",
+    SEPARATED: "The chosen answers did not change within the interval, and the rejected ones became less probable.",
+    UNDECIDED: "The change of the chosen answers is not distinguishable from zero at this number of pairs.",
 }
 
 
@@ -69,13 +69,13 @@ def _verdict(chosen: int, rejected: int, margin: int) -> str:
 
 
 class Share(NamedTuple):
-    """How much of the fall a part of the pairs carries."""
+    """The share of the fall that some of the pairs account for."""
 
     pairs: int
     """The pairs that fell most."""
     of_pairs: int
     share: float
-    """Of the summed fall of all pairs that fell."""
+    """Share of the summed fall of all pairs that fell."""
 
 
 def concentration(chosen: Float[np.ndarray, " N"]) -> Share | None:
@@ -88,13 +88,13 @@ def concentration(chosen: Float[np.ndarray, " N"]) -> Share | None:
 
 
 class TokenChange(NamedTuple):
-    """What happened to one piece of text over all answers it stands in."""
+    """The change of one piece of text over all answers that contain it."""
 
     text: str
     total: float
     """Summed change, nats."""
     mean: Interval
-    """Per answer that has it, nats."""
+    """Mean per answer that contains it, nats."""
 
 
 def token_changes(texts: Sequence[Sequence[str]], changes: Sequence[np.ndarray], most: int = 10) -> list[TokenChange]:

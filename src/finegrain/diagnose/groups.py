@@ -1,10 +1,10 @@
-"""Rows that belong together: several pairs made of one row of the data are one observation, not several."""
+"""Rows that belong together: several pairs made from one row of the data are one observation, not several."""
 
 import numpy as np
 from jaxtyping import Float
 
 FEWEST_ROWS = 10
-"""Below this no verdict rests on an interval of shares or of a bootstrap: those are too narrow there [choice]."""
+"""With fewer rows no verdict rests on an interval of shares or of a bootstrap, because such intervals are too narrow [choice]."""
 
 
 def group_means(values: np.ndarray, groups: np.ndarray) -> Float[np.ndarray, " G"]:

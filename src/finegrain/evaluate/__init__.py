@@ -1,1 +1,1 @@
-"""Metrics with intervals: how good a reward model is, and how well it knows when it is wrong."""
+"""Metrics with intervals: how good a reward model is, and how well its uncertainty finds its mistakes."""

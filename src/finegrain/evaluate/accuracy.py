@@ -1,6 +1,6 @@
-"""Share of pairs that a scorer puts in order, with Wilson's interval, and the scores that any reward model must beat.
+"""Share of pairs that a scorer orders correctly, with Wilson's interval, and the baseline scores that any reward model must beat.
 
-Source: strict comparison and half credit for judges: RewardBench, https://arxiv.org/abs/2403.13787, authors' code.
+Source: strict comparison and half credit for judge models: RewardBench, https://arxiv.org/abs/2403.13787, authors' code.
 Deviations: none; the interval is ours [OURS].
 """
 
@@ -20,7 +20,7 @@ Scores = Float[np.ndarray, " N"]
 
 @dataclass(frozen=True, kw_only=True)
 class TieLoses:
-    """Right only where the chosen answer scores strictly higher: the rule for classifiers and implicit rewards."""
+    """Correct only where the chosen answer scores strictly higher: the rule for classifiers and implicit rewards."""
 
     def __call__(self, chosen: Scores, rejected: Scores) -> Scores:
         """Credit 0 or 1 per pair."""
@@ -30,7 +30,7 @@ class TieLoses:
 
 @dataclass(frozen=True, kw_only=True)
 class TieShares:
-    """Half a point for a tie: the rule for judges that may call two answers equal."""
+    """Half a point for a tie: the rule for judge models that may rate two answers equal."""
 
     def __call__(self, chosen: Scores, rejected: Scores) -> Scores:
         """Credit 0, 1/2 or 1 per pair."""
@@ -46,21 +46,21 @@ class PairAccuracy(NamedTuple):
 
     accuracy: Interval
     tied: int
-    """Pairs of equal scores. Half precision makes them, and so does a policy that equals its reference: all tied, accuracy 0."""
+    """Number of pairs of equal scores, caused by half precision, or by a policy that equals its reference: all tied, accuracy 0."""
 
 
 def pair_accuracy(chosen: Scores, rejected: Scores, rule: TieRule | None = None) -> PairAccuracy:
-    """Accuracy over pairs with Wilson's interval, and how many were ties."""
+    """Accuracy over pairs with Wilson's interval, and the number of ties."""
     return PairAccuracy(wilson((rule or TieLoses())(chosen, rejected)), int((chosen == rejected).sum()))
 
 
 def length_scores(responses: Sequence[str]) -> Scores:
-    """The number of characters of each answer: what a reward model that only likes long answers knows."""
+    """The number of characters of each answer: the scores of a reward model that only prefers long answers."""
     return np.array([len(response) for response in responses], dtype=float)
 
 
 def accuracy_by_length(credit: Scores, chosen_length: Scores, rejected_length: Scores) -> dict[str, Interval]:
-    """Accuracy where the chosen answer is the longer, the shorter and of equal length; a large gap means that length is what is scored."""
+    """Accuracy where the chosen answer is longer, shorter and of equal length; a large gap means that the score mainly follows length."""
     parts = {
         "chosen longer": chosen_length > rejected_length,
         "chosen shorter": chosen_length < rejected_length,
@@ -72,5 +72,5 @@ def accuracy_by_length(credit: Scores, chosen_length: Scores, rejected_length: S
 def finite(scores: Scores) -> Scores:
     """The scores; raises DataError where one is NaN or infinite."""
     if not np.isfinite(scores).all():
-        raise DataError(f"scores must be finite, {int((~np.isfinite(scores)).sum())} of {len(scores)} are not; drop those rows or mend the scorer")
+        raise DataError(f"scores must be finite, {int((~np.isfinite(scores)).sum())} of {len(scores)} are not; drop those rows or fix the scorer")
     return scores

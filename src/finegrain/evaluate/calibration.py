@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability, expected calibration error, negative log-likelihood, Brier score.
+"""Calibration of probabilities: reliability, expected calibration error, negative log-likelihood, Brier score.
 
 Source: expected calibration error with equal-width bins: Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3 [memory]; Brier 1950.
 Deviations: none. Binning of a pair's confidence into [1/2, 1] is a [choice].
@@ -34,20 +34,20 @@ class Bin(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class EqualWidth:
-    """Stretches of confidence of the same width; empty ones do not appear."""
+    """Intervals of confidence of the same width; empty ones are left out."""
 
     bins: int = 10
-    """Stretches between `low` and 1."""
+    """Number of intervals between `low` and 1."""
     low: float = 0.5
-    """Smallest confidence there can be: 1/2 for the preferred of two answers, 0 for the probability of an event."""
+    """Smallest possible confidence: 1/2 for the preferred of two answers, 0 for the probability of an event."""
 
     def __post_init__(self) -> None:
         _check_bins(self.bins)
         if not 0 <= self.low < 1:
-            raise UsageError(f"low is the smallest confidence there can be, in [0, 1), got {self.low}")
+            raise UsageError(f"low, the smallest possible confidence, must be in [0, 1), got {self.low}")
 
     def __call__(self, confidence: Probabilities) -> Int[np.ndarray, " N"]:
-        """Number of each row's bin; a bound belongs to the bin above it."""
+        """Number of each row's bin; a boundary belongs to the bin above it."""
         place: Int[np.ndarray, " N"] = np.clip(((confidence - self.low) / (1 - self.low) * self.bins).astype(int), 0, self.bins - 1)
         return place
 
@@ -55,10 +55,10 @@ class EqualWidth:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class EqualCount:
-    """Rows sorted by confidence and cut into as equal numbers as rows of equal confidence, which stay together, allow."""
+    """Rows sorted by confidence and cut into bins of nearly equal size; rows of equal confidence stay together."""
 
     bins: int = 10
-    """Groups of rows."""
+    """Number of bins."""
 
     def __post_init__(self) -> None:
         _check_bins(self.bins)
@@ -73,20 +73,20 @@ Binning = EqualWidth | EqualCount
 
 
 class Calibration(NamedTuple):
-    """How honest the probabilities are."""
+    """How well calibrated the probabilities are."""
 
     error: Interval
     """Expected calibration error: mean over rows of |accuracy - confidence| of their bin. Biased upwards where bins are small."""
     bins: Sequence[Bin]
     """The reliability diagram, lowest confidence first."""
     negative_log_likelihood: Interval
-    """Mean of -log of the probability of what happened, nats."""
+    """Mean of -log of the probability of the outcome, nats."""
     brier: Interval
-    """Mean squared distance of the probability from what happened."""
+    """Mean squared distance of the probability from the outcome."""
 
 
 def preference_probability(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"]) -> Probabilities:
-    """sigma(score of chosen - score of rejected): what a Bradley-Terry model says of the label it was given."""
+    """sigma(score of chosen - score of rejected): a Bradley-Terry model's probability of the label."""
     probability: Probabilities = np.exp(-np.logaddexp(0.0, rejected - chosen))
     return probability
 
@@ -101,9 +101,9 @@ def pair_calibration(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray
 
 
 def event_calibration(probability: Probabilities, happened: Outcomes, binning: Binning | None = None) -> Calibration:
-    """Calibration of the probability of an event, say that a token is wrong. A certain miss has infinite surprise, and it is not hidden."""
+    """Calibration of the probability of an event, such as that a token is wrong. A certain miss has infinite surprise, which is kept."""
     if not ((probability >= 0) & (probability <= 1)).all():
-        raise DataError("probabilities must lie in [0, 1]; pass scores through a sigmoid first")
+        raise DataError("probabilities must be in [0, 1]; apply a sigmoid to scores first")
     error, bins = _reliability(probability, happened.astype(float), binning or EqualWidth(low=0.0))
     given = np.where(happened, probability, 1 - probability)
     with np.errstate(divide="ignore"):
@@ -127,4 +127,4 @@ def _reliability(confidence: Probabilities, right: Float[np.ndarray, " N"], binn
 
 def _check_bins(bins: int) -> None:
     if bins < 1:
-        raise UsageError(f"bins counts groups of rows and must be at least 1, got {bins}")
+        raise UsageError(f"bins must be at least 1, got {bins}")

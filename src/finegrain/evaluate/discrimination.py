@@ -1,7 +1,7 @@
-"""How well a score tells two kinds of rows apart, with intervals: area under the ROC curve, average precision, finding one's own mistakes.
+"""How well a score separates two kinds of rows, with intervals: area under the ROC curve, average precision, detection of own mistakes.
 
 Source: interval of the area: DeLong, DeLong & Clarke-Pearson 1988, in the rank form of Sun & Xu 2014 [memory].
-Deviations: where every row is in order DeLong's variance is 0 and the interval an exact binomial bound [OURS].
+Deviations: where all rows are ordered correctly DeLong's variance is 0 and the interval is an exact binomial bound [OURS].
 """
 
 import math
@@ -21,7 +21,7 @@ Kind = Bool[np.ndarray, " N"]
 def auroc(scores: Scores, positive: Kind, level: float = 0.95) -> Interval:
     """Probability that a positive scores above a negative, ties counted half, with DeLong's interval.
 
-    Where all are in order (or all in reverse), min(P, N) disjoint pairs are as many independent trials of one outcome, which bounds the area.
+    Where all are ordered correctly (or all in reverse), min(P, N) disjoint pairs are independent trials of one outcome, which bounds the area.
     No bounds with fewer than two of a kind; NaN where a kind is missing.
     """
     good, bad = _kinds(scores, positive)
@@ -43,7 +43,7 @@ def auroc(scores: Scores, positive: Kind, level: float = 0.95) -> Interval:
 def average_precision(scores: Scores, positive: Kind, bootstrap: Bootstrap | None = None) -> Interval:
     """Mean over positives of the share of positives among the rows that score at least as high, with a bootstrap interval within the kinds.
 
-    Rows of equal score enter together, so the order of the data plays no part. A score that says nothing has the share of positives.
+    Rows of equal score enter together, so the order of the data has no effect. An uninformative score gives the share of positives.
     """
     _kinds(scores, positive)
     if not positive.any():
@@ -60,7 +60,7 @@ def precision(scores: Scores, positive: Kind) -> float:
 
 
 def mistakes_found(correct: Kind, uncertainty: Scores, level: float = 0.95) -> Interval:
-    """Area under the ROC curve of the uncertainty as a detector of the model's own mistakes: 1/2 says nothing, 1 finds them all."""
+    """Area under the ROC curve of the uncertainty as a detector of the model's own mistakes: 1/2 is uninformative, 1 finds them all."""
     return auroc(uncertainty, ~correct, level)
 
 

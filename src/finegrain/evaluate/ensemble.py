@@ -1,7 +1,7 @@
-"""Several scorers' saved scores as one: each brought to the same unit, then combined.
+"""Several scorers' saved scores as one: each standardised, then combined.
 
 Source: analysis scripts of RewardBench, https://arxiv.org/abs/2403.13787: mean, minimum and mean - std after standardising each model.
-Deviations: the price of disagreement `k` is 1 there and a setting here. The rewards that an optimiser is shown are in `finegrain.ops.aggregate`.
+Deviations: the weight of disagreement `k` is 1 there and a setting here. Aggregates for optimisers are in `finegrain.ops.aggregate`.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class MemberMean:
 
 @dataclass(frozen=True, kw_only=True)
 class MemberMinimum:
-    """The least friendly member decides."""
+    """The lowest score of the members."""
 
     def __call__(self, members: Members) -> Combined:
         """One score per answer."""
@@ -39,10 +39,10 @@ class MemberMinimum:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MeanMinusStd:
-    """The mean less a price for disagreement."""
+    """The mean minus a penalty for disagreement."""
 
     k: NonNegativeFloat = 1.0
-    """Price of a standard deviation between members."""
+    """Weight of a standard deviation between members."""
 
     def __call__(self, members: Members) -> Combined:
         """One score per answer; the standard deviation is the population's (divides by M)."""
@@ -53,10 +53,10 @@ class MeanMinusStd:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MeanMinusVariance:
-    """The mean less a price for the variance: uncertainty-weighted optimisation (UWO) of Coste et al. 2023, https://arxiv.org/abs/2310.02743."""
+    """The mean minus a penalty for the variance: uncertainty-weighted optimisation (UWO) of Coste et al. 2023, https://arxiv.org/abs/2310.02743."""
 
     k: NonNegativeFloat = 0.5
-    """Price of the variance between members."""
+    """Weight of the variance between members."""
 
     def __call__(self, members: Members) -> Combined:
         """One score per answer; the variance is the population's (divides by M), as in that paper's best-of-n."""
@@ -68,13 +68,13 @@ Combiner = MemberMean | MemberMinimum | MeanMinusStd | MeanMinusVariance
 
 
 def standardised(chosen: Members, rejected: Members) -> tuple[Members, Members]:
-    """Both sides of every member in units of that member's own spread: minus its mean, over its standard deviation, both over both sides."""
+    """Standardises both sides of every member: minus its mean, divided by its standard deviation, both over both sides."""
     both = np.concatenate([chosen, rejected], axis=1)
     spread = both.std(axis=1, keepdims=True)
     if not np.isfinite(both).all():
-        raise DataError("scores must be finite to be combined; drop the rows that are not, or mend the scorer")
+        raise DataError("scores must be finite to be combined; drop the rows that are not, or fix the scorer")
     if (spread == 0).any():
-        raise DataError(f"member {int(np.flatnonzero(spread == 0)[0])} scores every answer the same and has no unit; leave it out")
+        raise DataError(f"member {int(np.flatnonzero(spread == 0)[0])} gives every answer the same score and cannot be standardised; leave it out")
     centre = both.mean(axis=1, keepdims=True)
     return (chosen - centre) / spread, (rejected - centre) / spread
 

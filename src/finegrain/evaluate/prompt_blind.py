@@ -1,4 +1,4 @@
-"""What can be told from answers alone, without their prompts: the score that a reward model must beat to have read the question.
+"""How well answers without their prompts predict the label: the accuracy that a reward model must beat to show that it uses the prompt.
 
 Source: ours [OURS].
 Deviations: hashed words and word pairs, 5 folds by prompt, the strength of regularisation and the least number of prompts are [choice].
@@ -9,12 +9,13 @@ from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
 FEWEST = 50
-"""Prompts below which nothing is fitted."""
+"""With fewer prompts nothing is fitted."""
 FOLDS = 5
 CHARACTERS = 2000
-"""Of each answer that are read."""
+"""Characters read of each answer."""
 HASHED = 1 << 14
 WORD = r"(?u)\b\w+\b"
 
@@ -24,7 +25,6 @@ def prompt_blind_scores(prompts: Sequence[str], answers: Sequence[Sequence[str]]
 
     answers: by prompt, the `right` ones first. A pair is a right answer against a wrong one.
     """
-    from scipy import sparse
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -35,7 +35,7 @@ def prompt_blind_scores(prompts: Sequence[str], answers: Sequence[Sequence[str]]
     words = HashingVectorizer(n_features=HASHED, ngram_range=(1, 2), alternate_sign=False, token_pattern=WORD)
     features = words.transform([text[:CHARACTERS] for own in answers for text in own])
     good, bad, of = _pairs(starts, right)
-    signs = np.where(np.arange(len(good)) % 2 == 0, 1.0, -1.0)  # every second pair stands the other way round
+    signs = np.where(np.arange(len(good)) % 2 == 0, 1.0, -1.0)  # every second pair is swapped
     differences = sparse.diags(signs).tocsr() @ (features[good] - features[bad])
     scores = np.zeros(len(starts) and starts[-1])
     fold_of_answer = np.repeat(folds, np.diff(starts))
@@ -50,7 +50,7 @@ def prompt_blind_scores(prompts: Sequence[str], answers: Sequence[Sequence[str]]
 
 
 def _pairs(starts: np.ndarray, right: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places of the right and of the wrong answer of every pair, and the number of its prompt."""
+    """Positions of the right and of the wrong answer of every pair, and the number of its prompt."""
     found = [
         (good, bad, number)
         for number, (first, last, count) in enumerate(zip(starts[:-1], starts[1:], right, strict=True))

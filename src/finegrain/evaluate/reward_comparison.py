@@ -1,4 +1,4 @@
-"""How alike two rewards of the same texts are: what survives a change of scale or offset, and what does not.
+"""Similarity of two rewards of the same texts, by measures that do or do not depend on scale and offset.
 
 Source: metrics of https://arxiv.org/abs/2410.12491 as in the authors' code; distance after EPIC, Gleave et al. 2020, https://arxiv.org/abs/2006.13900.
 Deviations: intervals, the distance, seed agreement and the null are ours [OURS]; distance is canonicalised by the prompt mean [choice].
@@ -29,7 +29,7 @@ def pearson(a: Rewards, b: Rewards) -> float:
 
 
 def spearman(a: Rewards, b: Rewards) -> float:
-    """Correlation of ranks: blind to every increasing transform."""
+    """Correlation of ranks, invariant under every increasing transform."""
     return float(stats.spearmanr(a, b).statistic) if _vary(a, b) else math.nan
 
 
@@ -44,13 +44,13 @@ def euclidean(a: Rewards, b: Rewards) -> float:
 
 
 def cosine(a: Rewards, b: Rewards) -> float:
-    """Cosine of the angle between the two: an offset changes it."""
+    """Cosine of the angle between the two; depends on an offset."""
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size else math.nan
 
 
 def sign_accuracy(a: Rewards, b: Rewards) -> float:
-    """Share of texts that both put on the same side of 0. The zero of a recovered reward is arbitrary, and so is this number."""
+    """Share of texts with the same sign in both. The zero of a recovered reward is arbitrary, and so is this number."""
     return float(((a > 0) == (b > 0)).mean())
 
 
@@ -70,7 +70,7 @@ MEASURES: Mapping[str, Measure] = {
     "sign_f1": sign_f1,
 }
 UNIT_FREE = ("pearson", "spearman", "kendall")
-"""The measures that an offset and a positive factor leave as they are."""
+"""The measures that are invariant under an offset and a positive factor."""
 
 
 def compare(reference: Rewards, recovered: Float[np.ndarray, " M"], bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
@@ -86,11 +86,11 @@ def compare(reference: Rewards, recovered: Float[np.ndarray, " M"], bootstrap: B
 
 
 def canonical(rewards: Rewards, prompts: Prompts) -> Rewards:
-    """The reward without what pairs cannot tell: minus its mean over the texts of each prompt, over the root mean square of what is left."""
+    """The reward without what pairs cannot determine: minus its mean over the texts of each prompt, divided by the root mean square of the rest."""
     place = np.unique(prompts, return_inverse=True)[1]
     centred = rewards - (np.bincount(place, weights=rewards) / np.bincount(place))[place]
     scale = float(np.sqrt(np.square(centred).mean()))
-    if scale <= 1e-12 * float(np.abs(rewards).max()):  # what is left is rounding
+    if scale <= 1e-12 * float(np.abs(rewards).max()):  # the rest is rounding error
         raise DataError("this reward is the same for all texts of a prompt, so it ranks nothing and has no canonical form")
     return centred / scale
 
@@ -102,7 +102,7 @@ def reward_distance(a: Rewards, b: Rewards, prompts: Prompts) -> float:
 
 
 def seed_agreement(members: Float[np.ndarray, "M N"], measure: Measure = spearman) -> Float[np.ndarray, "M M"]:
-    """The measure between every two recovered rewards: low agreement says that the pairs do not determine the reward."""
+    """The measure between every two recovered rewards: low agreement shows that the pairs do not determine the reward."""
     table = np.eye(len(members))
     for i, j in combinations(range(len(members)), 2):
         table[i, j] = table[j, i] = measure(members[i], members[j])
@@ -110,9 +110,9 @@ def seed_agreement(members: Float[np.ndarray, "M N"], measure: Measure = spearma
 
 
 def null_holds(expert: Rewards, other: Rewards) -> tuple[Interval, bool]:
-    """Held-out accuracy of a reward fitted to two samples of one policy, ties half, and whether its interval holds 1/2.
+    """Held-out accuracy of a reward fitted to two samples of one policy, ties half, and whether its interval contains 1/2.
 
-    Where it does not, the fit finds differences that are not there: nothing it says of two policies counts.
+    Where it does not, the fit finds differences that do not exist, and none of its results on two policies are valid.
     """
     share = wilson(0.5 + 0.5 * np.sign(expert - other))
     if share.low is None or share.high is None:

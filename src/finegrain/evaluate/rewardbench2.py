@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from finegrain.errors import DataError
 from finegrain.ops.bootstrap import Bootstrap
-from finegrain.ops.proportions import Part, combined
+from finegrain.ops.proportions import WeightedShare, combined
 from finegrain.ops.stats import Interval
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
@@ -32,7 +32,7 @@ class TiesPrompt(NamedTuple):
     """Scores of the answers to one prompt of the Ties subset."""
 
     prompt: str
-    """What comes after the colon of the id: the same prompt is asked twice."""
+    """The part after the colon of the id: the same prompt occurs in two versions."""
     tied: bool
     """True where several answers are right ("tied:<n>"), False for the version with one ("ref:<n>")."""
     right: tuple[float, ...]
@@ -64,12 +64,12 @@ def ties_prompt(identifier: str, right: int, scores: Sequence[float]) -> TiesPro
     if not 0 < right < len(scores):
         raise DataError(f"{identifier} needs at least one right and one wrong answer, got {right} right of {len(scores)}")
     if not np.isfinite(scores).all():
-        raise DataError(f"{identifier} has a score that is not finite; drop the prompt or mend the scorer")
+        raise DataError(f"{identifier} has a score that is not finite; drop the prompt or fix the scorer")
     return TiesPrompt(prompt, kind == "tied", tuple(scores[:right]), tuple(scores[right:]))
 
 
 def ties_score(prompts: Sequence[TiesPrompt], bootstrap: Bootstrap | None = None) -> TiesScore:
-    """The score of the Ties subset; a prompt asked in one version only counts for that version's accuracy alone."""
+    """The score of the Ties subset; a prompt in one version only counts only for the accuracy of that version."""
     versions = {(row.prompt, row.tied): row for row in prompts}
     if len(versions) < len(prompts):
         raise DataError("a Ties id appears twice; every prompt has one ref and one tied version")
@@ -98,11 +98,11 @@ def ties_score(prompts: Sequence[TiesPrompt], bootstrap: Bootstrap | None = None
 
 
 def overall(subsets: Mapping[str, Interval]) -> Interval:
-    """Unweighted mean of the subsets that are there [memory]."""
+    """Unweighted mean of the present subsets [memory]."""
     unknown = sorted(set(subsets) - set(SUBSETS))
     if unknown or not subsets:
         raise DataError(f"the subsets of RewardBench 2 are {', '.join(SUBSETS)}; got {', '.join(unknown) or 'none'}")
-    return combined([Part(1.0, share) for share in subsets.values()])
+    return combined([WeightedShare(1.0, share) for share in subsets.values()])
 
 
 def _gaps(rows: Sequence[TiesPrompt | None]) -> Float[np.ndarray, " N"]:

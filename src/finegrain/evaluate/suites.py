@@ -1,6 +1,6 @@
 """From scores of answers to the lines of a table: plain pairs, RewardBench, RewardBench 2.
 
-Source: the rules of `rewardbench` and `rewardbench2`, which see.
+Source: the rules of `rewardbench` and `rewardbench2`.
 Deviations: lines by subset and by length of plain pairs are ours [OURS].
 """
 
@@ -26,7 +26,7 @@ class Item(NamedTuple):
 
     name: str
     subset: str
-    """Empty where the data name none."""
+    """Empty where the data have none."""
     right: int
     """How many of the answers, the first ones, are right."""
     lengths: tuple[int, ...]
@@ -39,7 +39,7 @@ Suite = Callable[[Sequence[Item], Scores, TieRule], list[Line]]
 
 
 def pairs(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
-    """Accuracy over all pairs, by subset where there are several, and by which answer is the longer."""
+    """Accuracy over all pairs, by subset where there are several, and by which answer is longer."""
     credit = rule(*_columns(scores))
     names = np.array([item.subset for item in items], dtype=object)
     found = [Line("all rows", wilson(credit), "")]
@@ -49,7 +49,7 @@ def pairs(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
 
 
 def rewardbench_1(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
-    """Score, sections, subsets; earlier test sets count as the benchmark has it."""
+    """Score, sections, subsets; earlier test sets count as in the benchmark."""
     names = np.array([item.subset for item in items], dtype=object)
     earlier = np.isin(names, PRIOR_AVERAGED)
     own = ~earlier & ~np.isin(names, PRIOR_REMOVED)
@@ -64,7 +64,7 @@ def rewardbench_1(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[
 
 
 def rewardbench_2(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
-    """Mean of the subsets, the subsets, and the parts of the Ties score; shared maxima share the credit, whatever the rule for pairs."""
+    """Mean of the subsets, the subsets, and the parts of the Ties score; equal maxima share the credit, whatever the rule for pairs."""
     found: dict[str, Interval] = {}
     notes: dict[str, str] = {}
     for subset in SUBSETS:
@@ -83,7 +83,7 @@ def rewardbench_2(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[
         found[subset] = ties.score
         notes[subset] = f"tied {ties.tied_accuracy:.3f}, single {ties.single_accuracy:.3f}, clear {ties.clear_gap:.3f}, in both {ties.clear_both:.3f}"
     if not found:
-        raise DataError(f"no row is of a known subset; RewardBench 2 has {', '.join(SUBSETS)}")
+        raise DataError(f"no row has a known subset; expected {', '.join(SUBSETS)}")
     absent = [subset for subset in SUBSETS if subset not in found]
     if absent and "overall" not in notes:
         notes["overall"] = f"incomplete: no {', '.join(absent)}"
@@ -95,7 +95,7 @@ def rewardbench_2(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[
 
 
 def compared(items: Sequence[Item], scores: Scores) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
-    """Every right answer's score beside every wrong one's of its prompt; the Ties subset, where right answers need not be told apart, left out."""
+    """Scores of every right answer and every wrong one of the same prompt; without the Ties subset, where right answers need not differ."""
     both = [
         (good, bad)
         for item, values in zip(items, scores, strict=True)

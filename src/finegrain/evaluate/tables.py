@@ -1,4 +1,4 @@
-"""Results as lines of text: every number with its interval, or why it has none."""
+"""Results as lines of text: every number with its interval, or the reason why it has none."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -13,11 +13,11 @@ class Line(NamedTuple):
     name: str
     share: Interval
     note: str
-    """What a reader must know of the number; empty where it speaks for itself."""
+    """A remark on the number; empty where none is needed."""
 
 
 def lines(result: RewardBench) -> list[Line]:
-    """Score, sections, then subsets under their section, prior sets, and the mean over rows last."""
+    """Score, sections, then subsets under their section, prior sets, and finally the mean over rows."""
     short = [section for section, share in result.coverage.items() if share < 1]
     table = [Line("score", result.score, f"incomplete: {', '.join(short)}" if short else "")]
     for section, weights in SECTIONS.items():
@@ -33,14 +33,14 @@ def lines(result: RewardBench) -> list[Line]:
 
 
 def shown(share: Interval) -> str:
-    """`0.812 [0.779, 0.841]`; without bounds the reason, as far as the number of rows tells it."""
+    """`0.812 [0.779, 0.841]`; without bounds the reason, where the number of rows shows it."""
     if share.low is None or share.high is None:
         return f"{share.mean:.3f} (no interval: {share.rows} rows)" if share.rows < 2 else f"{share.mean:.3f} (no interval)"
     return f"{share.mean:.3f} [{share.low:.3f}, {share.high:.3f}]"
 
 
 def markdown(columns: Mapping[str, RewardBench]) -> str:
-    """Several reward models side by side, a line per section: the columns are the models."""
+    """Several reward models in one table, a line per section: the columns are the models."""
     names = list(columns)
     rows = ["score", *SECTIONS, "prior sets", "all rows"]
     found = {name: {line.name: line for line in lines(result)} for name, result in columns.items()}

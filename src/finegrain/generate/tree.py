@@ -10,7 +10,7 @@ from finegrain.curate.tree_rm import Ids, TreeRM
 from finegrain.generate.hf import sampled_answers
 
 ENDS = (".", "!", "?", "\n")
-"""A token that ends in one of these ends a sentence or a line: where branches may start."""
+"""A token that ends with one of these ends a sentence or a line, where a branch may start."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Grower:
     settings: TreeRM
 
     def __call__(self, responses: Sequence[Ids], finish: bool, seed: int) -> list[tuple[Ids, bool]]:
-        """(longer response, whether it has ended): hot at first, so that siblings differ, then cooler; to its end where it is to be finished."""
+        """(longer response, whether it has ended): sampled at a high temperature first, so that siblings differ, then lower; `finish`: to the end."""
         own = self.settings
         first = self._sampled(responses, own.first_tokens, 2 * seed, own.first_temperature)
         room = own.max_new_tokens - min(map(len, first)) if finish else own.segment_tokens - own.first_tokens
@@ -46,7 +46,7 @@ class Grower:
         return bool(response) and response[-1] == self.tokenizer.eos_token_id
 
     def _cut(self, response: Ids, before: int) -> Ids:
-        """Back to the last sentence or line end of the new segment, where it has one."""
+        """Cuts the response back to the last sentence or line end of the new segment, where there is one."""
         for length in range(len(response), before, -1):
             if self.tokenizer.decode([response[length - 1]]).rstrip(" ").endswith(ENDS):
                 return response[:length]

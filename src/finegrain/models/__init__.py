@@ -1,1 +1,1 @@
-"""Loading, adapters, the scoring engine and the reference."""
+"""Loading models, adapters, the scoring engine and the reference."""

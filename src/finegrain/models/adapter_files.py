@@ -1,4 +1,4 @@
-"""An adapter's folder read before peft is asked: its type, its base, the shapes of its weights, and whether it holds a reward model's score head."""
+"""An adapter's folder, read before peft loads it: its type, its base, the shapes of its weights, and whether it has a reward model's score head."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from finegrain.models.load_errors import loading, one_line, say, some
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 HEADS = ("score", "classifier", "value_head")
-"""Names under which stock classes and reward trainers keep the layer that gives the score."""
+"""Names that stock classes and reward trainers use for the layer that gives the score."""
 HEAD = re.compile(rf"^(?:base_model\.model\.)?({'|'.join(HEADS)})\.(?:modules_to_save\.)?(?:default\.)?(weight|bias)$")
 REWARD_TASKS = ("SEQ_CLS", "TOKEN_CLS")
 
@@ -31,13 +31,13 @@ class AdapterFiles:
     source: str
     """Folder or Hub name."""
     folder: Path
-    """Where its files are here."""
+    """The local folder of its files."""
     facts: Mapping[str, Any]
     """adapter_config.json."""
     base: str
     """Folder or Hub name of the model it was trained on, which may itself be an adapter."""
     shapes: Mapping[str, tuple[int, ...]]
-    """Of its tensors, by name."""
+    """Shapes of its tensors, by name."""
 
     @property
     def head(self) -> dict[str, str]:
@@ -47,12 +47,12 @@ class AdapterFiles:
 
     @property
     def task(self) -> str | None:
-        """As peft names it."""
+        """The task type, as named by peft."""
         return self.facts.get("task_type")
 
     @property
     def is_reward(self) -> bool:
-        """Whether it was made for a classification model, as reward trainers make theirs."""
+        """Whether it was made for a classification model, as reward trainers do."""
         return self.task in REWARD_TASKS or bool(self.head)
 
     def tensor(self, name: str) -> torch.Tensor:
@@ -69,14 +69,14 @@ def is_adapter(source: Any) -> bool:
 
 
 def read_adapter(source: str) -> AdapterFiles:
-    """What its files say; raises ModelError for what cannot be put on a model."""
+    """Reads an adapter's files; raises ModelError where it cannot be put on a model."""
     config, weights = find_file(source, CONFIG), find_file(source, WEIGHTS)
     if config is None or weights is None:
-        raise ModelError(f"{source} has an {CONFIG} but no {WEIGHTS}; pickled adapters (.bin) are never read")
+        raise ModelError(f"{source} has an {CONFIG} but no {WEIGHTS}; expected safetensors (pickled adapters, .bin, are never read)")
     with loading(f"cannot read {config}"):
         facts = json.loads(config.read_text())
     if not isinstance(facts, dict):
-        raise ModelError(f"cannot read {config}: it holds no object of names and values")
+        raise ModelError(f"cannot read {config}: expected an object of names and values")
     base = facts.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise ModelError(f"the adapter {source} does not name its base model (base_model_name_or_path in {CONFIG})")
@@ -89,19 +89,19 @@ def read_adapter(source: str) -> AdapterFiles:
 def put_on(model: Any, files: AdapterFiles) -> tuple[Any, list[str]]:
     """The model with the adapter on it, trainable, and the names of the adapter's weights that are not used.
 
-    The score head of a reward adapter is left out, since the model may have none; embeddings are resized to those that the adapter holds.
+    The score head of a reward adapter is left out, since the model may have none; embeddings are resized to those of the adapter.
     """
     from peft import PeftModel
 
     what = f"cannot put the adapter {files.source} on {files.base}"
     with loading(what), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what peft warns of is an error here, or named below
+        warnings.simplefilter("ignore")  # what peft warns about is an error here, or reported below
         config = _config(files)
         _resize(model, files)
         made = PeftModel.from_pretrained(model, files.source, config=config, is_trainable=True, torch_device="cpu")
-        found = made.load_adapter(files.source, made.active_adapter, is_trainable=True, torch_device="cpu")  # once more, for its report
+        found = made.load_adapter(files.source, made.active_adapter, is_trainable=True, torch_device="cpu")  # a second time, for its report
     if found.missing_keys:
-        raise ModelError(f"{what}: the file lacks weights that {CONFIG} asks for, {some(found.missing_keys)}")
+        raise ModelError(f"{what}: the file lacks weights that {CONFIG} requires: {some(found.missing_keys)}")
     refuse_not_finite(files.source, ((name, weight) for name, weight in made.named_parameters() if weight.requires_grad))
     return made, [name for name in found.unexpected_keys if HEAD.match(name) is None]
 
@@ -113,20 +113,20 @@ def _config(files: AdapterFiles) -> Any:
     config = PeftConfig.from_pretrained(files.source)
     unknown = sorted(set(files.facts) - {field.name for field in fields(config)})
     if unknown:
-        say(f"{files.source}: {CONFIG} has entries that peft {__version__} does not know and that are not read: {some(unknown)}")
+        say(f"{files.source}: {CONFIG} has entries that peft {__version__} does not know; they are ignored: {some(unknown)}")
     if files.is_reward:
         config.task_type = None
         kept = [name for name in getattr(config, "modules_to_save", None) or [] if name not in HEADS]
         if hasattr(config, "modules_to_save"):
             config.modules_to_save = kept or None
-    if files.head and hasattr(config, "exclude_modules"):  # the head comes whole out of the file, even where the targets name it too
+    if files.head and hasattr(config, "exclude_modules"):  # the head is read from the file as a whole, even where the targets include it
         before = config.exclude_modules
         config.exclude_modules = rf"({before})|(.*\.)?({'|'.join(HEADS)})" if isinstance(before, str) else [*(before or []), *HEADS]
     return config
 
 
 def _resize(model: Any, files: AdapterFiles) -> None:
-    """Give the model as many embeddings as the adapter was trained with: it holds whole ones, or the rows that were added."""
+    """Resizes the model's embeddings to those the adapter was trained with: it holds the whole matrix, or the added rows."""
     rows = model.get_input_embeddings().weight.shape[0]
     names = {f"base_model.model.{name}": module for name, module in model.named_modules()}
     ends = {id(layer) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None}
@@ -148,7 +148,7 @@ def _resize(model: Any, files: AdapterFiles) -> None:
 
 
 def _owners(name: str) -> Iterator[str]:
-    """A tensor's name without its last parts, the longest first."""
+    """A tensor's name without its last parts, longest first."""
     parts = name.split(".")
     return (".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
 
@@ -175,6 +175,6 @@ def _refuse_type(source: str, kind: object) -> None:
         raise ModelError(f"cannot read the adapter {source}: {CONFIG} names no peft_type")
     known = {str(name.value): made for name, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     if not isinstance(kind, str) or kind not in known:
-        raise ModelError(f"the adapter {source} is of the type {one_line(kind)}, which peft {__version__} does not know; a newer one may")
+        raise ModelError(f"the adapter {source} is of the type {one_line(kind)}, which peft {__version__} does not know; a newer version may")
     if issubclass(known[kind], PromptLearningConfig):
-        raise ModelError(f"the adapter {source} is of the type {kind}, which puts vectors before the prompt; only adapters of weights are read")
+        raise ModelError(f"the adapter {source} is of the type {kind}, which adds vectors to the prompt; expected an adapter of weights such as LoRA")

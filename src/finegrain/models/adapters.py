@@ -1,4 +1,4 @@
-"""LoRA through peft: a small trainable adapter on a frozen model, and the adapter kept beside weights that it was merged into."""
+"""LoRA through peft: a small trainable adapter on a frozen model, and the adapter saved beside weights that it was merged into."""
 
 import copy
 import warnings
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from finegrain.errors import ModelError, UsageError
@@ -17,11 +18,11 @@ from finegrain.models.permissions import allow_readers
 
 
 def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
-    """The policy with a fresh adapter, or as it is for rank 0; a policy that came with an adapter goes on training that one."""
+    """The policy with a new adapter, or unchanged for rank 0; a policy that already has an adapter continues to train it."""
     if lora.rank == 0:
         return policy
     if hasattr(policy.model, "peft_config"):
-        raise UsageError(f"{policy.source} already has an adapter, which goes on training; drop --lora.rank or merge the adapter first")
+        raise UsageError(f"{policy.source} already has an adapter, which continues to train; remove --lora.rank or merge the adapter first")
     from peft import LoraConfig, get_peft_model
 
     targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
@@ -34,14 +35,14 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
 
 
 def merged(model: Any, device: str = "cpu") -> Any:
-    """A copy of the transformers model with its adapter merged into it, whatever the adapter holds; on "meta" its shapes alone, at no cost."""
+    """A copy of the transformers model with its adapter merged; on the device "meta" only its shapes, at no cost."""
     copies: dict[int, torch.Tensor] = {}
     for one in model.parameters():
-        wide = torch.promote_types(one.dtype, torch.float32)  # what is added to narrow weights must not be rounded away
+        wide = torch.promote_types(one.dtype, torch.float32)  # an update of low-precision weights must not be lost to rounding
         copies[id(one)] = nn.Parameter(one.detach().to(device, wide, copy=True), requires_grad=False)
     copies |= {id(one): one.detach().to(device, copy=True) for one in model.buffers()}
     with loading("the adapter cannot be merged into its base, which a reward model is saved with"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tied embeddings that no longer are: they are saved apart
+        warnings.simplefilter("ignore")  # about tied embeddings that are no longer tied: they are saved separately
         return copy.deepcopy(model, copies).merge_and_unload()
 
 
@@ -50,11 +51,10 @@ ADAPTER = "adapter"
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """The adapter's own matrices in peft's layout, beside a checkpoint that it is merged into; nothing for a model without one."""
+    """Saves the adapter's own matrices in peft's layout, beside a checkpoint that it is merged into; nothing for a model without an adapter."""
     if not hasattr(model, "peft_config"):
         return
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
@@ -64,7 +64,7 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 
 def take_adapter_out(model: Any, checkpoint: Path) -> Any:
-    """The checkpoint's model with its adapter as matrices of their own again, which train; it computes what the merged weights do."""
+    """The checkpoint's model with its adapter as separate, trainable matrices; it computes the same as the merged weights."""
     folder = checkpoint / ADAPTER
     if not (folder / "adapter_config.json").exists():
         raise ModelError(f"{checkpoint} has no {ADAPTER}/ beside its weights: it was trained without --lora.rank, or by another program")
@@ -74,7 +74,7 @@ def take_adapter_out(model: Any, checkpoint: Path) -> Any:
     with loading(f"cannot read the adapter {folder}"):
         config = PeftConfig.from_pretrained(str(folder))
         config.task_type = None
-        for whole in ("modules_to_save", "trainable_token_indices"):  # no matrices beside a weight: they stay in the weights
+        for whole in ("modules_to_save", "trainable_token_indices"):  # not low-rank matrices: they stay merged in the weights
             if hasattr(config, whole):
                 setattr(config, whole, None)
         found = PeftModel.from_pretrained(model, str(folder), config=config, is_trainable=True)

@@ -1,10 +1,10 @@
 """Attention over packed prompts with branches, in time linear in the number of groups.
 
-A packed row is [prompt, answer, answer, ..., prompt, answer, ...]: every answer sees its prompt and itself, nothing else.
+A packed row is [prompt, answer, answer, ..., prompt, answer, ...]: every answer attends to its prompt and itself only.
 The function is registered with transformers under `NAME` and receives the layout as the keyword `branches`, so it sees
 queries and keys after rotary embedding, whatever the architecture. Positions restart at the end of the prompt for every
 answer, hence a distance between positions is a distance along the path from the prompt, and windows are exact.
-On CUDA one kernel does a layer's whole row; the form in blocks is the reference for it, and runs everywhere else.
+On CUDA one kernel computes the whole row of a layer; the blocked form is the reference for it, and runs on other devices.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from transformers import AttentionInterface
 NAME = "finegrain"
 
 QUERY_BLOCK = 128
-"""Queries per call: causal attention by blocks skips what lies after each block."""
+"""Queries per call: causal attention by blocks skips the keys after each block."""
 
 
 class Branches(NamedTuple):
@@ -36,7 +36,7 @@ class Branches(NamedTuple):
 
 
 ALIGNED_BYTES, ALIGNED_COLUMNS = 16, 8
-"""A mask's rows start at multiples of both: CUDA's kernels read 16 bytes at a time, and check the strides but not the address, where a
+"""Rows of a mask start at multiples of both: CUDA's kernels read 16 bytes at a time, and check the strides but not the address, where a
 fault ends the process."""
 
 
@@ -50,14 +50,14 @@ def _band(reach: int, window: int | None, dtype: torch.dtype, device: torch.devi
 
 
 def _additive_mask(queries: int, keys: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Mask of a block whose last query stands at the last key: a view of one of few bands, whatever the lengths."""
+    """Mask of a block whose last query is at the last key: a view of one of a few bands, whatever the lengths."""
     before = keys - queries
     reach = (1 << max(before, QUERY_BLOCK).bit_length()) + before % (ALIGNED_BYTES // dtype.itemsize)
     return _band(reach, window, dtype, device)[:queries, reach - before : reach + queries]
 
 
 def _piece(query: Tensor, key: Tensor, value: Tensor, window: int | None, scaling: float, softcap: float | None) -> Iterator[Tensor]:
-    """Outputs (1, queries, heads, E) of one piece by blocks; its last query stands at the last key.
+    """Outputs (1, queries, heads, E) of one piece by blocks; its last query is at the last key.
 
     Keys are sliced only where a block does not see all of them: a slice costs a zero-filled gradient in the backward.
     """
@@ -74,7 +74,7 @@ def _piece(query: Tensor, key: Tensor, value: Tensor, window: int | None, scalin
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, softcap: float | None) -> Tensor:
-    """Attention of one block; spelled out where there is a soft-cap, and in bfloat16 on a CPU, whose kernel is three times slower than that."""
+    """Attention of one block; written out with a soft-cap, and in bfloat16 on a CPU, where the kernel is three times slower."""
     if softcap is None and not (query.dtype == torch.bfloat16 and query.device.type == "cpu"):
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
     scores = query @ key.transpose(-1, -2)
@@ -84,10 +84,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: fl
 
 
 class Sequences(NamedTuple):
-    """A packed row as sequences of their own: the queries in place, the keys gathered, a prompt's once for itself and once for every answer."""
+    """A packed row as separate sequences: the queries in place, the keys gathered, a prompt's once for itself and once for every answer."""
 
     keys: Tensor
-    """Places of the keys, (K,)."""
+    """Positions of the keys, (K,)."""
     query_ends: Tensor
     """(S + 1,) int32: where the queries of each sequence begin and end."""
     key_ends: Tensor
@@ -97,7 +97,7 @@ class Sequences(NamedTuple):
 
 @lru_cache(maxsize=8)
 def sequences(branches: Branches, device: torch.device) -> Sequences:
-    """Prompts and answers of a row, each with the keys that it may see; the same for every layer."""
+    """Prompts and answers of a row, each with its visible keys; the same for every layer."""
     keys: list[np.ndarray] = []
     queries: list[int] = []
     start = 0
@@ -115,11 +115,11 @@ def sequences(branches: Branches, device: torch.device) -> Sequences:
 
 
 VARLEN_DTYPES = (torch.bfloat16, torch.float16)
-"""What the kernel computes in."""
+"""The dtypes the kernel supports."""
 
 
 def _has_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
-    """Whether one kernel can do the whole row: on CUDA from compute capability 8 on, in half precision, without a soft-cap."""
+    """Whether one kernel can compute the whole row: on CUDA from compute capability 8 on, in half precision, without a soft-cap."""
     fits = softcap is None and query.dtype in VARLEN_DTYPES and query.shape[-1] == value.shape[-1] <= 256 and query.shape[-1] % 8 == 0
     return fits and query.device.type == "cuda" and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
@@ -157,15 +157,15 @@ def branched_attention(
     softcap: float | None = None,
     **unsupported: object,
 ) -> tuple[Float[Tensor, "1 N heads E"], None]:
-    """Outputs of every token given its own path; the second item (attention weights) is never made."""
+    """Outputs of every token given its own path; the second item (attention weights) is never computed."""
     if branches is None:
-        raise ValueError(f"the attention function {NAME!r} runs packed rows only; use the stock attention for anything else")
+        raise ValueError(f"the attention function {NAME!r} only runs packed rows; use the stock attention for other rows")
     strange = [name for name, setting in unsupported.items() if name in ("s_aux", "position_bias", "head_mask") and setting is not None]
     if strange or attention_mask is not None or dropout:
         raise NotImplementedError(f"attention with {strange or 'a mask or dropout'} is not packed")
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
-    if torch.is_autocast_enabled(query.device.type):  # once a layer, where the kernel's own cast would come once a block
+    if torch.is_autocast_enabled(query.device.type):  # once per layer; the kernel's own cast would run once per block
         query, key, value = (tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in (query, key, value))
     if _has_varlen(query, value, softcap):
         return _by_varlen(query, key, value, branches, sliding_window, scaling), None
@@ -188,5 +188,5 @@ def branched_attention(
 
 
 def register() -> None:
-    """Make the function known to transformers. It has no mask function: transformers then makes none, and does not look for packed rows."""
+    """Registers the function with transformers. It has no mask function: transformers then makes no mask, and does not look for packed rows."""
     AttentionInterface.register(NAME, branched_attention)

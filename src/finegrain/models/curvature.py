@@ -1,6 +1,6 @@
-"""Curvature of the pair likelihood over chosen weight matrices of a reward model (LoRA's, for one), and the variance it leaves an answer.
+"""Curvature of the pair likelihood over chosen weight matrices of a reward model (such as LoRA's), and the resulting variance of an answer's score.
 
-Inputs and output gradients of a layer are caught at every token that the score depends on; a pair is one packed row.
+Inputs and output gradients of a layer are recorded at every token that the score depends on; a pair is one packed row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ Layers = Mapping[str, nn.Linear]
 
 
 class LabelledPair(NamedTuple):
-    """A prompt with its chosen and its rejected answer, and what the columns say of the pair: flip * difference - margin is its logit."""
+    """A prompt with its chosen and its rejected answer, and the pair's columns: flip * difference - margin is its logit."""
 
     group: Group
     flip: float = 1.0
@@ -33,24 +33,24 @@ class LabelledPair(NamedTuple):
 
 
 def layers_named(model: nn.Module, part: str = "lora_") -> dict[str, nn.Linear]:
-    """Linear layers that train and whose dotted name contains `part`."""
+    """Trainable linear layers whose dotted name contains `part`."""
     found = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and part in name and layer.weight.requires_grad}
     if not found:
-        raise ModelError(f"no linear layer that trains has {part!r} in its name; a merged adapter has none left, pass the model with its adapter")
+        raise ModelError(f"no trainable linear layer has {part!r} in its name; a merged adapter has none, so pass the model with its adapter")
     return found
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Scores of a group's answers, with the graph behind them and what passed each layer on the way."""
+class DifferentiableScores:
+    """Scores of a group's answers, with their graph and the inputs and outputs of each layer."""
 
     scores: Float[Tensor, " A"]
-    """One per answer."""
+    """One score per answer."""
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
 
     def gradients(self, value: Tensor) -> dict[str, tuple[Float[Tensor, "N i"], Float[Tensor, "N o"]]]:
-        """By layer: inputs and output gradients of a combination of the scores, at the tokens that it depends on; float64."""
+        """By layer: inputs and output gradients for a combination of the scores, at the tokens that it depends on; float64."""
         names = list(self.outputs)
         slopes = torch.autograd.grad(value, [self.outputs[name] for name in names], retain_graph=True, allow_unused=True)
         found = {}
@@ -62,7 +62,7 @@ class Judged:
         return found
 
     def jacobian(self, value: Tensor) -> dict[str, Float[Tensor, "1 d r"]]:
-        """By layer: the gradient of its weight, the large side first."""
+        """By layer: the gradient of its weight, larger side first."""
         found = {}
         for name, (inputs, slopes) in self.gradients(value).items():
             large, small = _sides(inputs, slopes)
@@ -77,13 +77,13 @@ class LayerPosterior:
     factors: Mapping[str, Kronecker]
     prior_variance: float
 
-    def variance(self, judged: Judged, value: Tensor) -> float:
-        """Of a score, or of any combination of the scores of one group (a difference of two answers), in squared units of the reward."""
+    def variance(self, judged: DifferentiableScores, value: Tensor) -> float:
+        """Variance of a score, or of any combination of the scores of one group (a difference of two answers), in squared units of the reward."""
         return float(kronecker_variance(dict(self.factors), judged.jacobian(value), self.prior_variance))
 
 
-def judge(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, group: Group) -> Judged:
-    """The answers of one prompt; `head` says what the outputs of `module` mean."""
+def judge(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, group: Group) -> DifferentiableScores:
+    """Scores the answers of one prompt; `head` interprets the outputs of `module`."""
     with torch.enable_grad(), _caught(layers) as (inputs, outputs):
         values = scorer((group,), Request(False, outputs=module)).outputs
         assert values is not None
@@ -97,7 +97,7 @@ def judge(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, g
             everywhere = torch.ones(part.shape[:2], dtype=torch.bool, device=part.device)
             scores.append(sequence_score(head, Side(logp=part[..., 0], mask=everywhere, outputs=part)).mean[0])
             start += count
-    return Judged(torch.stack(scores), inputs, outputs)
+    return DifferentiableScores(torch.stack(scores), inputs, outputs)
 
 
 def fit_layers(
@@ -110,9 +110,9 @@ def fit_layers(
     rank: int = 10,
     prior: Prior | None = None,
 ) -> LayerPosterior:
-    """One pass over training pairs; `rank` columns of each large factor are kept.
+    """Fits the posterior in one pass over training pairs; `rank` columns of each large factor are kept.
 
-    The prior variance is the evidence's by default.
+    The prior variance maximises the evidence by default.
     """
     large = {name: Sketch(rank) for name in layers}
     small: dict[str, Tensor] = {}
@@ -141,13 +141,13 @@ def _columns(sketch: Sketch) -> Tensor:
 
 
 def _sides(inputs: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
-    """(large, small) of a layer's two sides; of equal ones the inputs are the large."""
+    """(large, small) of a layer's two sides; where equal, the inputs are the large side."""
     return (inputs, slopes) if inputs.shape[1] >= slopes.shape[1] else (slopes, inputs)
 
 
 @contextmanager
 def _caught(layers: Layers) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Inputs and outputs of the layers during one forward pass."""
+    """Records inputs and outputs of the layers during one forward pass."""
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""What a frozen model makes of whole answers: the hidden state after the last scored token."""
+"""A frozen model's representation of whole answers: the hidden state after the last scored token."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from finegrain.models.score import Answers, Arithmetic, budgeted, group_of
+from finegrain.models.score import Precision, PromptWithAnswers, budgeted, group_of
 from finegrain.models.scorer import Request, Scorer
 
 
-def last_features(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Float[np.ndarray, "N H"]]:
+def last_features(
+    scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision
+) -> dict[str, Float[np.ndarray, "N H"]]:
     """By role, one row per answer, float32 or wider; zeros where no token is scored."""
     found: dict[str, list[np.ndarray]] = {role: [] for role in roles}
     was_training = scorer.training
     scorer.eval()
-    with torch.no_grad(), how.autocast():
-        for part in budgeted([group_of(example, roles).tokens for example in examples], how.micro_tokens):
+    with torch.no_grad(), precision.autocast():
+        for part in budgeted([group_of(example, roles).tokens for example in examples], precision.micro_tokens):
             groups = [group_of(examples[place], roles) for place in part]
             values = scorer(groups, Request(False, features=True)).features
             assert values is not None

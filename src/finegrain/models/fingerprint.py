@@ -1,4 +1,4 @@
-"""Content hashes of models and token rows: what a cached reference value depends on."""
+"""Content hashes of models and token rows, on which a cached reference value depends."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ from finegrain.models.load import Policy
 from finegrain.models.scorer import causal_lm
 
 BESIDE = ("tokenizer", "generation", "posterior")
-"""In names of files beside a model that do not say what it computes; a posterior says how sure a reward is, not what it is."""
+"""Parts of file names beside a model that do not affect what it computes; a posterior changes a reward's uncertainty, not the reward."""
 
 
 def model_fingerprint(policy: Policy, memory: Path) -> str:
@@ -42,9 +42,9 @@ def model_fingerprint(policy: Policy, memory: Path) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """sha256 of what turns text into tokens: vocabulary, rules, special tokens and chat template."""
+    """sha256 of everything that turns text into tokens: vocabulary, rules, special tokens and chat template."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    passing = ("truncation", "padding")  # left behind by whichever call asked for them
+    passing = ("truncation", "padding")  # side effects of earlier calls
     facts = [{name: rule for name, rule in rules.items() if name not in passing}, tokenizer.special_tokens_map, tokenizer.chat_template]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -60,11 +60,11 @@ def rows_fingerprint(rows: Iterable[Iterable[np.ndarray]]) -> str:
 
 
 UNIMPORTANT = frozenset({"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache", "base_model_name_or_path"})
-"""Entries of a config that do not say what a model computes, or that its tensors say themselves."""
+"""Config entries that do not affect what a model computes, or that its tensors already show."""
 
 
 def adapter_facts(model: Any) -> str:
-    """What the adapters of a model are (rank, scale, targets), as text; empty without any."""
+    """The adapters of a model (rank, scale, targets), as text; empty without any."""
     return " ".join(_facts(config) for config in getattr(model, "peft_config", {}).values())
 
 
@@ -83,7 +83,7 @@ def _hash_tensors(model: Any) -> str:
 
 
 def _hash_file(file: Path, memory: Path) -> str:
-    """Content hash of a file, remembered by path, size and times in a small JSON file; a memory that cannot be read or kept is done without."""
+    """Content hash of a file, remembered by path, size and times in a small JSON file; works without it where it cannot be read or written."""
     stat = file.stat()
     stamp = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     note = memory / "hashes" / (hashlib.sha256(stamp.encode(errors="surrogateescape")).hexdigest() + ".json")
@@ -99,7 +99,7 @@ def _hash_file(file: Path, memory: Path) -> str:
 
 
 def _remembered(note: Path, stamp: str) -> str | None:
-    """The hash that a note says of this file, if it is whole."""
+    """The hash stored for this file, if complete."""
     try:
         found = json.loads(note.read_text(encoding="utf-8"))
         told, digest = found["file"], found["sha256"]
@@ -110,7 +110,7 @@ def _remembered(note: Path, stamp: str) -> str | None:
 
 @functools.cache
 def code_fingerprint(*rooms: str) -> str:
-    """sha256 of the source of some rooms of the package: values that other code computed are other values."""
+    """sha256 of the source of some packages of finegrain: values computed by other code are not reused."""
     digest = hashlib.sha256()
     for room in rooms:
         for file in sorted(resources.files("finegrain").joinpath(room).iterdir(), key=lambda file: file.name):
@@ -120,13 +120,13 @@ def code_fingerprint(*rooms: str) -> str:
 
 
 def arithmetic_facts(model: Any) -> str:
-    """In what the weights under the adapters are stored, as text: kinds of numbers, and how they are quantised."""
+    """How the weights under the adapters are stored, as text: dtypes and quantisation."""
     kinds = sorted({str(weight.dtype) for name, weight in model.named_parameters() if "lora_" not in name})
     return f"{' '.join(kinds)} {getattr(causal_lm(model).config, 'quantization_config', None) or ''}"
 
 
 def trained_fingerprint(model: Any) -> str:
-    """sha256 of what trains: names and shapes, with an adapter its settings and its values (those of a whole model are the model's own)."""
+    """sha256 of the trainable part: names and shapes, with an adapter also its settings and values (a whole model's are hashed with the model)."""
     digest = hashlib.sha256(adapter_facts(model).encode())
     for name, weight in sorted(model.named_parameters()):
         if weight.requires_grad:

@@ -1,4 +1,4 @@
-"""Weights that hold NaN or infinity, refused where they are loaded."""
+"""Stops with an error when loaded weights contain NaN or infinity."""
 
 import math
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ from finegrain.models.load_errors import some
 
 
 def refuse_not_finite(source: str, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Raises ModelError for weights that hold NaN or infinity: nothing can be scored with them or trained from them."""
+    """Raises ModelError for weights that contain NaN or infinity, which can be neither scored with nor trained from."""
     bad = [name for name, weight in weights if weight.is_floating_point() and weight.numel() and not _is_finite(weight)]
     if bad:
-        raise ModelError(f"{source}: {len(bad)} weights hold NaN or infinity: {some(bad)}; the checkpoint is damaged, or its training diverged")
+        raise ModelError(f"{source}: {len(bad)} weights contain NaN or infinity: {some(bad)}; the checkpoint is damaged, or its training diverged")
 
 
 def _is_finite(weight: torch.Tensor) -> bool:

@@ -1,8 +1,8 @@
-"""Weights that do not train stay as narrow as their checkpoint has them, and what is computed does not change.
+"""Frozen weights keep the low-precision dtype of their checkpoint, without changing what is computed.
 
-Every bfloat16 number is a float32 number too, so a product that widens its weight as it is used gives what a float32 copy of the weight
-would give, bit by bit. The matrices of plain linear layers and plain embeddings stay narrow, which are nearly all of a model; norms,
-biases and whatever else there is are widened once.
+Every bfloat16 number is a float32 number too, so a product that widens its weight on use gives the same result, bit by bit, as a float32
+copy of the weight. The matrices of plain linear layers and plain embeddings, nearly all of a model, keep their dtype; norms,
+biases and everything else are widened once.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ PLAIN = (nn.Linear, nn.Embedding)
 
 
 def keep_narrow(model: nn.Module, master: torch.dtype) -> None:
-    """Make a model that was loaded in its checkpoint's dtype compute in `master`, its large matrices as they are."""
+    """Makes a model that was loaded in its checkpoint's dtype compute in `master`, without converting its large matrices."""
     plain = {id(module.weight) for module in model.modules() if type(module) in PLAIN}
     plain -= {id(own) for module in model.modules() if type(module) not in PLAIN for own in module.parameters(recurse=False)}
     for parameter in model.parameters():
@@ -36,7 +36,7 @@ def keep_narrow(model: nn.Module, master: torch.dtype) -> None:
 
 
 def widen_trained(model: nn.Module, master: torch.dtype) -> None:
-    """What trains is a master, on a narrow base too."""
+    """Converts the trainable weights to the master dtype, also on a low-precision base."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(master)
@@ -44,7 +44,7 @@ def widen_trained(model: nn.Module, master: torch.dtype) -> None:
 
 @contextmanager
 def widened(model: nn.Module, master: torch.dtype = torch.float32) -> Iterator[None]:
-    """Inside, the narrow weights are wide, so that an adapter can be added to them; afterwards they are what they were."""
+    """Temporarily widens the low-precision weights, so that an adapter can be added to them; they are restored afterwards."""
     narrow = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dtype in (torch.bfloat16, torch.float16)]
     for parameter, data in narrow:
         parameter.data = data.to(master)

@@ -1,7 +1,7 @@
 """Load a causal language model and its tokenizer; save it so that stock tools load it again.
 
-Weights train as float32 masters whatever the checkpoint's dtype, and are saved in the checkpoint's dtype; those that do not train
-keep it. Only safetensors are read; remote code runs on explicit request alone.
+Weights train as float32 masters whatever the checkpoint's dtype, and are saved in the checkpoint's dtype; frozen weights
+keep it. Only safetensors are read; remote code runs only on explicit request.
 """
 
 import json
@@ -31,7 +31,7 @@ from finegrain.models.stock import architectures, config_facts, lacks, load_stoc
 
 @dataclass(frozen=True)
 class Policy:
-    """A model to be trained or scored, and what belongs to it."""
+    """A model to be trained or scored, and its tokenizer and origin."""
 
     model: Any
     tokenizer: Any
@@ -40,15 +40,15 @@ class Policy:
     checkpoint_dtype: torch.dtype
     """The dtype the result is saved in."""
     in_memory: bool = False
-    """True where the caller passed a model object; its weights may be in no file."""
+    """True where the caller passed a model object; its weights may not be in any file."""
     unused: tuple[str, ...] = ()
     """Weights of its files that the model does not use."""
     four_bit: bool = False
-    """True where the weights of linear layers were packed into 4 bits as they were loaded."""
+    """True where the weights of linear layers were quantised to 4 bits on loading."""
 
 
 def master_dtype(name: str) -> torch.dtype:
-    """The dtype weights are trained in: float64 where that arithmetic was asked for, float32 masters otherwise."""
+    """The dtype weights are trained in: float64 where that precision was requested, float32 masters otherwise."""
     return torch.float64 if name == "float64" else torch.float32
 
 
@@ -61,10 +61,10 @@ def load_policy(
     frozen: bool = False,
     four_bit: Mapping[str, Any] = MappingProxyType({}),
 ) -> Policy:
-    """The policy of a path, a Hub name, or a model object with its tokenizer; a policy as it is, in the dtype `master`.
+    """The policy for a path, a Hub name, or a model object with its tokenizer; a policy is returned unchanged, in the dtype `master`.
 
-    `frozen`: all that will train are an adapter or a head, so the weights stay in the checkpoint's dtype and compute in `master`; with
-    `four_bit`, what `from_pretrained` is told beside, those of linear layers are narrower still.
+    `frozen`: only an adapter or a head will train, so the weights keep the checkpoint's dtype and compute in `master`; with
+    `four_bit`, further arguments of `from_pretrained`, those of linear layers are quantised.
     """
     if isinstance(source, Policy):
         return replace(source, model=source.model.to(master))
@@ -82,7 +82,7 @@ def load_policy(
 
 
 def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
-    """Of a whole checkpoint."""
+    """Loads a whole checkpoint."""
     facts = config_facts(source)
     _refuse_other_tasks(source, facts)
     loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code, narrow=frozen, four_bit=four_bit)
@@ -96,33 +96,33 @@ def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_
 
 def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a checkpoint."""
-    what = f"no tokenizer that can be read in {source}"
+    what = f"cannot read a tokenizer in {source}"
     try:
         with loading(what, remedy=_remedy(Path(source))):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:
-        if type(error) is not Exception:  # what tokenizers' Rust code raises for a tokenizer.json it does not understand has no type of its own
+        if type(error) is not Exception:  # tokenizers' Rust code raises a plain Exception for a tokenizer.json it cannot parse
             raise
-        known = f"tokenizer.json holds what tokenizers {tokenizers.__version__} does not know"
-        raise ModelError(f"{what}: {known} ({reason(error)}); it is of a newer version, or damaged") from error
+        known = f"tokenizer.json has entries that tokenizers {tokenizers.__version__} does not know"
+        raise ModelError(f"{what}: {known} ({reason(error)}); it was written by a newer version, or is damaged") from error
     if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{what}: {type(tokenizer).__name__} is a slow tokenizer, which does not say where in the text its tokens stand")
+        raise ModelError(f"{what}: {type(tokenizer).__name__} is a slow tokenizer, which gives no character offsets of tokens")
     for name, kinds in (("chat_template", (str, Mapping, type(None))), ("model_max_length", (int, float))):
         if not isinstance(getattr(tokenizer, name, None), kinds):
-            raise ModelError(f"{what}: its {name} is {one_line(getattr(tokenizer, name, None))!r}, which it cannot be")
+            raise ModelError(f"{what}: its {name} has the invalid value {one_line(getattr(tokenizer, name, None))!r}")
     limit_length(tokenizer, positions_of_checkpoint(source))
     return tokenizer
 
 
 def tokenizer_of(source: str) -> Any:
-    """The tokenizer of a checkpoint; of an adapter without one its base's."""
+    """The tokenizer of a checkpoint; for an adapter without one, its base's."""
     if is_adapter(source) and not find_file(source, "tokenizer_config.json"):
         source = adapters_of(read_adapter(source))[-1].base
     return load_tokenizer(source)
 
 
 def _remedy(folder: Path) -> str:
-    """What to do about the files of a slow tokenizer; empty for other folders."""
+    """How to fix the files of a slow tokenizer; empty for other folders."""
     if not folder.is_dir() or (folder / "tokenizer.json").exists():
         return ""
     known = [file.name for pattern in ("*.model", "vocab.*", "*.tiktoken", "tekken.json") for file in sorted(folder.glob(pattern))]
@@ -138,11 +138,11 @@ def _refuse_other_tasks(source: str, facts: Mapping[str, Any]) -> None:
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     named = architectures(source, facts)
     if named and not causal & set(named) and not facts.get("auto_map"):
-        raise ModelError(f"{source} is a {one_line(named[0])}, no causal language model")
+        raise ModelError(f"{source} is a {one_line(named[0])}, not a causal language model")
 
 
 def load_on_adapters(files: AdapterFiles, load_base: Callable[[str], Policy]) -> Policy:
-    """The policy of an adapter on its base as `load_base` reads it; adapters that it is based on are merged first."""
+    """The policy of an adapter on its base as loaded by `load_base`; adapters that it is based on are merged first."""
     *below, bottom = adapters_of(files)
     try:
         policy = load_base(bottom.base)
@@ -155,7 +155,7 @@ def load_on_adapters(files: AdapterFiles, load_base: Callable[[str], Policy]) ->
             say(f"{one.source}: {len(left)} weights of the adapter are not used: {some(left)}")
         unused += left
         if one is not files:
-            with loading(f"cannot merge the adapter {one.source}, which another one is based on"):
+            with loading(f"cannot merge the adapter {one.source}, which another adapter is based on"):
                 model = model.merge_and_unload()
         policy = replace(policy, model=model)
     return replace(policy, source=files.source, unused=(*policy.unused, *unused))
@@ -165,13 +165,13 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
     files = read_adapter(source)
     if files.is_reward:
         task = f"{one_line(files.task)}, " if files.task else ""
-        raise ModelError(f"{source} is the adapter of a reward model ({task}with a score head), no causal language model")
+        raise ModelError(f"{source} is the adapter of a reward model ({task}with a score head), not of a causal language model")
     if tokenizer is None and find_file(source, "tokenizer_config.json"):
         tokenizer = load_tokenizer(source, trust_remote_code)
     below = len(adapters_of(files)) > 1
     if below and four_bit:
-        raise ModelError(f"{source} is based on another adapter, which 4-bit weights cannot take in; drop --lora.base, or merge it first")
-    narrow = frozen and not below  # narrow weights would round away what is merged into them
+        raise ModelError(f"{source} is based on another adapter, which cannot be merged into 4-bit weights; remove --lora.base, or merge it first")
+    narrow = frozen and not below  # a merge into low-precision weights would lose the update to rounding
     policy = load_on_adapters(files, lambda base: _load_causal(base, tokenizer, master, trust_remote_code, narrow, four_bit))
     widen_trained(policy.model, master)
     return _checked(policy)
@@ -179,26 +179,26 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
 
 def _checked(policy: Policy) -> Policy:
     beyond = _beyond(policy.model, policy.tokenizer)
-    if set(beyond) - {policy.tokenizer.pad_token}:  # a padding token stands in no row
+    if set(beyond) - {policy.tokenizer.pad_token}:  # a padding token occurs in no row
         top, rows = max(beyond.values()), embedding_rows(policy.model)
-        raise ModelError(f"the tokenizer has token ids up to {top}, the model has {rows} embeddings: this is another model's tokenizer")
+        raise ModelError(f"the tokenizer has token ids up to {top}, but the model has {rows} embeddings; pass the model's own tokenizer")
     limit_length(policy.tokenizer, learned_positions(causal_lm(policy.model).config))
     return policy
 
 
 def embedding_rows(model: Any) -> int:
-    """How many tokens a model has embeddings of."""
+    """How many tokens a model has embeddings for."""
     return int(causal_lm(model).get_input_embeddings().weight.shape[0])
 
 
 def _beyond(model: Any, tokenizer: Any) -> dict[str, int]:
-    """Tokens that the model has no embeddings of."""
+    """Tokens without an embedding in the model."""
     rows = embedding_rows(model)
     return {token: place for token, place in tokenizer.get_vocab().items() if place >= rows}
 
 
 def check_tokens(model: Any, tokenizer: Any, examples: Iterable[Example], roles: Sequence[str]) -> None:
-    """Raises DataError for a row that spells a token which the model has no embedding of; looks at rows only where there are such tokens."""
+    """Raises DataError for a row with a token that has no embedding; reads the rows only where such tokens exist."""
     beyond = _beyond(model, tokenizer)
     if not beyond:
         return
@@ -208,13 +208,13 @@ def check_tokens(model: Any, tokenizer: Any, examples: Iterable[Example], roles:
             top = int(ids.max(initial=0))
             if top >= first:
                 raise DataError(
-                    f"row {example.row} holds the token {names.get(top)!r} ({top}), of which the model has no embedding; "
-                    "take it out of the text, or resize the model's embeddings"
+                    f"row {example.row} contains the token {names.get(top)!r} ({top}), for which the model has no embedding; "
+                    "remove it from the text, or resize the model's embeddings"
                 )
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """`save_pretrained` layout: weights in the checkpoint's dtype, config, tokenizer and chat template; adapters as peft saves them."""
+    """Saves in the `save_pretrained` layout: weights in the checkpoint's dtype, config, tokenizer and chat template; adapters as peft saves them."""
     _save(policy, folder, lambda lm: _cast(lm.state_dict(), policy.checkpoint_dtype))
     if causal_lm(policy.model) is policy.model:
         _write_dtype(folder / "config.json", policy.checkpoint_dtype)
@@ -222,12 +222,12 @@ def save_policy(policy: Policy, folder: Path) -> None:
 
 
 def try_saving(policy: Policy, folder: Path) -> None:
-    """All of `save_policy` but the weights of a whole model: raises what that would raise, before anything is trained."""
+    """Does all of `save_policy` except writing a whole model's weights, to raise its errors before training."""
     _save(policy, folder, lambda lm: {})
 
 
 def _save(policy: Policy, folder: Path, weights: Callable[[Any], dict[str, torch.Tensor]]) -> None:
-    """Adapters as peft saves them, a whole model with `weights` of it; the tokenizer beside them."""
+    """Saves adapters as peft does, a whole model with the given `weights`, and the tokenizer beside them."""
     lm = causal_lm(policy.model)
     with stock_attention(policy.model):
         if lm is not policy.model:
@@ -238,7 +238,7 @@ def _save(policy: Policy, folder: Path, weights: Callable[[Any], dict[str, torch
 
 
 def _cast(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Floating tensors in another dtype; tensors that share memory (tied embeddings) still do."""
+    """Floating-point tensors in another dtype; tensors that share memory (tied embeddings) still do."""
     cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
     found = {}
     for name, tensor in state.items():
@@ -248,7 +248,7 @@ def _cast(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, to
 
 
 def _write_dtype(config: Path, dtype: torch.dtype) -> None:
-    """The dtype of the saved weights: transformers writes that of the masters, and stock loaders would widen to it."""
+    """Writes the dtype of the saved weights: transformers writes that of the masters, and stock loaders would widen to it."""
     facts = json.loads(config.read_text())
     name = str(dtype).removeprefix("torch.")
     for part in (facts, *(value for value in facts.values() if isinstance(value, dict))):

@@ -1,4 +1,4 @@
-"""Failures to load, each as one line of a ModelError: what transformers, peft, tokenizers and safetensors raise while they read a checkpoint."""
+"""Failures to load, each as one line of a ModelError: what transformers, peft, tokenizers and safetensors raise while reading a checkpoint."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,28 +15,28 @@ from finegrain.terminal import write_line
 
 RAISED = (
     OSError,  # files that are missing, unreadable, or not on the Hub
-    ValueError,  # most of what the libraries refuse themselves; JSON that is none
-    TypeError,  # entries of another type than the code behind them expects
+    ValueError,  # most checks of the libraries; invalid JSON
+    TypeError,  # entries of an unexpected type
     AttributeError,
-    LookupError,  # names (rope types, activations, adapter types) that a table does not hold
+    LookupError,  # unknown names (rope types, activations, adapter types)
     ImportError,  # packages of kernels, quantisation and slow tokenizers
-    RuntimeError,  # shapes that do not fit; memory that cannot be allocated; JSON nested too deeply
+    RuntimeError,  # mismatched shapes; out of memory; JSON nested too deeply
     ArithmeticError,  # sizes of 0
     AssertionError,  # torch's check of the padding index
     MemoryError,
     SafetensorError,
     StrictDataclassError,  # config entries of a wrong type
 )
-"""What the libraries have been seen to raise for damaged or unknown files."""
+"""Exceptions that the libraries raise for damaged or unknown files."""
 SHOWN = 3
-"""Names of weights in a message."""
+"""Maximum number of weight names in a message."""
 LONGEST = 400
-"""Characters of a library's own message that are shown."""
+"""Maximum number of characters of a library's message that are shown."""
 
 
 @contextmanager
 def loading(what: str, facts: Mapping[str, Any] | None = None, *, remedy: str = "") -> Iterator[None]:
-    """Failures inside as a ModelError that begins with `what`; `facts`, the config, names the entry that asked for what is not known."""
+    """Turns failures inside into a ModelError that begins with `what`; `facts`, the config, names the entry with the unknown value."""
     try:
         yield
     except FinegrainError:
@@ -46,15 +46,15 @@ def loading(what: str, facts: Mapping[str, Any] | None = None, *, remedy: str = 
 
 
 def reason(error: BaseException, facts: Mapping[str, Any] | None = None) -> str:
-    """One line: the cause and, where there is one, the remedy."""
+    """One line: the cause and, where known, the remedy."""
     if isinstance(error, KeyError) and error.args:
         asked = entry_of(facts or {}, error.args[0])
         if asked:
-            return f"config.json asks for {asked} {error.args[0]!r}, which transformers {transformers.__version__} does not know; a newer one may"
+            return f"config.json asks for {asked} {error.args[0]!r}, which transformers {transformers.__version__} does not know; a newer version may"
         named = one_line(error.args[0])
         return named if " " in named else f"an entry {named!r} is missing or unknown"
     if isinstance(error, StrictDataclassError):
-        return f"{one_line(error)}; mend config.json"
+        return f"{one_line(error)}; fix config.json"
     if isinstance(error, ImportError):
         return f"it needs a package that is not installed: {one_line(error)}"
     if isinstance(error, RecursionError):
@@ -62,26 +62,26 @@ def reason(error: BaseException, facts: Mapping[str, Any] | None = None) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     if isinstance(error, SafetensorError):
-        return f"{one_line(error)}; a file is damaged or cut short: fetch it again"
+        return f"{one_line(error)}; a file is damaged or incomplete: download it again"
     if isinstance(error, (TypeError, AttributeError)):
-        return f"a file or an entry of it is not of the kind that is expected ({one_line(error)})"
+        return f"a file or an entry of it has an unexpected type ({one_line(error)})"
     return one_line(error) or type(error).__name__
 
 
 def one_line(text: object) -> str:
-    """Text of others on one line, without colours, what cannot be seen written out, and cut."""
+    """Foreign text on one line, without colours, with invisible characters escaped, and cut."""
     plain = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(text)).split())
     seen = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in plain)
     return seen.rstrip(".") if len(seen) <= LONGEST else f"{seen[:LONGEST]} …"
 
 
 def some(names: Sequence[str]) -> str:
-    """The first names, and how many there are where there are more."""
+    """The first names, and the number of all where there are more."""
     return f"{', '.join(map(one_line, names[:SHOWN]))}{f', {len(names)} in all' if len(names) > SHOWN else ''}"
 
 
 def say(text: str) -> None:
-    """One line to the person, by the first process."""
+    """Prints one line to the user, from the first process."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         write_line(text)
 

@@ -1,4 +1,4 @@
-"""Settings of a LoRA adapter; apart from `adapters` so that the command line can show them before any model library loads."""
+"""Settings of a LoRA adapter; separate from `adapters` so that the command line can show them before any model library loads."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,4 +18,4 @@ class Lora:
     targets: str = "all-linear"
     """`all-linear` (every linear layer but the head), or names separated by commas."""
     base: Literal["checkpoint", "nf4"] = "checkpoint"
-    """How the frozen weights are kept: in their checkpoint's dtype, or linear layers in 4 bits by bitsandbytes (the extra `nf4`)."""
+    """How the frozen weights are stored: in their checkpoint's dtype, or linear layers in 4 bits by bitsandbytes (the extra `nf4`)."""

@@ -1,6 +1,6 @@
-"""Lay out prompts with their answers as one packed row, and bring flat token values back to (B, T).
+"""Lays out prompts with their answers as one packed row, and maps flat token values back to (B, T).
 
-Only positions that predict a trained token reach the head; nothing is padded but scalars.
+Only positions that predict a trained token reach the head; only scalars are padded.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Branch:
     mask: np.ndarray
     """(T,) bool."""
     features: np.ndarray | None = None
-    """(T, H) last hidden states of a frozen model, where they were computed before."""
+    """(T, H) last hidden states of a frozen model, where computed before."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        """Tokens computed for this group."""
+        """Number of tokens computed for this group."""
         return len(self.prompt) + sum(len(branch.ids) for branch in self.branches)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Tensors of one packed row of N tokens, with M scored tokens: answers first, then prompts if asked for."""
+    """Tensors of one packed row of N tokens, with M scored tokens: answers first, then prompts on request."""
 
     input_ids: Int[Tensor, "1 N"]
     position_ids: Int[Tensor, "1 N"]
@@ -50,7 +50,7 @@ class Packed:
     predicts: Int[Tensor, " M"]
     """Index of the position whose hidden state predicts each scored token."""
     reads: Int[Tensor, " M"]
-    """Index of the scored token's own position, whose hidden state has read it."""
+    """Index of the scored token's own position, whose hidden state includes it."""
     targets: Int[Tensor, " M"]
     """The scored tokens."""
     answers: int
@@ -58,13 +58,13 @@ class Packed:
 
 
 ROW_MULTIPLE = 64
-"""Packed rows are filled up to a multiple of this: every new shape of a product costs oneDNN a kernel and about a megabyte for good."""
+"""Packed rows are padded to a multiple of this: every new shape of a product makes oneDNN keep a new kernel and about a megabyte."""
 
 
 def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.device | str = "cpu") -> Packed:
     """One packed row; scored tokens in the order of groups, branches, positions.
 
-    The row ends with a group of its own that fills it up, scores nothing and is seen by nobody.
+    The row ends with a separate padding group that scores nothing and that no other token attends to.
     """
     ids: list[np.ndarray] = []
     positions: list[np.ndarray] = []
@@ -116,7 +116,7 @@ def pack(groups: Sequence[Group], *, score_prompts: bool = False, device: torch.
 
 @dataclass(frozen=True)
 class Slots:
-    """Where the flat scored answer tokens of a batch go: flat positions per role, and the role's (B, T) mask."""
+    """The destination of the flat scored answer tokens of a batch: flat positions per role, and the role's (B, T) mask."""
 
     flat: Int[Tensor, " K"]
     rows: Int[Tensor, " K"]

@@ -1,11 +1,11 @@
-"""Permissions of files that libraries write: safetensors and temporary folders are for the owner alone whatever the umask says."""
+"""Permissions of files that libraries write: safetensors and temporary folders are readable by the owner only, whatever the umask."""
 
 import os
 from pathlib import Path
 
 
 def allow_readers(*paths: Path) -> None:
-    """Give files, and folders with all that is in them, the permissions that the umask allows new ones."""
+    """Gives files, and folders with their content, the permissions that the umask allows new ones."""
     kept = os.umask(0o077)
     os.umask(kept)
     for path in paths:

@@ -1,4 +1,4 @@
-"""How many tokens a model has positions for, where it has a table of them; rotary and relative positions have no end."""
+"""The number of positions of a model with a table of positions; rotary and relative positions have no limit."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from finegrain.models.load_errors import RAISED
 
 NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 AFTER_PADDING = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod")
-"""Architectures whose first position is the one behind the pad token's."""
+"""Architectures whose first position is the one after the pad token's."""
 
 
 def learned_positions(config: Any) -> int | None:
-    """The longest row in tokens that a model of this config can read; None where nothing limits it."""
+    """The longest row in tokens that a model of this config can read; None without a limit."""
     config = config.get_text_config()
     if hasattr(config, "rope_parameters") or getattr(config, "alibi", False) is True:
         return None
@@ -23,7 +23,7 @@ def learned_positions(config: Any) -> int | None:
 
 
 def positions_of_checkpoint(source: str) -> int | None:
-    """The same of a checkpoint folder or Hub name; None where its config cannot be read, which loading the model names."""
+    """The same for a checkpoint folder or Hub name; None where its config cannot be read, which loading the model reports."""
     try:
         return learned_positions(AutoConfig.from_pretrained(source, trust_remote_code=False))
     except RAISED:

@@ -1,4 +1,4 @@
-"""A posterior beside a reward model: `posterior.safetensors` holds it, `posterior.json` says what it was fitted on; the std of scores comes of it."""
+"""A posterior beside a reward model: `posterior.safetensors` holds it, `posterior.json` records what it was fitted on; it gives the std of scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from finegrain.models.finite import refuse_not_finite
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.gaussian_layer import GaussianLayer
-from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out, reads_whole_answer
+from finegrain.rewards.declarations import read_head
+from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out
 from finegrain.rewards.laplace import Posterior, answer_features
 from finegrain.types import Scored
 
@@ -25,29 +26,27 @@ POSTERIOR_FILE, POSTERIOR_FACTS = "posterior.safetensors", "posterior.json"
 
 def refuse_parts(head: Any) -> None:
     """Raises ModelError for a head that reads segments or steps: a posterior is over scores of whole answers."""
-    if hasattr(head, "places"):
-        raise ModelError(f"a posterior is over scores of whole answers; this {type(head).__name__} reads ends of segments or steps")
+    if read_head(head).read_positions is not None:
+        raise ModelError(f"a posterior requires scores of whole answers; this {type(head).__name__} reads ends of segments or steps")
 
 
 def reward_rows(head: Any, module: nn.Module) -> Float[Tensor, "E H"]:
     """The linear rewards behind a head: one, or each member's."""
     if not isinstance(module, nn.Linear):
-        raise ModelError(f"a posterior is over the weights of a linear reward; {type(head).__name__} has a {type(module).__name__}, which is none")
+        raise ModelError(f"a posterior requires a linear reward; this {type(head).__name__} has a {type(module).__name__}, which is not linear")
     refuse_parts(head)
-    if reads_whole_answer(head):
-        raise ModelError(f"a posterior is over the weights of a linear reward; this {type(head).__name__} weighs its tokens over the whole answer")
+    declared = read_head(head)
+    if declared.reads_whole_answer:
+        raise ModelError(f"a posterior requires a linear reward; this {type(head).__name__} weighs its tokens over the whole answer")
     weight = stock_rows(module)
-    members = getattr(head, "rows", None)
-    rows: Tensor = head.stock(weight) if members is None else members(weight)
-    if members is None and len(rows) > 1:
-        raise ModelError(
-            f"a posterior is over the weights of a linear reward; the score of this {type(head).__name__} is read from {len(rows)} logits and is none"
-        )
+    rows = declared.stock(weight) if declared.rows is None else declared.rows(weight)
+    if declared.rows is None and len(rows) > 1:
+        raise ModelError(f"a posterior requires a linear reward; the score of this {type(head).__name__} is not linear in its {len(rows)} logits")
     return rows
 
 
 def save_posteriors(posteriors: Sequence[Posterior], facts: Mapping[str, Any], folder: Path) -> None:
-    """Both files, complete or absent; one posterior per linear reward."""
+    """Writes both files, complete or not at all; one posterior per linear reward."""
     names = ("weight", "curvature", "vectors")
     tensors = {name: torch.stack([getattr(one, name) for one in posteriors]).contiguous() for name in names}
     tensors["prior_variance"] = torch.tensor([one.prior_variance for one in posteriors], dtype=torch.float64)
@@ -55,7 +54,7 @@ def save_posteriors(posteriors: Sequence[Posterior], facts: Mapping[str, Any], f
 
 
 def load_posteriors(folder: Path) -> list[Posterior]:
-    """What `save_posteriors` wrote; none where no posterior was fitted."""
+    """Reads what `save_posteriors` wrote; empty where no posterior was fitted."""
     if not (folder / POSTERIOR_FILE).exists():
         return []
     try:
@@ -71,7 +70,7 @@ def load_posteriors(folder: Path) -> list[Posterior]:
 
 @dataclass(frozen=True)
 class WithPosterior:
-    """A head whose scores say how unsure the training pairs leave them, in quadrature with what the head says itself."""
+    """A head whose scores have the std left by the training pairs, added in quadrature to the head's own std."""
 
     head: Any
     members: int
@@ -80,7 +79,7 @@ class WithPosterior:
 
     @property
     def outputs(self) -> int:
-        """The head's, and each posterior's projection of the hidden state."""
+        """The head's outputs, and each posterior's projection of the hidden state."""
         return int(self.head.outputs) + self.members * self.hidden_size
 
     @property
@@ -95,12 +94,12 @@ class WithPosterior:
         return rows
 
     def tokens(self, outputs: Float[Tensor, "B T K"]) -> Scored:
-        """Every token as a judgement of its own."""
+        """Every token scored separately."""
         own, projected = self._split(outputs)
         return _joined(self.head.tokens(own), projected.square().sum(-1))
 
     def answer(self, outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Scored:
-        """The answer: its tokens' errors are one error in the weights, so they add up before they are squared."""
+        """The score of the answer: the errors of its tokens are one error of the weights, so they add up before they are squared."""
         own, projected = self._split(outputs)
         tokens: Scored = self.head.tokens(own)
         means = tokens.mean[None] if tokens.members is None else tokens.members
@@ -113,7 +112,7 @@ class WithPosterior:
 
 
 def _joined(scored: Scored, variance: Float[Tensor, "E ..."]) -> Scored:
-    """The judgement with the posterior's variance added to its own."""
+    """The scores with the posterior's variance added to their own."""
     if scored.members is None:
         own = 0.0 if scored.std is None else scored.std.square()
         return Scored(scored.mean, (own + variance[0]).sqrt())
@@ -122,12 +121,12 @@ def _joined(scored: Scored, variance: Float[Tensor, "E ..."]) -> Scored:
 
 
 def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Posterior]) -> tuple[WithPosterior, nn.Linear]:
-    """Head and module that score as before and say how sure they are; raises ModelError where the posterior is of other weights."""
+    """Head and module that give the same scores with their std; raises ModelError where the posterior belongs to other weights."""
     rows = reward_rows(head, module)
     size, weight = rows.shape[1], stock_rows(module)
     modes = torch.stack([one.weight for one in posteriors])
     if modes.shape != rows.shape or not torch.allclose(modes, rows.cpu().double(), rtol=1e-4, atol=1e-8):
-        raise ModelError(f"{POSTERIOR_FILE} was fitted to other weights than this head has; delete it, or fit it again with `finegrain posterior`")
+        raise ModelError(f"{POSTERIOR_FILE} was fitted to weights other than this head's; delete it, or fit it again: `finegrain reward posterior`")
     offsets = module.offsets if isinstance(module, GaussianLayer) else None
     joined = nn.Linear(size, len(weight) + len(posteriors) * size, bias=offsets is not None, dtype=weight.dtype)
     roots = [one.root.to(weight) for one in posteriors]
@@ -139,7 +138,7 @@ def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Pos
     return WithPosterior(head, len(posteriors), size), joined
 
 
-def said_with_std(head: RewardHead, module: nn.Module, source: str) -> tuple[RewardHead, nn.Module]:
-    """Head and module of a checkpoint folder, with its posterior where one lies beside them."""
-    posteriors = load_posteriors(Path(source))
+def attach_posterior(head: RewardHead, module: nn.Module, folder: Path) -> tuple[RewardHead, nn.Module]:
+    """Head and module of a checkpoint, with the posterior that lies beside it, where there is one."""
+    posteriors = load_posteriors(folder)
     return with_posterior(head, module, posteriors) if posteriors else (head, module)

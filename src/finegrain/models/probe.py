@@ -1,6 +1,6 @@
-"""Check at load that the fused path gives this model's own log-probabilities and gradients; else run the plain path.
+"""Check at load that the fused path gives this model's own log-probabilities and gradients; else use the plain path.
 
-Two ragged prompts with two answers each, longer than any attention window that matters, under random token weights.
+Two prompts of different lengths with two answers each, longer than any relevant attention window, under random token weights.
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models.packing import Branch, Group
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
 from finegrain.ops.matmul import has_onednn, use_onednn_linear
 
 ROUGH = 5e-2
-"""How far values may differ in bfloat16, relative where they are above 1."""
+"""Tolerance of values in bfloat16, relative where they are above 1."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the check found."""
+    """The result of the check."""
 
     fused: bool
     value_error: float
-    """Largest difference of a value, nats or a head's units; nan where the fused path does not run."""
+    """Largest difference of a value, in nats or a head's units; nan where the fused path does not run."""
     gradient_error: float
     """Norm of the gradient difference relative to the gradient's norm."""
     reason: str
@@ -37,19 +37,19 @@ class Probe:
         return {"path": "fused" if self.fused else "plain", "reason": self.reason, "float32_products_on_cpu": products}
 
 
-def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, how: Arithmetic | None = None) -> tuple[Scorer, Probe]:
+def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, precision: Precision | None = None) -> tuple[Scorer, Probe]:
     """The scorer on the fused path if it is exact for this model, on the plain path otherwise.
 
-    `longest`: tokens of the longest row to come; windows beyond it cannot matter. `head`: that of a reward model, which has no
-    vocabulary's head to look at. `how`: the run's arithmetic, in which the paths are compared too where it is not that of the weights.
+    `longest`: tokens of the longest row to come; windows beyond it have no effect. `head`: that of a reward model, which has no
+    vocabulary head to check. `precision`: the run's precision, in which the paths are compared too where it differs from that of the weights.
     """
     use_branched_attention(model)
     use_onednn_linear(model)
     probe = probe_model(model, longest=longest, head=head)
-    if probe.fused and how is not None and how.name == "bfloat16":
-        with how.autocast():
+    if probe.fused and precision is not None and precision.name == "bfloat16":
+        with precision.autocast():
             rough = probe_model(model, longest=longest, head=head, tolerance=ROUGH)
-        probe = probe if rough.fused else replace(rough, reason=f"in {how.name} {rough.reason}")
+        probe = probe if rough.fused else replace(rough, reason=f"in {precision.name} {rough.reason}")
     if not probe.fused:
         use_own_attention(model)
     return Scorer(model, fused if probe.fused else plain, head), probe
@@ -60,9 +60,9 @@ def probe_model(model: Any, *, longest: int, head: nn.Module | None = None, tole
     groups = _ragged_groups(causal_lm(model).config.get_text_config(), longest)
     try:
         values, gradients = _evaluate(model, fused, groups, head)
-    except Exception as error:  # an architecture may fail in any way; the plain path is the answer to all of them
+    except Exception as error:  # an architecture may fail in any way; the plain path then runs instead
         return Probe(False, float("nan"), float("nan"), f"the fused path does not run on {type(causal_lm(model)).__name__}: {error}")
-    with stock_attention(model):  # through the backward too: checkpointed layers run again there
+    with stock_attention(model):  # including the backward pass, where checkpointed layers run again
         want_values, want_gradients = _evaluate(model, plain, groups, head)
     value_error = float((values - want_values).abs().max())
     scale = sum(float(gradient.square().sum()) for gradient in want_gradients) ** 0.5
@@ -87,7 +87,7 @@ def _evaluate(model: Any, path: Path, groups: Sequence[Group], head: nn.Module |
 
 
 def _ragged_groups(config: Any, longest: int) -> list[Group]:
-    """Two prompts with two answers each, reaching past every window shorter than `longest`."""
+    """Two prompts with two answers each, longer than every window shorter than `longest`."""
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
     active = [window for window in windows if isinstance(window, int) and window < longest]
     room = getattr(config, "max_position_embeddings", None) or 10**9

@@ -1,6 +1,6 @@
 """The reference policy is the model that was passed: its token log-probabilities, cached, or a frozen copy of it.
 
-Values are computed before the first optimiser step, by the very model that is about to be trained, so no second copy of
+Values are computed before the first optimiser step, by the same model that will be trained, so no second copy of
 the weights exists unless a method needs more than scalars (`live_reference`).
 """
 
@@ -14,99 +14,116 @@ from pathlib import Path
 
 from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint
 from finegrain.models.load import Policy
-from finegrain.models.score import Answers, Arithmetic, Measure, Work, cache_key, computed_tokens, read_ragged, score_rows, verified, write_ragged
+from finegrain.models.score import (
+    ComputeUsage,
+    Measure,
+    Precision,
+    PromptWithAnswers,
+    cache_key,
+    computed_tokens,
+    read_ragged,
+    score_rows,
+    verified,
+    write_ragged,
+)
 from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
 
 
+def cache_folder() -> Path:
+    """The folder of reference values and credit columns between runs: $FINEGRAIN_CACHE, or the user's cache."""
+    named = os.environ.get("FINEGRAIN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
+
+
 @dataclass(frozen=True)
-class ReferenceCache:
-    """Reads and writes reference values below a folder."""
+class ScoreCache:
+    """Values that a frozen model computes for rows (log-probabilities, entropies, features), cached in a folder by their content."""
 
     folder: Path
     rank: int = 0
     world: int = 1
     barrier: Callable[[], None] = lambda: None
     kind: str = "reference"
-    """Name of what is kept, and of its folder."""
+    """Name of the values, and of their folder."""
     measure: Measure = score_rows
     say: Callable[[str], None] = lambda text: None
-    """One line to the person."""
+    """Prints one line to the user."""
 
     def values(
         self,
         policy: Policy,
         scorer: Scorer,
-        examples: Sequence[Answers],
+        examples: Sequence[PromptWithAnswers],
         roles: Sequence[str],
-        how: Arithmetic,
-        work: Work,
+        precision: Precision,
+        usage: ComputeUsage,
     ) -> dict[str, Ragged]:
-        """What `measure` finds in every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
+        """The values of `measure` for every row under the untrained scorer, from the cache where a re-scored sample agrees with it."""
         if not examples:
             return {role: [] for role in roles}
         started = time.perf_counter()
-        facts = f"{how.name} {arithmetic_facts(policy.model)} {code_fingerprint('models', 'ops')}"
+        facts = f"{precision.name} {arithmetic_facts(policy.model)} {code_fingerprint('models', 'ops')}"
         key = cache_key(model_fingerprint(policy, self.folder), examples, roles, facts)
         file = self.folder / self.kind / f"{key}.safetensors"
         cached = read_ragged(file)
-        if cached is not None and verified(scorer, cached, examples, roles, how, tolerance_of(how), self.measure):
-            work.notes.append(f"{self.kind}: read from the cache, a sample re-scored and equal")
-            work.seconds += time.perf_counter() - started
+        if cached is not None and verified(scorer, cached, examples, roles, precision, tolerance_of(precision), self.measure):
+            usage.notes.append(f"{self.kind}: read from the cache; a re-scored sample agreed")
+            usage.seconds += time.perf_counter() - started
             return cached
         if os.path.lexists(file):
-            self.tell(work, f"{self.kind}: the cached values are damaged or not this model's; computed again")
-        found = self._computed(file, scorer, examples, roles, how, work)
-        work.rows += len(examples)
-        work.tokens += computed_tokens(examples, roles, how)
-        work.seconds += time.perf_counter() - started
+            self.tell(usage, f"{self.kind}: the cached values are damaged or belong to another model; computed again")
+        found = self._computed(file, scorer, examples, roles, precision, usage)
+        usage.rows += len(examples)
+        usage.tokens += computed_tokens(examples, roles, precision)
+        usage.seconds += time.perf_counter() - started
         return found
 
-    def tell(self, work: Work, words: str) -> None:
-        """In the record and to the person."""
-        work.notes.append(words)
+    def tell(self, usage: ComputeUsage, words: str) -> None:
+        """Records a message and prints it to the user."""
+        usage.notes.append(words)
         self.say(words)
 
-    def keep(self, file: Path, columns: Mapping[str, Ragged], work: Work) -> bool:
-        """Write an entry; a cache that cannot be written costs the next run the time, and this one a line."""
+    def keep(self, file: Path, columns: Mapping[str, Ragged], usage: ComputeUsage) -> bool:
+        """Writes an entry; where the cache cannot be written, the run continues with a message."""
         try:
             write_ragged(file, columns)
         except OSError as error:
-            self.tell(work, f"{self.kind}: values are not kept for the next run: {error}")
+            self.tell(usage, f"{self.kind}: values are not cached for the next run: {error}")
             return False
         return True
 
     def _computed(
-        self, file: Path, scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, work: Work
+        self, file: Path, scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision, usage: ComputeUsage
     ) -> dict[str, Ragged]:
-        """Every rank scores its share into a part file, the first one joins them, and all read that; without a cache every rank scores all."""
+        """Every rank scores its share into a part file, the first one joins them, and all read the result; without a cache every rank scores all."""
         if self.world == 1:
-            found = self.measure(scorer, examples, roles, how)
-            return (self.keep(file, found, work) and read_ragged(file)) or found
+            found = self.measure(scorer, examples, roles, precision)
+            return (self.keep(file, found, usage) and read_ragged(file)) or found
         parts = [file.with_suffix(f".rank{rank}") for rank in range(self.world)]
-        self.keep(parts[self.rank], self.measure(scorer, examples[self.rank :: self.world], roles, how), work)
+        self.keep(parts[self.rank], self.measure(scorer, examples[self.rank :: self.world], roles, precision), usage)
         self.barrier()
         if self.rank == 0:
             shares = [share for part in parts if (share := read_ragged(part)) is not None]
             if len(shares) == self.world:
                 every = {role: [shares[index % self.world][role][index // self.world] for index in range(len(examples))] for role in roles}
-                self.keep(file, every, work)
+                self.keep(file, every, usage)
             for part in parts:
                 with suppress(OSError):
                     part.unlink(missing_ok=True)
         self.barrier()
         joined = read_ragged(file)
-        whole = joined is not None and verified(scorer, joined, examples, roles, how, tolerance_of(how), self.measure)
-        return joined if joined is not None and whole else self.measure(scorer, examples, roles, how)
+        whole = joined is not None and verified(scorer, joined, examples, roles, precision, tolerance_of(precision), self.measure)
+        return joined if joined is not None and whole else self.measure(scorer, examples, roles, precision)
 
 
-def tolerance_of(how: Arithmetic) -> float:
-    """How far a value that is computed again may be from the stored one, nats."""
-    return 1e-3 if how.name == "float32" else 0.1 if how.name != "float64" else 1e-6
+def tolerance_of(precision: Precision) -> float:
+    """Tolerance between a recomputed value and the stored one, nats."""
+    return 1e-3 if precision.name == "float32" else 0.1 if precision.name != "float64" else 1e-6
 
 
 def live_reference(scorer: Scorer) -> Scorer:
-    """A frozen copy of the scorer as it is now, for methods that need more than scalars of the reference."""
+    """A frozen copy of the scorer in its current state, for methods that need more than scalars of the reference."""
     frozen = copy.deepcopy(scorer)
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
@@ -114,6 +131,6 @@ def live_reference(scorer: Scorer) -> Scorer:
 
 
 def cost_of_live_reference(scorer: Scorer) -> str:
-    """What a live reference costs, in words."""
+    """A description of the cost of a live reference."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in scorer.parameters())
-    return f"live reference: a second copy of the weights ({size / 2**20:.0f} MiB) and one more forward pass a step"
+    return f"live reference: a second copy of the weights ({size / 2**20:.0f} MiB) and one more forward pass per step"

@@ -1,9 +1,9 @@
-"""Reward models on disk: the stock classification layout, and what it cannot say beside it.
+"""Reward models on disk: the stock classification layout, and additional files for what it cannot represent.
 
 A head that reads the last token is saved as the architecture's `AutoModelForSequenceClassification`, any other as its
 `AutoModelForTokenClassification`, both with the rows that give the mean. `reward_head.safetensors` holds all outputs and
-`reward_head.json` what they mean; stock tools do not look at either. Weights are saved in the base's dtype, but for both copies of the
-head: a mean of rounded members is not the rounded mean, and stock classes shall give the number that `finegrain score` gives.
+`reward_head.json` their meaning; stock tools ignore both. Weights are saved in the base's dtype, except for both copies of the
+head: a mean of rounded members differs from the rounded mean, and stock classes must give the same number as `finegrain score`.
 """
 
 import json
@@ -36,7 +36,7 @@ from finegrain.models.stock import architectures, config_facts, lacks, load_stoc
 
 FACTS_FILE = "reward_head.json"
 DEFAULT_LENGTH = 1024
-"""Longest prompt + answer of a checkpoint that does not say its own."""
+"""Longest prompt + answer of a checkpoint that does not record its own."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Stock:
 SEQUENCE = Stock("AutoModelForSequenceClassification", AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
 TOKEN = Stock("AutoModelForTokenClassification", AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES)
 WITH_REWARD = Stock("AutoModelForCausalLM", AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-"""A policy that was trained together with a reward, which lies beside it."""
+"""A policy that was trained together with a reward, which is saved beside it."""
 
 
 def check_stock(model: Any, stock: Stock) -> None:
-    """Refuse an architecture that the stock class does not know, before anything is trained."""
+    """Stops with an error on an architecture without the stock class, before training."""
     kind = causal_lm(model).config.model_type
     if kind not in stock.architectures:
-        raise ModelError(f"transformers has no {stock.name} of the architecture {kind!r}: the reward model could not be saved; take another base")
+        raise ModelError(f"transformers has no {stock.name} for the architecture {kind!r}, so the reward model could not be saved; use another base")
 
 
 def save_reward_model(
@@ -71,9 +71,9 @@ def save_reward_model(
     *,
     max_length: int = DEFAULT_LENGTH,
 ) -> None:
-    """The stock layout with the label rows `weight`, the whole head, its facts, and a tokenizer whose stock calls give our tokens.
+    """The stock layout with the label rows `weight`, the whole head, its facts, and a tokenizer whose stock calls give the trained tokens.
 
-    An adapter is merged into the weights, since stock classes read a reward model without peft, and kept beside them.
+    An adapter is merged into the weights, because stock classes read a reward model without peft, and also saved beside them.
     """
     tokenizer = reward_tokenizer(policy.tokenizer)
     tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
@@ -94,7 +94,7 @@ def save_reward_model(
 
 
 def try_saving(policy: Policy, stock: Stock, facts: Mapping[str, Any], folder: Path) -> None:
-    """All of `save_reward_model` but the weights of backbone and head: raises what that would raise, before anything is trained."""
+    """Does all of `save_reward_model` except writing the weights of backbone and head, to raise its errors before training."""
     tokenizer = reward_tokenizer(policy.tokenizer)
     with torch.device("meta"):
         shell = _shell(policy, tokenizer, 1, stock, facts, device="meta")
@@ -106,12 +106,12 @@ def try_saving(policy: Policy, stock: Stock, facts: Mapping[str, Any], folder: P
 
 
 def _shell(policy: Policy, tokenizer: Any, labels: int, stock: Stock, facts: Mapping[str, Any], device: str = "cpu") -> Any:
-    """The stock class with the policy's backbone, an adapter merged into it, and room for the tokenizer's padding token."""
+    """The stock class with the policy's backbone, an adapter merged into it, and an embedding for the tokenizer's padding token."""
     lm = causal_lm(policy.model)
     config = _config(lm.config, policy, tokenizer, labels, facts)
     whole = lm if lm is policy.model else merged(policy.model, device)
     rows = whole.get_input_embeddings().weight.shape[0]
-    pad, config.get_text_config().pad_token_id = config.get_text_config().pad_token_id, None  # it may lie beyond the rows for now
+    pad, config.get_text_config().pad_token_id = config.get_text_config().pad_token_id, None  # it may exceed the embedding rows for now
     with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
         shell = stock.auto.from_config(config, dtype=torch.promote_types(next(lm.parameters()).dtype, torch.float32))
         weights = {name: tensor.to(device) for name, tensor in whole.base_model.state_dict().items()}
@@ -143,7 +143,7 @@ def _config(config: Any, policy: Policy, tokenizer: Any, labels: int, facts: Map
     made.pad_token_id = tokenizer.pad_token_id
     made.classifier_dropout = 0.0
     made.dtype = policy.checkpoint_dtype
-    made.finegrain = {**facts, "readout_position": "the token that is judged, after it has been read", "activation": "none"}
+    made.finegrain = {**facts, "readout_position": "the scored token, after it has been read", "activation": "none"}
     return made
 
 
@@ -156,16 +156,16 @@ class RewardModel:
     head: nn.Module
     """Linear, or the head's own module."""
     facts: Mapping[str, Any]
-    """What `reward_head.json` says; {} for a checkpoint that others made."""
+    """The content of `reward_head.json`; {} for a checkpoint of other programs."""
     stock: Stock
 
 
 CLASSIFIERS = ("ForSequenceClassification", "ForTokenClassification")
-"""Ends of the names of stock classes that a reward model is saved in."""
+"""Suffixes of the names of stock classes that a reward model is saved in."""
 
 
 def is_reward_model(source: str | Path) -> bool:
-    """Whether a checkpoint holds a classification model, or an adapter of one; a folder, or a Hub name (owner/name)."""
+    """Whether a checkpoint holds a classification model, or an adapter for one; a folder, or a Hub name (owner/name)."""
     if not Path(source).is_dir() and not is_hub_name(source):
         return False
     try:
@@ -181,11 +181,11 @@ def is_reward_model(source: str | Path) -> bool:
 def load_reward_model(
     source: str | Path, *, master: torch.dtype = torch.float32, trust_remote_code: bool = False, keep_adapter: bool = False
 ) -> RewardModel:
-    """A reward model of ours with its whole head, a policy of ours with a reward beside it, or any stock classification model of one label.
+    """A finegrain reward model with its whole head, a finegrain policy with a reward beside it, or any stock classification model of one label.
 
-    An adapter with a score head, as reward trainers write it, is merged into its base; `keep_adapter` leaves it on, to be trained.
+    An adapter with a score head, as reward trainers write it, is merged into its base; `keep_adapter` leaves it separate, to be trained.
     """
-    source = with_all_files(str(source), FACTS_FILE)  # of ours on the Hub, what lies beside the stock files too
+    source = with_all_files(str(source), FACTS_FILE)  # for a finegrain model on the Hub, also the additional files
     if is_adapter(source):
         return _from_adapter(read_adapter(source), master, trust_remote_code, keep=keep_adapter)
     config = config_facts(source)
@@ -193,12 +193,12 @@ def load_reward_model(
     with_reward = named.endswith("ForCausalLM") and (Path(source) / FACTS_FILE).exists()
     stock = WITH_REWARD if with_reward else TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
     if not with_reward and not named.endswith(CLASSIFIERS):
-        raise ModelError(f"{source} is a {one_line(named)}, no reward model: expected a sequence or token classification checkpoint")
+        raise ModelError(f"{source} is a {one_line(named)}, not a reward model; expected a sequence or token classification checkpoint")
     facts_file = Path(source) / FACTS_FILE
     if "finegrain" in config and not facts_file.exists():
-        missing = f"{FACTS_FILE} and {HEAD_FILE}, which say how its scores are read"
+        missing = f"{FACTS_FILE} and {HEAD_FILE}, which define how its scores are read"
         remedy = "copy or download the whole folder; if other programs trained it further, delete the entry `finegrain`"
-        raise ModelError(f"{source} is a reward model of finegrain by its config.json, and lacks {missing}; {remedy}")
+        raise ModelError(f"{source} is a finegrain reward model according to its config.json, but lacks {missing}; {remedy}")
     loaded = load_stock(stock.auto, source, config, master=master, trust_remote_code=trust_remote_code)
     if loaded.missing:
         raise lacks(source, f"a {named}", loaded.missing)
@@ -212,10 +212,12 @@ def load_reward_model(
 
 
 def _from_adapter(files: AdapterFiles, master: torch.dtype, trust_remote_code: bool, *, keep: bool) -> RewardModel:
-    """The reward model that an adapter makes of its base: a language model and the adapter's own head, or a whole reward model."""
+    """The reward model of an adapter on its base: a language model with the adapter's own head, or a whole reward model."""
     source, head = files.source, files.head
     if not head and not is_reward_model(adapters_of(files)[-1].base):
-        raise ModelError(f"{source} is an adapter of a {files.task or 'reward'} model, and its file holds no score head; it must be saved with it")
+        raise ModelError(
+            f"{source} is an adapter of a {files.task or 'reward'} model, but its file holds no score head; save the adapter with its head"
+        )
     stock = TOKEN if files.task == "TOKEN_CLS" else SEQUENCE
     labels = files.shapes[head["weight"]][0] if "weight" in head else None
 
@@ -237,7 +239,7 @@ def _from_adapter(files: AdapterFiles, master: torch.dtype, trust_remote_code: b
 
 
 def _put_head(layer: nn.Linear, files: AdapterFiles, master: torch.dtype) -> None:
-    """The adapter's head in the stock class's own layer."""
+    """Copies the adapter's head into the stock class's own layer."""
     with torch.no_grad(), loading(f"cannot read the score head of {files.source}"):
         layer.weight.copy_(files.tensor(files.head["weight"]))
         if "bias" in files.head:
@@ -248,16 +250,18 @@ def _put_head(layer: nn.Linear, files: AdapterFiles, master: torch.dtype) -> Non
 
 
 def _head_of_others(source: str, model: Any) -> nn.Linear:
-    """The one label of a stock classification model, with its bias where it has one; raises ModelError for backbones that are no language models."""
+    """The one label of a stock classification model, with its bias where it has one; raises ModelError for backbones that are not language models."""
     config = model.config
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
-        raise ModelError(f"{source} is a {type(model).__name__}, no causal language model with a score at the answer's last token, but an encoder")
+        raise ModelError(
+            f"{source} is a {type(model).__name__}, an encoder; expected a causal language model with a score at the answer's last token"
+        )
     try:
         layer = classifier_of(model)
     except ModelError as error:
-        raise ModelError(f"{source}: {error}; it makes its score in another way than from the answer's last token") from error
+        raise ModelError(f"{source}: {error}; expected a score read at the answer's last token") from error
     if layer.weight.shape[0] != 1:
-        raise ModelError(f"{source} has {layer.weight.shape[0]} labels; a reward model of others must have one")
+        raise ModelError(f"{source} has {layer.weight.shape[0]} labels; expected a reward model with one label")
     biased = layer.bias is not None and bool(layer.bias.any())
     head = nn.Linear(layer.weight.shape[1], 1, bias=biased, dtype=layer.weight.dtype)
     head.load_state_dict({"weight": layer.weight.detach()} | ({"bias": layer.bias.detach()} if biased else {}))
@@ -265,7 +269,7 @@ def _head_of_others(source: str, model: Any) -> nn.Linear:
 
 
 def stored_facts(source: str | Path) -> dict[str, Any]:
-    """What `reward_head.json` of a checkpoint says; {} where there is none."""
+    """The content of a checkpoint's `reward_head.json`; {} where there is none."""
     file = find_file(source, FACTS_FILE)
     return {} if file is None else _facts(file)
 

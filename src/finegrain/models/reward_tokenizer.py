@@ -1,8 +1,8 @@
-"""The tokenizer that is saved with a reward model: a stock call of it gives the tokens that the model was trained on, where that can be.
+"""The tokenizer saved with a reward model: where possible, a stock call of it gives the tokens that the model was trained on.
 
-Reward models are trained with BOS in front of the prompt and EOS behind a complete answer. A stock call adds neither or one of them, so
-the saved copy's post-processor adds both, and a chat template that leaves something behind the end token, or no end token, is made to end
-with it. What a call with `add_special_tokens=False` says of plain text cannot be mended in a tokenizer; `stock_calls` says what holds.
+Reward models are trained with BOS before the prompt and EOS after a complete answer. A stock call adds at most one of them, so
+the saved copy's post-processor adds both, and a chat template that writes text after the end token, or no end token, is changed to end
+with it. A call with `add_special_tokens=False` on plain text cannot be corrected in a tokenizer; `stock_calls` records what holds.
 """
 
 import copy
@@ -19,7 +19,7 @@ from finegrain.errors import FinegrainError
 from finegrain.types import Json
 
 PAD = "<|reward_pad|>"
-"""Added where every special token could stand at the end of an answer."""
+"""Appended where every special token could occur at the end of an answer."""
 
 ENDED = (
     "{% set finegrain_text %}{{ '' }}ORIGINAL{{ '' }}{% endset %}"
@@ -28,7 +28,7 @@ ENDED = (
     "{{ finegrain_text.rstrip() if finegrain_text.rstrip().endswith(eos_token) else finegrain_text + eos_token }}"
     "{% else %}{{ finegrain_text }}{% endif %}"
 )
-"""A chat template around another one: a conversation that the assistant ends is one BOS, what the template writes, and EOS at its very end."""
+"""A wrapper template: a conversation that ends with the assistant becomes one BOS, what the inner template writes, and EOS at its very end."""
 
 TEXT_CALL, CHAT_CALL = "tokenizer(prompt + answer)", "tokenizer(apply_chat_template(messages), add_special_tokens=False)"
 SPACED_CALL = f"{TEXT_CALL}, the answer beginning with the space"
@@ -42,15 +42,15 @@ LONG = Row(
     prompt=(Turn("user", "Hello?"), Turn("assistant", "Good day."), Turn("user", "And now?")),
     answers={"answer": Answer(content=(Turn("assistant", "is it\nnight?"),))},
 )
-"""Rows on which stock calls are compared with ours."""
+"""Rows on which stock calls are compared with the training tokens."""
 
 
 def reward_tokenizer(tokenizer: Any) -> Any:
-    """A copy that pads at the right by a token that is no end token, and whose stock calls give BOS, the text and EOS."""
+    """A copy that pads on the right with a token that is not an end token, and whose stock calls give BOS, the text and EOS."""
     made = copy.deepcopy(tokenizer)
     made.padding_side = "right"  # absolute positions start at the first token
-    made.truncation_side = "left"  # what stands next to the answer stays
-    made.init_kwargs |= {"padding_side": made.padding_side, "truncation_side": made.truncation_side}  # saving writes these alone
+    made.truncation_side = "left"  # the text next to the answer is kept
+    made.init_kwargs |= {"padding_side": made.padding_side, "truncation_side": made.truncation_side}  # only these are saved
     _pad_apart(made)
     _add_ends(made)
     if isinstance(made.chat_template, str) and made.eos_token and not calls_agree(made, SHORT, LONG):
@@ -62,7 +62,7 @@ def reward_tokenizer(tokenizer: Any) -> Any:
 
 
 def input_facts(tokenizer: Any, max_length: int) -> Json:
-    """How prompt and answer become ids, for config.json; `tokenizer` is the one that lies beside it, as it loads."""
+    """How prompt and answer become ids, for config.json; `tokenizer` is the saved one, as it loads."""
     bos, eos = tokenizer.bos_token_id is not None, tokenizer.eos_token_id is not None
     pieces = [name for name, there in (("bos", bos), ("prompt", True), ("answer", True), ("eos", eos)) if there]
     return {
@@ -80,7 +80,7 @@ def input_facts(tokenizer: Any, max_length: int) -> Json:
 
 
 def calls_agree(tokenizer: Any, *rows: Row) -> bool:
-    """Whether stock calls give our tokens of those of these rows that a template takes; False where it takes none."""
+    """Whether stock calls give the training tokens for those rows that a template accepts; False where it accepts none."""
     try:
         ours = [(row, ids) for row in rows if (ids := our_ids(tokenizer, row)) is not None]
         return len(ours) > 0 and all(_stock_ids(tokenizer, row) == ids for row, ids in ours)
@@ -89,13 +89,13 @@ def calls_agree(tokenizer: Any, *rows: Row) -> bool:
 
 
 def our_ids(tokenizer: Any, row: Row) -> list[int] | None:
-    """Prompt and answer as they are trained on; None for a row that no template takes."""
+    """Prompt and answer as trained on; None for a row that no template accepts."""
     found = list(tokenise([(0, row)], tokenizer, Tokenise(max_length=1 << 20), Findings()))
     return None if not found else [*found[0].prompt.tolist(), *found[0].responses["answer"].ids.tolist()]
 
 
 def merges(tokenizer: Any, prompt: str, answer: str) -> bool:
-    """Whether a token spans the border of prompt and answer where they are tokenised as one text."""
+    """Whether a token spans the boundary of prompt and answer where they are tokenised as one text."""
     whole, *parts = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt + answer, prompt, answer))
     return bool(whole != [number for part in parts for number in part])
 
@@ -111,7 +111,7 @@ def _stock_ids(tokenizer: Any, row: Row) -> list[int]:
 
 
 def _pad_apart(made: Any) -> None:
-    """A pad token that is not an end token: stock pooling looks for the last token that is no pad."""
+    """A pad token that is not an end token: stock pooling looks for the last token that is not padding."""
     if made.pad_token_id is not None and made.pad_token_id != made.eos_token_id:
         return
     if made.bos_token is not None and made.bos_token != made.eos_token:
@@ -121,7 +121,7 @@ def _pad_apart(made: Any) -> None:
 
 
 def _add_ends(made: Any) -> None:
-    """The post-processor that puts BOS and EOS around a text; what it does to offsets stays."""
+    """The post-processor that adds BOS and EOS to a text; its effect on offsets is kept."""
     if not getattr(made, "is_fast", False):
         return
     for name in ("add_bos_token", "add_eos_token"):
@@ -135,14 +135,14 @@ def _add_ends(made: Any) -> None:
 
 
 def _parts(said: Json | None) -> list[Json]:
-    """The steps of a post-processor, as its JSON has them."""
+    """The steps of a post-processor, from its JSON."""
     if said is None:
         return []
     return [said] if said["type"] != "Sequence" else [one for part in said["processors"] for one in _parts(part)]
 
 
 def _offsets_only(said: Json) -> Any:
-    """What a step does to offsets; None for one that only adds tokens."""
+    """The effect of a step on offsets; None for one that only adds tokens."""
     if said["type"] == "ByteLevel":
         return processors.ByteLevel(trim_offsets=said["trim_offsets"], add_prefix_space=said["add_prefix_space"])
     if said["type"] == "RobertaProcessing" and said["trim_offsets"]:

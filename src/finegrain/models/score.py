@@ -1,7 +1,7 @@
-"""Token log-probabilities of a whole data set under one frozen model, and their cache.
+"""Token log-probabilities of a whole dataset under one frozen model, and their cache.
 
-A cached value depends on the model's content, the token ids, the mask and the arithmetic it was computed in, and on nothing
-else: a new learning rate, output folder or loss recomputes nothing, a changed weight, token or truncation everything.
+A cached value depends only on the model's content, the token ids, the mask and the precision it was computed in:
+a new learning rate, output folder or loss recomputes nothing, a changed weight, token or truncation everything.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ from finegrain.ops.logprobs import TokenValues
 from finegrain.types import Json, Ragged
 
 VERIFIED_ROWS = 4
-"""Rows scored again whenever a cache is read."""
+"""Number of rows scored again whenever a cache is read."""
 
 
 @runtime_checkable
-class Tokens(Protocol):
+class AnswerTokens(Protocol):
     """One answer, tokenised."""
 
     @property
@@ -44,7 +44,7 @@ class Tokens(Protocol):
 
 
 @runtime_checkable
-class Answers(Protocol):
+class PromptWithAnswers(Protocol):
     """One prompt with its answers by role, tokenised."""
 
     @property
@@ -52,13 +52,13 @@ class Answers(Protocol):
         """(P,) token ids."""
 
     @property
-    def responses(self) -> Mapping[str, Tokens]:
+    def responses(self) -> Mapping[str, AnswerTokens]:
         """Answers by role."""
 
 
 @dataclass(frozen=True)
-class Arithmetic:
-    """How a pass is computed: the autocast context, its name, and the token budget of a micro-batch."""
+class Precision:
+    """The precision a pass is computed in: the autocast context, the name of its dtype, and the token budget of a micro-batch."""
 
     autocast: Callable[[], AbstractContextManager[None]]
     name: str
@@ -66,8 +66,8 @@ class Arithmetic:
 
 
 @dataclass
-class Work:
-    """Forward passes spent beside training, for the run's record."""
+class ComputeUsage:
+    """Forward passes outside training, for the run's record."""
 
     rows: int = 0
     tokens: int = 0
@@ -75,13 +75,13 @@ class Work:
     notes: list[str] = field(default_factory=list)
 
 
-def group_of(example: Answers, roles: Sequence[str]) -> Group:
+def group_of(example: PromptWithAnswers, roles: Sequence[str]) -> Group:
     """The packed group of an example for some of its roles."""
     return Group(example.prompt, tuple(Branch(example.responses[role].ids, example.responses[role].mask) for role in roles))
 
 
 def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
-    """Consecutive index lists whose token counts add up to at most `budget` (a larger single one stands alone)."""
+    """Lists of consecutive indices whose token counts add up to at most `budget` (a larger single one gets its own list)."""
     parts: list[list[int]] = []
     total = 0
     for index, count in enumerate(tokens):
@@ -93,14 +93,14 @@ def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
     return parts
 
 
-def score_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def score_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, log pi(y_t) in nats, one (T,) array per example, float32 or wider; 0 where the mask is False."""
-    return _rows(scorer, examples, roles, how, Request(), lambda values: values.logp)
+    return _rows(scorer, examples, roles, precision, Request(), lambda values: values.logp)
 
 
-def entropy_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def entropy_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, the entropy, nats, of the distribution that predicts each token, one (T,) array per example; 0 where the mask is False."""
-    return _rows(scorer, examples, roles, how, Request(entropy=True), _entropy)
+    return _rows(scorer, examples, roles, precision, Request(entropy=True), _entropy)
 
 
 def _entropy(values: TokenValues) -> Tensor:
@@ -108,9 +108,9 @@ def _entropy(values: TokenValues) -> Tensor:
     return values.entropy
 
 
-def head_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def head_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, the K outputs of the scorer's head at each token, one (T, K) array per example, float32 or wider; 0 where the mask is False."""
-    return _rows(scorer, examples, roles, how, Request(False, outputs=scorer.head), _outputs)
+    return _rows(scorer, examples, roles, precision, Request(False, outputs=scorer.head), _outputs)
 
 
 def _outputs(values: TokenValues) -> Tensor:
@@ -119,15 +119,20 @@ def _outputs(values: TokenValues) -> Tensor:
 
 
 def _rows(
-    scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic, request: Request, read: Callable[[TokenValues], Tensor]
+    scorer: Scorer,
+    examples: Sequence[PromptWithAnswers],
+    roles: Sequence[str],
+    precision: Precision,
+    request: Request,
+    read: Callable[[TokenValues], Tensor],
 ) -> dict[str, Ragged]:
-    """What `read` finds at the scored tokens. A prompt that several examples share, and an answer that several of them repeat, is computed once."""
-    shared = _by_prompt(examples, roles, how.micro_tokens)
+    """The values of `read` at the scored tokens. A prompt shared by several examples, and a repeated answer, is computed once."""
+    shared = _by_prompt(examples, roles, precision.micro_tokens)
     found: dict[str, Ragged] = {role: [np.zeros(0, dtype=np.float32)] * len(examples) for role in roles}
     was_training = scorer.training
     scorer.eval()
-    with torch.no_grad(), how.autocast():
-        for part in budgeted([group.tokens for group, _ in shared], how.micro_tokens):
+    with torch.no_grad(), precision.autocast():
+        for part in budgeted([group.tokens for group, _ in shared], precision.micro_tokens):
             batch = [shared[index] for index in part]
             values = read(scorer([group for group, _ in batch], request))
             flat = (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
@@ -143,17 +148,17 @@ def _rows(
     return found
 
 
-def computed_tokens(examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> int:
-    """Tokens that `score_rows` computes for these rows."""
-    return sum(group.tokens for group, _ in _by_prompt(examples, roles, how.micro_tokens))
+def computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> int:
+    """Number of tokens that `score_rows` computes for these rows."""
+    return sum(group.tokens for group, _ in _by_prompt(examples, roles, precision.micro_tokens))
 
 
 Owners = list[tuple[str, int]]
-"""(role, example index) of everything that reads one answer's values."""
+"""(role, example index) of all users of one answer's values."""
 
 
-def _by_prompt(examples: Sequence[Answers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
-    """Every prompt once with its distinct answers, cut into several groups where they exceed the token budget."""
+def _by_prompt(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
+    """Every prompt once with its distinct answers, split into several groups where they exceed the token budget."""
     prompts: dict[bytes, dict[bytes, tuple[Branch, Owners]]] = {}
     for index, example in enumerate(examples):
         answers = prompts.setdefault(example.prompt.tobytes(), {})
@@ -168,18 +173,18 @@ def _by_prompt(examples: Sequence[Answers], roles: Sequence[str], budget: int) -
     return shared
 
 
-def cache_key(fingerprint: str, examples: Sequence[Answers], roles: Sequence[str], arithmetic: str) -> str:
+def cache_key(fingerprint: str, examples: Sequence[PromptWithAnswers], roles: Sequence[str], arithmetic: str) -> str:
     """Name of the cache entry."""
     rows = ((group.prompt, *(array for branch in group.branches for array in (branch.ids, branch.mask))) for group in _groups(examples, roles))
     return hashlib.sha256(f"{fingerprint} {rows_fingerprint(rows)} {arithmetic}".encode()).hexdigest()
 
 
-def _groups(examples: Sequence[Answers], roles: Sequence[str]) -> Iterator[Group]:
+def _groups(examples: Sequence[PromptWithAnswers], roles: Sequence[str]) -> Iterator[Group]:
     return (group_of(example, roles) for example in examples)
 
 
 def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
-    """Ragged float32 or float64 columns as one safetensors file, complete or absent; `OSError` where it cannot be written."""
+    """Writes ragged float32 or float64 columns as one safetensors file, complete or not at all; `OSError` where it cannot be written."""
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, rows in columns.items():
@@ -197,7 +202,7 @@ def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
 
 
 def read_ragged(file: Path) -> dict[str, Ragged] | None:
-    """What `write_ragged` wrote, memory-mapped; None where the file is absent, cut short or damaged."""
+    """Reads what `write_ragged` wrote, memory-mapped; None where the file is absent, incomplete or damaged."""
     try:
         whole = np.memmap(file, dtype=np.uint8, mode="r")
         header_end = 8 + int(whole[:8].view(np.uint64)[0])
@@ -226,22 +231,22 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-Measure = Callable[[Scorer, Sequence[Answers], Sequence[str], Arithmetic], dict[str, Ragged]]
-"""What of a frozen model is kept: `score_rows`, `entropy_rows` ..."""
+Measure = Callable[[Scorer, Sequence[PromptWithAnswers], Sequence[str], Precision], dict[str, Ragged]]
+"""The values of a frozen model to cache: `score_rows`, `entropy_rows` ..."""
 
 
 def verified(
     scorer: Scorer,
     cached: Mapping[str, Ragged],
-    examples: Sequence[Answers],
+    examples: Sequence[PromptWithAnswers],
     roles: Sequence[str],
-    how: Arithmetic,
+    precision: Precision,
     tolerance: float,
     measure: Measure = score_rows,
 ) -> bool:
     """Whether a sample of rows, measured again, gives the cached values."""
     sample = np.unique(np.linspace(0, len(examples) - 1, VERIFIED_ROWS).astype(int))
-    again = measure(scorer, [examples[index] for index in sample], roles, how)
+    again = measure(scorer, [examples[index] for index in sample], roles, precision)
     if any(len(cached.get(role, [])) != len(examples) for role in roles):
         return False
     pairs = [(cached[role][index], values) for role in roles for index, values in zip(sample, again[role], strict=True)]

@@ -1,7 +1,7 @@
 """The scorer: a causal language model that turns prompts and answers into one number per answer token.
 
 `fused` packs prompts with their answers and runs a chunked head over the scored positions only; `plain` runs one padded
-row per answer with a dense head and the model's own attention: slower, larger, and the ground truth of the first.
+row per answer with a dense head and the model's own attention: slower, larger, and the reference for the first.
 The scorer is the one module that is wrapped and trained; the head's weight is read inside its forward only.
 """
 
@@ -17,35 +17,35 @@ from torch import Tensor, nn
 from finegrain.models import attention
 from finegrain.models.packing import Group, Packed, pack
 from finegrain.ops.action_values import Wanted, Weighed, action_values
-from finegrain.ops.logprobs import Head, TokenValues, token_values
+from finegrain.ops.logprobs import OutputLayer, TokenValues, token_values
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to compute of answer tokens: their log-probabilities, and what else is asked for."""
+    """What to compute for answer tokens: their log-probabilities, and further values on request."""
 
     logp: bool = True
-    """False leaves the vocabulary's head out: log-probabilities are 0."""
+    """False leaves out the vocabulary head: log-probabilities are 0."""
     prompts: bool = False
     """Log-probabilities of prompt tokens too, after those of the answers."""
     entropy: bool = False
     kl_against: "Scorer | None" = None
     """A frozen scorer; the full-vocabulary KL(policy || it) at each position."""
     action_value: Wanted | None = None
-    """How Q-values of taken tokens are made of logits."""
+    """How Q-values of taken tokens are computed from logits."""
     q_head: nn.Linear | None = None
-    """The head of those logits where it is not the vocabulary's own."""
+    """The head of those logits where it is not the model's own vocabulary head."""
     outputs: nn.Module | None = None
-    """A head (H,) -> (K,) whose outputs at the hidden states of the scored tokens are wanted; float32 or wider."""
+    """A head (H,) -> (K,) whose outputs at the hidden states of the scored tokens are returned; float32 or wider."""
     features: bool = False
-    """The hidden states that have consumed the scored tokens, as a head would see them."""
+    """The hidden states that have read the scored tokens, as a head would receive them."""
 
 
 Path = Callable[[Any, Sequence[Group], Request], TokenValues]
 
 
 class Scorer(nn.Module):
-    """`scorer(groups, request)` gives flat token values: answers in packed order, then prompts if asked for."""
+    """`scorer(groups, request)` returns flat token values: answers in packed order, then prompts on request."""
 
     def __init__(self, model: Any, path: Path, head: nn.Module | None = None) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Scorer(nn.Module):
 
 
 def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
-    """Prefix sharing, no padding, no logits but those of one chunk of scored positions."""
+    """Prefix sharing, no padding, and logits of only one chunk of scored positions at a time."""
     packed = pack(groups, score_prompts=request.prompts, device=next(model.parameters()).device)
     states = _states(model, packed)
     outputs = None if request.outputs is None else head_outputs(request.outputs, states.index_select(0, packed.reads))
@@ -86,7 +86,7 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
 def _with_action_values(values: TokenValues, model: Any, groups: Sequence[Group], hidden: Tensor, targets: Tensor, request: Request) -> TokenValues:
     if request.action_value is None:
         return values
-    head = output_head(model) if request.q_head is None else Head(request.q_head.weight)
+    head = output_head(model) if request.q_head is None else OutputLayer(request.q_head.weight)
     weight = _weights(request.action_value, groups, values.outputs) if isinstance(request.action_value, Weighed) else None
     found = action_values(hidden, head, targets, request.action_value, weight)
     return values._replace(q=found.q, q_logp=found.logp)
@@ -94,7 +94,7 @@ def _with_action_values(values: TokenValues, model: Any, groups: Sequence[Group]
 
 def _weights(wanted: Weighed, groups: Sequence[Group], outputs: Tensor | None) -> Tensor:
     """(M,) weights of the scored tokens, each answer's from its own outputs; 1 for prompt tokens, which come last."""
-    assert outputs is not None, "weights of Q-values are made of the reward head's outputs"
+    assert outputs is not None, "weights of Q-values need the reward head's outputs"
     counts = [int(branch.mask.sum()) for group in groups for branch in group.branches]
     with torch.autocast(outputs.device.type, enabled=False):
         answers = torch.tensor_split(outputs[: sum(counts)], np.cumsum(counts)[:-1].tolist())
@@ -103,7 +103,7 @@ def _weights(wanted: Weighed, groups: Sequence[Group], outputs: Tensor | None) -
 
 
 def head_outputs(head: nn.Module, hidden: Tensor) -> Tensor:
-    """(M, K) outputs of a head, outside autocast: a score is a small difference of large answers."""
+    """(M, K) outputs of a head, outside autocast: a score is a small difference of large numbers."""
     with torch.autocast(hidden.device.type, enabled=False):
         weight = next(head.parameters())
         outputs: Tensor = head(hidden.to(weight.dtype))
@@ -123,7 +123,7 @@ def _states(model: Any, packed: Packed) -> Tensor:
 def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     """One right-padded row per answer, dense logits, stock attention.
 
-    No padding mask: causal attention never looks right, and a mask makes rows without any key (NaN) in windowed layers.
+    No padding mask: causal attention never looks right, and a mask gives rows without any key (NaN) in windowed layers.
     """
     device = next(model.parameters()).device
     rows = [torch.from_numpy(row).to(device) for row in plain_rows(groups)]
@@ -156,7 +156,7 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
 
 
 def plain_rows(groups: Sequence[Group]) -> list[np.ndarray]:
-    """Prompt + answer of every branch, as stock code would see it."""
+    """Prompt + answer of every branch, as stock code receives it."""
     return [np.concatenate([group.prompt, branch.ids]) for group in groups for branch in group.branches]
 
 
@@ -183,8 +183,8 @@ def causal_lm(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def output_head(model: Any) -> Head:
-    """The model's output layer as it acts now, adapters included."""
+def output_head(model: Any) -> OutputLayer:
+    """The model's current output layer, including adapters."""
     lm = causal_lm(model)
     layer = lm.get_output_embeddings()
     if hasattr(layer, "modules_to_save"):
@@ -197,11 +197,11 @@ def output_head(model: Any) -> Head:
         weight, bias = layer.weight, getattr(layer, "bias", None)
     config = lm.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
-    return Head(weight, bias, getattr(config, "final_logit_softcapping", None), float(scale))
+    return OutputLayer(weight, bias, getattr(config, "final_logit_softcapping", None), float(scale))
 
 
 def freeze_unread_vocabulary(model: Any) -> None:
-    """Take the vocabulary's own head, where it is apart from the embeddings, out of training: for objectives that read no log-probabilities."""
+    """Freezes the vocabulary head where it is separate from the embeddings: for objectives that read no log-probabilities."""
     lm = causal_lm(model)
     head = lm.get_output_embeddings()
     if head is not None and head.weight is not lm.get_input_embeddings().weight:
@@ -210,7 +210,7 @@ def freeze_unread_vocabulary(model: Any) -> None:
 
 @contextmanager
 def stock_attention(model: Any) -> Iterator[None]:
-    """The model with the attention it came with: for the plain path, generation and saving."""
+    """Temporarily restores the model's original attention: for the plain path, generation and saving."""
     lm = causal_lm(model)
     current = lm.config._attn_implementation
     if current != attention.NAME:
@@ -224,7 +224,7 @@ def stock_attention(model: Any) -> Iterator[None]:
 
 
 def use_branched_attention(model: Any) -> None:
-    """Switch a model to the packed attention, remembering its own."""
+    """Switches a model to the packed attention and stores the original one."""
     lm = causal_lm(model)
     attention.register()
     if lm.config._attn_implementation != attention.NAME:
@@ -233,14 +233,14 @@ def use_branched_attention(model: Any) -> None:
 
 
 def use_own_attention(model: Any) -> None:
-    """Switch a model back to the attention it came with, for good."""
+    """Switches a model back to its original attention permanently."""
     lm = causal_lm(model)
     if lm.config._attn_implementation == attention.NAME:
         lm.set_attn_implementation(lm.finegrain_stock_attention)
 
 
 def silence_dropout(model: nn.Module) -> dict[str, float]:
-    """Set every dropout rate to 0 and return the rates that were not: log-ratios of a random mask are no log-ratios."""
+    """Sets every dropout rate to 0 and returns the rates that were not: log-ratios under random masks are invalid."""
     found: dict[str, float] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p:

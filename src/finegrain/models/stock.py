@@ -1,7 +1,7 @@
-"""Stock checkpoints read with care: what cannot be trained or scored is refused before transformers is asked, what is left unread is named.
+"""Stock checkpoints, checked before transformers loads them: unusable ones stop with an error, unused weights are reported.
 
-A checkpoint is refused where its weights are quantised, where its config asks for attention kernels that are not there, where
-weights have other shapes than the config says, and where weights are missing. Weights that the model does not use are named on stderr.
+A checkpoint is rejected where its weights are quantised, where its config requires attention kernels that are missing, where
+weights have shapes other than in the config, and where weights are missing. Weights that the model does not use are named on stderr.
 """
 
 import json
@@ -25,40 +25,40 @@ from finegrain.models.load_errors import loading, one_line, say, some
 from finegrain.models.quantised import parts_of, refuse_method, refuse_quantised, refuse_traces
 
 BUILT_IN = ("eager", "sdpa")
-"""Attention that transformers computes without further packages."""
+"""Attention implementations that transformers provides without further packages."""
 FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-"""Kinds of weights that can be trained, as safetensors names them."""
+"""Dtypes of weights that can be trained, as safetensors names them."""
 NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model out of a stock checkpoint."""
+    """A model loaded from a stock checkpoint."""
 
     model: Any
     dtype: torch.dtype
-    """Of the checkpoint."""
+    """The dtype of the checkpoint."""
     missing: tuple[str, ...]
-    """Weights of the model that no file holds."""
+    """Weights of the model that are in no file."""
     unused: tuple[str, ...]
     """Weights of the files that the model does not use."""
 
 
 def config_facts(source: str) -> dict[str, Any]:
-    """config.json of a checkpoint folder or Hub name as it stands there."""
+    """config.json of a checkpoint folder or Hub name, unchanged."""
     path = Path(source)
     if not source.strip():
         raise ModelError("the name of the model is empty: expected a checkpoint folder or a Hub name like owner/name")
     if path.is_dir() and not (path / "config.json").exists():
         if any(path.glob("*.gguf")):
-            raise ModelError(f"{source} holds GGUF files, quantised weights of llama.cpp; train from the safetensors checkpoint they were made of")
+            raise ModelError(f"{source} holds GGUF files, quantised weights of llama.cpp; train from the safetensors checkpoint they were made from")
         raise ModelError(f"{source} has no config.json: expected a checkpoint folder as save_pretrained writes it")
     if not path.is_dir() and not is_hub_name(source):
         raise ModelError(f"no model at {one_line(source)}: expected a checkpoint folder or a Hub name like owner/name")
     with loading(f"cannot read the config of {source}"):
         facts, _ = PretrainedConfig.get_config_dict(source)
     if not isinstance(facts, dict):
-        raise ModelError(f"cannot read the config of {source}: config.json holds no object of names and values")
+        raise ModelError(f"cannot read the config of {source}: expected an object of names and values in config.json")
     return facts
 
 
@@ -81,9 +81,9 @@ def load_stock(
     narrow: bool = False,
     four_bit: Mapping[str, Any] = NOTHING,
 ) -> Loaded:
-    """The model of an Auto class in the dtype `master`; `labels`: of a classifier that is made of a language model, whose own head it leaves out.
+    """The model of an Auto class in the dtype `master`; `labels`: for a classifier made from a language model, whose own head is left out.
 
-    `narrow`: in the checkpoint's dtype instead; `four_bit`: arguments that pack its linear layers as they are read.
+    `narrow`: in the checkpoint's dtype instead; `four_bit`: arguments that quantise its linear layers on loading.
     """
     refuse_quantised(source, facts)
     _refuse_kernels(source, facts, trust_remote_code)
@@ -102,7 +102,7 @@ def load_stock(
             dtype=(dtype or stored or master) if narrow else master,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, with both shapes named
+            ignore_mismatched_sizes=True,  # an error below names both shapes
             trust_remote_code=trust_remote_code,
             **four_bit,
         )
@@ -119,7 +119,7 @@ def load_stock(
 
 
 def _refuse_kernels(source: str, facts: Mapping[str, Any], trust_remote_code: bool) -> None:
-    """Raises ModelError for kernels that would be downloaded and run; for those that are not installed transformers says so."""
+    """Raises ModelError for kernels that would be downloaded and run; for those that are not installed transformers raises the error."""
     for part in parts_of(facts):
         for entry in ("attn_implementation", "_attn_implementation"):
             told = part.get(entry)
@@ -128,15 +128,15 @@ def _refuse_kernels(source: str, facts: Mapping[str, Any], trust_remote_code: bo
                     continue
                 name, remedy = one_line(asked), f"delete {entry} from config.json to use the built-in attention"
                 if not isinstance(asked, str) or "|" in asked:
-                    raise ModelError(f"{source} asks for the attention {name!r}, which cannot be trained with; {remedy}")
+                    raise ModelError(f"{source} requires the attention {name!r}, which cannot be used for training; {remedy}")
                 if "/" in asked and not trust_remote_code:
-                    raise ModelError(f"{source} asks for attention kernels from the Hub ({name}), which are code that is not run; {remedy}")
+                    raise ModelError(f"{source} requires attention kernels from the Hub ({name}), foreign code that is not run; {remedy}")
                 if not _runs(asked):
-                    raise ModelError(f"{source} asks for attention kernels that are not installed ({name}); {remedy}, or install them")
+                    raise ModelError(f"{source} requires attention kernels that are not installed ({name}); {remedy}, or install them")
 
 
 def _runs(attention: str) -> bool:
-    """Whether transformers has what computes an attention of this name."""
+    """Whether transformers provides the attention of this name."""
     checks = {
         "flash_attention_2": "is_flash_attn_2_available",
         "flash_attention_3": "is_flash_attn_3_available",
@@ -146,7 +146,7 @@ def _runs(attention: str) -> bool:
     if "/" in attention:
         return bool(transformers.utils.is_kernels_available())
     if attention == "flex_attention" and not torch.cuda.is_available():
-        return False  # it has no backward on a CPU
+        return False  # it has no backward pass on a CPU
     check = getattr(transformers.utils, checks.get(attention, ""), None)
     return check is not None and bool(check())
 
@@ -157,15 +157,15 @@ def _refuse_unknown(source: str, facts: Mapping[str, Any], trust_remote_code: bo
     if isinstance(kind, str) and kind in CONFIG_MAPPING:
         return
     if own_code and not trust_remote_code:
-        raise ModelError(f"{source} comes with code of its own for the architecture {kind!r}; read it, then --trust-remote-code runs it")
+        raise ModelError(f"{source} comes with its own code for the architecture {kind!r}; read it, then run it with --trust-remote-code")
     if not own_code:
         known = f"transformers {transformers.__version__} does not know"
-        told = "has no model_type" if kind is None else f"names the architecture {one_line(kind)!r}, which {known}; a newer one may"
+        told = "has no model_type" if kind is None else f"names the architecture {one_line(kind)!r}, which {known}; a newer version may"
         raise ModelError(f"{source}: config.json {told}")
 
 
 def _without_far_pad(config: Any) -> None:
-    """A padding token beyond the embeddings pads nothing here, and torch refuses to build a layer with it."""
+    """A padding token beyond the embeddings has no effect here, but torch cannot build a layer with it."""
     for part in (config, config.get_text_config()):
         pad, rows = getattr(part, "pad_token_id", None), getattr(config.get_text_config(), "vocab_size", None)
         if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
@@ -175,12 +175,12 @@ def _without_far_pad(config: Any) -> None:
 def _dtype(source: str, config: Any) -> torch.dtype | None:
     told = config.get_text_config().dtype
     if told is not None and not (isinstance(told, torch.dtype) and told.is_floating_point and told.itemsize > 1):
-        raise ModelError(f"{source}: config.json's dtype {told!r} is none that weights are trained in; expected float32, bfloat16 or float16")
+        raise ModelError(f"{source}: config.json's dtype {told!r} cannot be used for training; expected float32, bfloat16 or float16")
     return told
 
 
 def _stored_dtype(source: str) -> torch.dtype | None:
-    """The commonest dtype of the weights on disk; raises ModelError for files that are missing or damaged and for weights that are quantised."""
+    """The most frequent dtype of the weights on disk; raises ModelError for missing or damaged files and for quantised weights."""
     config = find_file(source, "config.json")
     if config is None:
         return None
@@ -203,7 +203,7 @@ def _weight_files(source: str, folder: Path) -> list[Path]:
         files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
     for file in files:
         if not file.is_file():
-            raise ModelError(f"{source} lacks {one_line(file.name)}, which {index.name} names: fetch it again")
+            raise ModelError(f"{source} lacks {one_line(file.name)}, which {index.name} names; download it again")
     return files
 
 
@@ -212,8 +212,8 @@ def _refuse_other_shapes(source: str, info: Mapping[str, Any]) -> None:
     if other:
         name, stored, built = other[0]
         raise ModelError(
-            f"{source}: {len(other)} weights have other shapes than config.json says, the first is {one_line(name)}, "
-            f"{tuple(stored)} in the file and {tuple(built)} by the config; is it the config of another checkpoint?"
+            f"{source}: {len(other)} weights have shapes other than in config.json, the first is {one_line(name)}: "
+            f"{tuple(stored)} in the file and {tuple(built)} by the config; check that the config belongs to this checkpoint"
         )
     if info["error_msgs"]:
         raise ModelError(f"cannot load {source}: {one_line(info['error_msgs'][0])}")
@@ -223,19 +223,19 @@ def _refuse_pickled(source: str) -> None:
     path = Path(source)
     if path.is_dir() and list(path.glob("*.bin")) and not list(path.glob("*.safetensors")):
         raise ModelError(
-            f"{source} holds pickled weights only (.bin), which are never read; convert them once with "
+            f"{source} holds only pickled weights (.bin), which are never read; convert them once with "
             "`model.save_pretrained(folder)` of a transformers you trust, or the convert Space of the Hub (safetensors/convert)"
         )
 
 
 def lacks(source: str, kind: str, missing: Sequence[str]) -> ModelError:
-    """The error for a checkpoint without weights of what it should be."""
-    return ModelError(f"{source} lacks weights of {kind} ({some(missing)}); is it another kind of model, or are files missing?")
+    """The error for a checkpoint without weights of the expected kind of model."""
+    return ModelError(f"{source} lacks weights of {kind} ({some(missing)}); check the kind of model, and whether files are missing")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own table of weights, which comes again in one line and whose names reach the terminal as they are."""
+    """Suppresses transformers' own table of weights, which is reported in one line with escaped names instead."""
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:

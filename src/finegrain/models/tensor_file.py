@@ -1,4 +1,4 @@
-"""Two files that say one thing: tensors, and facts about them as JSON; complete or absent."""
+"""A pair of files: tensors, and facts about them as JSON; both complete or absent."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from finegrain.models.permissions import allow_readers
 
 
 def save_with_facts(tensors: Mapping[str, Tensor], file: Path, facts: Mapping[str, Any], facts_file: Path) -> None:
-    """The facts first: a reader looks for the tensors."""
+    """Writes the facts first, because readers look for the tensors."""
     part = file.with_name(f"{file.name}.part")
     try:
         save_file(dict(tensors), part)

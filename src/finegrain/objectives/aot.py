@@ -45,7 +45,7 @@ class AOT:
         check_label_smoothing(self.label_smoothing)
 
     def statistics(self, pair: Pair) -> dict[str, Gathered]:
-        """Margins of all rows of the step, and the rows they belong to."""
+        """Margins of all rows of the step, and the positions of their rows."""
         return {
             "margin": Gathered(logp_margin(pair)),
             "reference_margin": Gathered(reference_margin(pair)),

@@ -34,7 +34,7 @@ class AOTUnpaired:
         check_label_smoothing(self.label_smoothing)
 
     def statistics(self, pair: Pair) -> dict[str, Gathered]:
-        """Log-ratios of all rows of the step, and the rows they belong to."""
+        """Log-ratios of all rows of the step, and the positions of their rows."""
         return {
             "chosen": Gathered(log_ratio(pair.chosen)),
             "rejected": Gathered(log_ratio(pair.rejected)),
@@ -44,8 +44,8 @@ class AOTUnpaired:
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,): the chosen answer of rank k against the k-th smallest rejected log-ratio.
 
-        The row's rejected answer is matched with another row's chosen one; its part is added as a difference that is
-        0 in value, so that the sum over the step has both the value and the gradient of the sorted loss.
+        The row's rejected answer is matched with another row's chosen one; its part is added as a difference with
+        value 0, so that the sum over the step has both the value and the gradient of the sorted loss.
         """
         chosen, rejected, position = (pair.statistics[name] for name in ("chosen", "rejected", "position"))
         rows = own_rows(pair)

@@ -1,4 +1,4 @@
-"""Anchored preference optimisation, down: both answers down, the rejected one further; for a policy better than its data.
+"""Anchored preference optimisation, down: lowers both answers, the rejected one further; for a policy better than its data.
 
 Source: D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, eq. 5 (number: memory).
 Deviations: none; plus 1, as in TRL 1.16, so that the loss is at least 0.

@@ -1,4 +1,4 @@
-"""Anchored preference optimisation, zero: chosen answers up and rejected answers down, each against the reference.
+"""Anchored preference optimisation, zero: raises chosen answers and lowers rejected ones, each against the reference.
 
 Source: D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, eq. 4 (number: memory).
 Deviations: none; plus 1, as in TRL 1.16, so that the loss is at least 0.

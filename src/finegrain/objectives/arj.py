@@ -16,12 +16,12 @@ from finegrain.types import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class ARJ:
-    """ARJ has no hyper-parameters of its own: which tokens count is the credit's affair."""
+    """ARJ has no hyper-parameters of its own: the credit decides which tokens count."""
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset()
     learning_rate: ClassVar[float] = 2e-5
-    """That of supervised fine-tuning [choice], which it is under a mask."""
+    """That of supervised fine-tuning [choice], of which it is a masked form."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """-sum_t w_t log pi(y_t) / max(1, sum_t w_t) per row (B,), nats per token."""

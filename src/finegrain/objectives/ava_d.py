@@ -28,23 +28,23 @@ class AvaD:
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     reward_head: ClassVar[str] = "gaussian"
-    """What the outputs are, for who asks the policy for its reward."""
+    """The head that interprets the outputs, for scoring with the trained policy."""
     learning_rate: ClassVar[float] = 2e-5
-    """[choice] That of `nll`, of which this is an extension; the paper's is not known to us."""
+    """[choice] That of `nll`, which it extends; the paper's is unknown to us."""
 
     inference: Inference = field(default_factory=Inference)
     """Weights and parts of the evidence bound."""
     reward_weight: RewardWeight = field(default_factory=Uniform)
-    """What multiplies Q and reward of a token while training: uniform, attention (eq. 11), which no policy can use while it generates."""
+    """The factor on a token's Q and reward during training: uniform, or attention (eq. 11), which a policy cannot use during generation."""
 
     @property
     def outputs(self) -> int:
-        """Mean and log standard deviation of each token's reward, and what the weight is made of."""
+        """Mean and log standard deviation of each token's reward, and the inputs of the weight."""
         return 2 + self.reward_weight.columns
 
     @property
     def action_value(self) -> Wanted | None:
-        """What the scorer has to compute beside log-probabilities."""
+        """The Q-values that the scorer must compute, in addition to log-probabilities."""
         return self.inference.needs_logits(self.reward_weight)
 
     def __call__(self, pair: Pair) -> Terms:
@@ -59,5 +59,5 @@ class AvaD:
 
     @property
     def start(self) -> Initialisation | None:
-        """Where prior and head begin."""
+        """The initialisation of prior and head."""
         return self.inference.start(self.reward_weight)

@@ -4,7 +4,7 @@
 
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13, 14 and the CER auxiliary.
 Deviations: the term of the rejected answer is bounded by default [choice]: the printed beta log B(y-) diverges, while the bound it
-stands for, log(1 - p), does not; and those of `finegrain.ops.bayesian_irl`.
+represents, log(1 - p), does not; and those of `finegrain.ops.bayesian_irl`.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,9 @@ class AvaP:
 
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     reward_head: ClassVar[str] = "gaussian"
-    """What the outputs are, for who asks the policy for its reward."""
+    """The head that interprets the outputs, for scoring with the trained policy."""
     learning_rate: ClassVar[float] = 1e-6
-    """[choice] That of `dpo`; the paper's is not known to us."""
+    """[choice] That of `dpo`; the paper's is unknown to us."""
 
     inference: Inference = field(default_factory=Inference)
     """Weights and parts of the evidence bound."""
@@ -45,18 +45,18 @@ class AvaP:
     cer: NonNegativeFloat = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
     balance: BalanceRule = field(default_factory=StartShare)
-    """How the bound is weighed against the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
+    """The weight of the bound relative to the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
     reward_weight: RewardWeight = field(default_factory=Uniform)
-    """What multiplies Q and reward of a token while training: uniform, attention (eq. 11), which no policy can use while it generates."""
+    """The factor on a token's Q and reward during training: uniform, or attention (eq. 11), which a policy cannot use during generation."""
 
     @property
     def outputs(self) -> int:
-        """Mean and log standard deviation of each token's reward, and what the weight is made of."""
+        """Mean and log standard deviation of each token's reward, and the inputs of the weight."""
         return 2 + self.reward_weight.columns
 
     @property
     def action_value(self) -> Wanted | None:
-        """What the scorer has to compute beside log-probabilities."""
+        """The Q-values that the scorer must compute, in addition to log-probabilities."""
         return self.inference.needs_logits(self.reward_weight)
 
     def __call__(self, pair: Pair) -> Terms:
@@ -65,7 +65,7 @@ class AvaP:
 
     @property
     def balanced(self) -> Balance:
-        """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
+        """All terms except the ranking share one weight; without a ranking each has its given weight."""
         return Balance(bound=BOUND, rule=self.balance)
 
     @property
@@ -75,5 +75,5 @@ class AvaP:
 
     @property
     def start(self) -> Initialisation | None:
-        """Where prior and head begin."""
+        """The initialisation of prior and head."""
         return self.inference.start(self.reward_weight)

@@ -1,4 +1,4 @@
-"""Conservative DPO (cDPO): DPO's cross-entropy against a label that is right with probability 1 - label_smoothing.
+"""Conservative DPO (cDPO): DPO's cross-entropy against labels that are correct with probability 1 - label_smoothing.
 
 Source: Mitchell 2023, https://ericmitchell.ai/cdpo.pdf, eq. 3 (number: memory).
 Deviations: none. The default rate is ours [choice]; the note gives none.
@@ -23,7 +23,7 @@ def conservative_loss(margin: Float[Tensor, " B"], *, beta: float, label_smoothi
 
 
 def check_label_smoothing(value: float) -> None:
-    """Refuse a rate of wrong labels outside [0, 0.5): from 0.5 on the labels say nothing or the opposite."""
+    """Raises UsageError for a rate of wrong labels outside [0, 0.5): from 0.5 on labels carry no information or the opposite."""
     if not 0 <= value < 0.5:
         raise UsageError(f"label_smoothing is the share of wrong labels and must be in [0, 0.5); got {value}")
 

@@ -1,4 +1,4 @@
-"""DiscoPOP (log-ratio modulated loss): logistic and exponential loss mixed by a sigmoid of the margin itself.
+"""DiscoPOP (log-ratio modulated loss): logistic and exponential loss mixed by a sigmoid of the margin.
 
 Source: Lu et al. 2024, https://arxiv.org/abs/2406.08414, eq. 8 (number: memory).
 Deviations: none in value; e^-z sigma(z/tau) is one exponential, so that a very negative margin cannot give inf * 0.

@@ -31,7 +31,7 @@ class DPO:
     """The field's default for full fine-tuning with DPO (TRL 1.16; the authors used 5e-7)."""
 
     beta: PositiveFloat = 0.1
-    """KL-regularisation strength; larger stays nearer to the reference."""
+    """KL-regularisation strength; larger values keep the policy closer to the reference."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss, nats-free; rows (B,)."""

@@ -70,12 +70,12 @@ class FDPO:
     """Hyper-parameters of f-DPO."""
 
     learning_rate: ClassVar[float] = 1e-6
-    """That of DPO, whose gradient every divergence has at the start of training (Jensen-Shannon half of it)."""
+    """That of DPO, whose gradient every divergence shares at the start of training (Jensen-Shannon half of it)."""
 
     beta: PositiveFloat = 0.1
     """Strength of the regularisation by the divergence."""
     divergence: Divergence = ForwardKL()
-    """Which f-divergence holds the policy near the reference."""
+    """The f-divergence that keeps the policy close to the reference."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,)."""

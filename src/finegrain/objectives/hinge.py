@@ -31,7 +31,7 @@ class Hinge:
     """TRL's default for every loss of its DPO trainer, this one included."""
 
     beta: PositiveFloat = 0.1
-    """Inverse of the margin, in nats, beyond which a pair stops training."""
+    """Inverse of the margin, in nats, above which a pair has no gradient."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,)."""

@@ -1,7 +1,7 @@
 """Identity preference optimisation (IPO): squared distance of the summed log-ratio margin from 1 / (2 beta).
 
 Source: Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17 (number: memory); summed over tokens as in the DPO authors' code.
-Deviations: none. `ipo-averaged` is the form per token; a beta tuned for one is useless for the other.
+Deviations: none. `ipo-averaged` is the per-token form; a beta tuned for one does not fit the other.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class IPO:
     """That of DPO [choice]; AdamW removes the larger scale of the squared loss."""
 
     beta: PositiveFloat = 0.1
-    """The paper's tau: the margin settles at 1 / (2 beta) nats."""
+    """The paper's tau: the margin converges to 1 / (2 beta) nats."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,), nats squared."""

@@ -1,7 +1,7 @@
 """IPO with log-ratios averaged over the tokens of each answer.
 
-Source: Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17 (number: memory); averaged as in TRL 1.16, said there to match the
-IPO authors.
+Source: Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17 (number: memory); averaged as in TRL 1.16, which states that it
+matches the IPO authors.
 Deviations: none from TRL; under token credit the average divides by the kept weight.
 """
 
@@ -26,7 +26,7 @@ class IPOAveraged:
     """TRL's default for every loss of its DPO trainer, this one included."""
 
     beta: PositiveFloat = 0.1
-    """The paper's tau: the margin settles at 1 / (2 beta) nats per token."""
+    """The paper's tau: the margin converges to 1 / (2 beta) nats per token."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,), nats per token squared."""

@@ -1,10 +1,10 @@
-"""IRFT: one round of inverse RL from demonstrations, the reward being the policy's own log-ratio.
+"""IRFT: one round of inverse RL from demonstrations, with the policy's own log-ratio as reward.
 
     m = log-ratio(demonstration) - log-ratio(sample of the round's opponent);   logistic -log sigma(beta m), linear -beta m, hinge max(0, 1 - beta m)
 
 Source: Li et al. 2024, https://arxiv.org/abs/2405.17888, and the authors' code. Chosen is the demonstration, rejected the sample, and the
-reference the opponent that made it.
-Deviations: one round; sampling again and moving the reference between rounds is left to the caller.
+reference the opponent that generated it.
+Deviations: one round; the caller samples again and updates the reference between rounds.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ Rows = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticLink:
-    """-log sigma: with it this is DPO, and SPIN where a round is an epoch."""
+    """-log sigma: the loss is then DPO, and SPIN where a round is an epoch."""
 
     def __call__(self, margin: Rows, *, beta: float) -> Rows:
         """Per pair."""
@@ -33,7 +33,7 @@ class LogisticLink:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearLink:
-    """The gradient of inverse RL itself, unbounded below: for few steps between two samplings."""
+    """The gradient of inverse RL itself, unbounded below: for few steps between two rounds of sampling."""
 
     def __call__(self, margin: Rows, *, beta: float) -> Rows:
         """Per pair."""
@@ -42,7 +42,7 @@ class LinearLink:
 
 @dataclass(frozen=True, kw_only=True)
 class HingeLink:
-    """Pairs beyond the margin 1 / beta stop training."""
+    """Pairs with a margin above 1 / beta have no gradient."""
 
     def __call__(self, margin: Rows, *, beta: float) -> Rows:
         """Per pair."""

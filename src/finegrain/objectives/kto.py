@@ -1,8 +1,8 @@
-"""Kahneman-Tversky optimisation (KTO): each answer on its own against a shared reference point z0.
+"""Kahneman-Tversky optimisation (KTO): each answer separately against a shared reference point z0.
 
 Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, eq. 7 and 8 (number: memory).
 Deviations: z0 is the mean over the whole optimiser step (paper and TRL: over a micro-batch, averaged over devices);
-rows whose mismatched answer has no token do not count in it.
+rows whose mismatched answer has no token are not counted in it.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class KTO:
     """U: weight of undesirable answers; the authors keep D n_D / (U n_U) between 1 and 4/3."""
 
     def statistics(self, pair: Pair) -> dict[str, Summed]:
-        """What z0 is made of, from the side `mismatched`."""
+        """The statistics for z0, from the side `mismatched`."""
         return mismatch_statistics(pair.sides["mismatched"])
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

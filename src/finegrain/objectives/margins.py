@@ -1,6 +1,6 @@
 """The scores that pairwise losses compare: chosen minus rejected, with or without reference and length normalisation.
 
-Every pairwise objective is one of these margins (or the two log-ratios apart) under a link. All of them read token
+Every pairwise objective is one of these margins (or the two separate log-ratios) under a link. All of them use token
 credit: sums are weighted by it, averages divide by the kept weight.
 """
 

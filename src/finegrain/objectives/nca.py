@@ -1,4 +1,4 @@
-"""Noise contrastive alignment (NCA) on pairs: raises the chosen answer's own likelihood instead of the margin.
+"""Noise contrastive alignment (NCA) on pairs: raises the chosen answer's likelihood rather than the margin.
 
 Source: Chen et al. 2024, https://arxiv.org/abs/2402.05369, eq. 12 (number: memory) on pairs; as `nca_pair` in TRL 1.16.
 Deviations: none.

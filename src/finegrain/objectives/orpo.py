@@ -16,21 +16,21 @@ from torch.nn.functional import logsigmoid
 
 from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.nll import nll_term
-from finegrain.ops.logspace import log_odds
+from finegrain.ops.logprobs import log_odds
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import average_logp, kept_weight, wide
 from finegrain.types import Pair, Side, Term, Terms
 
 
 def average_log_odds(side: Side) -> Float[Tensor, " B"]:
-    """log(p / (1 - p)) of p = exp(average log-probability per kept token); 0 for a row that keeps nothing."""
+    """log(p / (1 - p)) of p = exp(average log-probability per kept token); 0 for a row that keeps no token."""
     average = average_logp(side)
     kept = kept_weight(side) > 0
     return torch.where(kept, log_odds(torch.where(kept, average, -1.0)), 0.0)
 
 
 def odds_ratio_bonus(pair: Pair, *, beta: float) -> Float[Tensor, " B"]:
-    """beta * log sigma(log-odds of the chosen - log-odds of the rejected): what the loss subtracts."""
+    """beta * log sigma(log-odds of the chosen - log-odds of the rejected), which the loss subtracts."""
     return beta * logsigmoid(average_log_odds(pair.chosen) - average_log_odds(pair.rejected))
 
 
@@ -50,7 +50,7 @@ class ORPO:
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompt_logp"})
     learning_rate: ClassVar[float] = 8e-6
-    """The authors' value for 7B models (memory); it trains like SFT, without a reference to leave."""
+    """The authors' value for 7B models (memory); it trains like SFT, without a reference."""
 
     beta: PositiveFloat = 0.1
     """The paper's lambda: weight of the odds ratio against the NLL."""

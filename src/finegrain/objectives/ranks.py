@@ -1,4 +1,4 @@
-"""Where the rows of a micro-batch stand among all rows of the optimiser step."""
+"""The positions of a micro-batch's rows among all rows of the optimiser step."""
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from finegrain.types import Pair
 def own_rows(pair: Pair) -> Int[Tensor, " B"]:
     """Index of each row in the gathered statistics; the method gathers the column `position` beside them."""
     same = pair.columns["position"].unsqueeze(-1) == pair.statistics["position"]
-    if same.device.type == "cpu":  # another device would have to wait for the answer, in every micro-batch
+    if same.device.type == "cpu":  # another device would have to synchronise in every micro-batch
         assert bool((same.sum(-1) == 1).all()), "every row must be found exactly once among the gathered positions"
     return same.int().argmax(-1)
 

@@ -1,4 +1,4 @@
-"""Reference-free DPO: DPO's logistic loss with a uniform reference, so on log-probabilities alone.
+"""Reference-free DPO: DPO's logistic loss with a uniform reference, which leaves only log-probabilities.
 
 Source: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290; the authors' `preference_loss` with reference_free.
 Deviations: none.

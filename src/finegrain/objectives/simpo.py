@@ -28,7 +28,7 @@ class SimPO:
 
     needs: ClassVar[frozenset[str]] = frozenset()
     learning_rate: ClassVar[float] = 1e-6
-    """Upper end of the authors' 3e-7 to 1e-6 (memory); they warn that larger ones end in incoherent text."""
+    """Upper end of the authors' 3e-7 to 1e-6 (memory); they warn that larger rates lead to incoherent text."""
 
     beta: PositiveFloat = 2.0
     """Scale of the margin per token; the paper uses 2 to 10 (TRL's default 0.1 is that of other losses)."""

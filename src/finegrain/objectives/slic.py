@@ -26,9 +26,9 @@ class SLiC:
     """TRL's default for its CPO trainer, this loss included."""
 
     beta: PositiveFloat = 0.1
-    """Inverse of the margin, in nats, beyond which a pair stops training."""
+    """Inverse of the margin, in nats, above which a pair has no gradient."""
     nll: NonNegativeFloat = 1.0
-    """The paper's lambda, weight of the NLL of the chosen answer per token (TRL's cpo_alpha); 0 leaves the hinge."""
+    """The paper's lambda, weight of the NLL of the chosen answer per token (TRL's cpo_alpha); 0 leaves only the hinge."""
 
     def __call__(self, pair: Pair) -> Terms:
         """The hinge, a mean over pairs; the NLL, a mean over chosen tokens."""

@@ -1,4 +1,4 @@
-"""Self-play preference optimisation (SPPO), hard labels: log-ratios regress on +1/(2 beta) and -1/(2 beta).
+"""Self-play preference optimisation (SPPO), hard labels: squared distance of the log-ratios from +1/(2 beta) and -1/(2 beta).
 
 Source: Wu et al. 2024, https://arxiv.org/abs/2405.00675, eq. 4.7 (number: memory) with win rates 1 and 0; as `sppo_hard` in TRL 1.16.
 Deviations: one round on given pairs; the paper's sampling and re-labelling between rounds is outside the loss.

@@ -1,6 +1,6 @@
 """Token reward distillation: regress each segment's beta * log-ratio on a scorer's reward, weighted by its certainty.
 
-Source: ours; docs/methods/token-distillation.md explains it. One segment per answer is sequence-level reward
+Source: ours; see docs/methods/token-distillation.md. One segment per answer is sequence-level reward
 distillation: Fisch et al. 2024, https://arxiv.org/abs/2405.19316, eq. 6 (number: memory), on single answers.
 Deviations: the whole method is ours [OURS].
 """
@@ -20,7 +20,7 @@ from finegrain.types import Pair, Side, Term, Terms, WeightMeaning
 
 
 def segment_error(log_ratio: Float[Tensor, "B T"], reward: Float[Tensor, "B T"], segment: Int[Tensor, "B T"], *, beta: float) -> Float[Tensor, "B T"]:
-    """On every token, beta * (sum of log-ratios) - (sum of rewards) of its segment; 0 where segment is -1."""
+    """At every token, beta * (sum of log-ratios) - (sum of rewards) of its segment; 0 where segment is -1."""
     return beta * segment_sum(log_ratio, segment) - segment_sum(reward, segment)
 
 
@@ -45,15 +45,15 @@ class TokenDistillation:
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO [choice]: the same full fine-tuning from the same reference; not tuned."""
     weights: ClassVar[frozenset[WeightMeaning]] = frozenset({WeightMeaning.CERTAINTY})
-    """A weight that says how far a token deserves its answer's label would leave out the bad parts of good answers: they have rewards to learn."""
+    """Weights for the label of an answer are not accepted: they would leave out the bad parts of good answers, whose rewards are to be learned."""
 
     beta: PositiveFloat = 0.1
-    """KL-regularisation strength: the policy is drawn to reference * exp(reward / beta)."""
+    """KL-regularisation strength: the optimum is reference * exp(reward / beta)."""
 
     def __call__(self, pair: Pair) -> Terms:
         """One term, a mean over segments weighted by certainty, from every side that has token rewards."""
         terms = [distillation_term(side, beta=self.beta) for side in pair.sides.values() if side.reward is not None]
         if not terms:
-            raise ValueError("token-distillation needs a credit that writes token rewards; no side has any")
+            raise ValueError("token-distillation needs a credit that writes token rewards; found none")
         value = torch.stack([term.value for term in terms]).sum(0)
         return {"distillation": Term(value, torch.stack([term.count for term in terms]).sum(0))}

@@ -1,7 +1,7 @@
 """Clipped surrogate of PPO under a token mask or weight.
 
 Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7; token weights as in https://arxiv.org/abs/2411.00809 (APPO).
-Deviations: a row whose weights are all 0 counts for nothing, where the APPO authors' code divides 0 by 0.
+Deviations: a row whose weights are all 0 is ignored, where the APPO authors' code divides 0 by 0.
 """
 
 import torch
@@ -19,7 +19,7 @@ def clipped_policy_loss(
     *,
     clip: float,
 ) -> Term:
-    """-min(ratio A, clip(ratio) A), averaged over the weight of each row, then over the rows that have any; old_logp is of the sampling policy."""
+    """-min(ratio A, clip(ratio) A), averaged over the weight of each row, then over the rows with any weight; old_logp is of the sampling policy."""
     live = weight != 0
     share = torch.where(live, weight, 0).to(logp.dtype)
     advantages = torch.where(live, advantages, 0.0)

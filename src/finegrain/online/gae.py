@@ -1,9 +1,9 @@
-"""Generalised advantage estimation over token rewards, and what a value function is fitted to.
+"""Generalised advantage estimation over token rewards, and the returns for fitting a value function.
 
     delta_t = r_t + gamma V_(t+1) - V_t;  A_t = delta_t + gamma lam A_(t+1);  return_t = A_t + V_t
 
 Source: Schulman et al. 2016, https://arxiv.org/abs/1506.02438, eq. 16.
-Deviations: tokens that do not train are stepped over: the next token is the next one of the answer's own [choice].
+Deviations: tokens that do not train are skipped: the next token is the next one of the same answer [choice].
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ Values = Float[Tensor, "B T"]
 
 
 class Advantages(NamedTuple):
-    """Of every token; 0 off the mask."""
+    """Advantages and returns of every token; 0 outside the mask."""
 
     advantages: Values
     returns: Values

@@ -1,4 +1,4 @@
-"""Token rewards less the price of leaving the reference: the leash in the reward.
+"""Token rewards minus a KL penalty for deviating from the reference.
 
     clip(r_t, -limit, limit) - coefficient (lp_t - lp_ref_t)
 
@@ -17,6 +17,6 @@ Values = Float[Tensor, "B T"]
 def with_kl_penalty(
     rewards: Values, logp: Values, ref_logp: Values, mask: Bool[Tensor, "B T"], *, coefficient: float, limit: float = float("inf")
 ) -> Values:
-    """Rewards of the tokens with the penalty (the single-sample estimate of the KL) taken off; 0 off the mask."""
+    """Rewards of the tokens minus the penalty (the single-sample estimate of the KL); 0 outside the mask."""
     kl = torch.where(mask, logp, 0.0) - torch.where(mask, ref_logp, 0.0)
     return torch.where(mask, torch.where(mask, rewards, 0.0).clamp(-limit, limit) - coefficient * kl, 0.0)

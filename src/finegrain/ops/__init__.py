@@ -1,1 +1,1 @@
-"""Tensor maths shared by two or more methods."""
+"""Tensor operations shared by two or more methods."""

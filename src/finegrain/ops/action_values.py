@@ -3,6 +3,7 @@
 Source: https://arxiv.org/abs/2411.09341, eq. 12 and the ablation of the Q head.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -11,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
-from finegrain.ops.logprobs import Head, chunk_rows
+from finegrain.checked import PositiveFloat, checked
+from finegrain.ops.logprobs import OutputLayer, chunk_rows
 from finegrain.ops.reward_weight import Attention
 from finegrain.types import chunks
 
@@ -22,7 +22,7 @@ Targets = Int[Tensor, " M"]
 
 
 class ActionValues(NamedTuple):
-    """Of M taken tokens."""
+    """Values of M taken tokens."""
 
     q: Float[Tensor, " M"]
     """Q(s, a), in the units of the reward."""
@@ -32,20 +32,27 @@ class ActionValues(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class LogProb:
-    """Q = log softmax(alpha log pi): alpha 1 gives log pi itself, and the temporal differences of an answer telescope."""
+class NormalisedForm:
+    """Q-values that are log-probabilities: one value is both Q and the policy's log-probability."""
 
     fresh: ClassVar[bool] = False
-    alpha: float = 1.0
+    alpha: PositiveFloat = 1.0
     """Inverse temperature."""
 
-    def __post_init__(self) -> None:
-        _positive(self.alpha)
-
     def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
-        """One value serves as both."""
+        """Values of the taken tokens."""
         q = _at(self.values(logits), targets)
         return ActionValues(q, q)
+
+    @abstractmethod
+    def values(self, logits: Logits) -> Logits:
+        """Q of every token of the vocabulary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class LogProb(NormalisedForm):
+    """Q = log softmax(alpha log pi): alpha 1 gives log pi itself, and the temporal differences of an answer telescope."""
 
     def values(self, logits: Logits) -> Logits:
         """Q of every token of the vocabulary."""
@@ -54,20 +61,11 @@ class LogProb:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class SoftmaxProb:
-    """Q = log softmax(alpha pi), over probabilities as the paper prints it: nearly uniform unless alpha is large."""
+class SoftmaxProb(NormalisedForm):
+    """Q = log softmax(alpha pi), over probabilities as printed in the paper: nearly uniform unless alpha is large."""
 
-    fresh: ClassVar[bool] = False
-    alpha: float = 100.0
+    alpha: PositiveFloat = 100.0
     """Inverse temperature; the paper gives no value [choice]."""
-
-    def __post_init__(self) -> None:
-        _positive(self.alpha)
-
-    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
-        """One value serves as both."""
-        q = _at(self.values(logits), targets)
-        return ActionValues(q, q)
 
     def values(self, logits: Logits) -> Logits:
         """Q of every token of the vocabulary."""
@@ -76,7 +74,7 @@ class SoftmaxProb:
 
 @dataclass(frozen=True, kw_only=True)
 class RawLogits:
-    """Q = the logits of the language model's head: a constant added to all of a state's changes Q and not the policy."""
+    """Q = the logits of the language model's head: a constant added to all of a state's changes Q but not the policy."""
 
     fresh: ClassVar[bool] = False
 
@@ -90,18 +88,10 @@ class RawLogits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreshHead:
-    """Q = the logits of a new head that knows nothing of language: the paper's ablation without a pre-trained Q head."""
+class FreshHead(RawLogits):
+    """Q = the logits of a newly initialised head: the paper's ablation without a pre-trained Q head."""
 
     fresh: ClassVar[bool] = True
-
-    def __call__(self, logits: Logits, targets: Targets) -> ActionValues:
-        """The logit, and the log-probability under its own softmax."""
-        return RawLogits()(logits, targets)
-
-    def values(self, logits: Logits) -> Logits:
-        """The logits."""
-        return logits
 
 
 QForm = LogProb | SoftmaxProb | RawLogits | FreshHead
@@ -109,7 +99,7 @@ QForm = LogProb | SoftmaxProb | RawLogits | FreshHead
 
 @dataclass(frozen=True, kw_only=True)
 class Weighed:
-    """w_t Q_t: the Q-values of a token's state times the weight that the reward's outputs give the token (eq. 11)."""
+    """w_t Q_t: the Q-values of a token's state times the token's weight from the reward's outputs (eq. 11)."""
 
     form: QForm
     weight: Attention
@@ -126,13 +116,13 @@ class Weighed:
 
 
 Wanted = QForm | Weighed
-"""How Q-values are made of logits, and of weights where they have any."""
+"""How Q-values are computed from logits, and from weights if any."""
 
 
 def action_values(
-    hidden: Float[Tensor, "M H"], head: Head, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
+    hidden: Float[Tensor, "M H"], head: OutputLayer, targets: Targets, form: Wanted, weight: Float[Tensor, " M"] | None = None
 ) -> ActionValues:
-    """Values of the taken tokens; logits of one chunk at a time, computed again in the backward pass."""
+    """Values of the taken tokens; logits of one chunk at a time, recomputed in the backward pass."""
     rows = chunk_rows(head.weight)
     parts = [
         checkpoint(_chunk, hidden[part], head, targets[part], form, None if weight is None else weight[part], use_reentrant=False)
@@ -141,7 +131,7 @@ def action_values(
     return ActionValues(torch.cat([part.q for part in parts]), torch.cat([part.logp for part in parts]))
 
 
-def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: Wanted, weight: Tensor | None) -> ActionValues:
+def _chunk(hidden: Tensor, head: OutputLayer, targets: Tensor, form: Wanted, weight: Tensor | None) -> ActionValues:
     """Values of one chunk, float32 or wider."""
     scaled = hidden * head.scale
     autocast = torch.is_autocast_enabled(hidden.device.type)
@@ -153,15 +143,10 @@ def _chunk(hidden: Tensor, head: Head, targets: Tensor, form: Wanted, weight: Te
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
     if isinstance(form, Weighed):
-        assert weight is not None, "weighed Q-values need the weights of the tokens"
+        assert weight is not None, "weighted Q-values need the weights of the tokens"
         return form(logits, targets, weight)
     return form(logits, targets)
 
 
 def _at(values: Tensor, targets: Tensor) -> Tensor:
     return values.gather(-1, targets[:, None])[:, 0]
-
-
-def _positive(alpha: float) -> None:
-    if not alpha > 0:
-        raise UsageError(f"alpha is an inverse temperature and must be positive, got {alpha}")

@@ -1,4 +1,4 @@
-"""One reward out of a judgement with members or with an uncertainty: which of them the optimiser is shown. Scored in, (B,) out.
+"""One reward per answer for an optimiser, from scores with members or with an uncertainty.
 
 Source: nominal, least and mixed reward of Yan et al. 2024, https://arxiv.org/abs/2409.15360 (from third-party digests); mean - k sd and
 mean - k var of Yang et al. 2024, https://arxiv.org/abs/2402.13210, and, with members, UWO of Coste et al. 2023, https://arxiv.org/abs/2310.02743.
@@ -19,7 +19,7 @@ Rewards = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class MeanReward:
-    """The mean, uncertainty ignored."""
+    """The mean; uncertainty is ignored."""
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -28,7 +28,7 @@ class MeanReward:
 
 @dataclass(frozen=True, kw_only=True)
 class PerSample:
-    """The least of the members' rewards, answer by answer."""
+    """The minimum of the members' rewards, for each answer separately."""
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -37,10 +37,10 @@ class PerSample:
 
 @dataclass(frozen=True, kw_only=True)
 class PerBatch:
-    """The member whose mean over the batch is least: the minimum stands outside the expectation. Rows depend on their batch."""
+    """The member with the lowest mean over the batch: the minimum is outside the expectation. Rows depend on their batch."""
 
     def __call__(self, scored: Scored) -> Rewards:
-        """One reward per answer; of equal means the first member's."""
+        """One reward per answer; of equal means, the first member's."""
         members = _members(scored)
         return members[int(members.mean(1).argmin())]
 
@@ -50,12 +50,14 @@ Worst = PerSample | PerBatch
 
 @dataclass(frozen=True, kw_only=True)
 class Nominal:
-    """The surest member's reward, answer by answer; of equally sure ones the first."""
+    """The most certain member's reward, for each answer separately; of equally certain ones the first."""
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
         if scored.member_std is None:
-            raise UsageError("the nominal reward is the surest member's, and these members do not say how sure they are; take head:gaussian-ensemble")
+            raise UsageError(
+                "the nominal reward is that of the most certain member, but these members have no standard deviation; use head:gaussian-ensemble"
+            )
         return _members(scored).gather(0, scored.member_std.argmin(0, keepdim=True))[0]
 
 
@@ -65,13 +67,13 @@ class NominalMix:
     """share * nominal + (1 - share) * worst."""
 
     share: float = 0.4
-    """lambda; 1 trusts the surest member, 0 the strictest alone. The paper's best runs have 0.2 and 0.4."""
+    """lambda; 1 uses only the most certain member, 0 only the worst case. The paper's best runs have 0.2 and 0.4."""
     worst: Worst = field(default_factory=PerSample)
-    """Where the minimum stands: per-sample, or per-batch as the formula is written."""
+    """Where the minimum is taken: per-sample, or per-batch as the formula is written."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
-            raise UsageError(f"share is lambda in [0, 1], got {self.share}")
+            raise UsageError(f"share (lambda) must be in [0, 1], got {self.share}")
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -112,7 +114,7 @@ class MinusVariance:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MeanOfPenalties:
-    """Mean over the members of mean - k sd, each with its own sd: disagreement between members costs nothing, their doubt does."""
+    """Mean over the members of mean - k sd, each with its own sd: penalises the members' own uncertainty, not their disagreement."""
 
     k: float = 1.0
 
@@ -122,26 +124,26 @@ class MeanOfPenalties:
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
         if scored.member_std is None:
-            raise UsageError("members that do not say how sure they are have no penalty each; take head:gaussian-ensemble, or fit a posterior")
+            raise UsageError("a penalty per member needs members with a standard deviation; use head:gaussian-ensemble, or fit a posterior")
         return (_members(scored) - self.k * scored.member_std).mean(0)
 
 
 OfOneAnswer = MeanReward | PerSample | Nominal | NominalMix | MinusStd | MinusVariance | MeanOfPenalties
-"""Those that need no batch."""
+"""Aggregates that need no batch."""
 
 
 def _members(scored: Scored) -> Float[Tensor, "M B"]:
     if scored.members is None:
-        raise UsageError("a least reward needs several members; take head:ensemble or head:gaussian-ensemble")
+        raise UsageError("a minimum needs several members; use head:ensemble or head:gaussian-ensemble")
     return scored.members
 
 
 def _std(scored: Scored) -> Rewards:
     if scored.std is None:
-        raise UsageError("a price for uncertainty needs one; take an ensemble, a gaussian head, or fit a posterior (finegrain posterior)")
+        raise UsageError("a penalty for uncertainty needs one; use an ensemble or a gaussian head, or fit a posterior (finegrain reward posterior)")
     return scored.std
 
 
 def _check(k: float) -> None:
     if not 0 <= k < float("inf"):
-        raise UsageError(f"k is the price of uncertainty, at least 0 and finite, got {k}")
+        raise UsageError(f"k, the weight of the uncertainty, must be finite and at least 0, got {k}")

@@ -1,6 +1,6 @@
-"""How much of a step two parts of a loss have: the weight of one of them, so that the other's share of the gradient is a stated number.
+"""Balance of two parts of a loss: the weight of one part at which the other has a given share of the gradient.
 
-Source: none; ours. Deviations: AVA weighs its terms by numbers that its paper does not give; gradients of its bound are a hundred times the ranking's
+Source: none; ours. Deviations: the paper on AVA does not give its weights of the terms; gradients of its bound are a hundred times the ranking's
 on a pretrained model (docs/decisions/0015).
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated
 from finegrain.checked import NonNegativeInt, Range, checked
 
 LITTLE = 0.05
-"""A share of the gradient under which a part hardly trains: a warning [OURS]."""
+"""With a smaller share of the gradient a part hardly trains: a warning [OURS]."""
 
 
 InnerShare = Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)]
@@ -20,21 +20,21 @@ InnerShare = Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)]
 @dataclass(frozen=True, kw_only=True)
 @checked
 class StartShare:
-    """All terms but the ranking get one weight, at which the ranking has a stated share of the first step's gradient on the backbone [OURS]."""
+    """All terms except the ranking get one weight, at which the ranking has a given share of the first step's gradient on the backbone [OURS]."""
 
     share: InnerShare = 0.5
-    """The ranking's: the norm of its gradient over the sum of both norms [OURS]."""
+    """The ranking's share: the norm of its gradient over the sum of both norms [OURS]."""
     every: NonNegativeInt = 10
-    """Steps between two measurements of both norms for the log, which cost a backward pass each; 0 measures the first step alone."""
+    """Steps between two measurements of both norms for the log, each of which costs a backward pass; 0 measures only the first step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
 class LiteralWeights:
-    """The weights as they are given: the paper's sum."""
+    """The weights as given: the paper's sum."""
 
     every: NonNegativeInt = 10
-    """Steps between two measurements of both norms for the log, which cost a backward pass each; 0 measures the first step alone."""
+    """Steps between two measurements of both norms for the log, each of which costs a backward pass; 0 measures only the first step."""
 
 
 BalanceRule = StartShare | LiteralWeights
@@ -42,16 +42,16 @@ BalanceRule = StartShare | LiteralWeights
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """What an objective tells the loop: which of its terms are weighed as one, and by what rule."""
+    """An objective's declaration of the terms that share one weight, and the rule for it."""
 
     bound: frozenset[str]
     """Names of these terms; the others are the ranking."""
     rule: BalanceRule
     bound_in_backbone: bool = True
-    """False: these terms train the heads alone."""
+    """False: these terms train only the heads."""
 
     def measured(self, step: int) -> bool:
-        """Whether both norms are wanted of the 0-based step."""
+        """Whether both norms are measured at the 0-based step."""
         return step == 0 or bool(self.rule.every and (step + 1) % self.rule.every == 0)
 
     def weight(self, ranking: float, bound: float) -> float:
@@ -60,7 +60,7 @@ class Balance:
 
 
 def bound_weight(ranking: float, bound: float, share: float) -> float:
-    """w at which ranking / (ranking + w bound) is the share; 1 where one of them has no gradient, and there is nothing to weigh."""
+    """w at which ranking / (ranking + w bound) is the share; 1 where one of them has no gradient."""
     weight = ranking * (1 - share) / (share * bound) if bound > 0 else 0.0
     return weight if weight > 0 and math.isfinite(weight) else 1.0
 

@@ -1,4 +1,4 @@
-"""Rewards relative to what a fixed sampler said to the same prompt: r - b(x), b(x) an aggregate of the scores of k of its answers.
+"""Rewards relative to a fixed policy's answers to the same prompt: r - b(x), b(x) an aggregate of the scores of k of its answers.
 
 Source: contrastive rewards, https://arxiv.org/abs/2403.07708. Abstract, introduction and the two-step recipe were read; that b(x) is a mean and
 k = 5 are from memory.
@@ -15,13 +15,13 @@ from finegrain.checked import checked
 from finegrain.errors import UsageError
 
 Baselines = Float[Tensor, "... k"]
-"""Scores of k answers of the baseline's sampler."""
+"""Scores of k answers of the baseline policy."""
 PerPrompt = Float[Tensor, "..."]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """The mean: what one draw of the sampler is worth on average."""
+    """The mean: the expected score of one sample."""
 
     def __call__(self, scores: Baselines) -> PerPrompt:
         """One number per prompt."""
@@ -49,14 +49,14 @@ class Min:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Quantile:
-    """A quantile, linear between neighbouring scores."""
+    """A quantile, linear between adjacent scores."""
 
     level: float = 0.5
-    """0 is the least score, 0.5 the median, 1 the largest."""
+    """0 is the smallest score, 0.5 the median, 1 the largest."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.level <= 1:
-            raise UsageError(f"level is a quantile in [0, 1], got {self.level}")
+            raise UsageError(f"level must be a quantile in [0, 1], got {self.level}")
 
     def __call__(self, scores: Baselines) -> PerPrompt:
         """One number per prompt."""
@@ -78,14 +78,14 @@ class Unscaled:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class BaselineStd:
-    """Sample standard deviation of the baseline's scores: differences of prompts in scale go, and with them what they say of certainty."""
+    """Sample standard deviation of the baseline's scores: removes differences in scale between prompts, and with them their certainty."""
 
     floor: float = 1e-2
-    """The least divisor, in the reward's units."""
+    """The smallest divisor, in the reward's units."""
 
     def __post_init__(self) -> None:
         if not 0 < self.floor < float("inf"):
-            raise UsageError(f"floor is the least divisor and must be positive and finite, got {self.floor}")
+            raise UsageError(f"floor, the smallest divisor, must be positive and finite, got {self.floor}")
 
     def __call__(self, scores: Baselines) -> PerPrompt:
         """One divisor per prompt; raises UsageError where k is 1."""
@@ -105,9 +105,9 @@ class Difference:
     """(r - b) / scale."""
 
     aggregate: Aggregate = field(default_factory=Mean)
-    """What of the k baseline scores is subtracted."""
+    """The aggregate of the k baseline scores that is subtracted."""
     scale: Scale = field(default_factory=Unscaled)
-    """What the difference is divided by."""
+    """The divisor of the difference."""
 
     def __call__(self, reward: PerPrompt, scores: Baselines) -> PerPrompt:
         """Relative reward of one answer per prompt."""
@@ -117,12 +117,12 @@ class Difference:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class AboveOnly:
-    """(r - b) / scale where r > b, else 0: an answer below the baseline is not pushed down."""
+    """(r - b) / scale where r > b, else 0: an answer below the baseline is not penalised."""
 
     aggregate: Aggregate = field(default_factory=Mean)
-    """What of the k baseline scores is subtracted."""
+    """The aggregate of the k baseline scores that is subtracted."""
     scale: Scale = field(default_factory=Unscaled)
-    """What the difference is divided by."""
+    """The divisor of the difference."""
 
     def __call__(self, reward: PerPrompt, scores: Baselines) -> PerPrompt:
         """Relative reward of one answer per prompt, never negative."""

@@ -1,10 +1,10 @@
-"""Variational Bayesian inverse RL on answers: what AVA-d and AVA-p share, as settings with their terms.
+"""Variational Bayesian inverse RL on answers: the settings and terms that AVA-d and AVA-p share.
 
     maximise  beta * sum_t log B(y_t) - sum_t KL(q_t || N(0, 1)) + lambda * sum_t log q_t(Q_t - gamma Q_{t+1})
 
-q_t = N(mu_t, sd_t^2) is the reward of token t, read where it has been consumed [choice]: a causal state before it has not seen it.
+q_t = N(mu_t, sd_t^2) is the reward of token t, read at the token's own position [choice]: an earlier causal state has not seen it.
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 5 to 7, 13 and 14; AVRIL, https://arxiv.org/abs/2102.06483.
-Deviations: every term is a mean over its own tokens, transitions or pairs [choice], so that answers of any length weigh alike.
+Deviations: every term is a mean over its own tokens, transitions or pairs [choice], so that answers of any length count alike.
 """
 
 import math
@@ -32,7 +32,7 @@ TD_STD = "td_std"
 
 @dataclass(frozen=True, kw_only=True)
 class EveryToken:
-    """All response tokens, the end token too [choice]."""
+    """All response tokens, including the end token [choice]."""
 
     def __call__(self, mask: Tensor) -> Tensor:
         """(B, T) bool."""
@@ -50,7 +50,7 @@ class Followed:
 
 @dataclass(frozen=True, kw_only=True)
 class StartScale:
-    """s, the standard deviation of the start model's temporal differences [OURS]: rewards have to explain these, so prior and head begin there."""
+    """s, the standard deviation of the start model's temporal differences [OURS]: rewards must explain these, so prior and head start there."""
 
     def __call__(self, tables: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
         """s; None before it is known."""
@@ -59,7 +59,7 @@ class StartScale:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitScale:
-    """1, as printed: the prior is N(0, 1) and standard deviations begin at 1, whatever the temporal differences are."""
+    """1, as printed: the prior is N(0, 1) and standard deviations start at 1, whatever the temporal differences are."""
 
     def __call__(self, tables: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
         """1, by None."""
@@ -69,7 +69,7 @@ class UnitScale:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Inference:
-    """Settings of the bound; the paper gives no values of its weights, AVRIL's code has 1 throughout."""
+    """Settings of the bound; the paper gives no values for its weights, AVRIL's code uses 1 throughout."""
 
     beta: NonNegativeFloat = 1.0
     """Weight of the likelihood of the demonstrated tokens."""
@@ -87,7 +87,7 @@ class Inference:
     """Standard deviation of the prior, and of each reward at the start: start-scale, the start model's temporal differences' [OURS]; unit-scale."""
 
     def needs_logits(self, reward_weight: RewardWeight) -> Wanted | None:
-        """What the scorer has to compute; None where log pi itself is Q."""
+        """What the scorer must compute; None where Q is log pi itself."""
         if isinstance(reward_weight, Attention):
             return Weighed(form=self.action_value, weight=reward_weight)
         return None if self.action_value == LogProb() else self.action_value
@@ -105,7 +105,7 @@ class Inference:
         """KL and temporal-difference terms of some answers, together."""
         parts, prior_std = [], self.scale(tables)
         for side in sides:
-            assert side.outputs is not None, "the reward's outputs were not asked for"
+            assert side.outputs is not None, "the reward's outputs were not requested"
             parts.append(evidence(_q(side), side.outputs, side.mask, token_weight(side), gamma=self.gamma, prior_std=prior_std))
         kl, fit, count = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
         return {"kl": Term(kl, count, self.kl), "td": Term(-fit, count, self.td)}
@@ -117,7 +117,7 @@ class Inference:
         return Initialisation({TD_STD: torch.ones(1)}, lambda pair: self._moments(weighed(reward_weight, pair)), _start_at)
 
     def _moments(self, pair: Pair) -> dict[str, Summed]:
-        """Number, sum and sum of squares of the temporal differences of all answers, by the tokens' weights."""
+        """Number, sum and sum of squares of the temporal differences of all answers, with token weights."""
         moments = []
         for side in pair.sides.values():
             delta, known = temporal_differences(_q(side), side.mask, gamma=self.gamma)
@@ -126,21 +126,21 @@ class Inference:
         return {TD_STD: Summed(torch.stack(moments).sum(0))}
 
     def surprise(self, side: Side) -> Float[Tensor, " B"]:
-        """Mean square of (delta - mean) / std over an answer's transitions: 1 where the rewards know how far they are off; NaN without any."""
-        assert side.outputs is not None, "the reward's outputs were not asked for"
+        """Mean square of (delta - mean) / std over an answer's transitions: 1 where the rewards' std matches their error; NaN without any."""
+        assert side.outputs is not None, "the reward's outputs were not requested"
         (delta, known), outputs = temporal_differences(_q(side), side.mask, gamma=self.gamma), wide(side.outputs)
         off = (delta - outputs[..., 0]) * (-outputs[..., 1].clamp(*LOG_STD)).exp()
         return masked_sum(off.square(), known) / known.sum(-1)
 
     def misfit(self, side: Side) -> Float[Tensor, " B"]:
         """Mean of -log q(delta) over an answer's transitions, nats; NaN without any."""
-        assert side.outputs is not None, "the reward's outputs were not asked for"
+        assert side.outputs is not None, "the reward's outputs were not requested"
         found = evidence(_q(side), side.outputs, side.mask, token_weight(side), gamma=self.gamma)
         return -found.fit / found.transitions
 
 
 def _start_at(moments: Mapping[str, Tensor], head: nn.Module) -> dict[str, Tensor]:
-    """The standard deviation of temporal differences of these moments, as a table and as the head's bias; 1 where no token has a successor."""
+    """The standard deviation of temporal differences with these moments, as a table and as the head's bias; 1 where no token has a successor."""
     count, total, squares = moments[TD_STD].tolist()
     variance = squares / count - (total / count) ** 2 if count else 1.0
     std = min(max(math.sqrt(max(variance, 0.0)), math.exp(LOG_STD[0])), math.exp(LOG_STD[1]))

@@ -12,31 +12,31 @@ from finegrain.errors import UsageError
 from finegrain.ops.stats import Interval
 
 Statistic = Callable[[Int[np.ndarray, " _"]], float]
-"""From the places of the rows that were drawn to a number."""
+"""From the positions of the drawn rows to a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Bootstrap:
-    """Rows drawn with replacement, again and again."""
+    """Repeated resampling of rows with replacement."""
 
     resamples: int = 1000
-    """Draws; the interval's bounds are quantiles over them."""
+    """Number of resamples; the interval's bounds are their quantiles."""
     seed: Seed = 0
-    """Of the draws: the same seed gives the same interval."""
+    """Seed of the resamples: the same seed gives the same interval."""
     level: float = 0.95
-    """Coverage that is aimed at."""
+    """Nominal coverage."""
 
     def __post_init__(self) -> None:
         if self.resamples < 100:
-            raise UsageError(f"resamples must be at least 100 for bounds that mean anything, got {self.resamples}")
+            raise UsageError(f"resamples must be at least 100 for meaningful bounds, got {self.resamples}")
         if not 0 < self.level < 1:
-            raise UsageError(f"level is a probability in (0, 1), got {self.level}")
+            raise UsageError(f"level must be a probability in (0, 1), got {self.level}")
 
     def __call__(self, statistic: Statistic, strata: Int[np.ndarray, " _"]) -> Interval:
-        """The statistic of all rows with its percentile interval; rows are drawn within each stratum, whose sizes so stay as they are.
+        """The statistic of all rows with its percentile interval; rows are drawn within each stratum, so the strata keep their sizes.
 
-        No bounds where fewer than two rows exist, or where the number does not exist in some resample.
+        No bounds with fewer than two rows, or where the number is undefined in some resample.
         """
         rows = len(strata)
         value = statistic(np.arange(rows)) if rows else math.nan

@@ -1,4 +1,4 @@
-"""The contrastive parts of AVA-p: what a rejected answer costs, and how the last tokens' rewards are ranked.
+"""The contrastive parts of AVA-p: the penalty of a rejected answer, and the ranking of the last tokens' rewards.
 
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13 (the minus term) and the CER auxiliary.
 """
@@ -19,7 +19,7 @@ from finegrain.types import Pair, Term, Terms
 Tokens = Float[Tensor, "B T"]
 
 LARGEST_LOGP = -1e-6
-"""Log-probabilities are kept below this in log(1 - p): at p = 1 it has no value."""
+"""Upper bound of log-probabilities in log(1 - p), which is undefined at p = 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Unlikelihood:
 
 @dataclass(frozen=True, kw_only=True)
 class Literal:
-    """log B as the paper prints it: unbounded below, diverges as B goes to 0."""
+    """log B as printed in the paper: unbounded below, diverges as B goes to 0."""
 
     def __call__(self, logp: Tokens, counted: Bool[Tensor, "B T"]) -> Tokens:
         """One value per token; 0 where it does not count."""
@@ -43,7 +43,7 @@ class Literal:
 
 @dataclass(frozen=True, kw_only=True)
 class WithoutNegative:
-    """Nothing: the ablation."""
+    """No penalty: the ablation."""
 
     def __call__(self, logp: Tokens, counted: Bool[Tensor, "B T"]) -> Tokens:
         """0 for every token."""
@@ -52,7 +52,7 @@ class WithoutNegative:
 
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid:
-    """-sigma(d): the paper's, whose gradient vanishes where a pair is badly mis-ordered."""
+    """-sigma(d): the paper's form, whose gradient vanishes where a pair is badly mis-ordered."""
 
     def __call__(self, difference: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """One value per pair."""

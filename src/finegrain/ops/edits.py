@@ -1,7 +1,7 @@
-"""A least edit of one token sequence into another: which tokens stay, and which are changed on either side.
+"""A minimal edit of one token sequence into another: which tokens are kept, and which are changed on either side.
 
 Source: Levenshtein 1966; Wagner and Fischer 1974 (insertion, deletion and substitution cost 1 each).
-Deviations: of several least edits the one found from the end is taken, a kept token before a changed one.
+Deviations: of several minimal edits the one found from the end is used, preferring a kept token to a changed one.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Integer
 
 
 class Edit(NamedTuple):
-    """How two sequences differ."""
+    """The difference of two sequences."""
 
     distance: int
     """Insertions, deletions and substitutions."""
@@ -22,7 +22,7 @@ class Edit(NamedTuple):
 
 
 def least_edit(first: Integer[np.ndarray, " N"], second: Integer[np.ndarray, " M"]) -> Edit:
-    """The edit; N times M steps between the first and the last difference, a row of them at a time."""
+    """The edit; N times M steps between the first and the last difference, one row at a time."""
     shorter = min(len(first), len(second))
     head = _common(first[:shorter], second[:shorter])
     tail = _common(first[::-1][: shorter - head], second[::-1][: shorter - head])
@@ -41,7 +41,7 @@ def _common(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def _costs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N + 1, M + 1) least costs of every start of the first into every start of the second."""
+    """(N + 1, M + 1) minimal costs from every prefix of the first to every prefix of the second."""
     place = np.arange(len(second) + 1)
     costs = np.zeros((len(first) + 1, len(second) + 1), dtype=np.int64)
     costs[0] = place
@@ -49,12 +49,12 @@ def _costs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         above = costs[row]
         best = above + 1
         best[1:] = np.minimum(best[1:], above[:-1] + (second != token))
-        costs[row + 1] = np.minimum.accumulate(best - place) + place  # insertions: from any place to the left, one a step
+        costs[row + 1] = np.minimum.accumulate(best - place) + place  # insertions: from any position to the left, cost 1 per step
     return costs
 
 
 def _changed(costs: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What a walk from the end back to the start does not keep."""
+    """The tokens that a walk from the end back to the start does not keep."""
     stay = np.ones(len(first), dtype=bool), np.ones(len(second), dtype=bool)
     n, m = len(first), len(second)
     while n and m:

@@ -1,7 +1,7 @@
-"""The layer behind mean and log standard deviation of token rewards: linear, with a bias of the log standard deviation alone.
+"""The layer behind mean and log standard deviation of token rewards: linear, with a bias only on the log standard deviation.
 
 Without the bias the standard deviation starts at 1 whatever the data. The mean has none: a constant cancels in every difference of two means, and a
-stock classifier holds the mean's row only.
+stock classifier stores only the mean's row.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class GaussianLayer(nn.Linear):
-    """(..., H) -> (..., K): mean, log standard deviation, and whatever the head reads beside them."""
+    """(..., H) -> (..., K): mean, log standard deviation, and further outputs of the head."""
 
     def __init__(self, outputs: int, hidden_size: int, generator: torch.Generator) -> None:
         super().__init__(hidden_size, outputs, bias=False)
@@ -25,10 +25,10 @@ class GaussianLayer(nn.Linear):
 
     @property
     def offsets(self) -> Float[Tensor, " K"]:
-        """What is added to each output."""
+        """The constant added to each output."""
         return torch.nn.functional.pad(self.log_std.detach(), (1, self.out_features - 2))
 
     def start_at(self, std: float) -> None:
-        """Put the bias where a state that says nothing has this standard deviation."""
+        """Sets the bias such that an uninformative state has this standard deviation."""
         with torch.no_grad():
             self.log_std.fill_(std).log_()

@@ -7,6 +7,7 @@ or wider. With z the logits, p = softmax(z), H the entropy, K = KL(p || q) and u
     dz = g_lp (onehot - p)  -  g_H p (log p + H)  +  g_K p (log p - log q - K)
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -18,19 +19,19 @@ from finegrain.ops.matmul import product
 from finegrain.types import chunks
 
 CHUNK_BYTES = 16 * 2**20
-"""Size of one chunk of logits on a CPU: small enough to stay near the processor, large enough for the products."""
+"""Size of one chunk of logits on a CPU: small enough for the cache, large enough for efficient products."""
 
 ACCELERATOR_CHUNK_BYTES = 256 * 2**20
-"""The same on any other device, where a chunk costs a dozen launches and there is nothing to stay near to [choice]."""
+"""The same on other devices, where a chunk costs a dozen kernel launches and there is no such cache [choice]."""
 
 ROW_MULTIPLE = 32
-"""Positions are filled up to a multiple of this before they are cut into chunks."""
+"""Positions are padded to a multiple of this before they are cut into chunks."""
 
 LEAST_ROWS = 128
-"""Positions of a chunk whatever the vocabulary: the weight's gradient is read and written once a chunk."""
+"""Minimum number of positions of a chunk, whatever the vocabulary: the weight's gradient is read and written once per chunk."""
 
 
-class Head(NamedTuple):
+class OutputLayer(NamedTuple):
     """An output layer: logits = cap * tanh((hidden * scale) W' + b) / cap), the cap where the model has one."""
 
     weight: Float[Tensor, "V H"]
@@ -40,7 +41,7 @@ class Head(NamedTuple):
 
 
 class TokenValues(NamedTuple):
-    """Scalars of M tokens, nats, a head's K outputs and the H features that it reads; None where not asked for."""
+    """Scalars of M tokens, nats, a head's K outputs and the H features that it reads; None where not requested."""
 
     logp: Float[Tensor, " M"]
     entropy: Float[Tensor, " M"] | None = None
@@ -53,11 +54,11 @@ class TokenValues(NamedTuple):
 
 def token_values(
     hidden: Float[Tensor, "M H"],
-    head: Head,
+    head: OutputLayer,
     targets: Int[Tensor, " M"],
     *,
     entropy: bool = False,
-    reference: tuple[Float[Tensor, "M R"], Head] | None = None,
+    reference: tuple[Float[Tensor, "M R"], OutputLayer] | None = None,
 ) -> TokenValues:
     """log p(target), and on request the entropy and KL(p || p_reference), at each position.
 
@@ -66,7 +67,7 @@ def token_values(
     if head.scale != 1.0:
         hidden = hidden * head.scale
     count = len(targets)
-    filling = -count % ROW_MULTIPLE  # rows of zeros whose values are cut off again: few shapes of products, cf. models.packing
+    filling = -count % ROW_MULTIPLE  # rows of zeros whose values are discarded: few shapes of products, cf. models.packing
     hidden, targets = pad(hidden, (0, 0, 0, filling)), pad(targets, (0, filling))
     if reference is not None:
         reference = pad(reference[0], (0, 0, 0, filling)), reference[1]
@@ -144,7 +145,7 @@ class _ChunkedHead(torch.autograd.Function):
         for part in chunks(len(targets), ctx.rows):
             states = hidden[part].to(dtype)
             logits = _logits(states, cast_weight, bias, ctx.softcap)
-            if only_logp:  # dz = g (onehot - p) without a pass for g: it scales rows of the small factors instead
+            if only_logp:  # dz = g (onehot - p) without a pass for g, which scales rows of the small factors instead
                 scale = -grad_logp[part, None]
                 share = logits.sub_(lse[part, None]).exp_()
             else:
@@ -184,8 +185,29 @@ def _logit_gradient(ctx: Any, logits: Tensor, part: slice, grad_logp: Tensor, gr
     return grad if slope is None else grad * slope
 
 
-def _reference_log_p(reference: tuple[Tensor, Head], part: slice, dtype: torch.dtype) -> Tensor:
+def _reference_log_p(reference: tuple[Tensor, OutputLayer], part: slice, dtype: torch.dtype) -> Tensor:
     hidden, head = reference
     with torch.no_grad():
         scaled = hidden[part] * head.scale if head.scale != 1.0 else hidden[part]
         return torch.log_softmax(_logits(scaled.to(dtype), head.weight.to(dtype), head.bias, head.softcap), -1)
+
+
+SWITCH = -math.log(2)
+
+
+def log1mexp(logp: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log(1 - e^a) of a < 0, in nats; exact on both sides of -ln 2.
+
+    Source: Maechler 2012, https://cran.r-project.org/web/packages/Rmpfr/vignettes/log1mexp-note.pdf, eq. 7.
+    """
+    near_one = logp > SWITCH
+    switch = torch.full_like(logp, SWITCH)
+    near = torch.log(-torch.expm1(torch.where(near_one, logp, switch)))
+    far = torch.log1p(-torch.exp(torch.where(near_one, switch, logp)))
+    return torch.where(near_one, near, far)
+
+
+def log_odds(logp: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """log(p / (1 - p)) of a log-probability, nats; a probability that rounds to 1 counts as 1 - eps of the dtype."""
+    capped = logp.clamp(max=-torch.finfo(logp.dtype).eps)
+    return capped - log1mexp(capped)

@@ -1,4 +1,4 @@
-"""Masked reductions over the token axis: masks select, they never multiply, so garbage under a mask stays there."""
+"""Masked reductions over the token axis: masks select and never multiply, so invalid values under a mask have no effect."""
 
 import torch
 from jaxtyping import Bool, Float

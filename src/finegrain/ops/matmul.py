@@ -1,8 +1,8 @@
 """Float32 products on a CPU through oneDNN, which uses the widest vector instructions on every vendor's processor.
 
-torch sends float32 products to MKL, which keeps to narrower instructions on processors that are not Intel's (measured on
-one with AVX-512: 105 against 240 GFLOP/s a thread). Same arithmetic (IEEE float32, another order of summation). Where
-oneDNN's operator is missing, for other dtypes, other devices and under autocast, torch's own product runs.
+torch sends float32 products to MKL, which uses narrower instructions on processors that are not Intel's (measured on
+one with AVX-512: 105 against 240 GFLOP/s per thread). Same precision (IEEE float32, another order of summation). Where
+oneDNN's operator is missing, for other dtypes, other devices and under autocast, torch's own product is used.
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 @cache
 def has_onednn() -> bool:
-    """Whether oneDNN's float32 product is there and worth taking: a fact of machine and torch, not of a timing."""
+    """Whether oneDNN's float32 product is available and faster: decided by machine and torch version, not by timing."""
     wide = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2")
     there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return wide and there and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -67,12 +67,12 @@ def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
 
 
 def widen_as_used(layer: nn.Linear) -> None:
-    """Let a layer with a narrow weight that does not train compute in the dtype of its inputs: the graph keeps the narrow weight."""
+    """Makes a layer with a frozen low-precision weight compute in the dtype of its inputs: the graph keeps the low-precision weight."""
     layer.forward = MethodType(_forward, layer)  # type: ignore[method-assign]
 
 
 def use_onednn_linear(model: nn.Module) -> int:
-    """Send the float32 products of a model's linear layers to oneDNN where it is there; returns how many layers."""
+    """Sends the float32 products of a model's linear layers to oneDNN where available; returns the number of layers."""
     if not has_onednn():
         return 0
     layers = [module for module in model.modules() if type(module) is nn.Linear]

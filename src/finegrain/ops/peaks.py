@@ -1,8 +1,8 @@
-"""Peaks of a token curve: which positions stand out, as many as the curve itself has.
+"""Peaks of a token curve: which positions stand out, without a fixed number of them.
 
 Source: Kamp et al. 2023, "Dynamic Top-k Estimation", https://arxiv.org/abs/2310.05619; rule and edge cases as in the authors' code
 (jbkamp/repo-Dynamic-K, get_local_maxima).
-Deviations: none in the selection; vectorised over rows, and positions outside the mask are removed before neighbours are looked at.
+Deviations: none in the selection; vectorised over rows, and positions outside the mask are removed before adjacent positions are compared.
 """
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def left_aligned(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Column order that brings the tokens under the mask to the front of their row, in order: values.gather(1, order)."""
+    """Column order that moves the tokens under the mask to the front of their row, in order: values.gather(1, order)."""
     return torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
 
 
 def peak_threshold(scores: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], q: float = 0.0) -> Float[Tensor, " B"]:
-    """mean - q * std (population) of each row, what a peak must reach."""
+    """mean - q * std (population) of each row, the minimum height of a peak."""
     length = mask.sum(1).clamp(min=1)
     mean = torch.where(mask, scores, 0.0).sum(1) / length
     spread = torch.where(mask, scores - mean.unsqueeze(1), 0.0).square().sum(1) / length
@@ -26,7 +26,7 @@ def peak_threshold(scores: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], q: f
 def dynamic_topk(scores: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], q: float = 0.0) -> Bool[Tensor, "B T"]:
     """True on the local peaks whose score is at least mean - q * std (population) of their row.
 
-    A run of exactly equal scores is one peak, marked at its lower middle; such a run at either end of a row is none.
+    A run of exactly equal scores is one peak, marked at its lower middle; such a run at either end of a row is not a peak.
     Rows of one token and constant rows have no peak.
     """
     order = left_aligned(mask)

@@ -11,9 +11,9 @@ from finegrain.ops.stats import Interval
 
 
 def wilson(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
-    """Mean of independent values in [0, 1] with Wilson's score interval; None bounds where there is no value.
+    """Mean of independent values in [0, 1] with Wilson's score interval; bounds are None without values.
 
-    Values between 0 and 1 (shared credit for ties) scatter less than a coin of the same mean, so the interval is then too wide, never too narrow.
+    Values between 0 and 1 (shared credit for ties) vary less than a coin of the same mean, so the interval is then too wide, never too narrow.
     """
     array = np.asarray(values, dtype=float)
     rows = len(array)
@@ -25,18 +25,18 @@ def wilson(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interva
     return Interval(mean, max(0.0, min(centre - half, mean)), min(1.0, max(centre + half, mean)), rows)
 
 
-class Part(NamedTuple):
+class WeightedShare(NamedTuple):
     """One summand of a weighted mean."""
 
     weight: float
     share: Interval
 
 
-def combined(parts: Sequence[Part]) -> Interval:
+def combined(parts: Sequence[WeightedShare]) -> Interval:
     """Weighted mean of independent shares; its distance to either bound is the root of the summed squares of the parts' own.
 
-    That is the square-and-add rule (MOVER), which keeps the bounds inside [0, 1] where the parts' are. Weights need not sum to 1. A part
-    without an interval leaves the mean without one.
+    This is the square-and-add rule (MOVER), which keeps the bounds inside [0, 1] where the parts' are. Weights need not sum to 1. A part
+    without an interval gives a mean without one.
     """
     total = sum(part.weight for part in parts)
     if not parts or total <= 0:

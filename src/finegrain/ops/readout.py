@@ -16,7 +16,7 @@ Rows = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sum:
-    """The sum over the answer's tokens; of log-ratios it is the implicit reward of a preference-tuned policy (without beta)."""
+    """The sum over the answer's tokens; for log-ratios it is the implicit reward of a preference-tuned policy (without beta)."""
 
     def __call__(self, values: Values, mask: Mask) -> Rows:
         """One number per answer."""
@@ -65,7 +65,7 @@ Readout = Sum | Mean | Last | Minimum | NegativeNorm
 
 
 def last_place(mask: Mask) -> Bool[Tensor, "B T"]:
-    """True on the last token of each answer, whatever the padding and the holes."""
+    """True on the last token of each answer, also with padding and gaps in the mask."""
     later = mask.flip(1).cumsum(1).flip(1)
     return mask & (later == 1)
 

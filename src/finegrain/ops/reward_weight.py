@@ -1,11 +1,11 @@
-"""How much each token's Q-value and reward count: all alike, or by the attention that the answer's tokens pay to it.
+"""How much each token's Q-value and reward count: uniformly, or by the attention that the answer's tokens pay to it.
 
     w_t = (1 / |y|) sum_i softmax_t'(q_i . k_t')_t        a distribution over the answer's tokens
 
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 11.
-Deviations: q and k are trainable linear maps of the hidden states that have read the tokens [choice; the main text does not say], i and t' run
-over the answer's tokens [choice], and w is multiplied by |y| unless asked otherwise [choice]. w_t looks at later tokens: no policy can use
-it while it generates.
+Deviations: q and k are trainable linear maps of the hidden states that have read the tokens [choice; not in the main text], i and t' run
+over the answer's tokens [choice], and w is multiplied by |y| by default [choice]. w_t depends on later tokens, so a policy cannot use
+it during generation.
 """
 
 from dataclasses import dataclass, field, replace
@@ -45,7 +45,7 @@ class SumOne:
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """1 for every token; no outputs of its own."""
+    """1 for every token; no further outputs."""
 
     columns: ClassVar[int] = 0
 
@@ -54,23 +54,23 @@ class Uniform:
         return torch.ones_like(wide(outputs[..., 0]))
 
     def __call__(self, outputs: Outputs, mask: Mask) -> Outputs:
-        """Mean and log standard deviation as they are."""
+        """Mean and log standard deviation, unchanged."""
         return outputs
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Attention:
-    """Eq. 11: what the answer's tokens attend to, over q and k that the head has as further outputs."""
+    """Eq. 11: attention of the answer's tokens, over q and k that are further outputs of the head."""
 
     width: int = 16
     """Length of q and of k [choice]; the head has twice as many further outputs."""
     scale: MeanOne | SumOne = field(default_factory=MeanOne)
-    """What the weights of an answer come to: mean-one [choice], sum-one (as printed)."""
+    """Normalisation of an answer's weights: mean-one [choice], sum-one (as printed)."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
-            raise UsageError(f"width is the length of q and k and at least 1, got {self.width}")
+            raise UsageError(f"width, the length of q and k, must be at least 1, got {self.width}")
 
     @property
     def columns(self) -> int:
@@ -96,10 +96,10 @@ RewardWeight = Uniform | Attention
 
 
 def weighed(reward_weight: RewardWeight, pair: Pair) -> Pair:
-    """The pair with every side's reward outputs weighed over its whole answer."""
+    """The pair with every side's reward outputs weighted over its whole answer."""
     return replace(pair, sides={role: _side(reward_weight, side) for role, side in pair.sides.items()})
 
 
 def _side(reward_weight: RewardWeight, side: Side) -> Side:
-    assert side.outputs is not None, "the reward's outputs were not asked for"
+    assert side.outputs is not None, "the reward's outputs were not requested"
     return replace(side, outputs=reward_weight(side.outputs, side.mask))

@@ -1,4 +1,4 @@
-"""Segments of a response by a number on each of its tokens: where one judgement, or one unit of text, ends and the next begins.
+"""Segments of a response by a number at each of its tokens: boundaries between levels of the signal, or between units of text.
 
 Source: pivots where the token reward changes: adaptive segment-level reward, https://arxiv.org/abs/2411.00809; their selection without
 parameters: dynamic top-k, https://arxiv.org/abs/2310.05619.
@@ -36,12 +36,12 @@ class Dynamic:
     """A segment starts at every local maximum of the change curve that is at least average."""
 
     window: int = 1
-    """Tokens averaged on each side of a possible border; larger is steadier and blurs short segments."""
+    """Tokens averaged on each side of a possible boundary; larger is more robust but blurs short segments."""
     q: float = 0.0
-    """A maximum counts from mean - q * std of the curve on; negative asks for larger changes."""
+    """Minimum height of a maximum: mean - q * std of the curve; negative values require larger changes."""
 
     def __post_init__(self) -> None:
-        check(self.window >= 1, f"window counts tokens and must be at least 1, got {self.window}")
+        check(self.window >= 1, f"window (in tokens) must be at least 1, got {self.window}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -56,11 +56,11 @@ class Threshold:
     tau: float = 0.0
     """In the units of the signal; at 0 every change starts a segment."""
     window: int = 1
-    """Tokens averaged on each side of a possible border."""
+    """Tokens averaged on each side of a possible boundary."""
 
     def __post_init__(self) -> None:
-        check(self.tau >= 0, f"tau is compared with absolute changes and must not be negative, got {self.tau}")
-        check(self.window >= 1, f"window counts tokens and must be at least 1, got {self.window}")
+        check(self.tau >= 0, f"tau is compared with absolute changes and must be at least 0, got {self.tau}")
+        check(self.window >= 1, f"window (in tokens) must be at least 1, got {self.window}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -70,16 +70,16 @@ class Threshold:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class TopK:
-    """A segment starts at the largest changes, a fixed fraction of the tokens; of equal changes the earlier."""
+    """A segment starts at the largest changes, a fixed fraction of the tokens; of equal changes the earlier one is used."""
 
     fraction: float = 0.1
     """Pivots per response token, rounded up."""
     window: int = 1
-    """Tokens averaged on each side of a possible border."""
+    """Tokens averaged on each side of a possible boundary."""
 
     def __post_init__(self) -> None:
-        check(0 < self.fraction <= 1, f"fraction must lie in (0, 1], got {self.fraction}")
-        check(self.window >= 1, f"window counts tokens and must be at least 1, got {self.window}")
+        check(0 < self.fraction <= 1, f"fraction must be in (0, 1], got {self.fraction}")
+        check(self.window >= 1, f"window (in tokens) must be at least 1, got {self.window}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -91,7 +91,7 @@ class TopK:
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """A segment starts where the signal changes sign; 0 is a sign of its own."""
+    """A segment starts where the signal changes sign; 0 counts as a separate sign."""
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -102,22 +102,22 @@ class Sign:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class ChangePoint:
-    """The most probable partition into constant levels under noise, with a price per segment [OURS]; exact.
+    """The most probable partition into constant levels under noise, with a penalty per segment [OURS]; exact.
 
-    Noise is estimated per response from first differences, the scatter of the levels from what remains. An estimate shrinks
-    with it: at much noise a segment must be long, at little noise a single token stands alone.
+    Noise is estimated per response from first differences, the variance of the levels from the rest. The minimum length of a segment
+    depends on it: with much noise a segment must be long, with little noise a single token can be one.
     """
 
     k: NonNegativeFloat = 0.7
-    """Price of a segment, in -2 log likelihood; set on simulated signals other than those reported [choice]."""
+    """Penalty per segment, in -2 log likelihood; set on simulated signals other than those reported [choice]."""
     centre: float = 0.0
-    """What the levels scatter about, in the units of the signal: the baseline that decides about keeping [choice]."""
+    """The centre of the levels, in the units of the signal: the baseline that decides what is kept [choice]."""
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
         values = torch.where(mask, widest(values) - self.centre, 0.0)
         power = values.square().sum(1) / mask.sum(1).clamp(min=1)
-        noise = torch.maximum(segments.noise_scale(values, mask).square(), 1e-8 * power)  # rounding is no change of level
+        noise = torch.maximum(segments.noise_scale(values, mask).square(), 1e-8 * power)  # rounding is not a change of level
         noise = torch.where(noise > 0, noise, 1.0)
         level = torch.maximum(power - noise, 0.05 * noise)
         return segments.segments_from(segments.change_points(values, mask, noise, level, self.k), mask)
@@ -126,13 +126,13 @@ class ChangePoint:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Windows:
-    """Stretches of a fixed number of tokens, whatever the signal."""
+    """Segments of a fixed number of tokens, whatever the signal."""
 
     size: int = 5
     """Tokens."""
 
     def __post_init__(self) -> None:
-        check(self.size >= 1, f"size counts tokens and must be at least 1, got {self.size}")
+        check(self.size >= 1, f"size (in tokens) must be at least 1, got {self.size}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -141,7 +141,7 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """Every token its own segment: the authors' released rule."""
+    """Every token is its own segment: the authors' released rule."""
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -150,7 +150,7 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """The whole response one segment (one per turn where a response has several)."""
+    """The whole response is one segment (one per turn where a response has several)."""
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -158,6 +158,6 @@ class Whole:
 
 
 Blind = Windows | Tokens | Whole
-"""What cuts whatever the numbers are."""
+"""Segmenters that do not depend on the signal."""
 
 Segmenter = Dynamic | Threshold | TopK | Sign | ChangePoint | Blind

@@ -1,7 +1,7 @@
-"""Segments of a response: (B, T) ids 0, 1, ... in order, -1 off the mask; and reductions over them.
+"""Segments of a response: (B, T) ids 0, 1, ... in order, -1 outside the mask; and reductions over them.
 
-Three things hold for every segmentation here: no segment is empty, none crosses a hole of the mask (another speaker's
-turn), and, except where every token stands alone, the token that closes a turn (EOS) never opens a segment of its own.
+Every segmentation here has three properties: no segment is empty, none crosses a gap of the mask (a turn of another
+role), and, except where every token is its own segment, the token that closes a turn (EOS) never starts a segment.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ from finegrain.ops.precision import widest
 
 
 def turn_starts(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    """True on the first token of every unbroken stretch of the mask."""
+    """True on the first token of every contiguous run of the mask."""
     return mask & ~torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)
 
 
 def turn_ends(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    """True on the last token of every unbroken stretch of the mask."""
+    """True on the last token of every contiguous run of the mask."""
     return mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
 
 
@@ -30,31 +30,31 @@ def segments_from(starts: Bool[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Int
 
 
 def without_closing(ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """The same segments, numbered anew, but for the token that closes a turn, which stands in none unless it is the turn's only one."""
+    """The same segments, renumbered, without the token that closes a turn, which is in none unless it is the turn's only one."""
     starts = (ids >= 0) & (ids != torch.cat([torch.full_like(ids[:, :1], -1), ids[:, :-1]], 1))
     return torch.where(turn_ends(mask) & ~turn_starts(mask), -1, segments_from(starts, mask))
 
 
 def tokens(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Every token its own segment, EOS too."""
+    """Every token is its own segment, including EOS."""
     return torch.where(mask, mask.cumsum(1) - 1, -1)
 
 
 def place_in_turn(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """0, 1, 2 ... from the start of the token's turn; arbitrary off the mask."""
+    """0, 1, 2 ... from the start of the token's turn; arbitrary outside the mask."""
     place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     return place - torch.where(turn_starts(mask), place, 0).cummax(1).values
 
 
 def windows(mask: Bool[Tensor, "B T"], size: int) -> Int[Tensor, "B T"]:
-    """Stretches of `size` tokens, counted from the start of each turn."""
+    """Segments of `size` tokens, counted from the start of each turn."""
     return segments_from(place_in_turn(mask) % size == 0, mask)
 
 
 def change_curve(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], window: int = 1) -> Float[Tensor, "B T"]:
     """c_t = |mean of the `window` values from t on - mean of the `window` values before t|; 0 at the start of a turn.
 
-    Windows are cut off at the ends of the turn. With window 1 this is |r_t - r_(t-1)|.
+    Windows are truncated at the ends of the turn. With window 1 this is |r_t - r_(t-1)|.
     """
     values, place = torch.where(mask, values, 0.0), place_in_turn(mask)
     left = place_in_turn(mask.flip(1)).flip(1)
@@ -68,24 +68,24 @@ def change_curve(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], window
 
 
 def segment_sum(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Every token gets the sum over its segment; 0 off the mask."""
+    """Every token gets the sum over its segment; 0 outside the mask."""
     here = ids.clamp(min=0)
     values = torch.where(ids >= 0, values, 0.0)
     return torch.where(ids >= 0, torch.zeros_like(values).scatter_add(1, here, values).gather(1, here), 0.0)
 
 
 def segment_length(ids: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T"]:
-    """Every token gets the number of tokens of its segment; 0 off the mask."""
+    """Every token gets the number of tokens of its segment; 0 outside the mask."""
     return segment_sum(torch.ones(ids.shape, dtype=dtype, device=ids.device), ids)
 
 
 def segment_mean(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Every token gets the mean over its segment; 0 off the mask."""
+    """Every token gets the mean over its segment; 0 outside the mask."""
     return segment_sum(values, ids) / segment_length(ids, values.dtype).clamp(min=1)
 
 
 def segment_last(values: Float[Tensor, "B T"], ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Every token gets the value at the last token of its segment; 0 off the mask."""
+    """Every token gets the value at the last token of its segment; 0 outside the mask."""
     return segment_sum(torch.where(segment_ends(ids), values, 0.0), ids)
 
 
@@ -96,14 +96,14 @@ def segment_ends(ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
 
 
 def place_in_row(ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """k / K of the k-th of a row's K segments, on each of its tokens; 0 off the segments."""
+    """k / K of the k-th of a row's K segments, on each of its tokens; 0 outside the segments."""
     return widest(ids + 1) / (ids.max(1, keepdim=True).values + 1).clamp(min=1)
 
 
 def noise_scale(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:
     """Robust standard deviation of the noise on a piecewise constant curve: median absolute first difference.
 
-    First differences have variance 2 sigma^2 wherever the level stays; the median is not moved by the few where it does not.
+    First differences have variance 2 sigma^2 where the level is constant; the median is robust to the few where it is not.
     """
     difference = torch.where(mask & (place_in_turn(mask) > 0), (values - values.roll(1, 1)).abs(), torch.nan)
     return difference.nanmedian(1).values.nan_to_num(0.0) / (0.6744897501960817 * 2**0.5)
@@ -118,7 +118,7 @@ def change_points(
 ) -> Bool[Tensor, "B T"]:
     """True where a segment starts in the most probable partition, exactly.
 
-    Model: values scatter with variance `noise` about the level of their segment, levels about 0 with variance `level`.
+    Model: values have variance `noise` around the level of their segment, levels have variance `level` around 0.
     With the level integrated out, a segment of n values with sum S costs (-2 log likelihood, up to a constant)
     log(1 + n level / noise) - S^2 level / (noise (noise + n level)) + price. Optimal partitioning (Jackson et al. 2005),
     F(t) = min over s < t of F(s) + cost(s, t): quadratic in the length of a turn, vectorised over rows and s.
@@ -140,9 +140,9 @@ def _optimal_starts(
     length: Int64[np.ndarray, " B"],
     price: float,
 ) -> Bool[np.ndarray, "B T"]:
-    """The recursion and its way back, on left-aligned rows; `turn` is where a token's turn starts.
+    """The recursion and the backtracking, on left-aligned rows; `turn` is where a token's turn starts.
 
-    In numpy: 2 T small steps on one thread, which torch would spread over threads at a cost above the work.
+    In numpy: 2 T small steps on one thread; torch would use several threads, whose overhead exceeds the work.
     """
     rows, width = values.shape
     place, row = np.arange(width), np.arange(rows)

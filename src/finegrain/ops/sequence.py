@@ -1,6 +1,6 @@
 """Sequence scores from token log-probabilities: sum_t w_t lp_t, sum_t w_t (lp_t - lp_ref_t), and their lengths.
 
-Every offline objective starts from these, so every objective reads token credit. A weight of None is 1 everywhere.
+Every offline objective is built on these, so every objective uses token credit. A weight of None is 1 everywhere.
 Sums are float32 or wider whatever the input.
 """
 
@@ -39,7 +39,7 @@ def sequence_logp(side: Side) -> Float[Tensor, " B"]:
 def reference_logp(side: Side) -> Float[Tensor, " B"]:
     """sum_t w_t log pi_ref(y_t), nats, under the same weights as the policy."""
     if side.ref_logp is None:
-        raise ValueError("this objective needs reference log-probabilities; give a reference, or take a reference-free objective (simpo, cpo, orpo)")
+        raise ValueError("this objective needs reference log-probabilities; pass a reference, or use a reference-free objective (simpo, cpo, orpo)")
     return weighted_sum(side.ref_logp, side)
 
 
@@ -49,13 +49,13 @@ def log_ratio(side: Side) -> Float[Tensor, " B"]:
 
 
 def kept_weight(side: Side) -> Float[Tensor, " B"]:
-    """sum_t w_t: response tokens, or the kept weight under token credit; 0 for a row that keeps nothing."""
+    """sum_t w_t: response tokens, or the kept weight under token credit; 0 for a row that keeps no token."""
     weight = torch.ones_like(wide(side.logp)) if side.weight is None else wide(side.weight)
     return masked_sum(weight, side.mask)
 
 
 def kept_length(side: Side) -> Float[Tensor, " B"]:
-    """`kept_weight` as a divisor: 1 for a row that keeps nothing, so that sums over it (which are 0) stay 0."""
+    """`kept_weight` as a divisor: 1 for a row that keeps no token, so that sums over it (which are 0) stay 0."""
     length = kept_weight(side)
     return torch.where(length > 0, length, torch.ones_like(length))
 
@@ -71,14 +71,14 @@ def average_log_ratio(side: Side) -> Float[Tensor, " B"]:
 
 
 def implicit_reward(side: Side, *, beta: float) -> Float[Tensor, " B"]:
-    """beta times the log-ratio: the reward for which the policy is optimal; detached, for logs and judgements."""
+    """beta times the log-ratio: the reward for which the policy is optimal; detached, for logs and scores."""
     return beta * log_ratio(side).detach()
 
 
 def token_logps(
     logits: Float[Tensor, "B L V"], labels: Int[Tensor, "B L"], ignore: int = -100
 ) -> tuple[Float[Tensor, "B L-1"], Bool[Tensor, "B L-1"]]:
-    """log-probabilities of labels 1..L-1 and where they count; logits at position t-1 predict label t.
+    """Log-probabilities of labels 1..L-1 and where they count; logits at position t-1 predict label t.
 
     Where the label is `ignore` the mask is False and the value is 0.
     """

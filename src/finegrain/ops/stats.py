@@ -1,4 +1,4 @@
-"""Numbers shown to people, with their intervals."""
+"""Reported numbers with their intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % Student-t interval; the interval is None where fewer than two values exist."""
+    """A mean with its 95 % Student-t interval; the interval is None with fewer than two values."""
 
     mean: float
     low: float | None
@@ -27,7 +27,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
 
 
 def sum_of_ratios(parts: Sequence[tuple[float, np.ndarray, np.ndarray]], level: float = 0.95) -> Interval:
-    """sum_k c_k * sum(values_k) / sum(counts_k) over the same rows, (c, values (N,), counts (N,)) each: how a loss of several terms is made.
+    """sum_k c_k * sum(values_k) / sum(counts_k) over the same rows, (c, values (N,), counts (N,)) each: the form of a loss with several terms.
 
     The interval is Student's over rows of the linearised estimate (delta method); for one term with counts of 1 it is `mean_interval`.
     A term in which nothing counts is 0.
@@ -47,7 +47,7 @@ def sum_of_ratios(parts: Sequence[tuple[float, np.ndarray, np.ndarray]], level: 
 
 
 def difference_interval(left: Sequence[float] | np.ndarray, right: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:
-    """Mean of left minus mean of right, of two groups that have nothing to do with one another: Welch's interval; NaN where a group is empty."""
+    """Mean of left minus mean of right, of two independent groups: Welch's interval; NaN where a group is empty."""
     one, other = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
     rows = len(one) + len(other)
     if not len(one) or not len(other):

@@ -1,4 +1,4 @@
-"""What a Gaussian over token rewards costs and explains: KL to its prior, and the likelihood of a temporal difference.
+"""The cost and the fit of a Gaussian over token rewards: KL to its prior, and the likelihood of a temporal difference.
 
 Source: AVRIL, https://arxiv.org/abs/2102.06483, and https://arxiv.org/abs/2411.09341, eq. 5 to 7.
 """
@@ -13,7 +13,7 @@ from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import wide
 
 LOG_STD = (-5.0, 2.0)
-"""Bounds of a log standard deviation: at zero width the likelihood explodes [choice]."""
+"""Bounds of a log standard deviation: at zero width the likelihood diverges [choice]."""
 
 HALF_LOG_TWO_PI = 0.9189385332046727
 
@@ -50,13 +50,13 @@ class Differences(NamedTuple):
     """Temporal differences of an answer's tokens."""
 
     value: Float[Tensor, "B T"]
-    """Q(s, a) - gamma Q(s', a'); 0 where there is none."""
+    """Q(s, a) - gamma Q(s', a'); 0 where there is no successor."""
     known: Bool[Tensor, "B T"]
-    """True on tokens that a token of the same answer follows."""
+    """True on tokens that are followed by a token of the same answer."""
 
 
 def temporal_differences(q: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, gamma: float = 1.0) -> Differences:
-    """Of every token with a successor. Float32 or wider."""
+    """For every token with a successor. Float32 or wider."""
     known, q = has_successor(mask), wide(q)
     return Differences(torch.where(known, q - gamma * following(torch.where(mask, q, 0.0)), 0.0), known)
 
@@ -70,7 +70,7 @@ def evidence(
     gamma: float = 1.0,
     prior_std: Float[Tensor, ""] | None = None,
 ) -> Evidence:
-    """Of every token that a token of the same answer follows: the reward is read where the judged token has been consumed.
+    """For every token that is followed by a token of the same answer: the reward is read where its token has been read.
 
     outputs[..., 0] is the mean, outputs[..., 1] the log standard deviation of the token's reward; the prior's is 1 by default. Float32 or wider.
     """
@@ -88,7 +88,7 @@ def has_successor(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
 
 
 def following(values: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Each token's successor's value; 0 at the last place."""
+    """The value of each token's successor; 0 at the last position."""
     return torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
 
 

@@ -1,54 +1,20 @@
-"""`finegrain baseline`: what a reward says of a fixed sampler's answers, prompt by prompt, for `finegrain score --baseline`."""
+"""`finegrain score baseline`: scores of the answers of a fixed sampler, prompt by prompt, for `finegrain score --baseline`."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
-from finegrain.errors import UsageError
+from finegrain.commands.baseline import BaselineSettings
 from finegrain.files import write_new
-from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.score_files.baseline_scores import BaselineCounts, scores_of
+from finegrain.recipes.score_files.baseline_table import BaselineTable, table_lines
+from finegrain.runs import check_free
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Baseline:
-    """Score the answers that later answers to the same prompts are compared with."""
-
-    model: str | None = None
-    """A reward model: checkpoint folder or Hub name."""
-    reward: str | None = None
-    """Your own function, file.py:name, in place of a model."""
-    data: str
-    """Rows {prompt, responses}: what the sampler said; or pairs or demonstrations, whose chosen or demonstrated answer is then the baseline."""
-    out: Path
-    """File for the reward's identity and one JSON line per prompt; it must not exist yet."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; what is scored against the baseline must be cut at the same length."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the model."""
-
-    def __post_init__(self) -> None:
-        if (self.model is None) == (self.reward is None):
-            raise UsageError("a baseline is of one reward: give --model REWARD_MODEL or --reward file.py:name")
-        if self.reward is not None and not is_function(self.reward):
-            raise UsageError(f"--reward takes your own function as file.py:name, got {self.reward!r}; a checkpoint is --model")
-
-
-def run_baseline(settings: Baseline) -> dict[str, Any]:
-    """The table, complete or absent, and what was counted."""
-    from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.scoring.baseline_scores import Counts, scores_of  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.scoring.baseline_table import Table, table_lines
-
+def run_baseline(settings: BaselineSettings) -> dict[str, Any]:
+    """Write the table, complete or not at all; returns the counts."""
     check_free(settings.out, settings.data)
     quiet_transformers()
-    counts = Counts()
-    table = Table(*scores_of(settings, counts))
+    counts = BaselineCounts()
+    table = BaselineTable(*scores_of(settings, counts))
     write_new(settings.out, table_lines(table))
     return {"out": str(settings.out), "prompts": len(table.scores), **counts.as_json(), **table.spread()}

@@ -1,93 +1,56 @@
-"""`finegrain bound`: a cap on the score that any answer can get, fitted on clean pairs after training and kept beside the reward model."""
+"""`finegrain reward bound`: an upper bound on the score of any answer, fitted on clean pairs after training and stored beside the reward model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, SequenceLength, checked
-from finegrain.errors import CheckpointError, DataError, UsageError
-from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
+from finegrain.commands.bound import BoundSettings
+from finegrain.configure import to_json
+from finegrain.data.holdout import split_holdout
+from finegrain.data.records import Shape
+from finegrain.data.store import token_lengths
+from finegrain.errors import CheckpointError, DataError
+from finegrain.evaluate.accuracy import pair_accuracy
+from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
+from finegrain.models.hub_files import check_folder
+from finegrain.models.reward_models import load_reward_model
+from finegrain.ops.proportions import wilson
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.session import load_data, open_session, prepare_scorer
+from finegrain.recipes.training.frozen_features import feature_rows
+from finegrain.rewards.clipped_head import same_order
+from finegrain.rewards.mm_calibration import clip_features, detection_threshold
+from finegrain.scoring.reward_model import head_of
 
 ROLES = ("chosen", "rejected")
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Bound:
-    """Bound the features that a reward model's score reads, on clean pairs; `finegrain score` and `eval` then clip, and flag odd answers."""
-
-    run: Path
-    """A reward model read at the last token: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
-    data: str
-    """A few hundred clean pairs, balanced over domains: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name;
-    several as "A + B"."""
-    keep: Keep = field(default_factory=SameScores)
-    """What of the clean pairs is to stay: same-scores (MMAC), or same-labels (MMOM), which may change scores."""
-    fit: FitBounds = field(default_factory=FitBounds)
-    deviations: NonNegativeFloat = 2.576
-    """An answer is flagged where clipping takes more than the mean and this many standard deviations of what it takes from clean answers."""
-    holdout: float = 0.2
-    """Share of the pairs (at most 256, whole prompts) that bounds are not fitted on, but judged on."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens, as in training."""
-    micro_tokens: PositiveInt = 2048
-    """Tokens of one forward pass."""
-    seed: Seed = 0
-    """Of the held-out pairs."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the backbone; the bounds are fitted in float64."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.deviations < float("inf"):
-            raise UsageError(f"--deviations counts standard deviations, 0 or more, got {self.deviations}")
-        if not 0 < self.holdout < 1:
-            raise UsageError(f"--holdout is the share of the pairs that bounds are judged on, between 0 and 1, got {self.holdout}")
-
-
-def run_bound(settings: Bound) -> dict[str, Any]:
-    """bounds.safetensors and bounds.json in the run's folder, and what they say."""
-    from finegrain.configure import to_json
-    from finegrain.data.holdout import split_holdout
-    from finegrain.data.records import Shape
-    from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
-    from finegrain.models.hub_files import check_folder
-    from finegrain.models.lora import Lora
-    from finegrain.models.reward_models import load_reward_model
-    from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.judging.reward_judge import head_of
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import load_data, open_session
-
+def run_bound(settings: BoundSettings) -> dict[str, Any]:
+    """Write bounds.safetensors and bounds.json into the folder of the run; returns their facts."""
     check_folder(settings.run)
     if (settings.run / BOUNDS_FILE).exists():
-        raise CheckpointError(f"{settings.run / BOUNDS_FILE} is there already; delete it to fit others")
+        raise CheckpointError(f"{settings.run / BOUNDS_FILE} already exists; delete it to fit others")
     quiet_transformers()
     model = load_reward_model(settings.run)
     weight = score_row(head_of(model), model.head).cpu().double()
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype, seed=settings.seed)
-    session = open_session(model.policy.model, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
+    session = open_session(model.policy.model, settings, seed=settings.seed, tokenizer=model.policy.tokenizer, micro_tokens=settings.micro_tokens)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
     fitted, held, words = split_holdout(data.examples, settings.holdout, settings.seed, single_rows=False)
     for line in words:
         session.say(line)
     if not len(fitted) or not len(held):
         raise DataError(
-            f"{settings.data}: bounds need pairs to be fitted on and others, of other prompts, to be judged on; {len(data.examples)} came"
+            f"{settings.data}: bounds are fitted on some pairs and evaluated on others, with other prompts; there are {len(data.examples)} pairs"
         )
-    features = _features(session, data.examples)
+    features = _read_features(session, data.examples)
     apart = np.isin(data.examples.prompt_keys, held.prompt_keys)
     found = settings.fit(weight, features["chosen"][~apart], features["rejected"][~apart], settings.keep)
     clean = {role: values[apart] for role, values in features.items()}
-    guard = Guard(weight, found.bounds, _threshold(weight, found.bounds, clean, settings.deviations))
+    guard = Guard(weight, found.bounds, _fit_threshold(weight, found.bounds, clean, settings.deviations))
     facts = {
         "pairs": len(fitted),
         "held_out": len(held),
@@ -95,66 +58,54 @@ def run_bound(settings: Bound) -> dict[str, Any]:
         "ceiling": guard.ceiling,
         "threshold": guard.threshold,
         "agreement_fitted": found.agreement,
-        **_judged(guard, clean),
+        **_evaluate_bounds(guard, clean),
     }
-    for warning in (warnings := _warnings(facts)):
+    for warning in (warnings := _find_warnings(facts)):
         session.say(f"warning: {warning}")
     save_guard(guard, {**facts, "settings": to_json(settings), "data": data.report}, settings.run)
     return {"out": str(settings.run / BOUNDS_FILE), **facts, "warnings": warnings}
 
 
-def _features(session: Any, examples: Any) -> dict[str, Tensor]:
-    """By role, what the last token of every answer has in the backbone, (N, H), float64; cached."""
-    from finegrain.data.store import token_lengths
-    from finegrain.recipes.setup.session import prepare_scorer
-    from finegrain.recipes.training.frozen_features import feature_rows
-
+def _read_features(session: Any, examples: Any) -> dict[str, Tensor]:
+    """By role, the features of the last token of every answer, (N, H), float64; cached."""
     prompts, answers = token_lengths(examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
     cache = replace(session.cache, kind="features", measure=feature_rows)
-    rows = cache.values(session.policy, scorer, examples, ROLES, session.how, session.work)
+    rows = cache.values(session.policy, scorer, examples, ROLES, session.precision, session.usage)
     found = {role: torch.from_numpy(np.stack(rows[role])).double() for role in ROLES}
     if not all(bool(values.isfinite().all()) for values in found.values()):
         raise DataError("hidden states of the pairs are not finite; are the model's weights? try --dtype float32")
     return found
 
 
-def _threshold(weight: Tensor, bounds: Any, clean: Mapping[str, Tensor], deviations: float) -> float:
-    """Of what clipping takes from the scores of clean answers."""
-    from finegrain.rewards.mm_calibration import clip_features, detection_threshold
-
+def _fit_threshold(weight: Tensor, bounds: Any, clean: Mapping[str, Tensor], deviations: float) -> float:
+    """The detection threshold: how much clipping may lower a score before the answer is flagged."""
     both = torch.cat([clean[role] for role in ROLES])
     return detection_threshold((both - clip_features(both, bounds)) @ weight, deviations)
 
 
-def _judged(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the bounds do to pairs they were not fitted on: order kept, accuracy without and with them, change of the scores."""
-    from finegrain.ops.proportions import wilson
-    from finegrain.rewards.clipped_head import same_order
-    from finegrain.rewards.mm_calibration import clip_features
-
+def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The effect of the bounds on held-out pairs: order kept, accuracy without and with them, change of the scores."""
     raw = {role: clean[role] @ guard.weight for role in ROLES}
     clipped = {role: clip_features(clean[role], guard.bounds) @ guard.weight for role in ROLES}
     kept = same_order(guard.weight, clean["chosen"], clean["rejected"], guard.bounds)
     change = torch.cat([clipped[role] - raw[role] for role in ROLES])
     return {
         "agreement": wilson(kept.double().numpy())._asdict(),
-        "accuracy_raw": _accuracy(raw),
-        "accuracy": _accuracy(clipped),
+        "accuracy_raw": _measure_accuracy(raw),
+        "accuracy": _measure_accuracy(clipped),
         "largest_clean_score": float(torch.cat(list(raw.values())).max()),
         "shift": float(change.square().mean().sqrt()),
     }
 
 
-def _accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Share of the pairs in order, with its interval."""
-    from finegrain.evaluate.accuracy import pair_accuracy
-
+def _measure_accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Share of the pairs whose chosen answer scores higher, with its interval."""
     return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy._asdict()
 
 
-def _warnings(facts: Mapping[str, Any]) -> list[str]:
-    """What is odd about the bounds."""
+def _find_warnings(facts: Mapping[str, Any]) -> list[str]:
+    """What is suspicious about the bounds."""
     found = []
     if facts["ceiling"] < facts["largest_clean_score"]:
         found.append(

@@ -1,15 +1,16 @@
-"""`finegrain check-data`: the data gate by itself. Every row that looks wrong is named; nothing is trained, nothing is changed."""
+"""`finegrain check-data`: the data gate by itself. It lists every row that looks wrong, trains nothing and changes nothing."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
-from finegrain.data.findings import in_rows, source_in_words
-from finegrain.data.gate.settings import Gate
+from finegrain.commands.check_data import CheckDataSettings
+from finegrain.data.findings import format_rows, format_source
+from finegrain.data.load import Tokenise, check_rows
 from finegrain.files import write_new
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.models.load import tokenizer_of
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.runs import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json
 
@@ -17,42 +18,22 @@ SHOWN = 20
 """Row numbers per kind on stdout; gate.json has them all."""
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class CheckData:
-    """Look for what is wrong with data before anything is trained; with a model also for what is wrong with its tokens."""
-
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
-    model: str | None = None
-    """Checkpoint folder or Hub name, of which only the tokenizer is read; without it the kinds that need tokens are not checked."""
-    out: Path | None = None
-    """File for the whole report, every row number in it; it must not exist yet."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens."""
-    gate: Gate = field(default_factory=Gate)
-
-
-def run_check_data(settings: CheckData) -> dict[str, Any]:
-    """The report with the first row numbers of each kind; the whole one goes to --out."""
-    from finegrain.data.load import Tokenise, check_rows  # here, so that `--help` answers before the readers load
-
+def run_check_data(settings: CheckDataSettings) -> dict[str, Any]:
+    """Returns the report with the first row numbers of each kind; the whole report goes to --out."""
     if settings.out is not None:
         check_free(settings.out, settings.data)
     report = check_rows(
-        settings.data, _tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
+        settings.data, _load_tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
     )
-    for line in in_words(report):
+    for line in describe_report(report):
         write_line(line)
     if settings.out is not None:
         write_new(settings.out, [json.dumps(report) + "\n"])
-    return {**report, "findings": [_shown(finding) for finding in report["findings"]], "out": _name(settings.out)}
+    return {**report, "findings": [_shorten(finding) for finding in report["findings"]], "out": _name(settings.out)}
 
 
-def _shown(finding: Json) -> Json:
-    """With the first row numbers, of each source where there are several."""
+def _shorten(finding: Json) -> Json:
+    """The finding with its first row numbers only; if there are several sources, with the first ones of each."""
     sources = [{**one, "rows": one["rows"][:SHOWN]} for one in finding.get("sources", [])]
     return {**finding, "rows": finding["rows"][:SHOWN], **({"sources": sources} if sources else {})}
 
@@ -61,22 +42,20 @@ def _name(out: Path | None) -> str | None:
     return None if out is None else str(out)
 
 
-def _tokenizer(model: str | None) -> Any:
+def _load_tokenizer(model: str | None) -> Any:
     if model is None:
         return None
-    from finegrain.models.load import tokenizer_of
-    from finegrain.recipes.entry import quiet_transformers
 
     quiet_transformers()
     return tokenizer_of(model)
 
 
-def in_words(report: Json) -> list[str]:
+def describe_report(report: Json) -> list[str]:
     """The report for a person, a line per finding and per bias."""
     lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
-    lines += map(source_in_words, report.get("sources", []))
+    lines += map(format_source, report.get("sources", []))
     for finding in report["findings"]:
-        rows = in_rows(finding["rows"], finding.get("sources", []))
+        rows = format_rows(finding["rows"], finding.get("sources", []))
         example = f": {finding['example']}" if finding.get("example") else ""
         lines.append(f"{finding['kind']}: {finding['count']} {finding['action']}" + (f" ({rows})" if rows else "") + example)
     if report["not_checked"]:

@@ -1,45 +1,17 @@
-"""`finegrain compare`: agreement between rewards that scored the same answers, between seeds of one reward, and with a null control."""
+"""`finegrain eval compare`: agreement between rewards that scored the same answers, between seeds of one reward, and with a null control."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import json
 from typing import Any
 
-from finegrain.checked import PositiveInt, Seed, checked
-from finegrain.errors import UsageError
+from finegrain.commands.compare import CompareSettings
 from finegrain.files import write_new
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.recipes.evaluation.comparison import compared
+from finegrain.recipes.evaluation.comparison_table import print_comparison
+from finegrain.runs import check_free
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Compare:
-    """Compare files that `finegrain score` wrote of the same answers: each with the first, the others among themselves, and with a null control."""
-
-    scores: tuple[Path, ...]
-    """Score files of the same answers: first the reward to compare with, then one or more others, e.g. several seeds of one training."""
-    null: Path | None = None
-    """Score file of a null control: a reward trained on pairs whose two answers come from one policy, so that there is nothing to learn."""
-    out: Path | None = None
-    """File for the printed JSON; it must not exist yet."""
-    resamples: PositiveInt = 1000
-    """Bootstrap resamples of each interval."""
-    seed: Seed = 0
-    """Of the bootstrap."""
-
-    def __post_init__(self) -> None:
-        if len(self.scores) < 2:
-            raise UsageError(f"comparing needs two score files or more (finegrain score), first the reward to compare with; got {len(self.scores)}")
-        if self.null in self.scores:
-            raise UsageError(f"--null {self.null} is also compared; the null is a reward of its own, fitted to two samples of one policy")
-
-
-def run_compare(settings: Compare) -> dict[str, Any]:
-    """A table on stderr; returns its numbers, which also go to --out."""
-    import json
-
-    from finegrain.recipes.comparison.report import compared  # here, so that `--help` answers before the statistics load
-    from finegrain.recipes.comparison.table import print_comparison
-
+def run_compare(settings: CompareSettings) -> dict[str, Any]:
+    """Print a table on stderr; returns its numbers, which also go to --out."""
     if settings.out is not None:
         check_free(settings.out)
     result = compared(settings)

@@ -1,54 +1,18 @@
 """`finegrain curate`: columns that repair preference pairs, or new pairs from trees of responses."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from finegrain.checked import PositiveInt, Seed, SequenceLength, checked
-from finegrain.curate.secrets_rm import SecretsRM
+from finegrain.commands.curate import CurateSettings
 from finegrain.curate.tree_rm import TreeRM
-from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import check_one
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.recipes.curation.tree_pairs import tree_pairs
+from finegrain.recipes.curation.voting import voted_rows
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.runs import check_free
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Curate:
-    """Vote on the pairs of a data set (method:secrets-rm), or make pairs for its prompts (method:tree-rm)."""
-
-    model: str
-    """Checkpoint folder or Hub name of a causal language model: what the voting models start from, or what writes the responses."""
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name."""
-    out: Path
-    """The rows as jsonl, with a summary beside it; neither may exist yet."""
-    method: SecretsRM | TreeRM = field(default_factory=SecretsRM)
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end."""
-    micro_tokens: PositiveInt = 2048
-    """Tokens of one forward pass."""
-    seed: Seed = 0
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the models."""
-    gate: Gate = field(default_factory=Gate)
-
-    @property
-    def summary(self) -> Path:
-        """Where the summary goes."""
-        return self.out.with_suffix(".summary.json")
-
-
-def run_curate(settings: Curate) -> dict[str, Any]:
-    """Rows and summary, complete or absent; returns the summary."""
-    from finegrain.recipes.curation.tree_pairs import tree_pairs
-    from finegrain.recipes.curation.voting import voted_rows
-    from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-
+def run_curate(settings: CurateSettings) -> dict[str, Any]:
+    """Write rows and summary, complete or not at all; returns the summary."""
     check_one(settings.data)
     check_free(settings.out, settings.data)
     check_free(settings.summary, settings.data)

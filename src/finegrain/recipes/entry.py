@@ -1,34 +1,33 @@
-"""From the settings of a training command to its run: the way in of the command line and of Python alike."""
+"""From the settings of a training command to its run, for the command line and for Python."""
 
 from dataclasses import fields
 from typing import Any
 
+import transformers
+
 from finegrain.configure import to_json
+from finegrain.recipes.training.align import align
+from finegrain.recipes.training.job import Job
 
 
 def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Run the settings of `Prefer` or `Sft`; returns what is printed as the last line of stdout."""
-    from finegrain.recipes.training.alignment import align  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.training.job import Job
-
+    """Run the settings of `prefer` or `sft`; returns what is printed as the last line of stdout."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings)} | {"model": model}
     return align(Job(command=command, settings=to_json(settings), tokenizer=tokenizer, **values))
 
 
 def start_command(command: str, settings: Any) -> dict[str, Any]:
-    """The same for settings from the command line, where only our own lines are shown."""
+    """The same for settings from the command line, where only our own lines are printed."""
     quiet_transformers()
     return start(command, settings, model=settings.model, tokenizer=None)
 
 
 def quiet_transformers() -> None:
-    """No bars and no warnings of transformers beside our own lines."""
-    import transformers
-
+    """Switch off progress bars and warnings of transformers."""
     transformers.utils.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
 
 
 def model_name(model: Any) -> str:
-    """What the record calls a model: its path or Hub name, or "in memory"."""
+    """The name of a model in the record: its path or Hub name, or "in memory"."""
     return str(model) if hasattr(model, "__fspath__") or isinstance(model, str) else "in memory"

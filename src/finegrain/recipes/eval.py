@@ -1,60 +1,19 @@
-"""`finegrain eval`: how often a reward model is right, with intervals, beside what length and words alone would give."""
+"""`finegrain eval`: accuracy of a reward with intervals, beside baselines that read only length or words."""
 
-from dataclasses import dataclass, field
+import json
 from pathlib import Path
 from typing import Any, Literal
 
-from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
-from finegrain.errors import UsageError
+from finegrain.commands.eval import EvalSettings
+from finegrain.commands.settings import DType
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
 from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
-from finegrain.recipes.judging.shown import check_aggregate
-from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Eval:
-    """Test a reward on RewardBench, RewardBench 2 or any preference pairs: a reward model, a policy against its reference, or your own function."""
-
-    reward: tuple[str, ...]
-    """Reward model, or policy (with --reference), or file.py:name; several are combined, after each was brought to its own unit."""
-    reference: str | None = None
-    """The model the policies were trained from, with the same tokenizer; every --reward is then a policy."""
-    reference_free: Literal["norm", "avg", "sum"] | None = None
-    """Without a reference: every --reward is a policy, and scores by its tokens' log-probabilities (-L2 norm, mean, sum), as RewardBench does."""
-    data: str
-    """RewardBench rows, RewardBench 2 rows or any pairs: a file, a folder or a Hub name."""
-    out: Path | None = None
-    """File for everything that is printed, and every answer's score; it must not exist yet."""
-    beta: PositiveFloat = 0.1
-    """Scale of the log-ratio of policies; only calibration depends on it."""
-    aggregate: OfOneAnswer = field(default_factory=MeanReward)
-    """What a reward says of an answer: its mean, or less a price for what it is unsure of, as an optimiser would be shown it."""
-    ties: TieRule = field(default_factory=TieLoses)
-    """Whether equal scores of a pair lose or share a point."""
-    combiner: Combiner = field(default_factory=MemberMean)
-    """How several rewards become one."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 2048
-    """Longest prompt + answer in tokens; what is cut is counted."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the models; heads are always computed in float32 or wider."""
-
-    def __post_init__(self) -> None:
-        if not self.reward:
-            raise UsageError("nothing to test: give --reward REWARD_MODEL, --reward POLICY --reference REF, or --reward file.py:name")
-        if not 0 < self.beta < float("inf"):
-            raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
-        if self.reference_free is not None and (self.reference is not None or any(is_function(source) for source in self.reward)):
-            raise UsageError("--reference-free is for policies without a reference: drop --reference, and functions of your own")
-        check_aggregate(self.aggregate, of_function=any(is_function(source) for source in self.reward))
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.evaluation.report import measure
+from finegrain.recipes.evaluation.table import print_table
+from finegrain.runs import check_free
 
 
 def evaluate_reward(
@@ -71,12 +30,12 @@ def evaluate_reward(
     limit: int | None = None,
     max_length: int = 2048,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: DType = "auto",
 ) -> dict[str, Any]:
     """Test a reward; arguments as the settings of `finegrain eval`, result as its last line on stdout."""
     rewards = reward if isinstance(reward, list) else [reward]
     return run_eval(
-        Eval(
+        EvalSettings(
             reward=tuple(str(one) for one in rewards),
             reference=None if reference is None else str(reference),
             reference_free=reference_free,
@@ -94,14 +53,8 @@ def evaluate_reward(
     )
 
 
-def run_eval(settings: Eval) -> dict[str, Any]:
-    """A table on stderr; returns its numbers, which with the scores go to --out."""
-    import json
-
-    from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.evaluation.report import measure
-    from finegrain.recipes.evaluation.table import print_table
-
+def run_eval(settings: EvalSettings) -> dict[str, Any]:
+    """Print a table on stderr; returns its numbers, which go to --out together with the scores."""
     if settings.out is not None:
         check_free(settings.out, settings.data)
     quiet_transformers()

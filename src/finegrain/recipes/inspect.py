@@ -1,57 +1,36 @@
 """`finegrain inspect`: one HTML page of a run, of several side by side, or of a model on data without training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from finegrain.checked import PositiveInt, SequenceLength, checked
-from finegrain.errors import DataError, UsageError
+import numpy as np
 
-if TYPE_CHECKING:
-    from finegrain.data.load import LoadedData
-    from finegrain.recipes.setup.session import Session
-    from finegrain.report.read import Run
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Inspect:
-    """One HTML page: of run directories, or of --model on --data without training."""
-
-    runs: tuple[Path, ...] = ()
-    """Run directories; several are shown side by side."""
-    model: str | None = None
-    """Checkpoint folder or Hub name to look at instead of a run: a policy or a reward model."""
-    data: str | None = None
-    """Its rows, in any format that training reads."""
-    reference: str | None = None
-    """A model to compare with, for log-ratios; it needs the same tokenizer."""
-    out: Path | None = None
-    """The page; for a single run RUN/report.html by default."""
-    limit: PositiveInt = 200
-    """Rows of --data that are scored."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic, as in training."""
-    trust_remote_code: bool = False
-    """Run code that comes with a model; never do this for a model you have not read."""
+from finegrain.commands.inspect import InspectSettings
+from finegrain.configure import to_json
+from finegrain.data.shapes import TEXT_SHAPES
+from finegrain.errors import CheckpointError, UsageError
+from finegrain.models.load import load_policy, master_dtype
+from finegrain.models.probe import make_scorer
+from finegrain.models.reward_models import is_reward_model
+from finegrain.models.score import score_rows
+from finegrain.models.scorer import silence_dropout
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.inspection.pairs import inspect_row, truths
+from finegrain.recipes.inspection.reward_page import scored_by_reward
+from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, stamp
+from finegrain.report.page import FILE, is_page, write_page
+from finegrain.report.read import Run, read_run
+from finegrain.report.verdicts import blocks
+from finegrain.run_record import RunRecord
 
 
-def run_inspect(settings: Inspect) -> dict[str, Any]:
-    """The command; returns where the page is and the verdicts on it."""
-    from finegrain.errors import CheckpointError
-    from finegrain.report.page import FILE, is_page, write_page  # here, so that `--help` answers before scipy loads
-    from finegrain.report.read import read_run
-    from finegrain.report.verdicts import blocks
-
+def run_inspect(settings: InspectSettings) -> dict[str, Any]:
+    """Write the page; returns its path and its verdicts."""
     _check(settings)
     if settings.out is not None and settings.out.exists() and not is_page(settings.out):
-        raise CheckpointError(f"{settings.out} is there already and is no report; give another --out")
-    runs = [read_run(folder) for folder in settings.runs] or [scored(settings)]
+        raise CheckpointError(f"{settings.out} already exists and is no report; give another --out")
+    runs = [read_run(folder) for folder in settings.runs] or [score_untrained(settings)]
     first = settings.runs[0] if settings.runs else Path()
     out = settings.out or (first.parent if first.name == "run.json" else first) / FILE
     try:
@@ -63,50 +42,34 @@ def run_inspect(settings: Inspect) -> dict[str, Any]:
     return {"page": str(page), "bytes": page.stat().st_size, "verdicts": verdicts}
 
 
-def _check(settings: Inspect) -> None:
+def _check(settings: InspectSettings) -> None:
     if settings.runs and (settings.model or settings.data or settings.reference):
         raise UsageError("give run directories, or --model with --data, not both")
     if not settings.runs and not (settings.model and settings.data):
         raise UsageError("expected run directories, or --model M and --data D; found neither")
-    if settings.limit < 1:
-        raise UsageError(f"--limit counts rows, at least 1, got {settings.limit}")
     if settings.out is None and len(settings.runs) != 1:
         raise UsageError("give --out PAGE.html: there is no single run directory to put the page into")
     if settings.out is not None and settings.out.is_dir():
         raise UsageError(f"--out {settings.out} is a folder; give the file name of the page")
 
 
-def scored(settings: Inspect) -> "Run":
-    """The model on the data as if it were a run: log-probabilities, and log-ratios where there is a reference."""
-    import numpy as np
-
-    from finegrain.configure import to_json
-    from finegrain.models.lora import Lora
-    from finegrain.models.reward_models import is_reward_model
-    from finegrain.models.score import score_rows
-    from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.examining.examined import examined, truths
-    from finegrain.recipes.examining.inspect_reward import scored_by_reward
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import open_session, prepare_scorer, record
-    from finegrain.report.read import Run
-
+def score_untrained(settings: InspectSettings) -> "Run":
+    """A run that trained nothing: log-probabilities of the model on the data, and log-ratios if there is a reference."""
     assert settings.data is not None
     assert settings.model is not None
     quiet_transformers()
     if is_reward_model(settings.model):
         return scored_by_reward(settings)
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    session = open_session(settings.model, common, Training(trust_remote_code=settings.trust_remote_code), Lora())
-    loaded = loaded_rows(session, settings.data)
+    session = open_session(settings.model, settings, trust_remote_code=settings.trust_remote_code)
+    loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
     examples = [loaded.examples[index] for index in range(len(loaded.examples))]
     roles = tuple(examples[0].responses)
     longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)
-    after = score_rows(prepare_scorer(session, longest), examples, roles, session.how)
-    before = {} if settings.reference is None else _reference(session, settings.reference, examples, roles, longest)
+    after = score_rows(prepare_scorer(session, longest), examples, roles, session.precision)
+    before = {} if settings.reference is None else _score_by_reference(session, settings.reference, examples, roles, longest)
     truth = truths(settings.data, [example.row for example in examples])
     pairs = [
-        examined(
+        inspect_row(
             example,
             roles,
             held_out=True,
@@ -118,39 +81,19 @@ def scored(settings: Inspect) -> "Run":
         )
         for index, example in enumerate(examples)
     ]
-    session.notes["data"] = loaded.report
-    facts = record(session, "inspect", to_json(settings), {"status": "finished", "rows": len(examples)})
+    facts = RunRecord(command="inspect", settings=to_json(settings), status="finished", data=loaded.report, rows=len(examples))
     missing = ["No curves and no answers before and after: nothing was trained."]
     if settings.reference is None:
         missing.append("No log-ratios, and so no verdict on displacement or length: give --reference M for them.")
-    return Run(name=Path(str(settings.model)).name, record=facts, pairs=pairs, missing=missing)
+    return Run(name=Path(str(settings.model)).name, record=stamp(session, facts), pairs=pairs, missing=missing)
 
 
-def loaded_rows(session: "Session", source: str) -> "LoadedData":
-    """The rows in the first shape that they have."""
-    from finegrain.data.records import Shape
-    from finegrain.recipes.setup.session import load_data
-
-    errors = []
-    for shape in (Shape.PREFERENCE, Shape.UNPAIRED, Shape.DEMONSTRATION):
-        try:
-            return load_data(session, source, shape, limit=session.common.limit)
-        except DataError as error:
-            errors.append(error)
-    raise errors[0]
-
-
-def _reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
+def _score_by_reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
     """Log-probabilities of the same rows under another model with the same tokenizer."""
-    from finegrain.models.load import load_policy, master_dtype
-    from finegrain.models.probe import make_scorer
-    from finegrain.models.score import score_rows
-    from finegrain.models.scorer import silence_dropout
-
-    policy = load_policy(source, master=master_dtype(session.how.name), trust_remote_code=session.training.trust_remote_code)
+    policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise UsageError(f"the reference {source} has another tokenizer than the model; log-ratios need the same tokens")
     silence_dropout(policy.model)
     policy.model.to(session.device)
     engine, _ = make_scorer(policy.model, longest=longest)
-    return score_rows(engine, examples, roles, session.how)
+    return score_rows(engine, examples, roles, session.precision)

@@ -1,75 +1,51 @@
-"""`finegrain posterior`: how unsure its training pairs leave a reward model, fitted after training and kept beside it."""
+"""`finegrain reward posterior`: a Laplace posterior of a trained reward model, fitted on its training pairs and stored beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
-from finegrain.errors import CheckpointError, DataError, UsageError
+from finegrain.commands.posterior import PosteriorSettings
+from finegrain.data.records import Shape
+from finegrain.data.store import token_lengths
+from finegrain.errors import CheckpointError, DataError
+from finegrain.models.adapters import take_adapter_out
+from finegrain.models.curvature import LabelledPair, fit_layers, layers_named
+from finegrain.models.hub_files import check_folder
+from finegrain.models.layer_posterior import LAYERS_FILE, save_layers
+from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows, save_posteriors
+from finegrain.models.reward_models import load_reward_model
+from finegrain.models.score import budgeted
+from finegrain.models.scorer import Request
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.session import load_data, open_session, prepare_scorer
+from finegrain.recipes.training.data import margins_as_trained
+from finegrain.rewards.bradley_terry import pair_labels
+from finegrain.rewards.laplace import (
+    EvidenceVariance,
+    FixedVariance,
+    answer_features,
+    determined_directions,
+    fit_posterior,
+    log_evidence,
+    pair_curvature,
+)
+from finegrain.scoring.reward_model import head_of
+from finegrain.train.collate import TrainingSet, collate
 from finegrain.types import Pair
 
 ROLES = ("chosen", "rejected")
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class PosteriorOf:
-    """Fit a Laplace posterior of a reward model's weights on the pairs it was trained on; `finegrain score` and `eval` then say a std."""
-
-    run: Path
-    """A reward model: the folder that `finegrain reward` wrote, or a checkpoint of one label."""
-    data: str
-    """The pairs it was trained on: json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name;
-    several as "A + B"."""
-    over: Literal["last-layer", "lora"] = "last-layer"
-    """Weights that are unsure: the reward's last layer (exact), or the matrices of the adapter it was trained with (Laplace-LoRA, K-FAC)."""
-    rank: PositiveInt = 10
-    """Of `--over lora`: columns kept of each large factor of the curvature."""
-    prior_variance: PositiveFloat | None = None
-    """s2 of the weights; by default the one under which the pairs are most probable."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens, as in training."""
-    micro_tokens: PositiveInt = 2048
-    """Tokens of one forward pass; `--over lora` takes a pair at a time."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the backbone; the posterior itself is float64."""
-
-    def __post_init__(self) -> None:
-        if self.prior_variance is not None and not 0 < self.prior_variance < float("inf"):
-            raise UsageError(f"--prior-variance is positive and finite, got {self.prior_variance}")
-        if self.rank < 1:
-            raise UsageError(f"--rank counts columns of a factor, 1 or more, got {self.rank}")
-
-
-def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
-    """A posterior file and its facts in the run's folder, and what they say."""
-    from finegrain.data.records import Shape
-    from finegrain.data.store import token_lengths
-    from finegrain.models.adapters import take_adapter_out
-    from finegrain.models.hub_files import check_folder
-    from finegrain.models.layer_posterior import LAYERS_FILE
-    from finegrain.models.lora import Lora
-    from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows
-    from finegrain.models.reward_models import load_reward_model
-    from finegrain.recipes.entry import quiet_transformers
-    from finegrain.recipes.judging.reward_judge import head_of
-    from finegrain.recipes.settings import Common, Training
-    from finegrain.recipes.setup.session import load_data, open_session, prepare_scorer
-    from finegrain.rewards.laplace import EvidenceVariance, FixedVariance
-
+def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
+    """Write the posterior and its facts into the folder of the run; returns the facts."""
     check_folder(settings.run)
     for name in (POSTERIOR_FILE, LAYERS_FILE):
         if (settings.run / name).exists():
-            raise CheckpointError(f"{settings.run / name} is there already; delete it to fit another one")
+            raise CheckpointError(f"{settings.run / name} already exists; delete it to fit another one")
     quiet_transformers()
     model = load_reward_model(settings.run)
     head, network = head_of(model), model.policy.model
@@ -78,19 +54,18 @@ def run_posterior(settings: PosteriorOf) -> dict[str, Any]:
         network = take_adapter_out(network, settings.run)
     else:
         reward_rows(head, model.head)
-    common = Common(limit=settings.limit, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    session = open_session(network, common, Training(micro_tokens=settings.micro_tokens), Lora(), tokenizer=model.policy.tokenizer)
+    session = open_session(network, settings, tokenizer=model.policy.tokenizer, micro_tokens=settings.micro_tokens)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
     prompts, answers = token_lengths(data.examples, ROLES)
     scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
     prior = EvidenceVariance() if settings.prior_variance is None else FixedVariance(variance=settings.prior_variance)
     asked = {"pairs": len(data.examples), "over": settings.over, "prior": "evidence" if settings.prior_variance is None else "given"}
-    fit = _over_lora if settings.over == "lora" else _over_last_layer
+    fit = _fit_adapter if settings.over == "lora" else _fit_last_layer
     return fit(settings, Fitting(session, scorer, head, model.head, data.examples, prior, asked | {"data": data.report}))
 
 
 class Fitting(NamedTuple):
-    """What a posterior is fitted with."""
+    """What a posterior is fitted to."""
 
     session: Any
     scorer: Any
@@ -99,37 +74,32 @@ class Fitting(NamedTuple):
     examples: Any
     prior: Any
     asked: Mapping[str, Any]
-    """For the facts on disk."""
+    """What is known before the fit; part of the facts on disk."""
 
 
-def _over_last_layer(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
-    """One Gaussian per linear reward: exact but for Laplace's step."""
-    from finegrain.models.posterior import POSTERIOR_FILE, reward_rows, save_posteriors
-    from finegrain.rewards.laplace import fit_posterior, pair_curvature
-
+def _fit_last_layer(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
+    """One Gaussian per linear reward; Laplace's approximation is the only one."""
     rows = reward_rows(fitting.head, fitting.module)
     curvatures = torch.zeros(len(rows), rows.shape[1], rows.shape[1], dtype=torch.float64)
     likelihood = torch.zeros(len(rows), dtype=torch.float64)
-    for differences, logits, weight in _pairs(settings.run, fitting.session, fitting.scorer, fitting.head, fitting.module, fitting.examples):
+    for differences, logits, weight in _iterate_batches(
+        settings.run, fitting.session, fitting.scorer, fitting.head, fitting.module, fitting.examples
+    ):
         for member, (difference, logit) in enumerate(zip(differences, logits, strict=True)):
             curvatures[member] += pair_curvature(difference, logit, weight)
             likelihood[member] += float((nn.functional.logsigmoid(logit.double()) * weight).sum())
     posteriors = [fit_posterior(row.cpu(), curvature, fitting.prior) for row, curvature in zip(rows, curvatures, strict=True)]
-    facts = {**fitting.asked, **_facts(posteriors, likelihood)}
+    facts = {**fitting.asked, **_describe(posteriors, likelihood)}
     save_posteriors(posteriors, facts, settings.run)
-    return _told(settings.run / POSTERIOR_FILE, facts)
+    return _shorten(settings.run / POSTERIOR_FILE, facts)
 
 
-def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
-    """One Gaussian over all matrices of the adapter, a Kronecker-factored curvature for each."""
-    from finegrain.models.curvature import fit_layers, layers_named
-    from finegrain.models.layer_posterior import LAYERS_FILE, save_layers
-    from finegrain.rewards.laplace import determined_directions
-
+def _fit_adapter(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
+    """One Gaussian over all matrices of the adapter, with a Kronecker-factored curvature for each."""
     layers = layers_named(fitting.scorer.model)
     module = fitting.module.to(fitting.scorer.device)
     posterior = fit_layers(
-        fitting.scorer, fitting.head, module, layers, _labelled(settings.run, fitting.examples), rank=settings.rank, prior=fitting.prior
+        fitting.scorer, fitting.head, module, layers, _iterate_pairs(settings.run, fitting.examples), rank=settings.rank, prior=fitting.prior
     )
     curvature = torch.cat([factor.eigenvalues for factor in posterior.factors.values()])
     facts = {
@@ -141,51 +111,39 @@ def _over_lora(settings: PosteriorOf, fitting: Fitting) -> dict[str, Any]:
         "directions": sum(layer.weight.numel() for layer in layers.values()),
     }
     save_layers(posterior, layers, module, facts, settings.run)
-    return _told(settings.run / LAYERS_FILE, facts)
+    return _shorten(settings.run / LAYERS_FILE, facts)
 
 
-def _labelled(run: Path, examples: Any) -> Iterator[Any]:
-    """Pairs one by one, with what their columns say."""
-    from finegrain.models.curvature import LabelledPair
-    from finegrain.recipes.training.margins import margins_as_trained
-    from finegrain.rewards.bradley_terry import BradleyTerry
-    from finegrain.train.collate import TrainingSet, collate
-
+def _iterate_pairs(run: Path, examples: Any) -> Iterator[Any]:
+    """Pairs one by one, with the flip, margin and weight of their columns."""
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     for row in range(len(examples)):
         batch = collate(held, [row], ROLES)
-        said = BradleyTerry().labels(Pair(sides={}, columns=batch.columns))
+        said = pair_labels(Pair(sides={}, columns=batch.columns))
         yield LabelledPair(batch.groups[0], float(said["flip"]), float(said["margin"]), float(batch.columns.get("weight", 1.0)))
 
 
-def _told(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command prints: the facts without the account of the data."""
+def _shorten(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the command prints: the facts without the report on the data."""
     return {"out": str(file), **{name: value for name, value in facts.items() if name != "data"}}
 
 
-def _pairs(
+def _iterate_batches(
     run: Path, session: Any, scorer: Any, head: Any, module: nn.Module, examples: Any
 ) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor], Tensor]]:
     """Micro-batch by micro-batch and per linear reward: differences of features (B, H), logits of the pairs (B,), and the pairs' weights (B,)."""
-    from finegrain.models.posterior import reward_rows
-    from finegrain.models.score import budgeted
-    from finegrain.models.scorer import Request
-    from finegrain.recipes.training.margins import margins_as_trained
-    from finegrain.rewards.bradley_terry import BradleyTerry
-    from finegrain.train.collate import TrainingSet, collate
-
     rows = reward_rows(head, module).to(scorer.device)
     states = nn.Linear(rows.shape[1], rows.shape[1], bias=False, dtype=rows.dtype, device=scorer.device)
     nn.init.eye_(states.weight)
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
-    with torch.no_grad(), session.how.autocast():
-        for part in budgeted(held.packed_tokens(ROLES).tolist(), session.how.micro_tokens):
+    with torch.no_grad(), session.precision.autocast():
+        for part in budgeted(held.packed_tokens(ROLES).tolist(), session.precision.micro_tokens):
             batch = collate(held, part, ROLES, device=scorer.device)
             pair = batch.pair(scorer(batch.groups, Request(False, outputs=states)))
             differences, logits = [], []
-            labels = BradleyTerry().labels(pair)
+            labels = pair_labels(pair)
             for row in rows:
-                features = [_features(head, row, pair.sides[role]) for role in ROLES]
+                features = [_read_features(head, row, pair.sides[role]) for role in ROLES]
                 difference = (features[0] - features[1]).cpu().double()
                 differences.append(difference)
                 flip, margin = (torch.as_tensor(labels[name]).cpu().double() for name in ("flip", "margin"))
@@ -196,16 +154,12 @@ def _pairs(
             yield differences, logits, weight.cpu().double()
 
 
-def _features(head: Any, row: Tensor, side: Any) -> Tensor:
-    from finegrain.rewards.laplace import answer_features
-
+def _read_features(head: Any, row: Tensor, side: Any) -> Tensor:
     return answer_features(head.readout, side.outputs @ row, side.outputs, side.mask)
 
 
-def _facts(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
-    """What was found, per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
-    from finegrain.rewards.laplace import determined_directions, log_evidence
-
+def _describe(posteriors: Sequence[Any], likelihood: Tensor) -> dict[str, Any]:
+    """Per linear reward: the prior variance, how many directions the pairs determine, and the evidence."""
     norms = [float(one.weight.square().sum()) for one in posteriors]
     evidence = [
         log_evidence(float(value), one.curvature, norm, one.prior_variance) for one, norm, value in zip(posteriors, norms, likelihood, strict=True)

@@ -1,59 +1,41 @@
-"""`finegrain reward`: train a reward model that judges answers, segments or tokens, and says how sure it is where its head knows."""
+"""`finegrain reward`: train a reward model of answers, segments or tokens, with uncertainty if its head has it."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finegrain.checked import checked
+from finegrain.commands.reward import KEEP_TIES, RewardSettings
+from finegrain.commands.settings import Common, MarginScale, Training
+from finegrain.configure import to_json
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, source_text
+from finegrain.data.sources import Data, format_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, MarginScale, Training
+from finegrain.recipes.entry import model_name, quiet_transformers
+from finegrain.recipes.training.align import align
+from finegrain.recipes.training.job import Job
+from finegrain.recipes.training.meta_step import check_meta, rise_of
+from finegrain.recipes.training.reward_artifact import RewardArtifact
+from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
+from finegrain.rewards.bradley_terry import BradleyTerry
+from finegrain.rewards.declarations import read_loss
+from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.meta_rm import Meta, NoMeta
+from finegrain.rewards.token import Token
 from finegrain.train.optim import Optim
 
-KEEP_TIES = Gate(tie="keep")
-"""The pair loss reads the column `tie`."""
-
-ORDINARY = NoMeta()
+NO_META = NoMeta()
 
 
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Reward:
-    """Train a reward model: head:NAME says what it judges, loss:NAME what it learns from."""
-
-    model: str
-    """Checkpoint folder or Hub name of a causal language model, or of a reward model, whose head goes on training where it is the one asked for."""
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
-    out: Path
-    """Run directory: the reward model in the stock classification layout, run.json, metrics.jsonl."""
-    head: Any
-    loss: Any = None
-    meta: Meta = field(default_factory=NoMeta)
-    """Where a step's gradient is taken: no-meta, meta-rm."""
-    frozen: bool = False
-    """Train the head alone, on features of the answers' last tokens that are computed once and cached; the backbone stays as it is."""
-    margin_scale: MarginScale = "median"
-    """What a pair's column margin is multiplied by: median makes the median margin of the data 1 nat, none takes margins as they are."""
-    common: Common = field(default_factory=Common)
-    training: Training = field(default_factory=Training)
-    lora: Lora = field(default_factory=Lora)
-    optim: Optim = field(default_factory=Optim)
-    gate: Gate = field(default_factory=lambda: KEEP_TIES)
-
-
-def reward(
+def train_reward_model(
     model: Any,
     data: Data,
     out: str | Path,
     *,
     head: Any = None,
     loss: Any = None,
-    meta: Meta = ORDINARY,
+    meta: Meta = NO_META,
     frozen: bool = False,
     margin_scale: MarginScale = "median",
     tokenizer: Any = None,
@@ -63,13 +45,10 @@ def reward(
     optim: Optim = Optim(),
     gate: Gate = KEEP_TIES,
 ) -> dict[str, Any]:
-    """Train a reward model; arguments and result as those of `prefer`. The head is a token head by default, the loss Bradley-Terry."""
-    from finegrain.recipes.entry import model_name
-    from finegrain.rewards.token import Token
-
-    settings = Reward(
+    """Train a reward model; arguments and result as those of `prefer`. By default the head is a token head and the loss Bradley-Terry."""
+    settings = RewardSettings(
         model=model_name(model),
-        data=source_text(data),
+        data=format_sources(data),
         out=Path(out),
         head=head or Token(),
         loss=loss,
@@ -85,31 +64,24 @@ def reward(
     return start_reward(settings, model=model, tokenizer=tokenizer)
 
 
-def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
+def start_reward(settings: RewardSettings, *, model: Any, tokenizer: Any = None) -> dict[str, Any]:
     """Run the settings; returns what is printed as the last line of stdout."""
-    from finegrain.configure import to_json
-    from finegrain.recipes.training.alignment import align  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.training.job import Job
-    from finegrain.recipes.training.reward_product import TrainedReward
-    from finegrain.recipes.training.stage_1 import stage_1_of, start_head_of
-    from finegrain.rewards.bradley_terry import BradleyTerry
-    from finegrain.rewards.fit import RewardFit
-
     settings = replace(settings, loss=settings.loss or BradleyTerry())
     values = {name.name: getattr(settings, name.name) for name in fields(settings) if name.name not in ("head", "loss", "meta", "model", "frozen")}
-    if getattr(settings.loss, "calibrate", False) and not settings.training.holdout:
+    loss = read_loss(settings.loss)
+    if loss.calibrate and not settings.training.holdout:
         raise UsageError("--loss.calibrate fits a temperature on held-out rows, and --holdout 0 leaves none")
     objective = RewardFit(settings.head, settings.loss, settings.frozen)
     if objective.frozen_backbone and settings.lora.rank:
         frozen_by = "--frozen" if settings.frozen else type(settings.loss).__name__
         raise UsageError(f"{frozen_by} leaves the backbone as it is, and --lora.rank trains an adapter of it; drop one of them")
     written = to_json(settings)
-    displacement = _displacement(settings)
+    displacement = _make_displacement(settings)
     stage_1 = stage_1_of(settings.model if isinstance(model, Path) else model, objective)
     if stage_1 is not None:
         model = stage_1.policy
-    reads = stage_1 if getattr(settings.loss, "reads_targets", False) else None
-    product = TrainedReward(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
+    reads = stage_1 if loss.reads_targets else None
+    artifact = RewardArtifact(settings.head, {"head": written["head"], "loss": written["loss"]}, reads)
     job = Job(
         command="reward",
         model=model,
@@ -117,7 +89,7 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
         credit=None,
         settings=written,
         tokenizer=tokenizer,
-        product=product,
+        artifact=artifact,
         displacement=displacement,
         start_head=start_head_of(stage_1, objective),
         from_reward_model=stage_1 is not None,
@@ -126,19 +98,15 @@ def start_reward(settings: Reward, *, model: Any, tokenizer: Any = None) -> dict
     return align(job)
 
 
-def _displacement(settings: Reward) -> Any:
-    """What a job needs to take gradients away from where they are applied; None for ordinary steps."""
-    from finegrain.recipes.training.meta_step import check_meta, rise_of
-
+def _make_displacement(settings: RewardSettings) -> Any:
+    """Where the gradient of a step is taken, if not at the weights themselves; None for ordinary steps."""
     if isinstance(settings.meta, NoMeta):
         return None
     check_meta(settings.head, settings.meta, frozen=settings.frozen)
     return partial(rise_of, head=settings.head, settings=settings.meta, gate=settings.gate)
 
 
-def run_reward(settings: Reward) -> dict[str, Any]:
+def run_reward(settings: RewardSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
-    from finegrain.recipes.entry import quiet_transformers
-
     quiet_transformers()
     return start_reward(settings, model=settings.model)

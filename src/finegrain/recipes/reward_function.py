@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+
+from finegrain.commands.settings import DType
+from finegrain.scoring.completions import open_reward_function
 
 
 def reward_function(
@@ -12,7 +14,7 @@ def reward_function(
     sampled_tokens: bool = False,
     max_length: int | None = None,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: DType = "auto",
 ) -> Callable[..., list[float | None]]:
     """`fn(prompts, completions, **kwargs) -> list[float]` of a reward model: the score that `finegrain score` gives each complete answer.
 
@@ -21,6 +23,4 @@ def reward_function(
     by default that of the training. `sampled_tokens`: score the tokens in `completion_ids`, as sampled, instead of the tokens that the text
     has; plain text alone, and only where they are this model's tokens and decode to the completion.
     """
-    from finegrain.recipes.judging.completions import open_reward_function  # here, so that `import finegrain` is instant
-
     return open_reward_function(str(run), normalise=normalise, sampled_tokens=sampled_tokens, max_length=max_length, device=device, dtype=dtype)

@@ -1,84 +1,21 @@
-"""`finegrain score`: what a reward model, a policy against its reference, or your own function says of given answers, as character offsets."""
+"""`finegrain score`: scores given answers by any reward, token by token where it is dense, as character offsets."""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from finegrain.checked import PositiveFloat, PositiveInt, SequenceLength, checked
-from finegrain.errors import UsageError
+from finegrain.commands.score import ScoreSettings
+from finegrain.commands.settings import DType
 from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.recipes.judging.reward_signals import Head, RewardSignal
-from finegrain.recipes.judging.shown import check_aggregate
-from finegrain.recipes.setup.function_file import is_function
-from finegrain.recipes.setup.new_file import check_free
+from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.score_files.score_lines import ScoreCounts, score_lines
+from finegrain.runs import check_free
+from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.types import Json
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Score:
-    """Score answers token by token: by a reward model, by the implicit reward of policies against a reference, or by your own function."""
-
-    model: tuple[str, ...] = ()
-    """A reward model; with --reference a policy, or several, whose spread is then the std: checkpoint folders or Hub names."""
-    reference: str | None = None
-    """The model the policies were trained from, with the same tokenizer."""
-    reward: str | None = None
-    """Your own function, file.py:name, in place of a model; --model then only gives the tokenizer of rewards per token."""
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; pairs give two responses, other rows one."""
-    out: Path
-    """File for one JSON line per response; it must not exist yet."""
-    beta: PositiveFloat = 0.1
-    """Scale of the log-ratio of policies: the beta they were trained with."""
-    signal: RewardSignal = field(default_factory=Head)
-    """What a reward model's token scores are."""
-    aggregate: OfOneAnswer = field(default_factory=MeanReward)
-    """What an optimiser would be shown of a score that knows its uncertainty: it then stands in the lines as `reward`, beside mean and std."""
-    segmenter: Segmenter = field(default_factory=Dynamic)
-    """Where segments begin; by default at pivots of change."""
-    baseline: Path | None = None
-    """What `finegrain baseline` wrote of the same reward: every score then also says how far it is from its prompt's baseline."""
-    contrast: Contrast = field(default_factory=Difference)
-    """How it is compared with the baseline."""
-    normalise: bool = False
-    """Subtract the mean of the run's held-out scores and divide by their standard deviation; scores of tokens stay as they are."""
-    id: str | None = None
-    """Column that names a row; by default its number."""
-    limit: PositiveInt | None = None
-    """Read at most this many rows."""
-    max_length: SequenceLength = 1024
-    """Longest prompt + answer in tokens; answers are cut at their end, and what was cut is not scored."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
-    """Arithmetic of the models."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.beta < float("inf"):
-            raise UsageError(f"--beta scales the log-ratio and must be positive and finite, got {self.beta}")
-        if self.reward is not None and not is_function(self.reward):
-            raise UsageError(f"--reward takes your own function as file.py:name, got {self.reward!r}; a checkpoint is --model")
-        if self.reward is None and not self.model:
-            raise UsageError("nothing to score with: give --model REWARD_MODEL, --model POLICY --reference REF, or --reward file.py:name")
-        if self.reward is not None and (self.reference is not None or len(self.model) > 1):
-            raise UsageError("--reward is your own function: it takes no --reference, and at most one --model, for its tokenizer")
-        if self.reference is None and len(self.model) > 1:
-            raise UsageError("several --model are policies and need --reference; reward models are scored one at a time")
-        if self.normalise and (self.reward is not None or self.reference is not None or self.baseline is not None):
-            raise UsageError("--normalise reads the mean and std that a reward model's run found: drop --reward, --reference and --baseline")
-        if not isinstance(self.signal, Head) and (self.reference is not None or self.reward is not None):
-            raise UsageError("signal: is about reward models; policies have one token score, their log-ratio, and functions say their own")
-        check_aggregate(self.aggregate, of_function=self.reward is not None)
-        if self.baseline is not None and self.reference is not None:
-            raise UsageError("--baseline is of a reward model or function; the implicit reward of policies is relative to its --reference already")
-        if self.baseline is None and self.contrast != Difference():
-            raise UsageError("contrast: compares scores with a baseline, and there is none: give --baseline FILE (finegrain baseline)")
 
 
 def score(
@@ -99,12 +36,12 @@ def score(
     limit: int | None = None,
     max_length: int = 1024,
     device: str = "auto",
-    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto",
+    dtype: DType = "auto",
 ) -> dict[str, Any]:
     """Score answers; arguments as the settings of `finegrain score`, result as its last line on stdout."""
     models = (model,) if isinstance(model, (str, Path)) else model
     return run_score(
-        Score(
+        ScoreSettings(
             model=tuple(str(one) for one in models),
             reference=None if reference is None else str(reference),
             reward=reward,
@@ -126,20 +63,16 @@ def score(
     )
 
 
-def run_score(settings: Score) -> dict[str, Any]:
-    """scores.jsonl, complete or absent, and what was counted."""
-    from finegrain.recipes.entry import quiet_transformers  # here, so that `--help` answers before transformers loads
-    from finegrain.recipes.scoring.score_lines import Counts, by_function, by_judge
-
+def run_score(settings: ScoreSettings) -> dict[str, Any]:
+    """Write the score lines, complete or not at all; returns the counts."""
     check_free(settings.out, settings.data)
     quiet_transformers()
-    counts = Counts()
-    lines = by_judge(settings, counts) if settings.reward is None else by_function(settings, counts)
-    write_new(settings.out, _written(lines))
+    counts = ScoreCounts()
+    write_new(settings.out, _to_text(score_lines(settings, counts)))
     for warning in counts.warnings():
         counts.say(warning)
     return {"out": str(settings.out), **counts.as_json()}
 
 
-def _written(lines: Iterator[Json]) -> Iterator[str]:
+def _to_text(lines: Iterator[Json]) -> Iterator[str]:
     return (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)

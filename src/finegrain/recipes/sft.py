@@ -1,38 +1,17 @@
 """`finegrain sft`: fine-tune on demonstrations, or on the chosen side of pairs, under any credit."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finegrain.checked import checked
+from finegrain.commands.settings import Common, Training
+from finegrain.commands.sft import SftSettings
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, source_text
+from finegrain.data.sources import Data, format_sources
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
 from finegrain.recipes.entry import model_name, start, start_command
-from finegrain.recipes.settings import Common, Training
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Sft:
-    """Fine-tune on demonstrations; pairs give their chosen side."""
-
-    model: str
-    """Checkpoint folder or Hub name."""
-    data: str
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B", with shares as "A=0.7 + B=0.3"."""
-    out: Path
-    """Run directory: the tuned model, run.json, metrics.jsonl, samples.jsonl."""
-    objective: Any
-    credit: Any = None
-    common: Common = field(default_factory=Common)
-    training: Training = field(default_factory=Training)
-    lora: Lora = field(default_factory=Lora)
-    optim: Optim = field(default_factory=Optim)
-    gate: Gate = field(default_factory=Gate)
 
 
 def sft(
@@ -50,9 +29,9 @@ def sft(
     gate: Gate = Gate(),
 ) -> dict[str, Any]:
     """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
-    settings = Sft(
+    settings = SftSettings(
         model=model_name(model),
-        data=source_text(data),
+        data=format_sources(data),
         out=Path(out),
         objective=objective,
         credit=credit,
@@ -65,6 +44,6 @@ def sft(
     return start("sft", settings, model=model, tokenizer=tokenizer)
 
 
-def run_sft(settings: Sft) -> dict[str, Any]:
+def run_sft(settings: SftSettings) -> dict[str, Any]:
     """The command: the settings as they were parsed."""
     return start_command("sft", settings)

@@ -1,1 +1,1 @@
-"""Run directories to one self-contained HTML file."""
+"""Writes run directories as one self-contained HTML file."""

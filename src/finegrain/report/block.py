@@ -1,4 +1,4 @@
-"""A finding as the page shows it: a name, a plain sentence, numbers with intervals, and where to look."""
+"""A finding as the page shows it: a name, a sentence, numbers with intervals, and rows to look at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

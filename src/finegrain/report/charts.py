@@ -32,7 +32,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A titled drawing with its legend and the last values in words."""
+    """A drawing with title, legend and a text description of the last values."""
 
     title: str
     svg: Markup
@@ -88,7 +88,7 @@ def rule(y: float, label: str) -> str:
 
 
 def padded(low: float, high: float) -> tuple[float, float]:
-    """Bounds with a little air; a constant gets some."""
+    """Bounds with some padding, also for a constant."""
     spread = high - low
     if spread <= 1e-9 * max(abs(low), abs(high)):
         spread = max(abs(low), 1.0) * 0.2

@@ -1,4 +1,4 @@
-"""Several runs side by side: the same numbers in columns, and paired differences on the rows that both looked at."""
+"""Several runs side by side: the same numbers in columns, and paired differences on their common rows."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from finegrain.report.read import Run
 from finegrain.report.verdicts import blocks
 
 
-class Row(NamedTuple):
+class ComparisonLine(NamedTuple):
     """One line of the comparison: a cell per run, each a value and its interval."""
 
     name: str
@@ -21,7 +21,7 @@ class Row(NamedTuple):
     """A verdict, with the numbers behind it in the lines below."""
 
 
-def compared(runs: Sequence[Run]) -> list[Row]:
+def compared(runs: Sequence[Run]) -> list[ComparisonLine]:
     """Verdicts, their numbers, and differences to the first run; empty for one run."""
     if len(runs) < 2:
         return []
@@ -30,12 +30,12 @@ def compared(runs: Sequence[Run]) -> list[Row]:
     rows = []
     for title in titles:
         same = [next((block for block in own if block.title == title), None) for own in found]
-        rows.append(Row(title, [("not measured", "") if block is None else (block.verdict, "") for block in same], heading=True))
+        rows.append(ComparisonLine(title, [("not measured", "") if block is None else (block.verdict, "") for block in same], heading=True))
         names = dict.fromkeys(shown.name for block in same if block is not None for shown in block.numbers)
         for name in names:
             shown = [next((entry for entry in block.numbers if entry.name == name), None) if block is not None else None for block in same]
-            rows.append(Row(name, [("not measured", "") if entry is None else (entry.value, entry.interval) for entry in shown]))
-    rows.append(Row("Differences, paired by row", [("the first run", ""), *[("minus the first run", "")] * (len(runs) - 1)], heading=True))
+            rows.append(ComparisonLine(name, [("not measured", "") if entry is None else (entry.value, entry.interval) for entry in shown]))
+    rows.append(ComparisonLine("Differences, paired by row", [("the first run", ""), *[("minus the first run", "")] * (len(runs) - 1)], heading=True))
     rewards = any(np.isfinite(pair.reward_margin) for run in runs for pair in run.pairs or ())
     changes = [
         ("chosen answers, change", ("chosen",), "nats", _change("chosen")),
@@ -43,7 +43,7 @@ def compared(runs: Sequence[Run]) -> list[Row]:
     ]
     for name, roles, unit, value in [("pairs in order, share", ("chosen", "rejected"), "", _in_order)] if rewards else changes:
         own = [_difference(runs[0], run, roles, unit, value) for run in runs[1:]]
-        rows.append(Row(name, [("0", "no interval: compared with itself"), *own]))
+        rows.append(ComparisonLine(name, [("0", "no interval: compared with itself"), *own]))
     return rows
 
 
@@ -67,7 +67,7 @@ def _difference(first: Run, other: Run, roles: Sequence[str], unit: str, value: 
     ]
     values = [own - old for own, old in shared if np.isfinite(own) and np.isfinite(old)]
     if not values:
-        return "not measured", "no row that both runs looked at"
+        return "not measured", "the runs have no row in common"
     shown = with_interval(name="", interval=mean_interval(values), unit=unit, over="shared pairs", signed=True)
     return shown.value, shown.interval
 

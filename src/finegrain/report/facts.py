@@ -1,4 +1,4 @@
-"""What a run's record says, in the page's words: the sentence at the top, held-out results, findings in the data, settings."""
+"""A run's record as text of the page: the summary sentence, held-out results, findings in the data, settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -7,50 +7,49 @@ from typing import Any, NamedTuple
 from finegrain.report.numbers import Shown, number, recorded
 from finegrain.report.read import Run
 from finegrain.report.visible import clipped
+from finegrain.run_record import RunRecord
 from finegrain.runs import flat
 
 MOST_CHARACTERS = 400
-"""Of one setting or finding."""
+"""Maximum number of characters of one setting or finding."""
 
 
 def sentence(run: Run) -> str:
     """What ran."""
-    record, settings = run.record, _mapping(run.record.get("settings"))
+    record, settings = run.record, _mapping(run.record.settings)
     model, data = _file_name(settings.get("model", "?")), " + ".join(_sources(record)) or _file_name(settings.get("data", "?"))
-    if record.get("command") == "inspect":
+    if record.command == "inspect":
         reference = settings.get("reference")
         against = f" against the reference {clipped(PurePath(str(reference)).name, 80)}" if reference else ", without a reference"
-        return f"finegrain inspect scored {record.get('rows', '?')} rows of {data} with {model}{against}. Nothing was trained."
-    rows = record.get("pairs", record.get("rows"))
-    kind = "pairs" if "pairs" in record else "rows"
+        return f"finegrain inspect scored {'?' if record.rows is None else record.rows} rows of {data} with {model}{against}. Nothing was trained."
+    rows, kind = (record.rows, "rows") if record.pairs is None else (record.pairs, "pairs")
     named = [f"{family} {name}" for family in ("objective", "credit", "head", "loss") if (name := _method(settings.get(family)))]
-    rows = "an unknown number of" if rows is None else rows
-    parts = [f"finegrain {clipped(record.get('command', '?'), 40)} trained {model} on {rows} {kind} of {data}"]
+    parts = [f"finegrain {clipped(record.command or '?', 40)} trained {model} on {'an unknown number of' if rows is None else rows} {kind} of {data}"]
     if named:
         parts.append(f" with {' and '.join(named)}")
-    if isinstance(record.get("steps"), int):
-        parts.append(f", {record['steps']} steps")
-    if isinstance(record.get("learning_rate"), (int, float)):
-        parts.append(f" at a peak learning rate of {number(float(record['learning_rate']))}")
-    if isinstance(record.get("train_seconds"), (int, float)):
-        parts.append(f", {float(record['train_seconds']):.0f} s on {clipped(_mapping(record.get('machine')).get('device', '?'), 20)}")
-    status = clipped(record.get("status", "of unknown status"), 40)
-    return "".join(parts) + f". The run is {status}; {clipped(record.get('date', 'date unknown'), 40)}." + _kept(record)
+    if isinstance(record.steps, int):
+        parts.append(f", {record.steps} steps")
+    if isinstance(record.learning_rate, (int, float)):
+        parts.append(f" at a peak learning rate of {number(float(record.learning_rate))}")
+    if isinstance(record.train_seconds, (int, float)):
+        parts.append(f", {float(record.train_seconds):.0f} s on {clipped(_mapping(record.machine).get('device', '?'), 20)}")
+    status = clipped(record.status or "of unknown status", 40)
+    return "".join(parts) + f". The run is {status}; {clipped(record.date or 'date unknown', 40)}." + _kept(record)
 
 
 def _file_name(path: Any) -> str:
     return clipped(PurePath(str(path)).name or "?", 80)
 
 
-def _sources(record: Mapping[str, Any]) -> list[str]:
-    """Names of the sources, where the data are of several."""
-    listed = _sequence(_mapping(record.get("data")).get("sources"))
+def _sources(record: RunRecord) -> list[str]:
+    """Names of the sources, where the data have several."""
+    listed = _sequence(_mapping(record.data).get("sources"))
     return [_file_name(_mapping(one).get("source", "?")) for one in listed[:20]]
 
 
-def _kept(record: Mapping[str, Any]) -> str:
-    """Which step's model was kept, and why training stopped early; empty where nothing was chosen."""
-    kept, stopped = _mapping(record.get("kept")), record.get("stopped")
+def _kept(record: RunRecord) -> str:
+    """Which step's model was kept, and why training stopped early; empty where no step was selected."""
+    kept, stopped = _mapping(record.kept), record.stopped
     words = ""
     if kept.get("keep") == "best":
         step, last, by = (clipped(kept.get(name, "?"), 60) for name in ("step", "of", "by"))
@@ -59,13 +58,13 @@ def _kept(record: Mapping[str, Any]) -> str:
 
 
 def evaluation(run: Run) -> list[Shown]:
-    """Held-out results as they were recorded."""
-    reason = "no interval: a mean over the held-out rows that was recorded without its spread"
-    return [recorded(clipped(name, 80), value, reason) for name, value in _mapping(run.record.get("evaluation")).items()]
+    """Held-out results as recorded."""
+    reason = "no interval: a mean over the held-out rows that was recorded without its standard deviation"
+    return [recorded(clipped(name, 80), value, reason) for name, value in _mapping(run.record.evaluation).items()]
 
 
 class Found(NamedTuple):
-    """What the data showed before training."""
+    """The findings in the data before training."""
 
     facts: Sequence[tuple[str, str]]
     rows: Sequence[tuple[str, str, str, str]]
@@ -77,8 +76,8 @@ FACTS = ("source", "format", "rows", "kept", "dropped", "prompt_truncated", "ans
 
 
 def findings(run: Run) -> Found:
-    """The data report of run.json and what gate.json adds."""
-    data = _mapping(run.record.get("data"))
+    """The data report of run.json and the additional facts of gate.json."""
+    data = _mapping(run.record.data)
     listed = _sequence(run.gate.get("findings")) or _sequence(data.get("findings"))
     biases = _mapping(run.gate.get("biases")) or _mapping(data.get("biases"))
     return Found(
@@ -95,7 +94,7 @@ def _of_source(one: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _bias(name: str, value: Any) -> Shown:
-    """How often a rule that reads no prompt guesses the labels, or a fact about that measurement."""
+    """How often a rule that does not read the prompt predicts the label, or a fact about that measurement."""
     facts = _mapping(value)
     if not facts:
         return Shown(name, _said(value), "no interval: a count or a setting")
@@ -128,7 +127,7 @@ class Setting(NamedTuple):
 
 def settings_table(runs: Sequence[Run]) -> list[Setting]:
     """Every setting with its value per run; those that differ first."""
-    tables = [flat(_mapping(run.record.get("settings"))) for run in runs]
+    tables = [flat(_mapping(run.record.settings)) for run in runs]
     names = list(dict.fromkeys(name for table in tables for name in table))
     rows = [Setting(clipped(name, 80), [_said(table[name]) if name in table else "not there" for table in tables], False) for name in names]
     marked = [row._replace(differs=len(set(row.values)) > 1) for row in rows]

@@ -1,4 +1,4 @@
-"""What the recorded held-out results of a policy come to: whether it ranks unseen answers as labelled."""
+"""The verdict on a policy's recorded held-out results: whether it ranks unseen answers as labelled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,25 +10,25 @@ from finegrain.report.numbers import recorded
 from finegrain.report.read import Run
 
 CHANCE: Mapping[str, float] = {"eval_accuracy": 0.5, "eval_auroc": 0.5, "eval_margin": 0.0}
-"""What the verdict goes by, the first that was recorded, with its value by chance."""
+"""The metrics that the verdict can use, of which the first recorded one counts, with their values at chance."""
 
 BESIDE = ("eval_margin", "eval_margin_per_token", "eval_reward_accuracy", "eval_reward_margin", "eval_reward_std", "eval_reward_spread", "eval_loss")
 
 WORDS = {
-    confidence.RANKS: "On rows it was not trained on, the policy prefers the good answers more often than chance.",
-    confidence.REVERSED: "On rows it was not trained on, the policy prefers the bad answers more often than chance: look whether labels are swapped.",
-    confidence.GUESSES: "Whether the policy prefers the good answers of unseen rows cannot be told from chance at this number of rows.",
+    confidence.RANKS: "On held-out rows, the policy prefers the good answers more often than chance.",
+    confidence.REVERSED: "On held-out rows, the policy prefers the bad answers more often than chance; check whether labels are swapped.",
+    confidence.GUESSES: "The policy's preference for the good answers of held-out rows is not distinguishable from chance at this number of rows.",
 }
 SCALES: Mapping[str, str] = {
-    "eval_margin_per_token": "Without a reference, answers are compared by their mean log-probability per token: sums would follow their lengths.",
+    "eval_margin_per_token": "Without a reference, answers are compared by their mean log-probability per token: sums would depend on their lengths.",
     "eval_margin": "Answers are compared by beta times their log-ratio to the reference.",
 }
 
 
 def held_out_policy(run: Run) -> Block | None:
-    """The block; None for reward models, which have findings of their own, and for runs that recorded no comparison."""
-    results = run.record.get("evaluation")
-    if not isinstance(results, Mapping) or run.record.get("command") == "reward":
+    """The block; None for reward models, which have separate findings, and for runs that recorded no comparison."""
+    results = run.record.evaluation
+    if not isinstance(results, Mapping) or run.record.command == "reward":
         return None
     judged = next((name for name in CHANCE if _bounds(results.get(name)) is not None), None)
     if judged is None:
@@ -46,7 +46,7 @@ def held_out_policy(run: Run) -> Block | None:
         numbers=[recorded(name, results[name], "") for name in shown],
         notes=[
             *(text for name, text in SCALES.items() if name in shown),
-            f"The verdict goes by the 95 % interval of {judged}, and there is none on fewer than {FEWEST_ROWS} rows.",
+            f"The verdict uses the 95 % interval of {judged}; there is none on fewer than {FEWEST_ROWS} rows.",
         ],
     )
 

@@ -1,4 +1,4 @@
-"""Token signals of examined answers beside what people marked or the planted truth says."""
+"""Token signals of examined answers compared with annotators' marks or the planted truth."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ MARKS = {"spans": "people's spans", "truth": "planted truth"}
 
 
 def signal(answer: ExaminedAnswer, role: str, name: str) -> np.ndarray | None:
-    """The signal, turned so that a better token should have more of it: a weight counts against a rejected answer."""
+    """The signal, with its sign such that better tokens should have more of it: a weight counts against a rejected answer."""
     values: np.ndarray | None = getattr(answer, name)
     if values is None or (name == "weight" and (values == values[:1]).all()):
         return None
@@ -28,7 +28,7 @@ def answer_disagreement(answer: ExaminedAnswer, role: str, name: str, marks: tup
 
 
 def pair_disagreement(pair: ExaminedPair) -> float:
-    """Mean over the pair's answers: of the token reward where there is one, else of the log-ratio; by spans, else by the truth."""
+    """Mean over the pair's answers of the disagreement with the token reward if present, else with the log-ratio; by spans, else by the truth."""
     found = [
         answer_disagreement(answer, role, "reward" if answer.reward is not None else "ratio", answer.spans or answer.truth)
         for role, answer in pair.answers.items()

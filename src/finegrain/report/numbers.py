@@ -1,4 +1,4 @@
-"""Numbers as people read them: few digits, a sign where it matters, an interval or the reason for none."""
+"""Numbers formatted for reading: few digits, a sign where it matters, an interval or the reason for none."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ MINUS = "\u2212"
 
 
 MOST_OF_A_REASON = 200
-"""Characters of a recorded reason."""
+"""Maximum number of characters of a recorded reason."""
 
 
 class Shown(NamedTuple):
@@ -21,7 +21,7 @@ class Shown(NamedTuple):
     name: str
     value: str
     interval: str
-    """The 95 % interval with what it is over, or why there is none."""
+    """The 95 % interval and its number of rows, or the reason why there is none."""
 
 
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
@@ -35,7 +35,7 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
 
 
 def _scientific(value: float, digits: int) -> str:
-    """1.07e-5, without the zeros that say nothing."""
+    """1.07e-5, without trailing zeros."""
     mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
 
@@ -57,7 +57,7 @@ def with_interval(name: str, interval: Interval, unit: str, *, over: str = "pair
 
 
 def recorded(name: str, value: Any, reason: str) -> Shown:
-    """A number of run.json: with its interval where it was recorded with one."""
+    """A number of run.json, with its interval where one was recorded."""
     if isinstance(value, Mapping) and "mean" in value:
         mean, low, high, rows = (value.get(key) for key in ("mean", "low", "high", "rows"))
         if isinstance(mean, (int, float)) and isinstance(low, (int, float)) and isinstance(high, (int, float)):

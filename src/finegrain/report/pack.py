@@ -1,6 +1,6 @@
 """Examined pairs as the page's data: token arrays quantised to two characters per value, so that 200 pairs fit into a page.
 
-Read back by `decode` in templates/page.js. A value is off by at most half a step, a step is the answer's range over 4094.
+Decoded by `decode` in templates/page.js. A value is off by at most half a step; a step is the answer's range over 4094.
 """
 
 import json
@@ -18,15 +18,15 @@ from finegrain.types import CharSpan, Json
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 LEVELS = len(DIGITS) ** 2 - 2
 MISSING = LEVELS + 1
-"""Stands for a value that is not finite."""
+"""Marks a value that is not finite."""
 PIECE = 200
-"""Characters shown of one token."""
+"""Maximum number of characters shown of one token."""
 BUDGET = 1_500_000
-"""Bytes of pairs in one page."""
+"""Maximum number of bytes of pairs in one page."""
 
 
 def pack_pairs(runs: Sequence[Sequence[ExaminedPair]], budget: int = BUDGET) -> tuple[list[list[Json]], int]:
-    """Per run, its pairs in their order as far as the budget goes, and the number left out; runs share it evenly."""
+    """Per run, its pairs in their order within the budget, and the number left out; runs share it evenly."""
     packed, left_out = [], 0
     for pairs in runs:
         own: list[Json] = []
@@ -43,7 +43,7 @@ def pack_pairs(runs: Sequence[Sequence[ExaminedPair]], budget: int = BUDGET) -> 
 
 
 def by_worst(pair: ExaminedPair) -> float:
-    """The chosen (or only) answer's change, the largest fall first; a reward model's most confident mistake first; unknown ones last."""
+    """Sort key: the chosen (or only) answer's change, largest fall first; for a reward model its most confident mistake first; unknown ones last."""
     change = pair.change("chosen" if "chosen" in pair.answers else next(iter(pair.answers), ""))
     worth = change if np.isfinite(change) else pair.reward_margin
     return worth if np.isfinite(worth) else np.inf
@@ -62,7 +62,7 @@ def pack_pair(pair: ExaminedPair) -> Json:
 
 
 def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
-    """One answer: text and its cuts, then only what is there."""
+    """One answer: text and its token boundaries, then only the available signals."""
     shown = pieces(answer)
     text, tail = "".join(shown[:-1]), shown[-1]
     signals = {"ratio": answer.ratio, "after": answer.after, "before": answer.before if answer.after is None else None}
@@ -82,9 +82,9 @@ def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
 
 
 def pieces(answer: ExaminedAnswer) -> list[str]:
-    """What is shown of each token, and at the end the text behind the last one; concatenated they are the whole text.
+    """The displayed text of each token, and finally the text after the last one; concatenated they are the whole text.
 
-    A token without characters of its own shows as nothing here (the page gives it a sign); text between tokens goes to the later one.
+    A token without characters has an empty string here (the page shows a sign); text between tokens belongs to the later one.
     """
     found, done = [], 0
     for start, end in answer.offsets.tolist():
@@ -97,7 +97,7 @@ def pieces(answer: ExaminedAnswer) -> list[str]:
 
 
 def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int, int, float]]:
-    """Spans as [first token, last token, value]; the rule is that of the data layer."""
+    """Spans as [first token, last token, value], by the rule of `data.spans`."""
     values = spans_to_tokens(list(spans), offsets, outside=float("nan"))
     runs: list[tuple[int, int, float]] = []
     for index, value in enumerate(values.tolist()):
@@ -111,7 +111,7 @@ def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int
 
 
 def quantised(values: np.ndarray) -> Json | float:
-    """A number where all are the same, else low, step and two characters per value."""
+    """A number where all are equal, else low, step and two characters per value."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if len(finite) == len(values) and len(values) and (values == values[0]).all():
         return float(f"{float(values[0]):.4g}")
@@ -123,7 +123,7 @@ def quantised(values: np.ndarray) -> Json | float:
 
 
 def escaped(data: object) -> str:
-    """JSON that can stand inside a script element: no character that HTML or an old JavaScript parser could read as its own."""
+    """JSON that is safe inside a script element: no character that HTML or an old JavaScript parser could interpret."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -1,4 +1,4 @@
-"""Runs to one HTML file: everything inside, nothing fetched, nothing run that is not ours."""
+"""Writes runs to one HTML file: self-contained, nothing is fetched, and only finegrain's own script runs."""
 
 import base64
 import hashlib
@@ -26,22 +26,22 @@ FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_SAMPLES = 20
 POLICY = "default-src 'none'; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'"
-"""Content security: the one style sheet and the one script, by their hashes; no frame, font, image, connection or plug-in."""
+"""Content security: only the one style sheet and the one script, by their hashes; no frame, font, image, connection or plug-in."""
 
 
 def write_report(folder: Path) -> Path:
-    """report.html in a run directory."""
+    """Writes report.html in a run directory."""
     return write_page([read_run(folder)], folder / FILE)
 
 
 def write_page(runs: Sequence[Run], file: Path) -> Path:
-    """The page of these runs, complete or absent."""
+    """Writes the page of these runs, complete or not at all."""
     replace_file(file, render(runs))
     return file
 
 
 def is_page(file: Path) -> bool:
-    """Whether a file is a page of ours, which a new one may replace."""
+    """Whether a file is a finegrain page, which a new one may replace."""
     try:
         with file.open("rb") as stream:
             return b"<title>finegrain: " in stream.read(4096)
@@ -79,7 +79,7 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def _view(run: Run, place: int) -> Mapping[str, Any]:
-    """What the template says of one run."""
+    """The template's values for one run."""
     return {
         "place": place,
         "name": clipped(run.name, 60),
@@ -91,15 +91,15 @@ def _view(run: Run, place: int) -> Mapping[str, Any]:
         "findings": findings(run),
         "samples": [{key: clipped(line.get(key, ""), 3000) for key in ("prompt", "before", "after")} for line in run.samples[:MOST_SAMPLES]],
         "samples_left": max(0, len(run.samples) - MOST_SAMPLES),
-        "versions": run.record.get("versions") if isinstance(run.record.get("versions"), Mapping) else {},
-        "machine": run.record.get("machine") if isinstance(run.record.get("machine"), Mapping) else {},
-        "engine": run.record.get("engine") if isinstance(run.record.get("engine"), Mapping) else {},
+        "versions": run.record.versions if isinstance(run.record.versions, Mapping) else {},
+        "machine": run.record.machine if isinstance(run.record.machine, Mapping) else {},
+        "engine": run.record.engine if isinstance(run.record.engine, Mapping) else {},
     }
 
 
 @cache
 def _environment() -> Environment:
-    """Escapes everything that is not `Markup`, and makes hidden characters visible on the way out."""
+    """Escapes everything that is not `Markup`, and makes hidden characters visible."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

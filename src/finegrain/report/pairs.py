@@ -1,4 +1,4 @@
-"""Examined rows: what pairs.jsonl holds of one prompt and its answers, token by token, before and after training."""
+"""Examined rows: the content of pairs.jsonl for one prompt and its answers, token by token, before and after training."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ from finegrain.types import CharSpan, Json
 
 FILE = "pairs.jsonl"
 PROMPT_CHARACTERS = 1500
-"""Of a longer prompt its end is kept: what stands right before the answer."""
+"""Of a longer prompt the end is kept: the part next to the answer."""
 SIGNALS = ("before", "after", "weight", "reward", "reward_std")
 IN_NATS = ("before", "after", "weight")
-"""Written to four decimals; rewards are in units of their own and keep significant digits."""
+"""Number of decimals; rewards have their own units and keep significant digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ExaminedAnswer:
     reward: np.ndarray | None = None
     """A scorer's token reward, in its units."""
     reward_std: np.ndarray | None = None
-    """Its standard deviation, where the scorer says one."""
+    """Its standard deviation, where the scorer has one."""
     segment: np.ndarray | None = None
     """Number of the segment or step that a reward model reads, -1 outside."""
     score: float | None = None
@@ -45,9 +45,9 @@ class ExaminedAnswer:
     score_std: float | None = None
     """Its standard deviation; None: unknown."""
     spans: tuple[CharSpan, ...] | None = None
-    """What people marked; None: not annotated."""
+    """Annotators' marks; None: not annotated."""
     truth: tuple[CharSpan, ...] | None = None
-    """Planted truth, where the data know it."""
+    """Planted truth, where the data have it."""
 
     @property
     def ratio(self) -> np.ndarray | None:
@@ -80,7 +80,7 @@ class ExaminedPair:
     label: float | None = None
     """1 good, 0 bad, for rows with a single answer."""
     tie: bool = False
-    """The labels call both answers equally good."""
+    """The labels rate both answers as equally good."""
 
     def change(self, role: str) -> float:
         """After minus before of one answer, nats; NaN where unknown."""
@@ -88,7 +88,7 @@ class ExaminedPair:
 
     @property
     def margin(self) -> float:
-        """How much more the chosen answer gained than the rejected one, nats; NaN where unknown."""
+        """How much more the chosen answer's log-probability rose than the rejected one's, nats; NaN where unknown."""
         return self.change("chosen") - self.change("rejected")
 
     @property
@@ -99,7 +99,7 @@ class ExaminedPair:
 
     @property
     def reward_margin_std(self) -> float:
-        """Standard deviation of that difference, the two scores' errors taken as independent; NaN where unknown."""
+        """Standard deviation of that difference, with the errors of the two scores taken as independent; NaN where unknown."""
         stds = [self.answers[role].score_std if role in self.answers else None for role in ("chosen", "rejected")]
         return float("nan") if stds[0] is None or stds[1] is None else float(np.hypot(stds[0], stds[1]))
 
@@ -130,12 +130,12 @@ def _lines(file: Path) -> Iterator[ExaminedPair]:
                 yield pair_from_json(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CheckpointError(
-                    f"{file}:{number} is no examined pair ({type(error).__name__}: {error}); remove the file for a report without pairs"
+                    f"{file}:{number} is not an examined pair ({type(error).__name__}: {error}); remove the file for a report without pairs"
                 ) from error
 
 
 def pair_from_json(line: Json) -> ExaminedPair:
-    """What `as_json` gave."""
+    """The pair written by `as_json`."""
     answers = {str(role): _answer(answer) for role, answer in line["answers"].items()}
     label = line.get("label")
     return ExaminedPair(

@@ -1,4 +1,4 @@
-"""A run directory as the report reads it: whatever is there, and in words what is not."""
+"""A run directory as the report reads it: the available files, and a message for each missing one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,17 @@ from typing import Any
 
 from finegrain.errors import CheckpointError
 from finegrain.report.pairs import ExaminedPair, read_pairs
+from finegrain.run_record import RunRecord
 from finegrain.runs import RunDirectory
 from finegrain.types import Json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run, or one model looked at without training."""
+    """One run, or one model inspected without training."""
 
     name: str
-    record: Mapping[str, Any]
+    record: RunRecord
     """run.json."""
     metrics: Sequence[Json] = ()
     samples: Sequence[Json] = ()
@@ -32,22 +33,24 @@ def read_run(folder: Path) -> Run:
     """A run directory, or its run.json."""
     folder = folder.parent if folder.name == "run.json" else folder
     if not (folder / "run.json").exists():
-        raise CheckpointError(f"{folder} holds no run: expected a folder with a run.json, as a training command writes it")
+        raise CheckpointError(f"{folder} holds no run; expected a folder with the run.json of a training command")
     directory = RunDirectory(folder)
     record = directory.read_record()
     metrics, pairs = [line for line in directory.metrics() if isinstance(line, dict)], read_pairs(folder)
-    samples = [line for line in _lines(folder / "samples.jsonl") if "after" in line]  # those of a reward run are scored rows, which the pairs show
+    samples = [line for line in _lines(folder / "samples.jsonl") if "after" in line]  # a reward run's samples are scored rows, which the pairs show
     missing = []
-    if record.get("status") != "finished":
-        missing.append(f"The run did not finish: its status is {record.get('status', 'not recorded')}. {record.get('reason', '')}".strip())
+    if record.status != "finished":
+        missing.append(f"The run did not finish: its status is {record.status or 'not recorded'}. {record.reason or ''}".strip())
     if not metrics:
         missing.append("No curves: metrics.jsonl is absent or empty.")
     if pairs is None:
-        missing.append("No pairs token by token, and so no verdict on displacement or length: pairs.jsonl is absent (--examined 0, or an older run).")
+        missing.append(
+            "No token-level pairs, and therefore no verdict on displacement or length: pairs.jsonl is absent (--examined 0, or an older run)."
+        )
     elif not any(answer.ratio is not None or answer.score is not None for pair in pairs for answer in pair.answers.values()):
-        missing.append("No log-ratios and no scores, and so no verdict on displacement or length (a reward model of an older run).")
-    if not samples and record.get("command") != "reward":
-        missing.append("No answers before and after: samples.jsonl is absent or empty (--samples 0).")
+        missing.append("No log-ratios or scores, and therefore no verdict on displacement or length (a reward model of an older run).")
+    if not samples and record.command != "reward":
+        missing.append("No sampled answers from before and after training: samples.jsonl is absent or empty (--samples 0).")
     name = folder.resolve().name
     return Run(name=name, record=record, metrics=metrics, samples=samples, pairs=pairs, gate=_gate(folder / "gate.json"), missing=missing)
 

@@ -13,7 +13,7 @@ from finegrain.ops.stats import mean_interval
 from finegrain.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Place, padded, rule, ticks
 from finegrain.report.numbers import number, percent, with_interval
 from finegrain.report.read import Run
-from finegrain.report.reward_findings import Part, parts
+from finegrain.report.reward_findings import PairSubset, parts
 
 MOST_POINTS = 400
 MOST_WRONG = 5
@@ -21,11 +21,11 @@ LENGTH_BINS = 5
 
 
 class Mistake(NamedTuple):
-    """A pair that the model puts in the wrong order."""
+    """A pair that the model orders wrongly."""
 
     row: int
     chance: str
-    """What the model gives to the label."""
+    """The probability that the model gives to the label."""
     margin: str
     deviation: str
     lengths: str
@@ -34,7 +34,7 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, what it shows in words, and its numbers as a table."""
+    """A drawing, a text description, and its numbers as a table."""
 
     title: str
     axes: str
@@ -52,7 +52,7 @@ class RewardView:
     figures: Sequence[Figure]
     mistakes: Sequence[Mistake]
     counted: str
-    """How many pairs are in the wrong order, in words."""
+    """A sentence on the number of wrongly ordered pairs."""
 
 
 def reward_view(run: Run) -> RewardView | None:
@@ -65,8 +65,8 @@ def reward_view(run: Run) -> RewardView | None:
     return RewardView(figures, [line for part in found for line in mistakes(part)], " and ".join(wrong))
 
 
-def mistakes(part: Part) -> list[Mistake]:
-    """The pairs that the model is most sure of in the wrong direction."""
+def mistakes(part: PairSubset) -> list[Mistake]:
+    """The wrongly ordered pairs with the highest confidence."""
     wrong = sorted((pair for pair in part.pairs if pair.reward_margin < 0), key=lambda pair: pair.reward_margin)
     return [
         Mistake(
@@ -81,8 +81,8 @@ def mistakes(part: Part) -> list[Mistake]:
     ]
 
 
-def reliability(part: Part) -> Figure:
-    """Accuracy of pairs of similar confidence, with Wilson's intervals; honest bins touch the diagonal."""
+def reliability(part: PairSubset) -> Figure:
+    """Accuracy of pairs of similar confidence, with Wilson's intervals; bins of a calibrated model touch the diagonal."""
     at_x: Place = lambda value: LEFT + 8 + (value - 0.5) * 2 * (WIDTH - LEFT - RIGHT - 8)
     at_y: Place = lambda value: HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
     bins = part.bins
@@ -95,12 +95,12 @@ def reliability(part: Part) -> Figure:
         *(_bin(own, words[place], at_x, at_y) for place, own in enumerate(bins)),
     ]
     svg = _svg(f"{title}: " + "; ".join(words), drawn)
-    marks = [("whisker", "share right and its interval; the dot grows with rows"), ("ideal", "honest: as often right as sure")]
+    marks = [("whisker", "share right and its interval; larger dots have more rows"), ("ideal", "calibrated: share right equals confidence")]
     table = [_cells(own) for own in bins]
     return Figure(title, "across: confidence; up: share right", svg, marks, ("mean confidence", "share right", "95 % interval (Wilson)"), table)
 
 
-def against_length(part: Part) -> Figure:
+def against_length(part: PairSubset) -> Figure:
     """Score of each answer against its tokens, and the mean score of answers of similar length."""
     lengths, scores = part.lengths, part.scores
     most = float(lengths.max(initial=1))
@@ -137,7 +137,7 @@ def against_length(part: Part) -> Figure:
 
 def _said(own: Bin) -> str:
     sure, right, interval = _cells(own)
-    return f"sure {sure}, right {right} ({interval})"
+    return f"confidence {sure}, right {right} ({interval})"
 
 
 def _cells(own: Bin) -> tuple[str, str, str]:

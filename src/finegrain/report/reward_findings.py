@@ -1,4 +1,4 @@
-"""Findings about a reward model, from the scores of the examined pairs: order, confidence, length, doubt."""
+"""Findings about a reward model from the scores of the examined pairs: order, confidence, length, uncertainty."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import Run
 
 UNEQUAL = "rows of unequal lengths"
-TIES = "Pairs that the labels call equally good are left out."
-MEMORISED = "A reward model can know its training rows by heart: only held-out rows say how far to trust it."
+TIES = "Pairs that the labels rate as equally good are left out."
+MEMORISED = "A reward model can memorise its training rows, so only held-out rows show how reliable it is."
 
 
-class Part(NamedTuple):
+class PairSubset(NamedTuple):
     """The pairs with two scores that are held out, or trained on."""
 
     name: str
@@ -57,15 +57,18 @@ class Part(NamedTuple):
         return [Bin(float(group_means(sure[own], rows[own]).mean()), wilson(group_means(right[own], rows[own]))) for own in members]
 
 
-def parts(run: Run) -> list[Part]:
+def parts(run: Run) -> list[PairSubset]:
     """Held-out pairs, then training pairs, where there are any with two finite scores."""
     scored = [pair for pair in run.pairs or () if np.isfinite(pair.reward_margin) and not pair.tie]
-    both = [Part("held-out", [pair for pair in scored if pair.held_out]), Part("training", [pair for pair in scored if not pair.held_out])]
+    both = [
+        PairSubset("held-out", [pair for pair in scored if pair.held_out]),
+        PairSubset("training", [pair for pair in scored if not pair.held_out]),
+    ]
     return [part for part in both if part.pairs]
 
 
 def reward_findings(run: Run) -> list[Block]:
-    """The findings; [] for a run without scored pairs. Verdicts are those of the held-out pairs where there are any."""
+    """The findings; [] for a run without scored pairs. Verdicts are on the held-out pairs where there are any."""
     found = parts(run)
     if not found:
         return []
@@ -73,7 +76,7 @@ def reward_findings(run: Run) -> list[Block]:
     return [block for block in blocks if block is not None]
 
 
-def _order(found: Sequence[Part]) -> Block:
+def _order(found: Sequence[PairSubset]) -> Block:
     orders = [(part, confidence.order(part.margins, part.rows)) for part in found]
     numbers = [with_interval(f"{part.name} pairs in order", own.accuracy, "", over="rows", share=True) for part, own in orders]
     for part in found:
@@ -94,7 +97,7 @@ def _order(found: Sequence[Part]) -> Block:
     )
 
 
-def _honesty(found: Sequence[Part]) -> Block:
+def _honesty(found: Sequence[PairSubset]) -> Block:
     own = [(part, confidence.honesty(part.margins, part.rows)) for part in found]
     numbers = [with_interval(f"confidence minus accuracy, {part.name}", each.gap, "", over="rows", signed=True) for part, each in own]
     numbers += [with_interval(f"expected calibration error, {part.name}", _ece(part), "", over="rows") for part in found]
@@ -105,14 +108,14 @@ def _honesty(found: Sequence[Part]) -> Block:
         numbers=numbers,
         notes=[
             "Confidence: sigma of the score difference, the probability that a Bradley-Terry model gives to the answer it prefers; the standard "
-            "deviation plays no part in it. A loss that fixes no such scale need not be honest in this sense.",
-            "Expected calibration error: ten bins of equal width, bootstrap over rows of the data; it is biased upwards where rows are few, so "
-            f"the verdict goes by the gap, with Wilson's interval of the share right. Honest: all within {confidence.NEAR} of zero ([choice]).",
+            "deviation is not used. A loss that does not fix this scale need not be honest in this sense.",
+            "Expected calibration error: ten bins of equal width, bootstrap over rows of the data; it is biased upwards with few rows, so "
+            f"the verdict uses the gap, with Wilson's interval of the share right. Honest: all within {confidence.NEAR} of zero ([choice]).",
         ],
     )
 
 
-def _ece(part: Part) -> Interval:
+def _ece(part: PairSubset) -> Interval:
     """The error of all pairs, and an interval from drawing rows of the data."""
     sure, right = confidence.confidence(part.margins), confidence.right(part.margins)
     place = EqualWidth()(sure)
@@ -127,7 +130,7 @@ def _ece(part: Part) -> Interval:
     return Bootstrap(resamples=500)(error, np.zeros(len(own), dtype=np.int64))
 
 
-def _length(found: Sequence[Part]) -> Block | None:
+def _length(found: Sequence[PairSubset]) -> Block | None:
     own = [(part, length.length_reward(part.lengths, part.scores, part.rows)) for part in found if len(part.pairs) > 1]
     if not own:
         return None
@@ -150,8 +153,8 @@ def _length(found: Sequence[Part]) -> Block | None:
     )
 
 
-def _doubt(part: Part) -> Block | None:
-    """Whether the standard deviation says which pairs are wrong; of the pairs of one row the first stands for all."""
+def _doubt(part: PairSubset) -> Block | None:
+    """Whether the standard deviation indicates wrong pairs; of the pairs of one row the first represents all."""
     _, first = np.unique(part.rows, return_index=True)
     stds, wrong = np.array([part.pairs[place].reward_margin_std for place in first]), part.margins[first] <= 0
     if not np.isfinite(stds).all():
@@ -167,10 +170,10 @@ def _doubt(part: Part) -> Block | None:
             with_interval("deviation of the score difference, wrong pairs", mean_interval(stds[wrong]), "", over="rows"),
             with_interval("deviation of the score difference, right pairs", mean_interval(stds[~wrong]), "", over="rows"),
         ],
-        notes=["0.5 is chance. Of several pairs of one row of the data the first stands for all. Intervals: DeLong for the chance, Student t."],
+        notes=["0.5 is chance. Of several pairs of one row of the data only the first is used. Intervals: DeLong for the chance, Student t."],
     )
 
 
-def _of(found: Sequence[Part]) -> str:
-    """Which pairs the verdict is about, where that is not the held-out ones."""
+def _of(found: Sequence[PairSubset]) -> str:
+    """Which pairs the verdict is about, where these are not the held-out ones."""
     return "" if found[0].name == "held-out" else "On training pairs only (none is held out): "

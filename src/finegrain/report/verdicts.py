@@ -1,4 +1,4 @@
-"""What a run did, as blocks of the page: a plain sentence, numbers with intervals, and where to look."""
+"""The effects of a run as blocks of the page: a sentence, numbers with intervals, and rows to look at."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,19 +21,19 @@ from finegrain.types import WeightMeaning
 COUNTED = "no interval: counted over all training answers"
 UNEQUAL = "rows of unequal lengths"
 RANKED = (
-    "The chance that of two tokens of one answer the better marked one has the lower signal: 0.5 is chance, 0 full agreement. "
-    "Mean over answers, Student t. A credit that was made of these very marks agrees with them by construction."
+    "The probability that, of two tokens of one answer, the better marked one has the lower signal: 0.5 is chance, 0 full agreement. "
+    "Mean over answers, Student t. A credit computed from the same marks agrees with them by construction."
 )
 
 
 def blocks(run: Run) -> list[Block]:
-    """Every finding the run's files allow."""
+    """Every finding that the run's files allow."""
     found = [*reward_findings(run), held_out_policy(run), displaced(run), long_ones(run), covered(run), *agreeing(run)]
     return [block for block in found if block is not None]
 
 
 def displaced(run: Run) -> Block | None:
-    """Whether the chosen answers fell."""
+    """Whether the chosen answers became less probable."""
     pairs = [pair for pair in run.pairs or () if np.isfinite(pair.margin)]
     if not pairs:
         return _single_answers(run)
@@ -57,8 +57,8 @@ def displaced(run: Run) -> Block | None:
     share = displacement.concentration(chosen)
     notes = ["Nats per answer. Intervals: Student t over the examined pairs, the pairs of one row of the data counted as one."]
     if share is not None:
-        carried = f"The {share.pairs} of {share.of_pairs} pairs that fell most carry {percent(share.share)} of the fall"
-        notes.insert(0, f"{carried} (no interval: a description of these very pairs).")
+        carried = f"The {share.pairs} of {share.of_pairs} pairs that fell most account for {percent(share.share)} of the fall"
+        notes.insert(0, f"{carried} (no interval: a description of these pairs).")
     return Block(
         title="Chosen and rejected log-probability",
         verdict=whole.verdict,
@@ -92,7 +92,7 @@ def _single_answers(run: Run) -> Block | None:
             displacement.RAISED: "The answers to be reinforced became more probable.",
             displacement.DISPLACED: "Likelihood displacement: the answers to be reinforced became less probable, and the others fell too.",
             displacement.WORSE: "The answers to be reinforced became less probable.",
-            displacement.UNDECIDED: "The change of the answers to be reinforced cannot be told from zero at this number of rows.",
+            displacement.UNDECIDED: "The change of the answers to be reinforced is not distinguishable from zero at this number of rows.",
         }[verdict],
         numbers=[with_interval(name, interval, "nats", over="answers", signed=True) for name, interval in shown.items()],
         tokens=_falling_tokens([pair.answers["answer"] for pair in pairs if pair.label is None or pair.label > 0.5]),
@@ -150,16 +150,15 @@ def covered(run: Run) -> Block | None:
         weights = [answer.weight[answer.mask] for answer in answers if answer.weight is not None and answer.mask.any()]
         if weights:
             found[role] = coverage.coverage(weights)
-    credit = run.record.get("credit") if isinstance(run.record.get("credit"), dict) else {}
-    assert isinstance(credit, dict)
+    credit = run.record.credit if isinstance(run.record.credit, dict) else {}
     kept = {key.rpartition("/")[2]: value for key, value in credit.items() if key.startswith("credit/kept/") and isinstance(value, (int, float))}
     if not found and not kept:
         return None
-    if run.record.get("credit_weight") == WeightMeaning.CERTAINTY.name.lower():
+    if run.record.credit_weight == WeightMeaning.CERTAINTY.name.lower():
         return Block(
             title="Certainty of the token rewards",
             verdict="not judged",
-            words="The weight of this credit says how sure the token rewards are: it drops nothing, a token counts as much as its reward is sure.",
+            words="The weight of this credit is the certainty of the token rewards: it drops no token, but counts uncertain ones less.",
             numbers=[with_interval(f"certainty in {role} answers", part.kept, "", over="answers", share=True) for role, part in found.items()]
             + [Shown(f"certainty over all {role} tokens", percent(float(value)), COUNTED) for role, value in kept.items()],
         )
@@ -179,7 +178,7 @@ def covered(run: Run) -> Block | None:
 
 
 def agreeing(run: Run) -> list[Block]:
-    """Signals beside marks, for every kind of marks the run has."""
+    """Signals compared with marks, for every kind of marks the run has."""
     distinct = {(pair.row, role, answer.text): (role, answer) for pair in run.pairs or () for role, answer in pair.answers.items()}
     answers = list(distinct.values())
     found = []

@@ -1,12 +1,12 @@
-"""Text of models and of data in the report: safe to look at, and not too long.
+"""Text from models and data in the report: safe to display, and not too long.
 
-Escaping for HTML is the template's and the packer's; this is about what a reader sees.
+The template and the packer escape it for HTML; this makes hidden characters visible.
 """
 
 from finegrain.terminal import visible
 
 
 def clipped(text: object, most: int) -> str:
-    """Visible text of at most `most` characters, the rest counted."""
+    """Visible text of at most `most` characters, with the number of the others."""
     shown = visible(text)
     return shown if len(shown) <= most else f"{shown[:most]}… [+{len(shown) - most} characters]"

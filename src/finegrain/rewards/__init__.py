@@ -1,1 +1,1 @@
-"""Reward models: losses of heads, aggregation, caps and repairs."""
+"""Reward models: losses of heads, aggregation, bounds and repairs."""

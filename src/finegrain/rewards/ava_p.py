@@ -1,9 +1,9 @@
 """AVA-p as a reward model: a token reward with uncertainty from preference pairs.
 
-The policy that is trained along is thrown away; the score of an answer is its last token's mean reward.
+The policy that is trained with it is discarded; the score of an answer is its last token's mean reward.
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13, 14 and the CER auxiliary.
 Deviations: those of `finegrain.objectives.ava_p`; the auxiliary is Bradley-Terry's log sigma by default [choice], since it alone ranks the
-pairs that the reward model is judged by.
+pairs that the reward model is evaluated on.
 """
 
 from dataclasses import dataclass, field
@@ -40,12 +40,12 @@ class AvaP:
     cer: NonNegativeFloat = 1.0
     """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
     balance: BalanceRule = field(default_factory=StartShare)
-    """How the bound is weighed against the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
+    """The weight of the bound relative to the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
     bound_in_head_only: bool = False
-    """Likelihood, negative, KL and temporal differences train the head alone, and the ranking has the backbone to itself [OURS]."""
+    """Likelihood, negative, KL and temporal differences train only the head, and only the ranking trains the backbone [OURS]."""
 
     def action_value(self, head: Gaussian) -> Wanted | None:
-        """What the scorer has to compute beside log-probabilities."""
+        """The Q-values that the scorer must compute, in addition to log-probabilities."""
         return self.inference.needs_logits(head.reward_weight)
 
     def __call__(self, head: Gaussian, pair: Pair) -> Terms:
@@ -54,14 +54,14 @@ class AvaP:
 
     @property
     def balanced(self) -> Balance:
-        """All terms but the ranking are weighed as one; without a ranking each has the weight it is given."""
+        """All terms except the ranking share one weight; without a ranking each has its given weight."""
         return Balance(bound=BOUND, rule=self.balance, bound_in_backbone=not self.bound_in_head_only)
 
     def start(self, head: Gaussian) -> Initialisation | None:
-        """Where prior and head begin."""
+        """The initialisation of prior and head."""
         return self.inference.start(head.reward_weight)
 
     def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
-        """Of held-out answers: mean square of (temporal difference - mean) / std."""
+        """For held-out answers: mean square of (temporal difference - mean) / std."""
         sides = weighed(head.reward_weight, pair).sides.values()
         return {"td_square": torch.stack([self.inference.surprise(side) for side in sides]).nanmean(0)}

@@ -1,7 +1,7 @@
 """The module behind head:diverse-preferences: hidden state -> stochastic code -> reward, for several members at once.
 
 Source: https://arxiv.org/abs/2301.11774 (equations from memory).
-Deviations: the reward is counted from that of the prior's mean code, so that members need no common zero [choice].
+Deviations: the reward is measured from that of the prior's mean code, so that members need no common zero [choice].
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from finegrain.ops.variational import LOG_STD, gaussian_kl
 
 LARGEST_MEAN = 5.0
-"""Bound of a code's mean: an input far from the data cannot be infinitely confident [choice]."""
+"""Bound of a code's mean, so that an input far from the data cannot be infinitely confident [choice]."""
 ACTIVE = 0.01
-"""KL, nats, from which a dimension of a code says something."""
+"""KL, nats, above which a dimension of a code counts as active."""
 
 Weighting = Callable[[Float[Tensor, "E ..."]], Float[Tensor, "E ..."]]
-"""Weights of the members, made of the KL of their codes."""
+"""Weights of the members, computed from the KL of their codes."""
 
 
 class Bottleneck(nn.Module):
-    """(N, H) -> (N, 3 E + 2): rewards at mean codes, at sampled codes, KL of the codes to N(0, I), share of active dimensions, stand-in's error.
+    """(N, H) -> (N, 3 E + 2): rewards at mean codes, at sampled codes, KL of the codes to N(0, I), share of active dimensions, linear proxy's error.
 
-    The stand-in is a linear map of the raw hidden state that follows the head's score; it touches neither head nor backbone.
-    Codes are sampled in training mode alone, from torch's global generator.
+    The linear proxy is a linear map of the raw hidden state that is fitted to the head's score; it affects neither head nor backbone.
+    Codes are sampled only in training mode, from torch's global generator.
     """
 
     def __init__(self, hidden_size: int, members: int, latent: int, width: int, generator: torch.Generator, weighting: Weighting) -> None:
@@ -39,17 +39,17 @@ class Bottleneck(nn.Module):
         self.decoder_in = drawn(members, latent, width, fan_in=latent)
         self.decoder_bias = drawn(members, width, fan_in=latent)
         self.decoder_out = drawn(members, width, fan_in=width)
-        self.stand_in = nn.Linear(hidden_size, 1, bias=False)
-        nn.init.zeros_(self.stand_in.weight)
+        self.linear_proxy = nn.Linear(hidden_size, 1, bias=False)
+        nn.init.zeros_(self.linear_proxy.weight)
 
     def forward(self, hidden: Float[Tensor, "N H"]) -> Float[Tensor, "N K"]:
-        """What the head makes of each hidden state."""
+        """The outputs for each hidden state."""
         mean, log_std = self.codes(hidden)
         kl = gaussian_kl(mean, log_std)
         sampled = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
         rewards = self.decode(mean)
         total = kl.sum(-1)
-        error = self.stand_in(hidden.detach())[..., 0] - weighted(rewards, self.weighting(total)).detach()
+        error = self.linear_proxy(hidden.detach())[..., 0] - weighted(rewards, self.weighting(total)).detach()
         active = (kl > ACTIVE).to(kl.dtype).mean((0, 2))
         return torch.cat([rewards, self.decode(sampled), total, active[None], error[None]]).movedim(0, -1)
 
@@ -68,13 +68,13 @@ class Bottleneck(nn.Module):
 
 
 def weighted(rewards: Float[Tensor, "E ..."], weights: Float[Tensor, "E ..."]) -> Float[Tensor, "..."]:
-    """The members' rewards under weights that add up to 1."""
+    """The members' rewards under weights that sum to 1."""
     total: Tensor = (weights * rewards).sum(0)
     return total
 
 
 def confidence_weights(kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
-    """kl / sum of kl over the members, non-negative, adding up to 1; all alike where every code is the prior's."""
+    """kl / sum of kl over the members, non-negative, summing to 1; equal where every code is the prior's."""
     positive = kl.clamp(min=0.0)
     total = positive.sum(0, keepdim=True)
     known = total > 0

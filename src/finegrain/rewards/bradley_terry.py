@@ -1,10 +1,10 @@
-"""Bradley-Terry: logistic loss on the difference of two answers' scores, under what the columns say of the pair.
+"""Bradley-Terry: logistic loss on the difference of two answers' scores, modified by the pair's columns.
 
     L = -(1 - a) log sigma(f z - g) - a log sigma(-(f z - g)),   z = score(chosen) - score(rejected)
 
 a: probability that the label is wrong (1 - `label_prob`; 1/2 for a `tie`), f = -1 where `flip` is 1, g: `margin`. A `weight`
 column weights the mean. A run scales the column `margin` beforehand (`--margin-scale`). Methods that clean preference data write
-these columns and leave the loss alone. `centre` adds centre * (score(chosen) + score(rejected))^2, which the differences leave free
+these columns and need no separate loss. `centre` adds centre * (score(chosen) + score(rejected))^2, which the differences do not determine
 (https://arxiv.org/abs/2312.09244; TRL's center_rewards_coefficient).
 Source: Bradley and Terry 1952; margin, soft label and flip as in Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 2.2.
 Deviations: none.
@@ -48,34 +48,35 @@ class BradleyTerry:
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
 
     label_smoothing: float = 0.0
-    """Probability that a label is wrong where the column `label_prob` does not say it, in [0, 0.5]."""
+    """Probability that a label is wrong where the column `label_prob` is absent, in [0, 0.5]."""
     centre: NonNegativeFloat = 0.0
-    """Weight of (score(chosen) + score(rejected))^2, which holds scores around 0 (TRL's center_rewards_coefficient; 0.01 there is usual)."""
+    """Weight of (score(chosen) + score(rejected))^2, which keeps scores around 0 (TRL's center_rewards_coefficient, usually 0.01)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing <= 0.5:
-            raise UsageError(f"label_smoothing is a probability in [0, 0.5], got {self.label_smoothing}")
+            raise UsageError(f"label_smoothing must be a probability in [0, 0.5], got {self.label_smoothing}")
 
     def __call__(self, head: RewardHead, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss; of several members their mean, each under its own bootstrap weights."""
-        labels = self.labels(pair)
+        """Per-row loss; for several members their mean, each under its own bootstrap weights."""
+        labels = pair_labels(pair, self.label_smoothing)
         return pair_losses(head, pair, lambda difference: bradley_terry_loss(difference, **labels), self.centre)
 
-    def labels(self, pair: Pair) -> dict[str, Tensor | float]:
-        """What the columns say of each pair."""
-        columns = pair.columns
-        smoothing: Tensor | float = 1 - columns["label_prob"] if "label_prob" in columns else self.label_smoothing
-        if "tie" in columns:
-            smoothing = torch.where(columns["tie"] > 0.5, 0.5, smoothing)
-        return {
-            "label_smoothing": smoothing,
-            "margin": columns.get("margin", 0.0),
-            "flip": 1 - 2 * columns["flip"] if "flip" in columns else 1.0,
-        }
+
+def pair_labels(pair: Pair, label_smoothing: float = 0.0) -> dict[str, Tensor | float]:
+    """The columns of each pair as arguments of the loss; `label_smoothing` where the column `label_prob` is absent."""
+    columns = pair.columns
+    smoothing: Tensor | float = 1 - columns["label_prob"] if "label_prob" in columns else label_smoothing
+    if "tie" in columns:
+        smoothing = torch.where(columns["tie"] > 0.5, 0.5, smoothing)
+    return {
+        "label_smoothing": smoothing,
+        "margin": columns.get("margin", 0.0),
+        "flip": 1 - 2 * columns["flip"] if "flip" in columns else 1.0,
+    }
 
 
 def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Differences], centre: float = 0.0) -> Float[Tensor, " B"]:
-    """Per-row `loss` of the scores' difference and `centre` times their squared sum; of several members their mean, each under its own weights."""
+    """Per-row `loss` of the scores' difference and `centre` times their squared sum; for several members their mean, each under its own weights."""
     chosen, rejected = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
     if chosen.members is None or rejected.members is None:
         return loss(chosen.mean - rejected.mean) + centred(chosen.mean + rejected.mean, centre)
@@ -84,12 +85,12 @@ def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Diff
 
 
 def centred(total: Float[Tensor, "... B"], centre: float) -> Float[Tensor, "... B"]:
-    """centre * total^2, total being the sum of a pair's scores; zeros without a centre."""
+    """centre * total^2, with total the sum of a pair's scores; zeros without a centre."""
     return centre * total.square() if centre else torch.zeros_like(total)
 
 
 def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, "M B"]:
-    """Exp(1) weights by row number and member, the same in every epoch and however rows are batched (Rubin's Bayesian bootstrap)."""
+    """Exp(1) weights by row number and member, the same in every epoch and for any batching (Rubin's Bayesian bootstrap)."""
     places = rows.long()[None] * members + torch.arange(members, device=rows.device)[:, None]
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF

@@ -1,9 +1,9 @@
-"""Stage 2 of BRME: several Gaussian heads learn a stage-1 reward, each on its own weighting of the pairs, with the backbone frozen.
+"""Stage 2 of BRME: several Gaussian heads learn a stage-1 reward, each with its own weights of the pairs, with the backbone frozen.
 
     t: the stage-1 reward of an answer, standardised over the training answers (columns chosen_target, rejected_target)
 
 Source: Yan et al. 2024, https://arxiv.org/abs/2409.15360 (from two third-party digests; loss symbols not read).
-Deviations: target, negative log-likelihood and bootstrap are ours [choice]: the squared error of a sampled reward, as the digests have it, has
+Deviations: target, negative log-likelihood and bootstrap are ours [choice]: the squared error of a sampled reward, as in the digests, has
 its minimum at sd = 0 (E (mu + sd eps - t)^2 = (mu - t)^2 + sd^2), so it is used in that closed form and is not the default.
 """
 
@@ -52,7 +52,7 @@ class MeanSquaredSample:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceGaussian:
-    """-log Phi(difference of means / its sd): the pairs themselves, without a stage 1. Mean and sd are known up to one scale."""
+    """-log Phi(difference of means / its sd): the pairs themselves, without a stage 1. Mean and sd are determined up to a common scale."""
 
     targets: ClassVar[bool] = False
 
@@ -81,7 +81,7 @@ class BRME:
 
     @property
     def reads_targets(self) -> bool:
-        """Whether a stage-1 reward has to score the rows first."""
+        """Whether a stage-1 reward must score the rows first."""
         return self.fit.targets
 
     def __call__(self, head: GaussianEnsemble, pair: Pair) -> Float[Tensor, " B"]:
@@ -102,8 +102,10 @@ def _stacked(chosen: Scored, rejected: Scored) -> tuple[Float[Tensor, "2 M B"], 
 def _answers(chosen: Scored, rejected: Scored, pair: Pair) -> tuple[Tensor, Tensor, Float[Tensor, "2 1 B"]]:
     missing = [name for name in ("chosen_target", "rejected_target") if name not in pair.columns]
     if missing:
-        raise DataError(f"loss:brme learns a stage-1 reward and the rows lack {missing[0]}; give --model the run of a reward model, or the columns")
+        raise DataError(
+            f"loss:brme learns a stage-1 reward, but the rows lack {missing[0]}; set --model to the run of a reward model, or add the columns"
+        )
     targets = torch.stack([pair.columns["chosen_target"], pair.columns["rejected_target"]])[:, None]
     means, stds = _stacked(chosen, rejected)
     present = torch.stack([pair.chosen.mask.any(-1), pair.rejected.mask.any(-1)])[:, None]
-    return means, torch.where(present, stds, 1.0), targets  # an answer without a token has no spread that could be fitted
+    return means, torch.where(present, stds, 1.0), targets  # an answer without a token has no standard deviation to fit

@@ -1,6 +1,6 @@
 """A trained linear head with bounds on its input, and the search for those bounds on cached features.
 
-Source: https://arxiv.org/abs/2309.16827 (Adam, lr 0.1, price every 10 epochs after epoch 30); clean agreement on pairs is the transfer [choice].
+Source: https://arxiv.org/abs/2309.16827 (Adam, lr 0.1, price every 10 epochs after epoch 30); applying clean agreement to pairs is [choice].
 Deviations: full-batch steps on cached features; start at quantiles, not at 1; see `finegrain.rewards.mm_calibration`.
 """
 
@@ -20,7 +20,7 @@ Scores = Float[Tensor, " N"]
 
 
 class ClippedHead(nn.Module):
-    """A scalar head behind bounds: `score`, `raw_score`, and the largest score any text can get. Saved with the model, not trained."""
+    """A scalar head on clipped features: `score`, `raw_score`, and the largest possible score. Saved with the model, not trained."""
 
     low: Tensor
     high: Tensor
@@ -28,7 +28,7 @@ class ClippedHead(nn.Module):
     def __init__(self, head: nn.Linear, bounds: Bounds) -> None:
         super().__init__()
         if head.out_features != 1 or bounds.low.shape != (head.in_features,):
-            raise DataError(f"bounds of {bounds.low.numel()} units do not fit a head {head.in_features} -> {head.out_features}; one score is needed")
+            raise DataError(f"bounds of {bounds.low.numel()} units do not fit a head {head.in_features} -> {head.out_features}; expected one score")
         self.head = head
         self.register_buffer("low", bounds.low.detach().clone())
         self.register_buffer("high", bounds.high.detach().clone())
@@ -39,27 +39,27 @@ class ClippedHead(nn.Module):
         return scores.squeeze(-1)
 
     def gap(self, features: Features) -> Float[Tensor, " N"]:
-        """Score without minus score with bounds: what unusual features added (or took)."""
+        """Score without minus score with bounds: the contribution of unusual features."""
         raw: Tensor = self.head(features)
         clipped: Tensor = self(features)
         return raw.squeeze(-1) - clipped
 
     def ceiling(self) -> float:
-        """The score that no text exceeds."""
+        """The largest possible score of any text."""
         bias = 0.0 if self.head.bias is None else self.head.bias.item()
         return largest_score(self.head.weight[0], Bounds(self.low, self.high)).item() + bias
 
 
 class FittedBounds(NamedTuple):
-    """Bounds with what they cost."""
+    """Bounds and their effect on clean pairs."""
 
     bounds: Bounds
     ceiling_before: float
-    """Largest w . h over the box where the search began."""
+    """Largest w . h over the initial box."""
     ceiling: float
-    """The same in the end."""
+    """The same at the end."""
     agreement: float
-    """Share of the clean pairs whose order is what it was; the tie of a pair that was none is a change."""
+    """Share of the clean pairs whose order is unchanged; a pair that becomes tied counts as changed."""
     shift: float
     """Mean squared change of the clean scores."""
 
@@ -89,14 +89,14 @@ SAME_SCORES = SameScores()
 @dataclass(frozen=True, kw_only=True)
 @checked
 class FitBounds:
-    """The smallest ceiling that leaves clean pairs in their order, and what `keep` says of them."""
+    """The lowest ceiling that preserves the order of clean pairs; `keep` selects what else it preserves."""
 
     start: float = 0.999
-    """Quantile of the clean features where the bounds begin [choice]."""
+    """Quantile of the clean features for the initial bounds [choice]."""
     epochs: int = 300
     """Full-batch steps."""
     lr: float = 0.1
-    """Of Adam, in standard deviations of a unit."""
+    """Learning rate of Adam, in standard deviations of a unit."""
     warmup: int = 30
     """Steps before the price first changes."""
     every: int = 10
@@ -106,12 +106,12 @@ class FitBounds:
 
     def __post_init__(self) -> None:
         if not 0.5 < self.start <= 1:
-            raise UsageError(f"start is the quantile of the clean features where the bounds begin, in (0.5, 1], got {self.start}")
+            raise UsageError(f"start, the quantile of the clean features for the initial bounds, must be in (0.5, 1], got {self.start}")
         if self.epochs < 1 or self.every < 1 or self.warmup < 0 or self.lr <= 0:
-            raise UsageError(f"epochs, every and lr must be positive, warmup not negative: {self.epochs}, {self.every}, {self.lr}, {self.warmup}")
+            raise UsageError(f"epochs, every and lr must be positive, warmup at least 0; got {self.epochs}, {self.every}, {self.lr}, {self.warmup}")
 
     def __call__(self, weight: Float[Tensor, " D"], chosen: Features, rejected: Features, keep: Keep = SAME_SCORES) -> FittedBounds:
-        """Bounds for the head `weight` from the features of clean pairs. The last bounds that met the agreement win; at worst the start's."""
+        """Bounds for the head `weight` from the features of clean pairs: the last bounds that met the agreement, or else the initial ones."""
         features = torch.cat([chosen, rejected])
         begin = quantile_bounds(features, self.start)
         unit = features.std(0, correction=0).clamp(min=torch.finfo(features.dtype).tiny)
@@ -135,7 +135,7 @@ class FitBounds:
         return FittedBounds(best, before, after, agreement_of(weight, chosen, rejected, best), float(shift))
 
     def _bounds(self, begin: Bounds, steps: list[Tensor], unit: Tensor) -> Bounds:
-        """The box after some steps; where the two bounds have passed each other both are their mean."""
+        """The box after some steps; where the two bounds have crossed, both are their mean."""
         low, high = begin.low + unit * steps[0], begin.high + unit * steps[1]
         middle = (low + high) / 2
         return Bounds(torch.where(low > high, middle, low), torch.where(low > high, middle, high))

@@ -1,11 +1,11 @@
-"""What heads and losses may ask of the answers before training, and the per-token columns that they make of it."""
+"""What heads and losses can request of the answers before training, and the per-token columns that they make from it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from finegrain.types import CreditColumns, Ragged
+from finegrain.types import Ragged, TokenColumns
 
 
 @runtime_checkable
@@ -18,36 +18,36 @@ class AnswerContext(Protocol):
 
     @property
     def trains(self) -> bool:
-        """Whether these are the answers to be trained on: there must be something to learn in them. Held-out ones may be few."""
+        """Whether these are the training answers, which must contain something to learn. Held-out ones may be few."""
 
     def masks(self, role: str) -> Ragged:
         """Boolean: the tokens that train."""
 
     def token_ids(self, role: str) -> Ragged:
-        """Tokens of the answer."""
+        """Token ids of the answer."""
 
     def entropies(self, role: str) -> Ragged:
-        """Entropy, nats, of the distribution by which the frozen start model predicts each token; 0 off the mask."""
+        """Entropy, nats, of the frozen start model's distribution for each token; 0 outside the mask."""
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
-        """(number, label) of the labelled step that each token belongs to; number -1 in none, or in a step that was cut."""
+        """(number, label) of each token's labelled step; number -1 outside steps, or in a step that was cut."""
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:
-        """Facts about the answers for the run's record."""
+        """Records facts about the answers for the run."""
 
 
 def columns_of(
     *, weight: Sequence[np.ndarray] | None = None, reward: Sequence[np.ndarray] | None = None, segment: Sequence[np.ndarray] | None = None
-) -> CreditColumns:
+) -> TokenColumns:
     """Columns that every answer has."""
     count = len(next(values for values in (weight, reward, segment) if values is not None))
     absent: list[np.ndarray | None] = [None] * count
     made = {"weight": weight, "reward": reward, "segment": segment}
-    return CreditColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
+    return TokenColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
 
 
-def prepared(parts: Sequence[Any], context: AnswerContext) -> dict[str, CreditColumns]:
-    """The columns of a head and a loss by role; a part without `prepare` makes none, and only one part may make them."""
-    made: list[Mapping[str, CreditColumns]] = [part.prepare(context) for part in parts if hasattr(part, "prepare")]
+def prepared(makers: Sequence[Callable[[AnswerContext], Mapping[str, TokenColumns]] | None], context: AnswerContext) -> dict[str, TokenColumns]:
+    """The columns of a head and a loss by role, by the `prepare` of each; None makes none, and only one may make them."""
+    made = [prepare(context) for prepare in makers if prepare is not None]
     assert len(made) <= 1, "head and loss both make token columns"
     return dict(made[0]) if made else {}

@@ -1,11 +1,11 @@
-"""Contrastive terms of a pair loss: two views of one item agree. The engine's choice beside `loss:secrets-rm`'s pair term.
+"""Contrastive terms of a pair loss: two views of one item should agree. A setting of `loss:secrets-rm`.
 
 Items are a pair's difference of last-token features, or both answers' features. A view leaves features out at random: dropout on
-the features [OURS], since the engine sets the model's own to 0. What a term says of other items are constants of the step [OURS],
-so that results do not depend on how it is cut.
+the features [OURS], because training sets the model's own dropout to 0. Other items enter a term as constants of the step [OURS],
+so that results do not depend on how the step is split.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 3; SwAV: Caron et al. 2020, https://arxiv.org/abs/2006.09882.
-Deviations: as said; formulas were read in summary and completed from memory, as were tau, weight and iterations.
+Deviations: as above; formulas were read in summary and completed from memory, as were tau, weight and iterations.
 """
 
 from collections.abc import Mapping
@@ -35,16 +35,16 @@ class NoContrast:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class SimCSE:
-    """Two views of an item agree, against the views of all other items of the step."""
+    """Two views of an item should agree, relative to the views of all other items of the step."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     items: Items = "difference"
     """difference: of the pair's last-token features; answers: those of both."""
     weight: float = 1.0
-    """Of the term; 1 is memory."""
+    """Weight of the term; 1 is from memory."""
     temperature: float = 0.05
-    """Divides cosines; 0.05 is memory."""
+    """Temperature of the cosines; 0.05 is from memory."""
     dropout: float = 0.1
     """Share of features that a view leaves out."""
 
@@ -52,11 +52,11 @@ class SimCSE:
         _check(self.weight, self.temperature, self.dropout)
 
     def statistics(self, pair: Pair) -> Mapping[str, Gathered]:
-        """The second view of every item of the step, and which item it is of."""
+        """The second view of every item of the step, and the item's number."""
         return {"views": Gathered(view(pair, self.items, self.dropout, 1)), "view_items": Gathered(numbers(pair, self.items))}
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """-log softmax of the own second view among those of the step, mean over a pair's items."""
+        """-log softmax of an item's second view among those of the step, mean over a pair's items."""
         first, second = (normalize(view(pair, self.items, self.dropout, number), dim=-1) for number in (0, 1))
         others = normalize(pair.statistics["views"].to(first.dtype), dim=-1).flatten(0, 1)
         own = _same(pair, self.items, pair.statistics["view_items"])
@@ -68,22 +68,22 @@ class SimCSE:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Swav:
-    """Each view predicts which prototypes the other view is assigned to, where the step's items use all prototypes alike."""
+    """Each view predicts the other view's assignment to prototypes, where the step's items use all prototypes equally."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     items: Items = "difference"
     """difference: of the pair's last-token features; answers: those of both."""
     prototypes: int = 8
-    """K, directions that are trained beside the model [choice]; a step with fewer items than K cannot fill them."""
+    """K, directions trained beside the model [choice]; a step with fewer items than K cannot fill them."""
     weight: float = 1.0
-    """Of the term; 1 is memory."""
+    """Weight of the term; 1 is from memory."""
     temperature: float = 0.1
-    """Divides cosines in the prediction; 0.1 is memory."""
+    """Temperature of the cosines in the prediction; 0.1 is from memory."""
     code_temperature: float = 0.05
-    """Divides cosines in the assignment; 0.05 is memory."""
+    """Temperature of the cosines in the assignment; 0.05 is from memory."""
     iterations: int = 3
-    """Sinkhorn's; 3 is memory."""
+    """Sinkhorn iterations; 3 is from memory."""
     dropout: float = 0.1
     """Share of features that a view leaves out."""
 
@@ -91,7 +91,7 @@ class Swav:
         _check(self.weight, self.temperature, self.dropout)
         if not (self.prototypes >= 2 and self.iterations >= 1 and self.code_temperature > 0):
             raise UsageError(
-                "prototypes are at least 2, iterations at least 1 and code_temperature is positive, "
+                "prototypes must be at least 2, iterations at least 1 and code_temperature positive, "
                 f"got {self.prototypes}, {self.iterations} and {self.code_temperature}"
             )
 
@@ -103,7 +103,7 @@ class Swav:
         return {"prototypes": layer}
 
     def statistics(self, pair: Pair) -> Mapping[str, Gathered]:
-        """Scores of both views of every item of the step, and which item they are of."""
+        """Scores of both views of every item of the step, and the item's number."""
         first, second = self._scores(pair)
         return {"scores_0": Gathered(first), "scores_1": Gathered(second), "score_items": Gathered(numbers(pair, self.items))}
 
@@ -128,7 +128,7 @@ Contrast = NoContrast | SimCSE | Swav
 
 
 def view(pair: Pair, items: Items, dropout: float, number: int) -> Float[Tensor, "B n H"]:
-    """The items without some of their features, the same whenever a row comes again."""
+    """The items without some of their features, the same whenever a row recurs."""
     found = torch.stack([_features(pair.chosen), _features(pair.rejected)], 1)
     if items == "difference":
         found = found[:, :1] - found[:, 1:]
@@ -137,13 +137,13 @@ def view(pair: Pair, items: Items, dropout: float, number: int) -> Float[Tensor,
 
 
 def numbers(pair: Pair, items: Items) -> Float[Tensor, "B n"]:
-    """A number of each item that no other row's has."""
+    """A unique number of each item."""
     rows = pair.columns["row"]
     return rows[:, None] if items == "difference" else torch.stack([2 * rows, 2 * rows + 1], 1)
 
 
 def _same(pair: Pair, items: Items, of_step: Tensor) -> Tensor:
-    """(B, n, S): which of the step's items is which of the pair's."""
+    """(B, n, S): which of the step's items equals which of the pair's."""
     own = numbers(pair, items)
     return own[..., None] == of_step.flatten().to(own.dtype)
 
@@ -156,6 +156,6 @@ def _features(side: Side) -> Float[Tensor, "B H"]:
 def _check(weight: float, temperature: float, dropout: float) -> None:
     if not (weight >= 0 and temperature > 0 and 0 < dropout < 1):
         raise UsageError(
-            f"weight is not negative, temperature is positive and dropout lies in (0, 1), got {weight}, {temperature} and {dropout}: "
-            "without dropout both views coincide"
+            f"weight must be at least 0, temperature positive and dropout in (0, 1), got {weight}, {temperature} and {dropout}: "
+            "without dropout both views are equal"
         )

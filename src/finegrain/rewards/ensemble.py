@@ -1,7 +1,7 @@
-"""Several heads on one backbone, each trained on its own weighting of the pairs: their spread says how sure they are.
+"""Several heads on one backbone, each trained with its own weights of the pairs: their standard deviation is the uncertainty.
 
 Source: the shared-backbone ensembles of https://arxiv.org/abs/2409.15360 (5 heads; from third-party digests).
-Deviations: members differ by start and by a Bayesian bootstrap of the pairs [choice]: weights drawn from Exp(1) per pair and member.
+Deviations: members differ by initialisation and by a Bayesian bootstrap of the pairs [choice]: weights drawn from Exp(1) per pair and member.
 """
 
 from dataclasses import dataclass, field
@@ -23,19 +23,19 @@ class Ensemble:
 
     members: int = 5
     readout: Readout = field(default_factory=Last)
-    """How token scores become the answer's: sum, mean, last or minimum."""
+    """How token scores are combined to the answer's: sum, mean, last or minimum."""
 
     def __post_init__(self) -> None:
         if self.members < 2:
-            raise UsageError(f"an ensemble has at least 2 members, got {self.members}")
+            raise UsageError(f"an ensemble needs at least 2 members, got {self.members}")
 
     @property
     def outputs(self) -> int:
-        """One per member."""
+        """One output per member."""
         return self.members
 
     def tokens(self, outputs: Outputs) -> Scored:
-        """Mean and spread (ddof 1) over the members, and the members."""
+        """Mean and standard deviation (ddof 1) over the members, and the members."""
         return of_members(outputs.movedim(-1, 0))
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:

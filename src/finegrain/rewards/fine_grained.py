@@ -1,4 +1,4 @@
-"""Bradley-Terry on an answer and its least edit, where only the edited tokens can explain the preference.
+"""Bradley-Terry on an answer and a minimal edit of it, where only the edited tokens can explain the preference.
 
     Rbar = (sum over changed tokens of R_t + sum over unchanged ones of r0(R_t)) / denominator
     L = -log sigma(Rbar(edited) - Rbar(original)) + regulariser * mean over unchanged tokens of R_t^2
@@ -24,7 +24,7 @@ from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import wide
 from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.token import Token
-from finegrain.types import CreditColumns, Pair, Side, Term, Terms
+from finegrain.types import Pair, Side, Term, Terms, TokenColumns
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -33,7 +33,7 @@ Rows = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class Zero:
-    """Unchanged tokens say nothing [OURS]: both answers have them."""
+    """Unchanged tokens count 0 [OURS]: both answers have them."""
 
     def __call__(self, rewards: Values) -> Values:
         """Their part of the score."""
@@ -42,7 +42,7 @@ class Zero:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """They count as the changed ones do: the alignment is not used."""
+    """They count like the changed ones: the alignment is not used."""
 
     def __call__(self, rewards: Values) -> Values:
         """Their part of the score."""
@@ -60,7 +60,7 @@ class StopGradient:
 
 @dataclass(frozen=True, kw_only=True)
 class PerChanged:
-    """Tokens that were changed: a small edit in a long answer keeps its signal [OURS]."""
+    """The number of changed tokens: a small edit in a long answer keeps its signal [OURS]."""
 
     def __call__(self, mask: Mask, changed: Mask) -> Int[Tensor, " B"]:
         """Denominators."""
@@ -69,7 +69,7 @@ class PerChanged:
 
 @dataclass(frozen=True, kw_only=True)
 class PerToken:
-    """All tokens of the answer, as the paper has it (memory)."""
+    """The number of tokens of the answer, as in the paper (memory)."""
 
     def __call__(self, mask: Mask, changed: Mask) -> Int[Tensor, " B"]:
         """Denominators."""
@@ -103,28 +103,28 @@ class FineGrained:
     denominator: Denominator = field(default_factory=PerChanged)
     """per-changed, per-token or total."""
     regulariser: float = 0.01
-    """Weight of the mean square of unchanged tokens' rewards: without it their level is free, and drifts."""
+    """Weight of the mean square of unchanged tokens' rewards: without it their level is undetermined and drifts."""
     most_changed: float = 0.5
-    """Largest edit that counts, as a share of the longer answer's tokens: a rewrite does not say what was at fault."""
+    """Largest edit that counts, as a share of the longer answer's tokens: a rewrite does not locate the error."""
 
     def __post_init__(self) -> None:
         if self.regulariser < 0 or not 0 < self.most_changed <= 1:
-            raise UsageError(f"regulariser must not be negative and most_changed in (0, 1], got {self.regulariser} and {self.most_changed}")
+            raise UsageError(f"regulariser must be at least 0 and most_changed in (0, 1], got {self.regulariser} and {self.most_changed}")
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
-        """Weight 1 on changed tokens and 0 on the others; a pair that is no small edit has none and does not train."""
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
+        """Weight 1 on changed tokens and 0 on the others; a pair that is not a small edit has none and does not train."""
         edits = [least_edit(*pair) for pair in zip(context.token_ids("rejected"), context.token_ids("chosen"), strict=True)]
         small = [edit.distance <= self.most_changed * max(len(edit.first), len(edit.second)) for edit in edits]
         context.note("edits", {"pairs": len(edits), "rewrites_left_out": len(edits) - sum(small), "identical": sum(e.distance == 0 for e in edits)})
         if context.trains and not any(small):
             raise DataError(
-                f"no pair is an edit: in all {len(edits)} more than {self.most_changed:.0%} of the tokens differ; "
-                "chosen must be rejected with as little changed as possible (--loss.most-changed sets the cap)"
+                f"no pair is a small edit: in all {len(edits)} pairs more than {self.most_changed:.0%} of the tokens differ; "
+                "expected chosen to be a minimal edit of rejected (--loss.most-changed sets the limit)"
             )
         masks = {"rejected": [edit.first for edit in edits], "chosen": [edit.second for edit in edits]}
         absent: list[np.ndarray | None] = [None] * len(edits)
         return {
-            role: CreditColumns(
+            role: TokenColumns(
                 weight=[own.astype(np.float32) if kept else None for own, kept in zip(changed, small, strict=True)],
                 reward=absent,
                 segment=absent,
@@ -137,7 +137,7 @@ class FineGrained:
         """The pair's loss, and the regulariser, a mean over unchanged tokens."""
         sides = pair.chosen, pair.rejected
         counted = pair.columns.get("annotated/chosen", torch.ones_like(pair.columns["row"])) > 0.5
-        chosen, rejected = (self.score(head, side) for side in sides)
+        chosen, rejected = (self._score(head, side) for side in sides)
         loss = torch.where(counted, -logsigmoid(chosen - rejected), 0.0)
         terms = {"edits": Term(loss, counted.to(loss.dtype))}
         if self.regulariser:
@@ -147,8 +147,8 @@ class FineGrained:
             terms["unchanged"] = Term(squares, tokens, self.regulariser)
         return terms
 
-    def score(self, head: Token, side: Side) -> Rows:
-        """Rbar of each answer; 0 where nothing was changed on its side and unchanged tokens count nothing."""
+    def _score(self, head: Token, side: Side) -> Rows:
+        """Rbar of each answer; 0 where nothing was changed on its side and unchanged tokens do not count."""
         changed, rewards = _changed(side), _rewards(head, side)
         total = masked_sum(torch.where(changed, rewards, self.unchanged(rewards)), side.mask)
         return total / self.denominator(side.mask, changed).clamp(min=1)

@@ -1,8 +1,8 @@
-"""A head and a loss as one objective: what the training loop sees of a reward model."""
+"""A head and a loss combined to one objective, the form in which the training loop trains a reward model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,17 +15,18 @@ from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepared
-from finegrain.rewards.heads import RewardHead, reads_whole_answer
-from finegrain.types import CreditColumns, Gathered, Initialisation, Pair, Summed, Terms
+from finegrain.rewards.declarations import HeadDeclarations, LossDeclarations, read_head, read_loss
+from finegrain.rewards.heads import RewardHead
+from finegrain.types import Gathered, Initialisation, Pair, Summed, Terms, TokenColumns
 
 
 @runtime_checkable
 class RewardLoss(Protocol):
-    """A loss of judgements: one value per row, or terms; declares the roles it reads."""
+    """A loss on a head's scores: one value per row, or terms. `declarations.LossDeclarations` lists what it may declare."""
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Sides that take part."""
+        """Sides that the loss reads."""
 
     def __call__(self, head: Any, pair: Pair) -> Float[Tensor, " B"] | Terms:
         """Loss of each row."""
@@ -38,107 +39,112 @@ class RewardFit:
     head: RewardHead
     loss: RewardLoss
     frozen: bool = False
-    """The head alone trains, on features of last tokens that are computed once."""
+    """Only the head trains, on features of last tokens that are computed once."""
 
     def __post_init__(self) -> None:
-        kind = getattr(self.loss, "head_kind", object)
-        if not isinstance(self.head, kind):
-            raise UsageError(f"{type(self.loss).__name__} fits a {kind.__name__} head, found {type(self.head).__name__}; name that head")
-        wanted = getattr(self.head, "loss_kind", object)
-        if not isinstance(self.loss, wanted):
+        if not isinstance(self.head, self._loss.head_kind):
+            wanted, found = self._loss.head_kind.__name__, type(self.head).__name__
+            raise UsageError(f"{type(self.loss).__name__} fits a {wanted} head, found {found}; choose that head")
+        if not isinstance(self.loss, self._head.loss_kind):
             head, loss = type(self.head).__name__, type(self.loss).__name__
-            raise UsageError(f"only {wanted.__name__} fits every part of a {head} head, found {loss}; name that loss")
+            raise UsageError(f"only {self._head.loss_kind.__name__} fits every part of a {head} head, found {loss}; choose that loss")
         if self.frozen:
             self._check_last_token()
 
     def _check_last_token(self) -> None:
-        if not isinstance(self.head.readout, Last) or hasattr(self.head, "places") or reads_whole_answer(self.head):
+        if not isinstance(self._head.readout, Last) or self._head.read_positions is not None or self._head.reads_whole_answer:
             head = type(self.head).__name__
-            raise UsageError(f"--frozen keeps the last token of every answer, and {head} reads others; take head:sequence or a readout last")
+            raise UsageError(f"--frozen keeps only the last token of every answer, but {head} reads others; use head:sequence or the readout last")
         if self.needs or self.action_value is not None or self.token_columns:
-            raise UsageError(f"--frozen keeps the last token of every answer, and {type(self.loss).__name__} reads all of them; drop --frozen")
+            raise UsageError(f"--frozen keeps only the last token of every answer, but {type(self.loss).__name__} reads all of them; remove --frozen")
+
+    @cached_property
+    def _head(self) -> HeadDeclarations:
+        return read_head(self.head)
+
+    @cached_property
+    def _loss(self) -> LossDeclarations:
+        return read_loss(self.loss)
 
     @property
     def learning_rate(self) -> float:
-        """[choice] Between the 5e-6 of https://arxiv.org/abs/2401.06080 and the higher rates of small heads; ten times that for a head alone."""
+        """[choice] Between the 5e-6 of https://arxiv.org/abs/2401.06080 and the higher rates of small heads; ten times that if frozen."""
         return 1e-4 if self.frozen_backbone else 1e-5
 
     @property
     def embedding_factor(self) -> float:
-        """[OURS] Few pairs move a word's own vector far enough only at a higher rate (docs/decisions/0014); 1 where the vocabulary's head is read."""
+        """[OURS] With few pairs, embeddings move far enough only at a higher rate (docs/decisions/0014); 1 where the vocabulary head is read."""
         return 1.0 if "logp" in self.needs or self.action_value is not None else 10.0
 
     @property
     def frozen_backbone(self) -> bool:
-        """Whether the head alone trains."""
-        return self.frozen or bool(getattr(self.loss, "frozen_backbone", False))
+        """Whether only the head trains."""
+        return self.frozen or self._loss.frozen_backbone
 
-    def prepare(self, context: AnswerContext) -> dict[str, CreditColumns]:
-        """Per-token columns that head or loss make of the answers before training; {} where neither needs any."""
-        return prepared([self.head, self.loss], context)
-
-    @property
-    def row_columns(self) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None:
-        """(the rows' own numbers) -> numbers that the loss makes of them before training; None: it makes none."""
-        make = getattr(self.loss, "row_columns", None)
-        return None if make is None else partial(make, self.head)
+    def prepare(self, context: AnswerContext) -> dict[str, TokenColumns]:
+        """Per-token columns that head or loss makes from the answers before training; {} where neither needs any."""
+        return prepared([self._head.prepare, self._loss.prepare], context)
 
     @property
     def token_columns(self) -> tuple[str, ...]:
         """Fields of a `Side` that `prepare` fills."""
-        return (*getattr(self.head, "token_columns", ()), *getattr(self.loss, "token_columns", ()))
+        return (*self._head.token_columns, *self._loss.token_columns)
+
+    @property
+    def row_columns(self) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None:
+        """(the rows' own numbers) -> numbers that the loss computes from them before training; None: it computes none."""
+        make = self._loss.row_columns
+        return None if make is None else partial(make, self.head)
 
     @property
     def make_head(self) -> Callable[[int, torch.Generator], nn.Module] | None:
         """(hidden size, generator) -> the head's own module; None: a linear map."""
-        return getattr(self.head, "module", None)
+        return self._head.module
 
     @property
     def make_modules(self) -> Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None:
-        """(hidden size, generator) -> parts that train beside model and head, which the loss reads; None: there are none."""
-        return getattr(self.loss, "make_modules", None)
+        """(hidden size, generator) -> modules that train beside model and head, which the loss reads; None: there are none."""
+        return self._loss.make_modules
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the loss reads beside the head's outputs."""
-        return getattr(self.loss, "needs", frozenset())
+        """What the loss reads in addition to the head's outputs."""
+        return self._loss.needs
 
     @property
     def statistics(self) -> Callable[[Pair], Mapping[str, Summed | Gathered]] | None:
         """What the loss reads of the whole step."""
-        return getattr(self.loss, "statistics", None)
+        return self._loss.statistics
 
     @property
     def balanced(self) -> Balance | None:
-        """Terms that the loss weighs as one."""
-        return getattr(self.loss, "balanced", None)
+        """Terms of the loss that share one weight."""
+        return self._loss.balanced
 
     @property
     def start(self) -> Initialisation | None:
-        """Where the loss wants head and tables to begin."""
-        find = getattr(self.loss, "start", None)
-        return None if find is None else find(self.head)
+        """The loss's initialisation of head and tables."""
+        return None if self._loss.start is None else self._loss.start(self.head)
 
     @property
     def action_value(self) -> Wanted | None:
         """The Q-values that the loss reads with this head."""
-        wanted = getattr(self.loss, "action_value", None)
-        return None if wanted is None else wanted(self.head)
+        return None if self._loss.action_value is None else self._loss.action_value(self.head)
 
     @property
     def outputs(self) -> int:
-        """Numbers per token that the head has."""
-        return self.head.outputs
+        """Number of outputs of the head per token."""
+        return self._head.outputs
 
     @property
     def roles(self) -> tuple[str, ...]:
         """The loss's."""
-        return self.loss.roles
+        return self._loss.roles
 
     @property
     def shape(self) -> str | None:
-        """Rows the loss trains on, where its roles do not say it."""
-        return getattr(self.loss, "shape", None)
+        """Form of the rows that the loss trains on, where its roles do not determine it."""
+        return self._loss.shape
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
         """The loss's."""

@@ -1,8 +1,8 @@
-"""Mean and standard deviation per token: a reward that says how sure it is.
+"""Mean and standard deviation per token: a reward with its uncertainty.
 
 Source: the Gaussian reward head of https://arxiv.org/abs/2411.09341 (mu and log sd per token).
-Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood explodes. Weights by attention are off by default [choice]; a stock
-classifier knows nothing of them and gives the mean before it is weighed.
+Deviations: log sd is clamped to -5 .. 2 [choice]: at zero width the likelihood diverges. Weights by attention are off by default [choice]; a stock
+classifier ignores them and gives the mean before weighting.
 """
 
 from collections.abc import Callable
@@ -28,18 +28,18 @@ class Gaussian:
     """Mean and log standard deviation at every token."""
 
     readout: Readout = field(default_factory=Last)
-    """How token scores become the answer's: sum, mean, last or minimum."""
+    """How token scores are combined to the answer's: sum, mean, last or minimum."""
     reward_weight: RewardWeight = field(default_factory=Uniform)
-    """What multiplies a token's mean and standard deviation: uniform, attention (eq. 11)."""
+    """The factor on a token's mean and standard deviation: uniform, attention (eq. 11)."""
 
     @property
     def outputs(self) -> int:
-        """Mean, log standard deviation, and what the weight is made of."""
+        """Mean, log standard deviation, and the inputs of the weight."""
         return 2 + self.reward_weight.columns
 
     @property
     def module(self) -> Callable[[int, torch.Generator], nn.Module]:
-        """(hidden size, generator) -> the layer: linear, with a bias of the log standard deviation."""
+        """(hidden size, generator) -> the layer: linear, with a bias on the log standard deviation."""
         return partial(GaussianLayer, self.outputs)
 
     @property
@@ -47,14 +47,14 @@ class Gaussian:
         """Whether a token's score depends on later tokens."""
         return isinstance(self.reward_weight, Attention)
 
-    def weigh(self, outputs: Outputs, mask: Mask) -> Float[Tensor, "B T L"]:
-        """The outputs weighed over the whole answer."""
+    def reweight_outputs(self, outputs: Outputs, mask: Mask) -> Float[Tensor, "B T L"]:
+        """The outputs weighted over the whole answer."""
         return self.reward_weight(outputs, mask)
 
     def tokens(self, outputs: Outputs) -> Scored:
-        """Mean and standard deviation, of outputs that are weighed or have no weight."""
+        """Mean and standard deviation, from outputs that are weighted or need no weight."""
         return Scored(outputs[..., 0], outputs[..., 1].clamp(*LOG_STD).exp())
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """The mean's row; it is not weighed."""
+        """The mean's row, unweighted."""
         return weight[:1]

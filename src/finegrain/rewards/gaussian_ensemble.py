@@ -1,8 +1,8 @@
-"""Several Gaussian heads on one backbone: each says its reward and how sure it is, so that the surest or the strictest can be asked.
+"""Several Gaussian heads on one backbone, each with a reward and its standard deviation, so that the most certain or the lowest can be selected.
 
 Source: the multi-head reward model of Yan et al. 2024, https://arxiv.org/abs/2409.15360 (5 heads; from third-party digests).
 Deviations: sd = softplus + 1e-4 [choice]; the score is the equal mixture of the members [choice], `finegrain.ops.aggregate` has the paper's
-nominal, least and mixed rewards.
+nominal, minimum and mixed rewards.
 """
 
 from dataclasses import dataclass, field
@@ -28,15 +28,15 @@ class GaussianEnsemble:
 
     members: int = 5
     readout: Readout = field(default_factory=Last)
-    """How token scores become the answer's: sum, mean, last or minimum."""
+    """How token scores are combined to the answer's: sum, mean, last or minimum."""
 
     def __post_init__(self) -> None:
         if self.members < 1:
-            raise UsageError(f"--head.members counts Gaussian heads, at least 1, got {self.members}")
+            raise UsageError(f"--head.members must be at least 1, got {self.members}")
 
     @property
     def outputs(self) -> int:
-        """A mean and what becomes a standard deviation, per member."""
+        """Two outputs per member: the mean, and the input of the standard deviation."""
         return 2 * self.members
 
     def tokens(self, outputs: Outputs) -> Scored:
@@ -53,7 +53,7 @@ class GaussianEnsemble:
         return weight[: self.members]
 
     def facts(self, outputs: Outputs, mask: Bool[Tensor, "B T"]) -> dict[str, Float[Tensor, " B"]]:
-        """To be logged per answer: the members' range, their mean standard deviation, and whether each is the surest one."""
+        """Logged per answer: the members' range, their mean standard deviation, and whether each is the most certain one."""
         score = read_out(self.readout, self.tokens(outputs), mask)
         assert score.members is not None
         assert score.member_std is not None

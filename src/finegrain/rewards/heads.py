@@ -1,8 +1,8 @@
-"""What a reward model's numbers per token mean: heads that turn K outputs per token into judgements of tokens and of answers.
+"""Heads of reward models, which turn K outputs per token into scores of tokens and of answers.
 
-A head reads the hidden state that has consumed the token it judges. An answer's score is a readout of its tokens' scores, so
-every head is trained from labels of whole answers and judges tokens too; with the readout `last` the tokens before the last one
-are judged as if the answer ended there.
+A head scores a token from the hidden state that has read it. An answer's score is a readout of its tokens' scores, so
+every head is trained from labels of whole answers and also scores tokens; with the readout `last` the tokens before the last one
+are scored as if the answer ended there.
 """
 
 from collections.abc import Callable
@@ -15,36 +15,37 @@ from torch import Tensor
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.ops.segments import segment_ends
+from finegrain.rewards.declarations import HeadDeclarations, read_head
 from finegrain.types import Scored, Side
 
 Outputs = Float[Tensor, "B T K"]
 Mask = Bool[Tensor, "B T"]
 Readout = Sum | Mean | Last | Minimum
 ReadOut = Callable[[Float[Tensor, "B T"], Mask], Float[Tensor, " B"]]
-"""Any of them, or a head's own."""
+"""Any of these readouts, or a head's own."""
 
 
 @runtime_checkable
 class RewardHead(Protocol):
-    """A head: how many outputs it has, and what they say."""
+    """A head: how many outputs it has, and what they mean. `declarations.HeadDeclarations` lists what it may declare."""
 
     @property
     def outputs(self) -> int:
-        """K, numbers per token."""
+        """K, outputs per token."""
 
     @property
     def readout(self) -> ReadOut:
-        """How token scores become the answer's."""
+        """How token scores are combined to the answer's."""
 
     def tokens(self, outputs: Outputs) -> Scored:
-        """(B, T): mean, std where it is known, members where there are several."""
+        """(B, T): mean, std where known, members where there are several."""
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
         """The rows that a stock classification head of L labels needs to give the mean; L = 1 is a reward."""
 
 
 def of_members(members: Float[Tensor, "M ..."], member_std: Float[Tensor, "M ..."] | None = None) -> Scored:
-    """Members as one judgement: their mean, and their spread (ddof 1), unknown for a single one.
+    """Combines members: their mean, and their standard deviation (ddof 1), unknown for a single one.
 
     Members that are distributions are mixed in equal parts: mean variance plus variance of the means (ddof 0).
     """
@@ -55,43 +56,40 @@ def of_members(members: Float[Tensor, "M ..."], member_std: Float[Tensor, "M ...
 
 
 def sequence_score(head: RewardHead, side: Side) -> Scored:
-    """(B,): the readout of the token scores, with the uncertainty that follows from theirs.
+    """(B,): the readout of the token scores, with the resulting uncertainty.
 
-    A head may have an `answer` of its own, and may read certain tokens only, by `places`.
+    A head may have its own `answer`, and may read only certain tokens, its `read_positions`.
     """
-    assert side.outputs is not None, "a reward head's outputs were not asked for"
-    places: Callable[[Side], Mask] | None = getattr(head, "places", None)
-    mask = side.mask if places is None else places(side)
-    own: Callable[[Outputs, Mask], Scored] | None = getattr(head, "answer", None)
-    if own is not None:
-        return own(torch.where(mask[..., None], side.outputs, 0.0), mask)
-    return read_out(head.readout, token_scores(head, side.outputs, mask), mask)
+    assert side.outputs is not None, "a reward head's outputs were not requested"
+    declared = read_head(head)
+    mask = side.mask if declared.read_positions is None else declared.read_positions(side)
+    if declared.answer is not None:
+        return declared.answer(torch.where(mask[..., None], side.outputs, 0.0), mask)
+    return read_out(head.readout, _token_scores(declared, side.outputs, mask), mask)
 
 
 def token_scores(head: RewardHead, outputs: Outputs, mask: Mask) -> Scored:
-    """(B, T): the head's judgement of an answer's tokens, which it may `weigh` against one another; outside the mask it means nothing."""
-    weigh: Callable[[Outputs, Mask], Outputs] | None = getattr(head, "weigh", None)
+    """(B, T): the head's scores of an answer's tokens, after its `reweight_outputs` where it has any; undefined outside the mask."""
+    return _token_scores(read_head(head), outputs, mask)
+
+
+def _token_scores(declared: HeadDeclarations, outputs: Outputs, mask: Mask) -> Scored:
     outputs = torch.where(mask[..., None], outputs, 0.0)
-    return head.tokens(outputs if weigh is None else weigh(outputs, mask))
-
-
-def reads_whole_answer(head: RewardHead) -> bool:
-    """Whether a token's score depends on later tokens: then no prefix, and no stock classifier, has it."""
-    return bool(getattr(head, "reads_whole_answer", False))
+    return declared.tokens(outputs if declared.reweight_outputs is None else declared.reweight_outputs(outputs, mask))
 
 
 def ends_read(head: RewardHead, side: Side) -> Mask:
     """Ends of the side's segments: the tokens that a head of segments or steps reads."""
     if side.segment is None:
         raise UsageError(
-            f"{type(head).__name__} reads ends of segments or steps, and these answers have none: they are made before training, for its rows alone; "
-            "for scores of other answers load the checkpoint as AutoModelForTokenClassification and read it where your segments end"
+            f"{type(head).__name__} reads ends of segments or steps, but these answers have none: they are made before training, only for its rows; "
+            "to score other answers, load the checkpoint as AutoModelForTokenClassification and read it at the ends of your segments"
         )
     return segment_ends(side.segment) & side.mask
 
 
 def read_out(readout: ReadOut, tokens: Scored, mask: Mask) -> Scored:
-    """An answer's score from its tokens': members one by one where there are any, else by first-order propagation."""
+    """An answer's score from those of its tokens: for each member where there are any, else by first-order propagation."""
     if tokens.members is None:
         return Scored(*_propagated(readout, tokens.mean, tokens.std, mask))
     if tokens.member_std is None:

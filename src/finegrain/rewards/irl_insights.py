@@ -1,7 +1,7 @@
 """The reward that explains a tuned model: losses that rank its answers above the base model's answers to the same prompts.
 
 Source: Joselowitz et al. 2024, https://arxiv.org/abs/2410.12491; losses from the authors' code.
-Deviations: at an exact tie the maximum-margin slope is -3/2, between its two sides; the authors' code has +1 there, the wrong direction.
+Deviations: at an exact tie the maximum-margin slope is -3/2, between its two sides; the authors' code has +1, the wrong direction.
 """
 
 from dataclasses import dataclass, field
@@ -22,9 +22,9 @@ Rows = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaxMargin:
-    """The margin itself, mistakes counted double: the paper's loss.
+    """The margin itself, with mistakes counted twice: the paper's loss.
 
-    Scales with the reward, so it has no minimum where the pairs can be separated: stop early, or bound the head's norm.
+    Scales with the reward, so it has no minimum where the pairs are separable: stop early, or bound the head's norm.
     """
 
     def __call__(self, expert: Rows, other: Rows) -> Rows:
@@ -35,7 +35,7 @@ class MaxMargin:
 
 @dataclass(frozen=True, kw_only=True)
 class Hinge:
-    """No loss from a margin of 1 on."""
+    """No loss for margins above 1."""
 
     def __call__(self, expert: Rows, other: Rows) -> Rows:
         """max(0, 1 - d)."""
@@ -53,7 +53,7 @@ class Logistic:
 
 @dataclass(frozen=True, kw_only=True)
 class Squared:
-    """In the authors' code beside the others; it drives margins to 0 and ranks nothing. Kept for comparison with their runs."""
+    """Also in the authors' code; it drives margins to 0 and does not rank. Kept for comparison with their runs."""
 
     def __call__(self, expert: Rows, other: Rows) -> Rows:
         """d squared."""
@@ -76,7 +76,7 @@ class IRLInsights:
     """Weight of (score(chosen) + score(rejected))^2, as in loss:bradley-terry."""
 
     def __call__(self, head: RewardHead, pair: Pair) -> Rows:
-        """Per-row loss; of several members their mean, each under its own bootstrap weights."""
+        """Per-row loss; for several members their mean, each under its own bootstrap weights."""
         expert, other = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
         if expert.members is None or other.members is None:
             return self.ranking(expert.mean, other.mean) + centred(expert.mean + other.mean, self.centre)

@@ -1,11 +1,11 @@
-"""A reward that tells demonstrations from a model's own samples: the reward step of RFT, on chosen = demonstration and rejected = sample.
+"""A reward that separates demonstrations from a model's own samples: the reward step of RFT, on chosen = demonstration and rejected = sample.
 
     aligned   mean over t of -log sigma(r_t(demonstration) - r_t(sample)), t from the first token in which the two differ
     linear    -(r(demonstration) - r(sample)) + regulariser / 2 * (r(demonstration)^2 + r(sample)^2)
 
 Source: Li et al. 2024, https://arxiv.org/abs/2405.17888; aligned as in the authors' code, linear as the paper's gradient (reconstructed).
-Deviations: positions end where the shorter answer ends, and the end token counts [choice]; the released range, which reads padding and leaves
-the end token out, is `released_range`. The linear step's regulariser is ours [OURS]: without one it is unbounded below.
+Deviations: positions end where the shorter answer ends, and the end token counts [choice]; the released range, which includes padding and excludes
+the end token, is `released_range`. The linear step's regulariser is ours [OURS]: without it the loss is unbounded below.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from finegrain.ops.sequence import wide
 from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
-from finegrain.types import CreditColumns, Pair, Side, Term, Terms
+from finegrain.types import Pair, Side, Term, Terms, TokenColumns
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -38,14 +38,14 @@ def aligned_loss(chosen: Values, rejected: Values, counted: Mask) -> Float[Tenso
 
 
 def first_difference(first: np.ndarray, second: np.ndarray) -> int:
-    """Place of the first token in which two answers differ; the shorter one's length where it begins the other."""
+    """Position of the first token in which two answers differ; the shorter one's length where it is a prefix of the other."""
     shorter = min(len(first), len(second))
     differs = np.flatnonzero(first[:shorter] != second[:shorter])
     return int(differs[0]) if len(differs) else shorter
 
 
 def released_range(chosen: Int[Tensor, "B T"], rejected: Int[Tensor, "B T"], pad_id: int) -> Mask:
-    """The authors' positions of padded rows: from the first difference to the later of the two first pads, the shorter one's padding included."""
+    """The authors' positions of padded rows: from the first difference to the later of the two first pads, including the shorter one's padding."""
     place = torch.arange(chosen.shape[1])
     starts = (chosen != rejected).int().argmax(1, keepdim=True)
     ends = torch.stack([torch.where((ids == pad_id).any(1), (ids == pad_id).int().argmax(1), ids.shape[1]) for ids in (chosen, rejected)])
@@ -54,19 +54,19 @@ def released_range(chosen: Int[Tensor, "B T"], rejected: Int[Tensor, "B T"], pad
 
 @dataclass(frozen=True, kw_only=True)
 class Both:
-    """Positions at which both answers have a token of theirs [choice]: padding says nothing."""
+    """Positions at which both answers have a token [choice]; padding is left out."""
 
     def __call__(self, rewards: Values, mask: Mask, other: Mask) -> tuple[Values, Mask]:
-        """Rewards of an answer where they count, and where that is."""
+        """Rewards of an answer, and the positions that count."""
         return rewards, mask & other
 
 
 @dataclass(frozen=True, kw_only=True)
 class Longer:
-    """Up to the longer answer's end, as released: for the padding that is read there, the shorter answer's last reward stands in [choice]."""
+    """Up to the longer answer's end, as released: on the padding there, the shorter answer's last reward is used [choice]."""
 
     def __call__(self, rewards: Values, mask: Mask, other: Mask) -> tuple[Values, Mask]:
-        """Rewards of an answer where they count, and where that is."""
+        """Rewards of an answer, and the positions that count."""
         past = (last_place(mask).cumsum(1) > 0) & ~mask
         return torch.where(past, last_value(rewards, mask)[:, None], rewards), (mask | past) & (mask | other)
 
@@ -74,7 +74,7 @@ class Longer:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Aligned:
-    """Token against token from the first difference on, as in the authors' code."""
+    """Token by token from the first difference on, as in the authors' code."""
 
     positions: Both | Longer = field(default_factory=Both)
     """both: where both have a token [choice]; longer: up to the longer answer's end, as released."""
@@ -96,10 +96,10 @@ class Aligned:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Linear:
-    """Score against score, without a link: the gradient of maximum-likelihood inverse RL."""
+    """The difference of scores, without a link: the gradient of maximum-likelihood inverse RL."""
 
     regulariser: float = 1.0
-    """Weight of the scores' squares [OURS]; the best scores are +-1 over it."""
+    """Weight of the scores' squares [OURS]; the optimal scores are +-1 over it."""
 
     def __post_init__(self) -> None:
         if not self.regulariser > 0:
@@ -126,9 +126,9 @@ class IRLSFT:
     token_columns: ClassVar[tuple[str, ...]] = ("weight",)
 
     step: Aligned | Linear = field(default_factory=Aligned)
-    """aligned: token against token, as released; linear: the paper's, on whole scores."""
+    """aligned: token by token, as released; linear: the paper's, on whole scores."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Weight 1 from the first difference on, 0 before it; identical pairs, and answers cut before they differ, have none and do not train."""
         pairs = list(zip(context.token_ids("chosen"), context.token_ids("rejected"), strict=True))
         starts = [first_difference(*pair) for pair in pairs]
@@ -137,13 +137,13 @@ class IRLSFT:
         facts = {"pairs": len(pairs), "identical_left_out": sum(same), "one_begins_the_other_left_out": len(pairs) - sum(same) - sum(apart)}
         context.note("first_difference", facts)
         if context.trains and not any(apart):
-            raise DataError(f"in none of the {len(pairs)} pairs does the sample differ from the demonstration; sample answers from the policy first")
+            raise DataError(f"the sample equals the demonstration in all {len(pairs)} pairs; sample answers from the policy first")
         absent: list[np.ndarray | None] = [None] * len(pairs)
         found = {}
         for role, place in (("chosen", 0), ("rejected", 1)):
             weights = [(np.arange(len(pair[place])) >= start).astype(np.float32) for pair, start in zip(pairs, starts, strict=True)]
             kept = [weight if one else None for weight, one in zip(weights, apart, strict=True)]
-            found[role] = CreditColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
+            found[role] = TokenColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
         return found
 
     def __call__(self, head: Token, pair: Pair) -> Terms:
@@ -152,7 +152,7 @@ class IRLSFT:
 
 
 def _from_difference(head: Token, side: Side, width: int) -> tuple[Values, Mask]:
-    """Rewards and tokens from the first difference on, filled up on the right."""
+    """Rewards and tokens from the first difference on, padded on the right."""
     assert side.outputs is not None
     assert side.weight is not None, "the first difference is a column made before training"
     rewards = wide(head.tokens(torch.where(side.mask[..., None], side.outputs, 0.0)).mean)

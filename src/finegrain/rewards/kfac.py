@@ -1,11 +1,11 @@
-"""Laplace posterior over many weight matrices (the two of every LoRA, for one): a Kronecker-factored curvature with a low-rank large factor.
+"""Laplace posterior over many weight matrices (such as the two of every LoRA): a Kronecker-factored curvature with a low-rank large factor.
 
     H_l = (B B^T) (x) S,  S = L L^T;   M = I + s2 (B^T B (x) L^T L)
     var = sum_l [ s2 |J_l|^2 - s2^2 v^T M^-1 v ],   v = vec(B^T J_l L)
 
 Source: Laplace-LoRA, https://arxiv.org/abs/2308.13111, used by https://arxiv.org/abs/2402.13210; derived from the formula,
 not from the authors' code, whose evidence has other signs.
-Deviations: curvature of the pair likelihood, exact in the labels; every token of an answer enters, not its last position alone [choice].
+Deviations: curvature of the pair likelihood, exact in the labels; every token of an answer enters, not only its last position [choice].
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 JITTER = 1e-8
-"""Added to the small factor's diagonal, in units of its mean: what a sum of squares loses in float64."""
+"""Added to the small factor's diagonal, in units of its mean: the rounding error of a sum of squares in float64."""
 
 
 class Kronecker(NamedTuple):
@@ -26,7 +26,7 @@ class Kronecker(NamedTuple):
 
     @property
     def eigenvalues(self) -> Float[Tensor, " P"]:
-        """Those that are not 0 by construction, k * r of them: all that the evidence reads."""
+        """The k * r eigenvalues that are not 0 by construction: all that the evidence needs."""
         left = torch.linalg.eigvalsh(self.large.T @ self.large).clamp(min=0.0)
         right = torch.linalg.eigvalsh(self.small).clamp(min=0.0)
         return torch.outer(left, right).flatten()
@@ -52,14 +52,14 @@ def kronecker_variance(factors: dict[str, Kronecker], jacobians: dict[str, Float
 
 
 class Sketch:
-    """A growing sum of outer products, kept as (d, k) with sketch sketch^T nearest to it: what each addition loses is its smallest directions."""
+    """A growing sum of outer products, kept as (d, k) with sketch sketch^T closest to it: each addition loses its smallest directions."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.columns: Tensor | None = None
 
     def add(self, rows: Float[Tensor, "N d"]) -> None:
-        """Add sum_n row row^T; the k largest directions stay. By eigenvectors of the smaller Gram matrix: a singular value decomposition takes
+        """Adds sum_n row row^T; the k largest directions are kept. Uses eigenvectors of the smaller Gram matrix: a singular value decomposition takes
         several times as long."""
         new = rows.double().T
         joined = new if self.columns is None else torch.cat([self.columns, new], 1)

@@ -1,12 +1,12 @@
-"""Laplace posterior of a reward that is linear in its weights: how unsure the pairs leave the score of any answer. Exact, post hoc.
+"""Laplace posterior of a reward that is linear in its weights: the uncertainty of any answer's score given the pairs. Exact, post hoc.
 
     H = sum_pairs sigma(d) sigma(-d) g g^T,   g = features(chosen) - features(rejected),   d = r(chosen) - r(rejected)
     weights ~ N(trained weights, (H + I / s2)^-1);   var r(x, y) = features^T (H + I / s2)^-1 features
 
 Source: Yang et al. 2024, https://arxiv.org/abs/2402.13210, and Laplace-LoRA, https://arxiv.org/abs/2308.13111.
-Deviations: the pair likelihood's curvature is exact, not from sampled labels; s2 is the root of the evidence's slope, not the end of 100 steps
-of Adam [choice]; the trained weights are taken as the mode whether or not training reached it. laplace-torch computes the same posterior
-(docs/decisions/0013-laplace.md says why it is not a dependency).
+Deviations: the pair likelihood's curvature is exact, not from sampled labels; s2 is the root of the evidence's slope, not the result of 100 steps
+of Adam [choice]; the trained weights are used as the mode whether or not training converged. laplace-torch computes the same posterior
+(docs/decisions/0013-laplace.md explains why it is not a dependency).
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from finegrain.errors import DataError, UsageError
 from finegrain.rewards.heads import Readout
 
 PRIOR_VARIANCES = (1e-12, 1e12)
-"""Where the evidence's maximum is looked for."""
+"""The range in which the evidence's maximum is searched."""
 
 
 class Posterior(NamedTuple):
-    """A Gaussian over the weights of a linear reward, float64; the curvature by its eigenvectors, so that no inverse is taken."""
+    """A Gaussian over the weights of a linear reward, float64; the curvature is stored by its eigenvectors, so that no inverse is needed."""
 
     weight: Float[Tensor, " H"]
     curvature: Float[Tensor, " H"]
-    """Eigenvalues of the pairs' curvature, not negative."""
+    """Eigenvalues of the pairs' curvature, at least 0."""
     vectors: Float[Tensor, "H H"]
     """Its eigenvectors in columns."""
     prior_variance: float
@@ -42,18 +42,18 @@ class Posterior(NamedTuple):
         return (self.curvature + 1 / self.prior_variance).rsqrt()[:, None] * self.vectors.T
 
     def variance(self, features: Float[Tensor, "... H"]) -> Float[Tensor, "..."]:
-        """Of each reward; of a difference of two rewards, given the difference of their features."""
+        """Variance of each reward; of a difference of two rewards, given the difference of their features."""
         projected: Tensor = features @ self.root.T
         return projected.square().sum(-1)
 
     def covariance(self, left: Float[Tensor, "... H"], right: Float[Tensor, "... H"]) -> Float[Tensor, "..."]:
-        """Of two rewards."""
+        """Covariance of two rewards."""
         root = self.root.T
         product: Tensor = (left @ root) * (right @ root)
         return product.sum(-1)
 
     def win_probability(self, left: Float[Tensor, "... H"], right: Float[Tensor, "... H"]) -> Float[Tensor, "..."]:
-        """That the left answer is preferred: sigma(d / sqrt(1 + pi var / 8)), MacKay's mean of a logistic under a Gaussian."""
+        """Probability that the left answer is preferred: sigma(d / sqrt(1 + pi var / 8)), MacKay's mean of a logistic under a Gaussian."""
         difference = left - right
         return torch.sigmoid(difference @ self.weight / (1 + torch.pi / 8 * self.variance(difference)).sqrt())
 
@@ -61,13 +61,13 @@ class Posterior(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class FixedVariance:
-    """The prior variance as given: 1 / weight decay of the fit, for one."""
+    """The prior variance as given, such as 1 / weight decay of the fit."""
 
     variance: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.variance < float("inf"):
-            raise UsageError(f"a prior variance is positive and finite, got {self.variance}")
+            raise UsageError(f"the prior variance must be positive and finite, got {self.variance}")
 
     def __call__(self, curvature: Float[Tensor, " P"], squared_norm: float) -> float:
         """s2."""
@@ -81,9 +81,9 @@ class EvidenceVariance:
     def __call__(self, curvature: Float[Tensor, " P"], squared_norm: float) -> float:
         """s2, the only root of the slope: |w|^2 / s2 = sum_i l_i / (l_i + 1 / s2), where the left side falls and the right one rises."""
         if not bool((curvature > 0).any()):
-            raise DataError("the pairs say nothing of the weights (no curvature): the evidence has no maximum; give a prior variance")
+            raise DataError("the pairs do not determine the weights (no curvature), so the evidence has no maximum; set a prior variance")
         if squared_norm == 0:
-            raise DataError("all weights are 0: the evidence says that the prior has no width; train the reward first, or give a prior variance")
+            raise DataError("all weights are 0, so the evidence has no maximum; train the reward first, or set a prior variance")
 
         def slope(log_variance: float) -> float:
             scaled = curvature * torch.exp(torch.tensor(log_variance, dtype=curvature.dtype))
@@ -91,7 +91,7 @@ class EvidenceVariance:
 
         low, high = (float(torch.tensor(edge, dtype=torch.float64).log()) for edge in PRIOR_VARIANCES)
         if slope(low) <= 0 or slope(high) >= 0:
-            raise DataError("the evidence's maximum lies outside 1e-12 .. 1e12; are features or weights of a very odd scale? give a prior variance")
+            raise DataError("the evidence's maximum is outside 1e-12 .. 1e12; check the scale of features and weights, or set a prior variance")
         return float(torch.tensor(float(brentq(slope, low, high)), dtype=torch.float64).exp())
 
 
@@ -99,7 +99,7 @@ Prior = FixedVariance | EvidenceVariance
 
 
 def determined_directions(curvature: Float[Tensor, " P"], prior_variance: float) -> float:
-    """How many directions of the weights the pairs determine: sum of l s2 / (1 + l s2) over the curvature's eigenvalues."""
+    """Number of weight directions that the pairs determine: sum of l s2 / (1 + l s2) over the curvature's eigenvalues."""
     scaled = curvature * prior_variance
     return float((scaled / (1 + scaled)).sum())
 
@@ -119,7 +119,7 @@ def pair_curvature(difference: Float[Tensor, "N H"], logits: Float[Tensor, " N"]
 def fit_posterior(weight: Float[Tensor, " H"], curvature: Float[Tensor, "H H"], prior: Prior) -> Posterior:
     """The posterior of trained weights and the curvature of the pairs that trained them."""
     if not bool(curvature.isfinite().all()):
-        raise DataError("features or scores of the pairs are not finite; are the model's weights? try --dtype float32")
+        raise DataError("features or scores of the pairs are not finite; check the model's weights, or try --dtype float32")
     values, vectors = torch.linalg.eigh(curvature.double())
     values = values.clamp(min=0.0)
     mode = weight.double()
@@ -129,7 +129,7 @@ def fit_posterior(weight: Float[Tensor, " H"], curvature: Float[Tensor, "H H"], 
 def answer_features(
     readout: Readout, tokens: Float[Tensor, "B T"], states: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B H"]:
-    """What an answer's score is linear in: its tokens' states under the slopes of the readout (of a minimum, the least token's state)."""
+    """The features in which an answer's score is linear: its tokens' states under the slopes of the readout (for a minimum, one token's state)."""
     with torch.enable_grad():
         at = torch.where(mask, tokens, 0.0).detach().requires_grad_()
         (slope,) = torch.autograd.grad(readout(at, mask).sum(), at)

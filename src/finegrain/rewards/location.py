@@ -1,10 +1,10 @@
-"""Segment rewards on one scale wherever in the answer they stand, spread over the tokens of their segments.
+"""Segment rewards normalised by their position in the answer, and distributed over the tokens of their segments.
 
     p = k / K;  mu(p) = w_mu log p + b_mu;  sd(p) = max(w_sd log p + b_sd, floor b_sd);  normalised = (r - mu(p)) / sd(p)
 
 Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790; Huber fit, rounding and log(p + 1e-10) from the authors' code.
-Deviations: sd has a floor [OURS]: the authors' line crosses 0 at small p, where rewards flip their sign and explode. Places that only
-one segment has carry no standard deviation and are left out of the fit [OURS].
+Deviations: sd has a lower bound [OURS]: the authors' line crosses 0 at small p, where rewards change sign and diverge. Positions that only
+one segment has give no standard deviation and are left out of the fit [OURS].
 """
 
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ Values = Float[Tensor, "B T"]
 Ids = Int[Tensor, "B T"]
 
 HUBER = 1.35
-"""Residuals, in standard deviations, beyond which the fit counts them linearly."""
+"""Residuals, in standard deviations, above which the fit counts them linearly."""
 TINY = 1e-10
 
 
@@ -34,10 +34,10 @@ class LocationNormaliser:
     mean_slope: float
     std_slope: float
     mean_at_end: float
-    """Mean where p = 1."""
+    """Mean at p = 1."""
     std_at_end: float
     floor: float = 0.1
-    """Least standard deviation, as a share of the one at the end [OURS]."""
+    """Smallest standard deviation, as a share of the one at the end [OURS]."""
 
     def __post_init__(self) -> None:
         if not self.std_at_end > 0 or not 0 < self.floor <= 1:
@@ -52,13 +52,13 @@ class LocationNormaliser:
         return (self.std_slope * (place + TINY).log() + self.std_at_end).clamp(min=self.floor * self.std_at_end)
 
     def __call__(self, rewards: Values, place: Values) -> Values:
-        """Normalised rewards; `place` is p in (0, 1], and whatever it is off the segments stays there."""
+        """Normalised rewards; `place` is p in (0, 1]; values outside the segments are arbitrary."""
         inside = place > 0
         safe = torch.where(inside, place, 1.0)
         return torch.where(inside, (torch.where(inside, rewards, 0.0) - self.mean(safe)) / self.std(safe), 0.0)
 
     def as_json(self) -> dict[str, float]:
-        """For the checkpoint."""
+        """JSON for the checkpoint."""
         return asdict(self)
 
 
@@ -84,7 +84,7 @@ def fit_location(place: Float[np.ndarray, " N"], rewards: Float[np.ndarray, " N"
 
 @dataclass(frozen=True, kw_only=True)
 class EvenSplit:
-    """Each token gets its share: the tokens of a segment add up to its reward."""
+    """Each token gets an equal share: the tokens of a segment add up to its reward."""
 
     def __call__(self, rewards: Values, ids: Ids) -> Values:
         """(B, T) of rewards at segment ends."""
@@ -93,7 +93,7 @@ class EvenSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
-    """Each token gets the whole reward of its segment: long segments count more."""
+    """Each token gets the whole reward of its segment, so long segments count more."""
 
     def __call__(self, rewards: Values, ids: Ids) -> Values:
         """(B, T) of rewards at segment ends."""
@@ -102,7 +102,7 @@ class Repeat:
 
 @dataclass(frozen=True, kw_only=True)
 class EndOnly:
-    """The end of a segment gets its reward, its other tokens nothing."""
+    """The last token of a segment gets its reward, the other tokens 0."""
 
     def __call__(self, rewards: Values, ids: Ids) -> Values:
         """(B, T) of rewards at segment ends."""

@@ -1,8 +1,8 @@
-"""Repair of a rating head trained on long-tailed ratings: its last layer again, on frozen features, towards flatter targets.
+"""Repair of a rating head trained on long-tailed ratings: its last layer is retrained on frozen features towards flatter targets.
 
 Source: https://arxiv.org/abs/2403.00250 (Label Over-Smooth); settings of stage 2 from the authors' code.
-Deviations: the target carries the odds, not the smoothing, to short scales; balanced sampling, temperature and the choice on held-out rows
-are ours [OURS]; features stay in evaluation mode, where the authors let batch statistics move.
+Deviations: on short scales the target keeps the odds, not the smoothing; balanced sampling, temperature and the choice on held-out rows
+are ours [OURS]; features stay in evaluation mode, where the authors let batch statistics change.
 """
 
 from dataclasses import dataclass, field
@@ -25,12 +25,12 @@ Rows = Float[Tensor, " B"]
 
 
 def target_loss(logits: Logits, targets: Float[Tensor, "B K"]) -> Rows:
-    """Cross-entropy between target and predicted distributions; its least value is the target's entropy."""
+    """Cross-entropy between target and predicted distributions; its minimum is the target's entropy."""
     return -(targets.to(logits.dtype) * log_softmax(logits, 1)).sum(1)
 
 
 class LogitMagnitude(NamedTuple):
-    """How large the head speaks of each class: unequal magnitudes favour frequent ones."""
+    """Size of the head's logits by class: unequal magnitudes favour frequent classes."""
 
     magnitude: Float[Tensor, " K"]
     """Mean logit of the class on its own rows minus on the others; NaN for a class without rows, or without others."""
@@ -55,9 +55,9 @@ def expected_rating(logits: Logits, temperature: float = 1.0) -> Rows:
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature of least negative log-likelihood on held-out rows, between 1/1000 and 1000.
+    """The temperature with the lowest negative log-likelihood on held-out rows, between 1/1000 and 1000.
 
-    After flat targets probabilities are near uniform and the expected rating lies in the middle: this undoes it.
+    After training on flat targets probabilities are near uniform and expected ratings near the middle; the temperature corrects this.
     """
     if not len(labels):
         raise DataError("a temperature needs held-out rows with ratings; there are none")
@@ -80,7 +80,7 @@ class InstanceSampler:
 
 @dataclass(frozen=True, kw_only=True)
 class BalancedSampler:
-    """As many draws as rows, with replacement, every class that occurs equally likely."""
+    """As many draws as rows, with replacement, every present class equally likely."""
 
     def __call__(self, labels: Labels, generator: torch.Generator) -> Int[Tensor, " _"]:
         """Order of the rows of one epoch."""
@@ -104,7 +104,7 @@ class LinearHead(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class RetrainHead:
-    """Stage 2: the last layer again, on cached features."""
+    """Stage 2: the last layer is retrained on cached features."""
 
     target: Target = field(default_factory=OddsTarget)
     """What the head is trained towards."""
@@ -113,20 +113,20 @@ class RetrainHead:
     epochs: int = 20
     """Passes over the rows."""
     lr: float = 5e-4
-    """Peak of a cosine to 0."""
+    """Peak of a cosine schedule that ends at 0."""
     momentum: float = 0.9
     """Of SGD."""
     batch_size: int = 64
     """Rows per step."""
     seed: Seed = 0
-    """Of the order of the rows."""
+    """Seed of the order of the rows."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.momentum < 1:
             raise UsageError("epochs, batch_size and lr must be positive and momentum in [0, 1)")
 
     def __call__(self, features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], head: LinearHead) -> LinearHead:
-        """A new head from the given one; features and the given head are left as they are."""
+        """A new head from the given one; features and the given head are not modified."""
         if len(features) != len(labels) or not len(labels):
             raise DataError(f"every row needs features and a rating, got {len(features)} and {len(labels)}")
         targets = self.target(labels, len(head.bias))

@@ -1,10 +1,10 @@
-"""MetaRM: gradients of a reward loss where the model already tells the policy's own samples apart.
+"""MetaRM: gradients of a reward loss at a point where the model separates the policy's own samples better.
 
     J(theta) = (2 / k^2) sum_{i<j} sigma(|r(x, s_i) - r(x, s_j)|),   theta' = theta + eta grad J(theta)
     theta <- theta - alpha grad L(theta'):  taken at theta', applied to theta (first order)
 
-Source: Dou et al. 2024, https://arxiv.org/abs/2405.00438, and https://arxiv.org/abs/2401.06080, section 4; J's normaliser is memory.
-Deviations: the equations come from a review, not from code. Default eta and the number of prompts a step are ours [choice].
+Source: Dou et al. 2024, https://arxiv.org/abs/2405.00438, and https://arxiv.org/abs/2401.06080, section 4; J's normaliser is from memory.
+Deviations: the equations come from a review, not from code. Default eta and the number of prompts per step are ours [choice].
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,18 +27,18 @@ class NoMeta:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class MetaRM:
-    """Gradients at the point where samples of the current policy are told apart better."""
+    """Gradients at a point where the model separates samples of the current policy better."""
 
     samples: str = ""
     """Rows {prompt, responses: [answer, answer, ...]} of the current policy, without labels: a file, folder or Hub name."""
     eta: float = 0.1
-    """Length of the rise per unit of J's gradient [choice]; 0 is an ordinary step."""
+    """Length of the ascent step per unit of J's gradient [choice]; 0 is an ordinary step."""
     prompts: int = 4
-    """Prompts with their samples that a step reads [choice]."""
+    """Number of prompts, with their samples, that a step reads [choice]."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.eta < float("inf") and self.prompts >= 1):
-            raise UsageError(f"eta is a number from 0 on and prompts at least 1, got {self.eta} and {self.prompts}")
+            raise UsageError(f"eta must be at least 0 and prompts at least 1, got {self.eta} and {self.prompts}")
 
 
 Meta = NoMeta | MetaRM
@@ -53,13 +53,13 @@ def discrimination(rewards: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
 
 @contextmanager
 def displaced(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], eta: float) -> Iterator[None]:
-    """The parameters stand at theta + eta * direction inside, and have their old values, bit for bit, afterwards."""
+    """Temporarily moves the parameters to theta + eta * direction; afterwards they have their old values, bit for bit."""
     start = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():
             for parameter, slope in zip(parameters, direction, strict=True):
                 parameter.add_(slope, alpha=eta)
-        del direction, slope  # the memory of one gradient, which the step needs
+        del direction, slope  # frees the memory of one gradient, which the step needs
         yield
     finally:
         with torch.no_grad():

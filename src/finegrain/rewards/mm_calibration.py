@@ -1,8 +1,8 @@
-"""A cap on how large a score any text can get: bounds on the features of a trained head that keep what it says of clean answers.
+"""An upper bound on the score of any text: bounds on a trained head's features that preserve its scores of clean answers.
 
 Source: MMAC and MMDF, https://arxiv.org/abs/2309.16827; loss, controller and detection rule from the authors' code.
-Deviations: two-sided bounds on the head's input, and its largest score in closed form instead of a search, are the transfer to reward models
-[choice]. The cross-entropy variant (MMOM) is reconstructed from reviews of the paper. Low never passes high; the authors leave bounds free.
+Deviations: two-sided bounds on the head's input, and its largest score in closed form instead of a search, adapt the method to reward models
+[choice]. The cross-entropy variant (MMOM) is reconstructed from reviews of the paper. Low never exceeds high; the authors leave bounds free.
 """
 
 from dataclasses import dataclass
@@ -30,36 +30,36 @@ class Bounds(NamedTuple):
 
 
 def quantile_bounds(features: Features, share: float = 0.999) -> Bounds:
-    """Bounds that each leave `1 - share` of the clean features of a unit outside: where optimisation starts."""
+    """Initial bounds, each of which leaves `1 - share` of the clean features of a unit outside."""
     if not 0.5 < share <= 1:
-        raise UsageError(f"share is the part of the features below the upper bound, in (0.5, 1], got {share}")
+        raise UsageError(f"share, the part of the features below the upper bound, must be in (0.5, 1], got {share}")
     if not len(features) or not bool(features.isfinite().all()):
         raise DataError("bounds need finite features of at least one clean answer")
     return Bounds(features.quantile(1 - share, dim=0), features.quantile(share, dim=0))
 
 
 def clip_features(features: Features, bounds: Bounds) -> Features:
-    """Features inside the box. A bound's gradient comes only from features beyond it, strictly; at a tie the feature keeps it."""
+    """Features inside the box. A bound's gradient comes only from features strictly outside it; at a tie the feature keeps it."""
     below = torch.where(features > bounds.high, bounds.high, features)
     return torch.where(below < bounds.low, bounds.low, below)
 
 
 def largest_score(weight: Float[Tensor, "*K D"], bounds: Bounds) -> Float[Tensor, "*K"]:
     """The largest w . h over the box, exact: each unit at the bound that its weight prefers. Add the head's bias for the score."""
-    zero = torch.zeros_like(weight)  # a weight of 0 times an infinite bound is no score
+    zero = torch.zeros_like(weight)  # a weight of 0 times an infinite bound would be NaN
     best = torch.maximum(torch.where(weight == 0, zero, weight * bounds.high), torch.where(weight == 0, zero, weight * bounds.low))
     return best.sum(-1)
 
 
 def largest_margin(weight: Float[Tensor, "K D"], bias: Float[Tensor, " K"], bounds: Bounds) -> Float[Tensor, " K"]:
-    """For each class an upper bound on its margin over the box: the smallest, over rivals, of the largest difference of logits."""
+    """For each class an upper bound on its margin over the box: the minimum, over the other classes, of the largest difference of logits."""
     difference = largest_score(weight[:, None] - weight[None], bounds) + (bias[:, None] - bias[None])
     same = torch.eye(len(weight), dtype=torch.bool, device=weight.device)
     return torch.where(same, torch.inf, difference).min(1).values
 
 
 def margin(logits: Logits, classes: Int[Tensor, " B"]) -> Rows:
-    """Logit of a class minus the largest other one."""
+    """Logit of a class minus the largest of the other logits."""
     own = logits.gather(1, classes[:, None]).squeeze(1)
     return own - logits.scatter(1, classes[:, None], -torch.inf).max(1).values
 
@@ -77,14 +77,14 @@ def keep_labels(clipped: Logits, labels: Int[Tensor, " B"]) -> Rows:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class AdaptivePrice:
-    """The coefficient of the largest score: up while clean decisions stay, down where they change."""
+    """The coefficient of the largest score: raised while clean decisions stay the same, lowered when they change."""
 
     start: float = 0.002
     """First coefficient."""
     factor: float = 1.2
-    """Multiplies it, or divides it."""
+    """The factor by which it is multiplied or divided."""
     agreement: float = 0.95
-    """Share of clean decisions that must stay."""
+    """Share of clean decisions that must stay the same."""
 
     def __post_init__(self) -> None:
         if self.start <= 0 or self.factor < 1 or not 0 <= self.agreement <= 1:
@@ -96,22 +96,22 @@ class AdaptivePrice:
 
 
 class Detection(NamedTuple):
-    """What the clipped head says of answers, beside the original one."""
+    """The clipped head's decisions on answers compared with the original head's."""
 
     logits: Logits
-    """Original, and where an answer is flagged clipped with its first class forbidden."""
+    """The original class; for a flagged answer the clipped class with the original one excluded."""
     predicted: Int[Tensor, " B"]
     gap: Rows
-    """How much margin the bounds took away."""
+    """The reduction of the margin through the bounds."""
     flagged: Bool[Tensor, " B"]
 
 
 FORBIDDEN = 1000.0
-"""Taken from the logit of a class that is not to be predicted."""
+"""Subtracted from the logit of an excluded class."""
 
 
 def margin_gap(original: Logits, clipped: Logits) -> Rows:
-    """Margin of the originally predicted class before minus after clipping: large where unusual features carry the decision."""
+    """Margin of the originally predicted class before minus after clipping: large where unusual features determine the decision."""
     first = original.argmax(1)
     return margin(original, first) - margin(clipped, first)
 

@@ -1,7 +1,7 @@
-"""A distribution over the classes of a rating scale, read at the answer's last token; its mean is the score, its spread the std.
+"""A distribution over the classes of a rating scale, read at the answer's last token; its mean and standard deviation are the score's.
 
-Source: the classifier heads of https://arxiv.org/abs/2403.00250, carried to rewards as the expected rating [choice].
-Deviations: the head has no bias, as every reward head here: base rates must come from the hidden state [choice].
+Source: the classifier heads of https://arxiv.org/abs/2403.00250, applied to rewards as the expected rating [choice].
+Deviations: the head has no bias, as in every reward head here: base rates must come from the hidden state [choice].
 """
 
 from dataclasses import dataclass, field
@@ -27,21 +27,21 @@ class Rating:
     readout: ClassVar[Readout] = Last()
 
     classes: int = 5
-    """How many ratings the scale has, one apart."""
+    """Number of ratings on the scale, in steps of one."""
     lowest: float = 1.0
     """The lowest rating: 1 for UltraFeedback, 0 for HelpSteer2."""
     temperature: float = field(default=1.0, compare=False)
-    """Divides the logits where a score is made of them, never in training; `loss:rating-labels --loss.calibrate` fits it."""
+    """Divides the logits when a score is computed, never in training; `loss:rating-labels --loss.calibrate` fits it."""
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise UsageError(f"temperature must be positive, got {self.temperature}")
         if self.classes < 2:
-            raise UsageError(f"classes: a scale has at least 2 ratings, got {self.classes}")
+            raise UsageError(f"classes must be at least 2, got {self.classes}")
 
     @property
     def outputs(self) -> int:
-        """One per class."""
+        """One output per class."""
         return self.classes
 
     def tokens(self, outputs: Outputs) -> Scored:

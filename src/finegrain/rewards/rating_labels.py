@@ -1,9 +1,9 @@
-"""Cross-entropy between people's ratings and a rating head's distribution, towards a choice of target and under a choice of class weights.
+"""Cross-entropy between annotators' ratings and a rating head's distribution, with a choice of target and of class weights.
 
     L = - sum_k t_k log softmax(z)_k,  t the target of the rating; a rating between two classes mixes their targets
 
 Source: targets and balanced sampling as in https://arxiv.org/abs/2403.00250, see `finegrain.rewards.targets`.
-Deviations: balanced weights stand for balanced sampling, with the same expected gradient [choice]; fractional ratings are ours [choice].
+Deviations: balanced weights replace balanced sampling, with the same expected gradient [choice]; fractional ratings are ours [choice].
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ Rows = Float[Tensor, " B"]
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """Every row weighs the same."""
+    """Every row has the same weight."""
 
     def __call__(self, classes: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
         """Weights of the rows."""
@@ -41,7 +41,7 @@ class Instance:
 
 @dataclass(frozen=True, kw_only=True)
 class Balanced:
-    """Every class that occurs weighs the same in total; the mean weight is 1. For long tails."""
+    """Every present class has the same total weight; the mean weight is 1. For long-tailed ratings."""
 
     def __call__(self, classes: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
         """Weights of the rows."""
@@ -59,8 +59,8 @@ class RatingLabels:
 
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     shape: ClassVar[str] = "rated"
-    shares: ClassVar[frozenset[str]] = frozenset({"rating_exact"})
-    """Measures that lie in [0, 1]."""
+    proportion_metrics: ClassVar[frozenset[str]] = frozenset({"rating_exact"})
+    """Measures in [0, 1]."""
     results: ClassVar[Mapping[str, bool]] = {
         "eval_rating_error": False,
         "eval_rating_error_of_median": False,
@@ -68,20 +68,20 @@ class RatingLabels:
         "eval_rating_balanced_accuracy": True,
         "eval_rating_balanced_error": False,
     }
-    """Held-out results that say which of two models is better; True: more is better."""
+    """Held-out results that show which of two models is better; True: higher is better."""
     head_kind: ClassVar[type] = Rating
 
     attribute: str | None = None
-    """What was rated: helpfulness, honesty ...; None where the data have one attribute only."""
+    """The rated attribute: helpfulness, honesty ...; None where the data have only one."""
     target: Target = field(default_factory=OneHot)
     """one-hot (cross-entropy), smoothed-target, odds-target (label over-smoothing), ordinal-target, gaussian-target."""
     weighting: Weighting = field(default_factory=Instance)
     """instance, or balanced over the classes of the training rows."""
     calibrate: bool = False
-    """Fit the temperature of the scores on the held-out rows after training: flat targets draw expected ratings to the middle."""
+    """Fit the temperature of the scores on the held-out rows after training: flat targets move expected ratings towards the middle."""
 
     def row_columns(self, head: Rating, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Place of every rating on the scale (0 is the lowest), weight of its class, and the median rating; ratings off the scale are refused."""
+        """Position of every rating on the scale (0: lowest), weight of its class, and the median rating; a rating outside the scale is an error."""
         name = self._column(columns)
         ratings = columns[name].astype(float)
         places = ratings - head.lowest
@@ -90,8 +90,8 @@ class RatingLabels:
             scale = f"{head.lowest:g} .. {head.lowest + head.classes - 1:g}"
             found = ", ".join(f"{rating:g}" for rating in np.unique(ratings[wrong])[:5])
             raise DataError(
-                f"{len(wrong)} of {len(ratings)} ratings of {name.removeprefix(PREFIX)!r} are not on the scale {scale}: {found}; "
-                "set --head.lowest and --head.classes, and drop rows that nobody rated (nan)"
+                f"{len(wrong)} of {len(ratings)} ratings of {name.removeprefix(PREFIX)!r} are outside the scale {scale}: {found}; "
+                "set --head.lowest and --head.classes, and drop unrated rows (nan)"
             )
         return {"rating_place": places, "class_weight": self.weighting(np.round(places)), "median_place": np.full(len(places), np.median(places))}
 
@@ -103,45 +103,46 @@ class RatingLabels:
             return PREFIX + self.attribute
         there = ", ".join(name.removeprefix(PREFIX) for name in given) or "none"
         what = "name the rated attribute" if self.attribute is None else f"no attribute {self.attribute!r}"
-        raise UsageError(f"{what}: --loss.attribute NAME, one that every row has; there are: {there}")
+        raise UsageError(f"{what}: set --loss.attribute to one that every row has; found: {there}")
 
     def __call__(self, head: Rating, pair: Pair) -> Terms:
         """One term, a mean weighted by class."""
         weight = pair.columns["class_weight"]
-        losses = target_loss(self.logits(head, pair.answer), self.targets(head, pair.columns["rating_place"]))
+        losses = target_loss(rating_logits(pair.answer), self._targets(head, pair.columns["rating_place"]))
         weight = weight.to(losses.dtype)
         return {"ratings": Term(losses * weight, weight)}
 
-    def logits(self, head: Rating, side: Side) -> Float[Tensor, "B K"]:
-        """Of the answer's last token; equal ones for an answer without a token."""
-        assert side.outputs is not None
-        return torch.where(last_place(side.mask)[..., None], wide(side.outputs), 0.0).sum(1)
-
-    def targets(self, head: Rating, places: Rows) -> Float[Tensor, "B K"]:
+    def _targets(self, head: Rating, places: Rows) -> Float[Tensor, "B K"]:
         """Distributions over the classes."""
         below = places.floor().clamp(max=head.classes - 2)
         share = widest(places - below)[:, None]
         mixed: Tensor = (1 - share) * self.target(below.long(), head.classes) + share * self.target(below.long() + 1, head.classes)
         return mixed
 
-    def calibrated(self, head: Rating, pairs: Sequence[Pair]) -> Rating:
-        """With `calibrate` the head at the temperature of least negative log-likelihood of held-out ratings, fractional ones rounded."""
-        if not self.calibrate:
-            return head
-        return replace(head, temperature=fit_temperature(*self.predicted(head, pairs)))
-
-    def predicted(self, head: Rating, pairs: Sequence[Pair]) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
-        """Logits of all answers, and the class nearest to each rating."""
-        logits = torch.cat([self.logits(head, pair.answer).cpu().double() for pair in pairs])
-        return logits, torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
-
     def measures(self, head: Rating, pair: Pair) -> Mapping[str, Rows]:
-        """Per answer, in steps of the scale: distance of the expected and of the median rating; whether the likeliest class is the rating's."""
+        """Per answer, in steps of the scale: error of the expected and of the median rating; whether the most likely class is the rating's."""
         place = widest(pair.columns["rating_place"])
         expected = widest(sequence_score(head, pair.answer).mean) - head.lowest
-        likeliest = self.logits(head, pair.answer).argmax(1)
+        likeliest = rating_logits(pair.answer).argmax(1)
         return {
             "rating_error": (expected - place).abs(),
             "rating_error_of_median": (widest(pair.columns["median_place"]) - place).abs(),
             "rating_exact": widest(likeliest == place.round()),
         }
+
+
+def rating_logits(side: Side) -> Float[Tensor, "B K"]:
+    """Logits of the answer's last token; equal ones for an answer without a token."""
+    assert side.outputs is not None
+    return torch.where(last_place(side.mask)[..., None], wide(side.outputs), 0.0).sum(1)
+
+
+def predict_ratings(pairs: Sequence[Pair]) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:
+    """Logits of all answers, and the class nearest to each rating."""
+    logits = torch.cat([rating_logits(pair.answer).cpu().double() for pair in pairs])
+    return logits, torch.cat([pair.columns["rating_place"].cpu() for pair in pairs]).round().long()
+
+
+def calibrate_head(head: Rating, loss: RatingLabels, pairs: Sequence[Pair]) -> Rating:
+    """With the loss's `calibrate`, the head with the temperature of lowest negative log-likelihood on held-out ratings, fractional ones rounded."""
+    return replace(head, temperature=fit_temperature(*predict_ratings(pairs))) if loss.calibrate else head

@@ -1,8 +1,8 @@
-"""Contrastive losses on the features that a reward head reads: views of one answer agree, other answers differ.
+"""Contrastive losses on the features that a reward head reads: views of one answer should agree, other answers should differ.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 3 (SimCSE and SwAV on last-token features, or on their difference).
 Deviations: the formulas were read in summary and completed from memory (temperature 0.05, 3 Sinkhorn iterations). As terms of training
-they stand in `finegrain.rewards.contrast`.
+they are in `finegrain.rewards.contrast`.
 """
 
 import torch
@@ -20,7 +20,7 @@ def simcse_loss(first: Float[Tensor, "B H"], second: Float[Tensor, "B H"], *, te
 
 
 def sinkhorn_codes(scores: Float[Tensor, "B K"], *, temperature: float = 0.05, iterations: int = 3) -> Float[Tensor, "B K"]:
-    """Soft assignments of rows to prototypes that use all prototypes alike; no gradient."""
+    """Soft assignments of rows to prototypes that use all prototypes equally; no gradient."""
     log_codes = scores.detach() / temperature
     for _ in range(iterations):
         log_codes = log_softmax(log_codes, 0)
@@ -57,7 +57,7 @@ def last_row(features: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Flo
 
 
 def uniform(rows: Float[Tensor, " B"], width: int, stream: int) -> Float[Tensor, "B H"]:
-    """Numbers in (0, 1) by row number, place and stream, the same however rows are batched."""
+    """Numbers in (0, 1) by row number, position and stream, the same for any batching."""
     places = (rows.long()[:, None] * 2 + stream) * width + torch.arange(width, device=rows.device)
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF

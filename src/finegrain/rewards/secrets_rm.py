@@ -1,9 +1,9 @@
-"""The pair loss of MOSS-RLHF: Bradley-Terry with a floor under the probability, and language modelling of the chosen answer.
+"""The pair loss of MOSS-RLHF: Bradley-Terry with a lower bound on the probability, and language modelling of the chosen answer.
 
     L = -(1 - a) log(sigma(f z - g) + epsilon) - a log(sigma(-(f z - g)) + epsilon) + lm_factor * CE(chosen),   z = score(chosen) - score(rejected)
 
-Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080; the floor and the language term are in the authors' code (rm/reward_trainer.py) alone.
-Deviations: the code has neither flip f, margin g nor smoothing a; they are the columns of `loss:bradley-terry`, so that repaired data serve both.
+Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080; the bound and the language term are only in the authors' code (rm/reward_trainer.py).
+Deviations: the code has neither flip f, margin g nor smoothing a; they are the columns of `loss:bradley-terry`, so that repaired data work with both.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,8 +18,8 @@ from torch.nn.functional import logsigmoid
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_sum
-from finegrain.rewards.bradley_terry import BradleyTerry, pair_losses
-from finegrain.rewards.contrast import Contrast, NoContrast
+from finegrain.rewards.bradley_terry import pair_labels, pair_losses
+from finegrain.rewards.contrast import Contrast, NoContrast, Swav
 from finegrain.rewards.heads import RewardHead
 from finegrain.types import Gathered, Pair, Term, Terms
 
@@ -32,7 +32,7 @@ def floored_loss(
     margin: Float[Tensor, " B"] | float = 0.0,
     flip: Float[Tensor, " B"] | float = 1.0,
 ) -> Float[Tensor, "... B"]:
-    """Cross-entropy of the label, at most -log epsilon: a pair that is hopelessly wrong has no gradient."""
+    """Cross-entropy of the label, at most -log epsilon, so that a badly misordered pair has no gradient."""
     z = flip * difference - margin
     floor = torch.full_like(z, epsilon).log()
     right, wrong = torch.logaddexp(logsigmoid(z), floor), torch.logaddexp(logsigmoid(-z), floor)
@@ -47,7 +47,7 @@ class SecretsRM:
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
 
     epsilon: float = 1e-5
-    """Floor under the probability; 0 is Bradley-Terry."""
+    """Added to the probability as a lower bound; 0 is Bradley-Terry."""
     lm_factor: float = 0.0
     """Weight of the chosen answer's cross-entropy per token."""
     centre: NonNegativeFloat = 0.0
@@ -57,7 +57,7 @@ class SecretsRM:
 
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon < 1 or self.lm_factor < 0:
-            raise UsageError(f"epsilon lies in [0, 1) and lm_factor is not negative, got {self.epsilon} and {self.lm_factor}")
+            raise UsageError(f"epsilon must be in [0, 1) and lm_factor at least 0, got {self.epsilon} and {self.lm_factor}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -66,17 +66,17 @@ class SecretsRM:
 
     @property
     def statistics(self) -> Callable[[Pair], Mapping[str, Gathered]] | None:
-        """Views of the whole step, for the contrastive term alone."""
+        """Views of the whole step, only for the contrastive term."""
         return None if isinstance(self.contrast, NoContrast) else self.contrast.statistics
 
     @property
     def make_modules(self) -> Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None:
         """Prototypes that train beside the model, where the contrastive term has any."""
-        return getattr(self.contrast, "make_modules", None)
+        return self.contrast.make_modules if isinstance(self.contrast, Swav) else None
 
     def __call__(self, head: RewardHead, pair: Pair) -> Terms:
         """pair and contrast: means over pairs, the members' mean under their bootstrap weights; lm: mean over the chosen answers' tokens."""
-        labels = BradleyTerry().labels(pair)
+        labels = pair_labels(pair)
         losses = pair_losses(head, pair, lambda difference: floored_loss(difference, epsilon=self.epsilon, **labels), self.centre)
         terms = {"pair": Term(losses, torch.ones_like(losses))}
         if self.lm_factor:

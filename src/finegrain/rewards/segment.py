@@ -1,7 +1,7 @@
-"""One number per segment, read at its end; an answer scores their mean.
+"""One score per segment, read at its end; an answer's score is their mean.
 
 Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790 (segment reward model); details from the authors' code.
-Deviations: other readouts than the mean are ours [OURS]; answers of several turns are cut turn by turn [choice].
+Deviations: other readouts than the mean are ours [OURS]; answers of several turns are segmented turn by turn [choice].
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from finegrain.rewards.columns import AnswerContext, columns_of
 from finegrain.rewards.heads import Mask, Outputs, Readout, ends_read
 from finegrain.rewards.location import fit_location
 from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut, reads_entropy
-from finegrain.types import CreditColumns, Scored, Side
+from finegrain.types import Scored, Side, TokenColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class Segment:
     token_columns: ClassVar[tuple[str, ...]] = ("segment",)
 
     segmenter: Segmenter = field(default_factory=EntropyCutoff)
-    """Where segments end, by the frozen start model's entropies: at a cut-off, or as any segmenter of credit cuts their curve."""
+    """Where segments end, by the frozen start model's entropies: at a cut-off, or by any segmenter of credit on their curve."""
     readout: Readout = field(default_factory=Mean)
-    """How segment scores become the answer's: mean, sum, last or minimum. A sum prefers many segments."""
+    """How segment scores are combined to the answer's: mean, sum, last or minimum. A sum prefers many segments."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Segment ids of every answer, made before training: they depend on neither policy nor reward model."""
         return {role: columns_of(segment=self._ids(context, role)) for role in context.roles}
 
@@ -49,19 +49,19 @@ class Segment:
 
     @property
     def reads_entropy(self) -> bool:
-        """Whether a start model must be asked where segments end."""
+        """Whether the start model's entropies determine where segments end."""
         return reads_entropy(self.segmenter)
 
-    def places(self, side: Side) -> Mask:
+    def read_positions(self, side: Side) -> Mask:
         """Ends of segments."""
         return ends_read(self, side)
 
     def tokens(self, outputs: Outputs) -> Scored:
-        """What the segment up to each token would score if it ended there."""
+        """The score that the segment up to each token would have if it ended there."""
         return Scored(outputs[..., 0])
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """As it is."""
+        """The given row."""
         return weight
 
     def fitted(self, sides: list[Side]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Where segments of an answer end for a reward that is learnt segment by segment. The token that closes a turn (EOS) stands in no segment.
+"""Where segments of an answer end, for a reward that is learned by segments. The token that closes a turn (EOS) is in no segment.
 
 Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790, entropy cut-off and end rules as in the authors' code.
-Deviations: every turn of an answer of several turns is cut on its own [choice]; every other segmenter here is ours [OURS]: it cuts the
-curve of entropies less the answer's mean, as the same segmenters cut a curve of token scores for credit.
+Deviations: every turn of an answer of several turns is segmented separately [choice]; every other segmenter here is ours [OURS]: it segments the
+curve of entropies minus the answer's mean, like a curve of token scores for credit.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Ids = Int[Tensor, "B T"]
 @dataclass(frozen=True, kw_only=True)
 @checked
 class EntropyCutoff:
-    """A segment ends where the start model does not know how to go on: the next token surprises, and opens a new unit."""
+    """A segment ends where the start model is uncertain how to continue: the next token starts a new unit."""
 
     cutoff: float = 2.0
     """Entropy of the next-token distribution, nats, above which (strictly) a segment starts; 0: every token; above every entropy: one segment.
@@ -35,7 +35,7 @@ class EntropyCutoff:
 
     def __post_init__(self) -> None:
         if not self.cutoff >= 0:
-            raise UsageError(f"cutoff is an entropy in nats and must not be negative, got {self.cutoff}")
+            raise UsageError(f"cutoff (an entropy in nats) must be at least 0, got {self.cutoff}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids; `values` are entropies of the distributions that predict the tokens."""
@@ -46,12 +46,12 @@ Segmenter = EntropyCutoff | segmenters.Segmenter
 
 
 def reads_entropy(segmenter: Segmenter) -> bool:
-    """Whether a segmenter asks the start model at all."""
+    """Whether a segmenter uses the start model's entropies."""
     return not isinstance(segmenter, segmenters.Blind)
 
 
 def cut(segmenter: Segmenter, entropy: Values, mask: Mask) -> Ids:
-    """Segment ids, closing tokens in none; `entropy`, nats, of the distribution that predicts each token (anything, where it is not read)."""
+    """Segment ids, closing tokens in none; `entropy`, nats, of the distribution that predicts each token (any values where it is not read)."""
     curve = torch.where(mask, entropy, 0.0)
     if not isinstance(segmenter, EntropyCutoff):
         curve = torch.where(mask, curve - masked_mean(curve, mask)[:, None], 0.0)

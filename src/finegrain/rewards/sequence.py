@@ -1,4 +1,4 @@
-"""One number per answer, read at its last token: the ordinary reward model.
+"""One score per answer, read at its last token: the standard reward model.
 
 Source: Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5 (a scalar output in place of the vocabulary's).
 Deviations: none.
@@ -23,9 +23,9 @@ class Sequence:
     readout: ClassVar[Readout] = Last()
 
     def tokens(self, outputs: Outputs) -> Scored:
-        """What the answer would score if it ended at each token; the model was only trained at the last one."""
+        """The score that the answer would have if it ended at each token; the model was only trained at the last one."""
         return Scored(outputs[..., 0])
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """As it is."""
+        """The given row."""
         return weight

@@ -1,4 +1,4 @@
-"""One number per step of an answer, read at the step's last token: the log-odds that the step is right.
+"""One score per step of an answer, read at the step's last token: the log-odds that the step is right.
 
 Source: Lightman et al. 2023, https://arxiv.org/abs/2305.20050, section 2.6 (product or minimum over steps; section: memory).
 Deviations: one output, where the paper reads the language model's own tokens for right, neutral and wrong [choice].
@@ -20,7 +20,7 @@ from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.ops.sequence import wide
 from finegrain.rewards.columns import AnswerContext, columns_of
 from finegrain.rewards.heads import Mask, Outputs, ends_read
-from finegrain.types import CreditColumns, Scored, Side
+from finegrain.types import Scored, Side, TokenColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +44,19 @@ class Step:
     token_columns: ClassVar[tuple[str, ...]] = ("segment", "reward")
 
     readout: StepReadout = field(default_factory=Product)
-    """How steps become the answer's score: product, minimum, mean, last or sum (of log-odds)."""
+    """How steps are combined to the answer's score: product, minimum, mean, last or sum (of log-odds)."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, CreditColumns]:
+    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """The step of every token, with its label as reward: 1 right, -1 wrong."""
         found = {}
         for role in context.roles:
             numbers, labels = context.labelled_steps(role)
             if context.trains and not any((own >= 0).any() for own in numbers):
-                raise DataError(f"no answer of role {role!r} has a labelled step; give rows of labelled steps, or cut answers with head:segment")
+                raise DataError(f"no answer of role {role!r} has a labelled step; use rows of labelled steps, or head:segment")
             found[role] = columns_of(segment=numbers, reward=labels)
         return found
 
-    def places(self, side: Side) -> Mask:
+    def read_positions(self, side: Side) -> Mask:
         """Ends of steps."""
         return ends_read(self, side)
 
@@ -65,5 +65,5 @@ class Step:
         return Scored(outputs[..., 0])
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """As it is."""
+        """The given row."""
         return weight

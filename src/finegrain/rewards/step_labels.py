@@ -1,11 +1,11 @@
-"""Cross-entropy of every labelled step, read where the step ends.
+"""Cross-entropy of every labelled step, read at the end of the step.
 
     L = - sum over counted steps of log sigma(z_k) where the step is right, of log sigma(-z_k) where it is wrong, over their number
 
 Source: Lightman et al. 2023, https://arxiv.org/abs/2305.20050 (process supervision up to the first error); labels of all steps as in
 Wang et al. 2023, https://arxiv.org/abs/2312.08935.
-Deviations: the mean runs over the steps of an optimiser step, not over answers [choice]; neutral steps count as wrong by default
-[choice], which is decided where the data are read (`--gate.neutral-step`).
+Deviations: the mean is over the steps of an optimiser step, not over answers [choice]; neutral steps count as wrong by default
+[choice], as set where the data are read (`--gate.neutral-step`).
 """
 
 from collections.abc import Mapping
@@ -39,10 +39,10 @@ class AllSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class UntilFirstError:
-    """Steps after the first wrong one do not count: what builds on an error has no label of its own."""
+    """Steps after the first wrong one do not count, because they build on an error."""
 
     def __call__(self, signs: Labels, ends: Counted) -> Counted:
-        """Which ends count, the first wrong one included."""
+        """Which ends count, including the first wrong one."""
         wrong = (ends & (signs < 0)).long()
         return ends & (signs != 0) & (wrong.cumsum(1) - wrong == 0)
 
@@ -58,10 +58,10 @@ class StepLabels:
     roles: ClassVar[tuple[str, ...]] = ("answer",)
     shape: ClassVar[str] = "steps"
     head_kind: ClassVar[type] = Step
-    shares: ClassVar[frozenset[str]] = frozenset({"step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
-    """Measures that lie in [0, 1]."""
+    proportion_metrics: ClassVar[frozenset[str]] = frozenset({"step_accuracy", "step_always_right", "first_error_found", "no_error_found"})
+    """Measures in [0, 1]."""
     results: ClassVar[Mapping[str, bool]] = {"eval_step_accuracy": True, "eval_first_error_found": True, "eval_no_error_found": True}
-    """Held-out results that say which of two models is better; True: more is better."""
+    """Held-out results that show which of two models is better; True: higher is better."""
 
     supervision: Supervision = field(default_factory=AllSteps)
     """all-steps, or until-first-error."""
@@ -69,28 +69,23 @@ class StepLabels:
     def __call__(self, head: Step, pair: Pair) -> Terms:
         """One term, averaged over counted steps."""
         side = pair.answer
-        signs, counted = self.labels(head, side)
-        odds = self.log_odds(head, side, counted)
+        signs, counted = self._labels(head, side)
+        odds = _log_odds(head, side, counted)
         losses = torch.where(counted, -logsigmoid(torch.where(signs > 0, odds, -odds)), 0.0)
         return {"steps": Term(losses.sum(1), counted.to(losses.dtype).sum(1))}
 
-    def labels(self, head: Step, side: Side) -> tuple[Labels, Counted]:
+    def _labels(self, head: Step, side: Side) -> tuple[Labels, Counted]:
         """Sign of the step that ends at each token (0: no label), and which of them count."""
         assert side.reward is not None, "labels of steps are columns made before training"
         ends = ends_read(head, side)
         signs = torch.where(ends, side.reward, 0.0).sign()
         return signs, self.supervision(signs, ends)
 
-    def log_odds(self, head: Step, side: Side, counted: Counted) -> Labels:
-        """The head's, 0 where nothing counts."""
-        assert side.outputs is not None
-        return wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
-
     def measures(self, head: Step, pair: Pair) -> Mapping[str, Float[Tensor, " B"]]:
-        """Per answer: share of counted steps judged right, share that is right, whether its first error, or that it has none, was found."""
+        """Per answer: accuracy over counted steps, share of right steps, whether its first error, or the absence of one, was found."""
         side = pair.answer
-        signs, counted = self.labels(head, side)
-        said = self.log_odds(head, side, counted) > 0
+        signs, counted = self._labels(head, side)
+        said = _log_odds(head, side, counted) > 0
         steps = widest(counted).sum(1)
 
         def share(events: Counted) -> Float[Tensor, " B"]:
@@ -107,7 +102,13 @@ class StepLabels:
         }
 
 
+def _log_odds(head: Step, side: Side, counted: Counted) -> Labels:
+    """The head's log-odds, 0 where no step counts."""
+    assert side.outputs is not None
+    return wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
+
+
 def _first(events: Counted) -> Float[Tensor, " B"]:
-    """Place of the first event of each row; the width where there is none."""
+    """Position of the first event of each row; the width where there is none."""
     place = torch.arange(events.shape[1], device=events.device).expand_as(events)
     return widest(torch.where(events, place, events.shape[1]).amin(1))

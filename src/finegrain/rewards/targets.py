@@ -1,7 +1,7 @@
-"""What a rating head is trained towards: labels into distributions over K classes.
+"""Targets of a rating head: labels as distributions over K classes.
 
 Source: label over-smoothing, https://arxiv.org/abs/2403.00250, authors' code.
-Deviations: `OddsTarget` carries the odds to another K, and neighbours (`OrdinalTarget`) are ours [choice].
+Deviations: `OddsTarget` keeps the odds for another K, and neighbours (`OrdinalTarget`) are ours [choice].
 """
 
 import math
@@ -21,7 +21,7 @@ Targets = Float[Tensor, "B K"]
 
 
 def smoothing_of(odds: float, classes: int) -> float:
-    """The smoothing whose true class is `odds` times as likely as each other: K / (K + odds - 1)."""
+    """The smoothing at which the true class is `odds` times as likely as each other class: K / (K + odds - 1)."""
     if not odds > 1 or classes < 2:
         raise UsageError(f"odds of the true class must exceed 1 over at least 2 classes, got {odds} over {classes}")
     return classes / (classes + odds - 1)
@@ -49,7 +49,7 @@ class SmoothedTarget:
     """1 - d + d/K on the label, d/K on each other class. The authors' d is 0.98 at K = 100; at small K that is far too much, see `OddsTarget`."""
 
     smoothing: float = 0.1
-    """d in [0, 1): at 1 the label would be gone. A usual label smoothing [choice]."""
+    """d in [0, 1): at 1 the label would have no effect. A common label smoothing [choice]."""
 
     def __post_init__(self) -> None:
         _check_smoothing(self.smoothing)
@@ -62,7 +62,7 @@ class SmoothedTarget:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class OddsTarget:
-    """Smoothing that keeps the odds of the true class whatever K: the gap of the best logits is their log."""
+    """Smoothing that keeps the odds of the true class for any K: the difference of the optimal logits is their log."""
 
     odds: float = 1 + 100 * 0.02 / 0.98
     """The authors' 0.98 at K = 100."""
@@ -78,14 +78,14 @@ class OddsTarget:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class OrdinalTarget:
-    """Mass falls with the distance from the label: exp(-|k - y| / width), so that near misses cost less than far ones [choice]."""
+    """Mass decreases with the distance from the label: exp(-|k - y| / width), so that near misses cost less than far ones [choice]."""
 
     width: float = 1.0
-    """In steps of the scale."""
+    """Width in steps of the scale."""
 
     def __post_init__(self) -> None:
         if self.width <= 0:
-            raise UsageError(f"width is a distance on the scale and must be positive, got {self.width}")
+            raise UsageError(f"width (in steps of the scale) must be positive, got {self.width}")
 
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
@@ -97,14 +97,14 @@ class OrdinalTarget:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class GaussianTarget:
-    """HL-Gauss: a normal about the label, cut into the classes' unit intervals and renormalised [choice]."""
+    """HL-Gauss: a normal distribution around the label, integrated over the classes' unit intervals and renormalised [choice]."""
 
     deviation: float = 0.75
     """Standard deviation in steps of the scale."""
 
     def __post_init__(self) -> None:
         if self.deviation <= 0:
-            raise UsageError(f"deviation is a distance on the scale and must be positive, got {self.deviation}")
+            raise UsageError(f"deviation (in steps of the scale) must be positive, got {self.deviation}")
 
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
@@ -120,9 +120,9 @@ Target = OneHot | SmoothedTarget | OddsTarget | OrdinalTarget | GaussianTarget
 
 def _check_smoothing(smoothing: float) -> None:
     if not 0 <= smoothing < 1:
-        raise UsageError(f"smoothing must lie in [0, 1): at 1 every class is the target and the label is gone, got {smoothing}")
+        raise UsageError(f"smoothing must be in [0, 1), got {smoothing}; at 1 the target would not depend on the label")
 
 
 def _check_labels(labels: Labels, classes: int) -> None:
     if classes < 2 or (len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes):
-        raise DataError(f"labels must lie in 0 .. {classes - 1} (subtract the lowest rating), got {int(labels.min())} .. {int(labels.max())}")
+        raise DataError(f"labels must be in 0 .. {classes - 1} (subtract the lowest rating), got {int(labels.min())} .. {int(labels.max())}")

@@ -15,7 +15,7 @@ from finegrain.models.packing import Group, Slots, slots
 from finegrain.models.score import group_of
 from finegrain.ops.logprobs import TokenValues
 from finegrain.ops.precision import placed
-from finegrain.types import CreditColumns, Pair, Ragged, Side
+from finegrain.types import Pair, Ragged, Side, TokenColumns
 
 ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
 """What a token of an answer without credit has: it trains unmasked, and has neither a reward nor a segment."""
@@ -28,15 +28,16 @@ class TrainingSet:
     examples: Sequence[Example]
     reference: Mapping[str, Ragged] = field(default_factory=dict)
     """By role, reference log-probabilities (T,) of every row."""
-    credit: Mapping[str, CreditColumns] = field(default_factory=dict)
+    token_columns: Mapping[str, TokenColumns] = field(default_factory=dict)
+    """By role, what a credit, an objective or a head made for every token: weights, rewards, segments."""
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(N,) numbers of the rows that were made for them, beside those they came with."""
 
     @cached_property
-    def credit_fields(self) -> Mapping[str, tuple[str, ...]]:
-        """By role, what its credit writes for any row: the same fields in every micro-batch, whichever rows it holds."""
+    def column_fields(self) -> Mapping[str, tuple[str, ...]]:
+        """By role, what its token columns hold for any row: the same fields in every micro-batch, whichever rows it holds."""
         return {
-            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(credit, name))) for role, credit in self.credit.items()
+            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(own, name))) for role, own in self.token_columns.items()
         }
 
     def packed_tokens(self, roles: Sequence[str]) -> np.ndarray:
@@ -121,8 +122,8 @@ def collate(
     columns |= {name: _numbers(values[list(rows)].tolist(), device) for name, values in data.columns.items()}
     columns["position"] = _numbers(list(range(len(rows))) if positions is None else list(positions), device)
     columns["row"] = _numbers([example.row for example in examples], device)
-    for role in set(roles) & set(data.credit):
-        columns[f"annotated/{role}"] = _numbers([float(data.credit[role].annotated[row]) for row in rows], device)
+    for role in set(roles) & set(data.token_columns):
+        columns[f"annotated/{role}"] = _numbers([float(data.token_columns[role].annotated[row]) for row in rows], device)
     extras = {role: _side_columns(data, rows, examples, role, placed[role].mask.shape, device) for role in roles}
     return Batch(tuple(rows), groups, placed, columns, extras)
 
@@ -143,8 +144,8 @@ def _side_columns(
     found: dict[str, Tensor] = {}
     if role in data.reference:
         found["ref_logp"] = _padded([data.reference[role][row] for row in rows], shape, 0.0, device)
-    for name in data.credit_fields.get(role, ()):
-        arrays = [getattr(data.credit[role], name)[row] for row in rows]
+    for name in data.column_fields.get(role, ()):
+        arrays = [getattr(data.token_columns[role], name)[row] for row in rows]
         absent = ABSENT[name]
         filled = [np.full(length, absent) if array is None else array for array, length in zip(arrays, lengths, strict=True)]
         found[name] = _padded(filled, shape, absent, device)

@@ -1,53 +1,90 @@
-"""What an objective may declare, read once: the loop asks this record and never a method's name."""
+"""What an objective may declare, read once: everyone asks this record, and nobody the objective."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from finegrain.declarations import read_declarations
 from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
+from finegrain.ops.reward_weight import RewardWeight
+from finegrain.rewards.columns import AnswerContext
 from finegrain.train.balance import TABLE
-from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, WeightMeaning
+from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, TokenColumns, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """An objective and its declarations, with defaults filled in."""
 
     objective: Objective
-    roles: tuple[str, ...]
+    """The objective itself: a callable of a `Pair`."""
+    roles: tuple[str, ...] = ("chosen", "rejected")
     """Sides that take part in the gradient pass."""
-    needs: frozenset[str]
-    outputs: int
-    """How many numbers per token the objective reads from a head on the hidden states; 0: it needs no head."""
-    action_value: Wanted | None
-    """How the Q-values that the objective reads are made of logits; None: it reads none."""
-    shape: str | None
+    needs: frozenset[str] = frozenset({"reference"})
+    """What it reads of the sides: logp, reference, prompt_logp, entropy, kl, reward, label or features; logp is added without `outputs`."""
+    shape: str | None = None
     """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""
-    statistic_roles: tuple[str, ...]
-    """Sides that `statistics` reads; empty where there is none."""
-    statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None
-    modules: Mapping[str, nn.Module]
-    state: dict[str, Tensor]
-    after_step: Callable[[Mapping[str, Tensor], Pair], Mapping[str, Tensor]] | None
-    """(state, the step's rows of this rank with detached values) -> named sums to be added to the state over all ranks."""
-    gradient: Callable[[Pair, list[nn.Parameter]], list[Tensor]] | None
-    """Replaces "backward of the sum": the summed gradient of the rows with respect to the parameters."""
-    balance: Balance | None
-    """Terms that are weighed as one against the others; None: every term has the weight it is given."""
-    start: Initialisation | None
-    """What the method finds in the first step's rows, before anything has trained."""
-    learning_rate: float
-    weights: frozenset[WeightMeaning]
+    beta: float = 1.0
+    """What turns its log-ratios into the rewards that are logged."""
+    weights: frozenset[WeightMeaning] = LABEL_WEIGHTS
     """What the token weights of a credit may mean, for the objective to multiply by them."""
-    embedding_factor: float
+    learning_rate: float = 1e-6
+    """The default rate of full fine-tuning at the reference width."""
+    embedding_factor: float = 1.0
     """The default rate of input embeddings over that of the rest, up to a ceiling."""
+    statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None = None
+    """(pair) -> what it reads of the whole optimiser step, `Summed` or `Gathered` by name, in `pair.statistics`."""
+    statistic_roles: tuple[str, ...] = ()
+    """Sides that `statistics` reads, by default its roles; empty where there are none."""
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    """() -> modules by name that train beside the model, in `pair.modules`."""
+    make_modules: Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None = None
+    """(hidden size, generator) -> the same for the width of the model."""
+    state: dict[str, Tensor] = field(default_factory=dict)
+    """() -> tables by name that steps carry on, in `pair.state`; checkpoints keep them."""
+    after_step: Callable[[Mapping[str, Tensor], Pair], Mapping[str, Tensor]] | None = None
+    """(state, the step's rows of this rank with detached values) -> named sums to be added to the state over all ranks."""
+    start: Initialisation | None = None
+    """What the method finds in the first step's rows, before anything has trained."""
+    gradient: Callable[[Pair, list[nn.Parameter]], list[Tensor]] | None = None
+    """(pair, parameters) -> the summed gradient of the rows, in place of "backward of the sum"."""
+    balanced: Balance | None = None
+    """Terms that are weighted as one against the others; None: every term has the weight it is given."""
+    outputs: int = 0
+    """How many numbers per token the objective reads from a head on the hidden states; 0: it needs no head."""
+    make_head: Callable[[int, torch.Generator], nn.Module] | None = None
+    """(hidden size, generator) -> the head's own module; None: a linear map without bias."""
+    action_value: Wanted | None = None
+    """How the Q-values that the objective reads are made of logits; None: it reads none."""
+    reward_head: str | None = None
+    """Name of the head of `finegrain reward` that says what the outputs of a policy mean, for `finegrain score`; None: they are no reward."""
+    reward_weight: RewardWeight | None = None
+    """What multiplies a token's reward, where there is a `reward_head`."""
+    token_columns: tuple[str, ...] = ()
+    """Fields of a `Side` that `prepare` fills."""
+    prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
+    """(answers) -> per-token columns by role that it makes of them before training."""
+    row_columns: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    """(numbers of the rows (N,) by name) -> numbers (N,) that it makes of them before training."""
+    frozen_backbone: bool = False
+    """Whether the model stays as it is, and only the head and modules beside it train."""
+    frozen: bool = False
+    """Whether the head reads features of the answers' last tokens that are computed once, before training."""
+    loss: Any = None
+    """The loss of a reward model, where the objective is a head with a loss; messages name it."""
+
+    @property
+    def name(self) -> str:
+        """Class of the method, for messages."""
+        return type(self.objective if self.loss is None else self.loss).__name__
 
     @property
     def all_roles(self) -> tuple[str, ...]:
@@ -56,43 +93,31 @@ class Contract:
 
 
 def contract_of(objective: Any, seed: int = 0) -> Contract:
-    """The declarations of an objective; a plain callable has none and gets chosen, rejected and a reference."""
-    needs = frozenset(getattr(objective, "needs", frozenset({"reference"})))
+    """The declarations of an objective; a plain callable has none and gets chosen, rejected and a reference. An unknown declaration raises."""
+    found = read_declarations(objective, Contract, "objective")
+    declared = Contract(**(found | {"objective": objective, "modules": {}, "state": {}}))
+    needs = frozenset(declared.needs)
     if needs - NEEDS:
         raise UsageError(f"{type(objective).__name__} needs {sorted(needs - NEEDS)}; known: {sorted(NEEDS)}")
-    outputs = int(getattr(objective, "outputs", 0))
-    if not outputs:
-        needs |= {"logp"}
-    roles = tuple(getattr(objective, "roles", ("chosen", "rejected")))
-    statistics = getattr(objective, "statistics", None)
-    make_modules = getattr(objective, "modules", None)
+    roles = tuple(declared.roles)
     modules: Mapping[str, nn.Module] = {}
-    if make_modules is not None:
+    if (make_modules := found.get("modules")) is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             modules = make_modules()
-    make_state = getattr(objective, "state", None)
-    balance = getattr(objective, "balanced", None)
-    start = getattr(objective, "start", None)
-    state = {**(make_state() if make_state is not None else {}), **(start.state if start is not None else {})}
-    return Contract(
-        objective=objective,
+    state = {**(make_state() if (make_state := found.get("state")) is not None else {}), **({} if declared.start is None else declared.start.state)}
+    return replace(
+        declared,
         roles=roles,
-        needs=needs,
-        outputs=outputs,
-        action_value=getattr(objective, "action_value", None),
-        shape=getattr(objective, "shape", None),
-        statistic_roles=tuple(getattr(objective, "statistic_roles", roles)) if statistics is not None else (),
-        statistics=statistics,
+        needs=needs if declared.outputs else needs | {"logp"},
+        outputs=int(declared.outputs),
+        beta=float(declared.beta),
+        statistic_roles=() if declared.statistics is None else tuple(found.get("statistic_roles", roles)),
         modules=modules,
-        state=state if balance is None else state | {TABLE: torch.ones(1)},
-        after_step=getattr(objective, "after_step", None),
-        gradient=getattr(objective, "gradient", None),
-        balance=balance,
-        start=start,
-        learning_rate=float(getattr(objective, "learning_rate", 1e-6)),
-        weights=frozenset(getattr(objective, "weights", LABEL_WEIGHTS)),
-        embedding_factor=float(getattr(objective, "embedding_factor", 1.0)),
+        state=state if declared.balanced is None else state | {TABLE: torch.ones(1)},
+        learning_rate=float(declared.learning_rate),
+        embedding_factor=float(declared.embedding_factor),
+        weights=frozenset(declared.weights),
     )
 
 

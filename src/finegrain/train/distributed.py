@@ -25,7 +25,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def agreed(names: Iterable[str], device: torch.device) -> list[str]:
+def broadcast_names(names: Iterable[str], device: torch.device) -> list[str]:
     """The first rank's names, sorted: it always has rows, another rank may have none and so not know them."""
     own = sorted(names)
     if world() == 1:
@@ -42,7 +42,7 @@ def agreed(names: Iterable[str], device: torch.device) -> list[str]:
 
 def sum_named(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
     """Sums over ranks of named numbers, in float64."""
-    names = agreed(values, device)
+    names = broadcast_names(values, device)
     own = torch.tensor([values.get(name, 0.0) for name in names], dtype=torch.float64)
     return dict(zip(names, _sum_on_host(own, device).tolist(), strict=True))
 

@@ -14,23 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import NonFiniteError
-from finegrain.models.score import Arithmetic
+from finegrain.models.score import Precision
 from finegrain.models.scorer import Request, Scorer, causal_lm
 from finegrain.train.balance import TABLE, TwoParts
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
-from finegrain.train.distributed import agreed, gather_by_position, rank, sum_gradients, sum_named, sum_tensor, sum_wide
+from finegrain.train.distributed import broadcast_names, gather_by_position, rank, sum_gradients, sum_named, sum_tensor, sum_wide
 from finegrain.train.optim import FACTOR, Optim, learning_rate
-from finegrain.train.sharding import clip_gradients, replicated, rounds
+from finegrain.train.sharding import clip_gradients, pad_micro_batches, replicated
 from finegrain.train.tally import TINY, Measures, Metrics, Tally, to_host, total
 from finegrain.types import Gathered, Pair, Side, Summed, Terms
 
-Displace = Callable[["Trainer", int], AbstractContextManager[Measures]]
+GradientPoint = Callable[["Trainer", int], AbstractContextManager[Measures]]
 """(trainer, step from 0) -> inside, parameters stand where the step's gradient is taken; outside, where it is applied. Logs what it yields."""
 
 
-def in_place(trainer: "Trainer", step: int) -> AbstractContextManager[Measures]:
+def no_displacement(trainer: "Trainer", step: int) -> AbstractContextManager[Measures]:
     """The gradient is taken where it is applied."""
     return nullcontext({})
 
@@ -44,7 +44,7 @@ class Trainer:
     data: TrainingSet
     optimizer: torch.optim.Optimizer
     optim: Optim
-    how: Arithmetic
+    precision: Precision
     metrics: Metrics
     peak_rate: float
     steps: int
@@ -52,12 +52,12 @@ class Trainer:
     """The live reference, where the objective needs more than cached scalars."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """The objective's persistent tables; replaced entry by entry after each step."""
-    displace: Displace = in_place
+    gradient_point: GradientPoint = no_displacement
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the values an objective sees."""
-        return torch.float64 if self.how.name == "float64" else torch.float32
+        return torch.float64 if self.precision.name == "float64" else torch.float32
 
     def parameters(self) -> list[nn.Parameter]:
         """All trainable parameters in a fixed order: the policy's, then the method's."""
@@ -88,7 +88,7 @@ class Trainer:
     def pair(self, batch: Batch, statistics: Mapping[str, Tensor], *, scored: bool) -> Pair:
         """The objective's view of a micro-batch: with the policy's values, or with zeros for counting."""
         if scored:
-            with self.how.autocast():
+            with self.precision.autocast():
                 values = self.scorer(batch.groups, self.request())
         else:
             width = int(causal_lm(self.scorer.model).config.get_text_config().hidden_size) if "features" in self.contract.needs else 0
@@ -104,7 +104,7 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
     if step.index == 0:
         _start(trainer, step)
     tally = Tally()
-    with trainer.displace(trainer, step.index) as noted:
+    with trainer.gradient_point(trainer, step.index) as noted:
         tally.note_metrics(noted)
         added = _take_gradient(trainer, step, tally)
     logged = tally.over_ranks(trainer.scorer.device)
@@ -127,7 +127,7 @@ def _take_gradient(trainer: Trainer, step: Step, tally: Tally) -> dict[str, Tens
     counts = _denominators(trainer, batches, statistics)
     parts = _two_parts(trainer, step)
     added: dict[str, Tensor] = {}
-    for batch in rounds(trainer.scorer, step, batches):
+    for batch in pad_micro_batches(trainer.scorer, step, batches):
         pair = trainer.pair(batch, statistics, scored=True)
         terms = as_terms(trainer.contract.objective(pair), pair)
         _backward(trainer, pair, terms, counts, parts)
@@ -156,12 +156,12 @@ def _start(trainer: Trainer, step: Step) -> None:
 
 def _two_parts(trainer: Trainer, step: Step) -> TwoParts | None:
     """The gradient of a step whose objective weighs some of its terms as one."""
-    if trainer.contract.balance is None:
+    if trainer.contract.balanced is None:
         return None
     trained = trainer.parameters()
     own = {id(parameter) for parameter in trainer.scorer.model.parameters()}
     backbone, heads = [p for p in trained if id(p) in own], [p for p in trained if id(p) not in own]
-    return TwoParts(trainer.contract.balance, trainer.state, step.index, backbone, heads)
+    return TwoParts(trainer.contract.balanced, trainer.state, step.index, backbone, heads)
 
 
 class NonFiniteStep(NonFiniteError):
@@ -214,7 +214,7 @@ def _reduced(trainer: Trainer, step: Step, declared: Callable[[Pair], Mapping[st
     summed: dict[str, Tensor] = {}
     gathered: dict[str, list[Tensor]] = {}
     with torch.no_grad():
-        for batch in rounds(trainer.scorer, step, trainer.batches(step, roles)):
+        for batch in pad_micro_batches(trainer.scorer, step, trainer.batches(step, roles)):
             for name, statistic in declared(trainer.pair(batch, {}, scored=True)).items():
                 if isinstance(statistic, Gathered):
                     gathered.setdefault(name, []).append(statistic.value)
@@ -224,9 +224,9 @@ def _reduced(trainer: Trainer, step: Step, declared: Callable[[Pair], Mapping[st
     positions = own_positions(step)
     zero = torch.zeros((), dtype=trainer.dtype, device=device)
     reduced = {}
-    for name in agreed(summed, device):
+    for name in broadcast_names(summed, device):
         reduced[name] = sum_wide(summed.get(name, zero))
-    for name in agreed(gathered, device):
+    for name in broadcast_names(gathered, device):
         own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
         reduced[name] = gather_by_position(own, positions, len(step.rows), trainer.dtype)
     return reduced

@@ -84,12 +84,6 @@ def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> 
     return list(recorder.directory.metrics())
 
 
-def fit(trainer: Trainer, plan: Plan, watch: Callable[[dict[str, Any]], None]) -> None:
-    """Take all steps of the plan and write nothing: for models that only live inside a run."""
-    for index in range(len(plan)):
-        watch(run_step(trainer, plan.step(index)))
-
-
 def _guarded_step(trainer: Trainer, plan: Plan, recorder: Recorder, index: int) -> dict[str, Any]:
     try:
         return dict(run_step(trainer, plan.step(index)))

@@ -41,14 +41,14 @@ def shard(scorer: Scorer) -> None:
         module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sums
 
 
-def hollow(model: Any) -> Any:
-    """A copy of a model whose parameters take no memory: made before it is sharded, filled when it has been trained."""
+def empty_copy(model: Any) -> Any:
+    """A copy of a model whose parameters take no memory: made before it is sharded, its parameters loaded when it has been trained."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, memo)
 
 
-def filled(shell: Any, scorer: Scorer) -> Scorer:
-    """The scorer whole again, in the hollow copy, on every process."""
+def load_full_parameters(shell: Any, scorer: Scorer) -> Scorer:
+    """The scorer whole again, in the empty copy, on every process."""
     shell.load_state_dict(gathered(scorer.model), strict=False, assign=True)
     causal_lm(shell).tie_weights()
     assert not any(parameter.is_meta for parameter in shell.parameters())
@@ -60,7 +60,7 @@ def gathered(model: nn.Module) -> dict[str, Tensor]:
     return {name: _whole(parameter.detach()) for name, parameter in model.named_parameters()}
 
 
-def rounds(scorer: Scorer, step: Step, batches: Sequence[Batch]) -> Iterator[Batch]:
+def pad_micro_batches(scorer: Scorer, step: Step, batches: Sequence[Batch]) -> Iterator[Batch]:
     """This process's micro-batches; a sharded scorer passes over empty ones until every process has made as many."""
     if not isinstance(scorer, FSDPModule):
         yield from batches

@@ -9,23 +9,23 @@ from finegrain.types import CharSpan
 Prompt = tuple[Turn, ...]
 
 
-def pair(prompt: Prompt, chosen: str, rejected: str, columns: Mapping[str, float]) -> Row:
+def make_pair(prompt: Prompt, chosen: str, rejected: str, columns: Mapping[str, float]) -> Row:
     """One pair of assistant turns after a conversation."""
-    answers = {"chosen": Answer(content=said(chosen)), "rejected": Answer(content=said(rejected))}
+    answers = {"chosen": Answer(content=make_assistant_turn(chosen)), "rejected": Answer(content=make_assistant_turn(rejected))}
     return Row(prompt=prompt, answers=answers, columns=dict(columns))
 
 
-def single(prompt: Prompt, answer: str, columns: Mapping[str, float], spans: Sequence[CharSpan] | None = None) -> Row:
+def make_single(prompt: Prompt, answer: str, columns: Mapping[str, float], spans: Sequence[CharSpan] | None = None) -> Row:
     """One assistant turn after a conversation."""
     marked = None if spans is None else list(spans)
-    return Row(prompt=prompt, answers={"answer": Answer(content=said(answer), spans=marked)}, columns=dict(columns))
+    return Row(prompt=prompt, answers={"answer": Answer(content=make_assistant_turn(answer), spans=marked)}, columns=dict(columns))
 
 
-def said(text: str) -> tuple[Turn, ...]:
-    """A text as the assistant's turn."""
+def make_assistant_turn(text: str) -> tuple[Turn, ...]:
+    """A text as a turn of the assistant."""
     return (Turn("assistant", text),)
 
 
-def pair_with(row: Row, answers: dict[str, Answer], columns: Mapping[str, float]) -> Row:
+def replace_answers(row: Row, answers: dict[str, Answer], columns: Mapping[str, float]) -> Row:
     """The same prompt with other answers and columns."""
     return replace(row, answers=answers, columns=dict(columns))

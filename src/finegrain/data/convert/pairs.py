@@ -1,15 +1,16 @@
-"""Public sets of two answers, one preferred: what the strength of the preference becomes is said in docs/guides/data.md.
+"""Public sets of two answers, one preferred, or of several, ranked. docs/guides/data.md describes how preference strengths are used.
 
 Columns: `margin` (0 or more, in the set's own units), `strength`, `label_prob` (probability that chosen is better), `tie` (1
-where people preferred neither; chosen is then the answer that stands first).
+where people preferred neither; chosen is then the first answer of the row).
 """
 
 import math
 from collections.abc import Mapping
+from itertools import combinations
 
-from finegrain.data.columns import choice_of, list_of, number_of, text_of
-from finegrain.data.conversations import as_prompt, parse_extra_id
-from finegrain.data.convert.build import Prompt, pair, pair_with, single
+from finegrain.data.columns import read_choice, read_list, read_number, read_text
+from finegrain.data.conversations import parse_extra_id, parse_prompt, read_prompt
+from finegrain.data.convert.build import Prompt, make_pair, make_single, replace_answers
 from finegrain.data.convert.own import preference_turns, split_sides
 from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.reading import Reading
@@ -22,44 +23,44 @@ STRENGTH_NAMES = {"mean preference difference": "strength", "std preference diff
 
 
 def hh_strength(row: Reading) -> list[Made]:
-    """{chosen, rejected} as lists of turns from the human on; left out where lengths differ or a turn is empty, as by the authors' loader."""
-    sides = [list_of(row, role, str) for role in ("chosen", "rejected")]
+    """{chosen, rejected} as lists of turns, human first; left out where lengths differ or a turn is empty, as in the authors' loader."""
+    sides = [read_list(row, role, str) for role in ("chosen", "rejected")]
     if len(sides[0]) != len(sides[1]):
         return [LeftOut.UNEQUAL_TURNS]
     if not all(turn.strip() for side in sides for turn in side):
         return [LeftOut.EMPTY_TURN]
     if not sides[0] or len(sides[0]) % 2:
         raise DataError(f"column 'chosen': expected turns that alternate from the human to the assistant, found {len(sides[0])}")
-    chosen, rejected = (as_prompt(side, "chosen") for side in sides)
+    chosen, rejected = (read_prompt(side, "chosen") for side in sides)
     return [
-        pair_with(one, one.answers, {STRENGTH_NAMES.get(name, name): value for name, value in one.columns.items()})
+        replace_answers(one, one.answers, {STRENGTH_NAMES.get(name, name): value for name, value in one.columns.items()})
         for one in split_sides(row, chosen, rejected)
     ]
 
 
 def ultrafeedback_binarized(row: Reading) -> list[Row]:
     """{prompt, chosen, rejected} with scores; margin is the difference of scores, equal scores are a tie."""
-    margin = number_of(row, "score_chosen") - number_of(row, "score_rejected")
-    return [pair_with(one, one.answers, {**one.columns, "margin": margin, "tie": float(margin == 0)}) for one in preference_turns(row)]
+    margin = read_number(row, "score_chosen") - read_number(row, "score_rejected")
+    return [replace_answers(one, one.answers, {**one.columns, "margin": margin, "tie": float(margin == 0)}) for one in preference_turns(row)]
 
 
 def helpsteer2_preference(row: Reading) -> list[Row]:
     """Strength -3..3, positive where response_2 is better."""
     strength = _strength(row, "preference_strength")
-    return [_by_strength(parse_extra_id(text_of(row, "prompt")), text_of(row, "response_1"), text_of(row, "response_2"), strength, {})]
+    return [_by_strength(parse_extra_id(read_text(row, "prompt")), read_text(row, "response_1"), read_text(row, "response_2"), strength, {})]
 
 
 def helpsteer3_preference(row: Reading) -> list[Row]:
     """Strength -3..3, positive where response2 is better; label_prob: share of annotators on chosen's side, undecided ones half."""
     strength = _strength(row, "overall_preference")
-    scores = [number_of(item, "score") for item in row.get("individual_preference") or ()]
+    scores = [read_number(item, "score") for item in row.get("individual_preference") or ()]
     sign = -1.0 if strength <= 0 else 1.0
     agree = {"label_prob": sum(_half(sign * score) for score in scores) / len(scores)} if scores else {}
-    return [_by_strength(as_prompt(row["context"], "context"), text_of(row, "response1"), text_of(row, "response2"), strength, agree)]
+    return [_by_strength(read_prompt(row["context"], "context"), read_text(row, "response1"), read_text(row, "response2"), strength, agree)]
 
 
 def _strength(row: Reading, column: str) -> float:
-    strength = number_of(row, column)
+    strength = read_number(row, column)
     if abs(strength) > STRONGEST:
         raise DataError(f"column {column!r}: expected a number in -{STRONGEST}..{STRONGEST}, found {strength:g}")
     return strength
@@ -71,45 +72,68 @@ def _half(score: float) -> float:
 
 def _by_strength(prompt: Prompt, first: str, second: str, strength: float, more: Mapping[str, float]) -> Row:
     columns = {"strength": abs(strength), "margin": abs(strength), "tie": float(strength == 0), **more}
-    return pair(prompt, second, first, columns) if strength > 0 else pair(prompt, first, second, columns)
+    return make_pair(prompt, second, first, columns) if strength > 0 else make_pair(prompt, first, second, columns)
 
 
 def reward_bench(row: Reading) -> list[Row]:
     """{prompt, chosen, rejected}, the prompt as text or as turns."""
-    return [pair(as_prompt(row["prompt"], "prompt"), text_of(row, "chosen"), text_of(row, "rejected"), {})]
+    return [make_pair(read_prompt(row["prompt"], "prompt"), read_text(row, "chosen"), read_text(row, "rejected"), {})]
 
 
 def shp(row: Reading) -> list[Row]:
     """Answer A where labels is 1, else B; margin is the logarithm of the ratio of scores."""
-    first, second = ("A", "B") if choice_of(row, "labels") else ("B", "A")
-    ratio = number_of(row, "score_ratio")
+    first, second = ("A", "B") if read_choice(row, "labels") else ("B", "A")
+    ratio = read_number(row, "score_ratio")
     if ratio <= 0:
         raise DataError(f"column 'score_ratio': expected a positive number, found {ratio}")
     columns = {"margin": math.log(ratio), "score_ratio": ratio}
     scores = {f"{role}_score": float(row[f"score_{side}"]) for role, side in (("chosen", first), ("rejected", second)) if f"score_{side}" in row}
-    chosen, rejected = (text_of(row, f"human_ref_{side}") for side in (first, second))
-    return [pair((Turn("user", text_of(row, "history")),), chosen, rejected, {**columns, **scores})]
+    chosen, rejected = (read_text(row, f"human_ref_{side}") for side in (first, second))
+    return [make_pair((Turn("user", read_text(row, "history")),), chosen, rejected, {**columns, **scores})]
 
 
 def pku_safe(row: Reading) -> list[Row]:
-    """Two pairs: the more helpful answer is chosen (`helpful` 1), then the safer one (`harmless` 1). They may contradict each other."""
+    """Two pairs: in one the more helpful answer is chosen (`helpful` 1), in the other the safer one (`harmless` 1). They may disagree."""
     rows = []
     for dimension, column in (("helpful", "better_response_id"), ("harmless", "safer_response_id")):
-        chosen = choice_of(row, column)
+        chosen = read_choice(row, column)
         numbers = {"chosen": chosen, "rejected": 1 - chosen}
-        unsafe = {f"{role}_unsafe": 1.0 - 2.0 * choice_of(row, f"is_response_{n}_safe") for role, n in numbers.items()}
-        severity = {f"{role}_severity": number_of(row, name) for role, n in numbers.items() if (name := f"response_{n}_severity_level") in row}
+        unsafe = {f"{role}_unsafe": 1.0 - 2.0 * read_choice(row, f"is_response_{n}_safe") for role, n in numbers.items()}
+        severity = {f"{role}_severity": read_number(row, name) for role, n in numbers.items() if (name := f"response_{n}_severity_level") in row}
         columns = {"helpful": float(dimension == "helpful"), "harmless": float(dimension == "harmless"), **unsafe, **severity}
-        texts = [text_of(row, f"response_{n}") for n in numbers.values()]
-        rows.append(pair((Turn("user", text_of(row, "prompt")),), texts[0], texts[1], columns))
+        texts = [read_text(row, f"response_{n}") for n in numbers.values()]
+        rows.append(make_pair((Turn("user", read_text(row, "prompt")),), texts[0], texts[1], columns))
     return rows
 
 
 def pku_safe_demonstrations(row: Reading) -> list[Made]:
     """The answer that is better, safer and safe; left out where that is not one answer."""
-    best = choice_of(row, "better_response_id")
-    if best != choice_of(row, "safer_response_id"):
+    best = read_choice(row, "better_response_id")
+    if best != read_choice(row, "safer_response_id"):
         return [LeftOut.BETTER_NOT_SAFER]
-    if not choice_of(row, f"is_response_{best}_safe"):
+    if not read_choice(row, f"is_response_{best}_safe"):
         return [LeftOut.UNSAFE]
-    return [single((Turn("user", text_of(row, "prompt")),), text_of(row, f"response_{best}"), {})]
+    return [make_single((Turn("user", read_text(row, "prompt")),), read_text(row, f"response_{best}"), {})]
+
+
+def nectar(row: Reading) -> list[Made]:
+    """C(n,2) pairs of n ranked answers (rank 1 is best), weight 2/(n(n-1)); equal ranks are a tie. The order of the list does not matter."""
+    ranked = sorted((read_number(answer, "rank"), read_text(answer, "answer")) for answer in read_list(row, "answers", dict))
+    if len(ranked) < 2:
+        return [LeftOut.ONE_ANSWER if ranked else LeftOut.NO_ANSWER]
+    pairs = list(combinations(ranked, 2))
+    prompt = parse_prompt(read_text(row, "prompt"))
+    return [
+        make_pair(prompt, better, worse, {"weight": 1 / len(pairs), "tie": float(high == low), "chosen_rank": high, "rejected_rank": low})
+        for (high, better), (low, worse) in pairs
+    ]
+
+
+def reward_bench_2(row: Reading) -> list[Made]:
+    """Every right answer against every wrong one, weight 1 / (number of pairs); right ones are not compared with each other."""
+    chosen, rejected = read_list(row, "chosen", str), read_list(row, "rejected", str)
+    prompt = read_prompt(row["prompt"], "prompt")
+    if not chosen or not rejected:
+        return [LeftOut.NO_WRONG_ANSWER if chosen else LeftOut.NO_RIGHT_ANSWER if rejected else LeftOut.NO_ANSWER]
+    weight = 1 / (len(chosen) * len(rejected))
+    return [make_pair(prompt, right, wrong, {"weight": weight}) for right in chosen for wrong in rejected]

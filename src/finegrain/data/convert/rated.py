@@ -1,8 +1,8 @@
-"""Answers that people or models rated: a column `rating/<attribute>` each. A rating that is missing is NaN, which the gate names."""
+"""Answers rated by people or models: a column `rating/<attribute>` for each attribute. A missing rating is NaN, which the gate reports."""
 
-from finegrain.data.columns import list_of, number_of, rating_of, text_of
-from finegrain.data.conversations import as_prompt, parse_extra_id, parse_transcript, split_demonstration
-from finegrain.data.convert.build import single
+from finegrain.data.columns import read_list, read_number, read_rating, read_text
+from finegrain.data.conversations import parse_extra_id, parse_transcript, read_prompt, split_demonstration
+from finegrain.data.convert.build import make_single
 from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row, Turn
@@ -16,37 +16,37 @@ RED_TEAM = {"rating": "attack_success", "min_harmlessness_score_transcript": "mi
 
 def rated(row: Reading) -> list[Row]:
     """{prompt, response, ratings: {attribute: number}}."""
-    columns = {f"rating/{name}": rating_of(value, name) for name, value in row["ratings"].items()}
-    return [single(as_prompt(row["prompt"], "prompt"), text_of(row, "response"), columns)]
+    columns = {f"rating/{name}": read_rating(value, name) for name, value in row["ratings"].items()}
+    return [make_single(read_prompt(row["prompt"], "prompt"), read_text(row, "response"), columns)]
 
 
 def helpsteer2(row: Reading) -> list[Row]:
     """One answer with five ratings of 0..4; rows that share a prompt stay apart."""
-    columns = {f"rating/{name}": number_of(row, name) for name in HELPSTEER2}
-    return [single(parse_extra_id(text_of(row, "prompt")), text_of(row, "response"), columns)]
+    columns = {f"rating/{name}": read_number(row, name) for name in HELPSTEER2}
+    return [make_single(parse_extra_id(read_text(row, "prompt")), read_text(row, "response"), columns)]
 
 
 def ultrafeedback(row: Reading) -> list[Made]:
-    """Every completion with its ratings, which are text in the files; attributes no completion of the row has are left out."""
-    completions = list_of(row, "completions", dict)
+    """Every completion with its ratings, which are text in the files; attributes that no completion of the row has are left out."""
+    completions = read_list(row, "completions", dict)
     attributes = [name for name in ULTRAFEEDBACK if any(name in completion["annotations"] for completion in completions)]
-    prompt = (Turn("user", text_of(row, "instruction")),)
+    prompt = (Turn("user", read_text(row, "instruction")),)
     rows: list[Made] = []
     for completion in completions:
         given = {name: completion["annotations"].get(name) or {} for name in attributes}
-        columns = {f"rating/{name}": rating_of(annotation.get("Rating"), name) for name, annotation in given.items()}
-        overall = {f"rating/{ours}": rating_of(completion[name], name) for name, ours in OVERALL.items() if completion.get(name) is not None}
-        rows.append(single(prompt, text_of(completion, "response"), {**columns, **overall}))
+        columns = {f"rating/{name}": read_rating(annotation.get("Rating"), name) for name, annotation in given.items()}
+        overall = {f"rating/{ours}": read_rating(completion[name], name) for name, ours in OVERALL.items() if completion.get(name) is not None}
+        rows.append(make_single(prompt, read_text(completion, "response"), {**columns, **overall}))
     return rows or [LeftOut.NO_ANSWER]
 
 
 def red_team(row: Reading) -> list[Row]:
-    """The whole attack after the human's first turn, with how well it succeeded and how harmless its worst turn is."""
-    prompt, answer = split_demonstration(parse_transcript(text_of(row, "transcript"), "transcript"))
-    columns = {f"rating/{ours}": rating_of(row[name], name) for name, ours in RED_TEAM.items()}
+    """The whole attack after the human's first turn, with its success rating and the harmlessness of its worst turn."""
+    prompt, answer = split_demonstration(parse_transcript(read_text(row, "transcript"), "transcript"))
+    columns = {f"rating/{ours}": read_rating(row[name], name) for name, ours in RED_TEAM.items()}
     return [Row(prompt=prompt, answers={"answer": Answer(content=answer)}, columns=columns)]
 
 
 def refuse_red_team(row: Reading) -> list[Row]:
-    """Never: what these transcripts show is what a policy must not learn."""
+    """Always an error: these transcripts show behaviour that a policy must not learn."""
     raise DataError("hh-rlhf red-team-attempts are attacks, not demonstrations; no policy is trained on them. Use another file of hh-rlhf")

@@ -1,6 +1,6 @@
 """Answers in steps that people or programs labelled: each labelled step is a span, 1 right, 0 neutral, -1 wrong.
 
-`settled` says what becomes of neutral ones. An unlabelled step has no span; columns `steps` and `unlabelled_steps` count them.
+`settle_neutral` decides how neutral steps count. An unlabelled step has no span; the columns `steps` and `unlabelled_steps` count them.
 Steps are joined by a line break [choice].
 """
 
@@ -10,9 +10,9 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any
 
-from finegrain.data.columns import list_of, text_of
-from finegrain.data.conversations import as_prompt
-from finegrain.data.convert.build import Prompt, pair_with, single
+from finegrain.data.columns import read_list, read_text
+from finegrain.data.conversations import read_prompt
+from finegrain.data.convert.build import Prompt, make_single, replace_answers
 from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Turn
@@ -28,10 +28,10 @@ Step = tuple[str, float | None]
 """Text and label; None: not labelled."""
 
 NEUTRAL: Mapping[str, float | None] = {"wrong": WRONG, "right": RIGHT, "ignore": None}
-"""What a neutral step becomes; None: no span, it does not count."""
+"""How a neutral step counts; None: no span, it does not count."""
 
 
-def settled(row: Row, neutral: str) -> Row:
+def settle_neutral(row: Row, neutral: str) -> Row:
     """The row without neutral steps, with a note where it had one."""
     answer, label = row.answers["answer"], NEUTRAL[neutral]
     spans = answer.spans or []
@@ -42,8 +42,8 @@ def settled(row: Row, neutral: str) -> Row:
     return replace(row, answers={"answer": replace(answer, spans=counted)}, notes=(*row.notes, "neutral_step"))
 
 
-def with_label(row: Row) -> list[Made]:
-    """Label 1 where every step is right, 0 where one is wrong; left out where unlabelled steps, or none that counts, leave it open."""
+def add_label(row: Row) -> list[Made]:
+    """Label 1 where every step is right, 0 where one is wrong; left out where unlabelled steps, or no step that counts, leave it open."""
     values = [value for _, _, value in row.answers["answer"].spans or ()]
     if WRONG in values:
         label = 0.0
@@ -51,22 +51,22 @@ def with_label(row: Row) -> list[Made]:
         label = 1.0
     else:
         return [LeftOut.UNDECIDED_STEPS]
-    return [pair_with(row, row.answers, {**row.columns, "label": label})]
+    return [replace_answers(row, row.answers, {**row.columns, "label": label})]
 
 
 def stepwise(row: Reading) -> list[Row]:
     """{prompt, completions: [step], labels: [1, 0, -1, true, false or null]}; false is wrong."""
-    texts, labels = list_of(row, "completions", str), row["labels"]
+    texts, labels = read_list(row, "completions", str), row["labels"]
     if not isinstance(labels, list) or len(labels) != len(texts):
         raise DataError(f"column 'labels': expected one label for each of {len(texts)} steps, found {labels!r}")
     steps = [(text, WRONG if label is False else _label(label)) for text, label in zip(texts, labels, strict=True)]
-    return [_joined(as_prompt(row["prompt"], "prompt"), steps)]
+    return [_joined(read_prompt(row["prompt"], "prompt"), steps)]
 
 
 def prm800k(row: Reading) -> list[Made]:
-    """One trajectory, or one for each alternative of the step where the labeller chose none.
+    """One trajectory, or one for each alternative of the last step where the labeller chose none.
 
-    Quality control, screening, bad problems, and labels without steps are left out.
+    Quality-control and screening questions, bad problems, and rows without labelled steps are left out.
     """
     label = row["label"]
     if row.get("is_quality_control_question"):
@@ -75,7 +75,7 @@ def prm800k(row: Reading) -> list[Made]:
         return [LeftOut.SCREENING]
     if label.get("finish_reason") == "bad_problem":
         return [LeftOut.BAD_PROBLEM]
-    prompt = (Turn("user", text_of(row["question"], "problem")),)
+    prompt = (Turn("user", read_text(row["question"], "problem")),)
     return [_joined(prompt, steps) if steps else LeftOut.NO_STEPS for steps in _trajectories(label["steps"])]
 
 
@@ -94,14 +94,14 @@ def _trajectories(steps: Sequence[Json]) -> list[list[Step]]:
 
 
 def _completion(completion: Json) -> Step:
-    return text_of(completion, "text"), _label(completion.get("rating"))
+    return read_text(completion, "text"), _label(completion.get("rating"))
 
 
 def _human(written: Any) -> Step:
-    """What the labeller wrote is right [choice], unless it carries a rating; an object with text, or text alone."""
+    """A step that the labeller wrote counts as right [choice] unless it has a rating; an object with text, or plain text."""
     if isinstance(written, str):
         return written, RIGHT
-    return text_of(written, "text"), RIGHT if written.get("rating") is None else _label(written["rating"])
+    return read_text(written, "text"), RIGHT if written.get("rating") is None else _label(written["rating"])
 
 
 def _label(value: Any) -> float | None:
@@ -122,14 +122,14 @@ def _joined(prompt: Prompt, steps: Sequence[Step]) -> Row:
 
 def _marked(prompt: Prompt, text: str, places: Sequence[tuple[int, int, float | None]]) -> Row:
     spans: list[CharSpan] = [(start, end, label) for start, end, label in places if label is not None]
-    return single(prompt, text, {"steps": float(len(places)), "unlabelled_steps": float(len(places) - len(spans))}, spans)
+    return make_single(prompt, text, {"steps": float(len(places)), "unlabelled_steps": float(len(places) - len(spans))}, spans)
 
 
 def math_shepherd(row: Reading) -> list[Row]:
-    """Steps end with the marker "ки" in `input` and with + or - at its place in `label`; the prompt is what stands before "Step 1:"."""
-    marked = text_of(row, "input")
+    """Steps end with the marker "ки" in `input` and with + or - at the same place in `label`; the prompt is the text before "Step 1:"."""
+    marked = read_text(row, "input")
     pieces, tail = (parts := marked.split(MARKER))[:-1], parts[-1]
-    labels = _signs(pieces, tail, text_of(row, "label"))
+    labels = _signs(pieces, tail, read_text(row, "label"))
     text = "".join(pieces)
     begin = FIRST_STEP.search(text)
     if begin is None or not pieces or begin.start() >= len(pieces[0]):
@@ -145,7 +145,7 @@ def math_shepherd(row: Reading) -> list[Row]:
 
 
 def _signs(pieces: Sequence[str], tail: str, label: str) -> list[float]:
-    """The sign that stands in `label` where each piece of `input` ends."""
+    """The sign in `label` at the place where each piece of `input` ends."""
     signs: list[float] = []
     place = 0
     for piece in pieces:

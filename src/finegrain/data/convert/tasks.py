@@ -1,10 +1,10 @@
-"""Questions with judged answers: qa_feedback and gsm8k."""
+"""Questions with labelled answers: qa_feedback and gsm8k."""
 
 from collections.abc import Mapping
 from itertools import combinations
 
-from finegrain.data.columns import numeric_columns, text_of
-from finegrain.data.convert.build import pair_with
+from finegrain.data.columns import read_numeric_columns, read_text
+from finegrain.data.convert.build import replace_answers
 from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row
@@ -17,7 +17,7 @@ QA_PAIRS = tuple(combinations(range(1, 5), 2))
 def qa_feedback(row: Reading) -> list[Made]:
     """One pair per strict preference among the four predictions; error spans (value -1) on prediction 1, the only annotated one."""
     passages = "\n\n".join(" ".join(passage[1:]) for passage in row["passages"])
-    prompt = f"{passages}\n\nQuestion: {text_of(row, 'question')}\nAnswer:"
+    prompt = f"{passages}\n\nQuestion: {read_text(row, 'question')}\nAnswer:"
     errors: list[CharSpan] = [(int(error["start"]), int(error["end"]), -1.0) for error in row["feedback"]["errors"]]
     if len(row["preference"]) != len(QA_PAIRS) or not set(row["preference"]) <= {0, 1, 2}:
         raise DataError(f"column 'preference': expected six numbers 0, 1 or 2, found {row['preference']}")
@@ -27,19 +27,19 @@ def qa_feedback(row: Reading) -> list[Made]:
             rows.append(LeftOut.NO_PREFERENCE)
             continue
         numbers = {"chosen": first, "rejected": second} if preferred == 1 else {"chosen": second, "rejected": first}
-        answers = {role: Answer(content=text_of(row, f"prediction {n}"), spans=errors if n == 1 else None) for role, n in numbers.items()}
+        answers = {role: Answer(content=read_text(row, f"prediction {n}"), spans=errors if n == 1 else None) for role, n in numbers.items()}
         columns = {f"{role}_prediction": float(number) for role, number in numbers.items()}
         rows.append(Row(prompt=prompt, answers=answers, columns=columns, glue=" "))
     return rows
 
 
 def _question(row: Reading, answer: str, columns: Mapping[str, float]) -> Row:
-    return Row(prompt=f"Question: {text_of(row, 'question')}\nAnswer:", answers={"answer": Answer(content=answer)}, columns=dict(columns), glue=" ")
+    return Row(prompt=f"Question: {read_text(row, 'question')}\nAnswer:", answers={"answer": Answer(content=answer)}, columns=dict(columns), glue=" ")
 
 
 def gsm8k(row: Reading) -> list[Row]:
     """{question, answer}."""
-    return [_question(row, text_of(row, "answer"), numeric_columns(row))]
+    return [_question(row, read_text(row, "answer"), read_numeric_columns(row))]
 
 
 def solutions(row: Reading) -> list[Made]:
@@ -49,7 +49,7 @@ def solutions(row: Reading) -> list[Made]:
 
 def _solutions(row: Reading) -> list[Row]:
     found = [row[name] for name in solution_columns(row)]
-    return [_question(row, text_of(value, "solution"), {"label": float(value["is_correct"])}) for value in found]
+    return [_question(row, read_text(value, "solution"), {"label": float(value["is_correct"])}) for value in found]
 
 
 def solution_pairs(row: Reading) -> list[Made]:
@@ -60,7 +60,7 @@ def solution_pairs(row: Reading) -> list[Made]:
     if not by_label[0.0] or not by_label[1.0]:
         return [LeftOut.NO_WRONG_ANSWER if by_label[1.0] else LeftOut.NO_RIGHT_ANSWER if by_label[0.0] else LeftOut.NO_ANSWER]
     return [
-        pair_with(right, {"chosen": right.answers["answer"], "rejected": wrong.answers["answer"]}, {})
+        replace_answers(right, {"chosen": right.answers["answer"], "rejected": wrong.answers["answer"]}, {})
         for right in by_label[1.0]
         for wrong in by_label[0.0]
     ]

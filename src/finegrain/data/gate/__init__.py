@@ -1,1 +1,1 @@
-"""The data gate: what is looked for in every row before anything is trained, and what is done about it."""
+"""The data gate: what is checked in every row before training, and what is done about it."""

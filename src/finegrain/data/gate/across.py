@@ -1,13 +1,13 @@
-"""Duplicates and contradictions: what needs the other rows, with 16 bytes of memory per slot and no text kept.
+"""Duplicates and contradictions: checks that need the other rows, with 16 bytes of memory per slot and no stored text.
 
-A 64-bit hash of the texts stands for a row. Two different rows among a million share one with a probability below 3e-8.
+A 64-bit hash of the texts represents a row. Two different rows among a million have equal hashes with a probability below 3e-8.
 """
 
 from array import array
 from collections.abc import Iterator
 from hashlib import blake2b
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.records import Row, Text
 
 FIRST_SLOTS = 1 << 12
@@ -37,7 +37,7 @@ class Numbers:
         return self._values[place] if self._keys[place] else ABSENT
 
     def put(self, key: int, value: int) -> None:
-        """Remember a number (0 or more) under a key (not 0)."""
+        """Stores a number (0 or more) under a key (not 0)."""
         place = self._place(key)
         self._used += not self._keys[place]
         self._keys[place], self._values[place] = key, value
@@ -60,7 +60,7 @@ class Across:
         self._repeat_keys, self._repeat_rows = array("Q"), array("q")
 
     def look(self, number: int, row: Row) -> Iterator[tuple[str, int]]:
-        """(kind, row number) of what this row makes known, about itself and about the row it contradicts; itself last."""
+        """(kind, row number) of the findings that this row leads to, about itself and about the row it contradicts; itself last."""
         key, direction = _key(row)
         found = self._seen.get(key)
         if found == ABSENT:
@@ -79,14 +79,14 @@ class Across:
             yield "contradictory", number
 
     def finish(self) -> Iterator[tuple[str, int]]:
-        """Repeats that a later row contradicted, which `look` could not know."""
+        """Repeats that a later row contradicted, which `look` could not detect."""
         for key, number in zip(self._repeat_keys, self._repeat_rows, strict=True):
             if self._seen.get(key) & 3 == 3:
                 yield "contradictory", number
 
 
 def _key(row: Row) -> tuple[int, int]:
-    """A hash of the texts whatever their order, and which of them is preferred (0 or 1; a label of 0 or 1)."""
+    """A hash of the texts that does not depend on their order, and which of them is preferred (0 or 1; a label of 0 or 1)."""
     texts = [_whole(answer.content) for answer in row.answers.values()]
     direction = int(texts[0] > texts[1]) if len(texts) == 2 else int(row.columns.get("label", 0.0) == 1.0)
     parts = [*_parts(row.prompt), row.tools, *sorted(texts)]
@@ -95,9 +95,9 @@ def _key(row: Row) -> tuple[int, int]:
 
 
 def _whole(content: Text) -> str:
-    """The text of an answer, and what its messages hold beside it."""
+    """The text of an answer, and the other values of its messages."""
     others = "" if isinstance(content, str) else "\0".join(turn.more for turn in content)
-    return text_of_answer(content) + others
+    return join_answer(content) + others
 
 
 def _parts(prompt: Text) -> list[str]:

@@ -1,9 +1,9 @@
-"""How well three things that ought not to matter predict the label: length, a word list, the answer without its prompt.
+"""How well three things that should not matter predict the label: length, a word list, the answer without its prompt.
 
-Measured on a random sample of the examples by accuracy on held-out prompts (5 folds; a prompt stands in one fold alone),
-with Wilson's 95 % interval of as many independent examples as the prompts they share leave. Of pairs, the label is which
-answer was chosen; of labelled answers, 0 or 1.
-[choice] Folds, sample size, word count and the strength of regularisation are ours.
+Measured on a random sample of the examples by accuracy on held-out prompts (5 folds; each prompt is in exactly one fold),
+with Wilson's 95 % interval for the number of independent examples that remain after accounting for shared prompts. For pairs, the label
+is which answer was chosen; for labelled answers it is 0 or 1.
+[choice] Folds, sample size, word count and regularisation strength.
 """
 
 import random
@@ -20,14 +20,14 @@ from finegrain.ops.proportions import wilson
 from finegrain.types import Json
 
 CHARACTERS = 2000
-"""Of each answer that are kept for the sample, so that memory has a bound."""
+"""Characters of each answer kept in the sample, to bound memory."""
 FEWEST = 50
-"""Examples below which nothing is measured."""
+"""Nothing is measured on fewer examples."""
 FOLDS = 5
 LIST_WORDS = 200
-"""Words of the list: the commonest of the sample."""
+"""Length of the word list: the most frequent words of the sample."""
 HASHED = 1 << 14
-"""Places of the hashed words and word pairs."""
+"""Number of bins for hashed words and word pairs."""
 WORD = r"(?u)\b\w+\b"
 NAMES = ("longer_wins", "word_list", "answer_alone")
 
@@ -40,9 +40,9 @@ class Case(NamedTuple):
     good: str
     """The chosen answer, or the labelled one."""
     bad: str | None
-    """The rejected answer; None where answers are labelled one by one."""
+    """The rejected answer; None where answers are labelled individually."""
     lengths: tuple[int, int]
-    """Characters of both, whole."""
+    """Characters of both answers before cutting."""
     label: float
 
 
@@ -55,7 +55,7 @@ class Sample:
         self.offered = 0
 
     def offer(self, row: Row, texts: Texts) -> None:
-        """One more example; demonstrations have no label and are passed over."""
+        """Offers one more example; demonstrations have no label and are skipped."""
         if self._size == 0 or ("rejected" not in texts.answers and "label" not in row.columns):
             return
         self.offered += 1
@@ -69,7 +69,7 @@ class Sample:
         self.cases[place : place + 1] = [case]
 
 
-def biases(sample: Sample) -> Json:
+def measure_biases(sample: Sample) -> Json:
     """By name, accuracy with its interval, or the reason why nothing was measured."""
     cases = sample.cases
     if reason := _unmeasurable(cases):
@@ -92,7 +92,7 @@ def _unmeasurable(cases: list[Case]) -> str:
     if len({case.prompt % FOLDS for case in cases}) < 2:
         return "all prompts fall into one fold"
     alone = cases[0].bad is None and len({case.label for case in cases}) < 2
-    return "one label alone in the sample" if alone else ""
+    return "all sampled examples have the same label" if alone else ""
 
 
 def _told(right: np.ndarray, prompts: np.ndarray) -> Json:
@@ -101,7 +101,7 @@ def _told(right: np.ndarray, prompts: np.ndarray) -> Json:
 
 
 def _independent(right: np.ndarray, prompts: np.ndarray) -> int:
-    """How many independent examples scatter as much as these do, examples of one prompt taken together (the design effect)."""
+    """Effective number of independent examples, given that examples of one prompt are correlated (the design effect)."""
     names, cluster = np.unique(prompts, return_inverse=True)
     mean = right.mean()
     variance = (np.bincount(cluster, weights=right - mean) ** 2).sum() / len(right) ** 2
@@ -129,14 +129,14 @@ def _lengths(cases: list[Case]) -> Features:
 
 
 def _word_list(cases: list[Case]) -> Features:
-    """Presence of the commonest words."""
+    """Presence of the most frequent words."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     return _of(CountVectorizer(max_features=LIST_WORDS, binary=True, token_pattern=WORD), cases)
 
 
 def _hashed(cases: list[Case]) -> Features:
-    """Hashed words and pairs of neighbouring words."""
+    """Hashed words and pairs of adjacent words."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     return _of(HashingVectorizer(n_features=HASHED, ngram_range=(1, 2), alternate_sign=False, token_pattern=WORD), cases)
@@ -152,18 +152,18 @@ def _of(vectorizer: Any, cases: list[Case]) -> Features:
 
 
 def _fit_pairs(features: Features, folds: np.ndarray) -> np.ndarray:
-    """Whether the difference of a pair's features tells which was chosen; every second pair stands the other way round."""
+    """Whether the difference of a pair's features predicts which answer was chosen; every second pair is swapped."""
     sign = np.where(np.arange(len(folds)) % 2 == 0, 1.0, -1.0)
     return _held_out(sparse.diags(sign).tocsr() @ (features[0] - features[1]), sign > 0, folds, intercept=False)
 
 
 def _fit_labels(features: Features, folds: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether an answer's features tell its label."""
+    """Whether an answer's features predict its label."""
     return _held_out(features[0], labels, folds, intercept=True)
 
 
 def _held_out(x: Any, y: np.ndarray, folds: np.ndarray, intercept: bool) -> np.ndarray:
-    """Whether each case was told right by a logistic regression fitted without its fold."""
+    """Whether a logistic regression fitted without its fold classifies each case correctly."""
     from sklearn.linear_model import LogisticRegression
 
     right = np.zeros(len(y), bool)

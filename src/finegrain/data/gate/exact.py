@@ -1,11 +1,11 @@
-"""Exact checks on one row of text: each names what is wrong, in words where the row number does not say it."""
+"""Exact checks on one row of text: each names what is wrong, with a description where the row number does not show it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from finegrain.data.answer_text import text_of_answer
+from finegrain.data.answer_text import join_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.convert.usual import CONVERSED
 from finegrain.data.gate.texts import Texts
@@ -13,20 +13,20 @@ from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row, Turn
 
 Named = tuple[str, str]
-"""Kind, and words for the first occurrence."""
+"""Kind, and a description of the first occurrence."""
 
 PROMPTS = ("prompt", "question")
-"""Columns that hold what is asked."""
+"""Columns that hold the prompt."""
 ANSWERS = ("chosen", "rejected", "completion", "response", "answer", "output", "preferred_output", "non_preferred_output")
-"""Columns that end with what trains."""
+"""Columns that end with text that trains."""
 LARGEST = 3.4e38
-"""What single precision holds: values of spans and rewards of tokens are kept in it."""
+"""The range of single precision, in which values of spans and token rewards are kept."""
 NUMBERS = ("weight", "margin")
-"""Columns that must be numbers where they are there."""
+"""Columns that must be numbers where present."""
 
 
-def exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Named]:
-    """The exact kinds that one row shows."""
+def check_exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Named]:
+    """The exact kinds found in one row."""
     for kind, check in CHECKS:
         words = check(raw, row, texts)
         if words is not None:
@@ -57,7 +57,7 @@ def _blank(cell: object) -> bool:
 
 
 def _silent(row: Row, role: str) -> str:
-    """Words for an answer in which the assistant has no turn."""
+    """Describes an answer in which the assistant has no turn."""
     content = row.answers[role].content
     if isinstance(content, str) or any(turn.role == ASSISTANT for turn in content):
         return ""
@@ -74,7 +74,7 @@ def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
         if not math.isfinite(number):
             return f"column {name!r} is {number}"
     if any(not abs(number) <= LARGEST for answer in row.answers.values() for number in _numbers(answer)):
-        return "a span or a token reward"
+        return "a span or a token reward is not a finite number"
     return None
 
 
@@ -93,7 +93,7 @@ def _neutral_step(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
 def _span_outside_text(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     for answer in row.answers.values():
         if answer.spans:
-            length = len(text_of_answer(answer.content))
+            length = len(join_answer(answer.content))
             for start, end, _ in answer.spans:
                 if not 0 <= start < end <= length:
                     return f"span {start}..{end} of an answer of {length} characters"
@@ -116,8 +116,8 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
 )
 
 
-def last_turn(cells: Reading) -> Iterator[Named]:
-    """A `template` finding where a conversation ends with another turn than the assistant's, which no format trains on."""
+def check_last_turn(cells: Reading) -> Iterator[Named]:
+    """A `template` finding where a conversation does not end with a turn of the assistant, so that its end does not train."""
     alone = "chosen" not in cells
     for name, value in cells.seen():
         if isinstance(value, str) and value.rfind("\n\nHuman:") > value.rfind("\n\nAssistant:") >= 0:

@@ -1,31 +1,31 @@
-"""Judged kinds: rules of thumb on one row, whose precision and recall are measured (benchmarks/results/gate.md)."""
+"""Heuristic kinds: rules of thumb on one row, whose precision and recall are measured (benchmarks/results/gate.md)."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 from finegrain.data.gate.language import languages_differ
-from finegrain.data.gate.markup import in_answer, in_prompt
+from finegrain.data.gate.markup import find_answer_markup, find_prompt_markup
 from finegrain.data.gate.texts import Texts
 
 WORDS = re.compile(r"\w+")
 
 FEWEST_WORDS = 8
-"""Shorter answers are near-identical only when their words are the same."""
+"""Shorter answers are near-identical only when their words are equal."""
 SHARED_WORDS = 0.9
-"""Share of words two near-identical answers have in common."""
+"""Share of words that two near-identical answers have in common."""
 REPEATED_WORDS = 4
-"""A shorter question may stand inside an answer by chance."""
+"""A shorter question may occur in an answer by chance."""
 OPENING_WORDS = 5
-"""Words with which a question may end and an answer begin before that is a leak; a whole question of two words at the start is one too."""
+"""Minimum number of words at the end of a question and the start of an answer that make a leak; a whole question of two words counts too."""
 
 
-def judged(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """The judged kinds that one row shows; `own_markup` is what the prompts of this file have by design."""
+def check_heuristics(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """The heuristic kinds found in one row; `own_markup` is the markup that the prompts of this file contain by design."""
     for kind, check in CHECKS:
         if check(texts):
             yield kind, ""
-    if found := [name for text in texts.answers.values() if (name := in_answer(text))] or in_prompt(texts, own_markup):
+    if found := [name for text in texts.answers.values() if (name := find_answer_markup(text))] or find_prompt_markup(texts, own_markup):
         yield "template", f"{found[0]!r} inside a text"
 
 
@@ -47,7 +47,7 @@ def _near_identical(texts: Texts) -> bool:
 
 
 def _shared_ends(one: list[str], other: list[str]) -> int:
-    """Words two lists share at their start and at their end together."""
+    """Number of words that two lists share at their start and their end together."""
     shortest = min(len(one), len(other))
     start = next((i for i in range(shortest) if one[i] != other[i]), shortest)
     end = next((i for i in range(shortest - start) if one[-1 - i] != other[-1 - i]), shortest - start)
@@ -59,7 +59,7 @@ def _encoding(texts: Texts) -> bool:
 
 
 CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
-"""Characters that no text has: controls, the replacement character, halves of surrogate pairs."""
+"""Characters that no text contains: controls, the replacement character, halves of surrogate pairs."""
 
 
 def _badly_decoded(text: str) -> bool:
@@ -75,7 +75,7 @@ def _badly_decoded(text: str) -> bool:
 
 
 def _prompt_in_answer(texts: Texts) -> bool:
-    """The whole question anywhere in an answer, or an answer that begins with the end of the question."""
+    """Whether an answer contains the whole question or begins with the end of the question."""
     question = _plain(texts.question)
     words = question.count(" ") + 1
     if words < 2:
@@ -93,7 +93,7 @@ def _goes_on(question: str, answer: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Lower case, every white space one blank."""
+    """Lower case, white space collapsed to single blanks."""
     return " ".join(text.casefold().split())
 
 

@@ -1,32 +1,32 @@
-"""The gate itself: rows in, rows that may train out; everything found on the way goes to the findings."""
+"""The gate: takes rows, yields the examples that may train, and records everything it finds."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
-from finegrain.data.columns import listed
+from finegrain.data.columns import list_names
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
 from finegrain.data.gate.across import Across
 from finegrain.data.gate.biases import Sample
-from finegrain.data.gate.exact import NUMBERS, exact, last_turn
-from finegrain.data.gate.judged import judged
-from finegrain.data.gate.markup import own_markup
+from finegrain.data.gate.exact import NUMBERS, check_exact, check_last_turn
+from finegrain.data.gate.judged import check_heuristics
+from finegrain.data.gate.markup import find_own_markup
 from finegrain.data.gate.settings import DONE, Decide
-from finegrain.data.gate.texts import texts_of
-from finegrain.data.left_out import LeftOut, Made, examples
+from finegrain.data.gate.texts import get_texts
+from finegrain.data.left_out import LeftOut, Made, select_examples
 from finegrain.data.reading import Reading
 from finegrain.data.records import Located, Row, Shape
 from finegrain.data.source_rows import CellError
-from finegrain.data.text_file import no_text
+from finegrain.data.text_file import find_invalid_text
 from finegrain.errors import DataError
 
 FIRST_ROWS = 100
-"""Rows that tell the format of a file and the markup its prompts have by design."""
+"""Rows that determine the format of a file and the markup its prompts contain by design."""
 
 
-def common_format(first: Iterable[Located]) -> Format:
+def find_common_format(first: Iterable[Located]) -> Format:
     """The format of most of the first rows; the error of the first row where none is recognised."""
     found: dict[str, list[Format]] = {}
     trouble: list[DataError] = []
@@ -42,14 +42,8 @@ def common_format(first: Iterable[Located]) -> Format:
     return max(found.values(), key=len)[0]
 
 
-def own_shape(entry: Format) -> Shape:
-    """What a format serves of itself: pairs, labelled answers, ratings, labelled steps, else demonstrations."""
-    served = ((entry.pairs, Shape.PREFERENCE), (entry.answers, Shape.UNPAIRED), (entry.ratings, Shape.RATED), (entry.steps, Shape.STEPS))
-    return next((shape for converter, shape in served if converter is not None), Shape.DEMONSTRATION)
-
-
 def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
-    """What `rows_of_shape` makes; whatever the cells of the row are, what cannot be read is a DataError."""
+    """Calls `rows_of_shape`; a cell that cannot be read raises a DataError, whatever the converter raised."""
     try:
         return rows_of_shape(entry, shape, raw, neutral)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
@@ -57,7 +51,7 @@ def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = 
 
 
 def _other_form(entry: Format, row: Mapping[str, Any]) -> str:
-    """Words for a row of a known form that is not the file's."""
+    """Describes a row of a known form that differs from the file's."""
     try:
         other = recognise(row.source if isinstance(row, Reading) else row)
     except DataError:
@@ -66,20 +60,20 @@ def _other_form(entry: Format, row: Mapping[str, Any]) -> str:
 
 
 class Form(NamedTuple):
-    """How the rows of one source look."""
+    """The format of the rows of one source."""
 
     entry: Format
     first: Sequence[Located]
-    """Its first rows, which told the format."""
+    """Its first rows, from which the format was found."""
 
 
-def form_of(first: Sequence[Located]) -> Form:
-    """What the first rows of a source tell."""
-    return Form(common_format(first), first)
+def find_form(first: Sequence[Located]) -> Form:
+    """Finds the form of a source from its first rows."""
+    return Form(find_common_format(first), first)
 
 
 class Keeper:
-    """Decides row by row; of earlier rows it knows hashes alone."""
+    """Decides row by row; it keeps only hashes of earlier rows."""
 
     def __init__(
         self,
@@ -91,22 +85,24 @@ class Keeper:
         *,
         part: Callable[[int], int] = lambda row: 0,
     ) -> None:
-        """`part` says of a row that was read from which source it comes, by its place in `forms`."""
+        """`part` returns the source of a row that was read, as an index into `forms`."""
         self._decide, self._shape, self._findings, self._sample = decide, shape, findings, sample
         self._forms, self._part = forms, part
         self._neutral = decide("neutral_step", None, "")
-        self._own_markup = own_markup([texts_of(row).prompt for entry, first in forms for _, raw in first for row in self._readable(entry, raw)])
+        self._own_markup = find_own_markup(
+            [get_texts(row).prompt for entry, first in forms for _, raw in first for row in self._readable(entry, raw)]
+        )
         self._across = Across()
         self._labels: Counter[float] = Counter()
 
     def _readable(self, entry: Format, raw: Mapping[str, Any]) -> list[Row]:
         try:
-            return examples(convert(entry, self._shape, raw, self._neutral))
+            return select_examples(convert(entry, self._shape, raw, self._neutral))
         except DataError:
             return []
 
     def kept(self, rows: Iterable[Located]) -> Iterator[tuple[int, Row]]:
-        """Source row number and example, of those that may train."""
+        """Source row number and example, for the examples that may train."""
         for number, (where, raw) in enumerate(rows):
             cells = Reading(raw)
             for row in self._converted(number, where, cells):
@@ -118,7 +114,7 @@ class Keeper:
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
         if self._shape is Shape.UNPAIRED and len(self._labels) == 1 and self._labels.total() > 1:
             (label,) = self._labels
-            words = f"all {self._labels.total()} answers have the label {label:g}, so nothing says what the other kind looks like"
+            words = f"all {self._labels.total()} answers have the label {label:g}; training needs both labels"
             self._findings.add_file("one_label", "kept", words)
 
     def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
@@ -140,24 +136,24 @@ class Keeper:
             self._findings.add(kind, number, "parsed", words)
         for words in cells.unfit.values():
             self._findings.add("not_a_number", number, "kept", words)
-        rows = examples(made)
+        rows = select_examples(made)
         cells.used = bool(rows)
         return rows
 
     def _tell_columns(self, number: int, cells: Reading) -> None:
-        """Names the columns that hold something and were not read, and those that the row has more than once."""
+        """Reports the columns that hold a value and were not read, and those that the row has more than once."""
         if cells.source.repeated:
-            self._findings.add("repeated_column", number, "the last one kept", listed(cells.source.repeated))
+            self._findings.add("repeated_column", number, "the last one kept", list_names(cells.source.repeated))
         if cells.used and (names := [name for name in cells.unread() if name not in NUMBERS]):
             self._findings.add_unread(number, "columns", names)
 
     def _passes(self, number: int, where: str, cells: Reading, row: Row) -> bool:
-        texts = texts_of(row)
+        texts = get_texts(row)
         dropping = ""
-        if words := next(filter(None, map(no_text, (texts.prompt, *texts.answers.values()))), ""):
+        if words := next(filter(None, map(find_invalid_text, (texts.prompt, *texts.answers.values()))), ""):
             self._findings.drop("encoding", number, words)
             return False
-        for kind, words in chain(exact(cells.source, row, texts), judged(texts, self._own_markup), last_turn(cells)):
+        for kind, words in chain(check_exact(cells.source, row, texts), check_heuristics(texts, self._own_markup), check_last_turn(cells)):
             dropping = self._name(kind, number, where, words, dropping)
         for kind, other in () if dropping else self._across.look(number, row):
             if other == number:

@@ -1,6 +1,6 @@
 """Whether the texts of a row are in different languages, by py3langid (naive Bayes over byte n-grams, 140 languages, no network).
 
-English is recognised by its commonest words first, which is a hundred times cheaper; the classifier sees the rest.
+English is recognised first by its most frequent words, which is a hundred times faster; the classifier gets the rest.
 """
 
 import re
@@ -10,11 +10,11 @@ from typing import Any
 from finegrain.data.gate.texts import Texts
 
 CHARACTERS = 240
-"""Of each text; more changes few answers and costs time."""
+"""Characters of each text that are read; reading more changes few answers and costs time."""
 FEWEST_LETTERS = 25
-"""Shorter texts have no language that could be told."""
+"""The language of shorter texts is not determined."""
 SURE = 0.5
-"""Least probability of a language that counts."""
+"""Minimum probability of a language."""
 ENGLISH = frozenset(
     "the of and to is that it for you are with as this be have on not they at by from or what can your do if how there would which their "
     "about when was has will but i we he she my me so because should could get them than these who don't it's i'm that's".split()
@@ -22,16 +22,16 @@ ENGLISH = frozenset(
 ENGLISH_SHARE = 0.25
 OTHER_WORDS = frozenset("de la le les et el que en der die das und ist een het och att il che di não os um".split())
 CODE = re.compile(r"```.*?(?:```|\Z)|https?://\S+|<[^>]{0,200}>", re.DOTALL)
-"""What is in no language."""
+"""Text without a language."""
 
 
 def languages_differ(texts: Texts) -> bool:
-    """Whether prompt and answers, as far as they are long enough to tell, are in more than one language."""
-    found = {language for text in (texts.question, *texts.answers.values()) if (language := language_of(text))}
+    """Whether prompt and answers, where long enough, are in more than one language."""
+    found = {language for text in (texts.question, *texts.answers.values()) if (language := detect_language(text))}
     return len(found) > 1
 
 
-def language_of(text: str) -> str | None:
+def detect_language(text: str) -> str | None:
     """An ISO 639-1 code, or None where the text is too short or no language is likely enough."""
     head = text[: 4 * CHARACTERS]
     if "```" in head or "http" in head or "<" in head:

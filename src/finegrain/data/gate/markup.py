@@ -16,16 +16,16 @@ FAMILIES = {
     "Alpaca": r"^#{2,3} ?(?:Instruction|Response|Input|Human|Assistant|User)\b ?:?",
     "transcript": r"^[ \t*]{0,4}(?:Human|Assistant|USER|ASSISTANT|User|SYSTEM|System)(?: ?\d)?:",
 }
-"""By family, what its template writes; turn headers count at the start of a line alone."""
+"""What the templates write, by family; turn headers count only at the start of a line."""
 PATTERNS = {name: re.compile(pattern, re.MULTILINE) for name, pattern in FAMILIES.items()}
 ANY = re.compile("|".join(f"(?:{pattern})" for pattern in FAMILIES.values()), re.MULTILINE)
 LAST_HEADER = re.compile(r"\n\n(?:Human|User)\s*\Z")
 """A turn of the user that was cut before its colon."""
 NEEDED = ("<", "[", "#", ":")
-"""One of these stands in every fragment but the last."""
+"""Every fragment but the last contains one of these."""
 
 
-def in_answer(text: str) -> str | None:
+def find_answer_markup(text: str) -> str | None:
     """The first fragment in an answer."""
     if any(mark in text for mark in NEEDED) and (found := ANY.search(text)):
         return found.group().strip()
@@ -34,20 +34,20 @@ def in_answer(text: str) -> str | None:
     return None
 
 
-def families_in(text: str) -> frozenset[str]:
-    """The families a text has fragments of."""
+def find_families(text: str) -> frozenset[str]:
+    """The template families whose fragments a text contains."""
     if not any(mark in text for mark in NEEDED) or not ANY.search(text):
         return frozenset()
     return frozenset(name for name, pattern in PATTERNS.items() if pattern.search(text))
 
 
-def in_prompt(texts: Texts, own: frozenset[str]) -> list[str]:
-    """Families in a prompt that the file's prompts do not have by design; in a conversation any is too much."""
-    return sorted(families_in(texts.prompt) - (frozenset() if texts.turns else own))
+def find_prompt_markup(texts: Texts, own: frozenset[str]) -> list[str]:
+    """Families in a prompt that the file's prompts do not contain by design; in a conversation, any family counts."""
+    return sorted(find_families(texts.prompt) - (frozenset() if texts.turns else own))
 
 
-def own_markup(prompts: list[str]) -> frozenset[str]:
-    """Families that at least half of these prompts have."""
-    found = [families_in(prompt) for prompt in prompts]
+def find_own_markup(prompts: list[str]) -> frozenset[str]:
+    """Families that at least half of these prompts contain."""
+    found = [find_families(prompt) for prompt in prompts]
     names = frozenset().union(*found)
     return frozenset(name for name in names if 2 * sum(name in one for one in found) >= len(found))

@@ -1,4 +1,4 @@
-"""What the gate looks for, and what is done about each kind of finding."""
+"""What the gate checks, and what is done about each kind of finding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,51 +13,51 @@ Usual = Literal["keep", "drop", "error"]
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Gate:
-    """What is done with a row of each kind: keep it, drop it, or stop with an error. Every row is named in gate.json whatever is done.
+    """What to do with a row of each kind: keep it, drop it, or stop with an error. Every such row is listed in gate.json.
 
-    One field per kind, so that every kind can be decided by itself.
+    One field per kind, so that each kind can be set individually.
     """
 
     missing_column: Literal["error", "drop"] = "error"
     """A column is missing or has the wrong type."""
     empty: Usual = "drop"
-    """A prompt or an answer is white space alone."""
+    """A prompt or an answer contains only white space."""
     identical: Usual = "drop"
-    """Both answers are the same text."""
+    """Both answers have the same text."""
     not_a_number: Literal["drop", "error"] = "drop"
     """NaN or infinity in a column, a span or a reward."""
     prompt_mismatch: Usual = "keep"
-    """The prompts of the two sides differ, or an answer that is a whole conversation begins otherwise than the prompt."""
+    """The prompts of the two sides differ, or an answer that is a whole conversation does not begin with the prompt."""
     tie: Usual = "drop"
-    """The data say that neither answer is better; reward losses read the column and keep such pairs, policy objectives do not."""
+    """The data mark neither answer as better; reward losses read the column and keep such pairs, policy objectives do not."""
     neutral_step: Literal["wrong", "right", "ignore"] = "wrong"
-    """A step is labelled neither right nor wrong: it counts as wrong, as right, or not at all."""
+    """A step is labelled neither right nor wrong: count it as wrong, as right, or ignore it."""
     span_outside_text: Literal["clip", "drop", "error"] = "clip"
-    """A span reaches beyond its text, or is empty."""
+    """A span extends beyond its text, or is empty."""
     duplicate: Usual = "keep"
-    """The same example stood in an earlier row; `drop` drops the later one."""
+    """The same example occurred in an earlier row; `drop` drops the later one."""
     contradictory: Usual = "keep"
-    """An earlier row says the opposite about the same texts; `drop` drops the later one."""
+    """An earlier row has the opposite label for the same texts; `drop` drops the later one."""
     identical_after_truncation: Usual = "drop"
-    """Both answers have the same tokens once they are rendered and cut."""
+    """Both answers have the same tokens after rendering and truncation."""
     bos_eos: Literal["cut", "drop", "error"] = "cut"
-    """A text writes BOS or EOS itself, or the tokenizer has none; `cut` keeps one."""
+    """A text contains BOS or EOS, or the tokenizer has none; `cut` keeps one."""
     pad_is_eos: Literal["keep", "error"] = "keep"
-    """The tokenizer pads with EOS; harmless here, where padding is known by length."""
+    """The tokenizer pads with EOS; harmless here, because padding is determined by length."""
     over_length: Literal["cut", "drop", "error"] = "cut"
     """Prompt and answer have more tokens than --max-length."""
     near_identical: Usual = "keep"
-    """Judged: the answers differ in a few words, or in case and punctuation alone."""
+    """Heuristic: the answers differ only in a few words, or in case and punctuation."""
     template: Usual = "keep"
-    """Judged: markup or turn headers of a chat template inside a text."""
+    """Heuristic: a text contains markup or turn headers of a chat template."""
     encoding: Usual = "keep"
-    """Judged: text that was decoded with the wrong encoding."""
+    """Heuristic: text that was decoded with the wrong encoding."""
     prompt_in_answer: Usual = "keep"
-    """Judged: an answer repeats the prompt."""
+    """Heuristic: an answer repeats the prompt."""
     language: Usual = "keep"
-    """Judged: prompt and answers are not in one language."""
+    """Heuristic: prompt and answers are in different languages."""
     bias_rows: NonNegativeInt = 1000
-    """Examples sampled to measure how well length, words and the answer alone predict the label; 0 measures nothing."""
+    """Number of sampled examples for measuring how well length, words and the answer alone predict the label; 0 skips the measurement."""
 
 
 TOKEN_KINDS = ("identical_after_truncation", "bos_eos", "pad_is_eos", "over_length")
@@ -72,41 +72,41 @@ DONE = {
     "right": "counted as right",
     "ignore": "not counted",
 }
-"""What a finding says of an action."""
+"""How a finding describes an action."""
 
 
 Decide = Callable[[str, int | None, str], str]
-"""(kind, row number or None for the whole file, words) -> what is done: drop, keep, clip, cut or error; of a neutral step what it counts as."""
+"""(kind, row number or None for the whole file, description) -> action: drop, keep, clip, cut or error; for a neutral step, how it counts."""
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """The gate before training: what shall be an error raises."""
+    """The gate before training: a finding whose action is `error` raises."""
 
     gate: Gate = Gate()
 
     def __call__(self, kind: str, row: int | None, words: str) -> str:
         """The action of the kind."""
-        action = action_of(self.gate, kind)
+        action = get_action(self.gate, kind)
         if action == "error":
             place = "the whole file" if row is None else f"row {row}"
             told = words if kind == "missing_column" else f"{place}: {kind}" + (f" ({words})" if words else "")
-            raise DataError(f"{told}; --gate.{kind.replace('_', '-')} says what is done about it")
+            raise DataError(f"{told}; set --gate.{kind.replace('_', '-')} to change what is done about it")
         return action
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The gate of check-data: what would be an error is listed as one."""
+    """The gate of check-data: a finding whose action is `error` is listed."""
 
     gate: Gate = Gate()
 
     def __call__(self, kind: str, row: int | None, words: str) -> str:
         """The action of the kind."""
-        return action_of(self.gate, kind)
+        return get_action(self.gate, kind)
 
 
-def action_of(gate: Gate, kind: str) -> str:
-    """What is done about a kind."""
+def get_action(gate: Gate, kind: str) -> str:
+    """The action set for a kind."""
     action: str = getattr(gate, kind)
     return action

@@ -1,35 +1,35 @@
-"""The strings the checks look at: what a row asks and what its answers say."""
+"""The strings that the checks read: the prompt and the answers of a row."""
 
 from dataclasses import dataclass
 
-from finegrain.data.answer_text import words_of
+from finegrain.data.answer_text import split_turn
 from finegrain.data.conversations import ASSISTANT
 from finegrain.data.records import Row, Text
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A row's words."""
+    """The texts of a row."""
 
     prompt: str
-    """The whole prompt: its turns' contents, or the string."""
+    """The whole prompt: the contents of its turns, or the string."""
     question: str
-    """What was asked last: the last turn of the user, or the string."""
+    """The last question: the last turn of the user, or the string."""
     answers: dict[str, str]
-    """What the assistant says, by role."""
+    """The assistant's text, by role."""
     turns: bool
     """Whether the row is a conversation."""
 
 
-def texts_of(row: Row) -> Texts:
-    """The words of a row."""
-    answers = {role: said(answer.content) for role, answer in row.answers.items()}
+def get_texts(row: Row) -> Texts:
+    """The texts of a row."""
+    answers = {role: join_assistant_text(answer.content) for role, answer in row.answers.items()}
     if isinstance(row.prompt, str):
         return Texts(row.prompt, row.prompt, answers, False)
     asked = [turn.content for turn in row.prompt if turn.role == "user"]
     return Texts("\n\n".join(turn.content for turn in row.prompt), asked[-1] if asked else "", answers, True)
 
 
-def said(content: Text) -> str:
-    """The assistant's words."""
-    return content if isinstance(content, str) else "\n\n".join(words_of(turn).text() for turn in content if turn.role == ASSISTANT)
+def join_assistant_text(content: Text) -> str:
+    """The assistant's text."""
+    return content if isinstance(content, str) else "\n\n".join(split_turn(turn).text() for turn in content if turn.role == ASSISTANT)

@@ -1,18 +1,20 @@
 """Preference rows from trees: grow one per prompt, judge its leaves, pair them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from finegrain.commands.curate import CurateSettings
+from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.curate.tree import preference_row, saved_share
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.findings import Findings
-from finegrain.data.gate.keeper import own_shape
 from finegrain.data.gate.settings import Stopping
+from finegrain.data.questions import Question, Questions
 from finegrain.data.records import Answer, Example, Text, Turn
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import DataError, UsageError
@@ -21,20 +23,15 @@ from finegrain.generate.tree import Grower
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.curate import Curate
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.judging.user_reward import Asked, is_function, open_function
-from finegrain.recipes.settings import Common
-from finegrain.recipes.setup.questions import Question, Questions
+from finegrain.scoring.opening import open_reward
+from finegrain.scoring.records import Candidates, Reward
+from finegrain.scoring.runtime import open_runtime
+from finegrain.scoring.sources import RewardOptions
 from finegrain.types import Json
-
-Label = Callable[[Question, Sequence[str]], Sequence[float | None]]
-"""(question, answers) -> a score of each; None for an answer that is not judged."""
 
 
 @dataclass
-class Counts:
+class TreeCounts:
     """What the summary says."""
 
     trees: int = 0
@@ -52,31 +49,31 @@ class Counts:
         return {**found, "lca_depths": dict(sorted(self.depths.items())), "shared_tokens": None if saved is None else saved._asdict()}
 
 
-def tree_pairs(settings: Curate, method: TreeRM) -> dict[str, Any]:
+def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:
     """Rows of labelled pairs, and the summary."""
     if not method.reward:
         raise UsageError("nothing to label the leaves with: give --method.reward REWARD_MODEL or --method.reward file.py:name")
     common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    means = open_means(common)
-    policy = load_policy(settings.model, master=master_dtype(means.how.name))
+    runtime = open_runtime(common.device, common.dtype)
+    policy = load_policy(settings.model, master=master_dtype(runtime.precision.name))
     silence_dropout(policy.model)
-    policy.model.to(means.device)
-    label = _by_function(method.reward) if is_function(method.reward) else _by_model(method.reward, common)
-    counts = Counts()
-    write_new(settings.out, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(settings, method, policy, label, counts)))
+    policy.model.to(runtime.device)
+    reward = open_reward(method.reward, RewardOptions(runtime=lambda: runtime, max_length=common.max_length))
+    counts = TreeCounts()
+    write_new(settings.out, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(settings, method, policy, reward, counts)))
     summary = {"out": str(settings.out), **counts.as_json()}
     write_new(settings.summary, [json.dumps({**summary, "settings": to_json(settings)}, indent=1) + "\n"])
     return summary
 
 
-def _rows(settings: Curate, method: TreeRM, policy: Policy, label: Label, counts: Counts) -> Iterator[Json]:
+def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Reward, counts: TreeCounts) -> Iterator[Json]:
     for question, example in _prompts(settings, policy.tokenizer):
         tree = counts.trees
         counts.trees += 1
         grown = method.grow(Grower(policy.model, policy.tokenizer, example.prompt, method), settings.seed * 1_000_003 + tree)
         texts = {policy.tokenizer.decode(leaf, skip_special_tokens=True): leaf for leaf in grown}
         told = [text for text in texts if text.strip()]
-        scores = dict(zip(told, label(question, told), strict=True)) if told else {}
+        scores = dict(zip(told, score_texts(reward, question, told), strict=True)) if told else {}
         kept = [text for text in told if scores[text] is not None]
         counts.leaves += len(told)
         counts.unjudged += len(told) - len(kept)
@@ -91,12 +88,12 @@ def _rows(settings: Curate, method: TreeRM, policy: Policy, label: Label, counts
         raise DataError(f"{settings.data}: no tree of {counts.trees} has two different answers that were judged; is the temperature too low?")
 
 
-def _prompts(settings: Curate, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
+def _prompts(settings: CurateSettings, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
     """Every distinct prompt of the data once, with its tokens."""
     questions = Questions(settings.data, settings.limit)
     how, decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
     seen: set[bytes] = set()
-    for question in questions(own_shape(questions.format)):
+    for question in questions():
         found = list(tokenise([(question.row, question.made)], tokenizer, how, Findings(), decide))
         if found and found[0].prompt.tobytes() not in seen:
             seen.add(found[0].prompt.tobytes())
@@ -111,22 +108,11 @@ def _as_asked(row: Json, prompt: Text) -> Json:
     return {**row, "prompt": [one.message() for one in prompt], **turns}
 
 
-def _by_function(path: str) -> Label:
-    """Scores of the user's own function."""
-    function = open_function(path)
-    return lambda question, texts: [one.score for one in function([Asked(question.row, question.made.prompt, text, question.raw) for text in texts])]
-
-
-def _by_model(source: str, common: Common) -> Label:
-    """Scores of a reward model, tokenised by its own tokenizer."""
-    judge = open_reward_model(open_means(common), source, longest=common.max_length)
-
-    def scores(question: Question, texts: Sequence[str]) -> list[float | None]:
-        prompt = question.made.prompt
-        content = (lambda text: text) if isinstance(prompt, str) else (lambda text: (Turn("assistant", text),))
-        rows = [replace(question.made, answers={"answer": Answer(content=content(text))}, columns={}) for text in texts]
-        examples = list(tokenise(enumerate(rows), judge.tokenizer, Tokenise(max_length=common.max_length), Findings()))
-        found = {example.row: float(one["answer"].answer.mean) for example, one in zip(examples, judge(examples, ("answer",)), strict=True)}
-        return [found.get(place) for place in range(len(texts))]
-
-    return scores
+def score_texts(reward: Reward, question: Question, texts: Sequence[str]) -> list[float | None]:
+    """A score of each answer to the prompt; None for an answer that has none."""
+    prompt = question.made.prompt
+    content = (lambda text: text) if isinstance(prompt, str) else (lambda text: (Turn("assistant", text),))
+    rows = [replace(question.made, answers={"answer": Answer(content=content(text))}, columns={}) for text in texts]
+    found = reward.score([Candidates(row=question.row, made=row, columns=question.raw) for row in rows])
+    scores = [one.get("answer") for one in found]
+    return [None if one is None else float(one.answer.mean) for one in scores]

@@ -1,18 +1,19 @@
 """Models trained on halves of the pairs vote on the other halves, or on all of them; every row comes back with what they said."""
 
-import copy
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from finegrain.commands.curate import CurateSettings
 from finegrain.configure import to_json
 from finegrain.curate.secrets_rm import Curated, SecretsRM
 from finegrain.curate.votes import Linear, Whole
 from finegrain.data.formats import Format
 from finegrain.data.gate.keeper import convert
-from finegrain.data.left_out import examples
+from finegrain.data.left_out import select_examples
+from finegrain.data.questions import Questions
 from finegrain.data.records import Example, Shape
 from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.data.text_file import is_utf8
@@ -20,26 +21,17 @@ from finegrain.errors import DataError
 from finegrain.files import write_new
 from finegrain.models.features import last_features
 from finegrain.models.load import master_dtype
-from finegrain.models.lora import Lora
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import head_rows
-from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
-from finegrain.recipes.curate import Curate
-from finegrain.recipes.settings import Common, Training
-from finegrain.recipes.setup.questions import Questions
-from finegrain.recipes.setup.session import Session, hidden_size, load_data, open_session, prepare_scorer
-from finegrain.recipes.training.learner import optimizer_of
-from finegrain.recipes.training.reward_product import reward_metrics
+from finegrain.models.scorer import Scorer
+from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer
+from finegrain.recipes.training.reward_artifact import reward_metrics
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.sequence import Sequence as SequenceHead
-from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import contract_of
-from finegrain.train.distributed import world
-from finegrain.train.loop import Trainer
-from finegrain.train.optim import Optim, scaled_default
-from finegrain.train.run import fit
+from finegrain.train.fit import FitSettings, fit
+from finegrain.train.optim import scaled_default
 from finegrain.types import Json
 
 ROLES = ("chosen", "rejected")
@@ -47,10 +39,9 @@ NEUTRAL = {"strength_mean": None, "strength_std": None, "member_margins": None, 
 """Columns of a row that was not voted on."""
 
 
-def voted_rows(settings: Curate, method: SecretsRM) -> dict[str, Any]:
+def voted_rows(settings: CurateSettings, method: SecretsRM) -> dict[str, Any]:
     """The rows of the data in their order with the columns of the method, and the summary."""
-    common = Common(seed=settings.seed, max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    session = open_session(settings.model, common, Training(micro_tokens=settings.micro_tokens), Lora())
+    session = open_session(settings.model, settings, seed=settings.seed, micro_tokens=settings.micro_tokens)
     loaded = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit, gate=settings.gate)
     examples = loaded.examples
     rows = [example.row for example in examples]
@@ -82,7 +73,7 @@ def _margins(session: Session, method: SecretsRM, examples: ExampleStore, traine
     """(M, N) margins, NaN on the pairs that a member did not vote on."""
     assert session.scorer is not None
     if isinstance(method.votes, Linear):
-        features = last_features(session.scorer, examples, ROLES, session.how)
+        features = last_features(session.scorer, examples, ROLES, session.precision)
         return method.votes((features["chosen"] - features["rejected"]).astype(np.float64), trained)
     margins = np.full(trained.shape, np.nan)
     seen = "it did not see" if method.train_on == "halves" else "it was trained on"
@@ -96,28 +87,15 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     """Margins of the pairs `asked` for under a reward model trained on `rows`; head and order of the pairs are the member's own."""
     assert session.scorer is not None
     objective = RewardFit(SequenceHead(), BradleyTerry())
-    seed = session.common.seed * 1000 + member
-    head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.how.name)).to(session.scorer.device)
-    scorer = Scorer(copy.deepcopy(session.policy.model), session.scorer.path, head)
-    freeze_unread_vocabulary(scorer.model)
-    data = TrainingSet(examples.take(rows))
-    plan = Plan(data.packed_tokens(ROLES), votes.batch_size, votes.epochs, seed, session.how.micro_tokens, world())
+    seed = session.seed * 1000 + member
+    head = linear_head(hidden_size(session), 1, seed=seed, dtype=master_dtype(session.precision.name)).to(session.scorer.device)
     rate = votes.lr or scaled_default(objective.learning_rate, hidden_size(session))
-    contract = contract_of(objective)
-    trainer = Trainer(
-        scorer=scorer,
-        contract=contract,
-        data=data,
-        optimizer=optimizer_of(scorer, contract, Optim(), rate),
-        optim=Optim(),
-        how=session.how,
-        metrics=lambda pair: reward_metrics(objective.head, pair),
-        peak_rate=rate,
-        steps=len(plan),
-    )
-    fit(trainer, plan, lambda line: None)
+    settings = FitSettings(rate=rate, batch_size=votes.batch_size, epochs=votes.epochs, seed=seed)
+    start = Scorer(session.policy.model, session.scorer.path, head)
+    metrics = lambda pair: reward_metrics(objective.head, pair)
+    scorer = fit(start, TrainingSet(examples.take(rows)), objective, settings, session.precision, metrics=metrics).scorer
     others = examples.take(asked)
-    outputs = head_rows(scorer, others, ROLES, session.how)
+    outputs = head_rows(scorer, others, ROLES, session.precision)
     last = {role: np.array([_last(values, example, role) for values, example in zip(outputs[role], others, strict=True)]) for role in ROLES}
     return np.asarray(last["chosen"] - last["rejected"])
 
@@ -128,7 +106,7 @@ def _last(values: np.ndarray, example: Example, role: str) -> float:
     return float(own[-1, 0]) if len(own) else 0.0
 
 
-def _lines(settings: Curate, places: dict[int, int], curated: Curated) -> Iterator[str]:
+def _lines(settings: CurateSettings, places: dict[int, int], curated: Curated) -> Iterator[str]:
     """Every row of the source with its columns; `places`: of its row number in the votes."""
     names = [*curated.columns, "member_margins"]
     questions = Questions(settings.data, settings.limit)
@@ -154,6 +132,6 @@ def _spoken(margins: np.ndarray) -> list[float | None]:
 def _check_read(entry: Format, row: Json, added: Json, where: str) -> None:
     """Refuse a format whose reader would leave the columns out, or say something else under their names."""
     wanted = {name: value for name, value in added.items() if isinstance(value, float)}
-    for found in examples(convert(entry, Shape.PREFERENCE, row)):
+    for found in select_examples(convert(entry, Shape.PREFERENCE, row)):
         if lost := [name for name, value in wanted.items() if found.columns.get(name) != value]:
             raise DataError(f"{where}: {entry.name} rows are read without the column {lost[0]}; write them as prompt, chosen, rejected first")

@@ -1,25 +1,18 @@
-"""Scores of the answers of problems, by a model or by a function of the user's own; what cannot be scored is counted."""
+"""Scores of the answers of problems by a reward; what cannot be scored is counted."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from finegrain.data.findings import Findings
-from finegrain.data.gate.settings import Gate, Stopping
-from finegrain.data.records import Example
-from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.ops.aggregate import OfOneAnswer
 from finegrain.recipes.evaluation.problems import Problem
-from finegrain.recipes.judging.judges import Judge
-from finegrain.recipes.judging.shown import shown
-from finegrain.recipes.judging.user_reward import Asked, UserReward
-from finegrain.types import Json
+from finegrain.scoring.aggregation import aggregate_answer
+from finegrain.scoring.records import Candidates, Reward, Scores
 
-EVERYTHING = Stopping(Gate(identical_after_truncation="keep"))
-"""Nothing is dropped but what cannot be tokenised: two equal answers are a tie."""
-BLOCK = 64
+BATCHES = (1, 512, 8192)
+"""Tokens of the batches in which scores are compared: every answer alone, a few at once, and many at once."""
 
 
 class Grade(NamedTuple):
@@ -31,96 +24,33 @@ class Grade(NamedTuple):
     """Ratings of the answers by name, of a reward that has several."""
 
 
-@runtime_checkable
-class Grader(Protocol):
-    """What scores answers."""
-
-    def __call__(self, problems: Sequence[Problem], findings: Findings) -> list[Grade | None]:
-        """A grade per problem; None where one of its answers has no score."""
-
-    def facts(self) -> Json:
-        """What a result must say of how answers were read; {} where there is nothing."""
-
-    def words(self) -> list[str]:
-        """The same for a person."""
-
-    def other_batches(self) -> Sequence["Grader"]:
-        """The same with other batches, for comparison."""
+def grade_problems(reward: Reward, aggregate: OfOneAnswer, problems: Sequence[Problem], findings: Findings) -> list[Grade | None]:
+    """A grade per problem; None where one of its answers has no score."""
+    read = reward.read([Candidates(row=one.row, made=one.made, columns=one.raw) for one in problems], findings)
+    alone = [one.taking({"answer": role}) for one in read if one is not None for role in one.roles]  # problems may have different numbers of answers
+    scores = iter([found["answer"] for found in reward.score(alone)])
+    grades: list[Grade | None] = []
+    for place, one in enumerate(read):
+        own = [] if one is None else [next(scores) for _ in one.roles]
+        grades.append(_grade(aggregate, [score for score in own if score is not None], len(own)))
+        if own and grades[-1] is None:
+            findings.drop("not_judged", place)
+    return grades
 
 
-@dataclass(frozen=True)
-class ModelGrader:
-    """A judge with its tokenizer."""
-
-    judge: Judge
-    max_length: int
-    aggregate: OfOneAnswer
-
-    def __call__(self, problems: Sequence[Problem], findings: Findings) -> list[Grade | None]:
-        """A grade per problem; None where it cannot be tokenised."""
-        rows = ((place, one.made) for place, one in enumerate(problems))
-        examples = list(tokenise(rows, self.judge.tokenizer, Tokenise(max_length=self.max_length), findings, EVERYTHING))
-        alone = [one for example in examples for one in _single(example)]
-        judged = iter([found["answer"] for found in self.judge(alone, ("answer",))] if alone else [])
-        grades: list[Grade | None] = [None] * len(problems)
-        for example in examples:
-            found = [next(judged) for _ in example.responses]
-            scores = [one.answer for one in found]
-            attributes = {name: np.array([one.attributes[name] for one in found]) for name in found[0].attributes}
-            stds = [float(score.std) for score in scores if score.std is not None]
-            means = np.array([shown(self.aggregate, score) for score in scores])
-            grades[example.row] = Grade(means, np.array(stds) if len(stds) == len(means) else None, attributes)
-        return grades
-
-    def facts(self) -> Json:
-        """The judge's."""
-        return self.judge.facts()
-
-    def words(self) -> list[str]:
-        """The judge's."""
-        return self.judge.words()
-
-    def other_batches(self) -> Sequence["Grader"]:
-        """Every answer alone, a few at once, and many at once."""
-        return [replace(self, judge=self.judge.plainly(tokens)) for tokens in (1, 512, 8192)]
+def _grade(aggregate: OfOneAnswer, scores: Sequence[Scores], wanted: int) -> Grade | None:
+    if not scores or len(scores) < wanted:
+        return None
+    stds = [float(one.answer.std) for one in scores if one.answer.std is not None]
+    means = np.array([aggregate_answer(aggregate, one.answer) for one in scores], dtype=float)
+    attributes = {name: np.array([one.attributes[name] for one in scores]) for name in scores[0].attributes}
+    return Grade(means, np.array(stds) if len(stds) == len(means) else None, attributes)
 
 
-@dataclass(frozen=True)
-class FunctionGrader:
-    """A function of the user's own."""
-
-    function: UserReward
-    block: int = BLOCK
-    """Answers of one call."""
-
-    def __call__(self, problems: Sequence[Problem], findings: Findings) -> list[Grade | None]:
-        """A grade per problem; None where the function returned None for an answer."""
-        asked = [Asked(one.row, one.made.prompt, answer.content, one.raw) for one in problems for answer in one.made.answers.values()]
-        verdicts = iter([verdict for start in range(0, len(asked), self.block) for verdict in self.function(asked[start : start + self.block])])
-        grades: list[Grade | None] = []
-        for place, one in enumerate(problems):
-            scores = [next(verdicts).score for _ in one.made.answers]
-            if any(score is None for score in scores):
-                findings.drop("not_judged", place)
-                grades.append(None)
-            else:
-                grades.append(Grade(np.array(scores, dtype=float), None))
-        return grades
-
-    def facts(self) -> Json:
-        """Nothing is known of it."""
-        return {}
-
-    def words(self) -> list[str]:
-        """Nothing."""
-        return []
-
-    def other_batches(self) -> Sequence["Grader"]:
-        """Every answer alone."""
-        return [replace(self, block=1)]
-
-
-def _single(example: Example) -> Iterator[Example]:
-    """An example per answer, so that problems may have different numbers of them; the prompt is still computed once."""
-    for response in example.responses.values():
-        yield replace(example, responses={"answer": response}, spans={"answer": None}, token_rewards={"answer": None})
+def in_other_batches(reward: Reward) -> list[Reward]:
+    """The same reward in other batches, those that differ."""
+    found: list[Reward] = []
+    for tokens in BATCHES:
+        other = reward.with_micro_batch(tokens)
+        found += [] if other in found else [other]
+    return found

@@ -1,24 +1,23 @@
 """Every problem of `finegrain eval` graded by every reward, the rewards combined, and a sample scored again in other batches."""
 
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
+from finegrain.commands.eval import EvalSettings
 from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
 from finegrain.evaluate.ensemble import ensemble
 from finegrain.evaluate.suites import Item
-from finegrain.recipes.eval import Eval
-from finegrain.recipes.evaluation.grades import FunctionGrader, Grade, Grader, ModelGrader
+from finegrain.ops.aggregate import OfOneAnswer
+from finegrain.recipes.evaluation.grades import Grade, grade_problems, in_other_batches
 from finegrain.recipes.evaluation.problems import Problem, ProblemSet
-from finegrain.recipes.judging.frozen import open_means
-from finegrain.recipes.judging.judges import open_policies
-from finegrain.recipes.judging.likelihoods import open_likelihoods
-from finegrain.recipes.judging.reward_judge import open_reward_model
-from finegrain.recipes.judging.user_reward import open_function
-from finegrain.recipes.settings import Common
-from finegrain.recipes.setup.function_file import is_function
+from finegrain.scoring.opening import open_reward
+from finegrain.scoring.records import Reward
+from finegrain.scoring.runtime import open_runtime
+from finegrain.scoring.sources import RewardOptions, reads_text
 from finegrain.terminal import write_line
 from finegrain.types import Json
 
@@ -26,8 +25,8 @@ SAMPLE = 16
 """Problems scored again in other batches."""
 
 
-class Graded(NamedTuple):
-    """What the rewards say of every problem."""
+class GradedProblems(NamedTuple):
+    """Scores of every problem by the rewards."""
 
     grades: list[Grade | None]
     """Of several rewards the combined one; None where a problem could not be scored."""
@@ -37,45 +36,41 @@ class Graded(NamedTuple):
     """How each reward found segments or steps."""
 
 
-def graded(settings: Eval, problems: ProblemSet) -> Graded:
-    """Every reward asked, and again in other batches."""
+def grade_set(settings: EvalSettings, problems: ProblemSet) -> GradedProblems:
+    """Scores by every reward, and again in other batches."""
     members: list[list[Grade | None]] = []
     differences: list[Json] = []
     read: list[Json] = []
-    for grader in _graders(settings):
-        grades = grader(problems.problems, problems.findings)
+    for reward in _rewards(settings):
+        grades = grade_problems(reward, settings.aggregate, problems.problems, problems.findings)
         members.append(grades)
-        read.append(grader.facts())
-        for line in grader.words():
+        read.append(reward.facts())
+        for line in reward.describe():
             write_line(line)
-        differences.append(_batches(grader, problems.problems, grades))
+        differences.append(_batches(reward, settings.aggregate, problems.problems, grades))
     if len(members) == 1:
-        return Graded(members[0], differences[0], read)
+        return GradedProblems(members[0], differences[0], read)
     batches = max(differences, key=lambda one: one["largest_difference"] or 0.0)
-    return Graded(_combined(members, [one.item for one in problems.problems], settings), batches, read)
+    return GradedProblems(_combined(members, [one.item for one in problems.problems], settings), batches, read)
 
 
-def _graders(settings: Eval) -> Sequence[Grader]:
-    """One per reward; policies against a reference are one, whose mean is theirs."""
-    common = Common(max_length=settings.max_length, device=settings.device, dtype=settings.dtype)
-    if settings.reference is not None:
-        if any(is_function(source) for source in settings.reward):
-            raise UsageError("--reference is for policies; a function of your own has none")
-        judge = open_policies(open_means(common), settings.reward, settings.reference, settings.beta)
-        return [ModelGrader(judge, settings.max_length, settings.aggregate)]
-    if settings.reference_free is not None:
-        means = open_means(common)
-        judges = [open_likelihoods(means, source, settings.reference_free) for source in settings.reward]
-        return [ModelGrader(judge, settings.max_length, settings.aggregate) for judge in judges]
-    return [
-        FunctionGrader(open_function(source))
-        if is_function(source)
-        else ModelGrader(open_reward_model(open_means(common), source, longest=settings.max_length), settings.max_length, settings.aggregate)
-        for source in settings.reward
-    ]
+def _rewards(settings: EvalSettings) -> Sequence[Reward]:
+    """Every reward opened; policies against a reference are one, whose mean is theirs."""
+    options = RewardOptions(
+        runtime=cache(partial(open_runtime, settings.device, settings.dtype)),
+        max_length=settings.max_length,
+        reference=settings.reference,
+        beta=settings.beta,
+        likelihood=settings.reference_free,
+    )
+    if settings.reference is None:
+        return [open_reward(source, options) for source in settings.reward]
+    if any(reads_text(source) for source in settings.reward):
+        raise UsageError("--reference is for policies; a function of your own has none")
+    return [open_reward(settings.reward, options)]
 
 
-def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], settings: Eval) -> list[Grade | None]:
+def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], settings: EvalSettings) -> list[Grade | None]:
     """Members standardised over all answers, then combined."""
     kept = [place for place in range(len(items)) if all(grades[place] is not None for grades in members)]
     if not kept:
@@ -94,14 +89,14 @@ def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], 
     return found
 
 
-def _batches(grader: Grader, problems: Sequence[Problem], grades: Sequence[Grade | None]) -> Json:
+def _batches(reward: Reward, aggregate: OfOneAnswer, problems: Sequence[Problem], grades: Sequence[Grade | None]) -> Json:
     """Largest difference of a score between the batches of the table and others."""
     kept = [place for place, grade in enumerate(grades) if grade is not None]
     sample = [kept[index] for index in np.unique(np.linspace(0, len(kept) - 1, min(SAMPLE, len(kept))).astype(int))] if kept else []
     before = {place: grade.means for place in sample if (grade := grades[place]) is not None}
     largest = None
-    for other in grader.other_batches() if sample else ():
-        again = other([problems[place] for place in sample], Findings())
+    for other in in_other_batches(reward) if sample else ():
+        again = grade_problems(other, aggregate, [problems[place] for place in sample], Findings())
         found = [float(np.abs(grade.means - before[place]).max()) for place, grade in zip(sample, again, strict=True) if grade is not None]
         largest = max([*found, largest or 0.0])
     return {"problems": len(sample), "largest_difference": largest}

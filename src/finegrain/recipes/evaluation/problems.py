@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from finegrain.data.columns import list_of, text_of
-from finegrain.data.conversations import as_prompt
-from finegrain.data.convert.build import said as turn_of
+from finegrain.data.columns import read_list, read_text
+from finegrain.data.conversations import read_prompt
+from finegrain.data.convert.build import make_assistant_turn as turn_of
 from finegrain.data.findings import Findings
-from finegrain.data.gate.texts import texts_of
+from finegrain.data.gate.texts import get_texts
+from finegrain.data.questions import Questions
 from finegrain.data.records import Answer, Row, Shape
 from finegrain.errors import DataError
 from finegrain.evaluate.rewardbench import ROWS
 from finegrain.evaluate.suites import TIES, Item, Suite, pairs, rewardbench_1, rewardbench_2
-from finegrain.recipes.setup.questions import Questions
 
 RIGHT, WRONG = "right {}", "wrong {}"
 
@@ -68,20 +68,20 @@ def _pairs(questions: Questions) -> Iterator[Problem]:
 def _best_of(questions: Questions, findings: Findings) -> Iterator[Problem]:
     for number, (where, raw) in enumerate(questions.raw()):
         try:
-            right, wrong = list_of(raw, "chosen", str), list_of(raw, "rejected", str)
-            subset = text_of(raw, "subset")
+            right, wrong = read_list(raw, "chosen", str), read_list(raw, "rejected", str)
+            subset = read_text(raw, "subset")
             if not right or not wrong or (len(right) > 1 and subset != TIES):
                 raise DataError(f"expected one right and some wrong answers in {subset}, found {len(right)} and {len(wrong)}")
             answers = {RIGHT.format(place): Answer(content=turn_of(text)) for place, text in enumerate(right)}
             answers |= {WRONG.format(place): Answer(content=turn_of(text)) for place, text in enumerate(wrong)}
-            made = Row(prompt=as_prompt(raw["prompt"], "prompt"), answers=answers)
+            made = Row(prompt=read_prompt(raw["prompt"], "prompt"), answers=answers)
             yield _problem(str(raw.get("id", number)), subset, len(right), number, raw, made)
         except (DataError, KeyError, TypeError, AttributeError) as error:
             findings.drop("unreadable", number, f"{where}: {error}")
 
 
 def _problem(name: str, subset: str, right: int, row: int, raw: Mapping[str, Any], made: Row) -> Problem:
-    texts = texts_of(made)
+    texts = get_texts(made)
     answers = tuple(texts.answers.values())
     bare = replace(made, answers={role: Answer(content=answer.content) for role, answer in made.answers.items()})
     return Problem(Item(name, subset, right, tuple(map(len, answers))), row, bare, raw, texts.prompt, answers)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from finegrain.commands.eval import EvalSettings
 from finegrain.configure import to_json
 from finegrain.errors import DataError
 from finegrain.evaluate.calibration import Calibration, pair_calibration
@@ -12,9 +13,8 @@ from finegrain.evaluate.prompt_blind import prompt_blind_scores
 from finegrain.evaluate.suites import Item, Scores, compared
 from finegrain.evaluate.tables import Line
 from finegrain.ops.stats import Interval
-from finegrain.recipes.eval import Eval
 from finegrain.recipes.evaluation.grades import Grade
-from finegrain.recipes.evaluation.grading import graded
+from finegrain.recipes.evaluation.grading import grade_set
 from finegrain.recipes.evaluation.problems import Problem, ProblemSet, read_problems
 from finegrain.types import Json
 
@@ -22,10 +22,10 @@ VISIBLE_DIFFERENCE = 1e-3
 """[choice] Share of the scores' standard deviation from which a difference between batches is worth a warning."""
 
 
-def measure(settings: Eval) -> tuple[Json, list[Json]]:
+def measure(settings: EvalSettings) -> tuple[Json, list[Json]]:
     """The result, and every problem's scores."""
     problems = read_problems(settings.data, settings.limit)
-    grades, batches, read = graded(settings, problems)
+    grades, batches, read = grade_set(settings, problems)
     kept = [place for place, grade in enumerate(grades) if grade is not None]
     if not kept:
         raise DataError(f"{settings.data}: no problem could be scored; {problems.findings.in_words()}")
@@ -69,7 +69,7 @@ def _prompt_blind(problems: Sequence[Problem]) -> Scores | str:
     return prompt_blind_scores([one.prompt for one in problems], [one.answers for one in problems], [one.item.right for one in problems])
 
 
-def _attributes(problems: ProblemSet, items: Sequence[Item], grades: Sequence[Grade], settings: Eval) -> Json:
+def _attributes(problems: ProblemSet, items: Sequence[Item], grades: Sequence[Grade], settings: EvalSettings) -> Json:
     """How often each attribute alone is right, line by line of the suite; {} for a reward without attributes."""
     return {
         name: {line: _interval(share) for line, share in _by_name(problems, items, [one.attributes[name] for one in grades], settings).items()}
@@ -77,7 +77,7 @@ def _attributes(problems: ProblemSet, items: Sequence[Item], grades: Sequence[Gr
     }
 
 
-def _by_name(problems: ProblemSet, items: Sequence[Item], scores: Scores, settings: Eval) -> dict[str, Interval]:
+def _by_name(problems: ProblemSet, items: Sequence[Item], scores: Scores, settings: EvalSettings) -> dict[str, Interval]:
     return {line.name: line.share for line in problems.suite(items, scores, settings.ties)}
 
 

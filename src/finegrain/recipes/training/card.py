@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from finegrain.configure import FAMILIES
 from finegrain.files import replace_file
 from finegrain.models.reward_models import stored_facts
 from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL
-from finegrain.recipes.judging.score_scale import ENTRY
 from finegrain.recipes.training.reward_usage import Usage
+from finegrain.run_record import RunRecord
+from finegrain.scoring.scale import ENTRY
 from finegrain.types import Json
 
 TEMPLATE = """---
@@ -75,17 +75,16 @@ entry `finegrain`.{% if scale %} Scores of held-out answers have the mean {{ sca
 """
 
 
-def write_card(
-    folder: Path, command: str, settings: Mapping[str, Any], results: Mapping[str, Any], source: str, loader: str, usage: Usage | None = None
-) -> None:
+def write_card(folder: Path, record: RunRecord, source: str, loader: str, usage: Usage | None = None) -> None:
     """README.md of a checkpoint folder; `usage`: what a saved reward model says of an answer."""
-    evaluation = [(name, _shown(value)) for name, value in results["evaluation"].items()]
+    settings = record.settings or {}
+    evaluation = [(name, _shown(value)) for name, value in (record.evaluation or {}).items()]
     text = jinja2.Template(TEMPLATE).render(
         base=None if source == "in memory" else Path(source).name,
         title=folder.name,
-        command=command,
+        command=record.command,
         methods=[(family, (settings[family] or {}).get("method", "custom")) for family in FAMILIES if settings.get(family)],
-        results=results,
+        results=record,
         loader=loader,
         usage=None if usage is None else _used(usage, stored_facts(folder)),
         evaluation=evaluation,

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from finegrain.recipes.setup.devices import ACTIVATION_BYTES
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
+from finegrain.scoring.devices import ACTIVATION_BYTES
 from finegrain.train.batches import Plan
 from finegrain.train.contract import Contract
 
@@ -22,8 +22,8 @@ def estimate(session: Session, contract: Contract, plan: Plan, peak_rate: float)
     layers = int(session.policy.model.config.get_text_config().num_hidden_layers)
     moments = sum(3 * parameter.numel() * parameter.element_size() for parameter in parameters if parameter.requires_grad)
     memory = sum(parameter.numel() * parameter.element_size() for parameter in parameters) + moments
-    memory += ACTIVATION_BYTES * session.how.micro_tokens * width * layers
-    seconds = (6 * size * tokens + 2 * size * scored) / (0.5 * _matmul_rate(width, session.device, session.how.name))
+    memory += ACTIVATION_BYTES * session.precision.micro_tokens * width * layers
+    seconds = (6 * size * tokens + 2 * size * scored) / (0.5 * _matmul_rate(width, session.device, session.precision.name))
     return {
         "status": "dry run",
         "steps": len(plan),

@@ -11,10 +11,10 @@ import torch
 from finegrain.data.records import Example, Response
 from finegrain.models.features import last_features
 from finegrain.models.packing import Group
-from finegrain.models.score import Answers, Arithmetic
+from finegrain.models.score import Precision, PromptWithAnswers
 from finegrain.models.scorer import Request, Scorer, head_outputs
 from finegrain.ops.logprobs import TokenValues
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer
@@ -71,22 +71,26 @@ class FeaturePath:
         return TokenValues(torch.zeros(len(places), dtype=stacked.dtype, device=device), outputs=head_outputs(request.outputs, stacked))
 
 
-def feature_rows(scorer: Scorer, examples: Sequence[Answers], roles: Sequence[str], how: Arithmetic) -> dict[str, Ragged]:
+def feature_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """`last_features` as the cache keeps them: one (H,) array per answer."""
-    return {role: list(rows) for role, rows in last_features(scorer, examples, roles, how).items()} if len(examples) else {role: [] for role in roles}
+    return (
+        {role: list(rows) for role, rows in last_features(scorer, examples, roles, precision).items()}
+        if len(examples)
+        else {role: [] for role in roles}
+    )
 
 
 @contextmanager
 def on_features(session: Session, trainer: Trainer, plan: Plan) -> Iterator[tuple[Trainer, Plan]]:
     """(trainer, plan) that read features where the objective asks for it, both unchanged otherwise; the scorer computes again afterwards."""
-    if not getattr(trainer.contract.objective, "frozen", False):
+    if not trainer.contract.frozen:
         yield trainer, plan
         return
     data, roles, scorer = trainer.data, trainer.contract.roles, trainer.scorer
     visited = plan.visited()
     cache = replace(session.cache, kind="features", measure=feature_rows)
     rows = data.examples.take(visited) if hasattr(data.examples, "take") else [data.examples[row] for row in visited]
-    found = cache.values(session.policy, scorer, rows, roles, session.how, session.work)
+    found = cache.values(session.policy, scorer, rows, roles, session.precision, session.usage)
     features = {int(row) * len(roles) + place: np.array(found[role][index]) for place, role in enumerate(roles) for index, row in enumerate(visited)}
     short = TrainingSet(OneToken(data.examples, roles), columns=data.columns)
     own, scorer.path = scorer.path, FeaturePath(features)

@@ -8,18 +8,19 @@ from typing import Any
 from torch import nn
 
 from finegrain import catalog
+from finegrain.commands.settings import Common, MarginScale, Training
 from finegrain.configure import method_name
+from finegrain.credit.declarations import read_credit
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import named_sources
+from finegrain.data.sources import parse_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.settings import Common, MarginScale, Training
-from finegrain.recipes.setup.session import Session
-from finegrain.recipes.training.product import AlignedPolicy, Product
+from finegrain.recipes.session import Session
+from finegrain.recipes.training.artifact import AlignedPolicy, Artifact
+from finegrain.recipes.training.meta_step import Rise
 from finegrain.train.contract import Contract
-from finegrain.train.loop import Displace
 from finegrain.train.optim import Optim
-from finegrain.types import Credit, Objective, WeightMeaning
+from finegrain.types import Credit, Objective
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Job:
     settings: Mapping[str, Any]
     """The same as JSON, for run.json."""
     tokenizer: Any = None
-    product: Product = field(default_factory=AlignedPolicy)
+    artifact: Artifact = field(default_factory=AlignedPolicy)
     gate: Gate = Gate()
-    displacement: Callable[[Session], Displace] | None = None
+    displacement: Callable[[Session], Rise] | None = None
     """Makes what moves the parameters while a step's gradient is taken; None: they stay."""
     margin_scale: MarginScale | None = None
     """What becomes of the column `margin`; None: nothing that is trained reads it."""
@@ -70,16 +71,16 @@ def check_job(job: Job, contract: Contract) -> None:
 def sources_of(job: Job) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     found = [("model", job.model if isinstance(job.model, str) else "")]
-    found += [(option, one.source) for option, text in (("data", job.data), ("eval", job.common.eval or "")) for one in named_sources(text)]
-    scorers = getattr(job.credit, "scorer", None) or ""
-    return [*found, ("credit.scorer", scorers)] if isinstance(scorers, str) else found
+    found += [(option, one.source) for option, text in (("data", job.data), ("eval", job.common.eval or "")) for one in parse_sources(text)]
+    scorer = None if job.credit is None else read_credit(job.credit).scorer
+    return [*found, ("credit.scorer", scorer or "")] if isinstance(scorer, str | None) else found
 
 
 def check_credit(credit: Credit | None, contract: Contract) -> None:
     """Refuse a credit whose weights mean what the objective cannot multiply by, and name those that fit."""
     if credit is None:
         return
-    meaning = getattr(credit, "weight_means", WeightMeaning.MULTIPLIER)
+    meaning = read_credit(credit).weight_means
     if meaning in contract.weights:
         return
     fitting = [name for name in catalog.names("credit") if catalog.load("credit", name).weight_means in contract.weights]

@@ -18,9 +18,9 @@ def criterion_of(job: Job, contract: Contract) -> Criterion | None:
         return None
     if job.common.eval is None and not training.holdout:
         raise UsageError("--eval-every evaluates held-out rows, and --holdout 0 keeps none; give --eval FILE, or a share")
-    known = job.product.results(contract)
+    known = job.artifact.results(contract)
     if not known:
-        raise UsageError(f"--eval-every: {_method(job)} reports no held-out results, so there is nothing to evaluate while it trains")
+        raise UsageError(f"--eval-every: {contract.name} reports no held-out results, so there is nothing to evaluate while it trains")
     if training.keep_by is not None and training.keep_by not in known:
         raise unknown_name("result for --keep-by", training.keep_by, known)
     if training.keep == "last" and not training.patience:
@@ -36,7 +36,7 @@ def selection_of(job: Job, criterion: Criterion | None, trainer: Trainer, held_o
         return None
     if not held_out.examples:
         raise DataError("--eval-every evaluates held-out rows, and the data gave none; bring more rows, a larger --holdout, or --eval FILE")
-    measure = _as_it_is(trainer, lambda: job.product.evaluate(trainer, held_out))
+    measure = _as_it_is(trainer, lambda: job.artifact.evaluate(trainer, held_out))
     return Selection(training.eval_every, measure, criterion, training.keep == "best", training.patience, job.out)
 
 
@@ -52,8 +52,3 @@ def _as_it_is(trainer: Trainer, measure: Callable[[], Mapping[str, Any]]) -> Cal
             scorer.path = own
 
     return measured
-
-
-def _method(job: Job) -> str:
-    loss = getattr(job.objective, "loss", job.objective)
-    return type(loss).__name__

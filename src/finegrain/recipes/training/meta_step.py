@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from finegrain.errors import UsageError
 from finegrain.models.packing import Group, slots
 from finegrain.models.score import budgeted, group_of
 from finegrain.models.scorer import Request
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
 from finegrain.train.distributed import rank, sum_gradients, world
 from finegrain.train.loop import Trainer
 from finegrain.train.tally import Measure, Measures
-from finegrain.types import Side
+from finegrain.types import Json, Side
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Rise:
     """Prompts, each with the samples that branch from it."""
     settings: MetaRM
     seed: int
+    report: Json = field(default_factory=dict)
+    """Of the samples, for run.json."""
 
     @property
     def longest(self) -> int:
@@ -66,7 +69,7 @@ class Rise:
         return [int(np.random.default_rng([self.seed, number // count]).permutation(count)[number % count]) for number in numbers]
 
     def _parts(self, trainer: Trainer, groups: Sequence[Group]) -> list[list[Group]]:
-        return [[groups[place] for place in part] for part in budgeted([group.tokens for group in groups], trainer.how.micro_tokens)]
+        return [[groups[place] for place in part] for part in budgeted([group.tokens for group in groups], trainer.precision.micro_tokens)]
 
     def _climb(self, trainer: Trainer, groups: Sequence[Group], count: int) -> Tensor:
         """Add the gradient of these prompts' share of the mean J; returns their J."""
@@ -76,7 +79,7 @@ class Rise:
 
     def rewards(self, trainer: Trainer, groups: Sequence[Group]) -> list[Tensor]:
         """(k,) scores of each prompt's samples."""
-        with trainer.how.autocast():
+        with trainer.precision.autocast():
             outputs = trainer.scorer(groups, Request(False, outputs=trainer.scorer.head)).outputs
         slot = slots([[branch.mask] for group in groups for branch in group.branches], 0, trainer.scorer.device)
         spread = slot.spread(outputs)
@@ -90,15 +93,14 @@ def check_meta(head: RewardHead, settings: MetaRM, *, frozen: bool) -> None:
         raise UsageError("meta:meta-rm reads samples of the current policy; name their file with --meta.samples FILE")
     if frozen:
         raise UsageError("--frozen keeps features of the labelled answers alone, and meta:meta-rm reads samples too; drop one of them")
-    if getattr(head, "token_columns", ()):
+    if read_head(head).token_columns:
         raise UsageError(f"{type(head).__name__} reads columns that are made of labelled answers, which samples do not have; name another head")
 
 
 def rise_of(session: Session, head: RewardHead, settings: MetaRM, gate: Gate) -> Rise:
     """The samples of the settings, tokenised as the data are; what was left out is told and stands in the run's record."""
-    loaded = load_samples(settings.samples, session.policy.tokenizer, settings=Tokenise(max_length=session.common.max_length), gate=gate)
+    loaded = load_samples(settings.samples, session.policy.tokenizer, settings=Tokenise(max_length=session.max_length), gate=gate)
     for line in loaded.report["messages"]:
         session.say(line)
-    session.notes["samples"] = loaded.report
     groups = [group_of(example, tuple(example.responses)) for example in loaded.examples]
-    return Rise(head, groups, settings, session.common.seed)
+    return Rise(head, groups, settings, session.seed, loaded.report)

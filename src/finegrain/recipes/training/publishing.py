@@ -2,10 +2,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -13,10 +13,12 @@ from safetensors import SafetensorError
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted
 from finegrain.models.load_errors import loading
-from finegrain.recipes.setup.session import Session, record
+from finegrain.recipes.session import Session, stamp
 from finegrain.recipes.training.card import write_card
 from finegrain.recipes.training.job import Job
+from finegrain.run_record import RunRecord
 from finegrain.runs import RunDirectory
+from finegrain.train.contract import Contract
 from finegrain.train.distributed import rank
 from finegrain.types import Json
 
@@ -27,13 +29,11 @@ class Answers(NamedTuple):
     prompts: Sequence[np.ndarray]
     """Tokens."""
     before: Sequence[str]
-    after: Sequence[str]
-    rows: ExampleStore
-    """Held-out rows, or the training rows where there are none: what a reward model is asked about once it is saved."""
+    after: Sequence[str] = ()
 
 
 @contextmanager
-def ended_in_words(session: Session, job: Job, directory: RunDirectory) -> Iterator[None]:
+def record_failure(session: Session, directory: RunDirectory, record: RunRecord) -> Iterator[None]:
     """run.json says how a run ended that did not finish; a full disk may prevent it."""
     try:
         yield
@@ -41,34 +41,35 @@ def ended_in_words(session: Session, job: Job, directory: RunDirectory) -> Itera
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         if rank() == 0:
             with suppress(OSError):
-                directory.write_record(record(session, job.command, job.settings, {"status": status, "reason": str(error)}))
+                directory.write_record(stamp(session, record.plus({"status": status, "reason": str(error)})))
         raise
 
 
 def check_saving(session: Session, job: Job) -> None:
     """Raises ModelError, before the first step, for a model that could not be saved after the last one."""
     with tempfile.TemporaryDirectory(prefix="finegrain-") as folder, loading(f"{session.policy.source} could not be saved after training"):
-        job.product.try_saving(session, Path(folder))
+        job.artifact.try_saving(session, Path(folder))
 
 
-def write_results(session: Session, job: Job, directory: RunDirectory, results: Mapping[str, Any], answers: Answers) -> None:
-    """The final checkpoint in the run directory itself, its card, samples and the completed run.json."""
+def write_results(
+    session: Session, job: Job, contract: Contract, directory: RunDirectory, record: RunRecord, answers: Answers, rows: ExampleStore
+) -> None:
+    """The final checkpoint in the run directory itself, its card, samples and the completed run.json; a reward model scores some of the rows."""
     try:
-        _publish(lambda folder: job.product.save(session, folder), job.out)
+        _publish(lambda folder: job.artifact.save(session, contract, folder), job.out)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
-    use = getattr(job.product, "use", None)
-    usage = None if use is None else use(session, job.out, answers.rows)
-    directory.write_lines("samples.jsonl", _answered(session, answers) if usage is None else usage.samples)
+    usage = job.artifact.use(job.out, rows, job.training.samples)
+    directory.write_lines("samples.jsonl", _list_answers(session, answers) if usage is None else usage.samples)
     if usage is not None:
-        results = {**results, "card": usage.as_json()}
+        record = record.plus({"card": usage.as_json()})
         for line in usage.words():
             session.say(line)
-    write_card(job.out, job.command, job.settings, results, session.policy.source, job.product.loader, usage)
-    directory.write_record(record(session, job.command, job.settings, results))
+    write_card(job.out, record, session.policy.source, job.artifact.loader, usage)
+    directory.write_record(stamp(session, record))
 
 
-def _answered(session: Session, answers: Answers) -> list[Json]:
+def _list_answers(session: Session, answers: Answers) -> list[Json]:
     """Lines of samples.jsonl, told to the person too."""
     texts = [session.policy.tokenizer.decode(prompt) for prompt in answers.prompts]
     told = list(zip(texts, answers.before, answers.after, strict=True))

@@ -1,7 +1,7 @@
 """What a saved reward model says of some answers, by its own files: rows of samples.jsonl, and a snippet for its card that gives one number."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,14 @@ from finegrain.errors import FinegrainError
 from finegrain.models.reward_models import SEQUENCE, Stock, stored_facts
 from finegrain.models.reward_tokenizer import merges
 from finegrain.models.scorer import stock_attention
-from finegrain.recipes.judging.completions import CompletionScorer
-from finegrain.recipes.judging.frozen import Means
-from finegrain.recipes.judging.judges import Judged
-from finegrain.recipes.judging.reward_judge import RewardJudge, open_reward_model
-from finegrain.recipes.setup.devices import frozen_arithmetic
-from finegrain.rewards.attributes import Attributes
-from finegrain.rewards.heads import reads_whole_answer
+from finegrain.rewards.attributes import Attributes, attribute_weights
+from finegrain.rewards.declarations import read_head
 from finegrain.rewards.rating import Rating
+from finegrain.scoring.completions import CompletionScorer
+from finegrain.scoring.devices import frozen_arithmetic
+from finegrain.scoring.records import Scores
+from finegrain.scoring.reward_model import ModelReward, load_model_reward
+from finegrain.scoring.runtime import Runtime
 from finegrain.types import Json
 
 CANDIDATES = 8
@@ -78,16 +78,15 @@ class Usage:
 
 def use_saved(folder: Path, stock: Stock, examples: Sequence[Example], count: int) -> Usage:
     """The checkpoint opened as `finegrain score` opens it, on the CPU in float32, and asked about the first rows."""
-    device, how = frozen_arithmetic("cpu", "float32")
+    device, precision = frozen_arithmetic("cpu", "float32")
     rows = [examples[place] for place in range(min(max(count, CANDIDATES), len(examples)))]
     longest = stored_facts(folder)["input"]["max_length"]
     try:
-        judge = open_reward_model(Means(device, how, None), str(folder), longest=longest)
-        roles = tuple(rows[0].responses)
-        judged = list(judge(rows, roles))
-        samples = [_sample(example, found) for example, found in zip(rows[:count], judged, strict=False)]
-        choice, role = _shortest(rows, judge.tokenizer.eos_token_id)
-        return Usage(samples, _snippet(judge, stock, rows[choice], role, judged[choice][role]))
+        reward = load_model_reward(Runtime(device, precision, None), str(folder), max_length=longest)
+        scores = list(reward.score_examples(rows))
+        samples = [_sample(example, found) for example, found in zip(rows[:count], scores, strict=False)]
+        choice, role = _shortest(rows, reward.tokenizer.eos_token_id)
+        return Usage(samples, _snippet(reward, stock, rows[choice], role, scores[choice][role]))
     except FinegrainError as error:
         return Usage(trouble=str(error))
 
@@ -95,12 +94,12 @@ def use_saved(folder: Path, stock: Stock, examples: Sequence[Example], count: in
 def _sample(example: Example, found: Any) -> Json:
     """Texts and scores of a row; its own numbers (rating, label ...) beside them."""
     line: Json = {"row": example.row, "prompt": example.prompt_text}
-    for role, judged in found.items():
-        line |= {role: example.responses[role].text, f"{role}_score": float(judged.answer.mean)}
-        if judged.answer.std is not None:
-            line[f"{role}_std"] = float(judged.answer.std)
-        if judged.attributes:
-            line[f"{role}_attributes"] = dict(judged.attributes)
+    for role, scores in found.items():
+        line |= {role: example.responses[role].text, f"{role}_score": float(scores.answer.mean)}
+        if scores.answer.std is not None:
+            line[f"{role}_std"] = float(scores.answer.std)
+        if scores.attributes:
+            line[f"{role}_attributes"] = dict(scores.attributes)
     return line | {name: value for name, value in example.columns.items() if name not in line}
 
 
@@ -117,18 +116,18 @@ def _shortest(rows: Sequence[Example], eos: int | None) -> tuple[int, str]:
     return min(sizes, key=lambda one: sizes[one])
 
 
-def _snippet(judge: RewardJudge, stock: Stock, example: Example, role: str, judged: Judged) -> Snippet:
+def _snippet(reward: ModelReward, stock: Stock, example: Example, role: str, scores: Scores) -> Snippet:
     """The stock class's number where it can give the head's score, else our function's."""
-    response, score = example.responses[role], float(judged.answer.mean)
+    response, score = example.responses[role], float(scores.answer.mean)
     ids = [*example.prompt.tolist(), *response.ids.tolist()]
-    glue = _glue(judge.tokenizer, example, role, ids)
-    border = (glue is not None, glue is None and merges(judge.tokenizer, example.prompt_text, response.text))
-    with torch.no_grad(), stock_attention(judge.asked.scorer.model):
-        logits = judge.asked.scorer.model(input_ids=torch.tensor([ids])).logits
-    places = np.flatnonzero(response.mask if judged.parts is None else _ends(judged.parts.ids)) + len(example.prompt)
-    read = _reading(judge, stock, logits, places.tolist(), len(ids))
+    glue = _glue(reward.tokenizer, example, role, ids)
+    border = (glue is not None, glue is None and merges(reward.tokenizer, example.prompt_text, response.text))
+    with torch.no_grad(), stock_attention(reward.model.scorer.model):
+        logits = reward.model.scorer.model(input_ids=torch.tensor([ids])).logits
+    places = np.flatnonzero(response.mask if scores.segments is None else _ends(scores.segments.ids)) + len(example.prompt)
+    read = _reading(reward, stock, logits, places.tolist(), len(ids))
     if read is None or abs(read[1] - score) > 1e-4 * (1 + abs(score)):
-        return _by_function(judge, example, role, score, border)
+        return _by_function(reward, example, role, score, border)
     lines = [
         "import torch",
         f"from transformers import {stock.name}, AutoTokenizer",
@@ -136,7 +135,7 @@ def _snippet(judge: RewardJudge, stock: Stock, example: Example, role: str, judg
         'folder = "."  # where this file lies',
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         f"model = {stock.name}.from_pretrained(folder, dtype=torch.float32).eval()",
-        *_ids_lines(judge.tokenizer, example, role, ids, glue),
+        *_ids_lines(reward.tokenizer, example, role, ids, glue),
         "with torch.no_grad():",
         "    logits = model(input_ids=torch.tensor([ids])).logits",
         f"score = {read[0]}",
@@ -145,10 +144,10 @@ def _snippet(judge: RewardJudge, stock: Stock, example: Example, role: str, judg
     return Snippet("\n".join(lines), score, read[1], *border)
 
 
-def _reading(judge: RewardJudge, stock: Stock, logits: torch.Tensor, places: list[int], length: int) -> tuple[str, float] | None:
+def _reading(reward: ModelReward, stock: Stock, logits: torch.Tensor, places: list[int], length: int) -> tuple[str, float] | None:
     """How the score comes of the stock class's logits, as code and as a number; None for a head that they do not hold."""
-    head, module = judge.asked.head, judge.asked.scorer.head
-    if not isinstance(module, nn.Linear) or reads_whole_answer(head):
+    head, module = reward.model.head, reward.model.scorer.head
+    if not isinstance(module, nn.Linear) or read_head(head).reads_whole_answer:
         return None
     if isinstance(head, Rating):
         ratings = torch.arange(head.classes) + head.lowest
@@ -156,7 +155,7 @@ def _reading(judge: RewardJudge, stock: Stock, logits: torch.Tensor, places: lis
         value = float(scaled.softmax(-1) @ ratings)
         return f"({code}.softmax(-1) @ (torch.arange({head.classes}) + {head.lowest!r})).item()  # the expected rating", value
     if isinstance(head, Attributes):
-        weights = head.weighting()
+        weights = attribute_weights(head)
         code = f"(logits[0] @ torch.tensor({list(weights)!r})).item()  # logits[0] are {', '.join(head.names)}"
         return code, float(logits[0] @ torch.tensor(weights))
     if stock is SEQUENCE:
@@ -166,7 +165,7 @@ def _reading(judge: RewardJudge, stock: Stock, logits: torch.Tensor, places: lis
         return None
     run = places == list(range(places[0], places[-1] + 1))
     where = f"{places[0]}:{places[-1] + 1}" if run else repr(places)
-    what = "ends of the answer's segments or steps" if judge.asked.parts is not None else "tokens of the answer"
+    what = "ends of the answer's segments or steps" if reward.model.segmentation is not None else "tokens of the answer"
     return f"logits[0, {where}, 0]{CODE[name]}.item()  # {what}", float(READ[name](logits[0, places, 0]))
 
 
@@ -201,10 +200,11 @@ def _said(tokenizer: Any, ids: list[int]) -> str:
     return ", ".join(told) or "no special tokens"
 
 
-def _by_function(judge: RewardJudge, example: Example, role: str, score: float, border: tuple[bool, bool]) -> Snippet:
+def _by_function(reward: ModelReward, example: Example, role: str, score: float, border: tuple[bool, bool]) -> Snippet:
     """The same through `finegrain.reward_function`, for a head that stock classes do not hold."""
     answer = example.responses[role].text
-    scorer = CompletionScorer(judge, len(example.prompt) + len(example.responses[role].ids) + 8, None)
+    longest = len(example.prompt) + len(example.responses[role].ids) + 8
+    scorer = CompletionScorer(replace(reward, reader=replace(reward.reader, max_length=longest)), None)
     texts = [glue + answer for glue in ("", " ")]
     scores = scorer([example.prompt_text] * len(texts), texts, None)
     text, printed = next(((text, one) for text, one in zip(texts, scores, strict=True) if one == score), (texts[0], scores[0]))

@@ -1,24 +1,23 @@
 """Rewards of a trained reward model as targets of another one that starts from it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from finegrain.data.records import Example
 from finegrain.errors import DataError
 from finegrain.models.reward_models import RewardModel, is_reward_model, load_reward_model
-from finegrain.models.score import head_rows
 from finegrain.models.scorer import Scorer
-from finegrain.recipes.judging.answer_parts import PartIds, parts_of
-from finegrain.recipes.judging.frozen import Means
-from finegrain.recipes.judging.reward_judge import head_of
-from finegrain.recipes.setup.session import Session
+from finegrain.recipes.session import Session
 from finegrain.rewards.fit import RewardFit
-from finegrain.rewards.heads import sequence_score
-from finegrain.types import Side
+from finegrain.scoring.outputs import LoadedRewardModel
+from finegrain.scoring.reward_model import head_of
+from finegrain.scoring.segmentation import segmentation_of
+from finegrain.scoring.signals import Head
+from finegrain.types import Json
 
 
 def stage_1_of(model: Any, objective: RewardFit) -> RewardModel | None:
@@ -37,30 +36,21 @@ def start_head_of(stage_1: RewardModel | None, objective: RewardFit) -> nn.Modul
     return stage_1.head if own == objective.head or of_others else None
 
 
-def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-    """chosen_target and rejected_target: the model's scores, mean 0 and standard deviation 1 over all answers."""
+def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Example]) -> tuple[dict[str, np.ndarray], Json]:
+    """chosen_target and rejected_target: the model's scores, mean 0 and standard deviation 1 over all answers; and both before, for run.json."""
     assert session.scorer is not None
     head = head_of(model)
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
-    rows = head_rows(scorer, examples, roles, session.how)
-    means = Means(session.device, session.how, None)
-    parts = parts_of(means, head, model.facts, model.policy.source, session.common.max_length)
-    ids: PartIds = [{} for _ in examples] if parts is None else parts(examples, roles, session.how)
-    for line in [] if parts is None else parts.words():
+    runtime = replace(session.runtime, cache=None)
+    segmentation = segmentation_of(runtime, head, model.facts, model.policy.source, session.max_length)
+    loaded = LoadedRewardModel(scorer, head, session.precision, model.policy.source, segmentation)
+    scores = Head()(loaded, examples, roles)
+    for line in [] if segmentation is None else segmentation.describe():
         session.say(f"stage 1: {line}")
-    found = {
-        role: np.array([_score(head, rows[role][place], one.responses[role].mask, ids[place].get(role)) for place, one in enumerate(examples)])
-        for role in roles
-    }
+    found = {role: np.array([float(one[role].answer.mean) for one in scores]) for role in roles}
     both = np.concatenate([found[role] for role in roles])
     if not both.std() > 0:
         raise DataError(f"the reward model {model.policy.source} gives every answer the same score; there is nothing to learn from it")
-    session.notes["stage_1"] = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
-    return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}
-
-
-def _score(head: Any, outputs: np.ndarray, mask: np.ndarray, ids: np.ndarray | None) -> float:
-    values, kept = torch.from_numpy(outputs)[None], torch.from_numpy(np.array(mask))[None]
-    segment = None if ids is None else torch.from_numpy(ids)[None]
-    return float(sequence_score(head, Side(logp=torch.zeros(kept.shape), mask=kept, segment=segment, outputs=values)).mean)
+    facts = {"mean": float(both.mean()), "std": float(both.std()), "answers": len(both)}
+    return {f"{role}_target": (found[role] - both.mean()) / both.std() for role in roles}, facts

@@ -1,1 +1,0 @@
-"""Score files joined and compared by `finegrain compare`."""

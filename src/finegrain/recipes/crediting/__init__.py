@@ -1,1 +1,0 @@
-"""What a credit method may ask of a run."""

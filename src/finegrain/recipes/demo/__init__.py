@@ -1,0 +1,1 @@
+"""The demo: planted pairs, a base model, every row of its table, and the summary."""

@@ -1,1 +1,0 @@
-"""Answers looked at token by token."""

@@ -1,1 +1,0 @@
-"""Who judges answers, and what they may ask of a run."""

@@ -1,0 +1,1 @@
+"""Lines of `finegrain score`, and the baselines they are compared with."""

@@ -1,1 +1,0 @@
-"""Lines of `finegrain score`, and what they stand relative to."""

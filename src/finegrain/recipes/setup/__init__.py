@@ -1,1 +1,0 @@
-"""What every command sets up before its own work."""

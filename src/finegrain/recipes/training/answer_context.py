@@ -1,0 +1,66 @@
+"""What a reward head or loss may ask of a run's answers before training: entropies of the start model, labelled steps, tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from finegrain.data.records import Example
+from finegrain.errors import UsageError
+from finegrain.models.score import entropy_rows
+from finegrain.models.scorer import causal_lm
+from finegrain.recipes.session import Session
+from finegrain.scoring.segmentation import steps_on_tokens
+from finegrain.types import Ragged
+
+
+@dataclass(frozen=True)
+class RunAnswers:
+    """The `AnswerContext` of a run, before its first step."""
+
+    session: Session
+    examples: Sequence[Example]
+    roles: tuple[str, ...]
+    trains: bool = True
+    """False for held-out rows."""
+    counted: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What methods count, for run.json: `note` adds to it."""
+
+    def masks(self, role: str) -> Ragged:
+        """The tokens that train."""
+        return [example.responses[role].mask for example in self.examples]
+
+    def token_ids(self, role: str) -> Ragged:
+        """Tokens of the answers."""
+        return [example.responses[role].ids for example in self.examples]
+
+    def entropies(self, role: str) -> Ragged:
+        """Entropy with which the start model predicts each token."""
+        return self._predicted[role]
+
+    @cached_property
+    def _predicted(self) -> dict[str, Ragged]:
+        session = self.session
+        assert session.scorer is not None
+        if causal_lm(session.policy.model).get_output_embeddings() is None:
+            raise UsageError(
+                "segments by entropy need a language model to start from, and this is a reward model; "
+                "take a segmenter that reads none: head.segmenter:windows, tokens or whole"
+            )
+        cache = replace(session.cache, kind="entropy", measure=entropy_rows)
+        return cache.values(session.policy, session.scorer, self.examples, self.roles, session.precision, session.usage)
+
+    def note(self, name: str, facts: Mapping[str, int]) -> None:
+        """Facts for run.json, added up over training and held-out rows."""
+        seen = self.counted.setdefault(name, dict.fromkeys(facts, 0))
+        for key, value in facts.items():
+            seen[key] += value
+
+    def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
+        """Number and label of each token's step; steps that were cut, or have no token of their own, are counted in run.json."""
+        both = [steps_on_tokens(example.spans.get(role) or [], example.responses[role]) for example in self.examples]
+        labelled = sum(len(example.spans.get(role) or []) for example in self.examples)
+        judged = sum(len(np.unique(numbers[numbers >= 0])) for numbers, _ in both)
+        self.note("labelled_steps", {"read": labelled, "cut_or_without_a_token": labelled - judged})
+        return [numbers for numbers, _ in both], [labels for _, labels in both]

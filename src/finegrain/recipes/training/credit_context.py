@@ -1,0 +1,104 @@
+"""What a credit method may ask of a run: spans, columns, a user's function, a scorer's log-ratios."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finegrain.data.records import Example
+from finegrain.data.spans import spans_to_tokens
+from finegrain.errors import CreditError
+from finegrain.models.reward_models import is_reward_model
+from finegrain.recipes.session import Session
+from finegrain.recipes.training.own_scorer import cross_fit
+from finegrain.recipes.training.reward_credit import score_tokens
+from finegrain.scoring.function import load_function
+from finegrain.train.fit import FitSettings
+from finegrain.types import CharSpan, Json, Ragged, Scored
+
+
+@dataclass(frozen=True)
+class RunCredit:
+    """The `CreditContext` of a run; reference values are those of the start model."""
+
+    session: Session
+    examples: Sequence[Example]
+    roles: tuple[str, ...]
+    reference: Mapping[str, Ragged]
+    own_scorer: FitSettings
+    """Of the two fits that are the run's own scorer, where the credit asks for one."""
+    facts: Json
+    """Gets `cross_fit`, for run.json."""
+
+    @property
+    def signs(self) -> dict[str, np.ndarray]:
+        """+1 for chosen and desirable answers and demonstrations, -1 for rejected and undesirable ones."""
+        count = len(self.examples)
+        labelled = np.array([1.0 if example.columns.get("label", 1.0) > 0.5 else -1.0 for example in self.examples])
+        return {role: -np.ones(count) if role == "rejected" else labelled if role == "answer" else np.ones(count) for role in self.roles}
+
+    def masks(self, role: str) -> Ragged:
+        """The tokens that train."""
+        return [example.responses[role].mask for example in self.examples]
+
+    def has_spans(self) -> bool:
+        """Whether any answer is annotated."""
+        return any(example.spans.get(role) is not None for example in self.examples for role in self.roles)
+
+    def has_column(self) -> bool:
+        """Whether any answer has token rewards."""
+        return any(example.token_rewards.get(role) is not None for example in self.examples for role in self.roles)
+
+    def span_rewards(self, role: str) -> list[np.ndarray | None]:
+        """Spans as token values; outside them the opposite sign of the spans' values (+1 for an annotated answer without spans)."""
+        values: list[float] = [value for e in self.examples for side in self.roles for _, _, value in e.spans.get(side) or []]
+        outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
+        return self.spans_to_tokens(role, [example.spans.get(role) for example in self.examples], outside or 1.0)
+
+    def column_rewards(self, role: str) -> list[np.ndarray | None]:
+        """Token rewards supplied as a data column."""
+        return [example.token_rewards.get(role) for example in self.examples]
+
+    def implicit_rewards(self, scorer: str | None, beta: float) -> dict[str, list[Scored]]:
+        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones; a reward model's own token scores.
+
+        Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
+        """
+        if scorer is None:
+            found, self.facts["cross_fit"] = cross_fit(self.session, self.examples, self.roles, self.reference, self.own_scorer, beta)
+            return found
+        names = scorer.split(",")
+        rewards = [name for name in names if is_reward_model(name)]
+        if rewards and len(rewards) < len(names):
+            raise CreditError(f"{', '.join(rewards)} are reward models and the other scorers are not: their units differ, so name one kind")
+        members = [score_tokens(self.session, name, self.examples, self.roles, self.reference, beta) for name in names]
+        if len(members) == 1:
+            return members[0]
+        return {role: [_of_members([member[role][row].mean for member in members]) for row in range(len(self.examples))] for role in self.roles}
+
+    def function_spans(self, path: str, role: str) -> list[list[CharSpan] | None]:
+        """The user's `fn(prompt, response, role, row)` on every answer."""
+        function = load_function(path)
+        found: list[list[CharSpan] | None] = []
+        for example in self.examples:
+            row = {"row": example.row, **example.columns}
+            try:
+                spans = function(example.prompt_text, example.responses[role].text, role, row)
+                found.append(None if spans is None else [(int(start), int(end), float(value)) for start, end, value in spans])
+            except Exception as error:
+                raise CreditError(f"{path} failed on row {example.row}, {role}: {type(error).__name__}: {error}") from error
+        return found
+
+    def spans_to_tokens(self, role: str, spans: Sequence[list[CharSpan] | None], outside: float) -> list[np.ndarray | None]:
+        """Token values of character spans."""
+        return [
+            None if own is None else spans_to_tokens(own, example.responses[role].offsets, outside=outside)
+            for own, example in zip(spans, self.examples, strict=True)
+        ]
+
+
+def _of_members(members: Sequence[Tensor]) -> Scored:
+    """Their mean, and themselves."""
+    return Scored(torch.stack(list(members)).mean(0), None, torch.stack(list(members)))

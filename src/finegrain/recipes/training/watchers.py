@@ -1,0 +1,98 @@
+"""Who sees every logged line of a run while it trains: the person on stderr, a tracker such as TensorBoard, and a warning of a weak gradient."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from finegrain.errors import UsageError
+from finegrain.ops.balance import LITTLE, share_of
+from finegrain.recipes.training.job import Job
+from finegrain.train.distributed import rank
+from finegrain.types import Json
+
+Watcher = Callable[[dict[str, Any]], None]
+"""Gets a logged line."""
+
+
+@contextmanager
+def open_watchers(job: Job, steps: int, say: Callable[[str], None]) -> Iterator[list[Watcher]]:
+    """Tracker, progress and warning of a run of so many steps."""
+    with _open_tracker(job) as trackers, _show_progress(steps, show=rank() == 0) as tell:
+        yield [*trackers, tell, ShareWarning(say)]
+
+
+@contextmanager
+def _open_tracker(job: Job) -> Iterator[list[Watcher]]:
+    """Sends the numbers of every line to the tracker that was asked for, by accelerate."""
+    name = job.training.track
+    if name == "none" or rank() != 0:
+        yield []
+        return
+    try:
+        accelerator = Accelerator(cpu=job.common.device == "cpu", log_with=name, project_dir=str(job.out))
+        flat = {key: json.dumps(value) if isinstance(value, (dict, list)) else str(value) for key, value in job.settings.items()}
+        accelerator.init_trackers("finegrain", config=flat)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"--track {name}: {error}") from error
+    try:
+        yield [lambda line: accelerator.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line["step"])]
+    finally:
+        accelerator.end_training()
+
+
+@contextmanager
+def _show_progress(steps: int, *, show: bool) -> Iterator[Watcher]:
+    """Steps, tokens per second, time left: on a terminal a bar, in a log file ten lines a run."""
+    console = Console(stderr=True)
+    if not show:
+        yield lambda line: None
+        return
+    if not console.is_terminal:
+        every = max(1, steps // 10)
+
+        def tell(line: dict[str, Any]) -> None:
+            if line["step"] % every == 0 or line["step"] == steps:
+                console.print(f"step {line['step']}/{steps}  {_facts(line)}", highlight=False, soft_wrap=True)
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"))
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("train", total=steps, facts="")
+        yield lambda line: progress.update(task, completed=line["step"], facts=_facts(line))
+
+
+def _facts(line: dict[str, Any]) -> str:
+    margin = f"  margin {line['rewards/margins']:.4f}" if "rewards/margins" in line else ""
+    return f"loss {line['loss']:.4f}{margin}  {line['tokens_per_second']:.0f} tokens/s"
+
+
+class ShareWarning:
+    """A watcher of logged lines that speaks at most once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._said = say, False
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Warn where both parts were measured and the ranking, which has a gradient at all, has little of the whole."""
+        ranking, bound = line.get("grad/ranking", 0.0), line.get("grad/bound", 0.0)
+        if self._said or not ranking or share_of(ranking, bound) >= LITTLE:
+            return
+        self._said = True
+        self._say(
+            f"warning: at step {line['step']} the ranking has {share_of(ranking, bound):.1%} of the gradient (norms: ranking {ranking:.3g}, "
+            f"bound {bound:.3g}), so the model hardly learns to rank; balance:start-share (the default) gives it half at the start"
+        )
+
+
+def describe_start(lines: Sequence[dict[str, Any]]) -> Json:
+    """For run.json: both norms and the bound's weight as the first step found them; {} for an objective that is not in two parts."""
+    if not lines or "grad/ranking" not in lines[0]:
+        return {}
+    ranking, bound = lines[0]["grad/ranking"], lines[0]["grad/bound"]
+    return {"gradient_at_start": {"ranking": ranking, "bound": bound, "share": share_of(ranking, bound), "bound_weight": lines[0]["bound_weight"]}}

@@ -1,0 +1,67 @@
+"""Where models go and how they compute there."""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from finegrain.errors import UsageError
+from finegrain.models.score import Precision
+
+MICRO_TOKENS, MOST_MICRO_TOKENS = 2048, 32768
+"""Tokens of a forward pass: whatever the device, and at most."""
+
+ACTIVATION_BYTES = 4 * 24
+"""Kept for the backward, per token, layer and unit of width: some 24 float32 numbers [choice]."""
+
+
+def open_device(place: str, dtype: str, micro_tokens: int | None = None) -> tuple[Accelerator, torch.device, Precision]:
+    """The accelerator, where models go, and how they compute."""
+    if place == "cpu":
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    accelerator = Accelerator(cpu=place == "cpu", mixed_precision="no")
+    device = accelerator.device if place in ("auto", "cpu") else _device(place)
+    name = _arithmetic_name(dtype, device)
+    return accelerator, device, Precision(_autocast(name, device), name, micro_tokens or MICRO_TOKENS)
+
+
+def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Precision]:
+    """Where a model that only scores goes and how it computes, without an accelerator: a trainer's process may have one of its own."""
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    place = _device(best if device == "auto" else device)
+    name = _arithmetic_name(dtype, place)
+    return place, Precision(_autocast(name, place), name, MICRO_TOKENS)
+
+
+def micro_tokens_of(device: torch.device, config: Any) -> int:
+    """Tokens of a forward pass whose activations fill about a quarter of a GPU's memory; what suits a CPU's caches there."""
+    room = _memory(device) // 4
+    each = ACTIVATION_BYTES * int(config.hidden_size) * int(config.num_hidden_layers)
+    return max(MICRO_TOKENS, min(room // each, MOST_MICRO_TOKENS))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of an accelerator; 0 for a CPU, and for what does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(torch.mps.recommended_max_memory()) if device.type == "mps" else 0
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch says "not compiled with CUDA" by an assertion
+        raise UsageError(f"--device {name} is not there: {str(error).splitlines()[0]}") from error
+
+
+def _arithmetic_name(dtype: str, device: torch.device) -> str:
+    return dtype if dtype != "auto" else ("float32" if device.type in ("cpu", "mps") else "bfloat16")
+
+
+def _autocast(name: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    if name == "bfloat16":
+        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    return lambda: nullcontext()

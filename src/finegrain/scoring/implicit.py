@@ -1,0 +1,104 @@
+"""The implicit reward of policies: beta times the log-ratio to the model they were trained from, token by token."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from finegrain.data.records import Example
+from finegrain.errors import ModelError
+from finegrain.models.load import Policy, load_policy, master_dtype
+from finegrain.rewards.heads import of_members
+from finegrain.scoring.identity import weights_identity
+from finegrain.scoring.records import Scores, check_finite
+from finegrain.scoring.runtime import Runtime, policy_logps
+from finegrain.scoring.sources import RewardOptions
+from finegrain.scoring.tokens import TokenisedReward, TokenReader, by_roles, is_cut
+from finegrain.types import Json, Ragged, Scored
+
+Logps = Callable[[Runtime, Sequence[Example], Sequence[str]], Mapping[str, Ragged]]
+"""(runtime, examples, roles) -> by role log pi(y_t) of every answer, nats."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImplicitReward(TokenisedReward):
+    """beta * (log pi - log pi_ref) of policies against one reference; of several the mean, and their spread."""
+
+    reader: TokenReader
+    runtime: Runtime
+    beta: float
+    reference: Logps
+    policies: Sequence[Logps]
+    told: Callable[[], Json]
+    """Its identity."""
+    widened: bool = True
+    """Whether the difference is taken in float64; False: in the arithmetic of the log-probabilities, as training takes it."""
+
+    def score_examples(self, examples: Sequence[Example]) -> Iterator[Mapping[str, Scores]]:
+        """An answer's score is the sum of its tokens'."""
+        found: list[Mapping[str, Scores]] = [{}] * len(examples)
+        for roles, places in by_roles(examples):
+            own = examples if len(places) == len(examples) else [examples[place] for place in places]
+            old = self.reference(self.runtime, own, roles)
+            new = [policy(self.runtime, own, roles) for policy in self.policies]
+            for at, place in enumerate(places):
+                found[place] = {role: self._scores(own[at], role, [logps[role][at] for logps in new], old[role][at]) for role in roles}
+        yield from found
+
+    def _scores(self, example: Example, role: str, new: Ragged, old: np.ndarray) -> Scores:
+        response = example.responses[role]
+        wide = [logp.astype(np.float64) if self.widened else logp for logp in new]
+        members = torch.stack([torch.from_numpy(self.beta * (logp - old)) for logp in wide])
+        alone = len(members) == 1
+        tokens, answer = (Scored(members[0]), Scored(members[0].sum())) if alone else (of_members(members), of_members(members.sum(-1)))
+        scores = Scores(answer, tokens, response, is_cut(response, self.tokenizer.eos_token_id))
+        return check_finite(example.row, role, scores)
+
+    def identity(self) -> Json:
+        """Of all policies and their reference."""
+        return self.told()
+
+    def with_micro_batch(self, tokens: int) -> "ImplicitReward":
+        """The same with other batches, and nothing from a cache."""
+        return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=tokens), cache=None))
+
+
+def open_implicit(sources: Sequence[str], options: RewardOptions) -> ImplicitReward:
+    """Policies and their reference, which must share a tokenizer."""
+    assert options.reference is not None
+    runtime = options.runtime()
+    first = _load(runtime, sources[0])
+    reference = same_tokens(_load(runtime, options.reference), first)
+    members: list[Logps] = [logps_of(first), *(partial(_loaded_logps, source, first) for source in sources[1:])]
+    reader = TokenReader(first.tokenizer, options.max_length)
+
+    def told() -> Json:
+        every = [first, *(_load(runtime, source) for source in sources[1:])]
+        identities = [weights_identity(policy, runtime.precision, options.max_length) for policy in every]
+        against = weights_identity(reference, runtime.precision, options.max_length)
+        return {"kind": "implicit reward", "source": ", ".join(sources), "beta": options.beta, "policies": identities, "reference": against}
+
+    return ImplicitReward(reader, runtime, options.beta, logps_of(reference), members, told)
+
+
+def logps_of(policy: Policy) -> Logps:
+    """Log-probabilities of a policy that is loaded."""
+    return lambda runtime, examples, roles: policy_logps(runtime, policy, examples, roles)
+
+
+def _loaded_logps(source: str, first: Policy, runtime: Runtime, examples: Sequence[Example], roles: Sequence[str]) -> Mapping[str, Ragged]:
+    """Of a further policy, which is loaded for the time of one pass."""
+    return policy_logps(runtime, same_tokens(_load(runtime, source), first), examples, roles)
+
+
+def _load(runtime: Runtime, source: str) -> Policy:
+    return load_policy(source, master=master_dtype(runtime.precision.name))
+
+
+def same_tokens(policy: Policy, first: Policy) -> Policy:
+    """The policy; raises ModelError where its tokenizer is another one than the first's."""
+    if policy.tokenizer.get_vocab() != first.tokenizer.get_vocab():
+        raise ModelError(f"{policy.source} has another tokenizer than {first.source}; an implicit reward needs the same tokens")
+    return policy

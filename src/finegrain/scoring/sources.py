@@ -1,0 +1,64 @@
+"""The table of rewards: what a source looks like, and what opens it. Strings only, so that the help of a command is instant."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+Mode = Literal["norm", "avg", "sum"]
+"""Readouts of a policy's log-probabilities that are a reward without a reference."""
+
+
+class RewardSource(NamedTuple):
+    """A kind of reward."""
+
+    name: str
+    opens: str
+    """`module:function` below `finegrain`: (sources, options) -> a `scoring.records.Reward`."""
+    form: str = ""
+    """How a source of this kind is written; empty for checkpoint folders and Hub names."""
+    pattern: str = ""
+    """What the whole of such a source matches."""
+
+
+SOURCES: tuple[RewardSource, ...] = (
+    RewardSource("function", "scoring.function:open_function", "file.py:name", r".*\.py:[^:]*"),
+    RewardSource("column", "scoring.column:open_column", "column:NAME", r"column:.+"),
+    RewardSource("implicit reward", "scoring.implicit:open_implicit"),
+    RewardSource("likelihood", "scoring.likelihood:open_likelihood"),
+    RewardSource("reward model", "scoring.reward_model:open_reward_model"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions:
+    """What a reward is opened with; each kind reads what it needs."""
+
+    runtime: Callable[[], Any]
+    """Gives the `scoring.runtime.Runtime` that models are scored with; not called for rewards that need no model."""
+    max_length: int
+    """Longest prompt + answer in tokens."""
+    reference: str | None = None
+    """The model that policies were trained from; without one a checkpoint is a reward model."""
+    beta: float = 0.1
+    """Scale of the log-ratio of policies to their reference."""
+    likelihood: Mode | None = None
+    """A checkpoint is a policy, scored by this readout of its log-probabilities."""
+    signal: Any = None
+    """What stands on the tokens of a reward model, one of `scoring.signals`; None: the head's own scores."""
+    tokenizer: str | None = None
+    """Checkpoint whose tokens the scores of a reward that reads text are put on."""
+
+
+def reads_text(source: str) -> bool:
+    """Whether a source is a reward of its own (a function, a column) and no checkpoint."""
+    return any(one.pattern and re.fullmatch(one.pattern, source, re.DOTALL) for one in SOURCES)
+
+
+def kind_of(source: str, options: RewardOptions) -> RewardSource:
+    """The kind of a source: by how it is written, or by what is asked of a checkpoint."""
+    for one in SOURCES:
+        if one.pattern and re.fullmatch(one.pattern, source, re.DOTALL):
+            return one
+    name = "implicit reward" if options.reference is not None else "reward model" if options.likelihood is None else "likelihood"
+    return next(one for one in SOURCES if one.name == name)

@@ -1,0 +1,90 @@
+"""What a step or an evaluation logs, under the ecosystem's names; sums and counts, so that any split adds up."""
+
+import torch
+from torch import Tensor
+
+from finegrain.ops.masked import masked_sum
+from finegrain.ops.sequence import wide
+from finegrain.train.contract import Contract
+from finegrain.train.tally import Measure, Metrics
+from finegrain.types import Pair, Side
+
+Rows = dict[str, Measure]
+"""Value and count, each (B,), of every row: a metric is the quotient of their sums, over a step as over held-out rows."""
+
+
+def metrics_for(contract: Contract) -> Metrics:
+    """Preference metrics where there are two sides, answer metrics otherwise; rewards are beta * log-ratio."""
+    return lambda pair: row_metrics(pair, contract.beta)
+
+
+def row_metrics(pair: Pair, beta: float) -> Rows:
+    """Every metric of every row."""
+    return pair_metrics(pair, beta) if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics(pair, beta)
+
+
+def pair_metrics(pair: Pair, beta: float) -> Rows:
+    """rewards/*, logps/* and the kept share of both sides; rewards count all tokens, whatever the credit keeps.
+
+    Without a reference the sides are compared per token: sums of answers of unequal lengths differ by the lengths first.
+    """
+    logps = {role: _logp(pair.sides[role]) for role in ("chosen", "rejected")}
+    one = torch.ones_like(logps["chosen"])
+    found: Rows = {
+        "logps/chosen": Measure(logps["chosen"], one),
+        "logps/rejected": Measure(logps["rejected"], one),
+        **_kept(pair, "chosen"),
+        **_kept(pair, "rejected"),
+    }
+    if pair.chosen.ref_logp is not None and pair.rejected.ref_logp is not None:
+        chosen, rejected = beta * _ratio(pair.chosen), beta * _ratio(pair.rejected)
+        return found | {
+            "rewards/chosen": Measure(chosen, one),
+            "rewards/rejected": Measure(rejected, one),
+            "rewards/margins": Measure(chosen - rejected, one),
+            "rewards/accuracies": Measure((chosen > rejected).to(one.dtype), one),
+        }
+    margin = _per_token(pair.chosen) - _per_token(pair.rejected)
+    return found | {"logps/margins_per_token": Measure(margin, one), "logps/accuracies": Measure((margin > 0).to(one.dtype), one)}
+
+
+def answer_metrics(pair: Pair, beta: float) -> Rows:
+    """Metrics of single answers: by label where there is one, as a perplexity-like mean otherwise."""
+    side = pair.answer
+    logp = _logp(side)
+    found: Rows = {
+        "logps/answer": Measure(logp, torch.ones_like(logp)),
+        "logp_per_token": Measure(logp, side.mask.sum(-1)),
+        **_kept(pair, "answer"),
+    }
+    label = pair.columns.get("label")
+    if label is not None and side.ref_logp is not None:
+        reward = beta * _ratio(side)
+        for name, rows in (("chosen", label > 0.5), ("rejected", ~(label > 0.5))):
+            count = rows.to(reward.dtype)
+            found[f"rewards/{name}"] = Measure(torch.where(rows, reward, 0.0), count)
+            found[f"logps/{name}"] = Measure(torch.where(rows, logp, 0.0), count)
+    return found
+
+
+def _logp(side: Side) -> Tensor:
+    return masked_sum(wide(side.logp), side.mask)
+
+
+def _ratio(side: Side) -> Tensor:
+    assert side.ref_logp is not None
+    return masked_sum(wide(side.logp) - wide(side.ref_logp), side.mask)
+
+
+def _per_token(side: Side) -> Tensor:
+    """Mean log-probability of an answer's tokens, nats; 0 for an answer without any."""
+    return _logp(side) / side.mask.sum(-1).clamp(min=1)
+
+
+def _kept(pair: Pair, role: str) -> Rows:
+    """Share of the tokens' weight that the credit keeps, over answers that have a credit."""
+    side, annotated = pair.sides[role], pair.columns.get(f"annotated/{role}")
+    if side.weight is None or annotated is None:
+        return {}
+    counted = side.mask & (annotated > 0.5)[:, None]
+    return {f"credit/kept_{role}": Measure(torch.where(counted, wide(side.weight), 0.0).sum(-1), counted.sum(-1))}
