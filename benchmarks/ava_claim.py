@@ -33,7 +33,7 @@ from finegrain.data.planted import write_jsonl
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.errors import FinegrainError
-from finegrain.generate.hf import sampled_answers
+from finegrain.generate.hf import sample_answers
 from finegrain.models.reward_models import load_reward_model
 from finegrain.ops.balance import LiteralWeights
 from finegrain.ops.bayesian_irl import Inference, UnitScale
@@ -226,7 +226,7 @@ def samples_of(data: str, options: argparse.Namespace) -> list[dict[str, str]]:
     for start in range(0, len(wanted), 50):
         part = wanted[start : start + 50]
         longest = max(len(one.responses["answer"].ids) for one in part)
-        ids = sampled_answers(model, tokenizer, [one.prompt for one in part], max_new_tokens=min(longest, size.max_length // 2), seed=start)
+        ids = sample_answers(model, tokenizer, [one.prompt for one in part], max_new_tokens=min(longest, size.max_length // 2), seed=start)
         texts = [tokenizer.decode(one, skip_special_tokens=True) for one in ids]
         for one, text in zip(part, texts, strict=True):
             rows.append({"prompt": one.prompt_text, "chosen": one.responses["answer"].text, "rejected": text})

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from finegrain.ops.aggregate import MeanOfPenalties, MeanReward, MinusStd, MinusVariance, PerSample
 from finegrain.ops.best_of_n import expected_best, kl_of_best
-from finegrain.rewards.heads import of_members
+from finegrain.rewards.heads import combine_members
 from finegrain.rewards.laplace import EvidenceVariance, FixedVariance, Posterior, fit_posterior, pair_curvature
 from finegrain.types import Scored
 
@@ -67,7 +67,7 @@ def one_seed(seed: int, world: str) -> tuple[dict[str, dict[str, float]], dict[s
         return Scored(features @ posterior.weight, posterior.variance(features).sqrt())
 
     means = torch.stack([features @ weight for weight in weights])
-    apart, joined = of_members(means), of_members(means, torch.stack([one.variance(features).sqrt() for one in evidence]))
+    apart, joined = combine_members(means), combine_members(means, torch.stack([one.variance(features).sqrt() for one in evidence]))
     proxies = {
         "MAP": MeanReward()(alone(evidence[0])),
         "mean - 1 sd": MinusStd(k=1.0)(alone(evidence[0])),

@@ -29,7 +29,7 @@ from finegrain.ops.aggregate import MeanReward, MinusStd, MinusVariance, PerSamp
 from finegrain.ops.best_of_n import expected_best, kl_of_best
 from finegrain.recipes.demo.base import save_untrained
 from finegrain.recipes.posterior import run_posterior
-from finegrain.rewards.heads import of_members
+from finegrain.rewards.heads import combine_members
 from finegrain.train.optim import Optim
 from finegrain.types import Json, Scored
 
@@ -80,7 +80,7 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
         means.append(scored(out, data).mean)
     first = folder / "judge-0"
     run_posterior(PosteriorSettings(run=first, data=str(train), device="cpu"))
-    unsure, members = scored(first, data), of_members(torch.stack(means))
+    unsure, members = scored(first, data), combine_members(torch.stack(means))
     proxies = {
         "plain": MeanReward()(unsure),
         "mean - 1 sd of the posterior": MinusStd(k=1.0)(unsure),

@@ -14,7 +14,7 @@ from finegrain.data.tokenise import Tokenise
 from finegrain.evaluate.accuracy import PairAccuracy, pair_accuracy
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import RewardModel
-from finegrain.models.score import Precision, head_rows
+from finegrain.models.score import Precision, compute_head_rows
 from finegrain.rewards.heads import Readout, RewardHead, read_out
 from finegrain.types import Json, Ragged
 
@@ -31,7 +31,7 @@ def plain_rows(data: Path, model: Path, max_length: int) -> list[Json]:
 def outputs_of(reward: RewardModel, examples: Sequence[Example], longest: int) -> Mapping[str, Ragged]:
     """By role, what the head says at every token."""
     scorer, _ = make_scorer(reward.policy.model, longest=longest, head=reward.head)
-    return head_rows(scorer, examples, ROLES, Precision(nullcontext, "float32", 2048))
+    return compute_head_rows(scorer, examples, ROLES, Precision(nullcontext, "float32", 2048))
 
 
 def accuracy_of(head: RewardHead, readout: Readout, outputs: Mapping[str, Ragged], examples: Sequence[Example]) -> PairAccuracy:

@@ -50,10 +50,10 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("ops/segmenters.py", "torch.where(mask, values, 0.0).sign()", "torch.where(mask, values, 1.0).sign()", HIDDEN),
     ("ops/segmenters.py", "noise > 0, noise, 1.0)", "noise > 0, noise, 2.0)", "the signal is 0 everywhere there"),
     ("ops/segmenters.py", "mask.sum(1).clamp(min=1)", "mask.sum(1).clamp(min=2)", "an answer of one token is one segment whatever its power"),
-    ("credit/signals.py", "dtype=np.float64", "dtype=None", "`with_signal` widens it once more"),
-    ("credit/signals.py", "row, dtype=np.float64", "row, ", "`with_signal` widens it once more"),
+    ("credit/signals.py", "dtype=np.float64", "dtype=None", "`find_signals` widens it once more"),
+    ("credit/signals.py", "row, dtype=np.float64", "row, ", "`find_signals` widens it once more"),
     *(("credit/uncertainty.py", "correction=1", other, DEFAULT) for other in ("correction=None", "")),
-    ("credit/r3hf.py", "torch.where(ends, wide(values), 0.0)", "torch.where(ends, wide(values), 1.0)", HIDDEN),
+    ("credit/r3hf.py", "torch.where(ends, to_wide(values), 0.0)", "torch.where(ends, to_wide(values), 1.0)", HIDDEN),
     # objectives
     ("objectives/kto.py", '["label"] > 0.5', '["label"] >= 0.5', "labels are 0 or 1"),
     ("objectives/orpo.py", "torch.where(kept, average, -1.0)", "torch.where(kept, average, +1.0)", HIDDEN),
@@ -67,7 +67,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("online/clipped.py", "torch.where(live, logp, 0.0)", "torch.where(live, logp, 1.0)", HIDDEN),
     ("online/clipped.py", "torch.where(live, old_logp, 0.0)", "torch.where(live, old_logp, 1.0)", HIDDEN),
     # ops
-    ("ops/logspace.py", "logp > SWITCH", "logp >= SWITCH", "the two formulas agree at the switch"),
+    ("ops/logprobs.py", "logp > SWITCH", "logp >= SWITCH", "the two formulas agree at the switch"),
     *(("ops/logprobs.py", "enabled=False", other, "inside, every operand has the compute dtype already") for other in ("enabled=True", "")),
     ("ops/logprobs.py", "entropy else 0", "entropy else 1", UNASKED),
     ("ops/logprobs.py", "not None else 0", "not None else 1", UNASKED),

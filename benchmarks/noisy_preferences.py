@@ -19,7 +19,7 @@ from torch import Tensor
 
 from finegrain.curate.repairs import Flip, FlipMargin, Margin, Repair, Soft, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM
-from finegrain.curate.votes import Linear, halves
+from finegrain.curate.votes import Linear, split_in_halves
 from finegrain.objectives.robust import robust_loss
 from finegrain.ops.stats import mean_interval
 from finegrain.rewards.bradley_terry import bradley_terry_loss
@@ -69,7 +69,7 @@ class World:
         self.pairs = np.where(self.flipped[:, None], -self.before, self.before)
         self.test = features(rng, TEST)
         self.share = share
-        self.margins = Linear()(self.pairs, halves(np.arange(PAIRS), 5, seed))
+        self.margins = Linear()(self.pairs, split_in_halves(np.arange(PAIRS), 5, seed))
         by_heart = Linear()(np.concatenate([self.pairs, self.pairs]), np.arange(2 * PAIRS)[None] < PAIRS)
         self.own_margins = by_heart[:, PAIRS:]
 

@@ -31,7 +31,7 @@ from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.discrimination import auroc
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.models.score import group_of
+from finegrain.models.score import make_group
 from finegrain.models.scorer import Request
 from finegrain.ops.balance import LiteralWeights
 from finegrain.ops.readout import Last, Mean, Sum
@@ -81,7 +81,7 @@ def measured(method: Method, run: Path, held_out: Path, world: World) -> dict[st
     for example in examples:
         for side in SIDES:
             with torch.no_grad():
-                outputs = scorer([group_of(example, (side,))], Request(False, outputs=reward.head)).outputs
+                outputs = scorer([make_group(example, (side,))], Request(False, outputs=reward.head)).outputs
             assert outputs is not None
             tokens, mask = method.head.tokens(outputs[None]), torch.ones(1, len(outputs), dtype=torch.bool)
             answers[side].append(float(read_out(method.head.readout, tokens, mask).mean))

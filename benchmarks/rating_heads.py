@@ -12,7 +12,7 @@ import torch
 from tables import shown
 from torch import Tensor, nn
 
-from finegrain.evaluate.ratings import rating_report
+from finegrain.evaluate.ratings import report_ratings
 from finegrain.ops.stats import mean_interval
 from finegrain.rewards.lort import BalancedSampler, InstanceSampler, LinearHead, RetrainHead
 from finegrain.rewards.targets import GaussianTarget, OddsTarget, OneHot, OrdinalTarget, SmoothedTarget
@@ -66,7 +66,7 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     found = {}
     for name, retrain in HEADS.items():
         head = retrain(cached, ratings, first) if retrain else first
-        report = rating_report(head(unseen).argmax(1).numpy(), truth.numpy(), dict(enumerate(COUNTS)))
+        report = report_ratings(head(unseen).argmax(1).numpy(), truth.numpy(), dict(enumerate(COUNTS)))
         values = (report.balanced_accuracy.mean, report.accuracy[RARE].mean, report.balanced_error)
         found[name] = dict(zip(MEASURES, values, strict=True))
     return found

@@ -30,7 +30,7 @@ from finegrain.data.load import load_examples
 from finegrain.data.planted import write_jsonl
 from finegrain.data.records import Example, Shape
 from finegrain.data.truncate import Tokenise
-from finegrain.generate.hf import sampled_answers
+from finegrain.generate.hf import sample_answers
 from finegrain.types import Json
 
 ROWS, HELD_OUT, LENGTH, SAMPLED = 160, 100, 256, 96
@@ -161,7 +161,7 @@ def rating(row: Json) -> Json:
 def answers(model: Path, tokenizer: Any, examples: Sequence[Example]) -> list[str]:
     """One sampled answer to each prompt."""
     policy = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-    sampled = sampled_answers(policy, tokenizer, [example.prompt for example in examples], max_new_tokens=40, seed=0)
+    sampled = sample_answers(policy, tokenizer, [example.prompt for example in examples], max_new_tokens=40, seed=0)
     return [tokenizer.decode(one, skip_special_tokens=True) for one in sampled]
 
 

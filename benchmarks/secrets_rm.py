@@ -31,7 +31,7 @@ from finegrain.data.records import Shape
 from finegrain.data.truncate import Tokenise
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
-from finegrain.models.score import budgeted, group_of
+from finegrain.models.score import make_group, split_by_budget
 from finegrain.models.scorer import Request
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.demo.base import save_untrained
@@ -114,10 +114,12 @@ def accuracy(run: Path, data: Path) -> float:
     """Share of the pairs that a trained model puts in order."""
     reward = load_reward_model(run)
     scorer, _ = make_scorer(reward.policy.model, longest=128, head=reward.head)
-    groups = [group_of(one, SIDES) for one in load_examples(str(data), reward.policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise()).examples]
+    groups = [
+        make_group(one, SIDES) for one in load_examples(str(data), reward.policy.tokenizer, shape=Shape.PREFERENCE, settings=Tokenise()).examples
+    ]
     right = 0
     with torch.no_grad():
-        for part in budgeted([group.tokens for group in groups], 2048):
+        for part in split_by_budget([group.tokens for group in groups], 2048):
             outputs = scorer([groups[place] for place in part], Request(False, outputs=reward.head)).outputs
             assert outputs is not None
             ends = np.cumsum([int(branch.mask.sum()) for place in part for branch in groups[place].branches]) - 1

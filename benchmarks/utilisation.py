@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finegrain.ops.matmul import product
+from finegrain.ops.matmul import multiply
 
 REPEATS = 5
 
@@ -81,7 +81,7 @@ def matmul_rate(model: Any, rows: int, scored: int, dtype: torch.dtype) -> float
 
 def _best_seconds(left: Tensor, right: Tensor) -> float:
     out = left @ right
-    return min(_timed(lambda: torch.matmul(left, right, out=out)), _timed(lambda: product(left, right.T)))
+    return min(_timed(lambda: torch.matmul(left, right, out=out)), _timed(lambda: multiply(left, right.T)))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -8,7 +8,7 @@ import pytest
 from finegrain import __version__, catalog
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, resolve
-from finegrain.configure import choices
+from finegrain.configure import list_choices
 
 
 def test_help_version_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_again_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def below(settings: type, found: set[type]) -> set[type]:
     """Every class that a selector may choose below these settings, added to those found."""
     for field in fields(settings):
-        options = choices(settings, field.name).values()
+        options = list_choices(settings, field.name).values()
         for option in options:
             if option not in found:
                 found |= {option}

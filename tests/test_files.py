@@ -12,14 +12,14 @@ import pytest
 
 from finegrain import files
 from finegrain.errors import CheckpointError
-from finegrain.files import LOCK, held, replace_file, write_new
+from finegrain.files import LOCK, lock_folder, replace_file, write_new
 from finegrain.runs import check_free
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from finegrain.files import held
-with held(Path(sys.argv[1])):
+from finegrain.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -96,12 +96,12 @@ def test_replace_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_held_folder_has_one_writer(tmp_path: Path) -> None:
     (tmp_path / f".run.json.123{files.PART}").write_text("half")
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert os.listdir(tmp_path) == [LOCK], "what a killed process left is gone"
-        with pytest.raises(CheckpointError, match="another process is writing"), held(tmp_path):
+        with pytest.raises(CheckpointError, match="another process is writing"), lock_folder(tmp_path):
             raise AssertionError("never held twice")
     assert os.listdir(tmp_path) == []
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
@@ -109,11 +109,11 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(CheckpointError, match="another process is writing"), held(tmp_path):
+        with pytest.raises(CheckpointError, match="another process is writing"), lock_folder(tmp_path):
             raise AssertionError("never held twice")
         other.send_signal(signal.SIGKILL)
     assert (tmp_path / LOCK).exists(), "a killed process takes nothing away"
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 

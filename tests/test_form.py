@@ -9,7 +9,7 @@ import pytest
 
 from finegrain import catalog
 from finegrain.commands import COMMANDS, resolve
-from finegrain.configure import choices
+from finegrain.configure import list_choices
 from tests.test_layers import sources
 
 LATE = frozenset({"datasets", "fcntl", "ftfy", "msvcrt", "peft", "py3langid", "resource", "sklearn"})
@@ -101,7 +101,7 @@ def chosen_by_name() -> frozenset[str]:
     while waiting:
         settings = waiting.pop()
         for field in fields(settings) if is_dataclass(settings) else ():
-            for option in choices(settings, field.name).values():
+            for option in list_choices(settings, field.name).values():
                 if target_of(option) not in found:
                     found.add(target_of(option))
                     waiting.append(option)

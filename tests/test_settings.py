@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finegrain import catalog
-from finegrain.checked import PositiveInt, checked, field_hints, members, plain_type
+from finegrain.checked import PositiveInt, checked, field_hints, list_alternatives, plain_type
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, resolve
 from finegrain.commands.settings import Common, Compute, RowLimits, Training
-from finegrain.configure import field_from_json, kebab, settings_from_file
+from finegrain.configure import field_from_json, settings_from_file, to_kebab
 from finegrain.errors import FinegrainError, UsageError
 from finegrain.objectives.dpo import DPO
 from finegrain.train.optim import Optim
@@ -53,7 +53,7 @@ def made(kind: type, **values: Any) -> Any:
     given_: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            hint = next(members(field_hints(kind)[field.name]))
+            hint = next(list_alternatives(field_hints(kind)[field.name]))
             plain = plain_type(hint)[0]
             inside = typing.get_args(plain)[:1]
             given_[field.name] = (PLACEHOLDER[inside[0]],) * 2 if inside else PLACEHOLDER.get(plain, DPO())
@@ -66,7 +66,7 @@ def made(kind: type, **values: Any) -> Any:
 
 def wrong(hint: Any) -> list[Any]:
     """Values that no field of this type may take; none for what any object may fill."""
-    kinds = [plain_type(member)[0] for member in members(hint)]
+    kinds = [plain_type(member)[0] for member in list_alternatives(hint)]
     if Any in kinds:
         return []
     found: list[Any] = [b"bytes", {"a": 1}]
@@ -220,7 +220,7 @@ def test_a_method_may_stand_as_its_name() -> None:
         "file",
     )
     assert catalog.name_of(found["objective"]) == "simpo"
-    assert kebab(type(found["credit"].segmenter).__name__) == "tokens"
+    assert to_kebab(type(found["credit"].segmenter).__name__) == "tokens"
     assert found["common"] == Common(lr=1e-6)
     assert found["out"] == Path("run")
     assert found["training"] == Training(epochs=2.0)

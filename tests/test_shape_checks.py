@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from finegrain.configure import kebab
+from finegrain.configure import to_kebab
 from finegrain.data.records import Response
 from finegrain.ops.masked import masked_sum
 from finegrain.train.batches import Step
@@ -15,7 +15,7 @@ from finegrain.train.batches import Step
 def test_functions_and_records_are_checked() -> None:
     other: Any = 3
     with pytest.raises(TypeError, match="type hint"):
-        kebab(other)
+        to_kebab(other)
     with pytest.raises(TypeError, match="type hint"):
         Step(0, 0.5, other, ())
     with pytest.raises(TypeError, match="size of dimension"):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finegrain.cli import main
-from finegrain.terminal import HIDDEN, visible, write_line
+from finegrain.terminal import HIDDEN, make_visible, write_line
 from tests.tiny import write_rows
 
 ROOT = Path(__file__).parents[1] / "src" / "finegrain"
@@ -25,9 +25,9 @@ def raw(text: str) -> list[str]:
 @settings(max_examples=100, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.text(st.characters() | st.sampled_from(HOSTILE + "\udcff")))
 def test_visible_text_hides_nothing(text: str) -> None:
-    shown = visible(text)
+    shown = make_visible(text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\ud800-\udfff]", shown)
-    assert visible(shown) == shown
+    assert make_visible(shown) == shown
 
 
 def test_one_place_writes_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

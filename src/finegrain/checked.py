@@ -91,7 +91,7 @@ def field_hints(settings: Any) -> dict[str, Any]:
 
 def check_value(name: str, hint: Any, value: Any, place: str = "") -> None:
     """Stops with an error on a value that no member of the type allows."""
-    allowed = list(members(hint))
+    allowed = list(list_alternatives(hint))
     if any(_fits(member, value) for member in allowed):
         return
     words = [str(word) for member in allowed for word in typing.get_args(member) if typing.get_origin(member) is Literal]
@@ -100,11 +100,11 @@ def check_value(name: str, hint: Any, value: Any, place: str = "") -> None:
     raise UsageError(f"{name} must be {_expected(allowed)}, got {reprlib.repr(value)}{place}")
 
 
-def members(hint: Any) -> Iterator[Any]:
+def list_alternatives(hint: Any) -> Iterator[Any]:
     """The alternatives of a type; a type that is not a union has itself as the only one."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         for member in typing.get_args(hint):
-            yield from members(member)
+            yield from list_alternatives(member)
     else:
         yield hint
 
@@ -155,7 +155,7 @@ def _number(value: Any, kind: type) -> float:
 
 
 def _fits_any(hint: Any, value: Any) -> bool:
-    return any(_fits(member, value) for member in members(hint))
+    return any(_fits(member, value) for member in list_alternatives(hint))
 
 
 def _items_fit(kind: Any, origin: Any, value: Sequence[Any]) -> bool:
@@ -176,7 +176,7 @@ def _in_words(member: Any) -> str:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     if origin in (tuple, list, Sequence):
         inner = [word for word in typing.get_args(kind) if word is not Ellipsis]
-        return f"a list of {_expected([part for hint in dict.fromkeys(inner) for part in members(hint)])}"
+        return f"a list of {_expected([part for hint in dict.fromkeys(inner) for part in list_alternatives(hint)])}"
     if origin in (dict, Mapping):
         return "names and values"
     if isinstance(kind, type) and is_dataclass(kind):

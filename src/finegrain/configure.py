@@ -19,7 +19,7 @@ from finegrain.errors import FinegrainError, UsageError, unknown_name
 FAMILIES = ("objective", "credit", "head", "loss")
 
 
-def kebab(name: str) -> str:
+def to_kebab(name: str) -> str:
     """`TopK` -> `top-k`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
 
@@ -39,7 +39,7 @@ def split_arguments(arguments: Sequence[str], roots: Sequence[str] = FAMILIES) -
     return selectors, rest
 
 
-def family_of(selector: str) -> str:
+def get_family(selector: str) -> str:
     """`credit.pivots:top-k` -> `credit`."""
     return selector.partition(":")[0].partition(".")[0]
 
@@ -59,21 +59,21 @@ def select(chosen: Mapping[str, Any], selectors: Sequence[str]) -> dict[str, Any
     return methods
 
 
-def chosen_field(settings: type, start: Any, selector: str) -> Any:
+def select_field(settings: type, start: Any, selector: str) -> Any:
     """The value of a command's own field, initially `start`, after a selector that begins with the field's name."""
     path, _, name = selector.partition(":")
     field, *steps = path.split(".")
     if steps:
         return _with_choice(start, [step.replace("-", "_") for step in steps], name, selector)
-    options = choices(settings, field.replace("-", "_"))
+    options = list_choices(settings, field.replace("-", "_"))
     if name not in options:
         raise unknown_name(f"choice for {field}", name, options)
     return options[name]()
 
 
-def choice_fields(settings: type) -> list[str]:
+def list_choice_fields(settings: type) -> list[str]:
     """Fields of a command that hold one of several classes, excluding methods."""
-    return [field.name for field in fields(settings) if field.name not in FAMILIES and len(choices(settings, field.name)) > 1]
+    return [field.name for field in fields(settings) if field.name not in FAMILIES and len(list_choices(settings, field.name)) > 1]
 
 
 def field_from_json(settings: type, name: str, value: Any, where: str = "") -> Any:
@@ -84,7 +84,7 @@ def field_from_json(settings: type, name: str, value: Any, where: str = "") -> A
 def settings_from_file(settings: type, data: Mapping[str, Any], file: str) -> dict[str, Any]:
     """The command's fields that a file sets; an error for the name of an inner field says where it belongs."""
     known = [field.name for field in fields(settings)]
-    inner = {name: outer for outer in known for kind in choices(settings, outer).values() for name in (field.name for field in fields(kind))}
+    inner = {name: outer for outer in known for kind in list_choices(settings, outer).values() for name in (field.name for field in fields(kind))}
     for name in map(str, data):
         if name not in known and (short := name.replace("-", "_").rpartition(".")[2]) in inner:
             raise UsageError(f"unknown setting in {file} {name!r}; write it under {inner[short]}: {{{short}: ...}}")
@@ -97,7 +97,7 @@ def _with_choice(settings: Any, steps: Sequence[str], name: str, selector: str) 
     names = [field.name for field in fields(settings)]
     if steps[0] not in names:
         raise unknown_name(f"setting in {selector}", steps[0], names)
-    options = choices(type(settings), steps[0])
+    options = list_choices(type(settings), steps[0])
     inner = getattr(settings, steps[0])
     if len(steps) > 1 and is_dataclass(inner):
         return replace(settings, **{steps[0]: _with_choice(inner, steps[1:], name, selector)})
@@ -111,7 +111,7 @@ def _with_choice(settings: Any, steps: Sequence[str], name: str, selector: str) 
     return replace(settings, **{steps[0]: options[name]()})
 
 
-def choices(settings: type, field_name: str) -> dict[str, type]:
+def list_choices(settings: type, field_name: str) -> dict[str, type]:
     """The classes a field may hold, by kebab name; empty for a plain field."""
     return _options(checked.field_hints(settings)[field_name])
 
@@ -131,8 +131,8 @@ def to_json(settings: Any) -> Any:
             found[field.name] = to_json(value)
             if field.name in FAMILIES and value is not None:
                 found[field.name] = {"method": method_name(value), **(found[field.name] if is_dataclass(value) else {})}
-            elif is_dataclass(value) and len(choices(type(settings), field.name)) > 1:
-                found[field.name] = {"choice": kebab(type(value).__name__), **found[field.name]}
+            elif is_dataclass(value) and len(list_choices(type(settings), field.name)) > 1:
+                found[field.name] = {"choice": to_kebab(type(value).__name__), **found[field.name]}
         return found
     if isinstance(settings, Path):
         return str(settings)
@@ -166,7 +166,7 @@ def _read(hint: Any, family: str, value: Any, where: str) -> Any:
     options = _options(hint)
     if options and (isinstance(value, Mapping) or (isinstance(value, str) and not _takes_text(hint))):
         return _chosen(options, value, where)
-    for member in checked.members(hint):
+    for member in checked.list_alternatives(hint):
         value = _converted(*checked.plain_type(member), value, where)
     checked.check_value(where, hint, value)
     return value
@@ -194,12 +194,12 @@ def _chosen(options: Mapping[str, type], value: Any, where: str) -> Any:
 
 def _options(hint: Any) -> dict[str, type]:
     """The classes among the members of a type, by kebab name."""
-    kinds = [checked.plain_type(member)[0] for member in checked.members(hint)]
-    return {kebab(kind.__name__): kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)}
+    kinds = [checked.plain_type(member)[0] for member in checked.list_alternatives(hint)]
+    return {to_kebab(kind.__name__): kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)}
 
 
 def _takes_text(hint: Any) -> bool:
-    return any(checked.plain_type(member)[0] in (str, Path) for member in checked.members(hint))
+    return any(checked.plain_type(member)[0] in (str, Path) for member in checked.list_alternatives(hint))
 
 
 FLOAT_OF_YAML = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")

@@ -87,7 +87,7 @@ def _name_new(part: Path, file: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Locks a folder so that only this process writes to it until the end; the lock of a process that died is released."""
     file = folder / LOCK
     try:

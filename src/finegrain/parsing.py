@@ -20,7 +20,7 @@ import tyro
 from finegrain import catalog, configure, settings_file
 from finegrain.commands import COMMANDS, Command, resolve, sub_commands
 from finegrain.errors import UsageError
-from finegrain.terminal import visible, write_line
+from finegrain.terminal import make_visible, write_line
 
 UNPREFIXED = ("common", "training")
 """Fields whose own fields have no prefix on the command line: --max-steps, not --common.max-steps."""
@@ -36,9 +36,9 @@ def parse_settings(name: str, arguments: list[str]) -> Any:
     of_a_run, data = settings_file.read_settings(Path(config)) if config else (False, {})
     base = configure.settings_from_file(settings_class, data, str(config)) if config else {}
     settings_file.ask_for_foreign_code(str(config), base, arguments, yes=yes, of_a_run=of_a_run)
-    own_choices = configure.choice_fields(settings_class)
+    own_choices = configure.list_choice_fields(settings_class)
     selectors, flags = configure.split_arguments(arguments, (*configure.FAMILIES, *own_choices))
-    own = [selector for selector in selectors if configure.family_of(selector) in own_choices]
+    own = [selector for selector in selectors if configure.get_family(selector) in own_choices]
     base = {**base, **_choose_fields(settings_class, base, own)}
     methods = _choose_methods(name, command, base, [selector for selector in selectors if selector not in own], str(config))
     return _parse_flags(name, settings_class, {**base, **methods}, flags)
@@ -71,9 +71,9 @@ def _choose_fields(settings_class: type[Any], base: Mapping[str, Any], selectors
     made = {field.name: field.default_factory for field in fields(settings_class) if field.default_factory is not MISSING}
     found: dict[str, Any] = {}
     for selector in sorted(selectors, key=lambda text: text.count(".")):
-        name = configure.family_of(selector)
+        name = configure.get_family(selector)
         start = found.get(name) or (base[name] if name in base else made[name]())
-        found[name] = configure.chosen_field(settings_class, start, selector)
+        found[name] = configure.select_field(settings_class, start, selector)
     return found
 
 
@@ -83,8 +83,8 @@ def _choose_methods(name: str, command: Command, base: Mapping[str, Any], select
         if default is not None and family in base and base[family] is None:
             raise UsageError(f"{config}: {family} is empty; name one, or leave it out for {family}:{default}")
     for selector in selectors:
-        if configure.family_of(selector) not in command.methods:
-            raise UsageError(f"`finegrain {name}` takes no {configure.family_of(selector)}; found {selector}")
+        if configure.get_family(selector) not in command.methods:
+            raise UsageError(f"`finegrain {name}` takes no {configure.get_family(selector)}; found {selector}")
     methods = configure.select({family: base.get(family) for family in command.methods}, selectors)
     missing = {family: default for family, default in command.methods.items() if methods[family] is None and default is not None}
     return methods | {family: catalog.load(family, default)() for family, default in missing.items()}
@@ -139,15 +139,15 @@ def _epilogue(name: str, settings_class: type[Any]) -> Iterator[str]:
     """Below the sentence of a command: what its selectors may name, and its sub-commands."""
     for family in COMMANDS[name].methods:
         yield f"{family}:NAME one of {', '.join(catalog.names(family))}"
-    for field in configure.choice_fields(settings_class):
-        yield f"{field}:NAME one of {', '.join(configure.choices(settings_class, field))}"
+    for field in configure.list_choice_fields(settings_class):
+        yield f"{field}:NAME one of {', '.join(configure.list_choices(settings_class, field))}"
     for full, summary in sub_commands(name).items():
         yield f"finegrain {full}: {summary}"
 
 
 def _call_parser(name: str, default: Any, description: str, flags: list[str]) -> Any:
     """What the argument parser makes of flags; its messages repeat them, so that they are made safe to look at first."""
-    shown = io.StringIO() if any(visible(flag) != flag for flag in flags) else sys.stderr
+    shown = io.StringIO() if any(make_visible(flag) != flag for flag in flags) else sys.stderr
     try:
         with redirect_stderr(shown):
             return tyro.cli(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.errors import CheckpointError
-from finegrain.files import LOCK, PART, held, replace_file
+from finegrain.files import LOCK, PART, lock_folder, replace_file
 from finegrain.run_record import RunRecord
 
 FREE = frozenset(
@@ -102,7 +102,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot create {self.path}: {error}") from error
-        with held(self.path):
+        with lock_folder(self.path):
             yield
 
     def write_record(self, record: RunRecord) -> None:

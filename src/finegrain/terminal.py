@@ -13,11 +13,11 @@ HIDDEN = re.compile(
 """Bidirectional controls, zero-width and other invisible characters, C0 and C1 controls but tab and newline, lone surrogates."""
 
 
-def visible(text: object) -> str:
+def make_visible(text: object) -> str:
     """The text with every hidden character written as its code point."""
     return HIDDEN.sub(lambda found: f"⟦U+{ord(found[0]):04X}⟧", str(text))
 
 
 def write_line(text: object) -> None:
     """Writes one or several lines to stderr."""
-    print(visible(text), file=sys.stderr, flush=True)
+    print(make_visible(text), file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from finegrain.credit.abc import ABC, HeadMean, LargestHead, generation_rows, last_row, normalised, share_entropy, shifted
+from finegrain.credit.abc import ABC, HeadMean, LargestHead, generation_rows, last_row, normalise_attention, share_entropy, shift_shares
 from finegrain.credit.redistribute import sparse_reward, uniform_shares
 from finegrain.errors import UsageError
 
@@ -58,7 +58,7 @@ def test_limits() -> None:
 
 def test_no_attention_on_the_answer_gives_equal_shares() -> None:
     mask = torch.tensor([[True, True, False]])
-    assert normalised(torch.tensor([[0.0, 0.0, 1.0]]), mask).tolist() == [[0.5, 0.5, 0.0]]
+    assert normalise_attention(torch.tensor([[0.0, 0.0, 1.0]]), mask).tolist() == [[0.5, 0.5, 0.0]]
 
 
 def test_padding_garbage_and_gradient() -> None:
@@ -99,7 +99,7 @@ def test_decoder_variant_equals_a_loop() -> None:
 def test_shifted() -> None:
     """Weights of tokens 1 and 2 go to tokens 2 and 3; the last token's own weight has nowhere to go."""
     mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
-    got = shifted(torch.tensor([[1.0, 3.0, 9.0, 9.0], [1.0, 0.0, 0.0, 0.0]]), mask)
+    got = shift_shares(torch.tensor([[1.0, 3.0, 9.0, 9.0], [1.0, 0.0, 0.0, 0.0]]), mask)
     assert got.tolist() == [[0.0, 0.25, 0.75, 0.0], [1.0, 0.0, 0.0, 0.0]]
     total = torch.tensor([2.0, 3.0])
     torch.testing.assert_close(ABC().spread(got, total, mask).sum(1), total)
@@ -126,4 +126,4 @@ def test_a_share_is_checked() -> None:
 
 def test_equal_shares_are_as_precise_as_the_attention() -> None:
     mask = torch.ones(1, 3, dtype=torch.bool)
-    assert normalised(torch.zeros(1, 3, dtype=torch.float64), mask).tolist() == [[1 / 3] * 3]
+    assert normalise_attention(torch.zeros(1, 3, dtype=torch.float64), mask).tolist() == [[1 / 3] * 3]

@@ -9,10 +9,10 @@ from finegrain.credit.r3hf import (
     FirstZero,
     FromPrompt,
     FromZero,
+    add_centred_rewards,
     boundary_differences,
-    centred_advantage,
-    helpful_and_harmless,
-    penalised,
+    combine_reward_and_cost,
+    penalise_kl,
     prefix_differences,
 )
 from finegrain.credit.redistribute import sparse_reward
@@ -98,11 +98,11 @@ def test_centred_advantage_averages_to_the_sequences() -> None:
     values, empty, mask = draw()
     reward, advantage = R3HF()(values, empty, mask), torch.randn(len(values), dtype=torch.float64)
     for alpha in (0.0, 1.0, 3.0):
-        got = centred_advantage(advantage, reward, mask, alpha=alpha)
+        got = add_centred_rewards(advantage, reward, mask, alpha=alpha)
         torch.testing.assert_close(masked_mean(got, mask), advantage, rtol=0, atol=1e-12)
         assert got[~mask].eq(0).all()
-    assert torch.equal(centred_advantage(advantage, reward, mask, alpha=0.0), torch.where(mask, advantage[:, None], 0.0))
-    worked = centred_advantage(torch.tensor([2.0]), torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]), alpha=2.0)
+    assert torch.equal(add_centred_rewards(advantage, reward, mask, alpha=0.0), torch.where(mask, advantage[:, None], 0.0))
+    worked = add_centred_rewards(torch.tensor([2.0]), torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]]), alpha=2.0)
     assert worked.tolist() == [[0.0, 4.0, 0.0]]
 
 
@@ -110,12 +110,12 @@ def test_penalty_is_the_signed_log_ratio() -> None:
     reward = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     logp, ref = torch.tensor([[-1.0, -3.0]], dtype=torch.float64), torch.tensor([[-2.0, -1.0]], dtype=torch.float64)
     mask = torch.tensor([[True, True]])
-    torch.testing.assert_close(penalised(reward, logp, ref, mask, beta=0.1), torch.tensor([[0.9, 2.2]], dtype=torch.float64))
-    assert torch.equal(penalised(reward, logp, logp, mask), reward)
+    torch.testing.assert_close(penalise_kl(reward, logp, ref, mask, beta=0.1), torch.tensor([[0.9, 2.2]], dtype=torch.float64))
+    assert torch.equal(penalise_kl(reward, logp, logp, mask), reward)
 
 
 def test_two_models() -> None:
-    assert helpful_and_harmless(torch.tensor([[3.0]]), torch.tensor([[1.0]])).item() == 1.0
+    assert combine_reward_and_cost(torch.tensor([[3.0]]), torch.tensor([[1.0]])).item() == 1.0
 
 
 def test_other_tokenizer() -> None:
@@ -156,6 +156,6 @@ def test_a_share_is_checked() -> None:
 def test_what_the_functions_take_when_not_told() -> None:
     """beta 0.02, alpha 1 for the advantage and -1 for the cost."""
     one, mask = torch.tensor([[1.0, 3.0]]), torch.ones(1, 2, dtype=torch.bool)
-    torch.testing.assert_close(penalised(one, torch.zeros(1, 2), torch.full((1, 2), -2.0), mask), torch.tensor([[0.96, 2.96]]))
-    assert centred_advantage(torch.tensor([5.0]), one, mask).tolist() == [[4.0, 6.0]]
-    assert helpful_and_harmless(one, torch.tensor([[4.0, 0.5]])).tolist() == [[-1.5, 1.25]]
+    torch.testing.assert_close(penalise_kl(one, torch.zeros(1, 2), torch.full((1, 2), -2.0), mask), torch.tensor([[0.96, 2.96]]))
+    assert add_centred_rewards(torch.tensor([5.0]), one, mask).tolist() == [[4.0, 6.0]]
+    assert combine_reward_and_cost(one, torch.tensor([[4.0, 0.5]])).tolist() == [[-1.5, 1.25]]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from finegrain.credit.answers import by_block
+from finegrain.credit.answers import map_blocks
 from finegrain.credit.asr import ASR
 from finegrain.credit.function import Function
 from finegrain.credit.summary import summarise
@@ -44,7 +44,7 @@ def test_blocks_equal_single_rows() -> None:
     masks = [torch.rand(length) < 0.9 for length in lengths]
     want = [Dynamic()(value[None], mask[None])[0] for value, mask in zip(values, masks, strict=True)]
     for size in (1, 7, 256):
-        got = by_block(Dynamic(), values, masks, size=size)
+        got = map_blocks(Dynamic(), values, masks, size=size)
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 

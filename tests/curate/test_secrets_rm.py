@@ -6,8 +6,8 @@ import torch
 
 from finegrain.curate.repairs import Flip, FlipMargin, Margin, Soft, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM
-from finegrain.curate.strength import Strength, deciles, strength
-from finegrain.curate.votes import Linear, Whole, bradley_terry_fit, halves, linear_margins
+from finegrain.curate.strength import Strength, compute_strength, deciles
+from finegrain.curate.votes import Linear, Whole, bradley_terry_fit, linear_margins, split_in_halves
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.proportions import wilson
 from finegrain.rewards.bradley_terry import bradley_terry_loss
@@ -20,7 +20,7 @@ def given(*mean: float) -> Strength:
 
 def test_by_hand() -> None:
     """Margins (1, -1) and (3, 9), standard deviations 1 and 3, are brought to 2: (2, -2) and (2, 6)."""
-    found = strength(np.array([[1.0, -1.0], [3.0, 9.0]]))
+    found = compute_strength(np.array([[1.0, -1.0], [3.0, 9.0]]))
     np.testing.assert_allclose(found.mean, [2.0, 2.0])
     np.testing.assert_allclose(found.std, [0.0, 4.0])
     assert found.votes.tolist() == [2, 2]
@@ -28,7 +28,7 @@ def test_by_hand() -> None:
 
 def test_one_member_is_its_own_margins() -> None:
     margins = np.array([[0.3, -1.7, 2.2]])
-    found = strength(margins)
+    found = compute_strength(margins)
     assert found.mean.tolist() == margins[0].tolist()
     assert found.std.tolist() == [0.0, 0.0, 0.0]
 
@@ -36,27 +36,27 @@ def test_one_member_is_its_own_margins() -> None:
 def test_scale_and_order_of_members_do_not_matter() -> None:
     """Strength keeps its order when one member shouts, and is the same whichever member comes first."""
     margins = np.random.default_rng(0).normal(size=(4, 30))
-    one, loud = strength(margins), strength(margins * np.array([[1.0], [1000.0], [1.0], [1.0]]))
+    one, loud = compute_strength(margins), compute_strength(margins * np.array([[1.0], [1000.0], [1.0], [1.0]]))
     np.testing.assert_allclose(loud.mean / loud.mean[0], one.mean / one.mean[0])
-    np.testing.assert_allclose(strength(margins[::-1]).mean, one.mean)
+    np.testing.assert_allclose(compute_strength(margins[::-1]).mean, one.mean)
     assert np.abs(margins.mean(0) / margins.mean(0)[0] - (margins * [[1.0], [1000.0], [1.0], [1.0]]).mean(0)).max() > 1, "unscaled means would differ"
 
 
 def test_missing_votes() -> None:
     """NaN is no vote; a pair without votes and a member without an opinion are refused."""
     nan = np.nan
-    found = strength(np.array([[1.0, nan, -1.0, nan], [nan, 1.0, nan, -1.0]]))
+    found = compute_strength(np.array([[1.0, nan, -1.0, nan], [nan, 1.0, nan, -1.0]]))
     assert found.mean.tolist() == [1.0, 1.0, -1.0, -1.0]
     assert found.votes.tolist() == [1, 1, 1, 1]
     with pytest.raises(DataError, match="pair 1"):
-        strength(np.array([[1.0, nan, 2.0]]))
+        compute_strength(np.array([[1.0, nan, 2.0]]))
     for silent in ([5.0, 5.0], [nan, nan]):
         with pytest.raises(DataError, match="member 1"):
-            strength(np.array([[1.0, 2.0], silent]))
+            compute_strength(np.array([[1.0, 2.0], silent]))
 
 
 def test_an_infinite_margin_is_no_vote() -> None:
-    found = strength(np.array([[1.0, np.inf, -1.0], [1.0, 2.0, 3.0]]))
+    found = compute_strength(np.array([[1.0, np.inf, -1.0], [1.0, 2.0, 3.0]]))
     assert found.votes.tolist() == [2, 1, 2]
     assert np.isfinite(found.mean).all()
     assert found.std[1] == 0.0
@@ -123,19 +123,19 @@ def test_flipping_all_negative_pairs_turns_the_loss_around() -> None:
 
 def test_halves_keep_prompts_together_and_give_every_pair_the_same_votes() -> None:
     prompts = np.array([7, 7, 3, 1, 9, 9, 9, 4])
-    trained = halves(prompts, splits=3, seed=0)
+    trained = split_in_halves(prompts, splits=3, seed=0)
     assert trained.shape == (6, 8)
     assert (~trained).sum(0).tolist() == [3] * 8
     for row in trained:
         assert row[0] == row[1]
         assert row[4] == row[5] == row[6]
         assert 0 < row.sum() < 8
-    assert not np.array_equal(trained, halves(prompts, splits=3, seed=1))
+    assert not np.array_equal(trained, split_in_halves(prompts, splits=3, seed=1))
     assert not np.array_equal(trained[0], trained[2])
-    assert halves(np.array([5, 5, 1, 2, 3, 4]), splits=2, seed=0)[:, 1:].sum(1).tolist() == [3, 2, 3, 2], "of five prompts three and two"
-    assert halves(np.arange(4), splits=1, seed=0).sum(1).tolist() == [2, 2]
+    assert split_in_halves(np.array([5, 5, 1, 2, 3, 4]), splits=2, seed=0)[:, 1:].sum(1).tolist() == [3, 2, 3, 2], "of five prompts three and two"
+    assert split_in_halves(np.arange(4), splits=1, seed=0).sum(1).tolist() == [2, 2]
     with pytest.raises(DataError, match="found 3 prompts"):
-        halves(np.array([0, 1, 2, 2, 1, 0]), splits=1, seed=0)
+        split_in_halves(np.array([0, 1, 2, 2, 1, 0]), splits=1, seed=0)
 
 
 def test_who_trains_and_who_votes() -> None:
@@ -143,7 +143,7 @@ def test_who_trains_and_who_votes() -> None:
     prompts = np.arange(8)
     ours, paper = SecretsRM(splits=2), SecretsRM(splits=2, train_on="all", votes=Whole())
     trained = ours.trained(prompts, 3)
-    assert np.array_equal(trained, halves(prompts, splits=2, seed=3))
+    assert np.array_equal(trained, split_in_halves(prompts, splits=2, seed=3))
     assert np.array_equal(ours.voted(trained), ~trained)
     everywhere = paper.trained(prompts, 0)
     assert everywhere.shape == (4, 8)
@@ -167,7 +167,7 @@ def test_linear_members_see_no_unit_and_no_empty_feature() -> None:
     """And the setting is the penalty: a large one leaves small margins."""
     d = np.random.default_rng(0).normal(size=(12, 3))
     d[:, 2] = 0.0
-    trained = halves(np.arange(12), 1, 0)
+    trained = split_in_halves(np.arange(12), 1, 0)
     found = Linear(ridge=0.5)(d, trained)
     np.testing.assert_array_equal(found, linear_margins(d, trained, ridge=0.5))
     assert np.array_equal(np.isnan(found), trained)
@@ -210,7 +210,7 @@ def noisy(seed: int, share: float, width: int = 12) -> tuple[np.ndarray, np.ndar
 
 def test_wrong_labels_have_the_least_strength() -> None:
     d, flipped = noisy(0, 0.2)
-    out = SecretsRM(repair=Flip(share=0.2))(linear_margins(d, halves(np.arange(800), 5, 0), ridge=0.01))
+    out = SecretsRM(repair=Flip(share=0.2))(linear_margins(d, split_in_halves(np.arange(800), 5, 0), ridge=0.01))
     found = out.columns["flip"].astype(bool)
     assert found[flipped].mean() > 0.7
     summary = out.summary()
@@ -224,13 +224,13 @@ def test_models_that_learned_the_labels_by_heart_find_none() -> None:
     d, flipped = noisy(0, 0.2, width=800)
     by_heart = d @ bradley_terry_fit(d, ridge=1e-4)
     assert (by_heart < 0).mean() == 0.0
-    assert strength(linear_margins(d, halves(np.arange(800), 5, 0), ridge=1e-4)).negative[flipped].mean() > 0.5
+    assert compute_strength(linear_margins(d, split_in_halves(np.arange(800), 5, 0), ridge=1e-4)).negative[flipped].mean() > 0.5
 
 
 def test_members_never_vote_on_their_own_pairs() -> None:
     """A pair's votes do not depend on its own label."""
     d, _ = noisy(1, 0.2)
-    trained = halves(np.arange(800), 2, 0)
+    trained = split_in_halves(np.arange(800), 2, 0)
     changed = d.copy()
     changed[5] *= -1
     one, two = linear_margins(d, trained, ridge=0.01), linear_margins(changed, trained, ridge=0.01)

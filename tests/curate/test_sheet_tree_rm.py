@@ -2,7 +2,7 @@
 
 import torch
 
-from finegrain.curate.tree import LeafPair, preference_row, saved_share
+from finegrain.curate.tree import LeafPair, make_preference_row, saved_share
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.sequence import Sequence
 from tests.rewards.sides import pair
@@ -10,7 +10,7 @@ from tests.rewards.sides import pair
 
 def test_the_pair_loss_does_not_see_the_tree() -> None:
     """The same scores with and without the columns of a tree's row."""
-    row = preference_row("hi", ["good day", "good dog"], LeafPair(0, 1, 1, 1), [0.5, 2.0], tree=4)
+    row = make_preference_row("hi", ["good day", "good dog"], LeafPair(0, 1, 1, 1), [0.5, 2.0], tree=4)
     told = {name: [float(row[name])] for name in ("tree_id", "lca_depth", "prefix_tokens", "prefix_chars", "score_difference", "tie")}
     chosen, rejected = [[[0.0], [1.5]]], [[[0.5]]]
     assert torch.equal(BradleyTerry()(Sequence(), pair(chosen, rejected, **told)), BradleyTerry()(Sequence(), pair(chosen, rejected)))

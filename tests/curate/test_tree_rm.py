@@ -5,7 +5,18 @@ import pytest
 import torch
 
 from finegrain.curate.inference_distance import inference_distance, prefix_kernel
-from finegrain.curate.tree import ByDepth, Hardest, LeafPair, Uniform, common_prefix, distinct, drawn, leaf_pairs, preference_row, saved_share
+from finegrain.curate.tree import (
+    ByDepth,
+    Hardest,
+    LeafPair,
+    Uniform,
+    common_prefix,
+    draw_pairs,
+    find_distinct,
+    leaf_pairs,
+    make_preference_row,
+    saved_share,
+)
 from finegrain.curate.tree_rm import Ids, TreeRM
 from finegrain.errors import UsageError
 from finegrain.objectives.dpo import DPO
@@ -16,7 +27,7 @@ TREE = ["abcd", "abce", "abx", "pq", "abcd"]
 
 
 def test_pairs_by_hand() -> None:
-    assert distinct(TREE) == [0, 1, 2, 3]
+    assert find_distinct(TREE) == [0, 1, 2, 3]
     assert leaf_pairs(TREE) == [
         LeafPair(0, 1, 3, 2),
         LeafPair(0, 2, 2, 1),
@@ -51,15 +62,17 @@ def test_samplers() -> None:
 
 
 def test_the_share_of_independent_pairs() -> None:
-    found = drawn(leaf_pairs(TREE), 5, 0.4, Hardest(), np.random.default_rng(0))
+    found = draw_pairs(leaf_pairs(TREE), 5, 0.4, Hardest(), np.random.default_rng(0))
     assert [pair.lca_depth for pair in found] == [0, 0, 2, 1, 1]
     assert len(set(found)) == 5
 
 
 def test_all_or_none_may_part_at_the_root() -> None:
     pairs = leaf_pairs(TREE)
-    assert [pair.lca_depth for pair in drawn(pairs, 4, 1.0, Hardest(), np.random.default_rng(0))] == [0, 0, 0, 2], "three do; the sampler fills up"
-    assert [pair.lca_depth for pair in drawn(pairs, 3, 0.0, Hardest(), np.random.default_rng(0))] == [2, 1, 1]
+    assert [pair.lca_depth for pair in draw_pairs(pairs, 4, 1.0, Hardest(), np.random.default_rng(0))] == [0, 0, 0, 2], (
+        "three do; the sampler fills up"
+    )
+    assert [pair.lca_depth for pair in draw_pairs(pairs, 3, 0.0, Hardest(), np.random.default_rng(0))] == [2, 1, 1]
 
 
 def test_nothing_is_saved_of_empty_answers() -> None:
@@ -68,7 +81,7 @@ def test_nothing_is_saved_of_empty_answers() -> None:
 
 @pytest.mark.parametrize(("scores", "leaves"), [([2.0, 0.5], [0, 1]), ([0.5, 2.0], [1, 0]), ([1.0, 1.0], [0, 1])])
 def test_the_better_answer_is_chosen_and_of_equals_the_first(scores: list[float], leaves: list[int]) -> None:
-    row = preference_row("hi", ["one", "two"], LeafPair(0, 1, 0, 0), scores, tree=0)
+    row = make_preference_row("hi", ["one", "two"], LeafPair(0, 1, 0, 0), scores, tree=0)
     assert row["leaf_ids"] == leaves
     assert (row["chosen"], row["rejected"]) == tuple(["one", "two"][leaf] for leaf in leaves)
     assert row["score_difference"] == abs(scores[0] - scores[1])
@@ -78,7 +91,7 @@ def test_rows_share_exactly_what_they_say() -> None:
     texts = ["good day", "good dog", "bad"]
     ids = [("good", " day"), ("good", " dog"), ("bad",)]
     scores = [0.5, 2.0, 2.0]
-    rows = [preference_row("hi", texts, pair, scores, tree=4) for pair in leaf_pairs(ids)]
+    rows = [make_preference_row("hi", texts, pair, scores, tree=4) for pair in leaf_pairs(ids)]
     assert rows[0] == {
         "prompt": "hi",
         "chosen": "good dog",
@@ -225,7 +238,7 @@ def test_bad_settings() -> None:
             TreeRM(**wrong)
     for share in (1.5, -0.1):
         with pytest.raises(UsageError, match="chain_fraction"):
-            drawn([], 1, share, Uniform(), np.random.default_rng(0))
+            draw_pairs([], 1, share, Uniform(), np.random.default_rng(0))
 
 
 def test_settings_at_their_bounds_are_taken() -> None:

@@ -13,7 +13,7 @@ from finegrain.data.holdout import MOST_HELD_OUT, split_holdout
 from finegrain.data.records import Example, Response
 from finegrain.data.store import collect, token_lengths
 from finegrain.errors import DataError
-from finegrain.models.score import group_of
+from finegrain.models.score import make_group
 from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.collate import TrainingSet
 from tests.tiny import examples
@@ -90,7 +90,7 @@ def test_lengths_and_counts_come_from_the_index() -> None:
     prompts, answers = token_lengths(store, ROLES)
     for found, given in zip([prompts, *answers], [token_lengths(rows[::2], ROLES)[0], *token_lengths(rows[::2], ROLES)[1]], strict=True):
         np.testing.assert_array_equal(found, given)
-    packed = [group_of(row, ROLES).tokens for row in rows[::2]]
+    packed = [make_group(row, ROLES).tokens for row in rows[::2]]
     assert TrainingSet(store).packed_tokens(ROLES).tolist() == TrainingSet(rows[::2]).packed_tokens(ROLES).tolist() == packed
     for role in ROLES:
         assert store.annotated(role) == sum(row.spans[role] is not None for row in rows[::2])

@@ -9,7 +9,7 @@ from finegrain.ops.stats import Interval
 
 def test_a_number_worked_by_hand() -> None:
     """Chosen -1, -2, -3: mean -2, deviation 1, half width 4.3027 / sqrt 3 = 2.4841."""
-    found = d.displacement(np.array([-1.0, -2.0, -3.0]), np.array([-5.0, -6.0, -7.0]), np.arange(3))
+    found = d.assess_displacement(np.array([-1.0, -2.0, -3.0]), np.array([-5.0, -6.0, -7.0]), np.arange(3))
     assert found.chosen.mean == -2
     assert found.chosen.low == pytest.approx(-2 - 2.48414, abs=1e-4)
     assert found.margin == Interval(4.0, 4.0, 4.0, 3)
@@ -36,7 +36,7 @@ def ladder(mean: float) -> np.ndarray:
     ],
 )
 def test_verdicts(chosen: float, rejected: float, verdict: str) -> None:
-    found = d.displacement(ladder(chosen), ladder(rejected)[::-1], np.arange(20))
+    found = d.assess_displacement(ladder(chosen), ladder(rejected)[::-1], np.arange(20))
     assert found.verdict == verdict
     assert found.words == d.WORDS[verdict]
 
@@ -44,13 +44,13 @@ def test_verdicts(chosen: float, rejected: float, verdict: str) -> None:
 def test_pairs_of_one_row_count_once() -> None:
     """Ten copies of each of two rows are two observations: mean of -1 and 1, half width 12.706 * sqrt 2 / sqrt 2."""
     groups = np.repeat([0, 1], 10)
-    found = d.displacement(np.repeat([-1.0, 1.0], 10), np.zeros(20), groups)
+    found = d.assess_displacement(np.repeat([-1.0, 1.0], 10), np.zeros(20), groups)
     assert found.chosen.rows == 2
     assert found.chosen.high == pytest.approx(12.7062, abs=1e-3)
 
 
 def test_one_pair_has_no_interval_and_no_verdict() -> None:
-    found = d.displacement(np.array([-3.0]), np.array([-4.0]), np.array([0]))
+    found = d.assess_displacement(np.array([-3.0]), np.array([-4.0]), np.array([0]))
     assert found.chosen == Interval(-3.0, None, None, 1)
     assert found.verdict == d.UNDECIDED
 

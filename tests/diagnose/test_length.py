@@ -19,7 +19,7 @@ def pairs(slope: float, noise: float, seed: int = 0, count: int = 80) -> tuple[n
 
 
 def test_a_reward_that_is_length_is_length_hacking() -> None:
-    found = ln.length_reward(*pairs(1.0, 5.0), np.arange(80))
+    found = ln.assess_length(*pairs(1.0, 5.0), np.arange(80))
     assert found.verdict == ln.HACKED
     assert found.correlation.low > 0.8
     assert found.reward_prefers_longer.low > found.label_prefers_longer.mean
@@ -29,24 +29,24 @@ def test_labels_that_ask_for_length_are_no_hacking() -> None:
     """The chosen answer is the longer one in every pair: a reward that follows length does as asked."""
     lengths, rewards = pairs(1.0, 0.0)
     order = np.argsort(-lengths, axis=1)
-    found = ln.length_reward(np.take_along_axis(lengths, order, 1), np.take_along_axis(rewards, order, 1), np.arange(80))
+    found = ln.assess_length(np.take_along_axis(lengths, order, 1), np.take_along_axis(rewards, order, 1), np.arange(80))
     assert found.verdict == ln.LONGER
 
 
 def test_other_rewards() -> None:
-    assert ln.length_reward(*pairs(0.0, 1.0), np.arange(80)).verdict == ln.UNRELATED
-    assert ln.length_reward(*pairs(-1.0, 5.0), np.arange(80)).verdict == ln.SHORTER
+    assert ln.assess_length(*pairs(0.0, 1.0), np.arange(80)).verdict == ln.UNRELATED
+    assert ln.assess_length(*pairs(-1.0, 5.0), np.arange(80)).verdict == ln.SHORTER
     few = np.arange(9)
-    assert ln.length_reward(*pairs(1.0, 0.1, count=9), few).verdict == ln.UNKNOWN, "nine rows are too few"
+    assert ln.assess_length(*pairs(1.0, 0.1, count=9), few).verdict == ln.UNKNOWN, "nine rows are too few"
     same = np.full((8, 2), 7)
-    assert ln.length_reward(same, np.arange(16.0).reshape(8, 2), np.arange(8)).verdict == ln.UNKNOWN
+    assert ln.assess_length(same, np.arange(16.0).reshape(8, 2), np.arange(8)).verdict == ln.UNKNOWN
 
 
 def test_copies_of_a_row_do_not_narrow_the_interval() -> None:
     """Five copies of each pair: the interval is that of the pairs once."""
     lengths, rewards = pairs(0.05, 1.0, count=30)
-    once = ln.length_reward(lengths, rewards, np.arange(30))
-    copied = ln.length_reward(np.repeat(lengths, 5, 0), np.repeat(rewards, 5, 0), np.repeat(np.arange(30), 5))
+    once = ln.assess_length(lengths, rewards, np.arange(30))
+    copied = ln.assess_length(np.repeat(lengths, 5, 0), np.repeat(rewards, 5, 0), np.repeat(np.arange(30), 5))
     assert copied.correlation.high - copied.correlation.low == pytest.approx(once.correlation.high - once.correlation.low, rel=0.05)
-    naive = ln.length_reward(np.repeat(lengths, 5, 0), np.repeat(rewards, 5, 0), np.arange(150))
+    naive = ln.assess_length(np.repeat(lengths, 5, 0), np.repeat(rewards, 5, 0), np.arange(150))
     assert naive.correlation.high - naive.correlation.low < 0.7 * (once.correlation.high - once.correlation.low)

@@ -9,7 +9,7 @@ from finegrain.errors import DataError
 from finegrain.evaluate.reward_comparison import (
     MEASURES,
     UNIT_FREE,
-    canonical,
+    canonicalise,
     compare,
     cosine,
     euclidean,
@@ -71,13 +71,13 @@ def test_distance_sees_what_pairs_see() -> None:
     assert abs(reward_distance(a, -a, prompts) - 1) < 1e-12
     assert math.isclose(reward_distance(a, b, prompts), reward_distance(a, b + offset, prompts), abs_tol=1e-12)
     assert 0.5 < reward_distance(a, b, prompts) < 0.9, "unrelated rewards are about sqrt(1/2) apart"
-    form = canonical(a + offset, prompts)
+    form = canonicalise(a + offset, prompts)
     np.testing.assert_allclose([form[prompts == p].mean() for p in range(20)], 0, atol=1e-12)
     assert math.isclose(float(np.square(form).mean()), 1)
     for flat in (offset, 1e6 * offset, 0 * a):
         with pytest.raises(DataError, match="ranks nothing"):
             reward_distance(a, flat, prompts)
-    np.testing.assert_allclose(canonical(1e-15 * a, prompts), canonical(a, prompts), rtol=1e-9)
+    np.testing.assert_allclose(canonicalise(1e-15 * a, prompts), canonicalise(a, prompts), rtol=1e-9)
 
 
 def test_seed_agreement() -> None:

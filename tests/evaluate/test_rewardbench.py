@@ -6,7 +6,7 @@ import pytest
 from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import TieShares
 from finegrain.evaluate.rewardbench import PRIOR_REMOVED, ROWS, SECTIONS, leaderboard_score, prior_score, rewardbench, section_scores
-from finegrain.evaluate.tables import lines, markdown, shown
+from finegrain.evaluate.tables import format_share, make_lines, markdown
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval
 
@@ -78,7 +78,7 @@ def test_part_of_the_rows_is_said_to_be_part() -> None:
     assert set(got.sections) == {"Safety", "Reasoning"}, "a section without rows is absent, not 0"
     assert got.coverage == {"Chat": 0.0, "Chat Hard": 0.0, "Safety": 136 / 740, "Reasoning": 82 / 1431}
     assert list(got.subsets) == ["donotanswer", "hep-go", "mine"]
-    table = {line.name.strip(): line for line in lines(got)}
+    table = {line.name.strip(): line for line in make_lines(got)}
     assert table["score"].note == "incomplete: Chat, Chat Hard, Safety, Reasoning"
     assert table["Reasoning"].note == "6% of its rows"
     assert table["mine"].note == "in no section"
@@ -88,15 +88,15 @@ def test_part_of_the_rows_is_said_to_be_part() -> None:
 
 def test_lines_of_a_whole_run_have_no_reservation() -> None:
     got = rewardbench(np.ones(len(NAMES)), np.zeros(len(NAMES)), NAMES)
-    assert {line.note for line in lines(got)} == {""}
-    assert len(lines(got)) == 1 + 4 + 23 + 1
+    assert {line.note for line in make_lines(got)} == {""}
+    assert len(make_lines(got)) == 1 + 4 + 23 + 1
 
 
 def test_shown_with_its_interval_or_why_not() -> None:
-    assert shown(Interval(0.5, 0.25, 0.75, 10)) == "0.500 [0.250, 0.750]"
-    assert shown(Interval(0.5, None, None, 1)) == "0.500 (no interval: 1 rows)"
-    assert shown(Interval(0.5, None, None, 2)) == "0.500 (no interval)"
-    assert shown(Interval(0.5, 0.25, None, 2)) == shown(Interval(0.5, None, 0.75, 2)) == "0.500 (no interval)"
+    assert format_share(Interval(0.5, 0.25, 0.75, 10)) == "0.500 [0.250, 0.750]"
+    assert format_share(Interval(0.5, None, None, 1)) == "0.500 (no interval: 1 rows)"
+    assert format_share(Interval(0.5, None, None, 2)) == "0.500 (no interval)"
+    assert format_share(Interval(0.5, 0.25, None, 2)) == format_share(Interval(0.5, None, 0.75, 2)) == "0.500 (no interval)"
 
 
 def test_markdown_side_by_side() -> None:
@@ -114,17 +114,17 @@ def test_the_whole_table_of_one_model() -> None:
         [
             "|  | a |",
             "| --- | --- |",
-            f"| score | {shown(got.score)} |",
+            f"| score | {format_share(got.score)} |",
             "| Chat | not scored |",
             "| Chat Hard | not scored |",
-            f"| Safety | {shown(wilson([1.0]))} |",
+            f"| Safety | {format_share(wilson([1.0]))} |",
             "| Reasoning | not scored |",
-            f"| prior sets | {shown(wilson([1.0, 0.0]))} |",
-            f"| all rows | {shown(wilson([1.0, 0.0]))} |",
+            f"| prior sets | {format_share(wilson([1.0, 0.0]))} |",
+            f"| all rows | {format_share(wilson([1.0, 0.0]))} |",
             "",
         ]
     )
-    names = [(line.name, line.note) for line in lines(got)]
+    names = [(line.name, line.note) for line in make_lines(got)]
     assert names[1:] == [
         ("Safety", "0% of its rows"),
         ("  donotanswer", ""),

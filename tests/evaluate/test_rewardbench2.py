@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finegrain.errors import DataError
-from finegrain.evaluate.rewardbench2 import TiesPrompt, best_of_credit, overall, ties_prompt, ties_score
+from finegrain.evaluate.rewardbench2 import TiesPrompt, average_subsets, best_of_credit, ties_prompt, ties_score
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 
@@ -87,10 +87,10 @@ def test_a_perfect_scorer_exceeds_1_and_never_1_01() -> None:
 
 
 def test_mean_of_subsets() -> None:
-    got = overall({"Math": Interval(0.4, 0.3, 0.5, 100), "Ties": Interval(0.8, 0.7, 0.9, 50)})
+    got = average_subsets({"Math": Interval(0.4, 0.3, 0.5, 100), "Ties": Interval(0.8, 0.7, 0.9, 50)})
     assert math.isclose(got.mean, 0.6)
     with pytest.raises(DataError, match="got Chat"):
-        overall({"Chat": Interval(0.4, 0.3, 0.5, 100)})
+        average_subsets({"Chat": Interval(0.4, 0.3, 0.5, 100)})
 
 
 @pytest.mark.parametrize(
@@ -148,4 +148,4 @@ def test_the_interval_is_over_prompts_of_a_kind() -> None:
 
 def test_no_subset_has_no_mean() -> None:
     with pytest.raises(DataError, match="Focus, Ties; got none"):
-        overall({})
+        average_subsets({})

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from finegrain.online.gae import gae
-from finegrain.online.kl_penalty import with_kl_penalty
+from finegrain.online.kl_penalty import subtract_kl_penalty
 from finegrain.ops.segments import place_in_row, segment_ends
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.location import EndOnly, EvenSplit, LocationNormaliser, Repeat, Spread
 from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import EntropyCutoff, cut
+from finegrain.rewards.segmenters import EntropyCutoff, cut_segments
 from finegrain.types import Pair, Side
 from tests.golden.given import Adapters, Values, real
 
@@ -41,12 +41,12 @@ def segment_reward(params: Values, inputs: Values) -> Values:
 
 def rewards_of_policy(params: Values, inputs: Values, segmenter: EntropyCutoff) -> Values:
     mask = torch.tensor(inputs["response_mask"])
-    ids = cut(segmenter, predicted(real(inputs["entropy_at_token"])), mask)
+    ids = cut_segments(segmenter, predicted(real(inputs["entropy_at_token"])), mask)
     mean_slope, std_slope, mean_at_end, std_at_end = params["norm_params[mean_w,std_w,mean_b,std_b]"]
     normalise = LocationNormaliser(mean_slope=mean_slope, std_slope=std_slope, mean_at_end=mean_at_end, std_at_end=std_at_end)
     dense = SPREADS[params["mode"]](normalise(real(inputs["rm_value_at_token"]), place_in_row(ids)), ids)
     logp, ref_logp, values = (real(inputs[name]) for name in ("lp", "lp_ref", "values"))
-    rewards = with_kl_penalty(dense, logp, ref_logp, mask, coefficient=params["kl_coef"], limit=10.0)
+    rewards = subtract_kl_penalty(dense, logp, ref_logp, mask, coefficient=params["kl_coef"], limit=10.0)
     found = gae(rewards, values, mask, gamma=params["gamma"], lam=params["lam"])
     return {
         "segment_ends": places(segment_ends(ids)),
@@ -61,7 +61,7 @@ def reward_model(params: Values, inputs: Values, segmenter: EntropyCutoff) -> Va
     width = max(map(len, inputs["entropy_at_token"]))
     entropy, mask = padded(inputs["entropy_at_token"], width)
     outputs = padded(inputs["rm_value_at_token"], width)[0].requires_grad_()
-    ids, half = cut(segmenter, predicted(entropy), mask), len(mask) // 2
+    ids, half = cut_segments(segmenter, predicted(entropy), mask), len(mask) // 2
 
     def side(rows: slice) -> Side:
         return Side(logp=torch.zeros(mask[rows].shape), mask=mask[rows], segment=ids[rows], outputs=outputs[rows][..., None])

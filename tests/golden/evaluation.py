@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.credit.abc import ABC, HeadMean, generation_rows, last_row, normalised, shifted
-from finegrain.credit.r3hf import R3HF, FromPrompt, penalised, prefix_differences
+from finegrain.credit.abc import ABC, HeadMean, generation_rows, last_row, normalise_attention, shift_shares
+from finegrain.credit.r3hf import R3HF, FromPrompt, penalise_kl, prefix_differences
 from finegrain.evaluate.reward_comparison import cosine, euclidean, kendall, pearson, sign_accuracy, sign_f1, spearman
 from finegrain.evaluate.rewardbench import leaderboard_score, prior_score, section_scores
 from finegrain.evaluate.rewardbench2 import best_of_credit, ties_prompt, ties_score
@@ -82,7 +82,7 @@ def r3hf(params: Values, inputs: Values) -> Values:
         "token_reward": tokens,
         "sequence_reward": Last()(values, mask),
         "combined_reward": combined,
-        "final_reward": penalised(combined, real(inputs["lp"]), real(inputs["lp_ref"]), mask, beta=params["beta"]),
+        "final_reward": penalise_kl(combined, real(inputs["lp"]), real(inputs["lp_ref"]), mask, beta=params["beta"]),
         "sum_token_reward": masked_sum(tokens, mask),
         "empty_response_score": empty,
     }
@@ -101,8 +101,8 @@ def abc(params: Values, inputs: Values) -> Values:
     mask = torch.ones(1, length, dtype=torch.bool)
     if "step_attention_last_layer_heads" in inputs:
         attention = steps(inputs["step_attention_last_layer_heads"], prompt, length)
-        last = normalised(HeadMean()(attention)[:, -1], mask)
-        return {"alpha_abcd_average": generation_rows(attention, mask, HeadMean())[0], "alpha_abcd_last_only": shifted(last, mask)[0]}
+        last = normalise_attention(HeadMean()(attention)[:, -1], mask)
+        return {"alpha_abcd_average": generation_rows(attention, mask, HeadMean())[0], "alpha_abcd_last_only": shift_shares(last, mask)[0]}
     row, total = real([inputs["attention_last_layer"]])[:, :, -1, prompt:], real([inputs["rm_score"]])
     reward = ABC(share=params["beta"])(row, total, mask)
     return {"alpha": last_row(row, mask, HeadMean())[0], "reward": reward[0], "reward_sum": reward.sum()}

@@ -5,7 +5,7 @@ import numpy as np
 from finegrain.evaluate.ensemble import MeanMinusVariance, MemberMean, MemberMinimum
 from finegrain.ops.aggregate import MinusVariance
 from finegrain.ops.best_of_n import expected_best
-from finegrain.rewards.heads import of_members
+from finegrain.rewards.heads import combine_members
 from finegrain.rewards.kfac import Kronecker, kronecker_variance
 from tests.golden.given import Adapters, Values, real
 
@@ -27,7 +27,7 @@ def bayesian_rm(params: Values, inputs: Values) -> Values:
         "mean": MemberMean()(members),
         "wco": MemberMinimum()(members),
         "uwo_bon_numpy_var_biased": MeanMinusVariance(k=params["coeff"])(members),
-        "uwo_ppo_torch_var_unbiased": MinusVariance(k=params["coeff"])(of_members(real(inputs["scores_members_by_items"]))),
+        "uwo_ppo_torch_var_unbiased": MinusVariance(k=params["coeff"])(combine_members(real(inputs["scores_members_by_items"]))),
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from finegrain.errors import ModelError, UsageError
-from finegrain.models.curvature import LabelledPair, fit_layers, judge, layers_named
+from finegrain.models.curvature import LabelledPair, find_layers, fit_layers, score_group
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_head import linear_head
@@ -30,7 +30,7 @@ def parts() -> Any:
     with torch.no_grad():
         module.weight.mul_(30)
     scorer, _ = make_scorer(model, longest=40)
-    return scorer, Sequence(), module, layers_named(model)
+    return scorer, Sequence(), module, find_layers(model)
 
 
 def pairs(count: int, seed: int = 0) -> list[LabelledPair]:
@@ -45,7 +45,7 @@ def test_a_layer_s_gradient_is_autograd_s(parts: Any) -> None:
     """Of both matrices of every adapter, for one answer and for a difference; the filler of the packed row is left out."""
     layers = parts[3]
     assert len(layers) == 8
-    judged = judge(*parts, pairs(1)[0].group)
+    judged = score_group(*parts, pairs(1)[0].group)
     for value in (judged.scores[0], judged.scores[0] - judged.scores[1]):
         found = judged.jacobian(value)
         for name, layer in layers.items():
@@ -62,7 +62,7 @@ def test_factors_are_those_of_a_loop(parts: Any) -> None:
     name = next(name for name in parts[3] if "lora_A" in name and "down_proj" in name)
     large, small, count = torch.zeros(48, 48, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64), 0
     for group in groups:
-        judged = judge(*parts, group.group)
+        judged = score_group(*parts, group.group)
         difference = judged.scores[0] - judged.scores[1]
         certainty = torch.sigmoid(difference.detach()) * torch.sigmoid(-difference.detach())
         for read, slope in zip(*judged.gradients(difference)[name], strict=True):
@@ -74,7 +74,7 @@ def test_factors_are_those_of_a_loop(parts: Any) -> None:
 
 
 def test_pairs_take_variance_away(parts: Any) -> None:
-    judged = judge(*parts, pairs(1, seed=9)[0].group)
+    judged = score_group(*parts, pairs(1, seed=9)[0].group)
     value = judged.scores[0]
     norm = sum(float(one.square().sum()) for one in judged.jacobian(value).values())
     few = fit_layers(*parts, pairs(2), prior=FixedVariance(variance=0.5)).variance(judged, value)
@@ -87,9 +87,9 @@ def test_pairs_take_variance_away(parts: Any) -> None:
 
 def test_nothing_to_fit(parts: Any) -> None:
     with pytest.raises(ModelError, match="merged adapter"):
-        layers_named(MODELS["llama"]())
+        find_layers(MODELS["llama"]())
     with pytest.raises(UsageError, match="at least one pair"):
         fit_layers(*parts, [])
     empty = Branch(np.zeros(1, dtype=np.int32), np.zeros(1, dtype=bool))
     with pytest.raises(UsageError, match="without a token"):
-        judge(*parts, Group(np.ones(2, dtype=np.int32), (empty,)))
+        score_group(*parts, Group(np.ones(2, dtype=np.int32), (empty,)))

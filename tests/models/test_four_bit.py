@@ -8,12 +8,12 @@ import torch
 
 from finegrain.cli import main
 from finegrain.errors import UsageError
-from finegrain.models.quantised import check_four_bit, four_bit_arguments
+from finegrain.models.quantised import check_four_bit, make_four_bit_arguments
 from tests.tiny import save_tiny, write_pairs
 
 
 def test_a_base_as_its_checkpoint_is_asks_for_nothing() -> None:
-    assert four_bit_arguments("checkpoint", torch.float32, torch.device("cpu")) == {}
+    assert make_four_bit_arguments("checkpoint", torch.float32, torch.device("cpu")) == {}
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="it is installed")

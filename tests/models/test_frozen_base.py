@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from finegrain.cli import main
 from finegrain.models.adapters import with_adapter
-from finegrain.models.frozen_base import keep_narrow, widen_trained, widened
+from finegrain.models.frozen_base import keep_narrow, widen_temporarily, widen_trained
 from finegrain.models.load import Policy, load_policy
 from finegrain.models.lora import Lora
 from finegrain.models.scorer import Path as ScorerPath
@@ -89,7 +89,7 @@ def test_narrow_weights_come_out_of_a_merge_as_they_went_in() -> None:
     keep_narrow(model, torch.float32)
     model = adapted(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with widened(model):
+    with widen_temporarily(model):
         model.merge_adapter()
         assert any(not torch.equal(tensor, before[name].to(tensor)) for name, tensor in model.state_dict().items())
         model.unmerge_adapter()

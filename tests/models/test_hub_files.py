@@ -13,7 +13,7 @@ from finegrain import reward_function
 from finegrain.errors import ModelError, UsageError
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.hub_files import check_folder, is_hub_name
-from finegrain.models.load import load_policy, tokenizer_of
+from finegrain.models.load import load_own_tokenizer, load_policy
 from finegrain.models.reward_head import linear_head
 from finegrain.models.reward_models import SEQUENCE, TOKEN, is_reward_model, load_reward_model, save_reward_model
 from tests.models.test_adapters import adapter, logits
@@ -122,7 +122,7 @@ def test_what_is_written_beside_a_checkpoint_needs_a_folder(hub: Path) -> None:
 
 def test_an_adapter_without_a_tokenizer_has_its_bases(hub: Path, base: Path, tmp_path: Path) -> None:
     adapter(base, tmp_path / "adapter")
-    assert tokenizer_of(publish(hub, tmp_path / "adapter", "owner/bare")).get_vocab() == tokenizer_of(str(base)).get_vocab()
+    assert load_own_tokenizer(publish(hub, tmp_path / "adapter", "owner/bare")).get_vocab() == load_own_tokenizer(str(base)).get_vocab()
 
 
 def test_what_the_hub_does_not_have_is_one_line(hub: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 import transformers as T
 
-from finegrain.generate.hf import greedy_answers, sampled_answers
-from finegrain.models.positions import learned_positions, positions_of_checkpoint
+from finegrain.generate.hf import generate_greedy, sample_answers
+from finegrain.models.positions import learned_positions, read_position_limit
 from tests.data.tiny import byte_level
 
 SMALL = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -39,12 +39,12 @@ def test_rotary_and_relative_positions_have_no_end():
 def test_generation_stays_within_the_positions():
     model, tokenizer = MODELS["gpt2"](), byte_level()
     prompts = [np.arange(3, 3 + length, dtype=np.int32) for length in (4, 23, 24, 40)]
-    assert len(greedy_answers(model, tokenizer, prompts, max_new_tokens=64)) == 4
-    assert all(1 <= len(answer) <= 24 for answer in sampled_answers(model, tokenizer, prompts, max_new_tokens=64, seed=0))
+    assert len(generate_greedy(model, tokenizer, prompts, max_new_tokens=64)) == 4
+    assert all(1 <= len(answer) <= 24 for answer in sample_answers(model, tokenizer, prompts, max_new_tokens=64, seed=0))
 
 
 @pytest.mark.parametrize("config", ["", "[]", '{"model_type": "nothing"}', '{"model_type": "gpt2", "n_positions": "many"}', '{"model_type": 3}'])
 def test_a_config_that_cannot_be_read_says_nothing(config, tmp_path):
     (tmp_path / "config.json").write_text(config)
-    assert positions_of_checkpoint(str(tmp_path)) is None
-    assert positions_of_checkpoint(str(tmp_path / "none")) is None
+    assert read_position_limit(str(tmp_path)) is None
+    assert read_position_limit(str(tmp_path / "none")) is None

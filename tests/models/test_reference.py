@@ -20,8 +20,8 @@ from finegrain.models.adapters import with_adapter
 from finegrain.models.load import Policy, load_policy, save_policy
 from finegrain.models.lora import Lora
 from finegrain.models.probe import make_scorer
-from finegrain.models.reference import ScoreCache, live_reference
-from finegrain.models.score import ComputeUsage, Precision, group_of, score_rows, write_ragged
+from finegrain.models.reference import ScoreCache, copy_reference
+from finegrain.models.score import ComputeUsage, Precision, make_group, score_rows, write_ragged
 from finegrain.models.scorer import Scorer, fused, plain, silence_dropout
 from finegrain.types import Ragged
 from tests.tiny import examples, save_tiny
@@ -189,7 +189,7 @@ def test_training_does_not_move_the_reference(folder: Path, tmp_path: Path) -> N
     policy = load_policy(folder)
     scorer = scorer_of(policy)
     rows = examples(3)
-    frozen = live_reference(scorer)
+    frozen = copy_reference(scorer)
     before = score_rows(frozen, rows, ROLES, HOW)
     with torch.no_grad():
         for parameter in scorer.parameters():
@@ -266,7 +266,7 @@ def test_adapters_that_reach_the_head(folder: Path, where: str) -> None:
     assert scorer.path is fused
     rows = examples(4)
     assert_equal(score_rows(scorer, rows, ROLES, HOW), score_rows(Scorer(policy.model, plain), rows, ROLES, HOW), 1e-5)
-    groups = [group_of(row, ROLES) for row in rows]
+    groups = [make_group(row, ROLES) for row in rows]
     policy.model.train()
     assert torch.equal(scorer(groups).logp, scorer(groups).logp)
 

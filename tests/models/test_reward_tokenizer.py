@@ -8,7 +8,7 @@ from tokenizers import processors
 from transformers import AutoTokenizer
 
 from finegrain.data.records import Answer, Row, Turn
-from finegrain.models.reward_tokenizer import CHAT_CALL, SPACED_CALL, TEXT_CALL, input_facts, our_ids, reward_tokenizer
+from finegrain.models.reward_tokenizer import CHAT_CALL, SPACED_CALL, TEXT_CALL, describe_input, encode_row, reward_tokenizer
 from tests.tiny import save_tiny
 
 CHATML = (
@@ -49,9 +49,9 @@ def test_conversations_end_with_the_end_token(name: str, tokenizer: Any, tmp_pat
     again = saved(tokenizer, tmp_path)
     ids = again(again.apply_chat_template(CONVERSATION, tokenize=False), add_special_tokens=False)["input_ids"]
     row = Row(prompt=(Turn("user", "why ?"),), answers={"answer": Answer(content=(Turn("assistant", "the sky is\nblue"),))})
-    assert ids == our_ids(tokenizer, row) == our_ids(again, row), "the saved template changes no token of ours"
+    assert ids == encode_row(tokenizer, row) == encode_row(again, row), "the saved template changes no token of ours"
     assert (ids[0], ids[-1], ids.count(again.bos_token_id)) == (again.bos_token_id, again.eos_token_id, 1)
-    assert input_facts(again, 64)["stock_calls"][CHAT_CALL]
+    assert describe_input(again, 64)["stock_calls"][CHAT_CALL]
     opened = [{"role": "user", "content": "why ?"}]
     for ask in ({"add_generation_prompt": True}, {}):
         assert again.apply_chat_template(opened, tokenize=False, **ask) == tokenizer.apply_chat_template(opened, tokenize=False, **ask)
@@ -61,10 +61,10 @@ def test_what_cannot_be_met_is_said(tokenizer: Any, tmp_path: Path) -> None:
     """A space before the answer that joins its first word as text: other tokens, and still the end token."""
     tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
     again = saved(tokenizer, tmp_path)
-    assert not input_facts(again, 64)["stock_calls"][CHAT_CALL]
+    assert not describe_input(again, 64)["stock_calls"][CHAT_CALL]
     assert again.apply_chat_template(CONVERSATION, tokenize=False).endswith(again.eos_token)
     tokenizer.chat_template = "{{ raise_exception('none at all') }}"
-    assert not input_facts(saved(tokenizer, tmp_path / "none"), 64)["stock_calls"][CHAT_CALL]
+    assert not describe_input(saved(tokenizer, tmp_path / "none"), 64)["stock_calls"][CHAT_CALL]
 
 
 @pytest.mark.parametrize("before", [None, "bytes", "sequence", "roberta"])
@@ -78,7 +78,7 @@ def test_text_gets_both_ends_and_keeps_its_offsets(before: str | None, tokenizer
     }[before]
     tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side = "left"  # as its file says it
     again = saved(tokenizer, tmp_path)
-    told = input_facts(again, 64)
+    told = describe_input(again, 64)
     assert (told["bos"], told["eos"], told["max_length"], told["stock_calls"][SPACED_CALL]) == (True, True, 64, True)
     assert not told["stock_calls"][TEXT_CALL], "a space at the end of the prompt joins the answer's first word"
     text = "the  sky is blue"
@@ -93,7 +93,7 @@ def test_text_gets_both_ends_and_keeps_its_offsets(before: str | None, tokenizer
 def test_a_tokenizer_without_one_of_them(missing: str, pieces: str, tokenizer: Any, tmp_path: Path) -> None:
     setattr(tokenizer, f"{missing}_token", None)
     again = saved(tokenizer, tmp_path)
-    told = input_facts(again, 64)
+    told = describe_input(again, 64)
     assert told[missing] is False
     assert told["template"]["text"] == pieces
     assert told["stock_calls"][SPACED_CALL]

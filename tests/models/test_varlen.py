@@ -87,9 +87,9 @@ def test_the_real_kernel_has_the_arguments_that_are_given() -> None:
 
 
 def test_keys_of_a_row_are_linear_in_its_groups() -> None:
-    one = attention.sequences(attention.Branches(((5, 3, 2),)), torch.device("cpu"))
+    one = attention.make_sequences(attention.Branches(((5, 3, 2),)), torch.device("cpu"))
     assert one.keys.tolist() == [0, 1, 2, 3, 4, *range(5), 5, 6, 7, *range(5), 8, 9]
     assert one.query_ends.tolist() == [0, 5, 8, 10]
     assert one.key_ends.tolist() == [0, 5, 13, 20]
-    many = attention.sequences(attention.Branches(((5, 3, 2),) * 7), torch.device("cpu"))
+    many = attention.make_sequences(attention.Branches(((5, 3, 2),) * 7), torch.device("cpu"))
     assert len(many.keys) == 7 * len(one.keys)

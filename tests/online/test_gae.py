@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finegrain.online.gae import gae
-from finegrain.online.kl_penalty import with_kl_penalty
+from finegrain.online.kl_penalty import subtract_kl_penalty
 
 
 def draw(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -65,5 +65,5 @@ def test_garbage_under_the_mask() -> None:
 def test_rewards_are_clipped_before_the_penalty() -> None:
     mask = torch.tensor([[True, True, False]])
     logp, ref = torch.tensor([[-1.0, -2.0, torch.nan]]), torch.tensor([[-3.0, -1.0, 0.0]])
-    found = with_kl_penalty(torch.tensor([[50.0, -1.0, torch.nan]]), logp, ref, mask, coefficient=0.5, limit=10.0)
+    found = subtract_kl_penalty(torch.tensor([[50.0, -1.0, torch.nan]]), logp, ref, mask, coefficient=0.5, limit=10.0)
     assert found.tolist() == [[9.0, -0.5, 0.0]]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from finegrain.ops import matmul
-from finegrain.ops.matmul import product, use_onednn_linear
+from finegrain.ops.matmul import multiply, use_onednn_linear
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -39,9 +39,9 @@ def test_a_deep_copy_has_its_own_weights() -> None:
 
 def test_transposed_views_and_empty_operands() -> None:
     left, right = torch.randn(6, 5), torch.randn(5, 7)
-    torch.testing.assert_close(product(left, right.T), left @ right)
-    assert product(left.T, torch.randn(6, 3).T).shape == (5, 3)
-    assert product(torch.zeros(0, 5), torch.randn(3, 5)).shape == (0, 3)
+    torch.testing.assert_close(multiply(left, right.T), left @ right)
+    assert multiply(left.T, torch.randn(6, 3).T).shape == (5, 3)
+    assert multiply(torch.zeros(0, 5), torch.randn(3, 5)).shape == (0, 3)
 
 
 def test_float64_and_autocast_go_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +63,8 @@ def test_values_with_bias_and_layers_that_are_counted() -> None:
 def test_where_products_go() -> None:
     assert matmul.uses_onednn(torch.zeros(1)) == matmul.has_onednn()
     assert not matmul.uses_onednn(torch.zeros(1, device="meta"))
-    assert product(torch.zeros(2, 0), torch.zeros(3, 0)).eq(0).all()
-    assert product(torch.ones(2, 4), torch.zeros(0, 4)).shape == (2, 0)
+    assert multiply(torch.zeros(2, 0), torch.zeros(3, 0)).eq(0).all()
+    assert multiply(torch.ones(2, 4), torch.zeros(0, 4)).shape == (2, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -90,8 +90,8 @@ def test_under_autocast_a_layer_is_torchs_own() -> None:
 def test_frozen_operands_cost_no_product(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, shapes = nn.Linear(6, 5), []
     use_onednn_linear(layer)
-    multiply = matmul.product
-    monkeypatch.setattr(matmul, "product", lambda left, right: [shapes.append((len(left), len(right))), multiply(left, right)][1])
+    multiply = matmul.multiply
+    monkeypatch.setattr(matmul, "multiply", lambda left, right: [shapes.append((len(left), len(right))), multiply(left, right)][1])
     layer(torch.randn(3, 6)).sum().backward()
     assert shapes == [(3, 5), (5, 6)]
     shapes.clear()

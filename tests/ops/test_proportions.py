@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from finegrain.ops.proportions import WeightedShare, combined, wilson
+from finegrain.ops.proportions import WeightedShare, combine_shares, wilson
 from finegrain.ops.stats import Interval
 
 
@@ -26,17 +26,17 @@ def test_nothing_has_no_interval() -> None:
 
 def test_worked_mean_of_two_shares() -> None:
     parts = [WeightedShare(3.0, Interval(0.8, 0.7, 0.88, 50)), WeightedShare(1.0, Interval(0.4, 0.1, 0.8, 10))]
-    got = combined(parts)
+    got = combine_shares(parts)
     assert got.rows == 60
     np.testing.assert_allclose(got[:3], [0.7, 0.7 - math.hypot(0.075, 0.075), 0.7 + math.hypot(0.06, 0.1)], atol=1e-12)
-    np.testing.assert_allclose(combined([WeightedShare(10 * weight, share) for weight, share in parts])[:3], got[:3], atol=1e-12)
+    np.testing.assert_allclose(combine_shares([WeightedShare(10 * weight, share) for weight, share in parts])[:3], got[:3], atol=1e-12)
 
 
 def test_one_part_is_itself_and_an_unknown_part_leaves_no_interval() -> None:
     share = Interval(0.3, 0.2, 0.5, 9)
-    np.testing.assert_allclose(combined([WeightedShare(2.0, share)]), share, atol=1e-12)
-    assert combined([WeightedShare(1.0, share), WeightedShare(1.0, Interval(0.5, None, None, 0))]) == Interval(0.4, None, None, 9)
-    assert math.isnan(combined([]).mean)
+    np.testing.assert_allclose(combine_shares([WeightedShare(2.0, share)]), share, atol=1e-12)
+    assert combine_shares([WeightedShare(1.0, share), WeightedShare(1.0, Interval(0.5, None, None, 0))]) == Interval(0.4, None, None, 9)
+    assert math.isnan(combine_shares([]).mean)
 
 
 def test_covers() -> None:
@@ -47,7 +47,7 @@ def test_covers() -> None:
     held = 0
     for _ in range(2000):
         drawn = [wilson((generator.random(n) < share).astype(float)) for share, n in zip(shares, rows, strict=True)]
-        low, high = combined([WeightedShare(w, share) for w, share in zip(weights, drawn, strict=True)])[1:3]
+        low, high = combine_shares([WeightedShare(w, share) for w, share in zip(weights, drawn, strict=True)])[1:3]
         assert low is not None
         assert high is not None
         held += low <= truth <= high
@@ -64,8 +64,8 @@ def test_wilson_by_hand_at_95() -> None:
 def test_a_mean_without_weight_or_with_one_open_end_has_no_interval() -> None:
     share = Interval(0.3, 0.2, 0.5, 9)
     for parts in ([], [WeightedShare(0.0, share)], [WeightedShare(1.0, share), WeightedShare(-1.0, share)]):
-        got = combined(parts)
+        got = combine_shares(parts)
         assert math.isnan(got.mean)
         assert got[1:] == (None, None, 0)
     for low, high in ((0.2, None), (None, 0.5)):
-        assert combined([WeightedShare(1.0, Interval(0.3, low, high, 9))]) == (0.3, None, None, 9)
+        assert combine_shares([WeightedShare(1.0, Interval(0.3, low, high, 9))]) == (0.3, None, None, 9)

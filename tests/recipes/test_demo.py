@@ -4,12 +4,12 @@ import math
 import pytest
 
 from finegrain.cli import main
+from finegrain.recipes.demo import rows as rows_of_the_demo
+from finegrain.recipes.demo import seed as seed_of_the_demo
+from finegrain.recipes.demo import summary as summary_of_the_demo
 from finegrain.recipes.demo.baselines import baseline_aurocs
 from finegrain.recipes.demo.path import Point, best_within
 from finegrain.recipes.demo.rows import BASELINE, LARGER_BASELINE, ROWS
-from finegrain.recipes.demo.run import rows as rows_of_the_demo
-from finegrain.recipes.demo.run import seed as seed_of_the_demo
-from finegrain.recipes.demo.run import summary as summary_of_the_demo
 from finegrain.recipes.demo.seed import REPORTED
 from finegrain.recipes.demo.summary import cells, summarise, verdict
 

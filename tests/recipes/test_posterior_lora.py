@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from finegrain.errors import ModelError
 from finegrain.models.adapters import take_adapter_out
-from finegrain.models.curvature import judge, layers_named
+from finegrain.models.curvature import find_layers, score_group
 from finegrain.models.layer_posterior import LAYERS_FILE, load_layers
 from finegrain.models.packing import Branch, Group
 from finegrain.models.probe import make_scorer
@@ -61,7 +61,7 @@ def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) 
     run = command.folder / "run"
     merged, apart = load_reward_model(run), load_reward_model(run)
     network = take_adapter_out(apart.policy.model, run).eval()
-    layers = layers_named(network)
+    layers = find_layers(network)
     posterior = load_layers(run, layers, apart.head)
     fitted = load_file(run / LAYERS_FILE)
     name = next(name for name in fitted if name.startswith("small."))
@@ -73,9 +73,9 @@ def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) 
     ids = torch.arange(5, 14, dtype=torch.int32).numpy()
     group = Group(ids[:4], (Branch(ids[4:], (ids[4:] > 0)),))
     scorer, _ = make_scorer(network, longest=40, head=apart.head)
-    judged = judge(scorer, head_of(apart), apart.head, layers, group)
+    judged = score_group(scorer, head_of(apart), apart.head, layers, group)
     plain, _ = make_scorer(merged.policy.model.eval(), longest=40, head=merged.head)
-    torch.testing.assert_close(judged.scores, judge(plain, head_of(merged), merged.head, {}, group).scores, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(judged.scores, score_group(plain, head_of(merged), merged.head, {}, group).scores, rtol=1e-5, atol=1e-6)
     variance = 0.0
     for name, gradient in judged.jacobian(judged.scores[0]).items():
         factor = posterior.factors[name]

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finegrain.cli import main
+from finegrain.run_record import RunRecord
 from finegrain.runs import changed_since
 from tests.recipes.command import Command
 
@@ -53,11 +54,12 @@ def test_other_weights_and_another_tokenizer_are_not_gone_on_with(command: Comma
 
 def test_what_changed_in_words() -> None:
     before = {"model": {"sha256": "a" * 64, "tokenizer_sha256": "b"}, "data": {"sha256": "c"}, "versions": {"torch": "1", "peft": "2"}}
-    assert changed_since(before, before) == []
-    assert changed_since({}, before) == [], "what was not recorded is not compared"
-    assert changed_since({"model": 3, "data": [], "versions": None}, before) == []
+    changed = lambda one, other: changed_since(RunRecord.of(one), RunRecord.of(other))
+    assert changed(before, before) == []
+    assert changed({}, before) == [], "what was not recorded is not compared"
+    assert changed({"model": 3, "data": [], "versions": None}, before) == []
     now = {"model": {"sha256": "d", "tokenizer_sha256": "b"}, "data": {}, "versions": {"torch": "1", "peft": "3"}}
-    weights, data, versions = changed_since(before, now)
+    weights, data, versions = changed(before, now)
     assert "weights" in weights
     assert "aaaaaaaaaaaa then, d now" in weights
     assert "data" in data

@@ -102,7 +102,7 @@ def test_what_cannot_be_had(command: Command, model: Path) -> None:
     folder = save_reward(model, command.folder / "rm", "gaussian", Gaussian(reward_weight=Attention(width=2)))
     out = command.folder / "scores.jsonl"
     refused = command("score", "--model", folder, "--data", command.data, "--out", out, "--device", "cpu", "signal:prefix-difference")
-    assert (refused.code, "every prefix;" in refused.error) == (2, True)
+    assert (refused.code, "every prefix" in refused.error) == (2, True)
     refused = command("reward", "posterior", folder, "--data", command.data, "--device", "cpu")
     assert refused.code != 0
     assert "weighs its tokens" in refused.error
@@ -110,7 +110,7 @@ def test_what_cannot_be_had(command: Command, model: Path) -> None:
     assert refused.code == 2
     assert "last token" in refused.error
     refused = command.prefer("zero", "head:gaussian", "head.reward-weight:attention", "--head.reward-weight.width", "0", command="reward")
-    assert (refused.code, "at least" in refused.error) == (2, True), refused.error
+    assert (refused.code, "at least 1" in " ".join(refused.error.split())) == (2, True), refused.error
 
 
 @pytest.mark.parametrize("form", [LogProb(), SoftmaxProb(), RawLogits(), FreshHead()], ids=lambda form: type(form).__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finegrain.errors import CheckpointError
-from finegrain.files import held
+from finegrain.files import lock_folder
 from finegrain.runs import RunDirectory
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.loop import Trainer
@@ -72,7 +72,7 @@ def test_an_empty_name_is_no_name(command: Command, arguments: list[str]) -> Non
 
 def test_one_run_at_a_time(command: Command, tmp_path: Path) -> None:
     (command.folder / "run").mkdir()
-    with held(command.folder / "run"):
+    with lock_folder(command.folder / "run"):
         done = command.prefer("run", "--max-steps", "1")
         assert done.code == 7
         assert "another process is writing" in done.error

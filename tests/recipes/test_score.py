@@ -356,7 +356,7 @@ def test_a_head_without_opinion_and_one_without_numbers(command: Command, model:
     broken = save_reward(model, command.folder / "broken", "sequence", Sequence(), scale=1e38)
     assert "row 0, chosen: a score is NaN" in refused(command, 6, "--model", broken)
     damaged = save_reward(model, command.folder / "damaged", "sequence", Sequence(), scale=float("nan"))
-    assert "hold NaN" in refused(command, 4, "--model", damaged)
+    assert "contain NaN" in refused(command, 4, "--model", damaged)
 
 
 # --- functions of the user's own ---

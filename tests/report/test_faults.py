@@ -8,14 +8,14 @@ import pytest
 from finegrain.diagnose import confidence, coverage, displacement, length
 from finegrain.report.page import render
 from finegrain.report.read import read_run
-from finegrain.report.verdicts import blocks
+from finegrain.report.verdicts import make_blocks
 from tests.report.runs import pairs, write_run
 
 LIKELIHOOD, LENGTH, CREDIT = "Chosen and rejected log-probability", "Length against reward", "What the credit keeps"
 
 
 def verdicts(folder: Path) -> dict[str, str]:
-    return {block.title: block.verdict for block in blocks(read_run(folder))}
+    return {block.title: block.verdict for block in make_blocks(read_run(folder))}
 
 
 def test_a_sound_run_is_not_accused(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_mask_that_drops_everything(tmp_path: Path, from_pairs: bool) -> None:
 def test_a_mask_that_drops_one_side_is_named_with_the_side(tmp_path: Path) -> None:
     record = {"credit": {"credit/kept/chosen": 0.5, "credit/kept/rejected": 0.0}}
     folder = write_run(tmp_path / "run", None, record=record)
-    block = next(block for block in blocks(read_run(folder)) if block.title == CREDIT)
+    block = next(block for block in make_blocks(read_run(folder)) if block.title == CREDIT)
     assert block.verdict == coverage.DROPS_ALL
     assert "rejected" in block.words
     assert "chosen" not in block.words

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from finegrain.errors import CheckpointError
-from finegrain.report.pack import DIGITS, MISSING, escaped, pack_answer, pieces, quantised, token_runs
+from finegrain.report.pack import DIGITS, MISSING, escape_json, pack_answer, quantise, split_tokens, token_runs
 from finegrain.report.page import render, write_report
 from finegrain.report.pairs import ExaminedAnswer, pair_from_json, read_pairs
 from finegrain.report.read import read_run
-from finegrain.terminal import visible
+from finegrain.terminal import make_visible
 from tests.report.runs import pairs, write_run
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202eevil\u202c\u2028{{ 7*7 }}<!--<script>" + "\x00\u200b"
@@ -193,23 +193,23 @@ def test_examined_pairs_survive_their_file(tmp_path: Path) -> None:
 
 def test_quantised_values_come_back_within_half_a_step() -> None:
     values = np.array([-3.0, 0.5, np.nan, 9.0, 0.0])
-    packed = quantised(values)
+    packed = quantise(values)
     assert isinstance(packed, dict)
     assert np.nanmax(np.abs(decoded(packed, 5) - values)) <= 12 / 4094 / 2 * 1.001
     assert np.isnan(decoded(packed, 5)[2])
-    assert quantised(np.ones(4)) == 1.0
-    assert np.isnan(decoded(quantised(np.full(3, np.nan)), 3)).all()
+    assert quantise(np.ones(4)) == 1.0
+    assert np.isnan(decoded(quantise(np.full(3, np.nan)), 3)).all()
 
 
 def test_pieces_are_the_text() -> None:
     """Gaps, shared characters and characters beyond the basic plane; what no token covers comes last."""
     offsets = np.array([[0, 2], [3, 5], [5, 6], [5, 6], [8, 8]])
     side = ExaminedAnswer(text="ab cd😀xy", offsets=offsets, mask=np.ones(5, dtype=bool))
-    assert pieces(side) == ["ab", " cd", "😀", "", "", "xy"]
+    assert split_tokens(side) == ["ab", " cd", "😀", "", "", "xy"]
     assert pack_answer("chosen", side)["w"] == "CDCAA"
     assert pack_answer("chosen", side)["x"] == "xy"
     huge = ExaminedAnswer(text="x" * 5000, offsets=np.array([[0, 5000]]), mask=np.ones(1, dtype=bool))
-    assert pieces(huge)[0].endswith("… [+4800 characters]")
+    assert split_tokens(huge)[0].endswith("… [+4800 characters]")
 
 
 def test_spans_become_runs_of_tokens() -> None:
@@ -219,7 +219,7 @@ def test_spans_become_runs_of_tokens() -> None:
 
 
 def test_hidden_characters_are_shown() -> None:
-    assert visible("a\u202eb\ud800c\x07") == "a⟦U+202E⟧b⟦U+D800⟧c⟦U+0007⟧"
-    assert visible("tab\tline\nעברית فارسی‌ها 👩‍🚀") == "tab\tline\nעברית فارسی‌ها 👩‍🚀"
-    assert json.loads(escaped(["</script>&\u2028"])) == ["</script>&\u2028"]
-    assert not set("<>&\u2028") & set(escaped(["</script>&\u2028"]))
+    assert make_visible("a\u202eb\ud800c\x07") == "a⟦U+202E⟧b⟦U+D800⟧c⟦U+0007⟧"
+    assert make_visible("tab\tline\nעברית فارسی‌ها 👩‍🚀") == "tab\tline\nעברית فارسی‌ها 👩‍🚀"
+    assert json.loads(escape_json(["</script>&\u2028"])) == ["</script>&\u2028"]
+    assert not set("<>&\u2028") & set(escape_json(["</script>&\u2028"]))

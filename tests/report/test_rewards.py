@@ -13,9 +13,9 @@ from finegrain.diagnose import confidence, length
 from finegrain.report.page import render
 from finegrain.report.pairs import ExaminedPair, read_pairs
 from finegrain.report.read import Run, read_run
-from finegrain.report.reward_figures import mistakes, reward_view
-from finegrain.report.reward_findings import parts
-from finegrain.report.verdicts import blocks
+from finegrain.report.reward_figures import find_mistakes, make_reward_view
+from finegrain.report.reward_findings import split_pairs
+from finegrain.report.verdicts import make_blocks
 from finegrain.run_record import RunRecord
 from tests.report.rewards import scored
 from tests.report.runs import pairs, write_run
@@ -25,7 +25,7 @@ ORDER, HONESTY, LENGTH, DOUBT = "Pairs in order", "Confidence against accuracy",
 
 
 def verdicts(examined: list[ExaminedPair]) -> dict[str, str]:
-    return {block.title: block.verdict for block in blocks(Run(name="run", record=RunRecord(), pairs=examined))}
+    return {block.title: block.verdict for block in make_blocks(Run(name="run", record=RunRecord(), pairs=examined))}
 
 
 def with_margins(margins: list[float], **same: Any) -> list[ExaminedPair]:
@@ -48,7 +48,7 @@ def test_an_honest_reward_model_is_not_accused() -> None:
     found = verdicts(scored(600))
     own = {ORDER: confidence.RANKS, HONESTY: confidence.HONEST, LENGTH: length.UNRELATED, DOUBT: confidence.UNDECIDED}
     assert {title: found[title] for title in own} == own
-    tones = {block.title: block.tone for block in blocks(Run(name="run", record=RunRecord(), pairs=scored(600)))}
+    tones = {block.title: block.tone for block in make_blocks(Run(name="run", record=RunRecord(), pairs=scored(600)))}
     assert "bad" not in tones.values()
 
 
@@ -74,11 +74,11 @@ def test_a_deviation_that_finds_mistakes() -> None:
 def test_verdicts_are_those_of_the_held_out_pairs() -> None:
     """Training pairs all in order, held-out pairs all wrong: the verdict is of the latter, and both are shown."""
     held, trained = with_margins([-2.0] * 30), [replace(pair, row=pair.row + 30, held_out=False) for pair in with_margins([2.0] * 30)]
-    block = next(block for block in blocks(Run(name="run", record=RunRecord(), pairs=held + trained)) if block.title == ORDER)
+    block = next(block for block in make_blocks(Run(name="run", record=RunRecord(), pairs=held + trained)) if block.title == ORDER)
     assert block.verdict == confidence.REVERSED
     shown = {entry.name: entry.value for entry in block.numbers}
     assert (shown["held-out pairs in order"], shown["training pairs in order"]) == ("0 %", "100 %")
-    only = next(block for block in blocks(Run(name="run", record=RunRecord(), pairs=trained)) if block.title == ORDER)
+    only = next(block for block in make_blocks(Run(name="run", record=RunRecord(), pairs=trained)) if block.title == ORDER)
     assert only.verdict == confidence.RANKS
     assert only.words.startswith("On training pairs only")
 
@@ -86,24 +86,24 @@ def test_verdicts_are_those_of_the_held_out_pairs() -> None:
 def test_bins_and_error_by_hand() -> None:
     """ln 3 is a confidence of 3/4: three right of four is honest, error 0. The same all wrong: error 3/4."""
     sure = float(np.log(3))
-    (part,) = parts(Run(name="run", record=RunRecord(), pairs=with_margins([sure, sure, sure, -sure])))
+    (part,) = split_pairs(Run(name="run", record=RunRecord(), pairs=with_margins([sure, sure, sure, -sure])))
     ((where, accuracy),) = part.bins
     assert (where, accuracy.mean, accuracy.rows) == (pytest.approx(0.75), 0.75, 4)
     assert (accuracy.low, accuracy.high) == (pytest.approx(0.3006, abs=1e-4), pytest.approx(0.9544, abs=1e-4)), "Wilson's interval of 3 of 4"
     for margins, error in (([sure, sure, sure, -sure], "0"), ([-sure] * 4, "0.75")):
-        found = blocks(Run(name="run", record=RunRecord(), pairs=with_margins(margins)))
+        found = make_blocks(Run(name="run", record=RunRecord(), pairs=with_margins(margins)))
         numbers = {entry.name: entry.value for block in found for entry in block.numbers}
         assert numbers["expected calibration error, held-out"].removeprefix("−").startswith(error)
 
 
 def test_confident_mistakes_are_listed_worst_first() -> None:
     """Only pairs in the wrong order, five at most; ties of the labels are no mistakes."""
-    (part,) = parts(Run(name="run", record=RunRecord(), pairs=with_margins([-1.0, 3.0, -4.0, -2.0, -0.5, -0.1, -0.2, 0.0])))
-    assert [line.row for line in mistakes(part)] == [2, 3, 0, 4, 6]
-    assert mistakes(part)[0].chance == "1.8 %", "sigma(-4)"
-    assert mistakes(part)[0].kind == "held-out"
-    assert parts(Run(name="run", record=RunRecord(), pairs=with_margins([-4.0], tie=True))) == []
-    assert reward_view(Run(name="run", record=RunRecord(), pairs=with_margins([-4.0], tie=True))) is None
+    (part,) = split_pairs(Run(name="run", record=RunRecord(), pairs=with_margins([-1.0, 3.0, -4.0, -2.0, -0.5, -0.1, -0.2, 0.0])))
+    assert [line.row for line in find_mistakes(part)] == [2, 3, 0, 4, 6]
+    assert find_mistakes(part)[0].chance == "1.8 %", "sigma(-4)"
+    assert find_mistakes(part)[0].kind == "held-out"
+    assert split_pairs(Run(name="run", record=RunRecord(), pairs=with_margins([-4.0], tie=True))) == []
+    assert make_reward_view(Run(name="run", record=RunRecord(), pairs=with_margins([-4.0], tie=True))) is None
 
 
 def test_what_stands_on_the_page(tmp_path: Path) -> None:

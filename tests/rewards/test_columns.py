@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finegrain.rewards.columns import columns_of, prepared
+from finegrain.rewards.columns import fill_columns, prepare_columns
 from finegrain.rewards.step import Step
 from tests.rewards.answers import Answers
 
@@ -12,7 +12,7 @@ VALUES = [np.array([1.0, 2.0]), np.array([]), np.array([3.0])]
 
 @pytest.mark.parametrize("name", ["weight", "reward", "segment"])
 def test_one_column_and_the_others_absent(name: str) -> None:
-    made = columns_of(**{name: VALUES})
+    made = fill_columns(**{name: VALUES})
     for other in ("weight", "reward", "segment"):
         found = getattr(made, other)
         if other == name:
@@ -25,7 +25,7 @@ def test_one_column_and_the_others_absent(name: str) -> None:
 
 def test_several_columns() -> None:
     other = [np.array([5.0, 6.0]), np.array([]), np.array([7.0])]
-    made = columns_of(segment=VALUES, reward=other)
+    made = fill_columns(segment=VALUES, reward=other)
     assert (made.weight, made.segment[2], made.reward[2]) == ([None] * 3, VALUES[2], other[2])
 
 
@@ -33,9 +33,9 @@ def test_the_part_that_makes_columns_is_asked_with_the_answers() -> None:
     numbers, labels = [np.array([0, 0])], [np.array([1.0, 1.0])]
     answers = Answers(roles=("answer",), steps={"answer": (numbers, labels)})
     for makers in ([Step().prepare, None], [None, Step().prepare]):
-        made = prepared(makers, answers)
+        made = prepare_columns(makers, answers)
         assert list(made) == ["answer"]
         assert made["answer"].segment[0] is numbers[0]
-    assert prepared([None, None], answers) == {}
+    assert prepare_columns([None, None], answers) == {}
     with pytest.raises(AssertionError, match=r"^head and loss both make token columns$"):
-        prepared([Step().prepare, Step().prepare], answers)
+        prepare_columns([Step().prepare, Step().prepare], answers)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finegrain.errors import ModelError, UsageError
 from finegrain.ops.variational import gaussian_kl
-from finegrain.rewards.bottleneck import ACTIVE, LARGEST_MEAN, Bottleneck, confidence_weights, weighted
+from finegrain.rewards.bottleneck import ACTIVE, LARGEST_MEAN, Bottleneck, combine_weighted, confidence_weights
 from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
 from finegrain.rewards.diverse_preferences import DiversePreferences, Latent, Softmax
 from finegrain.rewards.fit import RewardFit
@@ -110,7 +110,7 @@ def test_shares_of_active_dimensions_are_of_the_answer_s_own() -> None:
 
 def test_weights_by_hand() -> None:
     assert confidence_weights(torch.tensor([[3.0, 0.0, -1.0], [1.0, 0.0, 2.0]])).tolist() == [[0.75, 0.5, 0.0], [0.25, 0.5, 1.0]]
-    assert weighted(torch.tensor([[4.0], [8.0]]), torch.tensor([[0.75], [0.25]])).tolist() == [5.0]
+    assert combine_weighted(torch.tensor([[4.0], [8.0]]), torch.tensor([[0.75], [0.25]])).tolist() == [5.0]
 
 
 def test_codes_are_bounded() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
-from finegrain.rewards.heads import ends_read, of_members, read_out, sequence_score, token_scores
+from finegrain.rewards.heads import combine_members, find_segment_ends, read_out, sequence_score, token_scores
 from finegrain.rewards.segment import Segment
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
@@ -37,16 +37,16 @@ class Own(Sequence):
 
 
 def test_members_without_spread_of_their_own() -> None:
-    found = of_members(real([1.0, 4.0], [3.0, 0.0]))
+    found = combine_members(real([1.0, 4.0], [3.0, 0.0]))
     assert found.std is not None
     assert (found.mean.tolist(), found.std.tolist()) == ([2.0, 2.0], [pytest.approx(math.sqrt(2)), pytest.approx(math.sqrt(8))])
-    alone = of_members(real([1.0, 4.0]))
+    alone = combine_members(real([1.0, 4.0]))
     assert (alone.mean.tolist(), alone.std) == ([1.0, 4.0], None)
 
 
 def test_members_that_are_distributions_are_mixed() -> None:
     """Variances 1 and 9, means 1 and 3: 5 + 1."""
-    found = of_members(real([1.0], [3.0]), real([1.0], [3.0]))
+    found = combine_members(real([1.0], [3.0]), real([1.0], [3.0]))
     assert found.std is not None
     assert found.member_std is not None
     assert (found.mean.item(), found.std.item()) == (2.0, pytest.approx(math.sqrt(6.0)))
@@ -71,7 +71,7 @@ def test_members_are_read_out_one_by_one() -> None:
     """Minima 1 and 0, where the minimum of the mean is 1.5."""
     mask = torch.tensor([[True, True]])
     members = torch.stack([real([1.0, 3.0]), real([5.0, 0.0])])
-    found = read_out(Minimum(), of_members(members), mask)
+    found = read_out(Minimum(), combine_members(members), mask)
     assert found.members is not None
     assert (found.mean.tolist(), found.members.tolist()) == ([0.5], [[1.0], [0.0]])
 
@@ -91,6 +91,6 @@ def test_tokens_may_be_weighed_against_one_another() -> None:
 
 def test_ends_lie_on_the_mask() -> None:
     judged = replace(side([[[1.0], [2.0], [3.0]], [[4.0]]]), segment=torch.tensor([[0, 0, 1], [0, 0, 0]]))
-    assert ends_read(Segment(), judged).tolist() == [[False, True, True], [False, False, False]]
+    assert find_segment_ends(Segment(), judged).tolist() == [[False, True, True], [False, False, False]]
     with pytest.raises(UsageError, match=r"^Token reads ends of segments or steps, but these answers have none"):
-        ends_read(Token(), side([[[1.0]]]))
+        find_segment_ends(Token(), side([[[1.0]]]))

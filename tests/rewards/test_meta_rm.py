@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import UsageError
 from finegrain.rewards.bradley_terry import bradley_terry_loss
-from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
+from finegrain.rewards.meta_rm import MetaRM, discrimination, displace
 
 
 def test_discrimination_by_hand() -> None:
@@ -41,7 +41,7 @@ def test_the_gradient_is_taken_at_the_raised_point_and_the_parameters_return() -
     told_apart = lambda at: discrimination(samples @ at).mean()
     rise = torch.autograd.grad(told_apart(weight), weight)[0]
     raised = (before + 0.3 * rise).requires_grad_()
-    with displaced([weight], [rise], 0.3):
+    with displace([weight], [rise], 0.3):
         assert torch.equal(weight, raised)
         (got,) = torch.autograd.grad(loss(weight), weight)
     torch.testing.assert_close(got, torch.autograd.grad(loss(raised), raised)[0], rtol=0, atol=0)
@@ -49,14 +49,14 @@ def test_the_gradient_is_taken_at_the_raised_point_and_the_parameters_return() -
     assert float(told_apart(raised.detach())) > float(told_apart(before))
     plain = torch.autograd.grad(loss(weight), weight)[0]
     assert not torch.equal(got, plain)
-    with displaced([weight], [rise], 0.0):
+    with displace([weight], [rise], 0.0):
         assert torch.equal(torch.autograd.grad(loss(weight), weight)[0], plain)
 
 
 def test_parameters_return_after_a_failure() -> None:
     weight, _, _ = linear()
     before = weight.detach().clone()
-    with pytest.raises(RuntimeError, match="stop"), displaced([weight], [torch.ones(5, dtype=torch.float64)], 0.3):
+    with pytest.raises(RuntimeError, match="stop"), displace([weight], [torch.ones(5, dtype=torch.float64)], 0.3):
         raise RuntimeError("stop")
     assert torch.equal(weight.detach(), before)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from finegrain.rewards.representation import agreement, last_row, prototype_scores, simcse_loss, sinkhorn_codes, swav_loss, uniform
+from finegrain.rewards.representation import code_cross_entropy, draw_uniform, last_row, prototype_scores, simcse_loss, sinkhorn_codes, swav_loss
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -30,9 +30,9 @@ def test_simcse_agrees_with_a_naive_loop() -> None:
 
 
 def test_dropout_keeps_its_share_and_its_rows() -> None:
-    kept = uniform(torch.arange(200.0), 100, 0) >= 0.3
+    kept = draw_uniform(torch.arange(200.0), 100, 0) >= 0.3
     assert float(kept.double().mean()) == pytest.approx(0.7, abs=0.02)
-    assert torch.equal(uniform(torch.tensor([7.0, 3.0]), 9, 1), uniform(torch.tensor([3.0, 7.0]), 9, 1).flip(0))
+    assert torch.equal(draw_uniform(torch.tensor([7.0, 3.0]), 9, 1), draw_uniform(torch.tensor([3.0, 7.0]), 9, 1).flip(0))
 
 
 def test_numbers_are_the_hash_they_are_said_to_be() -> None:
@@ -45,7 +45,7 @@ def test_numbers_are_the_hash_they_are_said_to_be() -> None:
         return ((mixed ^ (mixed >> 16)) + 0.5) / 2**32
 
     want = [[drawn((2 * row + 1) * 3 + place) for place in range(3)] for row in (3, 0)]
-    assert uniform(torch.tensor([3.0, 0.0]), 3, 1).tolist() == want
+    assert draw_uniform(torch.tensor([3.0, 0.0]), 3, 1).tolist() == want
 
 
 def test_features_of_the_last_token() -> None:
@@ -62,7 +62,7 @@ def test_cosines_and_agreement_by_hand() -> None:
     assert scores.tolist() == [pytest.approx([0.6, -0.8])]
     total = math.log(math.exp(0.6 / 0.5) + math.exp(-0.8 / 0.5))
     want = -(0.25 * (0.6 / 0.5 - total) + 0.75 * (-0.8 / 0.5 - total))
-    assert float(agreement(torch.tensor([0.25, 0.75]), scores[0], 0.5)) == pytest.approx(want)
+    assert float(code_cross_entropy(torch.tensor([0.25, 0.75]), scores[0], 0.5)) == pytest.approx(want)
 
 
 def test_one_round_of_codes_by_hand() -> None:

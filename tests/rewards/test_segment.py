@@ -15,7 +15,7 @@ from finegrain.ops.segments import place_in_row, segment_ends
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut
+from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut_segments
 from finegrain.rewards.sequence import Sequence
 from finegrain.types import Pair, Side
 from tests.rewards.answers import Answers
@@ -26,7 +26,7 @@ NO, YES = False, True
 
 def ids_of(segmenter: Segmenter, predicting: list[float], mask: list[bool] | None = None) -> Tensor:
     """Segment ids by entropies that stand on the token they predict."""
-    return cut(segmenter, torch.tensor([predicting]), torch.tensor([mask or [True] * len(predicting)]))
+    return cut_segments(segmenter, torch.tensor([predicting]), torch.tensor([mask or [True] * len(predicting)]))
 
 
 def ends(segmenter: Segmenter, entropy: list[float], mask: list[bool] | None = None) -> list[int]:

@@ -6,7 +6,7 @@ import torch
 
 from finegrain.credit.redistribute import sparse_reward
 from finegrain.online.gae import gae
-from finegrain.online.kl_penalty import with_kl_penalty
+from finegrain.online.kl_penalty import subtract_kl_penalty
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fine_grained import FineGrained, Identity, PerToken
 from finegrain.rewards.segment import Segment
@@ -36,9 +36,9 @@ def test_a_reward_on_the_last_token_alone_is_the_sparse_reward() -> None:
     rewards[0, 4], rewards[1, 2] = total
     assert torch.equal(rewards, sparse_reward(total, mask))
     found = [
-        gae(with_kl_penalty(each, logp, ref_logp, mask, coefficient=0.02), values, mask, gamma=1.0, lam=0.95)
+        gae(subtract_kl_penalty(each, logp, ref_logp, mask, coefficient=0.02), values, mask, gamma=1.0, lam=0.95)
         for each in (rewards, sparse_reward(total, mask))
     ]
     assert torch.equal(found[0].advantages, found[1].advantages)
-    whole = gae(with_kl_penalty(rewards, logp, logp, mask, coefficient=0.02), torch.zeros_like(values), mask, gamma=1.0, lam=1.0)
+    whole = gae(subtract_kl_penalty(rewards, logp, logp, mask, coefficient=0.02), torch.zeros_like(values), mask, gamma=1.0, lam=1.0)
     torch.testing.assert_close(whole.returns[:, 0], total, rtol=0, atol=1e-12)

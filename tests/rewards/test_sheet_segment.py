@@ -4,13 +4,13 @@ import torch
 
 from finegrain.ops.segments import place_in_row, segment_ends
 from finegrain.rewards.location import EvenSplit, LocationNormaliser
-from finegrain.rewards.segmenters import EntropyCutoff, cut
+from finegrain.rewards.segmenters import EntropyCutoff, cut_segments
 
 
 def test_without_a_peak_the_tokens_share_one_reward_and_the_end_token_has_none() -> None:
     """Seven tokens: the end is token 5; r / 6 on each of tokens 0 to 5, 0 on the end token; at p = 1 the normaliser has its ends' values."""
     entropy, mask = torch.full((1, 7), 0.5), torch.ones(1, 7, dtype=torch.bool)
-    ids = cut(EntropyCutoff(cutoff=1000.0), entropy, mask)
+    ids = cut_segments(EntropyCutoff(cutoff=1000.0), entropy, mask)
     assert segment_ends(ids)[0].nonzero()[:, 0].tolist() == [5]
     rewards = torch.zeros(1, 7, dtype=torch.float64)
     rewards[0, 5], rewards[0, 6] = 3.0, 99.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finegrain.errors import DataError, UsageError
-from finegrain.rewards.targets import GaussianTarget, OddsTarget, OneHot, OrdinalTarget, SmoothedTarget, Target, odds_of, smoothing_of
+from finegrain.rewards.targets import GaussianTarget, OddsTarget, OneHot, OrdinalTarget, SmoothedTarget, Target, to_odds, to_smoothing
 
 TARGETS = [OneHot(), SmoothedTarget(smoothing=0.1), OddsTarget(), OrdinalTarget(), GaussianTarget()]
 LABELS = torch.tensor([0, 4, 2, 2])
@@ -23,10 +23,10 @@ def test_worked() -> None:
 
 def test_the_authors_smoothing_at_other_scales() -> None:
     """rho = 3.04 from 0.98 at K = 100: 0.710 at K = 5, 0.831 at K = 10."""
-    rho = odds_of(0.98, 100)
+    rho = to_odds(0.98, 100)
     assert round(rho, 2) == 3.04
     assert OddsTarget().odds == pytest.approx(rho, abs=1e-12)
-    assert (round(smoothing_of(rho, 5), 3), round(smoothing_of(rho, 10), 3)) == (0.710, 0.831)
+    assert (round(to_smoothing(rho, 5), 3), round(to_smoothing(rho, 10), 3)) == (0.710, 0.831)
     for classes in (2, 5, 10, 100):
         target = OddsTarget()(torch.tensor([1]), classes)[0]
         assert float(target[1] / target[0]) == pytest.approx(rho, rel=1e-12)
@@ -35,8 +35,8 @@ def test_the_authors_smoothing_at_other_scales() -> None:
 def test_odds_and_smoothing_invert() -> None:
     for classes in (2, 5, 100):
         for smoothing in (0.01, 0.5, 0.98):
-            assert abs(smoothing_of(odds_of(smoothing, classes), classes) - smoothing) < 1e-12
-    assert odds_of(0.0, 5) == math.inf
+            assert abs(to_smoothing(to_odds(smoothing, classes), classes) - smoothing) < 1e-12
+    assert to_odds(0.0, 5) == math.inf
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: type(target).__name__)

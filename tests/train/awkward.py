@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.sequence import log_ratio, wide
+from finegrain.ops.sequence import log_ratio, to_wide
 from finegrain.types import Pair, Side, Term, Terms
 
 BUCKETS = 5
@@ -55,7 +55,7 @@ class Gated:
         preference = -logsigmoid(self.beta * (chosen - rejected - 0.1 * past.to(chosen.dtype)))
         tokens = torch.stack([side.mask.sum(-1) for side in pair.sides.values()]).sum(0).to(preference.dtype)
         size = torch.stack([masked_sum((gates[role] - 1).square(), side.mask) for role, side in pair.sides.items()]).sum(0)
-        calm = torch.stack([masked_sum(wide(side.entropy), side.mask) for side in pair.sides.values()]).sum(0)
+        calm = torch.stack([masked_sum(to_wide(side.entropy), side.mask) for side in pair.sides.values()]).sum(0)
         return {
             "preference": Term(preference, torch.ones_like(preference)),
             "gate": Term(size, tokens, 0.1),
@@ -66,12 +66,12 @@ class Gated:
         return pair.columns["position"].long() % BUCKETS
 
     def _gate(self, pair: Pair, side: Side) -> Tensor:
-        zero = torch.zeros_like(wide(side.logp))
-        ref = torch.where(side.mask, wide(side.ref_logp).to(zero.dtype), 0.0)
-        return pair.modules["gate"](torch.where(side.mask, wide(side.logp).detach(), 0.0), ref).to(zero.dtype)
+        zero = torch.zeros_like(to_wide(side.logp))
+        ref = torch.where(side.mask, to_wide(side.ref_logp).to(zero.dtype), 0.0)
+        return pair.modules["gate"](torch.where(side.mask, to_wide(side.logp).detach(), 0.0), ref).to(zero.dtype)
 
     def _ratio(self, side: Side) -> Tensor:
-        return torch.where(side.mask, wide(side.logp) - wide(side.ref_logp), 0.0)
+        return torch.where(side.mask, to_wide(side.logp) - to_wide(side.ref_logp), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from finegrain.objectives.kto import KTO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
-from finegrain.ops.precision import placed
+from finegrain.ops.precision import place_on
 from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
@@ -108,7 +108,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         metrics=metrics_for(contract),
         peak_rate=how.rate,
         steps=len(plan),
-        state={name: placed(table, how.device) for name, table in contract.state.items()},
+        state={name: place_on(table, how.device) for name, table in contract.state.items()},
     )
     return trainer, plan
 

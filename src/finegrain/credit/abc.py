@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.redistribute import by_shares, check_share, mixed, uniform_shares
+from finegrain.credit.redistribute import check_share, distribute_by_shares, mix_with_end, uniform_shares
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 
 Tokens = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -27,7 +27,7 @@ class HeadMean:
 
     def __call__(self, attention: Float[Tensor, "B H ..."]) -> Float[Tensor, "B ..."]:
         """One attention map per answer."""
-        return wide(attention).mean(1)
+        return to_wide(attention).mean(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class LargestHead:
 
     def __call__(self, attention: Float[Tensor, "B H ..."]) -> Float[Tensor, "B ..."]:
         """One map per answer; not a distribution before normalisation."""
-        return wide(attention).amax(1)
+        return to_wide(attention).amax(1)
 
 
 Heads = HeadMean | LargestHead
 
 
-def normalised(attention: Tokens, mask: Mask) -> Tokens:
+def normalise_attention(attention: Tokens, mask: Mask) -> Tokens:
     """Attention on the answer's tokens as a distribution, detached: sums to 1 on the mask, 0 outside it; equal shares without attention."""
     inside = torch.where(mask, attention.detach(), 0.0)
     total = inside.sum(1, keepdim=True)
@@ -55,17 +55,17 @@ def last_row(attention: Float[Tensor, "B H T"], mask: Mask, heads: Heads) -> Tok
 
     The same row of the policy at its last generation step, passed to `shift_shares`, is the authors' ABC-D2.
     """
-    return normalised(heads(attention), mask)
+    return normalise_attention(heads(attention), mask)
 
 
 def generation_rows(attention: Float[Tensor, "B H T T"], mask: Mask, heads: Heads) -> Tokens:
     """ABC-D: shares from the policy's own attention, row i is the step that generated token i; a column's mean over the later steps that saw it."""
     rows = torch.tril(torch.where(mask[:, :, None] & mask[:, None], heads(attention), 0.0), -1)
     seen = (rows != 0).sum(1).clamp(min=1)
-    return shifted(rows.sum(1) / seen, mask)
+    return shift_shares(rows.sum(1) / seen, mask)
 
 
-def shifted(attention: Tokens, mask: Mask) -> Tokens:
+def shift_shares(attention: Tokens, mask: Mask) -> Tokens:
     """Shares with each token's attention on the token after it, as in both of the authors' decoder variants; the first token gets none.
 
     The last column has no successor and is ignored. An answer of one token keeps its reward.
@@ -74,7 +74,7 @@ def shifted(attention: Tokens, mask: Mask) -> Tokens:
     seen = torch.where(mask, place, -1).cummax(1).values
     before = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
     moved = torch.where(mask & (before >= 0), attention.gather(1, before.clamp(min=0)), 0.0)
-    return normalised(moved, mask)
+    return normalise_attention(moved, mask)
 
 
 def share_entropy(shares: Tokens, mask: Mask) -> Rows:
@@ -101,4 +101,4 @@ class ABC:
 
     def spread(self, shares: Tokens, total: Rows, mask: Mask) -> Tokens:
         """The same from other shares (`generation_rows`, `shift_shares`, equal ones)."""
-        return mixed(by_shares(shares, wide(total), mask), wide(total), mask, share=self.share)
+        return mix_with_end(distribute_by_shares(shares, to_wide(total), mask), to_wide(total), mask, share=self.share)

@@ -32,7 +32,7 @@ def side_name(answer: CreditedAnswer) -> str:
     return answer.role if answer.role in ("chosen", "rejected") else f"{answer.role}, {'desirable' if answer.positive else 'undesirable'}"
 
 
-def sides(answers: Sequence[CreditedAnswer]) -> dict[str, list[int]]:
+def group_by_side(answers: Sequence[CreditedAnswer]) -> dict[str, list[int]]:
     """Positions of the answers of each side: a role, and where a role has both, desirable and undesirable."""
     found: dict[str, list[int]] = {}
     for place, answer in enumerate(answers):
@@ -40,7 +40,7 @@ def sides(answers: Sequence[CreditedAnswer]) -> dict[str, list[int]]:
     return found
 
 
-def with_signal(context: CreditContext, signal: Signal) -> list[CreditedAnswer]:
+def find_signals(context: CreditContext, signal: Signal) -> list[CreditedAnswer]:
     """The answers that have a signal, zeroed outside the mask; raises where none has one, or where one is not finite."""
     answers = []
     for role, scored in signal.items():
@@ -73,7 +73,9 @@ def _clean(part: Tensor, mask: Bool[Tensor, " T"], role: str, row: int) -> Tenso
     return clean
 
 
-def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[Shaped[Tensor, " _"]], size: int = 256) -> list[Shaped[Tensor, " _"]]:
+def map_blocks(
+    function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[Shaped[Tensor, " _"]], size: int = 256
+) -> list[Shaped[Tensor, " _"]]:
     """Applies the function to right-padded (B, T) blocks of answers of similar length; padding is False and 0. Linear in the number of tokens."""
     lengths = [len(values) for values in ragged[0]]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -86,14 +88,14 @@ def by_block(function: Callable[..., Shaped[Tensor, "B T"]], *ragged: Sequence[S
     return results
 
 
-def on_segments(
+def score_segments(
     score: Callable[[Tensor, Tensor], Tensor], values: Sequence[Tensor], ids: Sequence[Tensor], masks: Sequence[Tensor]
 ) -> list[Float[Tensor, " _"]]:
     """A score of segments (values, ids) -> (B, T), at the tokens of every answer."""
-    return by_block(lambda values, ids, mask: score(values, torch.where(mask, ids, -1)), values, ids, masks)
+    return map_blocks(lambda values, ids, mask: score(values, torch.where(mask, ids, -1)), values, ids, masks)
 
 
-def as_columns(
+def make_columns(
     context: CreditContext,
     answers: Sequence[CreditedAnswer],
     *,
@@ -117,9 +119,9 @@ def as_columns(
     }
 
 
-def guard(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
+def check_kept_share(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
     """Raises CreditError where a side keeps too few or too many of its tokens; answers without a signal do not count."""
-    for side, places in sides(answers).items():
+    for side, places in group_by_side(answers).items():
         kept = sum(float(weight[place].sum()) for place in places)
         share = kept / sum(int(answers[place].mask.sum()) for place in places)
         if min_kept <= share <= max_kept:

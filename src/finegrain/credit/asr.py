@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import as_columns, by_block, guard, on_segments, with_signal
+from finegrain.credit.answers import check_kept_share, find_signals, make_columns, map_blocks, score_segments
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
-from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
+from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_signal
 from finegrain.ops.segmenters import Segmenter, check
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
@@ -59,15 +59,15 @@ class ASR:
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight 0 or 1, the signal as reward, segment ids."""
-        signal = resolve(self.signal, self.scorer, context)
-        answers = with_signal(context, signal(context))
+        signal = resolve_signal(self.signal, self.scorer, context)
+        answers = find_signals(context, signal(context))
         masks, rewards = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
-        ids = by_block(self.segmenter or signal.segmenter, rewards, masks)
-        scores = on_segments(self.score, rewards, ids, masks)
+        ids = map_blocks(self.segmenter or signal.segmenter, rewards, masks)
+        scores = score_segments(self.score, rewards, ids, masks)
         baselines = self.baseline([score[mask] for score, mask in zip(scores, masks, strict=True)])
         weight = [
             keep_mask(score[None], answer.mask[None], torch.tensor([[answer.positive]]), base)[0]
             for score, answer, base in zip(scores, answers, baselines, strict=True)
         ]
-        guard(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
-        return as_columns(context, answers, weight=weight, reward=rewards, segment=ids)
+        check_kept_share(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
+        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids)

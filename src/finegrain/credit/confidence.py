@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import CreditedAnswer, as_columns, by_block, guard, on_segments, with_signal
+from finegrain.credit.answers import CreditedAnswer, check_kept_share, find_signals, make_columns, map_blocks, score_segments
 from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
-from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
+from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_signal
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import Segmenter, check
@@ -64,19 +64,19 @@ class Confidence:
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight in [0, 1], the signal as reward, segment ids."""
-        signal = resolve(self.signal, self.scorer, context)
-        answers = with_signal(context, signal(context))
+        signal = resolve_signal(self.signal, self.scorer, context)
+        answers = find_signals(context, signal(context))
         masks, rewards = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
-        ids = by_block(self.segmenter or signal.segmenter, rewards, masks)
-        scores = on_segments(self.score, rewards, ids, masks)
+        ids = map_blocks(self.segmenter or signal.segmenter, rewards, masks)
+        scores = score_segments(self.score, rewards, ids, masks)
         stds = self._stds(answers, ids, type(signal).__name__.lower())
         baselines = self.baseline([score[mask] for score, mask in zip(scores, masks, strict=True)])
         weight = [
             confidence_weight((score - base)[None], std[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
             for score, std, answer, base in zip(scores, stds, answers, baselines, strict=True)
         ]
-        guard(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
-        return as_columns(context, answers, weight=weight, reward=rewards, segment=ids)
+        check_kept_share(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
+        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids)
 
     def _stds(self, answers: Sequence[CreditedAnswer], ids: Sequence[Tensor], name: str) -> list[Tensor]:
         """Standard deviation of the segment scores, at their tokens."""
@@ -84,7 +84,7 @@ class Confidence:
         given = [answer.scored.std for answer in answers]
         known = [std for std in given if std is not None]
         if len(known) == len(answers):
-            return on_segments(self.score.std, known, ids, masks)
+            return score_segments(self.score.std, known, ids, masks)
         members = [answer.scored.members for answer in answers]
         several = [values for values in members if values is not None and len(values) > 1]
         if len(several) < len(answers):
@@ -92,5 +92,5 @@ class Confidence:
                 f"credit:confidence needs scores with an uncertainty, but the signal {name} has none; leave out --credit.scorer "
                 "so that the run trains its own two scorers (credit.signal:implicit), or use credit:asr, which needs none"
             )
-        judged = [on_segments(self.score, judge, ids, masks) for judge in zip(*several, strict=True)]
+        judged = [score_segments(self.score, judge, ids, masks) for judge in zip(*several, strict=True)]
         return shrunk_std([torch.stack(values) for values in zip(*judged, strict=True)], masks, n0=self.n0)

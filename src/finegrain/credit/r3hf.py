@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.redistribute import check_share, mixed
+from finegrain.credit.redistribute import check_share, mix_with_end
 from finegrain.ops.masked import masked_mean, masked_sum
 from finegrain.ops.readout import last_place, last_value
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 
 Tokens = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -56,12 +56,12 @@ def prefix_differences(values: Tokens, empty: Rows, mask: Mask, first: First) ->
 
     values: the head's output at each token for the answer up to it; empty: at the prompt's last token.
     """
-    clean = torch.where(mask, wide(values), 0.0).detach()
+    clean = torch.where(mask, to_wide(values), 0.0).detach()
     place = torch.arange(mask.shape[1], device=mask.device)
     seen = torch.where(mask, place, -1).cummax(1).values
     before = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
     opening = mask & (before < 0)
-    start = first(masked_sum(clean, opening), wide(empty).detach())
+    start = first(masked_sum(clean, opening), to_wide(empty).detach())
     return torch.where(mask, torch.where(opening, start[:, None], clean - clean.gather(1, before.clamp(min=0))), 0.0)
 
 
@@ -73,28 +73,28 @@ def boundary_differences(values: Tokens, empty: Rows, final: Rows, mask: Mask, m
     """
     ends = mapped & mask
     differences = prefix_differences(values, empty, ends, first)
-    reached = torch.where(ends.any(1), last_value(torch.where(ends, wide(values), 0.0), ends), wide(empty)).detach()
-    tail = wide(final).detach() - reached
+    reached = torch.where(ends.any(1), last_value(torch.where(ends, to_wide(values), 0.0), ends), to_wide(empty)).detach()
+    tail = to_wide(final).detach() - reached
     return torch.where(last_place(mask), differences + tail[:, None], differences)
 
 
-def helpful_and_harmless(reward: Tokens, cost: Tokens, *, alpha: float = -1.0) -> Tokens:
+def combine_reward_and_cost(reward: Tokens, cost: Tokens, *, alpha: float = -1.0) -> Tokens:
     """Half of the helpful model's token reward plus alpha times the cost model's (SafeRLHF's two models)."""
     return 0.5 * (reward + alpha * cost)
 
 
-def penalised(reward: Tokens, logp: Tokens, ref_logp: Tokens, mask: Mask, *, beta: float = 0.02) -> Tokens:
+def penalise_kl(reward: Tokens, logp: Tokens, ref_logp: Tokens, mask: Mask, *, beta: float = 0.02) -> Tokens:
     """Eq. 8: minus beta times the signed, sampled log-ratio of the policy that generated the answer; all detached."""
-    return torch.where(mask, reward - beta * (wide(logp) - wide(ref_logp)), 0.0).detach()
+    return torch.where(mask, reward - beta * (to_wide(logp) - to_wide(ref_logp)), 0.0).detach()
 
 
-def centred_advantage(advantage: Rows, reward: Tokens, mask: Mask, *, alpha: float = 1.0) -> Tokens:
+def add_centred_rewards(advantage: Rows, reward: Tokens, mask: Mask, *, alpha: float = 1.0) -> Tokens:
     """A sequence's advantage plus the token rewards' deviation from their mean: its average is the sequence's; alpha 0 is the sequence's alone.
 
     For group baselines. Subtracting a baseline of the size of a sequence reward from every token's reward collapses, according to the reproduction.
     """
-    deviation = wide(reward) - masked_mean(wide(reward), mask)[:, None]
-    return torch.where(mask, wide(advantage)[:, None] + alpha * deviation, 0.0).detach()
+    deviation = to_wide(reward) - masked_mean(to_wide(reward), mask)[:, None]
+    return torch.where(mask, to_wide(advantage)[:, None] + alpha * deviation, 0.0).detach()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,5 +112,5 @@ class R3HF:
 
     def __call__(self, values: Tokens, empty: Rows, mask: Mask) -> Tokens:
         """Eq. 7: token rewards (B, T), 0 outside the mask, detached."""
-        total = last_value(wide(values), mask)
-        return mixed(prefix_differences(values, empty, mask, self.first), total, mask, share=self.share)
+        total = last_value(to_wide(values), mask)
+        return mix_with_end(prefix_differences(values, empty, mask, self.first), total, mask, share=self.share)

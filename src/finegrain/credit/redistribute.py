@@ -27,12 +27,12 @@ def uniform_shares(mask: Mask, dtype: torch.dtype = torch.float32) -> Tokens:
     return mask.to(dtype) / length
 
 
-def by_shares(shares: Tokens, total: Rows, mask: Mask) -> Tokens:
+def distribute_by_shares(shares: Tokens, total: Rows, mask: Mask) -> Tokens:
     """The reward in the given shares: sums to `total` where they sum to 1."""
     return torch.where(mask, shares.detach() * total.detach()[:, None], 0.0)
 
 
-def mixed(dense: Tokens, total: Rows, mask: Mask, *, share: float) -> Tokens:
+def mix_with_end(dense: Tokens, total: Rows, mask: Mask, *, share: float) -> Tokens:
     """`share` of a dense reward, and the rest of `total` at the end."""
     return torch.where(mask, share * dense.detach() + (1 - share) * sparse_reward(total, mask), 0.0)
 

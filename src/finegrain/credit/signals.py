@@ -101,7 +101,7 @@ def check_scorer(signal: SignalChoice, scorer: str | None) -> None:
         raise UsageError(f"found two scorers, {scorer} and {signal.scorer}; expected one")
 
 
-def resolve(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Spans | Column | Implicit | FunctionSpans:
+def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Spans | Column | Implicit | FunctionSpans:
     """The signal to use: a given scorer always; without one, the signal that the data have."""
     if isinstance(signal, Auto):
         if scorer is None and context.has_spans():

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import CreditedAnswer, as_columns, by_block, with_signal
-from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve
+from finegrain.credit.answers import CreditedAnswer, find_signals, make_columns, map_blocks
+from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_signal
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.ops.segmenters import Segmenter, Tokens, check
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
@@ -48,14 +48,14 @@ class TokenReward:
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The mean minus the mean of all tokens as reward, certainty as weight where the uncertainty is known, segment ids."""
-        answers = with_signal(context, resolve(self.signal, self.scorer, context)(context))
+        answers = find_signals(context, resolve_signal(self.signal, self.scorer, context)(context))
         masks, means = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
         every = torch.cat([mean[mask] for mean, mask in zip(means, masks, strict=True)])
         rewards = [torch.where(mask, mean - every.mean(), 0.0) for mean, mask in zip(means, masks, strict=True)]
         scale = float((every - every.mean()).square().mean().sqrt())
         stds = self._stds(answers)
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
-        return as_columns(context, answers, weight=weight, reward=rewards, segment=by_block(self.segmenter, rewards, masks))
+        return make_columns(context, answers, weight=weight, reward=rewards, segment=map_blocks(self.segmenter, rewards, masks))
 
     def _stds(self, answers: Sequence[CreditedAnswer]) -> list[Tensor] | None:
         """Standard deviation per token; None where the signal lacks it for some answer."""

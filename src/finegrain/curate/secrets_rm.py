@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 
 from finegrain.checked import checked
 from finegrain.curate.repairs import Margin, Repair
-from finegrain.curate.strength import Strength, deciles, strength
-from finegrain.curate.votes import Linear, Votes, everything, halves
+from finegrain.curate.strength import Strength, compute_strength, deciles
+from finegrain.curate.votes import Linear, Votes, split_in_halves, train_on_all
 from finegrain.errors import UsageError
 from finegrain.ops.proportions import wilson
 from finegrain.types import Json
@@ -66,7 +66,7 @@ class SecretsRM:
 
     def trained(self, prompts: np.ndarray, seed: int) -> Bool[np.ndarray, "M N"]:
         """Which pairs each member trains on."""
-        return halves(prompts, self.splits, seed) if self.train_on == "halves" else everything(prompts, self.splits)
+        return split_in_halves(prompts, self.splits, seed) if self.train_on == "halves" else train_on_all(prompts, self.splits)
 
     def voted(self, trained: Bool[np.ndarray, "M N"]) -> Bool[np.ndarray, "M N"]:
         """Which pairs each member votes on: those it did not train on, or all where every member trained on all."""
@@ -74,6 +74,6 @@ class SecretsRM:
 
     def __call__(self, margins: Float[np.ndarray, "M N"]) -> Curated:
         """Columns and reasons of the pairs, from the members' margins."""
-        found = strength(margins)
+        found = compute_strength(margins)
         repaired = self.repair(found)
         return Curated(found, {"strength_mean": found.mean, "strength_std": found.std, **repaired.columns}, repaired.reasons, margins)

@@ -29,7 +29,7 @@ class Strength:
         return self.mean < 0
 
 
-def strength(margins: Float[np.ndarray, "M N"]) -> Strength:
+def compute_strength(margins: Float[np.ndarray, "M N"]) -> Strength:
     """Mean and standard deviation over members of score(chosen) - score(rejected); NaN where a member did not score a pair.
 
     A member's margins are multiplied by (mean standard deviation of all members) / (its own), so that all count equally.

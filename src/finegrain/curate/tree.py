@@ -38,7 +38,7 @@ def common_prefix(first: Items, second: Items) -> int:
     return min(len(first), len(second))
 
 
-def distinct(responses: Sequence[Items]) -> list[int]:
+def find_distinct(responses: Sequence[Items]) -> list[int]:
     """Indices of the distinct responses, the first of each."""
     found: dict[tuple[Hashable, ...], int] = {}
     for place, response in enumerate(responses):
@@ -48,7 +48,7 @@ def distinct(responses: Sequence[Items]) -> list[int]:
 
 def leaf_pairs(responses: Sequence[Items]) -> list[LeafPair]:
     """All pairs of distinct responses; repeats are in none."""
-    places = distinct(responses)
+    places = find_distinct(responses)
     shared = {pair: common_prefix(responses[pair[0]], responses[pair[1]]) for pair in combinations(places, 2)}
     branches: dict[int, set[int]] = {place: set() for place in places}
     for pair, length in shared.items():
@@ -93,7 +93,7 @@ class Hardest:
 Sampler = Uniform | ByDepth | Hardest
 
 
-def drawn(pairs: Sequence[LeafPair], budget: int, chain_fraction: float, sampler: Sampler, draw: np.random.Generator) -> list[LeafPair]:
+def draw_pairs(pairs: Sequence[LeafPair], budget: int, chain_fraction: float, sampler: Sampler, draw: np.random.Generator) -> list[LeafPair]:
     """`budget` pairs of a tree: a share that diverges at the root, like independent responses, the others by the sampler."""
     if not 0 <= chain_fraction <= 1:
         raise UsageError(f"chain_fraction must be a share in [0, 1], got {chain_fraction}")
@@ -108,7 +108,7 @@ def saved_share(pair: LeafPair, responses: Sequence[Items]) -> float:
     return 2 * pair.prefix / total if total else 0.0
 
 
-def preference_row(prompt: str, texts: Sequence[str], pair: LeafPair, scores: Sequence[float], *, tree: int) -> Json:
+def make_preference_row(prompt: str, texts: Sequence[str], pair: LeafPair, scores: Sequence[float], *, tree: int) -> Json:
     """One row of the preference schema: the answer with the higher score is chosen, equal scores are a tie. `pair` has lengths in tokens."""
     better, worse = (pair.first, pair.second) if scores[pair.first] >= scores[pair.second] else (pair.second, pair.first)
     return {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from finegrain.checked import checked
-from finegrain.curate.tree import LeafPair, Sampler, Uniform, distinct, drawn, leaf_pairs
+from finegrain.curate.tree import LeafPair, Sampler, Uniform, draw_pairs, find_distinct, leaf_pairs
 from finegrain.errors import UsageError
 
 Ids = tuple[int, ...]
@@ -60,8 +60,8 @@ class TreeRM:
             leaves += [response for response, ended in found if ended]
             open_ = list(dict.fromkeys(response for response, ended in found if not ended))
         leaves += open_
-        return [leaves[place] for place in distinct(leaves)]
+        return [leaves[place] for place in find_distinct(leaves)]
 
     def __call__(self, leaves: Sequence[Ids], draw: np.random.Generator) -> list[LeafPair]:
         """The pairs of one tree to label; empty for fewer than two leaves."""
-        return drawn(leaf_pairs(leaves), self.pairs, self.chain_fraction, self.sampler, draw)
+        return draw_pairs(leaf_pairs(leaves), self.pairs, self.chain_fraction, self.sampler, draw)

@@ -48,7 +48,7 @@ class Whole:
 Votes = Linear | Whole
 
 
-def halves(prompts: np.ndarray, splits: int, seed: int) -> Bool[np.ndarray, "M N"]:
+def split_in_halves(prompts: np.ndarray, splits: int, seed: int) -> Bool[np.ndarray, "M N"]:
     """Which pairs each of M = 2 * splits members trains on: one half of the prompts, or the other half; pairs of one prompt stay together."""
     keys, own = np.unique(prompts, return_inverse=True)
     if len(keys) < 4:
@@ -60,7 +60,7 @@ def halves(prompts: np.ndarray, splits: int, seed: int) -> Bool[np.ndarray, "M N
     return np.stack(members)
 
 
-def everything(prompts: np.ndarray, splits: int) -> Bool[np.ndarray, "M N"]:
+def train_on_all(prompts: np.ndarray, splits: int) -> Bool[np.ndarray, "M N"]:
     """As many members, each trained on every pair."""
     return np.ones((2 * splits, len(prompts)), dtype=bool)
 

@@ -70,7 +70,7 @@ class Honesty:
         return HONESTY_UNKNOWN if self.verdict == UNDECIDED else WORDS[self.verdict]
 
 
-def right(margins: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+def compute_correctness(margins: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     """1 where the chosen answer scores higher, 0 where the rejected one does, 1/2 for a tie of scores."""
     shares: Float[np.ndarray, " N"] = 0.5 + 0.5 * np.sign(margins)
     return shares
@@ -82,17 +82,17 @@ def confidence(margins: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     return sure
 
 
-def order(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Order:
+def assess_order(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Order:
     """The verdict on score differences, chosen minus rejected; the pairs of one group count as one."""
-    accuracy = wilson(group_means(right(margins), groups))
+    accuracy = wilson(group_means(compute_correctness(margins), groups))
     if accuracy.low is None or accuracy.high is None or accuracy.rows < FEWEST_ROWS:
         return Order(accuracy, GUESSES)
     return Order(accuracy, RANKS if accuracy.low > 0.5 else REVERSED if accuracy.high < 0.5 else GUESSES)
 
 
-def honesty(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Honesty:
+def assess_honesty(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Honesty:
     """The verdict on confidence: honest where the whole interval of the gap is within ten points, else by the side of the interval."""
-    accuracy = wilson(group_means(right(margins), groups))
+    accuracy = wilson(group_means(compute_correctness(margins), groups))
     if accuracy.low is None or accuracy.high is None:
         return Honesty(Interval(float("nan"), None, None, 0), UNDECIDED)
     sure = float(group_means(confidence(margins), groups).mean())
@@ -105,7 +105,7 @@ def honesty(margins: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> 
     return Honesty(gap, {1: OVER, -1: UNDER, 0: UNDECIDED}[sign(gap)])
 
 
-def doubt(mistakes_found: Interval, fewest: int) -> tuple[str, str]:
+def assess_doubt(mistakes_found: Interval, fewest: int) -> tuple[str, str]:
     """The verdict and its sentence on the area under the ROC curve of the standard deviation as a detector of mistakes; 1/2 is chance.
 
     `fewest`: the smaller number of right and of wrong pairs.

@@ -45,7 +45,7 @@ class Coverage:
         return WORDS[self.verdict]
 
 
-def coverage(weights: Sequence[np.ndarray]) -> Coverage:
+def assess_coverage(weights: Sequence[np.ndarray]) -> Coverage:
     """The verdict on the weights (T,) of the trainable tokens, one array per answer with a credit."""
     used = [weight for weight in weights if len(weight)]
     kept = mean_interval([float(np.abs(weight).mean()) for weight in used])

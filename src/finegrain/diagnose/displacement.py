@@ -47,7 +47,7 @@ class Displacement:
         return WORDS[self.verdict]
 
 
-def displacement(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Displacement:
+def assess_displacement(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> Displacement:
     """The verdict on per-pair changes (after minus before, nats); intervals are Student-t over groups of pairs of one row."""
     up, down, margin = (mean_interval(group_means(values, groups)) for values in (chosen, rejected, chosen - rejected))
     return Displacement(up, down, margin, _verdict(sign(up), sign(down), sign(margin)))

@@ -48,7 +48,7 @@ class LengthReward:
         return WORDS[self.verdict]
 
 
-def length_reward(lengths: Int[np.ndarray, "N 2"], rewards: Float[np.ndarray, "N 2"], groups: Int[np.ndarray, " N"]) -> LengthReward:
+def assess_length(lengths: Int[np.ndarray, "N 2"], rewards: Float[np.ndarray, "N 2"], groups: Int[np.ndarray, " N"]) -> LengthReward:
     """The verdict on pairs (chosen, rejected) with token counts and rewards of both answers; pairs of one group are drawn together."""
     different = lengths[:, 0] != lengths[:, 1]
     longer_chosen = (lengths[:, 0] > lengths[:, 1])[different]

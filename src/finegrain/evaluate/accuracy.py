@@ -24,7 +24,7 @@ class TieLoses:
 
     def __call__(self, chosen: Scores, rejected: Scores) -> Scores:
         """Credit 0 or 1 per pair."""
-        wins: Scores = (finite(chosen) > finite(rejected)).astype(float)
+        wins: Scores = (require_finite(chosen) > require_finite(rejected)).astype(float)
         return wins
 
 
@@ -34,7 +34,7 @@ class TieShares:
 
     def __call__(self, chosen: Scores, rejected: Scores) -> Scores:
         """Credit 0, 1/2 or 1 per pair."""
-        credit: Scores = 0.5 + 0.5 * np.sign(finite(chosen) - finite(rejected))
+        credit: Scores = 0.5 + 0.5 * np.sign(require_finite(chosen) - require_finite(rejected))
         return credit
 
 
@@ -69,7 +69,7 @@ def accuracy_by_length(credit: Scores, chosen_length: Scores, rejected_length: S
     return {name: wilson(credit[rows]) for name, rows in parts.items()}
 
 
-def finite(scores: Scores) -> Scores:
+def require_finite(scores: Scores) -> Scores:
     """The scores; raises DataError where one is NaN or infinite."""
     if not np.isfinite(scores).all():
         raise DataError(f"scores must be finite, {int((~np.isfinite(scores)).sum())} of {len(scores)} are not; drop those rows or fix the scorer")

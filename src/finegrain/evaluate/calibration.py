@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
-from finegrain.evaluate.accuracy import finite
+from finegrain.evaluate.accuracy import require_finite
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval, mean_interval
@@ -93,7 +93,7 @@ def preference_probability(chosen: Float[np.ndarray, " N"], rejected: Float[np.n
 
 def pair_calibration(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"], binning: Binning | None = None) -> Calibration:
     """Calibration of a Bradley-Terry model on pairs: confidence is the probability of the answer it prefers. A tie has confidence 1/2, half right."""
-    probability = preference_probability(finite(chosen), finite(rejected))
+    probability = preference_probability(require_finite(chosen), require_finite(rejected))
     right = np.where(chosen == rejected, 0.5, (chosen > rejected).astype(float))
     error, bins = _reliability(np.maximum(probability, 1 - probability), right, binning or EqualWidth())
     surprise = np.logaddexp(0.0, rejected - chosen)

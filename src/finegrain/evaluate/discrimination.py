@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from finegrain.evaluate.accuracy import finite
+from finegrain.evaluate.accuracy import require_finite
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 
@@ -66,5 +66,5 @@ def mistakes_found(correct: Kind, uncertainty: Scores, level: float = 0.95) -> I
 
 def _kinds(scores: Scores, positive: Kind) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " Q"]]:
     """The scores of the positives and of the negatives."""
-    finite(scores)
+    require_finite(scores)
     return scores[positive], scores[~positive]

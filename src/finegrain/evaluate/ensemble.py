@@ -67,7 +67,7 @@ class MeanMinusVariance:
 Combiner = MemberMean | MemberMinimum | MeanMinusStd | MeanMinusVariance
 
 
-def standardised(chosen: Members, rejected: Members) -> tuple[Members, Members]:
+def standardise(chosen: Members, rejected: Members) -> tuple[Members, Members]:
     """Standardises both sides of every member: minus its mean, divided by its standard deviation, both over both sides."""
     both = np.concatenate([chosen, rejected], axis=1)
     spread = both.std(axis=1, keepdims=True)
@@ -79,7 +79,7 @@ def standardised(chosen: Members, rejected: Members) -> tuple[Members, Members]:
     return (chosen - centre) / spread, (rejected - centre) / spread
 
 
-def ensemble(chosen: Members, rejected: Members, combiner: Combiner) -> tuple[Combined, Combined]:
+def combine_members(chosen: Members, rejected: Members, combiner: Combiner) -> tuple[Combined, Combined]:
     """Scores of the chosen and of the rejected answers from several members' scores."""
-    good, bad = standardised(chosen, rejected)
+    good, bad = standardise(chosen, rejected)
     return combiner(good), combiner(bad)

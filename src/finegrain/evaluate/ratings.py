@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from finegrain.errors import DataError
-from finegrain.ops.proportions import WeightedShare, combined, wilson
+from finegrain.ops.proportions import WeightedShare, combine_shares, wilson
 from finegrain.ops.stats import Interval, mean_interval
 
 Classes = Int[np.ndarray, " N"]
@@ -33,7 +33,7 @@ class RatingReport(NamedTuple):
     """Accuracy averaged over classes with many, medium and few training rows; a group without classes is left out."""
 
 
-def rating_report(predicted: Classes, truth: Int[np.ndarray, " M"], training_rows: Mapping[int, int]) -> RatingReport:
+def report_ratings(predicted: Classes, truth: Int[np.ndarray, " M"], training_rows: Mapping[int, int]) -> RatingReport:
     """Per-class numbers on held-out rows; `training_rows` gives the number of training rows of each class."""
     if len(predicted) != len(truth) or not len(truth):
         raise DataError(f"every held-out row needs a prediction and a rating, got {len(predicted)} and {len(truth)}")
@@ -46,9 +46,9 @@ def rating_report(predicted: Classes, truth: Int[np.ndarray, " M"], training_row
     return RatingReport(
         accuracy,
         error,
-        combined([WeightedShare(1.0, share) for share in accuracy.values()]),
+        combine_shares([WeightedShare(1.0, share) for share in accuracy.values()]),
         float(np.mean([share.mean for share in error.values()])),
-        {name: combined(groups[name]) for name in ("many", "medium", "few") if name in groups},
+        {name: combine_shares(groups[name]) for name in ("many", "medium", "few") if name in groups},
     )
 
 

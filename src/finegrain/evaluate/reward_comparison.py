@@ -85,7 +85,7 @@ def compare(reference: Rewards, recovered: Float[np.ndarray, " M"], bootstrap: B
     return {name: draw(on(measure), together) for name, measure in MEASURES.items()}
 
 
-def canonical(rewards: Rewards, prompts: Prompts) -> Rewards:
+def canonicalise(rewards: Rewards, prompts: Prompts) -> Rewards:
     """The reward without what pairs cannot determine: minus its mean over the texts of each prompt, divided by the root mean square of the rest."""
     place = np.unique(prompts, return_inverse=True)[1]
     centred = rewards - (np.bincount(place, weights=rewards) / np.bincount(place))[place]
@@ -97,7 +97,7 @@ def canonical(rewards: Rewards, prompts: Prompts) -> Rewards:
 
 def reward_distance(a: Rewards, b: Rewards, prompts: Prompts) -> float:
     """sqrt((1 - rho) / 2) of the canonical forms, rho their Pearson correlation: 0 for rewards that rank alike, up to scale, 1 for opposites."""
-    correlation = float((canonical(a, prompts) * canonical(b, prompts)).mean())
+    correlation = float((canonicalise(a, prompts) * canonicalise(b, prompts)).mean())
     return math.sqrt(max(0.0, (1 - correlation) / 2))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
-from finegrain.ops.proportions import WeightedShare, combined, wilson
+from finegrain.ops.proportions import WeightedShare, combine_shares, wilson
 from finegrain.ops.stats import Interval
 
 SECTIONS: Mapping[str, Mapping[str, int]] = {
@@ -98,16 +98,16 @@ def section_scores(subsets: Mapping[str, Interval]) -> dict[str, Interval]:
     present = {
         section: [WeightedShare(count, subsets[name]) for name, count in weights.items() if name in subsets] for section, weights in SECTIONS.items()
     }
-    return {section: combined(parts) for section, parts in present.items() if parts}
+    return {section: combine_shares(parts) for section, parts in present.items() if parts}
 
 
 def prior_score(prior: Mapping[str, Interval]) -> Interval | None:
     """Plain mean of the present earlier test sets that count; None where there is none."""
     parts = [WeightedShare(1.0, prior[name]) for name in PRIOR_AVERAGED if name in prior]
-    return combined(parts) if parts else None
+    return combine_shares(parts) if parts else None
 
 
 def leaderboard_score(sections: Mapping[str, Interval], prior: Interval | None = None) -> Interval:
     """Weights 2, 2, 2, 2 for the sections and 1 for the prior sets, over those present."""
     parts = [WeightedShare(SECTION_WEIGHT, share) for share in sections.values()]
-    return combined([*parts, WeightedShare(PRIOR_WEIGHT, prior)] if prior else parts)
+    return combine_shares([*parts, WeightedShare(PRIOR_WEIGHT, prior)] if prior else parts)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from finegrain.errors import DataError
 from finegrain.ops.bootstrap import Bootstrap
-from finegrain.ops.proportions import WeightedShare, combined
+from finegrain.ops.proportions import WeightedShare, combine_shares
 from finegrain.ops.stats import Interval
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
@@ -97,12 +97,12 @@ def ties_score(prompts: Sequence[TiesPrompt], bootstrap: Bootstrap | None = None
     return TiesScore((bootstrap or Bootstrap())(total, seen.astype(int)), *parts(np.arange(len(names))))
 
 
-def overall(subsets: Mapping[str, Interval]) -> Interval:
+def average_subsets(subsets: Mapping[str, Interval]) -> Interval:
     """Unweighted mean of the present subsets [memory]."""
     unknown = sorted(set(subsets) - set(SUBSETS))
     if unknown or not subsets:
         raise DataError(f"the subsets of RewardBench 2 are {', '.join(SUBSETS)}; got {', '.join(unknown) or 'none'}")
-    return combined([WeightedShare(1.0, share) for share in subsets.values()])
+    return combine_shares([WeightedShare(1.0, share) for share in subsets.values()])
 
 
 def _gaps(rows: Sequence[TiesPrompt | None]) -> Float[np.ndarray, " N"]:

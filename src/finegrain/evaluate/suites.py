@@ -13,8 +13,8 @@ from jaxtyping import Float
 from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import TieRule, accuracy_by_length
 from finegrain.evaluate.rewardbench import PRIOR_AVERAGED, PRIOR_REMOVED, rewardbench
-from finegrain.evaluate.rewardbench2 import SUBSETS, best_of_credit, overall, ties_prompt, ties_score
-from finegrain.evaluate.tables import Line, lines
+from finegrain.evaluate.rewardbench2 import SUBSETS, average_subsets, best_of_credit, ties_prompt, ties_score
+from finegrain.evaluate.tables import Line, make_lines
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval
 
@@ -38,7 +38,7 @@ Scores = Sequence[Float[np.ndarray, " _"]]
 Suite = Callable[[Sequence[Item], Scores, TieRule], list[Line]]
 
 
-def pairs(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
+def score_pairs(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
     """Accuracy over all pairs, by subset where there are several, and by which answer is longer."""
     credit = rule(*_columns(scores))
     names = np.array([item.subset for item in items], dtype=object)
@@ -48,7 +48,7 @@ def pairs(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
     return found + _by_length(items, credit)
 
 
-def rewardbench_1(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
+def score_rewardbench_1(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
     """Score, sections, subsets; earlier test sets count as in the benchmark."""
     names = np.array([item.subset for item in items], dtype=object)
     earlier = np.isin(names, PRIOR_AVERAGED)
@@ -57,13 +57,13 @@ def rewardbench_1(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[
     prior = {name: wilson(rule(chosen[names == name], rejected[names == name])) for name in PRIOR_AVERAGED if (names == name).any()}
     result = rewardbench(chosen[own], rejected[own], names[own].tolist(), prior=prior or None, rule=rule)
     removed = int(np.isin(names, PRIOR_REMOVED).sum())
-    found = lines(result) + [Line(f"  {name}", share, "a prior set") for name, share in prior.items()]
+    found = make_lines(result) + [Line(f"  {name}", share, "a prior set") for name, share in prior.items()]
     if removed:
         found[0] = found[0]._replace(note=f"{found[0].note}; {removed} rows of {', '.join(PRIOR_REMOVED)} left out".removeprefix("; "))
     return found + _by_length([item for item, kept in zip(items, own, strict=True) if kept], rule(chosen[own], rejected[own]))
 
 
-def rewardbench_2(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
+def score_rewardbench_2(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[Line]:
     """Mean of the subsets, the subsets, and the parts of the Ties score; equal maxima share the credit, whatever the rule for pairs."""
     found: dict[str, Interval] = {}
     notes: dict[str, str] = {}
@@ -91,10 +91,13 @@ def rewardbench_2(items: Sequence[Item], scores: Scores, rule: TieRule) -> list[
     if unknown:
         names = ", ".join(name or "no subset" for name in sorted(set(unknown)))
         notes["overall"] = f"{notes.get('overall', '')}; {len(unknown)} rows of {names} left out".removeprefix("; ")
-    return [Line("score", overall(found), notes.get("overall", "")), *(Line(name, share, notes.get(name, "")) for name, share in found.items())]
+    return [
+        Line("score", average_subsets(found), notes.get("overall", "")),
+        *(Line(name, share, notes.get(name, "")) for name, share in found.items()),
+    ]
 
 
-def compared(items: Sequence[Item], scores: Scores) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+def compare_answers(items: Sequence[Item], scores: Scores) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
     """Scores of every right answer and every wrong one of the same prompt; without the Ties subset, where right answers need not differ."""
     both = [
         (good, bad)

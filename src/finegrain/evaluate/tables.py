@@ -16,7 +16,7 @@ class Line(NamedTuple):
     """A remark on the number; empty where none is needed."""
 
 
-def lines(result: RewardBench) -> list[Line]:
+def make_lines(result: RewardBench) -> list[Line]:
     """Score, sections, then subsets under their section, prior sets, and finally the mean over rows."""
     short = [section for section, share in result.coverage.items() if share < 1]
     table = [Line("score", result.score, f"incomplete: {', '.join(short)}" if short else "")]
@@ -32,7 +32,7 @@ def lines(result: RewardBench) -> list[Line]:
     return [*table, Line("all rows", result.row_accuracy, tied)]
 
 
-def shown(share: Interval) -> str:
+def format_share(share: Interval) -> str:
     """`0.812 [0.779, 0.841]`; without bounds the reason, where the number of rows shows it."""
     if share.low is None or share.high is None:
         return f"{share.mean:.3f} (no interval: {share.rows} rows)" if share.rows < 2 else f"{share.mean:.3f} (no interval)"
@@ -43,8 +43,8 @@ def markdown(columns: Mapping[str, RewardBench]) -> str:
     """Several reward models in one table, a line per section: the columns are the models."""
     names = list(columns)
     rows = ["score", *SECTIONS, "prior sets", "all rows"]
-    found = {name: {line.name: line for line in lines(result)} for name, result in columns.items()}
-    body = [[row, *(shown(found[name][row].share) if row in found[name] else "not scored" for name in names)] for row in rows]
+    found = {name: {line.name: line for line in make_lines(result)} for name, result in columns.items()}
+    body = [[row, *(format_share(found[name][row].share) if row in found[name] else "not scored" for name in names)] for row in rows]
     header = ["", *names]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *body)) + "\n"
 

@@ -10,7 +10,7 @@ from finegrain.models.positions import learned_positions
 from finegrain.models.scorer import causal_lm, stock_attention
 
 
-def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int) -> list[str]:
+def generate_greedy(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int) -> list[str]:
     """The most likely continuation token by token, one prompt at a time, without special tokens."""
     lm = causal_lm(model)
     room = getattr(lm.config.get_text_config(), "max_position_embeddings", None) or learned_positions(lm.config) or 10**9
@@ -29,7 +29,7 @@ def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *,
     return answers
 
 
-def sampled_answers(
+def sample_answers(
     model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, seed: int, temperature: float = 1.0
 ) -> list[np.ndarray]:
     """One answer per prompt drawn from the whole vocabulary: token ids up to EOS, EOS included; one left-padded batch."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finegrain.curate.tree_rm import Ids, TreeRM
-from finegrain.generate.hf import sampled_answers
+from finegrain.generate.hf import sample_answers
 
 ENDS = (".", "!", "?", "\n")
 """A token that ends with one of these ends a sentence or a line, where a branch may start."""
@@ -39,7 +39,7 @@ class Grower:
 
     def _sampled(self, responses: Sequence[Ids], count: int, seed: int, temperature: float) -> list[Ids]:
         prompts = [np.concatenate([self.prompt, np.array(response, dtype=self.prompt.dtype)]) for response in responses]
-        new = sampled_answers(self.model, self.tokenizer, prompts, max_new_tokens=count, seed=seed, temperature=temperature)
+        new = sample_answers(self.model, self.tokenizer, prompts, max_new_tokens=count, seed=seed, temperature=temperature)
         return [(*response, *map(int, ids)) for response, ids in zip(responses, new, strict=True)]
 
     def _ended(self, response: Ids) -> bool:

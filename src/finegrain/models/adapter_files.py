@@ -14,7 +14,7 @@ from safetensors import safe_open
 from finegrain.errors import ModelError
 from finegrain.models.finite import refuse_not_finite
 from finegrain.models.hub_files import find_file
-from finegrain.models.load_errors import loading, one_line, say, some
+from finegrain.models.load_errors import explain_load_errors, list_some, one_line, print_line
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -58,7 +58,7 @@ class AdapterFiles:
     def tensor(self, name: str) -> torch.Tensor:
         """One of its tensors."""
         file = self.folder / WEIGHTS
-        with loading(f"cannot read {file}"), safe_open(file, "pt") as tensors:
+        with explain_load_errors(f"cannot read {file}"), safe_open(file, "pt") as tensors:
             found: torch.Tensor = tensors.get_tensor(name)
         return found
 
@@ -73,7 +73,7 @@ def read_adapter(source: str) -> AdapterFiles:
     config, weights = find_file(source, CONFIG), find_file(source, WEIGHTS)
     if config is None or weights is None:
         raise ModelError(f"{source} has an {CONFIG} but no {WEIGHTS}; expected safetensors (pickled adapters, .bin, are never read)")
-    with loading(f"cannot read {config}"):
+    with explain_load_errors(f"cannot read {config}"):
         facts = json.loads(config.read_text())
     if not isinstance(facts, dict):
         raise ModelError(f"cannot read {config}: expected an object of names and values")
@@ -81,12 +81,12 @@ def read_adapter(source: str) -> AdapterFiles:
     if not isinstance(base, str) or not base:
         raise ModelError(f"the adapter {source} does not name its base model (base_model_name_or_path in {CONFIG})")
     _refuse_type(source, facts.get("peft_type"))
-    with loading(f"cannot read {weights}"), safe_open(weights, "pt") as tensors:
+    with explain_load_errors(f"cannot read {weights}"), safe_open(weights, "pt") as tensors:
         shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
     return AdapterFiles(source, weights.parent, facts, base, shapes)
 
 
-def put_on(model: Any, files: AdapterFiles) -> tuple[Any, list[str]]:
+def attach_adapter(model: Any, files: AdapterFiles) -> tuple[Any, list[str]]:
     """The model with the adapter on it, trainable, and the names of the adapter's weights that are not used.
 
     The score head of a reward adapter is left out, since the model may have none; embeddings are resized to those of the adapter.
@@ -94,14 +94,14 @@ def put_on(model: Any, files: AdapterFiles) -> tuple[Any, list[str]]:
     from peft import PeftModel
 
     what = f"cannot put the adapter {files.source} on {files.base}"
-    with loading(what), warnings.catch_warnings():
+    with explain_load_errors(what), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft warns about is an error here, or reported below
         config = _config(files)
         _resize(model, files)
         made = PeftModel.from_pretrained(model, files.source, config=config, is_trainable=True, torch_device="cpu")
         found = made.load_adapter(files.source, made.active_adapter, is_trainable=True, torch_device="cpu")  # a second time, for its report
     if found.missing_keys:
-        raise ModelError(f"{what}: the file lacks weights that {CONFIG} requires: {some(found.missing_keys)}")
+        raise ModelError(f"{what}: the file lacks weights that {CONFIG} requires: {list_some(found.missing_keys)}")
     refuse_not_finite(files.source, ((name, weight) for name, weight in made.named_parameters() if weight.requires_grad))
     return made, [name for name in found.unexpected_keys if HEAD.match(name) is None]
 
@@ -113,7 +113,7 @@ def _config(files: AdapterFiles) -> Any:
     config = PeftConfig.from_pretrained(files.source)
     unknown = sorted(set(files.facts) - {field.name for field in fields(config)})
     if unknown:
-        say(f"{files.source}: {CONFIG} has entries that peft {__version__} does not know; they are ignored: {some(unknown)}")
+        print_line(f"{files.source}: {CONFIG} has entries that peft {__version__} does not know; they are ignored: {list_some(unknown)}")
     if files.is_reward:
         config.task_type = None
         kept = [name for name in getattr(config, "modules_to_save", None) or [] if name not in HEADS]
@@ -153,7 +153,7 @@ def _owners(name: str) -> Iterator[str]:
     return (".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
 
 
-def adapters_of(files: AdapterFiles) -> list[AdapterFiles]:
+def list_adapters(files: AdapterFiles) -> list[AdapterFiles]:
     """The adapter and those it is based on, the last one on a whole model; raises ModelError where one is based on itself."""
     found, seen = [files], [str(Path(files.source).resolve())]
     while is_adapter(found[-1].base):

@@ -12,7 +12,7 @@ from torch import nn
 
 from finegrain.errors import ModelError, UsageError
 from finegrain.models.load import Policy
-from finegrain.models.load_errors import loading
+from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.lora import Lora
 from finegrain.models.permissions import allow_readers
 
@@ -34,14 +34,14 @@ def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
         raise UsageError(f"--lora.targets {lora.targets}: {error}") from error
 
 
-def merged(model: Any, device: str = "cpu") -> Any:
+def merge_adapter(model: Any, device: str = "cpu") -> Any:
     """A copy of the transformers model with its adapter merged; on the device "meta" only its shapes, at no cost."""
     copies: dict[int, torch.Tensor] = {}
     for one in model.parameters():
         wide = torch.promote_types(one.dtype, torch.float32)  # an update of low-precision weights must not be lost to rounding
         copies[id(one)] = nn.Parameter(one.detach().to(device, wide, copy=True), requires_grad=False)
     copies |= {id(one): one.detach().to(device, copy=True) for one in model.buffers()}
-    with loading("the adapter cannot be merged into its base, which a reward model is saved with"), warnings.catch_warnings():
+    with explain_load_errors("the adapter cannot be merged into its base, which a reward model is saved with"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about tied embeddings that are no longer tied: they are saved separately
         return copy.deepcopy(model, copies).merge_and_unload()
 
@@ -71,7 +71,7 @@ def take_adapter_out(model: Any, checkpoint: Path) -> Any:
     from peft import PeftConfig, PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    with loading(f"cannot read the adapter {folder}"):
+    with explain_load_errors(f"cannot read the adapter {folder}"):
         config = PeftConfig.from_pretrained(str(folder))
         config.task_type = None
         for whole in ("modules_to_save", "trainable_token_indices"):  # not low-rank matrices: they stay merged in the weights

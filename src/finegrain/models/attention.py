@@ -96,7 +96,7 @@ class Sequences(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def sequences(branches: Branches, device: torch.device) -> Sequences:
+def make_sequences(branches: Branches, device: torch.device) -> Sequences:
     """Prompts and answers of a row, each with its visible keys; the same for every layer."""
     keys: list[np.ndarray] = []
     queries: list[int] = []
@@ -126,7 +126,7 @@ def _has_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
 
 def _by_varlen(query: Tensor, key: Tensor, value: Tensor, branches: Branches, window: int | None, scaling: float) -> Tensor:
     """(1, N, heads, E) by one call a layer; its causal mask ends where the last query meets the last key."""
-    laid = sequences(branches, query.device)
+    laid = make_sequences(branches, query.device)
     outputs = varlen_attn(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1).index_select(0, laid.keys),

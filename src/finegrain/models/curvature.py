@@ -32,7 +32,7 @@ class LabelledPair(NamedTuple):
     weight: float = 1.0
 
 
-def layers_named(model: nn.Module, part: str = "lora_") -> dict[str, nn.Linear]:
+def find_layers(model: nn.Module, part: str = "lora_") -> dict[str, nn.Linear]:
     """Trainable linear layers whose dotted name contains `part`."""
     found = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and part in name and layer.weight.requires_grad}
     if not found:
@@ -82,7 +82,7 @@ class LayerPosterior:
         return float(kronecker_variance(dict(self.factors), judged.jacobian(value), self.prior_variance))
 
 
-def judge(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, group: Group) -> DifferentiableScores:
+def score_group(scorer: Scorer, head: RewardHead, module: nn.Module, layers: Layers, group: Group) -> DifferentiableScores:
     """Scores the answers of one prompt; `head` interprets the outputs of `module`."""
     with torch.enable_grad(), _caught(layers) as (inputs, outputs):
         values = scorer((group,), Request(False, outputs=module)).outputs
@@ -118,7 +118,7 @@ def fit_layers(
     small: dict[str, Tensor] = {}
     tokens = dict.fromkeys(layers, 0)
     for pair in pairs:
-        judged = judge(scorer, head, module, layers, pair.group)
+        judged = score_group(scorer, head, module, layers, pair.group)
         difference = judged.scores[0] - judged.scores[1]
         logit = pair.flip * difference.detach() - pair.margin
         weight = pair.weight * float(torch.sigmoid(logit) * torch.sigmoid(-logit))

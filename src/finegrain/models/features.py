@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from finegrain.models.score import Precision, PromptWithAnswers, budgeted, group_of
+from finegrain.models.score import Precision, PromptWithAnswers, make_group, split_by_budget
 from finegrain.models.scorer import Request, Scorer
 
 
-def last_features(
+def compute_last_features(
     scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision
 ) -> dict[str, Float[np.ndarray, "N H"]]:
     """By role, one row per answer, float32 or wider; zeros where no token is scored."""
@@ -18,8 +18,8 @@ def last_features(
     was_training = scorer.training
     scorer.eval()
     with torch.no_grad(), precision.autocast():
-        for part in budgeted([group_of(example, roles).tokens for example in examples], precision.micro_tokens):
-            groups = [group_of(examples[place], roles) for place in part]
+        for part in split_by_budget([make_group(example, roles).tokens for example in examples], precision.micro_tokens):
+            groups = [make_group(examples[place], roles) for place in part]
             values = scorer(groups, Request(False, features=True)).features
             assert values is not None
             flat = (values if values.dtype == torch.float64 else values.float()).cpu().numpy()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from finegrain.files import replace_file
-from finegrain.models.adapter_files import adapters_of, is_adapter, read_adapter
+from finegrain.models.adapter_files import is_adapter, list_adapters, read_adapter
 from finegrain.models.load import Policy
 from finegrain.models.scorer import causal_lm
 
@@ -28,7 +28,7 @@ def model_fingerprint(policy: Policy, memory: Path) -> str:
         return _hash_tensors(policy.model)
     folders = [Path(policy.source)]
     if is_adapter(policy.source):
-        below = [Path(adapter.base) for adapter in adapters_of(read_adapter(policy.source))]
+        below = [Path(adapter.base) for adapter in list_adapters(read_adapter(policy.source))]
         if not all(base.is_dir() for base in below):
             return _hash_tensors(policy.model)
         folders += below
@@ -63,7 +63,7 @@ UNIMPORTANT = frozenset({"_name_or_path", "transformers_version", "architectures
 """Config entries that do not affect what a model computes, or that its tensors already show."""
 
 
-def adapter_facts(model: Any) -> str:
+def describe_adapters(model: Any) -> str:
     """The adapters of a model (rank, scale, targets), as text; empty without any."""
     return " ".join(_facts(config) for config in getattr(model, "peft_config", {}).values())
 
@@ -75,7 +75,7 @@ def _facts(config: Any) -> str:
 
 def _hash_tensors(model: Any) -> str:
     digest = hashlib.sha256()
-    digest.update(f"{_facts(causal_lm(model).config)} {adapter_facts(model)}".encode())
+    digest.update(f"{_facts(causal_lm(model).config)} {describe_adapters(model)}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
@@ -119,7 +119,7 @@ def code_fingerprint(*rooms: str) -> str:
     return digest.hexdigest()
 
 
-def arithmetic_facts(model: Any) -> str:
+def describe_precision(model: Any) -> str:
     """How the weights under the adapters are stored, as text: dtypes and quantisation."""
     kinds = sorted({str(weight.dtype) for name, weight in model.named_parameters() if "lora_" not in name})
     return f"{' '.join(kinds)} {getattr(causal_lm(model).config, 'quantization_config', None) or ''}"
@@ -127,7 +127,7 @@ def arithmetic_facts(model: Any) -> str:
 
 def trained_fingerprint(model: Any) -> str:
     """sha256 of the trainable part: names and shapes, with an adapter also its settings and values (a whole model's are hashed with the model)."""
-    digest = hashlib.sha256(adapter_facts(model).encode())
+    digest = hashlib.sha256(describe_adapters(model).encode())
     for name, weight in sorted(model.named_parameters()):
         if weight.requires_grad:
             digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())

@@ -43,7 +43,7 @@ def widen_trained(model: nn.Module, master: torch.dtype) -> None:
 
 
 @contextmanager
-def widened(model: nn.Module, master: torch.dtype = torch.float32) -> Iterator[None]:
+def widen_temporarily(model: nn.Module, master: torch.dtype = torch.float32) -> Iterator[None]:
     """Temporarily widens the low-precision weights, so that an adapter can be added to them; they are restored afterwards."""
     narrow = [(parameter, parameter.data) for parameter in model.parameters() if parameter.dtype in (torch.bfloat16, torch.float16)]
     for parameter, data in narrow:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
-from finegrain.models.curvature import LayerPosterior, Layers, judge, layers_named
+from finegrain.models.curvature import LayerPosterior, Layers, find_layers, score_group
 from finegrain.models.finite import refuse_not_finite
 from finegrain.models.packing import Group
 from finegrain.models.posterior import refuse_parts
@@ -70,14 +70,14 @@ class AnswerVariance:
 
     def __call__(self, group: Group) -> list[float]:
         """Variance of each answer of the group, in squared units of the reward."""
-        judged = judge(self.scorer, self.head, self.module, self.layers, group)
+        judged = score_group(self.scorer, self.head, self.module, self.layers, group)
         return [self.posterior.variance(judged, score) for score in judged.scores]
 
 
 def answer_variance(folder: Path, scorer: Scorer, head: RewardHead, module: nn.Module) -> AnswerVariance:
     """The variance under the posterior of a checkpoint; the scorer has the checkpoint's model with its adapter as separate matrices."""
     refuse_parts(head)
-    layers = layers_named(scorer.model)
+    layers = find_layers(scorer.model)
     return AnswerVariance(scorer, head, module, layers, load_layers(folder, layers, module))
 
 

@@ -19,14 +19,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from finegrain.data.records import Example
 from finegrain.data.truncate import limit_length
 from finegrain.errors import DataError, ModelError
-from finegrain.models.adapter_files import AdapterFiles, adapters_of, is_adapter, put_on, read_adapter
+from finegrain.models.adapter_files import AdapterFiles, attach_adapter, is_adapter, list_adapters, read_adapter
 from finegrain.models.frozen_base import keep_narrow, widen_trained
 from finegrain.models.hub_files import find_file
-from finegrain.models.load_errors import loading, one_line, reason, say, some
+from finegrain.models.load_errors import describe_error, explain_load_errors, list_some, one_line, print_line
 from finegrain.models.permissions import allow_readers
-from finegrain.models.positions import learned_positions, positions_of_checkpoint
+from finegrain.models.positions import learned_positions, read_position_limit
 from finegrain.models.scorer import causal_lm, stock_attention
-from finegrain.models.stock import architectures, config_facts, lacks, load_stock
+from finegrain.models.stock import load_stock, missing_weights_error, read_architectures, read_config
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def load_policy(
 
 def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
     """Loads a whole checkpoint."""
-    facts = config_facts(source)
+    facts = read_config(source)
     _refuse_other_tasks(source, facts)
     loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code, narrow=frozen, four_bit=four_bit)
     if loaded.missing:
-        raise lacks(source, "a causal language model", loaded.missing)
+        raise missing_weights_error(source, "a causal language model", loaded.missing)
     if frozen:
         keep_narrow(loaded.model, master)
     chosen = tokenizer or load_tokenizer(source, trust_remote_code)
@@ -98,26 +98,26 @@ def load_tokenizer(source: str, trust_remote_code: bool = False) -> Any:
     """The tokenizer beside a checkpoint."""
     what = f"cannot read a tokenizer in {source}"
     try:
-        with loading(what, remedy=_remedy(Path(source))):
+        with explain_load_errors(what, remedy=_remedy(Path(source))):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:
         if type(error) is not Exception:  # tokenizers' Rust code raises a plain Exception for a tokenizer.json it cannot parse
             raise
         known = f"tokenizer.json has entries that tokenizers {tokenizers.__version__} does not know"
-        raise ModelError(f"{what}: {known} ({reason(error)}); it was written by a newer version, or is damaged") from error
+        raise ModelError(f"{what}: {known} ({describe_error(error)}); it was written by a newer version, or is damaged") from error
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{what}: {type(tokenizer).__name__} is a slow tokenizer, which gives no character offsets of tokens")
     for name, kinds in (("chat_template", (str, Mapping, type(None))), ("model_max_length", (int, float))):
         if not isinstance(getattr(tokenizer, name, None), kinds):
             raise ModelError(f"{what}: its {name} has the invalid value {one_line(getattr(tokenizer, name, None))!r}")
-    limit_length(tokenizer, positions_of_checkpoint(source))
+    limit_length(tokenizer, read_position_limit(source))
     return tokenizer
 
 
-def tokenizer_of(source: str) -> Any:
+def load_own_tokenizer(source: str) -> Any:
     """The tokenizer of a checkpoint; for an adapter without one, its base's."""
     if is_adapter(source) and not find_file(source, "tokenizer_config.json"):
-        source = adapters_of(read_adapter(source))[-1].base
+        source = list_adapters(read_adapter(source))[-1].base
     return load_tokenizer(source)
 
 
@@ -136,26 +136,26 @@ def _remedy(folder: Path) -> str:
 
 def _refuse_other_tasks(source: str, facts: Mapping[str, Any]) -> None:
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    named = architectures(source, facts)
+    named = read_architectures(source, facts)
     if named and not causal & set(named) and not facts.get("auto_map"):
         raise ModelError(f"{source} is a {one_line(named[0])}, not a causal language model")
 
 
 def load_on_adapters(files: AdapterFiles, load_base: Callable[[str], Policy]) -> Policy:
     """The policy of an adapter on its base as loaded by `load_base`; adapters that it is based on are merged first."""
-    *below, bottom = adapters_of(files)
+    *below, bottom = list_adapters(files)
     try:
         policy = load_base(bottom.base)
     except ModelError as error:
         raise ModelError(f"{error}; it is the base of the adapter {bottom.source}") from error
     unused: list[str] = []
     for one in (bottom, *reversed(below)):
-        model, left = put_on(policy.model, one)
+        model, left = attach_adapter(policy.model, one)
         if left:
-            say(f"{one.source}: {len(left)} weights of the adapter are not used: {some(left)}")
+            print_line(f"{one.source}: {len(left)} weights of the adapter are not used: {list_some(left)}")
         unused += left
         if one is not files:
-            with loading(f"cannot merge the adapter {one.source}, which another adapter is based on"):
+            with explain_load_errors(f"cannot merge the adapter {one.source}, which another adapter is based on"):
                 model = model.merge_and_unload()
         policy = replace(policy, model=model)
     return replace(policy, source=files.source, unused=(*policy.unused, *unused))
@@ -168,7 +168,7 @@ def _load_adapter(source: str, tokenizer: Any, master: torch.dtype, trust_remote
         raise ModelError(f"{source} is the adapter of a reward model ({task}with a score head), not of a causal language model")
     if tokenizer is None and find_file(source, "tokenizer_config.json"):
         tokenizer = load_tokenizer(source, trust_remote_code)
-    below = len(adapters_of(files)) > 1
+    below = len(list_adapters(files)) > 1
     if below and four_bit:
         raise ModelError(f"{source} is based on another adapter, which cannot be merged into 4-bit weights; remove --lora.base, or merge it first")
     narrow = frozen and not below  # a merge into low-precision weights would lose the update to rounding

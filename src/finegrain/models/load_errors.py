@@ -35,20 +35,20 @@ LONGEST = 400
 
 
 @contextmanager
-def loading(what: str, facts: Mapping[str, Any] | None = None, *, remedy: str = "") -> Iterator[None]:
+def explain_load_errors(what: str, facts: Mapping[str, Any] | None = None, *, remedy: str = "") -> Iterator[None]:
     """Turns failures inside into a ModelError that begins with `what`; `facts`, the config, names the entry with the unknown value."""
     try:
         yield
     except FinegrainError:
         raise
     except RAISED as error:
-        raise ModelError(f"{what}: {reason(error, facts)}{remedy and '; '}{remedy}") from error
+        raise ModelError(f"{what}: {describe_error(error, facts)}{remedy and '; '}{remedy}") from error
 
 
-def reason(error: BaseException, facts: Mapping[str, Any] | None = None) -> str:
+def describe_error(error: BaseException, facts: Mapping[str, Any] | None = None) -> str:
     """One line: the cause and, where known, the remedy."""
     if isinstance(error, KeyError) and error.args:
-        asked = entry_of(facts or {}, error.args[0])
+        asked = find_entry(facts or {}, error.args[0])
         if asked:
             return f"config.json asks for {asked} {error.args[0]!r}, which transformers {transformers.__version__} does not know; a newer version may"
         named = one_line(error.args[0])
@@ -75,24 +75,24 @@ def one_line(text: object) -> str:
     return seen.rstrip(".") if len(seen) <= LONGEST else f"{seen[:LONGEST]} …"
 
 
-def some(names: Sequence[str]) -> str:
+def list_some(names: Sequence[str]) -> str:
     """The first names, and the number of all where there are more."""
     return f"{', '.join(map(one_line, names[:SHOWN]))}{f', {len(names)} in all' if len(names) > SHOWN else ''}"
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Prints one line to the user, from the first process."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         write_line(text)
 
 
-def entry_of(facts: Mapping[str, Any], value: object) -> str | None:
+def find_entry(facts: Mapping[str, Any], value: object) -> str | None:
     """The dotted name of the first entry of a config with this text; None where there is none."""
     for name, one in facts.items():
         if isinstance(value, str) and one == value:
             return str(name)
         if isinstance(one, Mapping):
-            inner = entry_of(one, value)
+            inner = find_entry(one, value)
             if inner:
                 return f"{name}.{inner}"
     return None

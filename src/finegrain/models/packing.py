@@ -129,7 +129,7 @@ class Slots:
         return empty.index_put((self.rows, self.columns), values[self.flat])
 
 
-def slots(masks: Sequence[Sequence[np.ndarray]], index: int, device: torch.device | str = "cpu") -> Slots:
+def make_slots(masks: Sequence[Sequence[np.ndarray]], index: int, device: torch.device | str = "cpu") -> Slots:
     """Slots of the branch number `index` of every group, given every group's branch masks in packed order."""
     width = max((len(group[index]) for group in masks), default=0)
     mask = np.zeros((len(masks), width), dtype=bool)

@@ -22,7 +22,7 @@ def learned_positions(config: Any) -> int | None:
     return size - 1 - (config.pad_token_id or 0)
 
 
-def positions_of_checkpoint(source: str) -> int | None:
+def read_position_limit(source: str) -> int | None:
     """The same for a checkpoint folder or Hub name; None where its config cannot be read, which loading the model reports."""
     try:
         return learned_positions(AutoConfig.from_pretrained(source, trust_remote_code=False))

@@ -17,7 +17,7 @@ from finegrain.models.reward_head import stock_rows
 from finegrain.models.tensor_file import save_with_facts
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.rewards.declarations import read_head
-from finegrain.rewards.heads import Readout, RewardHead, of_members, read_out
+from finegrain.rewards.heads import Readout, RewardHead, combine_members, read_out
 from finegrain.rewards.laplace import Posterior, answer_features
 from finegrain.types import Scored
 
@@ -117,7 +117,7 @@ def _joined(scored: Scored, variance: Float[Tensor, "E ..."]) -> Scored:
         own = 0.0 if scored.std is None else scored.std.square()
         return Scored(scored.mean, (own + variance[0]).sqrt())
     own = 0.0 if scored.member_std is None else scored.member_std.square()
-    return of_members(scored.members, (own + variance).sqrt())
+    return combine_members(scored.members, (own + variance).sqrt())
 
 
 def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Posterior]) -> tuple[WithPosterior, nn.Linear]:

@@ -34,7 +34,7 @@ TRACES = {
 
 def refuse_quantised(source: str, facts: Mapping[str, Any]) -> None:
     """Raises ModelError for a checkpoint whose config declares quantised weights."""
-    for part in parts_of(facts):
+    for part in iterate_configs(facts):
         for entry in ("quantization_config", "compression_config"):
             told = part.get(entry)
             if told is not None:
@@ -65,7 +65,7 @@ def refuse_traces(source: str, unused: Sequence[str]) -> None:
                 refuse_method(source, method)
 
 
-def parts_of(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def iterate_configs(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """A config and the configs inside it (text_config …)."""
     yield facts
     for name, part in facts.items():
@@ -73,7 +73,7 @@ def parts_of(facts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield part
 
 
-def four_bit_arguments(base: str, arithmetic: torch.dtype, device: torch.device) -> dict[str, Any]:
+def make_four_bit_arguments(base: str, arithmetic: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Arguments of `from_pretrained`: none for a base in its checkpoint's dtype; 4-bit weights are made on loading, on their device."""
     if base == "checkpoint":
         return {}

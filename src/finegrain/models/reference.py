@@ -1,7 +1,7 @@
 """The reference policy is the model that was passed: its token log-probabilities, cached, or a frozen copy of it.
 
 Values are computed before the first optimiser step, by the same model that will be trained, so no second copy of
-the weights exists unless a method needs more than scalars (`live_reference`).
+the weights exists unless a method needs more than scalars (`copy_reference`).
 """
 
 import copy
@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint
+from finegrain.models.fingerprint import code_fingerprint, describe_precision, model_fingerprint
 from finegrain.models.load import Policy
 from finegrain.models.score import (
     ComputeUsage,
@@ -20,10 +20,10 @@ from finegrain.models.score import (
     Precision,
     PromptWithAnswers,
     cache_key,
-    computed_tokens,
+    count_computed_tokens,
     read_ragged,
     score_rows,
-    verified,
+    verify_cache,
     write_ragged,
 )
 from finegrain.models.scorer import Scorer
@@ -63,11 +63,11 @@ class ScoreCache:
         if not examples:
             return {role: [] for role in roles}
         started = time.perf_counter()
-        facts = f"{precision.name} {arithmetic_facts(policy.model)} {code_fingerprint('models', 'ops')}"
+        facts = f"{precision.name} {describe_precision(policy.model)} {code_fingerprint('models', 'ops')}"
         key = cache_key(model_fingerprint(policy, self.folder), examples, roles, facts)
         file = self.folder / self.kind / f"{key}.safetensors"
         cached = read_ragged(file)
-        if cached is not None and verified(scorer, cached, examples, roles, precision, tolerance_of(precision), self.measure):
+        if cached is not None and verify_cache(scorer, cached, examples, roles, precision, get_tolerance(precision), self.measure):
             usage.notes.append(f"{self.kind}: read from the cache; a re-scored sample agreed")
             usage.seconds += time.perf_counter() - started
             return cached
@@ -75,7 +75,7 @@ class ScoreCache:
             self.tell(usage, f"{self.kind}: the cached values are damaged or belong to another model; computed again")
         found = self._computed(file, scorer, examples, roles, precision, usage)
         usage.rows += len(examples)
-        usage.tokens += computed_tokens(examples, roles, precision)
+        usage.tokens += count_computed_tokens(examples, roles, precision)
         usage.seconds += time.perf_counter() - started
         return found
 
@@ -113,16 +113,16 @@ class ScoreCache:
                     part.unlink(missing_ok=True)
         self.barrier()
         joined = read_ragged(file)
-        whole = joined is not None and verified(scorer, joined, examples, roles, precision, tolerance_of(precision), self.measure)
+        whole = joined is not None and verify_cache(scorer, joined, examples, roles, precision, get_tolerance(precision), self.measure)
         return joined if joined is not None and whole else self.measure(scorer, examples, roles, precision)
 
 
-def tolerance_of(precision: Precision) -> float:
+def get_tolerance(precision: Precision) -> float:
     """Tolerance between a recomputed value and the stored one, nats."""
     return 1e-3 if precision.name == "float32" else 0.1 if precision.name != "float64" else 1e-6
 
 
-def live_reference(scorer: Scorer) -> Scorer:
+def copy_reference(scorer: Scorer) -> Scorer:
     """A frozen copy of the scorer in its current state, for methods that need more than scalars of the reference."""
     frozen = copy.deepcopy(scorer)
     for parameter in frozen.parameters():
@@ -130,7 +130,7 @@ def live_reference(scorer: Scorer) -> Scorer:
     return frozen.eval()
 
 
-def cost_of_live_reference(scorer: Scorer) -> str:
+def describe_live_reference(scorer: Scorer) -> str:
     """A description of the cost of a live reference."""
     size = sum(parameter.numel() * parameter.element_size() for parameter in scorer.parameters())
     return f"live reference: a second copy of the weights ({size / 2**20:.0f} MiB) and one more forward pass per step"

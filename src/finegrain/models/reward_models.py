@@ -22,17 +22,17 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from finegrain.errors import ModelError
-from finegrain.models.adapter_files import HEADS, AdapterFiles, adapters_of, is_adapter, read_adapter
-from finegrain.models.adapters import merged, save_adapter
+from finegrain.models.adapter_files import HEADS, AdapterFiles, is_adapter, list_adapters, read_adapter
+from finegrain.models.adapters import merge_adapter, save_adapter
 from finegrain.models.finite import refuse_not_finite
 from finegrain.models.hub_files import find_file, is_hub_name, with_all_files
 from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
-from finegrain.models.load_errors import loading, one_line
+from finegrain.models.load_errors import explain_load_errors, one_line
 from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import HEAD_FILE, load_head, save_head
-from finegrain.models.reward_tokenizer import input_facts, reward_tokenizer
+from finegrain.models.reward_tokenizer import describe_input, reward_tokenizer
 from finegrain.models.scorer import causal_lm, stock_attention
-from finegrain.models.stock import architectures, config_facts, lacks, load_stock
+from finegrain.models.stock import load_stock, missing_weights_error, read_architectures, read_config
 
 FACTS_FILE = "reward_head.json"
 DEFAULT_LENGTH = 1024
@@ -78,9 +78,9 @@ def save_reward_model(
     tokenizer = reward_tokenizer(policy.tokenizer)
     tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
     tokenizer.save_pretrained(folder)
-    facts = {**facts, "input": input_facts(load_tokenizer(str(folder)), max_length)}
+    facts = {**facts, "input": describe_input(load_tokenizer(str(folder)), max_length)}
     shell = _shell(policy, tokenizer, len(weight), stock, facts)
-    label = classifier_of(shell.to(policy.checkpoint_dtype))
+    label = find_classifier(shell.to(policy.checkpoint_dtype))
     label.to(torch.promote_types(policy.checkpoint_dtype, torch.float32))
     with torch.no_grad():
         label.weight.copy_(weight)
@@ -98,7 +98,7 @@ def try_saving(policy: Policy, stock: Stock, facts: Mapping[str, Any], folder: P
     tokenizer = reward_tokenizer(policy.tokenizer)
     with torch.device("meta"):
         shell = _shell(policy, tokenizer, 1, stock, facts, device="meta")
-    classifier_of(shell)
+    find_classifier(shell)
     shell.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_adapter(policy.model, folder)
@@ -109,7 +109,7 @@ def _shell(policy: Policy, tokenizer: Any, labels: int, stock: Stock, facts: Map
     """The stock class with the policy's backbone, an adapter merged into it, and an embedding for the tokenizer's padding token."""
     lm = causal_lm(policy.model)
     config = _config(lm.config, policy, tokenizer, labels, facts)
-    whole = lm if lm is policy.model else merged(policy.model, device)
+    whole = lm if lm is policy.model else merge_adapter(policy.model, device)
     rows = whole.get_input_embeddings().weight.shape[0]
     pad, config.get_text_config().pad_token_id = config.get_text_config().pad_token_id, None  # it may exceed the embedding rows for now
     with torch.random.fork_rng(devices=[]), stock_attention(policy.model):
@@ -122,7 +122,7 @@ def _shell(policy: Policy, tokenizer: Any, labels: int, stock: Stock, facts: Map
     return shell
 
 
-def classifier_of(shell: Any) -> nn.Linear:
+def find_classifier(shell: Any) -> nn.Linear:
     """The label layer of a stock classification model."""
     for name in ("score", "classifier"):
         layer = getattr(shell, name, None)
@@ -170,9 +170,9 @@ def is_reward_model(source: str | Path) -> bool:
         return False
     try:
         if is_adapter(source):
-            files = adapters_of(read_adapter(str(source)))
+            files = list_adapters(read_adapter(str(source)))
             return files[0].is_reward or is_reward_model(files[-1].base)
-        named = architectures(str(source), config_facts(str(source)))
+        named = read_architectures(str(source), read_config(str(source)))
     except ModelError:
         return False
     return any(name.endswith(CLASSIFIERS) for name in named)
@@ -188,8 +188,8 @@ def load_reward_model(
     source = with_all_files(str(source), FACTS_FILE)  # for a finegrain model on the Hub, also the additional files
     if is_adapter(source):
         return _from_adapter(read_adapter(source), master, trust_remote_code, keep=keep_adapter)
-    config = config_facts(source)
-    named = (architectures(source, config) or ["model without an architecture"])[0]
+    config = read_config(source)
+    named = (read_architectures(source, config) or ["model without an architecture"])[0]
     with_reward = named.endswith("ForCausalLM") and (Path(source) / FACTS_FILE).exists()
     stock = WITH_REWARD if with_reward else TOKEN if named.endswith("ForTokenClassification") else SEQUENCE
     if not with_reward and not named.endswith(CLASSIFIERS):
@@ -201,7 +201,7 @@ def load_reward_model(
         raise ModelError(f"{source} is a finegrain reward model according to its config.json, but lacks {missing}; {remedy}")
     loaded = load_stock(stock.auto, source, config, master=master, trust_remote_code=trust_remote_code)
     if loaded.missing:
-        raise lacks(source, f"a {named}", loaded.missing)
+        raise missing_weights_error(source, f"a {named}", loaded.missing)
     policy = Policy(loaded.model, load_tokenizer(source, trust_remote_code), source, loaded.dtype, unused=loaded.unused)
     if facts_file.exists():
         facts = _facts(facts_file)
@@ -214,7 +214,7 @@ def load_reward_model(
 def _from_adapter(files: AdapterFiles, master: torch.dtype, trust_remote_code: bool, *, keep: bool) -> RewardModel:
     """The reward model of an adapter on its base: a language model with the adapter's own head, or a whole reward model."""
     source, head = files.source, files.head
-    if not head and not is_reward_model(adapters_of(files)[-1].base):
+    if not head and not is_reward_model(list_adapters(files)[-1].base):
         raise ModelError(
             f"{source} is an adapter of a {files.task or 'reward'} model, but its file holds no score head; save the adapter with its head"
         )
@@ -222,25 +222,25 @@ def _from_adapter(files: AdapterFiles, master: torch.dtype, trust_remote_code: b
     labels = files.shapes[head["weight"]][0] if "weight" in head else None
 
     def load_base(base: str) -> Policy:
-        loaded = load_stock(stock.auto, base, config_facts(base), master=master, trust_remote_code=trust_remote_code, labels=labels)
+        loaded = load_stock(stock.auto, base, read_config(base), master=master, trust_remote_code=trust_remote_code, labels=labels)
         missing = [name for name in loaded.missing if not (head and name.startswith(HEADS))]
         if missing:
-            raise lacks(base, "a language model", missing)
+            raise missing_weights_error(base, "a language model", missing)
         return Policy(loaded.model, tokenizer or load_tokenizer(base, trust_remote_code), base, loaded.dtype, unused=loaded.unused)
 
     tokenizer = load_tokenizer(source, trust_remote_code) if find_file(source, "tokenizer_config.json") else None
     policy = load_on_adapters(files, load_base)
     if head:
-        _put_head(classifier_of(causal_lm(policy.model)), files, master)
+        _put_head(find_classifier(causal_lm(policy.model)), files, master)
     if not keep:
-        with loading(f"cannot merge the adapter {source}"):
+        with explain_load_errors(f"cannot merge the adapter {source}"):
             policy = replace(policy, model=policy.model.merge_and_unload())
     return RewardModel(policy, _head_of_others(source, causal_lm(policy.model)), {}, stock)
 
 
 def _put_head(layer: nn.Linear, files: AdapterFiles, master: torch.dtype) -> None:
     """Copies the adapter's head into the stock class's own layer."""
-    with torch.no_grad(), loading(f"cannot read the score head of {files.source}"):
+    with torch.no_grad(), explain_load_errors(f"cannot read the score head of {files.source}"):
         layer.weight.copy_(files.tensor(files.head["weight"]))
         if "bias" in files.head:
             layer.bias = nn.Parameter(files.tensor(files.head["bias"]).to(master))
@@ -257,7 +257,7 @@ def _head_of_others(source: str, model: Any) -> nn.Linear:
             f"{source} is a {type(model).__name__}, an encoder; expected a causal language model with a score at the answer's last token"
         )
     try:
-        layer = classifier_of(model)
+        layer = find_classifier(model)
     except ModelError as error:
         raise ModelError(f"{source}: {error}; expected a score read at the answer's last token") from error
     if layer.weight.shape[0] != 1:
@@ -268,7 +268,7 @@ def _head_of_others(source: str, model: Any) -> nn.Linear:
     return head
 
 
-def stored_facts(source: str | Path) -> dict[str, Any]:
+def read_facts(source: str | Path) -> dict[str, Any]:
     """The content of a checkpoint's `reward_head.json`; {} where there is none."""
     file = find_file(source, FACTS_FILE)
     return {} if file is None else _facts(file)

@@ -54,14 +54,14 @@ def reward_tokenizer(tokenizer: Any) -> Any:
     _pad_apart(made)
     _add_ends(made)
     if isinstance(made.chat_template, str) and made.eos_token and not calls_agree(made, SHORT, LONG):
-        before, ours = made.chat_template, [our_ids(made, row) for row in (SHORT, LONG)]
+        before, ours = made.chat_template, [encode_row(made, row) for row in (SHORT, LONG)]
         made.chat_template = ENDED.replace("ORIGINAL", before.removesuffix("\n"))
-        if [our_ids(made, row) for row in (SHORT, LONG)] != ours:
+        if [encode_row(made, row) for row in (SHORT, LONG)] != ours:
             made.chat_template = before
     return made
 
 
-def input_facts(tokenizer: Any, max_length: int) -> Json:
+def describe_input(tokenizer: Any, max_length: int) -> Json:
     """How prompt and answer become ids, for config.json; `tokenizer` is the saved one, as it loads."""
     bos, eos = tokenizer.bos_token_id is not None, tokenizer.eos_token_id is not None
     pieces = [name for name, there in (("bos", bos), ("prompt", True), ("answer", True), ("eos", eos)) if there]
@@ -82,13 +82,13 @@ def input_facts(tokenizer: Any, max_length: int) -> Json:
 def calls_agree(tokenizer: Any, *rows: Row) -> bool:
     """Whether stock calls give the training tokens for those rows that a template accepts; False where it accepts none."""
     try:
-        ours = [(row, ids) for row in rows if (ids := our_ids(tokenizer, row)) is not None]
+        ours = [(row, ids) for row in rows if (ids := encode_row(tokenizer, row)) is not None]
         return len(ours) > 0 and all(_stock_ids(tokenizer, row) == ids for row, ids in ours)
     except (FinegrainError, TemplateError, ValueError, TypeError):
         return False
 
 
-def our_ids(tokenizer: Any, row: Row) -> list[int] | None:
+def encode_row(tokenizer: Any, row: Row) -> list[int] | None:
     """Prompt and answer as trained on; None for a row that no template accepts."""
     found = list(tokenise([(0, row)], tokenizer, Tokenise(max_length=1 << 20), Findings()))
     return None if not found else [*found[0].prompt.tolist(), *found[0].responses["answer"].ids.tolist()]

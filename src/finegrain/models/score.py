@@ -75,12 +75,12 @@ class ComputeUsage:
     notes: list[str] = field(default_factory=list)
 
 
-def group_of(example: PromptWithAnswers, roles: Sequence[str]) -> Group:
+def make_group(example: PromptWithAnswers, roles: Sequence[str]) -> Group:
     """The packed group of an example for some of its roles."""
     return Group(example.prompt, tuple(Branch(example.responses[role].ids, example.responses[role].mask) for role in roles))
 
 
-def budgeted(tokens: Sequence[int], budget: int) -> list[list[int]]:
+def split_by_budget(tokens: Sequence[int], budget: int) -> list[list[int]]:
     """Lists of consecutive indices whose token counts add up to at most `budget` (a larger single one gets its own list)."""
     parts: list[list[int]] = []
     total = 0
@@ -98,7 +98,7 @@ def score_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Seq
     return _rows(scorer, examples, roles, precision, Request(), lambda values: values.logp)
 
 
-def entropy_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
+def measure_entropies(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, the entropy, nats, of the distribution that predicts each token, one (T,) array per example; 0 where the mask is False."""
     return _rows(scorer, examples, roles, precision, Request(entropy=True), _entropy)
 
@@ -108,7 +108,7 @@ def _entropy(values: TokenValues) -> Tensor:
     return values.entropy
 
 
-def head_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
+def compute_head_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, the K outputs of the scorer's head at each token, one (T, K) array per example, float32 or wider; 0 where the mask is False."""
     return _rows(scorer, examples, roles, precision, Request(False, outputs=scorer.head), _outputs)
 
@@ -132,7 +132,7 @@ def _rows(
     was_training = scorer.training
     scorer.eval()
     with torch.no_grad(), precision.autocast():
-        for part in budgeted([group.tokens for group, _ in shared], precision.micro_tokens):
+        for part in split_by_budget([group.tokens for group, _ in shared], precision.micro_tokens):
             batch = [shared[index] for index in part]
             values = read(scorer([group for group, _ in batch], request))
             flat = (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
@@ -148,7 +148,7 @@ def _rows(
     return found
 
 
-def computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> int:
+def count_computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> int:
     """Number of tokens that `score_rows` computes for these rows."""
     return sum(group.tokens for group, _ in _by_prompt(examples, roles, precision.micro_tokens))
 
@@ -162,13 +162,13 @@ def _by_prompt(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budg
     prompts: dict[bytes, dict[bytes, tuple[Branch, Owners]]] = {}
     for index, example in enumerate(examples):
         answers = prompts.setdefault(example.prompt.tobytes(), {})
-        for role, branch in zip(roles, group_of(example, roles).branches, strict=True):
+        for role, branch in zip(roles, make_group(example, roles).branches, strict=True):
             answers.setdefault(branch.ids.tobytes() + branch.mask.tobytes(), (branch, []))[1].append((role, index))
     shared = []
     for answers in prompts.values():
         listed = list(answers.values())
         prompt = examples[listed[0][1][0][1]].prompt
-        for part in budgeted([len(branch.ids) for branch, _ in listed], max(1, budget - len(prompt))):
+        for part in split_by_budget([len(branch.ids) for branch, _ in listed], max(1, budget - len(prompt))):
             shared.append((Group(prompt, tuple(listed[place][0] for place in part)), [listed[place][1] for place in part]))
     return shared
 
@@ -180,7 +180,7 @@ def cache_key(fingerprint: str, examples: Sequence[PromptWithAnswers], roles: Se
 
 
 def _groups(examples: Sequence[PromptWithAnswers], roles: Sequence[str]) -> Iterator[Group]:
-    return (group_of(example, roles) for example in examples)
+    return (make_group(example, roles) for example in examples)
 
 
 def write_ragged(file: Path, columns: Mapping[str, Ragged]) -> None:
@@ -232,10 +232,10 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 Measure = Callable[[Scorer, Sequence[PromptWithAnswers], Sequence[str], Precision], dict[str, Ragged]]
-"""The values of a frozen model to cache: `score_rows`, `entropy_rows` ..."""
+"""The values of a frozen model to cache: `score_rows`, `measure_entropies` ..."""
 
 
-def verified(
+def verify_cache(
     scorer: Scorer,
     cached: Mapping[str, Ragged],
     examples: Sequence[PromptWithAnswers],

@@ -21,8 +21,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from finegrain.errors import ModelError
 from finegrain.models.finite import refuse_not_finite
 from finegrain.models.hub_files import find_file, is_hub_name
-from finegrain.models.load_errors import loading, one_line, say, some
-from finegrain.models.quantised import parts_of, refuse_method, refuse_quantised, refuse_traces
+from finegrain.models.load_errors import explain_load_errors, list_some, one_line, print_line
+from finegrain.models.quantised import iterate_configs, refuse_method, refuse_quantised, refuse_traces
 
 BUILT_IN = ("eager", "sdpa")
 """Attention implementations that transformers provides without further packages."""
@@ -44,7 +44,7 @@ class Loaded:
     """Weights of the files that the model does not use."""
 
 
-def config_facts(source: str) -> dict[str, Any]:
+def read_config(source: str) -> dict[str, Any]:
     """config.json of a checkpoint folder or Hub name, unchanged."""
     path = Path(source)
     if not source.strip():
@@ -55,14 +55,14 @@ def config_facts(source: str) -> dict[str, Any]:
         raise ModelError(f"{source} has no config.json: expected a checkpoint folder as save_pretrained writes it")
     if not path.is_dir() and not is_hub_name(source):
         raise ModelError(f"no model at {one_line(source)}: expected a checkpoint folder or a Hub name like owner/name")
-    with loading(f"cannot read the config of {source}"):
+    with explain_load_errors(f"cannot read the config of {source}"):
         facts, _ = PretrainedConfig.get_config_dict(source)
     if not isinstance(facts, dict):
         raise ModelError(f"cannot read the config of {source}: expected an object of names and values in config.json")
     return facts
 
 
-def architectures(source: str, facts: Mapping[str, Any]) -> list[str]:
+def read_architectures(source: str, facts: Mapping[str, Any]) -> list[str]:
     """The classes that a config names."""
     named = facts.get("architectures") or []
     if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
@@ -88,14 +88,14 @@ def load_stock(
     refuse_quantised(source, facts)
     _refuse_kernels(source, facts, trust_remote_code)
     _refuse_unknown(source, facts, trust_remote_code)
-    with loading(f"cannot read the config of {source}", facts):
+    with explain_load_errors(f"cannot read the config of {source}", facts):
         read = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **({} if labels is None else {"num_labels": labels}))
     _without_far_pad(read)
     dtype = _dtype(source, read)
     _refuse_pickled(source)
     here = Path(source).is_dir()
     stored = _stored_dtype(source) if here else None
-    with loading(f"cannot load {source}", facts), _quiet():
+    with explain_load_errors(f"cannot load {source}", facts), _quiet():
         model, info = auto.from_pretrained(
             source,
             config=read,
@@ -114,13 +114,13 @@ def load_stock(
     refuse_not_finite(source, model.named_parameters())
     stored = stored if here else _stored_dtype(source)
     if unused:
-        say(f"{source}: {len(unused)} weights are not used by {type(model).__name__}: {some(unused)}")
+        print_line(f"{source}: {len(unused)} weights are not used by {type(model).__name__}: {list_some(unused)}")
     return Loaded(model, dtype or stored or master, tuple(missing), tuple(unused))
 
 
 def _refuse_kernels(source: str, facts: Mapping[str, Any], trust_remote_code: bool) -> None:
     """Raises ModelError for kernels that would be downloaded and run; for those that are not installed transformers raises the error."""
-    for part in parts_of(facts):
+    for part in iterate_configs(facts):
         for entry in ("attn_implementation", "_attn_implementation"):
             told = part.get(entry)
             for asked in told.values() if isinstance(told, Mapping) else [told]:
@@ -186,7 +186,7 @@ def _stored_dtype(source: str) -> torch.dtype | None:
         return None
     seen: Counter[str] = Counter()
     for file in _weight_files(source, config.parent):
-        with loading(f"cannot read {file}"), safe_open(file, "pt") as tensors:
+        with explain_load_errors(f"cannot read {file}"), safe_open(file, "pt") as tensors:
             stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}
         quantised = [dtype for name, dtype in stored.items() if name.endswith(".weight") and dtype not in FLOATS]
         if quantised:
@@ -199,7 +199,7 @@ def _weight_files(source: str, folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return [file for file in [folder / "model.safetensors"] if file.is_file()]
-    with loading(f"cannot read {index}"):
+    with explain_load_errors(f"cannot read {index}"):
         files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
     for file in files:
         if not file.is_file():
@@ -228,9 +228,9 @@ def _refuse_pickled(source: str) -> None:
         )
 
 
-def lacks(source: str, kind: str, missing: Sequence[str]) -> ModelError:
+def missing_weights_error(source: str, kind: str, missing: Sequence[str]) -> ModelError:
     """The error for a checkpoint without weights of the expected kind of model."""
-    return ModelError(f"{source} lacks weights of {kind} ({some(missing)}); check the kind of model, and whether files are missing")
+    return ModelError(f"{source} lacks weights of {kind} ({list_some(missing)}); check the kind of model, and whether files are missing")
 
 
 @contextmanager

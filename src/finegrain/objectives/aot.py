@@ -13,7 +13,7 @@ from torch import Tensor
 from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.conservative import check_label_smoothing, conservative_loss
 from finegrain.objectives.margins import logp_margin
-from finegrain.objectives.ranks import ascending_ranks, own_rows
+from finegrain.objectives.ranks import ascending_ranks, find_own_rows
 from finegrain.ops.sequence import reference_logp
 from finegrain.types import Gathered, Pair
 
@@ -54,6 +54,6 @@ class AOT:
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,): a row of rank k is compared with the k-th smallest reference margin."""
-        rank = ascending_ranks(pair.statistics["margin"], pair.statistics["position"])[own_rows(pair)]
+        rank = ascending_ranks(pair.statistics["margin"], pair.statistics["position"])[find_own_rows(pair)]
         reference = pair.statistics["reference_margin"].sort().values[rank]
         return conservative_loss(logp_margin(pair) - reference, beta=self.beta, label_smoothing=self.label_smoothing)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.conservative import check_label_smoothing, conservative_loss
-from finegrain.objectives.ranks import ascending_ranks, own_rows
+from finegrain.objectives.ranks import ascending_ranks, find_own_rows
 from finegrain.ops.sequence import log_ratio
 from finegrain.types import Gathered, Pair
 
@@ -48,7 +48,7 @@ class AOTUnpaired:
         value 0, so that the sum over the step has both the value and the gradient of the sorted loss.
         """
         chosen, rejected, position = (pair.statistics[name] for name in ("chosen", "rejected", "position"))
-        rows = own_rows(pair)
+        rows = find_own_rows(pair)
         lower = rejected.sort().values[ascending_ranks(chosen, position)[rows]]
         upper = chosen.sort().values[ascending_ranks(rejected, position)[rows]]
         return self._loss(log_ratio(pair.chosen) - lower) + self._loss(upper - log_ratio(pair.rejected)) - self._loss(upper - rejected[rows])

@@ -16,7 +16,7 @@ from finegrain.checked import checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.gaussian_layer import GaussianLayer
-from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
+from finegrain.ops.reward_weight import RewardWeight, Uniform, weigh_pair
 from finegrain.types import Initialisation, Pair, Terms
 
 
@@ -49,7 +49,7 @@ class AvaD:
 
     def __call__(self, pair: Pair) -> Terms:
         """Likelihood, KL and temporal-difference terms."""
-        answer = weighed(self.reward_weight, pair).answer
+        answer = weigh_pair(self.reward_weight, pair).answer
         return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer], pair.state)}
 
     @property

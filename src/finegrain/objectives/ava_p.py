@@ -19,9 +19,9 @@ from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance, BalanceRule, StartShare
 from finegrain.ops.bayesian_irl import BOUND, Inference
-from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, contrasted
+from finegrain.ops.contrast import Negative, Ranking, Sigmoid, Unlikelihood, make_contrast_terms
 from finegrain.ops.gaussian_layer import GaussianLayer
-from finegrain.ops.reward_weight import RewardWeight, Uniform, weighed
+from finegrain.ops.reward_weight import RewardWeight, Uniform, weigh_pair
 from finegrain.types import Initialisation, Pair, Terms
 
 
@@ -61,7 +61,7 @@ class AvaP:
 
     def __call__(self, pair: Pair) -> Terms:
         """Likelihood, negative, KL, temporal-difference and CER terms."""
-        return contrasted(self.inference, self.negative, self.ranking, self.cer, weighed(self.reward_weight, pair))
+        return make_contrast_terms(self.inference, self.negative, self.ranking, self.cer, weigh_pair(self.reward_weight, pair))
 
     @property
     def balanced(self) -> Balance:

@@ -18,7 +18,7 @@ from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.nll import nll_term
 from finegrain.ops.logprobs import log_odds
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.sequence import average_logp, kept_weight, wide
+from finegrain.ops.sequence import average_logp, kept_weight, to_wide
 from finegrain.types import Pair, Side, Term, Terms
 
 
@@ -39,7 +39,7 @@ def whole_nll_term(side: Side) -> Term:
     answer = nll_term(side)
     if side.prompt_logp is None or side.prompt_mask is None:
         raise ValueError("orpo trains on the prompt too: the chosen side needs prompt_logp and prompt_mask")
-    prompt = -masked_sum(wide(side.prompt_logp), side.prompt_mask)
+    prompt = -masked_sum(to_wide(side.prompt_logp), side.prompt_mask)
     return Term(answer.value + prompt, answer.count + side.prompt_mask.sum(-1))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from finegrain.types import Pair
 
 
-def own_rows(pair: Pair) -> Int[Tensor, " B"]:
+def find_own_rows(pair: Pair) -> Int[Tensor, " B"]:
     """Index of each row in the gathered statistics; the method gathers the column `position` beside them."""
     same = pair.columns["position"].unsqueeze(-1) == pair.statistics["position"]
     if same.device.type == "cpu":  # another device would have to synchronise in every micro-batch

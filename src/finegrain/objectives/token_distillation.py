@@ -15,7 +15,7 @@ from torch import Tensor
 from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.segments import segment_length, segment_mean, segment_sum, tokens
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.types import Pair, Side, Term, Terms, WeightMeaning
 
 
@@ -29,10 +29,10 @@ def distillation_term(side: Side, *, beta: float) -> Term:
     if side.reward is None or side.ref_logp is None:
         raise ValueError("token-distillation needs a credit that writes token rewards, and reference log-probabilities")
     segment = torch.where(side.mask, tokens(side.mask) if side.segment is None else side.segment, -1)
-    log_ratio = torch.where(side.mask, wide(side.logp) - wide(side.ref_logp), 0.0)
-    certainty = torch.ones_like(log_ratio) if side.weight is None else torch.where(side.mask, wide(side.weight), 0.0)
+    log_ratio = torch.where(side.mask, to_wide(side.logp) - to_wide(side.ref_logp), 0.0)
+    certainty = torch.ones_like(log_ratio) if side.weight is None else torch.where(side.mask, to_wide(side.weight), 0.0)
     share = segment_mean(certainty, segment) / segment_length(segment, certainty.dtype).clamp(min=1)
-    error = segment_error(log_ratio, wide(side.reward), segment, beta=beta)
+    error = segment_error(log_ratio, to_wide(side.reward), segment, beta=beta)
     return Term(masked_sum(share * error.square(), side.mask), masked_sum(share, side.mask))
 
 

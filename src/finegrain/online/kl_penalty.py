@@ -14,7 +14,7 @@ from torch import Tensor
 Values = Float[Tensor, "B T"]
 
 
-def with_kl_penalty(
+def subtract_kl_penalty(
     rewards: Values, logp: Values, ref_logp: Values, mask: Bool[Tensor, "B T"], *, coefficient: float, limit: float = float("inf")
 ) -> Values:
     """Rewards of the tokens minus the penalty (the single-sample estimate of the KL); 0 outside the mask."""

@@ -19,8 +19,8 @@ from finegrain.checked import NonNegativeFloat, Share, checked
 from finegrain.ops.action_values import LogProb, QForm, Wanted, Weighed
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.reward_weight import Attention, RewardWeight, weighed
-from finegrain.ops.sequence import token_weight, wide
+from finegrain.ops.reward_weight import Attention, RewardWeight, weigh_pair
+from finegrain.ops.sequence import to_wide, token_weight
 from finegrain.ops.variational import LOG_STD, evidence, has_successor, temporal_differences
 from finegrain.types import Initialisation, Pair, Side, Summed, Term, Terms
 
@@ -94,7 +94,7 @@ class Inference:
 
     def q_logp(self, side: Side) -> Float[Tensor, "B T"]:
         """log B of the taken tokens, nats."""
-        return wide(side.logp if side.q_logp is None else side.q_logp)
+        return to_wide(side.logp if side.q_logp is None else side.q_logp)
 
     def demonstrated(self, side: Side) -> Term:
         """Negative log-likelihood of an answer that is to be imitated."""
@@ -114,7 +114,7 @@ class Inference:
         """Prior and head at the standard deviation of the start model's temporal differences; None where the scale is given."""
         if not isinstance(self.scale, StartScale):
             return None
-        return Initialisation({TD_STD: torch.ones(1)}, lambda pair: self._moments(weighed(reward_weight, pair)), _start_at)
+        return Initialisation({TD_STD: torch.ones(1)}, lambda pair: self._moments(weigh_pair(reward_weight, pair)), _start_at)
 
     def _moments(self, pair: Pair) -> dict[str, Summed]:
         """Number, sum and sum of squares of the temporal differences of all answers, with token weights."""
@@ -128,7 +128,7 @@ class Inference:
     def surprise(self, side: Side) -> Float[Tensor, " B"]:
         """Mean square of (delta - mean) / std over an answer's transitions: 1 where the rewards' std matches their error; NaN without any."""
         assert side.outputs is not None, "the reward's outputs were not requested"
-        (delta, known), outputs = temporal_differences(_q(side), side.mask, gamma=self.gamma), wide(side.outputs)
+        (delta, known), outputs = temporal_differences(_q(side), side.mask, gamma=self.gamma), to_wide(side.outputs)
         off = (delta - outputs[..., 0]) * (-outputs[..., 1].clamp(*LOG_STD)).exp()
         return masked_sum(off.square(), known) / known.sum(-1)
 

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.readout import last_value
-from finegrain.ops.sequence import token_weight, wide
+from finegrain.ops.sequence import to_wide, token_weight
 from finegrain.types import Pair, Term, Terms
 
 Tokens = Float[Tensor, "B T"]
@@ -72,14 +72,14 @@ Negative = Unlikelihood | Literal | WithoutNegative
 Ranking = Sigmoid | LogSigmoid
 
 
-def contrasted(inference: Inference, negative: Negative, ranking: Ranking, cer: float, pair: Pair) -> Terms:
+def make_contrast_terms(inference: Inference, negative: Negative, ranking: Ranking, cer: float, pair: Pair) -> Terms:
     """All terms of AVA-p."""
     chosen, rejected = pair.chosen, pair.rejected
     assert chosen.outputs is not None
     assert rejected.outputs is not None
     counted, weight = inference.likelihood(rejected.mask), token_weight(rejected)
     costs = negative(inference.q_logp(rejected), counted)
-    difference = last_value(wide(chosen.outputs[..., 0]), chosen.mask) - last_value(wide(rejected.outputs[..., 0]), rejected.mask)
+    difference = last_value(to_wide(chosen.outputs[..., 0]), chosen.mask) - last_value(to_wide(rejected.outputs[..., 0]), rejected.mask)
     return {
         "likelihood": inference.demonstrated(chosen),
         "negative": Term(masked_sum(weight * costs, counted), masked_sum(weight, counted), inference.beta),

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from finegrain.ops.matmul import product
+from finegrain.ops.matmul import multiply
 from finegrain.types import chunks
 
 CHUNK_BYTES = 16 * 2**20
@@ -89,7 +89,7 @@ def _compute_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
     """Logits of one chunk, float32 or wider."""
-    logits = product(hidden, weight)
+    logits = multiply(hidden, weight)
     if logits.dtype in (torch.bfloat16, torch.float16):
         logits = logits.float()
     if bias is not None:
@@ -155,10 +155,10 @@ class _ChunkedHead(torch.autograd.Function):
                 grad_bias += share.sum(0) if scale is None else (share * scale).sum(0)
             share = share.to(dtype)
             if grad_hidden is not None:
-                towards = product(share, cast_weight.T)
+                towards = multiply(share, cast_weight.T)
                 grad_hidden[part] = towards if scale is None else towards * scale
             if grad_weight is not None:
-                grad_weight += product(share.T, (states if scale is None else states * scale.to(dtype)).T)
+                grad_weight += multiply(share.T, (states if scale is None else states * scale.to(dtype)).T)
         if only_logp:
             if grad_hidden is not None:
                 grad_hidden += grad_logp[:, None] * weight[targets]

@@ -28,7 +28,7 @@ def uses_onednn(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and has_onednn()
 
 
-def product(left: Float[Tensor, "M K"], right: Float[Tensor, "N K"]) -> Float[Tensor, "M N"]:
+def multiply(left: Float[Tensor, "M K"], right: Float[Tensor, "N K"]) -> Float[Tensor, "M N"]:
     """left @ right.T without autograd; transposed views are as fast as contiguous tensors."""
     if uses_onednn(left) and right.dtype == torch.float32 and left.numel() and right.numel():
         result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
@@ -40,7 +40,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        flat = product(inputs.reshape(-1, inputs.shape[-1]), weight.to(inputs.dtype))
+        flat = multiply(inputs.reshape(-1, inputs.shape[-1]), weight.to(inputs.dtype))
         if bias is not None:
             flat += bias
         return flat.view(*inputs.shape[:-1], weight.shape[0])
@@ -49,8 +49,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
         flat = grad.reshape(-1, grad.shape[-1])
-        grad_inputs = product(flat, weight.to(flat.dtype).T).view_as(inputs) if ctx.needs_input_grad[0] else None
-        grad_weight = product(flat.T, inputs.reshape(-1, inputs.shape[-1]).T) if ctx.needs_input_grad[1] else None
+        grad_inputs = multiply(flat, weight.to(flat.dtype).T).view_as(inputs) if ctx.needs_input_grad[0] else None
+        grad_weight = multiply(flat.T, inputs.reshape(-1, inputs.shape[-1]).T) if ctx.needs_input_grad[1] else None
         grad_bias = flat.sum(0) if ctx.needs_input_grad[2] else None
         return grad_inputs, grad_weight, grad_bias
 

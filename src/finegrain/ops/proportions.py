@@ -32,7 +32,7 @@ class WeightedShare(NamedTuple):
     share: Interval
 
 
-def combined(parts: Sequence[WeightedShare]) -> Interval:
+def combine_shares(parts: Sequence[WeightedShare]) -> Interval:
     """Weighted mean of independent shares; its distance to either bound is the root of the summed squares of the parts' own.
 
     This is the square-and-add rule (MOVER), which keeps the bounds inside [0, 1] where the parts' are. Weights need not sum to 1. A part

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.ops.masked import masked_mean, masked_sum
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -20,7 +20,7 @@ class Sum:
 
     def __call__(self, values: Values, mask: Mask) -> Rows:
         """One number per answer."""
-        return masked_sum(wide(values), mask)
+        return masked_sum(to_wide(values), mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Mean:
 
     def __call__(self, values: Values, mask: Mask) -> Rows:
         """One number per answer."""
-        return masked_mean(wide(values), mask)
+        return masked_mean(to_wide(values), mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Last:
 
     def __call__(self, values: Values, mask: Mask) -> Rows:
         """One number per answer."""
-        return last_value(wide(values), mask)
+        return last_value(to_wide(values), mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Minimum:
 
     def __call__(self, values: Values, mask: Mask) -> Rows:
         """One number per answer."""
-        least = torch.where(mask, wide(values), torch.inf).min(-1).values
+        least = torch.where(mask, to_wide(values), torch.inf).min(-1).values
         return torch.where(mask.any(-1), least, 0.0)
 
 
@@ -57,7 +57,7 @@ class NegativeNorm:
 
     def __call__(self, values: Values, mask: Mask) -> Rows:
         """One number per answer."""
-        size: Tensor = torch.linalg.vector_norm(torch.where(mask, wide(values), 0.0), dim=-1)
+        size: Tensor = torch.linalg.vector_norm(torch.where(mask, to_wide(values), 0.0), dim=-1)
         return -size
 
 

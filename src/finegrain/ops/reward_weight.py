@@ -17,7 +17,7 @@ from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.types import Pair, Side
 
 Outputs = Float[Tensor, "B T K"]
@@ -51,7 +51,7 @@ class Uniform:
 
     def weights(self, outputs: Outputs, mask: Mask) -> Weights:
         """Ones."""
-        return torch.ones_like(wide(outputs[..., 0]))
+        return torch.ones_like(to_wide(outputs[..., 0]))
 
     def __call__(self, outputs: Outputs, mask: Mask) -> Outputs:
         """Mean and log standard deviation, unchanged."""
@@ -79,7 +79,7 @@ class Attention:
 
     def weights(self, outputs: Outputs, mask: Mask) -> Weights:
         """w_t on the answer's tokens, 0 elsewhere. Float32 or wider."""
-        query, key = torch.where(mask[..., None], wide(outputs[..., -self.columns :]), 0.0).chunk(2, -1)
+        query, key = torch.where(mask[..., None], to_wide(outputs[..., -self.columns :]), 0.0).chunk(2, -1)
         scores = torch.where(mask[:, None], query @ key.transpose(1, 2), torch.finfo(query.dtype).min)
         attention = torch.where(mask[:, :, None] & mask[:, None], scores.softmax(-1), 0.0)
         return self.scale(attention.sum(1), mask)
@@ -87,7 +87,7 @@ class Attention:
     def __call__(self, outputs: Outputs, mask: Mask) -> Float[Tensor, "B T 2"]:
         """(B, T, 2): mean and log standard deviation of w_t times the reward. Float32 or wider."""
         weight = self.weights(outputs, mask)
-        mean, log_std = (torch.where(mask, wide(outputs[..., place]), 0.0) for place in (0, 1))
+        mean, log_std = (torch.where(mask, to_wide(outputs[..., place]), 0.0) for place in (0, 1))
         smallest = torch.finfo(weight.dtype).tiny
         return torch.stack([weight * mean, log_std + weight.clamp(min=smallest).log()], -1)
 
@@ -95,7 +95,7 @@ class Attention:
 RewardWeight = Uniform | Attention
 
 
-def weighed(reward_weight: RewardWeight, pair: Pair) -> Pair:
+def weigh_pair(reward_weight: RewardWeight, pair: Pair) -> Pair:
     """The pair with every side's reward outputs weighted over its whole answer."""
     return replace(pair, sides={role: _side(reward_weight, side) for role, side in pair.sides.items()})
 

@@ -17,7 +17,7 @@ from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
 from finegrain.ops import segments
 from finegrain.ops.peaks import dynamic_topk
-from finegrain.ops.precision import widest
+from finegrain.ops.precision import to_widest
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
@@ -115,7 +115,7 @@ class ChangePoint:
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
-        values = torch.where(mask, widest(values) - self.centre, 0.0)
+        values = torch.where(mask, to_widest(values) - self.centre, 0.0)
         power = values.square().sum(1) / mask.sum(1).clamp(min=1)
         noise = torch.maximum(segments.noise_scale(values, mask).square(), 1e-8 * power)  # rounding is not a change of level
         noise = torch.where(noise > 0, noise, 1.0)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from finegrain.ops.peaks import left_aligned
-from finegrain.ops.precision import widest
+from finegrain.ops.precision import to_widest
 
 
 def turn_starts(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
@@ -97,7 +97,7 @@ def segment_ends(ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
 
 def place_in_row(ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """k / K of the k-th of a row's K segments, on each of its tokens; 0 outside the segments."""
-    return widest(ids + 1) / (ids.max(1, keepdim=True).values + 1).clamp(min=1)
+    return to_widest(ids + 1) / (ids.max(1, keepdim=True).values + 1).clamp(min=1)
 
 
 def noise_scale(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, " B"]:

@@ -12,22 +12,22 @@ from finegrain.ops.masked import masked_sum
 from finegrain.types import Side
 
 
-def wide(values: Tensor) -> Tensor:
+def to_wide(values: Tensor) -> Tensor:
     """float32 for half-precision input, the input otherwise."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def token_weight(side: Side) -> Float[Tensor, "B T"]:
     """w_t on response tokens, 1 where there is no credit, 0 elsewhere."""
-    weight = torch.ones_like(wide(side.logp)) if side.weight is None else wide(side.weight)
+    weight = torch.ones_like(to_wide(side.logp)) if side.weight is None else to_wide(side.weight)
     return torch.where(side.mask, weight, 0.0)
 
 
 def weighted_sum(values: Float[Tensor, "B T"], side: Side) -> Float[Tensor, " B"]:
     """sum_t w_t v_t over the response tokens of a side."""
-    values = torch.where(side.mask, wide(values), 0.0)
+    values = torch.where(side.mask, to_wide(values), 0.0)
     if side.weight is not None:
-        values = values * torch.where(side.mask, wide(side.weight), 0.0)
+        values = values * torch.where(side.mask, to_wide(side.weight), 0.0)
     return values.sum(-1)
 
 
@@ -50,7 +50,7 @@ def log_ratio(side: Side) -> Float[Tensor, " B"]:
 
 def kept_weight(side: Side) -> Float[Tensor, " B"]:
     """sum_t w_t: response tokens, or the kept weight under token credit; 0 for a row that keeps no token."""
-    weight = torch.ones_like(wide(side.logp)) if side.weight is None else wide(side.weight)
+    weight = torch.ones_like(to_wide(side.logp)) if side.weight is None else to_wide(side.weight)
     return masked_sum(weight, side.mask)
 
 
@@ -84,5 +84,5 @@ def token_logps(
     """
     targets = labels[:, 1:]
     mask = targets != ignore
-    picked = wide(logits[:, :-1]).log_softmax(-1).gather(-1, torch.where(mask, targets, 0).unsqueeze(-1)).squeeze(-1)
+    picked = to_wide(logits[:, :-1]).log_softmax(-1).gather(-1, torch.where(mask, targets, 0).unsqueeze(-1)).squeeze(-1)
     return torch.where(mask, picked, 0.0), mask

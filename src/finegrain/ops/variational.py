@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 
 LOG_STD = (-5.0, 2.0)
 """Bounds of a log standard deviation: at zero width the likelihood diverges [choice]."""
@@ -57,8 +57,8 @@ class Differences(NamedTuple):
 
 def temporal_differences(q: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, gamma: float = 1.0) -> Differences:
     """For every token with a successor. Float32 or wider."""
-    known, q = has_successor(mask), wide(q)
-    return Differences(torch.where(known, q - gamma * following(torch.where(mask, q, 0.0)), 0.0), known)
+    known, q = has_successor(mask), to_wide(q)
+    return Differences(torch.where(known, q - gamma * take_next(torch.where(mask, q, 0.0)), 0.0), known)
 
 
 def evidence(
@@ -74,7 +74,7 @@ def evidence(
 
     outputs[..., 0] is the mean, outputs[..., 1] the log standard deviation of the token's reward; the prior's is 1 by default. Float32 or wider.
     """
-    (delta, followed), outputs = temporal_differences(q, mask, gamma=gamma), wide(outputs)
+    (delta, followed), outputs = temporal_differences(q, mask, gamma=gamma), to_wide(outputs)
     mean = torch.where(followed, outputs[..., 0], 0.0)
     log_std = torch.where(followed, outputs[..., 1], 0.0).clamp(*LOG_STD)
     kl = gaussian_kl(mean, log_std) if prior_std is None else torch.where(followed, scaled_kl(mean, log_std, prior_std), 0.0)
@@ -87,7 +87,7 @@ def has_successor(mask: Bool[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     return mask & torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
 
 
-def following(values: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+def take_next(values: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """The value of each token's successor; 0 at the last position."""
     return torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
 

@@ -8,7 +8,7 @@ from finegrain.commands.check_data import CheckDataSettings
 from finegrain.data.findings import format_rows, format_source
 from finegrain.data.load import Tokenise, check_rows
 from finegrain.files import write_new
-from finegrain.models.load import tokenizer_of
+from finegrain.models.load import load_own_tokenizer
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.runs import check_free
 from finegrain.terminal import write_line
@@ -47,7 +47,7 @@ def _load_tokenizer(model: str | None) -> Any:
         return None
 
     quiet_transformers()
-    return tokenizer_of(model)
+    return load_own_tokenizer(model)
 
 
 def describe_report(report: Json) -> list[str]:

@@ -21,7 +21,7 @@ from finegrain.recipes.inspection.reward_page import scored_by_reward
 from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, stamp
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run
-from finegrain.report.verdicts import blocks
+from finegrain.report.verdicts import make_blocks
 from finegrain.run_record import RunRecord
 
 
@@ -38,7 +38,7 @@ def run_inspect(settings: InspectSettings) -> dict[str, Any]:
         page = write_page(runs, out)
     except OSError as error:
         raise CheckpointError(f"cannot write the page {out}: {error}") from error
-    verdicts = [{"run": run.name, **{block.title: block.verdict for block in blocks(run)}} for run in runs]
+    verdicts = [{"run": run.name, **{block.title: block.verdict for block in make_blocks(run)}} for run in runs]
     return {"page": str(page), "bytes": page.stat().st_size, "verdicts": verdicts}
 
 

@@ -13,12 +13,12 @@ from finegrain.data.records import Shape
 from finegrain.data.store import token_lengths
 from finegrain.errors import CheckpointError, DataError
 from finegrain.models.adapters import take_adapter_out
-from finegrain.models.curvature import LabelledPair, fit_layers, layers_named
+from finegrain.models.curvature import LabelledPair, find_layers, fit_layers
 from finegrain.models.hub_files import check_folder
 from finegrain.models.layer_posterior import LAYERS_FILE, save_layers
 from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows, save_posteriors
 from finegrain.models.reward_models import load_reward_model
-from finegrain.models.score import budgeted
+from finegrain.models.score import split_by_budget
 from finegrain.models.scorer import Request
 from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
@@ -96,7 +96,7 @@ def _fit_last_layer(settings: PosteriorSettings, fitting: Fitting) -> dict[str, 
 
 def _fit_adapter(settings: PosteriorSettings, fitting: Fitting) -> dict[str, Any]:
     """One Gaussian over all matrices of the adapter, with a Kronecker-factored curvature for each."""
-    layers = layers_named(fitting.scorer.model)
+    layers = find_layers(fitting.scorer.model)
     module = fitting.module.to(fitting.scorer.device)
     posterior = fit_layers(
         fitting.scorer, fitting.head, module, layers, _iterate_pairs(settings.run, fitting.examples), rank=settings.rank, prior=fitting.prior
@@ -137,7 +137,7 @@ def _iterate_batches(
     nn.init.eye_(states.weight)
     held = TrainingSet(examples, columns=margins_as_trained(run, examples))
     with torch.no_grad(), session.precision.autocast():
-        for part in budgeted(held.packed_tokens(ROLES).tolist(), session.precision.micro_tokens):
+        for part in split_by_budget(held.packed_tokens(ROLES).tolist(), session.precision.micro_tokens):
             batch = collate(held, part, ROLES, device=scorer.device)
             pair = batch.pair(scorer(batch.groups, Request(False, outputs=states)))
             differences, logits = [], []

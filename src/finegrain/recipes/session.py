@@ -24,7 +24,7 @@ from finegrain.models.frozen_base import widen_trained
 from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
-from finegrain.models.quantised import check_four_bit, four_bit_arguments
+from finegrain.models.quantised import check_four_bit, make_four_bit_arguments
 from finegrain.models.reference import ScoreCache, cache_folder
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import ComputeUsage, Precision
@@ -102,7 +102,7 @@ def open_session(
     adapter = lora.rank > 0 or is_adapter(model.model if isinstance(model, Policy) else model)
     if lora.base != "checkpoint":
         check_four_bit(adapter=adapter, in_memory=not isinstance(model, (str, Path)), shard=shard)
-    four_bit = four_bit_arguments(lora.base, torch.bfloat16 if precision.name == "bfloat16" else master, device)
+    four_bit = make_four_bit_arguments(lora.base, torch.bfloat16 if precision.name == "bfloat16" else master, device)
     narrow = (frozen or adapter) and not shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
     policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=trust_remote_code, frozen=narrow, four_bit=four_bit)
     policy = with_adapter(policy, lora, seed)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
-from finegrain.report.numbers import number
+from finegrain.report.numbers import format_number
 
 WIDTH, HEIGHT = 340, 170
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 24
@@ -40,21 +40,21 @@ class Chart:
     """Name, colour, dash, first and last value."""
 
 
-def chart(title: str, series: Sequence[Series]) -> Chart | None:
+def draw_chart(title: str, series: Sequence[Series]) -> Chart | None:
     """A chart of the series that have a finite value; None where none has."""
     lines = [(line, *_binned(line)) for line in series]
     lines = [(line, x, y) for line, x, y in lines if len(x)]
     if not lines:
         return None
     low_x, high_x = min(float(x.min()) for _, x, _ in lines), max(float(x.max()) for _, x, _ in lines)
-    low_y, high_y = padded(min(float(y.min()) for _, _, y in lines), max(float(y.max()) for _, _, y in lines))
+    low_y, high_y = pad_bounds(min(float(y.min()) for _, _, y in lines), max(float(y.max()) for _, _, y in lines))
     at_x: Place = lambda value: LEFT + (value - low_x) / max(high_x - low_x, 1e-12) * (WIDTH - LEFT - RIGHT)
     at_y: Place = lambda value: HEIGHT - BOTTOM - (value - low_y) / (high_y - low_y) * (HEIGHT - TOP - BOTTOM)
-    legend = [(line.name, line.colour, line.dash, number(float(y[0])), number(float(y[-1]))) for line, _, y in lines]
+    legend = [(line.name, line.colour, line.dash, format_number(float(y[0])), format_number(float(y[-1]))) for line, _, y in lines]
     words = "; ".join(f"{name} from {first} to {last}" for name, _, _, first, last in legend)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}: {words}")}">',
-        *(rule(at_y(tick), number(tick)) for tick in ticks(low_y, high_y)),
+        *(draw_rule(at_y(tick), format_number(tick)) for tick in ticks(low_y, high_y)),
         f'<text x="{LEFT}" y="{HEIGHT - 8}">step {low_x:g}</text>',
         f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">step {high_x:g}</text>',
         *(_line(line, [at_x(value) for value in x], [at_y(value) for value in y]) for line, x, y in lines),
@@ -79,7 +79,7 @@ def _line(line: Series, x: Sequence[float], y: Sequence[float]) -> str:
     return f'<polyline {classes} points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))}"/>'
 
 
-def rule(y: float, label: str) -> str:
+def draw_rule(y: float, label: str) -> str:
     """A horizontal line with its number."""
     return (
         f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -87,7 +87,7 @@ def rule(y: float, label: str) -> str:
     )
 
 
-def padded(low: float, high: float) -> tuple[float, float]:
+def pad_bounds(low: float, high: float) -> tuple[float, float]:
     """Bounds with some padding, also for a constant."""
     spread = high - low
     if spread <= 1e-9 * max(abs(low), abs(high)):

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from finegrain.ops.stats import mean_interval
-from finegrain.report.numbers import with_interval
+from finegrain.report.numbers import format_interval
 from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import Run
-from finegrain.report.verdicts import blocks
+from finegrain.report.verdicts import make_blocks
 
 
 class ComparisonLine(NamedTuple):
@@ -21,11 +21,11 @@ class ComparisonLine(NamedTuple):
     """A verdict, with the numbers behind it in the lines below."""
 
 
-def compared(runs: Sequence[Run]) -> list[ComparisonLine]:
+def compare_runs(runs: Sequence[Run]) -> list[ComparisonLine]:
     """Verdicts, their numbers, and differences to the first run; empty for one run."""
     if len(runs) < 2:
         return []
-    found = [blocks(run) for run in runs]
+    found = [make_blocks(run) for run in runs]
     titles = dict.fromkeys(block.title for own in found for block in own)
     rows = []
     for title in titles:
@@ -68,7 +68,7 @@ def _difference(first: Run, other: Run, roles: Sequence[str], unit: str, value: 
     values = [own - old for own, old in shared if np.isfinite(own) and np.isfinite(old)]
     if not values:
         return "not measured", "the runs have no row in common"
-    shown = with_interval(name="", interval=mean_interval(values), unit=unit, over="shared pairs", signed=True)
+    shown = format_interval(name="", interval=mean_interval(values), unit=unit, over="shared pairs", signed=True)
     return shown.value, shown.interval
 
 

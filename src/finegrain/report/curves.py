@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from finegrain.report.charts import Chart, Series, chart
+from finegrain.report.charts import Chart, Series, draw_chart
 from finegrain.report.read import Run
-from finegrain.report.visible import clipped
+from finegrain.report.visible import clip_text
 
 CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Loss", ("loss", "eval_loss")),
@@ -23,9 +23,9 @@ CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Title and logged names; names of one chart differ by dash, runs by colour (or names by colour where there is one run)."""
 
 
-def curves(runs: Sequence[Run]) -> list[Chart]:
+def draw_curves(runs: Sequence[Run]) -> list[Chart]:
     """Every chart that any run has numbers for."""
-    found = [chart(title, _series(runs, names)) for title, names in CHARTS]
+    found = [draw_chart(title, _series(runs, names)) for title, names in CHARTS]
     return [drawn for drawn in found if drawn is not None]
 
 
@@ -35,7 +35,7 @@ def _series(runs: Sequence[Run], names: Sequence[str]) -> list[Series]:
         for index, name in enumerate(names):
             points = [(line["step"], line[name]) for line in run.metrics if _is_number(line.get("step")) and _is_number(line.get(name))]
             if points:
-                label = name if len(runs) == 1 else f"{clipped(run.name, 40)}: {name}"
+                label = name if len(runs) == 1 else f"{clip_text(run.name, 40)}: {name}"
                 colour = index if len(runs) == 1 else place
                 series.append(Series(label, [step for step, _ in points], [value for _, value in points], colour % 6, index % 3))
     return series

@@ -6,7 +6,7 @@ from typing import Any
 from finegrain.diagnose import confidence
 from finegrain.diagnose.groups import FEWEST_ROWS
 from finegrain.report.block import Block
-from finegrain.report.numbers import recorded
+from finegrain.report.numbers import format_recorded
 from finegrain.report.read import Run
 
 CHANCE: Mapping[str, float] = {"eval_accuracy": 0.5, "eval_auroc": 0.5, "eval_margin": 0.0}
@@ -25,7 +25,7 @@ SCALES: Mapping[str, str] = {
 }
 
 
-def held_out_policy(run: Run) -> Block | None:
+def report_held_out(run: Run) -> Block | None:
     """The block; None for reward models, which have separate findings, and for runs that recorded no comparison."""
     results = run.record.evaluation
     if not isinstance(results, Mapping) or run.record.command == "reward":
@@ -43,7 +43,7 @@ def held_out_policy(run: Run) -> Block | None:
         title="Held-out rows",
         verdict=verdict,
         words=WORDS[verdict],
-        numbers=[recorded(name, results[name], "") for name in shown],
+        numbers=[format_recorded(name, results[name], "") for name in shown],
         notes=[
             *(text for name, text in SCALES.items() if name in shown),
             f"The verdict uses the 95 % interval of {judged}; there is none on fewer than {FEWEST_ROWS} rows.",

@@ -11,7 +11,7 @@ SIGNALS = {"reward": "token reward", "ratio": "log-ratio", "weight": "credit wei
 MARKS = {"spans": "people's spans", "truth": "planted truth"}
 
 
-def signal(answer: ExaminedAnswer, role: str, name: str) -> np.ndarray | None:
+def get_signal(answer: ExaminedAnswer, role: str, name: str) -> np.ndarray | None:
     """The signal, with its sign such that better tokens should have more of it: a weight counts against a rejected answer."""
     values: np.ndarray | None = getattr(answer, name)
     if values is None or (name == "weight" and (values == values[:1]).all()):
@@ -21,7 +21,7 @@ def signal(answer: ExaminedAnswer, role: str, name: str) -> np.ndarray | None:
 
 def answer_disagreement(answer: ExaminedAnswer, role: str, name: str, marks: tuple[CharSpan, ...] | None) -> float:
     """Chance that a better marked token has the lower signal; NaN where either is missing."""
-    values = signal(answer, role, name)
+    values = get_signal(answer, role, name)
     if values is None or not marks:
         return float("nan")
     return disagreement(np.asarray(values, dtype=np.float64), spans_to_tokens(list(marks), answer.offsets, outside=0.0), answer.mask)

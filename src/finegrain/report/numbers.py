@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from finegrain.diagnose.groups import FEWEST_ROWS
 from finegrain.ops.stats import Interval
-from finegrain.report.visible import clipped
+from finegrain.report.visible import clip_text
 
 MINUS = "\u2212"
 
@@ -24,7 +24,7 @@ class Shown(NamedTuple):
     """The 95 % interval and its number of rows, or the reason why there is none."""
 
 
-def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
+def format_number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     """A number with a few significant digits."""
     if not math.isfinite(value):
         return "unknown"
@@ -40,14 +40,14 @@ def _scientific(value: float, digits: int) -> str:
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
 
 
-def percent(value: float) -> str:
+def format_percent(value: float) -> str:
     """A share."""
     return "unknown" if not math.isfinite(value) else f"{100 * value:.3g} %"
 
 
-def with_interval(name: str, interval: Interval, unit: str, *, over: str = "pairs", signed: bool = False, share: bool = False) -> Shown:
+def format_interval(name: str, interval: Interval, unit: str, *, over: str = "pairs", signed: bool = False, share: bool = False) -> Shown:
     """A mean and its interval."""
-    write = percent if share else lambda value: number(value, signed=signed)
+    write = format_percent if share else lambda value: format_number(value, signed=signed)
     unit = "" if share or not unit else f" {unit}"
     value = f"{write(interval.mean)}{unit}" if math.isfinite(interval.mean) else "unknown"
     if interval.low is None or interval.high is None:
@@ -56,14 +56,14 @@ def with_interval(name: str, interval: Interval, unit: str, *, over: str = "pair
     return Shown(name, value, f"{write(interval.low)} to {write(interval.high)}, {interval.rows} {over}")
 
 
-def recorded(name: str, value: Any, reason: str) -> Shown:
+def format_recorded(name: str, value: Any, reason: str) -> Shown:
     """A number of run.json, with its interval where one was recorded."""
     if isinstance(value, Mapping) and "mean" in value:
         mean, low, high, rows = (value.get(key) for key in ("mean", "low", "high", "rows"))
         if isinstance(mean, (int, float)) and isinstance(low, (int, float)) and isinstance(high, (int, float)):
-            return Shown(name, number(float(mean)), f"{number(float(low))} to {number(float(high))}, {rows} rows")
+            return Shown(name, format_number(float(mean)), f"{format_number(float(low))} to {format_number(float(high))}, {rows} rows")
         why = value.get("reason")
-        shown = number(float(mean)) if isinstance(mean, (int, float)) else "none" if mean is None else str(mean)
-        return Shown(name, shown, clipped(why, MOST_OF_A_REASON) if isinstance(why, str) else f"no interval recorded, {rows} rows")
-    shown = number(float(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        shown = format_number(float(mean)) if isinstance(mean, (int, float)) else "none" if mean is None else str(mean)
+        return Shown(name, shown, clip_text(why, MOST_OF_A_REASON) if isinstance(why, str) else f"no interval recorded, {rows} rows")
+    shown = format_number(float(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
     return Shown(name, shown, reason)

@@ -11,8 +11,8 @@ import numpy as np
 from finegrain.data.spans import spans_to_tokens
 from finegrain.report.marks import pair_disagreement
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
-from finegrain.report.visible import clipped
-from finegrain.terminal import visible
+from finegrain.report.visible import clip_text
+from finegrain.terminal import make_visible
 from finegrain.types import CharSpan, Json
 
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -31,9 +31,9 @@ def pack_pairs(runs: Sequence[Sequence[ExaminedPair]], budget: int = BUDGET) -> 
     for pairs in runs:
         own: list[Json] = []
         room = budget // max(1, len(runs))
-        for pair in sorted(pairs, key=by_worst):
+        for pair in sorted(pairs, key=worst_first):
             entry = pack_pair(pair)
-            room -= len(escaped(entry).encode())
+            room -= len(escape_json(entry).encode())
             if room < 0:
                 left_out += len(pairs) - len(own)
                 break
@@ -42,7 +42,7 @@ def pack_pairs(runs: Sequence[Sequence[ExaminedPair]], budget: int = BUDGET) -> 
     return packed, left_out
 
 
-def by_worst(pair: ExaminedPair) -> float:
+def worst_first(pair: ExaminedPair) -> float:
     """Sort key: the chosen (or only) answer's change, largest fall first; for a reward model its most confident mistake first; unknown ones last."""
     change = pair.change("chosen" if "chosen" in pair.answers else next(iter(pair.answers), ""))
     worth = change if np.isfinite(change) else pair.reward_margin
@@ -57,22 +57,22 @@ def pack_pair(pair: ExaminedPair) -> Json:
     numbers = [pair.margin, *(pair.change(role) for role in ("chosen", "rejected", "answer")), pair_disagreement(pair)]
     numbers += [pair.reward_margin, pair.reward_margin_std, *(_score(pair, role) for role in ("chosen", "rejected", "answer"))]
     answers = [pack_answer(role, answer) for role, answer in pair.answers.items()]
-    facts = {"r": pair.row, "h": int(pair.held_out), "p": clipped(pair.prompt, 1600), **label}
+    facts = {"r": pair.row, "h": int(pair.held_out), "p": clip_text(pair.prompt, 1600), **label}
     return {**facts, "k": [_rounded(value) for value in numbers], "a": answers}
 
 
 def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
     """One answer: text and its token boundaries, then only the available signals."""
-    shown = pieces(answer)
+    shown = split_tokens(answer)
     text, tail = "".join(shown[:-1]), shown[-1]
     signals = {"ratio": answer.ratio, "after": answer.after, "before": answer.before if answer.after is None else None}
     signals |= {"weight": answer.weight, "segment": answer.segment_score, "reward": answer.reward, "std": answer.reward_std}
-    found: Json = {"n": clipped(role, 60), "t": text, "w": "".join(_length(_units(piece)) for piece in shown[:-1])}
+    found: Json = {"n": clip_text(role, 60), "t": text, "w": "".join(_length(_units(piece)) for piece in shown[:-1])}
     if tail:
-        found["x"] = clipped(tail, 2000)
+        found["x"] = clip_text(tail, 2000)
     if not answer.mask.all():
         found["m"] = "".join("1" if on else "0" for on in answer.mask)
-    found["s"] = {name: quantised(values) for name, values in signals.items() if values is not None}
+    found["s"] = {name: quantise(values) for name, values in signals.items() if values is not None}
     if answer.segment is not None:
         found["g"] = "".join("1" if place and number != answer.segment[place - 1] else "0" for place, number in enumerate(answer.segment))
     for key, marks in (("u", answer.spans), ("q", answer.truth)):
@@ -81,7 +81,7 @@ def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
     return found
 
 
-def pieces(answer: ExaminedAnswer) -> list[str]:
+def split_tokens(answer: ExaminedAnswer) -> list[str]:
     """The displayed text of each token, and finally the text after the last one; concatenated they are the whole text.
 
     A token without characters has an empty string here (the page shows a sign); text between tokens belongs to the later one.
@@ -91,9 +91,9 @@ def pieces(answer: ExaminedAnswer) -> list[str]:
         if end <= start or end <= done:
             found.append("")
             continue
-        found.append(clipped(answer.text[done:end], PIECE))
+        found.append(clip_text(answer.text[done:end], PIECE))
         done = end
-    return [*found, visible(answer.text[done:])]
+    return [*found, make_visible(answer.text[done:])]
 
 
 def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int, int, float]]:
@@ -110,7 +110,7 @@ def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int
     return runs
 
 
-def quantised(values: np.ndarray) -> Json | float:
+def quantise(values: np.ndarray) -> Json | float:
     """A number where all are equal, else low, step and two characters per value."""
     finite = values[np.isfinite(values)].astype(np.float64)
     if len(finite) == len(values) and len(values) and (values == values[0]).all():
@@ -122,7 +122,7 @@ def quantised(values: np.ndarray) -> Json | float:
     return {"l": float(f"{low:.7g}"), "s": float(f"{step:.7g}"), "v": "".join(DIGITS[code // 64] + DIGITS[code % 64] for code in codes)}
 
 
-def escaped(data: object) -> str:
+def escape_json(data: object) -> str:
     """JSON that is safe inside a script element: no character that HTML or an old JavaScript parser could interpret."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for sign in "<>&\u2028\u2029":

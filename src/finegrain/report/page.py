@@ -12,15 +12,15 @@ from markupsafe import Markup
 
 from finegrain import __version__
 from finegrain.files import replace_file
-from finegrain.report.compare import compared
-from finegrain.report.curves import curves
-from finegrain.report.facts import evaluation, findings, sentence, settings_table
-from finegrain.report.pack import escaped, pack_pairs
+from finegrain.report.compare import compare_runs
+from finegrain.report.curves import draw_curves
+from finegrain.report.facts import list_evaluation, list_findings, make_settings_table, write_summary
+from finegrain.report.pack import escape_json, pack_pairs
 from finegrain.report.read import Run, read_run
-from finegrain.report.reward_figures import reward_view
-from finegrain.report.verdicts import blocks
-from finegrain.report.visible import clipped
-from finegrain.terminal import visible
+from finegrain.report.reward_figures import make_reward_view
+from finegrain.report.verdicts import make_blocks
+from finegrain.report.visible import clip_text
+from finegrain.terminal import make_visible
 
 FILE = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,7 +52,7 @@ def is_page(file: Path) -> bool:
 def render(runs: Sequence[Run]) -> str:
     """The page as a string."""
     packed, left_out = pack_pairs([run.pairs or () for run in runs])
-    data = {"runs": [{"name": clipped(run.name, 60), "pairs": pairs} for run, pairs in zip(runs, packed, strict=True)]}
+    data = {"runs": [{"name": clip_text(run.name, 60), "pairs": pairs} for run, pairs in zip(runs, packed, strict=True)]}
     css, script = (TEMPLATES / "page.css").read_text(), (TEMPLATES / "page.js").read_text()
     views = [_view(run, place) for place, run in enumerate(runs)]
     return (
@@ -62,15 +62,15 @@ def render(runs: Sequence[Run]) -> str:
             policy=POLICY.format(style=_hash(css), script=_hash(script)),
             css=Markup(css),
             script=Markup(script),
-            data=Markup(escaped(data)),
-            names=[clipped(run.name, 60) for run in runs],
+            data=Markup(escape_json(data)),
+            names=[clip_text(run.name, 60) for run in runs],
             runs=views,
             any_reward=any(view["reward"] for view in views),
-            comparison=compared(runs),
-            curves=curves(runs),
-            settings=settings_table(runs),
+            comparison=compare_runs(runs),
+            curves=draw_curves(runs),
+            settings=make_settings_table(runs),
             any_samples=any(run.samples for run in runs),
-            any_held=any(evaluation(run) for run in runs),
+            any_held=any(list_evaluation(run) for run in runs),
             pairs_shown=sum(map(len, packed)),
             left_out=left_out,
             version=__version__,
@@ -82,14 +82,14 @@ def _view(run: Run, place: int) -> Mapping[str, Any]:
     """The template's values for one run."""
     return {
         "place": place,
-        "name": clipped(run.name, 60),
-        "sentence": sentence(run),
+        "name": clip_text(run.name, 60),
+        "sentence": write_summary(run),
         "missing": run.missing,
-        "blocks": blocks(run),
-        "reward": reward_view(run),
-        "evaluation": evaluation(run),
-        "findings": findings(run),
-        "samples": [{key: clipped(line.get(key, ""), 3000) for key in ("prompt", "before", "after")} for line in run.samples[:MOST_SAMPLES]],
+        "blocks": make_blocks(run),
+        "reward": make_reward_view(run),
+        "evaluation": list_evaluation(run),
+        "findings": list_findings(run),
+        "samples": [{key: clip_text(line.get(key, ""), 3000) for key in ("prompt", "before", "after")} for line in run.samples[:MOST_SAMPLES]],
         "samples_left": max(0, len(run.samples) - MOST_SAMPLES),
         "versions": run.record.versions if isinstance(run.record.versions, Mapping) else {},
         "machine": run.record.machine if isinstance(run.record.machine, Mapping) else {},
@@ -106,7 +106,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) or value is None else visible(value),
+        finalize=lambda value: value if isinstance(value, Markup) or value is None else make_visible(value),
     )
 
 

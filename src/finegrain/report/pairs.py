@@ -112,7 +112,7 @@ class ExaminedPair:
         return {"row": self.row, "held_out": self.held_out, "prompt": self.prompt, **label, "answers": answers}
 
 
-def shortened(prompt: str) -> str:
+def shorten_prompt(prompt: str) -> str:
     """The end of a long prompt, marked as cut."""
     return prompt if len(prompt) <= PROMPT_CHARACTERS else "[…] " + prompt[-PROMPT_CHARACTERS:]
 

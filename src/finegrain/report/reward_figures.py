@@ -10,10 +10,10 @@ from markupsafe import Markup, escape
 from finegrain.diagnose import confidence
 from finegrain.evaluate.calibration import Bin
 from finegrain.ops.stats import mean_interval
-from finegrain.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Place, padded, rule, ticks
-from finegrain.report.numbers import number, percent, with_interval
+from finegrain.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Place, draw_rule, pad_bounds, ticks
+from finegrain.report.numbers import format_interval, format_number, format_percent
 from finegrain.report.read import Run
-from finegrain.report.reward_findings import PairSubset, parts
+from finegrain.report.reward_findings import PairSubset, split_pairs
 
 MOST_POINTS = 400
 MOST_WRONG = 5
@@ -55,25 +55,25 @@ class RewardView:
     """A sentence on the number of wrongly ordered pairs."""
 
 
-def reward_view(run: Run) -> RewardView | None:
+def make_reward_view(run: Run) -> RewardView | None:
     """None for a run without scored pairs."""
-    found = parts(run)
+    found = split_pairs(run)
     if not found:
         return None
-    figures = [reliability(part) for part in found] + [against_length(part) for part in found]
+    figures = [draw_reliability(part) for part in found] + [draw_length(part) for part in found]
     wrong = [f"{int((part.margins < 0).sum())} of {len(part.pairs)} {part.name} pairs" for part in found]
-    return RewardView(figures, [line for part in found for line in mistakes(part)], " and ".join(wrong))
+    return RewardView(figures, [line for part in found for line in find_mistakes(part)], " and ".join(wrong))
 
 
-def mistakes(part: PairSubset) -> list[Mistake]:
+def find_mistakes(part: PairSubset) -> list[Mistake]:
     """The wrongly ordered pairs with the highest confidence."""
     wrong = sorted((pair for pair in part.pairs if pair.reward_margin < 0), key=lambda pair: pair.reward_margin)
     return [
         Mistake(
             pair.row,
-            percent(1 - float(confidence.confidence(np.array([pair.reward_margin]))[0])),
-            number(pair.reward_margin, signed=True),
-            number(pair.reward_margin_std),
+            format_percent(1 - float(confidence.confidence(np.array([pair.reward_margin]))[0])),
+            format_number(pair.reward_margin, signed=True),
+            format_number(pair.reward_margin_std),
             " and ".join(str(int(pair.answers[role].mask.sum())) for role in ("chosen", "rejected")),
             part.name,
         )
@@ -81,7 +81,7 @@ def mistakes(part: PairSubset) -> list[Mistake]:
     ]
 
 
-def reliability(part: PairSubset) -> Figure:
+def draw_reliability(part: PairSubset) -> Figure:
     """Accuracy of pairs of similar confidence, with Wilson's intervals; bins of a calibrated model touch the diagonal."""
     at_x: Place = lambda value: LEFT + 8 + (value - 0.5) * 2 * (WIDTH - LEFT - RIGHT - 8)
     at_y: Place = lambda value: HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
@@ -89,9 +89,9 @@ def reliability(part: PairSubset) -> Figure:
     words = [_said(own) for own in bins]
     title = f"Confidence against accuracy, {part.name} pairs"
     drawn = [
-        *(rule(at_y(tick), percent(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0)),
+        *(draw_rule(at_y(tick), format_percent(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0)),
         f'<line class="ideal" x1="{at_x(0.5)}" y1="{at_y(0.5):.1f}" x2="{at_x(1.0)}" y2="{at_y(1.0):.1f}"/>',
-        *(_across(at_x(tick), percent(tick)) for tick in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)),
+        *(_across(at_x(tick), format_percent(tick)) for tick in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)),
         *(_bin(own, words[place], at_x, at_y) for place, own in enumerate(bins)),
     ]
     svg = _svg(f"{title}: " + "; ".join(words), drawn)
@@ -100,11 +100,11 @@ def reliability(part: PairSubset) -> Figure:
     return Figure(title, "across: confidence; up: share right", svg, marks, ("mean confidence", "share right", "95 % interval (Wilson)"), table)
 
 
-def against_length(part: PairSubset) -> Figure:
+def draw_length(part: PairSubset) -> Figure:
     """Score of each answer against its tokens, and the mean score of answers of similar length."""
     lengths, scores = part.lengths, part.scores
     most = float(lengths.max(initial=1))
-    low, high = padded(float(scores.min()), float(scores.max()))
+    low, high = pad_bounds(float(scores.min()), float(scores.max()))
     at_x: Place = lambda value: LEFT + value / most * (WIDTH - LEFT - RIGHT)
     at_y: Place = lambda value: HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
     title = f"Length against score, {part.name} answers"
@@ -120,12 +120,12 @@ def against_length(part: PairSubset) -> Figure:
     line = " ".join(f"{at_x(middle):.1f},{at_y(mean.mean):.1f}" for _, _, middle, mean in means)
     table, words = [], []
     for first, last, _, mean in means:
-        shown_mean = with_interval("", mean, "", over="answers", signed=True)
+        shown_mean = format_interval("", mean, "", over="answers", signed=True)
         table.append((f"{first} to {last}", shown_mean.value, shown_mean.interval))
         words.append(f"{first} to {last} tokens {shown_mean.value}")
     stops = [most * share for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     drawn = [
-        *(rule(at_y(tick), number(tick)) for tick in ticks(low, high)),
+        *(draw_rule(at_y(tick), format_number(tick)) for tick in ticks(low, high)),
         *(_across(at_x(tick), f"{tick:.0f}") for tick in stops),
         *points,
         f'<polyline class="line mean" points="{line}"/>',
@@ -141,8 +141,8 @@ def _said(own: Bin) -> str:
 
 
 def _cells(own: Bin) -> tuple[str, str, str]:
-    shown = with_interval("", own.accuracy, "", over="rows", share=True)
-    return percent(own.confidence), shown.value, shown.interval
+    shown = format_interval("", own.accuracy, "", over="rows", share=True)
+    return format_percent(own.confidence), shown.value, shown.interval
 
 
 def _bin(own: Bin, words: str, at_x: Place, at_y: Place) -> str:

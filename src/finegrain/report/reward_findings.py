@@ -13,7 +13,7 @@ from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.report.block import Block
-from finegrain.report.numbers import with_interval
+from finegrain.report.numbers import format_interval
 from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import Run
 
@@ -51,13 +51,13 @@ class PairSubset(NamedTuple):
     @property
     def bins(self) -> list[Bin]:
         """Confidence and accuracy of pairs of similar confidence; the pairs of one row of the data count as one."""
-        sure, right, rows = confidence.confidence(self.margins), confidence.right(self.margins), self.rows
+        sure, right, rows = confidence.confidence(self.margins), confidence.compute_correctness(self.margins), self.rows
         place = EqualWidth()(sure)
         members = [np.flatnonzero(place == number) for number in np.unique(place)]
         return [Bin(float(group_means(sure[own], rows[own]).mean()), wilson(group_means(right[own], rows[own]))) for own in members]
 
 
-def parts(run: Run) -> list[PairSubset]:
+def split_pairs(run: Run) -> list[PairSubset]:
     """Held-out pairs, then training pairs, where there are any with two finite scores."""
     scored = [pair for pair in run.pairs or () if np.isfinite(pair.reward_margin) and not pair.tie]
     both = [
@@ -67,9 +67,9 @@ def parts(run: Run) -> list[PairSubset]:
     return [part for part in both if part.pairs]
 
 
-def reward_findings(run: Run) -> list[Block]:
+def make_reward_findings(run: Run) -> list[Block]:
     """The findings; [] for a run without scored pairs. Verdicts are on the held-out pairs where there are any."""
-    found = parts(run)
+    found = split_pairs(run)
     if not found:
         return []
     blocks = [_order(found), _honesty(found), _length(found), _doubt(found[0])]
@@ -77,14 +77,14 @@ def reward_findings(run: Run) -> list[Block]:
 
 
 def _order(found: Sequence[PairSubset]) -> Block:
-    orders = [(part, confidence.order(part.margins, part.rows)) for part in found]
-    numbers = [with_interval(f"{part.name} pairs in order", own.accuracy, "", over="rows", share=True) for part, own in orders]
+    orders = [(part, confidence.assess_order(part.margins, part.rows)) for part in found]
+    numbers = [format_interval(f"{part.name} pairs in order", own.accuracy, "", over="rows", share=True) for part, own in orders]
     for part in found:
         longer = np.sign(part.lengths[:, 0] - part.lengths[:, 1]).astype(float)
-        by_length = confidence.order(longer, part.rows).accuracy
-        numbers.append(with_interval(f"{part.name} pairs in order by length alone", by_length, "", over="rows", share=True))
+        by_length = confidence.assess_order(longer, part.rows).accuracy
+        numbers.append(format_interval(f"{part.name} pairs in order by length alone", by_length, "", over="rows", share=True))
     margins = [(part, mean_interval(group_means(part.margins, part.rows))) for part in found]
-    numbers += [with_interval(f"score difference, {part.name}", own, "", over="rows", signed=True) for part, own in margins]
+    numbers += [format_interval(f"score difference, {part.name}", own, "", over="rows", signed=True) for part, own in margins]
     return Block(
         title="Pairs in order",
         verdict=orders[0][1].verdict,
@@ -98,9 +98,9 @@ def _order(found: Sequence[PairSubset]) -> Block:
 
 
 def _honesty(found: Sequence[PairSubset]) -> Block:
-    own = [(part, confidence.honesty(part.margins, part.rows)) for part in found]
-    numbers = [with_interval(f"confidence minus accuracy, {part.name}", each.gap, "", over="rows", signed=True) for part, each in own]
-    numbers += [with_interval(f"expected calibration error, {part.name}", _ece(part), "", over="rows") for part in found]
+    own = [(part, confidence.assess_honesty(part.margins, part.rows)) for part in found]
+    numbers = [format_interval(f"confidence minus accuracy, {part.name}", each.gap, "", over="rows", signed=True) for part, each in own]
+    numbers += [format_interval(f"expected calibration error, {part.name}", _ece(part), "", over="rows") for part in found]
     return Block(
         title="Confidence against accuracy",
         verdict=own[0][1].verdict,
@@ -117,7 +117,7 @@ def _honesty(found: Sequence[PairSubset]) -> Block:
 
 def _ece(part: PairSubset) -> Interval:
     """The error of all pairs, and an interval from drawing rows of the data."""
-    sure, right = confidence.confidence(part.margins), confidence.right(part.margins)
+    sure, right = confidence.confidence(part.margins), confidence.compute_correctness(part.margins)
     place = EqualWidth()(sure)
     own = [np.flatnonzero(part.rows == row) for row in np.unique(part.rows)]
 
@@ -131,15 +131,15 @@ def _ece(part: PairSubset) -> Interval:
 
 
 def _length(found: Sequence[PairSubset]) -> Block | None:
-    own = [(part, length.length_reward(part.lengths, part.scores, part.rows)) for part in found if len(part.pairs) > 1]
+    own = [(part, length.assess_length(part.lengths, part.scores, part.rows)) for part in found if len(part.pairs) > 1]
     if not own:
         return None
     numbers = []
     for part, each in own:
         numbers += [
-            with_interval(f"rank correlation of tokens and score, {part.name}", each.correlation, "", over="rows", signed=True),
-            with_interval(f"longer answer has the higher score, {part.name}", each.reward_prefers_longer, "", over=UNEQUAL, share=True),
-            with_interval(f"longer answer is the chosen one, {part.name}", each.label_prefers_longer, "", over=UNEQUAL, share=True),
+            format_interval(f"rank correlation of tokens and score, {part.name}", each.correlation, "", over="rows", signed=True),
+            format_interval(f"longer answer has the higher score, {part.name}", each.reward_prefers_longer, "", over=UNEQUAL, share=True),
+            format_interval(f"longer answer is the chosen one, {part.name}", each.label_prefers_longer, "", over=UNEQUAL, share=True),
         ]
     return Block(
         title="Length against score",
@@ -160,15 +160,15 @@ def _doubt(part: PairSubset) -> Block | None:
     if not np.isfinite(stds).all():
         return None
     area = mistakes_found(~wrong, stds) if wrong.any() and not wrong.all() else Interval(float("nan"), None, None, len(wrong))
-    verdict, words = confidence.doubt(area, int(min(wrong.sum(), (~wrong).sum())))
+    verdict, words = confidence.assess_doubt(area, int(min(wrong.sum(), (~wrong).sum())))
     return Block(
         title="Standard deviation against mistakes",
         verdict=verdict,
         words=_of([part]) + words,
         numbers=[
-            with_interval(f"chance that a wrong pair has the larger deviation, {part.name}", area, "", over="rows"),
-            with_interval("deviation of the score difference, wrong pairs", mean_interval(stds[wrong]), "", over="rows"),
-            with_interval("deviation of the score difference, right pairs", mean_interval(stds[~wrong]), "", over="rows"),
+            format_interval(f"chance that a wrong pair has the larger deviation, {part.name}", area, "", over="rows"),
+            format_interval("deviation of the score difference, wrong pairs", mean_interval(stds[wrong]), "", over="rows"),
+            format_interval("deviation of the score difference, right pairs", mean_interval(stds[~wrong]), "", over="rows"),
         ],
         notes=["0.5 is chance. Of several pairs of one row of the data only the first is used. Intervals: DeLong for the chance, Student t."],
     )

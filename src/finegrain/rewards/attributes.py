@@ -19,9 +19,9 @@ from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError, unknown_name
-from finegrain.ops.precision import widest
+from finegrain.ops.precision import to_widest
 from finegrain.ops.readout import Last
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.rewards.heads import Mask, Outputs, Readout
 from finegrain.rewards.rating_labels import PREFIX
 from finegrain.types import Pair, Scored, Term, Terms
@@ -64,7 +64,7 @@ class Attributes:
 
     def tokens(self, outputs: Outputs) -> Scored:
         """The weighted sum of the ratings; its uncertainty is unknown."""
-        values = wide(outputs)
+        values = to_wide(outputs)
         return Scored(values @ torch.tensor(attribute_weights(self), dtype=values.dtype, device=values.device))
 
     def attributes(self, outputs: Outputs, mask: Mask) -> Mapping[str, Float[Tensor, " B"]]:
@@ -103,14 +103,14 @@ class AttributeRatings:
             ratings = columns[PREFIX + name].astype(float)
             if np.isinf(ratings).any() or np.isnan(ratings).all():
                 raise DataError(f"ratings of {name!r} are infinite, or all are missing")
-            made |= {target(name): ratings, median(name): np.full(len(ratings), np.nanmedian(ratings))}
+            made |= {rating_column(name): ratings, median_column(name): np.full(len(ratings), np.nanmedian(ratings))}
         return made
 
     def __call__(self, head: Attributes, pair: Pair) -> Terms:
         """A term per attribute, a mean over the answers rated on it."""
         terms = {}
         for name, rating in self._ratings(head, pair).items():
-            label = pair.columns[target(name)].to(rating.dtype)
+            label = pair.columns[rating_column(name)].to(rating.dtype)
             rated = ~label.isnan()
             error = torch.where(rated, rating - torch.where(rated, label, 0.0), 0.0)
             terms[name] = Term(error.square(), rated.to(rating.dtype), 1 / len(head.names))
@@ -125,17 +125,17 @@ class AttributeRatings:
         """Per answer and attribute: error of the predicted rating, and of the median rating, NaN without a rating; their mean."""
         found: dict[str, Rows] = {}
         for name, rating in self._ratings(head, pair).items():
-            label = widest(pair.columns[target(name)])
-            found[f"rating_error/{name}"] = (widest(rating) - label).abs()
-            found[f"rating_error_of_median/{name}"] = (widest(pair.columns[median(name)]) - label).abs()
+            label = to_widest(pair.columns[rating_column(name)])
+            found[f"rating_error/{name}"] = (to_widest(rating) - label).abs()
+            found[f"rating_error_of_median/{name}"] = (to_widest(pair.columns[median_column(name)]) - label).abs()
         return {"rating_error": torch.stack([found[f"rating_error/{name}"] for name in head.names]).nanmean(0), **found}
 
 
-def target(name: str) -> str:
+def rating_column(name: str) -> str:
     """Column of an attribute's rating."""
     return f"attribute/{name}"
 
 
-def median(name: str) -> str:
+def median_column(name: str) -> str:
     """Column of its median over the rows."""
     return f"attribute_median/{name}"

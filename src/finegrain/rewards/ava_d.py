@@ -14,7 +14,7 @@ from torch import Tensor
 from finegrain.checked import checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.bayesian_irl import Inference
-from finegrain.ops.reward_weight import weighed
+from finegrain.ops.reward_weight import weigh_pair
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.types import Initialisation, Pair, Terms
 
@@ -39,7 +39,7 @@ class AvaD:
 
     def __call__(self, head: Gaussian, pair: Pair) -> Terms:
         """Likelihood, KL and temporal-difference terms."""
-        answer = weighed(head.reward_weight, pair).answer
+        answer = weigh_pair(head.reward_weight, pair).answer
         return {"likelihood": self.inference.demonstrated(answer), **self.inference.bound([answer], pair.state)}
 
     def start(self, head: Gaussian) -> Initialisation | None:
@@ -48,5 +48,5 @@ class AvaD:
 
     def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
         """For held-out answers: mean square of (temporal difference - mean) / std, and mean of -log q(temporal difference)."""
-        answer = weighed(head.reward_weight, pair).answer
+        answer = weigh_pair(head.reward_weight, pair).answer
         return {"td_square": self.inference.surprise(answer), "td_nll": self.inference.misfit(answer)}

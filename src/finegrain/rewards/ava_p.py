@@ -16,8 +16,8 @@ from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance, BalanceRule, StartShare
 from finegrain.ops.bayesian_irl import BOUND, Inference
-from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, contrasted
-from finegrain.ops.reward_weight import weighed
+from finegrain.ops.contrast import LogSigmoid, Negative, Ranking, Unlikelihood, make_contrast_terms
+from finegrain.ops.reward_weight import weigh_pair
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.types import Initialisation, Pair, Terms
 
@@ -50,7 +50,7 @@ class AvaP:
 
     def __call__(self, head: Gaussian, pair: Pair) -> Terms:
         """Likelihood, negative, KL, temporal-difference and CER terms."""
-        return contrasted(self.inference, self.negative, self.ranking, self.cer, weighed(head.reward_weight, pair))
+        return make_contrast_terms(self.inference, self.negative, self.ranking, self.cer, weigh_pair(head.reward_weight, pair))
 
     @property
     def balanced(self) -> Balance:
@@ -63,5 +63,5 @@ class AvaP:
 
     def measures(self, head: Gaussian, pair: Pair) -> dict[str, Tensor]:
         """For held-out answers: mean square of (temporal difference - mean) / std."""
-        sides = weighed(head.reward_weight, pair).sides.values()
+        sides = weigh_pair(head.reward_weight, pair).sides.values()
         return {"td_square": torch.stack([self.inference.surprise(side) for side in sides]).nanmean(0)}

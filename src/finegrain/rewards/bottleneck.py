@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
         sampled = mean + log_std.exp() * torch.randn_like(mean) if self.training else mean
         rewards = self.decode(mean)
         total = kl.sum(-1)
-        error = self.linear_proxy(hidden.detach())[..., 0] - weighted(rewards, self.weighting(total)).detach()
+        error = self.linear_proxy(hidden.detach())[..., 0] - combine_weighted(rewards, self.weighting(total)).detach()
         active = (kl > ACTIVE).to(kl.dtype).mean((0, 2))
         return torch.cat([rewards, self.decode(sampled), total, active[None], error[None]]).movedim(0, -1)
 
@@ -67,7 +67,7 @@ class Bottleneck(nn.Module):
         return rewards
 
 
-def weighted(rewards: Float[Tensor, "E ..."], weights: Float[Tensor, "E ..."]) -> Float[Tensor, "..."]:
+def combine_weighted(rewards: Float[Tensor, "E ..."], weights: Float[Tensor, "E ..."]) -> Float[Tensor, "..."]:
     """The members' rewards under weights that sum to 1."""
     total: Tensor = (weights * rewards).sum(0)
     return total

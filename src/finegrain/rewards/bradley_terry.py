@@ -21,7 +21,7 @@ from torch.nn.functional import logsigmoid
 
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import UsageError
-from finegrain.ops.precision import widest
+from finegrain.ops.precision import to_widest
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
 
@@ -79,12 +79,12 @@ def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Diff
     """Per-row `loss` of the scores' difference and `centre` times their squared sum; for several members their mean, each under its own weights."""
     chosen, rejected = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
     if chosen.members is None or rejected.members is None:
-        return loss(chosen.mean - rejected.mean) + centred(chosen.mean + rejected.mean, centre)
-    losses = loss(chosen.members - rejected.members) + centred(chosen.members + rejected.members, centre)
+        return loss(chosen.mean - rejected.mean) + centre_penalty(chosen.mean + rejected.mean, centre)
+    losses = loss(chosen.members - rejected.members) + centre_penalty(chosen.members + rejected.members, centre)
     return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)
 
 
-def centred(total: Float[Tensor, "... B"], centre: float) -> Float[Tensor, "... B"]:
+def centre_penalty(total: Float[Tensor, "... B"], centre: float) -> Float[Tensor, "... B"]:
     """centre * total^2, with total the sum of a pair's scores; zeros without a centre."""
     return centre * total.square() if centre else torch.zeros_like(total)
 
@@ -95,5 +95,5 @@ def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, 
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
     mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    uniform = (widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32
+    uniform = (to_widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32
     return -uniform.log().float()

@@ -125,14 +125,14 @@ class FitBounds:
             optimiser.zero_grad()
             (kept + price * largest_score(weight, bounds)).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            agreement = agreement_of(weight, chosen, rejected, now := self._bounds(begin, [step.detach() for step in steps], unit))
+            agreement = measure_agreement(weight, chosen, rejected, now := self._bounds(begin, [step.detach() for step in steps], unit))
             if agreement >= self.price.agreement and largest_score(weight, now) <= largest_score(weight, best):
                 best = now
             if epoch >= self.warmup and (epoch - self.warmup) % self.every == 0:
                 price = self.price(price, agreement)
         shift = (clip_features(features, best) @ weight - features @ weight).square().mean()
         before, after = (float(largest_score(weight, bounds)) for bounds in (begin, best))
-        return FittedBounds(best, before, after, agreement_of(weight, chosen, rejected, best), float(shift))
+        return FittedBounds(best, before, after, measure_agreement(weight, chosen, rejected, best), float(shift))
 
     def _bounds(self, begin: Bounds, steps: list[Tensor], unit: Tensor) -> Bounds:
         """The box after some steps; where the two bounds have crossed, both are their mean."""
@@ -141,7 +141,7 @@ class FitBounds:
         return Bounds(torch.where(low > high, middle, low), torch.where(low > high, middle, high))
 
 
-def agreement_of(weight: Tensor, chosen: Features, rejected: Features, bounds: Bounds) -> float:
+def measure_agreement(weight: Tensor, chosen: Features, rejected: Features, bounds: Bounds) -> float:
     """Share of pairs whose scores have the same order with and without the bounds."""
     return float(same_order(weight, chosen, rejected, bounds).double().mean())
 

@@ -36,7 +36,7 @@ class AnswerContext(Protocol):
         """Records facts about the answers for the run."""
 
 
-def columns_of(
+def fill_columns(
     *, weight: Sequence[np.ndarray] | None = None, reward: Sequence[np.ndarray] | None = None, segment: Sequence[np.ndarray] | None = None
 ) -> TokenColumns:
     """Columns that every answer has."""
@@ -46,7 +46,9 @@ def columns_of(
     return TokenColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
 
 
-def prepared(makers: Sequence[Callable[[AnswerContext], Mapping[str, TokenColumns]] | None], context: AnswerContext) -> dict[str, TokenColumns]:
+def prepare_columns(
+    makers: Sequence[Callable[[AnswerContext], Mapping[str, TokenColumns]] | None], context: AnswerContext
+) -> dict[str, TokenColumns]:
     """The columns of a head and a loss by role, by the `prepare` of each; None makes none, and only one may make them."""
     made = [prepare(context) for prepare in makers if prepare is not None]
     assert len(made) <= 1, "head and loss both make token columns"

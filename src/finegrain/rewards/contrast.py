@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
-from finegrain.rewards.representation import agreement, last_row, prototype_scores, sinkhorn_codes, uniform
+from finegrain.rewards.representation import code_cross_entropy, draw_uniform, last_row, prototype_scores, sinkhorn_codes
 from finegrain.types import Gathered, Pair, Side
 
 Items = Literal["difference", "answers"]
@@ -53,11 +53,11 @@ class SimCSE:
 
     def statistics(self, pair: Pair) -> Mapping[str, Gathered]:
         """The second view of every item of the step, and the item's number."""
-        return {"views": Gathered(view(pair, self.items, self.dropout, 1)), "view_items": Gathered(numbers(pair, self.items))}
+        return {"views": Gathered(make_view(pair, self.items, self.dropout, 1)), "view_items": Gathered(number_items(pair, self.items))}
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """-log softmax of an item's second view among those of the step, mean over a pair's items."""
-        first, second = (normalize(view(pair, self.items, self.dropout, number), dim=-1) for number in (0, 1))
+        first, second = (normalize(make_view(pair, self.items, self.dropout, number), dim=-1) for number in (0, 1))
         others = normalize(pair.statistics["views"].to(first.dtype), dim=-1).flatten(0, 1)
         own = _same(pair, self.items, pair.statistics["view_items"])
         positive = (first * second).sum(-1) / self.temperature
@@ -105,7 +105,7 @@ class Swav:
     def statistics(self, pair: Pair) -> Mapping[str, Gathered]:
         """Scores of both views of every item of the step, and the item's number."""
         first, second = self._scores(pair)
-        return {"scores_0": Gathered(first), "scores_1": Gathered(second), "score_items": Gathered(numbers(pair, self.items))}
+        return {"scores_0": Gathered(first), "scores_1": Gathered(second), "score_items": Gathered(number_items(pair, self.items))}
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Cross-entropies of each view against the other's codes, added; mean over a pair's items."""
@@ -115,28 +115,28 @@ class Swav:
             for name in ("scores_0", "scores_1")
         ]
         own = _same(pair, self.items, pair.statistics["score_items"]).int().argmax(-1)
-        losses = agreement(codes[0][own], second, self.temperature) + agreement(codes[1][own], first, self.temperature)
+        losses = code_cross_entropy(codes[0][own], second, self.temperature) + code_cross_entropy(codes[1][own], first, self.temperature)
         return losses.mean(-1)
 
     def _scores(self, pair: Pair) -> list[Float[Tensor, "B n K"]]:
         weight = pair.modules["prototypes"].weight
         assert isinstance(weight, Tensor)
-        return [prototype_scores(found, weight.to(found.dtype)) for found in (view(pair, self.items, self.dropout, k) for k in (0, 1))]
+        return [prototype_scores(found, weight.to(found.dtype)) for found in (make_view(pair, self.items, self.dropout, k) for k in (0, 1))]
 
 
 Contrast = NoContrast | SimCSE | Swav
 
 
-def view(pair: Pair, items: Items, dropout: float, number: int) -> Float[Tensor, "B n H"]:
+def make_view(pair: Pair, items: Items, dropout: float, number: int) -> Float[Tensor, "B n H"]:
     """The items without some of their features, the same whenever a row recurs."""
     found = torch.stack([_features(pair.chosen), _features(pair.rejected)], 1)
     if items == "difference":
         found = found[:, :1] - found[:, 1:]
-    kept = uniform(numbers(pair, items).flatten(), found.shape[-1], number).view_as(found) >= dropout
+    kept = draw_uniform(number_items(pair, items).flatten(), found.shape[-1], number).view_as(found) >= dropout
     return torch.where(kept, found, 0.0) / (1 - dropout)
 
 
-def numbers(pair: Pair, items: Items) -> Float[Tensor, "B n"]:
+def number_items(pair: Pair, items: Items) -> Float[Tensor, "B n"]:
     """A unique number of each item."""
     rows = pair.columns["row"]
     return rows[:, None] if items == "difference" else torch.stack([2 * rows, 2 * rows + 1], 1)
@@ -144,7 +144,7 @@ def numbers(pair: Pair, items: Items) -> Float[Tensor, "B n"]:
 
 def _same(pair: Pair, items: Items, of_step: Tensor) -> Tensor:
     """(B, n, S): which of the step's items equals which of the pair's."""
-    own = numbers(pair, items)
+    own = number_items(pair, items)
     return own[..., None] == of_step.flatten().to(own.dtype)
 
 

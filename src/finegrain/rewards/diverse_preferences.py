@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from finegrain.checked import checked
 from finegrain.errors import ModelError, UsageError
 from finegrain.ops.readout import Last, last_value
-from finegrain.ops.sequence import wide
-from finegrain.rewards.bottleneck import ACTIVE, Bottleneck, confidence_weights, weighted
+from finegrain.ops.sequence import to_wide
+from finegrain.rewards.bottleneck import ACTIVE, Bottleneck, combine_weighted, confidence_weights
 from finegrain.rewards.bradley_terry import bootstrap_weights, bradley_terry_loss, pair_labels
 from finegrain.rewards.heads import Outputs, Readout
 from finegrain.types import Pair, Scored, Side, Term, Terms
@@ -93,7 +93,7 @@ class Latent:
         """The confidence-weighted reward, the members' disagreement under the same weights, and the members."""
         rewards, _, kl = member_parts(outputs, self.members)
         weights = self.weighting(kl)
-        mean = weighted(rewards, weights)
+        mean = combine_weighted(rewards, weights)
         variance = (weights * (rewards - mean).square()).sum(0)
         return Scored(mean, variance.clamp(min=1e-12).sqrt() if self.members > 1 else None, rewards)
 
@@ -151,13 +151,13 @@ class DiversePreferences:
 
 def member_parts(outputs: Outputs, members: int) -> tuple[Tensor, Tensor, Tensor]:
     """(E, B, T) each: rewards at mean codes, at sampled codes, KL of the codes, nats."""
-    rewards, sampled, kl = wide(outputs)[..., : 3 * members].movedim(-1, 0).chunk(3)
+    rewards, sampled, kl = to_wide(outputs)[..., : 3 * members].movedim(-1, 0).chunk(3)
     return rewards, sampled, kl
 
 
 def at_last(outputs: Outputs, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B 1 K"]:
     """The outputs at each answer's last token; 0 for an answer without one."""
-    return torch.stack([last_value(values, mask) for values in wide(outputs).unbind(-1)], -1)[:, None]
+    return torch.stack([last_value(values, mask) for values in to_wide(outputs).unbind(-1)], -1)[:, None]
 
 
 def _last(side: Side) -> Float[Tensor, "B 1 K"]:

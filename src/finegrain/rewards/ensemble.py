@@ -12,7 +12,7 @@ from torch import Tensor
 from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
-from finegrain.rewards.heads import Outputs, Readout, of_members
+from finegrain.rewards.heads import Outputs, Readout, combine_members
 from finegrain.types import Scored
 
 
@@ -36,7 +36,7 @@ class Ensemble:
 
     def tokens(self, outputs: Outputs) -> Scored:
         """Mean and standard deviation (ddof 1) over the members, and the members."""
-        return of_members(outputs.movedim(-1, 0))
+        return combine_members(outputs.movedim(-1, 0))
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
         """The mean of the members' rows."""

@@ -21,7 +21,7 @@ from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.edits import least_edit
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
@@ -161,4 +161,4 @@ def _changed(side: Side) -> Mask:
 
 def _rewards(head: Token, side: Side) -> Values:
     assert side.outputs is not None
-    return wide(head.tokens(torch.where(side.mask[..., None], side.outputs, 0.0)).mean)
+    return to_wide(head.tokens(torch.where(side.mask[..., None], side.outputs, 0.0)).mean)

@@ -14,7 +14,7 @@ from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.ops.readout import Last
-from finegrain.rewards.columns import AnswerContext, prepared
+from finegrain.rewards.columns import AnswerContext, prepare_columns
 from finegrain.rewards.declarations import HeadDeclarations, LossDeclarations, read_head, read_loss
 from finegrain.rewards.heads import RewardHead
 from finegrain.types import Gathered, Initialisation, Pair, Summed, Terms, TokenColumns
@@ -83,7 +83,7 @@ class RewardFit:
 
     def prepare(self, context: AnswerContext) -> dict[str, TokenColumns]:
         """Per-token columns that head or loss makes from the answers before training; {} where neither needs any."""
-        return prepared([self._head.prepare, self._loss.prepare], context)
+        return prepare_columns([self._head.prepare, self._loss.prepare], context)
 
     @property
     def token_columns(self) -> tuple[str, ...]:

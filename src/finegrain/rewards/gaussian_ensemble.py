@@ -14,8 +14,8 @@ from torch.nn.functional import softplus
 from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
-from finegrain.ops.sequence import wide
-from finegrain.rewards.heads import Outputs, Readout, of_members, read_out
+from finegrain.ops.sequence import to_wide
+from finegrain.rewards.heads import Outputs, Readout, combine_members, read_out
 from finegrain.types import Scored
 
 LEAST_STD = 1e-4
@@ -41,8 +41,8 @@ class GaussianEnsemble:
 
     def tokens(self, outputs: Outputs) -> Scored:
         """The mixture of the members, their means and their standard deviations."""
-        means, spreads = wide(outputs).movedim(-1, 0).chunk(2)
-        return of_members(means, softplus(spreads) + LEAST_STD)
+        means, spreads = to_wide(outputs).movedim(-1, 0).chunk(2)
+        return combine_members(means, softplus(spreads) + LEAST_STD)
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
         """The mean of the members' mean rows."""

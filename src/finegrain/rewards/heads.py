@@ -44,7 +44,7 @@ class RewardHead(Protocol):
         """The rows that a stock classification head of L labels needs to give the mean; L = 1 is a reward."""
 
 
-def of_members(members: Float[Tensor, "M ..."], member_std: Float[Tensor, "M ..."] | None = None) -> Scored:
+def combine_members(members: Float[Tensor, "M ..."], member_std: Float[Tensor, "M ..."] | None = None) -> Scored:
     """Combines members: their mean, and their standard deviation (ddof 1), unknown for a single one.
 
     Members that are distributions are mixed in equal parts: mean variance plus variance of the means (ddof 0).
@@ -78,7 +78,7 @@ def _token_scores(declared: HeadDeclarations, outputs: Outputs, mask: Mask) -> S
     return declared.tokens(outputs if declared.reweight_outputs is None else declared.reweight_outputs(outputs, mask))
 
 
-def ends_read(head: RewardHead, side: Side) -> Mask:
+def find_segment_ends(head: RewardHead, side: Side) -> Mask:
     """Ends of the side's segments: the tokens that a head of segments or steps reads."""
     if side.segment is None:
         raise UsageError(
@@ -93,10 +93,10 @@ def read_out(readout: ReadOut, tokens: Scored, mask: Mask) -> Scored:
     if tokens.members is None:
         return Scored(*_propagated(readout, tokens.mean, tokens.std, mask))
     if tokens.member_std is None:
-        return of_members(torch.stack([readout(member, mask) for member in tokens.members]))
+        return combine_members(torch.stack([readout(member, mask) for member in tokens.members]))
     both = [_propagated(readout, mean, std, mask) for mean, std in zip(tokens.members, tokens.member_std, strict=True)]
     means, stds = zip(*both, strict=True)
-    return of_members(torch.stack(means), torch.stack(stds))
+    return combine_members(torch.stack(means), torch.stack(stds))
 
 
 def _propagated(readout: ReadOut, tokens: Tensor, std: Tensor | None, mask: Mask) -> tuple[Tensor, Tensor | None]:

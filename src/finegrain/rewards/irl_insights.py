@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finegrain.checked import NonNegativeFloat, checked
-from finegrain.rewards.bradley_terry import bootstrap_weights, centred
+from finegrain.rewards.bradley_terry import bootstrap_weights, centre_penalty
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
 
@@ -79,7 +79,7 @@ class IRLInsights:
         """Per-row loss; for several members their mean, each under its own bootstrap weights."""
         expert, other = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
         if expert.members is None or other.members is None:
-            return self.ranking(expert.mean, other.mean) + centred(expert.mean + other.mean, self.centre)
+            return self.ranking(expert.mean, other.mean) + centre_penalty(expert.mean + other.mean, self.centre)
         losses = torch.stack([self.ranking(a, b) for a, b in zip(expert.members, other.members, strict=True)])
-        losses = losses + centred(expert.members + other.members, self.centre)
+        losses = losses + centre_penalty(expert.members + other.members, self.centre)
         return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)

@@ -22,7 +22,7 @@ from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.masked import masked_mean
 from finegrain.ops.readout import last_place, last_value
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
@@ -155,7 +155,7 @@ def _from_difference(head: Token, side: Side, width: int) -> tuple[Values, Mask]
     """Rewards and tokens from the first difference on, padded on the right."""
     assert side.outputs is not None
     assert side.weight is not None, "the first difference is a column made before training"
-    rewards = wide(head.tokens(torch.where(side.mask[..., None], side.outputs, 0.0)).mean)
+    rewards = to_wide(head.tokens(torch.where(side.mask[..., None], side.outputs, 0.0)).mean)
     own = side.mask & (torch.where(side.mask, side.weight, 0.0) > 0.5)
     more = (0, width - side.mask.shape[1])
     return pad(rewards, more), pad(own, more)

@@ -52,7 +52,7 @@ def discrimination(rewards: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
 
 
 @contextmanager
-def displaced(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], eta: float) -> Iterator[None]:
+def displace(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], eta: float) -> Iterator[None]:
     """Temporarily moves the parameters to theta + eta * direction; afterwards they have their old values, bit for bit."""
     start = [parameter.detach().clone() for parameter in parameters]
     try:

@@ -14,7 +14,7 @@ from torch import Tensor
 from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.rewards.heads import Outputs, Readout
 from finegrain.types import Scored
 
@@ -46,7 +46,7 @@ class Rating:
 
     def tokens(self, outputs: Outputs) -> Scored:
         """Expected rating, in the scale's own numbers, and standard deviation of the predicted distribution."""
-        chances = torch.softmax(wide(outputs) / self.temperature, -1)
+        chances = torch.softmax(to_wide(outputs) / self.temperature, -1)
         ratings = self.lowest + torch.arange(self.classes, device=outputs.device, dtype=chances.dtype)
         mean = chances @ ratings
         variance = (chances * (ratings - mean[..., None]).square()).sum(-1)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
-from finegrain.ops.precision import widest
+from finegrain.ops.precision import to_widest
 from finegrain.ops.readout import last_place
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.lort import fit_temperature, target_loss
 from finegrain.rewards.rating import Rating
@@ -115,26 +115,26 @@ class RatingLabels:
     def _targets(self, head: Rating, places: Rows) -> Float[Tensor, "B K"]:
         """Distributions over the classes."""
         below = places.floor().clamp(max=head.classes - 2)
-        share = widest(places - below)[:, None]
+        share = to_widest(places - below)[:, None]
         mixed: Tensor = (1 - share) * self.target(below.long(), head.classes) + share * self.target(below.long() + 1, head.classes)
         return mixed
 
     def measures(self, head: Rating, pair: Pair) -> Mapping[str, Rows]:
         """Per answer, in steps of the scale: error of the expected and of the median rating; whether the most likely class is the rating's."""
-        place = widest(pair.columns["rating_place"])
-        expected = widest(sequence_score(head, pair.answer).mean) - head.lowest
+        place = to_widest(pair.columns["rating_place"])
+        expected = to_widest(sequence_score(head, pair.answer).mean) - head.lowest
         likeliest = rating_logits(pair.answer).argmax(1)
         return {
             "rating_error": (expected - place).abs(),
-            "rating_error_of_median": (widest(pair.columns["median_place"]) - place).abs(),
-            "rating_exact": widest(likeliest == place.round()),
+            "rating_error_of_median": (to_widest(pair.columns["median_place"]) - place).abs(),
+            "rating_exact": to_widest(likeliest == place.round()),
         }
 
 
 def rating_logits(side: Side) -> Float[Tensor, "B K"]:
     """Logits of the answer's last token; equal ones for an answer without a token."""
     assert side.outputs is not None
-    return torch.where(last_place(side.mask)[..., None], wide(side.outputs), 0.0).sum(1)
+    return torch.where(last_place(side.mask)[..., None], to_wide(side.outputs), 0.0).sum(1)
 
 
 def predict_ratings(pairs: Sequence[Pair]) -> tuple[Float[Tensor, "N K"], Int[Tensor, " N"]]:

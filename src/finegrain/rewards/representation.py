@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, normalize
 
-from finegrain.ops.precision import widest
+from finegrain.ops.precision import to_widest
 
 
 def simcse_loss(first: Float[Tensor, "B H"], second: Float[Tensor, "B H"], *, temperature: float = 0.05) -> Float[Tensor, " B"]:
@@ -33,7 +33,7 @@ def prototype_scores(view: Float[Tensor, "... H"], prototypes: Float[Tensor, "K 
     return normalize(view, dim=-1) @ normalize(prototypes, dim=-1).T
 
 
-def agreement(codes: Float[Tensor, "... K"], scores: Float[Tensor, "... K"], temperature: float) -> Float[Tensor, "..."]:
+def code_cross_entropy(codes: Float[Tensor, "... K"], scores: Float[Tensor, "... K"], temperature: float) -> Float[Tensor, "..."]:
     """Cross-entropy of one view's prototype probabilities against the other view's codes."""
     return -(codes * log_softmax(scores / temperature, -1)).sum(-1)
 
@@ -44,7 +44,7 @@ def swav_loss(
     """Cross-entropy of each view's prototype probabilities against the other view's codes, added."""
     scores = [prototype_scores(view, prototypes) for view in (first, second)]
     codes = [sinkhorn_codes(score, iterations=iterations) for score in scores]
-    return agreement(codes[0], scores[1], temperature) + agreement(codes[1], scores[0], temperature)
+    return code_cross_entropy(codes[0], scores[1], temperature) + code_cross_entropy(codes[1], scores[0], temperature)
 
 
 def last_row(features: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B H"]:
@@ -56,10 +56,10 @@ def last_row(features: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Flo
     return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
-def uniform(rows: Float[Tensor, " B"], width: int, stream: int) -> Float[Tensor, "B H"]:
+def draw_uniform(rows: Float[Tensor, " B"], width: int, stream: int) -> Float[Tensor, "B H"]:
     """Numbers in (0, 1) by row number, position and stream, the same for any batching."""
     places = (rows.long()[:, None] * 2 + stream) * width + torch.arange(width, device=rows.device)
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
     mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    return (widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32
+    return (to_widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32

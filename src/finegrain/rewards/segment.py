@@ -16,10 +16,10 @@ from torch import Tensor
 from finegrain.checked import checked
 from finegrain.ops.readout import Mean
 from finegrain.ops.segments import place_in_row, segment_ends
-from finegrain.rewards.columns import AnswerContext, columns_of
-from finegrain.rewards.heads import Mask, Outputs, Readout, ends_read
+from finegrain.rewards.columns import AnswerContext, fill_columns
+from finegrain.rewards.heads import Mask, Outputs, Readout, find_segment_ends
 from finegrain.rewards.location import fit_location
-from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut, reads_entropy
+from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut_segments, reads_entropy
 from finegrain.types import Scored, Side, TokenColumns
 
 
@@ -38,14 +38,14 @@ class Segment:
 
     def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Segment ids of every answer, made before training: they depend on neither policy nor reward model."""
-        return {role: columns_of(segment=self._ids(context, role)) for role in context.roles}
+        return {role: fill_columns(segment=self._ids(context, role)) for role in context.roles}
 
     def _ids(self, context: AnswerContext, role: str) -> list[np.ndarray]:
         masks = context.masks(role)
         entropies = context.entropies(role) if self.reads_entropy else [np.zeros(len(mask), dtype=np.float32) for mask in masks]
         rows = zip(entropies, masks, strict=True)
         both = [(torch.from_numpy(np.array(values))[None], torch.from_numpy(np.array(mask))[None]) for values, mask in rows]
-        return [cut(self.segmenter, values, mask)[0].numpy() for values, mask in both]
+        return [cut_segments(self.segmenter, values, mask)[0].numpy() for values, mask in both]
 
     @property
     def reads_entropy(self) -> bool:
@@ -54,7 +54,7 @@ class Segment:
 
     def read_positions(self, side: Side) -> Mask:
         """Ends of segments."""
-        return ends_read(self, side)
+        return find_segment_ends(self, side)
 
     def tokens(self, outputs: Outputs) -> Scored:
         """The score that the segment up to each token would have if it ended there."""

@@ -50,7 +50,7 @@ def reads_entropy(segmenter: Segmenter) -> bool:
     return not isinstance(segmenter, segmenters.Blind)
 
 
-def cut(segmenter: Segmenter, entropy: Values, mask: Mask) -> Ids:
+def cut_segments(segmenter: Segmenter, entropy: Values, mask: Mask) -> Ids:
     """Segment ids, closing tokens in none; `entropy`, nats, of the distribution that predicts each token (any values where it is not read)."""
     curve = torch.where(mask, entropy, 0.0)
     if not isinstance(segmenter, EntropyCutoff):

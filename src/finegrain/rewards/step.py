@@ -17,9 +17,9 @@ from finegrain.checked import checked
 from finegrain.errors import DataError
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
-from finegrain.ops.sequence import wide
-from finegrain.rewards.columns import AnswerContext, columns_of
-from finegrain.rewards.heads import Mask, Outputs, ends_read
+from finegrain.ops.sequence import to_wide
+from finegrain.rewards.columns import AnswerContext, fill_columns
+from finegrain.rewards.heads import Mask, Outputs, find_segment_ends
 from finegrain.types import Scored, Side, TokenColumns
 
 
@@ -29,7 +29,7 @@ class Product:
 
     def __call__(self, values: Float[Tensor, "B T"], mask: Mask) -> Float[Tensor, " B"]:
         """One number per answer; values are log-odds."""
-        return masked_sum(logsigmoid(torch.where(mask, wide(values), 0.0)), mask)
+        return masked_sum(logsigmoid(torch.where(mask, to_wide(values), 0.0)), mask)
 
 
 StepReadout = Product | Minimum | Mean | Last | Sum
@@ -53,12 +53,12 @@ class Step:
             numbers, labels = context.labelled_steps(role)
             if context.trains and not any((own >= 0).any() for own in numbers):
                 raise DataError(f"no answer of role {role!r} has a labelled step; use rows of labelled steps, or head:segment")
-            found[role] = columns_of(segment=numbers, reward=labels)
+            found[role] = fill_columns(segment=numbers, reward=labels)
         return found
 
     def read_positions(self, side: Side) -> Mask:
         """Ends of steps."""
-        return ends_read(self, side)
+        return find_segment_ends(self, side)
 
     def tokens(self, outputs: Outputs) -> Scored:
         """Log-odds that the step would be right if it ended at each token."""

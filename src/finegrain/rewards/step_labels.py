@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finegrain.checked import checked
-from finegrain.ops.precision import widest
-from finegrain.ops.sequence import wide
-from finegrain.rewards.heads import ends_read
+from finegrain.ops.precision import to_widest
+from finegrain.ops.sequence import to_wide
+from finegrain.rewards.heads import find_segment_ends
 from finegrain.rewards.step import Step
 from finegrain.types import Pair, Side, Term, Terms
 
@@ -77,7 +77,7 @@ class StepLabels:
     def _labels(self, head: Step, side: Side) -> tuple[Labels, Counted]:
         """Sign of the step that ends at each token (0: no label), and which of them count."""
         assert side.reward is not None, "labels of steps are columns made before training"
-        ends = ends_read(head, side)
+        ends = find_segment_ends(head, side)
         signs = torch.where(ends, side.reward, 0.0).sign()
         return signs, self.supervision(signs, ends)
 
@@ -86,13 +86,13 @@ class StepLabels:
         side = pair.answer
         signs, counted = self._labels(head, side)
         said = _log_odds(head, side, counted) > 0
-        steps = widest(counted).sum(1)
+        steps = to_widest(counted).sum(1)
 
         def share(events: Counted) -> Float[Tensor, " B"]:
-            return torch.where(steps > 0, widest(events & counted).sum(1) / steps.clamp(min=1), torch.nan)
+            return torch.where(steps > 0, to_widest(events & counted).sum(1) / steps.clamp(min=1), torch.nan)
 
         wrong, called = counted & (signs < 0), counted & ~said
-        exact = widest(_first(wrong) == _first(called))
+        exact = to_widest(_first(wrong) == _first(called))
         has_error = wrong.any(1)
         return {
             "step_accuracy": share(said == (signs > 0)),
@@ -105,10 +105,10 @@ class StepLabels:
 def _log_odds(head: Step, side: Side, counted: Counted) -> Labels:
     """The head's log-odds, 0 where no step counts."""
     assert side.outputs is not None
-    return wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
+    return to_wide(head.tokens(torch.where(counted[..., None], side.outputs, 0.0)).mean)
 
 
 def _first(events: Counted) -> Float[Tensor, " B"]:
     """Position of the first event of each row; the width where there is none."""
     place = torch.arange(events.shape[1], device=events.device).expand_as(events)
-    return widest(torch.where(events, place, events.shape[1]).amin(1))
+    return to_widest(torch.where(events, place, events.shape[1]).amin(1))

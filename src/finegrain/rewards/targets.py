@@ -14,20 +14,20 @@ from torch.nn.functional import one_hot
 
 from finegrain.checked import checked
 from finegrain.errors import DataError, UsageError
-from finegrain.ops.precision import widest
+from finegrain.ops.precision import to_widest
 
 Labels = Int[Tensor, " B"]
 Targets = Float[Tensor, "B K"]
 
 
-def smoothing_of(odds: float, classes: int) -> float:
+def to_smoothing(odds: float, classes: int) -> float:
     """The smoothing at which the true class is `odds` times as likely as each other class: K / (K + odds - 1)."""
     if not odds > 1 or classes < 2:
         raise UsageError(f"odds of the true class must exceed 1 over at least 2 classes, got {odds} over {classes}")
     return classes / (classes + odds - 1)
 
 
-def odds_of(smoothing: float, classes: int) -> float:
+def to_odds(smoothing: float, classes: int) -> float:
     """The inverse: 1 + K (1 - smoothing) / smoothing; infinite without smoothing."""
     _check_smoothing(smoothing)
     return math.inf if smoothing == 0 else 1 + classes * (1 - smoothing) / smoothing
@@ -40,7 +40,7 @@ class OneHot:
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
         _check_labels(labels, classes)
-        return widest(one_hot(labels.long(), classes))
+        return to_widest(one_hot(labels.long(), classes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,11 @@ class OddsTarget:
     """The authors' 0.98 at K = 100."""
 
     def __post_init__(self) -> None:
-        smoothing_of(self.odds, 2)
+        to_smoothing(self.odds, 2)
 
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
-        return SmoothedTarget(smoothing=smoothing_of(self.odds, classes))(labels, classes)
+        return SmoothedTarget(smoothing=to_smoothing(self.odds, classes))(labels, classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class OrdinalTarget:
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
         _check_labels(labels, classes)
-        distance = widest(torch.arange(classes, device=labels.device) - labels[:, None]).abs()
+        distance = to_widest(torch.arange(classes, device=labels.device) - labels[:, None]).abs()
         return torch.softmax(-distance / self.width, 1)
 
 
@@ -109,8 +109,8 @@ class GaussianTarget:
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
         _check_labels(labels, classes)
-        edges = widest(torch.arange(classes + 1, device=labels.device)) - 0.5
-        mass = torch.special.ndtr((edges - widest(labels[:, None])) / self.deviation).diff(dim=1)
+        edges = to_widest(torch.arange(classes + 1, device=labels.device)) - 0.5
+        mass = torch.special.ndtr((edges - to_widest(labels[:, None])) / self.deviation).diff(dim=1)
         inside: Targets = mass / mass.sum(1, keepdim=True)
         return inside
 

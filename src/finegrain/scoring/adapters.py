@@ -11,7 +11,7 @@ from finegrain.data.records import Example
 from finegrain.models.bounds import WithBounds, attach_bounds, score_gap
 from finegrain.models.layer_posterior import AnswerVariance
 from finegrain.models.posterior import attach_posterior
-from finegrain.models.score import group_of
+from finegrain.models.score import make_group
 from finegrain.rewards.heads import RewardHead
 from finegrain.scoring.records import Bounded, Scores
 from finegrain.types import Json, Side
@@ -71,7 +71,7 @@ class LayerUncertainty(Adapter):
 
     def on_prompt(self, example: Example, found: Mapping[str, Scores]) -> Mapping[str, Scores]:
         """The posterior's variance is added to the answers' own."""
-        return _less_sure(found, self.variance(group_of(example, tuple(found))))
+        return _less_sure(found, self.variance(make_group(example, tuple(found))))
 
 
 def _less_sure(found: Mapping[str, Scores], variances: Sequence[float]) -> Mapping[str, Scores]:

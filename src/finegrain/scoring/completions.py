@@ -10,7 +10,7 @@ import torch
 from finegrain.data.conversations import ASSISTANT, is_conversation, read_turns
 from finegrain.data.records import Answer, Row, Text, Turn
 from finegrain.errors import UsageError
-from finegrain.models.reward_models import DEFAULT_LENGTH, stored_facts
+from finegrain.models.reward_models import DEFAULT_LENGTH, read_facts
 from finegrain.scoring.devices import frozen_arithmetic
 from finegrain.scoring.records import Candidates, Reward
 from finegrain.scoring.reward_model import load_model_reward
@@ -53,7 +53,7 @@ def open_reward_function(
     run: str, *, normalise: bool, sampled_tokens: bool, max_length: int | None, device: str, dtype: str
 ) -> Callable[..., list[float | None]]:
     """The function of a checkpoint folder or Hub name; it is named after it, as trainers log rewards by their functions' names."""
-    longest = max_length or stored_facts(run).get("input", {}).get("max_length", DEFAULT_LENGTH)
+    longest = max_length or read_facts(run).get("input", {}).get("max_length", DEFAULT_LENGTH)
     where, precision = frozen_arithmetic(device, dtype)
     with torch.random.fork_rng(devices=[]):
         reward = load_model_reward(Runtime(where, precision, None), run, max_length=longest)

@@ -10,7 +10,7 @@ import torch
 from finegrain.data.records import Example
 from finegrain.errors import ModelError
 from finegrain.models.load import Policy, load_policy, master_dtype
-from finegrain.rewards.heads import of_members
+from finegrain.rewards.heads import combine_members
 from finegrain.scoring.identity import weights_identity
 from finegrain.scoring.records import Scores, check_finite
 from finegrain.scoring.runtime import Runtime, policy_logps
@@ -52,7 +52,7 @@ class ImplicitReward(TokenisedReward):
         wide = [logp.astype(np.float64) if self.widened else logp for logp in new]
         members = torch.stack([torch.from_numpy(self.beta * (logp - old)) for logp in wide])
         alone = len(members) == 1
-        tokens, answer = (Scored(members[0]), Scored(members[0].sum())) if alone else (of_members(members), of_members(members.sum(-1)))
+        tokens, answer = (Scored(members[0]), Scored(members[0].sum())) if alone else (combine_members(members), combine_members(members.sum(-1)))
         scores = Scores(answer, tokens, response, is_cut(response, self.tokenizer.eos_token_id))
         return check_finite(example.row, role, scores)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from finegrain.credit.abc import ABC
 from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
-from finegrain.models.score import Precision, head_rows
+from finegrain.models.score import Precision, compute_head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
 from finegrain.ops.segments import place_in_row
 from finegrain.rewards.declarations import read_head
-from finegrain.rewards.heads import RewardHead, ends_read, of_members, sequence_score, token_scores
+from finegrain.rewards.heads import RewardHead, combine_members, find_segment_ends, sequence_score, token_scores
 from finegrain.rewards.location import LocationNormaliser, Spread
 from finegrain.scoring.adapters import Adapter
 from finegrain.scoring.records import Scores, SegmentScores
@@ -49,13 +49,13 @@ class LoadedRewardModel:
 
     def head_scores(self, examples: Sequence[Example], roles: Sequence[str]) -> Found:
         """Token scores, and the answer's score as the head's readout has it."""
-        outputs = head_rows(self.scorer, examples, roles, self.precision)
+        outputs = compute_head_rows(self.scorer, examples, roles, self.precision)
         return [{role: self._scores(outputs[role][place], example.responses[role].mask) for role in roles} for place, example in enumerate(examples)]
 
     def segment_scores(self, examples: Sequence[Example], roles: Sequence[str], spread: Spread, location: LocationNormaliser | None) -> Found:
         """Scores of segments or steps, placed on their tokens, on one scale by place where a `location` says how."""
         assert self.segmentation is not None
-        outputs, ids = head_rows(self.scorer, examples, roles, self.precision), self.segmentation(examples, roles, self.precision)
+        outputs, ids = compute_head_rows(self.scorer, examples, roles, self.precision), self.segmentation(examples, roles, self.precision)
         return [
             {role: self._of_segments(outputs[role][place], example.responses[role].mask, ids[place][role], spread, location) for role in roles}
             for place, example in enumerate(examples)
@@ -117,13 +117,13 @@ class LoadedRewardModel:
         """(1 + T, K) per answer: the head's outputs at the prompt's last token, then at the answer's tokens."""
         long = [place for place, example in enumerate(examples) if len(example.prompt) > 1]
         moved = [_FromPrompt(examples[place].prompt[:-1], {role: _moved(examples[place], role) for role in roles}) for place in long]
-        values = head_rows(self.scorer, moved, roles, self.precision) if moved else {role: [] for role in roles}
+        values = compute_head_rows(self.scorer, moved, roles, self.precision) if moved else {role: [] for role in roles}
         found: dict[str, Ragged] = {role: [np.zeros(0)] * len(examples) for role in roles}
         for role in roles:
             for place, rows in zip(long, values[role], strict=True):
                 found[role][place] = rows
         short = [place for place, example in enumerate(examples) if len(example.prompt) == 1]
-        outputs = head_rows(self.scorer, [examples[place] for place in short], roles, self.precision) if short else {}
+        outputs = compute_head_rows(self.scorer, [examples[place] for place in short], roles, self.precision) if short else {}
         for at, place in enumerate(short):
             start = self._at_first_token(examples[place].prompt)
             for role in roles:
@@ -155,7 +155,7 @@ class LoadedRewardModel:
         """The head's judgement of the segments or steps of one answer, and of the answer."""
         on, segment, values = (torch.from_numpy(np.array(one))[None] for one in (mask, ids, outputs))
         side = Side(logp=torch.zeros(on.shape), mask=on, segment=segment, outputs=values)
-        ends = ends_read(self.head, side)
+        ends = find_segment_ends(self.head, side)
         at_ends = torch.where(ends, token_scores(self.head, values, ends).mean, 0.0)
         scaled = at_ends if location is None else torch.where(ends, location(at_ends.double(), place_in_row(segment)), 0.0)
         answer = _first(sequence_score(self.head, side))
@@ -207,4 +207,4 @@ def _with_members(score: Float[Tensor, "..."], members: Float[Tensor, "M ..."] |
 def _of(rewards: Float[Tensor, "N T"]) -> Scored:
     """The score's rewards with the members' spread; without several members their uncertainty is unknown."""
     score, members = rewards[0], rewards[1:]
-    return Scored(score) if len(members) < 2 else of_members(members)._replace(mean=score)
+    return Scored(score) if len(members) < 2 else combine_members(members)._replace(mean=score)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from finegrain.errors import ModelError, UsageError
-from finegrain.models.reward_models import stored_facts
+from finegrain.models.reward_models import read_facts
 from finegrain.types import Json
 
 ENTRY = "scores"
@@ -47,7 +47,7 @@ def fit_scale(scores: Sequence[float] | np.ndarray) -> ScoreScale | None:
 
 def stored_scale(source: str) -> ScoreScale:
     """The scale that a checkpoint says of itself; raises UsageError where it says none."""
-    told = stored_facts(source).get(ENTRY)
+    told = read_facts(source).get(ENTRY)
     if told is None:
         raise UsageError(f"{source} has no mean and std of its scores, which its run finds on held-out answers (--holdout, --eval); drop normalise")
     try:

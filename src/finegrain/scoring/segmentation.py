@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.configure import kebab
+from finegrain.configure import to_kebab
 from finegrain.data.convert.steps import JOIN
 from finegrain.data.records import Example, Response
 from finegrain.data.spans import spans_to_tokens
@@ -17,7 +17,7 @@ from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.probe import make_scorer
 from finegrain.models.reference import cache_folder
-from finegrain.models.score import Precision, entropy_rows
+from finegrain.models.score import Precision, measure_entropies
 from finegrain.models.scorer import Scorer, silence_dropout
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.step import Step
@@ -48,7 +48,7 @@ class Start:
 
     def entropies(self, examples: Sequence[Example], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
         """By role, entropy, nats, of the distribution that predicts each token."""
-        return entropy_rows(self.scorer, examples, roles, precision)
+        return measure_entropies(self.scorer, examples, roles, precision)
 
 
 def open_start(runtime: Runtime, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Start:
@@ -102,7 +102,7 @@ class Segmentation:
         if isinstance(self.head, Step):
             return {"steps": {name: self.seen[name] for name in ("answers", "from_data", "by_line", "single_line", "cut")}}
         source = None if self.start is None else self.start.source
-        return {"segments": {"segmenter": kebab(type(self.head.segmenter).__name__), "start_model": source}}
+        return {"segments": {"segmenter": to_kebab(type(self.head.segmenter).__name__), "start_model": source}}
 
     def describe(self) -> list[str]:
         """For a person."""

@@ -14,7 +14,7 @@ from finegrain.data.findings import Findings
 from finegrain.data.records import Response, Text
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError, NonFiniteError, UsageError
-from finegrain.models.load import tokenizer_of
+from finegrain.models.load import load_own_tokenizer
 from finegrain.scoring.records import BLOCK, Candidates, Found, Scores
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.tokens import TokenReader, is_cut
@@ -134,7 +134,7 @@ class TextReward:
 
 def placing_of(options: RewardOptions) -> TokenReader | None:
     """The tokenizer that scores of texts are put on."""
-    return None if options.tokenizer is None else TokenReader(tokenizer_of(options.tokenizer), options.max_length)
+    return None if options.tokenizer is None else TokenReader(load_own_tokenizer(options.tokenizer), options.max_length)
 
 
 def verdict_of(item: Any, row: int, source: str) -> Verdict:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from finegrain.data.records import Example
 from finegrain.data.store import token_lengths
-from finegrain.models.packing import Group, Slots, slots
-from finegrain.models.score import group_of
+from finegrain.models.packing import Group, Slots, make_slots
+from finegrain.models.score import make_group
 from finegrain.ops.logprobs import TokenValues
-from finegrain.ops.precision import placed
+from finegrain.ops.precision import place_on
 from finegrain.types import Pair, Ragged, Side, TokenColumns
 
 ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
@@ -114,9 +114,9 @@ def collate(
 ) -> Batch:
     """The batch of some rows; `positions` are their places within the optimiser step."""
     examples = [data.examples[row] for row in rows]
-    groups = tuple(group_of(example, roles) for example in examples)
+    groups = tuple(make_group(example, roles) for example in examples)
     masks = [[branch.mask for branch in group.branches] for group in groups]
-    placed = {role: slots(masks, index, device) for index, role in enumerate(roles)}
+    placed = {role: make_slots(masks, index, device) for index, role in enumerate(roles)}
     names = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
     columns = {name: _numbers([example.columns[name] for example in examples], device) for name in sorted(names)}
     columns |= {name: _numbers(values[list(rows)].tolist(), device) for name, values in data.columns.items()}
@@ -156,4 +156,4 @@ def _padded(arrays: Sequence[np.ndarray], shape: torch.Size, fill: float | np.nu
     out = np.full(tuple(shape), fill, dtype=arrays[0].dtype if arrays else np.float32)
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array
-    return placed(torch.from_numpy(out), device)
+    return place_on(torch.from_numpy(out), device)

@@ -20,7 +20,7 @@ from torch import Tensor
 from finegrain import catalog
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.discrimination import auroc
-from finegrain.models.score import budgeted
+from finegrain.models.score import split_by_budget
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval, difference_interval, mean_interval, sum_of_ratios
@@ -70,7 +70,7 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
     labels: list[Tensor] = []
     with measuring(trainer):
         statistics, missing = _statistics(trainer, data)
-        for part in budgeted(data.packed_tokens(contract.roles).tolist(), trainer.precision.micro_tokens):
+        for part in split_by_budget(data.packed_tokens(contract.roles).tolist(), trainer.precision.micro_tokens):
             batch = collate(data, part, contract.roles, positions=part, device=trainer.scorer.device)
             pair = detached(trainer.pair(batch, statistics, scored=True))
             for name, (value, count) in row_metrics(pair, contract.beta).items():
@@ -156,7 +156,7 @@ def _statistics(trainer: Trainer, data: TrainingSet) -> tuple[dict[str, Tensor],
     if lacking := sorted(set(contract.statistic_roles) - set(data.examples[0].responses)):
         return {}, f"its statistics need {' and '.join(lacking)} answers, and these rows, which share one prompt, have none"
     rows = range(len(data.examples))
-    parts = [tuple(part) for part in budgeted(data.packed_tokens(contract.statistic_roles).tolist(), trainer.precision.micro_tokens)]
+    parts = [tuple(part) for part in split_by_budget(data.packed_tokens(contract.statistic_roles).tolist(), trainer.precision.micro_tokens)]
     shares = tuple(tuple(parts[first :: world()]) for first in range(world()))
     return step_statistics(replace(trainer, data=data), Step(0, 0.0, tuple(rows), shares)), ""
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.sequence import wide
+from finegrain.ops.sequence import to_wide
 from finegrain.train.contract import Contract
 from finegrain.train.tally import Measure, Metrics
 from finegrain.types import Pair, Side
@@ -68,12 +68,12 @@ def answer_metrics(pair: Pair, beta: float) -> Rows:
 
 
 def _logp(side: Side) -> Tensor:
-    return masked_sum(wide(side.logp), side.mask)
+    return masked_sum(to_wide(side.logp), side.mask)
 
 
 def _ratio(side: Side) -> Tensor:
     assert side.ref_logp is not None
-    return masked_sum(wide(side.logp) - wide(side.ref_logp), side.mask)
+    return masked_sum(to_wide(side.logp) - to_wide(side.ref_logp), side.mask)
 
 
 def _per_token(side: Side) -> Tensor:
@@ -87,4 +87,4 @@ def _kept(pair: Pair, role: str) -> Rows:
     if side.weight is None or annotated is None:
         return {}
     counted = side.mask & (annotated > 0.5)[:, None]
-    return {f"credit/kept_{role}": Measure(torch.where(counted, wide(side.weight), 0.0).sum(-1), counted.sum(-1))}
+    return {f"credit/kept_{role}": Measure(torch.where(counted, to_wide(side.weight), 0.0).sum(-1), counted.sum(-1))}

@@ -10,7 +10,7 @@ import numpy as np
 from finegrain.commands.curate import CurateSettings
 from finegrain.commands.settings import Common
 from finegrain.configure import to_json
-from finegrain.curate.tree import preference_row, saved_share
+from finegrain.curate.tree import make_preference_row, saved_share
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import Stopping
@@ -83,7 +83,7 @@ def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Rewa
         for pair in pairs:
             counts.depths[pair.lca_depth] = counts.depths.get(pair.lca_depth, 0) + 1
             counts.saved.append(saved_share(pair, leaves))
-            yield _as_asked(preference_row("", kept, pair, judged, tree=tree), question.made.prompt)
+            yield _as_asked(make_preference_row("", kept, pair, judged, tree=tree), question.made.prompt)
     if not counts.depths:
         raise DataError(f"{settings.data}: no tree of {counts.trees} has two different answers that were judged; is the temperature too low?")
 

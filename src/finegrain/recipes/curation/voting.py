@@ -19,10 +19,10 @@ from finegrain.data.store import ExampleStore, token_lengths
 from finegrain.data.text_file import is_utf8
 from finegrain.errors import DataError
 from finegrain.files import write_new
-from finegrain.models.features import last_features
+from finegrain.models.features import compute_last_features
 from finegrain.models.load import master_dtype
 from finegrain.models.reward_head import linear_head
-from finegrain.models.score import head_rows
+from finegrain.models.score import compute_head_rows
 from finegrain.models.scorer import Scorer
 from finegrain.recipes.session import Session, hidden_size, load_data, open_session, prepare_scorer
 from finegrain.recipes.training.reward_artifact import reward_metrics
@@ -73,7 +73,7 @@ def _margins(session: Session, method: SecretsRM, examples: ExampleStore, traine
     """(M, N) margins, NaN on the pairs that a member did not vote on."""
     assert session.scorer is not None
     if isinstance(method.votes, Linear):
-        features = last_features(session.scorer, examples, ROLES, session.precision)
+        features = compute_last_features(session.scorer, examples, ROLES, session.precision)
         return method.votes((features["chosen"] - features["rejected"]).astype(np.float64), trained)
     margins = np.full(trained.shape, np.nan)
     seen = "it did not see" if method.train_on == "halves" else "it was trained on"
@@ -95,7 +95,7 @@ def _whole(session: Session, votes: Whole, examples: ExampleStore, rows: np.ndar
     metrics = lambda pair: reward_metrics(objective.head, pair)
     scorer = fit(start, TrainingSet(examples.take(rows)), objective, settings, session.precision, metrics=metrics).scorer
     others = examples.take(asked)
-    outputs = head_rows(scorer, others, ROLES, session.precision)
+    outputs = compute_head_rows(scorer, others, ROLES, session.precision)
     last = {role: np.array([_last(values, example, role) for values, example in zip(outputs[role], others, strict=True)]) for role in ROLES}
     return np.asarray(last["chosen"] - last["rejected"])
 

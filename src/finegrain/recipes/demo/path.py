@@ -12,9 +12,9 @@ from finegrain.data.planted import World
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
 from finegrain.evaluate.discrimination import auroc
-from finegrain.generate.hf import sampled_answers
+from finegrain.generate.hf import sample_answers
 from finegrain.models.packing import Branch, Group
-from finegrain.models.score import Precision, budgeted, score_rows
+from finegrain.models.score import Precision, score_rows, split_by_budget
 from finegrain.models.scorer import Request, Scorer
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer
@@ -62,7 +62,7 @@ class Probes:
         """Prompts, sampled answers, their mean true quality, and the share of sentences that are none of the world's."""
         asked = [self.prompts[place % len(self.prompts)] for place in range(self.samples)]
         room = 2 + max(len(side.ids) for example in self.prompts for side in example.responses.values())
-        answers = sampled_answers(model, self.tokenizer, [example.prompt for example in asked], max_new_tokens=room, seed=seed)
+        answers = sample_answers(model, self.tokenizer, [example.prompt for example in asked], max_new_tokens=room, seed=seed)
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
         readings = [self.world.read(example.prompt_text, text) for example, text in zip(asked, texts, strict=True)]
         sentences = sum(len(reading.spans) + reading.unreadable for reading in readings)
@@ -74,7 +74,7 @@ class Probes:
         groups = [Group(e.prompt, (Branch(ids, np.ones(len(ids), dtype=bool)),)) for e, ids in zip(asked, answers, strict=True)]
         total = 0.0
         with torch.no_grad():
-            for part in budgeted([group.tokens for group in groups], self.precision.micro_tokens):
+            for part in split_by_budget([group.tokens for group in groups], self.precision.micro_tokens):
                 values = scorer([groups[place] for place in part], Request(kl_against=self.base))
                 assert values.kl is not None
                 total += float(values.kl.sum())

@@ -30,7 +30,7 @@ from finegrain.recipes.demo.seed import SeedTask, prepare_seed, reported, run_ro
 from finegrain.recipes.demo.summary import baselines, baselines_in_words, cells, markdown, summarise, verdict
 from finegrain.report.page import write_page
 from finegrain.report.read import read_run
-from finegrain.terminal import visible
+from finegrain.terminal import make_visible
 from finegrain.types import Json
 
 
@@ -74,7 +74,7 @@ def run_demo(settings: DemoSettings) -> Json:
     out = _folder(settings.out)
     scale = QUICK if settings.quick else FULL
     console.print(
-        f"demo: {settings.seeds} seeds of {scale.planted.pairs} pairs and a pool of {scale.planted.pool}; everything goes to {escape(visible(out))}"
+        f"demo: {settings.seeds} seeds of {scale.planted.pairs} pairs and a pool of {scale.planted.pool}; results in {escape(make_visible(out))}"
     )
     base = base_of(out, scale)
     console.print(f"base model trained on {scale.base_answers} answers drawn without preference ({time.perf_counter() - started:.0f} s)")
@@ -94,7 +94,7 @@ def run_demo(settings: DemoSettings) -> Json:
     for name, _, *numbers in lines:
         table.add_row(name, *numbers)
     console.print(table, soft_wrap=False)
-    after = escape(visible(f"{_next(out)}\n\nwall time: {seconds:.0f} s\nreport: {page}"))
+    after = escape(make_visible(f"{_next(out)}\n\nwall time: {seconds:.0f} s\nreport: {page}"))
     console.print(f"{baselines_in_words(floor)}\n\n{about}\n\n{said}\n\n{after}")
     return {"out": str(out), "report": str(page), "table": str(out / "demo.md"), "status": "finished", "wall_seconds": seconds, "verdict": said}
 

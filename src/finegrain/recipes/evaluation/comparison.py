@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from finegrain.commands.compare import CompareSettings
 from finegrain.errors import DataError
-from finegrain.evaluate.reward_comparison import canonical, compare, reward_distance, seed_agreement, spearman
+from finegrain.evaluate.reward_comparison import canonicalise, compare, reward_distance, seed_agreement, spearman
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 from finegrain.recipes.evaluation.null_control import null_control
@@ -62,7 +62,7 @@ def _ranks(names: Sequence[str], joined: Joined) -> tuple[list[bool], list[str]]
     ranks, warnings = [], []
     for name, rewards in zip(names, joined.rewards, strict=True):
         try:
-            canonical(rewards, joined.prompts)
+            canonicalise(rewards, joined.prompts)
             ranks.append(True)
         except DataError as error:
             ranks.append(False)

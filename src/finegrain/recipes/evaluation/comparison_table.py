@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from finegrain.evaluate.reward_comparison import UNIT_FREE
-from finegrain.evaluate.tables import shown
+from finegrain.evaluate.tables import format_share
 from finegrain.ops.stats import Interval
-from finegrain.terminal import visible
+from finegrain.terminal import make_visible
 from finegrain.types import Json
 
 
@@ -19,18 +19,18 @@ def print_comparison(result: Json) -> None:
     """A line per reward, then agreement, the null and warnings."""
     names = _names([file["file"] for file in result["files"]])
     title = f"compared with {names[0]}: {result['answers']} answers to {result['prompts']} prompts"
-    table = Table(title=escape(visible(title)))
+    table = Table(title=escape(make_visible(title)))
     for column in ("", *UNIT_FREE, "distance", "length (spearman)"):
         table.add_column(column, no_wrap=column != "")
     against = {place: one for place, one in enumerate(result["compared"], 1)}
     for place, (name, file) in enumerate(zip(names, result["files"], strict=True)):
         one = against.get(place)
         alike = ["-"] * (len(UNIT_FREE) + 1) if one is None else [*(_cell(one[name]) for name in UNIT_FREE), _number(one["distance"])]
-        table.add_row(*map(escape, (visible(name), *alike, _cell(file["length"]))))
+        table.add_row(*map(escape, (make_visible(name), *alike, _cell(file["length"]))))
     console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
     console.print(table)
     for text in _words(result):
-        console.print(escape(visible(text)))
+        console.print(escape(make_visible(text)))
 
 
 def _names(files: list[str]) -> list[str]:
@@ -41,7 +41,7 @@ def _names(files: list[str]) -> list[str]:
 
 def _cell(share: Json) -> str:
     """An interval, or a dash for a number that does not exist."""
-    return "-" if share["mean"] is None else shown(Interval(**share))
+    return "-" if share["mean"] is None else format_share(Interval(**share))
 
 
 def _number(value: float | None) -> str:

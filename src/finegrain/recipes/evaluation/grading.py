@@ -9,7 +9,7 @@ import numpy as np
 from finegrain.commands.eval import EvalSettings
 from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
-from finegrain.evaluate.ensemble import ensemble
+from finegrain.evaluate.ensemble import combine_members
 from finegrain.evaluate.suites import Item
 from finegrain.ops.aggregate import OfOneAnswer
 from finegrain.recipes.evaluation.grades import Grade, grade_problems, in_other_batches
@@ -79,7 +79,7 @@ def _combined(members: Sequence[Sequence[Grade | None]], items: Sequence[Item], 
     for part in (lambda place: slice(0, items[place].right), lambda place: slice(items[place].right, None)):
         rows = [[grade.means[part(place)] for place in kept if (grade := grades[place]) is not None] for grades in members]
         sides.append(np.stack([np.concatenate(own) for own in rows]))
-    good, bad = ensemble(sides[0], sides[1], settings.combiner)
+    good, bad = combine_members(sides[0], sides[1], settings.combiner)
     found: list[Grade | None] = [None] * len(items)
     at_good = at_bad = 0
     for place in kept:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from finegrain.errors import DataError
 from finegrain.evaluate.reward_comparison import null_holds
-from finegrain.evaluate.tables import shown
+from finegrain.evaluate.tables import format_share
 from finegrain.recipes.evaluation.scored_answers import ScoredAnswer, few, read_scores
 from finegrain.types import Json
 
@@ -35,7 +35,7 @@ def null_control(file: Path) -> Json:
     if not len(found.chosen):
         raise DataError(f"{file}: no pair of two different answers has both scores, so nothing says whether the null holds")
     share, holds = null_holds(found.chosen, found.rejected)
-    accuracy = f"a reward fitted to two samples of one policy ranks {shown(share)} of {share.rows} held-out pairs"
+    accuracy = f"a reward fitted to two samples of one policy ranks {format_share(share)} of {share.rows} held-out pairs"
     found_something = f"the null does not hold: {accuracy}, and 1/2 is outside; the fit finds differences that are not there"
     sentence = f"the null holds: {accuracy}, and the interval has 1/2 in it" if holds else found_something
     left_out = {"unscored": found.unscored, "identical": found.identical}

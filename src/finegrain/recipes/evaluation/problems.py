@@ -13,7 +13,7 @@ from finegrain.data.questions import Questions
 from finegrain.data.records import Answer, Row, Shape
 from finegrain.errors import DataError
 from finegrain.evaluate.rewardbench import ROWS
-from finegrain.evaluate.suites import TIES, Item, Suite, pairs, rewardbench_1, rewardbench_2
+from finegrain.evaluate.suites import TIES, Item, Suite, score_pairs, score_rewardbench_1, score_rewardbench_2
 
 RIGHT, WRONG = "right {}", "wrong {}"
 
@@ -47,10 +47,10 @@ def read_problems(source: str, limit: int | None) -> ProblemSet:
     questions = Questions(source, limit)
     if questions.format.name == "RewardBench 2":
         findings = Findings()
-        found, suite = list(_best_of(questions, findings)), rewardbench_2
+        found, suite = list(_best_of(questions, findings)), score_rewardbench_2
     else:
         found, findings = list(_pairs(questions)), questions.findings
-        suite = rewardbench_1 if any(one.item.subset in ROWS for one in found) else pairs
+        suite = score_rewardbench_1 if any(one.item.subset in ROWS for one in found) else score_pairs
     if not found:
         raise DataError(f"{source}: nothing to compare in its rows ({questions.format.name}); {findings.in_words() or 'no rows'}")
     return ProblemSet(questions.format.name, suite, found, findings)

@@ -10,7 +10,7 @@ from finegrain.errors import DataError
 from finegrain.evaluate.calibration import Calibration, pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
 from finegrain.evaluate.prompt_blind import prompt_blind_scores
-from finegrain.evaluate.suites import Item, Scores, compared
+from finegrain.evaluate.suites import Item, Scores, compare_answers
 from finegrain.evaluate.tables import Line
 from finegrain.ops.stats import Interval
 from finegrain.recipes.evaluation.grades import Grade
@@ -36,7 +36,7 @@ def measure(settings: EvalSettings) -> tuple[Json, list[Json]]:
     reasons = {name: told for name, told in baselines.items() if isinstance(told, str)}
     beside = {name: _by_name(problems, items, told, settings) for name, told in baselines.items() if not isinstance(told, str)}
     lines = problems.suite(items, scores, settings.ties)
-    good, bad = compared(items, scores)
+    good, bad = compare_answers(items, scores)
     result: Json = {
         "reward": list(settings.reward),
         "reference": settings.reference,
@@ -101,8 +101,8 @@ def _mistakes(items: Sequence[Item], grades: Sequence[Grade]) -> Json | None:
     stds = [grade.stds for grade in grades]
     if any(one is None for one in stds):
         return None
-    good, bad = compared(items, [grade.means for grade in grades])
-    squares = compared(items, [one**2 for one in stds if one is not None])
+    good, bad = compare_answers(items, [grade.means for grade in grades])
+    squares = compare_answers(items, [one**2 for one in stds if one is not None])
     correct = good > bad
     return _interval(mistakes_found(correct, np.sqrt(squares[0] + squares[1]))) if correct.any() and not correct.all() else None
 

@@ -11,11 +11,11 @@ from finegrain.data.mixture import read_sources
 from finegrain.data.records import Example
 from finegrain.data.sources import parse_sources
 from finegrain.errors import DataError
-from finegrain.models.score import computed_tokens, score_rows
+from finegrain.models.score import count_computed_tokens, score_rows
 from finegrain.models.scorer import Scorer
 from finegrain.recipes.inspection.rewards import AnswerReward, answer_rewards
 from finegrain.recipes.session import Session
-from finegrain.report.pairs import FILE, ExaminedAnswer, ExaminedPair, shortened
+from finegrain.report.pairs import FILE, ExaminedAnswer, ExaminedPair, shorten_prompt
 from finegrain.rewards.heads import RewardHead
 from finegrain.runs import RunDirectory
 from finegrain.train.collate import TrainingSet
@@ -70,7 +70,7 @@ def snapshot_before(
         examples = [row.example for row in rows]
         before = score_rows(scorer, examples, roles, session.precision)
         session.usage.rows += len(examples)
-        session.usage.tokens += computed_tokens(examples, roles, session.precision)
+        session.usage.tokens += count_computed_tokens(examples, roles, session.precision)
         session.usage.seconds += time.perf_counter() - started
     return PairSnapshot(rows, roles, before, train.token_columns, held.token_columns)
 
@@ -136,7 +136,7 @@ def inspect_row(
         )
         if role in rewards:
             answers[role] = _rewarded(answers[role], rewards[role])
-    prompt, columns_of_row = shortened(example.prompt_text), example.columns
+    prompt, columns_of_row = shorten_prompt(example.prompt_text), example.columns
     tie = columns_of_row.get("tie") == 1
     return ExaminedPair(row=example.row, held_out=held_out, prompt=prompt, answers=answers, label=columns_of_row.get("label"), tie=tie)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from finegrain.data.records import Example
-from finegrain.models.score import Precision, head_rows
+from finegrain.models.score import Precision, compute_head_rows
 from finegrain.models.scorer import Scorer
 from finegrain.rewards.heads import RewardHead, sequence_score, token_scores
 from finegrain.types import Side
@@ -32,7 +32,7 @@ def answer_rewards(
     scorer: Scorer, head: RewardHead, examples: Sequence[Example], roles: Sequence[str], segments: Segments, precision: Precision
 ) -> list[dict[str, AnswerReward]]:
     """By example and role; `scorer` has the head's module."""
-    outputs = head_rows(scorer, examples, roles, precision)
+    outputs = compute_head_rows(scorer, examples, roles, precision)
     return [
         {role: _reward(head, outputs[role][place], example.responses[role].mask, segments[place].get(role)) for role in roles}
         for place, example in enumerate(examples)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finegrain.errors import UsageError
-from finegrain.generate.hf import greedy_answers
+from finegrain.generate.hf import generate_greedy
 from finegrain.recipes.inspection.pairs import PairSnapshot, choose_rows, snapshot_before, write_inspected_pairs
 from finegrain.recipes.session import Session, identify, open_session, prepare_scorer, stamp, tell_changes
 from finegrain.recipes.training.data import Columns, Rows, load_rows, longest, make_columns, make_plan
@@ -136,7 +136,7 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
     answered = job.training.samples if job.artifact.head is None else 0
     prompts = [example.prompt for example in (rows.held_out or rows.train)[:answered]]
     session.start_clock()
-    before = greedy_answers(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+    before = generate_greedy(session.policy.model, session.policy.tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
     most = max(longest(rows, contract), 0 if opened.rise is None else opened.rise.longest)
     scorer = prepare_scorer(session, most, gradient_checkpointing=job.training.gradient_checkpointing)
     facts = attach_head(session, job, contract, scorer) if contract.outputs else {}
@@ -199,7 +199,7 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
     job, session, contract, rows, directory = opened.job, opened.session, opened.contract, opened.rows, opened.directory
     evaluation = job.artifact.conclude(trainer, prepared.columns.held_out)
     answers = prepared.answers
-    after = greedy_answers(session.policy.model, session.policy.tokenizer, answers.prompts, max_new_tokens=ANSWER_TOKENS)
+    after = generate_greedy(session.policy.model, session.policy.tokenizer, answers.prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
         "status": "finished",
         "train_seconds": round(fitted.seconds, 3),

@@ -8,7 +8,7 @@ import numpy as np
 
 from finegrain.data.records import Example
 from finegrain.errors import UsageError
-from finegrain.models.score import entropy_rows
+from finegrain.models.score import measure_entropies
 from finegrain.models.scorer import causal_lm
 from finegrain.recipes.session import Session
 from finegrain.scoring.segmentation import steps_on_tokens
@@ -48,7 +48,7 @@ class RunAnswers:
                 "segments by entropy need a language model to start from, and this is a reward model; "
                 "take a segmenter that reads none: head.segmenter:windows, tokens or whole"
             )
-        cache = replace(session.cache, kind="entropy", measure=entropy_rows)
+        cache = replace(session.cache, kind="entropy", measure=measure_entropies)
         return cache.values(session.policy, session.scorer, self.examples, self.roles, session.precision, session.usage)
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:

@@ -9,7 +9,7 @@ import jinja2
 
 from finegrain.configure import FAMILIES
 from finegrain.files import replace_file
-from finegrain.models.reward_models import stored_facts
+from finegrain.models.reward_models import read_facts
 from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL
 from finegrain.recipes.training.reward_usage import Usage
 from finegrain.run_record import RunRecord
@@ -86,7 +86,7 @@ def write_card(folder: Path, record: RunRecord, source: str, loader: str, usage:
         methods=[(family, (settings[family] or {}).get("method", "custom")) for family in FAMILIES if settings.get(family)],
         results=record,
         loader=loader,
-        usage=None if usage is None else _used(usage, stored_facts(folder)),
+        usage=None if usage is None else _used(usage, read_facts(folder)),
         evaluation=evaluation,
         settings=json.dumps(settings, indent=2, default=str),
     )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from finegrain.data.records import Example, Response
-from finegrain.models.features import last_features
+from finegrain.models.features import compute_last_features
 from finegrain.models.packing import Group
 from finegrain.models.score import Precision, PromptWithAnswers
 from finegrain.models.scorer import Request, Scorer, head_outputs
@@ -72,9 +72,9 @@ class FeaturePath:
 
 
 def feature_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
-    """`last_features` as the cache keeps them: one (H,) array per answer."""
+    """`compute_last_features` as the cache keeps them: one (H,) array per answer."""
     return (
-        {role: list(rows) for role, rows in last_features(scorer, examples, roles, precision).items()}
+        {role: list(rows) for role, rows in compute_last_features(scorer, examples, roles, precision).items()}
         if len(examples)
         else {role: [] for role in roles}
     )

@@ -12,13 +12,13 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.tokenise import Tokenise
 from finegrain.data.unlabelled import load_samples
 from finegrain.errors import UsageError
-from finegrain.models.packing import Group, slots
-from finegrain.models.score import budgeted, group_of
+from finegrain.models.packing import Group, make_slots
+from finegrain.models.score import make_group, split_by_budget
 from finegrain.models.scorer import Request
 from finegrain.recipes.session import Session
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, sequence_score
-from finegrain.rewards.meta_rm import MetaRM, discrimination, displaced
+from finegrain.rewards.meta_rm import MetaRM, discrimination, displace
 from finegrain.train.distributed import rank, sum_gradients, world
 from finegrain.train.loop import Trainer
 from finegrain.train.tally import Measure, Measures
@@ -57,7 +57,7 @@ class Rise:
             parameter.grad = None
         length = self.settings.eta * torch.nn.utils.get_total_norm(slopes)
         measures: Measures = {"meta/discrimination": Measure(torch.cat([slopes[0].new_zeros(0), *found])), "meta/rise": Measure(length)}
-        with displaced(parameters, slopes, self.settings.eta):
+        with displace(parameters, slopes, self.settings.eta):
             del slopes
             yield measures
 
@@ -69,7 +69,7 @@ class Rise:
         return [int(np.random.default_rng([self.seed, number // count]).permutation(count)[number % count]) for number in numbers]
 
     def _parts(self, trainer: Trainer, groups: Sequence[Group]) -> list[list[Group]]:
-        return [[groups[place] for place in part] for part in budgeted([group.tokens for group in groups], trainer.precision.micro_tokens)]
+        return [[groups[place] for place in part] for part in split_by_budget([group.tokens for group in groups], trainer.precision.micro_tokens)]
 
     def _climb(self, trainer: Trainer, groups: Sequence[Group], count: int) -> Tensor:
         """Add the gradient of these prompts' share of the mean J; returns their J."""
@@ -81,7 +81,7 @@ class Rise:
         """(k,) scores of each prompt's samples."""
         with trainer.precision.autocast():
             outputs = trainer.scorer(groups, Request(False, outputs=trainer.scorer.head)).outputs
-        slot = slots([[branch.mask] for group in groups for branch in group.branches], 0, trainer.scorer.device)
+        slot = make_slots([[branch.mask] for group in groups for branch in group.branches], 0, trainer.scorer.device)
         spread = slot.spread(outputs)
         scores = sequence_score(self.head, Side(logp=torch.zeros_like(spread[..., 0]), mask=slot.mask, outputs=spread)).mean
         return list(torch.split(scores, [len(group.branches) for group in groups]))
@@ -102,5 +102,5 @@ def rise_of(session: Session, head: RewardHead, settings: MetaRM, gate: Gate) ->
     loaded = load_samples(settings.samples, session.policy.tokenizer, settings=Tokenise(max_length=session.max_length), gate=gate)
     for line in loaded.report["messages"]:
         session.say(line)
-    groups = [group_of(example, tuple(example.responses)) for example in loaded.examples]
+    groups = [make_group(example, tuple(example.responses)) for example in loaded.examples]
     return Rise(head, groups, settings, session.seed, loaded.report)

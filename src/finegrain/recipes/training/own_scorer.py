@@ -17,8 +17,8 @@ import torch
 from finegrain.commands.settings import Common, Training
 from finegrain.data.records import Example
 from finegrain.errors import CreditError
-from finegrain.models.fingerprint import arithmetic_facts, code_fingerprint, model_fingerprint, trained_fingerprint
-from finegrain.models.reference import tolerance_of
+from finegrain.models.fingerprint import code_fingerprint, describe_precision, model_fingerprint, trained_fingerprint
+from finegrain.models.reference import get_tolerance
 from finegrain.models.score import cache_key, read_ragged, score_rows
 from finegrain.models.scorer import Scorer
 from finegrain.objectives.dpo import DPO
@@ -81,7 +81,7 @@ def _key(session: Session, examples: Sequence[Example], settings: FitSettings) -
         **asdict(settings),
         "objective": asdict(DPO()),
         "trained": trained_fingerprint(model),
-        "stored_as": arithmetic_facts(model),
+        "stored_as": describe_precision(model),
         "code": code_fingerprint("models", "ops", "train", "objectives", "recipes/training"),
         "processes": world(),
     }
@@ -100,7 +100,7 @@ def _agrees(session: Session, stored: Mapping[str, Ragged], fits: Sequence["_Fit
         return False
     again = fits[0].start()
     near = all(
-        one.dtype == other.dtype and np.allclose(one, other, atol=tolerance_of(session.precision), rtol=0)
+        one.dtype == other.dtype and np.allclose(one, other, atol=get_tolerance(session.precision), rtol=0)
         for role in ROLES
         for one, other in zip(stored[f"start.{role}"], again[role], strict=True)
     )

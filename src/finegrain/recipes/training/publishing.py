@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted
-from finegrain.models.load_errors import loading
+from finegrain.models.load_errors import explain_load_errors
 from finegrain.recipes.session import Session, stamp
 from finegrain.recipes.training.card import write_card
 from finegrain.recipes.training.job import Job
@@ -47,7 +47,10 @@ def record_failure(session: Session, directory: RunDirectory, record: RunRecord)
 
 def check_saving(session: Session, job: Job) -> None:
     """Raises ModelError, before the first step, for a model that could not be saved after the last one."""
-    with tempfile.TemporaryDirectory(prefix="finegrain-") as folder, loading(f"{session.policy.source} could not be saved after training"):
+    with (
+        tempfile.TemporaryDirectory(prefix="finegrain-") as folder,
+        explain_load_errors(f"{session.policy.source} could not be saved after training"),
+    ):
         job.artifact.try_saving(session, Path(folder))
 
 

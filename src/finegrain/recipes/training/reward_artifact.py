@@ -15,10 +15,10 @@ from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
-from finegrain.evaluate.ratings import rating_report
+from finegrain.evaluate.ratings import report_ratings
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model, try_saving
-from finegrain.models.score import budgeted
+from finegrain.models.score import split_by_budget
 from finegrain.models.scorer import causal_lm
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
@@ -213,7 +213,7 @@ def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list
     facts: dict[str, list[Tensor]] = {}
     pairs: list[Pair] = []
     with measuring(trainer):
-        for part in budgeted(data.packed_tokens(roles).tolist(), trainer.precision.micro_tokens):
+        for part in split_by_budget(data.packed_tokens(roles).tolist(), trainer.precision.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
             pairs.append(pair)
             found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
@@ -248,7 +248,7 @@ def measure_ratings(head: Rating, pairs: Sequence[Pair], training: Float[np.ndar
     Fractional ratings count as the nearest of the scale, and ratings nobody gave are left out.
     """
     logits, labels = predict_ratings(pairs)
-    report = rating_report(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
+    report = report_ratings(logits.argmax(1).numpy(), labels.numpy(), dict(enumerate(np.bincount(training.round().astype(int)).tolist())))
     magnitude, spread = (values.tolist() for values in logit_magnitude(logits, labels))
     found = {
         "eval_rating_balanced_accuracy": report.balanced_accuracy,

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from finegrain.configure import kebab
+from finegrain.configure import to_kebab
 from finegrain.data.records import Example
 from finegrain.errors import FinegrainError
-from finegrain.models.reward_models import SEQUENCE, Stock, stored_facts
+from finegrain.models.reward_models import SEQUENCE, Stock, read_facts
 from finegrain.models.reward_tokenizer import merges
 from finegrain.models.scorer import stock_attention
 from finegrain.rewards.attributes import Attributes, attribute_weights
@@ -80,7 +80,7 @@ def use_saved(folder: Path, stock: Stock, examples: Sequence[Example], count: in
     """The checkpoint opened as `finegrain score` opens it, on the CPU in float32, and asked about the first rows."""
     device, precision = frozen_arithmetic("cpu", "float32")
     rows = [examples[place] for place in range(min(max(count, CANDIDATES), len(examples)))]
-    longest = stored_facts(folder)["input"]["max_length"]
+    longest = read_facts(folder)["input"]["max_length"]
     try:
         reward = load_model_reward(Runtime(device, precision, None), str(folder), max_length=longest)
         scores = list(reward.score_examples(rows))
@@ -160,7 +160,7 @@ def _reading(reward: ModelReward, stock: Stock, logits: torch.Tensor, places: li
         return code, float(logits[0] @ torch.tensor(weights))
     if stock is SEQUENCE:
         return ("logits[0, 0].item()", float(logits[0, 0])) if places[-1] == length - 1 else None
-    name = kebab(type(head.readout).__name__)
+    name = to_kebab(type(head.readout).__name__)
     if name not in READ:
         return None
     run = places == list(range(places[0], places[-1] + 1))

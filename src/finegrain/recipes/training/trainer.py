@@ -7,7 +7,7 @@ import torch
 
 from finegrain.errors import UsageError
 from finegrain.models.load import master_dtype
-from finegrain.models.reference import cost_of_live_reference
+from finegrain.models.reference import describe_live_reference
 from finegrain.models.reward_head import head_module, linear_head
 from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
 from finegrain.recipes.session import Session, hidden_size
@@ -77,8 +77,8 @@ def build_trainer(session: Session, job: Job, contract: Contract, data: Training
     scorer = session.scorer
     assert scorer is not None
     if "kl" in contract.needs:
-        session.say(cost_of_live_reference(scorer))
-        session.usage.notes.append(cost_of_live_reference(scorer))
+        session.say(describe_live_reference(scorer))
+        session.usage.notes.append(describe_live_reference(scorer))
     metrics = job.artifact.metrics(contract)
     return make_trainer(scorer, contract, data, session.precision, metrics, job.optim, rate=rate, steps=steps, sharded=job.training.shard)
 
