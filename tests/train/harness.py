@@ -81,7 +81,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     """A trainer and its plan, the same for every `how` but for the split."""
     contract = contract_of(objective, seed=1)
     torch.manual_seed(3)
-    model = MODELS["llama"]().to(how.device, how.dtype).train()
+    model = MODELS["llama"](num_hidden_layers=1).to(how.device, how.dtype).train()
     if how.dtype == torch.float64:
         exact_norms(model)
     if how.branched:
