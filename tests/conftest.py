@@ -4,21 +4,14 @@ import gc
 from functools import cache
 
 import pytest
+import tyro._docstrings
+
+from tests import type_checks
 
 pytest_plugins = ["tests.costs"]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Before a test imports the package; the process that only hands tests to workers runs none."""
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        return
-    import tyro._docstrings
-
-    from tests import type_checks
-
-    type_checks.install()
-    # The parser of commands tokenises the classes of its settings for every command; their source does not change here.
-    tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))
+type_checks.install()
+# The parser of commands tokenises the classes of its settings for every command; their source does not change here.
+tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))
 
 
 def pytest_collection_finish() -> None:
@@ -30,6 +23,6 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
-    import torch
+    import torch  # not above: the process that hands tests to the workers runs none
 
     torch.manual_seed(0)
