@@ -4,13 +4,11 @@ import gc
 from functools import cache
 
 import pytest
-import torch
 import tyro._docstrings
 
 from tests import type_checks
 
 pytest_plugins = ["tests.costs"]
-
 type_checks.install()
 # The parser of commands tokenises the classes of its settings for every command; their source does not change here.
 tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))
@@ -25,4 +23,6 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
+    import torch  # not above: the process that hands tests to the workers runs none
+
     torch.manual_seed(0)

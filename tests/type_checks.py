@@ -109,22 +109,22 @@ def fits(hint: Any, value: Any) -> bool:
         return bool(SLOW(hint, value))
     if not isinstance(value, kind):
         return False
-    if value.dtype not in dtypes:
-        dtypes[value.dtype] = SLOW(hint.dtype[kind, "..."], value)
-    shape = value.shape
-    if not dtypes[value.dtype] or len(shape) != len(letters):
+    dtype, shape = value.dtype, value.shape
+    known_dtype = dtypes.get(dtype)
+    if known_dtype is None:
+        known_dtype = dtypes[dtype] = SLOW(hint.dtype[kind, "..."], value)
+    if not known_dtype or len(shape) != len(letters):
         return False
-    rooms = getattr(ROOMS, "memo_stack", None)
-    known = rooms[-1][0] if rooms else {}
-    new: dict[str, int] = {}
-    for letter, size in zip(letters, shape, strict=True):
-        if isinstance(letter, str):
-            if known.get(letter, new.setdefault(letter, size)) != size:
-                return False
-        elif letter is not None and letter != size:
+    try:
+        sizes = ROOMS.memo_stack[-1][0]
+    except (AttributeError, IndexError):
+        sizes = {}
+    before = len(sizes)
+    for letter, size in zip(letters, shape):  # noqa: B905
+        if (sizes.setdefault(letter, size) if letter.__class__ is str else letter) != size and letter is not None:
+            while len(sizes) > before:
+                sizes.popitem()
             return False
-    for letter, size in new.items():
-        known.setdefault(letter, size)
     return True
 
 

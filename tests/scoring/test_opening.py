@@ -17,8 +17,7 @@ from finegrain.scoring.records import Reward
 from finegrain.scoring.runtime import open_runtime
 from finegrain.scoring.signals import PrefixDifference
 from finegrain.scoring.sources import SOURCES, RewardOptions, find_source, is_text_source
-from tests.recipes.reward_folder import save_reward
-from tests.recipes.test_score import moved
+from tests.recipes.reward_folder import moved, save_reward
 from tests.scoring.laws import LAWS, Opened
 from tests.tiny import save_tiny
 
