@@ -1,10 +1,13 @@
 """Every test runs with shapes and types checked at run time, and with a fixed seed."""
 
 import gc
+import os
 from functools import cache
 
 import pytest
 import tyro._docstrings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: thousands of tiny operations are faster on one thread
 
 from tests import type_checks
 
@@ -19,6 +22,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def pytest_runtest_setup() -> None:
+    """Functions that the test before called often are checked again."""
+    type_checks.Checks.begin_test()
 
 
 @pytest.fixture(autouse=True)
