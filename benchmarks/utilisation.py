@@ -91,3 +91,11 @@ def _timed(work: Callable[[], object]) -> float:
         work()
         best = min(best, time.perf_counter() - started)
     return best
+
+
+def product_rate(shape: tuple[int, int], rows: int, dtype: torch.dtype, product: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Operations a second of one product: `rows` rows times a matrix of (outputs, inputs)."""
+    outputs, inputs = shape
+    x, w = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+    product(x, w)
+    return 2.0 * outputs * inputs * rows / _timed(lambda: product(x, w))

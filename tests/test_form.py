@@ -12,7 +12,7 @@ from finegrain.commands import COMMANDS, resolve
 from finegrain.configure import list_choices
 from tests.test_layers import sources
 
-LATE = frozenset({"datasets", "fcntl", "ftfy", "msvcrt", "peft", "py3langid", "resource", "sklearn"})
+LATE = frozenset({"datasets", "fcntl", "ftfy", "msvcrt", "peft", "py3langid", "resource", "sklearn", "torch.nn.attention.varlen"})
 """Packages that a function may import: other systems', and those that few runs need and every start would pay for (docs/decisions/0018)."""
 SLIP = 40
 """Lines below which a file with one importer belongs into that one."""
@@ -63,7 +63,7 @@ def late_imports(modules: Mapping[str, str]) -> list[str]:
             for node in ast.walk(function):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-                found += [f"{module}.{function.name} imports {name}" for name in names if name.partition(".")[0] not in LATE]
+                found += [f"{module}.{function.name} imports {name}" for name in names if not {name, name.partition(".")[0]} & LATE]
     return found
 
 

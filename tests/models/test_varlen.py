@@ -66,7 +66,7 @@ def test_one_call_a_layer_is_the_form_in_blocks(name: str, monkeypatch: pytest.M
         calls.append(kwargs["window_size"])
         return stand_in(*args, **kwargs)
 
-    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
     monkeypatch.setattr(attention, "_has_varlen", lambda query, value, softcap: softcap is None)
     for one, other in zip(evaluate(model, groups), want, strict=True):
         assert (one - other).abs().max() <= 1e-10 * max(1.0, float(other.abs().max()))

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 from finegrain.diagnose.displacement import sign
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import Interval, count_below, mean_interval
 
 AGREES = "agrees"
 CONTRADICTS = "contradicts"
@@ -34,8 +33,7 @@ def disagreement(signal: Float[np.ndarray, " T"], marks: Float[np.ndarray, " T"]
     for worse, better in ((-1, 0), (-1, 1), (0, 1)):
         low, high = values[level == worse], values[level == better]
         if len(low) and len(high):
-            ranks = rankdata(np.concatenate([low, high]))[: len(low)]
-            wrong += float(ranks.sum() - len(low) * (len(low) + 1) / 2)
+            wrong += float(count_below(low, high).sum())
             total += len(low) * len(high)
     return wrong / total if total else float("nan")
 

@@ -8,11 +8,11 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy.special import ndtri
 
 from finegrain.evaluate.accuracy import require_finite
 from finegrain.ops.bootstrap import Bootstrap
-from finegrain.ops.stats import Interval
+from finegrain.ops.stats import Interval, count_below
 
 Scores = Float[np.ndarray, " N"]
 Kind = Bool[np.ndarray, " N"]
@@ -27,16 +27,15 @@ def auroc(scores: Scores, positive: Kind, level: float = 0.95) -> Interval:
     good, bad = _kinds(scores, positive)
     if not len(good) or not len(bad):
         return Interval(math.nan, None, None, len(scores))
-    ranks = stats.rankdata(np.concatenate([good, bad]))
-    above = (ranks[: len(good)] - stats.rankdata(good)) / len(bad)  # share of negatives below each positive
-    below = 1 - (ranks[len(good) :] - stats.rankdata(bad)) / len(good)  # share of positives above each negative
+    above = count_below(good, bad) / len(bad)  # share of negatives below each positive
+    below = 1 - count_below(bad, good) / len(good)  # share of positives above each negative
     area = float(above.mean())
     if min(len(good), len(bad)) < 2:
         return Interval(area, None, None, len(scores))
     if area in (0.0, 1.0):
         bound = (0.5 - level / 2) ** (1 / min(len(good), len(bad)))
         return Interval(area, bound, 1.0, len(scores)) if area else Interval(area, 0.0, 1 - bound, len(scores))
-    half = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt(above.var(ddof=1) / len(good) + below.var(ddof=1) / len(bad))
+    half = float(ndtri(0.5 + level / 2)) * math.sqrt(above.var(ddof=1) / len(good) + below.var(ddof=1) / len(bad))
     return Interval(area, max(0.0, area - half), min(1.0, area + half), len(scores))
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
@@ -126,6 +125,8 @@ def _has_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
 
 def _by_varlen(query: Tensor, key: Tensor, value: Tensor, branches: Branches, window: int | None, scaling: float) -> Tensor:
     """(1, N, heads, E) by one call a layer; its causal mask ends where the last query meets the last key."""
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, a second of every start, and runs on CUDA only
+
     laid = make_sequences(branches, query.device)
     outputs = varlen_attn(
         query[0].transpose(0, 1),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from finegrain.ops.stats import Interval
 
@@ -19,7 +19,7 @@ def wilson(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interva
     rows = len(array)
     if rows == 0:
         return Interval(float("nan"), None, None, 0)
-    mean, z = float(array.mean()), float(stats.norm.ppf(0.5 + level / 2))
+    mean, z = float(array.mean()), float(ndtri(0.5 + level / 2))
     centre = (mean + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * math.sqrt(mean * (1 - mean) / rows + (z / (2 * rows)) ** 2)
     return Interval(mean, max(0.0, min(centre - half, mean)), min(1.0, max(centre + half, mean)), rows)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from jaxtyping import Float
+from scipy.special import stdtrit
 
 
 class Interval(NamedTuple):
@@ -21,7 +22,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     array = np.asarray(values, dtype=float)
     if len(array) < 2:
         return Interval(float(array.mean()) if len(array) else float("nan"), None, None, len(array))
-    half = float(stats.t.ppf(0.5 + level / 2, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5)
+    half = float(stdtrit(len(array) - 1, 0.5 + level / 2) * array.std(ddof=1) / len(array) ** 0.5)
     mean = float(array.mean())
     return Interval(mean, mean - half, mean + half, len(array))
 
@@ -59,5 +60,11 @@ def difference_interval(left: Sequence[float] | np.ndarray, right: Sequence[floa
     if not sum(parts):
         return Interval(mean, mean, mean, rows)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(group) - 1) for part, group in zip(parts, (one, other), strict=True))
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * sum(parts) ** 0.5
+    half = float(stdtrit(freedom, 0.5 + level / 2)) * sum(parts) ** 0.5
     return Interval(mean, mean - half, mean + half, rows)
+
+
+def count_below(values: Float[np.ndarray, " N"], others: Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
+    """How many of the others lie below each value, ties counted half: Mann-Whitney's placements."""
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
