@@ -8,6 +8,7 @@ import pytest
 import tyro._docstrings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: thousands of tiny operations are faster on one thread
+os.environ.setdefault("FINEGRAIN_PRODUCTS", "onednn")  # the same order of summation in all processes, whatever is faster here
 
 from tests import type_checks
 

@@ -134,10 +134,11 @@ def test_half_precision_is_multiplied_in_half_and_counted_in_single() -> None:
 def test_rows_are_filled_up_and_cut_into_chunks_of_the_given_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """37 positions become 64; 48 rows of 11 float32 logits fill 48 * 11 * 4 bytes; a frozen side costs no product."""
     rows: list[int] = []
-    multiply = logprobs.multiply
+    multiply, add_product = logprobs.multiply, logprobs.add_product
     monkeypatch.setattr(logprobs, "CHUNK_BYTES", 48 * 11 * 4)
     monkeypatch.setattr(logprobs, "LEAST_ROWS", 16)
     monkeypatch.setattr(logprobs, "multiply", lambda left, right: [rows.append(len(left)), multiply(left, right)][1])
+    monkeypatch.setattr(logprobs, "add_product", lambda total, left, right: [rows.append(len(left)), add_product(total, left, right)][1])
     hidden, weight = torch.randn(37, 6), torch.randn(11, 6, requires_grad=True)
     token_values(hidden, OutputLayer(weight), torch.zeros(37, dtype=torch.long)).logp.sum().backward()
     assert rows == [48, 16, 48, 11, 16, 11]

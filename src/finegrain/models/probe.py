@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models.packing import Branch, Group
+from finegrain.models.products import choose_products
+from finegrain.models.reference import cache_folder
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
-from finegrain.ops.matmul import has_onednn, use_onednn_linear
+from finegrain.ops.matmul import describe_products, prefer_torch, use_onednn_linear
 
 ROUGH = 5e-2
 """Tolerance of values in bfloat16, relative where they are above 1."""
@@ -33,8 +35,8 @@ class Probe:
 
     def as_json(self) -> dict[str, object]:
         """For run.json."""
-        products = "oneDNN" if has_onednn() else "torch"
-        return {"path": "fused" if self.fused else "plain", "reason": self.reason, "float32_products_on_cpu": products}
+        path = "fused" if self.fused else "plain"
+        return {"path": path, "reason": self.reason, "float32_products_on_cpu": describe_products()}
 
 
 def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, precision: Precision | None = None) -> tuple[Scorer, Probe]:
@@ -44,6 +46,8 @@ def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, prec
     vocabulary head to check. `precision`: the run's precision, in which the paths are compared too where it differs from that of the weights.
     """
     use_branched_attention(model)
+    if next(model.parameters()).device.type == "cpu":
+        prefer_torch(choose_products(model, cache_folder()))
     use_onednn_linear(model)
     probe = probe_model(model, longest=longest, head=head)
     if probe.fused and precision is not None and precision.name == "bfloat16":

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from finegrain.ops.matmul import multiply
+from finegrain.ops.matmul import add_product, multiply
 from finegrain.types import chunks
 
 CHUNK_BYTES = 16 * 2**20
@@ -158,7 +158,7 @@ class _ChunkedHead(torch.autograd.Function):
                 towards = multiply(share, cast_weight.T)
                 grad_hidden[part] = towards if scale is None else towards * scale
             if grad_weight is not None:
-                grad_weight += multiply(share.T, (states if scale is None else states * scale.to(dtype)).T)
+                add_product(grad_weight, share.T, (states if scale is None else states * scale.to(dtype)).T)
         if only_logp:
             if grad_hidden is not None:
                 grad_hidden += grad_logp[:, None] * weight[targets]

@@ -1,13 +1,15 @@
-"""Float32 products on a CPU through oneDNN, which uses the widest vector instructions on every vendor's processor.
+"""Float32 products on a CPU through oneDNN, or through torch where that is faster.
 
 torch sends float32 products to MKL, which uses narrower instructions on processors that are not Intel's (measured on
-one with AVX-512: 105 against 240 GFLOP/s per thread). Same precision (IEEE float32, another order of summation). Where
-oneDNN's operator is missing, for other dtypes, other devices and under autocast, torch's own product is used.
+one with AVX-512: 105 against 240 GFLOP/s per thread; on another MKL is faster for gradients of weights). Same precision
+(IEEE float32, another order of summation). Where oneDNN's operator is missing, for other dtypes, other devices and under
+autocast, torch's own product is used.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from types import MethodType
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -28,12 +30,58 @@ def uses_onednn(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and has_onednn()
 
 
+class Product(NamedTuple):
+    """One of the three products of a linear layer with a weight (outputs, inputs)."""
+
+    kind: Literal["outputs", "gradients of inputs", "gradients of weights"]
+    outputs: int
+    inputs: int
+
+
+_BY_TORCH: set[Product] = set()
+
+
+def prefer_torch(products: Iterable[Product]) -> None:
+    """Send these products of this process to torch, and all others to oneDNN where it is available."""
+    _BY_TORCH.clear()
+    _BY_TORCH.update(products)
+
+
+def describe_products() -> str:
+    """Which library computes float32 products on a CPU, for run.json."""
+    if not has_onednn():
+        return "torch"
+    return "; torch for ".join(["oneDNN", *(f"{kind} {outputs} x {inputs}" for kind, outputs, inputs in sorted(_BY_TORCH))])
+
+
+def _is_by_torch(left: Tensor, right: Tensor) -> bool:
+    """Told by the layout: outputs read rows of both, gradients of inputs columns of the weight, gradients of weights columns of both."""
+    if left.stride(1) != 1:
+        return Product("gradients of weights", left.shape[0], right.shape[0]) in _BY_TORCH
+    if right.stride(1) != 1:
+        return Product("gradients of inputs", right.shape[1], right.shape[0]) in _BY_TORCH
+    return Product("outputs", right.shape[0], right.shape[1]) in _BY_TORCH
+
+
 def multiply(left: Float[Tensor, "M K"], right: Float[Tensor, "N K"]) -> Float[Tensor, "M N"]:
     """left @ right.T without autograd; transposed views are as fast as contiguous tensors."""
-    if uses_onednn(left) and right.dtype == torch.float32 and left.numel() and right.numel():
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-        return result
+    if uses_onednn(left) and right.dtype == torch.float32 and left.numel() and right.numel() and not _is_by_torch(left, right):
+        return multiply_by_onednn(left, right)
     return left @ right.T
+
+
+def multiply_by_onednn(left: Float[Tensor, "M K"], right: Float[Tensor, "N K"]) -> Float[Tensor, "M N"]:
+    """The same through oneDNN's operator: float32, on a CPU, not empty."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return result
+
+
+def add_product(total: Float[Tensor, "M N"], left: Float[Tensor, "M K"], right: Float[Tensor, "N K"]) -> None:
+    """total += left @ right.T in place, without autograd."""
+    if left.dtype == right.dtype == total.dtype and (not uses_onednn(left) or _is_by_torch(left, right)):
+        total.addmm_(left, right.T)
+    else:
+        total += multiply(left, right)
 
 
 class _Linear(torch.autograd.Function):

@@ -1,0 +1,92 @@
+"""Which library multiplies fastest on this machine, by shape.
+
+Measured once and then read from the cache, so that all runs on a machine sum in the same order.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from finegrain.errors import CheckpointError, UsageError
+from finegrain.files import write_new
+from finegrain.ops.matmul import Product, has_onednn, multiply_by_onednn
+
+VARIABLE = "FINEGRAIN_PRODUCTS"
+"""Environment variable: `onednn` leaves all products to oneDNN, without measuring."""
+ROWS, REPEATS = 256, 3
+WORTH = 1.05
+"""How many times as fast torch must be to be chosen [choice]."""
+
+
+def choose_products(model: nn.Module, folder: Path) -> set[Product]:
+    """The products of the model's float32 layers that torch computes faster; none where no choice can be kept in the folder.
+
+    Raises UsageError for an unknown word in FINEGRAIN_PRODUCTS.
+    """
+    named = os.environ.get(VARIABLE)
+    if named not in (None, "onednn"):
+        raise UsageError(f"{VARIABLE} is {named!r}; the only choice is onednn, and without it the faster library is measured for every shape")
+    if named or not has_onednn():
+        return set()
+    layers = [module.weight for module in model.modules() if type(module) is nn.Linear]
+    shapes = {(weight.shape[0], weight.shape[1]) for weight in layers if weight.dtype == torch.float32}
+    machine = f"{_processor()} {torch.__version__} {torch.get_num_threads()}"
+    return {product for outputs, inputs in sorted(shapes) for product in _choose(machine, folder / "products", outputs, inputs)}
+
+
+def _choose(machine: str, folder: Path, outputs: int, inputs: int) -> list[Product]:
+    """Those of one shape, as the first process found that looked."""
+    file = folder / f"{hashlib.sha256(f'{machine} {outputs} {inputs}'.encode()).hexdigest()[:16]}.json"
+    known = _read(file)
+    if known is None:
+        found = [product._asdict() for product in measure_products(outputs, inputs)]
+        with suppress(OSError, CheckpointError):  # another process was first, or the cache cannot be written
+            file.unlink(missing_ok=True)  # damaged
+            folder.mkdir(parents=True, exist_ok=True)
+            write_new(file, [json.dumps({"machine": machine, "shape": [outputs, inputs], "torch": found})])
+        known = _read(file)
+    return known or []
+
+
+def measure_products(outputs: int, inputs: int) -> list[Product]:
+    """Of the three products with a weight (outputs, inputs), those that torch computes faster."""
+    values, weight, gradient = (torch.ones(*size) for size in ((ROWS, inputs), (outputs, inputs), (ROWS, outputs)))
+    pairs = [(values, weight), (gradient, weight.T), (gradient.T, values.T)]
+    kinds = get_args(Product.__annotations__["kind"])
+    return [Product(kind, outputs, inputs) for kind, pair in zip(kinds, pairs, strict=True) if _is_torch_faster(*pair)]
+
+
+def _is_torch_faster(left: Tensor, right: Tensor) -> bool:
+    seconds = [(_time(multiply_by_onednn, left, right), _time(torch.matmul, left, right.T)) for _ in range(REPEATS)]
+    return min(ours for ours, _ in seconds) > WORTH * min(theirs for _, theirs in seconds)
+
+
+def _time(multiply: Any, left: Tensor, right: Tensor) -> float:
+    started = time.perf_counter()
+    multiply(left, right)
+    return time.perf_counter() - started
+
+
+def _read(file: Path) -> list[Product] | None:
+    try:
+        return [Product(**found) for found in json.loads(file.read_text())["torch"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _processor() -> str:
+    """Name and abilities of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return " ".join([*named[:2], platform.machine(), platform.processor()])

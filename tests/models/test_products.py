@@ -1,0 +1,112 @@
+"""The faster library of every product is measured once, kept for other processes, and changes nothing but round-off."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from finegrain.errors import UsageError
+from finegrain.models import products
+from finegrain.models.products import VARIABLE, choose_products
+from finegrain.ops import matmul
+from finegrain.ops.logprobs import OutputLayer, token_values
+from finegrain.ops.matmul import Product, describe_products, prefer_torch, use_onednn_linear
+
+pytestmark = pytest.mark.skipif(not matmul.has_onednn(), reason="no oneDNN product on this machine")
+
+MODEL = nn.Sequential(nn.Linear(12, 20), nn.Linear(20, 12))
+EVERY = {Product(kind, *shape) for kind in ("outputs", "gradients of inputs", "gradients of weights") for shape in ((20, 12), (12, 20))}  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(products, "ROWS", 4)
+    monkeypatch.setattr(matmul, "_BY_TORCH", set())
+
+
+def times(monkeypatch: pytest.MonkeyPatch, onednn: float, torch_: float) -> list[float]:
+    seen: list[float] = []
+
+    def time(multiply: object, left: object, right: object) -> float:
+        seen.append(torch_ if multiply is torch.matmul else onednn)
+        return seen[-1]
+
+    monkeypatch.setattr(products, "_time", time)
+    return seen
+
+
+def test_the_first_process_decides_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times(monkeypatch, 2.0, 1.0)
+    assert choose_products(MODEL, tmp_path) == EVERY
+    asked = times(monkeypatch, 1.0, 2.0)
+    assert choose_products(MODEL, tmp_path) == EVERY
+    assert not asked
+    other = torch.get_num_threads() + 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: other)
+    assert choose_products(MODEL, tmp_path) == set()  # measured anew
+
+
+def test_onednn_stays_where_torch_is_hardly_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times(monkeypatch, 1.04, 1.0)
+    assert choose_products(MODEL, tmp_path) == set()
+
+
+def test_a_damaged_choice_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times(monkeypatch, 2.0, 1.0)
+    choose_products(MODEL, tmp_path)
+    for text in ("", "[]", json.dumps({"torch": [{"kind": "outputs"}]})):
+        for file in (tmp_path / "products").iterdir():
+            file.write_text(text)
+        assert choose_products(MODEL, tmp_path) == EVERY
+
+
+def test_a_choice_that_cannot_be_kept_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times(monkeypatch, 2.0, 1.0)
+    (tmp_path / "products").write_text("a file where the folder should be")
+    assert choose_products(MODEL, tmp_path) == set()
+
+
+def test_the_variable_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times(monkeypatch, 2.0, 1.0)
+    monkeypatch.setenv(VARIABLE, "onednn")
+    assert choose_products(MODEL, tmp_path) == set()
+    monkeypatch.setenv(VARIABLE, "mkl")
+    with pytest.raises(UsageError, match="mkl"):
+        choose_products(MODEL, tmp_path)
+
+
+def test_random_numbers_are_not_drawn(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    choose_products(MODEL, tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_values_and_gradients_are_the_same_by_either_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, targets, calls = torch.randn(40, 12), torch.randint(0, 20, (40,)), []
+    onednn = matmul.multiply_by_onednn
+
+    def count(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return onednn(left, right)
+
+    monkeypatch.setattr(matmul, "multiply_by_onednn", count)
+
+    def compute() -> list[torch.Tensor]:
+        layer, head = copy.deepcopy(MODEL), nn.Parameter(MODEL[0].weight.detach().clone())
+        use_onednn_linear(layer)
+        values = token_values(layer(inputs), OutputLayer(head), targets).logp
+        return [values.detach(), *torch.autograd.grad(values.square().sum(), [head, *layer.parameters()])]
+
+    by_onednn = compute()
+    assert calls
+    calls.clear()
+    prefer_torch(EVERY)
+    by_torch = compute()
+    assert not calls
+    assert describe_products().count("torch for") == len(EVERY)
+    for one, other in zip(by_onednn, by_torch, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
