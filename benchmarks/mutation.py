@@ -2,7 +2,7 @@
 
 mutmut makes the mutants (operators, comparisons, constants, conditions, arguments dropped or None, assignments, strings), finds the tests
 that run each function, and forks a process per mutant from one that has imported torch. It leaves alone what stands outside functions
-(defaults of settings, which tests/objectives/test_defaults.py pins) and decorated functions; statements that raise are left out here,
+(defaults of settings, which tests/test_catalog.py compares with the pages) and decorated functions; statements that raise are left out here,
 for messages are not maths. The run works on a copy of the last commit. It needs mutmut beside the project's own packages:
 
     pip install -c constraints.txt -c benchmarks/constraints-mutation.txt mutmut

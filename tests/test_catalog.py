@@ -111,8 +111,39 @@ def test_page(method: Method) -> None:
     assert "```python\n" in sections["Example"]
     if method.source.startswith("https://"):
         assert method.source in sections["Sources"]
-    for field in dataclasses.fields(catalog.load(method.family, method.name)):
+    settings = catalog.load(method.family, method.name)
+    for field in dataclasses.fields(settings):
         assert f"`{field.name}`" in sections["Settings"], f"setting {field.name} is not on the page"
+    assert missing_defaults(sections["Settings"], to_json(made(method))) == []
+    if method.family == "objective":
+        rate = re.search(r"[Dd]efault learning rate (?:as objective )?(\S+?)[:;,.]? ", sections["Settings"] + " ")
+        assert rate, "the default learning rate is not on the page"
+        assert float(rate[1]) == settings.learning_rate
+
+
+def missing_defaults(section: str, settings: dict[str, Any]) -> list[str]:
+    """Settings whose default is not in the second cell of their row: a number, the name of a choice, or none; of a group, those within it."""
+    cells: dict[str, str] = {}
+    for line in re.findall(r"^\|(.*)\|$", section, re.MULTILINE):
+        name, cell, *_ = (part.strip() for part in line.split("|"))
+        cells |= dict.fromkeys(re.findall(r"`([\w.]+)`", name), cell)
+    found = []
+    for name, value in settings.items():
+        cell = cells.get(name, "")
+        if isinstance(value, dict) and "choice" not in value:
+            found += missing_defaults(section, {f"{name}.{own}": inner for own, inner in value.items()})
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found += [] if value in map(float, re.findall(r"-?\d[\d.]*(?:e-?\d+)?", cell)) else [f"{name}: {value}"]
+        elif not isinstance(value, list):
+            word = value["choice"] if isinstance(value, dict) else "none" if value in ("", None) else str(value)
+            found += [] if word.lower() in cell.lower() else [f"{name}: {value}"]
+    return found
+
+
+@pytest.mark.parametrize("cell", ["0.2", "ForwardKL()", ""])
+def test_another_default_on_the_page_is_seen(cell: str) -> None:
+    section = f"| setting | default |\n| --- | --- |\n| `beta` | {cell} |\n| `form` | {cell} |"
+    assert missing_defaults(section, {"beta": 0.1, "form": {"choice": "forward-kl"}}) == ["beta: 0.1", "form: {'choice': 'forward-kl'}"]
 
 
 def test_every_page_has_a_row() -> None:
