@@ -1,4 +1,4 @@
-"""The committed simulation: its claim, and that a fresh draw still agrees with it."""
+"""The committed simulation: its claim, and that a fresh draw still agrees with it. Test of ops/segmenters.py, credit/asr.py."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""secrets-rm, what must hold of strength: what a member adds to a prompt's scores goes, what it multiplies them by goes after scaling."""
+"""secrets-rm, what must hold of strength: what a member adds to a prompt's scores goes, what it multiplies them by goes after scaling.
+
+Test of curate/secrets_rm.py.
+"""
 
 import numpy as np
 

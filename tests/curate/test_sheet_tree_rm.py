@@ -1,4 +1,4 @@
-"""tree-rm, what must hold: how pairs were drawn changes their rows and not their loss."""
+"""tree-rm, what must hold: how pairs were drawn changes their rows and not their loss. Test of curate/tree_rm.py."""
 
 import torch
 

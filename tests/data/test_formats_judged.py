@@ -1,4 +1,4 @@
-"""Public ratings and labelled steps."""
+"""Public ratings and labelled steps. Test of data/convert/rated.py, data/convert/steps.py."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Public pairs: who is chosen, and what the strength of the preference becomes."""
+"""Public pairs: who is chosen, and what the strength of the preference becomes. Test of data/convert/pairs.py."""
 
 import math
 from itertools import permutations

@@ -1,4 +1,4 @@
-"""What must hold of every public format: recognised as itself, whole texts, every row kept or named."""
+"""What must hold of every public format: recognised as itself, whole texts, every row kept or named. Test of data/convert."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Forms that other libraries write: recognised, and read as what they say."""
+"""Forms that other libraries write: recognised, and read as what they say. Test of data/convert/usual.py, data/shapes.py."""
 
 import json
 

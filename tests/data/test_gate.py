@@ -1,3 +1,8 @@
+"""Kinds of corruption planted in clean rows: an exact kind is found always and only there, a judged kind as often as its page says.
+
+Test of data/gate.
+"""
+
 import random
 
 import pytest

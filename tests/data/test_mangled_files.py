@@ -1,4 +1,7 @@
-"""Damaged files: whatever the bytes are, reading ends with a DataError, or every row is an example or a finding that names it."""
+"""Damaged files: whatever the bytes are, reading ends with a DataError, or every row is an example or a finding that names it.
+
+Test of data/file_rows.py, data/arrow_rows.py, data/csv_rows.py.
+"""
 
 import csv
 import gzip

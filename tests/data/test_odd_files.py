@@ -1,4 +1,7 @@
-"""Files as people have them: folders, tables, compressed, with cells that cannot be read and columns that nobody reads."""
+"""Files as people have them: folders, tables, compressed, with cells that cannot be read and columns that nobody reads.
+
+Test of data/file_rows.py, data/reading.py.
+"""
 
 import csv
 import gzip

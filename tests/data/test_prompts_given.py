@@ -1,4 +1,4 @@
-"""Prompts that stand beside answers: one that the assistant's turn ends, and one that is empty."""
+"""Prompts that stand beside answers: one that the assistant's turn ends, and one that is empty. Test of data/messages.py, data/render.py."""
 
 import json
 

@@ -1,4 +1,7 @@
-"""A quarter of a million pairs need no more private memory than twenty-five thousand, from the file to the plan."""
+"""A quarter of a million pairs need no more private memory than twenty-five thousand, from the file to the plan.
+
+Test of data/store.py, data/holdout.py.
+"""
 
 import json
 import subprocess

@@ -1,4 +1,7 @@
-"""RewardUQ's metrics of pairs by other code: accuracy, expected calibration error, Brier score."""
+"""RewardUQ's metrics of pairs by other code: accuracy, expected calibration error, Brier score.
+
+Test of evaluate/accuracy.py, evaluate/calibration.py.
+"""
 
 import importlib.util
 import sys

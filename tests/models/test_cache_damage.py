@@ -1,4 +1,4 @@
-"""A cache is a convenience: whatever stands in its place, values are right, and a line says what was done."""
+"""A cache is a convenience: whatever stands in its place, values are right, and a line says what was done. Test of models/reference.py."""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Gradient checkpointing runs layers again in the backward: the plain path must then still be on the model's own attention."""
+"""Gradient checkpointing runs layers again in the backward: the plain path must then still be on the model's own attention.
+
+Test of models/scorer.py.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""log(1 - e^a) and log-odds against high precision, on both sides of the switch, with gradients."""
+"""log(1 - e^a) and log-odds against high precision, on both sides of the switch, with gradients. Test of ops/logprobs.py."""
 
 import math
 from decimal import Decimal, getcontext

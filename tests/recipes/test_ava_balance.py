@@ -1,4 +1,7 @@
-"""AVA's balance from the command line: half of the gradient by default, the literal weights and their warning; and Bradley-Terry's digits."""
+"""AVA's balance from the command line: half of the gradient by default, the literal weights and their warning; and Bradley-Terry's digits.
+
+Test of train/balance.py, recipes/training/watchers.py.
+"""
 
 from pathlib import Path
 

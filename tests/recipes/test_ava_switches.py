@@ -1,4 +1,7 @@
-"""Every switch of AVA is a setting that the command line reaches, of the reward model and of the direct objective."""
+"""Every switch of AVA is a setting that the command line reaches, of the reward model and of the direct objective.
+
+Test of rewards/ava_p.py, objectives/ava_p.py.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What goes wrong is said in words, under its own exit code, and leaves nothing half-written."""
+"""What goes wrong is said in words, under its own exit code, and leaves nothing half-written. Test of cli.py, recipes/session.py."""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The scorers that a run makes of its own pairs: every row is scored by the fit that has not seen it."""
+"""The scorers that a run makes of its own pairs: every row is scored by the fit that has not seen it.
+
+Test of train/fit.py, recipes/training/own_scorer.py.
+"""
 
 import json
 from pathlib import Path

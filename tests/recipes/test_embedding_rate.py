@@ -1,4 +1,4 @@
-"""The input embeddings' own learning rate: which rate they get, that they move by it, and that nothing else does."""
+"""The input embeddings' own learning rate: which rate they get, that they move by it, and that nothing else does. Test of train/trainer.py."""
 
 from typing import Any
 

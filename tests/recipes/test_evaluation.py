@@ -1,4 +1,7 @@
-"""Held-out results are what an objective's declarations say: against sums over single rows, whatever the micro-batches."""
+"""Held-out results are what an objective's declarations say: against sums over single rows, whatever the micro-batches.
+
+Test of train/evaluation.py.
+"""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Reward models from argv to a page: what a run leaves, a checkpoint looked at without training, a really trained love of length named."""
+"""Reward models from argv to a page: what a run leaves, a checkpoint looked at without training, a really trained love of length named.
+
+Test of recipes/inspection/rewards.py, recipes/inspection/reward_page.py.
+"""
 
 import json
 from pathlib import Path

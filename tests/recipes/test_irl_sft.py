@@ -1,4 +1,7 @@
-"""`finegrain reward loss:irl-sft` and `finegrain prefer objective:irl-sft` on pairs of a demonstration and a sample."""
+"""`finegrain reward loss:irl-sft` and `finegrain prefer objective:irl-sft` on pairs of a demonstration and a sample.
+
+Test of rewards/irl_sft.py, objectives/irl_sft.py.
+"""
 
 import json
 from pathlib import Path

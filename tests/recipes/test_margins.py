@@ -1,4 +1,4 @@
-"""The column margin is scaled to its median before a loss reads it, and the run says so."""
+"""The column margin is scaled to its median before a loss reads it, and the run says so. Test of recipes/training/data.py."""
 
 import json
 from dataclasses import replace

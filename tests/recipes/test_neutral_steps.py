@@ -1,4 +1,7 @@
-"""What a neutral step counts as is chosen on the command line, by the same flag wherever labelled steps are read."""
+"""What a neutral step counts as is chosen on the command line, by the same flag wherever labelled steps are read.
+
+Test of rewards/step_labels.py.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows longer than a model's learned positions, through the commands (case 7)."""
+"""Rows longer than a model's learned positions, through the commands (case 7). Test of models/positions.py."""
 
 import json
 

@@ -1,4 +1,7 @@
-"""`finegrain reward posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused."""
+"""`finegrain reward posterior --over lora`: the adapter kept beside merged weights, its posterior fitted, saved, read, and what is refused.
+
+Test of recipes/posterior.py, models/layer_posterior.py.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is measured of each rating, on logits written by hand."""
+"""What is measured of each rating, on logits written by hand. Test of recipes/training/reward_artifact.py."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A run that goes on, or is repeated: what is not as it was is told, and nobody's code runs unasked."""
+"""A run that goes on, or is repeated: what is not as it was is told, and nobody's code runs unasked. Test of run_record.py, runs.py."""
 
 import io
 import json

@@ -1,4 +1,7 @@
-"""`finegrain reward` with heads and losses of segments, steps, ratings and edits, end to end on a tiny model."""
+"""`finegrain reward` with heads and losses of segments, steps, ratings and edits, end to end on a tiny model.
+
+Test of recipes/training/reward_artifact.py.
+"""
 
 import json
 from pathlib import Path

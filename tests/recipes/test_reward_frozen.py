@@ -1,4 +1,7 @@
-"""`finegrain reward --frozen`: the head alone, on cached features, is the same training as with a frozen backbone."""
+"""`finegrain reward --frozen`: the head alone, on cached features, is the same training as with a frozen backbone.
+
+Test of recipes/training/frozen_features.py.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""The reward that AVA's objectives leave beside the policy: `finegrain score` reads it, and the folder is still a stock policy."""
+"""The reward that AVA's objectives leave beside the policy: `finegrain score` reads it, and the folder is still a stock policy.
+
+Test of recipes/training/artifact.py.
+"""
 
 import json
 from typing import Any

@@ -1,4 +1,7 @@
-"""Eq. 11 of AVA from the command line: trained, saved, read again, and computed the same by stock code and a loop."""
+"""Eq. 11 of AVA from the command line: trained, saved, read again, and computed the same by stock code and a loop.
+
+Test of ops/action_values.py, ops/reward_weight.py.
+"""
 
 import json
 import math

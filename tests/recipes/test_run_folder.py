@@ -1,4 +1,4 @@
-"""Where a run may write, and what it leaves alone there."""
+"""Where a run may write, and what it leaves alone there. Test of runs.py, files.py."""
 
 import json
 import shutil

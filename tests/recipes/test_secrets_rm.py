@@ -1,4 +1,7 @@
-"""`loss:secrets-rm` with its contrastive terms, and `meta:meta-rm`, on the command line."""
+"""`loss:secrets-rm` with its contrastive terms, and `meta:meta-rm`, on the command line.
+
+Test of rewards/secrets_rm.py, recipes/training/meta_step.py.
+"""
 
 import json
 from contextlib import nullcontext

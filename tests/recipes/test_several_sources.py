@@ -1,4 +1,4 @@
-"""`--data "A=2 + B=1"` from argv to run.json, gate.json and the report."""
+"""`--data "A=2 + B=1"` from argv to run.json, gate.json and the report. Test of data/mixture.py, data/sources.py."""
 
 import json
 from pathlib import Path

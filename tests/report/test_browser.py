@@ -1,4 +1,4 @@
-"""The page in a real browser: headless Chromium, driven by what it prints of the page after its script has run."""
+"""The page in a real browser: headless Chromium, driven by what it prints of the page after its script has run. Test of report/page.py."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Planted faults are named: each from a run directory built in code, and a sound run is not accused of any."""
+"""Planted faults are named: each from a run directory built in code, and a sound run is not accused of any. Test of report/verdicts.py."""
 
 from pathlib import Path
 from typing import Any

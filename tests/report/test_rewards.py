@@ -1,4 +1,7 @@
-"""Reward models on the page: verdicts on planted faults, the drawings by hand, the list of confident mistakes, what is written and read back."""
+"""Reward models on the page: verdicts on planted faults, the drawings by hand, the list of confident mistakes, what is written and read back.
+
+Test of report/reward_findings.py, report/reward_figures.py.
+"""
 
 import html
 import re

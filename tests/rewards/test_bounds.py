@@ -1,4 +1,4 @@
-"""Settings at the very bounds of their ranges are taken, those just beyond are refused."""
+"""Settings at the very bounds of their ranges are taken, those just beyond are refused. Test of checked.py."""
 
 import math
 from typing import Any

@@ -1,4 +1,7 @@
-"""bayesian-rm, what must hold: without a price nothing changes, and what no pair can say costs an answer but not a comparison."""
+"""bayesian-rm, what must hold: without a price nothing changes, and what no pair can say costs an answer but not a comparison.
+
+Test of rewards/laplace.py.
+"""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""brme, what must hold: equal heads, the mix between its ends, and a reward that says nothing."""
+"""brme, what must hold: equal heads, the mix between its ends, and a reward that says nothing. Test of rewards/brme.py."""
 
 import pytest
 import torch

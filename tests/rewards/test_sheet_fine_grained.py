@@ -1,4 +1,7 @@
-"""fine-grained, what must hold: the limits in which it is the segment reward of single tokens, and the sparse reward."""
+"""fine-grained, what must hold: the limits in which it is the segment reward of single tokens, and the sparse reward.
+
+Test of rewards/fine_grained.py.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""irl-sft, what must hold: a policy that already writes like the data stays where it is."""
+"""irl-sft, what must hold: a policy that already writes like the data stays where it is. Test of rewards/irl_sft.py."""
 
 import itertools
 

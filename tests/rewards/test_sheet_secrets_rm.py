@@ -1,4 +1,4 @@
-"""secrets-rm, what must hold: a label that is a coin asks for a tie."""
+"""secrets-rm, what must hold: a label that is a coin asks for a tie. Test of rewards/secrets_rm.py."""
 
 import math
 

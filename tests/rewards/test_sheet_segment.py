@@ -1,4 +1,4 @@
-"""segment, what must hold: an answer without a peak, from entropies to token rewards."""
+"""segment, what must hold: an answer without a peak, from entropies to token rewards. Test of rewards/segment.py."""
 
 import torch
 

@@ -1,4 +1,7 @@
-"""laplace-torch computes the posterior of rewards/laplace.py by other code: curvature by autograd, the dense inverse, its own evidence."""
+"""laplace-torch computes the posterior of rewards/laplace.py by other code: curvature by autograd, the dense inverse, its own evidence.
+
+Test of rewards/laplace.py.
+"""
 
 import warnings
 

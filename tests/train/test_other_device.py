@@ -1,4 +1,7 @@
-"""A device that is not the host: nothing mixes, nothing is float64 there, and it waits for the host as rarely as can be."""
+"""A device that is not the host: nothing mixes, nothing is float64 there, and it waits for the host as rarely as can be.
+
+Test of train/loop.py, ops/precision.py.
+"""
 
 import json
 import os

@@ -17,7 +17,7 @@ from finegrain.train.run import Recorder, train
 from finegrain.train.selection import BEST, Criterion, Selection, Standing, plain_numbers
 from tests.train.awkward import Gated
 from tests.train.harness import How, build, weights
-from tests.train.test_resume import STEPS, lines_of, short_plan
+from tests.train.test_checkpoint import STEPS, lines_of, short_plan
 
 LOSSES = {2: 0.9, 4: 0.5, 6: 0.7, 8: 0.5, 9: 0.1}
 """By step; 8 is as good as 4, which is not better."""
