@@ -183,7 +183,7 @@ def test_python_objects_are_checked_too() -> None:
         ("epochs: 3", ["epochs", "training: {epochs: ...}"]),
         ("training.epochs: 3", ["training: {epochs: ...}"]),
         ("training: 3", ["training"]),
-        ("common: {lr: 1.0, lr: 2.0}", ["'lr' stands twice"]),
+        ("common: {lr: 1.0, lr: 2.0}", ["'lr' occurs twice"]),
         ("data: 2001-99-99", ["cannot read"]),
         ("common: &a {lr: *a}", ["common.lr"]),
         ("{[1]: 2}", ["cannot read"]),

@@ -139,6 +139,6 @@ def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Pos
 
 
 def attach_posterior(head: RewardHead, module: nn.Module, folder: Path) -> tuple[RewardHead, nn.Module]:
-    """Head and module of a checkpoint, with the posterior that lies beside it, where there is one."""
+    """Head and module of a checkpoint, with its posterior where it has one."""
     posteriors = load_posteriors(folder)
     return with_posterior(head, module, posteriors) if posteriors else (head, module)
