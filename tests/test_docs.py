@@ -98,7 +98,7 @@ def runnable(block: Block) -> list[str]:
 
 LONG = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("align-your-model", "evaluate-rewards", "read-the-report", "reward-models", "score"))
 """Pages whose commands train several models."""
-BUILT = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("add-a-method", "add-a-command", "add-a-reward"))
+BUILT = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("add-a-method", "add-a-command", "add-a-reward", "add-a-format"))
 """Guides whose blocks are files of the house: each has tests of its own."""
 WITH_CODE = [page for page in PAGES if blocks(page.read_text()) and page not in BUILT]
 

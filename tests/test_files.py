@@ -18,8 +18,8 @@ from finegrain.runs import check_free
 HOLD = """
 import sys, time
 from pathlib import Path
-from finegrain.files import held
-with held(Path(sys.argv[1])):
+from finegrain.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

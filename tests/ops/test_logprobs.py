@@ -134,7 +134,7 @@ def test_half_precision_is_multiplied_in_half_and_counted_in_single() -> None:
 def test_rows_are_filled_up_and_cut_into_chunks_of_the_given_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """37 positions become 64; 48 rows of 11 float32 logits fill 48 * 11 * 4 bytes; a frozen side costs no product."""
     rows: list[int] = []
-    multiply = logprobs.product
+    multiply = logprobs.multiply
     monkeypatch.setattr(logprobs, "CHUNK_BYTES", 48 * 11 * 4)
     monkeypatch.setattr(logprobs, "LEAST_ROWS", 16)
     monkeypatch.setattr(logprobs, "multiply", lambda left, right: [rows.append(len(left)), multiply(left, right)][1])
