@@ -136,7 +136,7 @@ class Windows:
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
-        return segments.windows(mask, self.size)
+        return segments.segment_windows(mask, self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ class Tokens:
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
-        return segments.tokens(mask)
+        return segments.segment_tokens(mask)
 
 
 @dataclass(frozen=True, kw_only=True)
