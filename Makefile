@@ -4,9 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
 
-# Tests and examples are thousands of tiny operations: one thread is faster than two.
-test slow docs: export OMP_NUM_THREADS ?= 1
-
 .DEFAULT_GOAL := help
 .PHONY: help setup demo example test slow lint types golden docs site bench
 

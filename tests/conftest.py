@@ -1,16 +1,17 @@
 """Every test runs with shapes and types checked at run time, and with a fixed seed."""
 
 import gc
+import os
 from functools import cache
 
 import pytest
-import torch
 import tyro._docstrings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: thousands of tiny operations are faster on one thread
 
 from tests import type_checks
 
 pytest_plugins = ["tests.costs"]
-
 type_checks.install()
 # The parser of commands tokenises the classes of its settings for every command; their source does not change here.
 tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))
@@ -23,6 +24,13 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+def pytest_runtest_setup() -> None:
+    """Functions that the test before called often are checked again."""
+    type_checks.Checks.begin_test()
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
+    import torch  # not above: the process that hands tests to the workers runs none
+
     torch.manual_seed(0)

@@ -119,7 +119,7 @@ def examples(count: int, seed: int = 0, *, roles: tuple[str, ...] = ("chosen", "
 TEXT = ("the cat sat on the mat . a dog ran after it , and good people said yes . bad words are not good . why is the sky so blue ? ") * 3
 
 
-def save_tiny(folder: Path, model: Any = None, *, width: int = 32) -> Path:
+def save_tiny(folder: Path, model: Any = None, *, width: int = 32, layers: int = 1) -> Path:
     """A checkpoint folder of a tiny Llama with a byte-level tokenizer, as `save_pretrained` writes it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -129,7 +129,8 @@ def save_tiny(folder: Path, model: Any = None, *, width: int = 32) -> Path:
     tokenizer.train_from_iterator([TEXT], trainer)
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
     if model is None:
-        model = _make("Llama", vocab_size=tokenizer.get_vocab_size(), hidden_size=width, intermediate_size=48, tie_word_embeddings=True)
+        size = {"hidden_size": width, "intermediate_size": 48, "num_hidden_layers": layers}
+        model = _make("Llama", vocab_size=tokenizer.get_vocab_size(), tie_word_embeddings=True, **size)
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder

@@ -1,8 +1,9 @@
 """Shapes and types of the whole package checked at run time, at a fraction of what jaxtyping's own decorator costs a call.
 
 What jaxtyping wraps twice and binds by hand, beartype checks in one wrapper; only functions whose types name array shapes open a
-room for the shapes' letters. Both check the same arguments and the same results. A wrapper is made at the first call, since most
-functions of most test files are never called, and takes the place of the code that made it: later calls go straight to the check.
+room for the shapes' letters. Both check the same arguments and the same results. A check is made at a function's first call, since
+most functions of most test files are never called. It sees the first calls of a function in every test (OFTEN of them), then the
+function's own code takes its place until the next test.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import typing
 from collections.abc import Callable
 from functools import cache, wraps
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -21,6 +22,10 @@ from jaxtyping._storage import _shape_storage as ROOMS
 WHOLE = jaxtyping.jaxtyped
 TYPED = beartype(conf=BeartypeConf(violation_type=TypeError))
 SLOW = arrays._MetaAbstractArray.__instancecheck__
+OFTEN = 32
+"""Calls of one function in one test that are checked."""
+_NESTED: dict[int, tuple[Any, bool, Any]] = {}
+"""Of a function within a function, by its code: the first one's check, whether it has shapes, and the code, which so stays."""
 
 
 def install() -> None:
@@ -37,31 +42,74 @@ def typed(made: Any) -> Any:
             made.__init__ = typed(made.__init__)
             made.__init__.typed = True
         return made
-    call = wraps(made)(FunctionType(_first.__code__, globals()))
-    call.__kwdefaults__ = {"_made": made, "_call": call}
+    call = wraps(made)(FunctionType(_ask.__code__, made.__globals__))
+    call.__kwdefaults__ = {"_checks": Checks(made, call)}
     return call
 
 
-def _first(*arguments: Any, _made: Any, _call: Any, **named: Any) -> Any:
-    code, constants = _checked(_made)
-    _call.__kwdefaults__ = {**_call.__kwdefaults__, **constants}
-    _call.__code__ = code
-    return _call(*arguments, **named)
+def _ask(*arguments: Any, _checks: Any, **named: Any) -> Any:
+    return _checks.take()(*arguments, **named)
 
 
-def _through(*arguments: Any, _check: Any, **named: Any) -> Any:
-    return _check(*arguments, **named)
+def _straight(*arguments: Any, _made: Any, **named: Any) -> Any:
+    return _made(*arguments, **named)
 
 
-def _in_a_room(*arguments: Any, _made: Any, _check: Any, **named: Any) -> Any:
-    if jaxtyping.config.jaxtyping_disable:
-        return _made(*arguments, **named)
-    rooms = ROOMS.memo_stack if hasattr(ROOMS, "memo_stack") else ROOMS.__dict__.setdefault("memo_stack", [])
-    rooms.append(({}, {}, {}, {}))
-    try:
-        return _check(*arguments, **named)
-    finally:
-        rooms.pop()
+class Checks:
+    """The check of one function, which steps aside where a test has called it often enough."""
+
+    test = 0
+    """Grows with every test."""
+    aside: ClassVar[list["Checks"]] = []
+
+    def __init__(self, made: Any, call: Any) -> None:
+        self.made, self.call, self.check = made, call, None
+        self.seen, self.left = -1, 0
+
+    @classmethod
+    def begin_test(cls) -> None:
+        """All functions are checked again."""
+        cls.test += 1
+        for checks in cls.aside:
+            checks.call.__kwdefaults__ = {"_checks": checks}
+            checks.call.__defaults__ = None
+            checks.call.__code__ = _ask.__code__
+        cls.aside.clear()
+
+    def take(self) -> Any:
+        """What to call this time."""
+        if self.seen != Checks.test:
+            self.seen, self.left = Checks.test, OFTEN
+        self.left -= 1
+        if not self.left:
+            self.step_aside()
+        if self.check is None:
+            self.check = _checked(self.made)
+        return self.check
+
+    def step_aside(self) -> None:
+        """The function's own code takes the place of the check, where it needs nothing from around it."""
+        if self.made.__closure__:
+            self.call.__kwdefaults__ = {"_made": self.made}
+            self.call.__code__ = _straight.__code__
+        else:
+            self.call.__defaults__, self.call.__kwdefaults__ = self.made.__defaults__, self.made.__kwdefaults__
+            self.call.__code__ = self.made.__code__
+        Checks.aside.append(self)
+
+
+def _in_a_room(check: Any, made: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:
+            return made(*arguments, **named)
+        rooms = ROOMS.memo_stack if hasattr(ROOMS, "memo_stack") else ROOMS.__dict__.setdefault("memo_stack", [])
+        rooms.append(({}, {}, {}, {}))
+        try:
+            return check(*arguments, **named)
+        finally:
+            rooms.pop()
+
+    return call
 
 
 def _returned(made: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,8 +117,13 @@ def _returned(made: Callable[..., Any]) -> Callable[..., Any]:
     return wraps(made)(lambda *arguments, **named: made(*arguments, **named))
 
 
-def _checked(made: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
-    """The code of a checked function, and the constants that it reads."""
+def _checked(made: Callable[..., Any]) -> Any:
+    """The check of a function; of one that is made anew at every call of another, what was found at the first."""
+    if id(made.__code__) in _NESTED:
+        first, has_shapes, _ = _NESTED[id(made.__code__)]
+        check = FunctionType(first.__code__, first.__globals__, first.__name__, first.__defaults__, first.__closure__)
+        check.__kwdefaults__ = {**first.__kwdefaults__, "__beartype_func": made}
+        return _in_a_room(check, made) if has_shapes else check
     hints = inspect.get_annotations(made)
     if any(map(_unread, hints.values())):
         try:
@@ -78,13 +131,12 @@ def _checked(made: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
         except (NameError, TypeError):  # what only the type checker imports or indexes
             hints = {}
     if not hints and inspect.get_annotations(made):
-        return _through.__code__, {"_check": WHOLE(made, typechecker=beartype)}
+        return WHOLE(made, typechecker=beartype)
     check = TYPED(_returned(made) if inspect.isgeneratorfunction(made) else made)
-    if any(map(_has_shapes, hints.values())):
-        return _in_a_room.__code__, {"_check": check}
-    if check.__closure__ or check.__globals__ is made.__globals__:  # nothing to check, or nothing that can be moved
-        return _through.__code__, {"_check": check}
-    return check.__code__, check.__kwdefaults__ or {}
+    has_shapes = any(map(_has_shapes, hints.values()))
+    if "<locals>" in made.__qualname__ and "__beartype_func" in (check.__kwdefaults__ or {}) and not inspect.isgeneratorfunction(made):
+        _NESTED[id(made.__code__)] = check, has_shapes, made.__code__
+    return _in_a_room(check, made) if has_shapes else check
 
 
 def _parts(hint: Any) -> list[Any]:
@@ -109,22 +161,22 @@ def fits(hint: Any, value: Any) -> bool:
         return bool(SLOW(hint, value))
     if not isinstance(value, kind):
         return False
-    if value.dtype not in dtypes:
-        dtypes[value.dtype] = SLOW(hint.dtype[kind, "..."], value)
-    shape = value.shape
-    if not dtypes[value.dtype] or len(shape) != len(letters):
+    dtype, shape = value.dtype, value.shape
+    known_dtype = dtypes.get(dtype)
+    if known_dtype is None:
+        known_dtype = dtypes[dtype] = SLOW(hint.dtype[kind, "..."], value)
+    if not known_dtype or len(shape) != len(letters):
         return False
-    rooms = getattr(ROOMS, "memo_stack", None)
-    known = rooms[-1][0] if rooms else {}
-    new: dict[str, int] = {}
-    for letter, size in zip(letters, shape, strict=True):
-        if isinstance(letter, str):
-            if known.get(letter, new.setdefault(letter, size)) != size:
-                return False
-        elif letter is not None and letter != size:
+    try:
+        sizes = ROOMS.memo_stack[-1][0]
+    except (AttributeError, IndexError):
+        sizes = {}
+    before = len(sizes)
+    for letter, size in zip(letters, shape):  # noqa: B905
+        if (sizes.setdefault(letter, size) if letter.__class__ is str else letter) != size and letter is not None:
+            while len(sizes) > before:
+                sizes.popitem()
             return False
-    for letter, size in new.items():
-        known.setdefault(letter, size)
     return True
 
 

@@ -21,7 +21,7 @@ GONE = object()
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("base"))
+    return save_tiny(tmp_path_factory.mktemp("base"), layers=2)
 
 
 @pytest.fixture

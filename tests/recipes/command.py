@@ -1,6 +1,7 @@
 """The command line called in this process, and what it left behind."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ def made_once(folder: Path, command: str, *arguments: str | Path) -> Path:
         short = [*SHORT, "--out", folder / "run"]
         assert main([command, *(str(argument) for argument in (*short, *arguments))]) == 0
     return folder / "run"
+
+
+READY: dict[tuple[str, ...], Path] = {}
+"""Runs that tests start from, by what was asked."""
 
 
 class Outcome(NamedTuple):
@@ -48,10 +53,22 @@ class Command:
 
     def prefer(self, run: str, *arguments: str | Path, command: str = "prefer") -> Outcome:
         """A short run into a folder of this name; what is given here stands before the arguments, which may override it."""
+        return self(command, *self._usual(arguments), "--out", self.folder / run, *SHORT, *arguments)
+
+    def _usual(self, arguments: tuple[str | Path, ...]) -> list[str | Path]:
         given = {str(argument) for argument in arguments}
         model = [] if "--model" in given or "--config" in given else ["--model", self.model]
         data = [] if "--data" in given or "--config" in given else ["--data", self.data]
-        return self(command, *model, *data, "--out", self.folder / run, *SHORT, *arguments)
+        return [*model, *data]
+
+    def ready(self, run: str, *arguments: str | Path, command: str = "prefer") -> Path:
+        """A copy of such a run, for a test that starts from one; the same run is made once a session, with a cache of its own."""
+        asked = [*self._usual(arguments), *arguments]
+        key = (command, *map(str, asked))
+        if key not in READY:
+            READY[key] = made_once(self.model.parent / f"ready-{len(READY)}", command, *asked)
+            self.captured.readouterr()
+        return Path(shutil.copytree(READY[key], self.folder / run))
 
     def first(self, rows: int) -> None:
         """From here on the data are the first so many pairs."""

@@ -1,8 +1,9 @@
-"""Reward-model checkpoints of random heads, made without training."""
+"""Checkpoints made without training: reward models of random heads, and a policy moved a little."""
 
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from finegrain.configure import to_json
 from finegrain.models.load import load_policy
@@ -19,4 +20,17 @@ def save_reward(model: Path, folder: Path, method: str, head: RewardHead, *, sca
         linear.weight.copy_(scale * torch.randn(linear.weight.shape, generator=torch.Generator().manual_seed(3)))
     facts = {"head": {"method": method, **to_json(head)}, "loss": {"method": "bradley-terry"}}
     save_reward_model(policy, linear, head.stock(linear.weight.detach()), stock_of(head), facts, folder)
+    return folder
+
+
+def moved(model: Path, folder: Path, seed: int) -> Path:
+    """The tiny model, moved a little."""
+    lm = AutoModelForCausalLM.from_pretrained(model)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in lm.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    lm.save_pretrained(folder)
+    for file in model.glob("*token*"):
+        (folder / file.name).write_bytes(file.read_bytes())
     return folder

@@ -1,7 +1,6 @@
 """`finegrain reward bound` end to end: the cap on scores, the flag, what stock tools still load, what is refused."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +22,22 @@ from finegrain.ops.segmenters import Tokens
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.mm_calibration import Bounds
+from finegrain.rewards.rating import Rating
 from finegrain.rewards.segment import Segment
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
-from tests.recipes.command import Command, Outcome, made_once
+from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
-from tests.tiny import as_of_others, write_rows
+from tests.recipes.test_posterior import ready
+from tests.tiny import as_of_others
 
 LENGTH = ("--max-length", "64", "--device", "cpu")
 
 
-def train(command: Command, run: str, *arguments: str | Path) -> Any:
-    found = command.prefer(run, "--max-length", "64", "--lr", "0.003", "--examined", "0", *arguments, command="reward")
-    assert found.code == 0, found.error
-    return found.result
-
-
-@pytest.fixture(scope="module")
-def sequence(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six steps of a sequence head."""
-    given = ("--model", model, "--data", data, "--max-length", "64", "--lr", "0.003", "--examined", "0", "--max-steps", "6")
-    return made_once(tmp_path_factory.mktemp("sequence"), "reward", "head:sequence", *given)
-
-
 @pytest.fixture
-def run(command: Command, sequence: Path) -> Path:
-    """A copy of that run."""
-    return Path(shutil.copytree(sequence, command.folder / "run"))
+def run(command: Command) -> Path:
+    """Six steps of a sequence head."""
+    return ready(command, "run", "head:sequence", "--max-steps", "6")
 
 
 def bound(command: Command, run: str, *arguments: str | Path) -> Outcome:
@@ -82,7 +70,7 @@ def rewrite(command: Command, run: str, **changes: torch.Tensor) -> None:
 )
 def test_scores_are_clipped_after_it(command: Command, head: tuple[str, ...]) -> None:
     """No score exceeds the ceiling; raw is what it was before, gap the difference; stock tools see nothing."""
-    train(command, "run", *head, "--max-steps", "6")
+    ready(command, "run", *head, "--max-steps", "6")
     _, before = scored(command, "run", "before.jsonl")
     assert all(set(line["score"]) == {"mean", "std"} for line in before)
     kept = {file.name: file.read_bytes() for file in (command.folder / "run").iterdir() if file.is_file()}
@@ -242,7 +230,7 @@ def test_other_heads_are_refused_in_words(command: Command, head: RewardHead, wo
 
 
 def test_heads_that_are_no_linear_map_are_refused_in_words(command: Command) -> None:
-    train(command, "run", "head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "0.01", "--max-steps", "1")
+    ready(command, "run", "head:diverse-preferences", "loss:diverse-preferences", "--loss.phi", "0.01", "--max-steps", "1")
     refused = bound(command, "run")
     assert refused.code == 4, refused.error
     assert "linear score" in refused.error
@@ -250,10 +238,7 @@ def test_heads_that_are_no_linear_map_are_refused_in_words(command: Command) -> 
 
 
 def test_ratings_are_refused_in_words(command: Command) -> None:
-    rows = [{"prompt": f"why {place} ?", "response": " good words", "ratings": {"quality": place % 5 + 1}} for place in range(10)]
-    file = command.folder / "rated.jsonl"
-    write_rows(file, rows)
-    train(command, "run", "head:rating", "loss:rating-labels", "--loss.attribute", "quality", "--data", file, "--max-steps", "1")
+    save_reward(command.model, command.folder / "run", "rating", Rating())
     refused = bound(command, "run")
     assert refused.code == 4
     assert "5 logits per answer" in refused.error

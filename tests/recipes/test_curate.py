@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from finegrain.cli import main
+from finegrain.rewards.sequence import Sequence
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import FACTOR
 from finegrain.train.trainer import make_trainer
 from tests.recipes.command import Command, Outcome
+from tests.recipes.reward_folder import save_reward
 from tests.tiny import write_pairs, write_rows
 
 
@@ -215,7 +217,7 @@ def test_pairs_from_trees(command: Command, data: Path, tmp_path: Path) -> None:
 
 
 def test_a_reward_model_labels_leaves(command: Command, data: Path) -> None:
-    assert command.prefer("judge", "head:sequence", "--max-steps", "1", command="reward").code == 0
+    save_reward(command.model, command.folder / "judge", "sequence", Sequence())
     short = ["--method.segment-tokens", "6", "--method.first-tokens", "2", "--method.max-new-tokens", "12", "--method.depth", "1", "--limit", "1"]
     done = curate(command, data, "tree.jsonl", "method:tree-rm", "--method.reward", str(command.folder / "judge"), *short)
     assert done.code == 0, done.error

@@ -9,6 +9,7 @@ import pytest
 from finegrain.diagnose import coverage, displacement
 from finegrain.report.pairs import read_pairs
 from tests.recipes.command import Command
+from tests.recipes.reward_folder import moved
 from tests.tiny import save_tiny, write_rows
 
 LIKELIHOOD = "Chosen and rejected log-probability"
@@ -109,7 +110,7 @@ def test_planted_truth_reaches_the_page(command: Command, tmp_path: Path) -> Non
 
 
 def test_a_model_without_training(command: Command, tmp_path: Path) -> None:
-    assert command.prefer("run", "--max-steps", "3", "--lr", "1e-2").code == 0
+    moved(command.model, tmp_path / "run", 1)
     rows = [{"prompt": "why ?", "chosen": " good", "rejected": " bad words", "chosen_spans": [[0, 5, 1.0]]} for _ in range(4)]
     data = write_rows(tmp_path / "own.jsonl", rows)
     page = tmp_path / "pages" / "one.html"

@@ -14,12 +14,17 @@ from finegrain.errors import ModelError
 from finegrain.models.posterior import add_posterior, load_posteriors
 from finegrain.models.reward_head import load_head
 from finegrain.models.reward_models import load_reward_model
+from finegrain.ops.readout import Mean
 from finegrain.rewards.bottleneck import Bottleneck
 from finegrain.rewards.diverse_preferences import Softmax
 from finegrain.rewards.heads import sequence_score
+from finegrain.rewards.rating import Rating
+from finegrain.rewards.sequence import Sequence
+from finegrain.rewards.token import Token
 from finegrain.scoring.reward_model import head_of
 from finegrain.types import Side
 from tests.recipes.command import Command
+from tests.recipes.reward_folder import save_reward
 from tests.tiny import write_rows
 
 
@@ -27,6 +32,10 @@ def train(command: Command, run: str, *arguments: str | Path) -> Any:
     found = command.prefer(run, "--max-length", "64", "--lr", "0.003", "--examined", "0", *arguments, command="reward")
     assert found.code == 0, found.error
     return found.result
+
+
+def ready(command: Command, run: str, *arguments: str | Path) -> Path:
+    return command.ready(run, "--max-length", "64", "--lr", "0.003", "--examined", "0", *arguments, command="reward")
 
 
 def scores(command: Command, run: str, out: str) -> list[dict[str, Any]]:
@@ -42,7 +51,7 @@ def scores(command: Command, run: str, out: str) -> list[dict[str, Any]]:
     ids=str,
 )
 def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...], rewards: int) -> None:
-    train(command, "run", *head, "--max-steps", "6")
+    ready(command, "run", *head, "--max-steps", "6")
     before = scores(command, "run", "before.jsonl")
     done = command("reward", "posterior", command.folder / "run", "--data", command.data, "--device", "cpu", "--max-length", "64")
     assert done.code == 0, done.error
@@ -64,7 +73,7 @@ def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...], rewa
 
 def test_the_std_is_the_posterior_s(command: Command) -> None:
     """By hand from hidden states of the stock class, float64; the minimum prior variance leaves no doubt."""
-    train(command, "run", "head:token", "head.readout:mean", "--max-steps", "4")
+    save_reward(command.model, command.folder / "run", "token", Token(readout=Mean()))
     assert command("reward", "posterior", command.folder / "run", "--data", command.data, "--prior-variance", "0.25", "--device", "cpu").code == 0
     (posterior,) = load_posteriors(command.folder / "run")
     assert posterior.prior_variance == 0.25
@@ -79,8 +88,8 @@ def test_the_std_is_the_posterior_s(command: Command) -> None:
 
 
 def test_a_posterior_of_other_weights_is_refused(command: Command) -> None:
-    train(command, "run", "head:sequence", "--max-steps", "2")
-    train(command, "other", "head:sequence", "--max-steps", "4")
+    ready(command, "run", "head:sequence", "--max-steps", "6")
+    save_reward(command.model, command.folder / "other", "sequence", Sequence())
     assert command("reward", "posterior", command.folder / "run", "--data", command.data, "--device", "cpu").code == 0
     for name in ("posterior.safetensors", "posterior.json"):
         (command.folder / "other" / name).write_bytes((command.folder / "run" / name).read_bytes())
@@ -101,7 +110,7 @@ def test_a_posterior_of_other_weights_is_refused(command: Command) -> None:
 
 def test_columns_count(command: Command) -> None:
     """Weights of the pairs change the curvature, margins and flips the certainty."""
-    train(command, "run", "head:sequence", "--max-steps", "4")
+    ready(command, "run", "head:sequence", "--max-steps", "6")
     found = {}
     for name, change in {"plain": {}, "weight": {"weight": 3.0}, "margin": {"margin": 2.0}}.items():
         file = command.folder / f"{name}.jsonl"
@@ -136,7 +145,7 @@ def test_stage_2_needs_a_stage_1(command: Command) -> None:
     assert refused.code == 3
     assert "chosen_target" in refused.error
     assert command.prefer("run2", "head:token", "loss:brme", command="reward").code == 2
-    train(command, "one", "head:sequence", "--max-steps", "1")
+    ready(command, "one", "head:sequence", "--max-steps", "6")
     other = command.prefer("run3", "head:token", "--model", command.folder / "one", "--max-steps", "1", command="reward")
     assert other.code == 0, other.error
     assert "head: a fresh one" in other.error
@@ -202,7 +211,7 @@ def test_collapsed_codes_are_an_error(command: Command) -> None:
 
 
 def test_a_rating_is_no_linear_reward(command: Command) -> None:
-    train(command, "run", "head:rating", "--max-steps", "1")
+    save_reward(command.model, command.folder / "run", "rating", Rating())
     refused = command("reward", "posterior", command.folder / "run", "--data", command.data, "--device", "cpu")
     assert refused.code == 4
     assert "Rating is not linear in its 5 logits" in refused.error
@@ -212,5 +221,5 @@ def test_a_rating_is_no_linear_reward(command: Command) -> None:
 def test_bad_input(command: Command) -> None:
     assert command("reward", "posterior", command.folder / "nothing", "--data", command.data).code == 4
     assert command("reward", "posterior", command.model, "--data", command.data).code == 4
-    train(command, "run", "head:sequence", "--max-steps", "1")
+    ready(command, "run", "head:sequence", "--max-steps", "6")
     assert command("reward", "posterior", command.folder / "run", "--data", command.data, "--prior-variance", "0").code == 2

@@ -17,7 +17,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import load_reward_model
 from finegrain.scoring.reward_model import head_of
 from tests.recipes.command import Command
-from tests.recipes.test_posterior import scores, train
+from tests.recipes.test_posterior import ready, scores, train
 from tests.tiny import write_rows
 
 ADAPTED = ("--lora.rank", "2", "--lora.alpha", "4", "--lora.targets", "q_proj,down_proj", "--max-steps", "4", "--lr", "0.01")
@@ -35,7 +35,7 @@ def fit(command: Command, run: str, *arguments: str | Path) -> Any:
     ids=str,
 )
 def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> None:
-    train(command, "run", *head, *ADAPTED)
+    ready(command, "run", *head, *ADAPTED)
     before = scores(command, "run", "before.jsonl")
     done = fit(command, "run")
     assert done.code == 0, done.error
@@ -56,7 +56,7 @@ def test_scores_say_a_std_after_it(command: Command, head: tuple[str, ...]) -> N
 
 def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) -> None:
     """J (H + I / s2)^-1 J^T by hand, from the factors on disk, one matrix after the other; the adapter taken out changes no score."""
-    train(command, "run", "head:sequence", *ADAPTED)
+    ready(command, "run", "head:sequence", *ADAPTED)
     assert fit(command, "run", "--prior-variance", "0.5", "--rank", "3").code == 0
     run = command.folder / "run"
     merged, apart = load_reward_model(run), load_reward_model(run)
@@ -85,7 +85,7 @@ def test_the_std_is_that_of_a_dense_posterior(command: Command, tmp_path: Path) 
 
 
 def test_columns_count(command: Command) -> None:
-    train(command, "run", "head:sequence", *ADAPTED)
+    ready(command, "run", "head:sequence", *ADAPTED)
     found = {}
     for name, change in {"plain": {}, "weight": {"weight": 3.0}, "margin": {"margin": 2.0}}.items():
         file = command.folder / f"{name}.jsonl"
@@ -99,11 +99,11 @@ def test_columns_count(command: Command) -> None:
 
 
 def test_what_is_refused(command: Command) -> None:
-    train(command, "whole", "head:sequence", "--max-steps", "2")
+    ready(command, "whole", "head:sequence", "--max-steps", "6")
     none = fit(command, "whole")
     assert none.code == 4
     assert "--lora.rank" in none.error
-    train(command, "run", "head:sequence", *ADAPTED)
+    ready(command, "run", "head:sequence", *ADAPTED)
     train(command, "other", "head:sequence", *ADAPTED, "--seed", "5")
     assert fit(command, "run", "--rank", "0").code == 2
     assert fit(command, "run").code == 0

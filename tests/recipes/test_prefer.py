@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finegrain import catalog
 from tests.recipes.command import Command
+from tests.recipes.reward_folder import moved
 from tests.tiny import save_tiny, write_pairs, write_rows
 
 
@@ -101,7 +102,7 @@ def test_the_reference_is_computed_once(command: Command) -> None:
     """Learning rate, output folder and objective recompute nothing; the truncation does."""
 
     def computed(run: str, *arguments: str) -> int:
-        done = command.prefer(run, "--max-steps", "9", *arguments)
+        done = command.prefer(run, "--max-steps", "6", *arguments)
         assert done.code == 0, done.error
         rows: int = command.record(run)["beside_training"]["rows"]
         return rows
@@ -129,6 +130,8 @@ def test_every_objective_from_the_command_line(command: Command, name: str) -> N
     assert [line["step"] for line in command.lines("run")] == [1, 2]
     record = command.record("run")
     assert record["settings"]["objective"]["method"] == name
+    assert name != "dpo" or record["learning_rate"] == pytest.approx(1e-6 * 4096 / 32), "the objective's own"
+    assert "kept" not in record, "it was evaluated at its end only"
     assert differ(command.model, command.folder / "run")
     found = record["evaluation"]
     for number, shown in found.items():
@@ -209,7 +212,7 @@ def test_credit_from_a_column(command: Command, tmp_path: Path) -> None:
 
 
 def test_credit_from_a_scorer(command: Command) -> None:
-    assert command.prefer("scorer", "objective:dpo", "--lr", "1e-3").code == 0
+    moved(command.model, command.folder / "scorer", 1)
     done = command.prefer("run", "objective:dpo", "credit:asr", "--credit.scorer", command.folder / "scorer", "--max-steps", "2")
     assert done.code == 0, done.error
     assert "cross_fit" not in command.record("run")
@@ -329,10 +332,13 @@ def test_lora(command: Command, arguments: list[str]) -> None:
     assert command.lines("on")[0]["rewards/margins"] == pytest.approx(0, abs=1e-5), "the reference is base and adapter"
 
 
+FEW = ("--max-steps", "3", "--lr", "1e-3")
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_other_arithmetic(command: Command, dtype: str) -> None:
-    assert command.prefer("float32", "--max-steps", "3", "--lr", "1e-3").code == 0
-    done = command.prefer("run", "--max-steps", "3", "--lr", "1e-3", "--dtype", dtype)
+    command.ready("float32", *FEW)
+    done = command.prefer("run", *FEW, "--dtype", dtype)
     assert done.code == 0, done.error
     assert command.record("run")["settings"]["common"]["dtype"] == dtype
     assert weights(command.folder / "run")["model.norm.weight"].dtype == torch.float32, "saved as the checkpoint came"
@@ -341,8 +347,8 @@ def test_other_arithmetic(command: Command, dtype: str) -> None:
 
 
 def test_gradient_checkpointing_changes_nothing(command: Command) -> None:
-    assert command.prefer("plain", "--max-steps", "2").code == 0
-    assert command.prefer("less", "--max-steps", "2", "--gradient-checkpointing").code == 0
+    command.ready("plain", *FEW)
+    assert command.prefer("less", *FEW, "--gradient-checkpointing").code == 0
     assert not differ(command.folder / "plain", command.folder / "less")
 
 
@@ -379,12 +385,6 @@ def test_evaluation_file(command: Command, tmp_path: Path) -> None:
     none = command.prefer("none", "--holdout", "0", "--max-steps", "1", "objective:kto")
     assert none.code == 0, none.error
     assert none.result["evaluation"] == {}
-
-
-def test_learning_rate_is_the_objectives_own(command: Command) -> None:
-    assert command.prefer("run", "objective:dpo", "--max-steps", "1").code == 0
-    assert command.record("run")["learning_rate"] == pytest.approx(1e-6 * 4096 / 32)
-    assert "kept" not in command.record("run"), "it was evaluated at its end only"
 
 
 def test_from_python_with_a_model_object(command: Command, tmp_path: Path) -> None:

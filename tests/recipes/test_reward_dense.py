@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from finegrain.ops.proportions import wilson
 from tests.recipes.command import Command
+from tests.recipes.test_posterior import ready
 from tests.tiny import write_rows
 
 
@@ -184,7 +185,7 @@ def test_a_temperature_undoes_a_flat_target(command: Command) -> None:
 
 
 def test_another_head_on_a_trained_backbone_begins_afresh(command: Command) -> None:
-    assert reward(command, "one", "head:sequence", "--max-steps", "2").code == 0
+    ready(command, "one", "head:sequence", "--max-steps", "6")
     two = reward(command, "two", "head:ensemble", "--frozen", "--max-steps", "2", "--model", command.folder / "one")
     assert two.code == 0, two.error
     assert command.record("two")["start_head"] == "fresh"

@@ -21,21 +21,8 @@ from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from tests.recipes.command import Command, Outcome
-from tests.recipes.reward_folder import save_reward
+from tests.recipes.reward_folder import moved, save_reward
 from tests.tiny import as_of_others, save_tiny, write_rows
-
-
-def moved(model: Path, folder: Path, seed: int) -> Path:
-    """The tiny model, moved a little."""
-    lm = AutoModelForCausalLM.from_pretrained(model)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for weight in lm.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-    lm.save_pretrained(folder)
-    for file in model.glob("*token*"):
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
 
 
 @pytest.fixture

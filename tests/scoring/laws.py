@@ -13,7 +13,7 @@ from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.scoring.records import Candidates, Reward, Scores
-from finegrain.scoring.tokens import scores_on, tokenised_candidates
+from finegrain.scoring.tokens import align_scores, make_candidates
 from tests.recipes.test_reward_credit import bytes_only
 from tests.tiny import save_tiny
 
@@ -34,7 +34,7 @@ def rows() -> list[Candidates]:
 def as_tokens(candidates: Sequence[Candidates], tokenizer: Any) -> list[Candidates]:
     """The same as a caller has them who tokenised them."""
     examples = list(tokenise(((one.row, one.text) for one in candidates), tokenizer, Tokenise(max_length=64), Findings()))
-    return [replace(one, columns=given.columns) for one, given in zip(tokenised_candidates(examples, tokenizer), candidates, strict=True)]
+    return [replace(one, columns=given.columns) for one, given in zip(make_candidates(examples, tokenizer), candidates, strict=True)]
 
 
 def same(one: Mapping[str, Scores | None], other: Mapping[str, Scores | None]) -> None:
@@ -94,10 +94,10 @@ def only_a_dense_reward_scores_tokens(opened: Opened, folder: Path) -> None:
                 continue
             assert one.tokens is not None
             response = one.tokens.responses[role]
-            on_tokens = scores_on(scores, response)
-            assert (on_tokens is None) == (scores.tokens is None and not scores.spans and not scores.numbers)
-            assert on_tokens is None or on_tokens.mean.shape == response.ids.shape
-            assert reward.dense or on_tokens is None
+            align_tokens = align_scores(scores, response)
+            assert (align_tokens is None) == (scores.tokens is None and not scores.spans and not scores.numbers)
+            assert align_tokens is None or align_tokens.mean.shape == response.ids.shape
+            assert reward.dense or align_tokens is None
     assert json.loads(json.dumps([reward.identity(), reward.facts(), reward.describe()]))
 
 

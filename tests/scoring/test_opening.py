@@ -16,9 +16,8 @@ from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward
 from finegrain.scoring.runtime import open_runtime
 from finegrain.scoring.signals import PrefixDifference
-from finegrain.scoring.sources import SOURCES, RewardOptions, kind_of, reads_text
-from tests.recipes.reward_folder import save_reward
-from tests.recipes.test_score import moved
+from finegrain.scoring.sources import SOURCES, RewardOptions, find_source, is_text_source
+from tests.recipes.reward_folder import moved, save_reward
 from tests.scoring.laws import LAWS, Opened
 from tests.tiny import save_tiny
 
@@ -90,7 +89,7 @@ def test_every_kind_of_the_table_is_tried() -> None:
         assert callable(resolve(one.opens))
         assert bool(one.form) == bool(one.pattern)
     options = RewardOptions(runtime=lambda: None, max_length=64)
-    assert kind_of("folder", options).name == "reward model"
-    assert kind_of("folder", replace(options, reference="other")).name == "implicit reward"
-    assert kind_of("folder", replace(options, likelihood="sum")).name == "likelihood"
-    assert (reads_text("a.py:f"), reads_text("column:x"), reads_text("folder")) == (True, True, False)
+    assert find_source("folder", options).name == "reward model"
+    assert find_source("folder", replace(options, reference="other")).name == "implicit reward"
+    assert find_source("folder", replace(options, likelihood="sum")).name == "likelihood"
+    assert (is_text_source("a.py:f"), is_text_source("column:x"), is_text_source("folder")) == (True, True, False)

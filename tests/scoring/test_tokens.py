@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from finegrain.data.records import Response
-from finegrain.scoring.tokens import on_tokens
+from finegrain.scoring.tokens import align_tokens
 
 
 def response(cuts: list[int], *, end: bool = True, seed: int = 3) -> Response:
@@ -19,21 +19,21 @@ def response(cuts: list[int], *, end: bool = True, seed: int = 3) -> Response:
 def test_equal_cuts_give_the_values_back() -> None:
     """Other ids, so that the way leads through spans; the end token's value, which no span can hold, goes to the end token."""
     values = torch.tensor([0.5, -1.25, 3.0, 7.0], dtype=torch.float64)
-    moved = on_tokens(values, response([0, 2, 5, 9]), response([0, 2, 5, 9], seed=50))
+    moved = align_tokens(values, response([0, 2, 5, 9]), response([0, 2, 5, 9], seed=50))
     assert moved.tolist() == values.tolist()
     same = response([0, 2, 5, 9])
-    assert on_tokens(values, same, same) is values
+    assert align_tokens(values, same, same) is values
 
 
 def test_other_cuts_take_the_value_of_half_their_characters() -> None:
     """Characters 0-3 carry 1, 4-7 carry 2. A token of 0-1: 1; of 2-6: three of five characters carry 2; of 7: 2; then the end."""
     values = torch.tensor([1.0, 2.0, 9.0], dtype=torch.float64)
-    assert on_tokens(values, response([0, 4, 8]), response([0, 2, 7, 8], seed=50)).tolist() == [1.0, 2.0, 2.0, 9.0]
-    whole = on_tokens(values[:2], response([0, 4, 8], end=False), response([0, 4, 8, 12], seed=50))
+    assert align_tokens(values, response([0, 4, 8]), response([0, 2, 7, 8], seed=50)).tolist() == [1.0, 2.0, 2.0, 9.0]
+    whole = align_tokens(values[:2], response([0, 4, 8], end=False), response([0, 4, 8, 12], seed=50))
     assert whole.tolist() == [1.0, 2.0, 0.0, 0.0], "what the reward model had cut says nothing"
 
 
 def test_masked_tokens_stay_zero() -> None:
     own = response([0, 4, 8], seed=50)
     own.mask[0] = False
-    assert on_tokens(torch.tensor([1.0, 2.0, 9.0]), response([0, 4, 8]), own).tolist() == [0.0, 2.0, 9.0]
+    assert align_tokens(torch.tensor([1.0, 2.0, 9.0]), response([0, 4, 8]), own).tolist() == [0.0, 2.0, 9.0]

@@ -72,6 +72,8 @@ class How:
     world: int = 1
     shard: bool = False
     device: str = "cpu"
+    layers: int = 1
+    """Of the model; what is split has none."""
     rate: float = 3e-4
     """More than twice DPO's default at this width. Adam turns a gradient's round-off d into rate * d / (|g| + 1e-8), so a
     coordinate whose gradient is itself round-off (d = 1e-10) may differ by 1 % of the rate: 3e-6 in float32."""
@@ -81,7 +83,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     """A trainer and its plan, the same for every `how` but for the split."""
     contract = contract_of(objective, seed=1)
     torch.manual_seed(3)
-    model = MODELS["llama"]().to(how.device, how.dtype).train()
+    model = MODELS["llama"](num_hidden_layers=how.layers).to(how.device, how.dtype).train()
     if how.dtype == torch.float64:
         exact_norms(model)
     if how.branched:

@@ -17,7 +17,7 @@ from finegrain.train.loop import Trainer, run_step
 from finegrain.types import Terms
 from tests.train.harness import How, build
 
-WIDE = How(dtype=torch.float64)
+WIDE = How(dtype=torch.float64, layers=2)
 
 
 def gradient(trainer: Trainer, terms: Terms, *, bound: bool) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from finegrain.checked import SequenceLength, checked
 from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
-from finegrain.scoring.sources import reads_text
+from finegrain.scoring.sources import is_text_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +28,5 @@ class BaselineSettings(Compute):
     def __post_init__(self) -> None:
         if (self.model is None) == (self.reward is None):
             raise UsageError("a baseline is of one reward: give --model REWARD_MODEL or --reward file.py:name")
-        if self.reward is not None and not reads_text(self.reward):
+        if self.reward is not None and not is_text_source(self.reward):
             raise UsageError(f"--reward takes your own function as file.py:name, got {self.reward!r}; a checkpoint is --model")

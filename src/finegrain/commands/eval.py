@@ -11,7 +11,7 @@ from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.scoring.aggregation import check_aggregate
-from finegrain.scoring.sources import reads_text
+from finegrain.scoring.sources import is_text_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,6 @@ class EvalSettings(Compute):
     def __post_init__(self) -> None:
         if not self.reward:
             raise UsageError("nothing to test: give --reward REWARD_MODEL, --reward POLICY --reference REF, or --reward file.py:name")
-        if self.reference_free is not None and (self.reference is not None or any(reads_text(source) for source in self.reward)):
+        if self.reference_free is not None and (self.reference is not None or any(is_text_source(source) for source in self.reward)):
             raise UsageError("--reference-free is for policies without a reference: drop --reference, and functions of your own")
-        check_aggregate(self.aggregate, of_function=any(reads_text(source) for source in self.reward))
+        check_aggregate(self.aggregate, of_function=any(is_text_source(source) for source in self.reward))

@@ -11,7 +11,7 @@ from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.scoring.aggregation import check_aggregate
 from finegrain.scoring.signals import Head, RewardSignal
-from finegrain.scoring.sources import reads_text
+from finegrain.scoring.sources import is_text_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class ScoreSettings(Compute):
     """Column that names a row; by default its number."""
 
     def __post_init__(self) -> None:
-        if self.reward is not None and not reads_text(self.reward):
+        if self.reward is not None and not is_text_source(self.reward):
             raise UsageError(f"--reward takes your own function as file.py:name, got {self.reward!r}; a checkpoint is --model")
         if self.reward is None and not self.model:
             raise UsageError("nothing to score with: give --model REWARD_MODEL, --model POLICY --reference REF, or --reward file.py:name")

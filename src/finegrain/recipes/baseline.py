@@ -5,7 +5,7 @@ from typing import Any
 from finegrain.commands.baseline import BaselineSettings
 from finegrain.files import write_new
 from finegrain.recipes.entry import quiet_transformers
-from finegrain.recipes.score_files.baseline_scores import BaselineCounts, scores_of
+from finegrain.recipes.score_files.baseline_scores import BaselineCounts, score_baseline
 from finegrain.recipes.score_files.baseline_table import BaselineTable, table_lines
 from finegrain.runs import check_free
 
@@ -15,6 +15,6 @@ def run_baseline(settings: BaselineSettings) -> dict[str, Any]:
     check_free(settings.out, settings.data)
     quiet_transformers()
     counts = BaselineCounts()
-    table = BaselineTable(*scores_of(settings, counts))
+    table = BaselineTable(*score_baseline(settings, counts))
     write_new(settings.out, table_lines(table))
     return {"out": str(settings.out), "prompts": len(table.scores), **counts.as_json(), **table.spread()}

@@ -82,7 +82,7 @@ def _less_sure(found: Mapping[str, Scores], variances: Sequence[float]) -> Mappi
     return wider
 
 
-def attach_all(head: RewardHead, module: nn.Module, folder: Path) -> tuple[RewardHead, nn.Module, tuple[Adapter, ...]]:
+def attach_adapters(head: RewardHead, module: nn.Module, folder: Path) -> tuple[RewardHead, nn.Module, tuple[Adapter, ...]]:
     """Head and module of a checkpoint with what lies beside it, in this order: a posterior over the head's weights, then bounds on its features."""
     head, module = attach_posterior(head, module, folder)
     bounded, module = attach_bounds(head, module, folder)

@@ -6,7 +6,7 @@ from finegrain.types import Scored
 
 
 def check_aggregate(aggregate: OfOneAnswer, *, of_function: bool) -> None:
-    """Raises UsageError for a choice that one answer of one judge cannot be asked for."""
+    """Raises UsageError for an aggregate that one answer of one reward does not determine."""
     if isinstance(aggregate, NominalMix) and isinstance(aggregate.worst, PerBatch):
         raise UsageError("the least member of a batch depends on what stands in it, and answers are scored one by one: take per-sample")
     if of_function and not isinstance(aggregate, MeanReward):

@@ -6,18 +6,18 @@ from typing import Any
 
 from finegrain.errors import DataError
 from finegrain.scoring.sources import RewardOptions
-from finegrain.scoring.text_reward import Completion, TextReward, placing_of
+from finegrain.scoring.text_reward import Completion, TextReward, open_token_reader
 
 
 def open_column(sources: Sequence[str], options: RewardOptions) -> TextReward:
     """The column of `column:NAME`."""
     (source,) = sources
     name = source.removeprefix("column:")
-    return TextReward(source, partial(read_column, name), lambda: {"kind": "column", "source": source}, placing_of(options))
+    return TextReward(source, partial(read_column, name), lambda: {"kind": "column", "source": source}, open_token_reader(options))
 
 
 def read_column(name: str, asked: Sequence[Completion]) -> Sequence[Any]:
-    """What stands in the rows; a null is an answer that nobody judged."""
+    """The cells of the rows; a null is an answer without a score."""
     return [_cell(name, one) for one in asked]
 
 

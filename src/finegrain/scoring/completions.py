@@ -34,7 +34,7 @@ class CompletionScorer:
             if given is not None and len(given) != len(prompts):
                 raise UsageError(f"a reward function gets as many {name} as prompts; it got {len(given)} and {len(prompts)}")
         candidates = [
-            Candidates(row=place, made=row_of_completion(prompt, answer, place))
+            Candidates(row=place, made=make_row(prompt, answer, place))
             for place, (prompt, answer) in enumerate(zip(prompts, completions, strict=True))
         ]
         if completion_ids is not None and self.sampled_tokens:
@@ -67,7 +67,7 @@ def open_reward_function(
     return scored
 
 
-def row_of_completion(prompt: Any, completion: Any, place: int) -> Row:
+def make_row(prompt: Any, completion: Any, place: int) -> Row:
     """Strings as they are; messages as a conversation, an answer of one string among them as the assistant's turn."""
     if isinstance(prompt, str) and isinstance(completion, str):
         return Row(prompt=prompt, answers={"answer": Answer(content=completion)})

@@ -1,6 +1,6 @@
 """A user's own reward function, with the signature that GRPOTrainer's have: fn(prompts=, completions=, **columns) -> list.
 
-An item of the list is a number, None (this answer is not judged), a list of spans (start, end, value), or a list of numbers, one per token.
+An item of the list is a number, None (this answer is not scored), a list of spans (start, end, value), or a list of numbers, one per token.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 from finegrain.data.records import Text
 from finegrain.errors import UsageError
 from finegrain.scoring.sources import RewardOptions
-from finegrain.scoring.text_reward import Completion, TextReward, placing_of
+from finegrain.scoring.text_reward import Completion, TextReward, open_token_reader
 from finegrain.types import Json
 
 TAKEN = frozenset({"prompt", "prompts", "completion", "completions", "chosen", "rejected", "response", "answer", "messages"})
@@ -23,7 +23,7 @@ TAKEN = frozenset({"prompt", "prompts", "completion", "completions", "chosen", "
 def open_function(sources: Sequence[str], options: RewardOptions) -> TextReward:
     """The function of `file.py:name`."""
     (path,) = sources
-    return TextReward(path, partial(call_function, path, load_function(path)), partial(function_identity, path), placing_of(options))
+    return TextReward(path, partial(call_function, path, load_function(path)), partial(identify_function, path), open_token_reader(options))
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -58,7 +58,7 @@ def call_function(path: str, function: Callable[..., Any], asked: Sequence[Compl
     return found
 
 
-def function_identity(path: str) -> Json:
+def identify_function(path: str) -> Json:
     """Of `file.py:name`: the function's name and the hash of its file; what the file imports is not looked at."""
     file, _, name = path.rpartition(":")
     return {"kind": "function", "source": path, "name": name, "file": hashlib.sha256(Path(file).read_bytes()).hexdigest()}

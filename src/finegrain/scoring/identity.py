@@ -7,7 +7,7 @@ from finegrain.models.score import Precision
 from finegrain.types import Json
 
 
-def weights_identity(policy: Policy, precision: Precision, max_length: int) -> Json:
+def identify_weights(policy: Policy, precision: Precision, max_length: int) -> Json:
     """Of a model that reads tokens: hashes of weights and tokenizer, the longest row and the arithmetic."""
     return {
         "source": policy.source,

@@ -11,11 +11,11 @@ from finegrain.data.records import Example
 from finegrain.errors import ModelError
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.rewards.heads import combine_members
-from finegrain.scoring.identity import weights_identity
+from finegrain.scoring.identity import identify_weights
 from finegrain.scoring.records import Scores, check_finite
 from finegrain.scoring.runtime import Runtime, policy_logps
 from finegrain.scoring.sources import RewardOptions
-from finegrain.scoring.tokens import TokenisedReward, TokenReader, by_roles, is_cut
+from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
 from finegrain.types import Json, Ragged, Scored
 
 Logps = Callable[[Runtime, Sequence[Example], Sequence[str]], Mapping[str, Ragged]]
@@ -31,7 +31,7 @@ class ImplicitReward(TokenisedReward):
     beta: float
     reference: Logps
     policies: Sequence[Logps]
-    told: Callable[[], Json]
+    identify: Callable[[], Json]
     """Its identity."""
     widened: bool = True
     """Whether the difference is taken in float64; False: in the arithmetic of the log-probabilities, as training takes it."""
@@ -39,7 +39,7 @@ class ImplicitReward(TokenisedReward):
     def score_examples(self, examples: Sequence[Example]) -> Iterator[Mapping[str, Scores]]:
         """An answer's score is the sum of its tokens'."""
         found: list[Mapping[str, Scores]] = [{}] * len(examples)
-        for roles, places in by_roles(examples):
+        for roles, places in group_by_roles(examples):
             own = examples if len(places) == len(examples) else [examples[place] for place in places]
             old = self.reference(self.runtime, own, roles)
             new = [policy(self.runtime, own, roles) for policy in self.policies]
@@ -58,7 +58,7 @@ class ImplicitReward(TokenisedReward):
 
     def identity(self) -> Json:
         """Of all policies and their reference."""
-        return self.told()
+        return self.identify()
 
     def with_micro_batch(self, tokens: int) -> "ImplicitReward":
         """The same with other batches, and nothing from a cache."""
@@ -71,19 +71,19 @@ def open_implicit(sources: Sequence[str], options: RewardOptions) -> ImplicitRew
     runtime = options.runtime()
     first = _load(runtime, sources[0])
     reference = same_tokens(_load(runtime, options.reference), first)
-    members: list[Logps] = [logps_of(first), *(partial(_loaded_logps, source, first) for source in sources[1:])]
+    members: list[Logps] = [read_logps(first), *(partial(_loaded_logps, source, first) for source in sources[1:])]
     reader = TokenReader(first.tokenizer, options.max_length)
 
-    def told() -> Json:
+    def identify() -> Json:
         every = [first, *(_load(runtime, source) for source in sources[1:])]
-        identities = [weights_identity(policy, runtime.precision, options.max_length) for policy in every]
-        against = weights_identity(reference, runtime.precision, options.max_length)
+        identities = [identify_weights(policy, runtime.precision, options.max_length) for policy in every]
+        against = identify_weights(reference, runtime.precision, options.max_length)
         return {"kind": "implicit reward", "source": ", ".join(sources), "beta": options.beta, "policies": identities, "reference": against}
 
-    return ImplicitReward(reader, runtime, options.beta, logps_of(reference), members, told)
+    return ImplicitReward(reader, runtime, options.beta, read_logps(reference), members, identify)
 
 
-def logps_of(policy: Policy) -> Logps:
+def read_logps(policy: Policy) -> Logps:
     """Log-probabilities of a policy that is loaded."""
     return lambda runtime, examples, roles: policy_logps(runtime, policy, examples, roles)
 

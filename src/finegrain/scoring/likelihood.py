@@ -9,11 +9,11 @@ import torch
 from finegrain.data.records import Example
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.ops.readout import Mean, NegativeNorm, Readout, Sum
-from finegrain.scoring.identity import weights_identity
+from finegrain.scoring.identity import identify_weights
 from finegrain.scoring.records import Scores, check_finite
 from finegrain.scoring.runtime import Runtime, policy_logps
 from finegrain.scoring.sources import RewardOptions
-from finegrain.scoring.tokens import TokenisedReward, TokenReader, by_roles, is_cut
+from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
 from finegrain.types import Json, Scored
 
 READOUTS: dict[str, Readout] = {"norm": NegativeNorm(), "avg": Mean(), "sum": Sum()}
@@ -32,7 +32,7 @@ class LikelihoodReward(TokenisedReward):
     def score_examples(self, examples: Sequence[Example]) -> Iterator[Mapping[str, Scores]]:
         """By role, example after example."""
         found: list[Mapping[str, np.ndarray]] = [{}] * len(examples)
-        for roles, places in by_roles(examples):
+        for roles, places in group_by_roles(examples):
             own = examples if len(places) == len(examples) else [examples[place] for place in places]
             logps = policy_logps(self.runtime, self.policy, own, roles)
             for at, place in enumerate(places):
@@ -48,7 +48,7 @@ class LikelihoodReward(TokenisedReward):
 
     def identity(self) -> Json:
         """Of the policy and the readout."""
-        return {"kind": "likelihood", **weights_identity(self.policy, self.runtime.precision, self.reader.max_length), "mode": self.mode}
+        return {"kind": "likelihood", **identify_weights(self.policy, self.runtime.precision, self.reader.max_length), "mode": self.mode}
 
     def with_micro_batch(self, tokens: int) -> "LikelihoodReward":
         """The same with other batches, and nothing from a cache."""

@@ -4,12 +4,12 @@ import importlib
 from collections.abc import Sequence
 
 from finegrain.scoring.records import Reward
-from finegrain.scoring.sources import RewardOptions, kind_of
+from finegrain.scoring.sources import RewardOptions, find_source
 
 
 def open_reward(source: str | Sequence[str], options: RewardOptions) -> Reward:
     """The reward of a source as `scoring.sources` lists them; several sources are policies with one reference, scored as members of one reward."""
     sources = (source,) if isinstance(source, str) else tuple(source)
-    module, _, name = kind_of(sources[0], options).opens.partition(":")
+    module, _, name = find_source(sources[0], options).opens.partition(":")
     reward: Reward = getattr(importlib.import_module(f"finegrain.{module}"), name)(sources, options)
     return reward

@@ -140,7 +140,7 @@ class LoadedRewardModel:
         return outputs
 
     def _scores(self, outputs: np.ndarray, mask: Bool[np.ndarray, " T"]) -> Scores:
-        """The head's judgement of the tokens of one answer, and of the answer."""
+        """The head's scores of the tokens of one answer, and of the answer."""
         on = torch.from_numpy(np.array(mask))[None]
         tokens = token_scores(self.head, torch.from_numpy(outputs)[None], on)
         mean, std, members, *_ = (None if values is None else torch.where(on, values, 0.0) for values in tokens)
@@ -152,7 +152,7 @@ class LoadedRewardModel:
         return scores
 
     def _of_segments(self, outputs: np.ndarray, mask: np.ndarray, ids: np.ndarray, spread: Spread, location: LocationNormaliser | None) -> Scores:
-        """The head's judgement of the segments or steps of one answer, and of the answer."""
+        """The head's scores of the segments or steps of one answer, and of the answer."""
         on, segment, values = (torch.from_numpy(np.array(one))[None] for one in (mask, ids, outputs))
         side = Side(logp=torch.zeros(on.shape), mask=on, segment=segment, outputs=values)
         ends = find_segment_ends(self.head, side)

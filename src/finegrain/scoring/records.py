@@ -155,7 +155,7 @@ class Reward(Protocol):
         """The same with other batches, of about so many tokens, nothing from a cache and nothing counted."""
 
 
-def score_each(reward: Reward, candidates: Iterable[Candidates], findings: Findings | None = None) -> Iterator[tuple[Candidates, Found]]:
+def score_with_candidates(reward: Reward, candidates: Iterable[Candidates], findings: Findings | None = None) -> Iterator[tuple[Candidates, Found]]:
     """The candidates with their scores, as they come."""
     if isinstance(candidates, Sequence):  # rows on disk are read twice, not held
         return zip(candidates, reward.score(candidates, findings), strict=True)

@@ -22,16 +22,16 @@ from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
-from finegrain.scoring.adapters import LayerUncertainty, attach_all
-from finegrain.scoring.identity import weights_identity
+from finegrain.scoring.adapters import LayerUncertainty, attach_adapters
+from finegrain.scoring.identity import identify_weights
 from finegrain.scoring.outputs import LoadedRewardModel
 from finegrain.scoring.records import BLOCK, Scores, check_finite
 from finegrain.scoring.runtime import Runtime
-from finegrain.scoring.segmentation import segmentation_of
+from finegrain.scoring.segmentation import open_segmentation
 from finegrain.scoring.signals import Densest, Head, RewardSignal
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.stock_number import before_padding, check_causal, check_number, ids_of, padding_of
-from finegrain.scoring.tokens import TokenisedReward, TokenReader, by_roles, is_cut
+from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
 from finegrain.types import Json
 
 SCORING = ("head", "location")
@@ -45,13 +45,13 @@ class ModelReward(TokenisedReward):
     model: LoadedRewardModel
     reader: TokenReader
     signal: RewardSignal | Densest
-    of_others: Stock | None = None
+    stock: Stock | None = None
     """The stock class of a model that others made, whose own number is compared with ours; None for models of ours."""
 
     def score_examples(self, examples: Sequence[Example]) -> Iterator[Mapping[str, Scores]]:
         """By role, example after example."""
         stream = (examples[place] for place in range(len(examples)))
-        return self._in_blocks(stream, lambda example: example) if self.of_others is None else self._as_stock(self.of_others, stream)
+        return self._in_blocks(stream, lambda example: example) if self.stock is None else self._as_stock(self.stock, stream)
 
     def _as_stock(self, stock: Stock, stream: Iterator[Example]) -> Iterator[Mapping[str, Scores]]:
         """As the stock class reads them; one answer is compared with its own number first."""
@@ -71,7 +71,7 @@ class ModelReward(TokenisedReward):
         while block := list(islice(stream, BLOCK)):
             found: list[Mapping[str, Scores]] = [{}] * len(block)
             scored = [read(example) for example in block]
-            for roles, places in by_roles(scored):
+            for roles, places in group_by_roles(scored):
                 own = [scored[place] for place in places]
                 check_tokens(self.model.scorer.model, self.tokenizer, own, roles)
                 for place, scores in zip(places, self.signal(self.model, own, roles), strict=True):
@@ -105,7 +105,7 @@ class ModelReward(TokenisedReward):
         policy = Policy(self.model.scorer.model, self.tokenizer, source, master_dtype(precision.name))
         facts_file = Path(source) / FACTS_FILE
         facts = json.loads(facts_file.read_text()) if facts_file.exists() else {}
-        own = weights_identity(policy, precision, self.reader.max_length)
+        own = identify_weights(policy, precision, self.reader.max_length)
         return {
             "kind": "reward model",
             "source": source,
@@ -139,19 +139,19 @@ def load_model_reward(runtime: Runtime, source: str, *, max_length: int, signal:
     signal.check(head)
     silence_dropout(loaded.policy.model)
     loaded.policy.model.to(runtime.device).eval()
-    head, module, adapters = attach_all(head, loaded.head, Path(source))
+    head, module, adapters = attach_adapters(head, loaded.head, Path(source))
     over_layers = has_layer_posterior(Path(source))
     network = take_adapter_out(loaded.policy.model, Path(source)).eval() if over_layers else loaded.policy.model
     scorer, _ = make_scorer(network, longest=max_length, head=module.to(runtime.device))
     if over_layers:
         adapters = (*adapters, LayerUncertainty(answer_variance(Path(source), scorer, head, module)))
-    segmentation = segmentation_of(runtime, head, loaded.facts, source, max_length)
-    model = LoadedRewardModel(scorer, head, runtime.precision, source, segmentation, location_of(loaded), adapters)
+    segmentation = open_segmentation(runtime, head, loaded.facts, source, max_length)
+    model = LoadedRewardModel(scorer, head, runtime.precision, source, segmentation, read_location(loaded), adapters)
     reader = TokenReader(loaded.policy.tokenizer, max_length, takes_ids=segmentation is None)
     return ModelReward(model, reader, signal, None if loaded.facts else loaded.stock)
 
 
-def location_of(model: RewardModel) -> LocationNormaliser | None:
+def read_location(model: RewardModel) -> LocationNormaliser | None:
     """The checkpoint's normaliser of segment scores, where it has one."""
     told = model.facts.get("location")
     if told is None:

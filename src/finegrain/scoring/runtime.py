@@ -24,7 +24,7 @@ class Runtime:
     device: torch.device
     precision: Precision
     cache: ScoreCache | None
-    """None: every value is computed anew."""
+    """None: every value is computed again."""
     usage: ComputeUsage = field(default_factory=ComputeUsage)
 
 

@@ -181,7 +181,7 @@ def all_of(response: Response) -> np.ndarray:
     return np.where(here if here.any() else response.mask, 0, -1).astype(np.int64)
 
 
-def segmentation_of(runtime: Runtime, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Segmentation | None:
+def open_segmentation(runtime: Runtime, head: Any, facts: Mapping[str, Any], checkpoint: str, longest: int) -> Segmentation | None:
     """What cuts answers for the head of a checkpoint; None for one that reads every token, or the last."""
     declared = read_head(head)
     if declared.read_positions is None:

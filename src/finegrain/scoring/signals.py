@@ -79,7 +79,7 @@ Scale = Raw | ByPlace
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Head:
-    """The head's own judgement of each token; of a head of segments or steps theirs, placed on their tokens."""
+    """The head's own score of each token; for a head of segments or steps their scores, placed on their tokens."""
 
     spread: Spread = field(default_factory=EvenSplit)
     """How the score of a segment or step comes to its tokens: even-split (they add up to it), repeat or end-only."""

@@ -50,12 +50,12 @@ class RewardOptions:
     """Checkpoint whose tokens the scores of a reward that reads text are put on."""
 
 
-def reads_text(source: str) -> bool:
+def is_text_source(source: str) -> bool:
     """Whether a source is a reward of its own (a function, a column) and no checkpoint."""
     return any(one.pattern and re.fullmatch(one.pattern, source, re.DOTALL) for one in SOURCES)
 
 
-def kind_of(source: str, options: RewardOptions) -> RewardSource:
+def find_source(source: str, options: RewardOptions) -> RewardSource:
     """The kind of a source: by how it is written, or by what is asked of a checkpoint."""
     for one in SOURCES:
         if one.pattern and re.fullmatch(one.pattern, source, re.DOTALL):

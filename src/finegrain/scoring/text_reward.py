@@ -22,7 +22,7 @@ from finegrain.types import CharSpan, Json, Scored
 
 
 class Completion(NamedTuple):
-    """One answer to be judged."""
+    """One answer to be scored."""
 
     row: int
     role: str
@@ -34,28 +34,28 @@ class Completion(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was said of an answer."""
+    """What the function returned for an answer."""
 
     score: float | None
-    """The number itself, or the sum of spans' or tokens' values; None: not judged."""
+    """The number itself, or the sum of spans' or tokens' values; None: not scored."""
     spans: Sequence[CharSpan] = ()
     tokens: Sequence[float] = ()
 
 
-Judge = Callable[[Sequence[Completion]], Sequence[Any]]
-"""Says of every completion a number, None (not judged), spans (start, end, value), or a list of numbers, one per token."""
+ScoreTexts = Callable[[Sequence[Completion]], Sequence[Any]]
+"""Returns for every completion a number, None (not scored), spans (start, end, value), or a list of numbers, one per token."""
 
 
 @dataclass(frozen=True)
 class TextReward:
-    """A judge of texts as a reward."""
+    """A function of texts as a reward."""
 
     source: str
     """Its name in messages."""
-    judge: Judge
-    told: Callable[[], Json]
+    score_texts: ScoreTexts
+    identify: Callable[[], Json]
     """Its identity."""
-    placing: TokenReader | None = None
+    reader: TokenReader | None = None
     """The tokenizer on whose tokens spans and lists of numbers are put; None: spans stay spans."""
     block: int = BLOCK
     """Candidates of one call."""
@@ -82,7 +82,7 @@ class TextReward:
                 yield {role: self._scores(one, role, next(verdicts)) for role in text.answers}
 
     def _verdicts(self, asked: Sequence[Completion]) -> list[Verdict]:
-        verdicts = [verdict_of(item, one.row, self.source) for item, one in zip(self.judge(asked), asked, strict=True)]
+        verdicts = [read_verdict(item, one.row, self.source) for item, one in zip(self.score_texts(asked), asked, strict=True)]
         for verdict, one in zip(verdicts, asked, strict=True):
             length = len(join_answer(one.completion)) if verdict.spans else 0
             for start, end, _ in verdict.spans:
@@ -94,18 +94,18 @@ class TextReward:
         if verdict.score is None:
             return None
         answer = Scored(torch.tensor(verdict.score, dtype=torch.float64))
-        if self.placing is None or not (verdict.spans or verdict.tokens):
+        if self.reader is None or not (verdict.spans or verdict.tokens):
             return Scores(answer, spans=verdict.spans, numbers=verdict.tokens)
-        response, values = self._on_tokens(self.placing, given, role, verdict)
+        response, values = self._on_tokens(self.reader, given, role, verdict)
         tokens = Scored(torch.from_numpy(np.where(response.mask, values, 0.0)))
-        return Scores(answer, tokens, response, is_cut(response, self.placing.tokenizer.eos_token_id), verdict.spans)
+        return Scores(answer, tokens, response, is_cut(response, self.reader.tokenizer.eos_token_id), verdict.spans)
 
-    def _on_tokens(self, placing: TokenReader, given: Candidates, role: str, verdict: Verdict) -> tuple[Response, np.ndarray]:
+    def _on_tokens(self, reader: TokenReader, given: Candidates, role: str, verdict: Verdict) -> tuple[Response, np.ndarray]:
         """The tokenised answer, and the verdict's value on each of its tokens."""
         text = given.text
         answer = replace(text.answers[role], spans=list(verdict.spans), token_reward=list(verdict.tokens) or None)
         one, findings = Candidates(row=given.row, made=replace(text, answers={"answer": answer}, columns={})), Findings()
-        (found,) = placing([one], findings)
+        (found,) = reader([one], findings)
         if found is None or found.tokens is None:
             raise DataError(f"row {given.row}, {role}: cannot be tokenised ({findings.in_words()})")
         response, rewards = found.tokens.responses["answer"], found.tokens.token_rewards["answer"]
@@ -125,20 +125,20 @@ class TextReward:
 
     def identity(self) -> Json:
         """As it was opened with."""
-        return self.told()
+        return self.identify()
 
     def with_micro_batch(self, tokens: int) -> "TextReward":
         """The same, asked about one prompt at a time."""
         return replace(self, block=1)
 
 
-def placing_of(options: RewardOptions) -> TokenReader | None:
+def open_token_reader(options: RewardOptions) -> TokenReader | None:
     """The tokenizer that scores of texts are put on."""
     return None if options.tokenizer is None else TokenReader(load_own_tokenizer(options.tokenizer), options.max_length)
 
 
-def verdict_of(item: Any, row: int, source: str) -> Verdict:
-    """What a judge said, checked."""
+def read_verdict(item: Any, row: int, source: str) -> Verdict:
+    """What the function returned, checked."""
     item = item.tolist() if hasattr(item, "tolist") else item
     if item is None:
         return Verdict(None)

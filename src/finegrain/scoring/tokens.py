@@ -49,7 +49,7 @@ def map_each(candidates: Iterable[Candidates], make: Callable[[Candidates], Cand
     return map(make, candidates)
 
 
-def tokenised_candidates(examples: Sequence[Example], tokenizer: Any) -> Sequence[Candidates]:
+def make_candidates(examples: Sequence[Example], tokenizer: Any) -> Sequence[Candidates]:
     """Rows that this tokenizer wrote."""
 
     def made(place: int) -> Candidates:
@@ -59,7 +59,7 @@ def tokenised_candidates(examples: Sequence[Example], tokenizer: Any) -> Sequenc
     return LazySequence(len(examples), made)
 
 
-def writes_alike(one: Any, other: Any) -> bool:
+def same_tokenisation(one: Any, other: Any) -> bool:
     """Whether two tokenizers make the same tokens of a row; those of one vocabulary may still cut a text differently."""
     return one is other or (one is not None and other is not None and _writing(one) == _writing(other))
 
@@ -80,7 +80,7 @@ class TokenReader:
 
     def __call__(self, candidates: Sequence[Candidates], findings: Findings) -> Sequence[Candidates | None]:
         """The candidates with tokens of this tokenizer, as they are where they have them; None for those that cannot be tokenised."""
-        if not len(candidates) or writes_alike(candidates[0].tokenizer, self.tokenizer):
+        if not len(candidates) or same_tokenisation(candidates[0].tokenizer, self.tokenizer):
             return candidates
         rows = ((place, one.text) for place, one in enumerate(candidates))
         found: list[Candidates | None] = [None] * len(candidates)
@@ -154,7 +154,7 @@ def _tokens(one: Candidates) -> Example:
     return one.tokens
 
 
-def by_roles(examples: Sequence[Example]) -> list[tuple[tuple[str, ...], Sequence[int]]]:
+def group_by_roles(examples: Sequence[Example]) -> list[tuple[tuple[str, ...], Sequence[int]]]:
     """Places of the examples that have the same roles: a pass over several examples asks for the same answers of all."""
     found: dict[tuple[str, ...], list[int]] = {}
     for place in range(len(examples)):
@@ -170,19 +170,19 @@ def is_cut(response: Response, eos: int | None) -> bool:
     return covered < len(response.text.rstrip())
 
 
-def scores_on(scores: Scores, own: Response) -> Scored | None:
+def align_scores(scores: Scores, own: Response) -> Scored | None:
     """(T,) the scores of an answer's tokens, spans or numbers on the caller's tokens of the same text; None where only the answer has a score."""
     if scores.tokens is None or scores.response is None:
         if scores.numbers:
             return Scored(torch.from_numpy(np.where(own.mask, _one_each(scores.numbers, own), 0.0)))
         return Scored(torch.from_numpy(spans_to_tokens(scores.spans, own.offsets, outside=0.0).astype(np.float64))) if scores.spans else None
     tokens, response = scores.tokens, scores.response
-    members = None if tokens.members is None else torch.stack([on_tokens(values, response, own) for values in tokens.members])
-    std = None if tokens.std is None else on_tokens(tokens.std, response, own)
-    return Scored(on_tokens(tokens.mean, response, own), std, members)
+    members = None if tokens.members is None else torch.stack([align_tokens(values, response, own) for values in tokens.members])
+    std = None if tokens.std is None else align_tokens(tokens.std, response, own)
+    return Scored(align_tokens(tokens.mean, response, own), std, members)
 
 
-def on_tokens(values: Tensor, response: Response, own: Response) -> Tensor:
+def align_tokens(values: Tensor, response: Response, own: Response) -> Tensor:
     """(T',) values of the tokens of one tokenizer as (T,) values of another's on the same text, 0 where the first had cut the answer.
 
     A token has the value of the characters it holds half of; the end token has the end token's.

@@ -1,4 +1,4 @@
-"""Preference rows from trees: grow one per prompt, judge its leaves, pair them."""
+"""Preference rows from trees: grow one per prompt, score its leaves, pair them."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -14,11 +14,11 @@ from finegrain.evaluate.reward_comparison import canonicalise, compare, reward_d
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 from finegrain.recipes.evaluation.null_control import null_control
-from finegrain.recipes.evaluation.scored_answers import Joined, join, read_scores
+from finegrain.recipes.evaluation.scored_answers import JoinedScores, join, read_scores
 from finegrain.types import Json
 
 
-def compared(settings: CompareSettings) -> Json:
+def compare_scores(settings: CompareSettings) -> Json:
     """The whole result."""
     draw = Bootstrap(resamples=settings.resamples, seed=settings.seed)
     answers = [read_scores(file) for file in settings.scores]
@@ -57,7 +57,7 @@ def compared(settings: CompareSettings) -> Json:
     }
 
 
-def _ranks(names: Sequence[str], joined: Joined) -> tuple[list[bool], list[str]]:
+def _ranks(names: Sequence[str], joined: JoinedScores) -> tuple[list[bool], list[str]]:
     """Whether each reward tells answers of one prompt apart, and what is odd about rewards."""
     ranks, warnings = [], []
     for name, rewards in zip(names, joined.rewards, strict=True):
@@ -71,7 +71,7 @@ def _ranks(names: Sequence[str], joined: Joined) -> tuple[list[bool], list[str]]
     return ranks, [*warnings, *(f"{names[a]} and {names[b]} hold the same scores: is it one reward twice?" for a, b in same)]
 
 
-def _distance(joined: Joined, ranks: Sequence[bool], a: int, b: int) -> float | None:
+def _distance(joined: JoinedScores, ranks: Sequence[bool], a: int, b: int) -> float | None:
     """None where one of the two ranks nothing."""
     if not (ranks[a] and ranks[b]):
         return None
@@ -83,13 +83,13 @@ def _length(rewards: Float[np.ndarray, " N"], lengths: Float[np.ndarray, " N"], 
     return _interval(draw(lambda rows: spearman(rewards[rows], lengths[rows]), np.zeros(len(rewards), dtype=int)))
 
 
-def _agreement(names: Sequence[str], joined: Joined, distances: Sequence[Sequence[float | None]]) -> Json:
+def _agreement(names: Sequence[str], joined: JoinedScores, distances: Sequence[Sequence[float | None]]) -> Json:
     """Of every two rewards but the first."""
     table = seed_agreement(joined.rewards[1:])
     return {"files": list(names), "spearman": [[_number(one) for one in row] for row in table], "distance": [list(row[1:]) for row in distances[1:]]}
 
 
-def _warnings(files: Sequence[Json], joined: Joined, null: Json | None) -> list[str]:
+def _warnings(files: Sequence[Json], joined: JoinedScores, null: Json | None) -> list[str]:
     found = [f"{one['file']}: {one['truncated']} answers were cut before they were scored" for one in files if one["truncated"]]
     if joined.left_out:
         found.append(f"{joined.left_out} answers lack a score in a file and are left out of every number")

@@ -17,7 +17,7 @@ from finegrain.recipes.evaluation.problems import Problem, ProblemSet
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward
 from finegrain.scoring.runtime import open_runtime
-from finegrain.scoring.sources import RewardOptions, reads_text
+from finegrain.scoring.sources import RewardOptions, is_text_source
 from finegrain.terminal import write_line
 from finegrain.types import Json
 
@@ -65,7 +65,7 @@ def _rewards(settings: EvalSettings) -> Sequence[Reward]:
     )
     if settings.reference is None:
         return [open_reward(source, options) for source in settings.reward]
-    if any(reads_text(source) for source in settings.reward):
+    if any(is_text_source(source) for source in settings.reward):
         raise UsageError("--reference is for policies; a function of your own has none")
     return [open_reward(settings.reward, options)]
 

@@ -18,7 +18,7 @@ SIDE = re.compile(r"(?P<row>.*)/(?P<role>chosen|rejected)(?P<number>/\d+)?", re.
 """The name that `finegrain score` gives to an answer of a pair."""
 
 
-class Sides(NamedTuple):
+class PairScores(NamedTuple):
     """Scores of pairs."""
 
     chosen: Float[np.ndarray, " N"]
@@ -31,7 +31,7 @@ class Sides(NamedTuple):
 
 def null_control(file: Path) -> Json:
     """Whether a reward fitted where there is nothing to find found nothing."""
-    found = sides(file, read_scores(file))
+    found = join_pairs(file, read_scores(file))
     if not len(found.chosen):
         raise DataError(f"{file}: no pair of two different answers has both scores, so nothing says whether the null holds")
     share, holds = null_holds(found.chosen, found.rejected)
@@ -42,7 +42,7 @@ def null_control(file: Path) -> Json:
     return {"file": str(file), "holds": holds, "accuracy": share._asdict(), **left_out, "sentence": sentence}
 
 
-def sides(file: Path, answers: Mapping[str, ScoredAnswer]) -> Sides:
+def join_pairs(file: Path, answers: Mapping[str, ScoredAnswer]) -> PairScores:
     """Chosen and rejected of each pair; raises DataError where an answer stands alone."""
     pairs: dict[tuple[str, str | None], dict[str, ScoredAnswer]] = {}
     for name, answer in answers.items():
@@ -58,4 +58,4 @@ def sides(file: Path, answers: Mapping[str, ScoredAnswer]) -> Sides:
     differing = [pair for pair in pairs.values() if pair["chosen"].response != pair["rejected"].response]
     scored = [(pair["chosen"].score, pair["rejected"].score) for pair in differing]
     kept = np.array([pair for pair in scored if None not in pair], dtype=float).reshape(-1, 2)
-    return Sides(kept[:, 0], kept[:, 1], unscored=len(scored) - len(kept), identical=len(pairs) - len(differing))
+    return PairScores(kept[:, 0], kept[:, 1], unscored=len(scored) - len(kept), identical=len(pairs) - len(differing))

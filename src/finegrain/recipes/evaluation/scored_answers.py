@@ -26,12 +26,12 @@ class ScoredAnswer(NamedTuple):
     prompt: str
     response: str
     score: float | None
-    """None where the reward did not judge the answer."""
+    """None where the reward did not score the answer."""
     truncated: bool
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedScores:
     """The answers that every file has a score of."""
 
     rewards: Float[np.ndarray, "M N"]
@@ -93,7 +93,7 @@ def _is_score(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def join(files: Sequence[Path], answers: Sequence[Mapping[str, ScoredAnswer]]) -> Joined:
+def join(files: Sequence[Path], answers: Sequence[Mapping[str, ScoredAnswer]]) -> JoinedScores:
     """By name, in the order of the first file; raises DataError where another file has other answers."""
     first = answers[0]
     for file, other in zip(files[1:], answers[1:], strict=True):
@@ -104,7 +104,7 @@ def join(files: Sequence[Path], answers: Sequence[Mapping[str, ScoredAnswer]]) -
         raise DataError(f"none of the {len(first)} answers has a score in every file: nothing can be compared")
     own = [list(first.values())[place] for place in kept]
     number = {prompt: place for place, prompt in enumerate(dict.fromkeys(one.prompt for one in own))}
-    return Joined(
+    return JoinedScores(
         rewards=np.array([rows[place] for place in kept], dtype=float).T,
         prompts=np.array([number[one.prompt] for one in own]),
         lengths=length_scores([one.response for one in own]),

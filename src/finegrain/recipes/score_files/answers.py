@@ -13,7 +13,7 @@ from finegrain.data.records import Row
 from finegrain.data.tokenise import Tokenise
 from finegrain.data.unlabelled import has_samples, load_samples, read_sample_rows
 from finegrain.scoring.records import Candidates, Reward
-from finegrain.scoring.tokens import tokenised_candidates
+from finegrain.scoring.tokens import make_candidates
 from finegrain.types import Json
 
 Tell = Callable[[Json], None]
@@ -25,22 +25,22 @@ def are_samples(source: str, limit: int | None) -> bool:
     return any(has_samples(raw) for _, raw in islice(read(source, limit).rows, FIRST_ROWS))
 
 
-def answers_of(questions: Questions, limit: int | None, reward: Reward, max_length: int, tell: Tell) -> Iterable[Candidates]:
+def read_answers(questions: Questions, limit: int | None, reward: Reward, max_length: int, tell: Tell) -> Iterable[Candidates]:
     """Rows in the order of the data; for a reward that reads text nothing is dropped but what cannot be read."""
     if reward.tokenizer is None:
         return _as_text(questions, tell)
     data = load_examples(questions.source, reward.tokenizer, shape=questions.shape, settings=Tokenise(max_length=max_length), limit=limit)
     tell(data.report)
-    return tokenised_candidates(data.examples, reward.tokenizer)
+    return make_candidates(data.examples, reward.tokenizer)
 
 
-def samples_of(source: str, limit: int | None, reward: Reward, max_length: int, tell: Tell) -> Iterable[Candidates]:
+def read_samples(source: str, limit: int | None, reward: Reward, max_length: int, tell: Tell) -> Iterable[Candidates]:
     """Rows {prompt, responses}: all answers of a prompt together."""
     if reward.tokenizer is None:
         return _samples_as_text(source, limit, tell)
     given = load_samples(source, reward.tokenizer, settings=Tokenise(max_length=max_length), fewest=1, limit=limit)
     tell(given.report)
-    return tokenised_candidates(given.examples, reward.tokenizer)
+    return make_candidates(given.examples, reward.tokenizer)
 
 
 def _as_text(questions: Questions, tell: Tell) -> Iterator[Candidates]:

@@ -8,9 +8,9 @@ from finegrain.commands.baseline import BaselineSettings
 from finegrain.data.questions import Questions
 from finegrain.data.records import Shape, Text
 from finegrain.errors import DataError, UsageError
-from finegrain.recipes.score_files.answers import answers_of, are_samples, samples_of
+from finegrain.recipes.score_files.answers import are_samples, read_answers, read_samples
 from finegrain.scoring.opening import open_reward
-from finegrain.scoring.records import Reward, score_each
+from finegrain.scoring.records import Reward, score_with_candidates
 from finegrain.scoring.runtime import open_runtime
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.tokens import map_each
@@ -62,7 +62,7 @@ class BaselineCounts:
         return {**seen, **self.facts}
 
 
-def scores_of(settings: BaselineSettings, counts: BaselineCounts) -> tuple[Json, dict[str, list[float]]]:
+def score_baseline(settings: BaselineSettings, counts: BaselineCounts) -> tuple[Json, dict[str, list[float]]]:
     """The reward's identity, and by prompt its scores of the baseline's answers."""
     source = settings.model if settings.reward is None else settings.reward
     assert source is not None
@@ -82,7 +82,7 @@ def _scored(settings: BaselineSettings, reward: Reward, counts: BaselineCounts) 
     source, limit = settings.data, settings.limit
     sampled = are_samples(source, limit)
     if sampled:
-        answers = samples_of(source, limit, reward, settings.max_length, counts.tell)
+        answers = read_samples(source, limit, reward, settings.max_length, counts.tell)
     else:
         questions = Questions(source, limit)
         if questions.shape not in ROLES:
@@ -91,9 +91,9 @@ def _scored(settings: BaselineSettings, reward: Reward, counts: BaselineCounts) 
                 "a baseline is of samples {prompt, responses}, of pairs (the chosen answer) or of demonstrations"
             )
         role = ROLES[questions.shape]
-        given = answers_of(questions, limit, reward, settings.max_length, counts.tell)
+        given = read_answers(questions, limit, reward, settings.max_length, counts.tell)
         answers = map_each(given, lambda one: one.taking({role: role}))
-    for one, found in score_each(reward, answers):
+    for one, found in score_with_candidates(reward, answers):
         for role in one.roles:
             scores = found[role]
             if not sampled and not counts.first(one.row, one.answer_text(role)):

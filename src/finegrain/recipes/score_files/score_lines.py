@@ -15,11 +15,11 @@ from finegrain.data.records import Response
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.aggregate import MeanReward
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.recipes.score_files.answers import answers_of
+from finegrain.recipes.score_files.answers import read_answers
 from finegrain.recipes.score_files.baseline_annotation import Annotator, open_annotator
 from finegrain.scoring.aggregation import aggregate_answer
 from finegrain.scoring.opening import open_reward
-from finegrain.scoring.records import Scores, score_each
+from finegrain.scoring.records import Scores, score_with_candidates
 from finegrain.scoring.runtime import open_runtime
 from finegrain.scoring.scale import stored_scale
 from finegrain.scoring.sources import RewardOptions
@@ -100,18 +100,18 @@ def score_lines(settings: ScoreSettings, counts: ScoreCounts) -> Iterator[Json]:
     if {"segments", "steps"} & set(reward.facts()) and settings.segmenter != Dynamic():
         raise UsageError(f"segmenter: cuts scores of tokens, and {settings.model[0]} was trained on segments or steps of its own: drop it")
     relative = open_annotator(settings.baseline, settings.contrast, reward.identity)
-    answers = answers_of(questions, settings.limit, reward, settings.max_length, counts.tell)
+    answers = read_answers(questions, settings.limit, reward, settings.max_length, counts.tell)
     scale = stored_scale(settings.model[0]) if settings.normalise else None
     if scale is not None:
         counts.facts["normalised_by"] = scale.as_json()
     names = Names(settings)
-    for one, found in score_each(reward, answers):
+    for one, found in score_with_candidates(reward, answers):
         for role in one.roles:
             scores = found[role]
             if scores is not None and scores.numbers and scores.tokens is None:
                 raise UsageError(f"{settings.reward} gives rewards per token: --model CHECKPOINT says by which tokenizer")
             head = {"id": names(one.row, role), "prompt": one.prompt_text, "response": one.answer_text(role)}
-            line = {**head, **line_of(scores, settings.segmenter)}
+            line = {**head, **make_line(scores, settings.segmenter)}
             if scores is not None and not isinstance(settings.aggregate, MeanReward):
                 line["score"]["reward"] = aggregate_answer(settings.aggregate, scores.answer)
             if scale is not None:
@@ -147,7 +147,7 @@ class Names:
         return f"{self._name}/{role}" + (f"/{self._seen[role]}" if self._seen[role] > 1 else "")
 
 
-def line_of(scores: Scores | None, segmenter: Segmenter) -> Json:
+def make_line(scores: Scores | None, segmenter: Segmenter) -> Json:
     """Score, tokens and segments of one answer."""
     if scores is None:
         return {"score": {"mean": None, "std": None}, "tokens": [], "segments": [], "truncated": False}

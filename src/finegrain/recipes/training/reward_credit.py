@@ -9,11 +9,11 @@ from finegrain.errors import CreditError
 from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
-from finegrain.scoring.implicit import ImplicitReward, logps_of
+from finegrain.scoring.implicit import ImplicitReward, read_logps
 from finegrain.scoring.records import Reward
 from finegrain.scoring.reward_model import load_model_reward
 from finegrain.scoring.signals import Densest
-from finegrain.scoring.tokens import TokenReader, map_each, scores_on, tokenised_candidates
+from finegrain.scoring.tokens import TokenReader, align_scores, make_candidates, map_each
 from finegrain.types import Ragged, Scored
 
 
@@ -26,7 +26,7 @@ def score_tokens(
     token only. Its texts are those of the examples, read by its own tokenizer and brought over as character spans.
     """
     reward = _open(session, scorer, len(examples), reference, beta)
-    candidates = map_each(tokenised_candidates(examples, session.policy.tokenizer), lambda one: one.taking({role: role for role in roles}))
+    candidates = map_each(make_candidates(examples, session.policy.tokenizer), lambda one: one.taking({role: role for role in roles}))
     assert isinstance(candidates, Sequence)
     findings = Findings()
     read = reward.read(candidates, findings)
@@ -40,7 +40,7 @@ def score_tokens(
     ):
         for role in roles:
             one = scores[role]
-            moved = None if one is None else scores_on(one, example.responses[role])
+            moved = None if one is None else align_scores(one, example.responses[role])
             if moved is None:
                 raise CreditError(f"{scorer} scores whole answers alone, and a credit needs scores of tokens")
             found[role].append(moved)
@@ -59,4 +59,4 @@ def _open(session: Session, scorer: str, rows: int, reference: Mapping[str, Ragg
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():
         raise CreditError(f"the scorer {scorer} has another tokenizer than the policy; an implicit reward needs the same tokens")
     reader = TokenReader(session.policy.tokenizer, session.max_length)
-    return ImplicitReward(reader, session.runtime, beta, lambda *_: reference, [logps_of(policy)], lambda: {"source": scorer}, widened=False)
+    return ImplicitReward(reader, session.runtime, beta, lambda *_: reference, [read_logps(policy)], lambda: {"source": scorer}, widened=False)

@@ -15,7 +15,7 @@ from finegrain.recipes.session import Session
 from finegrain.rewards.fit import RewardFit
 from finegrain.scoring.outputs import LoadedRewardModel
 from finegrain.scoring.reward_model import head_of
-from finegrain.scoring.segmentation import segmentation_of
+from finegrain.scoring.segmentation import open_segmentation
 from finegrain.scoring.signals import Head
 from finegrain.types import Json
 
@@ -43,7 +43,7 @@ def stage_1_targets(session: Session, model: RewardModel, examples: Sequence[Exa
     scorer = Scorer(session.scorer.model, session.scorer.path, model.head.to(session.scorer.device))
     roles = ("chosen", "rejected")
     runtime = replace(session.runtime, cache=None)
-    segmentation = segmentation_of(runtime, head, model.facts, model.policy.source, session.max_length)
+    segmentation = open_segmentation(runtime, head, model.facts, model.policy.source, session.max_length)
     loaded = LoadedRewardModel(scorer, head, session.precision, model.policy.source, segmentation)
     scores = Head()(loaded, examples, roles)
     for line in [] if segmentation is None else segmentation.describe():
