@@ -5,7 +5,7 @@ Deviations: the exact pivot formula could not be obtained: change curve, smoothi
 specification [OURS]. With `Tokens` as segmenter the mask is exactly that of the released code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from finegrain.checked import checked
 from finegrain.credit.answers import CreditedAnswer
 from finegrain.credit.segment_weights import SegmentWeights
-from finegrain.types import WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def keep_mask(
@@ -35,6 +35,10 @@ class ASR(SegmentWeights):
     """Which segments of an answer train."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.KEEP_MASK
+
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
+        """Weight 0 or 1, the signal as reward, segment ids."""
+        return self._prepare(context, self._weigh)
 
     def _weigh(self, answers: Sequence[CreditedAnswer], excess: Sequence[Tensor], ids: Sequence[Tensor], signal: str) -> list[Tensor]:
         return [

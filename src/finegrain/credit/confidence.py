@@ -4,7 +4,7 @@ Source: ours (docs/methods/confidence.md); the keep-mask of https://arxiv.org/ab
 Deviations: not from a paper. Prior weight n0, independence of token errors and the shrinkage are [choice].
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,7 +19,7 @@ from finegrain.credit.signals import Auto, SignalChoice
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
-from finegrain.types import WeightMeaning
+from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
 def confidence_weight(
@@ -50,6 +50,10 @@ class Confidence(SegmentWeights):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.n0 >= 0, f"n0 (in observations) must be at least 0, got {self.n0}")
+
+    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
+        """Weight in [0, 1], the signal as reward, segment ids."""
+        return self._prepare(context, self._weigh)
 
     def _weigh(self, answers: Sequence[CreditedAnswer], excess: Sequence[Tensor], ids: Sequence[Tensor], signal: str) -> list[Tensor]:
         return [

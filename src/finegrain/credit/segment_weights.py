@@ -1,6 +1,6 @@
 """What asr and confidence share: settings of a weight per segment, and its way from a signal to token columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -13,11 +13,14 @@ from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_s
 from finegrain.ops.segmenters import Segmenter, check
 from finegrain.types import CreditContext, TokenColumns
 
+Weigh = Callable[[Sequence[CreditedAnswer], Sequence[Tensor], Sequence[Tensor], str], Sequence[Float[Tensor, " _"]]]
+"""(answers, score of each token's segment less the baseline, segment ids, name of the signal) -> weight of every token."""
+
 
 @dataclass(frozen=True, kw_only=True)
 @checked
 class SegmentWeights:
-    """Weights by segment; a method says them in `_weigh`."""
+    """Settings of a weight per segment."""
 
     scorer: str | None = None
     """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run trains its own."""
@@ -38,8 +41,8 @@ class SegmentWeights:
         check_scorer(self.signal, self.scorer)
         check(0 <= self.min_kept < self.max_kept <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {self.min_kept} and {self.max_kept}")
 
-    def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
-        """Weight in [0, 1], the signal as reward, segment ids."""
+    def _prepare(self, context: CreditContext, weigh: Weigh) -> Mapping[str, TokenColumns]:
+        """Weights, the signal as reward, segment ids."""
         signal = resolve_signal(self.signal, self.scorer, context)
         answers = find_signals(context, signal(context))
         masks, rewards = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
@@ -47,10 +50,6 @@ class SegmentWeights:
         scores = score_segments(self.score, rewards, ids, masks)
         baselines = self.baseline([score[mask] for score, mask in zip(scores, masks, strict=True)])
         excess = [score - base for score, base in zip(scores, baselines, strict=True)]
-        weight = self._weigh(answers, excess, ids, type(signal).__name__.lower())
+        weight = weigh(answers, excess, ids, type(signal).__name__.lower())
         check_kept_share(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
         return make_columns(context, answers, weight=weight, reward=rewards, segment=ids)
-
-    def _weigh(self, answers: Sequence[CreditedAnswer], excess: Sequence[Tensor], ids: Sequence[Tensor], signal: str) -> list[Float[Tensor, " _"]]:
-        """Weight of every token. `excess`: the score of its segment less the baseline; `ids`: segments; `signal`: a name for messages."""
-        raise NotImplementedError
