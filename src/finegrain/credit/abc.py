@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.credit.redistribute import check_share, distribute_by_shares, mix_with_end, uniform_shares
+from finegrain.checked import Share, checked
+from finegrain.credit.redistribute import distribute_by_shares, mix_with_end, uniform_shares
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import to_wide
 
@@ -87,13 +87,10 @@ def share_entropy(shares: Tokens, mask: Mask) -> Rows:
 class ABC:
     """Token rewards from attention and a sequence reward."""
 
-    share: float = 0.8
+    share: Share = 0.8
     """beta: the share of the reward that is spread; the rest is at the end. 0.8 in all the paper's runs, 0.5 by default in its code."""
     heads: Heads = field(default_factory=HeadMean)
     """How the heads are combined."""
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def __call__(self, attention: Float[Tensor, "B H T"], total: Rows, mask: Mask) -> Tokens:
         """Rewards (B, T) that sum to `total`, 0 outside the mask, detached; from the last row of the reward model's last layer."""

@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.credit.answers import CreditedAnswer, score_segments
 from finegrain.credit.segment_weights import SegmentWeights
 from finegrain.credit.signals import Auto, SignalChoice
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
-from finegrain.ops.segmenters import check
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
@@ -44,12 +43,8 @@ class Confidence(SegmentWeights):
     """A scorer with its own uncertainty; without it the run trains two and uses their disagreement."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token scores; must have a standard deviation or several members."""
-    n0: float = 4.0
+    n0: NonNegativeFloat = 4.0
     """Weight of the pooled variance in observations; a segment's own variance from two members counts as one [choice]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.n0 >= 0, f"n0 (in observations) must be at least 0, got {self.n0}")
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight in [0, 1], the signal as reward, segment ids."""

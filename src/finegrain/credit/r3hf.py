@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.credit.redistribute import check_share, mix_with_end
+from finegrain.checked import Share, checked
+from finegrain.credit.redistribute import mix_with_end
 from finegrain.ops.masked import masked_mean, masked_sum
 from finegrain.ops.readout import last_place, last_value
 from finegrain.ops.sequence import to_wide
@@ -102,13 +102,10 @@ def add_centred_rewards(advantage: Rows, reward: Tokens, mask: Mask, *, alpha: f
 class R3HF:
     """Token rewards from a reward model read at every position."""
 
-    share: float = 1.0
+    share: Share = 1.0
     """The share of the reward given as differences; the rest is at the end. The paper's value, except 0.5 in one of its settings."""
     first: First = field(default_factory=FromPrompt)
     """What the first token is compared with."""
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def __call__(self, values: Tokens, empty: Rows, mask: Mask) -> Tokens:
         """Eq. 7: token rewards (B, T), 0 outside the mask, detached."""

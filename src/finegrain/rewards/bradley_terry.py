@@ -12,15 +12,14 @@ Deviations: none.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import NonNegativeFloat, checked
-from finegrain.errors import UsageError
+from finegrain.checked import NonNegativeFloat, Range, checked
 from finegrain.ops.precision import to_widest
 from finegrain.rewards.heads import RewardHead, sequence_score
 from finegrain.types import Pair
@@ -47,14 +46,10 @@ class BradleyTerry:
 
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
 
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Range(0.0, 0.5)] = 0.0
     """Probability that a label is wrong where the column `label_prob` is absent, in [0, 0.5]."""
     centre: NonNegativeFloat = 0.0
     """Weight of (score(chosen) + score(rejected))^2, which keeps scores around 0 (TRL's center_rewards_coefficient, usually 0.01)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing <= 0.5:
-            raise UsageError(f"label_smoothing must be a probability in [0, 0.5], got {self.label_smoothing}")
 
     def __call__(self, head: RewardHead, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss; for several members their mean, each under its own bootstrap weights."""

@@ -10,15 +10,14 @@ Deviations: as above; formulas were read in summary and completed from memory, a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import MOST, NonNegativeFloat, PositiveFloat, PositiveInt, Range, checked
 from finegrain.rewards.representation import code_cross_entropy, draw_uniform, last_row, prototype_scores, sinkhorn_codes
 from finegrain.types import Gathered, Pair, Side
 
@@ -41,15 +40,12 @@ class SimCSE:
 
     items: Items = "difference"
     """difference: of the pair's last-token features; answers: those of both."""
-    weight: float = 1.0
+    weight: NonNegativeFloat = 1.0
     """Weight of the term; 1 is from memory."""
-    temperature: float = 0.05
+    temperature: PositiveFloat = 0.05
     """Temperature of the cosines; 0.05 is from memory."""
-    dropout: float = 0.1
-    """Share of features that a view leaves out."""
-
-    def __post_init__(self) -> None:
-        _check(self.weight, self.temperature, self.dropout)
+    dropout: Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)] = 0.1
+    """Share of features that a view leaves out; without any both views are equal."""
 
     def statistics(self, pair: Pair) -> Mapping[str, Gathered]:
         """The second view of every item of the step, and the item's number."""
@@ -74,26 +70,18 @@ class Swav:
 
     items: Items = "difference"
     """difference: of the pair's last-token features; answers: those of both."""
-    prototypes: int = 8
+    prototypes: Annotated[int, Range(2.0, MOST)] = 8
     """K, directions trained beside the model [choice]; a step with fewer items than K cannot fill them."""
-    weight: float = 1.0
+    weight: NonNegativeFloat = 1.0
     """Weight of the term; 1 is from memory."""
-    temperature: float = 0.1
+    temperature: PositiveFloat = 0.1
     """Temperature of the cosines in the prediction; 0.1 is from memory."""
-    code_temperature: float = 0.05
+    code_temperature: PositiveFloat = 0.05
     """Temperature of the cosines in the assignment; 0.05 is from memory."""
-    iterations: int = 3
+    iterations: PositiveInt = 3
     """Sinkhorn iterations; 3 is from memory."""
-    dropout: float = 0.1
-    """Share of features that a view leaves out."""
-
-    def __post_init__(self) -> None:
-        _check(self.weight, self.temperature, self.dropout)
-        if not (self.prototypes >= 2 and self.iterations >= 1 and self.code_temperature > 0):
-            raise UsageError(
-                "prototypes must be at least 2, iterations at least 1 and code_temperature positive, "
-                f"got {self.prototypes}, {self.iterations} and {self.code_temperature}"
-            )
+    dropout: Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)] = 0.1
+    """Share of features that a view leaves out; without any both views are equal."""
 
     def make_modules(self, hidden_size: int, generator: torch.Generator) -> Mapping[str, nn.Module]:
         """The prototypes, in random directions."""
@@ -151,11 +139,3 @@ def _same(pair: Pair, items: Items, of_step: Tensor) -> Tensor:
 def _features(side: Side) -> Float[Tensor, "B H"]:
     assert side.features is not None
     return last_row(side.features, side.mask)
-
-
-def _check(weight: float, temperature: float, dropout: float) -> None:
-    if not (weight >= 0 and temperature > 0 and 0 < dropout < 1):
-        raise UsageError(
-            f"weight must be at least 0, temperature positive and dropout in (0, 1), got {weight}, {temperature} and {dropout}: "
-            "without dropout both views are equal"
-        )

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from finegrain.checked import checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import PositiveFloat, checked
+from finegrain.errors import DataError
 from finegrain.ops.masked import masked_mean
 from finegrain.ops.readout import last_place, last_value
 from finegrain.ops.sequence import to_wide
@@ -98,12 +98,8 @@ class Aligned:
 class Linear:
     """The difference of scores, without a link: the gradient of maximum-likelihood inverse RL."""
 
-    regulariser: float = 1.0
-    """Weight of the scores' squares [OURS]; the optimal scores are +-1 over it."""
-
-    def __post_init__(self) -> None:
-        if not self.regulariser > 0:
-            raise UsageError(f"regulariser must be positive: without it the linear step has no minimum; got {self.regulariser}")
+    regulariser: PositiveFloat = 1.0
+    """Weight of the scores' squares [OURS], without which the loss has no minimum; the optimal scores are +-1 over it."""
 
     def reads(self, start: int, chosen: np.ndarray, rejected: np.ndarray) -> bool:
         """Whether they differ."""
