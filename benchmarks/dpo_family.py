@@ -99,10 +99,10 @@ def summarise(found: Mapping[str, Sequence[Json]]) -> dict[str, Json]:
     for name, runs in found.items():
         cells: Json = {"broken": sum(run["broken"] is not None for run in runs)}
         for measure in (f"within_{kl:g}" for kl in DISTANCES):
-            cells[measure] = mean_interval([run[measure] for run in runs])._asdict()
+            cells[measure] = mean_interval([run[measure] for run in runs]).as_json()
             pairs = zip(runs, found["dpo"], strict=True)
-            cells[f"{measure} - dpo"] = mean_interval([run[measure] - base[measure] for run, base in pairs])._asdict()
-        cells["kl"] = mean_interval([run["kl"] for run in runs])._asdict()
+            cells[f"{measure} - dpo"] = mean_interval([run[measure] - base[measure] for run, base in pairs]).as_json()
+        cells["kl"] = mean_interval([run["kl"] for run in runs]).as_json()
         summary[name] = cells
     return summary
 

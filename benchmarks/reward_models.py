@@ -133,7 +133,7 @@ def errors_found(run: Path, head: RewardHead, examples: Sequence[Example], max_l
                 if end > start:
                     scores.append(-mean)
                     wrong.append(any(start < b and a < end for a, b, _ in marked[line["prompt"], line["response"]]))
-        found[name] = auroc(np.array(scores), np.array(wrong))._asdict() | {"answers": len(marked)}
+        found[name] = auroc(np.array(scores), np.array(wrong)).as_json() | {"answers": len(marked)}
     return {"error_auroc": found}
 
 
@@ -169,9 +169,9 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         "data": name,
         "method": method.name,
         "seed": seed,
-        "accuracy": accuracy_of(method.head, method.head.readout, outputs, examples).accuracy._asdict(),
+        "accuracy": accuracy_of(method.head, method.head.readout, outputs, examples).accuracy.as_json(),
         **errors_found(out, method.head, examples, DATA[name].max_length),
-        "length_only": length_accuracy(examples).accuracy._asdict(),
+        "length_only": length_accuracy(examples).accuracy.as_json(),
         "pairs": record.get("pairs", record.get("rows")),
         "held_out_pairs": len(examples),
         "train_seconds": record["train_seconds"],

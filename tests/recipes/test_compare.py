@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_the_functions(command: Command, tmp_path: Path
     files = [write_rows(tmp_path / f"{seed}.jsonl", rows(scores)) for seed, scores in enumerate(seeds)]
     done = command("eval", "compare", first, *files, *QUICK, "--seed", "3")
     expected = compare(declared, seeds[1], Bootstrap(resamples=100, seed=3))
-    assert {name: done.result["compared"][1][name] for name in MEASURES} == {name: share._asdict() for name, share in expected.items()}
+    assert {name: done.result["compared"][1][name] for name in MEASURES} == {name: share.as_json() for name, share in expected.items()}
     prompts = np.repeat(np.arange(PAIRS) % PROMPTS, 2)
     assert done.result["compared"][1]["distance"] == reward_distance(declared, seeds[1], prompts)
     np.testing.assert_array_equal(done.result["agreement"]["spearman"], seed_agreement(seeds))

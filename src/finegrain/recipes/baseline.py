@@ -4,7 +4,7 @@ from typing import Any
 
 from finegrain.commands.baseline import BaselineSettings
 from finegrain.files import write_new
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.score_files.baseline_scores import BaselineCounts, score_baseline
 from finegrain.recipes.score_files.baseline_table import BaselineTable, table_lines
 from finegrain.runs import check_free

@@ -19,7 +19,7 @@ from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
 from finegrain.models.hub_files import check_folder
 from finegrain.models.reward_models import load_reward_model
 from finegrain.ops.proportions import wilson
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
 from finegrain.recipes.training.frozen_features import feature_rows
 from finegrain.rewards.clipped_head import same_order
@@ -91,7 +91,7 @@ def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
     kept = same_order(guard.weight, clean["chosen"], clean["rejected"], guard.bounds)
     change = torch.cat([clipped[role] - raw[role] for role in ROLES])
     return {
-        "agreement": wilson(kept.double().numpy())._asdict(),
+        "agreement": wilson(kept.double().numpy()).as_json(),
         "accuracy_raw": _measure_accuracy(raw),
         "accuracy": _measure_accuracy(clipped),
         "largest_clean_score": float(torch.cat(list(raw.values())).max()),
@@ -101,7 +101,7 @@ def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _measure_accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     """Share of the pairs whose chosen answer scores higher, with its interval."""
-    return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy._asdict()
+    return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy.as_json()
 
 
 def _find_warnings(facts: Mapping[str, Any]) -> list[str]:

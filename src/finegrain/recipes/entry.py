@@ -3,9 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
-import transformers
-
 from finegrain.configure import to_json
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
 
@@ -20,12 +19,6 @@ def start_command(command: str, settings: Any) -> dict[str, Any]:
     """The same for settings from the command line, where only our own lines are printed."""
     quiet_transformers()
     return start(command, settings, model=settings.model, tokenizer=None)
-
-
-def quiet_transformers() -> None:
-    """Switch off progress bars and warnings of transformers."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
 
 
 def model_name(model: Any) -> str:

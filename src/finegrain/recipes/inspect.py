@@ -15,9 +15,9 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import is_reward_model
 from finegrain.models.score import score_rows
 from finegrain.models.scorer import silence_dropout
-from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.inspection.pairs import inspect_row, truths
 from finegrain.recipes.inspection.reward_page import scored_by_reward
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, stamp
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run

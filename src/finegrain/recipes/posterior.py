@@ -20,7 +20,7 @@ from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows
 from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import split_by_budget
 from finegrain.models.scorer import Request
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
 from finegrain.recipes.training.data import margins_as_trained
 from finegrain.rewards.bradley_terry import pair_labels

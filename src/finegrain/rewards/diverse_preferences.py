@@ -134,7 +134,7 @@ class DiversePreferences:
         kl = 0.5 * (good[2] + bad[2]).mean(0)[:, 0]
         error = (chosen - rejected)[:, 0, -1].square()
         ones = torch.ones_like(kl)
-        return {"preference": Term(losses.mean(0), ones), "kl": Term(kl, ones, self.phi), "stand_in": Term(error, ones)}
+        return {"preference": Term(losses.mean(0), ones), "kl": Term(kl, ones, self.phi), "linear_proxy": Term(error, ones)}
 
 
 def member_parts(outputs: Outputs, members: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,7 +97,7 @@ def _warnings(files: Sequence[Json], joined: JoinedScores, null: Json | None) ->
 
 
 def _interval(share: Interval) -> Json:
-    return {"mean": _number(share.mean), "low": share.low, "high": share.high, "rows": share.rows}
+    return share.as_json() | {"mean": _number(share.mean)}
 
 
 def _number(value: Any) -> float | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from finegrain.errors import UsageError
 from finegrain.ops.baseline import Contrast, win_share
 from finegrain.ops.proportions import wilson
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import mean_interval
 from finegrain.recipes.score_files.baseline_table import BaselineTable, check_reward, read_table
 from finegrain.types import Json
 
@@ -137,11 +137,7 @@ def _summary(prompts: Sequence[Sequence[RelativeAnswer]]) -> Json:
         "above": wilson(means(lambda answer: answer.above)),
         "win_rate": wilson(means(lambda answer: answer.wins)),
     }
-    return {name: _interval(one) for name, one in found.items()}
-
-
-def _interval(found: Interval) -> Json:
-    return {"mean": found.mean, "low": found.low, "high": found.high, "rows": found.rows}
+    return {name: one.as_json() for name, one in found.items()}
 
 
 def _in_words(interval: Json) -> str:
