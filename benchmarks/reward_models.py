@@ -6,7 +6,6 @@ Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/re
 rows are held out for every method and seed; a seed changes the order of the rows and the head's start.
 """
 
-import argparse
 import gzip
 import json
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import flags
 from held_out import accuracy_of, length_accuracy, outputs_of, plain_rows
 from places import DATA as DATA_FOLDER
 from places import RESULTS, SMALL_LM
@@ -229,10 +229,9 @@ def over_seeds(measures: Sequence[Mapping[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = flags(__doc__, seeds=3)
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--methods", nargs="+", help="parts of the names; default: all")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-steps", type=int)
     parser.add_argument("--model", type=Path, default=SMALL_LM)
     options = parser.parse_args()

@@ -7,14 +7,13 @@ world with normal levels shows how much hangs on that. ChangePoint's price was s
     python benchmarks/segmentation.py            writes benchmarks/results/segmentation.json and .md, under two minutes on one core
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from command import flags, write
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -124,17 +123,12 @@ def markdown(result: dict[str, object]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
+    arguments = flags(__doc__, seeds=SEEDS, out=Path(__file__).parent / "results").parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     result = {"seeds": arguments.seeds, "responses": RESPONSES, "tables": run(arguments.seeds)}
     result["cpu_seconds"] = round(time.process_time() - started, 1)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "segmentation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    (arguments.out / "segmentation.md").write_text(markdown(result))
+    write(arguments.out, "segmentation", result, markdown(result))
     print(markdown(result))
 
 
