@@ -167,7 +167,7 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
     for code, words, arguments in (
         (2, "two score files or more", [first]),
         (2, "two score files or more", []),
-        (2, "resamples must be at least 100", [first, same, "--resamples", "3"]),
+        (2, "resamples must be a whole number of at least 100", [first, same, "--resamples", "3"]),
         (2, "is also compared", [first, same, "--null", same]),
         (3, "cannot read", [first, tmp_path / "none.jsonl"]),
         (3, "cannot read", [first, tmp_path]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finegrain.errors import UsageError
-from finegrain.rewards.contrast import SimCSE, Swav, make_view, number_items
+from finegrain.rewards.contrast import SimCSE, Swav
 from finegrain.rewards.representation import draw_uniform, simcse_loss, swav_loss
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.types import Pair, Side
@@ -110,15 +110,15 @@ def test_prototypes_have_directions_and_a_gradient() -> None:
 def test_views_keep_the_size_of_what_they_show() -> None:
     """What is kept is scaled up, so the mean over many rows is the item."""
     one = torch.ones(400, WIDTH, dtype=torch.float64)
-    found = make_view(features(list(range(400)), one, 0 * one), "difference", 0.3, 0)
+    found = SimCSE(dropout=0.3)._view(features(list(range(400)), one, 0 * one), 0)
     assert float(found.mean()) == pytest.approx(1.0, abs=0.02)
     assert found.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
 
 
 def test_numbers_of_items() -> None:
     pair = features([4, 0], draw(2, WIDTH), draw(2, WIDTH, seed=1))
-    assert number_items(pair, "difference").tolist() == [[4.0], [0.0]]
-    assert number_items(pair, "answers").tolist() == [[8.0, 9.0], [0.0, 1.0]]
+    assert SimCSE()._numbers(pair).tolist() == [[4.0], [0.0]]
+    assert SimCSE(items="answers")._numbers(pair).tolist() == [[8.0, 9.0], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize("items", ["difference", "answers"])

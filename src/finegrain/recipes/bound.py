@@ -12,7 +12,7 @@ from finegrain.commands.bound import BoundSettings
 from finegrain.configure import to_json
 from finegrain.data.holdout import split_holdout
 from finegrain.data.records import Shape
-from finegrain.data.store import token_lengths
+from finegrain.data.store import longest_row
 from finegrain.errors import CheckpointError, DataError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
@@ -68,8 +68,7 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
 
 def _read_features(session: Any, examples: Any) -> dict[str, Tensor]:
     """By role, the features of the last token of every answer, (N, H), float64; cached."""
-    prompts, answers = token_lengths(examples, ROLES)
-    scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
+    scorer = prepare_scorer(session, longest_row(examples, ROLES)).eval()
     cache = replace(session.cache, kind="features", measure=feature_rows)
     rows = cache.values(session.policy, scorer, examples, ROLES, session.precision, session.usage)
     found = {role: torch.from_numpy(np.stack(rows[role])).double() for role in ROLES}

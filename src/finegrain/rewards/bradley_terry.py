@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finegrain.checked import NonNegativeFloat, Range, checked
-from finegrain.ops.precision import to_widest
 from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.representation import hash_to_uniform
 from finegrain.types import Pair
 
 Differences = Float[Tensor, "... B"]
@@ -87,8 +87,4 @@ def centre_penalty(total: Float[Tensor, "... B"], centre: float) -> Float[Tensor
 def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, "M B"]:
     """Exp(1) weights by row number and member, the same in every epoch and for any batching (Rubin's Bayesian bootstrap)."""
     places = rows.long()[None] * members + torch.arange(members, device=rows.device)[:, None]
-    mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
-    mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
-    mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    uniform = (to_widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32
-    return -uniform.log().float()
+    return -hash_to_uniform(places).log().float()

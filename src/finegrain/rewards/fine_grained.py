@@ -22,7 +22,7 @@ from finegrain.errors import DataError
 from finegrain.ops.edits import least_edit
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import to_wide
-from finegrain.rewards.columns import AnswerContext
+from finegrain.rewards.columns import AnswerContext, weight_columns
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
 
@@ -118,16 +118,7 @@ class FineGrained:
                 "expected chosen to be a minimal edit of rejected (--loss.most-changed sets the limit)"
             )
         masks = {"rejected": [edit.first for edit in edits], "chosen": [edit.second for edit in edits]}
-        absent: list[np.ndarray | None] = [None] * len(edits)
-        return {
-            role: TokenColumns(
-                weight=[own.astype(np.float32) if kept else None for own, kept in zip(changed, small, strict=True)],
-                reward=absent,
-                segment=absent,
-                annotated=small,
-            )
-            for role, changed in masks.items()
-        }
+        return {role: weight_columns([own.astype(np.float32) for own in changed], small) for role, changed in masks.items()}
 
     def __call__(self, head: Token, pair: Pair) -> Terms:
         """The pair's loss, and the regulariser, a mean over unchanged tokens."""

@@ -23,7 +23,7 @@ from finegrain.errors import DataError
 from finegrain.ops.masked import masked_mean
 from finegrain.ops.readout import last_place, last_value
 from finegrain.ops.sequence import to_wide
-from finegrain.rewards.columns import AnswerContext
+from finegrain.rewards.columns import AnswerContext, weight_columns
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
@@ -134,12 +134,10 @@ class IRLSFT:
         context.note("first_difference", facts)
         if context.trains and not any(apart):
             raise DataError(f"the sample equals the demonstration in all {len(pairs)} pairs; sample answers from the policy first")
-        absent: list[np.ndarray | None] = [None] * len(pairs)
         found = {}
         for role, place in (("chosen", 0), ("rejected", 1)):
             weights = [(np.arange(len(pair[place])) >= start).astype(np.float32) for pair, start in zip(pairs, starts, strict=True)]
-            kept = [weight if one else None for weight, one in zip(weights, apart, strict=True)]
-            found[role] = TokenColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
+            found[role] = weight_columns(weights, apart)
         return found
 
     def __call__(self, head: Token, pair: Pair) -> Terms:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,36 +19,6 @@ NAMED = 5
 """Answers without a baseline that are named."""
 ROUNDING = 1e-5
 """Relative difference of scores that counts as a tie: the same answer in another batch, in float32 [choice]."""
-
-
-@runtime_checkable
-class Annotator(Protocol):
-    """What adds to the line of an answer."""
-
-    def __call__(self, role: str, line: Json) -> Json:
-        """The line, with what is added to its score."""
-
-    def facts(self) -> Json:
-        """For the result."""
-
-    def describe(self) -> list[str]:
-        """For a person."""
-
-
-class NoBaseline:
-    """Adds nothing."""
-
-    def __call__(self, role: str, line: Json) -> Json:
-        """The line as it is."""
-        return line
-
-    def facts(self) -> Json:
-        """Nothing."""
-        return {}
-
-    def describe(self) -> list[str]:
-        """Nothing."""
-        return []
 
 
 class RelativeAnswer(NamedTuple):
@@ -113,10 +83,8 @@ class BaselineAnnotator:
         return lines
 
 
-def open_annotator(file: Path | None, contrast: Contrast, identity: Callable[[], Json]) -> Annotator:
+def open_annotator(file: Path, contrast: Contrast, identity: Callable[[], Json]) -> BaselineAnnotator:
     """What a table adds to scores of the reward that made it; raises UsageError where the reward is another one."""
-    if file is None:
-        return NoBaseline()
     table = read_table(file)
     check_reward(file, table.reward, identity())
     return BaselineAnnotator(contrast, table)
