@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from finegrain.models.reference import ScoreCache, cache_folder
 from finegrain.models.score import ComputeUsage, Precision, score_rows
 from finegrain.models.scorer import silence_dropout
 from finegrain.scoring.devices import open_device
-from finegrain.scoring.records import Reward, Scores, check_finite
+from finegrain.scoring.records import Scores, check_finite
 from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.types import Ragged, Scored
@@ -72,6 +73,6 @@ class LogprobReward(TokenisedReward):
         response = example.responses[role]
         return check_finite(example.row, role, Scores(answer, tokens, response, is_cut(response, self.tokenizer.eos_token_id)))
 
-    def with_micro_batch(self, tokens: int) -> Reward:
+    def with_micro_batch(self, tokens: int) -> Any:
         """The same with other batches, and nothing from a cache."""
         return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=tokens), cache=None))
