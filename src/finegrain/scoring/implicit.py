@@ -11,9 +11,8 @@ from finegrain.data.records import Example
 from finegrain.errors import ModelError
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.rewards.heads import combine_members
-from finegrain.scoring.identity import identify_weights
 from finegrain.scoring.records import Scores
-from finegrain.scoring.runtime import LogprobReward, Runtime, policy_logps
+from finegrain.scoring.runtime import LogprobReward, Runtime, identify_weights, policy_logps
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.tokens import TokenReader
 from finegrain.types import Json, Ragged, Scored

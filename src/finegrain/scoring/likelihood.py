@@ -9,9 +9,8 @@ import torch
 from finegrain.data.records import Example
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.ops.readout import Mean, NegativeNorm, Readout, Sum
-from finegrain.scoring.identity import identify_weights
 from finegrain.scoring.records import Scores
-from finegrain.scoring.runtime import LogprobReward, policy_logps
+from finegrain.scoring.runtime import LogprobReward, identify_weights, policy_logps
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.tokens import TokenReader
 from finegrain.types import Json, Scored

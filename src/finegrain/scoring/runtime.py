@@ -9,6 +9,7 @@ import torch
 
 from finegrain.data.records import Example
 from finegrain.data.store import longest_row
+from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from finegrain.models.load import Policy, check_tokens
 from finegrain.models.probe import make_scorer
 from finegrain.models.reference import ScoreCache, cache_folder
@@ -18,7 +19,7 @@ from finegrain.scoring.devices import open_device
 from finegrain.scoring.records import Scores, check_finite
 from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
 from finegrain.train.distributed import barrier, rank, world
-from finegrain.types import Ragged, Scored
+from finegrain.types import Json, Ragged, Scored
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ def policy_logps(runtime: Runtime, policy: Policy, examples: Sequence[Example], 
     if runtime.cache is None:
         return score_rows(engine, examples, roles, runtime.precision)
     return runtime.cache.values(policy, engine, examples, tuple(roles), runtime.precision, runtime.usage)
+
+
+def identify_weights(policy: Policy, precision: Precision, max_length: int) -> Json:
+    """Of a model that reads tokens: hashes of weights and tokenizer, the longest row and the arithmetic."""
+    return {
+        "source": policy.source,
+        "weights": model_fingerprint(policy, cache_folder()),
+        "tokenizer": tokenizer_fingerprint(policy.tokenizer),
+        "max_length": max_length,
+        "dtype": precision.name,
+    }
 
 
 @dataclass(frozen=True, eq=False)

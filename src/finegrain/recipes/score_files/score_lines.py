@@ -13,11 +13,10 @@ from finegrain.configure import to_json
 from finegrain.data.questions import Questions, read_identifiers
 from finegrain.data.records import Response
 from finegrain.errors import DataError, UsageError
-from finegrain.ops.aggregate import MeanReward
+from finegrain.ops.aggregate import MeanReward, aggregate_answer
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.score_files.answers import read_answers
 from finegrain.recipes.score_files.baseline_annotation import BaselineAnnotator, open_annotator
-from finegrain.scoring.aggregation import aggregate_answer
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Scores, score_with_candidates
 from finegrain.scoring.runtime import open_runtime
