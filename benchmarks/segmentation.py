@@ -7,18 +7,22 @@ world with normal levels shows how much hangs on that. ChangePoint's price was s
     python benchmarks/segmentation.py            writes benchmarks/results/segmentation.json and .md, under two minutes on one core
 """
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from command import flags, write
 from scipy.stats import t as student
 from torch import Tensor
 
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Segmenter, Tokens, Whole, Windows
 from finegrain.ops.segments import segment_mean
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.command import flags, write
 
 RESPONSES, SHORTEST, LONGEST, BORDER = 400, 40, 120, 0.09
 NOISES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)

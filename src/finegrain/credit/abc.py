@@ -8,17 +8,14 @@ without any attention on the answer gets equal shares instead of 0/0. `LargestHe
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import Share, checked
-from finegrain.credit.redistribute import distribute_by_shares, mix_with_end, uniform_shares
+from finegrain.credit.redistribute import Mask, Rows, Tokens, distribute_by_shares, mix_with_end, uniform_shares
 from finegrain.ops.masked import masked_sum
+from finegrain.ops.readout import place_before
 from finegrain.ops.sequence import to_wide
-
-Tokens = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
-Rows = Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +67,7 @@ def shift_shares(attention: Tokens, mask: Mask) -> Tokens:
 
     The last column has no successor and is ignored. An answer of one token keeps its reward.
     """
-    place = torch.arange(mask.shape[1], device=mask.device)
-    seen = torch.where(mask, place, -1).cummax(1).values
-    before = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
+    before = place_before(mask)
     moved = torch.where(mask & (before >= 0), attention.gather(1, before.clamp(min=0)), 0.0)
     return normalise_attention(moved, mask)
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import Range, checked
 from finegrain.ops import segments
+from finegrain.ops.segmenters import Ids, Values
 
-Values = Float[Tensor, "B T"]
-Ids = Int[Tensor, "B T"]
 Answers = Sequence[Float[Tensor, " _"]]
 """The scores of each answer's tokens, ragged."""
 

@@ -1,6 +1,7 @@
 """Answers of a model through transformers' own generation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,14 @@ def generate_greedy(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *
     lm = causal_lm(model)
     room = getattr(lm.config.get_text_config(), "max_position_embeddings", None) or learned_positions(lm.config) or 10**9
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    was_training = model.training
-    model.eval()
     answers = []
-    with torch.no_grad(), stock_attention(model):
+    with _reading(model):
         for prompt in prompts:
             kept = prompt[-max(1, room - max_new_tokens) :]
             new = max(1, min(max_new_tokens, room - len(kept)))
             ids = torch.from_numpy(kept.astype(np.int64))[None].to(next(model.parameters()).device)
             out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, pad_token_id=pad)
             answers.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-    model.train(was_training)
     return answers
 
 
@@ -43,9 +41,7 @@ def sample_answers(
         ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
         seen[row, width - len(prompt) :] = 1
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), stock_attention(model), torch.random.fork_rng():
+    with _reading(model), torch.random.fork_rng():
         torch.manual_seed(seed)
         out = model.generate(
             input_ids=ids.to(device),
@@ -58,8 +54,17 @@ def sample_answers(
             pad_token_id=pad,
             eos_token_id=tokenizer.eos_token_id,
         )
-    model.train(was_training)
     return [_up_to(row, tokenizer.eos_token_id) for row in out[:, width:].cpu().numpy().astype(np.int32)]
+
+
+@contextmanager
+def _reading(model: Any) -> Iterator[None]:
+    """In evaluation mode, without gradients, by the attention that transformers itself uses."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), stock_attention(model):
+        yield
+    model.train(was_training)
 
 
 def _up_to(ids: np.ndarray, eos: int | None) -> np.ndarray:

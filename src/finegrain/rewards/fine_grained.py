@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -21,14 +21,11 @@ from finegrain.checked import NonNegativeFloat, Range, checked
 from finegrain.errors import DataError
 from finegrain.ops.edits import least_edit
 from finegrain.ops.masked import masked_sum
+from finegrain.ops.readout import Mask, Rows, Values
 from finegrain.ops.sequence import to_wide
 from finegrain.rewards.columns import AnswerContext, weight_columns
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
-
-Values = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
-Rows = Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)

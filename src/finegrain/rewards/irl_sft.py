@@ -21,15 +21,12 @@ from torch.nn.functional import logsigmoid, pad
 from finegrain.checked import PositiveFloat, checked
 from finegrain.errors import DataError
 from finegrain.ops.masked import masked_mean
-from finegrain.ops.readout import last_place, last_value
+from finegrain.ops.readout import Mask, Values, last_place, last_value
 from finegrain.ops.sequence import to_wide
 from finegrain.rewards.columns import AnswerContext, weight_columns
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
-
-Values = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
 
 
 def aligned_loss(chosen: Values, rejected: Values, counted: Mask) -> Float[Tensor, " B"]:

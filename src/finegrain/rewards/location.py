@@ -12,15 +12,12 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
 from finegrain.checked import PositiveFloat, Range, checked
 from finegrain.errors import DataError
+from finegrain.ops.segmenters import Ids, Values
 from finegrain.ops.segments import segment_ends, segment_last, segment_length
-
-Values = Float[Tensor, "B T"]
-Ids = Int[Tensor, "B T"]
 
 HUBER = 1.35
 """Residuals, in standard deviations, above which the fit counts them linearly."""

@@ -8,17 +8,12 @@ curve of entropies minus the answer's mean, like a curve of token scores for cre
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops import segmenters
 from finegrain.ops.masked import masked_mean
+from finegrain.ops.segmenters import Ids, Mask, Values
 from finegrain.ops.segments import segments_from, without_closing
-
-Values = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
-Ids = Int[Tensor, "B T"]
 
 
 @dataclass(frozen=True, kw_only=True)
