@@ -8,9 +8,10 @@ import torch
 
 from finegrain.errors import UsageError
 from finegrain.rewards.contrast import SimCSE, Swav
-from finegrain.rewards.representation import draw_uniform, simcse_loss, swav_loss
+from finegrain.rewards.representation import draw_uniform
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.types import Pair, Side
+from tests.rewards.batch_contrast import simcse_loss, swav_loss
 from tests.rewards.test_representation import draw
 
 WIDTH = 50

@@ -1,22 +1,16 @@
-"""Contrastive losses on the features that a reward head reads: views of one answer should agree, other answers should differ.
+"""Parts of contrastive losses on the features that a reward head reads: views of one answer should agree, other answers should differ.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 3 (SimCSE and SwAV on last-token features, or on their difference).
-Deviations: the formulas were read in summary and completed from memory (temperature 0.05, 3 Sinkhorn iterations). As terms of training
-they are in `finegrain.rewards.contrast`.
+Deviations: the formulas were read in summary and completed from memory (temperature 0.05, 3 Sinkhorn iterations). The terms of training
+are in `finegrain.rewards.contrast`.
 """
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax, normalize
+from torch.nn.functional import log_softmax, normalize
 
 from finegrain.ops.precision import to_widest
-
-
-def simcse_loss(first: Float[Tensor, "B H"], second: Float[Tensor, "B H"], *, temperature: float = 0.05) -> Float[Tensor, " B"]:
-    """-log softmax over the batch of cos(first_i, second_j) / temperature at j = i; 0 for a batch of one."""
-    similarity = normalize(first, dim=-1) @ normalize(second, dim=-1).T / temperature
-    return cross_entropy(similarity, torch.arange(len(first), device=first.device), reduction="none")
 
 
 def sinkhorn_codes(scores: Float[Tensor, "B K"], *, temperature: float = 0.05, iterations: int = 3) -> Float[Tensor, "B K"]:
@@ -36,15 +30,6 @@ def prototype_scores(view: Float[Tensor, "... H"], prototypes: Float[Tensor, "K 
 def code_cross_entropy(codes: Float[Tensor, "... K"], scores: Float[Tensor, "... K"], temperature: float) -> Float[Tensor, "..."]:
     """Cross-entropy of one view's prototype probabilities against the other view's codes."""
     return -(codes * log_softmax(scores / temperature, -1)).sum(-1)
-
-
-def swav_loss(
-    first: Float[Tensor, "B H"], second: Float[Tensor, "B H"], prototypes: Float[Tensor, "K H"], *, temperature: float = 0.1, iterations: int = 3
-) -> Float[Tensor, " B"]:
-    """Cross-entropy of each view's prototype probabilities against the other view's codes, added."""
-    scores = [prototype_scores(view, prototypes) for view in (first, second)]
-    codes = [sinkhorn_codes(score, iterations=iterations) for score in scores]
-    return code_cross_entropy(codes[0], scores[1], temperature) + code_cross_entropy(codes[1], scores[0], temperature)
 
 
 def last_row(features: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B H"]:
