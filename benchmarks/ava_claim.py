@@ -22,6 +22,7 @@ import numpy as np
 import tables
 import torch
 import transformers
+from command import flags
 from held_out import accuracy_of, length_accuracy, outputs_of, plain_rows
 from places import DATA as DATA_FOLDER
 from places import RESULTS, ROOT, SMALL_LM
@@ -365,12 +366,10 @@ ABOUT = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags(__doc__, seeds=5, out=RESULTS)
     parser.add_argument("--model", type=Path, default=SMALL_LM)
     parser.add_argument("--data", type=Path, default=DATA_FOLDER, help="folder of the files")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / "work", help="where samples are kept between calls")
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no further cell after this time")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="what the models compute in")
     parser.add_argument("--only", nargs="+", help="values of a cell: data=hh_harmless pairs=300 method=ava-p ...; all of them must hold")

@@ -9,14 +9,13 @@ decay. Two worlds of candidates, both with a gold of -1.8 at n = 1: `equal`, whe
     python benchmarks/bayesian_rm.py            writes benchmarks/results/bayesian-rm.json and .md, under a minute on one core
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from command import flags, write
 from places import RESULTS
-from tables import markdown, summary, write
+from tables import markdown, summary
 from torch import Tensor
 
 from finegrain.ops.aggregate import MeanOfPenalties, MeanReward, MinusStd, MinusVariance, PerSample
@@ -86,10 +85,7 @@ def one_seed(seed: int, world: str) -> tuple[dict[str, dict[str, float]], dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = flags(__doc__, seeds=SEEDS, out=RESULTS).parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     tables, priors = {}, []

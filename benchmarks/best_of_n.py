@@ -9,7 +9,6 @@ from random starts of their own. Writes benchmarks/results/best-of-n.{json,md}, 
 one core.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -18,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command import flags, write
 from places import RESULTS
-from tables import markdown, summary, write
+from tables import markdown, summary
 
 import finegrain
 from finegrain.commands.posterior import PosteriorSettings
@@ -96,10 +96,7 @@ def one_seed(seed: int, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = flags(__doc__, seeds=8, out=RESULTS).parse_args()
     torch.set_num_threads(1)
     cells: dict[str, dict[str, list[float]]] = {}
     for seed in range(options.seeds):

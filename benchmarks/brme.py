@@ -10,13 +10,12 @@ loss:brme on its hidden units for 600 steps; rewards are standardised over the c
     python benchmarks/brme.py            writes benchmarks/results/brme.json and .md, about two minutes on one core
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import torch
+from command import flags, write
 from places import RESULTS
-from tables import markdown, summary, write
+from tables import markdown, summary
 from torch import Tensor, nn
 
 from finegrain.ops.aggregate import MeanReward, Nominal, NominalMix, OfOneAnswer, PerBatch, PerSample
@@ -151,10 +150,7 @@ def _facts(found: Scored, target: Tensor, covered: Tensor) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = flags(__doc__, seeds=SEEDS, out=RESULTS).parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     parts, facts = [], {}

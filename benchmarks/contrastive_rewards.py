@@ -10,15 +10,14 @@ step's rewards, which costs nothing.
     python benchmarks/contrastive_rewards.py    writes benchmarks/results/contrastive-rewards.json and .md, a minute on one core
 """
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from command import flags, write
 from places import RESULTS
-from tables import markdown, summary, write
+from tables import markdown, summary
 from torch import Tensor
 
 from finegrain.ops.baseline import AboveOnly, BaselineStd, Contrast, Difference, Max
@@ -119,9 +118,7 @@ def tuned(row: Row, world: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    out = parser.parse_args().out
+    out = flags(__doc__, out=RESULTS).parse_args().out
     started = time.time()
     facts: dict[str, object] = {"seeds": SEEDS, "steps": STEPS, "samples": SAMPLES, "rates": RATES}
     pages = []

@@ -8,13 +8,12 @@ of the two rounds' rewards on 500 probe answers. Settings beside phi are the hea
     python benchmarks/diverse_preferences.py            writes benchmarks/results/diverse-preferences.json and .md, some minutes on one core
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import torch
+from command import flags, write
 from places import RESULTS
-from tables import markdown, summary, write
+from tables import markdown, summary
 from torch import Tensor, nn
 
 from finegrain.rewards.bradley_terry import bradley_terry_loss
@@ -114,10 +113,7 @@ def measures(both: list[tuple[Tensor, Tensor]], right: Tensor, active: float | N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = flags(__doc__, seeds=SEEDS, out=RESULTS).parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     found = [one_seed(seed) for seed in range(arguments.seeds)]

@@ -6,7 +6,6 @@ Planted pairs of answers of six sentences train; held-out pairs have six (like t
 the same temperature. Writes benchmarks/results/doubt.{json,md}; half a minute per seed on one core.
 """
 
-import argparse
 import json
 import tempfile
 from dataclasses import replace
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from command import flags, write
 from places import RESULTS
-from tables import markdown, summary, write
+from tables import markdown, summary
 
 import finegrain
 from finegrain.commands.posterior import PosteriorSettings
@@ -73,10 +73,7 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
+    options = flags(__doc__, seeds=5, out=RESULTS).parse_args()
     torch.set_num_threads(1)
     cells: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in DATA}
     for seed in range(options.seeds):
@@ -86,7 +83,7 @@ def main() -> None:
             write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
             for data, sentences in DATA.items():
                 other = replace(world, settings=replace(world.settings, sentences=sentences))
-                write_jsonl(folder / f"{data}.jsonl", make_pairs(other, HELD_OUT, stream=2, held_out=True))
+                write_jsonl(folder / f"{data}.jsonl", make_pairs(other, HELD_OUT, stream=2, held_out=RESULTS))
             save_untrained(folder / "untrained", seed=seed)
             for method in METHODS:
                 for data, found in measured(method, folder, seed).items():

@@ -9,7 +9,6 @@ demo's 0.5, without one the objective's own default; nothing else is tuned, so a
 objective's line into its page under docs/methods; results go to benchmarks/results/dpo-family.{json,md}.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from command import flags
 from places import RESULTS, ROOT
 from tables import shown
 
@@ -99,10 +99,10 @@ def summarise(found: Mapping[str, Sequence[Json]]) -> dict[str, Json]:
     for name, runs in found.items():
         cells: Json = {"broken": sum(run["broken"] is not None for run in runs)}
         for measure in (f"within_{kl:g}" for kl in DISTANCES):
-            cells[measure] = mean_interval([run[measure] for run in runs])._asdict()
+            cells[measure] = mean_interval([run[measure] for run in runs]).as_json()
             pairs = zip(runs, found["dpo"], strict=True)
-            cells[f"{measure} - dpo"] = mean_interval([run[measure] - base[measure] for run, base in pairs])._asdict()
-        cells["kl"] = mean_interval([run["kl"] for run in runs])._asdict()
+            cells[f"{measure} - dpo"] = mean_interval([run[measure] - base[measure] for run, base in pairs]).as_json()
+        cells["kl"] = mean_interval([run["kl"] for run in runs]).as_json()
         summary[name] = cells
     return summary
 
@@ -148,9 +148,8 @@ def write_pages(summary: Mapping[str, Json], seeds: int) -> None:
 
 def main() -> None:
     """Run what is missing, then table, json and pages."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags(__doc__, seeds=5)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pages", action="store_true")
     asked = parser.parse_args()

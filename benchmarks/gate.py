@@ -6,7 +6,6 @@ Real rows are only taken where a file is named. What the gate says of real rows 
 alarms are counted as wrong in the precision, which is therefore a lower bound there.
 """
 
-import argparse
 import gzip
 import json
 import sys
@@ -20,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.command import flags, write
 from benchmarks.gate_corruptions import EXACT, JUDGED, Planted, Row, generated, plant, transcripts
 from benchmarks.places import RESULTS
 
@@ -101,13 +101,12 @@ HEAD = "| kind | planted | recall | precision | alarms on rows nothing was plant
 
 def main() -> None:
     """Measure and write gate.md and gate.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = flags(__doc__, out=RESULTS)
     parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--each", type=int, default=130)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--real-each", type=int, default=52)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
     started = time.perf_counter()
     tables = {"generated rows": all_kinds(generated(asked.rows, asked.seed), asked.each, asked.seed + 1)}
@@ -119,8 +118,7 @@ def main() -> None:
     for name, table in tables.items():
         text += [f"## {name.capitalize()}", "", HEAD, *(line(kind, one) for kind, one in table.items()), ""]
     text += ["Of a whole file: " + ", ".join(f"`{kind}` {'found' if seen else 'MISSED'}" for kind, seen in whole.items()) + ".", ""]
-    (asked.out / "gate.md").write_text("\n".join(text), encoding="utf-8")
-    (asked.out / "gate.json").write_text(json.dumps({"tables": tables, "whole_file": whole}, indent=1) + "\n", encoding="utf-8")
+    write(asked.out, "gate", {"tables": tables, "whole_file": whole}, "\n".join(text))
     print("\n".join(text), f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 

@@ -7,7 +7,6 @@ Runs in an environment with TRL 1.16 and finegrain:
 Exit status 1 where DPO under this trainer differs from TRL's by more than 1e-5, or where credit changes nothing.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import flags
 from datasets import Dataset
 from places import SMALL_LM
 from transformers import AutoTokenizer
@@ -124,7 +124,7 @@ def losses_of(trainer_class: Any, rows: list[dict[str, Any]], model: str, work: 
 
 def main() -> int:
     """Compare with TRL, then train with credit and with another objective."""
-    parser = argparse.ArgumentParser()
+    parser = flags(__doc__)
     parser.add_argument("--model", default=str(SMALL_LM))
     parser.add_argument("--data", type=Path, help='jsonl with "prompt", "chosen", "rejected"')
     given = parser.parse_args()

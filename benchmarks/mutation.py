@@ -13,7 +13,6 @@ A run that stops (--minutes) goes on where it was; one with more tests or change
 A mutant without tests survives; one that never ends counts as killed. Survivors are listed with the reason that SURVIVORS gives, or none.
 """
 
-import argparse
 import fnmatch
 import json
 import os
@@ -24,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from command import flags, write
 from mutation_survivors import SURVIVORS
 from places import RESULTS, ROOT
 
@@ -175,21 +175,18 @@ def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags(__doc__, out=RESULTS)
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy; kept")
     parser.add_argument("--minutes", type=float, help="stop trying mutants after that many; without it all are tried")
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="rooms to mutate; those left out keep the results they have")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     prepare(work, arguments.rooms)
     python(work, "-m", "mutmut", "run", "--max-children", "1", seconds=60 * arguments.minutes if arguments.minutes else None)
     files, survivors = collect(work, arguments.rooms)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     files, survivors = with_other_rooms(arguments.out / "mutation.json", arguments.rooms, files, survivors)
     result = {"files": files, "survivors": [one._asdict() for one in survivors]}
-    (arguments.out / "mutation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    (arguments.out / "mutation.md").write_text(markdown(files, survivors))
+    write(arguments.out, "mutation", result, markdown(files, survivors))
     mutants, tried, killed = (sum(counts[kind] for counts in files.values()) for kind in KINDS[:3])
     print(f"{tried} of {mutants} mutants tried, {killed} killed: {killed / max(1, tried):.1%}")
 

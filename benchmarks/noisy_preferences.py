@@ -6,14 +6,13 @@ A seed draws a reward of 24 features, 1500 pairs labelled by a Bradley-Terry coi
 linear reward and is judged by how often it puts 4000 fresh pairs in their true order. Writes benchmarks/results/noisy_preferences.{json,md}.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from command import flags, write
 from places import RESULTS
 from torch import Tensor
 
@@ -191,14 +190,11 @@ def measured(features: Draw, seeds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
-    options = parser.parse_args()
+    options = flags(__doc__, seeds=20).parse_args()
     started = time.perf_counter()
     results = {name: measured(features, options.seeds) for name, features in WORLDS.items()}
-    (RESULTS / "noisy_preferences.json").write_text(json.dumps(results) + "\n")
     text = page(results, options.seeds, time.perf_counter() - started)
-    (RESULTS / "noisy_preferences.md").write_text(text)
+    write(RESULTS, "noisy_preferences", results, text, indent=None)
     print(text)
 
 

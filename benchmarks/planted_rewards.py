@@ -7,7 +7,6 @@ the score of a sentence is the mean over its tokens, and the AUROC is that of go
 benchmarks/results/planted_rewards.{json,md}; about a minute per seed on one core.
 """
 
-import argparse
 import json
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import flags, write
 from places import RESULTS
 from reward_models import AS_PRINTED
 from tables import shown
@@ -100,7 +100,7 @@ def seed_results(seed: int, folder: Path) -> list[dict[str, Any]]:
     """All methods on one world."""
     world = World(Planted(pairs=PAIRS, pool=0), seed)
     train = write_jsonl(folder / "train.jsonl", make_pairs(world, PAIRS, stream=0))
-    held_out = write_jsonl(folder / "held-out.jsonl", make_pairs(world, HELD_OUT, stream=2, held_out=True))
+    held_out = write_jsonl(folder / "held-out.jsonl", make_pairs(world, HELD_OUT, stream=2, held_out=RESULTS))
     model = save_untrained(folder / "untrained", seed=seed)
     found = []
     for place, method in enumerate(METHODS):
@@ -121,21 +121,18 @@ def over_seeds(results: list[dict[str, Any]], method: str, measure: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    seeds = parser.parse_args().seeds
+    seeds = flags(__doc__, seeds=5).parse_args().seeds
     results = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             results += seed_results(seed, Path(folder))
-    (RESULTS / "planted_rewards.json").write_text(json.dumps(results, indent=1) + "\n")
     lines = [f"| {m.name} | {over_seeds(results, m.name, 'accuracy')} | {over_seeds(results, m.name, 'auroc')} |" for m in METHODS]
     head = ["| head and loss | held-out pair accuracy | sentence AUROC |", "| --- | --- | --- |"]
     about = (
         f"Made by `benchmarks/planted_rewards.py`: {PAIRS} planted pairs, {EPOCHS:g} epochs at {RATE:g}, two layers from scratch, {HELD_OUT} "
         f"held-out pairs, {seeds} seeds; means ± half of a 95 % interval over seeds. The labels are noisy: no model can be right on every pair."
     )
-    (RESULTS / "planted_rewards.md").write_text("\n".join(["# Which head finds the words that decide", "", about, "", *head, *lines, ""]))
+    write(RESULTS, "planted_rewards", results, "\n".join(["# Which head finds the words that decide", "", about, "", *head, *lines, ""]))
 
 
 if __name__ == "__main__":

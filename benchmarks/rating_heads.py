@@ -4,11 +4,11 @@ Data: 5 ordered ratings with 1600, 500, 160, 50 and 16 training rows; inputs lie
 network by cross-entropy. Stage 2: its last layer again. Test: 400 rows of every rating. Every number is a mean over seeds with its 95 % interval.
 """
 
-import argparse
 from collections.abc import Mapping
 
 import numpy as np
 import torch
+from command import flags
 from tables import shown
 from torch import Tensor, nn
 
@@ -73,9 +73,7 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
-    seeds = [one_seed(seed) for seed in range(parser.parse_args().seeds)]
+    seeds = [one_seed(seed) for seed in range(flags(__doc__, seeds=10).parse_args().seeds)]
     print(f"| head | {' | '.join(MEASURES)} | balanced accuracy - one-hot, balanced |")
     print(f"| {' | '.join(['---'] * 5)} |")
     base = np.array([seed["one-hot, balanced"]["balanced accuracy"] for seed in seeds])

@@ -9,7 +9,6 @@ TRL loads and feeds itself, and as `finegrain.reward_function(folder)`. Exit sta
 or where a function disagrees with `finegrain score` on the completions that TRL sampled.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import flags
 from datasets import Dataset
 from inputs import byte_level_bpe
 from places import RESULTS
@@ -131,9 +131,7 @@ def scored(work: Path, run: Path, asked: list[dict[str, Any]]) -> list[float]:
 
 def main() -> int:
     """Both kinds of prompts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    out = parser.parse_args().out
+    out = flags(__doc__, out=RESULTS).parse_args().out
     found = {}
     for name, chat in (("conversations", True), ("text", False)):
         with tempfile.TemporaryDirectory() as work:

@@ -6,7 +6,6 @@ This shows that a method runs, learns and stops, not how good it is: 160 rows, o
 benchmarks/results/reward-methods.{json,md}; about twelve minutes on one core. What the rows are is said in `inputs`.
 """
 
-import argparse
 import gzip
 import json
 import re
@@ -22,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from command import flags, write
 from held_out import ROLES
 from places import DATA, RESULTS, SMALL_LM
-from tables import write
 
 from finegrain.data.load import load_examples
 from finegrain.data.planted import write_jsonl
@@ -246,9 +245,8 @@ def page(rows: Sequence[Json]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags(__doc__, out=RESULTS)
     parser.add_argument("--only", nargs="+", help="parts of names; what they start from must be among them; other rows stay")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows, failed = [], []

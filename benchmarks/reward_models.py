@@ -6,7 +6,6 @@ Reads ../shared/data and ../shared/models/small-lm; writes benchmarks/results/re
 rows are held out for every method and seed; a seed changes the order of the rows and the head's start.
 """
 
-import argparse
 import gzip
 import json
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import flags
 from held_out import accuracy_of, length_accuracy, outputs_of, plain_rows
 from places import DATA as DATA_FOLDER
 from places import RESULTS, SMALL_LM
@@ -133,7 +133,7 @@ def errors_found(run: Path, head: RewardHead, examples: Sequence[Example], max_l
                 if end > start:
                     scores.append(-mean)
                     wrong.append(any(start < b and a < end for a, b, _ in marked[line["prompt"], line["response"]]))
-        found[name] = auroc(np.array(scores), np.array(wrong))._asdict() | {"answers": len(marked)}
+        found[name] = auroc(np.array(scores), np.array(wrong)).as_json() | {"answers": len(marked)}
     return {"error_auroc": found}
 
 
@@ -169,9 +169,9 @@ def run(name: str, method: Method, seed: int, folder: Path, model: Path, steps: 
         "data": name,
         "method": method.name,
         "seed": seed,
-        "accuracy": accuracy_of(method.head, method.head.readout, outputs, examples).accuracy._asdict(),
+        "accuracy": accuracy_of(method.head, method.head.readout, outputs, examples).accuracy.as_json(),
         **errors_found(out, method.head, examples, DATA[name].max_length),
-        "length_only": length_accuracy(examples).accuracy._asdict(),
+        "length_only": length_accuracy(examples).accuracy.as_json(),
         "pairs": record.get("pairs", record.get("rows")),
         "held_out_pairs": len(examples),
         "train_seconds": record["train_seconds"],
@@ -229,10 +229,9 @@ def over_seeds(measures: Sequence[Mapping[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = flags(__doc__, seeds=3)
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--methods", nargs="+", help="parts of the names; default: all")
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-steps", type=int)
     parser.add_argument("--model", type=Path, default=SMALL_LM)
     options = parser.parse_args()

@@ -8,14 +8,13 @@ What decides is how much of the unseen features clean answers show: their standa
     python benchmarks/score_bounds.py           writes benchmarks/results/score-bounds.json and .md, under a minute on one core
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import torch
 from bayesian_rm import CANDIDATES, PAIRS, PENALTY, PROMPTS, SEEDS, SEEN, UNSEEN, UNSEEN_SPREAD, train
+from command import flags, write
 from places import RESULTS
-from tables import markdown, summary, write
+from tables import markdown, summary
 from torch import Tensor
 
 from finegrain.ops.aggregate import MinusStd
@@ -83,10 +82,7 @@ def one_seed(seed: int, shown: float) -> dict[str, Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = flags(__doc__, seeds=SEEDS, out=RESULTS).parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     tables = {}

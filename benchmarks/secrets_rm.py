@@ -7,7 +7,6 @@ already, are flipped. A policy that writes longer and better answers, of words n
 reads its samples without labels, and every model is judged on pairs of further samples. Writes benchmarks/results/secrets_rm.{json,md}.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command import flags, write
 from places import RESULTS
 from tables import ranged
 
@@ -209,16 +209,13 @@ def page(results: Several[dict[str, Any]], seeds: int, seconds: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    seeds = parser.parse_args().seeds
+    seeds = flags(__doc__, seeds=5).parse_args().seeds
     started = time.perf_counter()
     results = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
             results += seed_results(seed, Path(folder), METHODS)
-    (RESULTS / "secrets_rm.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / "secrets_rm.md").write_text(page(results, seeds, time.perf_counter() - started))
+    write(RESULTS, "secrets_rm", results, page(results, seeds, time.perf_counter() - started))
 
 
 if __name__ == "__main__":

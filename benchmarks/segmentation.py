@@ -7,8 +7,7 @@ world with normal levels shows how much hangs on that. ChangePoint's price was s
     python benchmarks/segmentation.py            writes benchmarks/results/segmentation.json and .md, under two minutes on one core
 """
 
-import argparse
-import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,10 @@ from torch import Tensor
 
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Segmenter, Tokens, Whole, Windows
 from finegrain.ops.segments import segment_mean
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.command import flags, write
 
 RESPONSES, SHORTEST, LONGEST, BORDER = 400, 40, 120, 0.09
 NOISES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -124,17 +127,12 @@ def markdown(result: dict[str, object]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
+    arguments = flags(__doc__, seeds=SEEDS, out=Path(__file__).parent / "results").parse_args()
     torch.set_num_threads(1)
     started = time.process_time()
     result = {"seeds": arguments.seeds, "responses": RESPONSES, "tables": run(arguments.seeds)}
     result["cpu_seconds"] = round(time.process_time() - started, 1)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "segmentation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    (arguments.out / "segmentation.md").write_text(markdown(result))
+    write(arguments.out, "segmentation", result, markdown(result))
     print(markdown(result))
 
 

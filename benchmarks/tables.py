@@ -1,8 +1,6 @@
 """Means with 95 % intervals as cells, and tables of means over seeds with Student-t intervals, as json and as Markdown."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -44,10 +42,3 @@ def markdown(table: Mapping[str, Mapping[str, Sequence[float]]], corner: str, di
         shown = [f"{cells[name][0]:.{digits}f} ± {cells[name][1]:.{digits}f}" if name in cells else "" for name in columns]
         lines.append(f"| {row} | {' | '.join(shown)} |")
     return "\n".join(lines)
-
-
-def write(folder: Path, name: str, facts: Mapping[str, object], page: str) -> None:
-    """`name`.json and `name`.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    (folder / f"{name}.md").write_text(page)

@@ -7,11 +7,11 @@ couple. 40 prompts, 8 labelled pairs each, labels from a Bradley-Terry coin; the
 against two fresh responses per pair. Writes benchmarks/results/tree_pairs.md.
 """
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from command import flags
 from places import RESULTS
 
 from finegrain.curate.tree import ByDepth
@@ -87,9 +87,7 @@ def cell(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=40)
-    options = parser.parse_args()
+    options = flags(__doc__, seeds=40).parse_args()
     started = time.perf_counter()
     found = {name: [measured(seed, settings) for seed in range(options.seeds)] for name, settings in MIXES.items()}
     measures = list(found["tree"][0])

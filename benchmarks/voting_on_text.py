@@ -5,7 +5,6 @@
 Reads ../shared/data and ../shared/models/small-lm; adds a line to benchmarks/results/voting_on_text.md.
 """
 
-import argparse
 import gzip
 import json
 import tempfile
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from command import flags
 from places import DATA, RESULTS, SMALL_LM
 from tables import ranged
 
@@ -39,7 +39,7 @@ Made by `benchmarks/voting_on_text.py`: the first rows of hh_harmless, {SHARE:.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = flags(__doc__)
     parser.add_argument("--votes", choices=list(VOTES), default="linear")
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--rows", type=int, default=1000)

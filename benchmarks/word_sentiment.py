@@ -10,7 +10,6 @@ same authors' lexicon calls good or bad (by at least 1 of 4) are told apart. The
 has a number per word and no context. Writes benchmarks/results/word-sentiment.{json,md}; about six minutes on one core.
 """
 
-import argparse
 import json
 import re
 import tempfile
@@ -21,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import transformers
+from command import flags, write
 from places import RESULTS
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from tables import markdown, summary, write
+from tables import markdown, summary
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import finegrain
@@ -156,10 +156,8 @@ def regression(data: Data) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags(__doc__, seeds=3, out=RESULTS)
     parser.add_argument("--data", type=Path, required=True, help="the folder hutto_ICWSM_2014")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     cells: dict[str, dict[str, list[float]]] = {}

@@ -84,7 +84,7 @@ def test_row(method: Method) -> None:
     link = method.source.removeprefix("ours: ")
     assert link in documentation, "the row's link is in the docstring"
     assert link.startswith("https://") or (ROOT / link).exists(), "a method of ours links to its page"
-    assert catalog.name_of(made(method)) == method.name
+    assert catalog.get_name(made(method)) == method.name
     assert catalog.load(method.family, method.name).__name__ == class_name
 
 

@@ -67,6 +67,18 @@ def test_the_guide_lists_every_declaration(kind: str) -> None:
     assert table(kind) in GUIDE.read_text(), table(kind)
 
 
+def test_a_setting_with_the_letters_of_a_declaration_is_an_error() -> None:
+    @dataclass(frozen=True)
+    class Near:
+        learningRate: float = 1.0
+
+        def __call__(self, pair: Pair) -> Tensor:
+            return pair.chosen.logp.sum(1)
+
+    with pytest.raises(UsageError, match=r"'learningRate'; did you mean learning_rate"):
+        contract_of(Near())
+
+
 def read_by_name(modules: Mapping[str, str]) -> list[str]:
     """Places outside the reader that ask an object for a declared name by `getattr` or `hasattr`."""
     names = {name for kind in RECORDS for name in declared(kind)}

@@ -183,7 +183,7 @@ def test_python_objects_are_checked_too() -> None:
         ("epochs: 3", ["epochs", "training: {epochs: ...}"]),
         ("training.epochs: 3", ["training: {epochs: ...}"]),
         ("training: 3", ["training"]),
-        ("common: {lr: 1.0, lr: 2.0}", ["'lr' stands twice"]),
+        ("common: {lr: 1.0, lr: 2.0}", ["'lr' occurs twice"]),
         ("data: 2001-99-99", ["cannot read"]),
         ("common: &a {lr: *a}", ["common.lr"]),
         ("{[1]: 2}", ["cannot read"]),
@@ -219,7 +219,7 @@ def test_a_method_may_stand_as_its_name() -> None:
         {"objective": "simpo", "credit": {"method": "asr", "segmenter": "tokens"}, "common": {"lr": "1e-6"}, "out": "run", "training": {"epochs": 2}},
         "file",
     )
-    assert catalog.name_of(found["objective"]) == "simpo"
+    assert catalog.get_name(found["objective"]) == "simpo"
     assert to_kebab(type(found["credit"].segmenter).__name__) == "tokens"
     assert found["common"] == Common(lr=1e-6)
     assert found["out"] == Path("run")

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.prefer import prefer
     from finegrain.recipes.reward import train_reward_model
-    from finegrain.recipes.reward_function import reward_function
     from finegrain.recipes.score import score
     from finegrain.recipes.sft import sft
     from finegrain.runs import RunDirectory
+    from finegrain.scoring.completions import reward_function
     from finegrain.train.optim import Optim
     from finegrain.types import (
         CharSpan,
@@ -74,7 +74,7 @@ _HOMES = {
     "Training": "commands.settings",
     "evaluate_reward": "recipes.eval",
     "prefer": "recipes.prefer",
-    "reward_function": "recipes.reward_function",
+    "reward_function": "scoring.completions",
     "score": "recipes.score",
     "sft": "recipes.sft",
     "train_reward_model": "recipes.reward",

@@ -107,7 +107,7 @@ def load(family: str, name: str) -> type[Any]:
     return settings
 
 
-def name_of(settings: object) -> str | None:
+def get_name(settings: object) -> str | None:
     """The catalog name of a settings object; None for one that is not in the catalog."""
     target = f"{type(settings).__module__.removeprefix('finegrain.')}:{type(settings).__qualname__}"
     return next((method.name for method in METHODS if method.target == target), None)

@@ -119,7 +119,7 @@ def list_choices(settings: type, field_name: str) -> dict[str, type]:
 def method_name(method: object) -> str:
     """Its name in the catalog, or `module:name` for a user's own callable."""
     own = method if hasattr(method, "__qualname__") else type(method)
-    return catalog.name_of(method) or f"{own.__module__}:{own.__qualname__}"
+    return catalog.get_name(method) or f"{own.__module__}:{own.__qualname__}"
 
 
 def to_json(settings: Any) -> Any:

@@ -3,7 +3,8 @@
 Each family has one typed record (`train.contract.Contract`, `rewards.declarations.HeadDeclarations` and `LossDeclarations`,
 `credit.declarations.CreditDeclarations`); the names of its fields are the names a method may declare. Whatever else a method's class
 shows in public stops here with the names that are near, so that a misspelt declaration never trains on the defaults. Settings are
-fields of a dataclass or attributes of the instance; helpers begin with an underscore.
+fields of a dataclass or attributes of the instance, but a field with the letters of a declaration (`learningrate`) stops too; helpers begin
+with an underscore.
 """
 
 import functools
@@ -29,7 +30,7 @@ def read_declarations(method: Any, record: Any, kind: str) -> dict[str, Any]:
     own: Any = type(method)
     plain = isinstance(method, FunctionType)
     name = method.__name__ if plain else own.__name__
-    for one in sorted((_public(vars(method)) if plain else _shown(own)) - declared):
+    for one in sorted((_public(vars(method)) if plain else _shown(own) | _misspelt(own, declared)) - declared):
         unknown = unknown_name(f"{kind} declaration", one, declared)
         raise UsageError(f"{name}: {unknown}; a setting is a field of a dataclass, and a helper's name begins with an underscore")
     found = {one: value for one in declared - _inherited(own) if (value := getattr(method, one, MISSING)) is not MISSING}
@@ -57,6 +58,17 @@ def _shown(cls: Any) -> frozenset[str]:
         found |= {name for name in _public(vars(base)) if not isinstance(vars(base)[name], MemberDescriptorType)}
         allowed |= set(vars(base).get("_fields", ()))
     return frozenset(found - allowed)
+
+
+@functools.cache
+def _misspelt(cls: Any, declared: frozenset[str]) -> frozenset[str]:
+    """Settings of a dataclass with the letters of a declaration, such as `learningrate` and `laerning_rate`."""
+    known = {_letters(name) for name in declared}
+    return frozenset(field.name for field in (fields(cls) if is_dataclass(cls) else ()) if _letters(field.name) in known)
+
+
+def _letters(name: str) -> str:
+    return "".join(sorted(name.replace("_", "").lower()))
 
 
 @functools.cache

@@ -58,7 +58,7 @@ def _refuse_repeats(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [str(name) for name, _ in pairs]
-        raise UsageError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+        raise UsageError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return found
 
 

@@ -120,7 +120,7 @@ def test_undiscounted_return_is_the_sequence_reward() -> None:
 
 
 def test_a_share_is_checked() -> None:
-    with pytest.raises(UsageError, match="dense share"):
+    with pytest.raises(UsageError, match="share"):
         ABC(share=-0.5)
 
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from finegrain.credit.redistribute import check_share, distribute_by_shares, mix_with_end, sparse_reward, uniform_shares
-from finegrain.errors import UsageError
+from finegrain.credit.redistribute import distribute_by_shares, mix_with_end, sparse_reward, uniform_shares
 
 MASK = torch.tensor([[True, True, True, True], [False, True, False, True], [True, False, False, False], [False] * 4])
 TOTAL = torch.tensor([2.0, -3.0, 1.0, 5.0], dtype=torch.float64)
@@ -31,12 +30,6 @@ def test_garbage_off_the_mask_and_no_gradient() -> None:
     assert got.isfinite().all()
     assert got[~MASK].eq(0).all()
     assert not got.requires_grad
-
-
-def test_a_share_is_checked() -> None:
-    for share in (-0.1, 1.1, float("nan")):
-        with pytest.raises(UsageError, match="dense share"):
-            check_share(share)
 
 
 def test_shares_off_the_mask_give_nothing() -> None:

@@ -234,7 +234,7 @@ def test_bad_settings() -> None:
         with pytest.raises(UsageError, match="first_tokens < segment_tokens"):
             settings(**given)
     for wrong in ({"chain_fraction": 1.5}, {"chain_fraction": -0.1}, {"first_temperature": 0.0}, {"temperature": 0.0}):
-        with pytest.raises(UsageError, match="temperatures must be positive"):
+        with pytest.raises(UsageError, match="setting of TreeRM"):
             TreeRM(**wrong)
     for share in (1.5, -0.1):
         with pytest.raises(UsageError, match="chain_fraction"):

@@ -288,9 +288,9 @@ def test_rows_that_truncation_makes_useless_are_dropped_by_name():
 
 
 def test_settings_that_cannot_work_are_refused():
-    with pytest.raises(UsageError, match="max_length must be at least 2"):
+    with pytest.raises(UsageError, match="max_length must be a whole number of at least 2"):
         Tokenise(max_length=1)
-    with pytest.raises(UsageError, match="min_prompt must be at least 1"):
+    with pytest.raises(UsageError, match="min_prompt must be a whole number of at least 1"):
         Tokenise(min_prompt=0)
 
 

@@ -68,7 +68,7 @@ def test_bins() -> None:
 def test_bad_input() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         EqualCount(bins=0)
-    with pytest.raises(UsageError, match="smallest possible confidence"):
+    with pytest.raises(UsageError, match="low must be"):
         EqualWidth(low=1.0)
     with pytest.raises(DataError, match="sigmoid"):
         event_calibration(np.array([1.2]), np.array([True]))

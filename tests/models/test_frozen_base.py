@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from finegrain.cli import main
-from finegrain.models.adapters import with_adapter
+from finegrain.models.adapters import add_adapter
 from finegrain.models.frozen_base import keep_narrow, widen_temporarily, widen_trained
 from finegrain.models.load import Policy, load_policy
 from finegrain.models.lora import Lora
@@ -24,7 +24,7 @@ from tests.tiny import MODELS, ragged_groups, save_tiny, write_pairs
 def adapted(model: Any) -> Any:
     """The model with the same random adapter whatever its dtype."""
     silence_dropout(model)
-    found = with_adapter(Policy(model, None, "in memory", torch.bfloat16), Lora(rank=2), 1).model
+    found = add_adapter(Policy(model, None, "in memory", torch.bfloat16), Lora(rank=2), 1).model
     widen_trained(found, torch.float32)
     generator = torch.Generator().manual_seed(2)
     for parameter in found.parameters():
@@ -102,7 +102,7 @@ def test_which_weights_a_loaded_base_keeps_narrow(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", MODELS["llama"](vocab_size=320).to(torch.bfloat16))
     whole = load_policy(folder)
     assert {p.dtype for p in whole.model.parameters()} == {torch.float32}
-    frozen = with_adapter(load_policy(folder, frozen=True), Lora(rank=2), 0)
+    frozen = add_adapter(load_policy(folder, frozen=True), Lora(rank=2), 0)
     widen_trained(frozen.model, torch.float32)
     for name, parameter in frozen.model.named_parameters():
         narrow = not parameter.requires_grad and parameter.ndim == 2

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finegrain.data.records import Example
 from finegrain.errors import ModelError, UsageError
-from finegrain.models.adapters import with_adapter
+from finegrain.models.adapters import add_adapter
 from finegrain.models.load import Policy, load_policy, save_policy
 from finegrain.models.lora import Lora
 from finegrain.models.probe import make_scorer
@@ -213,7 +213,7 @@ def test_a_fresh_adapter_is_the_passed_model_until_it_trains(folder: Path, tmp_p
     """Embeddings are tied in this model; the adapter's checkpoint loads stock and gives the policy's logits."""
     rows, cache = examples(5), ScoreCache(tmp_path / "cache")
     bare, _ = ask(cache, load_policy(folder), rows)
-    policy = with_adapter(load_policy(folder), Lora(rank=4, targets=targets), seed=0)
+    policy = add_adapter(load_policy(folder), Lora(rank=4, targets=targets), seed=0)
     assert policy.model.config.tie_word_embeddings
     values, computed = ask(cache, policy, rows)
     assert computed == 0, "a fresh adapter changes nothing: the same reference"
@@ -232,7 +232,7 @@ def test_a_fresh_adapter_is_the_passed_model_until_it_trains(folder: Path, tmp_p
 def test_a_passed_adapter_is_the_reference_and_goes_on_training(folder: Path, tmp_path: Path) -> None:
     rows, cache = examples(5), ScoreCache(tmp_path / "cache")
     bare, _ = ask(cache, load_policy(folder), rows)
-    start = with_adapter(load_policy(folder), Lora(rank=4), seed=0)
+    start = add_adapter(load_policy(folder), Lora(rank=4), seed=0)
     move(start)
     save_policy(start, tmp_path / "adapter")
     want = stock_values(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter"), rows)
@@ -243,7 +243,7 @@ def test_a_passed_adapter_is_the_reference_and_goes_on_training(folder: Path, tm
     assert np.abs(values["chosen"][0] - bare["chosen"][0]).max() > 1e-3, "the reference is base and adapter, not the base"
     assert ask(cache, load_policy(tmp_path / "adapter"), rows)[1] == 0
     with pytest.raises(UsageError, match="already has an adapter"):
-        with_adapter(policy, Lora(rank=8), seed=0)
+        add_adapter(policy, Lora(rank=8), seed=0)
     move(policy)
     save_policy(policy, tmp_path / "on")
     assert_equal(score_rows(scorer_of(policy), rows, ROLES, HOW), stock_values(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "on"), rows), 1e-5)
@@ -299,7 +299,7 @@ def load_file_names(folder: Path) -> set[str]:
 
 
 def test_pickled_adapters_are_refused(folder: Path, tmp_path: Path) -> None:
-    policy = with_adapter(load_policy(folder), Lora(rank=2), seed=0)
+    policy = add_adapter(load_policy(folder), Lora(rank=2), seed=0)
     save_policy(policy, tmp_path)
     (tmp_path / "adapter_model.safetensors").unlink()
     torch.save({}, tmp_path / "adapter_model.bin")

@@ -5,13 +5,13 @@ import math
 import pytest
 
 from finegrain.errors import UsageError
-from finegrain.ops.balance import Balance, LiteralWeights, StartShare, bound_weight, share_of
+from finegrain.ops.balance import Balance, LiteralWeights, StartShare, bound_weight, ranking_share
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 def test_the_ranking_gets_its_share(share: float) -> None:
     weight = bound_weight(0.078, 6.6, share)
-    assert share_of(0.078, weight * 6.6) == pytest.approx(share, rel=1e-12)
+    assert ranking_share(0.078, weight * 6.6) == pytest.approx(share, rel=1e-12)
     assert bound_weight(0.078, 6.6, 0.5) == pytest.approx(0.078 / 6.6)
 
 

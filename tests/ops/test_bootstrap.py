@@ -41,7 +41,7 @@ def test_no_bounds_without_two_rows_or_with_an_undefined_resample() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(UsageError, match="at least 100"):
         Bootstrap(resamples=10)
-    with pytest.raises(UsageError, match="probability"):
+    with pytest.raises(UsageError, match="level"):
         Bootstrap(level=95.0)
 
 
@@ -77,6 +77,6 @@ def test_an_undefined_resample_leaves_the_value() -> None:
 
 def test_levels_at_the_ends_are_refused() -> None:
     for level in (0.0, 1.0, 1.5):
-        with pytest.raises(UsageError, match="probability"):
+        with pytest.raises(UsageError, match="level"):
             Bootstrap(level=level)
     assert Bootstrap(resamples=100).resamples == 100

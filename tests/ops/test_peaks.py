@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.ops.peaks import dynamic_topk, left_aligned, peak_threshold
+from finegrain.ops.peaks import dynamic_topk, order_left, peak_threshold
 
 
 def loop(scores: list[float], q: float = 0.0) -> set[int]:
@@ -98,7 +98,7 @@ def test_more_peaks_with_a_lower_threshold() -> None:
 
 def test_left_aligned_keeps_the_order() -> None:
     mask = torch.tensor([[False, True, False, True, True]])
-    assert left_aligned(mask).tolist() == [[1, 3, 4, 0, 2]]
+    assert order_left(mask).tolist() == [[1, 3, 4, 0, 2]]
 
 
 def test_the_threshold_of_an_answer_of_one_token_is_its_score() -> None:

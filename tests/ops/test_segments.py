@@ -50,10 +50,10 @@ def test_ids_never_cross_a_hole_and_the_closing_token_opens_nothing() -> None:
     everywhere = torch.ones_like(HOLED)
     assert segments.segments_from(everywhere, HOLED).tolist() == [[-1, 0, 1, 1, -1, 2, 2, -1, -1, 3, -1]]
     assert segments.segments_from(~everywhere, HOLED).tolist() == [[-1, 0, 0, 0, -1, 1, 1, -1, -1, 2, -1]]
-    assert segments.tokens(HOLED).tolist() == [[-1, 0, 1, 2, -1, 3, 4, -1, -1, 5, -1]]
-    assert segments.windows(HOLED, 2).tolist() == [[-1, 0, 0, 0, -1, 1, 1, -1, -1, 2, -1]]
-    assert segments.windows(torch.ones(1, 8, dtype=torch.bool), 3).tolist() == [[0, 0, 0, 1, 1, 1, 2, 2]]
-    assert segments.windows(torch.ones(1, 7, dtype=torch.bool), 3).tolist() == [[0, 0, 0, 1, 1, 1, 1]]
+    assert segments.segment_tokens(HOLED).tolist() == [[-1, 0, 1, 2, -1, 3, 4, -1, -1, 5, -1]]
+    assert segments.segment_windows(HOLED, 2).tolist() == [[-1, 0, 0, 0, -1, 1, 1, -1, -1, 2, -1]]
+    assert segments.segment_windows(torch.ones(1, 8, dtype=torch.bool), 3).tolist() == [[0, 0, 0, 1, 1, 1, 2, 2]]
+    assert segments.segment_windows(torch.ones(1, 7, dtype=torch.bool), 3).tolist() == [[0, 0, 0, 1, 1, 1, 1]]
     assert segments.segments_from(everywhere, torch.zeros_like(HOLED)).eq(-1).all()
 
 

@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_the_functions(command: Command, tmp_path: Path
     files = [write_rows(tmp_path / f"{seed}.jsonl", rows(scores)) for seed, scores in enumerate(seeds)]
     done = command("eval", "compare", first, *files, *QUICK, "--seed", "3")
     expected = compare(declared, seeds[1], Bootstrap(resamples=100, seed=3))
-    assert {name: done.result["compared"][1][name] for name in MEASURES} == {name: share._asdict() for name, share in expected.items()}
+    assert {name: done.result["compared"][1][name] for name in MEASURES} == {name: share.as_json() for name, share in expected.items()}
     prompts = np.repeat(np.arange(PAIRS) % PROMPTS, 2)
     assert done.result["compared"][1]["distance"] == reward_distance(declared, seeds[1], prompts)
     np.testing.assert_array_equal(done.result["agreement"]["spearman"], seed_agreement(seeds))
@@ -167,7 +167,7 @@ def test_what_cannot_be_compared(command: Command, tmp_path: Path, first: Path, 
     for code, words, arguments in (
         (2, "two score files or more", [first]),
         (2, "two score files or more", []),
-        (2, "resamples must be at least 100", [first, same, "--resamples", "3"]),
+        (2, "resamples must be a whole number of at least 100", [first, same, "--resamples", "3"]),
         (2, "is also compared", [first, same, "--null", same]),
         (3, "cannot read", [first, tmp_path / "none.jsonl"]),
         (3, "cannot read", [first, tmp_path]),

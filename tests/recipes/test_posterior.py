@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from finegrain.errors import ModelError
-from finegrain.models.posterior import load_posteriors, with_posterior
+from finegrain.models.posterior import add_posterior, load_posteriors
 from finegrain.models.reward_head import load_head
 from finegrain.models.reward_models import load_reward_model
 from finegrain.ops.readout import Mean
@@ -78,7 +78,7 @@ def test_the_std_is_the_posterior_s(command: Command) -> None:
     (posterior,) = load_posteriors(command.folder / "run")
     assert posterior.prior_variance == 0.25
     model = load_reward_model(command.folder / "run")
-    head, module = with_posterior(head_of(model), model.head, [posterior])
+    head, module = add_posterior(head_of(model), model.head, [posterior])
     states = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]).bool()
     score = sequence_score(head, Side(logp=torch.zeros(2, 5), mask=mask, outputs=module(states)))

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from finegrain.errors import UsageError
-from finegrain.rewards.contrast import SimCSE, Swav, make_view, number_items
-from finegrain.rewards.representation import draw_uniform, simcse_loss, swav_loss
+from finegrain.rewards.contrast import SimCSE, Swav
+from finegrain.rewards.representation import draw_uniform
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.types import Pair, Side
+from tests.rewards.batch_contrast import simcse_loss, swav_loss
 from tests.rewards.test_representation import draw
 
 WIDTH = 50
@@ -110,15 +111,15 @@ def test_prototypes_have_directions_and_a_gradient() -> None:
 def test_views_keep_the_size_of_what_they_show() -> None:
     """What is kept is scaled up, so the mean over many rows is the item."""
     one = torch.ones(400, WIDTH, dtype=torch.float64)
-    found = make_view(features(list(range(400)), one, 0 * one), "difference", 0.3, 0)
+    found = SimCSE(dropout=0.3)._view(features(list(range(400)), one, 0 * one), 0)
     assert float(found.mean()) == pytest.approx(1.0, abs=0.02)
     assert found.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
 
 
 def test_numbers_of_items() -> None:
     pair = features([4, 0], draw(2, WIDTH), draw(2, WIDTH, seed=1))
-    assert number_items(pair, "difference").tolist() == [[4.0], [0.0]]
-    assert number_items(pair, "answers").tolist() == [[8.0, 9.0], [0.0, 1.0]]
+    assert SimCSE()._numbers(pair).tolist() == [[4.0], [0.0]]
+    assert SimCSE(items="answers")._numbers(pair).tolist() == [[8.0, 9.0], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize("items", ["difference", "answers"])
@@ -138,11 +139,11 @@ def test_settings_at_their_bounds_are_taken() -> None:
 @pytest.mark.parametrize("change", [{"dropout": 0.0}, {"dropout": 1.0}, {"temperature": 0.0}, {"weight": -1.0}])
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
 def test_bad_settings(term: Any, change: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="views are equal"):
+    with pytest.raises(UsageError, match="a setting of"):
         replace(term, **change)
 
 
 @pytest.mark.parametrize("change", [{"prototypes": 1}, {"iterations": 0}, {"code_temperature": 0.0}])
 def test_bad_settings_of_prototypes(change: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="prototypes"):
+    with pytest.raises(UsageError, match="a setting of Swav"):
         Swav(**change)

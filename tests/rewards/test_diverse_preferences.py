@@ -164,7 +164,7 @@ def test_loss_worked() -> None:
     terms = DiversePreferences(phi=7.0)(Latent(members=1), pair([[[9.0, 1.5, 2.0, 1.0, 0.5]]], [[[9.0, 0.5, 4.0, 1.0, 0.2]]]))
     assert terms["preference"].value.item() == pytest.approx(0.3132617)
     assert (terms["kl"].value.item(), terms["kl"].coefficient) == (3.0, 7.0)
-    assert terms["stand_in"].value.item() == pytest.approx(0.09)
+    assert terms["linear_proxy"].value.item() == pytest.approx(0.09)
 
 
 def test_without_price_and_without_noise_it_is_a_pair_loss_ensemble() -> None:

@@ -84,7 +84,7 @@ def test_linear_worked_and_bounded() -> None:
     assert loss.item() == pytest.approx(-0.5)
     assert not any(grad.abs().max() > 1e-12 for grad in torch.autograd.grad(loss.sum(), [one.outputs for one in best.sides.values()]))
     assert value(IRLSFT(step=Linear()), pair, Token(readout=Mean())).item() == pytest.approx(-0.75 + 0.5 * (1 + 0.0625))
-    with pytest.raises(UsageError, match="no minimum"):
+    with pytest.raises(UsageError, match="regulariser"):
         Linear(regulariser=0.0)
 
 

@@ -111,7 +111,7 @@ def test_the_evidence_needs_something_to_say() -> None:
         EvidenceVariance()(torch.full((3,), 1e-30, dtype=torch.float64), 1.0)
     with pytest.raises(DataError, match="not finite"):
         fit_posterior(torch.ones(1), torch.full((1, 1), float("nan")), FixedVariance())
-    with pytest.raises(UsageError, match="positive"):
+    with pytest.raises(UsageError, match="above 0"):
         FixedVariance(variance=0.0)
 
 

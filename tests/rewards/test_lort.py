@@ -133,7 +133,7 @@ def test_same_seed_same_head() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(UsageError, match="positive"):
+    with pytest.raises(UsageError, match="at least 1"):
         RetrainHead(epochs=0)
     head = LinearHead(torch.zeros(2, 3), torch.zeros(2))
     with pytest.raises(DataError, match="0 and 0"):

@@ -146,7 +146,7 @@ def test_price() -> None:
     price = AdaptivePrice()
     assert price(1.0, 0.95) == 1.2
     assert price(1.2, 0.94) == pytest.approx(1.0)
-    with pytest.raises(UsageError, match="factor >= 1"):
+    with pytest.raises(UsageError, match="setting of AdaptivePrice"):
         AdaptivePrice(factor=0.5)
 
 
@@ -224,7 +224,7 @@ def test_bad_input() -> None:
         quantile_bounds(torch.randn(5, 4), 0.5)
     with pytest.raises(DataError, match="finite features"):
         quantile_bounds(torch.full((5, 4), torch.nan))
-    with pytest.raises(UsageError, match="must be positive"):
+    with pytest.raises(UsageError, match="setting of FitBounds"):
         FitBounds(lr=0.0)
     with pytest.raises(UsageError):
         FitBounds(start=0.4)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from finegrain.rewards.representation import code_cross_entropy, draw_uniform, last_row, prototype_scores, simcse_loss, sinkhorn_codes, swav_loss
+from finegrain.rewards.representation import code_cross_entropy, draw_uniform, last_row, prototype_scores, sinkhorn_codes
+from tests.rewards.batch_contrast import simcse_loss, swav_loss
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

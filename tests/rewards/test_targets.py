@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from finegrain.errors import DataError, UsageError
-from finegrain.rewards.targets import GaussianTarget, OddsTarget, OneHot, OrdinalTarget, SmoothedTarget, Target, to_odds, to_smoothing
+from finegrain.rewards.targets import GaussianTarget, OddsTarget, OneHot, OrdinalTarget, SmoothedTarget, Target, to_smoothing
 
 TARGETS = [OneHot(), SmoothedTarget(smoothing=0.1), OddsTarget(), OrdinalTarget(), GaussianTarget()]
 LABELS = torch.tensor([0, 4, 2, 2])
+
+
+def to_odds(smoothing: float, classes: int) -> float:
+    """The inverse of `to_smoothing`."""
+    return math.inf if smoothing == 0 else 1 + classes * (1 - smoothing) / smoothing
 
 
 def test_worked() -> None:
@@ -63,13 +68,13 @@ def test_neighbours_get_more_than_strangers() -> None:
 
 def test_bad_settings_and_labels() -> None:
     for smoothing in (1.0, -0.1):
-        with pytest.raises(UsageError, match="depend on the label"):
+        with pytest.raises(UsageError, match="smoothing"):
             SmoothedTarget(smoothing=smoothing)
     with pytest.raises(UsageError, match="exceed 1"):
         OddsTarget(odds=1.0)
-    with pytest.raises(UsageError, match="positive"):
+    with pytest.raises(UsageError, match="above 0"):
         OrdinalTarget(width=0.0)
-    with pytest.raises(UsageError, match="positive"):
+    with pytest.raises(UsageError, match="above 0"):
         GaussianTarget(deviation=-1.0)
     with pytest.raises(DataError, match=r"0 \.\. 4"):
         OneHot()(torch.tensor([1, 5]), 5)

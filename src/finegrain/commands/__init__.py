@@ -74,7 +74,7 @@ COMMANDS: Mapping[str, Command] = {
     "score baseline": Command(
         "a sampler's scores by prompt, for score --baseline: --model REWARD_MODEL --data SAMPLES --out baseline.jsonl",
         "commands.baseline:BaselineSettings",
-        "recipes.baseline:run_baseline",
+        "recipes.score_files.baseline_scores:run_baseline",
     ),
     "eval": Command(
         "test a reward on pairs, with intervals and baselines: --reward R --data rewardbench.jsonl",
@@ -84,7 +84,7 @@ COMMANDS: Mapping[str, Command] = {
     "eval compare": Command(
         "agreement between rewards that scored the same answers: REFERENCE.jsonl OTHER.jsonl [OTHER2.jsonl ...]",
         "commands.compare:CompareSettings",
-        "recipes.compare:run_compare",
+        "recipes.evaluation.comparison:run_compare",
         positional=("scores",),
     ),
     "inspect": Command(

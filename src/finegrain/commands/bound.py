@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from finegrain.checked import NonNegativeFloat, PositiveInt, Seed, checked
+from finegrain.checked import NonNegativeFloat, PositiveInt, Range, Seed, checked
 from finegrain.commands.settings import Compute
-from finegrain.errors import UsageError
 from finegrain.rewards.clipped_head import FitBounds, Keep, SameScores
 
 
@@ -24,13 +24,9 @@ class BoundSettings(Compute):
     fit: FitBounds = field(default_factory=FitBounds)
     deviations: NonNegativeFloat = 2.576
     """An answer is flagged if clipping lowers its score by more than the mean plus this many standard deviations, both over clean answers."""
-    holdout: float = 0.2
+    holdout: Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)] = 0.2
     """Share of the pairs (at most 256, whole prompts) that the bounds are evaluated on instead of fitted on."""
     micro_tokens: PositiveInt = 2048
     """Tokens of one forward pass."""
     seed: Seed = 0
     """Of the choice of held-out pairs."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.holdout < 1:
-            raise UsageError(f"--holdout is the share of the pairs that the bounds are evaluated on, between 0 and 1, got {self.holdout}")

@@ -9,8 +9,7 @@ from finegrain.commands.settings import Compute
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
-from finegrain.ops.aggregate import MeanReward, OfOneAnswer
-from finegrain.scoring.aggregation import check_aggregate
+from finegrain.ops.aggregate import MeanReward, OfOneAnswer, check_aggregate
 from finegrain.scoring.sources import is_text_source
 
 

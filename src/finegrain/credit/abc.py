@@ -8,17 +8,14 @@ without any attention on the answer gets equal shares instead of 0/0. `LargestHe
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.credit.redistribute import check_share, distribute_by_shares, mix_with_end, uniform_shares
+from finegrain.checked import Share, checked
+from finegrain.credit.redistribute import Mask, Rows, Tokens, distribute_by_shares, mix_with_end, uniform_shares
 from finegrain.ops.masked import masked_sum
+from finegrain.ops.readout import place_before
 from finegrain.ops.sequence import to_wide
-
-Tokens = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
-Rows = Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +67,7 @@ def shift_shares(attention: Tokens, mask: Mask) -> Tokens:
 
     The last column has no successor and is ignored. An answer of one token keeps its reward.
     """
-    place = torch.arange(mask.shape[1], device=mask.device)
-    seen = torch.where(mask, place, -1).cummax(1).values
-    before = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
+    before = place_before(mask)
     moved = torch.where(mask & (before >= 0), attention.gather(1, before.clamp(min=0)), 0.0)
     return normalise_attention(moved, mask)
 
@@ -87,13 +82,10 @@ def share_entropy(shares: Tokens, mask: Mask) -> Rows:
 class ABC:
     """Token rewards from attention and a sequence reward."""
 
-    share: float = 0.8
+    share: Share = 0.8
     """beta: the share of the reward that is spread; the rest is at the end. 0.8 in all the paper's runs, 0.5 by default in its code."""
     heads: Heads = field(default_factory=HeadMean)
     """How the heads are combined."""
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def __call__(self, attention: Float[Tensor, "B H T"], total: Rows, mask: Mask) -> Tokens:
         """Rewards (B, T) that sum to `total`, 0 outside the mask, detached; from the last row of the reward model's last layer."""

@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.credit.answers import CreditedAnswer, check_kept_share, find_signals, make_columns, map_blocks, score_segments
-from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
-from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_signal
+from finegrain.checked import NonNegativeFloat, checked
+from finegrain.credit.answers import CreditedAnswer, score_segments
+from finegrain.credit.segment_weights import SegmentWeights
+from finegrain.credit.signals import Auto, SignalChoice
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError
-from finegrain.ops.segmenters import Segmenter, check
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
@@ -35,7 +34,7 @@ def confidence_weight(
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Confidence:
+class Confidence(SegmentWeights):
     """Weights by the probability that a segment deserves its answer's label."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY
@@ -44,39 +43,18 @@ class Confidence:
     """A scorer with its own uncertainty; without it the run trains two and uses their disagreement."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token scores; must have a standard deviation or several members."""
-    segmenter: Segmenter | None = None
-    """Where segments begin; None: pivots of change (dynamic)."""
-    score: SegmentScore = field(default_factory=Mean)
-    """Score of a segment."""
-    baseline: Baseline = field(default_factory=Constant)
-    """The value that a segment's score is compared with."""
-    n0: float = 4.0
+    n0: NonNegativeFloat = 4.0
     """Weight of the pooled variance in observations; a segment's own variance from two members counts as one [choice]."""
-    min_kept: float = 0.05
-    """Smallest mean weight of a side's tokens; below it the run stops before training."""
-    max_kept: float = 0.95
-    """Largest mean weight of a side's tokens."""
-
-    def __post_init__(self) -> None:
-        check_scorer(self.signal, self.scorer)
-        check(self.n0 >= 0, f"n0 (in observations) must be at least 0, got {self.n0}")
-        check(0 <= self.min_kept < self.max_kept <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {self.min_kept} and {self.max_kept}")
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """Weight in [0, 1], the signal as reward, segment ids."""
-        signal = resolve_signal(self.signal, self.scorer, context)
-        answers = find_signals(context, signal(context))
-        masks, rewards = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
-        ids = map_blocks(self.segmenter or signal.segmenter, rewards, masks)
-        scores = score_segments(self.score, rewards, ids, masks)
-        stds = self._stds(answers, ids, type(signal).__name__.lower())
-        baselines = self.baseline([score[mask] for score, mask in zip(scores, masks, strict=True)])
-        weight = [
-            confidence_weight((score - base)[None], std[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
-            for score, std, answer, base in zip(scores, stds, answers, baselines, strict=True)
+        return self._prepare(context, self._weigh)
+
+    def _weigh(self, answers: Sequence[CreditedAnswer], excess: Sequence[Tensor], ids: Sequence[Tensor], signal: str) -> list[Tensor]:
+        return [
+            confidence_weight(score[None], std[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
+            for score, std, answer in zip(excess, self._stds(answers, ids, signal), answers, strict=True)
         ]
-        check_kept_share(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
-        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids)
 
     def _stds(self, answers: Sequence[CreditedAnswer], ids: Sequence[Tensor], name: str) -> list[Tensor]:
         """Standard deviation of the segment scores, at their tokens."""

@@ -6,12 +6,11 @@ Deviations: not from a paper.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import ClassVar
 
 import numpy as np
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
@@ -26,11 +25,8 @@ class Function:
 
     path: str = ""
     """file.py:name; there is no default function."""
-    outside: float = 1.0
+    outside: NonNegativeFloat = 1.0
     """Weight of tokens outside all spans."""
-
-    def __post_init__(self) -> None:
-        check(isfinite(self.outside) and self.outside >= 0, f"outside is a weight and must be finite and at least 0, got {self.outside}")
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The returned weights, unchanged; no reward, no segments."""

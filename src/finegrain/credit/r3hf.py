@@ -7,18 +7,12 @@ Deviations: the paper's body was not obtained; boundaries between two tokenizers
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.credit.redistribute import check_share, mix_with_end
+from finegrain.checked import Share, checked
+from finegrain.credit.redistribute import Mask, Rows, Tokens, mix_with_end
 from finegrain.ops.masked import masked_mean, masked_sum
-from finegrain.ops.readout import last_place, last_value
+from finegrain.ops.readout import last_place, last_value, place_before
 from finegrain.ops.sequence import to_wide
-
-Tokens = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
-Rows = Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +51,7 @@ def prefix_differences(values: Tokens, empty: Rows, mask: Mask, first: First) ->
     values: the head's output at each token for the answer up to it; empty: at the prompt's last token.
     """
     clean = torch.where(mask, to_wide(values), 0.0).detach()
-    place = torch.arange(mask.shape[1], device=mask.device)
-    seen = torch.where(mask, place, -1).cummax(1).values
-    before = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
+    before = place_before(mask)
     opening = mask & (before < 0)
     start = first(masked_sum(clean, opening), to_wide(empty).detach())
     return torch.where(mask, torch.where(opening, start[:, None], clean - clean.gather(1, before.clamp(min=0))), 0.0)
@@ -102,13 +94,10 @@ def add_centred_rewards(advantage: Rows, reward: Tokens, mask: Mask, *, alpha: f
 class R3HF:
     """Token rewards from a reward model read at every position."""
 
-    share: float = 1.0
+    share: Share = 1.0
     """The share of the reward given as differences; the rest is at the end. The paper's value, except 0.5 in one of its settings."""
     first: First = field(default_factory=FromPrompt)
     """What the first token is compared with."""
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def __call__(self, values: Tokens, empty: Rows, mask: Mask) -> Tokens:
         """Eq. 7: token rewards (B, T), 0 outside the mask, detached."""

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from finegrain.errors import UsageError
 from finegrain.ops.readout import last_place
 
 Tokens = Float[Tensor, "B T"]
@@ -35,9 +34,3 @@ def distribute_by_shares(shares: Tokens, total: Rows, mask: Mask) -> Tokens:
 def mix_with_end(dense: Tokens, total: Rows, mask: Mask, *, share: float) -> Tokens:
     """`share` of a dense reward, and the rest of `total` at the end."""
     return torch.where(mask, share * dense.detach() + (1 - share) * sparse_reward(total, mask), 0.0)
-
-
-def check_share(share: float) -> None:
-    """Raises UsageError for an invalid share."""
-    if not 0 <= share <= 1:
-        raise UsageError(f"the dense share of the reward must be in [0, 1], got {share}")

@@ -6,17 +6,16 @@ Deviations: the segment scores and every baseline other than 0 are our specifica
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import checked
+from finegrain.checked import Range, checked
 from finegrain.ops import segments
-from finegrain.ops.segmenters import check
+from finegrain.ops.segmenters import Ids, Values
 
-Values = Float[Tensor, "B T"]
-Ids = Int[Tensor, "B T"]
 Answers = Sequence[Float[Tensor, " _"]]
 """The scores of each answer's tokens, ragged."""
 
@@ -100,11 +99,8 @@ class BatchMean:
 class Quantile:
     """A quantile over the tokens of all answers of both sides."""
 
-    q: float = 0.5
+    q: Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)] = 0.5
     """Share of the tokens below the quantile."""
-
-    def __post_init__(self) -> None:
-        check(0 < self.q < 1, f"q must be in (0, 1), got {self.q}")
 
     def __call__(self, scores: Answers) -> Sequence[float]:
         """One baseline per answer."""

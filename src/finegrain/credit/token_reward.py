@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.credit.answers import CreditedAnswer, find_signals, make_columns, map_blocks
 from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_signal
 from finegrain.credit.uncertainty import shrunk_std
-from finegrain.ops.segmenters import Segmenter, Tokens, check
+from finegrain.ops.segmenters import Segmenter, Tokens
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
@@ -39,12 +39,11 @@ class TokenReward:
     """The source of token rewards."""
     segmenter: Segmenter = field(default_factory=Tokens)
     """The unit over which the objective sums before it compares; whole is sequence-level reward distillation."""
-    n0: float = 4.0
+    n0: NonNegativeFloat = 4.0
     """Weight of the pooled variance in observations; a token's own variance from two members counts as one [choice]."""
 
     def __post_init__(self) -> None:
         check_scorer(self.signal, self.scorer)
-        check(self.n0 >= 0, f"n0 (in observations) must be at least 0, got {self.n0}")
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The mean minus the mean of all tokens as reward, certainty as weight where the uncertainty is known, segment ids."""

@@ -6,13 +6,13 @@ smoothing of doubtful pairs is 0.1, a common value; the paper's was not read.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from finegrain.checked import checked
+from finegrain.checked import Range, Share, ShareBelowOne, checked
 from finegrain.curate.strength import Strength
-from finegrain.errors import UsageError
 
 Numbers = Float[np.ndarray, " N"]
 
@@ -32,12 +32,8 @@ class Repaired:
 class Flip:
     """Exchange the answers of the pairs with the lowest strength."""
 
-    share: float = 0.2
+    share: ShareBelowOne = 0.2
     """Share of all pairs; it must be estimated, and flipping more than the wrong labels hurts."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise UsageError(f"the share of flipped pairs must be in [0, 1), got {self.share}")
 
     def rows(self, strength: Strength) -> Bool[np.ndarray, " N"]:
         """The flipped pairs: exactly the share, rounded; of equal strengths the first ones."""
@@ -56,12 +52,8 @@ class Flip:
 class Margin:
     """Require a difference of scores as large as the strength; a negative strength is a negative margin."""
 
-    percentile: float = 95.0
+    percentile: Annotated[float, Range(0.0, 100.0, low_open=True)] = 95.0
     """Percentile of |u| at which larger margins are clipped."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.percentile <= 100:
-            raise UsageError(f"the percentile must be in (0, 100], got {self.percentile}")
 
     def clipped(self, strength: Strength) -> tuple[Numbers, Bool[np.ndarray, " N"]]:
         """Strengths clipped to +- the percentile, and which ones were outside."""
@@ -94,12 +86,8 @@ class FlipMargin:
 class Soft:
     """Allow for a wrong label where the strength is negative."""
 
-    smoothing: float = 0.1
+    smoothing: Share = 0.1
     """Probability that such a label is wrong."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smoothing <= 1:
-            raise UsageError(f"the smoothing must be a probability, got {self.smoothing}")
 
     def __call__(self, strength: Strength) -> Repaired:
         """label_prob."""

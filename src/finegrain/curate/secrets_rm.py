@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from finegrain.checked import checked
+from finegrain.checked import PositiveInt, checked
 from finegrain.curate.repairs import Margin, Repair
 from finegrain.curate.strength import Strength, compute_strength, deciles
 from finegrain.curate.votes import Linear, Votes, split_in_halves, train_on_all
@@ -49,7 +49,7 @@ class Curated:
 class SecretsRM:
     """Multi-model voting."""
 
-    splits: int = 5
+    splits: PositiveInt = 5
     """Random splits of the prompts into halves; each half trains a model that scores the other half: 5 give 10 models, 5 votes per pair."""
     train_on: Literal["halves", "all"] = "halves"
     """halves: a model votes on pairs it did not train on. all: as in the paper, on all its training pairs (2 * splits votes per pair)."""
@@ -59,8 +59,6 @@ class SecretsRM:
     """Columns: margin, flip, flip-margin, soft, soft-margin."""
 
     def __post_init__(self) -> None:
-        if self.splits < 1:
-            raise UsageError(f"splits must be at least 1, got {self.splits}")
         if self.train_on == "all" and isinstance(self.votes, Linear):
             raise UsageError("linear models of the same pairs are identical; use method.votes:whole, or --method.train-on halves")
 

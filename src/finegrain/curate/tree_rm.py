@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from finegrain.checked import checked
+from finegrain.checked import PositiveFloat, PositiveInt, Share, checked
 from finegrain.curate.tree import LeafPair, Sampler, Uniform, draw_pairs, find_distinct, leaf_pairs
 from finegrain.errors import UsageError
 
@@ -25,13 +25,13 @@ class TreeRM:
 
     reward: str = ""
     """What labels the leaves: a reward model's folder, or a user's function file.py:name; without one no pairs are made."""
-    depth: int = 3
+    depth: PositiveInt = 3
     """Number of segments of a response; at 1 responses are independent samples."""
-    branching: int = 2
+    branching: PositiveInt = 2
     """Children per node: at most branching ** depth leaves."""
-    pairs: int = 8
+    pairs: PositiveInt = 8
     """Pairs per tree."""
-    chain_fraction: float = 0.2
+    chain_fraction: Share = 0.2
     """Share of the pairs that diverge at the root, like independent responses."""
     sampler: Sampler = field(default_factory=Uniform)
     """How the other pairs are selected: uniform, by-depth, hardest."""
@@ -39,17 +39,15 @@ class TreeRM:
     """Length of a segment; the branch point moves back to the last end of a sentence or line in it."""
     max_new_tokens: int = 256
     """Longest response."""
-    first_temperature: float = 1.4
+    first_temperature: PositiveFloat = 1.4
     """Temperature of the first `first_tokens` of a segment, so that siblings differ."""
-    first_tokens: int = 8
-    temperature: float = 0.8
+    first_tokens: PositiveInt = 8
+    temperature: PositiveFloat = 0.8
     """Temperature of the other tokens."""
 
     def __post_init__(self) -> None:
-        if min(self.depth, self.branching, self.pairs, self.first_tokens) < 1 or not self.first_tokens < self.segment_tokens < self.max_new_tokens:
-            raise UsageError("depth, branching, pairs and first_tokens must be at least 1, and first_tokens < segment_tokens < max_new_tokens")
-        if not 0 <= self.chain_fraction <= 1 or min(self.first_temperature, self.temperature) <= 0:
-            raise UsageError("chain_fraction must be a share in [0, 1], and temperatures must be positive")
+        if not self.first_tokens < self.segment_tokens < self.max_new_tokens:
+            raise UsageError("expected first_tokens < segment_tokens < max_new_tokens")
 
     def grow(self, extend: Extend, seed: int) -> list[Ids]:
         """The distinct leaves, breadth first: every open response of a level is extended `branching` times in one call."""

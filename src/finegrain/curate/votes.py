@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from finegrain.checked import Epochs, NonNegativeFloat, PositiveInt, checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import Epochs, NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from finegrain.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,8 @@ from finegrain.errors import DataError, UsageError
 class Linear:
     """Members are linear in the start model's hidden state after the answer: one pass over the data, seconds for all members."""
 
-    ridge: float = 0.1
+    ridge: PositiveFloat = 0.1
     """Penalty on the squared norm of the weights; features have a root mean square of 1."""
-
-    def __post_init__(self) -> None:
-        if not self.ridge > 0:
-            raise UsageError(f"the ridge must be positive, got {self.ridge}")
 
     def __call__(self, differences: Float[np.ndarray, "N H"], trained: Bool[np.ndarray, "M N"]) -> Float[np.ndarray, "M N"]:
         """Margins."""

@@ -105,12 +105,3 @@ def _end_once(
         np.concatenate([offsets[:length], np.zeros((1, 2), np.int32)]),
         text,
     )
-
-
-def ends_with_eos(rendered: Rendered, role: str, tokens: BatchTokens, specials: Specials) -> bool:
-    """Whether the answer's own text ends with an EOS token."""
-    last = max((i for i, part in enumerate(rendered.parts[role]) if part.trains), default=None)
-    if last is None or specials.eos is None:
-        return False
-    ids = tokens.part(rendered, role, last).ids
-    return len(ids) > 0 and int(ids[-1]) == specials.eos

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, NonNegativeInt, PositiveInt, Range, Share, checked
 from finegrain.errors import UsageError
 from finegrain.types import CharSpan, Json
 
@@ -57,43 +57,34 @@ SENTENCE = re.compile(r"(\w+) it with (\w+)\.")
 class Planted:
     """Parameters of the task."""
 
-    pairs: int = 100
+    pairs: PositiveInt = 100
     """Pairs that a method may train on."""
-    pool: int = 1900
+    pool: NonNegativeInt = 1900
     """Further pairs, used only by a scorer (or the larger baseline)."""
-    held_out_pairs: int = 128
+    held_out_pairs: NonNegativeInt = 128
     """Pairs of other things and other verbs."""
-    sentences: int = 6
+    sentences: PositiveInt = 6
     """Sentences per answer."""
-    sentence_types: int = 112
+    sentence_types: Annotated[int, Range(2.0, float(len(MEANS)))] = 112
     """Number of sentence types; fewer types recur more often, and credit is learned from recurrence."""
-    good: float = 0.2
+    good: Share = 0.2
     """Share of types with quality +1."""
-    bad: float = 0.2
+    bad: Share = 0.2
     """Share of types with quality -1."""
-    temperature: float = 1.0
+    temperature: NonNegativeFloat = 1.0
     """Label noise: P(first preferred) = sigmoid((quality of first - quality of second) / temperature); 0 means no noise."""
-    context_dependence: float = 0.0
+    context_dependence: Share = 0.0
     """Share of the good and bad types whose quality is reversed for half of the materials."""
-    annotated: float = 0.3
+    annotated: Share = 0.3
     """Share of the answers on which an annotator marked the bad sentences, in the annotated copy of the pairs."""
-    annotation_error: float = 0.1
+    annotation_error: Share = 0.1
     """Probability that the annotator's label of a sentence (bad or not) is wrong."""
-    held_out_words: float = 0.25
+    held_out_words: Share = 0.25
     """Share of the things and of the verbs reserved for held-out pairs."""
 
     def __post_init__(self) -> None:
-        _check(2 <= self.sentence_types <= len(MEANS), f"sentence_types must be between 2 and {len(MEANS)}, got {self.sentence_types}")
-        _check(min(self.pairs, self.sentences) >= 1 and min(self.pool, self.held_out_pairs) >= 0, "counts must be positive")
-        _check(min(self.good, self.bad) >= 0 and self.good + self.bad <= 1, f"good and bad are shares, got {self.good} and {self.bad}")
-        _check(self.temperature >= 0, f"temperature must be at least 0, got {self.temperature}")
-        for name in ("context_dependence", "annotated", "annotation_error", "held_out_words"):
-            _check(0 <= getattr(self, name) <= 1, f"{name} must be between 0 and 1, got {getattr(self, name)}")
-
-
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise UsageError(message)
+        if self.good + self.bad > 1:
+            raise UsageError(f"good and bad are shares of all types, got {self.good} and {self.bad}")
 
 
 class WorldVocabulary(NamedTuple):

@@ -64,7 +64,7 @@ def serves(entry: Format, shape: Shape) -> bool:
 
 
 def find_own_shape(entry: Format) -> Shape:
-    """What a format serves of itself: pairs, ratings, labelled steps, labelled answers, else demonstrations."""
+    """The shape a format has without conversion: pairs, ratings, labelled steps, labelled answers, else demonstrations."""
     return next(shape for shape in OWN_SHAPES if serves(entry, shape))
 
 

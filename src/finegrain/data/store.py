@@ -156,6 +156,12 @@ def token_lengths(examples: Sequence[Example], roles: Sequence[str]) -> tuple[np
     return prompts, [np.array([len(example.responses[role].ids) for example in examples], dtype=np.int64) for role in roles]
 
 
+def longest_row(examples: Sequence[Example], roles: Sequence[str]) -> int:
+    """Tokens of the longest prompt with one answer; 0 without examples."""
+    prompts, answers = token_lengths(examples, roles)
+    return int(np.max(prompts + np.max(answers, axis=0), initial=0))
+
+
 def collect(examples: Iterable[Example]) -> ExampleStore:
     """A store of examples from an iterator, all with the same roles; columns that some of them lack are left out."""
     with ExitStack() as stack:

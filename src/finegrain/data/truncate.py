@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int32
 
-from finegrain.checked import checked
+from finegrain.checked import PositiveInt, SequenceLength, checked
 from finegrain.data.records import FastTokenizer, Response
-from finegrain.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,12 @@ class KeepStart:
 class Tokenise:
     """How rows become tokens."""
 
-    max_length: int = 1024
+    max_length: SequenceLength = 1024
     """Maximum number of tokens of prompt and one answer together, including BOS and EOS."""
     prompt: KeepEnd | KeepStart = KeepEnd()
     """Which end of a prompt that is too long is kept; BOS is always kept."""
-    min_prompt: int = 128
+    min_prompt: PositiveInt = 128
     """Tokens of the prompt that are kept before answers are cut; at most half of `max_length`."""
-
-    def __post_init__(self) -> None:
-        if self.max_length < 2:
-            raise UsageError(f"max_length must be at least 2 (one token of prompt, one of answer), not {self.max_length}")
-        if self.min_prompt < 1:
-            raise UsageError(f"min_prompt must be at least 1, not {self.min_prompt}")
 
 
 LIMIT = "longest_row"

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from finegrain.checked import checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import PositiveInt, ShareBelowOne, checked
+from finegrain.errors import DataError
 from finegrain.evaluate.accuracy import require_finite
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
@@ -36,15 +36,10 @@ class Bin(NamedTuple):
 class EqualWidth:
     """Intervals of confidence of the same width; empty ones are left out."""
 
-    bins: int = 10
+    bins: PositiveInt = 10
     """Number of intervals between `low` and 1."""
-    low: float = 0.5
+    low: ShareBelowOne = 0.5
     """Smallest possible confidence: 1/2 for the preferred of two answers, 0 for the probability of an event."""
-
-    def __post_init__(self) -> None:
-        _check_bins(self.bins)
-        if not 0 <= self.low < 1:
-            raise UsageError(f"low, the smallest possible confidence, must be in [0, 1), got {self.low}")
 
     def __call__(self, confidence: Probabilities) -> Int[np.ndarray, " N"]:
         """Number of each row's bin; a boundary belongs to the bin above it."""
@@ -57,11 +52,8 @@ class EqualWidth:
 class EqualCount:
     """Rows sorted by confidence and cut into bins of nearly equal size; rows of equal confidence stay together."""
 
-    bins: int = 10
+    bins: PositiveInt = 10
     """Number of bins."""
-
-    def __post_init__(self) -> None:
-        _check_bins(self.bins)
 
     def __call__(self, confidence: Probabilities) -> Int[np.ndarray, " N"]:
         """Number of each row's bin."""
@@ -123,8 +115,3 @@ def _reliability(confidence: Probabilities, right: Float[np.ndarray, " N"], binn
 
     bins = [Bin(float(confidence[members].mean()), wilson(right[members])) for members in rows]
     return Bootstrap()(error, np.zeros(len(confidence), dtype=int)), bins
-
-
-def _check_bins(bins: int) -> None:
-    if bins < 1:
-        raise UsageError(f"bins must be at least 1, got {bins}")

@@ -17,7 +17,7 @@ from finegrain.models.lora import Lora
 from finegrain.models.permissions import allow_readers
 
 
-def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
+def add_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
     """The policy with a new adapter, or unchanged for rank 0; a policy that already has an adapter continues to train it."""
     if lora.rank == 0:
         return policy

@@ -143,7 +143,7 @@ def score_gap(outputs: Float[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Flo
 
 
 def attach_bounds(head: RewardHead, module: nn.Module, folder: Path) -> tuple[WithBounds | None, nn.Module]:
-    """Head and module of a checkpoint behind the bounds that lie beside it; None and the module as it is where there are none.
+    """Head and module of a checkpoint with its bounds; None and the unchanged module for a checkpoint without bounds.
 
     Raises ModelError where they are of other weights.
     """

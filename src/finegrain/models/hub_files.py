@@ -34,7 +34,7 @@ def check_folder(source: str | Path) -> None:
         )
 
 
-def with_all_files(source: str, mark: str) -> str:
+def fetch_all_files(source: str, mark: str) -> str:
     """The source; for a Hub name that has the file `mark`, the local folder with all its files."""
     if not is_hub_name(source) or find_file(source, mark) is None:
         return source

@@ -120,7 +120,7 @@ def _joined(scored: Scored, variance: Float[Tensor, "E ..."]) -> Scored:
     return combine_members(scored.members, (own + variance).sqrt())
 
 
-def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Posterior]) -> tuple[WithPosterior, nn.Linear]:
+def add_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Posterior]) -> tuple[WithPosterior, nn.Linear]:
     """Head and module that give the same scores with their std; raises ModelError where the posterior belongs to other weights."""
     rows = reward_rows(head, module)
     size, weight = rows.shape[1], stock_rows(module)
@@ -139,6 +139,6 @@ def with_posterior(head: RewardHead, module: nn.Module, posteriors: Sequence[Pos
 
 
 def attach_posterior(head: RewardHead, module: nn.Module, folder: Path) -> tuple[RewardHead, nn.Module]:
-    """Head and module of a checkpoint, with the posterior that lies beside it, where there is one."""
+    """Head and module of a checkpoint, with its posterior where it has one."""
     posteriors = load_posteriors(folder)
-    return with_posterior(head, module, posteriors) if posteriors else (head, module)
+    return add_posterior(head, module, posteriors) if posteriors else (head, module)

@@ -25,7 +25,7 @@ from finegrain.errors import ModelError
 from finegrain.models.adapter_files import HEADS, AdapterFiles, is_adapter, list_adapters, read_adapter
 from finegrain.models.adapters import merge_adapter, save_adapter
 from finegrain.models.finite import refuse_not_finite
-from finegrain.models.hub_files import find_file, is_hub_name, with_all_files
+from finegrain.models.hub_files import fetch_all_files, find_file, is_hub_name
 from finegrain.models.load import Policy, load_on_adapters, load_tokenizer
 from finegrain.models.load_errors import explain_load_errors, one_line
 from finegrain.models.permissions import allow_readers
@@ -185,7 +185,7 @@ def load_reward_model(
 
     An adapter with a score head, as reward trainers write it, is merged into its base; `keep_adapter` leaves it separate, to be trained.
     """
-    source = with_all_files(str(source), FACTS_FILE)  # for a finegrain model on the Hub, also the additional files
+    source = fetch_all_files(str(source), FACTS_FILE)  # for a finegrain model on the Hub, also the additional files
     if is_adapter(source):
         return _from_adapter(read_adapter(source), master, trust_remote_code, keep=keep_adapter)
     config = read_config(source)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import PositiveFloat, checked
-from finegrain.objectives.conservative import check_label_smoothing, conservative_loss
+from finegrain.objectives.conservative import WrongLabels, conservative_loss
 from finegrain.objectives.margins import logp_margin
 from finegrain.objectives.ranks import ascending_ranks, find_own_rows
 from finegrain.ops.sequence import reference_logp
@@ -38,11 +38,8 @@ class AOT:
 
     beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
-    label_smoothing: float = 0.0
+    label_smoothing: WrongLabels = 0.0
     """Probability that a label is wrong, in [0, 0.5)."""
-
-    def __post_init__(self) -> None:
-        check_label_smoothing(self.label_smoothing)
 
     def statistics(self, pair: Pair) -> dict[str, Gathered]:
         """Margins of all rows of the step, and the positions of their rows."""

@@ -16,11 +16,6 @@ from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
 
-def apo_down_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
-    """sigma(beta c) + 1 - sigma(beta (c - r)) of the log-ratios c and r in nats."""
-    return torch.sigmoid(beta * chosen) + 1 - torch.sigmoid(beta * (chosen - rejected))
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class APODown:
@@ -33,5 +28,6 @@ class APODown:
     """KL-regularisation strength."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss (B,), in (0, 2)."""
-        return apo_down_loss(log_ratio(pair.chosen), log_ratio(pair.rejected), beta=self.beta)
+        """Per-row loss (B,), in (0, 2): sigma(beta c) + 1 - sigma(beta (c - r)) of the log-ratios c and r in nats."""
+        chosen, rejected = log_ratio(pair.chosen), log_ratio(pair.rejected)
+        return torch.sigmoid(self.beta * chosen) + 1 - torch.sigmoid(self.beta * (chosen - rejected))

@@ -16,11 +16,6 @@ from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
 
-def apo_zero_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
-    """1 - sigma(beta c) + sigma(beta r) of the log-ratios c and r in nats."""
-    return 1 - torch.sigmoid(beta * chosen) + torch.sigmoid(beta * rejected)
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class APOZero:
@@ -33,5 +28,6 @@ class APOZero:
     """KL-regularisation strength."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss (B,), in (0, 2)."""
-        return apo_zero_loss(log_ratio(pair.chosen), log_ratio(pair.rejected), beta=self.beta)
+        """Per-row loss (B,), in (0, 2): 1 - sigma(beta c) + sigma(beta r) of the log-ratios c and r in nats."""
+        chosen, rejected = log_ratio(pair.chosen), log_ratio(pair.rejected)
+        return 1 - torch.sigmoid(self.beta * chosen) + torch.sigmoid(self.beta * rejected)

@@ -16,11 +16,6 @@ from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
 
-def bco_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
-    """-log sigma(beta c) - log sigma(-beta r) of the log-ratios c and r in nats."""
-    return -logsigmoid(beta * chosen) - logsigmoid(-beta * rejected)
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class BCO:
@@ -33,5 +28,6 @@ class BCO:
     """KL-regularisation strength."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss (B,)."""
-        return bco_loss(log_ratio(pair.chosen), log_ratio(pair.rejected), beta=self.beta)
+        """Per-row loss (B,): -log sigma(beta c) - log sigma(-beta r) of the log-ratios c and r in nats."""
+        chosen, rejected = log_ratio(pair.chosen), log_ratio(pair.rejected)
+        return -logsigmoid(self.beta * chosen) - logsigmoid(-self.beta * rejected)

@@ -5,13 +5,12 @@ Deviations: none. The default rate is ours [choice]; the note gives none.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import PositiveFloat, checked
-from finegrain.errors import UsageError
+from finegrain.checked import PositiveFloat, Range, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
@@ -22,10 +21,8 @@ def conservative_loss(margin: Float[Tensor, " B"], *, beta: float, label_smoothi
     return (1 - label_smoothing) * dpo_loss(margin, beta=beta) + label_smoothing * dpo_loss(-margin, beta=beta)
 
 
-def check_label_smoothing(value: float) -> None:
-    """Raises UsageError for a rate of wrong labels outside [0, 0.5): from 0.5 on labels carry no information or the opposite."""
-    if not 0 <= value < 0.5:
-        raise UsageError(f"label_smoothing is the share of wrong labels and must be in [0, 0.5); got {value}")
+WrongLabels = Annotated[float, Range(0.0, 0.5, high_open=True)]
+"""A rate of wrong labels: from 0.5 on labels carry no information, or the opposite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +35,8 @@ class Conservative:
 
     beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
-    label_smoothing: float = 0.1
+    label_smoothing: WrongLabels = 0.1
     """Probability that a label is wrong, in [0, 0.5); 0 is DPO."""
-
-    def __post_init__(self) -> None:
-        check_label_smoothing(self.label_smoothing)
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,)."""

@@ -6,14 +6,13 @@ Deviations: none.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import PositiveFloat, checked
-from finegrain.errors import UsageError
+from finegrain.checked import PositiveFloat, Range, checked
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
 
@@ -34,12 +33,8 @@ class EXO:
 
     beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
-    epsilon: float = 1e-3
+    epsilon: Annotated[float, Range(0.0, 0.5, low_open=True, high_open=True)] = 1e-3
     """Probability of the rejected answer in the target; the paper's value, in (0, 0.5)."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.epsilon < 0.5:
-            raise UsageError(f"epsilon is the target's probability of the rejected answer and must be in (0, 0.5); got {self.epsilon}")
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,), nats."""

@@ -16,11 +16,6 @@ from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
 
-def nca_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
-    """-ls(beta c) - ls(-beta c) / 2 - ls(-beta r) / 2 of the log-ratios c and r in nats; ls is log sigma."""
-    return -logsigmoid(beta * chosen) - 0.5 * logsigmoid(-beta * chosen) - 0.5 * logsigmoid(-beta * rejected)
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class NCA:
@@ -33,5 +28,6 @@ class NCA:
     """KL-regularisation strength."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss (B,)."""
-        return nca_loss(log_ratio(pair.chosen), log_ratio(pair.rejected), beta=self.beta)
+        """Per-row loss (B,): -ls(beta c) - ls(-beta c) / 2 - ls(-beta r) / 2 of the log-ratios c and r in nats; ls is log sigma."""
+        chosen, rejected = log_ratio(pair.chosen), log_ratio(pair.rejected)
+        return -logsigmoid(self.beta * chosen) - 0.5 * logsigmoid(-self.beta * chosen) - 0.5 * logsigmoid(-self.beta * rejected)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import PositiveFloat, checked
-from finegrain.objectives.conservative import check_label_smoothing
+from finegrain.objectives.conservative import WrongLabels
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.margins import log_ratio_margin
 from finegrain.types import Pair
@@ -34,11 +34,8 @@ class Robust:
 
     beta: PositiveFloat = 0.1
     """KL-regularisation strength."""
-    label_smoothing: float = 0.1
+    label_smoothing: WrongLabels = 0.1
     """Probability that a label is flipped, in [0, 0.5); 0 is DPO."""
-
-    def __post_init__(self) -> None:
-        check_label_smoothing(self.label_smoothing)
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,); may be negative."""

@@ -16,11 +16,6 @@ from finegrain.objectives.margins import average_logp_margin
 from finegrain.types import Pair
 
 
-def simpo_loss(margin: Float[Tensor, " B"], *, beta: float, gamma: float) -> Float[Tensor, " B"]:
-    """-log sigma(beta * margin - gamma); margin in nats per token."""
-    return -logsigmoid(beta * margin - gamma)
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class SimPO:
@@ -36,5 +31,6 @@ class SimPO:
     """Target margin in units of the scaled margin; the paper uses 0.3 to 1.6."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss (B,)."""
-        return simpo_loss(average_logp_margin(pair), beta=self.beta, gamma=self.gamma)
+        """Per-row loss (B,): -log sigma(beta * margin - gamma); margin in nats per token."""
+        margin = average_logp_margin(pair)
+        return -logsigmoid(self.beta * margin - self.gamma)

@@ -15,11 +15,6 @@ from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
 
-def sppo_loss(chosen: Float[Tensor, " B"], rejected: Float[Tensor, " B"], *, beta: float) -> Float[Tensor, " B"]:
-    """(c - 1/(2 beta))^2 + (r + 1/(2 beta))^2 of the log-ratios c and r in nats."""
-    return (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square()
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class SPPO:
@@ -32,5 +27,6 @@ class SPPO:
     """Inverse of the paper's eta: targets are +-1 / (2 beta) nats."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss (B,), nats squared."""
-        return sppo_loss(log_ratio(pair.chosen), log_ratio(pair.rejected), beta=self.beta)
+        """Per-row loss (B,), nats squared: (c - 1/(2 beta))^2 + (r + 1/(2 beta))^2 of the log-ratios c and r in nats."""
+        chosen, rejected = log_ratio(pair.chosen), log_ratio(pair.rejected)
+        return (chosen - 0.5 / self.beta).square() + (rejected + 0.5 / self.beta).square()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.masked import masked_sum
-from finegrain.ops.segments import segment_length, segment_mean, segment_sum, tokens
+from finegrain.ops.segments import segment_length, segment_mean, segment_sum, segment_tokens
 from finegrain.ops.sequence import to_wide
 from finegrain.types import Pair, Side, Term, Terms, WeightMeaning
 
@@ -28,7 +28,7 @@ def distillation_term(side: Side, *, beta: float) -> Term:
     """sum_g c_g e_g^2 over the segments of each row with denominator sum_g c_g; c_g is the mean certainty (side.weight)."""
     if side.reward is None or side.ref_logp is None:
         raise ValueError("token-distillation needs a credit that writes token rewards, and reference log-probabilities")
-    segment = torch.where(side.mask, tokens(side.mask) if side.segment is None else side.segment, -1)
+    segment = torch.where(side.mask, segment_tokens(side.mask) if side.segment is None else side.segment, -1)
     log_ratio = torch.where(side.mask, to_wide(side.logp) - to_wide(side.ref_logp), 0.0)
     certainty = torch.ones_like(log_ratio) if side.weight is None else torch.where(side.mask, to_wide(side.weight), 0.0)
     share = segment_mean(certainty, segment) / segment_length(segment, certainty.dtype).clamp(min=1)

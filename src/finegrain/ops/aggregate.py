@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import checked
+from finegrain.checked import NonNegativeFloat, Share, checked
 from finegrain.errors import UsageError
 from finegrain.types import Scored
 
@@ -66,14 +66,10 @@ class Nominal:
 class NominalMix:
     """share * nominal + (1 - share) * worst."""
 
-    share: float = 0.4
+    share: Share = 0.4
     """lambda; 1 uses only the most certain member, 0 only the worst case. The paper's best runs have 0.2 and 0.4."""
     worst: Worst = field(default_factory=PerSample)
     """Where the minimum is taken: per-sample, or per-batch as the formula is written."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise UsageError(f"share (lambda) must be in [0, 1], got {self.share}")
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -86,10 +82,7 @@ class NominalMix:
 class MinusStd:
     """mean - k sd."""
 
-    k: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self.k)
+    k: NonNegativeFloat = 1.0
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -101,10 +94,7 @@ class MinusStd:
 class MinusVariance:
     """mean - k var; of members without a std of their own the variance has ddof 1, as in PPO runs of Coste et al."""
 
-    k: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self.k)
+    k: NonNegativeFloat = 1.0
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -116,10 +106,7 @@ class MinusVariance:
 class MeanOfPenalties:
     """Mean over the members of mean - k sd, each with its own sd: penalises the members' own uncertainty, not their disagreement."""
 
-    k: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self.k)
+    k: NonNegativeFloat = 1.0
 
     def __call__(self, scored: Scored) -> Rewards:
         """One reward per answer."""
@@ -132,6 +119,21 @@ OfOneAnswer = MeanReward | PerSample | Nominal | NominalMix | MinusStd | MinusVa
 """Aggregates that need no batch."""
 
 
+def check_aggregate(aggregate: OfOneAnswer, *, of_function: bool) -> None:
+    """Raises UsageError for an aggregate that one answer of one reward does not determine."""
+    if isinstance(aggregate, NominalMix) and isinstance(aggregate.worst, PerBatch):
+        raise UsageError("the least member of a batch depends on what stands in it, and answers are scored one by one: take per-sample")
+    if of_function and not isinstance(aggregate, MeanReward):
+        raise UsageError("aggregate: weighs what a reward model or several policies are unsure of; a function of your own says one number")
+
+
+def aggregate_answer(aggregate: OfOneAnswer, answer: Scored) -> float:
+    """The reward of one answer, given its score (); raises UsageError where the score lacks what the choice reads."""
+    mean, std, members, member_std = (None if value is None else value[..., None] for value in answer)
+    assert mean is not None
+    return float(aggregate(Scored(mean, std, members, member_std))[0])
+
+
 def _members(scored: Scored) -> Float[Tensor, "M B"]:
     if scored.members is None:
         raise UsageError("a minimum needs several members; use head:ensemble or head:gaussian-ensemble")
@@ -142,8 +144,3 @@ def _std(scored: Scored) -> Rewards:
     if scored.std is None:
         raise UsageError("a penalty for uncertainty needs one; use an ensemble or a gaussian head, or fit a posterior (finegrain reward posterior)")
     return scored.std
-
-
-def _check(k: float) -> None:
-    if not 0 <= k < float("inf"):
-        raise UsageError(f"k, the weight of the uncertainty, must be finite and at least 0, got {k}")

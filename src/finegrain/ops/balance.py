@@ -65,6 +65,6 @@ def bound_weight(ranking: float, bound: float, share: float) -> float:
     return weight if weight > 0 and math.isfinite(weight) else 1.0
 
 
-def share_of(ranking: float, bound: float) -> float:
+def ranking_share(ranking: float, bound: float) -> float:
     """The ranking's share of both norms; 1 where neither has any."""
     return ranking / (ranking + bound) if ranking + bound > 0 else 1.0

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import checked
+from finegrain.checked import PositiveFloat, Share, checked
 from finegrain.errors import UsageError
 
 Baselines = Float[Tensor, "... k"]
@@ -51,12 +51,8 @@ class Min:
 class Quantile:
     """A quantile, linear between adjacent scores."""
 
-    level: float = 0.5
+    level: Share = 0.5
     """0 is the smallest score, 0.5 the median, 1 the largest."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.level <= 1:
-            raise UsageError(f"level must be a quantile in [0, 1], got {self.level}")
 
     def __call__(self, scores: Baselines) -> PerPrompt:
         """One number per prompt."""
@@ -80,12 +76,8 @@ class Unscaled:
 class BaselineStd:
     """Sample standard deviation of the baseline's scores: removes differences in scale between prompts, and with them their certainty."""
 
-    floor: float = 1e-2
+    floor: PositiveFloat = 1e-2
     """The smallest divisor, in the reward's units."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.floor < float("inf"):
-            raise UsageError(f"floor, the smallest divisor, must be positive and finite, got {self.floor}")
 
     def __call__(self, scores: Baselines) -> PerPrompt:
         """One divisor per prompt; raises UsageError where k is 1."""

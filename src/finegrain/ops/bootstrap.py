@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int
 
-from finegrain.checked import Seed, checked
-from finegrain.errors import UsageError
+from finegrain.checked import MOST, Range, Seed, checked
 from finegrain.ops.stats import Interval
 
 Statistic = Callable[[Int[np.ndarray, " _"]], float]
@@ -20,18 +20,12 @@ Statistic = Callable[[Int[np.ndarray, " _"]], float]
 class Bootstrap:
     """Repeated resampling of rows with replacement."""
 
-    resamples: int = 1000
+    resamples: Annotated[int, Range(100.0, MOST)] = 1000
     """Number of resamples; the interval's bounds are their quantiles."""
     seed: Seed = 0
     """Seed of the resamples: the same seed gives the same interval."""
-    level: float = 0.95
+    level: Annotated[float, Range(0.0, 1.0, low_open=True, high_open=True)] = 0.95
     """Nominal coverage."""
-
-    def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise UsageError(f"resamples must be at least 100 for meaningful bounds, got {self.resamples}")
-        if not 0 < self.level < 1:
-            raise UsageError(f"level must be a probability in (0, 1), got {self.level}")
 
     def __call__(self, statistic: Statistic, strata: Int[np.ndarray, " _"]) -> Interval:
         """The statistic of all rows with its percentile interval; rows are drawn within each stratum, so the strata keep their sizes.

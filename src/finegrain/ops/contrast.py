@@ -3,13 +3,15 @@
 Source: Cai et al. 2024, https://arxiv.org/abs/2411.09341, eq. 13 (the minus term) and the CER auxiliary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.checked import NonNegativeFloat, checked
+from finegrain.ops.balance import BalanceRule, StartShare
 from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.readout import last_value
@@ -72,17 +74,31 @@ Negative = Unlikelihood | Literal | WithoutNegative
 Ranking = Sigmoid | LogSigmoid
 
 
-def make_contrast_terms(inference: Inference, negative: Negative, ranking: Ranking, cer: float, pair: Pair) -> Terms:
-    """All terms of AVA-p."""
-    chosen, rejected = pair.chosen, pair.rejected
-    assert chosen.outputs is not None
-    assert rejected.outputs is not None
-    counted, weight = inference.likelihood(rejected.mask), token_weight(rejected)
-    costs = negative(inference.q_logp(rejected), counted)
-    difference = last_value(to_wide(chosen.outputs[..., 0]), chosen.mask) - last_value(to_wide(rejected.outputs[..., 0]), rejected.mask)
-    return {
-        "likelihood": inference.demonstrated(chosen),
-        "negative": Term(masked_sum(weight * costs, counted), masked_sum(weight, counted), inference.beta),
-        **inference.bound([chosen, rejected], pair.state),
-        "cer": Term(ranking(difference), torch.ones_like(difference), cer),
-    }
+@dataclass(frozen=True, kw_only=True)
+@checked
+class ContrastSettings:
+    """Settings of AVA-p beside those of the bound, for the policy and for the reward model."""
+
+    negative: Negative = field(default_factory=Unlikelihood)
+    """Term of the rejected answer: unlikelihood (bounded) [choice], literal (as printed), without-negative (the ablation)."""
+    ranking: Ranking = field(default_factory=Sigmoid)
+    """CER on the last tokens' mean rewards: sigmoid (as printed), log-sigmoid [choice], whose gradient does not vanish on mis-ordered pairs."""
+    cer: NonNegativeFloat = 1.0
+    """Weight of the CER auxiliary, per pair; 0 is the ablation without it."""
+    balance: BalanceRule = field(default_factory=StartShare)
+    """The weight of the bound relative to the ranking: start-share, the ranking has half of the gradient at the start [OURS]; literal-weights."""
+
+    def _terms(self, inference: Inference, pair: Pair) -> Terms:
+        """Likelihood, negative, KL, temporal-difference and CER terms."""
+        chosen, rejected = pair.chosen, pair.rejected
+        assert chosen.outputs is not None
+        assert rejected.outputs is not None
+        counted, weight = inference.likelihood(rejected.mask), token_weight(rejected)
+        costs = self.negative(inference.q_logp(rejected), counted)
+        difference = last_value(to_wide(chosen.outputs[..., 0]), chosen.mask) - last_value(to_wide(rejected.outputs[..., 0]), rejected.mask)
+        return {
+            "likelihood": inference.demonstrated(chosen),
+            "negative": Term(masked_sum(weight * costs, counted), masked_sum(weight, counted), inference.beta),
+            **inference.bound([chosen, rejected], pair.state),
+            "cer": Term(self.ranking(difference), torch.ones_like(difference), self.cer),
+        }

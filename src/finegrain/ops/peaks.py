@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def left_aligned(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+def order_left(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Column order that moves the tokens under the mask to the front of their row, in order: values.gather(1, order)."""
     return torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
 
@@ -29,7 +29,7 @@ def dynamic_topk(scores: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], q: flo
     A run of exactly equal scores is one peak, marked at its lower middle; such a run at either end of a row is not a peak.
     Rows of one token and constant rows have no peak.
     """
-    order = left_aligned(mask)
+    order = order_left(mask)
     length = mask.sum(1, keepdim=True)
     place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     valid = place < length

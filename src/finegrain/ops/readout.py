@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finegrain.ops.masked import masked_mean, masked_sum
@@ -68,6 +68,12 @@ def last_place(mask: Mask) -> Bool[Tensor, "B T"]:
     """True on the last token of each answer, also with padding and gaps in the mask."""
     later = mask.flip(1).cumsum(1).flip(1)
     return mask & (later == 1)
+
+
+def place_before(mask: Mask) -> Int[Tensor, "B T"]:
+    """Place of the mask's previous token before each place, whatever lies between; -1 where there is none."""
+    seen = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1).cummax(1).values
+    return torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
 
 
 def last_value(values: Values, mask: Mask) -> Rows:

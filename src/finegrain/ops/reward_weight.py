@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import PositiveInt, checked
 from finegrain.ops.sequence import to_wide
 from finegrain.types import Pair, Side
 
@@ -63,14 +62,10 @@ class Uniform:
 class Attention:
     """Eq. 11: attention of the answer's tokens, over q and k that are further outputs of the head."""
 
-    width: int = 16
+    width: PositiveInt = 16
     """Length of q and of k [choice]; the head has twice as many further outputs."""
     scale: MeanOne | SumOne = field(default_factory=MeanOne)
     """Normalisation of an answer's weights: mean-one [choice], sum-one (as printed)."""
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise UsageError(f"width, the length of q and k, must be at least 1, got {self.width}")
 
     @property
     def columns(self) -> int:

@@ -8,12 +8,13 @@ specification [OURS]. `ChangePoint` is our own addition [OURS], docs/methods/cha
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from finegrain.checked import NonNegativeFloat, checked
+from finegrain.checked import NonNegativeFloat, PositiveInt, Range, checked
 from finegrain.errors import UsageError
 from finegrain.ops import segments
 from finegrain.ops.peaks import dynamic_topk
@@ -35,13 +36,10 @@ def check(holds: bool, message: str) -> None:
 class Dynamic:
     """A segment starts at every local maximum of the change curve that is at least average."""
 
-    window: int = 1
+    window: PositiveInt = 1
     """Tokens averaged on each side of a possible boundary; larger is more robust but blurs short segments."""
     q: float = 0.0
     """Minimum height of a maximum: mean - q * std of the curve; negative values require larger changes."""
-
-    def __post_init__(self) -> None:
-        check(self.window >= 1, f"window (in tokens) must be at least 1, got {self.window}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -53,14 +51,10 @@ class Dynamic:
 class Threshold:
     """A segment starts wherever the change curve exceeds a fixed value."""
 
-    tau: float = 0.0
+    tau: NonNegativeFloat = 0.0
     """In the units of the signal; at 0 every change starts a segment."""
-    window: int = 1
+    window: PositiveInt = 1
     """Tokens averaged on each side of a possible boundary."""
-
-    def __post_init__(self) -> None:
-        check(self.tau >= 0, f"tau is compared with absolute changes and must be at least 0, got {self.tau}")
-        check(self.window >= 1, f"window (in tokens) must be at least 1, got {self.window}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -72,14 +66,10 @@ class Threshold:
 class TopK:
     """A segment starts at the largest changes, a fixed fraction of the tokens; of equal changes the earlier one is used."""
 
-    fraction: float = 0.1
+    fraction: Annotated[float, Range(0.0, 1.0, low_open=True)] = 0.1
     """Pivots per response token, rounded up."""
-    window: int = 1
+    window: PositiveInt = 1
     """Tokens averaged on each side of a possible boundary."""
-
-    def __post_init__(self) -> None:
-        check(0 < self.fraction <= 1, f"fraction must be in (0, 1], got {self.fraction}")
-        check(self.window >= 1, f"window (in tokens) must be at least 1, got {self.window}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -128,15 +118,12 @@ class ChangePoint:
 class Windows:
     """Segments of a fixed number of tokens, whatever the signal."""
 
-    size: int = 5
+    size: PositiveInt = 5
     """Tokens."""
-
-    def __post_init__(self) -> None:
-        check(self.size >= 1, f"size (in tokens) must be at least 1, got {self.size}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
-        return segments.windows(mask, self.size)
+        return segments.segment_windows(mask, self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +132,7 @@ class Tokens:
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
-        return segments.tokens(mask)
+        return segments.segment_tokens(mask)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
-from finegrain.ops.peaks import left_aligned
+from finegrain.ops.peaks import order_left
 from finegrain.ops.precision import to_widest
 
 
@@ -35,7 +35,7 @@ def without_closing(ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Int[T
     return torch.where(turn_ends(mask) & ~turn_starts(mask), -1, segments_from(starts, mask))
 
 
-def tokens(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+def segment_tokens(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     """Every token is its own segment, including EOS."""
     return torch.where(mask, mask.cumsum(1) - 1, -1)
 
@@ -46,7 +46,7 @@ def place_in_turn(mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     return place - torch.where(turn_starts(mask), place, 0).cummax(1).values
 
 
-def windows(mask: Bool[Tensor, "B T"], size: int) -> Int[Tensor, "B T"]:
+def segment_windows(mask: Bool[Tensor, "B T"], size: int) -> Int[Tensor, "B T"]:
     """Segments of `size` tokens, counted from the start of each turn."""
     return segments_from(place_in_turn(mask) % size == 0, mask)
 
@@ -123,7 +123,7 @@ def change_points(
     log(1 + n level / noise) - S^2 level / (noise (noise + n level)) + price. Optimal partitioning (Jackson et al. 2005),
     F(t) = min over s < t of F(s) + cost(s, t): quadratic in the length of a turn, vectorised over rows and s.
     """
-    order = left_aligned(mask)
+    order = order_left(mask)
     present, place = mask.gather(1, order), torch.arange(mask.shape[1], device=mask.device)
     compact = torch.where(present, torch.where(mask, values, 0.0).gather(1, order), 0.0)
     turn = torch.where(turn_starts(mask).gather(1, order), place, 0).cummax(1).values

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtrit
 
+from finegrain.types import Json
+
 
 class Interval(NamedTuple):
     """A mean with its 95 % Student-t interval; the interval is None with fewer than two values."""
@@ -15,6 +17,10 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
     rows: int
+
+    def as_json(self) -> Json:
+        """mean, low, high and rows by name, as every result writes them."""
+        return self._asdict()
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> Interval:

@@ -12,14 +12,14 @@ from finegrain.commands.bound import BoundSettings
 from finegrain.configure import to_json
 from finegrain.data.holdout import split_holdout
 from finegrain.data.records import Shape
-from finegrain.data.store import token_lengths
+from finegrain.data.store import longest_row
 from finegrain.errors import CheckpointError, DataError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.models.bounds import BOUNDS_FILE, Guard, save_guard, score_row
 from finegrain.models.hub_files import check_folder
 from finegrain.models.reward_models import load_reward_model
 from finegrain.ops.proportions import wilson
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
 from finegrain.recipes.training.frozen_features import feature_rows
 from finegrain.rewards.clipped_head import same_order
@@ -68,8 +68,7 @@ def run_bound(settings: BoundSettings) -> dict[str, Any]:
 
 def _read_features(session: Any, examples: Any) -> dict[str, Tensor]:
     """By role, the features of the last token of every answer, (N, H), float64; cached."""
-    prompts, answers = token_lengths(examples, ROLES)
-    scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
+    scorer = prepare_scorer(session, longest_row(examples, ROLES)).eval()
     cache = replace(session.cache, kind="features", measure=feature_rows)
     rows = cache.values(session.policy, scorer, examples, ROLES, session.precision, session.usage)
     found = {role: torch.from_numpy(np.stack(rows[role])).double() for role in ROLES}
@@ -91,7 +90,7 @@ def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
     kept = same_order(guard.weight, clean["chosen"], clean["rejected"], guard.bounds)
     change = torch.cat([clipped[role] - raw[role] for role in ROLES])
     return {
-        "agreement": wilson(kept.double().numpy())._asdict(),
+        "agreement": wilson(kept.double().numpy()).as_json(),
         "accuracy_raw": _measure_accuracy(raw),
         "accuracy": _measure_accuracy(clipped),
         "largest_clean_score": float(torch.cat(list(raw.values())).max()),
@@ -101,7 +100,7 @@ def _evaluate_bounds(guard: Any, clean: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _measure_accuracy(scores: Mapping[str, Tensor]) -> dict[str, Any]:
     """Share of the pairs whose chosen answer scores higher, with its interval."""
-    return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy._asdict()
+    return pair_accuracy(scores["chosen"].numpy(), scores["rejected"].numpy()).accuracy.as_json()
 
 
 def _find_warnings(facts: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from finegrain.data.findings import format_rows, format_source
 from finegrain.data.load import Tokenise, check_rows
 from finegrain.files import write_new
 from finegrain.models.load import load_own_tokenizer
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.runs import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json

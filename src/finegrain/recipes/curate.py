@@ -7,7 +7,7 @@ from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.sources import check_one
 from finegrain.recipes.curation.tree_pairs import tree_pairs
 from finegrain.recipes.curation.voting import voted_rows
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.runs import check_free
 
 

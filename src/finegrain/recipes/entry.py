@@ -1,13 +1,21 @@
 """From the settings of a training command to its run, for the command line and for Python."""
 
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-import transformers
-
 from finegrain.configure import to_json
+from finegrain.data.sources import Data, format_sources
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
+
+
+def train(kind: Callable[..., Any], command: str, model: Any, data: Data, out: str | Path, tokenizer: Any, **settings: Any) -> dict[str, Any]:
+    """Run `prefer` or `sft` from Python; `kind`: the class of the settings."""
+    made = kind(model=model_name(model), data=format_sources(data), out=Path(out), **settings)
+    return start(command, made, model=model, tokenizer=tokenizer)
 
 
 def start(command: str, settings: Any, *, model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -20,12 +28,6 @@ def start_command(command: str, settings: Any) -> dict[str, Any]:
     """The same for settings from the command line, where only our own lines are printed."""
     quiet_transformers()
     return start(command, settings, model=settings.model, tokenizer=None)
-
-
-def quiet_transformers() -> None:
-    """Switch off progress bars and warnings of transformers."""
-    transformers.utils.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
 
 
 def model_name(model: Any) -> str:

@@ -10,9 +10,9 @@ from finegrain.evaluate.accuracy import TieLoses, TieRule
 from finegrain.evaluate.ensemble import Combiner, MemberMean
 from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
-from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.evaluation.report import measure
 from finegrain.recipes.evaluation.table import print_table
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.runs import check_free
 
 

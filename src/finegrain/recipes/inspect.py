@@ -1,28 +1,33 @@
 """`finegrain inspect`: one HTML page of a run, of several side by side, or of a model on data without training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from finegrain.commands.inspect import InspectSettings
 from finegrain.configure import to_json
+from finegrain.data.records import Example
 from finegrain.data.shapes import TEXT_SHAPES
+from finegrain.data.store import longest_row
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.models.load import load_policy, master_dtype
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import is_reward_model
 from finegrain.models.score import score_rows
 from finegrain.models.scorer import silence_dropout
-from finegrain.recipes.entry import quiet_transformers
 from finegrain.recipes.inspection.pairs import inspect_row, truths
-from finegrain.recipes.inspection.reward_page import scored_by_reward
+from finegrain.recipes.inspection.rewards import AnswerReward, Segments, answer_rewards
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, stamp
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run
 from finegrain.report.verdicts import make_blocks
 from finegrain.run_record import RunRecord
+from finegrain.scoring.reward_model import load_model_reward
+from finegrain.scoring.runtime import open_runtime
+from finegrain.types import Json, Ragged
 
 
 def run_inspect(settings: InspectSettings) -> dict[str, Any]:
@@ -53,42 +58,87 @@ def _check(settings: InspectSettings) -> None:
         raise UsageError(f"--out {settings.out} is a folder; give the file name of the page")
 
 
-def score_untrained(settings: InspectSettings) -> "Run":
+def score_untrained(settings: InspectSettings) -> Run:
     """A run that trained nothing: log-probabilities of the model on the data, and log-ratios if there is a reference."""
     assert settings.data is not None
     assert settings.model is not None
     quiet_transformers()
     if is_reward_model(settings.model):
-        return scored_by_reward(settings)
+        return _score_by_reward(settings, settings.model, settings.data)
     session = open_session(settings.model, settings, trust_remote_code=settings.trust_remote_code)
-    loaded = load_data(session, settings.data, TEXT_SHAPES, limit=settings.limit)
-    examples = [loaded.examples[index] for index in range(len(loaded.examples))]
-    roles = tuple(examples[0].responses)
-    longest = max(len(example.prompt) + max(len(side.ids) for side in example.responses.values()) for example in examples)
-    after = score_rows(prepare_scorer(session, longest), examples, roles, session.precision)
-    before = {} if settings.reference is None else _score_by_reference(session, settings.reference, examples, roles, longest)
-    truth = truths(settings.data, [example.row for example in examples])
-    pairs = [
-        inspect_row(
-            example,
-            roles,
-            held_out=True,
-            before={role: before[role][index] for role in before},
-            after={role: np.asarray(after[role][index]) for role in roles},
-            credit={},
-            truth=truth.get(example.row, {}),
-            rewards={},
-        )
-        for index, example in enumerate(examples)
-    ]
-    facts = RunRecord(command="inspect", settings=to_json(settings), status="finished", data=loaded.report, rows=len(examples))
+    rows = _load_rows(session, settings.data, settings.limit)
+    longest = longest_row(rows.examples, rows.roles)
+    after = score_rows(prepare_scorer(session, longest), rows.examples, rows.roles, session.precision)
+    before = {} if settings.reference is None else _score_by_reference(session, settings.reference, rows.examples, rows.roles, longest)
     missing = ["No curves and no answers before and after: nothing was trained."]
     if settings.reference is None:
         missing.append("No log-ratios, and so no verdict on displacement or length: give --reference M for them.")
+    return _make_run(session, settings, rows, missing, before=before, after=after)
+
+
+def _score_by_reward(settings: InspectSettings, model: str, data: str) -> Run:
+    """The same of a reward model: token scores, segments and the scores of whole answers."""
+    if settings.reference is not None:
+        raise UsageError(f"{model} is a reward model, which has no log-probabilities to compare; drop --reference")
+    if settings.trust_remote_code:
+        raise UsageError(f"{model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
+    reward = load_model_reward(open_runtime(settings.device, settings.dtype), model, max_length=settings.max_length)
+    session = open_session(reward.model.scorer.model, settings, tokenizer=reward.tokenizer)
+    session.scorer = reward.model.scorer
+    rows = _load_rows(session, data, settings.limit)
+    segmentation = reward.model.segmentation
+    segments: Segments = [{}] * len(rows.examples) if segmentation is None else segmentation(rows.examples, rows.roles, session.precision)
+    for line in reward.describe():
+        session.say(line)
+    rewards = answer_rewards(reward.model.scorer, reward.model.head, rows.examples, rows.roles, segments, session.precision)
+    missing = ["No curves: nothing was trained. The page cannot know which of these rows the reward model was trained on; it takes all as held out."]
+    return _make_run(session, settings, rows, missing, rewards=rewards, other=reward.facts())
+
+
+class _Rows(NamedTuple):
+    """Every row of the data, and what is known of them."""
+
+    examples: list[Example]
+    roles: tuple[str, ...]
+    report: Json
+    truth: Mapping[int, Mapping[str, Any]]
+
+
+def _load_rows(session: Session, source: str, limit: int | None) -> _Rows:
+    loaded = load_data(session, source, TEXT_SHAPES, limit=limit)
+    examples = [loaded.examples[index] for index in range(len(loaded.examples))]
+    return _Rows(examples, tuple(examples[0].responses), loaded.report, truths(source, [example.row for example in examples]))
+
+
+def _make_run(
+    session: Session,
+    settings: InspectSettings,
+    rows: _Rows,
+    missing: Sequence[str],
+    *,
+    before: Mapping[str, Ragged] = {},
+    after: Mapping[str, Ragged] = {},
+    rewards: Sequence[Mapping[str, AnswerReward]] = (),
+    other: Json | None = None,
+) -> Run:
+    pairs = [
+        inspect_row(
+            example,
+            rows.roles,
+            held_out=True,
+            before={role: before[role][index] for role in before},
+            after={role: np.asarray(after[role][index]) for role in after},
+            credit={},
+            truth=rows.truth.get(example.row, {}),
+            rewards=rewards[index] if rewards else {},
+        )
+        for index, example in enumerate(rows.examples)
+    ]
+    facts = RunRecord(command="inspect", settings=to_json(settings), status="finished", data=rows.report, rows=len(pairs), other=other or {})
     return Run(name=Path(str(settings.model)).name, record=stamp(session, facts), pairs=pairs, missing=missing)
 
 
-def _score_by_reference(session: "Session", source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
+def _score_by_reference(session: Session, source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:
     """Log-probabilities of the same rows under another model with the same tokenizer."""
     policy = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
     if policy.tokenizer.get_vocab() != session.policy.tokenizer.get_vocab():

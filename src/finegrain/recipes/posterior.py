@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finegrain.commands.posterior import PosteriorSettings
 from finegrain.data.records import Shape
-from finegrain.data.store import token_lengths
+from finegrain.data.store import longest_row
 from finegrain.errors import CheckpointError, DataError
 from finegrain.models.adapters import take_adapter_out
 from finegrain.models.curvature import LabelledPair, find_layers, fit_layers
@@ -20,7 +19,7 @@ from finegrain.models.posterior import POSTERIOR_FILE, refuse_parts, reward_rows
 from finegrain.models.reward_models import load_reward_model
 from finegrain.models.score import split_by_budget
 from finegrain.models.scorer import Request
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
 from finegrain.recipes.training.data import margins_as_trained
 from finegrain.rewards.bradley_terry import pair_labels
@@ -56,8 +55,7 @@ def run_posterior(settings: PosteriorSettings) -> dict[str, Any]:
         reward_rows(head, model.head)
     session = open_session(network, settings, tokenizer=model.policy.tokenizer, micro_tokens=settings.micro_tokens)
     data = load_data(session, settings.data, Shape.PREFERENCE, limit=settings.limit)
-    prompts, answers = token_lengths(data.examples, ROLES)
-    scorer = prepare_scorer(session, int((prompts + np.max(answers, axis=0)).max())).eval()
+    scorer = prepare_scorer(session, longest_row(data.examples, ROLES)).eval()
     prior = EvidenceVariance() if settings.prior_variance is None else FixedVariance(variance=settings.prior_variance)
     asked = {"pairs": len(data.examples), "over": settings.over, "prior": "evidence" if settings.prior_variance is None else "given"}
     fit = _fit_adapter if settings.over == "lora" else _fit_last_layer

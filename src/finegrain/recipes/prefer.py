@@ -6,10 +6,10 @@ from typing import Any
 from finegrain.commands.prefer import PreferSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, format_sources
+from finegrain.data.sources import Data
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
-from finegrain.recipes.entry import model_name, start, start_command
+from finegrain.recipes.entry import start_command, train
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
 
@@ -32,19 +32,8 @@ def prefer(
 
     `model` is a path, a Hub name, or a model object with its `tokenizer`; `objective` any callable on a `Pair`.
     """
-    settings = PreferSettings(
-        model=model_name(model),
-        data=format_sources(data),
-        out=Path(out),
-        objective=objective,
-        credit=credit,
-        common=common,
-        training=training,
-        lora=lora,
-        optim=optim,
-        gate=gate,
-    )
-    return start("prefer", settings, model=model, tokenizer=tokenizer)
+    own = {"objective": objective, "credit": credit, "common": common, "training": training, "lora": lora, "optim": optim, "gate": gate}
+    return train(PreferSettings, "prefer", model, data, out, tokenizer, **own)
 
 
 def run_prefer(settings: PreferSettings) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import Data, format_sources
 from finegrain.errors import UsageError
 from finegrain.models.lora import Lora
-from finegrain.recipes.entry import model_name, quiet_transformers
+from finegrain.recipes.entry import model_name
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.meta_step import check_meta, rise_of

@@ -11,7 +11,7 @@ from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.recipes.entry import quiet_transformers
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.score_files.score_lines import ScoreCounts, score_lines
 from finegrain.runs import check_free
 from finegrain.scoring.signals import Head, RewardSignal

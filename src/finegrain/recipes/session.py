@@ -18,7 +18,7 @@ from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
 from finegrain.models.adapter_files import is_adapter
-from finegrain.models.adapters import with_adapter
+from finegrain.models.adapters import add_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from finegrain.models.frozen_base import widen_trained
 from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
@@ -105,7 +105,7 @@ def open_session(
     four_bit = make_four_bit_arguments(lora.base, torch.bfloat16 if precision.name == "bfloat16" else master, device)
     narrow = (frozen or adapter) and not shard and master == torch.float32  # FSDP wants one dtype in a group; float64 is exact throughout
     policy = load_policy(model, tokenizer=tokenizer, master=master, trust_remote_code=trust_remote_code, frozen=narrow, four_bit=four_bit)
-    policy = with_adapter(policy, lora, seed)
+    policy = add_adapter(policy, lora, seed)
     if frozen:
         policy.model.requires_grad_(False)
     if narrow:

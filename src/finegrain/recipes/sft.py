@@ -6,10 +6,10 @@ from typing import Any
 from finegrain.commands.settings import Common, Training
 from finegrain.commands.sft import SftSettings
 from finegrain.data.gate.settings import Gate
-from finegrain.data.sources import Data, format_sources
+from finegrain.data.sources import Data
 from finegrain.models.lora import Lora
 from finegrain.objectives.nll import NLL
-from finegrain.recipes.entry import model_name, start, start_command
+from finegrain.recipes.entry import start_command, train
 from finegrain.train.optim import Optim
 from finegrain.types import Credit, Objective
 
@@ -29,19 +29,8 @@ def sft(
     gate: Gate = Gate(),
 ) -> dict[str, Any]:
     """Fine-tune a model on demonstrations; arguments and result as those of `prefer`."""
-    settings = SftSettings(
-        model=model_name(model),
-        data=format_sources(data),
-        out=Path(out),
-        objective=objective,
-        credit=credit,
-        common=common,
-        training=training,
-        lora=lora,
-        optim=optim,
-        gate=gate,
-    )
-    return start("sft", settings, model=model, tokenizer=tokenizer)
+    own = {"objective": objective, "credit": credit, "common": common, "training": training, "lora": lora, "optim": optim, "gate": gate}
+    return train(SftSettings, "sft", model, data, out, tokenizer, **own)
 
 
 def run_sft(settings: SftSettings) -> dict[str, Any]:

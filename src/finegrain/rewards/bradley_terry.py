@@ -12,17 +12,16 @@ Deviations: none.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import NonNegativeFloat, checked
-from finegrain.errors import UsageError
-from finegrain.ops.precision import to_widest
+from finegrain.checked import NonNegativeFloat, Range, checked
 from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.representation import hash_to_uniform
 from finegrain.types import Pair
 
 Differences = Float[Tensor, "... B"]
@@ -47,14 +46,10 @@ class BradleyTerry:
 
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
 
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Range(0.0, 0.5)] = 0.0
     """Probability that a label is wrong where the column `label_prob` is absent, in [0, 0.5]."""
     centre: NonNegativeFloat = 0.0
     """Weight of (score(chosen) + score(rejected))^2, which keeps scores around 0 (TRL's center_rewards_coefficient, usually 0.01)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing <= 0.5:
-            raise UsageError(f"label_smoothing must be a probability in [0, 0.5], got {self.label_smoothing}")
 
     def __call__(self, head: RewardHead, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss; for several members their mean, each under its own bootstrap weights."""
@@ -92,8 +87,4 @@ def centre_penalty(total: Float[Tensor, "... B"], centre: float) -> Float[Tensor
 def bootstrap_weights(rows: Float[Tensor, " B"], members: int) -> Float[Tensor, "M B"]:
     """Exp(1) weights by row number and member, the same in every epoch and for any batching (Rubin's Bayesian bootstrap)."""
     places = rows.long()[None] * members + torch.arange(members, device=rows.device)[:, None]
-    mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
-    mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
-    mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    uniform = (to_widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32
-    return -uniform.log().float()
+    return -hash_to_uniform(places).log().float()

@@ -5,14 +5,14 @@ Deviations: full-batch steps on cached features; start at quantiles, not at 1; s
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from finegrain.checked import checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import NonNegativeInt, PositiveFloat, PositiveInt, Range, checked
+from finegrain.errors import DataError
 from finegrain.rewards.mm_calibration import AdaptivePrice, Bounds, clip_features, keep_labels, keep_scores, largest_score, quantile_bounds
 
 Features = Float[Tensor, "N D"]
@@ -91,24 +91,18 @@ SAME_SCORES = SameScores()
 class FitBounds:
     """The lowest ceiling that preserves the order of clean pairs; `keep` selects what else it preserves."""
 
-    start: float = 0.999
+    start: Annotated[float, Range(0.5, 1.0, low_open=True)] = 0.999
     """Quantile of the clean features for the initial bounds [choice]."""
-    epochs: int = 300
+    epochs: PositiveInt = 300
     """Full-batch steps."""
-    lr: float = 0.1
+    lr: PositiveFloat = 0.1
     """Learning rate of Adam, in standard deviations of a unit."""
-    warmup: int = 30
+    warmup: NonNegativeInt = 30
     """Steps before the price first changes."""
-    every: int = 10
+    every: PositiveInt = 10
     """Steps between changes of the price."""
     price: AdaptivePrice = field(default_factory=AdaptivePrice)
     """Coefficient of the ceiling."""
-
-    def __post_init__(self) -> None:
-        if not 0.5 < self.start <= 1:
-            raise UsageError(f"start, the quantile of the clean features for the initial bounds, must be in (0.5, 1], got {self.start}")
-        if self.epochs < 1 or self.every < 1 or self.warmup < 0 or self.lr <= 0:
-            raise UsageError(f"epochs, every and lr must be positive, warmup at least 0; got {self.epochs}, {self.every}, {self.lr}, {self.warmup}")
 
     def __call__(self, weight: Float[Tensor, " D"], chosen: Features, rejected: Features, keep: Keep = SAME_SCORES) -> FittedBounds:
         """Bounds for the head `weight` from the features of clean pairs: the last bounds that met the agreement, or else the initial ones."""

@@ -46,6 +46,12 @@ def fill_columns(
     return TokenColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
 
 
+def weight_columns(weights: Sequence[np.ndarray], kept: Sequence[bool]) -> TokenColumns:
+    """Weights of the answers that are kept; the others have none and do not train."""
+    absent: list[np.ndarray | None] = [None] * len(kept)
+    return TokenColumns([own if keep else None for own, keep in zip(weights, kept, strict=True)], absent, absent, kept)
+
+
 def prepare_columns(
     makers: Sequence[Callable[[AnswerContext], Mapping[str, TokenColumns]] | None], context: AnswerContext
 ) -> dict[str, TokenColumns]:

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from finegrain.checked import checked
-from finegrain.errors import ModelError, UsageError
+from finegrain.checked import NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from finegrain.errors import ModelError
 from finegrain.ops.readout import Last, last_value
 from finegrain.ops.sequence import to_wide
 from finegrain.rewards.bottleneck import ACTIVE, Bottleneck, combine_weighted, confidence_weights
@@ -41,12 +41,8 @@ class Proportional:
 class Softmax:
     """exp(KL / tau): differences of KL count, and a member at the prior keeps some weight."""
 
-    tau: float = 1.0
+    tau: PositiveFloat = 1.0
     """Nats of KL that multiply a member's weight by e; a large value gives the plain mean."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.tau < float("inf"):
-            raise UsageError(f"--head.weighting.tau must be positive and finite, got {self.tau}")
 
     def __call__(self, kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
         """Weights."""
@@ -63,17 +59,13 @@ class Latent:
 
     readout: ClassVar[Readout] = Last()
 
-    members: int = 3
-    latent: int = 16
+    members: PositiveInt = 3
+    latent: PositiveInt = 16
     """Dimensions of a code; 8 to 32 [choice]."""
-    width: int = 16
+    width: PositiveInt = 16
     """Hidden units of a decoder [choice]."""
     weighting: Weighting = field(default_factory=Proportional)
     """How the KL of the codes determines the members' weights in the score: proportional, softmax."""
-
-    def __post_init__(self) -> None:
-        if min(self.members, self.latent, self.width) < 1:
-            raise UsageError(f"members, latent and width must be at least 1, got {self.members}, {self.latent}, {self.width}")
 
     @property
     def loss_kind(self) -> type:
@@ -129,12 +121,8 @@ class DiversePreferences:
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     head_kind: ClassVar[type] = Latent
 
-    phi: float = 0.1
+    phi: NonNegativeFloat = 0.1
     """Weight of a nat of KL [OURS: from 1 on everything collapsed in our benchmark; the paper has values up to 100, from memory]."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.phi < float("inf"):
-            raise UsageError(f"--loss.phi, the weight of the KL, must be finite and at least 0, got {self.phi}")
 
     def __call__(self, head: Latent, pair: Pair) -> Terms:
         """Cross-entropy of the labels, KL of the codes, and the linear proxy's squared error on differences."""
@@ -146,7 +134,7 @@ class DiversePreferences:
         kl = 0.5 * (good[2] + bad[2]).mean(0)[:, 0]
         error = (chosen - rejected)[:, 0, -1].square()
         ones = torch.ones_like(kl)
-        return {"preference": Term(losses.mean(0), ones), "kl": Term(kl, ones, self.phi), "stand_in": Term(error, ones)}
+        return {"preference": Term(losses.mean(0), ones), "kl": Term(kl, ones, self.phi), "linear_proxy": Term(error, ones)}
 
 
 def member_parts(outputs: Outputs, members: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,12 +5,12 @@ Deviations: members differ by initialisation and by a Bayesian bootstrap of the 
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import MOST, Range, checked
 from finegrain.ops.readout import Last
 from finegrain.rewards.heads import Outputs, Readout, combine_members
 from finegrain.types import Scored
@@ -21,13 +21,9 @@ from finegrain.types import Scored
 class Ensemble:
     """A scalar per member at every token."""
 
-    members: int = 5
+    members: Annotated[int, Range(2.0, MOST)] = 5
     readout: Readout = field(default_factory=Last)
     """How token scores are combined to the answer's: sum, mean, last or minimum."""
-
-    def __post_init__(self) -> None:
-        if self.members < 2:
-            raise UsageError(f"an ensemble needs at least 2 members, got {self.members}")
 
     @property
     def outputs(self) -> int:

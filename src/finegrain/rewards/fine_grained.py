@@ -9,26 +9,23 @@ Deviations: r0 = zero, the denominator of changed tokens, the regulariser and th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import NonNegativeFloat, Range, checked
+from finegrain.errors import DataError
 from finegrain.ops.edits import least_edit
 from finegrain.ops.masked import masked_sum
+from finegrain.ops.readout import Mask, Rows, Values
 from finegrain.ops.sequence import to_wide
-from finegrain.rewards.columns import AnswerContext
+from finegrain.rewards.columns import AnswerContext, weight_columns
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
-
-Values = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
-Rows = Float[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +99,10 @@ class FineGrained:
     """zero, identity or stop-gradient."""
     denominator: Denominator = field(default_factory=PerChanged)
     """per-changed, per-token or total."""
-    regulariser: float = 0.01
+    regulariser: NonNegativeFloat = 0.01
     """Weight of the mean square of unchanged tokens' rewards: without it their level is undetermined and drifts."""
-    most_changed: float = 0.5
+    most_changed: Annotated[float, Range(0.0, 1.0, low_open=True)] = 0.5
     """Largest edit that counts, as a share of the longer answer's tokens: a rewrite does not locate the error."""
-
-    def __post_init__(self) -> None:
-        if self.regulariser < 0 or not 0 < self.most_changed <= 1:
-            raise UsageError(f"regulariser must be at least 0 and most_changed in (0, 1], got {self.regulariser} and {self.most_changed}")
 
     def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Weight 1 on changed tokens and 0 on the others; a pair that is not a small edit has none and does not train."""
@@ -122,16 +115,7 @@ class FineGrained:
                 "expected chosen to be a minimal edit of rejected (--loss.most-changed sets the limit)"
             )
         masks = {"rejected": [edit.first for edit in edits], "chosen": [edit.second for edit in edits]}
-        absent: list[np.ndarray | None] = [None] * len(edits)
-        return {
-            role: TokenColumns(
-                weight=[own.astype(np.float32) if kept else None for own, kept in zip(changed, small, strict=True)],
-                reward=absent,
-                segment=absent,
-                annotated=small,
-            )
-            for role, changed in masks.items()
-        }
+        return {role: weight_columns([own.astype(np.float32) for own in changed], small) for role, changed in masks.items()}
 
     def __call__(self, head: Token, pair: Pair) -> Terms:
         """The pair's loss, and the regulariser, a mean over unchanged tokens."""

@@ -1,7 +1,7 @@
 """A head and a loss combined to one objective, the form in which the training loop trains a reward model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,12 +24,12 @@ from finegrain.types import Gathered, Initialisation, Pair, Summed, Terms, Token
 class RewardLoss(Protocol):
     """A loss on a head's scores: one value per row, or terms. `declarations.LossDeclarations` lists what it may declare."""
 
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """Sides that the loss reads."""
-
     def __call__(self, head: Any, pair: Pair) -> Float[Tensor, " B"] | Terms:
         """Loss of each row."""
+
+
+OF_THE_LOSS = ("roles", "shape", "needs", "statistics", "make_modules", "balanced")
+"""Declarations that the objective has as its loss has them."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,19 @@ class RewardFit:
     loss: RewardLoss
     frozen: bool = False
     """Only the head trains, on features of last tokens that are computed once."""
+    outputs: int = field(init=False)
+    make_head: Callable[[int, torch.Generator], nn.Module] | None = field(init=False)
+    roles: tuple[str, ...] = field(init=False)
+    shape: str | None = field(init=False)
+    needs: frozenset[str] = field(init=False)
+    statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None = field(init=False)
+    make_modules: Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None = field(init=False)
+    balanced: Balance | None = field(init=False)
 
     def __post_init__(self) -> None:
+        given = {"outputs": self._head.outputs, "make_head": self._head.module}
+        for name, value in (given | {name: getattr(self._loss, name) for name in OF_THE_LOSS}).items():
+            object.__setattr__(self, name, value)
         if not isinstance(self.head, self._loss.head_kind):
             wanted, found = self._loss.head_kind.__name__, type(self.head).__name__
             raise UsageError(f"{type(self.loss).__name__} fits a {wanted} head, found {found}; choose that head")
@@ -97,31 +108,6 @@ class RewardFit:
         return None if make is None else partial(make, self.head)
 
     @property
-    def make_head(self) -> Callable[[int, torch.Generator], nn.Module] | None:
-        """(hidden size, generator) -> the head's own module; None: a linear map."""
-        return self._head.module
-
-    @property
-    def make_modules(self) -> Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None:
-        """(hidden size, generator) -> modules that train beside model and head, which the loss reads; None: there are none."""
-        return self._loss.make_modules
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the loss reads in addition to the head's outputs."""
-        return self._loss.needs
-
-    @property
-    def statistics(self) -> Callable[[Pair], Mapping[str, Summed | Gathered]] | None:
-        """What the loss reads of the whole step."""
-        return self._loss.statistics
-
-    @property
-    def balanced(self) -> Balance | None:
-        """Terms of the loss that share one weight."""
-        return self._loss.balanced
-
-    @property
     def start(self) -> Initialisation | None:
         """The loss's initialisation of head and tables."""
         return None if self._loss.start is None else self._loss.start(self.head)
@@ -130,21 +116,6 @@ class RewardFit:
     def action_value(self) -> Wanted | None:
         """The Q-values that the loss reads with this head."""
         return None if self._loss.action_value is None else self._loss.action_value(self.head)
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of the head per token."""
-        return self._head.outputs
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """The loss's."""
-        return self._loss.roles
-
-    @property
-    def shape(self) -> str | None:
-        """Form of the rows that the loss trains on, where its roles do not determine it."""
-        return self._loss.shape
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
         """The loss's."""

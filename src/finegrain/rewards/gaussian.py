@@ -8,18 +8,21 @@ classifier ignores them and gives the mean before weighting.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from finegrain.checked import checked
+from finegrain.ops.action_values import Wanted
+from finegrain.ops.bayesian_irl import Inference
 from finegrain.ops.gaussian_layer import GaussianLayer
 from finegrain.ops.readout import Last
 from finegrain.ops.reward_weight import Attention, RewardWeight, Uniform
 from finegrain.ops.variational import LOG_STD
 from finegrain.rewards.heads import Mask, Outputs, Readout
-from finegrain.types import Scored
+from finegrain.types import Initialisation, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +61,23 @@ class Gaussian:
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
         """The mean's row, unweighted."""
         return weight[:1]
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class EvidenceLoss:
+    """What the losses of AVA-d and AVA-p declare alike."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    head_kind: ClassVar[type] = Gaussian
+
+    inference: Inference = field(default_factory=Inference)
+    """Weights and parts of the evidence bound."""
+
+    def action_value(self, head: Gaussian) -> Wanted | None:
+        """The Q-values that the scorer must compute, in addition to log-probabilities."""
+        return self.inference.needs_logits(head.reward_weight)
+
+    def start(self, head: Gaussian) -> Initialisation | None:
+        """The initialisation of prior and head."""
+        return self.inference.start(head.reward_weight)

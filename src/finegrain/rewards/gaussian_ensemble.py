@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import PositiveInt, checked
 from finegrain.ops.readout import Last
 from finegrain.ops.sequence import to_wide
 from finegrain.rewards.heads import Outputs, Readout, combine_members, read_out
@@ -26,13 +25,9 @@ LEAST_STD = 1e-4
 class GaussianEnsemble:
     """Mean and standard deviation of each member at every token."""
 
-    members: int = 5
+    members: PositiveInt = 5
     readout: Readout = field(default_factory=Last)
     """How token scores are combined to the answer's: sum, mean, last or minimum."""
-
-    def __post_init__(self) -> None:
-        if self.members < 1:
-            raise UsageError(f"--head.members must be at least 1, got {self.members}")
 
     @property
     def outputs(self) -> int:

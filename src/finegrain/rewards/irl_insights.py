@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finegrain.checked import NonNegativeFloat, checked
-from finegrain.rewards.bradley_terry import bootstrap_weights, centre_penalty
-from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.bradley_terry import pair_losses
+from finegrain.rewards.heads import RewardHead
 from finegrain.types import Pair
 
 Rows = Float[Tensor, " B"]
+Scores = Float[Tensor, "... B"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class MaxMargin:
     Scales with the reward, so it has no minimum where the pairs are separable: stop early, or bound the head's norm.
     """
 
-    def __call__(self, expert: Rows, other: Rows) -> Rows:
+    def __call__(self, expert: Scores, other: Scores) -> Scores:
         """-d where d = expert - other is positive, -2 d where it is negative."""
         margin = expert - other
         return 0.5 * margin.abs() - 1.5 * margin
@@ -37,7 +38,7 @@ class MaxMargin:
 class Hinge:
     """No loss for margins above 1."""
 
-    def __call__(self, expert: Rows, other: Rows) -> Rows:
+    def __call__(self, expert: Scores, other: Scores) -> Scores:
         """max(0, 1 - d)."""
         return (1 - (expert - other)).relu()
 
@@ -46,7 +47,7 @@ class Hinge:
 class Logistic:
     """Bradley-Terry: the loss of a preference reward model, expert chosen, base rejected."""
 
-    def __call__(self, expert: Rows, other: Rows) -> Rows:
+    def __call__(self, expert: Scores, other: Scores) -> Scores:
         """-log sigma(d)."""
         return -logsigmoid(expert - other)
 
@@ -55,7 +56,7 @@ class Logistic:
 class Squared:
     """Also in the authors' code; it drives margins to 0 and does not rank. Kept for comparison with their runs."""
 
-    def __call__(self, expert: Rows, other: Rows) -> Rows:
+    def __call__(self, expert: Scores, other: Scores) -> Scores:
         """d squared."""
         return (expert - other).square()
 
@@ -77,9 +78,4 @@ class IRLInsights:
 
     def __call__(self, head: RewardHead, pair: Pair) -> Rows:
         """Per-row loss; for several members their mean, each under its own bootstrap weights."""
-        expert, other = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
-        if expert.members is None or other.members is None:
-            return self.ranking(expert.mean, other.mean) + centre_penalty(expert.mean + other.mean, self.centre)
-        losses = torch.stack([self.ranking(a, b) for a, b in zip(expert.members, other.members, strict=True)])
-        losses = losses + centre_penalty(expert.members + other.members, self.centre)
-        return (losses * bootstrap_weights(pair.columns["row"], len(losses))).mean(0)
+        return pair_losses(head, pair, lambda difference: self.ranking(difference, torch.zeros_like(difference)), self.centre)

@@ -18,18 +18,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from finegrain.checked import checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import PositiveFloat, checked
+from finegrain.errors import DataError
 from finegrain.ops.masked import masked_mean
-from finegrain.ops.readout import last_place, last_value
+from finegrain.ops.readout import Mask, Values, last_place, last_value
 from finegrain.ops.sequence import to_wide
-from finegrain.rewards.columns import AnswerContext
+from finegrain.rewards.columns import AnswerContext, weight_columns
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
-
-Values = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
 
 
 def aligned_loss(chosen: Values, rejected: Values, counted: Mask) -> Float[Tensor, " B"]:
@@ -98,12 +95,8 @@ class Aligned:
 class Linear:
     """The difference of scores, without a link: the gradient of maximum-likelihood inverse RL."""
 
-    regulariser: float = 1.0
-    """Weight of the scores' squares [OURS]; the optimal scores are +-1 over it."""
-
-    def __post_init__(self) -> None:
-        if not self.regulariser > 0:
-            raise UsageError(f"regulariser must be positive: without it the linear step has no minimum; got {self.regulariser}")
+    regulariser: PositiveFloat = 1.0
+    """Weight of the scores' squares [OURS], without which the loss has no minimum; the optimal scores are +-1 over it."""
 
     def reads(self, start: int, chosen: np.ndarray, rejected: np.ndarray) -> bool:
         """Whether they differ."""
@@ -138,12 +131,10 @@ class IRLSFT:
         context.note("first_difference", facts)
         if context.trains and not any(apart):
             raise DataError(f"the sample equals the demonstration in all {len(pairs)} pairs; sample answers from the policy first")
-        absent: list[np.ndarray | None] = [None] * len(pairs)
         found = {}
         for role, place in (("chosen", 0), ("rejected", 1)):
             weights = [(np.arange(len(pair[place])) >= start).astype(np.float32) for pair, start in zip(pairs, starts, strict=True)]
-            kept = [weight if one else None for weight, one in zip(weights, apart, strict=True)]
-            found[role] = TokenColumns(weight=kept, reward=absent, segment=absent, annotated=apart)
+            found[role] = weight_columns(weights, apart)
         return found
 
     def __call__(self, head: Token, pair: Pair) -> Terms:

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float
 from scipy.optimize import brentq
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import PositiveFloat, checked
+from finegrain.errors import DataError
 from finegrain.rewards.heads import Readout
 
 PRIOR_VARIANCES = (1e-12, 1e12)
@@ -63,11 +63,7 @@ class Posterior(NamedTuple):
 class FixedVariance:
     """The prior variance as given, such as 1 / weight decay of the fit."""
 
-    variance: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.variance < float("inf"):
-            raise UsageError(f"the prior variance must be positive and finite, got {self.variance}")
+    variance: PositiveFloat = 1.0
 
     def __call__(self, curvature: Float[Tensor, " P"], squared_norm: float) -> float:
         """s2."""

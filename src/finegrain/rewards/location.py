@@ -8,18 +8,16 @@ one segment has give no standard deviation and are left out of the fit [OURS].
 """
 
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
-from finegrain.checked import checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import PositiveFloat, Range, checked
+from finegrain.errors import DataError
+from finegrain.ops.segmenters import Ids, Values
 from finegrain.ops.segments import segment_ends, segment_last, segment_length
-
-Values = Float[Tensor, "B T"]
-Ids = Int[Tensor, "B T"]
 
 HUBER = 1.35
 """Residuals, in standard deviations, above which the fit counts them linearly."""
@@ -35,13 +33,9 @@ class LocationNormaliser:
     std_slope: float
     mean_at_end: float
     """Mean at p = 1."""
-    std_at_end: float
-    floor: float = 0.1
+    std_at_end: PositiveFloat
+    floor: Annotated[float, Range(0.0, 1.0, low_open=True)] = 0.1
     """Smallest standard deviation, as a share of the one at the end [OURS]."""
-
-    def __post_init__(self) -> None:
-        if not self.std_at_end > 0 or not 0 < self.floor <= 1:
-            raise UsageError(f"std_at_end must be positive and floor in (0, 1], got {self.std_at_end} and {self.floor}")
 
     def mean(self, place: Values) -> Values:
         """mu(p)."""

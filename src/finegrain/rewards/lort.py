@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from finegrain.checked import Seed, checked
+from finegrain.checked import PositiveFloat, PositiveInt, Seed, ShareBelowOne, checked
 from finegrain.errors import DataError, UsageError
 from finegrain.rewards.targets import OddsTarget, Target
 from finegrain.types import chunks
@@ -110,20 +110,16 @@ class RetrainHead:
     """What the head is trained towards."""
     sampler: Sampler = field(default_factory=BalancedSampler)
     """How rows are drawn. On short scales this matters more than the target."""
-    epochs: int = 20
+    epochs: PositiveInt = 20
     """Passes over the rows."""
-    lr: float = 5e-4
+    lr: PositiveFloat = 5e-4
     """Peak of a cosine schedule that ends at 0."""
-    momentum: float = 0.9
+    momentum: ShareBelowOne = 0.9
     """Of SGD."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Rows per step."""
     seed: Seed = 0
     """Seed of the order of the rows."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or not 0 <= self.momentum < 1:
-            raise UsageError("epochs, batch_size and lr must be positive and momentum in [0, 1)")
 
     def __call__(self, features: Float[Tensor, "N D"], labels: Int[Tensor, " N"], head: LinearHead) -> LinearHead:
         """A new head from the given one; features and the given head are not modified."""

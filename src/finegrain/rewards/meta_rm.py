@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import NonNegativeFloat, PositiveInt, checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +30,10 @@ class MetaRM:
 
     samples: str = ""
     """Rows {prompt, responses: [answer, answer, ...]} of the current policy, without labels: a file, folder or Hub name."""
-    eta: float = 0.1
+    eta: NonNegativeFloat = 0.1
     """Length of the ascent step per unit of J's gradient [choice]; 0 is an ordinary step."""
-    prompts: int = 4
+    prompts: PositiveInt = 4
     """Number of prompts, with their samples, that a step reads [choice]."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.eta < float("inf") and self.prompts >= 1):
-            raise UsageError(f"eta must be at least 0 and prompts at least 1, got {self.eta} and {self.prompts}")
 
 
 Meta = NoMeta | MetaRM

@@ -6,14 +6,14 @@ Deviations: two-sided bounds on the head's input, and its largest score in close
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from finegrain.checked import checked
+from finegrain.checked import PositiveFloat, Range, Share, checked
 from finegrain.errors import DataError, UsageError
 
 Features = Float[Tensor, "B D"]
@@ -79,16 +79,12 @@ def keep_labels(clipped: Logits, labels: Int[Tensor, " B"]) -> Rows:
 class AdaptivePrice:
     """The coefficient of the largest score: raised while clean decisions stay the same, lowered when they change."""
 
-    start: float = 0.002
+    start: PositiveFloat = 0.002
     """First coefficient."""
-    factor: float = 1.2
+    factor: Annotated[float, Range(1.0)] = 1.2
     """The factor by which it is multiplied or divided."""
-    agreement: float = 0.95
+    agreement: Share = 0.95
     """Share of clean decisions that must stay the same."""
-
-    def __post_init__(self) -> None:
-        if self.start <= 0 or self.factor < 1 or not 0 <= self.agreement <= 1:
-            raise UsageError(f"a price needs start > 0, factor >= 1 and agreement in [0, 1], got {self.start}, {self.factor}, {self.agreement}")
 
     def __call__(self, price: float, agreement: float) -> float:
         """The next coefficient."""

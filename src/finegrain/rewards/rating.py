@@ -5,14 +5,13 @@ Deviations: the head has no bias, as in every reward head here: base rates must 
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import MOST, PositiveFloat, Range, checked
 from finegrain.ops.readout import Last
 from finegrain.ops.sequence import to_wide
 from finegrain.rewards.heads import Outputs, Readout
@@ -26,18 +25,12 @@ class Rating:
 
     readout: ClassVar[Readout] = Last()
 
-    classes: int = 5
+    classes: Annotated[int, Range(2.0, MOST)] = 5
     """Number of ratings on the scale, in steps of one."""
     lowest: float = 1.0
     """The lowest rating: 1 for UltraFeedback, 0 for HelpSteer2."""
-    temperature: float = field(default=1.0, compare=False)
+    temperature: PositiveFloat = field(default=1.0, compare=False)
     """Divides the logits when a score is computed, never in training; `loss:rating-labels --loss.calibrate` fits it."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise UsageError(f"temperature must be positive, got {self.temperature}")
-        if self.classes < 2:
-            raise UsageError(f"classes must be at least 2, got {self.classes}")
 
     @property
     def outputs(self) -> int:

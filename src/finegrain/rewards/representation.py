@@ -1,22 +1,16 @@
-"""Contrastive losses on the features that a reward head reads: views of one answer should agree, other answers should differ.
+"""Parts of contrastive losses on the features that a reward head reads: views of one answer should agree, other answers should differ.
 
 Source: Wang et al. 2024, https://arxiv.org/abs/2401.06080, section 3 (SimCSE and SwAV on last-token features, or on their difference).
-Deviations: the formulas were read in summary and completed from memory (temperature 0.05, 3 Sinkhorn iterations). As terms of training
-they are in `finegrain.rewards.contrast`.
+Deviations: the formulas were read in summary and completed from memory (temperature 0.05, 3 Sinkhorn iterations). The terms of training
+are in `finegrain.rewards.contrast`.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax, normalize
+from torch.nn.functional import log_softmax, normalize
 
 from finegrain.ops.precision import to_widest
-
-
-def simcse_loss(first: Float[Tensor, "B H"], second: Float[Tensor, "B H"], *, temperature: float = 0.05) -> Float[Tensor, " B"]:
-    """-log softmax over the batch of cos(first_i, second_j) / temperature at j = i; 0 for a batch of one."""
-    similarity = normalize(first, dim=-1) @ normalize(second, dim=-1).T / temperature
-    return cross_entropy(similarity, torch.arange(len(first), device=first.device), reduction="none")
 
 
 def sinkhorn_codes(scores: Float[Tensor, "B K"], *, temperature: float = 0.05, iterations: int = 3) -> Float[Tensor, "B K"]:
@@ -38,15 +32,6 @@ def code_cross_entropy(codes: Float[Tensor, "... K"], scores: Float[Tensor, "...
     return -(codes * log_softmax(scores / temperature, -1)).sum(-1)
 
 
-def swav_loss(
-    first: Float[Tensor, "B H"], second: Float[Tensor, "B H"], prototypes: Float[Tensor, "K H"], *, temperature: float = 0.1, iterations: int = 3
-) -> Float[Tensor, " B"]:
-    """Cross-entropy of each view's prototype probabilities against the other view's codes, added."""
-    scores = [prototype_scores(view, prototypes) for view in (first, second)]
-    codes = [sinkhorn_codes(score, iterations=iterations) for score in scores]
-    return code_cross_entropy(codes[0], scores[1], temperature) + code_cross_entropy(codes[1], scores[0], temperature)
-
-
 def last_row(features: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B H"]:
     """Features of the last token where the mask is True, float32 or wider; 0 for a row without any."""
     places = torch.arange(mask.shape[1], device=mask.device)
@@ -58,7 +43,11 @@ def last_row(features: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Flo
 
 def draw_uniform(rows: Float[Tensor, " B"], width: int, stream: int) -> Float[Tensor, "B H"]:
     """Numbers in (0, 1) by row number, position and stream, the same for any batching."""
-    places = (rows.long()[:, None] * 2 + stream) * width + torch.arange(width, device=rows.device)
+    return hash_to_uniform((rows.long()[:, None] * 2 + stream) * width + torch.arange(width, device=rows.device))
+
+
+def hash_to_uniform(places: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """A number in (0, 1) for every place, always the same one."""
     mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
     mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
     mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF

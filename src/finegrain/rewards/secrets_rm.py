@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import NonNegativeFloat, checked
-from finegrain.errors import UsageError
+from finegrain.checked import NonNegativeFloat, ShareBelowOne, checked
 from finegrain.ops.masked import masked_sum
 from finegrain.rewards.bradley_terry import pair_labels, pair_losses
 from finegrain.rewards.contrast import Contrast, NoContrast, Swav
@@ -46,18 +45,14 @@ class SecretsRM:
 
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
 
-    epsilon: float = 1e-5
+    epsilon: ShareBelowOne = 1e-5
     """Added to the probability as a lower bound; 0 is Bradley-Terry."""
-    lm_factor: float = 0.0
+    lm_factor: NonNegativeFloat = 0.0
     """Weight of the chosen answer's cross-entropy per token."""
     centre: NonNegativeFloat = 0.0
     """Weight of (score(chosen) + score(rejected))^2, as in loss:bradley-terry."""
     contrast: Contrast = field(default_factory=NoContrast)
     """Contrastive term on the features: no-contrast, sim-cse, swav."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.epsilon < 1 or self.lm_factor < 0:
-            raise UsageError(f"epsilon must be in [0, 1) and lm_factor at least 0, got {self.epsilon} and {self.lm_factor}")
 
     @property
     def needs(self) -> frozenset[str]:

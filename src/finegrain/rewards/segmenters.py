@@ -8,18 +8,12 @@ curve of entropies minus the answer's mean, like a curve of token scores for cre
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from finegrain.checked import checked
-from finegrain.errors import UsageError
+from finegrain.checked import NonNegativeFloat, checked
 from finegrain.ops import segmenters
 from finegrain.ops.masked import masked_mean
+from finegrain.ops.segmenters import Ids, Mask, Values
 from finegrain.ops.segments import segments_from, without_closing
-
-Values = Float[Tensor, "B T"]
-Mask = Bool[Tensor, "B T"]
-Ids = Int[Tensor, "B T"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +21,11 @@ Ids = Int[Tensor, "B T"]
 class EntropyCutoff:
     """A segment ends where the start model is uncertain how to continue: the next token starts a new unit."""
 
-    cutoff: float = 2.0
+    cutoff: NonNegativeFloat = 2.0
     """Entropy of the next-token distribution, nats, above which (strictly) a segment starts; 0: every token; above every entropy: one segment.
 
     The authors' 2.0 is for Llama, 1.75 for Phi-3.
     """
-
-    def __post_init__(self) -> None:
-        if not self.cutoff >= 0:
-            raise UsageError(f"cutoff (an entropy in nats) must be at least 0, got {self.cutoff}")
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids; `values` are entropies of the distributions that predict the tokens."""

@@ -4,7 +4,6 @@ Source: label over-smoothing, https://arxiv.org/abs/2403.00250, authors' code.
 Deviations: `OddsTarget` keeps the odds for another K, and neighbours (`OrdinalTarget`) are ours [choice].
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from finegrain.checked import checked
+from finegrain.checked import PositiveFloat, ShareBelowOne, checked
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.precision import to_widest
 
@@ -25,12 +24,6 @@ def to_smoothing(odds: float, classes: int) -> float:
     if not odds > 1 or classes < 2:
         raise UsageError(f"odds of the true class must exceed 1 over at least 2 classes, got {odds} over {classes}")
     return classes / (classes + odds - 1)
-
-
-def to_odds(smoothing: float, classes: int) -> float:
-    """The inverse: 1 + K (1 - smoothing) / smoothing; infinite without smoothing."""
-    _check_smoothing(smoothing)
-    return math.inf if smoothing == 0 else 1 + classes * (1 - smoothing) / smoothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +41,8 @@ class OneHot:
 class SmoothedTarget:
     """1 - d + d/K on the label, d/K on each other class. The authors' d is 0.98 at K = 100; at small K that is far too much, see `OddsTarget`."""
 
-    smoothing: float = 0.1
+    smoothing: ShareBelowOne = 0.1
     """d in [0, 1): at 1 the label would have no effect. A common label smoothing [choice]."""
-
-    def __post_init__(self) -> None:
-        _check_smoothing(self.smoothing)
 
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
@@ -80,12 +70,8 @@ class OddsTarget:
 class OrdinalTarget:
     """Mass decreases with the distance from the label: exp(-|k - y| / width), so that near misses cost less than far ones [choice]."""
 
-    width: float = 1.0
+    width: PositiveFloat = 1.0
     """Width in steps of the scale."""
-
-    def __post_init__(self) -> None:
-        if self.width <= 0:
-            raise UsageError(f"width (in steps of the scale) must be positive, got {self.width}")
 
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
@@ -99,12 +85,8 @@ class OrdinalTarget:
 class GaussianTarget:
     """HL-Gauss: a normal distribution around the label, integrated over the classes' unit intervals and renormalised [choice]."""
 
-    deviation: float = 0.75
+    deviation: PositiveFloat = 0.75
     """Standard deviation in steps of the scale."""
-
-    def __post_init__(self) -> None:
-        if self.deviation <= 0:
-            raise UsageError(f"deviation (in steps of the scale) must be positive, got {self.deviation}")
 
     def __call__(self, labels: Labels, classes: int) -> Targets:
         """Distributions over the classes."""
@@ -116,11 +98,6 @@ class GaussianTarget:
 
 
 Target = OneHot | SmoothedTarget | OddsTarget | OrdinalTarget | GaussianTarget
-
-
-def _check_smoothing(smoothing: float) -> None:
-    if not 0 <= smoothing < 1:
-        raise UsageError(f"smoothing must be in [0, 1), got {smoothing}; at 1 the target would not depend on the label")
 
 
 def _check_labels(labels: Labels, classes: int) -> None:

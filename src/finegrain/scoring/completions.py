@@ -49,21 +49,35 @@ class CompletionScorer:
         return score if self.scale is None else self.scale.score(score)
 
 
-def open_reward_function(
-    run: str, *, normalise: bool, sampled_tokens: bool, max_length: int | None, device: str, dtype: str
+def reward_function(
+    run: str | Path,
+    *,
+    normalise: bool = False,
+    sampled_tokens: bool = False,
+    max_length: int | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> Callable[..., list[float | None]]:
-    """The function of a checkpoint folder or Hub name; it is named after it, as trainers log rewards by their functions' names."""
-    longest = max_length or read_facts(run).get("input", {}).get("max_length", DEFAULT_LENGTH)
+    """`fn(prompts, completions, **kwargs) -> list[float]` of a reward model: the score that `finegrain score` gives each complete answer.
+
+    Prompts and completions are strings, taken as they are, or lists of messages. Columns of the data are not read. An answer of which no
+    token is left gets None. `normalise`: subtract the mean of the run's held-out scores and divide by their standard deviation. `max_length`:
+    by default that of the training. `sampled_tokens`: score the tokens in `completion_ids`, as sampled, instead of the tokens that the text
+    has; plain text alone, and only where they are this model's tokens and decode to the completion. The function is named after the run, as
+    trainers log rewards by their functions' names.
+    """
+    source = str(run)
+    longest = max_length or read_facts(source).get("input", {}).get("max_length", DEFAULT_LENGTH)
     where, precision = frozen_arithmetic(device, dtype)
     with torch.random.fork_rng(devices=[]):
-        reward = load_model_reward(Runtime(where, precision, None), run, max_length=longest)
-    scorer = CompletionScorer(reward, stored_scale(run) if normalise else None, sampled_tokens)
+        reward = load_model_reward(Runtime(where, precision, None), source, max_length=longest)
+    scorer = CompletionScorer(reward, stored_scale(source) if normalise else None, sampled_tokens)
 
     def scored(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         """Scores of completions, one per prompt."""
         return scorer(prompts, completions, kwargs.get("completion_ids"))
 
-    scored.__name__ = Path(run).name
+    scored.__name__ = Path(source).name
     return scored
 
 

@@ -1,7 +1,7 @@
 """The implicit reward of policies: beta times the log-ratio to the model they were trained from, token by token."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,11 +11,10 @@ from finegrain.data.records import Example
 from finegrain.errors import ModelError
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.rewards.heads import combine_members
-from finegrain.scoring.identity import identify_weights
-from finegrain.scoring.records import Scores, check_finite
-from finegrain.scoring.runtime import Runtime, policy_logps
+from finegrain.scoring.records import Scores
+from finegrain.scoring.runtime import LogprobReward, Runtime, identify_weights, policy_logps
 from finegrain.scoring.sources import RewardOptions
-from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
+from finegrain.scoring.tokens import TokenReader
 from finegrain.types import Json, Ragged, Scored
 
 Logps = Callable[[Runtime, Sequence[Example], Sequence[str]], Mapping[str, Ragged]]
@@ -23,11 +22,9 @@ Logps = Callable[[Runtime, Sequence[Example], Sequence[str]], Mapping[str, Ragge
 
 
 @dataclass(frozen=True, eq=False)
-class ImplicitReward(TokenisedReward):
+class ImplicitReward(LogprobReward):
     """beta * (log pi - log pi_ref) of policies against one reference; of several the mean, and their spread."""
 
-    reader: TokenReader
-    runtime: Runtime
     beta: float
     reference: Logps
     policies: Sequence[Logps]
@@ -36,33 +33,23 @@ class ImplicitReward(TokenisedReward):
     widened: bool = True
     """Whether the difference is taken in float64; False: in the arithmetic of the log-probabilities, as training takes it."""
 
-    def score_examples(self, examples: Sequence[Example]) -> Iterator[Mapping[str, Scores]]:
-        """An answer's score is the sum of its tokens'."""
-        found: list[Mapping[str, Scores]] = [{}] * len(examples)
-        for roles, places in group_by_roles(examples):
-            own = examples if len(places) == len(examples) else [examples[place] for place in places]
-            old = self.reference(self.runtime, own, roles)
-            new = [policy(self.runtime, own, roles) for policy in self.policies]
-            for at, place in enumerate(places):
-                found[place] = {role: self._scores(own[at], role, [logps[role][at] for logps in new], old[role][at]) for role in roles}
-        yield from found
+    def _read(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[dict[str, Scores]]:
+        old = self.reference(self.runtime, examples, roles)
+        new = [policy(self.runtime, examples, roles) for policy in self.policies]
+        for place, example in enumerate(examples):
+            yield {role: self._scores(example, role, [logps[role][place] for logps in new], old[role][place]) for role in roles}
 
     def _scores(self, example: Example, role: str, new: Ragged, old: np.ndarray) -> Scores:
-        response = example.responses[role]
+        """An answer's score is the sum of its tokens'."""
         wide = [logp.astype(np.float64) if self.widened else logp for logp in new]
         members = torch.stack([torch.from_numpy(self.beta * (logp - old)) for logp in wide])
-        alone = len(members) == 1
-        tokens, answer = (Scored(members[0]), Scored(members[0].sum())) if alone else (combine_members(members), combine_members(members.sum(-1)))
-        scores = Scores(answer, tokens, response, is_cut(response, self.tokenizer.eos_token_id))
-        return check_finite(example.row, role, scores)
+        if len(members) == 1:
+            return self._finish(example, role, Scored(members[0].sum()), Scored(members[0]))
+        return self._finish(example, role, combine_members(members.sum(-1)), combine_members(members))
 
     def identity(self) -> Json:
         """Of all policies and their reference."""
         return self.identify()
-
-    def with_micro_batch(self, tokens: int) -> "ImplicitReward":
-        """The same with other batches, and nothing from a cache."""
-        return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=tokens), cache=None))
 
 
 def open_implicit(sources: Sequence[str], options: RewardOptions) -> ImplicitReward:

@@ -1,7 +1,7 @@
 """A policy as a reward without a reference: what it makes of the log-probabilities of an answer's tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,11 +9,10 @@ import torch
 from finegrain.data.records import Example
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.ops.readout import Mean, NegativeNorm, Readout, Sum
-from finegrain.scoring.identity import identify_weights
-from finegrain.scoring.records import Scores, check_finite
-from finegrain.scoring.runtime import Runtime, policy_logps
+from finegrain.scoring.records import Scores
+from finegrain.scoring.runtime import LogprobReward, identify_weights, policy_logps
 from finegrain.scoring.sources import RewardOptions
-from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
+from finegrain.scoring.tokens import TokenReader
 from finegrain.types import Json, Scored
 
 READOUTS: dict[str, Readout] = {"norm": NegativeNorm(), "avg": Mean(), "sum": Sum()}
@@ -21,38 +20,24 @@ READOUTS: dict[str, Readout] = {"norm": NegativeNorm(), "avg": Mean(), "sum": Su
 
 
 @dataclass(frozen=True, eq=False)
-class LikelihoodReward(TokenisedReward):
+class LikelihoodReward(LogprobReward):
     """Log-probabilities, nats, of an answer's tokens, and their readout as its score."""
 
-    reader: TokenReader
-    runtime: Runtime
     policy: Policy
     mode: str
 
-    def score_examples(self, examples: Sequence[Example]) -> Iterator[Mapping[str, Scores]]:
-        """By role, example after example."""
-        found: list[Mapping[str, np.ndarray]] = [{}] * len(examples)
-        for roles, places in group_by_roles(examples):
-            own = examples if len(places) == len(examples) else [examples[place] for place in places]
-            logps = policy_logps(self.runtime, self.policy, own, roles)
-            for at, place in enumerate(places):
-                found[place] = {role: logps[role][at] for role in roles}
-        for example, values in zip(examples, found, strict=True):
-            yield {role: self._scores(example, role, logp) for role, logp in values.items()}
+    def _read(self, examples: Sequence[Example], roles: Sequence[str]) -> Iterator[dict[str, Scores]]:
+        logps = policy_logps(self.runtime, self.policy, examples, roles)
+        for place, example in enumerate(examples):
+            yield {role: self._scores(example, role, logps[role][place]) for role in roles}
 
     def _scores(self, example: Example, role: str, logp: np.ndarray) -> Scores:
-        response, values = example.responses[role], torch.from_numpy(logp.astype(np.float64))
-        answer = Scored(READOUTS[self.mode](values[None], torch.from_numpy(np.array(response.mask))[None])[0])
-        scores = Scores(answer, Scored(values), response, is_cut(response, self.tokenizer.eos_token_id))
-        return check_finite(example.row, role, scores)
+        values, mask = torch.from_numpy(logp.astype(np.float64)), torch.from_numpy(np.array(example.responses[role].mask))
+        return self._finish(example, role, Scored(READOUTS[self.mode](values[None], mask[None])[0]), Scored(values))
 
     def identity(self) -> Json:
         """Of the policy and the readout."""
         return {"kind": "likelihood", **identify_weights(self.policy, self.runtime.precision, self.reader.max_length), "mode": self.mode}
-
-    def with_micro_batch(self, tokens: int) -> "LikelihoodReward":
-        """The same with other batches, and nothing from a cache."""
-        return replace(self, runtime=replace(self.runtime, precision=replace(self.runtime.precision, micro_tokens=tokens), cache=None))
 
 
 def open_likelihood(sources: Sequence[str], options: RewardOptions) -> LikelihoodReward:

@@ -23,10 +23,9 @@ from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
 from finegrain.scoring.adapters import LayerUncertainty, attach_adapters
-from finegrain.scoring.identity import identify_weights
 from finegrain.scoring.outputs import LoadedRewardModel
 from finegrain.scoring.records import BLOCK, Scores, check_finite
-from finegrain.scoring.runtime import Runtime
+from finegrain.scoring.runtime import Runtime, identify_weights
 from finegrain.scoring.segmentation import open_segmentation
 from finegrain.scoring.signals import Densest, Head, RewardSignal
 from finegrain.scoring.sources import RewardOptions

@@ -119,15 +119,10 @@ class Segmentation:
         return found
 
 
-@dataclass(frozen=True)
-class ScoringContext:
-    """The `AnswerContext` of answers that nothing is trained on."""
+class TokenisedAnswers:
+    """What every `AnswerContext` says of the tokens of its examples."""
 
-    segmentation: Segmentation
     examples: Sequence[Example]
-    roles: tuple[str, ...]
-    precision: Precision
-    trains: bool = False
 
     def masks(self, role: str) -> Ragged:
         """The answers' tokens."""
@@ -136,6 +131,17 @@ class ScoringContext:
     def token_ids(self, role: str) -> Ragged:
         """Tokens of the answers."""
         return [example.responses[role].ids for example in self.examples]
+
+
+@dataclass(frozen=True)
+class ScoringContext(TokenisedAnswers):
+    """The `AnswerContext` of answers that nothing is trained on."""
+
+    segmentation: Segmentation
+    examples: Sequence[Example]
+    roles: tuple[str, ...]
+    precision: Precision
+    trains: bool = False
 
     def entropies(self, role: str) -> Ragged:
         """By the start model."""

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from finegrain.checked import checked
+from finegrain.checked import Share, checked
 from finegrain.credit.abc import ABC, HeadMean, Heads
 from finegrain.credit.r3hf import R3HF, First, FromPrompt
-from finegrain.credit.redistribute import check_share
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
 from finegrain.rewards.declarations import read_head
@@ -103,13 +102,10 @@ class Head:
 class PrefixDifference:
     """How much each token changes the score of the answer so far (r3hf); the answer's score stays the head's."""
 
-    share: float = 1.0
+    share: Share = 1.0
     """How much of the reward is differences; the rest comes at the end."""
     first: First = field(default_factory=FromPrompt)
     """What the first token is compared with."""
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def check(self, head: RewardHead) -> None:
         """Raises UsageError for a head that does not read the last token."""
@@ -127,13 +123,10 @@ class PrefixDifference:
 class Attention:
     """The answer's score in proportion to what the last token attends to in the last layer (abc); one eager pass per answer, which is slow."""
 
-    share: float = 0.8
+    share: Share = 0.8
     """How much of the reward is spread; the rest comes at the end."""
     heads: Heads = field(default_factory=HeadMean)
     """How attention heads become one."""
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def check(self, head: RewardHead) -> None:
         """Raises UsageError for a head that does not read the last token."""
@@ -149,11 +142,8 @@ class Attention:
 class Uniform:
     """The answer's score in equal parts on its tokens: what the other signals have to beat."""
 
-    share: float = 1.0
+    share: Share = 1.0
     """How much of the reward is spread; the rest comes at the end."""
-
-    def __post_init__(self) -> None:
-        check_share(self.share)
 
     def check(self, head: RewardHead) -> None:
         """Raises UsageError for a head that does not read the last token."""

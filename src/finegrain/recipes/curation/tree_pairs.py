@@ -46,7 +46,7 @@ class TreeCounts:
         pairs = sum(self.depths.values())
         saved = mean_interval(self.saved) if self.saved else None
         found = {"trees": self.trees, "leaves": self.leaves, "unjudged": self.unjudged, "without_pairs": self.without_pairs, "pairs": pairs}
-        return {**found, "lca_depths": dict(sorted(self.depths.items())), "shared_tokens": None if saved is None else saved._asdict()}
+        return {**found, "lca_depths": dict(sorted(self.depths.items())), "shared_tokens": None if saved is None else saved.as_json()}
 
 
 def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:

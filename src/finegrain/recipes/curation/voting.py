@@ -15,7 +15,7 @@ from finegrain.data.gate.keeper import convert
 from finegrain.data.left_out import select_examples
 from finegrain.data.questions import Questions
 from finegrain.data.records import Example, Shape
-from finegrain.data.store import ExampleStore, token_lengths
+from finegrain.data.store import ExampleStore, longest_row
 from finegrain.data.text_file import is_utf8
 from finegrain.errors import DataError
 from finegrain.files import write_new
@@ -49,8 +49,7 @@ def voted_rows(settings: CurateSettings, method: SecretsRM) -> dict[str, Any]:
         raise DataError(
             f"{settings.data}: a row holds several pairs, so columns cannot stand beside it; write one pair per row (prompt, chosen, rejected)"
         )
-    prompts, answers = token_lengths(examples, ROLES)
-    prepare_scorer(session, max(int((prompts + lengths).max()) for lengths in answers))
+    prepare_scorer(session, longest_row(examples, ROLES))
     trained = method.trained(examples.prompt_keys, settings.seed)
     margins = _margins(session, method, examples, trained)
     curated = method(margins)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import mean_interval
 from finegrain.recipes.demo.rows import BASELINE, LARGER_BASELINE, ROWS, DemoRow
 from finegrain.types import Json
 
@@ -39,7 +39,7 @@ def _interval(values: Sequence[float | None]) -> Json | None:
     known = [value for value in values if value is not None]
     if len(known) < len(values) or not known:
         return None
-    return dict(zip(Interval._fields, mean_interval(known), strict=True))
+    return mean_interval(known).as_json()
 
 
 def baselines(seeds: Sequence[Json]) -> dict[str, Json | None]:

@@ -1,5 +1,6 @@
-"""The numbers of `finegrain eval compare`: each reward against the first, the others among themselves, and the null control."""
+"""`finegrain eval compare`: agreement between rewards that scored the same answers, between seeds of one reward, and with a null control."""
 
+import json
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,11 +12,25 @@ from jaxtyping import Float
 from finegrain.commands.compare import CompareSettings
 from finegrain.errors import DataError
 from finegrain.evaluate.reward_comparison import canonicalise, compare, reward_distance, seed_agreement, spearman
+from finegrain.files import write_new
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 from finegrain.recipes.evaluation.null_control import null_control
 from finegrain.recipes.evaluation.scored_answers import JoinedScores, join, read_scores
+from finegrain.recipes.evaluation.table import print_comparison
+from finegrain.runs import check_free
 from finegrain.types import Json
+
+
+def run_compare(settings: CompareSettings) -> dict[str, Any]:
+    """Print a table on stderr; returns its numbers, which also go to --out."""
+    if settings.out is not None:
+        check_free(settings.out)
+    result = compare_scores(settings)
+    print_comparison(result)
+    if settings.out is not None:
+        write_new(settings.out, [json.dumps(result, allow_nan=False) + "\n"])
+    return {**result, "out": None if settings.out is None else str(settings.out)}
 
 
 def compare_scores(settings: CompareSettings) -> Json:
@@ -97,7 +112,7 @@ def _warnings(files: Sequence[Json], joined: JoinedScores, null: Json | None) ->
 
 
 def _interval(share: Interval) -> Json:
-    return {"mean": _number(share.mean), "low": share.low, "high": share.high, "rows": share.rows}
+    return share.as_json() | {"mean": _number(share.mean)}
 
 
 def _number(value: Any) -> float | None:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from finegrain.data.findings import Findings
-from finegrain.ops.aggregate import OfOneAnswer
+from finegrain.ops.aggregate import OfOneAnswer, aggregate_answer
 from finegrain.recipes.evaluation.problems import Problem
-from finegrain.scoring.aggregation import aggregate_answer
 from finegrain.scoring.records import Candidates, Reward, Scores
 
 BATCHES = (1, 512, 8192)

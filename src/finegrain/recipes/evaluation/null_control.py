@@ -39,7 +39,7 @@ def null_control(file: Path) -> Json:
     found_something = f"the null does not hold: {accuracy}, and 1/2 is outside; the fit finds differences that are not there"
     sentence = f"the null holds: {accuracy}, and the interval has 1/2 in it" if holds else found_something
     left_out = {"unscored": found.unscored, "identical": found.identical}
-    return {"file": str(file), "holds": holds, "accuracy": share._asdict(), **left_out, "sentence": sentence}
+    return {"file": str(file), "holds": holds, "accuracy": share.as_json(), **left_out, "sentence": sentence}
 
 
 def join_pairs(file: Path, answers: Mapping[str, ScoredAnswer]) -> PairScores:

@@ -72,7 +72,7 @@ def _prompt_blind(problems: Sequence[Problem]) -> Scores | str:
 def _attributes(problems: ProblemSet, items: Sequence[Item], grades: Sequence[Grade], settings: EvalSettings) -> Json:
     """How often each attribute alone is right, line by line of the suite; {} for a reward without attributes."""
     return {
-        name: {line: _interval(share) for line, share in _by_name(problems, items, [one.attributes[name] for one in grades], settings).items()}
+        name: {line: share.as_json() for line, share in _by_name(problems, items, [one.attributes[name] for one in grades], settings).items()}
         for name in grades[0].attributes
     }
 
@@ -82,18 +82,14 @@ def _by_name(problems: ProblemSet, items: Sequence[Item], scores: Scores, settin
 
 
 def _line(line: Line, beside: dict[str, dict[str, Interval]], reasons: dict[str, str]) -> Json:
-    baselines = {name: _interval(found[line.name]) for name, found in beside.items()} | dict(reasons)
-    return {"name": line.name, "accuracy": _interval(line.share), **baselines, "note": line.note}
-
-
-def _interval(share: Interval) -> Json:
-    return {"mean": share.mean, "low": share.low, "high": share.high, "rows": share.rows}
+    baselines = {name: found[line.name].as_json() for name, found in beside.items()} | dict(reasons)
+    return {"name": line.name, "accuracy": line.share.as_json(), **baselines, "note": line.note}
 
 
 def _calibration(found: Calibration) -> Json:
-    bins = [{"confidence": one.confidence, "accuracy": _interval(one.accuracy)} for one in found.bins]
+    bins = [{"confidence": one.confidence, "accuracy": one.accuracy.as_json()} for one in found.bins]
     numbers = {"ece": found.error, "nll": found.negative_log_likelihood, "brier": found.brier}
-    return {**{name: _interval(share) for name, share in numbers.items()}, "bins": bins}
+    return {**{name: share.as_json() for name, share in numbers.items()}, "bins": bins}
 
 
 def _mistakes(items: Sequence[Item], grades: Sequence[Grade]) -> Json | None:
@@ -104,7 +100,7 @@ def _mistakes(items: Sequence[Item], grades: Sequence[Grade]) -> Json | None:
     good, bad = compare_answers(items, [grade.means for grade in grades])
     squares = compare_answers(items, [one**2 for one in stds if one is not None])
     correct = good > bad
-    return _interval(mistakes_found(correct, np.sqrt(squares[0] + squares[1]))) if correct.any() and not correct.all() else None
+    return mistakes_found(correct, np.sqrt(squares[0] + squares[1])).as_json() if correct.any() and not correct.all() else None
 
 
 def _warnings(result: Json, scores: Scores) -> list[str]:

@@ -135,17 +135,10 @@ def inspect_row(
             truth=_marks(truth.get(role), len(response.text)),
         )
         if role in rewards:
-            answers[role] = _rewarded(answers[role], rewards[role])
+            answers[role] = replace(answers[role], **rewards[role])
     prompt, columns_of_row = shorten_prompt(example.prompt_text), example.columns
     tie = columns_of_row.get("tie") == 1
     return ExaminedPair(row=example.row, held_out=held_out, prompt=prompt, answers=answers, label=columns_of_row.get("label"), tie=tie)
-
-
-def _rewarded(answer: ExaminedAnswer, found: AnswerReward) -> ExaminedAnswer:
-    """The reward model's token scores stand where a data column's token rewards would."""
-    return replace(
-        answer, reward=found.tokens, reward_std=found.tokens_std, segment=found.segment, score=found.score, score_std=found.score_std, weight=None
-    )
 
 
 def _segments(snapshot: PairSnapshot) -> list[dict[str, np.ndarray | None]]:

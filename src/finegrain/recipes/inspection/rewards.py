@@ -1,7 +1,7 @@
 """What a reward model says of examined answers: token scores with their uncertainty, segments, and the score of the whole answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +16,8 @@ Segments = Sequence[Mapping[str, np.ndarray | None]]
 """By example and role, the segment of each token (T,), -1 outside; None where the head reads none."""
 
 
-@dataclass(frozen=True)
-class AnswerReward:
-    """One answer as a reward model sees it."""
-
-    tokens: np.ndarray
-    """(T,) mean, 0 on tokens that are not the answer's."""
-    tokens_std: np.ndarray | None
-    segment: np.ndarray | None
-    score: float
-    score_std: float | None
+AnswerReward = Mapping[str, Any]
+"""What replaces fields of a `report.pairs.ExaminedAnswer`; the reward model's token scores stand where a data column's would."""
 
 
 def answer_rewards(
@@ -45,10 +37,11 @@ def _reward(head: RewardHead, outputs: np.ndarray, mask: np.ndarray, segment: np
     with torch.no_grad():
         tokens = token_scores(head, values, on)
         answer = sequence_score(head, Side(logp=torch.zeros(on.shape), mask=on, segment=ids, outputs=values))
-    return AnswerReward(
-        tokens=torch.where(on, tokens.mean, 0.0)[0].double().numpy(),
-        tokens_std=None if tokens.std is None else torch.where(on, tokens.std, 0.0)[0].double().numpy(),
-        segment=segment,
-        score=float(answer.mean[0]),
-        score_std=None if answer.std is None else float(answer.std[0]),
-    )
+    return {
+        "reward": torch.where(on, tokens.mean, 0.0)[0].double().numpy(),
+        "reward_std": None if tokens.std is None else torch.where(on, tokens.std, 0.0)[0].double().numpy(),
+        "segment": segment,
+        "score": float(answer.mean[0]),
+        "score_std": None if answer.std is None else float(answer.std[0]),
+        "weight": None,
+    }

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from finegrain.errors import UsageError
 from finegrain.ops.baseline import Contrast, win_share
 from finegrain.ops.proportions import wilson
-from finegrain.ops.stats import Interval, mean_interval
+from finegrain.ops.stats import mean_interval
 from finegrain.recipes.score_files.baseline_table import BaselineTable, check_reward, read_table
 from finegrain.types import Json
 
@@ -19,36 +19,6 @@ NAMED = 5
 """Answers without a baseline that are named."""
 ROUNDING = 1e-5
 """Relative difference of scores that counts as a tie: the same answer in another batch, in float32 [choice]."""
-
-
-@runtime_checkable
-class Annotator(Protocol):
-    """What adds to the line of an answer."""
-
-    def __call__(self, role: str, line: Json) -> Json:
-        """The line, with what is added to its score."""
-
-    def facts(self) -> Json:
-        """For the result."""
-
-    def describe(self) -> list[str]:
-        """For a person."""
-
-
-class NoBaseline:
-    """Adds nothing."""
-
-    def __call__(self, role: str, line: Json) -> Json:
-        """The line as it is."""
-        return line
-
-    def facts(self) -> Json:
-        """Nothing."""
-        return {}
-
-    def describe(self) -> list[str]:
-        """Nothing."""
-        return []
 
 
 class RelativeAnswer(NamedTuple):
@@ -113,10 +83,8 @@ class BaselineAnnotator:
         return lines
 
 
-def open_annotator(file: Path | None, contrast: Contrast, identity: Callable[[], Json]) -> Annotator:
+def open_annotator(file: Path, contrast: Contrast, identity: Callable[[], Json]) -> BaselineAnnotator:
     """What a table adds to scores of the reward that made it; raises UsageError where the reward is another one."""
-    if file is None:
-        return NoBaseline()
     table = read_table(file)
     check_reward(file, table.reward, identity())
     return BaselineAnnotator(contrast, table)
@@ -137,11 +105,7 @@ def _summary(prompts: Sequence[Sequence[RelativeAnswer]]) -> Json:
         "above": wilson(means(lambda answer: answer.above)),
         "win_rate": wilson(means(lambda answer: answer.wins)),
     }
-    return {name: _interval(one) for name, one in found.items()}
-
-
-def _interval(found: Interval) -> Json:
-    return {"mean": found.mean, "low": found.low, "high": found.high, "rows": found.rows}
+    return {name: one.as_json() for name, one in found.items()}
 
 
 def _in_words(interval: Json) -> str:

@@ -1,14 +1,19 @@
-"""Scores of the baseline's answers by prompt: of samples, of the chosen answers of pairs, of demonstrations."""
+"""`finegrain score baseline`: scores of the answers of a fixed sampler (samples, chosen answers of pairs, demonstrations), prompt by prompt."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from finegrain.commands.baseline import BaselineSettings
 from finegrain.data.questions import Questions
 from finegrain.data.records import Shape, Text
 from finegrain.errors import DataError, UsageError
+from finegrain.files import write_new
+from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.score_files.answers import are_samples, read_answers, read_samples
+from finegrain.recipes.score_files.baseline_table import BaselineTable, table_lines
+from finegrain.runs import check_free
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward, score_with_candidates
 from finegrain.scoring.runtime import open_runtime
@@ -60,6 +65,16 @@ class BaselineCounts:
         """For stdout."""
         seen = {"answers": self.answers, "truncated": self.truncated, "unscored": self.unscored, "repeated": self.first.repeated}
         return {**seen, **self.facts}
+
+
+def run_baseline(settings: BaselineSettings) -> dict[str, Any]:
+    """Write the table, complete or not at all; returns the counts."""
+    check_free(settings.out, settings.data)
+    quiet_transformers()
+    counts = BaselineCounts()
+    table = BaselineTable(*score_baseline(settings, counts))
+    write_new(settings.out, table_lines(table))
+    return {"out": str(settings.out), "prompts": len(table.scores), **counts.as_json(), **table.spread()}
 
 
 def score_baseline(settings: BaselineSettings, counts: BaselineCounts) -> tuple[Json, dict[str, list[float]]]:

@@ -31,7 +31,7 @@ class BaselineTable:
         centres = [sum(own) / len(own) for own in self.scores.values()]
         within = [_std(own) for own in self.scores.values() if len(own) > 1]
         return {
-            "mean": mean_interval(centres)._asdict(),
+            "mean": mean_interval(centres).as_json(),
             "std_between_prompts": _std(centres) if len(centres) > 1 else None,
             "std_within_prompts": sum(within) / len(within) if within else None,
         }

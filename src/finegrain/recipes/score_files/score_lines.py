@@ -13,11 +13,10 @@ from finegrain.configure import to_json
 from finegrain.data.questions import Questions, read_identifiers
 from finegrain.data.records import Response
 from finegrain.errors import DataError, UsageError
-from finegrain.ops.aggregate import MeanReward
+from finegrain.ops.aggregate import MeanReward, aggregate_answer
 from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.score_files.answers import read_answers
-from finegrain.recipes.score_files.baseline_annotation import Annotator, open_annotator
-from finegrain.scoring.aggregation import aggregate_answer
+from finegrain.recipes.score_files.baseline_annotation import BaselineAnnotator, open_annotator
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Scores, score_with_candidates
 from finegrain.scoring.runtime import open_runtime
@@ -74,7 +73,7 @@ class ScoreCounts:
         self.facts |= {name: report[name] for name in ("rows", "dropped", "format")}
         self.trouble = report.get("in_words", "")
 
-    def compared(self, relative: Annotator) -> None:
+    def compared(self, relative: BaselineAnnotator) -> None:
         """What scores are relative to a baseline, told and kept for the result."""
         self.facts |= relative.facts()
         for message in relative.describe():
@@ -99,7 +98,7 @@ def score_lines(settings: ScoreSettings, counts: ScoreCounts) -> Iterator[Json]:
     reward = open_reward(settings.model if settings.reward is None else settings.reward, options)
     if {"segments", "steps"} & set(reward.facts()) and settings.segmenter != Dynamic():
         raise UsageError(f"segmenter: cuts scores of tokens, and {settings.model[0]} was trained on segments or steps of its own: drop it")
-    relative = open_annotator(settings.baseline, settings.contrast, reward.identity)
+    relative = None if settings.baseline is None else open_annotator(settings.baseline, settings.contrast, reward.identity)
     answers = read_answers(questions, settings.limit, reward, settings.max_length, counts.tell)
     scale = stored_scale(settings.model[0]) if settings.normalise else None
     if scale is not None:
@@ -116,7 +115,7 @@ def score_lines(settings: ScoreSettings, counts: ScoreCounts) -> Iterator[Json]:
                 line["score"]["reward"] = aggregate_answer(settings.aggregate, scores.answer)
             if scale is not None:
                 line["score"] |= scale.normalised(line["score"])
-            yield counts.line(relative(role, line))
+            yield counts.line(line if relative is None else relative(role, line))
     if not counts.responses:
         raise DataError(f"{settings.data}: no answer could be read; {counts.trouble}")
     counts.facts |= reward.facts()
@@ -126,7 +125,8 @@ def score_lines(settings: ScoreSettings, counts: ScoreCounts) -> Iterator[Json]:
         counts.facts["bounds"] = {**counts.facts["bounds"], "flagged": counts.flagged}
     for message in reward.describe():
         counts.say(message)
-    counts.compared(relative)
+    if relative is not None:
+        counts.compared(relative)
 
 
 class Names:

@@ -11,12 +11,12 @@ from finegrain.errors import UsageError
 from finegrain.models.score import measure_entropies
 from finegrain.models.scorer import causal_lm
 from finegrain.recipes.session import Session
-from finegrain.scoring.segmentation import steps_on_tokens
+from finegrain.scoring.segmentation import TokenisedAnswers, steps_on_tokens
 from finegrain.types import Ragged
 
 
 @dataclass(frozen=True)
-class RunAnswers:
+class RunAnswers(TokenisedAnswers):
     """The `AnswerContext` of a run, before its first step."""
 
     session: Session
@@ -26,14 +26,6 @@ class RunAnswers:
     """False for held-out rows."""
     counted: dict[str, dict[str, int]] = field(default_factory=dict)
     """What methods count, for run.json: `note` adds to it."""
-
-    def masks(self, role: str) -> Ragged:
-        """The tokens that train."""
-        return [example.responses[role].mask for example in self.examples]
-
-    def token_ids(self, role: str) -> Ragged:
-        """Tokens of the answers."""
-        return [example.responses[role].ids for example in self.examples]
 
     def entropies(self, role: str) -> Ragged:
         """Entropy with which the start model predicts each token."""

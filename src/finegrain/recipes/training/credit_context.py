@@ -15,12 +15,13 @@ from finegrain.recipes.session import Session
 from finegrain.recipes.training.own_scorer import cross_fit
 from finegrain.recipes.training.reward_credit import score_tokens
 from finegrain.scoring.function import load_function
+from finegrain.scoring.segmentation import TokenisedAnswers
 from finegrain.train.fit import FitSettings
 from finegrain.types import CharSpan, Json, Ragged, Scored
 
 
 @dataclass(frozen=True)
-class RunCredit:
+class RunCredit(TokenisedAnswers):
     """The `CreditContext` of a run; reference values are those of the start model."""
 
     session: Session
@@ -38,10 +39,6 @@ class RunCredit:
         count = len(self.examples)
         labelled = np.array([1.0 if example.columns.get("label", 1.0) > 0.5 else -1.0 for example in self.examples])
         return {role: -np.ones(count) if role == "rejected" else labelled if role == "answer" else np.ones(count) for role in self.roles}
-
-    def masks(self, role: str) -> Ragged:
-        """The tokens that train."""
-        return [example.responses[role].mask for example in self.examples]
 
     def has_spans(self) -> bool:
         """Whether any answer is annotated."""

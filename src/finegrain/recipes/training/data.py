@@ -17,7 +17,7 @@ from finegrain.credit.declarations import read_credit
 from finegrain.credit.summary import summarise
 from finegrain.data.holdout import split_holdout, warn_few
 from finegrain.data.records import Shape
-from finegrain.data.store import ExampleStore, token_lengths
+from finegrain.data.store import ExampleStore, longest_row
 from finegrain.errors import DataError
 from finegrain.models.scorer import Scorer
 from finegrain.recipes.session import Session, load_data
@@ -101,7 +101,7 @@ def add_mismatched(examples: ExampleStore) -> ExampleStore:
 
 def longest(rows: Rows, contract: Contract) -> int:
     """Tokens of the longest prompt with one answer."""
-    return max(_longest(rows.train, contract.all_roles), _longest(rows.held_out, roles_of(rows.held_out, contract)))
+    return max(longest_row(rows.train, contract.all_roles), longest_row(rows.held_out, roles_of(rows.held_out, contract)))
 
 
 def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
@@ -109,11 +109,6 @@ def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
     if not len(held_out):
         return contract.roles
     return tuple(role for role in contract.all_roles if role in held_out[0].responses)
-
-
-def _longest(examples: ExampleStore, roles: tuple[str, ...]) -> int:
-    prompts, answers = token_lengths(examples, roles)
-    return int(np.max(prompts + np.max(answers, axis=0), initial=0))
 
 
 def make_plan(session: Session, job: Job, contract: Contract, examples: ExampleStore) -> Plan:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from finegrain.models.score import Precision, PromptWithAnswers
 from finegrain.models.scorer import Request, Scorer, head_outputs
 from finegrain.ops.logprobs import TokenValues
 from finegrain.recipes.session import Session
+from finegrain.scoring.tokens import LazySequence
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer
@@ -24,31 +25,19 @@ PROMPT = np.zeros(1, dtype=np.int32)
 NOWHERE = np.zeros((1, 2), dtype=np.int32)
 
 
-@dataclass(frozen=True)
-class OneToken(Sequence[Example]):
+def cut_to_one_token(examples: Sequence[Example], roles: tuple[str, ...]) -> Sequence[Example]:
     """The rows with every answer cut down to one token, whose id is the place of its features."""
 
-    examples: Sequence[Example]
-    roles: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: Any) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        return self._cut(self.examples[index], index)
-
-    def _cut(self, example: Example, row: int) -> Example:
-        answers = {role: self._answer(example.responses[role], row * len(self.roles) + place) for place, role in enumerate(self.roles)}
+    def cut(row: int) -> Example:
+        example, start = examples[row], row * len(roles)
+        answers = {role: _one_token(example.responses[role], start + place) for place, role in enumerate(roles)}
         return replace(example, prompt=PROMPT, responses=answers)
 
-    def _answer(self, response: Response, place: int) -> Response:
-        return Response(np.array([place], dtype=np.int32), np.array([bool(response.mask.any())]), NOWHERE, response.text)
+    return LazySequence(len(examples), cut)
+
+
+def _one_token(response: Response, place: int) -> Response:
+    return Response(np.array([place], dtype=np.int32), np.array([bool(response.mask.any())]), NOWHERE, response.text)
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ def on_features(session: Session, trainer: Trainer, plan: Plan) -> Iterator[tupl
     rows = data.examples.take(visited) if hasattr(data.examples, "take") else [data.examples[row] for row in visited]
     found = cache.values(session.policy, scorer, rows, roles, session.precision, session.usage)
     features = {int(row) * len(roles) + place: np.array(found[role][index]) for place, role in enumerate(roles) for index, row in enumerate(visited)}
-    short = TrainingSet(OneToken(data.examples, roles), columns=data.columns)
+    short = TrainingSet(cut_to_one_token(data.examples, roles), columns=data.columns)
     own, scorer.path = scorer.path, FeaturePath(features)
     try:
         yield replace(trainer, data=short), replace(plan, tokens=np.full(len(plan.tokens), 1 + len(roles)))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from finegrain.errors import UsageError
-from finegrain.ops.balance import LITTLE, share_of
+from finegrain.ops.balance import LITTLE, ranking_share
 from finegrain.recipes.training.job import Job
 from finegrain.train.distributed import rank
 from finegrain.types import Json
@@ -81,11 +81,11 @@ class ShareWarning:
     def __call__(self, line: dict[str, Any]) -> None:
         """Warn where both parts were measured and the ranking, which has a gradient at all, has little of the whole."""
         ranking, bound = line.get("grad/ranking", 0.0), line.get("grad/bound", 0.0)
-        if self._said or not ranking or share_of(ranking, bound) >= LITTLE:
+        if self._said or not ranking or ranking_share(ranking, bound) >= LITTLE:
             return
         self._said = True
         self._say(
-            f"warning: at step {line['step']} the ranking has {share_of(ranking, bound):.1%} of the gradient (norms: ranking {ranking:.3g}, "
+            f"warning: at step {line['step']} the ranking has {ranking_share(ranking, bound):.1%} of the gradient (norms: ranking {ranking:.3g}, "
             f"bound {bound:.3g}), so the model hardly learns to rank; balance:start-share (the default) gives it half at the start"
         )
 
@@ -95,4 +95,6 @@ def describe_start(lines: Sequence[dict[str, Any]]) -> Json:
     if not lines or "grad/ranking" not in lines[0]:
         return {}
     ranking, bound = lines[0]["grad/ranking"], lines[0]["grad/bound"]
-    return {"gradient_at_start": {"ranking": ranking, "bound": bound, "share": share_of(ranking, bound), "bound_weight": lines[0]["bound_weight"]}}
+    return {
+        "gradient_at_start": {"ranking": ranking, "bound": bound, "share": ranking_share(ranking, bound), "bound_weight": lines[0]["bound_weight"]}
+    }
