@@ -2,19 +2,16 @@
 
 import gc
 import os
-from functools import cache
 
 import pytest
-import tyro._docstrings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: thousands of tiny operations are faster on one thread
 
-from tests import type_checks
+from tests import known_parsers, type_checks
 
 pytest_plugins = ["tests.costs"]
 type_checks.install()
-# The parser of commands tokenises the classes of its settings for every command; their source does not change here.
-tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))
+known_parsers.install()
 
 
 def pytest_collection_finish() -> None:

@@ -4,6 +4,7 @@ Later sources win: defaults of the settings class, the file of `--config`, selec
 """
 
 import ast
+import functools
 import inspect
 import io
 import sys
@@ -122,7 +123,8 @@ def _default(field: Field[Any]) -> Any:
     return tyro.MISSING if value is MISSING else value
 
 
-def _field_docs(settings_class: type[Any]) -> dict[str, str]:
+@functools.cache
+def _field_docs(settings_class: type[Any]) -> Mapping[str, str]:
     """Docstrings below the fields of a dataclass and of those that it inherits from."""
     found = {}
     for base in filter(is_dataclass, reversed(settings_class.__mro__)):
