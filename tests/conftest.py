@@ -30,4 +30,6 @@ def pytest_runtest_setup() -> None:
 def _fixed_seed() -> None:
     import torch  # not above: the process that hands tests to the workers runs none
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)  # where there is none, it would be noted down for later, with the whole stack, thousands of times
