@@ -2,13 +2,13 @@
 
 from dataclasses import fields, is_dataclass
 from functools import cache, wraps
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from tyro import _docstrings
 from tyro._parsers import ParserSpecification
 
-_KNOWN: dict[Any, tuple[Any, Any, Any]] = {}
-"""Parsers by what they were made from, which is kept with them, so that no other object takes its place in memory."""
+_KNOWN: dict[Any, tuple[Any, Any]] = {}
+"""Parsers by what they were made from; the defaults are kept with them, so that no other object takes their place in memory."""
 
 
 def install() -> None:
@@ -23,19 +23,12 @@ def install() -> None:
         if callable(named["description"]):
             named["description"] = named["description"]()
         default, asked = named["default_instance"], {**named, "markers": frozenset(named["markers"])}
-        key = (_declaration(f), repr(default), *(value for name, value in asked.items() if name not in ("parent_classes", "default_instance")))
+        key = (f, repr(default), *(value for name, value in asked.items() if name not in ("parent_classes", "default_instance")))
         if key not in _KNOWN or _values(_KNOWN[key][1]) != _values(default):
-            _KNOWN[key] = make(f, **named), default, f
+            _KNOWN[key] = make(f, **named), default
         return _KNOWN[key][0]
 
     ParserSpecification.from_callable_or_type = staticmethod(make_once)
-
-
-def _declaration(kind: Any) -> Any:
-    """A class, or the fields of one that was made for a single command line."""
-    made, *notes = get_args(kind) or (kind,)
-    own = getattr(made, "__module__", "") == "builtins" and is_dataclass(made)
-    return (made.__name__, repr(get_type_hints(made, include_extras=True)), *notes) if own else kind
 
 
 def _values(default: Any) -> Any:
