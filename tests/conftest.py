@@ -2,20 +2,17 @@
 
 import gc
 import os
-from functools import cache
 
 import pytest
-import tyro._docstrings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: thousands of tiny operations are faster on one thread
 os.environ.setdefault("FINEGRAIN_PRODUCTS", "onednn")  # the same order of summation in all processes, whatever is faster here
 
-from tests import type_checks
+from tests import known_parsers, type_checks
 
 pytest_plugins = ["tests.costs"]
 type_checks.install()
-# The parser of commands tokenises the classes of its settings for every command; their source does not change here.
-tyro._docstrings._ClassTokenization.make = staticmethod(cache(tyro._docstrings._ClassTokenization.make))
+known_parsers.install()
 
 
 def pytest_collection_finish() -> None:
@@ -34,4 +31,6 @@ def pytest_runtest_setup() -> None:
 def _fixed_seed() -> None:
     import torch  # not above: the process that hands tests to the workers runs none
 
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)  # where there is none, it would be noted down for later, with the whole stack, thousands of times

@@ -5,7 +5,10 @@ A source file is tested by the test files that import it; where none does, by th
 
 import ast
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
+
+from tests.trees import parse
 
 TESTS = Path(__file__).parent
 SOURCE = TESTS.parent / "src" / "finegrain"
@@ -22,7 +25,7 @@ Made by `python -m tests.make_map` from the imports. A file in italics is import
 def imported(path: Path, known: Iterable[str]) -> set[str]:
     """Modules below the package that a file imports, or names in strings as `module:Class` or `finegrain.module`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "finegrain":
             base = str(node.module).removeprefix("finegrain").removeprefix(".")
             found |= {base or "__init__"} | {f"{base}.{alias.name}".removeprefix(".") for alias in node.names}
@@ -38,7 +41,7 @@ def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
-        if parts[-1] != "__main__" and (parts[-1] != "__init__" or len(ast.parse(path.read_text()).body) > 1):
+        if parts[-1] != "__main__" and (parts[-1] != "__init__" or len(parse(path.read_text()).body) > 1):
             found[".".join(parts).removesuffix(".__init__")] = path
     return found
 
@@ -54,6 +57,7 @@ def nearest(module: str, importers: Mapping[str, set[str]], tested: Mapping[str,
     return []
 
 
+@cache
 def exercised() -> dict[str, tuple[bool, list[str]]]:
     """By module: whether a test imports it itself, and the test files."""
     known = modules()

@@ -14,6 +14,7 @@ from finegrain import catalog
 from finegrain.catalog import METHODS, Method
 from finegrain.configure import from_json, to_json
 from finegrain.errors import UsageError
+from tests.trees import parse
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"objective": "objectives", "credit": "credit", "segmenter": "ops", "head": "rewards", "loss": "rewards", "curate": "curate"}
@@ -61,7 +62,7 @@ def test_folder_and_table_agree(family: str) -> None:
     folder, (function, expected) = FOLDERS[family], ENTRY[family]
     found = set()
     for path in sorted((ROOT / "src/finegrain" / folder).glob("*.py")):
-        for node in ast.parse(path.read_text()).body:
+        for node in parse(path.read_text()).body:
             methods = [item for item in node.body if isinstance(item, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
             entries = [m for m in methods if m.name == function and [a.arg for a in m.args.args] == ["self", *expected]]
             if entries and not is_protocol(node):

@@ -21,6 +21,7 @@ from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
 from finegrain.train.contract import Contract, contract_of
 from finegrain.types import Pair, WeightMeaning
+from tests.trees import parse
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "finegrain"
@@ -38,7 +39,7 @@ READER = "declarations.py"
 def declared(kind: str) -> dict[str, str]:
     """Names a record declares, with the line that stands under each."""
     record, file = RECORDS[kind]
-    body = next(node.body for node in ast.parse((SOURCE / file).read_text()).body if isinstance(node, ast.ClassDef) and node.name == record.__name__)
+    body = next(node.body for node in parse((SOURCE / file).read_text()).body if isinstance(node, ast.ClassDef) and node.name == record.__name__)
     found = {}
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id != kind:
@@ -84,7 +85,7 @@ def read_by_name(modules: Mapping[str, str]) -> list[str]:
     names = {name for kind in RECORDS for name in declared(kind)}
     found = []
     for module, text in modules.items():
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parse(text)):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr") and len(node.args) > 1):
                 continue
             wanted = node.args[1]

@@ -4,6 +4,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 
 import pytest
 
@@ -11,6 +12,7 @@ from finegrain import catalog
 from finegrain.commands import COMMANDS, resolve
 from finegrain.configure import list_choices
 from tests.test_layers import sources
+from tests.trees import parse
 
 LATE = frozenset({"datasets", "fcntl", "ftfy", "msvcrt", "peft", "py3langid", "resource", "sklearn", "torch.nn.attention.varlen"})
 """Packages that a function may import: other systems', and those that few runs need and every start would pay for (docs/decisions/0018)."""
@@ -39,7 +41,13 @@ def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
 
 def graph(modules: Mapping[str, str]) -> dict[str, set[str]]:
     """Which modules each module imports."""
-    return {module: imported_modules(module, ast.parse(text), modules) for module, text in modules.items()}
+    return _graph(tuple(modules.items()))
+
+
+@cache
+def _graph(modules: tuple[tuple[str, str], ...]) -> dict[str, set[str]]:
+    known = dict(modules)
+    return {module: imported_modules(module, parse(text), known) for module, text in modules}
 
 
 def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
@@ -57,7 +65,7 @@ def late_imports(modules: Mapping[str, str]) -> list[str]:
     """Imports within functions, but of the packages that may be imported late."""
     found = []
     for module, text in modules.items():
-        for function in ast.walk(ast.parse(text)):
+        for function in ast.walk(parse(text)):
             if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
             for node in ast.walk(function):
@@ -71,7 +79,7 @@ def repeated_classes(modules: Mapping[str, str], exempt: frozenset[str]) -> list
     """Class names that two modules define, but those that a user writes: methods of the catalog and choices of a setting."""
     homes = defaultdict(list)
     for module, text in modules.items():
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parse(text)):
             if isinstance(node, ast.ClassDef) and f"{module}:{node.name}" not in exempt:
                 homes[node.name].append(module)
     return [f"{name} is defined in {' and '.join(where)}" for name, where in homes.items() if len(where) > 1]

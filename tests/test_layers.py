@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trees import parse
+
 SOURCE = Path(__file__).parents[1] / "src" / "finegrain"
 
 FAMILIES = ("credit", "objectives", "rewards", "curate", "online", "weights", "search", "evaluate", "diagnose")
@@ -64,7 +66,7 @@ def sources() -> dict[str, str]:
 
 def imported(text: str) -> Iterator[tuple[str, str]]:
     """(top package, what is imported) of every import statement, wherever it stands."""
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name.partition(".")[0], alias.name
@@ -76,7 +78,7 @@ def imported(text: str) -> Iterator[tuple[str, str]]:
 
 def computed_imports(text: str) -> bool:
     """Whether a module imports by a computed name."""
-    calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    calls = [node.func for node in ast.walk(parse(text)) if isinstance(node, ast.Call)]
     names = [call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "") for call in calls]
     return bool({"import_module", "__import__"} & set(names))
 

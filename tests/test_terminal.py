@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from finegrain.cli import main
 from finegrain.terminal import HIDDEN, make_visible, write_line
 from tests.tiny import write_rows
+from tests.trees import parse
 
 ROOT = Path(__file__).parents[1] / "src" / "finegrain"
 HOSTILE = "\x1b[31m\x1b]0;title\x07\u202eabc\u2066\x9b2J\r\x08\x7f"
@@ -36,7 +37,7 @@ def test_one_place_writes_to_the_terminal(capsys: pytest.CaptureFixture[str]) ->
     calls = {
         str(file.relative_to(ROOT))
         for file in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(parse(file.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert calls == {"cli.py", "terminal.py"}, "stdout is the command line's alone, and stderr is written by write_line"

@@ -4,6 +4,7 @@ Later sources win: defaults of the settings class, the file of `--config`, selec
 """
 
 import ast
+import functools
 import inspect
 import io
 import sys
@@ -92,23 +93,29 @@ def _choose_methods(name: str, command: Command, base: Mapping[str, Any], select
 
 def _parse_flags(name: str, settings_class: type[Any], base: Mapping[str, Any], flags: list[str]) -> Any:
     """The settings object of flags over what was chosen before them, field by field."""
-    command = COMMANDS[name]
+    methods = COMMANDS[name].methods
+    found = {field.name: base.get(field.name, _default(field)) for field in _in_order(settings_class)}
+    defaults = {field: value for field, value in found.items() if field not in methods or value is not None}
+    parsed_class = _declare(name, settings_class, tuple((field, type(value)) for field, value in defaults.items() if field in methods))
+    parsed = _call_parser(name, parsed_class(**defaults), "\n\n".join([str(settings_class.__doc__), *_epilogue(name, settings_class)]), flags)
+    return settings_class(**{field: getattr(parsed, field) for field in defaults})
+
+
+@functools.cache
+def _declare(name: str, settings_class: type[Any], methods: tuple[tuple[str, type[Any]], ...]) -> type[Any]:
+    """The settings class with the types of the chosen methods, as the argument parser reads it."""
+    command, chosen, declared = COMMANDS[name], dict(methods), []
     hints, helps = typing.get_type_hints(settings_class), _field_docs(settings_class)
-    declared, defaults = [], {}
     for field in _in_order(settings_class):
-        hint, value = hints[field.name], base.get(field.name, _default(field))
-        if field.name in command.methods:
-            if value is None:
-                continue
-            hint = type(value)
+        if field.name in command.methods and field.name not in chosen:
+            continue
+        hint = chosen.get(field.name, hints[field.name])
         hint = tyro.conf.Positional[hint] if field.name in command.positional else hint  # type: ignore[valid-type,misc]
         argument = tyro.conf.arg(name="" if field.name in UNPREFIXED else None, help=helps.get(field.name))
         declared.append((field.name, Annotated[hint, argument]))
-        defaults[field.name] = value
     parsed_class = make_dataclass(settings_class.__name__, declared, frozen=True, kw_only=True)
     parsed_class.__module__ = "builtins"  # it has no source, which the parser would look for once a field
-    parsed = _call_parser(name, parsed_class(**defaults), "\n\n".join([str(settings_class.__doc__), *_epilogue(name, settings_class)]), flags)
-    return settings_class(**{field: getattr(parsed, field) for field in defaults})
+    return parsed_class
 
 
 def _in_order(settings_class: type[Any]) -> list[Field[Any]]:

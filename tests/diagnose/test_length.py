@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finegrain.diagnose import length as ln
+from finegrain.ops.bootstrap import Bootstrap
 
 
 def test_spearman_by_hand() -> None:
@@ -50,3 +51,13 @@ def test_copies_of_a_row_do_not_narrow_the_interval() -> None:
     assert copied.correlation.high - copied.correlation.low == pytest.approx(once.correlation.high - once.correlation.low, rel=0.05)
     naive = ln.assess_length(np.repeat(lengths, 5, 0), np.repeat(rewards, 5, 0), np.arange(150))
     assert naive.correlation.high - naive.correlation.low < 0.7 * (once.correlation.high - once.correlation.low)
+
+
+def test_pairs_drawn_alone_and_in_groups_of_one_size_are_drawn_alike() -> None:
+    """The interval of the correlation is Bootstrap's of `spearman` itself, draw by draw; a group of another size changes only what is drawn."""
+    lengths, rewards = pairs(0.05, 1.0, count=30)
+    for rows in (np.arange(30), np.arange(30) // 2, np.maximum(np.arange(30), 1)):
+        own = [np.flatnonzero(rows == row) for row in np.unique(rows)]
+        drawn = lambda places, own=own: np.concatenate([own[place] for place in places])
+        statistic = lambda places, drawn=drawn: ln.spearman(lengths[drawn(places)].ravel(), rewards[drawn(places)].ravel())
+        assert ln.assess_length(lengths, rewards, rows).correlation == Bootstrap(resamples=500)(statistic, np.zeros(len(own), dtype=int))

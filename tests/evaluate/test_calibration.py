@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.errors import DataError, UsageError
 from finegrain.evaluate.calibration import EqualCount, EqualWidth, event_calibration, pair_calibration, preference_probability
+from finegrain.ops.bootstrap import Bootstrap
 
 
 def test_worked_events() -> None:
@@ -107,3 +108,12 @@ def test_intervals_are_over_rows() -> None:
     miss = event_calibration(np.array([1.0, 0.5]), np.array([False, True]))
     assert miss.negative_log_likelihood.rows == 2
     assert miss.brier.mean == (1.0 + 0.25) / 2
+
+
+@pytest.mark.parametrize("rows", [3, 25])
+def test_the_interval_of_the_error_is_that_of_every_draw_alone(rows: int) -> None:
+    """To the last bit: sums over bins depend on how many bins a draw reaches."""
+    sure, happened = np.random.default_rng(4).random(rows), np.random.default_rng(5).random(rows) > 0.5
+    place, gap = EqualWidth(bins=11, low=0.0)(sure), happened - sure
+    alone = lambda drawn: float(np.abs(np.bincount(place[drawn], weights=gap[drawn])).sum() / len(drawn))
+    assert event_calibration(sure, happened, EqualWidth(bins=11, low=0.0)).error == Bootstrap()(alone, np.zeros(rows, dtype=int))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from finegrain.errors import UsageError
+from finegrain.ops import bootstrap
 from finegrain.ops.bootstrap import Bootstrap
 
 
@@ -80,3 +81,19 @@ def test_levels_at_the_ends_are_refused() -> None:
         with pytest.raises(UsageError, match="level"):
             Bootstrap(level=level)
     assert Bootstrap(resamples=100).resamples == 100
+
+
+@pytest.mark.parametrize("strata", [np.zeros(40, dtype=int), np.arange(40) % 3])
+def test_numbers_of_many_draws_at_once_are_those_of_each(strata: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, shapes = np.random.default_rng(2).normal(size=40), []
+
+    def means(draws: np.ndarray) -> np.ndarray:
+        shapes.append(draws.shape)
+        return values[draws].mean(axis=1)
+
+    one_by_one = Bootstrap()(lambda rows: float(values[rows].mean()), strata)
+    assert Bootstrap()(lambda rows: float(values[rows].mean()), strata, means) == one_by_one
+    assert shapes == [(1000, 40)]
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 2400)
+    assert Bootstrap()(lambda rows: float(values[rows].mean()), strata, means) == one_by_one
+    assert shapes[1:] == [(60, 40)] * 16 + [(40, 40)]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from finegrain.models import probe
+from tests.known_probes import remember
 from tests.recipes.command import Command
 from tests.tiny import save_tiny, write_pairs
 
@@ -13,6 +15,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test reads what another one computed."""
     monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def known_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that was checked is not checked again."""
+    monkeypatch.setattr(probe, "probe_model", remember(probe.probe_model))
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ from tests.recipes.test_posterior import ready
 from tests.tiny import as_of_others
 
 LENGTH = ("--max-length", "64", "--device", "cpu")
+EPOCHS = ("--fit.epochs", "100")
+"""A third of the default: bounds are found, not how good they get."""
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def run(command: Command) -> Path:
 def bound(command: Command, run: str, *arguments: str | Path) -> Outcome:
     given = {str(argument) for argument in arguments}
     data = () if "--data" in given else ("--data", command.data)
-    return command("reward", "bound", command.folder / run, *data, *LENGTH, *arguments)
+    return command("reward", "bound", command.folder / run, *data, *LENGTH, *EPOCHS, *arguments)
 
 
 def scored(command: Command, run: str, out: str, *arguments: str | Path) -> tuple[Outcome, list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ import pytest
 
 from finegrain.cli import main
 from finegrain.recipes.demo import rows as rows_of_the_demo
+from finegrain.recipes.demo import run as run_of_the_demo
 from finegrain.recipes.demo import seed as seed_of_the_demo
 from finegrain.recipes.demo import summary as summary_of_the_demo
 from finegrain.recipes.demo.baselines import baseline_aurocs
@@ -75,7 +76,7 @@ SOME = tuple(row for row in ROWS if row.name in REPORTED or row is LARGER_BASELI
 
 @pytest.mark.parametrize("some", [pytest.param(SOME, id="five rows"), pytest.param(ROWS, id="all rows", marks=pytest.mark.slow)])
 def test_a_quick_demo_runs_from_data_to_report(tmp_path, capsys, monkeypatch, some):
-    for module in (rows_of_the_demo, seed_of_the_demo, summary_of_the_demo):
+    for module in (rows_of_the_demo, run_of_the_demo, seed_of_the_demo, summary_of_the_demo):
         monkeypatch.setattr(module, "ROWS", some)
     monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path / "untouched"))
     out = tmp_path / "demo"

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,17 +20,26 @@ from tests.recipes.test_reward_credit import bytes_only
 from tests.tiny import save_tiny
 
 Opened = Callable[[], Reward]
+"""A reward; at a second call the source is opened again."""
 WORDS = (" good people said yes", " bad words", " the cat sat", " a dog ran after it", " yes")
 
 
 def rows() -> list[Candidates]:
     """Prompts with one to three answers."""
     found = []
-    for row in range(7):
+    for row in range(4):
         answers = {f"a{place}": Answer(content=WORDS[(row + place) % len(WORDS)]) for place in range(1 + row % 3)}
         columns = {"quality": 0.5 * row, **{f"{role}_reward": float(len(role) + row) for role in answers}}
         found.append(Candidates(row=row, made=Row(prompt=f"why {row // 2} ?", answers=answers), columns=columns))
     return found
+
+
+@cache
+def tokenizers() -> tuple[Any, Any]:
+    """That of the tiny models, and one that knows no merges."""
+    with TemporaryDirectory() as folder:
+        saved = save_tiny(Path(folder))
+        return AutoTokenizer.from_pretrained(saved), AutoTokenizer.from_pretrained(bytes_only(saved))
 
 
 def as_tokens(candidates: Sequence[Candidates], tokenizer: Any) -> list[Candidates]:
@@ -58,7 +69,7 @@ def all_same(found: Sequence[Mapping[str, Scores | None]], wanted: Sequence[Mapp
         same(one, other)
 
 
-def one_answer_has_one_score(opened: Opened, folder: Path) -> None:
+def one_answer_has_one_score(opened: Opened) -> None:
     """In one call, prompt by prompt, answer by answer, and in other batches; by a source that is opened again too."""
     reward, given = opened(), rows()
     whole = list(reward.score(given))
@@ -72,22 +83,21 @@ def one_answer_has_one_score(opened: Opened, folder: Path) -> None:
     all_same(list(again.score(given)), whole)
 
 
-def tokens_and_ids_change_nothing(opened: Opened, folder: Path) -> None:
+def tokens_and_ids_change_nothing(opened: Opened) -> None:
     """Whoever tokenised the answers: a reward reads its own tokens where they are given, and the text where another tokenizer's are."""
     reward, given = opened(), rows()
     whole = list(reward.score(given))
-    own = AutoTokenizer.from_pretrained(save_tiny(folder / "words"))
+    own, other = tokenizers()
     all_same(list(reward.score(as_tokens(given, own))), whole)
-    other = AutoTokenizer.from_pretrained(bytes_only(save_tiny(folder / "bytes")))
     all_same(list(reward.score(as_tokens(given, other))), whole)
     sampled = [replace(one, ids={role: own(one.answer_text(role), add_special_tokens=False)["input_ids"] for role in one.roles}) for one in given]
     all_same(list(reward.score(sampled)), whole)
 
 
-def only_a_dense_reward_scores_tokens(opened: Opened, folder: Path) -> None:
+def only_a_dense_reward_scores_tokens(opened: Opened) -> None:
     """And what it scores can be put on the tokens of any caller; what it says of itself can be written down."""
     reward, given = opened(), rows()
-    own = as_tokens(given, AutoTokenizer.from_pretrained(save_tiny(folder / "words")))
+    own = as_tokens(given, tokenizers()[0])
     for one, found in zip(own, reward.score(given), strict=True):
         for role, scores in found.items():
             if scores is None:

@@ -56,11 +56,16 @@ def assess_length(lengths: Int[np.ndarray, "N 2"], rewards: Float[np.ndarray, "N
     own = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     places = _places(lengths), _places(rewards)
 
+    def of_draws(drawn: np.ndarray) -> np.ndarray:
+        rows = np.stack(own)[drawn].reshape(len(drawn), -1)
+        return _correlations(*(part[rows].reshape(len(drawn), -1) for part in places))
+
     def statistic(drawn: np.ndarray) -> float:
         rows = np.concatenate([own[place] for place in drawn])
         return _correlation(places[0][rows].ravel(), places[1][rows].ravel())
 
-    correlation = Bootstrap(resamples=500)(statistic, np.zeros(len(own), dtype=np.int64))
+    same_size = len(set(map(len, own))) == 1
+    correlation = Bootstrap(resamples=500)(statistic, np.zeros(len(own), dtype=np.int64), of_draws if same_size else None)
     kept = groups[different]
     prefers, asked = (wilson(group_means(share, kept)) for share in (longer_chosen == higher_chosen, longer_chosen))
     return LengthReward(correlation, prefers, asked, _verdict(correlation, prefers, asked))
@@ -89,15 +94,22 @@ def _places(values: np.ndarray) -> np.ndarray:
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Spearman's correlation of values given by their positions."""
-    if min(one.min(), other.min()) < 0:
-        return float("nan")
+    return float(_correlations(one[None], other[None])[0])
+
+
+def _correlations(one: Int[np.ndarray, "R N"], other: Int[np.ndarray, "R N"]) -> Float[np.ndarray, " R"]:
+    """The same for each row."""
     ranks = _centred_ranks(one), _centred_ranks(other)
-    spread = np.sqrt((ranks[0] * ranks[0]).mean()) * np.sqrt((ranks[1] * ranks[1]).mean())
-    return float("nan") if spread == 0 else float((ranks[0] * ranks[1]).mean() / spread)
+    spread = np.sqrt((ranks[0] * ranks[0]).mean(1)) * np.sqrt((ranks[1] * ranks[1]).mean(1))
+    known = (np.minimum(one.min(1), other.min(1)) >= 0) & (spread > 0)
+    found: np.ndarray = np.where(known, (ranks[0] * ranks[1]).mean(1) / np.where(known, spread, 1), np.nan)
+    return found
 
 
-def _centred_ranks(places: np.ndarray) -> np.ndarray:
-    """Ranks less their mean; equal values share the mean of theirs."""
-    counts = np.bincount(places)
-    ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2 - (len(places) + 1) / 2)[places]
+def _centred_ranks(places: Int[np.ndarray, "R N"]) -> Float[np.ndarray, "R N"]:
+    """Ranks within each row less their mean; equal values share the mean of theirs. Of a row with a NaN they mean nothing."""
+    rows, known = np.arange(len(places))[:, None], np.maximum(places, 0)
+    width = int(known.max()) + 1
+    counts = np.bincount((known + width * rows).ravel(), minlength=width * len(places)).reshape(len(places), width)
+    ranks: np.ndarray = (np.cumsum(counts, 1) - (counts - 1) / 2 - (places.shape[1] + 1) / 2)[rows, known]
     return ranks

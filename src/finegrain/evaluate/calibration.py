@@ -111,7 +111,21 @@ def _reliability(confidence: Probabilities, right: Float[np.ndarray, " N"], binn
     rows = [np.flatnonzero(place == number) for number in np.unique(place)]
 
     def error(drawn: Int[np.ndarray, " _"]) -> float:
-        return float(np.abs(np.bincount(place[drawn], weights=gap[drawn])).sum() / len(drawn))
+        return float(errors(drawn[None])[0])
+
+    def errors(draws: Int[np.ndarray, "_ _"]) -> Float[np.ndarray, " _"]:
+        return calibration_errors(place[draws], gap[draws])
 
     bins = [Bin(float(confidence[members].mean()), wilson(right[members])) for members in rows]
-    return Bootstrap()(error, np.zeros(len(confidence), dtype=int)), bins
+    return Bootstrap()(error, np.zeros(len(confidence), dtype=int), errors), bins
+
+
+def calibration_errors(place: Int[np.ndarray, "R N"], gap: Float[np.ndarray, "R N"]) -> Float[np.ndarray, " R"]:
+    """The expected calibration error of each row: numbers of bins, and how far the answer's correctness is above its confidence."""
+    width = int(place.max()) + 1
+    bins = (place + width * np.arange(len(place))[:, None]).ravel()
+    sums = np.abs(np.bincount(bins, weights=gap.ravel(), minlength=width * len(place))).reshape(len(place), width)
+    found, sizes = np.empty(len(place)), place.max(1) + 1
+    for size in np.unique(sizes):  # the order in which numbers are added up depends on how many there are
+        found[sizes == size] = sums[sizes == size, :size].sum(1)
+    return found / place.shape[1]

@@ -7,7 +7,7 @@ import numpy as np
 
 from finegrain.diagnose import confidence, length
 from finegrain.diagnose.groups import FEWEST_ROWS, group_means
-from finegrain.evaluate.calibration import Bin, EqualWidth
+from finegrain.evaluate.calibration import Bin, EqualWidth, calibration_errors
 from finegrain.evaluate.discrimination import mistakes_found
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
@@ -118,16 +118,21 @@ def _honesty(found: Sequence[PairSubset]) -> Block:
 def _ece(part: PairSubset) -> Interval:
     """The error of all pairs, and an interval from drawing rows of the data."""
     sure, right = confidence.confidence(part.margins), confidence.compute_correctness(part.margins)
-    place = EqualWidth()(sure)
+    place, gap = EqualWidth()(sure), right - sure
     own = [np.flatnonzero(part.rows == row) for row in np.unique(part.rows)]
 
     def error(drawn: np.ndarray) -> float:
         pairs = np.concatenate([own[row] for row in drawn])
-        return float(np.abs(np.bincount(place[pairs], weights=(right - sure)[pairs])).sum() / len(pairs))
+        return float(calibration_errors(place[None, pairs], gap[None, pairs])[0])
+
+    def errors(draws: np.ndarray) -> np.ndarray:
+        pairs = np.stack(own)[draws].reshape(len(draws), -1)
+        return calibration_errors(place[pairs], gap[pairs])
 
     if len(own) < FEWEST_ROWS:
         return Interval(error(np.arange(len(own))), None, None, len(own))
-    return Bootstrap(resamples=500)(error, np.zeros(len(own), dtype=np.int64))
+    same_size = len(set(map(len, own))) == 1
+    return Bootstrap(resamples=500)(error, np.zeros(len(own), dtype=np.int64), errors if same_size else None)
 
 
 def _length(found: Sequence[PairSubset]) -> Block | None:

@@ -208,4 +208,5 @@ def _spread(values: np.ndarray) -> Interval:
     """Standard deviation of the scores over answers."""
     if len(values) < 3:
         return Interval(float(values.std()), None, None, len(values))
-    return Bootstrap(resamples=500)(lambda rows: float(values[rows].std(ddof=1)), np.zeros(len(values), dtype=np.int64))
+    spread = lambda rows: float(values[rows].std(ddof=1))
+    return Bootstrap(resamples=500)(spread, np.zeros(len(values), dtype=np.int64), lambda draws: values[draws].std(axis=1, ddof=1))
