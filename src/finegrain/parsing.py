@@ -91,7 +91,7 @@ def _choose_methods(name: str, command: Command, base: Mapping[str, Any], select
     return methods | {family: catalog.load(family, default)() for family, default in missing.items()}
 
 
-def _parse_flags(name: str, settings_class: type[Any], base: Mapping[str, Any], flags: list[str]) -> Any:
+def _parse_flags(name: str, settings_class: Any, base: Mapping[str, Any], flags: list[str]) -> Any:
     """The settings object of flags over what was chosen before them, field by field."""
     methods = COMMANDS[name].methods
     found = {field.name: base.get(field.name, _default(field)) for field in _in_order(settings_class)}
@@ -103,7 +103,7 @@ def _parse_flags(name: str, settings_class: type[Any], base: Mapping[str, Any], 
 
 
 @functools.cache
-def _declare(name: str, settings_class: type[Any], methods: tuple[tuple[str, type[Any]], ...]) -> type[Any]:
+def _declare(name: str, settings_class: Any, methods: tuple[tuple[str, type[Any]], ...]) -> type[Any]:
     """The settings class with the types of the chosen methods, as the argument parser reads it."""
     command, chosen, declared = COMMANDS[name], dict(methods), []
     hints, helps = typing.get_type_hints(settings_class), _field_docs(settings_class)
