@@ -1,6 +1,7 @@
 """The worked example of docs/guides/add-a-reward.md: its file in place, its row in the table, its tests and commands run."""
 
 import importlib.util
+import inspect
 import shlex
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_its_tests_pass(command: Command) -> None:
     written = [function for name, function in run_block(block).items() if name.startswith("test_") and callable(function)]
     assert len(written) == 3
     for function in written:
-        function(command)
+        function(*([command] if inspect.signature(function).parameters else []))
 
 
 @pytest.mark.usefixtures("command")

@@ -97,7 +97,7 @@ def _parse_flags(name: str, settings_class: Any, base: Mapping[str, Any], flags:
     found = {field.name: base.get(field.name, _default(field)) for field in _in_order(settings_class)}
     defaults = {field: value for field, value in found.items() if field not in methods or value is not None}
     chosen = tuple((field, type(value)) for field, value in defaults.items() if field in methods)
-    parsed_class = _declare(name, settings_class, chosen)  # type: ignore[arg-type]  # a class is hashable
+    parsed_class = _declare(name, settings_class, chosen)
     parsed = _call_parser(name, parsed_class(**defaults), "\n\n".join([str(settings_class.__doc__), *_epilogue(name, settings_class)]), flags)
     return settings_class(**{field: getattr(parsed, field) for field in defaults})
 

@@ -1,6 +1,6 @@
 """Reward models from argv to a page: what a run leaves, a checkpoint looked at without training, a really trained love of length named.
 
-Test of recipes/inspection/rewards.py, recipes/inspection/reward_page.py.
+Test of recipes/inspection/rewards.py.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""`aggregate:` of `finegrain score` and `eval`: what an optimiser would be shown of a reward that knows its uncertainty."""
+"""`aggregate:` of `finegrain score` and `eval`: what an optimiser would be shown of a reward that knows its uncertainty.
+
+Test of scoring/adapters.py.
+"""
 
 import json
 from pathlib import Path
