@@ -133,10 +133,11 @@ def calibration_errors(place: Int[np.ndarray, "R N"], gap: Float[np.ndarray, "R 
     width = int(place.max()) + 1
     bins = (place + width * np.arange(len(place))[:, None]).ravel()
     sums = np.abs(np.bincount(bins, weights=gap.ravel(), minlength=width * len(place))).reshape(len(place), width)
-    found, sizes = np.empty(len(place)), place.max(1) + 1
+    found: np.ndarray = np.empty(len(place))
+    sizes = place.max(1) + 1
     for size in np.unique(sizes):  # the order in which numbers are added up depends on how many there are
-        found[sizes == size] = sums[sizes == size, :size].sum(1)
-    return found / place.shape[1]
+        found[sizes == size] = sums[sizes == size, :size].sum(1) / place.shape[1]
+    return found
 
 
 def _check_bins(bins: int) -> None:
