@@ -9,6 +9,7 @@ function's own code takes its place until the next test.
 import dataclasses
 import inspect
 import typing
+import weakref
 from collections.abc import Callable
 from functools import cache, wraps
 from types import FunctionType
@@ -48,7 +49,8 @@ def typed(made: Any) -> Any:
 
 
 def _ask(*arguments: Any, _checks: Any, **named: Any) -> Any:
-    return _checks.take()(*arguments, **named)
+    _checks.left -= 1
+    return (_checks.check if _checks.left > 0 else _checks.take())(*arguments, **named)
 
 
 def _straight(*arguments: Any, _made: Any, **named: Any) -> Any:
@@ -58,18 +60,22 @@ def _straight(*arguments: Any, _made: Any, **named: Any) -> Any:
 class Checks:
     """The check of one function, which steps aside where a test has called it often enough."""
 
-    test = 0
-    """Grows with every test."""
+    __slots__ = ("__weakref__", "call", "check", "left", "made")
+    called: ClassVar[list[weakref.ref["Checks"]]] = []
+    """Of functions that the test has called, those of functions within functions for as long as they live."""
     aside: ClassVar[list["Checks"]] = []
+    """Of those that it has called often."""
 
     def __init__(self, made: Any, call: Any) -> None:
-        self.made, self.call, self.check = made, call, None
-        self.seen, self.left = -1, 0
+        self.made, self.call, self.check, self.left = made, call, None, 0
 
     @classmethod
     def begin_test(cls) -> None:
         """All functions are checked again."""
-        cls.test += 1
+        for called in cls.called:
+            if checks := called():
+                checks.left = 0
+        cls.called.clear()
         for checks in cls.aside:
             checks.call.__kwdefaults__ = {"_checks": checks}
             checks.call.__defaults__ = None
@@ -77,14 +83,14 @@ class Checks:
         cls.aside.clear()
 
     def take(self) -> Any:
-        """What to call this time."""
-        if self.seen != Checks.test:
-            self.seen, self.left = Checks.test, OFTEN
-        self.left -= 1
-        if not self.left:
+        """What to call at a test's first call of the function, and at the last that is checked."""
+        if self.left < 0:
+            self.left = OFTEN - 1
+            Checks.called.append(weakref.ref(self))
+            if self.check is None:
+                self.check = _checked(self.made)
+        else:
             self.step_aside()
-        if self.check is None:
-            self.check = _checked(self.made)
         return self.check
 
     def step_aside(self) -> None:
@@ -102,7 +108,10 @@ def _in_a_room(check: Any, made: Any) -> Any:
     def call(*arguments: Any, **named: Any) -> Any:
         if jaxtyping.config.jaxtyping_disable:
             return made(*arguments, **named)
-        rooms = ROOMS.memo_stack if hasattr(ROOMS, "memo_stack") else ROOMS.__dict__.setdefault("memo_stack", [])
+        try:
+            rooms = ROOMS.memo_stack
+        except AttributeError:
+            rooms = ROOMS.memo_stack = []
         rooms.append(({}, {}, {}, {}))
         try:
             return check(*arguments, **named)
