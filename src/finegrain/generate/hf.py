@@ -31,30 +31,51 @@ def sample_answers(
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: int, room: int, **settings: Any) -> list[np.ndarray]:
-    """New token ids of every prompt, of one left-padded batch; a model with a recurrent state, which padding would enter, takes one at a time."""
+    """New token ids of every prompt: of one left-padded batch where padding changes nothing, else of one prompt at a time."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     answers: list[np.ndarray] = []
-    size = 1 if getattr(causal_lm(model), "_is_stateful", False) else max(1, len(prompts))
     with torch.no_grad(), stock_attention(model):
+        size = max(1, len(prompts)) if _is_padding_unseen(model, prompts, pad) else 1
         for batch in (prompts[first : first + size] for first in range(0, len(prompts), size)):
-            width = max(map(len, batch))
-            ids = np.full((len(batch), width), pad, dtype=np.int64)
-            seen = np.zeros_like(ids)
-            for row, prompt in enumerate(batch):
-                ids[row, width - len(prompt) :], seen[row, width - len(prompt) :] = prompt, 1
-            out = model.generate(
-                input_ids=torch.from_numpy(ids).to(device),
-                attention_mask=torch.from_numpy(seen).to(device),
-                max_new_tokens=max(1, min(most, room - width)),
-                pad_token_id=pad,
-                **settings,
-            )
+            given = _left_padded(model, batch, pad)
+            width = given["input_ids"].shape[1]
+            out = model.generate(**given, max_new_tokens=max(1, min(most, room - width)), pad_token_id=pad, **settings)
             answers.extend(out[:, width:].cpu().numpy().astype(np.int32))
     model.train(was_training)
     return answers
+
+
+def _left_padded(model: Any, prompts: Sequence[np.ndarray], pad: int | None) -> dict[str, torch.Tensor]:
+    """Token ids and mask of a batch; without a token for padding 0 fills the row."""
+    width = max(map(len, prompts))
+    ids = np.full((len(prompts), width), pad or 0, dtype=np.int64)
+    seen = np.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :], seen[row, width - len(prompt) :] = prompt, 1
+    device = next(model.parameters()).device
+    return {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(seen).to(device)}
+
+
+def _is_padding_unseen(model: Any, prompts: Sequence[np.ndarray], pad: int | None) -> bool:
+    """Whether the shortest prompt has the same next token beside the longest one: a recurrent state may see padding, and a softmax of nothing."""
+    ordered = sorted(prompts, key=len)
+    if not ordered or len(ordered[0]) == len(ordered[-1]):
+        return True
+    alone, beside = (
+        model.generate(
+            **_left_padded(model, batch, pad),
+            max_new_tokens=1,
+            do_sample=False,
+            pad_token_id=pad,
+            output_logits=True,
+            return_dict_in_generate=True,
+        ).logits[0][0]
+        for batch in (ordered[:1], [ordered[0], ordered[-1]])
+    )
+    tolerance = 5e-2 if alone.dtype in (torch.bfloat16, torch.float16) else 1e-3
+    return bool((alone - beside).abs().max() <= tolerance * max(1.0, float(alone.abs().max())))
 
 
 def _up_to(ids: np.ndarray, eos: int | None) -> np.ndarray:

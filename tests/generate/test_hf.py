@@ -1,0 +1,79 @@
+"""Answers of a batch of ragged prompts are those of every prompt alone, and end at the end token."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as T
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from finegrain.generate import hf
+from finegrain.generate.hf import generate_greedy, sample_answers
+from finegrain.models.scorer import use_branched_attention
+from tests.tiny import MODELS, VOCABULARY
+
+
+def mamba() -> Any:
+    return T.MambaForCausalLM(T.MambaConfig(vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=1))
+
+
+def tokenizer(*, pad: bool = False) -> Any:
+    """Words w0, w1, ... by id; the last one ends."""
+    backend = Tokenizer(models.WordLevel({f"w{number}": number for number in range(VOCABULARY)}, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return T.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=f"w{VOCABULARY - 1}", **({"pad_token": "w0"} if pad else {}))
+
+
+def prompts() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, VOCABULARY - 1, length).astype(np.int32) for length in (1, 20, 7, 33)]
+
+
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("make", [*MODELS.values(), mamba], ids=[*MODELS, "mamba"])
+def test_a_batch_is_each_prompt_alone(make: Any, pad: bool) -> None:
+    model, words = make().double(), tokenizer(pad=pad)
+    use_branched_attention(model) if make is not mamba else None
+    together = generate_greedy(model, words, prompts(), max_new_tokens=8)
+    assert together == [generate_greedy(model, words, [prompt], max_new_tokens=8)[0] for prompt in prompts()]
+    assert len(set(together)) > 1
+    assert model.training
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2, soft-caps"])
+def test_a_batch_is_taken_where_padding_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a row that sees nothing, as padding does in a soft-capped attention in float64, the softmax is not a number."""
+    model, sizes = MODELS[name]().double(), []
+    generate = model.generate
+
+    def noted(**named: Any) -> Any:
+        if named["max_new_tokens"] > 1:
+            sizes.append(len(named["input_ids"]))
+        return generate(**named)
+
+    monkeypatch.setattr(model, "generate", noted)
+    assert generate_greedy(model, tokenizer(), [], max_new_tokens=4) == []
+    generate_greedy(model, tokenizer(), prompts(), max_new_tokens=2)
+    generate_greedy(model, tokenizer(), [prompts()[1]] * 3, max_new_tokens=2)
+    assert sizes == ([4, 3] if name == "llama" else [1, 1, 1, 1, 3])
+
+
+def test_an_answer_ends_at_its_end_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others of the batch go on; what fills the row is no part of the answer."""
+    model, words, end = MODELS["llama"](), tokenizer(pad=True), VOCABULARY - 1
+    rows = torch.tensor([[5, end, 0, 0], [6, 7, 8, 9]])
+    monkeypatch.setattr(model, "generate", lambda **named: torch.cat([named["input_ids"], rows], 1))
+    monkeypatch.setattr(hf, "_is_padding_unseen", lambda *given: True)
+    two = [prompts()[0], prompts()[2]]
+    assert generate_greedy(model, words, two, max_new_tokens=4) == ["w5", "w6 w7 w8 w9"]
+    assert [answer.tolist() for answer in sample_answers(model, words, two, max_new_tokens=4, seed=0)] == [[5, end], [6, 7, 8, 9]]
+
+
+def test_samples_are_drawn_by_the_seed_alone() -> None:
+    model, words = MODELS["llama"](), tokenizer()
+    before = torch.random.get_rng_state()
+    one, again, other = (sample_answers(model, words, prompts(), max_new_tokens=6, seed=seed) for seed in (0, 0, 1))
+    assert [answer.tolist() for answer in one] == [answer.tolist() for answer in again]
+    assert [answer.tolist() for answer in one] != [answer.tolist() for answer in other]
+    assert torch.equal(torch.random.get_rng_state(), before)
