@@ -25,7 +25,8 @@ def start_command(command: str, settings: Any) -> dict[str, Any]:
 def quiet_transformers() -> None:
     """Switch off progress bars and warnings of transformers."""
     transformers.utils.logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
+    if transformers.logging.get_verbosity() != transformers.logging.ERROR:  # to set it is slow: every logger of the process forgets its level
+        transformers.logging.set_verbosity_error()
 
 
 def model_name(model: Any) -> str:
