@@ -1,5 +1,6 @@
 """Answers of a batch of ragged prompts are those of every prompt alone, and end at the end token."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,3 +78,20 @@ def test_samples_are_drawn_by_the_seed_alone() -> None:
     assert [answer.tolist() for answer in one] == [answer.tolist() for answer in again]
     assert [answer.tolist() for answer in one] != [answer.tolist() for answer in other]
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("pad", "end"), [(VOCABULARY, VOCABULARY - 1), (VOCABULARY + 3, VOCABULARY + 4), (None, None)])
+def test_rows_are_filled_with_a_token_of_the_model(pad: int | None, end: int | None) -> None:
+    """A pad token beyond the embeddings is never read, and none is needed."""
+    model, words = MODELS["llama"](), tokenizer()
+    model.generation_config.eos_token_id = None
+    given = SimpleNamespace(pad_token_id=pad, eos_token_id=end, decode=words.decode)
+    together = generate_greedy(model, given, prompts(), max_new_tokens=4)
+    assert together == [generate_greedy(model, given, [prompt], max_new_tokens=4)[0] for prompt in prompts()]
+
+
+def test_a_setting_for_one_prompt_takes_one_at_a_time() -> None:
+    model = MODELS["llama"]()
+    want = generate_greedy(model, tokenizer(), prompts(), max_new_tokens=4)
+    model.generation_config.prompt_lookup_num_tokens = 2
+    assert generate_greedy(model, tokenizer(), prompts(), max_new_tokens=4) == want

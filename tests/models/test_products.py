@@ -58,7 +58,9 @@ def test_onednn_stays_where_torch_is_hardly_faster(tmp_path: Path, monkeypatch: 
 def test_a_damaged_choice_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times(monkeypatch, 2.0, 1.0)
     choose_products(MODEL, tmp_path)
-    for text in ("", "[]", json.dumps({"torch": [{"kind": "outputs"}]})):
+    other = {"kind": "outputs", "outputs": 999, "inputs": 1}
+    found = [{"kind": "outputs"}, other, {**other, "kind": "x"}, {**other, "outputs": [1]}]
+    for text in ("", "[]", "[" * 100_000, *(json.dumps({"torch": [one]}) for one in found)):
         for file in (tmp_path / "products").iterdir():
             file.write_text(text)
         assert choose_products(MODEL, tmp_path) == EVERY
@@ -68,6 +70,28 @@ def test_a_choice_that_cannot_be_kept_is_none(tmp_path: Path, monkeypatch: pytes
     times(monkeypatch, 2.0, 1.0)
     (tmp_path / "products").write_text("a file where the folder should be")
     assert choose_products(MODEL, tmp_path) == set()
+
+
+def test_of_two_processes_that_measure_at_once_the_first_writer_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = products.measure_products
+
+    def beaten(outputs: int, inputs: int) -> list[Product]:
+        monkeypatch.setattr(products, "measure_products", measure)
+        times(monkeypatch, 1.0, 2.0)
+        assert choose_products(MODEL, tmp_path) == set()  # the other process, meanwhile
+        times(monkeypatch, 2.0, 1.0)
+        return measure(outputs, inputs)
+
+    monkeypatch.setattr(products, "measure_products", beaten)
+    assert choose_products(MODEL, tmp_path) == set()
+
+
+def test_an_empty_weight_is_left_out_and_a_large_one_is_timed_by_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LARGEST", 8)
+    times(monkeypatch, 2.0, 1.0)
+    empty = nn.Linear(1, 4)
+    empty.weight = nn.Parameter(torch.zeros(4, 0))
+    assert choose_products(nn.Sequential(MODEL, empty), tmp_path) == EVERY
 
 
 def test_the_variable_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

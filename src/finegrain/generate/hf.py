@@ -32,7 +32,7 @@ def sample_answers(
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: int, room: int, **settings: Any) -> list[np.ndarray]:
     """New token ids of every prompt: of one left-padded batch where padding changes nothing, else of one prompt at a time."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad = _filler(model, tokenizer)
     was_training = model.training
     model.eval()
     answers: list[np.ndarray] = []
@@ -47,10 +47,16 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: i
     return answers
 
 
-def _left_padded(model: Any, prompts: Sequence[np.ndarray], pad: int | None) -> dict[str, torch.Tensor]:
-    """Token ids and mask of a batch; without a token for padding 0 fills the row."""
+def _filler(model: Any, tokenizer: Any) -> int:
+    """A token that the model can read, to fill rows with: that of padding, else the end token, else 0."""
+    known = range(causal_lm(model).get_input_embeddings().num_embeddings)
+    return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token in known), 0)
+
+
+def _left_padded(model: Any, prompts: Sequence[np.ndarray], pad: int) -> dict[str, torch.Tensor]:
+    """Token ids and mask of a batch."""
     width = max(map(len, prompts))
-    ids = np.full((len(prompts), width), pad or 0, dtype=np.int64)
+    ids = np.full((len(prompts), width), pad, dtype=np.int64)
     seen = np.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :], seen[row, width - len(prompt) :] = prompt, 1
@@ -58,8 +64,10 @@ def _left_padded(model: Any, prompts: Sequence[np.ndarray], pad: int | None) -> 
     return {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(seen).to(device)}
 
 
-def _is_padding_unseen(model: Any, prompts: Sequence[np.ndarray], pad: int | None) -> bool:
+def _is_padding_unseen(model: Any, prompts: Sequence[np.ndarray], pad: int) -> bool:
     """Whether the shortest prompt has the same next token beside the longest one: a recurrent state may see padding, and a softmax of nothing."""
+    if getattr(causal_lm(model).generation_config, "prompt_lookup_num_tokens", None):  # transformers then takes one prompt only
+        return False
     ordered = sorted(prompts, key=len)
     if not ordered or len(ordered[0]) == len(ordered[-1]):
         return True

@@ -21,7 +21,12 @@ from finegrain.ops.matmul import Product, has_onednn, multiply_by_onednn
 
 VARIABLE = "FINEGRAIN_PRODUCTS"
 """Environment variable: `onednn` leaves all products to oneDNN, without measuring."""
+KINDS = get_args(Product.__annotations__["kind"])
 ROWS, REPEATS = 256, 3
+LARGEST = 16_384
+"""Most rows or columns of a weight that is timed; a larger one is taken for one of this size."""
+PATIENCE = 0.5
+"""Seconds to wait for another process's choice."""
 WORTH = 1.05
 """How many times as fast torch must be to be chosen [choice]."""
 
@@ -37,31 +42,39 @@ def choose_products(model: nn.Module, folder: Path) -> set[Product]:
     if named or not has_onednn():
         return set()
     layers = [module.weight for module in model.modules() if type(module) is nn.Linear]
-    shapes = {(weight.shape[0], weight.shape[1]) for weight in layers if weight.dtype == torch.float32}
+    shapes = {(weight.shape[0], weight.shape[1]) for weight in layers if weight.dtype == torch.float32 and weight.numel()}
     machine = f"{_processor()} {torch.__version__} {torch.get_num_threads()}"
     return {product for outputs, inputs in sorted(shapes) for product in _choose(machine, folder / "products", outputs, inputs)}
 
 
 def _choose(machine: str, folder: Path, outputs: int, inputs: int) -> list[Product]:
-    """Those of one shape, as the first process found that looked."""
+    """Those of one shape, as the process found that wrote first."""
     file = folder / f"{hashlib.sha256(f'{machine} {outputs} {inputs}'.encode()).hexdigest()[:16]}.json"
-    known = _read(file)
-    if known is None:
-        found = [product._asdict() for product in measure_products(outputs, inputs)]
-        with suppress(OSError, CheckpointError):  # another process was first, or the cache cannot be written
-            file.unlink(missing_ok=True)  # damaged
-            folder.mkdir(parents=True, exist_ok=True)
-            write_new(file, [json.dumps({"machine": machine, "shape": [outputs, inputs], "torch": found})])
-        known = _read(file)
-    return known or []
+    known = _read(file, outputs, inputs)
+    if known is not None:
+        return known
+    with suppress(OSError):
+        file.unlink(missing_ok=True)  # damaged: before measuring, so that another process's choice stays
+    found = [product._asdict() for product in measure_products(outputs, inputs)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_new(file, [json.dumps({"machine": machine, "shape": [outputs, inputs], "torch": found})])
+    except OSError:  # the cache cannot be written
+        return []
+    except CheckpointError:  # nor by write_new, or another process was first and may still be writing
+        until = time.monotonic() + PATIENCE
+        while (known := _read(file, outputs, inputs)) is None and folder.is_dir() and time.monotonic() < until:
+            time.sleep(0.01)
+        return known or []
+    return _read(file, outputs, inputs) or []
 
 
 def measure_products(outputs: int, inputs: int) -> list[Product]:
     """Of the three products with a weight (outputs, inputs), those that torch computes faster."""
-    values, weight, gradient = (torch.ones(*size) for size in ((ROWS, inputs), (outputs, inputs), (ROWS, outputs)))
+    many, few = min(outputs, LARGEST), min(inputs, LARGEST)
+    values, weight, gradient = (torch.ones(*size) for size in ((ROWS, few), (many, few), (ROWS, many)))
     pairs = [(values, weight), (gradient, weight.T), (gradient.T, values.T)]
-    kinds = get_args(Product.__annotations__["kind"])
-    return [Product(kind, outputs, inputs) for kind, pair in zip(kinds, pairs, strict=True) if _is_torch_faster(*pair)]
+    return [Product(kind, outputs, inputs) for kind, pair in zip(KINDS, pairs, strict=True) if _is_torch_faster(*pair)]
 
 
 def _is_torch_faster(left: Tensor, right: Tensor) -> bool:
@@ -75,11 +88,13 @@ def _time(multiply: Any, left: Tensor, right: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _read(file: Path) -> list[Product] | None:
+def _read(file: Path, outputs: int, inputs: int) -> list[Product] | None:
+    """The choice of this shape; None where there is none, or a damaged one."""
     try:
-        return [Product(**found) for found in json.loads(file.read_text())["torch"]]
-    except (OSError, ValueError, TypeError, KeyError):
+        found = [Product(**product) for product in json.loads(file.read_text())["torch"]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+    return found if all(product in [Product(kind, outputs, inputs) for kind in KINDS] for product in found) else None
 
 
 def _processor() -> str:
