@@ -32,6 +32,8 @@ def sample_answers(
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: int, room: int, **settings: Any) -> list[np.ndarray]:
     """New token ids of every prompt: of one left-padded batch where padding changes nothing, else of one prompt at a time."""
+    if not prompts:  # as of a reward model, which cannot generate
+        return []
     pad = _filler(model, tokenizer)
     was_training = model.training
     model.eval()
