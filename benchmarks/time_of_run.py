@@ -22,7 +22,7 @@ from typing import Any  # noqa: E402
 
 PARTS = {
     "settings": ["finegrain.parsing:parse_settings"],
-    "load the model": ["finegrain.recipes.session:load_policy", "finegrain.recipes.session:with_adapter"],
+    "load the model": ["finegrain.recipes.session:load_policy", "finegrain.recipes.session:add_adapter"],
     "hash the model": ["finegrain.recipes.session:model_fingerprint", "finegrain.recipes.session:tokenizer_fingerprint"],
     "try saving": ["finegrain.recipes.training.align:check_saving"],
     "rows: gate and tokens": ["finegrain.recipes.training.align:load_rows"],
@@ -85,15 +85,20 @@ class Stopwatch:
         return timed
 
     def watch(self, part: str, place: str) -> None:
-        """Time a function under `module:name` or `module:class.name`."""
-        module, _, path = place.partition(":")
-        owner: Any = import_module(module)
-        *within, name = path.split(".")
-        for step in within:
-            owner = getattr(owner, step)
-        found = owner.__dict__[name]
+        """Time the function at a place as a part."""
+        owner, name = find_function(place)
         timed = self.around(part, getattr(owner, name))
-        setattr(owner, name, staticmethod(timed) if isinstance(found, staticmethod) else timed)
+        setattr(owner, name, staticmethod(timed) if isinstance(owner.__dict__[name], staticmethod) else timed)
+
+
+def find_function(place: str) -> tuple[Any, str]:
+    """Owner and name of what stands at `module:name` or `module:class.name`."""
+    module, _, path = place.partition(":")
+    owner: Any = import_module(module)
+    *within, name = path.split(".")
+    for step in within:
+        owner = getattr(owner, step)
+    return owner, name
 
 
 def describe_processor() -> dict[str, Any]:
@@ -118,13 +123,13 @@ def describe_processor() -> dict[str, Any]:
 def rate_products(model: str, rows: int) -> list[dict[str, Any]]:
     """GFLOP/s of the model's products by each library and dtype."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from utilisation import linear_shapes, product_rate
 
     from finegrain.ops.matmul import multiply
 
     with torch.device("meta"):
-        loaded = AutoModelForCausalLM.from_config(__import__("transformers").AutoConfig.from_pretrained(model))
+        loaded = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
     shapes = [(shape.outputs, shape.inputs) for shape in linear_shapes(loaded)] + [tuple(loaded.get_output_embeddings().weight.shape)]
     libraries = {"torch": lambda a, b: a @ b.T, "ours": multiply}
     return [

@@ -123,21 +123,29 @@ def test_page(method: Method) -> None:
 
 
 def missing_defaults(section: str, settings: dict[str, Any]) -> list[str]:
-    """Settings whose default is not in the second cell of their row: a number, the name of a choice, or none; of a group, those within it."""
-    cells: dict[str, str] = {}
+    """Settings whose default is not in the second cell of their row: a number, the name of a choice, or none; of a group, those within it.
+
+    What a choice has for settings of its own stands in their rows, or somewhere in that of the choice.
+    """
+    rows: dict[str, list[str]] = {}
     for line in re.findall(r"^\|(.*)\|$", section, re.MULTILINE):
-        name, cell, *_ = (part.strip() for part in line.split("|"))
-        cells |= dict.fromkeys(re.findall(r"`([\w.]+)`", name), cell)
+        name, *cells = (part.strip() for part in line.split("|"))
+        rows |= dict.fromkeys(re.findall(r"`([\w.]+)`", name), cells)
+    numbers = lambda text: [float(number) for number in re.findall(r"-?\d[\d.]*(?:e-?\d+)?(?<!\.)", text)]
     found = []
     for name, value in settings.items():
-        cell = cells.get(name, "")
+        cells = rows.get(name, [""])
         if isinstance(value, dict) and "choice" not in value:
             found += missing_defaults(section, {f"{name}.{own}": inner for own, inner in value.items()})
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found += [] if value in map(float, re.findall(r"-?\d[\d.]*(?:e-?\d+)?", cell)) else [f"{name}: {value}"]
+            found += [] if value in numbers(cells[0]) else [f"{name}: {value}"]
         elif not isinstance(value, list):
             word = value["choice"] if isinstance(value, dict) else "none" if value in ("", None) else str(value)
-            found += [] if word.lower() in cell.lower() else [f"{name}: {value}"]
+            found += [] if word.lower() in cells[0].lower() else [f"{name}: {value}"]
+        if isinstance(value, dict) and "choice" in value:
+            own = {inner: number for inner, number in value.items() if isinstance(number, (int, float)) and not isinstance(number, bool)}
+            told = {inner: numbers(" ".join(rows.get(f"{name}.{inner}", cells))) for inner in own}
+            found += [f"{name}.{inner}: {number}" for inner, number in own.items() if number not in told[inner]]
     return found
 
 
@@ -145,6 +153,7 @@ def missing_defaults(section: str, settings: dict[str, Any]) -> list[str]:
 def test_another_default_on_the_page_is_seen(cell: str) -> None:
     section = f"| setting | default |\n| --- | --- |\n| `beta` | {cell} |\n| `form` | {cell} |"
     assert missing_defaults(section, {"beta": 0.1, "form": {"choice": "forward-kl"}}) == ["beta: 0.1", "form: {'choice': 'forward-kl'}"]
+    assert missing_defaults("| `form` | kl | with 0.3 |", {"form": {"choice": "kl", "share": 0.3, "every": 3}}) == ["form.every: 3"]
 
 
 def test_every_page_has_a_row() -> None:

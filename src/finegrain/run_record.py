@@ -12,6 +12,9 @@ from typing import Any
 Json = dict[str, Any]
 """As in `types`, which imports torch: this file is read by commands that do not."""
 
+PRODUCTS = "float32_products_on_cpu"
+"""Key of the engine: the libraries that multiply; another choice sums in another order."""
+
 
 @dataclass(kw_only=True)
 class RunRecord:

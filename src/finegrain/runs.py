@@ -11,7 +11,7 @@ from typing import Any
 
 from finegrain.errors import CheckpointError
 from finegrain.files import LOCK, PART, lock_folder, replace_file
-from finegrain.run_record import RunRecord
+from finegrain.run_record import PRODUCTS, RunRecord
 
 FREE = frozenset(
     f"{group}{name}"
@@ -156,7 +156,7 @@ class RunDirectory:
 
 
 def changed_since(before: RunRecord, now: RunRecord) -> list[str]:
-    """What an earlier record says otherwise of the model, the data and the versions, in words; what it does not say is not compared."""
+    """What an earlier record says otherwise of the model, the data, the products and the versions, in words; what it does not say is not compared."""
     parts = [(words, before.model, now.model, name) for name, words in MODEL_PARTS.items()]
     parts += [("data", before.data, now.data, "sha256"), ("evaluation data", before.eval_data, now.eval_data, "sha256")]
     found = []
@@ -164,6 +164,9 @@ def changed_since(before: RunRecord, now: RunRecord) -> list[str]:
         one, other = _object(then).get(name), _object(here).get(name)
         if one is not None and one != other:
             found.append(f"the {words} are other ones than the earlier run's (sha256 {str(one)[:12]} then, {str(other)[:12]} now)")
+    one, other = (_object(record.engine).get(PRODUCTS) for record in (before, now))
+    if one is not None and other is not None and one != other:
+        found.append(f"float32 products by other libraries than the earlier run's ({one} then, {other} now)")
     versions = _object(now.versions)
     moved = [f"{name} {old} then, {versions.get(name)} now" for name, old in _object(before.versions).items() if versions.get(name) != old]
     return found + ([f"other versions than the earlier run's: {', '.join(moved)}"] if moved else [])

@@ -10,10 +10,12 @@ from torch import nn
 
 from finegrain.errors import UsageError
 from finegrain.models import products
-from finegrain.models.products import VARIABLE, choose_products
+from finegrain.models.probe import make_scorer
+from finegrain.models.products import VARIABLE, choose_products, describe_products
 from finegrain.ops import matmul
 from finegrain.ops.logprobs import OutputLayer, token_values
-from finegrain.ops.matmul import Product, describe_products, prefer_torch, use_onednn_linear
+from finegrain.ops.matmul import Product, prefer_torch, use_onednn_linear
+from tests.tiny import MODELS
 
 pytestmark = pytest.mark.skipif(not matmul.has_onednn(), reason="no oneDNN product on this machine")
 
@@ -131,6 +133,19 @@ def test_values_and_gradients_are_the_same_by_either_library(monkeypatch: pytest
     prefer_torch(EVERY)
     by_torch = compute()
     assert not calls
-    assert describe_products().count("torch for") == len(EVERY)
+    assert describe_products(EVERY).count("torch for") == len(EVERY)
     for one, other in zip(by_onednn, by_torch, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_another_model_leaves_the_choice_of_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A scorer or a reference is opened beside the policy, or, where its values are cached, is not."""
+    monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path))
+    times(monkeypatch, 2.0, 1.0)
+    _, first = make_scorer(MODELS["llama"](), longest=16)
+    chosen = set(matmul._BY_TORCH)
+    assert chosen
+    _, second = make_scorer(MODELS["gpt2, default dropout"](), longest=16)
+    assert chosen <= matmul._BY_TORCH
+    assert first.products != second.products
+    assert first.products.count("torch for") == len(chosen)

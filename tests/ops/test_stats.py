@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from finegrain.ops.stats import difference_interval, mean_interval, sum_of_ratios
+from finegrain.ops.stats import count_below, difference_interval, mean_interval, sum_of_ratios
 
 
 def test_by_hand() -> None:
@@ -51,3 +51,13 @@ def test_a_difference_as_scipy_has_it() -> None:
     assert difference_interval(one, other) == pytest.approx((-3, witness.low, witness.high, 5))
     assert math.isnan(difference_interval([], [1.0]).mean)
     assert difference_interval([1.0], [2.0, 3.0])[1:3] == (None, None)
+
+
+def test_placements_are_those_of_ranks() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values, others = rng.integers(0, 6, 7).astype(float), rng.integers(0, 6, 9).astype(float)
+        ranks = stats.rankdata(np.concatenate([values, others]))[: len(values)] - stats.rankdata(values)
+        assert count_below(values, others).tolist() == ranks.tolist()
+    assert np.isnan(count_below(np.array([1.0, np.nan]), np.array([0.0]))).all()
+    assert np.isnan(count_below(np.array([1.0]), np.array([np.nan]))).all()

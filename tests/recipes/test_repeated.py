@@ -52,6 +52,20 @@ def test_other_weights_and_another_tokenizer_are_not_gone_on_with(command: Comma
     assert any("weights" in line for line in json.loads((tmp_path / "again" / "run.json").read_text())["changed"])
 
 
+def test_other_products_are_told(command: Command) -> None:
+    """Also after a kill, which leaves the record of the beginning."""
+    assert command.prefer("run", *SHORT).code == 0
+    record = command.record("run")
+    assert record["engine"]["float32_products_on_cpu"]
+    same = command.prefer("run", *SHORT, "--resume")
+    assert "float32 products" not in same.error
+    engine = {**record["engine"], "float32_products_on_cpu": "MKL"}
+    (command.folder / "run" / "run.json").write_text(json.dumps({**record, "engine": engine}))
+    other = command.prefer("run", *SHORT, "--resume")
+    assert other.code == 0, other.error
+    assert "resume: float32 products by other libraries than the earlier run's (MKL then" in other.error
+
+
 def test_what_changed_in_words() -> None:
     before = {"model": {"sha256": "a" * 64, "tokenizer_sha256": "b"}, "data": {"sha256": "c"}, "versions": {"torch": "1", "peft": "2"}}
     changed = lambda one, other: changed_since(RunRecord.of(one), RunRecord.of(other))

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models.packing import Branch, Group
-from finegrain.models.products import choose_products
+from finegrain.models.products import choose_products, describe_products
 from finegrain.models.reference import cache_folder
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
-from finegrain.ops.matmul import describe_products, prefer_torch, use_onednn_linear
+from finegrain.ops.matmul import prefer_torch, use_onednn_linear
+from finegrain.run_record import PRODUCTS
 
 ROUGH = 5e-2
 """Tolerance of values in bfloat16, relative where they are above 1."""
@@ -32,11 +33,12 @@ class Probe:
     gradient_error: float
     """Norm of the gradient difference relative to the gradient's norm."""
     reason: str
+    products: str = ""
+    """The libraries of float32 products on a CPU."""
 
     def as_json(self) -> dict[str, object]:
         """For run.json."""
-        path = "fused" if self.fused else "plain"
-        return {"path": path, "reason": self.reason, "float32_products_on_cpu": describe_products()}
+        return {"path": "fused" if self.fused else "plain", "reason": self.reason, PRODUCTS: self.products}
 
 
 def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, precision: Precision | None = None) -> tuple[Scorer, Probe]:
@@ -46,8 +48,8 @@ def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, prec
     vocabulary head to check. `precision`: the run's precision, in which the paths are compared too where it differs from that of the weights.
     """
     use_branched_attention(model)
-    if next(model.parameters()).device.type == "cpu":
-        prefer_torch(choose_products(model, cache_folder()))
+    by_torch = choose_products(model, cache_folder()) if next(model.parameters()).device.type == "cpu" else set()
+    prefer_torch(by_torch)
     use_onednn_linear(model)
     probe = probe_model(model, longest=longest, head=head)
     if probe.fused and precision is not None and precision.name == "bfloat16":
@@ -56,7 +58,7 @@ def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, prec
         probe = probe if rough.fused else replace(rough, reason=f"in {precision.name} {rough.reason}")
     if not probe.fused:
         use_own_attention(model)
-    return Scorer(model, fused if probe.fused else plain, head), probe
+    return Scorer(model, fused if probe.fused else plain, head), replace(probe, products=describe_products(by_torch))
 
 
 def probe_model(model: Any, *, longest: int, head: nn.Module | None = None, tolerance: float | None = None) -> Probe:

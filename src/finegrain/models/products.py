@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -45,6 +46,13 @@ def choose_products(model: nn.Module, folder: Path) -> set[Product]:
     shapes = {(weight.shape[0], weight.shape[1]) for weight in layers if weight.dtype == torch.float32 and weight.numel()}
     machine = f"{_processor()} {torch.__version__} {torch.get_num_threads()}"
     return {product for outputs, inputs in sorted(shapes) for product in _choose(machine, folder / "products", outputs, inputs)}
+
+
+def describe_products(by_torch: Collection[Product]) -> str:
+    """Which library computes the float32 products of a model on a CPU, for run.json."""
+    if not has_onednn():
+        return "torch"
+    return "; torch for ".join(["oneDNN", *(f"{kind} {outputs} x {inputs}" for kind, outputs, inputs in sorted(by_torch))])
 
 
 def _choose(machine: str, folder: Path, outputs: int, inputs: int) -> list[Product]:

@@ -42,16 +42,8 @@ _BY_TORCH: set[Product] = set()
 
 
 def prefer_torch(products: Iterable[Product]) -> None:
-    """Send these products of this process to torch, and all others to oneDNN where it is available."""
-    _BY_TORCH.clear()
+    """Send these products of this process to torch too; what another model asked for stays."""
     _BY_TORCH.update(products)
-
-
-def describe_products() -> str:
-    """Which library computes float32 products on a CPU, for run.json."""
-    if not has_onednn():
-        return "torch"
-    return "; torch for ".join(["oneDNN", *(f"{kind} {outputs} x {inputs}" for kind, outputs, inputs in sorted(_BY_TORCH))])
 
 
 def _is_by_torch(left: Tensor, right: Tensor) -> bool:

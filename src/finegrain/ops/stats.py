@@ -71,6 +71,8 @@ def difference_interval(left: Sequence[float] | np.ndarray, right: Sequence[floa
 
 
 def count_below(values: Float[np.ndarray, " N"], others: Float[np.ndarray, " M"]) -> Float[np.ndarray, " N"]:
-    """How many of the others lie below each value, ties counted half: Mann-Whitney's placements."""
+    """How many of the others lie below each value, ties counted half: Mann-Whitney's placements; NaN for all where one is NaN."""
+    if np.isnan(values).any() or np.isnan(others).any():
+        return np.full(len(values), np.nan)
     ordered = np.sort(others)
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2

@@ -24,17 +24,19 @@ from finegrain.models.frozen_base import widen_trained
 from finegrain.models.load import Policy, check_tokens, load_policy, master_dtype
 from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
+from finegrain.models.products import choose_products, describe_products
 from finegrain.models.quantised import check_four_bit, make_four_bit_arguments
 from finegrain.models.reference import ScoreCache, cache_folder
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import ComputeUsage, Precision
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
-from finegrain.run_record import RunRecord
+from finegrain.run_record import PRODUCTS, RunRecord
 from finegrain.runs import REPEATED, RunDirectory, changed_since
 from finegrain.scoring.devices import micro_tokens_of, open_device
 from finegrain.scoring.runtime import Runtime
 from finegrain.terminal import write_line
 from finegrain.train.distributed import barrier, rank, world
+from finegrain.types import Json
 
 PACKAGES = ("finegrain", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy")
 
@@ -191,6 +193,13 @@ def identify(session: Session) -> dict[str, str]:
     policy = session.policy
     tokenizer = tokenizer_fingerprint(policy.tokenizer)
     return {"source": policy.source, "sha256": model_fingerprint(policy, session.cache.folder), "tokenizer_sha256": tokenizer}
+
+
+def identify_products(session: Session) -> Json:
+    """The libraries of the policy's float32 products, before the scorer is made: their sums differ in the last bits."""
+    if session.device.type != "cpu":
+        return {}
+    return {PRODUCTS: describe_products(choose_products(session.policy.model, session.cache.folder))}
 
 
 def peak_rss_bytes() -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 from finegrain.errors import UsageError
 from finegrain.generate.hf import generate_greedy
 from finegrain.recipes.inspection.pairs import PairSnapshot, choose_rows, snapshot_before, write_inspected_pairs
-from finegrain.recipes.session import Session, identify, open_session, prepare_scorer, stamp, tell_changes
+from finegrain.recipes.session import Session, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
 from finegrain.recipes.training.data import Columns, Rows, load_rows, longest, make_columns, make_plan
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
@@ -150,7 +150,7 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
 def _begin(opened: Opened, held: ExitStack) -> RunRecord:
     """Lock the run directory, once it is known to be free or this run's own, and write down that the run has begun."""
     job, session, directory = opened.job, opened.session, opened.directory
-    record = opened.record.plus({"model": identify(session), "status": "running"})
+    record = opened.record.plus({"model": identify(session), "engine": identify_products(session), "status": "running"})
     directory.check_data(record.data or {})
     directory.check_data(record.eval_data or {}, "eval_data")
     directory.check_model(record.model or {})
