@@ -131,5 +131,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("rewards/step_labels.py", "said == (signs > 0)", "said == (signs >= 0)", SIGNS),
     ("rewards/step_labels.py", "share(signs > 0)", "share(signs >= 0)", SIGNS),
     *(("rewards/rating_labels.py", ", dtype=float", other, FLOAT) for other in (", dtype=None", ", ")),
-    ("rewards/*", ".astype(float)", ".astype(None)", FLOAT),
+    *((files, ".astype(float)", ".astype(None)", FLOAT) for files in ("rewards/*", "curate/*")),
+    ("curate/repairs.py", 'kind="stable"', 'kind="STABLE"', "NumPy reads the first letter, whatever its case"),
+    ("evaluate/prompt_blind.py", "% 2 == 0", "% 2 == 1", "swapping the other half of the pairs gives the same fit"),
 ]  # fmt: skip

@@ -109,6 +109,7 @@ def test_reasons_by_hand() -> None:
 
 def test_of_equal_strengths_the_first_are_flipped() -> None:
     assert Flip(share=0.5)(given(*[1.0] * 40)).columns["flip"].tolist() == [1.0] * 20 + [0.0] * 20
+    assert Flip(share=0.25)(given(*[1.0, 0.0] * 40)).columns["flip"].tolist() == [0.0, 1.0] * 20 + [0.0] * 40
     assert not Flip(share=0.0)(given(-1.0, 1.0)).columns["flip"].any()
 
 

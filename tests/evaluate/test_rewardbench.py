@@ -81,7 +81,7 @@ def test_part_of_the_rows_is_said_to_be_part() -> None:
     table = {line.name.strip(): line for line in make_lines(got)}
     assert table["score"].note == "incomplete: Chat, Chat Hard, Safety, Reasoning"
     assert table["Reasoning"].note == "6% of its rows"
-    assert table["mine"].note == "in no section"
+    assert (table["mine"].share, table["mine"].note) == (got.subsets["mine"], "in no section")
     assert "prior sets" in table
     assert table["all rows"].share.rows == len(names)
 
