@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from finegrain import __version__, catalog
+from finegrain import __version__, catalog, cli
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, resolve
 from finegrain.configure import list_choices
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help is kept in the cache folder."""
+    monkeypatch.setenv("FINEGRAIN_CACHE", str(tmp_path))
 
 
 def test_help_version_and_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,3 +106,25 @@ def test_every_choice_has_defaults() -> None:
     assert len(found) > 100
     for option in found:
         option()
+
+
+def test_help_is_kept_until_a_source_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "method.py").write_text("")
+    monkeypatch.setattr(cli, "__file__", str(source / "cli.py"))
+    assert main(["prefer", "objective:ipo", "--help"]) == 0
+    first = capsys.readouterr().out
+    asked: list[str] = []
+    monkeypatch.setattr(cli, "resolve", lambda target: lambda name, arguments: asked.append(name))
+    assert main(["prefer", "objective:ipo", "--help"]) == 0
+    assert capsys.readouterr().out == first
+    assert asked == []
+    main(["prefer", "objective:dpo", "--help"])
+    main(["prefer", "objective:own.py:Loss", "--help"])
+    main(["prefer", "objective:ipo", "--help", "--beta", "1"])
+    assert len(asked) == 3, "other methods, foreign ones and flags are read"
+    (source / "method.py").write_text("changed")
+    main(["prefer", "objective:ipo", "--help"])
+    assert len(asked) == 4
+    assert len(list((tmp_path / "help").iterdir())) == 1

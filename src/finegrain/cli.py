@@ -3,17 +3,26 @@
 `--help`, `methods` and a mistyped command are answered from tables of strings; parser and job of a command are imported when it runs.
 """
 
+import hashlib
+import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from finegrain import __version__, catalog
 from finegrain.commands import COMMANDS, GROUPS, SUMMARIES, recipe, resolve, sub_commands
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted, UsageError, unknown_name
+from finegrain.files import cache_folder, replace_file
 from finegrain.runs import REPEATED, read_record
 from finegrain.terminal import write_line
+
+HELP = frozenset({"-h", "--help"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,11 +100,57 @@ def _methods(arguments: list[str]) -> int:
 
 def _command(name: str, arguments: list[str]) -> int:
     """Parse the settings of a command, do its job, print the result as one line of JSON."""
+    if HELP.intersection(arguments):
+        return _help(name, arguments)
     settings = resolve("parsing:parse_settings")(name, arguments)
     result = recipe(COMMANDS[name])(settings)
     if os.environ.get("RANK", "0") == "0":  # torchrun's processes share one stdout
         print(json.dumps(result).replace("\x7f", "\\u007f"))  # the one control character that JSON leaves as it is
     return 0
+
+
+def _help(name: str, arguments: list[str]) -> int:
+    """Help of a command and of the catalog's methods on its line: kept, since importing those methods takes a second of torch."""
+    methods = {f"{method.family}:{method.name}" for method in catalog.METHODS}
+    file = cache_folder() / "help" / _key_of_help([name, *arguments]) if methods.issuperset(set(arguments) - HELP) else None
+    if file is not None and file.is_file():
+        with suppress(OSError, ValueError):
+            print(file.read_text(encoding="utf-8"), end="")
+            return 0
+    text = _Copied(sys.stdout)
+    try:
+        with redirect_stdout(text):
+            resolve("parsing:parse_settings")(name, arguments)
+    except SystemExit as stop:
+        if not stop.code and file is not None:
+            with suppress(OSError):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(file, text.getvalue())
+        raise
+    return 0
+
+
+class _Copied(io.StringIO):
+    """What is written to a stream, beside it."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        return super().write(text)
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+
+def _key_of_help(words: list[str]) -> str:
+    """Of everything that a help depends on: the words, the terminal, the source files and the parser's version."""
+    files = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(Path(__file__).parent.rglob("*.py"))]
+    colours = [os.environ.get(variable) for variable in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM")]
+    facts = [words, shutil.get_terminal_size(), sys.stdout.isatty(), sys.stdout.encoding, colours, files, sys.version, version("tyro")]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
 
 def _again(arguments: list[str]) -> int:

@@ -20,6 +20,12 @@ ESCAPE = "backslashreplace"
 PART = ".finegrain-part"
 
 
+def cache_folder() -> Path:
+    """The folder of what is kept between runs (reference values, credit columns, measured products): $FINEGRAIN_CACHE, or the user's cache."""
+    named = os.environ.get("FINEGRAIN_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
+
+
 def replace_file(file: Path, text: str) -> None:
     """Writes the text to a file, replacing its content; it is on disk when this returns."""
     part = file.with_name(f".{file.name}.{os.getpid()}{PART}")

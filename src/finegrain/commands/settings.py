@@ -63,7 +63,7 @@ class Training:
     batch_size: PositiveInt = 16
     """Rows per optimiser step, over all processes."""
     micro_tokens: PositiveInt | None = None
-    """Tokens of one forward pass; memory grows with it, results do not change. By default 2048, on a GPU more where its memory has room."""
+    """Tokens of one forward pass; memory grows with it, results do not change. By default 2048, or more where the activations fit."""
     holdout: ShareBelowOne = 0.1
     """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
     eval_every: NonNegativeInt = 0

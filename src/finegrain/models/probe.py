@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from finegrain.files import cache_folder
 from finegrain.models.packing import Branch, Group
 from finegrain.models.products import choose_products, describe_products
-from finegrain.models.reference import cache_folder
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Path, Request, Scorer, causal_lm, fused, plain, stock_attention, use_branched_attention, use_own_attention
 from finegrain.ops.matmul import prefer_torch, use_onednn_linear

@@ -30,12 +30,6 @@ from finegrain.models.scorer import Scorer
 from finegrain.types import Ragged
 
 
-def cache_folder() -> Path:
-    """The folder of reference values and credit columns between runs: $FINEGRAIN_CACHE, or the user's cache."""
-    named = os.environ.get("FINEGRAIN_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "finegrain"
-
-
 @dataclass(frozen=True)
 class ScoreCache:
     """Values that a frozen model computes for rows (log-probabilities, entropies, features), cached in a folder by their content."""

@@ -200,12 +200,19 @@ def output_head(model: Any) -> OutputLayer:
     return OutputLayer(weight, bias, getattr(config, "final_logit_softcapping", None), float(scale))
 
 
-def freeze_unread_vocabulary(model: Any) -> None:
-    """Freezes the vocabulary head where it is separate from the embeddings: for objectives that read no log-probabilities."""
+def release_unread_vocabulary(model: Any, *, keep: bool = False) -> None:
+    """For objectives that read no log-probabilities: takes a vocabulary head of its own weights off the model, or freezes it.
+
+    `keep`: the caller's model, which gets no other form; the head of an adapter's base stays too, for its files name it.
+    """
     lm = causal_lm(model)
     head = lm.get_output_embeddings()
-    if head is not None and head.weight is not lm.get_input_embeddings().weight:
+    if head is None or head.weight is lm.get_input_embeddings().weight:
+        return
+    if keep or lm is not model:
         head.requires_grad_(False)
+    else:
+        lm.set_output_embeddings(None)
 
 
 @contextmanager

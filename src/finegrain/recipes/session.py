@@ -17,6 +17,7 @@ from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
 from finegrain.data.tokenise import Tokenise
+from finegrain.files import cache_folder
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.adapters import add_adapter
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -26,7 +27,7 @@ from finegrain.models.lora import Lora
 from finegrain.models.probe import Probe, make_scorer
 from finegrain.models.products import choose_products, describe_products
 from finegrain.models.quantised import check_four_bit, make_four_bit_arguments
-from finegrain.models.reference import ScoreCache, cache_folder
+from finegrain.models.reference import ScoreCache
 from finegrain.models.reward_head import linear_head
 from finegrain.models.score import ComputeUsage, Precision
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout

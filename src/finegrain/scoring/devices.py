@@ -14,6 +14,9 @@ from finegrain.models.score import Precision
 MICRO_TOKENS, MOST_MICRO_TOKENS = 2048, 32768
 """Tokens of a forward pass: whatever the device, and at most."""
 
+CPU_MICRO_TOKENS, CPU_ACTIVATIONS = 4096, 512 * 2**20
+"""The most on a CPU, where larger products are no faster, and the bytes that their activations may fill [choice]."""
+
 ACTIVATION_BYTES = 4 * 24
 """Kept for the backward, per token, layer and unit of width: some 24 float32 numbers [choice]."""
 
@@ -37,17 +40,19 @@ def frozen_arithmetic(device: str, dtype: str) -> tuple[torch.device, Precision]
 
 
 def micro_tokens_of(device: torch.device, config: Any) -> int:
-    """Tokens of a forward pass whose activations fill about a quarter of a GPU's memory; what suits a CPU's caches there."""
-    room = _memory(device) // 4
+    """Tokens of a forward pass whose activations fill about a quarter of a GPU's memory, or a small part of a computer's."""
+    room, most = _room(device)
     each = ACTIVATION_BYTES * int(config.hidden_size) * int(config.num_hidden_layers)
-    return max(MICRO_TOKENS, min(room // each, MOST_MICRO_TOKENS))
+    return max(MICRO_TOKENS, min(room // each, most))
 
 
-def _memory(device: torch.device) -> int:
-    """Bytes of an accelerator; 0 for a CPU, and for what does not say."""
+def _room(device: torch.device) -> tuple[int, int]:
+    """Bytes for activations, and the most tokens."""
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(torch.mps.recommended_max_memory()) if device.type == "mps" else 0
+        return int(torch.cuda.get_device_properties(device).total_memory) // 4, MOST_MICRO_TOKENS
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory()) // 4, MOST_MICRO_TOKENS
+    return CPU_ACTIVATIONS, CPU_MICRO_TOKENS
 
 
 def _device(name: str) -> torch.device:

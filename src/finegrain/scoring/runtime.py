@@ -9,10 +9,11 @@ import torch
 
 from finegrain.data.records import Example
 from finegrain.data.store import longest_row
+from finegrain.files import cache_folder
 from finegrain.models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from finegrain.models.load import Policy, check_tokens
 from finegrain.models.probe import make_scorer
-from finegrain.models.reference import ScoreCache, cache_folder
+from finegrain.models.reference import ScoreCache
 from finegrain.models.score import ComputeUsage, Precision, score_rows
 from finegrain.models.scorer import silence_dropout
 from finegrain.scoring.devices import open_device

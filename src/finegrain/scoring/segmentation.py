@@ -13,10 +13,10 @@ from finegrain.data.convert.steps import JOIN
 from finegrain.data.records import Example, Response
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import ModelError
+from finegrain.files import cache_folder
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.probe import make_scorer
-from finegrain.models.reference import cache_folder
 from finegrain.models.score import Precision, measure_entropies
 from finegrain.models.scorer import Scorer, silence_dropout
 from finegrain.rewards.declarations import read_head

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finegrain.models.score import Precision
-from finegrain.models.scorer import Scorer, freeze_unread_vocabulary
+from finegrain.models.scorer import Scorer, release_unread_vocabulary
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import contract_of
@@ -68,7 +68,7 @@ def fit(
     contract = contract_of(objective, settings.seed)
     scorer = Scorer(copy.deepcopy(start.model), start.path, copy.deepcopy(start.head))
     if "logp" not in contract.needs:
-        freeze_unread_vocabulary(scorer.model)
+        release_unread_vocabulary(scorer.model)
     tokens = data.packed_tokens(contract.roles)
     plan = Plan(tokens, settings.batch_size, settings.epochs, settings.seed, precision.micro_tokens, world(), settings.max_steps)
     trainer = make_trainer(scorer, contract, data, precision, metrics or metrics_for(contract), settings.optim, rate=settings.rate, steps=len(plan))

@@ -9,7 +9,7 @@ from finegrain.errors import UsageError
 from finegrain.models.load import master_dtype
 from finegrain.models.reference import describe_live_reference
 from finegrain.models.reward_head import head_module, linear_head
-from finegrain.models.scorer import Scorer, causal_lm, freeze_unread_vocabulary
+from finegrain.models.scorer import Scorer, causal_lm, release_unread_vocabulary
 from finegrain.recipes.session import Session, hidden_size
 from finegrain.recipes.training.artifact import reward_head_facts
 from finegrain.recipes.training.job import Job
@@ -60,7 +60,7 @@ def attach_head(session: Session, job: Job, contract: Contract, scorer: Scorer) 
         words = lm.get_output_embeddings().weight.shape[0]
         scorer.q_head = linear_head(hidden_size(session), words, seed=session.seed + 1, dtype=dtype).to(scorer.device)
     if "logp" not in contract.needs:
-        freeze_unread_vocabulary(lm)
+        release_unread_vocabulary(session.policy.model, keep=session.policy.in_memory)
     return facts
 
 
