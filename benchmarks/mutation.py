@@ -6,9 +6,8 @@ that run each function, and forks a process per mutant from one that has importe
 for messages are not maths. The run works on a copy of the last commit. It needs mutmut beside the project's own packages:
 
     pip install -c constraints.txt -c benchmarks/constraints-mutation.txt mutmut
-    python benchmarks/mutation.py --work /tmp/mutation                     all mutants; no committed run has tried them all
+    python benchmarks/mutation.py --work /tmp/mutation                     all mutants: about two hours on one core
     python benchmarks/mutation.py --work /tmp/mutation --rooms rewards     one room; the results of the others stay as they are
-    python benchmarks/mutation.py --work /tmp/mutation --sample 150        so many of each room, drawn at random: a share with its interval
 
 A run that stops (--minutes) goes on where it was; one with more tests or changed functions in the last commit tries again what survived or changed.
 A mutant without tests survives; one that never ends counts as killed. Survivors are listed with the reason that SURVIVORS gives, or none.
@@ -17,49 +16,26 @@ A mutant without tests survives; one that never ends counts as killed. Survivors
 import fnmatch
 import json
 import os
-import random
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from command import flags, write
 from mutation_survivors import SURVIVORS
 from places import RESULTS, ROOT
 
-from finegrain.ops.proportions import wilson
-
 ROOMS = ("ops", "credit", "objectives", "online", "rewards", "curate", "evaluate")
 SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
 SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
 KINDS = ("mutants", "tried", "killed", "explained", "unexplained")
-GENERATE = """
-from pathlib import Path
-import mutmut.__main__ as mutmut
-mutmut.set_mutant_under_test("mutant_generation")
-Path("mutants").mkdir(exist_ok=True)
-for step in (mutmut.copy_src_dir, mutmut.copy_also_copy_files, mutmut.setup_source_paths, mutmut.store_lines_covered_by_tests):
-    step()
-mutmut.create_mutants(1)
-"""
 SHOW = """
 import json, sys
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 print(json.dumps({name: get_diff_for_mutant(name) for name in sys.argv[1:]}))
 """
-
-
-class Sample(NamedTuple):
-    """Mutants of one room drawn at random, each as likely as any other."""
-
-    mutants: int
-    """How many the room has."""
-    tried: int
-    killed: int
-    explained: int
-    """Survivors with a reason."""
 
 
 class Survivor(NamedTuple):
@@ -153,59 +129,19 @@ def collect(work: Path, rooms: Sequence[str]) -> tuple[dict[str, dict[str, int]]
     return files, survivors
 
 
-def draw(work: Path, rooms: Sequence[str], count: int) -> dict[str, list[str]]:
-    """By room `count` of its mutants, or all if there are fewer."""
-    python(work, "-c", GENERATE)
-    drawn = {}
-    for room in rooms:
-        names = sorted(name for path in metas(work, [room]) for name in json.loads(path.read_text())["exit_code_by_key"])
-        drawn[room] = random.Random(0).sample(names, min(count, len(names)))
-    return drawn
-
-
-def collect_sample(work: Path, drawn: Mapping[str, Sequence[str]]) -> tuple[dict[str, Sample], list[Survivor]]:
-    """What became of the drawn mutants that were tried, by room, and the survivors among them."""
-    samples, survivors = {}, []
-    for room, names in drawn.items():
-        codes: dict[str, int | None] = {}
-        for path in metas(work, [room]):
-            codes |= json.loads(path.read_text())["exit_code_by_key"]
-        tried = [name for name in names if codes[name] is not NOT_TRIED]
-        alive = [name for name in tried if codes[name] in (SURVIVED, WITHOUT_TESTS)]
-        differences = json.loads(python(work, "-c", SHOW, *alive))
-        own = [survivor(name, differences[name]) for name in alive]
-        samples[room] = Sample(len(codes), len(tried), len(tried) - len(own), sum(bool(one.reason) for one in own))
-        survivors += own
-    return samples, survivors
-
-
 def with_other_rooms(
-    before: Mapping[str, Any], rooms: Sequence[str], files: dict[str, dict[str, int]], survivors: list[Survivor]
+    results: Path, rooms: Sequence[str], files: dict[str, dict[str, int]], survivors: list[Survivor]
 ) -> tuple[dict[str, dict[str, int]], list[Survivor]]:
     """The counts and survivors of this run, and those of the rooms it left out from an earlier one."""
+    if not results.exists():
+        return files, survivors
+    before = json.loads(results.read_text())
     kept = {file: counts for file, counts in before["files"].items() if file.partition("/")[0] not in rooms}
     earlier = [Survivor(**one) for one in before["survivors"] if one["file"] in kept]
     return dict(sorted({**kept, **files}.items())), sorted([*earlier, *survivors], key=lambda one: one.file)
 
 
-def sample_table(samples: Mapping[str, Sample]) -> list[str]:
-    """A row for each room of which a random sample was tried."""
-    if not samples:
-        return []
-    lines = [
-        "Random samples (`--sample`), with 95 % Wilson intervals; survivors whose reason is known can or need not be noticed by any test:",
-        "",
-        "| room | mutants | drawn and tried | killed | share | killed or explained |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for room, one in samples.items():
-        shares = [wilson([1.0] * hits + [0.0] * (one.tried - hits)) for hits in (one.killed, one.killed + one.explained)]
-        cells = [f"{share.mean:.1%} ({share.low or 0:.1%} to {share.high or 1:.1%})" for share in shares]
-        lines.append(f"| {room} | {one.mutants} | {one.tried} | {one.killed} | {' | '.join(cells)} |")
-    return [*lines, "", "All mutants, room after room:", ""]
-
-
-def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor], samples: Mapping[str, Sample] = {}) -> str:
+def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor]) -> str:
     """The tables for a reader."""
 
     def row(name: str, counts: dict[str, int]) -> str:
@@ -220,7 +156,6 @@ def markdown(files: dict[str, dict[str, int]], survivors: list[Survivor], sample
     everything = total(list(files.values()))
     untried = 1 - everything["tried"] / max(1, everything["mutants"])
     lines = [
-        *sample_table(samples),
         "Mutants that mutmut makes of the functions in these rooms. A count, no sample, so there is no interval; where a run was stopped,",
         "mutants of the functions with the slowest tests are the ones not tried. *Explained* survivors have a reason below why no test can or",
         "need notice them. Made by `python benchmarks/mutation.py --work FOLDER`.",
@@ -245,29 +180,17 @@ def main() -> None:
     parser = flags(__doc__, out=RESULTS)
     parser.add_argument("--work", type=Path, required=True, help="folder for the copy; kept")
     parser.add_argument("--minutes", type=float, help="stop trying mutants after that many; without it all are tried")
-    parser.add_argument("--sample", type=int, help="try only so many mutants of each room, drawn at random")
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, help="rooms to mutate; those left out keep the results they have")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     prepare(work, arguments.rooms)
-    seconds = 60 * arguments.minutes if arguments.minutes else None
-    path = arguments.out / "mutation.json"
-    before = json.loads(path.read_text()) if path.exists() else {"files": {}, "survivors": []}
-    samples = {room: Sample(**counts) for room, counts in before.get("samples", {}).items()}
-    drawn = draw(work, arguments.rooms, arguments.sample) if arguments.sample else {}
-    python(work, "-m", "mutmut", "run", "--max-children", "1", *(name for names in drawn.values() for name in names), seconds=seconds)
-    if drawn:
-        found, alive = collect_sample(work, drawn)
-        samples |= found
-        survivors = sorted({*alive, *(Survivor(**one) for one in before["survivors"])}, key=lambda one: one.file)
-        files, tried = before["files"], [(one.mutants, one.tried, one.killed) for one in found.values()]
-    else:
-        files, survivors = with_other_rooms(before, arguments.rooms, *collect(work, arguments.rooms))
-        tried = [tuple(counts[kind] for kind in KINDS[:3]) for counts in files.values()]
-    result = {"samples": {room: one._asdict() for room, one in samples.items()}, "files": files, "survivors": [one._asdict() for one in survivors]}
-    write(arguments.out, "mutation", result, markdown(files, survivors, samples))
-    mutants, tries, killed = map(sum, zip(*tried, strict=True))
-    print(f"{tries} of {mutants} mutants tried, {killed} killed: {killed / max(1, tries):.1%}")
+    python(work, "-m", "mutmut", "run", "--max-children", "1", seconds=60 * arguments.minutes if arguments.minutes else None)
+    files, survivors = collect(work, arguments.rooms)
+    files, survivors = with_other_rooms(arguments.out / "mutation.json", arguments.rooms, files, survivors)
+    result = {"files": files, "survivors": [one._asdict() for one in survivors]}
+    write(arguments.out, "mutation", result, markdown(files, survivors))
+    mutants, tried, killed = (sum(counts[kind] for counts in files.values()) for kind in KINDS[:3])
+    print(f"{tried} of {mutants} mutants tried, {killed} killed: {killed / max(1, tried):.1%}")
 
 
 if __name__ == "__main__":
