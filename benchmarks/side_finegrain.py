@@ -69,6 +69,8 @@ def arguments(spec: dict[str, Any], out: Path) -> list[str]:
         "samples": 0,
         "seed": spec["seed"],
     }
+    if spec["lora"]:
+        flags |= {"lora.rank": spec["lora"], "lora.alpha": spec["lora"]}
     task = {"prefer": ["prefer", "objective:dpo", "--objective.beta", str(spec["beta"])], "reward": ["reward", "head:sequence"]}[spec["task"]]
     return [*task, *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
 
@@ -81,6 +83,7 @@ def main() -> None:
         code = finegrain(arguments(spec, out))
     if code:
         sys.exit(code)
+    finished = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     record = json.loads((out / "run.json").read_text())
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -112,7 +115,7 @@ def main() -> None:
     if spec["measure_matmul"]:
         rows, heads = tokens // len(metrics), scored // len(metrics)
         answer["matmul_flops_per_second"] = matmul_rate(policy.model, rows, heads, getattr(torch, spec["arithmetic"]))
-    print(json.dumps(answer))
+    print(json.dumps(answer | {"after_seconds": time.perf_counter() - finished}))
 
 
 if __name__ == "__main__":

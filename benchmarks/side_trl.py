@@ -18,6 +18,7 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from datasets.utils.logging import disable_progress_bar  # noqa: E402
+from peft import LoraConfig  # noqa: E402
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer  # noqa: E402
@@ -118,6 +119,8 @@ def main() -> None:
         trainer = WatchedReward(model=reward_model(spec), args=RewardConfig(**settings), **given)
     else:
         more = {"beta": spec["beta"], "precompute_ref_log_probs": spec["precompute"]}
+        if spec["lora"]:
+            given["peft_config"] = LoraConfig(r=spec["lora"], lora_alpha=spec["lora"], target_modules="all-linear", lora_dropout=0.0)
         trainer = WatchedDPO(model=spec["model"], args=DPOConfig(**settings, **more), **given)
     columns = [trainer.train_dataset[name] for name in IDS[spec["task"]]]
     digest = hashlib.sha256(json.dumps([list(map(list, row)) for row in zip(*columns, strict=True)]).encode()).hexdigest()

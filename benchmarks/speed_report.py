@@ -23,14 +23,19 @@ def goal(value: float, target: float | None, *, at_least: bool) -> str:
 def table(result: dict[str, Any]) -> list[str]:
     """One line per row."""
     lines = [
-        "| row | pairs | ours, pairs/s | TRL, pairs/s | times | times by CPU seconds "
+        "| row | pairs | ours, pairs/s | TRL, pairs/s | times | times by CPU seconds | times, whole process "
         "| ours, GiB | TRL, GiB | times memory | largest loss difference | of matmul rate |",
-        f"|{' --- |' * 11}",
+        f"|{' --- |' * 12}",
     ]
     for row in result["rows"]:
         ours, trl = row["best"]["finegrain"], row["best"]["trl"]
         times, share, goals = row["times_pairs_per_second"], row["times_peak_memory"], row["goals"]
         speed = f"**{times:.1f}**" + goal(times, goals["times_pairs_per_second"], at_least=True)
+        whole = (
+            f"{row['times_wall_seconds']:.1f}" + goal(row["times_wall_seconds"], goals["times_wall_seconds"], at_least=True)
+            if "times_wall_seconds" in row
+            else "—"
+        )
         memory = f"**{share:.2f}**" + goal(share, goals["times_peak_memory"], at_least=False)
         cells = [
             row["name"],
@@ -39,6 +44,7 @@ def table(result: dict[str, Any]) -> list[str]:
             f"{trl['pairs_per_second']:.2f}",
             speed,
             f"{row['times_pairs_per_cpu_second']:.1f}",
+            whole,
             f"{ours['peak_bytes'] / GIB:.2f}",
             f"{trl['peak_bytes'] / GIB:.2f}",
             memory,
@@ -121,14 +127,14 @@ def plot(growth: dict[str, Any], file: Path) -> None:
     figure.savefig(file, metadata={"Date": None})
 
 
-def main() -> None:
-    out = Path(sys.argv[1])
-    result = json.loads((out / "speed.json").read_text())
+def section(result: dict[str, Any], out: Path) -> list[str]:
+    """What one machine measured; its growth curves are drawn to `growth.svg`, the last machine's stay there."""
     versions = {name: version for side in result["versions"].values() for name, version in side.items()}
     named = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     lines = [
-        f"Measured on {result['cores']} CPU cores, {result['date']}, {named}.",
-        "Best of the blocks for speed, largest of the blocks for memory; how it is measured: docs/guides/speed.md.",
+        f"## {result['processor']}, {result['cores']} cores",
+        "",
+        f"Processor flags: {', '.join(result['flags']) or 'not recorded'}. {result['date']}, {named}.",
         "",
     ]
     if "rows" in result:
@@ -137,6 +143,14 @@ def main() -> None:
         growth = result["growth"]
         plot(growth, out / "growth.svg")
         lines += [f"Growth of cost, answers of {growth['answer_tokens']} tokens:", "", "![growth](growth.svg)", "", *growth_table(growth), ""]
+    return lines
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    lines = ["Best of the blocks for speed, largest of the blocks for memory; how it is measured: docs/guides/speed.md.", ""]
+    for result in json.loads((out / "speed.json").read_text()):
+        lines += section(result, out)
     (out / "speed.md").write_text("\n".join(lines))
     print("\n".join(lines))
 

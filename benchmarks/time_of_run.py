@@ -17,8 +17,9 @@ import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import wraps  # noqa: E402
 from importlib import import_module  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
+
+from places import describe_processor  # noqa: E402
 
 PARTS = {
     "settings": ["finegrain.parsing:parse_settings"],
@@ -101,23 +102,12 @@ def find_function(place: str) -> tuple[Any, str]:
     return owner, name
 
 
-def describe_processor() -> dict[str, Any]:
-    """Name, flags that products depend on, threads."""
+def describe_machine() -> dict[str, Any]:
+    """The processor, and what torch makes of it."""
     import torch
 
-    flags, name = set[str](), "unknown"
-    if Path("/proc/cpuinfo").exists():
-        lines = dict(line.split("\t", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if "\t" in line)
-        name, flags = lines.get("model name", ": ?").strip(": \t"), set(lines.get("flags", "").split())
-    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-    return {
-        "processor": name,
-        "flags": [flag for flag in known if flag in flags],
-        "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
+    torch_sees = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    return {**describe_processor(), **torch_sees, "cores": os.cpu_count()}
 
 
 def rate_products(model: str, rows: int) -> list[dict[str, Any]]:
@@ -159,7 +149,7 @@ def main() -> None:
     for part, seconds in sorted(watch.seconds.items(), key=lambda item: -item[1]):
         print(f"{part:44s} {seconds:8.2f} {seconds / whole:6.1%} {watch.calls.get(part, 1):6d}")
     print(f"{'sum, and the wall clock':44s} {sum(watch.seconds.values()):8.2f} {whole:8.2f}")
-    machine = describe_processor()
+    machine = describe_machine()
     print("  ".join(f"{name}: {value}" for name, value in machine.items()))
     model = arguments[arguments.index("--model") + 1]
     rates = rate_products(model, 1024)

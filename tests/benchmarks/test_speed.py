@@ -49,7 +49,8 @@ def test_matrices_of_the_backbone_are_its_linear_layers_without_head_and_embeddi
 def test_smoke_run_without_trl(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), "--quick", "--without-trl", "--out", str(tmp_path)]
     subprocess.run(command, check=True, cwd=ROOT)
-    result = json.loads((tmp_path / "speed.json").read_text())
+    (result,) = json.loads((tmp_path / "speed.json").read_text())
+    assert {"processor", "flags", "cores"} <= set(result)
     assert [len(row["runs"]["finegrain"]) for row in result["rows"]] == [1, 1, 1, 1]
     for row in result["rows"]:
         (run,) = row["runs"]["finegrain"]
