@@ -33,16 +33,18 @@ def dialogues(file: Path) -> Iterator[tuple[str, str, str]]:
             row = json.loads(line)
             (prompt, _, chosen), (other, _, rejected) = (row[side].rstrip().rpartition(MARK) for side in ("chosen", "rejected"))
             if prompt == other and chosen.strip() and rejected.strip() and chosen != rejected:
-                yield f"<bos>{prompt.lstrip()}{MARK}", chosen, rejected
+                yield f"{prompt.lstrip()}{MARK}", chosen, rejected
 
 
 def fitting(tokenizer: Any, file: Path, pairs: int, max_length: int) -> list[dict[str, str]]:
     """The first pairs that need no truncation and whose tokens are the same whether tokenised whole or as parts."""
     ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
     rows = []
-    for prompt, *answers in dialogues(file):
-        start, whole = ids(prompt), [ids(f"{prompt}{answer}<eos>") for answer in answers]
-        if all(len(all_ids) <= max_length and all_ids == start + ids(answer + "<eos>") for all_ids, answer in zip(whole, answers, strict=True)):
+    begin, end = tokenizer.bos_token, tokenizer.eos_token
+    for text, *answers in dialogues(file):
+        prompt = begin + text
+        start, whole = ids(prompt), [ids(prompt + answer + end) for answer in answers]
+        if all(len(all_ids) <= max_length and all_ids == start + ids(answer + end) for all_ids, answer in zip(whole, answers, strict=True)):
             rows.append({"prompt": prompt, "chosen": answers[0], "rejected": answers[1]})
         if len(rows) == pairs:
             return rows

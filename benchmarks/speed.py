@@ -95,7 +95,7 @@ ROWS = [
     Row("reward model, 16 k vocabulary, float32", LLAMA, 64, task="reward", speed_goal=7.0, memory_goal=0.45),
     Row("reward model, small-lm, float32", SMALL, 48, task="reward"),
     *(
-        Row(f"SmolLM2-135M, {words}{adapter}", CHAT, 8, arithmetic=arithmetic, batch_size=4, lora=rank, blocks=1)
+        Row(f"SmolLM2-135M, {words}{adapter}", CHAT, 16, arithmetic=arithmetic, lora=rank, blocks=1)
         for arithmetic, words in (("float32", "float32"), ("bfloat16", "bf16 autocast"))
         for rank, adapter in ((0, ""), (16, ", LoRA of rank 16"))
     ),
