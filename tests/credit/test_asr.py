@@ -134,9 +134,17 @@ def test_an_answer_without_signal_trains_unmasked_and_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("chosen", "rejected", "message"),
     [
-        (-np.ones(40), CHOSEN, r"keeps 0.0% of the tokens of chosen answers .1 answers.*, below min_kept, 5%: .* contradict"),
+        (
+            -np.ones(40),
+            CHOSEN,
+            r"keeps 0.0% of the tokens of chosen answers .1 answers.*, below min_kept, 5%: nearly all .* contradict .* would train\. The usual",
+        ),
         (CHOSEN, np.ones(40), "keeps 0.0% of the tokens of rejected answers"),
-        (np.ones(40), CHOSEN, r"keeps 100.0% of the tokens of chosen answers .1 answers.*, above max_kept, 95%: .* agree"),
+        (
+            np.ones(40),
+            CHOSEN,
+            r"keeps 100.0% of the tokens of chosen answers .1 answers.*, above max_kept, 95%: nearly all .* agree .* no effect here\. The usual",
+        ),
         (CHOSEN, -np.ones(40), "keeps 100.0% of the tokens of rejected"),
     ],
 )

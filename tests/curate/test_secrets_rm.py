@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from finegrain.curate.repairs import Flip, FlipMargin, Margin, Soft, SoftMargin
-from finegrain.curate.secrets_rm import SecretsRM
+from finegrain.curate.secrets_rm import Curated, SecretsRM
 from finegrain.curate.strength import Strength, compute_strength, deciles
 from finegrain.curate.votes import Linear, Whole, bradley_terry_fit, linear_margins, split_in_halves
 from finegrain.errors import DataError, UsageError
@@ -198,6 +198,8 @@ def test_summary_by_hand() -> None:
     uneven = SecretsRM(repair=Soft())(np.array([[1.0, -1.0, np.nan], [3.0, -1.0, -3.0]])).summary()
     assert uneven["votes_per_pair"] == [1, 2]
     assert uneven["changed"] == {"label_prob": 2}
+    columns = {"flip": np.array([0.0, 1.0, 1.0]), "margin": np.array([0.0, 0.0, 1.0]), "label_prob": np.array([1.0, 1.0, 0.5])}
+    assert Curated(given(1.0, 2.0, 3.0), columns, [""] * 3, np.ones((1, 3))).summary()["changed"] == {"flip": 2, "margin": 1, "label_prob": 1}
 
 
 def noisy(seed: int, share: float, width: int = 12) -> tuple[np.ndarray, np.ndarray]:

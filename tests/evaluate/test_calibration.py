@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finegrain.errors import DataError, UsageError
-from finegrain.evaluate.calibration import EqualCount, EqualWidth, event_calibration, pair_calibration, preference_probability
+from finegrain.evaluate.calibration import EqualCount, EqualWidth, calibration_errors, event_calibration, pair_calibration, preference_probability
 from finegrain.ops.bootstrap import Bootstrap
 
 
@@ -29,6 +29,7 @@ def test_worked_pairs() -> None:
     assert [bin.accuracy.mean for bin in got.bins] == [0.5, 0.5]
     assert math.isclose(got.negative_log_likelihood.mean, -(math.log(0.75) + math.log(0.25) + math.log(0.5)) / 3)
     assert math.isclose(got.brier.mean, (0.0625 + 0.5625 + 0.25) / 3)
+    assert math.isclose(pair_calibration(chosen[:1], rejected[:1]).brier.mean, 0.0625)
 
 
 def draw(scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +65,7 @@ def test_bins() -> None:
     assert EqualWidth(bins=4)(np.array([0.5, 0.624, 0.625, 0.99, 1.0])).tolist() == [0, 0, 1, 3, 3]
     assert EqualCount(bins=2)(np.array([0.9, 0.5, 0.6, 0.8])).tolist() == [1, 0, 0, 1]
     assert len(set(EqualCount(bins=3)(np.full(9, 0.7)).tolist())) == 1, "rows of equal confidence stay together"
+    assert EqualCount()(np.array([])).tolist() == []
 
 
 def test_bad_input() -> None:
@@ -117,3 +119,11 @@ def test_the_interval_of_the_error_is_that_of_every_draw_alone(rows: int) -> Non
     place, gap = EqualWidth(bins=11, low=0.0)(sure), happened - sure
     alone = lambda drawn: float(np.abs(np.bincount(place[drawn], weights=gap[drawn])).sum() / len(drawn))
     assert event_calibration(sure, happened, EqualWidth(bins=11, low=0.0)).error == Bootstrap()(alone, np.zeros(rows, dtype=int))
+
+
+def test_the_error_of_a_draw_is_added_up_over_the_bins_it_reaches() -> None:
+    """To the last bit: eight numbers are added up in another order than seven, so an empty bin behind the last changes the sum."""
+    place, gap = np.array([np.arange(7), np.arange(7) + 2]), np.random.default_rng(0).normal(size=(40, 2, 7))
+    for one in gap:
+        alone = [np.abs(np.bincount(bins, weights=weights)).sum() / 7 for bins, weights in zip(place, one, strict=True)]
+        assert calibration_errors(place, one).tolist() == alone

@@ -1,8 +1,11 @@
 """Scores of answers alone: what words tell, on prompts that were not fitted."""
 
-import numpy as np
+from hashlib import blake2b
 
-from finegrain.evaluate.prompt_blind import CHARACTERS, FEWEST, prompt_blind_scores
+import numpy as np
+from scipy.special import expit
+
+from finegrain.evaluate.prompt_blind import CHARACTERS, FEWEST, FOLDS, prompt_blind_scores
 
 
 def test_words_that_give_the_label_away_are_found() -> None:
@@ -75,3 +78,35 @@ def test_prompts_of_broken_text_have_a_fold() -> None:
     scores = prompt_blind_scores([f"\ud800 {n}" for n in range(FEWEST)], answers, [1] * FEWEST)
     assert not isinstance(scores, str)
     assert all(own[0] > own[1] for own in scores)
+
+
+def fold(prompt: str) -> int:
+    """The fold of a prompt."""
+    return int.from_bytes(blake2b(prompt.encode(), digest_size=7).digest(), "little") % FOLDS
+
+
+def test_a_fit_leaves_out_the_fold_of_its_prompt() -> None:
+    """Exchanging the answers of one prompt changes the scores of the prompts of other folds alone."""
+    answers = [("yes", "no")] * 60
+    before, after = blind(answers), blind([("no", "yes"), *answers[1:]])
+    changed = [bool((one != other).any()) for one, other in zip(before[1:], after[1:], strict=True)]
+    assert changed == [fold(f"question {n}") != fold("question 0") for n in range(1, 60)]
+    assert set(changed) == {False, True}
+
+
+def test_prompts_of_one_fold_are_refused() -> None:
+    prompts = [prompt for prompt in map(str, range(1000)) if fold(prompt) == 0][:FEWEST]
+    assert prompt_blind_scores(prompts, [("yes", "no")] * FEWEST, [1] * FEWEST) == "all prompts fall into one fold"
+
+
+def test_worked() -> None:
+    """n pairs of one word against another: each weight's size a minimises a^2 + n log(1 + exp(-2 a)), so a = n sigma(-2 a)."""
+    for number, (good, bad) in enumerate(blind([("yes", "no")] * 60)):
+        pairs = sum(fold(f"question {n}") != fold(f"question {number}") for n in range(60))
+        assert abs(good + bad) < 1e-9, "no constant"
+        assert abs(good - pairs * expit(-2 * good)) < 1e-2
+
+
+def test_words_of_one_hash_are_one_word() -> None:
+    """`w196` and `w249` have the same hash modulo 2^14, and of other signs before."""
+    assert all(own[0] == own[1] for own in blind([("w196", "w249")] * FEWEST))

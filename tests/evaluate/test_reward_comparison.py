@@ -34,6 +34,9 @@ def test_worked() -> None:
     assert sign_accuracy(a, b) == 0.75
     assert math.isclose(sign_f1(a, b), 2 * 1 / (1 + 2))
     assert sign_f1(abs(a), abs(b)) == 0
+    zero, low, high = (np.array([value]) for value in (0.0, -1.0, 1.0))
+    for one, other, same in ((zero, low, 1), (zero, high, 0), (zero, zero, 1)):  # 0 is not above 0
+        assert sign_accuracy(one, other) == sign_accuracy(other, one) == sign_f1(one, other) == sign_f1(other, one) == same
 
 
 def test_what_a_unit_and_an_offset_change() -> None:
@@ -45,7 +48,11 @@ def test_what_a_unit_and_an_offset_change() -> None:
 
 def test_constant_rewards_have_no_correlation() -> None:
     a = np.arange(5.0)
-    assert math.isnan(pearson(a, np.ones(5)))
+    for measure in (pearson, spearman, kendall):
+        assert math.isnan(measure(a, np.ones(5)))
+        assert math.isnan(measure(np.ones(5), a))
+        assert math.isnan(measure(a[:1], a[:1]))
+        assert measure(0.5 * a[:2], 0.5 * a[:2]) == pytest.approx(1.0), "two texts within less than 1 of each other are enough"
     assert math.isnan(cosine(a, np.zeros(5)))
 
 
@@ -59,8 +66,12 @@ def test_compare_has_an_interval_for_every_measure() -> None:
         assert share.low is not None
         assert share.high is not None
         assert share.low < share.mean < share.high, name
+    assert got["cosine"] == Bootstrap(resamples=200)(lambda rows: cosine(a[rows], b[rows]), np.zeros(80, dtype=int))
     with pytest.raises(DataError, match="same texts"):
         compare(a, b[:5])
+    for one, other in ((a, np.full(80, np.nan)), (np.full(80, np.inf), a)):
+        with pytest.raises(DataError, match="must be finite"):
+            compare(one, other)
 
 
 def test_distance_sees_what_pairs_see() -> None:

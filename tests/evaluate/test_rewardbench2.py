@@ -146,6 +146,18 @@ def test_the_interval_is_over_prompts_of_a_kind() -> None:
     assert (got.tied_accuracy, got.single_accuracy) == (0.8, 0.8)
 
 
+def test_the_interval_draws_within_prompts_of_one_version_and_within_those_of_both() -> None:
+    """By its definition: strata in the order of those with one right answer alone, with several alone, with both."""
+    rows = [row for place, row in enumerate(draw(8)) if place not in (0, 2, 5, 9)]
+    names = sorted({row.prompt for row in rows})
+    own = [[row for row in rows if row.prompt == name] for name in names]
+    strata = np.array([3 if len(versions) == 2 else 2 if versions[0].tied else 1 for versions in own])
+    assert np.bincount(strata).tolist() == [0, 2, 2, 4]
+    drawn = lambda places: [row._replace(prompt=str(number)) for number, place in enumerate(places) for row in own[place]]
+    want = Bootstrap(resamples=100)(lambda places: loop(drawn(places)), strata)
+    assert ties_score(rows, Bootstrap(resamples=100)).score == pytest.approx(want)
+
+
 def test_no_subset_has_no_mean() -> None:
     with pytest.raises(DataError, match="Focus, Ties; got none"):
         average_subsets({})

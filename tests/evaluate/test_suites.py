@@ -52,6 +52,12 @@ def test_lines_of_plain_pairs_as_they_stand() -> None:
     ]
 
 
+def test_of_more_answers_the_first_two_are_the_pair() -> None:
+    items = [Item("0", "", 1, (3, 1, 9)), Item("1", "", 1, (1, 3, 9))]
+    lines = score_pairs(items, [np.array([1.0, 0.0, 5.0]), np.array([0.0, 1.0, -5.0])], LOSES)
+    assert lines == [Line("all rows", wilson([1.0, 0.0]), ""), Line("chosen longer", wilson([1.0]), ""), Line("chosen shorter", wilson([0.0]), "")]
+
+
 def test_ties_count_by_the_rule_in_every_line_of_rewardbench() -> None:
     items, _ = joined(rows("donotanswer", 4, 4), rows("shp", 4, 4))
     tied = [np.zeros(2)] * 8

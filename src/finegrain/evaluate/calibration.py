@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from finegrain.checked import PositiveInt, ShareBelowOne, checked
 from finegrain.errors import DataError
-from finegrain.evaluate.accuracy import require_finite
+from finegrain.evaluate.accuracy import TieShares
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import Interval, mean_interval
@@ -57,8 +57,7 @@ class EqualCount:
 
     def __call__(self, confidence: Probabilities) -> Int[np.ndarray, " N"]:
         """Number of each row's bin."""
-        first = np.searchsorted(np.sort(confidence), confidence, side="left")
-        return (first * self.bins) // max(1, len(confidence))
+        return np.searchsorted(np.sort(confidence), confidence) * self.bins // len(confidence)
 
 
 Binning = EqualWidth | EqualCount
@@ -85,8 +84,8 @@ def preference_probability(chosen: Float[np.ndarray, " N"], rejected: Float[np.n
 
 def pair_calibration(chosen: Float[np.ndarray, " N"], rejected: Float[np.ndarray, " N"], binning: Binning | None = None) -> Calibration:
     """Calibration of a Bradley-Terry model on pairs: confidence is the probability of the answer it prefers. A tie has confidence 1/2, half right."""
-    probability = preference_probability(require_finite(chosen), require_finite(rejected))
-    right = np.where(chosen == rejected, 0.5, (chosen > rejected).astype(float))
+    right = TieShares()(chosen, rejected)
+    probability = preference_probability(chosen, rejected)
     error, bins = _reliability(np.maximum(probability, 1 - probability), right, binning or EqualWidth())
     surprise = np.logaddexp(0.0, rejected - chosen)
     return Calibration(error, bins, mean_interval(surprise), mean_interval(np.square(1 - probability)))

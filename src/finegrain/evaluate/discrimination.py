@@ -28,7 +28,7 @@ def auroc(scores: Scores, positive: Kind, level: float = 0.95) -> Interval:
     if not len(good) or not len(bad):
         return Interval(math.nan, None, None, len(scores))
     above = count_below(good, bad) / len(bad)  # share of negatives below each positive
-    below = 1 - count_below(bad, good) / len(good)  # share of positives above each negative
+    below = count_below(bad, good) / len(good)  # share of positives below each negative
     area = float(above.mean())
     if min(len(good), len(bad)) < 2:
         return Interval(area, None, None, len(scores))
@@ -52,7 +52,7 @@ def average_precision(scores: Scores, positive: Kind, bootstrap: Bootstrap | Non
 
 def precision(scores: Scores, positive: Kind) -> float:
     """Average precision without an interval; at least one row is positive."""
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     last_of_tie = np.append(np.diff(scores[order]) != 0, True)
     found, taken = positive[order].cumsum()[last_of_tie], np.flatnonzero(last_of_tie) + 1
     return float((np.diff(found, prepend=0) * found / taken).sum() / found[-1])

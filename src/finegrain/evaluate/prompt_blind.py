@@ -57,5 +57,5 @@ def _pairs(starts: np.ndarray, right: Sequence[int]) -> tuple[np.ndarray, np.nda
         for good in range(first, first + count)
         for bad in range(first + count, last)
     ]
-    good, bad, of = (np.array(column, dtype=int) for column in zip(*found, strict=True))
+    good, bad, of = (np.array(column) for column in zip(*found, strict=True))
     return good, bad, of
