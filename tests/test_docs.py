@@ -18,7 +18,7 @@ from finegrain import catalog, cli
 from finegrain.cli import main
 from finegrain.commands import SUMMARIES
 from finegrain.recipes.training import align as alignment
-from tests import test_catalog
+from tests import test_catalog, test_settings
 from tests.laws.objectives import LAWS, Law
 from tests.laws.pairs import make_pair
 from tests.pages import ROOT, Block, blocks, broken_links, commands, pages, prose
@@ -253,6 +253,7 @@ def test_the_guide_adds_a_method(added: catalog.Method, desk: Path, capsys: pyte
     test_catalog.test_row(added)
     test_catalog.test_settings(added)
     test_catalog.test_page(added)
+    test_settings.test_a_value_of_another_type_is_refused(catalog.load("objective", added.name))
     source = (desk / "src/finegrain/objectives/truncated_quadratic.py").read_text()
     assert len([line for line in source.splitlines() if line.strip()]) <= 30
     tests: dict[str, object] = {"__name__": "guide"}
