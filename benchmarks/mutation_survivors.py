@@ -17,9 +17,18 @@ RELATIVE = "weights of parts are relative to one another"
 SIGNS = "a counted step has the sign 1 or -1"
 NEVER_HALF = "no interval of finitely many rows ends at exactly 1/2"
 NO_ALGORITHM = "without an activation there is no algorithm to choose"
+ZERO_OR_ONE = "the column is 0 or 1"
+FALSY = "None is as false as False"
 RANKS = '"XXevery row must be found exactly once among the gathered positionsXX"'
 
 ON_DEVICE = ("mask", "hidden", "order", "logits", "labels", "weight", "rewards", "events", "outputs", "rows", "first", "chosen", "values")
+ASSERTED = (
+    ("heads", "a reward head's outputs were not requested"),
+    ("diverse_preferences", "a reward head's outputs were not requested"),
+    ("fine_grained", "changed tokens are columns made before training"),
+    ("irl_sft", "the first difference is a column made before training"),
+    ("step_labels", "labels of steps are columns made before training"),
+)
 
 SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("*", "strict=True", other, LENGTHS) for other in ("strict=None", "strict=False", "")),
@@ -121,6 +130,37 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     *(("evaluate/suites.py", ", dtype=float", other, "scores are floats already") for other in (", dtype=None", ", ")),
     ("evaluate/suites.py", "reshape(-1, 2)", "reshape(-2, 2)", "NumPy takes any negative number for the one that is left"),
     # rewards
+    *((f"rewards/{file}.py", f'"{text}"', f'"{other}"', WORDS) for file, text in ASSERTED for other in (f"XX{text}XX", text.upper())),
+    ("rewards/*", "bias=False", "bias=None", FALSY),
+    *((f"rewards/{file}.py", before, before.replace("-1", "+1"), AXES) for file, before in (
+        ("bottleneck", "movedim(0, -1)"), ("bottleneck", "shape[-1:]"), ("contrast", ".mean(-1)"), ("contrast", "dim=-1"),
+        ("diverse_preferences", ".unbind(-1)], -1)"), ("representation", "dim=-1"))),
+    *(("rewards/*", before, "", DEFAULT) for before in ("dim=-1", "epsilon=HUBER, ", 'method="bounded", ')),
+    ("rewards/lort.py", 'method="bounded"', "method=None", DEFAULT),
+    ("rewards/lort.py", 'method="bounded"', 'method="BOUNDED"', "SciPy reads it in either case"),
+    *((f"rewards/{file}.py", before, before.replace(", 0.0)", ", 1.0)"), HIDDEN) for file, before in (
+        ("attributes", "label, 0.0)"), ("attributes", "outputs, 0.0)"), ("fine_grained", "side.weight, 0.0)"), ("fine_grained", "side.outputs, 0.0)"),
+        ("irl_sft", "chosen - rejected, 0.0)"), ("irl_sft", "side.weight, 0.0)"), ("irl_sft", "side.outputs, 0.0)"), ("laplace", "tokens, 0.0)"),
+        ("laplace", "states, 0.0)"), ("location", "rewards, 0.0)"), ("segmenters", "[:, None], 0.0)"), ("step", "to_wide(values), 0.0)"),
+        ("step_labels", "side.reward, 0.0)"), ("step_labels", "side.outputs, 0.0)"))),
+    ("rewards/bottleneck.py", "total, 1.0)", "total, 2.0)", HIDDEN),
+    ("rewards/location.py", "place, 1.0)", "place, 2.0)", HIDDEN),
+    *((f"rewards/{file}.py", "> 0.5", ">= 0.5", ZERO_OR_ONE) for file in ("fine_grained", "irl_sft")),
+    ("rewards/bradley_terry.py", "is None or", "is None and", "one head scores both answers, so both have members or neither has"),
+    ("rewards/clipped_head.py", "<= largest_score", "< largest_score", "of two boxes with the same ceiling either is the lowest"),
+    ("rewards/clipped_head.py", "low > high", "low >= high", "where they are equal, so is their mean"),
+    ("rewards/contrast.py", ".to(own.dtype)", ".to(None)", "whole numbers of rows are compared alike in either type"),
+    ("rewards/diverse_preferences.py", "score.members is None", "(score.members is None) and False", "the head's tokens always have members"),
+    ("rewards/irl_sft.py", "(0, width", "(1, width", "both answers are padded alike"),
+    *(("rewards/kfac.py", "dtype=inner.dtype", other, "0 and 1 are exact in either type") for other in ("dtype=None", "")),
+    ("rewards/laplace.py", '"bt,bth->bh"', '"BT,BTH->BH"', "letters of axes are names"),
+    ("rewards/location.py", "at + TINY", "at - TINY", "a place is 0.001 or more, so the change is below the tolerance of the fit"),
+    *(("rewards/location.py", "max_iter=1000", other, "a line through points is found in fewer than 100 steps") for other in ("", "max_iter=1001")),
+    ("rewards/lort.py", "multinomial(1.0", "multinomial(2.0", "weights of draws are relative to one another"),
+    ("rewards/lort.py", "* -(-len", "* +(-len", "the cosine is the same for a negative number of steps"),
+    ("rewards/mm_calibration.py", "clipped[:, :1]", "clipped[:, :2]", "only as many as there are indices are read"),
+    ("rewards/step_labels.py", "signs > 0, odds", "signs >= 0, odds", SIGNS),
+    ("rewards/targets.py", "self.odds, 2", "self.odds, 3", "only whether it refuses the odds is read"),
     ("rewards/kfac.py", "joined.shape[1] <= joined.shape[0]", "joined.shape[1] < joined.shape[0]", SPEED),
     ("rewards/kfac.py", "joined.shape[1] <= joined.shape[0]", "joined.shape[1] <= joined.shape[1]", SPEED),
     ("rewards/fine_grained.py", "mask[:, :1]", "mask[:, :2]", "only the shape of the sum is read"),

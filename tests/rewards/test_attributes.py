@@ -1,6 +1,7 @@
 """Several ratings at once: the weighted score, the error of each attribute, rows that nobody rated on one."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,13 @@ def test_a_missing_rating_has_no_gradient() -> None:
     assert outputs.grad is not None
     assert outputs.grad[1].abs().sum() == 0
     assert outputs.grad[0, 1].tolist() == [-2.0, 4.0]
+
+
+def test_errors_have_the_outputs_precision() -> None:
+    given = pair([4.0, 1.0], [0.0, math.nan])
+    assert given.answer.outputs is not None
+    narrow = Pair(sides={"answer": replace(given.answer, outputs=given.answer.outputs.float())}, columns=given.columns)
+    assert {part.dtype for term in AttributeRatings()(TWO, narrow).values() for part in (term.value, term.count)} == {torch.float32}
 
 
 def test_measures_are_distances_beside_the_medians() -> None:

@@ -12,6 +12,8 @@ from finegrain.rewards.ava_p import AvaP
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.sequence import Sequence
+from finegrain.types import Pair
+from tests.objectives.test_ava_d import answer
 from tests.objectives.test_ava_p import PAIR
 
 GIVEN = PAIR
@@ -42,6 +44,15 @@ def test_what_the_scorer_computes_depends_on_the_head_s_weight() -> None:
     assert AvaP(inference=inference).action_value(Gaussian()) is None
     asked = AvaP(inference=inference).action_value(Gaussian(reward_weight=Attention()))
     assert asked == inference.needs_logits(Attention()) is not None
+
+
+def test_what_held_out_answers_say_is_a_mean_row_by_row() -> None:
+    """Of both answers of the first row; the second row's rejected answer has one token and says nothing."""
+    chosen = answer([[0.5, 0.25, 0.8], [0.9, 0.1]], [[0.3, -0.2, 0.4], [1.0, 0.0]], [[1.0, 0.5, 1.0], [2.0, 1.0]]).answer
+    rejected = answer([[0.1, 0.9], [0.5]], [[1.0, -0.5], [0.0]], [[1.0, 2.0], [1.0]]).answer
+    good, bad = (Inference().surprise(side).tolist() for side in (chosen, rejected))
+    found = AvaP().measures(Gaussian(), Pair(sides={"chosen": chosen, "rejected": rejected}))["td_square"]
+    assert found.tolist() == pytest.approx([(good[0] + bad[0]) / 2, good[1]])
 
 
 def test_needs_a_gaussian_head() -> None:

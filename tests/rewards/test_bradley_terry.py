@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finegrain.errors import UsageError
-from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
+from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss, centre_penalty
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.irl_insights import IRLInsights
 from finegrain.rewards.secrets_rm import SecretsRM
@@ -94,6 +94,11 @@ def test_members_learn_from_their_own_weighting() -> None:
     both = pair([[[1.0, 0.0]]], [[[0.0, 2.0]]])
     want = (bootstrap_weights(both.columns["row"], 2)[:, 0] * bradley_terry_loss(torch.tensor([1.0, -2.0]))).mean()
     assert float(BradleyTerry()(Ensemble(members=2), both)[0]) == pytest.approx(float(want), rel=1e-6)
+
+
+def test_without_a_centre_no_score_is_too_large_to_square() -> None:
+    assert centre_penalty(torch.tensor([1e30, 2.0]), 0.0).tolist() == [0.0, 0.0]
+    assert centre_penalty(torch.tensor([2.0]), 0.25).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("loss", [BradleyTerry, SecretsRM, IRLInsights])

@@ -97,6 +97,7 @@ def test_prototypes_have_directions_and_a_gradient() -> None:
     term = Swav(prototypes=5)
     made = [term.make_modules(WIDTH, torch.Generator().manual_seed(seed))["prototypes"].weight for seed in (0, 0, 1)]
     assert made[0].shape == (5, WIDTH)
+    assert term.make_modules(WIDTH, torch.Generator().manual_seed(0))["prototypes"].bias is None
     torch.testing.assert_close(made[0].norm(dim=-1), torch.ones(5))
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
@@ -114,6 +115,23 @@ def test_views_keep_the_size_of_what_they_show() -> None:
     found = SimCSE(dropout=0.3)._view(features(list(range(400)), one, 0 * one), 0)
     assert float(found.mean()) == pytest.approx(1.0, abs=0.02)
     assert found.unique().tolist() == [0.0, pytest.approx(1 / 0.7)]
+
+
+def test_a_feature_drawn_at_the_share_itself_is_kept() -> None:
+    draws = draw_uniform(torch.tensor([0.0]), WIDTH, 0)[0]
+    one = torch.ones(1, WIDTH, dtype=torch.float64)
+    shown = SimCSE(dropout=float(draws[3]))._view(features([0], one, 0 * one), 0)[0, 0] > 0
+    assert shown.tolist() == (draws >= draws[3]).tolist()
+    assert shown[3]
+
+
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
+def test_a_loss_has_the_features_precision_whatever_the_step_is_kept_in(term: Any) -> None:
+    pair = features([0, 1, 2], draw(3, WIDTH).float(), draw(3, WIDTH, seed=1).float(), term)
+    whole = with_statistics(term, pair)
+    wide = replace(whole, statistics={name: value.double() for name, value in whole.statistics.items()})
+    assert (term(whole).dtype, term(wide).dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(term(wide), term(whole))
 
 
 def test_numbers_of_items() -> None:

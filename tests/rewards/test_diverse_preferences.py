@@ -10,7 +10,7 @@ from finegrain.errors import ModelError, UsageError
 from finegrain.ops.variational import gaussian_kl
 from finegrain.rewards.bottleneck import ACTIVE, LARGEST_MEAN, Bottleneck, combine_weighted, confidence_weights
 from finegrain.rewards.bradley_terry import BradleyTerry, bootstrap_weights, bradley_terry_loss
-from finegrain.rewards.diverse_preferences import DiversePreferences, Latent, Softmax
+from finegrain.rewards.diverse_preferences import DiversePreferences, Latent, Softmax, member_parts
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.token import Token
@@ -92,7 +92,13 @@ def test_what_a_module_starts_from() -> None:
     spreads = [part.detach().std().item() for part in (net.encoder, net.decoder_in, net.decoder_bias, net.decoder_out)]
     assert spreads == pytest.approx([1 / 20, 1 / 5, 1 / 5, 1 / 10], rel=0.2)
     assert not net.linear_proxy.weight.any()
-    assert net.linear_proxy.bias is None
+    assert (net.linear_proxy.weight.shape, net.linear_proxy.bias) == ((1, 400), None)
+
+
+def test_a_module_is_drawn_from_its_generator_alone() -> None:
+    one, same, other = (module(Latent(), seed).state_dict() for seed in (0, 0, 1))
+    assert [name for name in one if not torch.equal(one[name], same[name])] == []
+    assert [name for name in one if torch.equal(one[name], other[name])] == ["linear_proxy.weight"]
 
 
 def test_shares_of_active_dimensions_are_of_the_answer_s_own() -> None:
@@ -106,6 +112,16 @@ def test_shares_of_active_dimensions_are_of_the_answer_s_own() -> None:
     with torch.no_grad():
         net.encoder[0, 0, 0] = 0.2
     assert net(torch.tensor([[3.0, 1.0], [1.0, 1.0]], dtype=torch.float64))[:, -2].tolist() == [0.5, 0.0]
+
+
+def test_a_dimension_exactly_at_the_bound_is_not_active(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean of 1 at the prior's spread is half a nat."""
+    net = module(Latent(members=1, latent=1)).eval()
+    ones = torch.ones(1, 1, 1, dtype=torch.float64)
+    monkeypatch.setattr(net, "codes", lambda hidden: (ones, 0 * ones))
+    for bound, active in ((0.5, 0.0), (0.49, 1.0)):
+        monkeypatch.setattr("finegrain.rewards.bottleneck.ACTIVE", bound)
+        assert net(drawn(1, HIDDEN))[0, -2].item() == active
 
 
 def test_weights_by_hand() -> None:
@@ -142,6 +158,20 @@ def test_score_weighs_members_by_confidence() -> None:
     assert facts["active"].tolist() == [0.5, 0.0]
 
 
+def test_the_spread_of_members_that_nearly_agree() -> None:
+    """Rewards 1/2 and -1/2 at equal KL: 1/2; where they agree, the square root of the least variance; one member has none."""
+    two = Latent(members=2).tokens(torch.tensor([[[0.5, -0.5, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0], [2.0, 2.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]]])).std
+    assert two is not None
+    assert two.tolist() == [pytest.approx([0.5, 1e-6])]
+    one = sequence_score(Latent(members=1), side([[[2.0, 0.0, 1.0, 0.0, 0.0]]]))
+    assert (one.mean.tolist(), one.std) == ([2.0], None)
+
+
+def test_parts_of_four_members() -> None:
+    parts = member_parts(torch.arange(14.0)[None, None], 4)
+    assert [part[:, 0, 0].tolist() for part in parts] == [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]
+
+
 def test_softmax_weights() -> None:
     """Weights 1/4 and 3/4 at a difference of log 3; equal ones at equal KL and, nearly, at a large tau; the linear proxy follows the same score."""
     row = torch.tensor([[[2.0, -2.0, 0.0, 0.0, 0.0, 2 * math.log(3), 0.5, 0.0]]])
@@ -167,14 +197,15 @@ def test_loss_worked() -> None:
     assert terms["linear_proxy"].value.item() == pytest.approx(0.09)
 
 
-def test_without_price_and_without_noise_it_is_a_pair_loss_ensemble() -> None:
-    head = Latent(members=3)
+@pytest.mark.parametrize("members", [2, 3])
+def test_without_price_and_without_noise_it_is_a_pair_loss_ensemble(members: int) -> None:
+    head = Latent(members=members)
     net = module(head).eval()
     row = of(head, net, drawn(5, HIDDEN), drawn(5, HIDDEN, seed=1), label_prob=torch.full((5,), 0.8, dtype=torch.float64))
     good, bad = (sequence_score(head, row.sides[name]).members for name in ("chosen", "rejected"))
     assert good is not None
     assert bad is not None
-    want = (bradley_terry_loss(good - bad, label_smoothing=torch.full((5,), 0.2)) * bootstrap_weights(torch.arange(5.0), 3)).mean(0)
+    want = (bradley_terry_loss(good - bad, label_smoothing=torch.full((5,), 0.2)) * bootstrap_weights(torch.arange(5.0), members)).mean(0)
     torch.testing.assert_close(DiversePreferences(phi=0.0)(head, row)["preference"].value, want)
 
 

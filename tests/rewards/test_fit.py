@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean
+from finegrain.rewards.attributes import Attributes
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.brme import BRME
 from finegrain.rewards.fine_grained import FineGrained
@@ -42,6 +43,26 @@ class Weighing(Sequence):
 )
 def test_a_frozen_fit_reads_last_tokens(make: Callable[[], RewardFit], name: str) -> None:
     with pytest.raises(UsageError, match=f"--frozen keeps only the last token of every answer, but {name}"):
+        make()
+
+
+class Misspelt(Sequence):
+    """A head that declares what no head may."""
+
+    read_position = None
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RewardFit(Token(), RatingLabels()), "RatingLabels fits a Rating head, found Token; choose that head"),
+        (lambda: RewardFit(Attributes(), BradleyTerry()), "only AttributeRatings fits every part of a Attributes head, found BradleyTerry; choose"),
+        (lambda: RewardFit(Misspelt(), BradleyTerry()), "Misspelt: unknown head declaration 'read_position'; did you mean read_positions"),
+        (lambda: RewardFit(Sequence(), lambda head, pair: pair.chosen.logp), "<lambda> declares no roles, which every loss has"),
+    ],
+)
+def test_messages_name_head_and_loss(make: Callable[[], RewardFit], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
         make()
 
 

@@ -38,6 +38,14 @@ def test_one_member_is_a_gaussian_head() -> None:
     assert (score.mean.item(), score.std.item()) == (3.0, pytest.approx(5.0))
 
 
+def test_members_are_the_first_outputs_and_their_spreads_the_others() -> None:
+    score = GaussianEnsemble(members=3).tokens(torch.tensor([[[1.0, 2.0, 3.0, raw(4.0), raw(5.0), raw(6.0)]]], dtype=torch.float64))
+    assert score.members is not None
+    assert score.member_std is not None
+    assert score.members.flatten().tolist() == [1.0, 2.0, 3.0]
+    assert score.member_std.flatten().tolist() == pytest.approx([4.0, 5.0, 6.0])
+
+
 def test_what_is_logged() -> None:
     assert SIDE.outputs is not None
     facts = GaussianEnsemble(members=2, readout=Sum()).facts(torch.where(SIDE.mask[..., None], SIDE.outputs, 0.0), SIDE.mask)

@@ -140,6 +140,23 @@ def test_pairs_left_out_count_nothing(step: Any) -> None:
     assert term.value[1] == 0
 
 
+@pytest.mark.parametrize("step", [Aligned(), Aligned(positions=Longer())])
+def test_only_pairs_with_a_common_position_count(step: Aligned) -> None:
+    """The first rejected answer ends before the difference, the second does not."""
+    terms = IRLSFT(step=step)(Token(), pair_of([[1.0, 2.0], [1.0]], [[1.0], [3.0]], [1, 0]))
+    assert {name: (term.value.tolist(), term.count.tolist()) for name, term in terms.items()} == {
+        "aligned": (pytest.approx([0.0, math.log1p(math.exp(2.0))]), [0.0, 1.0])
+    }
+    assert list(IRLSFT(step=Linear())(Token(), pair_of(*ROWS))) == ["linear"]
+
+
+def test_a_hole_in_an_answer_is_not_past_its_end() -> None:
+    """Another role's turn at place 1 of four; the last token is at 2."""
+    rewards, mask = torch.tensor([[1.0, 9.0, 3.0, 9.0]]), torch.tensor([[True, False, True, False]])
+    shown, counted = Longer()(rewards, mask, torch.ones_like(mask))
+    assert (shown.tolist(), counted.tolist()) == ([[1.0, 9.0, 3.0, 3.0]], [[True, False, True, True]])
+
+
 def test_first_difference() -> None:
     assert [first_difference(np.array(a), np.array(b)) for a, b in (([1, 2], [1, 3]), ([2], [1]), ([1, 2], [1, 2, 3]), ([1], [1]))] == [1, 0, 2, 1]
 
@@ -150,6 +167,8 @@ def test_released_range() -> None:
     rejected = torch.tensor([[1, 3, 4, 6, 9, 0], [3, 0, 0, 0, 0, 0], [7, 7, 7, 7, 7, 8]])
     found = released_range(chosen, rejected, 0)
     assert [row.nonzero()[:, 0].tolist() for row in found] == [[1, 2, 3, 4], [], [5]]
+    ends = released_range(torch.tensor([[1, 2, 3, 0], [1, 0, 0, 0]]), torch.tensor([[1, 4, 3, 0], [2, 3, 0, 0]]), 0)
+    assert [row.nonzero()[:, 0].tolist() for row in ends] == [[1, 2], [0, 1]], "every row has pads of its own"
     zeros = torch.zeros(3, 6)
     assert aligned_loss(zeros, zeros, found).tolist() == pytest.approx([math.log(2), 0.0, math.log(2)])
 

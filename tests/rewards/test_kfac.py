@@ -36,6 +36,19 @@ def test_variance_is_the_dense_inverse() -> None:
     torch.testing.assert_close(factors["A"].covariance(left, right, 0.7), want, rtol=1e-6, atol=1e-8)
 
 
+def test_the_jitter_is_relative_to_the_small_factor() -> None:
+    """A millionth of the small factor with a thousand times the root of the large one is the same curvature."""
+    one, jacobian = factor(), drawn(7, 6, 2, seed=8)
+    same = Kronecker(1e3 * one.large, 1e-6 * one.small)
+    torch.testing.assert_close(same.covariance(jacobian, jacobian, 0.7), one.covariance(jacobian, jacobian, 0.7), rtol=1e-6, atol=0)
+
+
+def test_gradients_are_widened_to_the_factors_precision() -> None:
+    left, right = drawn(3, 6, 2, seed=1).float(), drawn(3, 6, 2, seed=2).float()
+    for pair in ((left, right), (left.double(), right), (left, right.double())):
+        torch.testing.assert_close(factor().covariance(*pair, 0.7), factor().covariance(left.double(), right.double(), 0.7), rtol=1e-12, atol=0)
+
+
 def test_limits() -> None:
     jacobian = {"A": drawn(7, 6, 2, seed=8)}
     norm = jacobian["A"].square().sum((-2, -1))

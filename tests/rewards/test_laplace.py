@@ -9,6 +9,7 @@ from torch import Tensor
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Readout, Sum
 from finegrain.rewards.laplace import (
+    PRIOR_VARIANCES,
     EvidenceVariance,
     FixedVariance,
     Posterior,
@@ -102,6 +103,21 @@ def test_the_evidence_is_largest_at_the_variance_found() -> None:
     assert there == pytest.approx(dense.item())
 
 
+@pytest.mark.parametrize(("curvature", "squared_norm"), [(3.0, 0.7), (1e6, 1e-13), (1e-9, 1e3)])
+def test_the_evidence_of_one_direction_by_hand(curvature: float, squared_norm: float) -> None:
+    """n / s = l / (l + 1 / s), so l s^2 - n l s - n = 0; the second slope is below 1 at the least variance, and positive."""
+    product = squared_norm * curvature
+    root = (product + math.sqrt(product**2 + 4 * product)) / (2 * curvature)
+    assert EvidenceVariance()(torch.tensor([curvature], dtype=torch.float64), squared_norm) == pytest.approx(root, rel=1e-9)
+
+
+@pytest.mark.parametrize("edge", PRIOR_VARIANCES)
+def test_a_maximum_exactly_at_an_edge_is_refused(edge: float) -> None:
+    """All directions are determined, so the slope is n / s - 1: exactly 0 at the edge."""
+    with pytest.raises(DataError, match="check the scale"):
+        EvidenceVariance()(torch.tensor([1e30], dtype=torch.float64), 1 / math.exp(-math.log(edge)))
+
+
 def test_the_evidence_needs_something_to_say() -> None:
     with pytest.raises(DataError, match="no curvature"):
         EvidenceVariance()(torch.zeros(3), 1.0)
@@ -113,6 +129,15 @@ def test_the_evidence_needs_something_to_say() -> None:
         fit_posterior(torch.ones(1), torch.full((1, 1), float("nan")), FixedVariance())
     with pytest.raises(UsageError, match="above 0"):
         FixedVariance(variance=0.0)
+
+
+@pytest.mark.parametrize("readout", [Last(), Sum(), Mean(), Minimum()], ids=lambda readout: type(readout).__name__)
+def test_features_have_the_scores_precision(readout: Readout) -> None:
+    states, mask = drawn(2, 3, H), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    scores = states[..., 0]
+    found = answer_features(readout, scores, states.float(), mask)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, answer_features(readout, scores, states, mask), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("readout", [Last(), Sum(), Mean(), Minimum()], ids=lambda readout: type(readout).__name__)

@@ -1,5 +1,7 @@
 """The location-aware normaliser and the three ways to spread segment rewards over tokens."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,13 @@ def test_worked() -> None:
     assert PHI3.std(real(0.25)).item() == pytest.approx(2.33249, abs=1e-5)
     assert PHI3.mean(real(1.0)).item() == pytest.approx(0.6055, abs=1e-9)
     assert PHI3.std(real(1.0)).item() == pytest.approx(2.6555, abs=1e-9)
+
+
+def test_the_logarithm_is_of_the_place_plus_a_ten_billionth() -> None:
+    """As in the authors' code: at p = 1e-10 that is log 2e-10."""
+    line = LocationNormaliser(mean_slope=2.0, std_slope=-0.5, mean_at_end=1.0, std_at_end=3.0)
+    assert line.mean(real(1e-10)).item() == pytest.approx(2 * math.log(2e-10) + 1)
+    assert line.std(real(1e-10)).item() == pytest.approx(3 - 0.5 * math.log(2e-10))
 
 
 def test_flat_lines_are_a_plain_normaliser() -> None:
@@ -56,6 +65,27 @@ def test_the_fit_recovers_planted_lines() -> None:
     outlier = fit_location(np.array([*places, 0.6, 0.6]), np.array([*rewards, 500.0, 500.0]))
     assert outlier is not None
     assert outlier.mean_at_end == pytest.approx(0.6, abs=0.1), "least squares would be off by tens"
+
+
+PLACES, HALF_AND_END = np.array([0.5, 0.5, 1.0, 1.0]), np.array([1.0, 1.4, 3.0, 4.0])
+
+
+def test_a_small_spread_is_fitted_and_none_is_not() -> None:
+    """Standard deviations 0.2 at 1/2 and 0.5 at 1; then 0 at both."""
+    found = fit_location(PLACES, HALF_AND_END)
+    assert found is not None
+    assert (found.mean_at_end, found.std_at_end) == (pytest.approx(3.5, abs=1e-3), pytest.approx(0.5, abs=1e-3))
+    assert fit_location(PLACES, np.array([1.0, 1.0, 2.0, 2.0])) is None
+
+
+@pytest.mark.parametrize(("places", "rewards"), [([0.25], [99.0]), ([0.0004, 0.0002, 0.0], [5.0, -7.0, 20.0])])
+def test_a_lone_segment_and_places_that_round_to_0_are_left_out(places: list[float], rewards: list[float]) -> None:
+    assert fit_location(np.array([*PLACES, *places]), np.array([*HALF_AND_END, *rewards])) == fit_location(PLACES, HALF_AND_END)
+
+
+def test_places_are_grouped_by_three_decimals() -> None:
+    near = np.array([0.5001, 0.4999, 1.0, 1.0])
+    assert fit_location(near, HALF_AND_END) == fit_location(PLACES, HALF_AND_END)
 
 
 def test_too_few_places_fit_nothing() -> None:

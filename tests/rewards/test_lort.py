@@ -55,6 +55,8 @@ def test_magnitude_worked() -> None:
     got = logit_magnitude(logits, torch.tensor([0, 0, 1]))
     torch.testing.assert_close(got.magnitude, torch.tensor([1.5, 3.0]))
     torch.testing.assert_close(got.relative_std, logits.std(0, correction=0) / torch.tensor([1.5, 3.0]))
+    absent = logit_magnitude(torch.cat([logits, logits[:, :1]], 1), torch.tensor([0, 0, 1])).magnitude
+    torch.testing.assert_close(absent, torch.tensor([1.5, 3.0, math.nan]), equal_nan=True)
     assert logit_magnitude(logits, torch.zeros(3, dtype=torch.long)).magnitude.isnan().all()
 
 
@@ -75,6 +77,20 @@ def test_temperature_undoes_a_scale() -> None:
     assert fit_temperature(0.05 * logits, labels) == pytest.approx(0.05 * plain, rel=1e-3)
     with pytest.raises(DataError, match="held-out"):
         fit_temperature(logits[:0], labels[:0])
+
+
+def test_temperature_by_hand() -> None:
+    """Three of four agree with log-odds of 1/100: sigma(0.01 / T) = 3/4. Where all agree, or none, the temperature is at an end of its range."""
+    odds, most = torch.tensor([[0.0, 1.0]] * 4, dtype=torch.float64), torch.tensor([1, 1, 1, 0])
+    assert fit_temperature(0.01 * odds, most) == pytest.approx(0.01 / math.log(3), rel=1e-6)
+    assert fit_temperature(1e-3 * odds, torch.ones_like(most)) == pytest.approx(1e-3, rel=1e-4)
+    assert fit_temperature(1e3 * odds, torch.zeros_like(most)) == pytest.approx(1e3, rel=1e-4)
+
+
+@pytest.mark.parametrize("sampler", [InstanceSampler(), BalancedSampler()])
+def test_an_order_is_drawn_from_its_generator_alone(sampler: InstanceSampler | BalancedSampler) -> None:
+    one, same, other = (sampler(torch.tensor([0] * 20 + [1] * 5), torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1))
+    assert one == same != other
 
 
 def test_samplers() -> None:

@@ -93,6 +93,12 @@ def test_keeping_scores_has_its_optimum_at_no_clipping() -> None:
     torch.testing.assert_close(keep_labels(torch.zeros(1, 4), torch.tensor([2])), torch.tensor([4.0]).log())
 
 
+def test_quantiles_are_of_each_unit() -> None:
+    """Of 0, 1, ... 4 and ten times as much, a quarter on either side."""
+    found = quantile_bounds(torch.arange(5.0)[:, None] * torch.tensor([1.0, 10.0]), 0.75)
+    assert (found.low.tolist(), found.high.tolist()) == ([1.0, 10.0], [3.0, 30.0])
+
+
 def test_margin_and_gap_worked() -> None:
     original, clipped = torch.tensor([[5.0, 1.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0]])
     assert margin(original, torch.tensor([0])).item() == 3.0
@@ -183,6 +189,48 @@ def test_a_high_price_drives_the_box_together_and_agreement_stops_it() -> None:
     assert free.ceiling < held.ceiling <= held.ceiling_before
 
 
+def test_one_step_of_the_search_by_hand() -> None:
+    """Units of spread 2 and 6 under weights 1 and -1: the price moves the bound that each weight prefers, by a tenth of the spread, and no other.
+
+    No pair changes its order, which is enough for an agreement of 1.
+    """
+    weight, chosen, rejected = torch.tensor([1.0, -1.0]), torch.tensor([[5.0, 0.0]]), torch.tensor([[1.0, 12.0]])
+    got = FitBounds(start=1.0, epochs=1, price=AdaptivePrice(start=1e3, agreement=1.0))(weight, chosen, rejected)
+    torch.testing.assert_close(got.bounds, Bounds(torch.tensor([1.0, 0.6]), torch.tensor([4.8, 12.0])))
+    assert (got.ceiling_before, got.ceiling, got.agreement) == (5.0, pytest.approx(4.2), 1.0)
+
+
+def test_the_search_starts_at_its_quantiles() -> None:
+    weight, chosen, rejected = pairs(20, outlier=0.0)
+    want = largest_score(weight, quantile_bounds(torch.cat([chosen, rejected]), 0.7)).item()
+    assert FitBounds(start=0.7, epochs=1)(weight, chosen, rejected).ceiling_before == want
+
+
+def test_bounds_that_have_crossed_meet_in_the_middle() -> None:
+    """In units of 2: the low bounds 0 + 2, 0 + 6, 0 - 2, the high ones 4 - 2, 4 - 8, 4 + 2."""
+    steps = [torch.tensor([1.0, 3.0, -1.0]), torch.tensor([-1.0, -4.0, 1.0])]
+    found = FitBounds()._bounds(Bounds(torch.zeros(3), torch.full((3,), 4.0)), steps, torch.full((3,), 2.0))
+    assert (found.low.tolist(), found.high.tolist()) == ([2.0, 1.0, -2.0], [2.0, 1.0, 6.0])
+
+
+def test_the_price_changes_after_the_warmup_and_then_every_few_steps() -> None:
+    steps, changes = 0, []
+
+    class Counting(SameScores):
+        def __call__(self, *scores: Tensor) -> Tensor:
+            nonlocal steps
+            steps += 1
+            return super().__call__(*scores)
+
+    class Noting(AdaptivePrice):
+        def __call__(self, price: float, agreement: float) -> float:
+            changes.append(steps - 1)
+            return super().__call__(price, agreement)
+
+    FitBounds(epochs=12, warmup=3, every=4, price=Noting())(*pairs(10, outlier=0.0), Counting())
+    assert changes == [3, 7, 11]
+
+
 def test_what_is_kept_by_hand() -> None:
     """Scores 2 and 0 that were 3 and 1: each moved by 1; the pair's cross-entropy is log(1 + e^-2), whatever they were."""
     now, was = (torch.tensor([2.0]), torch.tensor([0.0])), (torch.tensor([3.0]), torch.tensor([1.0]))
@@ -222,6 +270,8 @@ def test_bad_input() -> None:
         ClippedHead(nn.Linear(3, 1), quantile_bounds(torch.randn(5, 4)))
     with pytest.raises(UsageError, match=r"\(0\.5, 1\]"):
         quantile_bounds(torch.randn(5, 4), 0.5)
+    with pytest.raises(UsageError, match=r"\(0\.5, 1\], got 1.01"):
+        quantile_bounds(torch.randn(5, 4), 1.01)
     with pytest.raises(DataError, match="finite features"):
         quantile_bounds(torch.full((5, 4), torch.nan))
     with pytest.raises(UsageError, match="setting of FitBounds"):

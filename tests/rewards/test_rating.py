@@ -31,6 +31,11 @@ def test_the_scale_shifts_the_mean_and_nothing_else() -> None:
     torch.testing.assert_close(zero.mean.flatten(), expected_rating(logits.flatten(0, 1)))
 
 
+def test_the_temperature_divides_the_logits() -> None:
+    """Log-odds of 2 log 3 at temperature 2: chances 1/4 and 3/4."""
+    assert Rating(classes=2, lowest=0.0, temperature=2.0).tokens(torch.tensor([[[0.0, 2 * LOG3]]])).mean.item() == pytest.approx(0.75)
+
+
 def test_a_certain_rating_has_no_spread() -> None:
     score = Rating(classes=3).tokens(torch.tensor([[[0.0, 200.0, 0.0]]], dtype=torch.float64))
     assert score.std is not None

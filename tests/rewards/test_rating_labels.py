@@ -28,6 +28,7 @@ def test_cross_entropy_by_hand() -> None:
     term = RatingLabels()(HEAD, judged([2.0, 0.0], [1.0, 3.0]))["ratings"]
     assert term.value.tolist() == pytest.approx([math.log(2), 3 * math.log(3)])
     assert term.count.tolist() == [1.0, 3.0]
+    assert term.count.dtype == term.value.dtype == torch.float64, "that of the outputs, the columns being float32"
 
 
 def test_a_rating_between_two_classes_mixes_their_targets() -> None:

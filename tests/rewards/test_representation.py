@@ -61,6 +61,7 @@ def test_features_of_the_last_token() -> None:
 def test_cosines_and_agreement_by_hand() -> None:
     scores = prototype_scores(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0], [0.0, -0.5]]))
     assert scores.tolist() == [pytest.approx([0.6, -0.8])]
+    assert prototype_scores(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]])).tolist() == [pytest.approx([0.6, 0.0])]
     total = math.log(math.exp(0.6 / 0.5) + math.exp(-0.8 / 0.5))
     want = -(0.25 * (0.6 / 0.5 - total) + 0.75 * (-0.8 / 0.5 - total))
     assert float(code_cross_entropy(torch.tensor([0.25, 0.75]), scores[0], 0.5)) == pytest.approx(want)

@@ -76,6 +76,6 @@ def combine_weighted(rewards: Float[Tensor, "E ..."], weights: Float[Tensor, "E 
 def confidence_weights(kl: Float[Tensor, "E ..."]) -> Float[Tensor, "E ..."]:
     """kl / sum of kl over the members, non-negative, summing to 1; equal where every code is the prior's."""
     positive = kl.clamp(min=0.0)
-    total = positive.sum(0, keepdim=True)
+    total = positive.sum(0)
     known = total > 0
     return torch.where(known, positive / torch.where(known, total, 1.0), 1.0 / len(kl))

@@ -70,7 +70,7 @@ def pair_labels(pair: Pair, label_smoothing: float = 0.0) -> dict[str, Tensor | 
     }
 
 
-def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Differences], centre: float = 0.0) -> Float[Tensor, " B"]:
+def pair_losses(head: RewardHead, pair: Pair, loss: Callable[[Differences], Differences], centre: float) -> Float[Tensor, " B"]:
     """Per-row `loss` of the scores' difference and `centre` times their squared sum; for several members their mean, each under its own weights."""
     chosen, rejected = sequence_score(head, pair.chosen), sequence_score(head, pair.rejected)
     if chosen.members is None or rejected.members is None:

@@ -33,14 +33,14 @@ class Kronecker(NamedTuple):
 
     def covariance(self, left: Float[Tensor, "N d r"], right: Float[Tensor, "N d r"], prior_variance: float) -> Float[Tensor, " N"]:
         """left^T (H + I / s2)^-1 right for pairs of gradients."""
-        size = len(self.small)
+        size, left, right = len(self.small), left.to(self.small.dtype), right.to(self.small.dtype)
         scale = self.small.diagonal().mean().clamp(min=torch.finfo(self.small.dtype).tiny)
         root = torch.linalg.cholesky(self.small + JITTER * scale * torch.eye(size, dtype=self.small.dtype))
         inner = torch.kron(self.large.T @ self.large, root.T @ root)
         chol = torch.linalg.cholesky(torch.eye(len(inner), dtype=inner.dtype) + prior_variance * inner)
-        projected = [(self.large.T @ gradient.to(root.dtype) @ root).flatten(-2) for gradient in (left, right)]
+        projected = [(self.large.T @ gradient @ root).flatten(-2) for gradient in (left, right)]
         solved = torch.cholesky_solve(projected[1].T, chol).T
-        plain = (left.to(root.dtype) * right.to(root.dtype)).sum((-2, -1))
+        plain = (left * right).sum((-2, -1))
         value: Tensor = prior_variance * plain - prior_variance**2 * (projected[0] * solved).sum(-1)
         return value
 

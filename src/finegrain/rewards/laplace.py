@@ -9,6 +9,7 @@ of Adam [choice]; the trained weights are used as the mode whether or not traini
 (docs/decisions/0013-laplace.md explains why it is not a dependency).
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,13 +83,13 @@ class EvidenceVariance:
             raise DataError("all weights are 0, so the evidence has no maximum; train the reward first, or set a prior variance")
 
         def slope(log_variance: float) -> float:
-            scaled = curvature * torch.exp(torch.tensor(log_variance, dtype=curvature.dtype))
-            return squared_norm * float(torch.exp(torch.tensor(-log_variance, dtype=curvature.dtype))) - float((scaled / (1 + scaled)).sum())
+            scaled = curvature * math.exp(log_variance)
+            return squared_norm * math.exp(-log_variance) - float((scaled / (1 + scaled)).sum())
 
-        low, high = (float(torch.tensor(edge, dtype=torch.float64).log()) for edge in PRIOR_VARIANCES)
+        low, high = (math.log(edge) for edge in PRIOR_VARIANCES)
         if slope(low) <= 0 or slope(high) >= 0:
             raise DataError("the evidence's maximum is outside 1e-12 .. 1e12; check the scale of features and weights, or set a prior variance")
-        return float(torch.tensor(float(brentq(slope, low, high)), dtype=torch.float64).exp())
+        return math.exp(float(brentq(slope, low, high)))
 
 
 Prior = FixedVariance | EvidenceVariance

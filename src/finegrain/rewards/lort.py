@@ -40,7 +40,7 @@ class LogitMagnitude(NamedTuple):
 
 def logit_magnitude(logits: Logits, labels: Labels) -> LogitMagnitude:
     """Diagnostics by class."""
-    own = torch.nn.functional.one_hot(labels.long(), logits.shape[1]).to(logits.dtype)
+    own = torch.nn.functional.one_hot(labels.long(), logits.shape[1])
     others = 1 - own
     magnitude = (own * logits).sum(0) / own.sum(0) - (others * logits).sum(0) / others.sum(0)
     return LogitMagnitude(magnitude, logits.std(0, correction=0) / magnitude)

@@ -42,7 +42,7 @@ class Segment:
 
     def _ids(self, context: AnswerContext, role: str) -> list[np.ndarray]:
         masks = context.masks(role)
-        entropies = context.entropies(role) if self.reads_entropy else [np.zeros(len(mask), dtype=np.float32) for mask in masks]
+        entropies = context.entropies(role) if self.reads_entropy else [np.zeros(len(mask)) for mask in masks]
         rows = zip(entropies, masks, strict=True)
         both = [(torch.from_numpy(np.array(values))[None], torch.from_numpy(np.array(mask))[None]) for values, mask in rows]
         return [cut_segments(self.segmenter, values, mask)[0].numpy() for values, mask in both]

@@ -29,7 +29,7 @@ class EntropyCutoff:
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids; `values` are entropies of the distributions that predict the tokens."""
-        return segments_from(torch.where(mask, values, 0.0) > self.cutoff, mask)
+        return segments_from(values > self.cutoff, mask)
 
 
 Segmenter = EntropyCutoff | segmenters.Segmenter
@@ -42,7 +42,6 @@ def reads_entropy(segmenter: Segmenter) -> bool:
 
 def cut_segments(segmenter: Segmenter, entropy: Values, mask: Mask) -> Ids:
     """Segment ids, closing tokens in none; `entropy`, nats, of the distribution that predicts each token (any values where it is not read)."""
-    curve = torch.where(mask, entropy, 0.0)
     if not isinstance(segmenter, EntropyCutoff):
-        curve = torch.where(mask, curve - masked_mean(curve, mask)[:, None], 0.0)
-    return without_closing(segmenter(curve, mask), mask)
+        entropy = torch.where(mask, entropy - masked_mean(entropy, mask)[:, None], 0.0)
+    return without_closing(segmenter(entropy, mask), mask)
