@@ -19,8 +19,6 @@ from functools import wraps  # noqa: E402
 from importlib import import_module  # noqa: E402
 from typing import Any  # noqa: E402
 
-from places import describe_processor  # noqa: E402
-
 PARTS = {
     "settings": ["finegrain.parsing:parse_settings"],
     "load the model": ["finegrain.recipes.session:load_policy", "finegrain.recipes.session:add_adapter"],
@@ -105,6 +103,7 @@ def find_function(place: str) -> tuple[Any, str]:
 def describe_machine() -> dict[str, Any]:
     """The processor, and what torch makes of it."""
     import torch
+    from places import describe_processor
 
     torch_sees = {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
     return {**describe_processor(), **torch_sees, "cores": os.cpu_count()}
