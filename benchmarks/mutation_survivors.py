@@ -134,7 +134,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     ("rewards/*", "bias=False", "bias=None", FALSY),
     *((f"rewards/{file}.py", before, before.replace("-1", "+1"), AXES) for file, before in (
         ("bottleneck", "movedim(0, -1)"), ("bottleneck", "shape[-1:]"), ("contrast", ".mean(-1)"), ("contrast", "dim=-1"),
-        ("diverse_preferences", ".unbind(-1)], -1)"), ("representation", "dim=-1"))),
+        ("diverse_preferences", "], -1)"), ("representation", "dim=-1"))),
     *(("rewards/*", before, "", DEFAULT) for before in ("dim=-1", "epsilon=HUBER, ", 'method="bounded", ')),
     ("rewards/lort.py", 'method="bounded"', "method=None", DEFAULT),
     ("rewards/lort.py", 'method="bounded"', 'method="BOUNDED"', "SciPy reads it in either case"),
