@@ -133,9 +133,11 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     *((f"rewards/{file}.py", f'"{text}"', f'"{other}"', WORDS) for file, text in ASSERTED for other in (f"XX{text}XX", text.upper())),
     ("rewards/*", "bias=False", "bias=None", FALSY),
     *((f"rewards/{file}.py", before, before.replace("-1", "+1"), AXES) for file, before in (
-        ("bottleneck", "movedim(0, -1)"), ("bottleneck", "shape[-1:]"), ("contrast", ".mean(-1)"), ("contrast", "dim=-1"),
-        ("diverse_preferences", ".unbind(-1)], -1)"), ("representation", "dim=-1"))),
-    *(("rewards/*", before, "", DEFAULT) for before in ("dim=-1", "epsilon=HUBER, ", 'method="bounded", ')),
+        ("bottleneck", "movedim(0, -1)"), ("bottleneck", "shape[-1:]"), ("contrast", ".mean(-1)"), ("contrast", "generator), dim=-1"),
+        ("diverse_preferences", "], -1)"), ("representation", "prototypes, dim=-1"))),
+    *((f"rewards/{file}.py", before + more, before, DEFAULT) for file, before, more in (
+        ("contrast", "generator), ", "dim=-1"), ("representation", "prototypes, ", "dim=-1"), ("location", "(", "epsilon=HUBER, "),
+        ("lort", "", 'method="bounded", '))),
     ("rewards/lort.py", 'method="bounded"', "method=None", DEFAULT),
     ("rewards/lort.py", 'method="bounded"', 'method="BOUNDED"', "SciPy reads it in either case"),
     *((f"rewards/{file}.py", before, before.replace(", 0.0)", ", 1.0)"), HIDDEN) for file, before in (
