@@ -59,8 +59,6 @@ def attach_head(session: Session, job: Job, contract: Contract, scorer: Scorer) 
     if contract.action_value is not None and contract.action_value.fresh:
         words = lm.get_output_embeddings().weight.shape[0]
         scorer.q_head = linear_head(hidden_size(session), words, seed=session.seed + 1, dtype=dtype).to(scorer.device)
-    if "logp" not in contract.needs:
-        release_unread_vocabulary(session.policy.model, keep=session.policy.in_memory)
     return facts
 
 
@@ -76,6 +74,8 @@ def build_trainer(session: Session, job: Job, contract: Contract, data: Training
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
     scorer = session.scorer
     assert scorer is not None
+    if contract.outputs and "logp" not in contract.needs:  # here, for segments of entropies were made with it
+        release_unread_vocabulary(session.policy.model, keep=session.policy.in_memory)
     if "kl" in contract.needs:
         session.say(describe_live_reference(scorer))
         session.usage.notes.append(describe_live_reference(scorer))
