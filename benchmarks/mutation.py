@@ -6,7 +6,7 @@ that run each function, and forks a process per mutant from one that has importe
 for messages are not maths. The run works on a copy of the last commit. It needs mutmut beside the project's own packages:
 
     pip install -c constraints.txt -c benchmarks/constraints-mutation.txt mutmut
-    python benchmarks/mutation.py --work /tmp/mutation                     all mutants: about two hours on one core
+    python benchmarks/mutation.py --work /tmp/mutation                     all mutants: hours (rewards, curate and evaluate took 48 minutes)
     python benchmarks/mutation.py --work /tmp/mutation --rooms rewards     one room; the results of the others stay as they are
 
 A run that stops (--minutes) goes on where it was; one with more tests or changed functions in the last commit tries again what survived or changed.

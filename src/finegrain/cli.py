@@ -114,9 +114,8 @@ def _help(name: str, arguments: list[str]) -> int:
     methods = {f"{method.family}:{method.name}" for method in catalog.METHODS}
     file = cache_folder() / "help" / _key_of_help([name, *arguments]) if methods.issuperset(set(arguments) - HELP) else None
     if file is not None and file.is_file():
-        with suppress(OSError, ValueError):
-            print(file.read_text(encoding="utf-8"), end="")
-            return 0
+        print(file.read_text(encoding="utf-8"), end="")
+        return 0
     text = _Copied(sys.stdout)
     try:
         with redirect_stdout(text):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from finegrain.ops.proportions import wilson
 from tests.recipes.command import Command
@@ -48,6 +48,23 @@ def test_entropies_are_cached_and_a_second_run_is_the_same(command: Command, cac
     assert command.lines("one") == command.lines("two")
     one, two = (load_file(command.folder / run / "reward_head.safetensors")["weight"] for run in ("one", "two"))
     assert bool((one == two).all())
+
+
+def test_a_vocabulary_head_of_its_own_weights_changes_nothing_and_is_not_trained(command: Command) -> None:
+    """Entropies are read from it before training, which goes on without it: the same steps as where it shares the embeddings."""
+    model, untied = AutoModelForCausalLM.from_pretrained(command.model), command.folder / "untied"
+    assert model.config.tie_word_embeddings
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.save_pretrained(untied)
+    AutoTokenizer.from_pretrained(command.model).save_pretrained(untied)
+    settings = ["head:segment", "--head.segmenter.cutoff", "3.6", "--max-steps", "3", "--lr", "0.01"]
+    tied = reward(command, "tied", *settings)
+    own = reward(command, "own", "--model", untied, *settings, "--save-every", "1")
+    assert (tied.code, own.code) == (0, 0), own.error
+    times = {"step_seconds", "tokens_per_second"}
+    lines = [[{name: value for name, value in line.items() if name not in times} for line in command.lines(run)] for run in ("tied", "own")]
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.slow
