@@ -96,12 +96,12 @@ def test_the_probe_passes_every_architecture_and_catches_a_broken_attention(monk
         assert probe.fused, (name, probe.reason)
         assert scorer.path is fused
 
-    honest = attention._band.__wrapped__
+    honest = attention.lay_out_short
 
-    def forgets_the_window(reach: int, window: int | None, dtype: Any, device: Any) -> torch.Tensor:
-        return honest(reach, None, dtype, device)
+    def forgets_the_window(groups: Any, window: int | None, dtype: Any, device: Any) -> Any:
+        return honest(groups, None, dtype, device)
 
-    monkeypatch.setattr(attention, "_band", forgets_the_window)
+    monkeypatch.setattr(attention, "lay_out_short", forgets_the_window)
     scorer, probe = make_scorer(MODELS["mistral, window 6"]().train(), longest=200)
     assert not probe.fused
     assert "differs" in probe.reason

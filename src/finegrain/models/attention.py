@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from finegrain.models.short_attention import attend_short, is_short, lay_out_short
+
 NAME = "finegrain"
 
 QUERY_BLOCK = 128
@@ -170,6 +172,16 @@ def branched_attention(
         query, key, value = (tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in (query, key, value))
     if _has_varlen(query, value, softcap):
         return _by_varlen(query, key, value, branches, sliding_window, scaling), None
+    if softcap is None and query.device.type == "cpu" and all(is_short(group) for group in branches.groups):
+        wide = torch.promote_types(query.dtype, torch.float32)
+        laid = lay_out_short(branches.groups, sliding_window, wide, query.device)
+        with torch.autocast(query.device.type, enabled=False):
+            return attend_short(query.to(wide), key.to(wide), value.to(wide), laid, scaling).to(query.dtype), None
+    return _by_blocks(query, key, value, branches, sliding_window, scaling, softcap), None
+
+
+def _by_blocks(query: Tensor, key: Tensor, value: Tensor, branches: Branches, window: int | None, scaling: float, softcap: float | None) -> Tensor:
+    """(1, N, heads, E) by blocks of each prompt and answer."""
     lengths = branches.lengths()
     repeat = query.shape[1] // key.shape[1]
     pieces = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)  # type: ignore[no-untyped-call]
@@ -184,8 +196,8 @@ def branched_attention(
                 prompt_key, prompt_value = k, v
             else:
                 k, v = torch.cat([prompt_key, k], 2), torch.cat([prompt_value, v], 2)
-            outputs.extend(_piece(q, k, v, sliding_window, scaling, softcap))
-    return torch.cat(outputs, 1), None
+            outputs.extend(_piece(q, k, v, window, scaling, softcap))
+    return torch.cat(outputs, 1)
 
 
 def register() -> None:
