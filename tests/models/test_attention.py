@@ -51,14 +51,19 @@ def evaluate(model: Any, groups: list[Group]) -> tuple[Tensor, Tensor]:
     return logp.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+def one_empty_answer() -> Group:
+    first = ragged_groups(seed=1)[0]
+    answer = first.branches[0]
+    return Group(first.prompt, (Branch(answer.ids[:0], answer.mask[:0]), first.branches[1]))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_one_call_a_layer_is_the_form_in_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[name]().double()
     exact_norms(model)
     silence_dropout(model)
     use_branched_attention(model)
-    empty = Branch(ragged_groups()[0].branches[0].ids[:0], ragged_groups()[0].branches[0].mask[:0])
-    groups = [*ragged_groups(long=40), Group(ragged_groups(seed=1)[0].prompt, (empty, ragged_groups(seed=1)[0].branches[1]))]
+    groups = [*ragged_groups(long=40), one_empty_answer()]
     monkeypatch.setattr(short_attention, "FEW_KEYS", 0)
     want = evaluate(model, groups)
     calls: list[tuple[int, int]] = []
@@ -84,7 +89,11 @@ def test_short_sequences_computed_by_size_are_the_form_in_blocks(name: str, monk
     silence_dropout(model)
     use_branched_attention(model)
     empty = Branch(ragged_groups()[0].branches[0].ids[:0], ragged_groups()[0].branches[0].mask[:0])
-    groups = [*ragged_groups(long=40), *ragged_groups(seed=2, long=33), Group(ragged_groups(seed=1)[0].prompt, (empty, ragged_groups(seed=1)[0].branches[1]))]
+    groups = [
+        *ragged_groups(long=40),
+        *ragged_groups(seed=2, long=33),
+        Group(ragged_groups(seed=1)[0].prompt, (empty, ragged_groups(seed=1)[0].branches[1])),
+    ]
     monkeypatch.setattr(short_attention, "SIZE_STEP", 4)
     laid_out, calls = attention.lay_out_short, []
     monkeypatch.setattr(attention, "lay_out_short", lambda *given: calls.append(given[1]) or laid_out(*given))

@@ -32,7 +32,10 @@ class Compute(RowLimits):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: DType = "auto"
-    """Number format: bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Number format: bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU and float32 on a CPU.
+
+    Where bfloat16 products take longer than float32 ones on a processor, float32 is taken in their place, and a line says so.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

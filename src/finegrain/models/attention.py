@@ -81,9 +81,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: fl
         wide = scores.dtype if scores.dtype == torch.float64 else torch.float32
         return torch.softmax(scores + mask, -1, dtype=wide).to(value.dtype) @ value
     if query.dtype == torch.bfloat16 and query.device.type == "cpu":
-        seen = mask.expand(query.shape[1], *mask.shape)
-        scores = torch.baddbmm(seen, query[0], key[0].transpose(-1, -2), alpha=scaling)
-        return (torch.softmax(scores, -1) @ value[0])[None]
+        query, key, value = (tensor[0].contiguous() for tensor in (query, key, value))  # else every product copies them, forward and backward
+        scores = torch.baddbmm(mask.expand(len(query), *mask.shape), query, key.transpose(-1, -2), alpha=scaling)
+        return (torch.softmax(scores, -1) @ value)[None]
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
 
 
