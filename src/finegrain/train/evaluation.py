@@ -8,7 +8,7 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -58,7 +58,11 @@ class Column:
         return torch.cat(self.values).numpy(), torch.cat(self.counts).numpy()
 
 
-def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+Read = Callable[[Sequence[int], Pair], None]
+"""(places of rows, their values): what else reads them while they are evaluated."""
+
+
+def evaluate(trainer: Trainer, data: TrainingSet, read: Read | None = None) -> dict[str, Any]:
     """Results of rows that were not trained on, without credit and row weights; {} without rows. Changes nothing, draws nothing."""
     if not data.examples:
         return {}
@@ -73,6 +77,8 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         for part in split_by_budget(data.packed_tokens(contract.roles).tolist(), trainer.precision.micro_tokens):
             batch = collate(data, part, contract.roles, positions=part, device=trainer.scorer.device)
             pair = detached(trainer.pair(batch, statistics, scored=True))
+            if read is not None:
+                read(part, pair)
             for name, (value, count) in row_metrics(pair, contract.beta).items():
                 metrics.setdefault(name, Column()).add(value, torch.ones_like(value) if count is None else count)
             if not missing:

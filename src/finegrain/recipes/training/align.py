@@ -197,7 +197,8 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
     """Evaluate the finished model, write it with its card, record and report; returns what is printed."""
     opened, trainer, lines = prepared.opened, fitted.trainer, fitted.lines
     job, session, contract, rows, directory = opened.job, opened.session, opened.contract, opened.rows, opened.directory
-    evaluation = job.artifact.conclude(trainer, prepared.columns.held_out)
+    snapshot = prepared.snapshot
+    evaluation = job.artifact.conclude(trainer, prepared.columns.held_out, None if snapshot is None else snapshot.read_held_out)
     answers = prepared.answers
     after = generate_greedy(session.policy.model, session.policy.tokenizer, answers.prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
@@ -213,8 +214,8 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
-        if prepared.snapshot is not None:
-            write_inspected_pairs(prepared.snapshot, session, trainer.scorer, directory, job.data, job.common.eval, job.artifact.head)
+        if snapshot is not None:
+            write_inspected_pairs(snapshot, session, trainer.scorer, directory, job.data, job.common.eval, job.artifact.head)
         record = prepared.record.plus({**fitted.facts, **results})
         write_results(session, job, contract, directory, record, answers._replace(after=after), rows.held_out or rows.train)
         if fitted.selection is not None:

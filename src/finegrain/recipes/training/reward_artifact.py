@@ -37,7 +37,7 @@ from finegrain.scoring.segmentation import start_model_facts
 from finegrain.scoring.stock_number import check_causal
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract
-from finegrain.train.evaluation import as_record, measuring
+from finegrain.train.evaluation import Read, as_record, measuring
 from finegrain.train.loop import Trainer, detached
 from finegrain.train.tally import Measure, Measures, Metrics
 from finegrain.types import Json, Pair, Scored, Side
@@ -96,8 +96,11 @@ class RewardArtifact:
         """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""
         return self._evaluated(trainer, data)[0]
 
-    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
-        """The same; what the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused."""
+    def conclude(self, trainer: Trainer, data: TrainingSet, read: Read | None = None) -> dict[str, Any]:
+        """The same, without log-probabilities to `read`.
+
+        What the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused.
+        """
         results, facts, fitted = self._evaluated(trainer, data)
         self.found.update(fitted)
         check = read_head(self.head).check
