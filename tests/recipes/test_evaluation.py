@@ -1,6 +1,6 @@
 """Held-out results are what an objective's declarations say: against sums over single rows, whatever the micro-batches.
 
-Test of train/evaluation.py.
+Test of train/evaluation.py, recipes/inspection/pairs.py.
 """
 
 import math
