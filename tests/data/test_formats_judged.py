@@ -21,7 +21,7 @@ def said(row):
 
 def marked(row):
     """(text, label) of every labelled step."""
-    return [(said(row)[start:end], label) for start, end, label in row.answers["answer"].spans]
+    return [(said(row)[start:end], label) for start, end, label, *_ in row.answers["answer"].spans]
 
 
 def labels(row, neutral="wrong"):

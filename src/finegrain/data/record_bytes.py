@@ -22,7 +22,9 @@ SPAN = struct.Struct("<qqd")
 START, ROW, PROMPT, PROMPT_TEXT, IDS_KEY, TEXT_KEY, SOURCE, DETAILS, FIXED = range(9)
 """Positions in the index that every row has; the keys are hashes of the prompt's tokens and of its text."""
 TOKENS, TRAINED, TEXT, SPANS, REWARDS, PER_ROLE = range(6)
-"""Positions per answer, after the fixed ones; -1 spans or rewards: there are none, not even an empty list."""
+"""Positions per answer, after the fixed ones; -1 spans or rewards: there are none, not even an empty list; -1 bytes of text: no such answer."""
+NO_ANSWER = (0, 0, -1, -1, -1)
+"""The facts of an answer that a row of ranked answers lacks."""
 
 
 def _key(data: bytes) -> int:
@@ -32,7 +34,6 @@ def _key(data: bytes) -> int:
 
 def pack_example(example: Example, roles: tuple[str, ...], start: int) -> tuple[bytes, list[int]]:
     """An example as bytes, and its line of the index; wider items come first, so every array is aligned."""
-    assert tuple(example.responses) == roles, (roles, tuple(example.responses))
     responses = [example.responses[role] for role in roles]
     spans = [example.spans[role] for role in roles]
     rewards = [example.token_rewards[role] for role in roles]
@@ -89,7 +90,8 @@ class _Reader:
 
 def unpack_example(records: np.ndarray, facts: list[int], roles: Sequence[str], columns: dict[str, float]) -> Example:
     """The example whose line of the index is `facts`; its arrays are views of the records."""
-    own = [facts[begin : begin + PER_ROLE] for begin in range(FIXED, len(facts), PER_ROLE)]
+    own = [one for begin in range(FIXED, len(facts), PER_ROLE) if (one := facts[begin : begin + PER_ROLE])[TEXT] >= 0]
+    roles = roles[: len(own)]
     read = _Reader(records, facts[START])
     prompt = read.array(facts[PROMPT], np.int32, 4)
     ids = [read.array(one[TOKENS], np.int32, 4) for one in own]

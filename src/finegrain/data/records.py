@@ -34,6 +34,13 @@ class Shape(Enum):
 
     Columns `steps` and `unlabelled_steps` count them.
     """
+    RANKED = "ranked"
+    """Roles answer-1 ... answer-K, the best first; columns `rank/<role>` (1 is best, equal ranks are a tie) and, where given, `score/<role>`.
+
+    K may differ between rows: a row has the roles and columns of its own answers.
+    """
+    CORRECTION = "correction"
+    """Roles corrected and original, two versions of one answer."""
 
 
 Located = tuple[str, Mapping[str, Any]]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class Found(NamedTuple):
+class Passage(NamedTuple):
     """A passage of a text."""
 
     start: int
@@ -22,14 +22,14 @@ class Found(NamedTuple):
     """Further passages with the same words; counted only where no offset says which one is meant."""
 
 
-def find_passage(text: str, start: int | None, end: int | None, quote: str) -> Found | None:
+def find_passage(text: str, start: int | None, end: int | None, quote: str) -> Passage | None:
     """The passage that a quote and its offsets (None: there are none) mean; None where the text does not have it."""
     if start is not None and end is not None:
         if 0 <= start < end and text[start:end] == quote:
-            return Found(start, end, "")
+            return Passage(start, end, "")
         units = _from_utf16(text, start, end)
         if units is not None and text[slice(*units)] == quote:
-            return Found(*units, "its offsets count UTF-16 units")
+            return Passage(*units, "its offsets count UTF-16 units")
     unescaped = html.unescape(quote)
     tries = [(quote, False, "found by its words"), (unescaped, False, "found without HTML escapes")]
     tries += [(words, True, "found with other white space") for words in dict.fromkeys((quote, unescaped))]
@@ -37,7 +37,7 @@ def find_passage(text: str, start: int | None, end: int | None, quote: str) -> F
         places = list(_places(text, words, loose))
         if places:
             first, last = min(places, key=lambda place: (abs(place[0] - (start or 0)), place[0]))
-            return Found(first, last, how, 0 if start is not None else len(places) - 1)
+            return Passage(first, last, how, 0 if start is not None else len(places) - 1)
     return None
 
 

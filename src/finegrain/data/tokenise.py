@@ -27,7 +27,7 @@ from finegrain.types import CharSpan
 
 __all__ = ["Tokenise", "tokenise"]
 
-ALIKE = "both answers are rendered alike without being cut: the chat template leaves out what they differ in"
+ALIKE = "answers are rendered alike without being cut: the chat template leaves out what they differ in"
 BATCH = 256
 """Number of rows tokenised at once."""
 
@@ -90,7 +90,7 @@ def _example(
         found.append(("over_length", f"{len(prompt)} + {max(len(response.ids) for response in whole.values())} tokens"))
     if words := writes_specials(row, rendered, tokens, specials):
         found.append(("bos_eos", words))
-    if "rejected" in responses and np.array_equal(responses["chosen"].ids, responses["rejected"].ids):
+    if len(responses) > 1 and len({response.ids.tobytes() for response in responses.values()}) < len(responses):
         found.append(("identical_after_truncation", "" if found and found[0][0] == "over_length" else ALIKE))
     if _dropped(number, found, responses, findings, decide):
         return None

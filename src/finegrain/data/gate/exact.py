@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+from finegrain.data.annotators import group_spans
+from finegrain.data.answer_text import join_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.convert.usual import CONVERSED
-from finegrain.data.gate.marked import check_spans
 from finegrain.data.gate.texts import Texts
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row, Turn
@@ -67,7 +68,8 @@ def _silent(row: Row, role: str) -> str:
 
 
 def _identical(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
-    return "" if "rejected" in row.answers and row.answers["chosen"].content == row.answers["rejected"].content else None
+    contents = [answer.content for answer in row.answers.values()]
+    return "" if len(contents) > 1 and len(set(contents)) < len(contents) else None
 
 
 def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -91,6 +93,10 @@ def _neutral_step(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "neutral_step" in row.notes else None
 
 
+def _repeated_answer(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
+    return "" if "repeated_answer" in row.notes else None
+
+
 def _tie(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "rejected" in row.answers and row.columns.get("tie") == 1 else None
 
@@ -102,8 +108,36 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
     ("not_a_number", _not_a_number),
     ("prompt_mismatch", _prompt_mismatch),
     ("neutral_step", _neutral_step),
+    ("repeated_answer", _repeated_answer),
     ("tie", _tie),
 )
+
+
+def check_spans(row: Row) -> Iterator[Named]:
+    """(kind, description), one for each span."""
+    for answer in row.answers.values():
+        yield from answer.notes
+        if answer.spans:
+            yield from _check_places(answer)
+
+
+def _check_places(answer: Answer) -> Iterator[Named]:
+    length = len(join_answer(answer.content))
+    for annotator, spans in group_spans(answer.spans or (), answer.annotators).items():
+        reached = 0
+        for start, end, *_ in sorted(spans):
+            if start >= end:
+                yield "empty_span", f"span {start}..{end}"
+                continue
+            if start < 0 or end > length:
+                yield "span_outside_text", f"span {start}..{end} of an answer of {length} characters"
+            if start < reached:
+                whose = f" of {annotator}" if annotator else ""
+                yield (
+                    "overlapping_spans",
+                    f"span {start}..{end}{whose} begins before an earlier one ends; where they overlap the later one in the file counts",
+                )
+            reached = max(reached, end)
 
 
 def check_last_turn(cells: Reading) -> Iterator[Named]:
