@@ -3,8 +3,6 @@ import math
 
 import pytest
 
-from finegrain.types import CharSpan
-from tests.data.tiny import marked
 from finegrain.data.answer_text import join_answer
 from finegrain.data.findings import Findings
 from finegrain.data.formats import FORMATS, recognise, rows_of_shape
@@ -15,6 +13,8 @@ from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.records import Shape, Turn
 from finegrain.data.shapes import find_own_shape, serves
 from finegrain.errors import DataError
+from finegrain.types import CharSpan
+from tests.data.tiny import marked
 
 
 def user(text):

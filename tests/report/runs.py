@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from finegrain.types import CharSpan
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
+from finegrain.types import CharSpan
 from tests.tiny import write_rows
 
 WORDS = [" the", " cat", " sat", " on", " mat", ".", " dogs", " ran", " yes", " no", " good", " bad", " sky", " blue"]

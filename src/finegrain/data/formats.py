@@ -98,6 +98,7 @@ FORMATS: tuple[Format, ...] = (
         tasks.qa_feedback,
         ranked=tasks.qa_ranked,
         corrections=tasks.qa_corrections,
+        references=tasks.qa_references,
     ),
     Format(
         "gsm8k model solutions",

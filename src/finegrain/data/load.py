@@ -73,7 +73,7 @@ def load_examples(
 def check_rows(
     source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate(), shape: Shape | None = None
 ) -> Json:
-    """The content of gate.json for the rows in a shape, by default their own; findings that would stop a training run are listed, nothing is stored."""
+    """The content of gate.json for the rows in a shape, by default their own; findings that would stop a run are listed, nothing is stored."""
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
     shape = shape or _one_shape(rows, forms)

@@ -122,16 +122,15 @@ def _details(example: Example, roles: Sequence[str]) -> bytes:
     looked = [example.annotators.get(role, ()) for role in roles]
     if not any(looked) and not any(part != PLAIN for own in more for part in own):
         return b""
-    return json.dumps([more, looked]).encode()
+    return json.dumps({"spans": more, "annotators": looked}).encode()
 
 
 def _with_details(spans: list[list[CharSpan] | None], details: Json) -> tuple[list[list[CharSpan] | None], list[tuple[str, ...]]]:
-    more, looked = details
     whole = [
         None if own is None else [CharSpan(*span[:3], *part) for span, part in zip(own, parts, strict=True)]
-        for own, parts in zip(spans, more, strict=True)
+        for own, parts in zip(spans, details["spans"], strict=True)
     ]
-    return whole, [tuple(names) for names in looked]
+    return whole, [tuple(names) for names in details["annotators"]]
 
 
 def _offsets(read: _Reader, own: list[int]) -> np.ndarray:

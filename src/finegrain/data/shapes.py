@@ -52,6 +52,8 @@ class Format(NamedTuple):
     """Rows with roles answer-1 ... answer-K, the best first, and columns `rank/<role>`."""
     corrections: Convert | None = None
     """Rows with roles corrected and original."""
+    references: Convert | None = None
+    """Pairs of the set's reference answer and answers of models."""
     matches: Callable[[Reading], bool] = _any_row
     """A further condition on the first row."""
 
@@ -87,6 +89,8 @@ def _pair_sources(entry: Format) -> dict[str, Convert]:
         sources["ranked"] = lambda row: convert_examples(ranked(row), pairs_of_ranked)
     if (corrections := entry.corrections) is not None:
         sources["corrections"] = lambda row: convert_examples(corrections(row), pair_of_correction)
+    if entry.references is not None:
+        sources["references"] = entry.references
     return sources
 
 
@@ -96,14 +100,14 @@ class Choices(NamedTuple):
     neutral: str = "wrong"
     """How a step labelled neither right nor wrong counts: wrong, right, or ignore."""
     pairs_from: str = "auto"
-    """What pairs are made of: pairs, ranked, corrections, or auto, the first of these that the format has."""
+    """What pairs are made of: pairs, ranked, corrections, references, or auto, the first of these that the format has."""
 
 
 USUAL = Choices()
 
 
 def made_of(entry: Format, shape: Shape, choices: Choices) -> str:
-    """What pairs of this format are made of where that is not pairs: ranked or corrections; empty where nothing is converted."""
+    """What pairs of this format are made of where that is not pairs: ranked, corrections or references; empty where nothing is converted."""
     given = {Shape.UNPAIRED: entry.answers, Shape.DEMONSTRATION: entry.demonstrations}
     if shape not in (Shape.PREFERENCE, *given) or given.get(shape) is not None:
         return ""

@@ -29,7 +29,7 @@ TAG = re.compile(r"<(/?)v>")
 
 
 def label_value(label: str) -> float:
-    """The value of a label [choice]: a number is itself, a name of good passages is 1, MQM's severities their weights, any other name an error, -1."""
+    """The value of a label [choice]: a number is itself, a word for good is 1, MQM's severities have their weights, others are errors, -1."""
     name = label.strip().lower()
     if NUMBER.fullmatch(name):
         return float(name)

@@ -60,6 +60,16 @@ def qa_corrections(row: Reading) -> list[Made]:
     return [Row(prompt=_qa_prompt(row), answers=answers, glue=" ")]
 
 
+def qa_references(row: Reading) -> list[Made]:
+    """The reference answer `gold` as chosen against every prediction, weight one over their number; nobody compared them."""
+    gold, weight = Answer(content=read_text(row, "gold")), {"weight": 1 / 4}
+    predictions = {n: _prediction(row, n) for n in range(1, 5)}
+    return [
+        Row(prompt=_qa_prompt(row), answers={"chosen": gold, "rejected": one}, columns={**weight, "rejected_prediction": float(n)}, glue=" ")
+        for n, one in predictions.items()
+    ]
+
+
 def _qa_prompt(row: Reading) -> str:
     passages = "\n\n".join(" ".join(passage[1:]) for passage in row["passages"])
     return f"{passages}\n\nQuestion: {read_text(row, 'question')}\nAnswer:"
