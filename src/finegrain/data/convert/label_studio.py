@@ -69,7 +69,7 @@ def _region(value: Json, labels: Sequence[Any], person: str) -> list[Mark]:
 def label_studio_min(row: Reading) -> list[Made]:
     """JSON-MIN: the task's fields beside the regions under the name of the labels, one row for each annotation."""
     column = regions_column(row)
-    marks = [mark for value in row[column] for mark in _region(value, value.get("labels") or (), read_name(row.get("annotator")))]
+    marks = [mark for value in (row[column] if column else ()) for mark in _region(value, value.get("labels") or (), read_name(row.get("annotator")))]
     fields = {name: row[name] for name in (*PROMPTS, *ANSWERS) if name in row and name != column}
     return make_annotated(fields, "", marks, name_annotator(row))
 
