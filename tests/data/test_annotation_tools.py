@@ -185,5 +185,5 @@ def test_an_answer_without_tags_in_a_tagged_file_is_marked_by_nobody(tmp_path) -
 
 
 def test_a_task_without_an_answer_names_its_fields() -> None:
-    with pytest.raises(DataError, match="expected one of response, answer.*found image"):
+    with pytest.raises(DataError, match=r"expected one of response, answer.*found image"):
         rows_of_shape(recognise(TASK), Shape.DEMONSTRATION, {**TASK, "data": {"image": "x.png"}})
