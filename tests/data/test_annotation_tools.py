@@ -1,4 +1,7 @@
-"""Tests data/convert/{annotated,label_studio,argilla}.py: rows as the tools export them, to spans by annotator, with nothing lost silently."""
+"""Rows as annotation tools export them, to spans by annotator, with nothing lost silently.
+
+Test of data/convert/annotated.py, data/convert/label_studio.py, data/convert/argilla.py.
+"""
 
 from typing import Any
 

@@ -27,7 +27,7 @@ def recognise(row: Mapping[str, Any]) -> Format:
     for candidate in FORMATS:
         if candidate.columns <= columns and candidate.matches(cells):
             return candidate
-    raise DataError(describe_nearest(row, FORMATS))
+    raise DataError(describe_nearest(row, [entry for entry in FORMATS if entry.name != TAGGED]))
 
 
 def _has(*names: str) -> frozenset[str]:
@@ -88,6 +88,8 @@ def _triples(column: str) -> Callable[[Reading], bool]:
     return lambda row: annotated.is_triples(row[column])
 
 
+TAGGED = "inline tags"
+"""Has the columns of demonstrations and instructions, so the nearest form is never this one."""
 RESPONSES = ("response_0", "response_1")
 SAFE = ("is_response_0_safe", "is_response_1_safe", "better_response_id", "safer_response_id")
 
@@ -184,7 +186,7 @@ FORMATS: tuple[Format, ...] = (
         for label in usual.LABELS
     ),
     *(
-        Format("inline tags", _has(asked, answer), demonstrations=annotated.inline_tags, matches=annotated.has_tags)
+        Format(TAGGED, _has(asked, answer), demonstrations=annotated.inline_tags, matches=annotated.has_tags)
         for asked in annotated.PROMPTS
         for answer in annotated.ANSWERS
     ),

@@ -43,6 +43,8 @@ class Shape(Enum):
     """Roles corrected and original, two versions of one answer."""
 
 
+COMPARED = frozenset({"chosen", "corrected", "answer-1"})
+"""First roles of the shapes whose answers must differ."""
 Located = tuple[str, Mapping[str, Any]]
 """The location of a row in its source, for messages, and its columns as read."""
 

@@ -208,7 +208,7 @@ def _marks(marks: Any) -> tuple[CharSpan, ...] | None:
     return None if marks is None else tuple(map(span_from_json, marks))
 
 
-def span_as_json(span: CharSpan) -> Json | list[float]:
+def span_as_json(span: CharSpan) -> Json | list[Any]:
     """[start, end, value], or an object with those and what else the span says."""
     if span[3:] == (None, "", ""):
         return list(span[:3])

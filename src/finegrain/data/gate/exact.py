@@ -11,7 +11,7 @@ from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.convert.usual import CONVERSED
 from finegrain.data.gate.texts import Texts
 from finegrain.data.reading import Reading
-from finegrain.data.records import Answer, Row, Turn
+from finegrain.data.records import COMPARED, Answer, Row, Turn
 
 Named = tuple[str, str]
 """Kind, and a description of the first occurrence."""
@@ -69,7 +69,7 @@ def _silent(row: Row, role: str) -> str:
 
 def _identical(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     contents = [answer.content for answer in row.answers.values()]
-    return "" if len(contents) > 1 and len(set(contents)) < len(contents) else None
+    return "" if COMPARED & row.answers.keys() and len(set(contents)) < len(contents) else None
 
 
 def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
