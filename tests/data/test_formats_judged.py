@@ -7,6 +7,7 @@ import pytest
 from finegrain.data.formats import recognise, rows_of_shape
 from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.records import Shape, Turn
+from finegrain.data.shapes import Choices
 from finegrain.errors import DataError
 from tests.data.published import HELPSTEER2, MATH_SHEPHERD, PRM800K, RATED, RED_TEAM, STEPWISE, ULTRA
 
