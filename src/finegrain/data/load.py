@@ -70,11 +70,13 @@ def load_examples(
     )
 
 
-def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()) -> Json:
-    """The content of gate.json for the rows in the first shape they have; findings that would stop a training run are listed, nothing is stored."""
+def check_rows(
+    source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate(), shape: Shape | None = None
+) -> Json:
+    """The content of gate.json for the rows in a shape, by default their own; findings that would stop a run are listed, nothing is stored."""
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
-    shape = _one_shape(rows, forms)
+    shape = shape or _one_shape(rows, forms)
     findings, sample, decide = _findings_of(rows), Sample(gate.bias_rows), Listing(gate)
     kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
     numbered = kept if tokenizer is None else ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))
@@ -183,6 +185,7 @@ def make_gate_report(facts: Json, findings: Findings, sample: Sample, *, not_che
         "findings": [_finding(kind, findings) for kind in findings.by_kind],
         "not_checked": list(not_checked),
         "most_rows_per_kind": MOST_ROWS,
+        **findings.measured,
         "biases": measure_biases(sample),
     }
 
