@@ -1,0 +1,45 @@
+"""Tasks as the data of the page, read by templates/mark.js. Positions in them count code points."""
+
+from collections.abc import Sequence
+
+from finegrain.recipes.marking.tasks import Task, TaskAnswer, digest_tasks
+from finegrain.types import Json
+
+
+def pack_tasks(tasks: Sequence[Task], pairs: bool, *, name: str, source: str, aspects: Sequence[str], annotator: str) -> Json:
+    """The page's data; `pairs`: whether rows are exported as pairs, else answer by answer."""
+    return {
+        "digest": digest_tasks(tasks),
+        "form": "pairs" if pairs else "answers",
+        "name": name,
+        "source": source,
+        "aspects": list(aspects),
+        "annotator": annotator,
+        "tasks": [_pack_task(task) for task in tasks],
+    }
+
+
+def _pack_task(task: Task) -> Json:
+    packed: Json = {"key": task.key, "prompt": task.prompt, "answers": [_pack_answer(answer) for answer in task.answers]}
+    if not isinstance(task.shown, str):
+        packed["turns"] = [list(turn) for turn in task.shown]
+    if task.tools:
+        packed["tools"] = task.tools
+    if task.pairs:
+        packed["pairs"] = [{"chosen": pair.chosen, "rejected": pair.rejected, "columns": dict(pair.columns)} for pair in task.pairs]
+    return packed
+
+
+def _pack_answer(answer: TaskAnswer) -> Json:
+    packed: Json = {"id": answer.id, "sha256": answer.digest, "text": answer.text}
+    if not isinstance(answer.content, str):
+        packed["content"] = answer.content
+    if answer.hidden:
+        packed["hidden"] = answer.hidden
+    if answer.columns:
+        packed["columns"] = dict(answer.columns)
+    if answer.suggestions:
+        packed["suggestions"] = [
+            {"start": start, "end": end, "value": value, **known} for (start, end, value), known in sorted(answer.suggestions.items())
+        ]
+    return packed
