@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,33 @@ from typing import Any
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-extensions", "--no-first-run", "--remote-debugging-pipe")
+READABLE = """(() => {
+  const shade = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const paper = (node) => {
+    for (; node; node = node.parentElement) { const c = shade(getComputedStyle(node).backgroundColor); if (c.length < 4 || c[3] > 0) return c; }
+    return [255, 255, 255];
+  };
+  let worst = [99, ""];
+  const texts = "p, td, th, li, a, summary, dt, dd, h1, h2, h3, h4, .tok, .badge, .interval, figcaption, label, button";
+  document.querySelectorAll(texts).forEach((node) => {
+    const [a, b] = [light(shade(getComputedStyle(node).color)), light(paper(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst[0]) worst = [ratio, node.tagName + "." + node.className];
+  });
+  const beyond = (node) => node.getBoundingClientRect().right > innerWidth + 1 && !node.closest(".wide, .tokens, .only-read");
+  const wide = [...document.querySelectorAll("body *")].filter(beyond).slice(0, 3).map((node) => node.tagName + "." + node.className);
+  return [worst[0], worst[1], document.documentElement.scrollWidth - innerWidth, wide, matchMedia("(prefers-color-scheme: dark)").matches];
+})()"""
+"""Lowest contrast of a text and where, how far the page runs over the edge and what does, and whether the page is dark."""
+LAUNCH = """
+import os, sys
+os.dup2(int(sys.argv[1]), 101), os.dup2(int(sys.argv[2]), 102)
+os.dup2(101, 3), os.dup2(102, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Starts the browser, which reads its commands from descriptor 3 and writes its answers to descriptor 4."""
 PATIENCE = 60.0
 """Seconds that a browser has for one answer."""
 ALT, CTRL, SHIFT = 1, 2, 8
@@ -130,15 +158,23 @@ class Browser:
 
     def downloaded(self, name: str) -> str:
         """The text of a downloaded file, which is then deleted."""
+        found = self.wait_for_download()
+        assert found == name
         file = self.downloads / name
+        text = file.read_text()
+        file.unlink()
+        return text
+
+    def wait_for_download(self) -> str:
+        """The name of the one file that was downloaded, once it is complete."""
         for _ in range(int(PATIENCE / 0.02)):
-            if file.exists() and not list(self.downloads.glob("*.crdownload")):
-                text = file.read_text()
-                file.unlink()
-                return text
+            names = [file.name for file in self.downloads.iterdir()]
+            if names and not any(name.endswith((".crdownload", ".tmp")) or name.startswith(".") for name in names):
+                assert len(names) == 1, names
+                return names[0]
             self.run("1")
             time.sleep(0.02)
-        raise AssertionError(f"{name} was not downloaded; found {[one.name for one in self.downloads.iterdir()]}")
+        raise AssertionError("nothing was downloaded")
 
     def trouble(self) -> list[str]:
         """Errors and messages of the page, and requests for anything but files."""
@@ -160,12 +196,9 @@ def open_browser(folder: Path) -> Iterator[Browser]:
     assert CHROMIUM is not None
     to_browser, from_us = os.pipe()
     to_us, from_browser = os.pipe()
-    # the browser reads descriptor 3 and writes descriptor 4
-    command = 'exec "$@" 3<&"$FROM" 4>&"$TO"'
     process = subprocess.Popen(
-        ["sh", "-c", command, "sh", CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}"],
+        [sys.executable, "-S", "-c", LAUNCH, str(to_browser), str(from_browser), CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}"],
         pass_fds=(to_browser, from_browser),
-        env={**os.environ, "FROM": str(to_browser), "TO": str(from_browser)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -18,7 +18,7 @@ class MarkSettings(RowCount):
     """Make a page in which people mark good and bad passages of answers (--data), or join what they exported (--merge)."""
 
     data: str | None = None
-    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B". With --merge: the file the marks are checked against."""
+    """json, jsonl, csv, tsv, parquet or arrow file, a folder, or a Hub name; several as "A + B". With --merge: what the marks are checked against."""
     merge: tuple[Path, ...] = ()
     """Exports of the page, of one or several people, to be joined."""
     out: Path

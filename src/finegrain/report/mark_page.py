@@ -11,7 +11,10 @@ SCRIPT = ("mark_text.js", "mark_store.js", "mark.js")
 
 
 def render_mark_page(data: Json) -> str:
-    """The page as a string; `data` as `recipes.marking.packing` makes it. Texts reach the script unchanged, which shows hidden characters as signs."""
+    """The page as a string; `data` as `recipes.marking.packing` makes it.
+
+    Texts reach the script unchanged, because spans count them; it shows hidden characters as signs.
+    """
     answers = sum(len(task["answers"]) for task in data["tasks"])
     return render_template(
         "mark.html.jinja",

@@ -21,7 +21,9 @@ def render_template(template: str, *, css: Sequence[str], script: Sequence[str],
     """The page as a string; `css` and `script` are files that are joined, `data` is what the script reads."""
     style, code = ("".join((TEMPLATES / file).read_text() for file in files) for files in (css, script))
     policy = POLICY.format(style=_hash(style), script=_hash(code))
-    return _environment().get_template(template).render(policy=policy, css=Markup(style), script=Markup(code), data=Markup(escape_json(data)), **values)
+    return (
+        _environment().get_template(template).render(policy=policy, css=Markup(style), script=Markup(code), data=Markup(escape_json(data)), **values)
+    )
 
 
 @cache

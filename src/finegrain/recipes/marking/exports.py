@@ -104,9 +104,8 @@ def _marks(spans: Any, record: Json, name: str, saved: str, done: bool, place: s
         return
     people = [str(one) for one in record["annotators"]] if "annotators" in record else [name]
     for person in people:
-        mine = lambda one, person=person: len(people) == 1 or one.get("annotator") == person
-        own = tuple(_span(one, person) for one in spans if mine(one))
-        notes = tuple({**one, "annotator": person} for one in record.get("notes", ()) if mine(one))
+        own = tuple(_span(one, person) for one in spans if len(people) == 1 or one.get("annotator") == person)
+        notes = tuple({**one, "annotator": person} for one in record.get("notes", ()) if len(people) == 1 or one.get("annotator") == person)
         yield AnswerMarks(annotator=person, spans=own, notes=notes, saved=saved, done=done, place=place)
 
 
@@ -114,7 +113,7 @@ def _span(span: Json, person: str) -> Json:
     start, end, value = span["start"], span["end"], span["value"]
     if not (isinstance(start, int) and isinstance(end, int) and isinstance(value, int | float)):
         raise ValueError(f"a span {span!r:.80}")
-    known = {name: span[name] for name in ("std", "aspect") if name in span}
+    known: Json = {name: span[name] for name in ("std", "aspect") if name in span}
     return {"start": start, "end": end, "value": value, **known, "annotator": person}
 
 

@@ -81,20 +81,23 @@ def join_exports(files: Sequence[Path], current: Sequence[TaskAnswer] | None = N
     _check_names(rows, joined)
     _check_texts(rows, joined)
     names = {} if current is None else _check_data(rows, current, joined)
-    keys = lambda row, role: names.get(row.keys[role], row.keys[role])
+
+    def key_of(row: ExportedRow, role: str) -> AnswerKey:
+        return names.get(row.keys[role], row.keys[role])
+
     marks = MarksByAnswer(joined)
     for row in rows:
         for role, people in row.marks.items():
             for one in people:
-                marks.add(keys(row, role), one)
+                marks.add(key_of(row, role), one)
                 if not one.done:
                     joined.find("unfinished", f"{row.place} ({row.keys[role].id} by {one.annotator})")
     joined.annotators = marks.count()
     if "answer" in rows[0].keys:
-        first = {keys(row, "answer"): row for row in reversed(rows)}
-        joined.lines = [_line(first[key], {"answer": key}, marks) for key in dict.fromkeys(keys(row, "answer") for row in rows)]
+        first = {key_of(row, "answer"): row for row in reversed(rows)}
+        joined.lines = [_line(first[key], {"answer": key}, marks) for key in dict.fromkeys(key_of(row, "answer") for row in rows)]
     else:
-        joined.lines = _pairs([(row, keys(row, "chosen"), keys(row, "rejected")) for row in rows], marks, joined)
+        joined.lines = _pairs([(row, key_of(row, "chosen"), key_of(row, "rejected")) for row in rows], marks, joined)
     return joined
 
 

@@ -76,8 +76,8 @@ def _read_scored(tasks: Sequence[Task], file: Path) -> ScoredFile:
     by_text = {answer.text[answer.before :]: answer for task in tasks for answer in task.answers}
     segments: list[Segment] = []
     missing: list[str] = []
-    count = 0
-    for count, (where, raw) in enumerate(read(str(file)).rows, 1):
+    scored = read(str(file))
+    for where, raw in scored.rows:
         if missing_columns := [name for name in ("id", "response", "segments", "tokens") if name not in raw]:
             raise DataError(f"{where}: expected a line of finegrain score; it lacks {', '.join(missing_columns)}")
         answer = by_name.get(str(raw["id"]))
@@ -87,7 +87,7 @@ def _read_scored(tasks: Sequence[Task], file: Path) -> ScoredFile:
             missing.append(str(raw["id"]))
         else:
             segments += [Segment(answer, *found) for found in _numbers(raw, where)]
-    return ScoredFile(count, segments, missing)
+    return ScoredFile(scored.count, segments, missing)
 
 
 def _same_text(answer: TaskAnswer, response: Any) -> bool:

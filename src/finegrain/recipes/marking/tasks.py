@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from finegrain.data.answer_text import split_turn
@@ -165,20 +166,21 @@ def digest_tasks(tasks: Sequence[Task]) -> str:
 
 
 def find_changed(tasks: Sequence[Task]) -> list[str]:
-    """Names of answers whose exported row would be read as another text than the page shows."""
-    return [answer.id for task in tasks for answer in task.answers if not _reads_back(task, answer)]
+    """Names of answers whose exported rows would be read as other texts than the page shows, alone or in a pair of their task."""
+    changed: dict[str, None] = {}
+    for task in tasks:
+        rows = combinations(task.answers, 2) if task.pairs else ((answer,) for answer in task.answers)
+        changed |= {answer.id: None for answers in rows if not _reads_back(task, answers) for answer in answers}
+    return list(changed)
 
 
-def _reads_back(task: Task, answer: TaskAnswer) -> bool:
-    """Reads the answer as a row of a single answer and, where it is one of a pair, as both answers of one."""
-    base: Json = {"prompt": task.prompt, **({"tools": task.tools} if task.tools else {})}
-    rows = [{**base, "chosen": answer.content, "rejected": answer.content}] if task.pairs else [{**base, "completion": answer.content}]
+def _reads_back(task: Task, answers: Sequence[TaskAnswer]) -> bool:
+    """Reads the answers as a row of their own."""
+    contents = dict(zip(("completion",) if len(answers) == 1 else ("chosen", "rejected"), (one.content for one in answers), strict=True))
+    row = {"prompt": task.prompt, **({"tools": task.tools} if task.tools else {}), **contents}
     try:
-        for row in rows:
-            form = find_common_format([("", row)])
-            (made,) = select_examples(convert(form, find_own_shape(form), row))
-            if write_content(made.prompt) != task.prompt or any(write_content(one.content) != answer.content for one in made.answers.values()):
-                return False
+        form = find_common_format([("", row)])
+        (made,) = select_examples(convert(form, find_own_shape(form), row))
     except (DataError, ValueError):
         return False
-    return True
+    return write_content(made.prompt) == task.prompt and [write_content(one.content) for one in made.answers.values()] == list(contents.values())

@@ -15,6 +15,7 @@
     return node;
   }
 
+  // A button; `pressed` is undefined where it is none of a choice.
   function button(text, key, act, className, pressed) {
     const node = make("button", className, text);
     node.type = "button";
@@ -69,6 +70,7 @@
   }
 
   function drawAnswers() {
+    by("answers").classList.toggle("even", task().answers.length % 2 === 0);
     by("answers").replaceChildren(...task().answers.map((answer, place) => {
       const card = make("article", "answer");
       const title = make("h3", "", task().answers.length > 1 ? `Answer ${letter(place)}` : "Answer");
@@ -98,7 +100,7 @@
       const marks = all().filter((mark) => mark.answer === place)
         .map((mark) => ({ ...mark, look: `${mark.name ? "maybe-" : ""}${mark.value > 0 ? "good" : "bad"}${now && nameOf(mark) === nameOf(now) ? " now" : ""}` }));
       const focused = document.activeElement === text ? Texts.unitOf(text, getSelection().focusNode, getSelection().focusOffset) : null;
-      Texts.draw(text, answer.text, marks.map((mark) => ({ ...mark, look: mark.look.split(" ") })).map((mark) => ({ ...mark, look: mark.look.join(" ") })), hidden);
+      Texts.draw(text, answer.text, marks, hidden);
       if (focused !== null) getSelection().collapse(...Texts.nodeAt(text, focused));
       text.nextSibling.replaceChildren(...marks.map(listed));
     });
@@ -160,31 +162,50 @@
   }
 
   function drawDock() {
-    const dock = by("dock");
     const now = current();
     const done = button(work().done ? "Done ✓, next" : "Done, next", "Enter", finish, "main push");
+    const row = (...parts) => { const made = make("div", "row"); made.append(...parts); return made; };
+    const verdict = (value) => [button("Good", "g", () => judge(1), "is-good", value === undefined ? undefined : value > 0), button("Bad", "b", () => judge(-1), "is-bad", value === undefined ? undefined : value < 0)];
     if (view.selection) {
-      const parts = [make("span", "said", quote(view.selection)), button("Good", "g", () => judge(1), "is-good"), button("Bad", "b", () => judge(-1), "is-bad")];
-      if (now) parts.push(button("Move the current mark here", "", () => edit({ start: view.selection.start, end: view.selection.end }, "Moved")));
-      dock.replaceChildren(...parts, aspects(null, setAspect), done);
+      const move = now ? [button("Move the current mark here", "", () => edit({ start: view.selection.start, end: view.selection.end }, "Moved"))] : [];
+      by("dock").replaceChildren(row(make("span", "said", quote(view.selection)), ...verdict(), ...move, done), row(aspects(null, setAspect)));
     } else if (now) {
-      const note = make("input");
-      Object.assign(note, { id: "note", value: now.note, placeholder: "note", size: 18, maxLength: 500 });
-      note.setAttribute("aria-label", "Note on the mark");
-      note.addEventListener("change", () => { if (note.value !== now.note) edit({ note: note.value.trim() }, "Noted"); });
-      note.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === "Escape") { event.preventDefault(); event.stopPropagation(); note.blur(); back(); } });
-      const value = [button("Good", "g", () => judge(1), "is-good", now.value > 0), button("Bad", "b", () => judge(-1), "is-bad", now.value < 0)];
-      const range = make("span", "group");
-      const ends = [["start ‹", "<", "start", -1, "Start a word earlier"], ["› start", ">", "start", 1, "Start a word later"], ["end ‹", ",", "end", -1, "End a word earlier"], ["› end", ".", "end", 1, "End a word later"]];
-      range.append(...ends.map(([text, key, side, step, label]) => { const one = button(text, key, () => nudge(side, step)); one.setAttribute("aria-label", label); return one; }));
       const own = now.name ? [button("Accept", "y", accept, "main"), button("Reject", "x", remove)] : [button("Remove", "x", remove)];
-      dock.replaceChildren(make("span", "said", quote(now)), ...(now.name ? own : []), ...value, aspects(now, setAspect), note, range, ...(now.name ? [] : own), done);
+      by("dock").replaceChildren(row(make("span", "said", quote(now)), ...(now.name ? own : []), ...verdict(now.value), ...(now.name ? [] : own), done), row(aspects(now, setAspect), noteField(now), range()));
     } else {
       const left = suggestions().length;
-      const hint = left ? `${left} suggestion${left > 1 ? "s" : ""} (dashed): go through with ] or accept or reject all.` : "Select words of an answer, then press g for good or b for bad.";
-      const both = left ? [button("Next suggestion", "]", () => step(1)), button("Accept all", "Y", () => settleAll("accepted")), button("Reject all", "X", () => settleAll("rejected"))] : [];
-      dock.replaceChildren(make("span", "hint", hint), ...both, done);
+      const hint = left ? `${left} suggestion${left > 1 ? "s" : ""} (dashed): go through with ], or settle all at once.` : "Select words of an answer, then press g for good or b for bad.";
+      const all = left ? [button("Next suggestion", "]", () => step(1)), button("Accept all", "Y", () => settleAll("accepted")), button("Reject all", "X", () => settleAll("rejected"))] : [];
+      by("dock").replaceChildren(row(make("span", "hint", hint), done), row(...all));
     }
+  }
+
+  function noteField(mark) {
+    const note = make("input");
+    Object.assign(note, { id: "note", value: mark.note, placeholder: "note", size: 18, maxLength: 500 });
+    note.setAttribute("aria-label", "Note on the mark");
+    note.addEventListener("change", () => { if (note.value.trim() !== mark.note) edit({ note: note.value.trim() }, "Noted"); });
+    note.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault();
+      event.stopPropagation();
+      note.blur();
+      back();
+    });
+    return note;
+  }
+
+  function range() {
+    const group = make("span", "group");
+    for (const [side, less, more] of [["start", "<", ">"], ["end", ",", "."]]) {
+      const ends = [["‹", less, -1, "earlier"], ["›", more, 1, "later"]].map(([text, key, step, where]) => {
+        const one = button(text, key, () => nudge(side, step));
+        one.setAttribute("aria-label", `${side === "start" ? "Start" : "End"} a word ${where}`);
+        return one;
+      });
+      group.append(make("span", "hint", side), ...ends);
+    }
+    return group;
   }
 
   function drawHead() {
@@ -300,7 +321,7 @@
     const { order } = work();
     const count = task().answers.length;
     const next = order.includes(place) ? order.filter((one) => one !== place) : count === 2 ? [place] : [...order, place];
-    change({ order: next, equal: false }, next.length ? `Order: ${next.map(letter).join(", ")}${next.length < count ? ", then the others" : ""}.` : "No preference.");
+    change({ order: next, equal: false }, !next.length ? "No preference." : count === 2 ? `Answer ${letter(place)} is better.` : `Order: ${next.map(letter).join(", ")}${next.length < count ? ", then the others" : ""}.`);
   }
 
   function preferEqual() {

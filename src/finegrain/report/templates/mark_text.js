@@ -61,7 +61,8 @@ const Texts = (() => {
 
   // The text in pieces: a span for every run under the same marks, and one for every hidden character, shown as a sign.
   function draw(box, text, marks, hidden) {
-    const places = new Set([0, text.length]);
+    const lead = text.match(/^ */)[0].length; // the space after a prompt, which is no part of what people read
+    const places = new Set([0, lead, text.length]);
     for (const mark of marks) places.add(mark.start).add(mark.end);
     const signs = new Map();
     for (const found of text.matchAll(hidden)) {
@@ -75,6 +76,7 @@ const Texts = (() => {
       piece.place = [start, end];
       piece.marks = marks.filter((mark) => mark.start <= start && mark.end >= end);
       piece.className = [...new Set(piece.marks.map((mark) => mark.look))].join(" ");
+      if (end <= lead) piece.classList.add("lead");
       const sign = signs.get(start);
       if (sign !== undefined) {
         piece.classList.add("sign");
