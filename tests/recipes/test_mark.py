@@ -222,7 +222,7 @@ def test_every_form_comes_back_as_it_went(form: str, tmp_path: Path) -> None:
     tasks = make_tasks(load_text(str(write_rows(tmp_path / "rows.jsonl", [FORMS[form]]))).rows, 4)
     assert find_changed(tasks) == []
     tasks[0].answers[0].content = [SAY("user", "who?"), SAY("assistant", "they")]
-    assert find_changed(tasks) == [tasks[0].answers[0].id], "the check sees a difference"
+    assert tasks[0].answers[0].id in find_changed(tasks), "the check sees a difference"
 
 
 def test_what_the_format_puts_before_an_answer_is_part_of_its_exported_text(tmp_path: Path) -> None:

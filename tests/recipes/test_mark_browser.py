@@ -1,6 +1,6 @@
 """The page of `finegrain mark` in Chromium: a real pointer and real keys select, and the exported file is read as data.
 
-Test of report/mark_page.py and its templates.
+Test of recipes/marking/page.py.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from finegrain.data.load import load_text
-from finegrain.report.mark_page import SCRIPT
+from finegrain.recipes.marking.page import SCRIPT
 from finegrain.report.template import TEMPLATES
 from tests.recipes.command import Command
 from tests.report.browser import CHROMIUM, READABLE, Browser, open_browser

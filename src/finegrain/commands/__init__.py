@@ -103,7 +103,7 @@ COMMANDS: Mapping[str, Command] = {
 """By what is typed; a name of two words is a sub-command: it belongs to the command that its first word names."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Check and repair data": ("check-data", "mark", "curate"),
+    "Check, mark and repair data": ("check-data", "mark", "curate"),
     "Train": ("sft", "prefer", "reward", "reward posterior", "reward bound"),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
     "Try, look up, repeat": ("demo", "methods", "again"),

@@ -8,10 +8,9 @@ from finegrain.errors import UsageError
 from finegrain.files import write_new
 from finegrain.recipes.check_data import describe_report
 from finegrain.recipes.marking.joining import join_exports
-from finegrain.recipes.marking.packing import pack_tasks
+from finegrain.recipes.marking.page import pack_tasks, render_mark_page
 from finegrain.recipes.marking.suggestions import add_known, list_aspects, suggest_scored
 from finegrain.recipes.marking.tasks import Task, digest_tasks, find_changed, has_pairs, make_tasks
-from finegrain.report.mark_page import render_mark_page
 from finegrain.runs import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json

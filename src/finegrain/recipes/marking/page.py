@@ -1,13 +1,38 @@
-"""Tasks as the data of the page, read by templates/mark.js. Positions in them count code points."""
+"""The page: tasks as data for its script (report/templates/mark*.js), in a self-contained file as the report is."""
 
 from collections.abc import Sequence
 
+from finegrain import __version__
 from finegrain.recipes.marking.tasks import Task, TaskAnswer, digest_tasks
+from finegrain.report.template import render_template
+from finegrain.report.visible import clip_text
+from finegrain.terminal import HIDDEN
 from finegrain.types import Json
+
+CSS = ("page.css", "mark.css")
+SCRIPT = ("mark_text.js", "mark_store.js", "mark.js")
+
+
+def render_mark_page(data: Json) -> str:
+    """The page as a string, of what `pack_tasks` returns.
+
+    Texts reach the script unchanged, because spans count them; it shows hidden characters as signs.
+    """
+    return render_template(
+        "mark.html.jinja",
+        css=CSS,
+        script=SCRIPT,
+        data={**data, "hidden": HIDDEN.pattern},
+        name=clip_text(data["name"], 60),
+        source=clip_text(data["source"], 200),
+        tasks=len(data["tasks"]),
+        answers=sum(len(task["answers"]) for task in data["tasks"]),
+        version=__version__,
+    )
 
 
 def pack_tasks(tasks: Sequence[Task], pairs: bool, *, name: str, source: str, aspects: Sequence[str], annotator: str) -> Json:
-    """The page's data; `pairs`: whether rows are exported as pairs, else answer by answer."""
+    """The page's data, in which places count code points; `pairs`: whether rows are exported as pairs, else answer by answer."""
     return {
         "digest": digest_tasks(tasks),
         "form": "pairs" if pairs else "answers",
