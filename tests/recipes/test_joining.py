@@ -162,6 +162,16 @@ def test_single_answers(merge: Any, tmp_path: Path) -> None:
     assert load_text(str(tmp_path / "spans.jsonl")).gate["format"] == "unpaired answers"
 
 
+def test_single_answers_keep_how_people_compared_them(merge: Any) -> None:
+    one = exported({"prompt": "Where? ", "completion": "In the sky."}, "ann", by="person")
+    one["mark"]["preference"] |= {"order": ["0/answer"], "equal": False}
+    done, rows = merge([one], [exported({"prompt": "Where? ", "completion": "In the sky."}, "bob")])
+    assert rows[0]["mark"]["preferences"] == {"ann": {"order": ["0/answer"], "equal": False}}
+    done, again = merge(rows)
+    assert again[0]["mark"]["preferences"] == rows[0]["mark"]["preferences"]
+    assert kinds(done) == {}
+
+
 def test_notes_are_kept_by_name(merge: Any) -> None:
     row = exported(PAIR, "ann", chosen=[IN])
     row["mark"]["answers"]["chosen"]["notes"] = [{"start": 0, "end": 2, "note": "where?"}]

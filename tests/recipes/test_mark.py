@@ -83,6 +83,19 @@ def test_answers_to_one_prompt_stand_together(command: Command, tmp_path: Path) 
     assert data["tasks"][1]["answers"][0]["columns"] == {"label": 0.0}
 
 
+def test_samples_of_a_prompt(command: Command, tmp_path: Path) -> None:
+    """Rows {prompt, responses} have no preference; each answer is exported by itself."""
+    data = page_of(command, tmp_path, [{"prompt": "Where? ", "responses": ["Here.", "There."]}, {"prompt": "Who? ", "responses": ["They."]}])
+    assert [[answer["id"] for answer in task["answers"]] for task in data["tasks"]] in (
+        [["0/sample-0", "0/sample-1"], ["1/sample-0"]],
+        [["0/sample-1", "0/sample-0"], ["1/sample-0"]],
+    )
+    assert data["form"] == "answers"
+    assert not any("pairs" in task for task in data["tasks"])
+    done = command("mark", "--data", write_rows(tmp_path / "none.jsonl", [{"prompt": "Who? ", "responses": []}]), "--out", tmp_path / "none.html")
+    assert (done.code, "none of 1 rows has an answer" in done.error) == (3, True)
+
+
 def test_the_digest_is_of_the_texts_alone(command: Command, tmp_path: Path) -> None:
     """Work that a browser keeps is found again on a page with other settings and suggestions, not on one with other texts."""
     digest = page_of(command, tmp_path, [PAIR])["digest"]

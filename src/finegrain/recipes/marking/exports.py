@@ -61,7 +61,9 @@ class ExportedRow:
     marks: Mapping[str, Sequence[AnswerMarks]]
     """By role; several people where the file was joined before, nobody where the answer was not annotated."""
     votes: Mapping[str, int]
-    """By person: 1 where chosen is better, -1 where rejected is, 0 for equal."""
+    """Of a pair, by person: 1 where chosen is better, -1 where rejected is, 0 for equal."""
+    preferences: Mapping[str, Json]
+    """Of a single answer, by person: the order of the answers to its prompt."""
 
 
 def read_export(file: Path) -> Iterator[ExportedRow]:
@@ -95,6 +97,7 @@ def _row(file: Path, where: str, line: Json) -> ExportedRow:
         lengths={role: len(text) for role, text in texts.items()},
         marks=marks,
         votes=_votes(line, record, name),
+        preferences=_preferences(line, record, name),
     )
 
 
@@ -122,3 +125,10 @@ def _votes(line: Json, record: Json, name: str) -> Mapping[str, int]:
         return {str(person): int(vote) for person, vote in record["votes"].items()}
     preference = record.get("preference") or {}
     return {name: 0 if line.get("tie") else 1} if preference.get("by") == "person" and "rejected" in line else {}
+
+
+def _preferences(line: Json, record: Json, name: str) -> Mapping[str, Json]:
+    if "preferences" in record:
+        return {str(person): dict(preference) for person, preference in record["preferences"].items()}
+    preference = record.get("preference") or {}
+    return {name: {part: preference[part] for part in ("order", "equal")}} if preference.get("by") == "person" and "rejected" not in line else {}

@@ -94,8 +94,12 @@ def join_exports(files: Sequence[Path], current: Sequence[TaskAnswer] | None = N
                     joined.find("unfinished", f"{row.place} ({row.keys[role].id} by {one.annotator})")
     joined.annotators = marks.count()
     if "answer" in rows[0].keys:
-        first = {key_of(row, "answer"): row for row in reversed(rows)}
-        joined.lines = [_line(first[key], {"answer": key}, marks) for key in dict.fromkeys(key_of(row, "answer") for row in rows)]
+        same: dict[AnswerKey, list[ExportedRow]] = {}
+        for row in sorted(rows, key=lambda row: str(row.line["mark"].get("saved", ""))):
+            same.setdefault(key_of(row, "answer"), []).append(row)
+        for key in dict.fromkeys(key_of(row, "answer") for row in rows):
+            preferences = {person: preference for row in same[key] for person, preference in row.preferences.items()}
+            joined.lines.append(_line(same[key][0], {"answer": key}, marks, preferences=preferences))
     else:
         joined.lines = _pairs([(row, key_of(row, "chosen"), key_of(row, "rejected")) for row in rows], marks, joined)
     return joined
@@ -104,7 +108,7 @@ def join_exports(files: Sequence[Path], current: Sequence[TaskAnswer] | None = N
 def _check_names(rows: Sequence[ExportedRow], joined: Joined) -> None:
     """Names files without an annotator, and files of pages that were made of other data."""
     for row in {row.file: row for row in reversed(rows)}.values():
-        if not row.line.get("annotator") and "votes" not in row.line["mark"]:
+        if not row.line.get("annotator") and not {"votes", "preferences"} & set(row.line["mark"]):
             joined.find("unnamed_annotator", f"{row.file} (its file name stands for the person)")
         if row.data != rows[0].data:
             joined.find("other_page", f"{row.file} (its page was made of other data than that of {rows[0].file})")
@@ -186,7 +190,7 @@ def _decide(group: Sequence[Named], votes: Mapping[str, int], marks: MarksByAnsw
         template["tie"] = int(balance == 0)
     if several:
         template["label_prob"] = (1 + abs(balance) / len(votes)) / 2 if votes else float(template.get("label_prob", 1.0))
-    return _line(row, {"chosen": chosen, "rejected": rejected}, marks, template, votes)
+    return _line(row, {"chosen": chosen, "rejected": rejected}, marks, template, votes=votes)
 
 
 def _flip(line: Json) -> Json:
@@ -200,10 +204,8 @@ def _flip(line: Json) -> Json:
     return flipped
 
 
-def _line(
-    row: ExportedRow, keys: Mapping[str, AnswerKey], marks: MarksByAnswer, template: Json | None = None, votes: Mapping[str, int] | None = None
-) -> Json:
-    """A row with everybody's spans; `annotators` of an answer also names those who found nothing to mark."""
+def _line(row: ExportedRow, keys: Mapping[str, AnswerKey], marks: MarksByAnswer, template: Json | None = None, **compared: Mapping[str, Any]) -> Json:
+    """A row with everybody's spans, and by name how people compared; `annotators` of an answer also names those who found nothing to mark."""
     line = {name: value for name, value in (template or row.line).items() if name not in ("annotator", "mark", *ROLES.values())}
     answers: dict[str, Any] = {}
     for role, key in keys.items():
@@ -213,7 +215,7 @@ def _line(
         answers[role] = {"id": key.id, "sha256": key.digest, "annotators": list(people), **({"notes": notes} if notes else {})}
     saved = max((one.saved for key in keys.values() for one in marks.of(key).values()), default=str(row.line["mark"].get("saved", "")))
     record = {"version": VERSION, "data": row.data, "saved": saved, "done": True, "answers": answers}
-    return line | {"mark": record if votes is None else record | {"votes": dict(votes)}}
+    return line | {"mark": record | {name: dict(by_person) for name, by_person in compared.items()}}
 
 
 def _file(place: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 from finegrain.data.answer_text import split_turn
 from finegrain.data.gate.keeper import convert, find_common_format
 from finegrain.data.left_out import select_examples
-from finegrain.data.load import LoadedText
-from finegrain.data.records import Row, Shape
+from finegrain.data.records import Row
 from finegrain.data.shapes import find_own_shape
 from finegrain.errors import DataError
 from finegrain.recipes.marking.content import digest_text, hidden_parts, marked_text, unshift_spans, write_content
@@ -90,10 +89,11 @@ def make_tasks(rows: Iterable[tuple[int, Row]], together: int) -> list[Task]:
             task = opened[name] = Task(row=number, prompt=write_content(row.prompt), shown=_shown(row), tools=row.tools)
             tasks.append(task)
         places = [_place(task, one) for one in made]
-        if len(places) == 2:
+        if "chosen" in row.answers:
             task.pairs.append(TaskPair(chosen=places[0], rejected=places[1], columns=row.columns))
         else:
-            task.answers[places[0]].columns |= row.columns
+            for place in places:
+                task.answers[place].columns |= row.columns
     return [_shuffled(task) for task in tasks]
 
 
@@ -151,11 +151,6 @@ def _shuffled(task: Task) -> Task:
 
 def _shown(row: Row) -> str | list[tuple[str, str]]:
     return row.prompt if isinstance(row.prompt, str) else [(turn.role, split_turn(turn).text()) for turn in row.prompt]
-
-
-def has_pairs(loaded: LoadedText) -> bool:
-    """Whether the rows are pairs, which are exported as pairs; others are exported answer by answer."""
-    return bool(loaded.gate["shape"] == Shape.PREFERENCE.value)
 
 
 def digest_tasks(tasks: Sequence[Task]) -> str:
