@@ -81,6 +81,7 @@ def test_answers_to_one_prompt_stand_together(command: Command, tmp_path: Path) 
     assert [len(task["answers"]) for task in data["tasks"]] == [4, 1]
     assert data["form"] == "answers"
     assert data["tasks"][1]["answers"][0]["columns"] == {"label": 0.0}
+    assert len(page_of(command, tmp_path, [{"text": "One text."}, {"text": "Another one."}])["tasks"]) == 2
 
 
 def test_samples_of_a_prompt(command: Command, tmp_path: Path) -> None:
@@ -105,15 +106,19 @@ def test_the_digest_is_of_the_texts_alone(command: Command, tmp_path: Path) -> N
 
 
 def test_spans_of_the_data_are_suggested_with_what_they_say(command: Command, tmp_path: Path) -> None:
-    spans = [{"start": 0, "end": 2, "value": -5, "aspect": "fact", "annotator": "eve"}, {"start": 7, "end": 99, "value": 1}, [3, 6, 0.0]]
+    spans = [
+        {"start": 0, "end": 2, "value": -5, "aspect": "fact", "annotator": "eve"},
+        {"start": 7, "end": 99, "value": 1, "aspect": "place"},
+        [3, 6, 0.0],
+    ]
     data = page_of(command, tmp_path, [{**PAIR, "chosen_spans": spans}, {**PAIR, "prompt": "When? "}])
     found = {answer["id"]: answer.get("suggestions", []) for task in data["tasks"] for answer in task["answers"]}
     assert found["0/chosen"] == [
         {"start": 0, "end": 2, "value": -5.0, "aspect": "fact", "annotator": "eve"},
-        {"start": 7, "end": len(PAIR["chosen"]), "value": 1.0},
+        {"start": 7, "end": len(PAIR["chosen"]), "value": 1.0, "aspect": "place"},
     ]
     assert [spans for name, spans in found.items() if name != "0/chosen"] == [[], [], []]
-    assert data["aspects"] == ["fact"]
+    assert data["aspects"] == ["fact", "place"]
 
 
 def score_line(name: str, response: str, segments: list[list[float]], tokens: list[list[float]] | None = None) -> Row:
@@ -171,6 +176,8 @@ def test_suggestions_that_fit_nothing(command: Command, tmp_path: Path) -> None:
     [
         ([], "expected --data D for a page, or --merge"),
         (["--merge", "a", "--aspects", "x", "--annotator", "y"], "--aspects and --annotator: settings of the page"),
+        (["--merge", "a", "--together", "2"], "--together: settings of the page"),
+        (["--merge", "a", "--limit", "2"], "--limit and --gate are about the rows of --data"),
         (["--data", "d", "--suggest-bad", "0.3"], "choose from the segments of --suggest, which was not given"),
         (["--data", "d", "--suggest", "s", "--suggest-bad", "0.7", "--suggest-good", "0.4"], "add up to more than all segments"),
         (["--data", "d", "--aspects", " "], "--aspects: expected names"),

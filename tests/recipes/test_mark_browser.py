@@ -156,7 +156,9 @@ def test_the_export_is_data(page: Page, command: Command, tmp_path: Path) -> Non
 
 def test_half_an_emoji_is_the_whole_one_and_words_may_be_cut_where_asked(page: Page) -> None:
     browser = page([PAIR])
-    browser.run("document.getElementById('words').checked = false")
+    browser.press("?")
+    browser.click("document.getElementById('words')")
+    browser.press("Escape")
     text = "lain wor"
     select(browser, text)
     browser.press("g")
@@ -326,6 +328,35 @@ def test_damaged_and_missing_storage_are_told(page: Page, tmp_path: Path) -> Non
     select(browser, "Plain")
     browser.press("b")
     assert marked(export(browser)) == [("Plain", -1)]
+
+
+def test_work_done_in_a_second_tab_is_shown(page: Page) -> None:
+    browser = page(PAIRS)
+    select(browser, "Plain")
+    browser.press("b")
+    kept = "[Object.keys(localStorage)[0], JSON.parse(Object.values(localStorage)[0])]"
+    browser.run(
+        f"""(() => {{
+          const [key, work] = {kept};
+          Object.values(work.work)[0].marks[0].value = 1;
+          window.dispatchEvent(new StorageEvent("storage", {{ key, newValue: JSON.stringify(work) }}));
+        }})()"""
+    )
+    assert "open a second time" in browser.run("document.getElementById('status').textContent")
+    assert marked(export(browser)) == [("Plain", 1)]
+
+
+def test_letters_can_be_switched_off(page: Page, tmp_path: Path) -> None:
+    browser = page(PAIRS)
+    browser.press("?")
+    browser.click("document.getElementById('letters')")
+    browser.press("Escape")
+    browser.open(tmp_path / "mark.html")
+    select(browser, "Plain")
+    browser.press("b")
+    assert browser.run("document.querySelectorAll('.marks li').length") == 0
+    browser.press("Enter")
+    assert browser.run("document.getElementById('number').value") == "2"
 
 
 def give_file(browser: Browser, file: Path) -> str:

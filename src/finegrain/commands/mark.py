@@ -8,6 +8,7 @@ from finegrain.commands.settings import RowCount
 from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 
+TOGETHER = 4
 MARKING = Gate(tie="keep", bias_rows=0)
 """The gate of the page: ties are kept, because people compare the answers again; nothing is measured."""
 
@@ -33,7 +34,7 @@ class MarkSettings(RowCount):
     """Share of the segments in --suggest, the lowest ones, that are suggested as bad."""
     suggest_good: Share = 0.0
     """Share of the segments in --suggest, the highest ones, that are suggested as good."""
-    together: PositiveInt = 4
+    together: PositiveInt = TOGETHER
     """Most answers to one prompt that stand side by side; further ones make another page of the same prompt."""
     gate: Gate = field(default_factory=lambda: MARKING)
 
@@ -41,9 +42,11 @@ class MarkSettings(RowCount):
         if self.data is None and not self.merge:
             raise UsageError("expected --data D for a page, or --merge EXPORT [EXPORT2 ...] to join exports; found neither")
         if self.merge:
-            page = {"--aspects": self.aspects, "--annotator": self.annotator, "--suggest": self.suggest}
+            page = {"--aspects": self.aspects, "--annotator": self.annotator, "--suggest": self.suggest, "--together": self.together != TOGETHER}
             if named := [name for name, value in page.items() if value]:
                 raise UsageError(f"{' and '.join(named)}: settings of the page, which --merge does not make; drop them")
+            if self.data is None and (self.limit is not None or self.gate != MARKING):
+                raise UsageError("--limit and --gate are about the rows of --data, which was not given")
         if self.suggest is None and (self.suggest_bad, self.suggest_good) != (0.1, 0.0):
             raise UsageError("--suggest-bad and --suggest-good choose from the segments of --suggest, which was not given")
         if self.suggest_bad + self.suggest_good > 1:

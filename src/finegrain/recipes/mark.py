@@ -12,7 +12,7 @@ from finegrain.data.sources import parse_sources
 from finegrain.data.unlabelled import read_sample_rows
 from finegrain.errors import DataError, UsageError
 from finegrain.files import write_new
-from finegrain.recipes.check_data import describe_report
+from finegrain.recipes.check_data import describe_report, shorten_finding
 from finegrain.recipes.marking.joining import join_exports
 from finegrain.recipes.marking.page import pack_tasks, render_mark_page
 from finegrain.recipes.marking.suggestions import add_known, list_aspects, suggest_scored
@@ -69,7 +69,13 @@ def _make_page(settings: MarkSettings) -> Json:
     suggestions = sum(len(answer.suggestions) for answer in answers)
     write_line(f"{len(tasks)} prompts with {len(answers)} answers and {suggestions} suggested spans; open {settings.out} in a browser")
     counts = {"answers": len(answers), "suggestions": suggestions, "changed": len(changed), "aspects": aspects}
-    return {**result, **counts, "findings": report["findings"], "digest": digest_tasks(tasks), "bytes": settings.out.stat().st_size}
+    return {
+        **result,
+        **counts,
+        "findings": list(map(shorten_finding, report["findings"])),
+        "digest": digest_tasks(tasks),
+        "bytes": settings.out.stat().st_size,
+    }
 
 
 def _join(settings: MarkSettings) -> Json:

@@ -25,10 +25,10 @@ def add_known(tasks: Sequence[Task], source: str, limit: int | None) -> None:
             spans = raw.get(column) if answer is not None else None
             for span in spans if isinstance(spans, list) else ():
                 known = {name: span[name] for name in KNOWN if isinstance(span.get(name), str)} if isinstance(span, dict) else {}
-                if known and answer is not None:
-                    place = (span.get("start"), span.get("end"), span.get("value"))
-                    if place in answer.suggestions:
-                        answer.suggestions[place] |= known
+                numbers = [span.get(name) for name in ("start", "end", "value")] if known else []
+                if answer is not None and numbers and all(isinstance(number, int | float) for number in numbers):
+                    place = (max(numbers[0], 0), min(numbers[1], len(answer.text)), numbers[2])
+                    answer.suggestions.get(place, {}).update(known)
 
 
 def list_aspects(tasks: Sequence[Task]) -> list[str]:

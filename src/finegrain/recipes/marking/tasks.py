@@ -77,12 +77,12 @@ class Task:
 
 
 def make_tasks(rows: Iterable[tuple[int, Row]], together: int) -> list[Task]:
-    """Answers to the same prompt stand together: those of one row always, of several rows up to so many."""
+    """Answers to the same prompt stand together: those of one row always, of several rows up to so many, of rows without a prompt never."""
     tasks: list[Task] = []
     opened: dict[str, Task] = {}
     seen: dict[str, int] = {}
     for number, row in rows:
-        name = repr((row.prompt, row.tools, row.glue if row.prompt == "" else ""))
+        name = repr((row.prompt, row.tools) if row.prompt else number)
         task = opened.get(name)
         made = [_answer(number, row, role, seen) for role in row.answers]
         if task is None or (task.row != number and len(task.answers) + _count_new(task, made) > together):

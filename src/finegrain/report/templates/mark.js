@@ -6,7 +6,7 @@
   const store = Store.open(data);
   const keys = data.tasks.map((task) => task.key);
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-  const view = { selection: null, current: null, draft: null };
+  const view = { selection: null, current: null };
 
   function make(tag, className, text) {
     const node = document.createElement(tag);
@@ -108,7 +108,7 @@
 
   function listed(mark) {
     const item = make("li");
-    const choose = button("", "", () => { view.selection = null; view.current = nameOf(mark); draw(); focusList(); });
+    const choose = button("", "", () => { letGo(); view.current = nameOf(mark); draw(); focusList(); });
     const score = mark.score === undefined ? "" : `score ${mark.score}`;
     const more = [mark.aspect, mark.note, score, mark.annotator ? `by ${mark.annotator}` : ""].filter(Boolean).map(visible).join(" · ");
     choose.append(make("span", `kind is-${mark.value > 0 ? "good" : "bad"}`, mark.name ? `${kind(mark)}?` : kind(mark)), make("span", "quote", quote(mark)), make("span", "more", more));
@@ -167,7 +167,7 @@
     const row = (...parts) => { const made = make("div", "row"); made.append(...parts); return made; };
     const verdict = (value) => [button("Good", "g", () => judge(1), "is-good", value === undefined ? undefined : value > 0), button("Bad", "b", () => judge(-1), "is-bad", value === undefined ? undefined : value < 0)];
     if (view.selection) {
-      const move = now ? [button("Move the current mark here", "", () => edit({ start: view.selection.start, end: view.selection.end }, "Moved"))] : [];
+      const move = now ? [button("Move the current mark here", "", () => edit({ ...view.selection }, "Moved"))] : [];
       by("dock").replaceChildren(row(make("span", "said", quote(view.selection)), ...verdict(), ...move, done), row(aspects(null, setAspect)));
     } else if (now) {
       const own = now.name ? [button("Accept", "y", accept, "main"), button("Reject", "x", remove)] : [button("Remove", "x", remove)];
@@ -249,22 +249,22 @@
     const mark = newMark({ ...view.selection, value, aspect });
     view.current = nameOf(mark);
     const words = `${kind(mark)}${aspect ? ` (${aspect})` : ""}: ${quote(mark)}`;
-    collapse(mark);
+    letGo();
     change({ marks: [...work().marks, mark] }, words);
   }
 
-  // Lets the selection go; the cursor stays at the end of what was marked.
-  function collapse(mark) {
+  // Lets the selection go; the cursor stays at its end.
+  function letGo() {
+    const { selection } = view;
     view.selection = null;
-    const text = box(mark.answer);
-    if (document.activeElement === text) getSelection().collapse(...Texts.nodeAt(text, mark.end));
+    if (selection && getSelection().rangeCount && box(selection.answer).contains(getSelection().anchorNode)) getSelection().collapse(...Texts.nodeAt(box(selection.answer), selection.end));
   }
 
   function edit(parts, words) {
     const now = current();
     if (!now) return;
     const mark = now.name ? { ...newMark(now), ...parts } : { ...now, ...parts };
-    if (parts.start !== undefined) { mark.answer = view.selection ? view.selection.answer : now.answer; collapse(mark); }
+    if (parts.start !== undefined) letGo();
     const marks = now.name ? [...work().marks, mark] : work().marks.map((one) => (one.id === now.id ? mark : one));
     view.current = nameOf(mark);
     change({ marks, ...(now.name ? { settled: { ...work().settled, [now.name]: "accepted" } } : {}) }, `${words}: ${kind(mark)} ${quote(mark)}`);
@@ -333,7 +333,7 @@
   function finish() {
     const left = suggestions();
     if (left.length) {
-      view.selection = null;
+      letGo();
       view.current = left[0].name;
       draw();
       return say(`${left.length} suggestion${left.length > 1 ? "s are" : " is"} undecided: accept (y) or reject (x) each, or all with Y or X. Then Done.`);
@@ -371,7 +371,7 @@
     const pool = !current() && direction > 0 && undecided.length ? undecided : marks;
     const at = pool.findIndex((one) => nameOf(one) === view.current);
     const next = pool[(at + direction + pool.length) % pool.length] || pool[0];
-    view.selection = null;
+    letGo();
     view.current = nameOf(at < 0 && direction < 0 ? pool[pool.length - 1] : next);
     draw();
     const piece = document.querySelector(".answer-text .now");
@@ -390,7 +390,7 @@
     if (key === null) return say(nothing);
     const moved = key !== store.at;
     if (moved) go(key);
-    view.selection = null;
+    letGo();
     draw();
     say(where === "undo" ? "Undone." : "Redone.");
   }
@@ -440,17 +440,20 @@
 
   // ---- pointer and keyboard
 
-  document.addEventListener("selectionchange", () => {
+  // Takes over what is selected in an answer; a selection elsewhere (in a field) changes nothing.
+  function look() {
     const chosen = getSelection();
     const text = chosen.anchorNode && (chosen.anchorNode.nodeType === Node.ELEMENT_NODE ? chosen.anchorNode : chosen.anchorNode.parentNode).closest(".answer-text");
     if (!text) return;
     const ends = [Texts.unitOf(text, chosen.anchorNode, chosen.anchorOffset), Texts.unitOf(text, chosen.focusNode, chosen.focusOffset)];
     if (ends.includes(null)) return;
-    const range = ends[0] === ends[1] ? null : Texts.snap(task().answers[text.place].text, ends[0], ends[1], by("words").checked);
+    const range = ends[0] === ends[1] ? null : Texts.snap(task().answers[text.place].text, ends[0], ends[1], store.options.words);
     const was = view.selection;
     view.selection = range && { answer: text.place, start: range[0], end: range[1] };
     if (view.selection || was) drawDock();
-  });
+  }
+
+  document.addEventListener("selectionchange", look);
 
   by("answers").addEventListener("click", (event) => {
     const piece = event.target.closest(".answer-text > span");
@@ -470,7 +473,7 @@
     "[": () => step(-1), "]": () => step(1), "<": () => nudge("start", -1), ">": () => nudge("start", 1), ",": () => nudge("end", -1), ".": () => nudge("end", 1),
     "=": () => { if (task().answers.length > 1) preferEqual(); }, Enter: finish, j: () => go(keys[keys.indexOf(store.at) + 1]), k: () => go(keys[keys.indexOf(store.at) - 1]), u: () => go(nextUnfinished()),
     z: () => travel("undo", "Nothing to undo."), Z: () => travel("redo", "Nothing to redo."), e: exportWork, "?": () => by("keys").showModal(),
-    Escape: () => { if (view.selection) collapse(view.selection); view.current = null; draw(); },
+    Escape: () => { letGo(); view.current = null; draw(); },
   };
 
   // The letter on a keyboard of another script, by the place of its key.
@@ -486,18 +489,23 @@
     if (field || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const pressing = event.target.closest("button, a, summary, label");
     if (pressing && (key === "Enter" || key === " ")) return;
-    if (!by("letters").checked && !["Enter", "Delete", "Backspace", "Escape"].includes(key)) return;
+    if (!store.options.letters && !["Enter", "Delete", "Backspace", "Escape"].includes(key)) return;
     const place = key.length === 1 && event.shiftKey && !(key in ACTS) ? LETTERS.indexOf(key) : -1;
     const aspect = /^[1-9]$/.test(key) ? store.aspects[Number(key) - 1] : undefined;
     const act = ACTS[key] || (place >= 0 && place < task().answers.length && task().answers.length > 1 ? () => prefer(place) : aspect !== undefined ? () => setAspect(aspect) : null);
     if (!act) return;
     event.preventDefault();
+    look();
     act();
   });
 
   const press = { undo: ACTS.z, redo: ACTS.Z, help: ACTS["?"], export: exportWork, previous: ACTS.k, next: ACTS.j, unfinished: ACTS.u, pairs: () => download(store.exportRows("pairs"), fileName("pairs")) };
   for (const [id, act] of Object.entries(press)) by(id).addEventListener("click", act);
   by("whole").addEventListener("click", () => { by("whole").textContent = by("prompt").classList.toggle("whole") ? "Show less" : "Show the whole prompt"; });
+  for (const name of ["letters", "words"]) {
+    by(name).checked = Boolean(store.options[name]);
+    by(name).addEventListener("change", () => { store.options[name] = by(name).checked; store.keep(); });
+  }
   by("number").addEventListener("change", () => go(keys[Math.max(1, Math.min(keys.length, Math.round(by("number").valueAsNumber) || 1)) - 1]));
   by("annotator").addEventListener("input", () => { store.annotator = by("annotator").value.trim(); store.keep(); drawHead(); });
   by("import").addEventListener("change", async () => { const [file] = by("import").files; if (file) await importFile(file); by("import").value = ""; });

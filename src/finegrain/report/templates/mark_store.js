@@ -8,7 +8,7 @@ const Store = (() => {
     const name = `finegrain-mark:${data.digest}:${data.annotator}`;
     const tasks = new Map(data.tasks.map((task) => [task.key, task]));
     const answers = new Map(data.tasks.flatMap((task) => task.answers.map((answer, place) => [answer.id, { task, place, answer }])));
-    const store = { work: {}, at: data.tasks[0].key, annotator: data.annotator, aspects: [...data.aspects], changes: 0, exported: 0, past: [], future: [], keeps: true, trouble: "" };
+    const store = { work: {}, options: { letters: true, words: true }, at: data.tasks[0].key, annotator: data.annotator, aspects: [...data.aspects], changes: 0, exported: 0, past: [], future: [], keeps: true, trouble: "" };
 
     const of = (key) => store.work[key] || NOTHING;
     const begun = (one) => one.marks.length > 0 || one.order.length > 0 || one.equal || Object.keys(one.settled).length > 0;
@@ -25,14 +25,15 @@ const Store = (() => {
       if (tasks.has(kept.at)) store.at = kept.at;
       if (typeof kept.annotator === "string" && kept.annotator) store.annotator = kept.annotator;
       if (Array.isArray(kept.aspects)) store.aspects = [...new Set([...data.aspects, ...kept.aspects.map(String)])];
+      store.options = { ...store.options, ...kept.options };
       store.changes = kept.changes || 0;
       store.exported = kept.exported || 0;
     }
 
     function keep() {
-      const { work, at, annotator, aspects, changes, exported } = store;
+      const { work, options, at, annotator, aspects, changes, exported } = store;
       try {
-        localStorage.setItem(name, JSON.stringify({ work, at, annotator, aspects, changes, exported }));
+        localStorage.setItem(name, JSON.stringify({ work, options, at, annotator, aspects, changes, exported }));
         store.keeps = true;
       } catch (error) {
         store.keeps = false;
