@@ -132,13 +132,17 @@ def test_marks_of_an_older_data_file(merge: Any) -> None:
     exports = [exported(PAIR, "ann", rejected=[SKY]), exported(OTHER, "ann", 1), exported({**OTHER, "prompt": "Why? ", "chosen": "So."}, "ann", 7)]
     plain = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in (PAIR, OTHER)]
     done, rows = merge(exports, data=[plain[1], {**plain[0], "rejected": "In the new sky."}])
-    assert kinds(done) == {"moved": 4, "text_differs_from_data": 1, "not_in_data": 1}
+    assert kinds(done) == {"moved": 3, "text_differs_from_data": 1, "not_in_data": 2}
     assert rows[0]["mark"]["answers"] == {
         "chosen": {"id": "1/chosen", "sha256": rows[0]["mark"]["answers"]["chosen"]["sha256"], "annotators": ["ann"]},
         "rejected": {"id": "0/rejected", "sha256": rows[0]["mark"]["answers"]["rejected"]["sha256"], "annotators": ["ann"]},
     }
     assert rows[0]["rejected_spans"] == [{**SKY, "annotator": "ann"}]
     assert len(rows) == 3
+    done, rows = merge(exports[:1], data=[{**plain[0], "prompt": "Where now? "}, {**plain[1], "chosen": PAIR["chosen"]}])
+    assert kinds(done) == {"prompt_differs_from_data": 2}, "the same words after another prompt are another answer"
+    done, _ = merge(exports[:1], [exported({**PAIR, "prompt": "Where now? "}, "bob")])
+    assert kinds(done) == {"prompt_differs": 2}
     done, _ = merge(exports[:2], data=plain)
     assert kinds(done) == {}
 

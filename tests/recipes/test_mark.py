@@ -150,6 +150,13 @@ def test_the_extreme_segments_of_a_scored_file_are_suggested(command: Command, t
     assert "scored answers that are not on the page, or have another text there: 1 (9/chosen)" in done.error
 
 
+def test_a_text_that_stands_on_the_page_twice_is_found_by_its_name_alone(command: Command, tmp_path: Path) -> None:
+    scores = write_rows(tmp_path / "scores.jsonl", [score_line(name, PAIR["chosen"], [[0, 2, -1.0]]) for name in ("1/chosen", "9/chosen")])
+    rows = [PAIR, {**PAIR, "prompt": "When? "}]
+    data = page_of(command, tmp_path, rows, "--suggest", scores, "--suggest-bad", "1")
+    assert [answer["id"] for task in data["tasks"] for answer in task["answers"] if "suggestions" in answer] == ["1/chosen"]
+
+
 def test_what_finegrain_score_writes_is_suggested(command: Command, tmp_path: Path) -> None:
     scores, out = tmp_path / "scores.jsonl", tmp_path / "mark.html"
     function = tmp_path / "mine.py"

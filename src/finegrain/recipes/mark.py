@@ -79,7 +79,7 @@ def _make_page(settings: MarkSettings) -> Json:
 
 
 def _join(settings: MarkSettings) -> Json:
-    current = None if settings.data is None else [answer for task in _load_tasks(settings, settings.data)[0] for answer in task.answers]
+    current = None if settings.data is None else _load_tasks(settings, settings.data)[0]
     joined = join_exports(settings.merge, current)
     write_new(settings.out, joined.text())
     for kind, places in joined.findings.items():

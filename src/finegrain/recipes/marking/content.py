@@ -4,6 +4,7 @@ People mark what spans in the columns of the data count: the contents of the tur
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ def marked_text(content: Text) -> str:
 def digest_text(text: str) -> str:
     """What identifies a text: SHA-256, hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def digest_prompt(cell: Any) -> str:
+    """What identifies a prompt as exported."""
+    return digest_text(json.dumps(cell, ensure_ascii=False, sort_keys=True))
 
 
 def write_content(content: Text) -> Any:

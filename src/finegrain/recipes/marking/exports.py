@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from finegrain.data.read import read
 from finegrain.errors import DataError
-from finegrain.recipes.marking.content import digest_text, marked_text, read_content
+from finegrain.recipes.marking.content import digest_prompt, digest_text, marked_text, read_content
 from finegrain.types import Json
 
 ROLES = {"chosen": "chosen_spans", "rejected": "rejected_spans", "answer": "spans"}
@@ -54,6 +54,8 @@ class ExportedRow:
     """Digest of the page's data."""
     keys: Mapping[str, AnswerKey]
     """By role; the digest is that of the text in the row."""
+    prompt: str
+    """Digest of the prompt in the row."""
     recorded: Mapping[str, str]
     """By role, the digest that the page wrote."""
     lengths: Mapping[str, int]
@@ -93,6 +95,7 @@ def _row(file: Path, where: str, line: Json) -> ExportedRow:
         line=line,
         data=str(record["data"]),
         keys={role: AnswerKey(str(answers[role]["id"]), digest_text(texts[role])) for role in answers},
+        prompt=digest_prompt(line["prompt"]),
         recorded={role: str(answers[role]["sha256"]) for role in answers},
         lengths={role: len(text) for role, text in texts.items()},
         marks=marks,

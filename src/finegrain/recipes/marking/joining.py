@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.errors import DataError, UsageError
+from finegrain.recipes.marking.content import digest_prompt
 from finegrain.recipes.marking.exports import ROLES, VERSION, AnswerKey, AnswerMarks, ExportedRow, read_export
-from finegrain.recipes.marking.tasks import TaskAnswer
+from finegrain.recipes.marking.tasks import Task
 from finegrain.types import Json
 
 DIRECTED = frozenset({"margin", "strength", "strength_mean", "strength_std", "label_prob", "flip", "tie", "member_margins"})
@@ -70,8 +71,8 @@ class MarksByAnswer:
         return Counter(person for marks in self._marks.values() for person in marks)
 
 
-def join_exports(files: Sequence[Path], current: Sequence[TaskAnswer] | None = None) -> Joined:
-    """The exports joined; `current`: the answers of a data file, against which they are checked."""
+def join_exports(files: Sequence[Path], current: Sequence[Task] | None = None) -> Joined:
+    """The exports joined; `current`: the tasks of a data file, against which they are checked."""
     joined = Joined()
     rows = [row for file in files for row in read_export(file)]
     if not rows:
@@ -115,36 +116,45 @@ def _check_names(rows: Sequence[ExportedRow], joined: Joined) -> None:
 
 
 def _check_texts(rows: Sequence[ExportedRow], joined: Joined) -> None:
-    """Names texts that were changed after the export, that differ between exports, and spans that do not fit their text."""
+    """Names texts that were changed after the export, texts and prompts that differ between exports, and spans that do not fit their text."""
     first: dict[str, ExportedRow] = {}
     texts: dict[str, str] = {}
+    prompts: dict[AnswerKey, str] = {}
     for row in rows:
         for role, key in row.keys.items():
             if key.digest != row.recorded[role]:
                 joined.find("text_altered", f"{row.place} ({key.id}: its text is not the one that was marked)")
             if texts.setdefault(key.id, key.digest) != key.digest:
                 joined.find("text_differs", f"{row.place} ({key.id}: another text than in {first[key.id].place}; both are kept)")
+            if prompts.setdefault(key, row.prompt) != row.prompt:
+                joined.find("prompt_differs", f"{row.place} ({key.id}: another prompt than in {first[key.id].place})")
             first.setdefault(key.id, row)
             if any(not 0 <= span["start"] < span["end"] <= row.lengths[role] for one in row.marks[role] for span in one.spans):
                 joined.find("span_outside_text", f"{row.place} ({key.id})")
 
 
-def _check_data(rows: Sequence[ExportedRow], current: Sequence[TaskAnswer], joined: Joined) -> dict[AnswerKey, AnswerKey]:
+def _check_data(rows: Sequence[ExportedRow], current: Sequence[Task], joined: Joined) -> dict[AnswerKey, AnswerKey]:
     """New names of answers that stand in another row of the data now; names those whose text the data no longer have."""
-    texts = {name: answer.digest for answer in current for name in answer.ids}
-    ids: dict[str, str] = {}
-    for answer in current:
-        ids.setdefault(answer.digest, answer.id)
+    texts: dict[str, tuple[str, str]] = {}
+    ids: dict[tuple[str, str], str] = {}
+    for task in current:
+        for answer in task.answers:
+            texts |= dict.fromkeys(answer.ids, (digest_prompt(task.prompt), answer.digest))
+            ids.setdefault((digest_prompt(task.prompt), answer.digest), answer.id)
     moved = {}
     for row in rows:
         for key in row.keys.values():
-            if texts.get(key.id) == key.digest:
+            own = (row.prompt, key.digest)
+            known = texts.get(key.id)
+            if known == own:
                 continue
-            if key.digest in ids:
-                moved[key] = AnswerKey(ids[key.digest], key.digest)
-                joined.find("moved", f"{row.place} ({key.id} is {ids[key.digest]} in the data)")
+            if own in ids:
+                moved[key] = AnswerKey(ids[own], key.digest)
+                joined.find("moved", f"{row.place} ({key.id} is {ids[own]} in the data)")
+            elif known is not None and known[1] == key.digest:
+                joined.find("prompt_differs_from_data", f"{row.place} ({key.id}; kept with the prompt that was marked)")
             else:
-                kind = "text_differs_from_data" if key.id in texts else "not_in_data"
+                kind = "text_differs_from_data" if known is not None else "not_in_data"
                 joined.find(kind, f"{row.place} ({key.id}; kept with the text that was marked)")
     return moved
 

@@ -1,6 +1,7 @@
 """Suggested spans: what the data already know of their spans, and the extreme segments of a scored file."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,8 @@ def suggest_scored(tasks: Sequence[Task], file: Path, bad: float, good: float) -
 
 def _read_scored(tasks: Sequence[Task], file: Path) -> ScoredFile:
     by_name = {name: answer for task in tasks for answer in task.answers for name in answer.ids}
-    by_text = {answer.text[answer.before :]: answer for task in tasks for answer in task.answers}
+    texts = Counter(answer.text[answer.before :] for task in tasks for answer in task.answers)
+    alone = {text: answer for answer in by_name.values() if texts[text := answer.text[answer.before :]] == 1}
     segments: list[Segment] = []
     missing: list[str] = []
     scored = read(str(file))
@@ -82,7 +84,7 @@ def _read_scored(tasks: Sequence[Task], file: Path) -> ScoredFile:
             raise DataError(f"{where}: expected a line of finegrain score; it lacks {', '.join(missing_columns)}")
         answer = by_name.get(str(raw["id"]))
         if answer is None or not _same_text(answer, raw["response"]):
-            answer = by_text.get(str(raw["response"]))
+            answer = alone.get(str(raw["response"]))
         if answer is None:
             missing.append(str(raw["id"]))
         else:
