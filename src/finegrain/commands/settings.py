@@ -15,11 +15,18 @@ MarginScale = Literal["median", "none"] | NonNegativeFloat
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class RowLimits:
-    """How much of the data is read; inherited by commands that run no model."""
+class RowCount:
+    """How many rows are read; inherited by commands that read text and no tokens."""
 
     limit: PositiveInt | None = None
     """Read at most this many rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class RowLimits(RowCount):
+    """How much of the data is read; inherited by commands that run no model."""
+
     max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end."""
 

@@ -12,7 +12,7 @@ from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, find_form
 from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
 from finegrain.data.mixture import Mixture, read_sources
 from finegrain.data.read import Source
-from finegrain.data.records import FastTokenizer, Located, Shape
+from finegrain.data.records import FastTokenizer, Located, Row, Shape
 from finegrain.data.shapes import find_own_shape, serves
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
@@ -84,6 +84,31 @@ def check_rows(
     _tell_left(rows, findings)
     facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings), "examples_left": left}
     return make_gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
+
+
+@dataclass(frozen=True)
+class LoadedText:
+    """Examples as text, and what happened to the rows they came from."""
+
+    rows: list[tuple[int, Row]]
+    """Row number in the source, and the example."""
+    gate: Json
+    """The content of gate.json."""
+
+
+def load_text(source: str, *, limit: int | None = None, gate: Gate = Gate()) -> LoadedText:
+    """The examples that pass the gate, as text, in the first shape that the rows have."""
+    rows = read_sources(source, limit)
+    forms, stream = _forms(rows)
+    shape = _one_shape(rows, forms)
+    findings, sample = _findings_of(rows), Sample(gate.bias_rows)
+    kept = list(_keeper(rows, forms, Stopping(gate), shape, findings, sample).kept(stream))
+    _tell_left(rows, findings)
+    if not kept:
+        raise DataError(f"{source}: none of {rows.count} rows ({_name(forms)}) gave an answer; dropped: {findings.in_words() or 'none'}")
+    made = Counter(rows.places.part(number) for number, _ in kept) if isinstance(rows, Mixture) else Counter[int]()
+    facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings), "examples_left": len(kept)}
+    return LoadedText(kept, make_gate_report(facts, findings, sample, not_checked=TOKEN_KINDS))
 
 
 Rows = Source | Mixture

@@ -34,10 +34,10 @@ def run_check_data(settings: CheckDataSettings) -> dict[str, Any]:
         write_line(line)
     if settings.out is not None:
         write_new(settings.out, [json.dumps(report) + "\n"])
-    return {**report, "findings": [_shorten(finding) for finding in report["findings"]], "out": _name(settings.out)}
+    return {**report, "findings": [shorten_finding(finding) for finding in report["findings"]], "out": _name(settings.out)}
 
 
-def _shorten(finding: Json) -> Json:
+def shorten_finding(finding: Json) -> Json:
     """The finding with its first row numbers only; if there are several sources, with the first ones of each."""
     sources = [{**one, "rows": one["rows"][:SHOWN]} for one in finding.get("sources", [])]
     return {**finding, "rows": finding["rows"][:SHOWN], **({"sources": sources} if sources else {})}
