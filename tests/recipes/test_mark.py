@@ -13,6 +13,7 @@ from finegrain.data.load import load_text
 from finegrain.data.records import Turn
 from finegrain.recipes.marking.content import marked_text, unshift_spans
 from finegrain.recipes.marking.tasks import find_changed, make_tasks
+from finegrain.types import CharSpan
 from tests.recipes.command import Command
 from tests.report.test_page import HOSTILE, Elements, data_of
 from tests.tiny import write_rows
@@ -204,12 +205,12 @@ def test_spans_over_contents_and_over_the_whole_text() -> None:
     bare, whole = marked_text(turns), answer_text(turns)[0]
     for word in ("one", "two", "three", "four"):
         start = bare.index(word)
-        (shifted,) = shift_spans([(start, start + len(word), 1.0)], turns) or ()
+        (shifted,) = shift_spans([CharSpan(start, start + len(word), 1.0)], turns) or ()
         assert whole[shifted[0] : shifted[1]] == word
-        assert unshift_spans([shifted], turns) == [(start, start + len(word), 1.0)]
+        assert unshift_spans([shifted], turns) == [CharSpan(start, start + len(word), 1.0)]
     place = whole.index("because")
-    assert unshift_spans([(place, place + 7, 1.0)], turns) == []
-    assert unshift_spans([(place, whole.index("two"), 1.0)], turns) == [(0, 4, 1.0)]
+    assert unshift_spans([CharSpan(place, place + 7, 1.0)], turns) == []
+    assert unshift_spans([CharSpan(place, whole.index("two"), 1.0)], turns) == [CharSpan(0, 4, 1.0)]
 
 
 SAY = lambda role, text: {"role": role, "content": text}

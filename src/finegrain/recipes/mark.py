@@ -15,7 +15,7 @@ from finegrain.files import write_new
 from finegrain.recipes.check_data import describe_report, shorten_finding
 from finegrain.recipes.marking.joining import join_exports
 from finegrain.recipes.marking.page import pack_tasks, render_mark_page
-from finegrain.recipes.marking.suggestions import add_known, list_aspects, suggest_scored
+from finegrain.recipes.marking.suggestions import list_aspects, suggest_scored
 from finegrain.recipes.marking.tasks import Task, digest_tasks, find_changed, make_tasks
 from finegrain.recipes.score_files.answers import are_samples
 from finegrain.runs import check_free
@@ -52,7 +52,6 @@ def _make_page(settings: MarkSettings) -> Json:
     tasks, pairs, report = _load_tasks(settings, settings.data)
     for line in describe_report({**report, "not_checked": []})[1:]:
         write_line(line)
-    add_known(tasks, settings.data, settings.limit)
     result: Json = {"page": str(settings.out), "format": report["format"], "rows": report["rows"], "tasks": len(tasks)}
     if settings.suggest is not None:
         scored = suggest_scored(tasks, settings.suggest, settings.suggest_bad, settings.suggest_good)

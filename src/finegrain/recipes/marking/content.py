@@ -51,13 +51,14 @@ def unshift_spans(spans: Iterable[CharSpan], content: Text) -> list[CharSpan]:
     """Spans over the whole text of an answer as spans over the text that people mark; what lies outside it is cut."""
     length = len(marked_text(content))
     if isinstance(content, str) or not any(turn.more for turn in content):
-        return [(max(start, 0), min(end, length), value) for start, end, value in spans if max(start, 0) < min(end, length)]
-    places = [start for start, _, _ in shift_spans([(place, place + 1, 0.0) for place in range(length)], content) or ()]
+        cut = (span._replace(start=max(span.start, 0), end=min(span.end, length)) for span in spans)
+        return [span for span in cut if span.start < span.end]
+    places = [span.start for span in shift_spans([CharSpan(place, place + 1, 0.0) for place in range(length)], content) or ()]
     found = []
-    for start, end, value in spans:
-        inside = [place for place, whole in enumerate(places) if start <= whole < end]
+    for span in spans:
+        inside = [place for place, whole in enumerate(places) if span.start <= whole < span.end]
         if inside:
-            found.append((inside[0], inside[-1] + 1, value))
+            found.append(span._replace(start=inside[0], end=inside[-1] + 1))
     return found
 
 

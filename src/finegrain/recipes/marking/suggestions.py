@@ -1,4 +1,4 @@
-"""Suggested spans: what the data already know of their spans, and the extreme segments of a scored file."""
+"""Suggested spans: the extreme segments of a scored file, and the aspects of all suggestions."""
 
 import math
 from collections import Counter
@@ -6,30 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finegrain.data.mixture import read_sources
 from finegrain.data.read import read
 from finegrain.errors import DataError
 from finegrain.recipes.marking.tasks import Task, TaskAnswer, suggest_spans
-
-SPANS = {"chosen": "chosen_spans", "rejected": "rejected_spans", "answer": "spans"}
-"""The column of each role."""
-KNOWN = ("aspect", "annotator")
-"""What a span of the data may say beside its place and value."""
-
-
-def add_known(tasks: Sequence[Task], source: str, limit: int | None) -> None:
-    """Adds aspect and annotator to the spans of the data, in which both are optional."""
-    wanted = {name: answer for task in tasks for answer in task.answers if answer.suggestions for name in answer.ids}
-    for number, (_, raw) in enumerate(read_sources(source, limit).rows if wanted else ()):
-        for role, column in SPANS.items():
-            answer = wanted.get(f"{number}/{role}")
-            spans = raw.get(column) if answer is not None else None
-            for span in spans if isinstance(spans, list) else ():
-                known = {name: span[name] for name in KNOWN if isinstance(span.get(name), str)} if isinstance(span, dict) else {}
-                numbers = [span.get(name) for name in ("start", "end", "value")] if known else []
-                if answer is not None and numbers and all(isinstance(number, int | float) for number in numbers):
-                    place = (max(numbers[0], 0), min(numbers[1], len(answer.text)), numbers[2])
-                    answer.suggestions.get(place, {}).update(known)
+from finegrain.types import CharSpan
 
 
 def list_aspects(tasks: Sequence[Task]) -> list[str]:
@@ -68,7 +48,7 @@ def suggest_scored(tasks: Sequence[Task], file: Path, bad: float, good: float) -
     low, high = math.floor(bad * len(ranked)), len(ranked) - math.floor(good * len(ranked))
     for chosen, value in ((ranked[:low], -1.0), (ranked[high:], 1.0)):
         for answer, start, end, mean in _joined(chosen):
-            suggest_spans(answer, [(start, end, value)], score=float(f"{mean:.3g}"))
+            suggest_spans(answer, [CharSpan(start, end, value)], score=float(f"{mean:.3g}"))
     return scored
 
 

@@ -119,10 +119,11 @@ def _answer(number: int, row: Row, role: str, seen: dict[str, int]) -> TaskAnswe
 
 def suggest_spans(answer: TaskAnswer, spans: Sequence[CharSpan], **known: Any) -> None:
     """Adds spans over the whole text of an answer to what is suggested; each once."""
-    for start, end, value in unshift_spans(spans, answer.whole):
-        if value:
-            place = (start + answer.before, end + answer.before, value)
-            answer.suggestions[place] = {**answer.suggestions.get(place, {}), **known}
+    for span in unshift_spans(spans, answer.whole):
+        if span.value:
+            place = (span.start + answer.before, span.end + answer.before, span.value)
+            said = {name: text for name, text in (("aspect", span.aspect), ("annotator", span.annotator)) if text}
+            answer.suggestions[place] = {**answer.suggestions.get(place, {}), **said, **known}
 
 
 def _count_new(task: Task, made: Sequence[TaskAnswer]) -> int:
