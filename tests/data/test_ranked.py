@@ -95,6 +95,8 @@ def test_the_same_text_twice_counts_once_and_with_two_ranks_drops_the_row(tmp_pa
     wanted = {"repeated_answer": (1, "kept"), "identical": (1, "dropped"), "empty": (1, "dropped"), "not_a_number": (1, "dropped")}
     assert kinds(data) == {**wanted, "one_answer": (1, "dropped")}
     assert list(data.examples[0].responses) == ["answer-1", "answer-2"]
+    pairs = load(tmp_path, [{**twice, "answers": ["x", "x", "y", "z"], "ranks": [1, 1, 2, 3]}], Shape.PREFERENCE)
+    assert kinds(pairs) == {"repeated_answer": (1, "kept"), "pairs_from": (3, "made")}, "counted once, not by pair"
 
 
 def test_a_long_ranked_row_is_cut_and_counted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ answer-1 ... answer-K are in the order of the ranks, answers of equal rank in th
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from numbers import Real
 from typing import NamedTuple
@@ -69,7 +70,9 @@ def pairs_of_ranked(row: Row) -> list[Made]:
     roles = list(row.answers)
     pairs = list(combinations(roles, 2))
     other = {name: value for name, value in row.columns.items() if not name.startswith((RANK, SCORE))}
-    return [_pair(row, better, worse, {"weight": 1 / len(pairs), **other}) for better, worse in pairs]
+    made = [_pair(row, better, worse, {"weight": 1 / len(pairs), **other}) for better, worse in pairs]
+    first = next((place for place, one in enumerate(made) if isinstance(one, Row)), None)
+    return [replace(one, notes=row.notes) if isinstance(one, Row) and place == first else one for place, one in enumerate(made)]
 
 
 def _pair(row: Row, better: str, worse: str, columns: Mapping[str, float]) -> Made:
