@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from finegrain.evaluate.calibration import EqualWidth
+from finegrain.evaluate.tables import format_share
 from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval, count_below
 
@@ -21,6 +22,8 @@ Numbers = Float[np.ndarray, " T"]
 Kinds = Bool[np.ndarray, " N"]
 Weights = Float[np.ndarray, " N"]
 PLACE = "place"
+RECORDED = "eval_token_"
+"""Before the name of a result in a run's record."""
 
 
 Draw = Callable[[Callable[[Int[np.ndarray, " _"]], float], Int[np.ndarray, " _"]], Interval]
@@ -73,7 +76,33 @@ def measure_marks(answers: Sequence[MarkedAnswer], bootstrap: Bootstrap | None =
         found["ece"] = _calibration_error([own.probabilities for own in answers if own.probabilities is not None], marked, sign, draw)
     for aspect in sorted({name for own in answers for name in own.by_aspect}):
         found |= {f"{name}/{aspect}": interval for name, interval in _of_aspect(answers, marked, aspect, sign, draw).items()}
+    return {name: interval for name, interval in found.items() if math.isfinite(interval.mean)}
+
+
+def read_marks(results: Mapping[str, object]) -> dict[str, Interval]:
+    """The results back from the held-out results of a run, which stand there as `eval_token_<name>`; what holds no number is left out."""
+    found = {}
+    for name, record in results.items():
+        if name.startswith(RECORDED) and isinstance(record, Mapping) and isinstance(record.get("mean"), float):
+            found[name.removeprefix(RECORDED)] = Interval(record["mean"], record.get("low"), record.get("high"), record.get("rows", 0))
     return found
+
+
+def describe_marks(found: Mapping[str, Interval]) -> list[str]:
+    """The results for a person, a line for all marks and one for each aspect; [] without any."""
+    if not found:
+        return []
+    lines = []
+    for aspect in dict.fromkeys(name.partition("/")[2] for name in found):
+        own = {name.partition("/")[0]: interval for name, interval in found.items() if name.partition("/")[2] == aspect}
+        parts = [
+            f"{words} {format_share(own[name])} ({PLACE} alone {format_share(own[f'{name}_{PLACE}'])})"
+            for name, words in (("auroc", "AUROC"), ("auroc_within", "within answers"), ("average_precision", "average precision"))
+            if name in own
+        ]
+        parts += [f"{words} {format_share(own[name])}" for name, words in (("ece", "calibration error"), ("marked", "share marked")) if name in own]
+        lines.append(f"tokens marked{f' as {aspect}' if aspect else ''}: {', '.join(parts)}")
+    return lines
 
 
 def _no_interval(statistic: Callable[[Int[np.ndarray, " _"]], float], strata: Int[np.ndarray, " _"]) -> Interval:

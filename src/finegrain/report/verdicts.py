@@ -14,6 +14,7 @@ from finegrain.report.numbers import Shown, format_interval, format_number, form
 from finegrain.report.pack import split_tokens
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
 from finegrain.report.read import Run
+from finegrain.report.marked import report_marked
 from finegrain.report.reward_findings import make_reward_findings
 from finegrain.terminal import make_visible
 from finegrain.types import WeightMeaning
@@ -30,6 +31,7 @@ def make_blocks(run: Run) -> list[Block]:
     """Every finding that the run's files allow."""
     found = [
         *make_reward_findings(run),
+        report_marked(run),
         report_held_out(run),
         report_displacement(run),
         report_length(run),

@@ -14,6 +14,7 @@ from finegrain.data.records import Answer, Row, Shape
 from finegrain.errors import DataError
 from finegrain.evaluate.rewardbench import ROWS
 from finegrain.evaluate.suites import TIES, Item, Suite, score_pairs, score_rewardbench_1, score_rewardbench_2
+from finegrain.types import CharSpan
 
 RIGHT, WRONG = "right {}", "wrong {}"
 
@@ -30,6 +31,8 @@ class Problem(NamedTuple):
     prompt: str
     answers: tuple[str, ...]
     """Their words."""
+    spans: tuple[list[CharSpan] | None, ...]
+    """What annotators marked in them; None where nobody looked."""
 
 
 @dataclass(frozen=True)
@@ -84,4 +87,12 @@ def _problem(name: str, subset: str, right: int, row: int, raw: Mapping[str, Any
     texts = get_texts(made)
     answers = tuple(texts.answers.values())
     bare = replace(made, answers={role: Answer(content=answer.content) for role, answer in made.answers.items()})
-    return Problem(Item(name, subset, right, tuple(map(len, answers))), row, bare, raw, texts.prompt, answers)
+    return Problem(
+        Item(name, subset, right, tuple(map(len, answers))),
+        row,
+        bare,
+        raw,
+        texts.prompt,
+        answers,
+        tuple(answer.spans for answer in made.answers.values()),
+    )

@@ -15,7 +15,7 @@ from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
-from finegrain.evaluate.marked_tokens import MarkedAnswer, measure_marks
+from finegrain.evaluate.marked_tokens import RECORDED, MarkedAnswer, measure_marks
 from finegrain.evaluate.ratings import report_ratings
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model, try_saving
@@ -117,7 +117,7 @@ class RewardArtifact:
         if not data.examples:
             return {}, {}, {}
         parts, facts, pairs, answers = _scores(self.head, trainer, data)
-        marks = {f"eval_token_{name}": as_record(interval) for name, interval in measure_marks(answers, bootstrap).items()}
+        marks = {f"{RECORDED}{name}": as_record(interval) for name, interval in measure_marks(answers, bootstrap).items()}
         calibrated = calibrate_head(self.head, loss, pairs) if isinstance(loss, RatingLabels) and isinstance(self.head, Rating) else self.head
         fitted: dict[str, Any] = _scale([sequence_score(calibrated, side) for pair in pairs for side in pair.sides.values()])
         if (fit := read_head(self.head).fitted) is not None:
