@@ -12,8 +12,24 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-CharSpan = tuple[int, int, float]
-"""(start, end, value): characters start..end-1 of a response text carry `value`."""
+
+class CharSpan(NamedTuple):
+    """Characters start..end-1 of a response text carry `value`. Whoever reads the place and the value alone unpacks `start, end, value, *_`."""
+
+    start: int
+    """In code points."""
+    end: int
+    value: float
+    std: float | None = None
+    """Standard deviation of the value, where its source states one; None means unknown, never 0."""
+    aspect: str = ""
+    """What the passage is good or bad in (factuality, fluency ...); empty where the source does not say."""
+    annotator: str = ""
+    """Who marked it; empty where the source does not say."""
+
+
+PlainSpan = tuple[int, int, float]
+"""(start, end, value) alone, as computed values and planted truths are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +208,11 @@ class CreditContext(Protocol):
     def has_column(self) -> bool:
         """Whether the data have per-token rewards (`<role>_token_reward`)."""
 
-    def span_rewards(self, role: str) -> Sequence[np.ndarray | None]:
-        """Token values from annotators' character spans; None where an answer was not annotated.
+    def span_rewards(self, role: str) -> Sequence[Scored | None]:
+        """Token values from annotators' character spans, the mean where there are several annotators; None where an answer was not annotated.
 
-        A token outside the spans of an annotated answer has the opposite sign of the spans' values.
+        A token outside the spans of an annotated answer has the opposite sign of the spans' values. The standard deviation is None
+        where the data have one annotator per answer and spans state none.
         """
 
     def column_rewards(self, role: str) -> Sequence[np.ndarray | None]:

@@ -34,9 +34,9 @@ class FakeContext:
     def has_column(self) -> bool:
         return self.column is not None
 
-    def span_rewards(self, role: str) -> Rows:
+    def span_rewards(self, role: str) -> Sequence[Scored | None]:
         assert self.spans is not None
-        return self.spans[role]
+        return [None if row is None else Scored(torch.from_numpy(np.asarray(row, dtype=np.float64))) for row in self.spans[role]]
 
     def column_rewards(self, role: str) -> Rows:
         assert self.column is not None

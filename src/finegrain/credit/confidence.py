@@ -67,8 +67,10 @@ class Confidence(SegmentWeights):
         several = [values for values in members if values is not None and len(values) > 1]
         if len(several) < len(answers):
             raise CreditError(
-                f"credit:confidence needs scores with an uncertainty, but the signal {name} has none; leave out --credit.scorer "
-                "so that the run trains its own two scorers (credit.signal:implicit), or use credit:asr, which needs none"
+                f"credit:confidence needs scores with an uncertainty, but the signal {name} has none"
+                + (" (no answer has two annotators, and no span states a std)" if name == "spans" else "")
+                + "; leave out --credit.scorer so that the run trains its own two scorers (credit.signal:implicit), "
+                "or use credit:asr, which needs none"
             )
         judged = [score_segments(self.score, judge, ids, masks) for judge in zip(*several, strict=True)]
         return shrunk_std([torch.stack(values) for values in zip(*judged, strict=True)], masks, n0=self.n0)

@@ -34,7 +34,7 @@ class Spans:
         """Token scores by role."""
         if not context.has_spans():
             raise CreditError("credit.signal:spans needs character-span annotations, but the data have none; leave the signal out, or add spans")
-        return {role: _scored(context.span_rewards(role)) for role in context.signs}
+        return {role: context.span_rewards(role) for role in context.signs}
 
 
 @dataclass(frozen=True, kw_only=True)

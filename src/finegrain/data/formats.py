@@ -91,6 +91,7 @@ FORMATS: tuple[Format, ...] = (
         steps=steps.prm800k,
         matches=lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict),
     ),
+    Format("first wrong step", _has("prompt", "completions", "first_error"), steps=steps.first_error),
     Format("gsm8k", _has("question", "answer"), demonstrations=tasks.gsm8k, matches=_question_alone),
     Format("Math-Shepherd", _has("input", "label", "task"), steps=steps.math_shepherd),
     Format(

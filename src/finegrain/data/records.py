@@ -74,6 +74,8 @@ class Example:
     """By role, from the data column `<role>_token_reward`, aligned with ids; None: absent."""
     source: str = ""
     """What `prompt_text` and the responses' texts do not tell of the row, so that `data.source_text.read_source_row` can give it back as text."""
+    annotators: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By role, everybody who looked at the answer, also those who marked nothing; a role is absent where the data name nobody."""
 
 
 class Turn(NamedTuple):
@@ -108,6 +110,10 @@ class Answer:
     """A string where the prompt is a string; turns where the prompt is turns."""
     spans: list[CharSpan] | None = None
     token_reward: list[float] | None = None
+    annotators: tuple[str, ...] = ()
+    """Everybody who looked at it, also those who marked nothing; empty where the data name nobody."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """What was done with its spans while reading: the kind of finding and a description, one for each span."""
 
 
 @dataclass(frozen=True, kw_only=True)

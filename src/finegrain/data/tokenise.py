@@ -103,7 +103,8 @@ def _example(
     if prompt_length < len(prompt):
         findings.add("prompt_truncated", number, "cut")
         prompt = _cut_prompt(prompt, prompt_length, specials, settings)
-    return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards, write_source(row))
+    looked = {role: answer.annotators for role, answer in row.answers.items() if answer.annotators}
+    return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards, write_source(row), looked)
 
 
 def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, Response], findings: Findings, decide: Decide) -> bool:
@@ -134,8 +135,8 @@ def _clipped(answer: Answer, text: str) -> list[CharSpan] | None:
     """The answer's spans inside its text; the gate has reported the others."""
     if answer.spans is None:
         return None
-    inside = [(max(start, 0), min(end, len(text)), value) for start, end, value in answer.spans]
-    return [(start, end, value) for start, end, value in inside if start < end]
+    inside = [span._replace(start=max(span.start, 0), end=min(span.end, len(text))) for span in answer.spans]
+    return [span for span in inside if span.start < span.end]
 
 
 def _rewards(number: int, answer: Answer, whole: Response, length: int, specials: Specials, findings: Findings) -> Float32[np.ndarray, " T"] | None:

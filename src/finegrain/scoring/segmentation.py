@@ -176,7 +176,7 @@ def lines_of(text: str) -> list[CharSpan]:
     for line in text.split(JOIN):
         if line.strip():
             first = start + len(line) - len(line.lstrip())
-            spans.append((first, first + len(line.strip()), 0.0))
+            spans.append(CharSpan(first, first + len(line.strip()), 0.0))
         start += len(line) + len(JOIN)
     return spans
 
@@ -200,7 +200,7 @@ def steps_on_tokens(spans: Sequence[CharSpan], response: Response) -> tuple[np.n
     offsets = response.offsets
     here = (offsets[:, 1] > offsets[:, 0]) & response.mask
     covered = int(offsets[here, 1].max(initial=0))
-    whole = [(start, end, float(number)) for number, (start, end, _) in enumerate(spans) if len(response.text[:end].rstrip()) <= covered]
+    whole = [span._replace(value=float(number)) for number, span in enumerate(spans) if len(response.text[: span.end].rstrip()) <= covered]
     numbers = np.where(here, spans_to_tokens(whole, offsets, outside=-1.0), -1.0).astype(np.int64) if len(offsets) else np.zeros(0, np.int64)
-    labels = np.array([spans[number][2] if number >= 0 else 0.0 for number in numbers], dtype=np.float32)
+    labels = np.array([spans[number].value if number >= 0 else 0.0 for number in numbers], dtype=np.float32)
     return numbers, labels

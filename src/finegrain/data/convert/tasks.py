@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from itertools import combinations
 
+from finegrain.data.annotations import Mark, annotate
 from finegrain.data.columns import read_numeric_columns, read_text
 from finegrain.data.convert.build import replace_answers
 from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row
 from finegrain.errors import DataError
-from finegrain.types import CharSpan
 
 QA_PAIRS = tuple(combinations(range(1, 5), 2))
 
@@ -18,7 +18,10 @@ def qa_feedback(row: Reading) -> list[Made]:
     """One pair per strict preference among the four predictions; error spans (value -1) on prediction 1, the only annotated one."""
     passages = "\n\n".join(" ".join(passage[1:]) for passage in row["passages"])
     prompt = f"{passages}\n\nQuestion: {read_text(row, 'question')}\nAnswer:"
-    errors: list[CharSpan] = [(int(error["start"]), int(error["end"]), -1.0) for error in row["feedback"]["errors"]]
+    errors = [
+        Mark(int(one["start"]), int(one["end"]), -1.0, aspect=str(one.get("error type") or ""), quote=str(one.get("text") or ""))
+        for one in row["feedback"]["errors"]
+    ]
     if len(row["preference"]) != len(QA_PAIRS) or not set(row["preference"]) <= {0, 1, 2}:
         raise DataError(f"column 'preference': expected six numbers 0, 1 or 2, found {row['preference']}")
     rows: list[Made] = []
@@ -27,7 +30,7 @@ def qa_feedback(row: Reading) -> list[Made]:
             rows.append(LeftOut.NO_PREFERENCE)
             continue
         numbers = {"chosen": first, "rejected": second} if preferred == 1 else {"chosen": second, "rejected": first}
-        answers = {role: Answer(content=read_text(row, f"prediction {n}"), spans=errors if n == 1 else None) for role, n in numbers.items()}
+        answers = {role: annotate(read_text(row, f"prediction {n}"), errors if n == 1 else None) for role, n in numbers.items()}
         columns = {f"{role}_prediction": float(number) for role, number in numbers.items()}
         rows.append(Row(prompt=prompt, answers=answers, columns=columns, glue=" "))
     return rows

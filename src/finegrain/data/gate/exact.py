@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from finegrain.data.answer_text import join_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.convert.usual import CONVERSED
+from finegrain.data.gate.marked import check_spans
 from finegrain.data.gate.texts import Texts
 from finegrain.data.reading import Reading
 from finegrain.data.records import Answer, Row, Turn
@@ -31,6 +31,7 @@ def check_exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Name
         words = check(raw, row, texts)
         if words is not None:
             yield kind, words
+    yield from check_spans(row)
 
 
 def _wrong_type(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -79,7 +80,7 @@ def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
 
 
 def _numbers(answer: Answer) -> list[float]:
-    return [value for _, _, value in answer.spans or ()] + (answer.token_reward or [])
+    return [number for span in answer.spans or () for number in (span.value, span.std or 0.0)] + (answer.token_reward or [])
 
 
 def _prompt_mismatch(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -88,16 +89,6 @@ def _prompt_mismatch(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | No
 
 def _neutral_step(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "neutral_step" in row.notes else None
-
-
-def _span_outside_text(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
-    for answer in row.answers.values():
-        if answer.spans:
-            length = len(join_answer(answer.content))
-            for start, end, _ in answer.spans:
-                if not 0 <= start < end <= length:
-                    return f"span {start}..{end} of an answer of {length} characters"
-    return None
 
 
 def _tie(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -111,7 +102,6 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
     ("not_a_number", _not_a_number),
     ("prompt_mismatch", _prompt_mismatch),
     ("neutral_step", _neutral_step),
-    ("span_outside_text", _span_outside_text),
     ("tie", _tie),
 )
 

@@ -133,6 +133,7 @@ def inspect_row(
             reward=example.token_rewards.get(role) if columns is None else columns.reward[place],
             spans=None if spans is None else tuple(spans),
             truth=_marks(truth.get(role), len(response.text)),
+            annotators=example.annotators.get(role, ()),
         )
         if role in rewards:
             answers[role] = replace(answers[role], **rewards[role])
@@ -167,10 +168,10 @@ def _marks(spans: Any, length: int) -> tuple[CharSpan, ...] | None:
     if not isinstance(spans, list):
         return None
     try:
-        marks = [(max(0, int(start)), min(int(end), length), float(value)) for start, end, value in spans]
+        marks = [CharSpan(max(0, int(start)), min(int(end), length), float(value)) for start, end, value in spans]
     except (TypeError, ValueError):
         return None
-    return tuple(mark for mark in marks if mark[0] < mark[1])
+    return tuple(mark for mark in marks if mark.start < mark.end)
 
 
 def _nth(values: Mapping[str, Ragged] | None, index: int) -> dict[str, np.ndarray]:

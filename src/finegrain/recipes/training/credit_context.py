@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from finegrain.data.annotators import AnnotatedAnswer, TokenMarks, combine_annotators
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError
@@ -48,11 +50,18 @@ class RunCredit(TokenisedAnswers):
         """Whether any answer has token rewards."""
         return any(example.token_rewards.get(role) is not None for example in self.examples for role in self.roles)
 
-    def span_rewards(self, role: str) -> list[np.ndarray | None]:
+    def span_rewards(self, role: str) -> list[Scored | None]:
         """Spans as token values; outside them the opposite sign of the spans' values (+1 for an annotated answer without spans)."""
-        values: list[float] = [value for e in self.examples for side in self.roles for _, _, value in e.spans.get(side) or []]
+        found = self._span_values[role]
+        return [None if own is None else Scored(_tensor(own.value), None if own.std is None else _tensor(own.std)) for own in found]
+
+    @cached_property
+    def _span_values(self) -> dict[str, list[TokenMarks | None]]:
+        """By role; the spread over annotators is pooled over all roles."""
+        values: list[float] = [span.value for e in self.examples for side in self.roles for span in e.spans.get(side) or []]
         outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
-        return self.spans_to_tokens(role, [example.spans.get(role) for example in self.examples], outside or 1.0)
+        marked = iter(combine_annotators([_annotated(example, role) for role in self.roles for example in self.examples], outside or 1.0))
+        return {role: [next(marked) for _ in self.examples] for role in self.roles}
 
     def column_rewards(self, role: str) -> list[np.ndarray | None]:
         """Token rewards supplied as a data column."""
@@ -83,7 +92,7 @@ class RunCredit(TokenisedAnswers):
             row = {"row": example.row, **example.columns}
             try:
                 spans = function(example.prompt_text, example.responses[role].text, role, row)
-                found.append(None if spans is None else [(int(start), int(end), float(value)) for start, end, value in spans])
+                found.append(None if spans is None else [CharSpan(int(start), int(end), float(value)) for start, end, value in spans])
             except Exception as error:
                 raise CreditError(f"{path} failed on row {example.row}, {role}: {type(error).__name__}: {error}") from error
         return found
@@ -94,6 +103,15 @@ class RunCredit(TokenisedAnswers):
             None if own is None else spans_to_tokens(own, example.responses[role].offsets, outside=outside)
             for own, example in zip(spans, self.examples, strict=True)
         ]
+
+
+def _annotated(example: Example, role: str) -> AnnotatedAnswer | None:
+    spans = example.spans.get(role)
+    return None if spans is None else AnnotatedAnswer(spans, example.annotators.get(role, ()), example.responses[role].offsets)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float64))
 
 
 def _of_members(members: Sequence[Tensor]) -> Scored:
