@@ -6,7 +6,7 @@ A token without characters takes the value of the token before it, so EOS has th
 at the start of an answer it takes the value of the first token that has characters.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -23,22 +23,6 @@ def spans_to_tokens(spans: Sequence[CharSpan | PlainSpan], offsets: Int[np.ndarr
         inside = np.minimum(end, last) - np.maximum(start, first)
         values[(width > 0) & (2 * inside >= width)] = value
     return _spread(values, width > 0)
-
-
-def name_aspect(span: CharSpan) -> str:
-    """The aspect of the answer that an annotator's span is about; empty where the data do not say."""
-    return str(getattr(span, "aspect", None) or "")
-
-
-def list_aspects(spans: Iterable[Sequence[CharSpan] | None]) -> list[str]:
-    """The aspects that any of these answers' spans name, sorted."""
-    return sorted({name_aspect(span) for own in spans for span in own or ()} - {""})
-
-
-def aspect_values(spans: Sequence[CharSpan], offsets: Int[np.ndarray, "T 2"], aspects: Sequence[str]) -> Float32[np.ndarray, "T K"]:
-    """The value of each token under the spans of each aspect, NaN in none; without aspects, one column for all spans."""
-    groups = [[span for span in spans if name_aspect(span) == aspect] for aspect in aspects] or [list(spans)]
-    return np.stack([spans_to_tokens([(start, end, value) for start, end, value, *_ in own], offsets, outside=np.nan) for own in groups], 1)
 
 
 def tokens_to_spans(values: Float[np.ndarray, " T"], offsets: Int[np.ndarray, "T 2"]) -> list[CharSpan]:

@@ -1,7 +1,8 @@
 """How well scores of tokens find what annotators marked in held-out answers, with intervals over answers and the floor that reads places alone.
 
-Positives are marked tokens, negatives the tokens of annotated answers in no span of the marks' sign; a bad token is found by a low score. A
-span of an aspect is compared with the tokens that no span marks. The area within answers is the mean over answers that have both kinds.
+Positives are tokens that at least half of the annotators marked, negatives the other tokens of annotated answers; where marks are errors, a low
+score finds them. The spans of an aspect are compared with the tokens that nobody marked. The area within answers is the mean over answers that
+have both kinds.
 Source: ours [OURS]; area and average precision as in scikit-learn, whose values they equal.
 Deviations: intervals are percentile bootstraps over answers, since tokens of one answer are not independent.
 """
@@ -35,12 +36,12 @@ class MarkedAnswer(NamedTuple):
 
     scores: Numbers
     """Higher is better."""
-    values: Numbers
-    """The value of the span that each token is in, NaN in none."""
+    marks: Numbers
+    """How annotators marked each token, on average: -1 all as bad, 1 all as good, 0 none."""
     probabilities: Numbers | None = None
     """That each token is good, where the scores say that."""
     by_aspect: Mapping[str, Numbers] = {}
-    """The same as `values`, of the spans of each aspect."""
+    """The same as `marks`, of the spans of each aspect."""
     aspect_scores: Mapping[str, Numbers] = {}
     """Scores of the aspects that have their own; `scores` count for others."""
 
@@ -61,9 +62,8 @@ class _Tokens(NamedTuple):
 def measure_marks(answers: Sequence[MarkedAnswer], bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
     """Results by name, with intervals where there is a bootstrap; {} where the annotated answers have no marked or no other token."""
     draw = bootstrap or _no_interval
-    values = np.concatenate([own.values for own in answers]) if answers else np.zeros(0)
-    sign = float(np.sign(np.nansum(np.sign(values)))) or -1.0
-    marked = [np.nan_to_num(own.values) * sign > 0 for own in answers]
+    sign = float(np.sign(sum(own.marks.sum() for own in answers))) or -1.0
+    marked = [_is_marked(own.marks, sign) for own in answers]
     if not any(own.any() for own in marked) or all(own.all() for own in marked):
         return {}
     found: dict[str, Interval] = {}
@@ -112,18 +112,23 @@ def _no_interval(statistic: Callable[[Int[np.ndarray, " _"]], float], strata: In
 
 def _of_aspect(answers: Sequence[MarkedAnswer], marked: Sequence[Kinds], aspect: str, sign: float, draw: Draw) -> dict[str, Interval]:
     """Tokens that spans of the aspect mark, against those that no span marks."""
-    own = [np.nan_to_num(one.by_aspect[aspect]) * sign > 0 if aspect in one.by_aspect else np.zeros(len(one.values), bool) for one in answers]
+    own = [_is_marked(one.by_aspect.get(aspect, np.zeros(len(one.marks))), sign) for one in answers]
     kept = [mine | ~any_mark for mine, any_mark in zip(own, marked, strict=True)]
     scores = [sign * one.aspect_scores.get(aspect, one.scores)[keep] for one, keep in zip(answers, kept, strict=True)]
     positive = [mine[keep] for mine, keep in zip(own, kept, strict=True)]
     if not any(mine.any() for mine in positive) or all(mine.all() for mine in positive):
         return {}
-    places = [_places(one.values)[keep] for one, keep in zip(answers, kept, strict=True)]
+    places = [_places(one.scores)[keep] for one, keep in zip(answers, kept, strict=True)]
     found: dict[str, Interval] = {}
     for name, likely in (("", scores), (f"_{PLACE}", places)):
         tokens = _ordered(likely, positive)
         found |= {f"auroc{name}": _area(tokens, draw), f"auroc_within{name}": _mean_within(tokens, draw)}
     return found
+
+
+def _is_marked(marks: Numbers, sign: float) -> Bool[np.ndarray, " T"]:
+    """Whether at least half of the annotators marked a token, with the sign that marks have in these answers."""
+    return np.asarray(marks * sign >= 0.5)
 
 
 def _places(like: Numbers) -> Numbers:

@@ -39,10 +39,10 @@ def report_marked(run: Run) -> Block | None:
         words=WORDS[verdict],
         numbers=[format_interval(_title(name), interval, "", over="answers") for name, interval in found.items() if _title(name)],
         notes=[
-            "Positives: marked tokens; negatives: tokens in no span of annotated answers. The area is 0.5 by chance, average precision the share that "
-            "is marked. Within answers: mean over answers that have both kinds.",
-            "Intervals: bootstrap over answers. The verdict asks that the area's interval is above that of the relative place in the answer and above "
-            f"0.5; there is none on fewer than {FEWEST_ROWS} answers. Calibration: of the probability that a token is good, sigma(score), in ten bins.",
+            "Positives: tokens that at least half of the annotators marked; negatives: the other tokens of annotated answers. The area is 0.5 by "
+            "chance, average precision the share that is marked. Within answers: mean over answers that have both kinds.",
+            "Intervals: bootstrap over answers. The verdict asks that the area's interval is above 0.5 and above the area of the relative place in "
+            f"the answer; there is none on fewer than {FEWEST_ROWS} answers. Calibration: of the probability that a token is good, in ten bins.",
         ],
     )
 

@@ -9,12 +9,12 @@ from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.report.block import Block
 from finegrain.report.held_out import report_held_out
+from finegrain.report.marked import report_marked
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
 from finegrain.report.numbers import Shown, format_interval, format_number, format_percent
 from finegrain.report.pack import split_tokens
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
 from finegrain.report.read import Run
-from finegrain.report.marked import report_marked
 from finegrain.report.reward_findings import make_reward_findings
 from finegrain.terminal import make_visible
 from finegrain.types import WeightMeaning

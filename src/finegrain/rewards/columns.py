@@ -33,7 +33,7 @@ class AnswerContext(Protocol):
         """(number, label) of each token's labelled step; number -1 outside steps, or in a step that was cut."""
 
     def span_values(self, role: str, aspects: Sequence[str]) -> Sequence[np.ndarray | None]:
-        """(T, K) value of each token under the annotators' spans of each aspect, NaN in none; one column for all spans without aspects.
+        """(A, T, K) value of each token under the spans of each annotator and aspect, NaN in none; one column for all spans without aspects.
 
         None where an answer was not annotated.
         """

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from finegrain.checked import PositiveFloat, checked
 
-Values = Float[np.ndarray, "T K"]
+Values = Float[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,6 @@ Grade = Sign | Graded
 Meaning = Errors | Merits
 
 
-def make_labels(values: Values, grade: Grade, meaning: Meaning) -> Values:
-    """Labels of an annotated answer's tokens, from the values of its spans, NaN in none."""
-    return meaning(np.where(np.isnan(values), 0.0, grade(values))).astype(np.float32)
+def make_labels(values: Float[np.ndarray, "A T K"], grade: Grade, meaning: Meaning) -> Float[np.ndarray, "T K"]:
+    """Labels of an annotated answer's tokens, the mean over its annotators, from the values of their spans, NaN in none."""
+    return np.asarray(meaning(np.where(np.isnan(values), 0.0, grade(values))).mean(0), dtype=np.float32)

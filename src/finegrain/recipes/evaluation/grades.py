@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finegrain.data.annotators import AnnotatedAnswer
 from finegrain.data.findings import Findings
+from finegrain.data.records import Answer
 from finegrain.evaluate.marked_tokens import MarkedAnswer
 from finegrain.ops.aggregate import OfOneAnswer, aggregate_answer
 from finegrain.recipes.evaluation.problems import Problem
 from finegrain.scoring.marked import join_marks
 from finegrain.scoring.records import Candidates, Reward, Scores
-from finegrain.types import CharSpan
 
 BATCHES = (1, 512, 8192)
 """Tokens of the batches in which scores are compared: every answer alone, a few at once, and many at once."""
@@ -37,7 +38,7 @@ def grade_problems(reward: Reward, aggregate: OfOneAnswer, problems: Sequence[Pr
     for place, one in enumerate(read):
         own = [] if one is None else [next(scores) for _ in one.roles]
         grade = _grade(aggregate, [score for score in own if score is not None], len(own))
-        grades.append(None if grade is None else grade._replace(marks=_marks(own, problems[place].spans)))
+        grades.append(None if grade is None else grade._replace(marks=_marks(own, problems[place].annotated)))
         if own and grades[-1] is None:
             findings.drop("not_judged", place)
     return grades
@@ -52,12 +53,12 @@ def _grade(aggregate: OfOneAnswer, scores: Sequence[Scores], wanted: int) -> Gra
     return Grade(means, np.array(stds) if len(stds) == len(means) else None, attributes)
 
 
-def _marks(scores: Sequence[Scores | None], spans: Sequence[Sequence[CharSpan] | None]) -> list[MarkedAnswer]:
+def _marks(scores: Sequence[Scores | None], answers: Sequence[Answer]) -> list[MarkedAnswer]:
     """The annotated answers, where every token of them has a score."""
     return [
-        join_marks(one.response, own, one.tokens, one.token_aspects)
-        for one, own in zip(scores, spans, strict=True)
-        if one is not None and own is not None and one.tokens is not None and one.response is not None and one.segments is None
+        join_marks(one.response, AnnotatedAnswer(own.spans, own.annotators, one.response.offsets), one.tokens, one.token_aspects)
+        for one, own in zip(scores, answers, strict=True)
+        if one is not None and own.spans is not None and one.tokens is not None and one.response is not None and one.segments is None
     ]
 
 

@@ -14,7 +14,6 @@ from finegrain.data.records import Answer, Row, Shape
 from finegrain.errors import DataError
 from finegrain.evaluate.rewardbench import ROWS
 from finegrain.evaluate.suites import TIES, Item, Suite, score_pairs, score_rewardbench_1, score_rewardbench_2
-from finegrain.types import CharSpan
 
 RIGHT, WRONG = "right {}", "wrong {}"
 
@@ -31,8 +30,8 @@ class Problem(NamedTuple):
     prompt: str
     answers: tuple[str, ...]
     """Their words."""
-    spans: tuple[list[CharSpan] | None, ...]
-    """What annotators marked in them; None where nobody looked."""
+    annotated: tuple[Answer, ...]
+    """The same with what annotators marked in them."""
 
 
 @dataclass(frozen=True)
@@ -94,5 +93,5 @@ def _problem(name: str, subset: str, right: int, row: int, raw: Mapping[str, Any
         raw,
         texts.prompt,
         answers,
-        tuple(answer.spans for answer in made.answers.values()),
+        tuple(made.answers.values()),
     )

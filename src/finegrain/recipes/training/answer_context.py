@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
+from finegrain.data.aspects import annotation_of, aspect_values
 from finegrain.data.records import Example
-from finegrain.data.spans import aspect_values
 from finegrain.errors import UsageError
 from finegrain.models.score import measure_entropies
 from finegrain.models.scorer import causal_lm
@@ -52,10 +52,7 @@ class RunAnswers(TokenisedAnswers):
 
     def span_values(self, role: str, aspects: Sequence[str]) -> list[np.ndarray | None]:
         """Values of the tokens under annotators' spans, NaN in none."""
-        return [
-            None if (spans := example.spans.get(role)) is None else aspect_values(spans, example.responses[role].offsets, aspects)
-            for example in self.examples
-        ]
+        return [None if (answer := annotation_of(example, role)) is None else aspect_values(answer, aspects) for example in self.examples]
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """Number and label of each token's step; steps that were cut, or have no token of their own, are counted in run.json."""

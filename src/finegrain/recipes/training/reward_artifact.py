@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.data.aspects import annotation_of
 from finegrain.data.records import Example
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import pair_accuracy
@@ -242,13 +243,13 @@ def _marked(head: RewardHead, examples: Sequence[Example], pair: Pair) -> list[M
     for role, side in pair.sides.items():
         assert side.outputs is not None
         for row, example in enumerate(examples):
-            spans, response, one = example.spans.get(role), example.responses[role], slice(row, row + 1)
-            if spans is None:
+            answer, response, one = annotation_of(example, role), example.responses[role], slice(row, row + 1)
+            if answer is None:
                 continue
             outputs, mask = (values[one, : len(response.ids)] for values in (side.outputs, side.mask))
             tokens, aspects = token_scores(head, outputs, mask), aspect_scores(head, outputs, mask)
             scores = Scored(tokens.mean[0], None if tokens.std is None else tokens.std[0])
-            found.append(join_marks(response, spans, scores, {name: values[0] for name, values in aspects.items()}))
+            found.append(join_marks(response, answer, scores, {name: values[0] for name, values in aspects.items()}))
     return found
 
 
