@@ -34,7 +34,7 @@ class Answers:
         return self.steps[role]
 
     def span_values(self, role: str, aspects: Sequence[str]) -> Sequence[np.ndarray | None]:
-        assert all(own is None or own.shape[1] == max(1, len(aspects)) for own in self.spans[role])
+        assert all(own is None or own.shape[2] == max(1, len(aspects)) for own in self.spans[role])
         return self.spans[role]
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:

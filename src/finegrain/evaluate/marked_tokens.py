@@ -181,7 +181,7 @@ def _precision(tokens: _Tokens, weights: Weights) -> float:
     return float((np.diff(good, prepend=0.0) * good / np.maximum(good + bad, 1e-300)).sum() / good[-1])
 
 
-def _sums(tokens: _Tokens, weights: Weights) -> tuple[Weights, Weights]:
+def _sums(tokens: _Tokens, weights: Weights) -> tuple[Float[np.ndarray, " S"], Float[np.ndarray, " S"]]:
     """Weight of the positives, and of the negatives, down to each score."""
     good, bad = np.where(tokens.positive, weights, 0.0).cumsum(), np.where(tokens.positive, 0.0, weights).cumsum()
     return good[tokens.last], bad[tokens.last]

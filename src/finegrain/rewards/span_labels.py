@@ -185,7 +185,7 @@ def _check_labels(names: Sequence[str], marked: np.ndarray, annotated: int, answ
     if not annotated:
         raise DataError(
             f"none of the {answers} training answers is annotated: loss:span-labels learns from the columns chosen_spans and rejected_spans of "
-            "pairs, or spans of answers (--loss.rows answers); without spans use loss:bradley-terry"
+            "pairs, or spans of answers (loss.rows:answers); without spans use loss:bradley-terry"
         )
     missing = [name for name, count in zip(names, marked, strict=bool(names)) if not count]
     if missing:
@@ -193,6 +193,6 @@ def _check_labels(names: Sequence[str], marked: np.ndarray, annotated: int, answ
     if not marked.any():
         other = "merits" if meaning == "errors" else "errors"
         raise DataError(
-            f"no token of the {annotated} annotated training answers is marked: with --loss.meaning {meaning} their spans say nothing; "
-            f"annotators who marked {'what is good' if other == 'merits' else 'what is bad'} need --loss.meaning {other}"
+            f"no token of the {annotated} annotated training answers is marked: with loss.meaning:{meaning} their spans say nothing; "
+            f"annotators who marked {'what is good' if other == 'merits' else 'what is bad'} need loss.meaning:{other}"
         )
