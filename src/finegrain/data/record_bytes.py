@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finegrain.data.records import Example, Response
-from finegrain.types import CharSpan, Json
+from finegrain.types import CharSpan
 
 PLAIN = CharSpan(0, 0, 0.0)[3:]
 """What a span says beside place and value where it says nothing."""
@@ -123,7 +123,7 @@ def _details(example: Example, roles: Sequence[str]) -> bytes:
     return json.dumps([more, looked]).encode()
 
 
-def _with_details(spans: list[list[CharSpan] | None], details: Json) -> tuple[list[list[CharSpan] | None], list[tuple[str, ...]]]:
+def _with_details(spans: list[list[CharSpan] | None], details: list[Any]) -> tuple[list[list[CharSpan] | None], list[tuple[str, ...]]]:
     more, looked = details
     whole = [
         None if own is None else [CharSpan(*span[:3], *part) for span, part in zip(own, parts, strict=True)]

@@ -59,8 +59,12 @@ class Token:
         if not self.aspects:
             return Scored(outputs[..., 0])
         values = to_wide(outputs)
+        return Scored(values @ self._mix(values))
+
+    def _mix(self, like: Tensor) -> Float[Tensor, " K"]:
+        """The weight of each aspect."""
         weights = self.weights or (1 / len(self.aspects),) * len(self.aspects)
-        return Scored(values @ torch.tensor(weights, dtype=values.dtype, device=values.device))
+        return torch.tensor(weights, dtype=like.dtype, device=like.device)
 
     def token_aspects(self, outputs: Outputs) -> Mapping[str, Float[Tensor, "B T"]]:
         """Each aspect's score of the tokens, by name."""
@@ -71,5 +75,5 @@ class Token:
         return {name: self.readout(outputs[..., place], mask) for place, name in enumerate(self.aspects)}
 
     def stock(self, weight: Float[Tensor, "K H"]) -> Float[Tensor, "L H"]:
-        """The given rows."""
-        return weight
+        """The given row, or the weighted sum of the aspects' rows."""
+        return (self._mix(weight) @ weight)[None] if self.aspects else weight

@@ -222,34 +222,33 @@ def _scores(
     found: list[dict[str, Scored]] = []
     facts: dict[str, list[Tensor]] = {}
     pairs: list[Pair] = []
-    marked: list[MarkedAnswer] = []
+    marked: dict[int, list[MarkedAnswer]] = {}
     with measuring(trainer):
         for part in split_by_budget(data.packed_tokens(roles).tolist(), trainer.precision.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
             pairs.append(pair)
-            marked += _marked(head, [data.examples[row] for row in part], pair)
+            marked |= {row: _marked(head, data.examples[row], place, pair) for place, row in enumerate(part)}
             found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
             for side in pair.sides.values():
                 for name, values in head_facts(head, side).items():
                     facts.setdefault(name, []).append(values.cpu().double())
-    return found, {name: torch.cat(values) for name, values in facts.items()}, pairs, marked
+    return found, {name: torch.cat(values) for name, values in facts.items()}, pairs, [own for row in sorted(marked) for own in marked[row]]
 
 
-def _marked(head: RewardHead, examples: Sequence[Example], pair: Pair) -> list[MarkedAnswer]:
-    """The annotated answers of a micro-batch with the scores of their tokens; [] for a head that reads only some tokens."""
+def _marked(head: RewardHead, example: Example, row: int, pair: Pair) -> list[MarkedAnswer]:
+    """The annotated answers of a row of a micro-batch with the scores of their tokens; [] for a head that reads only some tokens."""
     if read_head(head).read_positions is not None:
         return []
     found = []
     for role, side in pair.sides.items():
+        answer, response = annotation_of(example, role), example.responses[role]
         assert side.outputs is not None
-        for row, example in enumerate(examples):
-            answer, response, one = annotation_of(example, role), example.responses[role], slice(row, row + 1)
-            if answer is None:
-                continue
-            outputs, mask = (values[one, : len(response.ids)] for values in (side.outputs, side.mask))
-            tokens, aspects = token_scores(head, outputs, mask), aspect_scores(head, outputs, mask)
-            scores = Scored(tokens.mean[0], None if tokens.std is None else tokens.std[0])
-            found.append(join_marks(response, answer, scores, {name: values[0] for name, values in aspects.items()}))
+        if answer is None:
+            continue
+        outputs, mask = (values[row : row + 1, : len(response.ids)] for values in (side.outputs, side.mask))
+        tokens, aspects = token_scores(head, outputs, mask), aspect_scores(head, outputs, mask)
+        scores = Scored(tokens.mean[0], None if tokens.std is None else tokens.std[0])
+        found.append(join_marks(response, answer, scores, {name: values[0] for name, values in aspects.items()}))
     return found
 
 
