@@ -3,7 +3,6 @@
 Test of rewards/span_labels.py, recipes/training/reward_artifact.py, scoring/marked.py, report/marked.py.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification
 
+from finegrain.data.findings import Findings
+from finegrain.data.records import Answer, Row
+from finegrain.scoring.records import Candidates
+from finegrain.scoring.reward_model import load_model_reward
+from finegrain.scoring.runtime import open_runtime
 from finegrain.types import Json
 from tests.recipes.command import Command
 from tests.tiny import TEXT, write_rows
@@ -112,22 +116,24 @@ def test_eval_of_the_saved_model_gives_the_same_figures(command: Command, files:
 
 
 def test_aspects_are_told_apart(command: Command, files: tuple[Path, Path]) -> None:
-    """Each output finds its own aspect: with the two named the other way round, the same outputs find nothing."""
+    """Each output is lowest at the words of its own aspect."""
     train, test = files
     alone = ["--loss.pair-weight", "0", "--head.aspects", "facts", "style", "--epochs", "16"]  # a pair moves both outputs alike
     outcome = reward(command, "run", *SPANS, "--data", train, "--eval", test, *LEARN[:2], *alone)
     assert outcome.code == 0, outcome.error
     AutoModelForTokenClassification.from_pretrained(command.folder / "run")
     assert "here, a head that stock classes do not hold" not in outcome.error
-    facts = json.loads((command.folder / "run/reward_head.json").read_text())
-    facts["head"]["aspects"] = ["style", "facts"]
-    (command.folder / "run/reward_head.json").write_text(json.dumps(facts))
-    swapped = command("eval", "--reward", command.folder / "run", "--data", test, "--max-length", "64", "--device", "cpu")
-    assert swapped.code == 0, swapped.error
-    for name in ("facts", "style"):
-        right, wrong = outcome.result["evaluation"][f"eval_token_auroc/{name}"]["mean"], swapped.result["marked_tokens"][f"auroc/{name}"]["mean"]
-        assert right > 0.95
-        assert wrong < right - 0.2
+    text = Row(prompt="why not ?", answers={"answer": Answer(content=" the dog sat bad cat")})
+    model = load_model_reward(open_runtime("cpu", "auto"), str(command.folder / "run"), max_length=64)
+    (found,) = model.score(model.read([Candidates(row=0, made=text)], Findings()))
+    scores = found["answer"]
+    assert scores is not None
+    assert scores.response is not None
+    pieces = [scores.response.text[start:end].strip() for start, end in scores.response.offsets]
+    dog, bad = pieces.index("do"), pieces.index("bad")
+    facts, style = scores.token_aspects["facts"], scores.token_aspects["style"]
+    assert facts[dog] < facts[bad] - 1
+    assert style[bad] < style[dog] - 1
 
 
 def test_resumed_bit_for_bit(command: Command) -> None:
