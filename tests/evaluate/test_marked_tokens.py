@@ -69,10 +69,10 @@ def test_a_difference_between_answers_is_no_difference_within() -> None:
 def test_aspects_are_compared_with_unmarked_tokens() -> None:
     marks = np.array([-1.0, -1.0, 0.0, 0.0])
     by_aspect = {"facts": np.array([-1.0, 0.0, 0.0, 0.0]), "style": np.array([0.0, -1.0, 0.0, 0.0]), "never": np.zeros(4)}
-    one = MarkedAnswer(scores=np.array([5.0, -9.0, 1.0, 2.0]), marks=marks, by_aspect=by_aspect)
+    one = MarkedAnswer(scores=np.array([1.5, -9.0, 1.0, 2.0]), marks=marks, by_aspect=by_aspect)
     found = measure_marks([one, MarkedAnswer(scores=np.zeros(2), marks=np.zeros(2))])
     assert found["auroc/style"].mean == 1.0
-    assert found["auroc/facts"].mean == 0.0
+    assert found["auroc/facts"].mean == 0.25
     assert not any(name.endswith("never") for name in found)
     own = one._replace(aspect_scores={"facts": np.array([-1.0, 7.0, 1.0, 2.0])})
     assert measure_marks([own])["auroc/facts"].mean == 1.0
