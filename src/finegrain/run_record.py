@@ -79,6 +79,8 @@ class RunRecord:
     """Where chosen and rejected answers first differ, counted for loss:irl-sft (rewards/irl_sft.py)."""
     edits: Mapping[str, int] | None = None
     """Pairs that are edits of one another, counted for loss:fine-grained (rewards/fine_grained.py)."""
+    span_labels: Mapping[str, int] | None = None
+    """Annotated answers and marked tokens, by aspect where the head has several, counted for loss:span-labels (rewards/span_labels.py)."""
 
     train_seconds: float | None = None
     """Seconds from the first forward pass to the last step, scorer and reference included (recipes/training/align.py)."""

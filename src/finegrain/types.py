@@ -48,6 +48,8 @@ class Side:
     """A scorer's token reward in its own units; None when no credit method wrote one."""
     segment: Int[Tensor, "B T"] | None = None
     """Segment ids 0, 1, ... within each row, -1 outside the mask; None means that every token is its own segment."""
+    labels: Float[Tensor, "B T A"] | None = None
+    """Annotators' label of each token and aspect, from 0 (bad) to 1 (good); None when no loss made them."""
     prompt_logp: Float[Tensor, "B P"] | None = None
     """Log-probabilities of the prompt tokens that have a predecessor, nats; on request."""
     prompt_mask: Bool[Tensor, "B P"] | None = None
@@ -247,6 +249,8 @@ class TokenColumns:
     segment: Sequence[np.ndarray | None]
     annotated: Sequence[bool]
     """False where the answer had no signal."""
+    labels: Sequence[np.ndarray | None] | None = None
+    """(T, A) annotators' labels by aspect; None where nobody asked for them."""
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

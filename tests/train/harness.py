@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.precision import place_on
 from finegrain.recipes.training.data import add_mismatched
+from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.span_labels import BalancedTokens, SpanLabels
+from finegrain.rewards.token import Token
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract, contract_of
@@ -45,6 +49,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "token-distillation": TokenDistillation,
     "nll": NLL,
     "ava-p": AvaP,
+    "span-labels": partial(RewardFit, Token(aspects=("one", "two")), SpanLabels(weighting=BalancedTokens())),
     "a module and a table": Gated,
     "a gradient rule": UnitGradients,
 }
@@ -124,7 +129,16 @@ def training_set(contract: Contract) -> TrainingSet:
     rng = np.random.default_rng(11)
     roles = contract.all_roles
     reference = {role: [rng.normal(-4.5, 0.5, len(row.responses[role].ids)).astype(np.float32) for row in rows] for role in roles}
-    return TrainingSet(rows, reference, {role: _credit(rows, role, rng) for role in contract.roles})
+    columns = {role: _credit(rows, role, rng) for role in contract.roles}
+    if "labels" in contract.token_columns:
+        columns = {role: replace(own, labels=_labels(rows, role, own.annotated, contract.outputs, rng)) for role, own in columns.items()}
+    return TrainingSet(rows, reference, columns)
+
+
+def _labels(rows: Sequence[Example], role: str, annotated: Sequence[bool], aspects: int, rng: np.random.Generator) -> list[np.ndarray | None]:
+    """Labels of the tokens of annotated answers, a fifth of them bad."""
+    lengths = [len(row.responses[role].ids) for row in rows]
+    return [(rng.random((length, aspects)) > 0.2).astype(np.float32) if has else None for has, length in zip(annotated, lengths, strict=True)]
 
 
 def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> TokenColumns:

@@ -32,6 +32,12 @@ class AnswerContext(Protocol):
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """(number, label) of each token's labelled step; number -1 outside steps, or in a step that was cut."""
 
+    def span_values(self, role: str, aspects: Sequence[str]) -> Sequence[np.ndarray | None]:
+        """(A, T, K) value of each token under the spans of each annotator and aspect, NaN in none; one column for all spans without aspects.
+
+        None where an answer was not annotated.
+        """
+
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         """Records facts about the answers for the run."""
 
@@ -50,6 +56,12 @@ def weight_columns(weights: Sequence[np.ndarray], kept: Sequence[bool]) -> Token
     """Weights of the answers that are kept; the others have none and do not train."""
     absent: list[np.ndarray | None] = [None] * len(kept)
     return TokenColumns([own if keep else None for own, keep in zip(weights, kept, strict=True)], absent, absent, kept)
+
+
+def label_columns(labels: Sequence[np.ndarray | None]) -> TokenColumns:
+    """Labels of the tokens of the answers that somebody annotated."""
+    absent: list[np.ndarray | None] = [None] * len(labels)
+    return TokenColumns(absent, absent, absent, [own is not None for own in labels], labels)
 
 
 def prepare_columns(

@@ -17,8 +17,8 @@ from finegrain.ops.logprobs import TokenValues
 from finegrain.ops.precision import place_on
 from finegrain.types import Pair, Ragged, Side, TokenColumns
 
-ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
-"""What a token of an answer without credit has: it trains unmasked, and has neither a reward nor a segment."""
+ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1), "labels": np.float32(0.0)}
+"""What a token of an answer without credit has: it trains unmasked, and has neither a reward, a segment nor labels."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,15 @@ class TrainingSet:
     def column_fields(self) -> Mapping[str, tuple[str, ...]]:
         """By role, what its token columns hold for any row: the same fields in every micro-batch, whichever rows it holds."""
         return {
-            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(own, name))) for role, own in self.token_columns.items()
+            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(own, name) or ()))
+            for role, own in self.token_columns.items()
         }
+
+    @cached_property
+    def labels_wide(self) -> Mapping[str, tuple[int, ...]]:
+        """By role, (K,) of its labels of tokens."""
+        found = {role: next((own for own in columns.labels or () if own is not None), None) for role, columns in self.token_columns.items()}
+        return {role: labels.shape[1:] for role, labels in found.items() if labels is not None}
 
     def packed_tokens(self, roles: Sequence[str]) -> np.ndarray:
         """(N,) tokens computed per row: of the prompt, and of the answers that branch from it."""
@@ -146,13 +153,13 @@ def _side_columns(
         found["ref_logp"] = _padded([data.reference[role][row] for row in rows], shape, 0.0, device)
     for name in data.column_fields.get(role, ()):
         arrays = [getattr(data.token_columns[role], name)[row] for row in rows]
-        absent = ABSENT[name]
-        filled = [np.full(length, absent) if array is None else array for array, length in zip(arrays, lengths, strict=True)]
-        found[name] = _padded(filled, shape, absent, device)
+        absent, wide = ABSENT[name], data.labels_wide.get(role, ()) if name == "labels" else ()
+        filled = [np.full((length, *wide), absent) if array is None else array for array, length in zip(arrays, lengths, strict=True)]
+        found[name] = _padded(filled, (*shape, *wide), absent, device)
     return found
 
 
-def _padded(arrays: Sequence[np.ndarray], shape: torch.Size, fill: float | np.number[Any], device: torch.device | str) -> Tensor:
+def _padded(arrays: Sequence[np.ndarray], shape: Sequence[int], fill: float | np.number[Any], device: torch.device | str) -> Tensor:
     out = np.full(tuple(shape), fill, dtype=arrays[0].dtype if arrays else np.float32)
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array

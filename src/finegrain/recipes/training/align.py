@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finegrain.errors import UsageError
+from finegrain.evaluate.marked_tokens import describe_marks, read_marks
 from finegrain.generate.hf import generate_greedy
 from finegrain.recipes.inspection.pairs import PairSnapshot, choose_rows, snapshot_before, write_inspected_pairs
 from finegrain.recipes.session import Session, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
@@ -199,6 +200,8 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
     job, session, contract, rows, directory = opened.job, opened.session, opened.contract, opened.rows, opened.directory
     snapshot = prepared.snapshot
     evaluation = job.artifact.conclude(trainer, prepared.columns.held_out, None if snapshot is None else snapshot.read_held_out)
+    for line in describe_marks(read_marks(evaluation)):
+        session.say(f"held out: {line}")
     answers = prepared.answers
     after = generate_greedy(session.policy.model, session.policy.tokenizer, answers.prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
