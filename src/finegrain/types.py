@@ -40,6 +40,8 @@ class Side:
     """Entropy of the policy's next-token distribution, nats; on request."""
     kl: Float[Tensor, "B T"] | None = None
     """KL(policy || reference) over the full vocabulary at each position, nats; on request."""
+    reference_kl: Float[Tensor, "B T"] | None = None
+    """KL(reference || policy), the other direction, of tdpo and sparsepo; on request."""
     q: Float[Tensor, "B T"] | None = None
     """Q-value of the taken token, in the units of the reward; on request."""
     q_logp: Float[Tensor, "B T"] | None = None

@@ -17,7 +17,7 @@ from tests.laws.drive import gradients, leaves, parts, roles_of, rows, step_loss
 Maker = Callable[[int], Pair]
 Law = Callable[[Any, Maker], None]
 
-TOKEN_FIELDS = ("logp", "ref_logp", "weight", "reward", "entropy", "kl")
+TOKEN_FIELDS = ("logp", "ref_logp", "weight", "reward", "entropy", "kl", "reference_kl")
 ROUND_OFF = {"rtol": 1e-12, "atol": 1e-12}
 
 

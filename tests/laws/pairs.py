@@ -50,6 +50,7 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
             prompt_mask=prompt_mask if "prompt_logp" in needs else None,
             entropy=noise(ROWS, WIDTH).abs() if "entropy" in needs else None,
             kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
+            reference_kl=noise(ROWS, WIDTH).abs() if "reference_kl" in needs else None,
             features=noise(ROWS, WIDTH, HIDDEN) if "features" in needs else None,
             outputs=noise(ROWS, WIDTH, outputs) if (outputs := getattr(method, "outputs", 0)) else None,
         )

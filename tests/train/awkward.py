@@ -93,6 +93,21 @@ class UnitGradients:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KLDifference:
+    """DPO whose log-ratios pay for KL(reference || policy) of both answers, and for half of KL(policy || reference) of the rejected ones."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reference", "kl", "reference_kl"})
+    beta: float = 0.1
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        def paid(side: Side, share: float) -> Tensor:
+            cost = to_wide(side.reference_kl) + share * to_wide(side.kl)
+            return masked_sum(to_wide(side.logp) - to_wide(side.ref_logp) - cost, side.mask)
+
+        return -logsigmoid(self.beta * (paid(pair.chosen, 0.0) - paid(pair.rejected, 0.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class CentresItsMicroBatch:
     """Broken on purpose: the mean it subtracts is that of whatever rows came together."""
 

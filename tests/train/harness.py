@@ -10,6 +10,7 @@ import torch
 
 from finegrain.data.records import Example
 from finegrain.data.store import collect
+from finegrain.models.reference import copy_reference
 from finegrain.models.reward_head import head_module
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, fused, plain, use_branched_attention
@@ -26,14 +27,14 @@ from finegrain.ops.precision import place_on
 from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import Contract, contract_of
+from finegrain.train.contract import LIVE, Contract, contract_of
 from finegrain.train.loop import Trainer, run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
-from tests.train.awkward import Gated, UnitGradients
+from tests.train.awkward import Gated, KLDifference, UnitGradients
 
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     "dpo": DPO,
@@ -47,6 +48,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "ava-p": AvaP,
     "a module and a table": Gated,
     "a gradient rule": UnitGradients,
+    "both directions of the KL": KLDifference,
 }
 
 
@@ -96,6 +98,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     data = training_set(contract)
     plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
     assert len(plan) == STEPS
+    frozen = copy_reference(scorer) if contract.needs & LIVE else None
     if how.shard:
         shard(scorer)
     optim = Optim(weight_decay=0.01)
@@ -110,6 +113,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         metrics=metrics_for(contract),
         peak_rate=how.rate,
         steps=len(plan),
+        frozen=frozen,
         state={name: place_on(table, how.device) for name, table in contract.state.items()},
     )
     return trainer, plan

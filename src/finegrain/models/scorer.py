@@ -30,7 +30,11 @@ class Request:
     """Log-probabilities of prompt tokens too, after those of the answers."""
     entropy: bool = False
     kl_against: "Scorer | None" = None
-    """A frozen scorer; the full-vocabulary KL(policy || it) at each position."""
+    """A frozen scorer; the full-vocabulary KL between the policy and it at each position."""
+    kl: bool = True
+    """Whether that is KL(policy || it)."""
+    reference_kl: bool = False
+    """Whether it is, or is also, KL(it || policy)."""
     action_value: Wanted | None = None
     """How Q-values of taken tokens are computed from logits."""
     q_head: nn.Linear | None = None
@@ -79,7 +83,9 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
         frozen = request.kl_against.model
         with torch.no_grad():
             reference = (_states(frozen, packed).index_select(0, packed.predicts), output_head(frozen))
-    values = token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
+    values = token_values(
+        hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference, kl=request.kl, reference_kl=request.reference_kl
+    )
     return _with_action_values(values._replace(outputs=outputs, features=features), model, groups, hidden, packed.targets, request)
 
 
@@ -148,10 +154,12 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     at = log_p[row, column]
     logp = at.gather(-1, ids[row, column + 1][:, None])[:, 0]
     entropy = -(at.exp() * at).sum(-1) if request.entropy else None
-    kl = None
+    kl = reference_kl = None
     if frozen_logits is not None:
-        kl = (at.exp() * (at - torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column])).sum(-1)
-    values = TokenValues(logp, entropy, kl, outputs, features=features)
+        log_q = torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column]
+        kl = (at.exp() * (at - log_q)).sum(-1) if request.kl else None
+        reference_kl = (log_q.exp() * (log_q - at)).sum(-1) if request.reference_kl else None
+    values = TokenValues(logp, entropy, kl, reference_kl, outputs, features=features)
     return values if request.action_value is None else _with_action_values(values, model, groups, states[row, column], ids[row, column + 1], request)
 
 

@@ -80,6 +80,7 @@ class Batch:
                 mask=slot.mask,
                 entropy=None if values.entropy is None else slot.spread(values.entropy),
                 kl=None if values.kl is None else slot.spread(values.kl),
+                reference_kl=None if values.reference_kl is None else slot.spread(values.reference_kl),
                 outputs=None if values.outputs is None else slot.spread(values.outputs),
                 features=None if values.features is None else slot.spread(values.features),
                 q=None if values.q is None else slot.spread(values.q),
@@ -97,7 +98,7 @@ class Batch:
         device = next(iter(self.slots.values())).mask.device
         zeros = torch.zeros(count, dtype=dtype, device=device)
         wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features)}
-        return TokenValues(zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features])
+        return TokenValues(zeros, zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features])
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
         lengths = np.array([len(group.prompt) - 1 for group in self.groups])

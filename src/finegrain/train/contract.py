@@ -17,7 +17,10 @@ from finegrain.rewards.columns import AnswerContext
 from finegrain.train.balance import TABLE
 from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, TokenColumns, WeightMeaning
 
-NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
+NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reference_kl", "reward", "label", "features"})
+
+LIVE = frozenset({"kl", "reference_kl"})
+"""Needs that a cached number per token does not answer: the reference runs beside the policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class Contract:
     roles: tuple[str, ...] = ("chosen", "rejected")
     """Sides that take part in the gradient pass."""
     needs: frozenset[str] = frozenset({"reference"})
-    """What it reads of the sides: logp, reference, prompt_logp, entropy, kl, reward, label or features; logp is added without `outputs`."""
+    """What it reads of the sides: logp (added without `outputs`), reference, prompt_logp, entropy, kl, reference_kl, reward, label or features."""
     shape: str | None = None
     """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""
     beta: float = 1.0

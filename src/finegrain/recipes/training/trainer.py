@@ -14,7 +14,7 @@ from finegrain.recipes.session import Session, hidden_size
 from finegrain.recipes.training.artifact import reward_head_facts
 from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import Contract
+from finegrain.train.contract import LIVE, Contract
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import scaled_default
 from finegrain.train.sharding import load_full_parameters
@@ -76,7 +76,7 @@ def build_trainer(session: Session, job: Job, contract: Contract, data: Training
     assert scorer is not None
     if contract.outputs and "logp" not in contract.needs:  # here, for segments of entropies were made with it
         release_unread_vocabulary(session.policy.model, keep=session.policy.in_memory)
-    if "kl" in contract.needs:
+    if contract.needs & LIVE:
         session.say(describe_live_reference(scorer))
         session.usage.notes.append(describe_live_reference(scorer))
     metrics = job.artifact.metrics(contract)
