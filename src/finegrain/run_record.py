@@ -60,6 +60,8 @@ class RunRecord:
     """What is to be known of the held-out rows, in sentences: how they were drawn, that they are few (recipes/training/data.py)."""
     margin: Mapping[str, Any] | None = None
     """The column `margin`: `scale`, what was `asked`, `median` and `largest` size before scaling, `pairs` with one (recipes/training/data.py)."""
+    categories: Mapping[str, list[str]] | None = None
+    """By text column that the objective reads as numbers, its texts in the order of their numbers (recipes/training/data.py)."""
     samples: Mapping[str, Any] | None = None
     """Report of the unlabelled samples of meta:meta-rm (recipes/training/align.py)."""
 

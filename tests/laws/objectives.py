@@ -12,7 +12,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from finegrain.configure import from_json, to_json
 from finegrain.types import Pair, Side
-from tests.laws.drive import gradients, leaves, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
+from tests.laws.drive import gradients, leaves, needs_of, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
 
 Maker = Callable[[int], Pair]
 Law = Callable[[Any, Maker], None]
@@ -235,6 +235,31 @@ def settings_are_read(method: Any, make_pair: Maker) -> None:
             assert any(not torch.equal(before[term], after[term]) for term in before), f"setting {name} is not read"
 
 
+class ReadColumns(dict[str, Tensor]):
+    """Columns that know which of them were read by `[]`; `get` and `in` are for those that data may lack."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__(given)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+ALWAYS = frozenset({"position", "row"})
+"""Columns that every pair has."""
+
+
+def columns_are_declared(method: Any, make_pair: Maker) -> None:
+    """Every column that the method counts on is declared, so that data without it end in a sentence and not in a KeyError."""
+    pair = with_statistics(method, make_pair(0))
+    columns = ReadColumns(pair.columns)
+    method(replace(pair, columns=columns))
+    declared = {*getattr(method, "columns", ()), *getattr(method, "categories", ())} | ({"label"} & needs_of(method))
+    assert columns.read <= declared | ALWAYS, f"reads {sorted(columns.read - declared - ALWAYS)} without declaring it"
+
+
 LAWS: tuple[Law, ...] = (
     shape_and_finiteness,
     garbage_under_the_mask,
@@ -249,4 +274,5 @@ LAWS: tuple[Law, ...] = (
     counts_from_masks,
     weights_of_one,
     credit_is_read,
+    columns_are_declared,
 )

@@ -104,6 +104,10 @@ def credit_on_one_side(pair: Pair) -> Tensor:
     return log_ratio(pair.chosen) - log_ratio(replace(pair.rejected, weight=None))
 
 
+def undeclared_column(pair: Pair) -> Tensor:
+    return log_ratio_margin(pair) * (1 + pair.columns["label"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeanAsSum:
     """A statistic that is a mean, declared as a sum."""
@@ -149,6 +153,7 @@ BROKEN: dict[laws.Law, list[Any]] = {
     laws.settings_are_read: [UnreadSetting()],
     laws.counts_from_masks: [broken(count_of_likely_tokens), broken(count_with_gradient)],
     laws.weights_of_one: [broken(bonus_for_credit)],
+    laws.columns_are_declared: [broken(undeclared_column)],
     laws.credit_is_read: [broken(ignores_credit), broken(credit_on_one_side)],
 }
 CASES = [(law, method) for law, methods in BROKEN.items() for method in methods]

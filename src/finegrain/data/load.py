@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
+from finegrain.data.categories import Categories
 from finegrain.data.findings import MOST_ROWS, Findings, format_source
 from finegrain.data.gate.biases import Sample, measure_biases
 from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, find_form
@@ -44,9 +45,11 @@ def load_examples(
     settings: Tokenise,
     limit: int | None = None,
     gate: Gate = Gate(),
+    categories: Categories | None = None,
 ) -> LoadedData:
     """The examples of a file, folder or Hub name, or of several; `limit` counts rows of all sources.
 
+    `categories`: text columns that examples keep as numbers.
     `shape`: the one that a recipe needs, or several, of which the rows' first one is taken (`OWN_SHAPES`: what the rows serve of themselves).
     """
     rows, made = read_sources(source, limit), Counter[int]()
@@ -54,7 +57,7 @@ def load_examples(
     shape = shape if isinstance(shape, Shape) else _first_served(forms, shape)
     findings = _findings_of(rows)
     sample, decide = Sample(gate.bias_rows), Stopping(gate)
-    kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
+    kept = _keeper(rows, forms, decide, shape, findings, sample, categories).kept(stream)
     examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
     _tell_left(rows, findings)
     if not examples:
@@ -119,10 +122,12 @@ def _findings_of(rows: Rows) -> Findings:
     return Findings(rows.places if isinstance(rows, Mixture) else None)
 
 
-def _keeper(rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample) -> Keeper:
+def _keeper(
+    rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample, categories: Categories | None = None
+) -> Keeper:
     if isinstance(rows, Mixture):
-        return Keeper(decide, forms, shape, findings, sample, part=rows.places.part)
-    return Keeper(decide, forms, shape, findings, sample)
+        return Keeper(decide, forms, shape, findings, sample, part=rows.places.part, categories=categories)
+    return Keeper(decide, forms, shape, findings, sample, categories=categories)
 
 
 def _counted(rows: Rows, made: Counter[int], numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:

@@ -32,6 +32,8 @@ class TrainingSet:
     """By role, what a credit, an objective or a head made for every token: weights, rewards, segments."""
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(N,) numbers of the rows that were made for them, beside those they came with."""
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """Number of texts of the columns that stand for texts."""
 
     @cached_property
     def column_fields(self) -> Mapping[str, tuple[str, ...]]:

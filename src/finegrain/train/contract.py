@@ -53,6 +53,8 @@ class Contract:
     """(hidden size, generator) -> the same for the width of the model."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """() -> tables by name that steps carry on, in `pair.state`; checkpoints keep them."""
+    make_state: Callable[[Mapping[str, int]], Mapping[str, Tensor]] | None = None
+    """(numbers of texts by column of `categories`) -> the same, for tables of a place per text."""
     after_step: Callable[[Mapping[str, Tensor], Pair], Mapping[str, Tensor]] | None = None
     """(state, the step's rows of this rank with detached values) -> named sums to be added to the state over all ranks."""
     start: Initialisation | None = None
@@ -71,8 +73,12 @@ class Contract:
     """Name of the head of `finegrain reward` that says what the outputs of a policy mean, for `finegrain score`; None: they are no reward."""
     reward_weight: RewardWeight | None = None
     """What multiplies a token's reward, where there is a `reward_head`."""
+    columns: tuple[str, ...] = ()
+    """Numbers of the rows that it reads in `pair.columns`; data without one are an error."""
+    categories: tuple[str, ...] = ()
+    """Text columns of the data that it reads as numbers 0, 1, ... in `pair.columns`; `run.json` keeps the texts."""
     token_columns: tuple[str, ...] = ()
-    """Fields of a `Side` that `prepare` fills."""
+    """Fields of a `Side` that `prepare` fills; a credit beside it may fill others."""
     prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
     """(answers) -> per-token columns by role that it makes of them before training."""
     row_columns: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None

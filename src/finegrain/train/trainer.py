@@ -1,6 +1,7 @@
 """Make a trainer: the optimiser of what trains, the live reference, and the parameters, whole or split over the processes."""
 
 import torch
+from torch import Tensor
 
 from finegrain.models.load import master_dtype
 from finegrain.models.reference import copy_reference
@@ -34,6 +35,12 @@ def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) 
     return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor)
 
 
+def make_tables(contract: Contract, data: TrainingSet, device: torch.device) -> dict[str, Tensor]:
+    """The tables of the objective before the first step."""
+    sized = {} if contract.make_state is None else contract.make_state(data.categories)
+    return {name: place_on(table, device) for name, table in {**contract.state, **sized}.items()}
+
+
 def make_trainer(
     scorer: Scorer,
     contract: Contract,
@@ -63,5 +70,5 @@ def make_trainer(
         peak_rate=rate,
         steps=steps,
         frozen=frozen,
-        state={name: place_on(table, scorer.device) for name, table in contract.state.items()},
+        state=make_tables(contract, data, scorer.device),
     )
