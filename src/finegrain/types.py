@@ -99,12 +99,23 @@ class Term:
     count: Float[Tensor, " B"]
     """Per-row contribution to the denominator (1 for a mean over rows, tokens for a mean over tokens).
 
-    Depends on masks, weights and columns only; a count that depends on log-probabilities needs `statistics`.
+    Depends on masks, weights and columns only, unless it is `late`.
     """
     coefficient: float = 1.0
+    late: bool = False
+    """Whether the count depends on what the pass finds (tokens whose gate is open): the gradient is divided by it after the pass."""
 
 
 Terms = dict[str, Term]
+
+
+class RowLoss(NamedTuple):
+    """A term of a micro-batch as a gradient rule receives it; the loss of the step is the sum of share * value over rows, terms and ranks."""
+
+    value: Float[Tensor, " B"]
+    """As the objective gave it, with its graph."""
+    share: Float[Tensor, " B"]
+    """The term's coefficient times the row's `weight`, over the term's count in the whole step."""
 
 
 class Summed(NamedTuple):

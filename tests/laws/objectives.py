@@ -12,7 +12,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from finegrain.configure import from_json, to_json
 from finegrain.types import Pair, Side
-from tests.laws.drive import gradients, leaves, needs_of, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
+from tests.laws.drive import gradients, leaves, needs_of, only, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
 
 Maker = Callable[[int], Pair]
 Law = Callable[[Any, Maker], None]
@@ -186,12 +186,14 @@ def settings_survive_json(method: Any, make_pair: Maker) -> None:
 
 
 def counts_from_masks(method: Any, make_pair: Maker) -> None:
-    """Denominators depend on masks, weights and columns only, and carry no gradient."""
+    """Denominators depend on masks, weights and columns only, but for late ones, and carry no gradient."""
     pair = with_statistics(method, make_pair(0))
     live = {name: value.detach().clone().requires_grad_() for name, value in leaves(pair).items()}
     counts = parts(method(with_leaves(pair, live)))[1]
     moved = parts(method(with_leaves(pair, {name: value - 1.7 for name, value in leaves(pair).items()})))[1]
-    same(moved, {name: count.detach() for name, count in counts.items()})
+    result = method(pair)
+    early = {name for name in counts if isinstance(result, Tensor) or not result[name].late}
+    same({name: moved[name] for name in early}, {name: counts[name].detach() for name in early})
     for name, count in counts.items():
         assert not count.requires_grad, f"the denominator of {name} carries a gradient"
 
@@ -235,6 +237,16 @@ def settings_are_read(method: Any, make_pair: Maker) -> None:
             assert any(not torch.equal(before[term], after[term]) for term in before), f"setting {name} is not read"
 
 
+def column_statistics_need_no_pass(method: Any, make_pair: Maker) -> None:
+    """Statistics of columns are the same whatever the log-probabilities are."""
+    declared = getattr(method, "column_statistics", None)
+    if declared is None:
+        return
+    pair = only(make_pair(0), roles_of(method))
+    moved = with_leaves(pair, {name: value - 1.7 for name, value in leaves(pair).items()})
+    same(*({name: statistic.value for name, statistic in declared(one).items()} for one in (moved, pair)))
+
+
 class ReadColumns(dict[str, Tensor]):
     """Columns that know which of them were read by `[]`; `get` and `in` are for those that data may lack."""
 
@@ -275,4 +287,5 @@ LAWS: tuple[Law, ...] = (
     weights_of_one,
     credit_is_read,
     columns_are_declared,
+    column_statistics_need_no_pass,
 )

@@ -1,5 +1,6 @@
 """Objectives that exist for the tests only: each needs something of the loop that few methods need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import log_ratio, to_wide
-from finegrain.types import Pair, Side, Term, Terms
+from finegrain.types import Pair, RowLoss, Side, Summed, Term, Terms
 
 BUCKETS = 5
 
@@ -76,20 +77,70 @@ class Gated:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitGradients:
-    """DPO whose rows each contribute a gradient of norm 1."""
+    """DPO and the likelihood of chosen tokens, of which each row contributes a gradient of norm 1, times its share of the loss."""
 
+    gradient_cost: ClassVar[str] = "a backward pass for every row and term"
     beta: float = 0.1
 
-    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        return -logsigmoid(self.beta * (log_ratio(pair.chosen) - log_ratio(pair.rejected)))
+    def __call__(self, pair: Pair) -> Terms:
+        preference = -logsigmoid(self.beta * (log_ratio(pair.chosen) - log_ratio(pair.rejected)))
+        tokens = pair.chosen.mask.sum(-1).to(preference.dtype)
+        return {
+            "preference": Term(preference, torch.ones_like(preference)),
+            "likelihood": Term(-masked_sum(to_wide(pair.chosen.logp), pair.chosen.mask), tokens, 0.5),
+        }
 
-    def gradient(self, pair: Pair, parameters: list[nn.Parameter]) -> list[Tensor]:
+    def gradient(self, pair: Pair, losses: Mapping[str, RowLoss], parameters: list[nn.Parameter]) -> list[Tensor]:
         total = [torch.zeros_like(parameter) for parameter in parameters]
-        for loss in self(pair):
-            found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            norm = torch.stack([part.square().sum() for part in found if part is not None]).sum().sqrt()
-            total = [have if part is None else have + part / norm for have, part in zip(total, found, strict=True)]
+        for value, share in losses.values():
+            for loss, factor in zip(value, share, strict=True):
+                found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+                norm = torch.stack([part.square().sum() for part in found if part is not None]).sum().sqrt()
+                total = [have if part is None else have + factor * part / norm for have, part in zip(total, found, strict=True)]
         return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates:
+    """Likelihood of chosen tokens, and against rejected ones that are still likely; each term over the tokens whose gate is open.
+
+    A table of open shares by bucket moves a tenth of the way to what the step found, for the buckets that it met.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    learning_rate: ClassVar[float] = 1e-6
+    threshold: float = -4.5
+
+    def state(self) -> dict[str, Tensor]:
+        return {"open": torch.full((BUCKETS,), 0.9, dtype=torch.float64)}
+
+    def column_statistics(self, pair: Pair) -> dict[str, Summed]:
+        tokens = torch.stack([side.mask.sum() for side in pair.sides.values()]).sum()
+        return {"tokens": Summed(tokens.to(torch.float64))}
+
+    def after_step(self, state: Any, pair: Pair) -> dict[str, Tensor]:
+        bucket, empty = pair.columns["position"].long() % BUCKETS, torch.zeros_like(state["open"])
+        share = self._gate(pair.rejected).sum(-1) / pair.rejected.mask.sum(-1).clamp(min=1)
+        return {"sum": empty.index_add(0, bucket, share.to(empty)), "rows": empty.index_add(0, bucket, torch.ones_like(share).to(empty))}
+
+    def update_state(self, state: Any, sums: Any) -> dict[str, Tensor]:
+        mean = sums["sum"] / sums["rows"].clamp(min=1)
+        return {"open": torch.where(sums["rows"] > 0, 0.9 * state["open"] + 0.1 * mean, state["open"])}
+
+    def __call__(self, pair: Pair) -> Terms:
+        gate = self._gate(pair.rejected)
+        chosen, rejected = (to_wide(side.logp) for side in (pair.chosen, pair.rejected))
+        past = pair.state["open"][pair.columns["position"].long() % BUCKETS].to(chosen.dtype)
+        tokens = pair.chosen.mask.sum(-1).to(chosen.dtype)
+        evenly = torch.ones_like(tokens) if "tokens" not in pair.statistics else torch.full_like(tokens, float(pair.statistics["tokens"]))
+        return {
+            "likelihood": Term(-masked_sum(chosen, pair.chosen.mask), tokens),
+            "gated": Term(past * masked_sum(rejected, gate), gate.sum(-1).to(chosen.dtype), 0.03, late=True),
+            "scaled": Term(1e-3 * evenly * masked_sum(chosen, pair.chosen.mask).square(), tokens * evenly, late=True),
+        }
+
+    def _gate(self, side: Side) -> Tensor:
+        return side.mask & (torch.where(side.mask, side.logp.detach(), 0.0) > self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)

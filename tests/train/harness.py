@@ -34,7 +34,7 @@ from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
-from tests.train.awkward import Gated, KLDifference, UnitGradients
+from tests.train.awkward import Gated, Gates, KLDifference, UnitGradients
 
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     "dpo": DPO,
@@ -49,12 +49,13 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "a module and a table": Gated,
     "a gradient rule": UnitGradients,
     "both directions of the KL": KLDifference,
+    "late counts and a replaced table": Gates,
 }
 
 
 def can_be_sharded(objective: Any) -> bool:
-    """Own gradients and heads need whole parameters."""
-    return not hasattr(objective, "gradient") and not hasattr(objective, "outputs")
+    """Own gradients, heads, and late counts beside other terms need whole parameters."""
+    return not hasattr(objective, "gradient") and not hasattr(objective, "outputs") and not isinstance(objective, Gates)
 
 
 ROWS, BATCH, STEPS = 21, 5, 20

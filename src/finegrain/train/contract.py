@@ -15,7 +15,7 @@ from finegrain.ops.balance import Balance
 from finegrain.ops.reward_weight import RewardWeight
 from finegrain.rewards.columns import AnswerContext
 from finegrain.train.balance import TABLE
-from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, TokenColumns, WeightMeaning
+from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, RowLoss, Summed, Term, Terms, TokenColumns, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reference_kl", "reward", "label", "features"})
 
@@ -45,6 +45,8 @@ class Contract:
     """The default rate of input embeddings over that of the rest, up to a ceiling."""
     statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None = None
     """(pair) -> what it reads of the whole optimiser step, `Summed` or `Gathered` by name, in `pair.statistics`."""
+    column_statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None = None
+    """The same of masks, weights and columns alone, e.g. rows per annotator: they cost no pass over the rows."""
     statistic_roles: tuple[str, ...] = ()
     """Sides that `statistics` reads, by default its roles; empty where there are none."""
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
@@ -56,11 +58,15 @@ class Contract:
     make_state: Callable[[Mapping[str, int]], Mapping[str, Tensor]] | None = None
     """(numbers of texts by column of `categories`) -> the same, for tables of a place per text."""
     after_step: Callable[[Mapping[str, Tensor], Pair], Mapping[str, Tensor]] | None = None
-    """(state, the step's rows of this rank with detached values) -> named sums to be added to the state over all ranks."""
+    """(state, the step's rows of this rank with detached values) -> named sums over all ranks, added to the state without `update_state`."""
+    update_state: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    """(state, the sums of `after_step` over the whole step and all ranks) -> the tables that change, as they are from now on."""
     start: Initialisation | None = None
     """What the method finds in the first step's rows, before anything has trained."""
-    gradient: Callable[[Pair, list[nn.Parameter]], list[Tensor]] | None = None
-    """(pair, parameters) -> the summed gradient of the rows, in place of "backward of the sum"."""
+    gradient: Callable[[Pair, Mapping[str, RowLoss], list[nn.Parameter]], list[Tensor]] | None = None
+    """(pair, rows' losses by term, parameters) -> the gradient of the sum of share * value, in place of its backward pass."""
+    gradient_cost: str = ""
+    """What such a rule costs beside one backward pass, in words that the run says; every rule has it."""
     balanced: Balance | None = None
     """Terms that are weighted as one against the others; None: every term has the weight it is given."""
     outputs: int = 0
@@ -108,6 +114,8 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
     needs = frozenset(declared.needs)
     if needs - NEEDS:
         raise UsageError(f"{type(objective).__name__} needs {sorted(needs - NEEDS)}; known: {sorted(NEEDS)}")
+    if declared.gradient is not None and not declared.gradient_cost:
+        raise UsageError(f"{declared.name} declares a gradient rule without gradient_cost: what it costs beside one backward pass, in words")
     roles = tuple(declared.roles)
     modules: Mapping[str, nn.Module] = {}
     if (make_modules := found.get("modules")) is not None:
@@ -130,10 +138,19 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
     )
 
 
-def as_terms(result: Tensor | Terms, pair: Pair) -> Terms:
-    """Terms of whatever an objective returned; the data's `weight` column makes every mean a weighted mean."""
-    terms = result if isinstance(result, dict) else {"loss": Term(result, torch.ones_like(result))}
+def named_terms(result: Tensor | Terms) -> Terms:
+    """Terms of whatever an objective returned."""
+    return result if isinstance(result, dict) else {"loss": Term(result, torch.ones_like(result))}
+
+
+def weighted_terms(terms: Terms, pair: Pair) -> Terms:
+    """The data's `weight` column makes every mean a weighted mean."""
     weight = pair.columns.get("weight")
     if weight is None:
         return terms
-    return {name: Term(term.value * weight, term.count * weight, term.coefficient) for name, term in terms.items()}
+    return {name: replace(term, value=term.value * weight, count=term.count * weight) for name, term in terms.items()}
+
+
+def as_terms(result: Tensor | Terms, pair: Pair) -> Terms:
+    """Both: the terms of whatever an objective returned, under the weights of the rows."""
+    return weighted_terms(named_terms(result), pair)

@@ -79,6 +79,10 @@ def build_trainer(session: Session, job: Job, contract: Contract, data: Training
     if contract.needs & LIVE:
         session.say(describe_live_reference(scorer))
         session.usage.notes.append(describe_live_reference(scorer))
+    if contract.gradient is not None:
+        words = f"gradient rule of {contract.name}: {contract.gradient_cost}"
+        session.say(words)
+        session.usage.notes.append(words)
     metrics = job.artifact.metrics(contract)
     return make_trainer(scorer, contract, data, session.precision, metrics, job.optim, rate=rate, steps=steps, sharded=job.training.shard)
 

@@ -1,0 +1,39 @@
+"""Statistics of a whole optimiser step: reduced over its micro-batches and over the processes, without gradient."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from finegrain.train.batches import Step
+from finegrain.train.distributed import broadcast_names, gather_by_position, rank, sum_wide
+from finegrain.types import Gathered, Pair, Summed
+
+Statistics = Callable[[Pair], Mapping[str, Summed | Gathered]]
+
+
+def own_positions(step: Step) -> list[int]:
+    """Places of this rank's rows among those of the step, in the order of its micro-batches."""
+    return [position for part in step.micro[rank()] for position in part]
+
+
+def reduce_statistics(declared: Statistics, pairs: Iterable[Pair], step: Step, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What the method declares of this rank's micro-batches, over all of them and all ranks; every rank calls it, with or without rows."""
+    summed: dict[str, Tensor] = {}
+    gathered: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for pair in pairs:
+            for name, statistic in declared(pair).items():
+                if isinstance(statistic, Gathered):
+                    gathered.setdefault(name, []).append(statistic.value)
+                else:
+                    summed[name] = summed.get(name, torch.zeros_like(statistic.value)) + statistic.value
+    positions = own_positions(step)
+    zero = torch.zeros((), dtype=dtype, device=device)
+    reduced = {}
+    for name in broadcast_names(summed, device):
+        reduced[name] = sum_wide(summed.get(name, zero))
+    for name in broadcast_names(gathered, device):
+        own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
+        reduced[name] = gather_by_position(own, positions, len(step.rows), dtype)
+    return reduced
