@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from finegrain.errors import NonFiniteError, UsageError
+from finegrain.errors import NonFiniteError
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Request, Scorer, causal_lm
 from finegrain.train.balance import TABLE, TwoParts
@@ -25,7 +25,7 @@ from finegrain.train.distributed import gather_by_position, rank, sum_gradients,
 from finegrain.train.gradients import StepGradient
 from finegrain.train.optim import FACTOR, Optim, learning_rate
 from finegrain.train.sharding import clip_gradients, pad_micro_batches, replicated
-from finegrain.train.statistics import Statistics, own_positions, reduce_statistics
+from finegrain.train.statistics import Statistics, join_statistics, own_positions, reduce_statistics
 from finegrain.train.tables import new_tables
 from finegrain.train.tally import Measures, Metrics, Tally, to_host, total
 from finegrain.types import Pair
@@ -196,9 +196,7 @@ def step_statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
     if contract.statistics is None:
         return known
     found = _reduced(trainer, step, contract.statistics, contract.statistic_roles, known)
-    if both := sorted(found.keys() & known.keys()):
-        raise UsageError(f"{contract.name}: {both[0]} is a statistic and a column statistic; give one another name")
-    return known | found
+    return join_statistics(contract.name, known, found)
 
 
 def _reduced(

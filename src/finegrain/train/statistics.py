@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from finegrain.errors import UsageError
 from finegrain.train.batches import Step
 from finegrain.train.distributed import broadcast_names, gather_by_position, rank, sum_wide
 from finegrain.types import Gathered, Pair, Summed
@@ -37,3 +38,10 @@ def reduce_statistics(declared: Statistics, pairs: Iterable[Pair], step: Step, d
         own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
         reduced[name] = gather_by_position(own, positions, len(step.rows), dtype)
     return reduced
+
+
+def join_statistics(method: str, of_columns: Mapping[str, Tensor], of_pass: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All statistics of a method; one name stands for one of them."""
+    if both := sorted(of_columns.keys() & of_pass.keys()):
+        raise UsageError(f"{method}: {both[0]} is a statistic and a column statistic; give one another name")
+    return {**of_columns, **of_pass}
