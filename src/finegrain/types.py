@@ -3,12 +3,14 @@
 Shape letters: B rows, T response tokens (padded), M ensemble members. Log-probabilities are in nats.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -83,8 +85,28 @@ class Pair:
         return self.sides["answer"]
 
     def swapped(self) -> "Pair":
-        """The same rows with chosen and rejected exchanged."""
-        return replace(self, sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen})
+        """The same rows with chosen and rejected exchanged: the sides, the columns whose names say a side, and statistics made for both orders.
+
+        Other columns stay: a margin is the size of a preference, whichever way it points.
+        """
+        return replace(
+            self,
+            sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen},
+            columns={_SIDE.sub(lambda found: _OTHER[found[0]], name): value for name, value in self.columns.items()},
+            statistics={_other_order(name, self.statistics): value for name, value in self.statistics.items()},
+        )
+
+
+SWAPPED = "swapped/"
+"""Before the name of a statistic that was made of the swapped pair."""
+_SIDE = re.compile(r"(?<![A-Za-z0-9])(chosen|rejected)(?![A-Za-z0-9])")
+"""A side in the name of a column: `chosen_score`, `is_rejected_safe`, `annotated/chosen`."""
+_OTHER = {"chosen": "rejected", "rejected": "chosen"}
+
+
+def _other_order(name: str, known: Mapping[str, Any]) -> str:
+    other = name.removeprefix(SWAPPED) if name.startswith(SWAPPED) else SWAPPED + name
+    return other if other in known else name
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,16 @@ class Term:
 
 
 Terms = dict[str, Term]
+
+
+def row_losses(result: Tensor | Terms) -> Float[Tensor, " B"]:
+    """Each row's loss alone, of whatever an objective returned: every term over the row's own count, 0 where it counts nothing."""
+    if isinstance(result, Tensor):
+        return result
+    rows = [
+        term.coefficient * torch.where(term.count > 0, term.value / torch.where(term.count > 0, term.count, 1.0), 0.0) for term in result.values()
+    ]
+    return torch.stack(rows).sum(0)
 
 
 class RowLoss(NamedTuple):

@@ -1,7 +1,7 @@
 """Objectives that exist for the tests only: each needs something of the loop that few methods need."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from finegrain.objectives.cpo import CPO
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import log_ratio, to_wide
-from finegrain.types import Pair, RowLoss, Side, Summed, Term, Terms
+from finegrain.types import Pair, RowLoss, Side, Summed, Term, Terms, row_losses
 
 BUCKETS = 5
 
@@ -156,6 +157,50 @@ class KLDifference:
             return masked_sum(to_wide(side.logp) - to_wide(side.ref_logp) - cost, side.mask)
 
         return -logsigmoid(self.beta * (paid(pair.chosen, 0.0) - paid(pair.rejected, 0.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliable:
+    """A loss of pairs under the probability that its annotator is right, who has a table entry that moves towards the step's mean of them.
+
+    In the form of https://arxiv.org/abs/2509.24159: log p = log sigma(loss of the swapped pair - loss of the pair).
+    """
+
+    categories: ClassVar[tuple[str, ...]] = ("annotator",)
+    base: Any = field(default_factory=CPO)
+    rate: float = 0.1
+
+    @property
+    def wraps(self) -> Any:
+        return self.base
+
+    def make_state(self, categories: Mapping[str, int]) -> dict[str, Tensor]:
+        return {"reliability": torch.full((categories["annotator"],), 0.9, dtype=torch.float64)}
+
+    def column_statistics(self, pair: Pair) -> dict[str, Summed]:
+        empty = torch.zeros_like(pair.state["reliability"])
+        who = pair.columns["annotator"].long()
+        return {"rows_of": Summed(empty.index_add(0, who, torch.ones_like(who, dtype=empty.dtype)))}
+
+    def after_step(self, state: Any, pair: Pair) -> dict[str, Tensor]:
+        right = self._right(pair)[1].to(state["reliability"])
+        return {"right": torch.zeros_like(state["reliability"]).index_add(0, pair.columns["annotator"].long(), right / self._rows(pair))}
+
+    def update_state(self, state: Any, sums: Any) -> dict[str, Tensor]:
+        before = state["reliability"]
+        return {"reliability": torch.where(sums["right"] > 0, (1 - self.rate) * before + self.rate * sums["right"], before)}
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        odds, right = self._right(pair)
+        return -(right * logsigmoid(odds) + (1 - right) * logsigmoid(-odds))
+
+    def _right(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        odds = row_losses(self.base(pair.swapped())) - row_losses(self.base(pair))
+        past = pair.state["reliability"][pair.columns["annotator"].long()].to(odds.dtype)
+        return odds, torch.sigmoid(odds + torch.logit(past)).detach()
+
+    def _rows(self, pair: Pair) -> Tensor:
+        return pair.statistics["rows_of"][pair.columns["annotator"].long()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,18 +23,19 @@ from finegrain.objectives.kto import KTO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
-from finegrain.ops.precision import place_on
 from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import LIVE, Contract, contract_of
+from finegrain.train.contract import LIVE, Contract
 from finegrain.train.loop import Trainer, run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
+from finegrain.train.read_contract import contract_of
 from finegrain.train.sharding import shard
+from finegrain.train.trainer import make_tables
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
-from tests.train.awkward import Gated, Gates, KLDifference, UnitGradients
+from tests.train.awkward import Gated, Gates, KLDifference, Reliable, UnitGradients
 
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     "dpo": DPO,
@@ -50,6 +51,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "a gradient rule": UnitGradients,
     "both directions of the KL": KLDifference,
     "late counts and a replaced table": Gates,
+    "a wrapper": Reliable,
 }
 
 
@@ -62,6 +64,9 @@ ROWS, BATCH, STEPS = 21, 5, 20
 """The last step of an epoch has one row: fewer than two ranks would like."""
 
 HUGE = 10**9
+
+PEOPLE = 3
+"""Annotators of the rows, where an objective reads who they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         peak_rate=how.rate,
         steps=len(plan),
         frozen=frozen,
-        state={name: place_on(table, how.device) for name, table in contract.state.items()},
+        state=make_tables(contract, data, torch.device(how.device)),
     )
     return trainer, plan
 
@@ -129,7 +134,9 @@ def training_set(contract: Contract) -> TrainingSet:
     rng = np.random.default_rng(11)
     roles = contract.all_roles
     reference = {role: [rng.normal(-4.5, 0.5, len(row.responses[role].ids)).astype(np.float32) for row in rows] for role in roles}
-    return TrainingSet(rows, reference, {role: _credit(rows, role, rng) for role in contract.roles})
+    credit = {role: _credit(rows, role, rng) for role in contract.roles}
+    people = {name: np.arange(len(rows)) % PEOPLE for name in contract.categories}
+    return TrainingSet(rows, reference, credit, people, dict.fromkeys(people, PEOPLE))
 
 
 def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> TokenColumns:

@@ -13,8 +13,8 @@ from finegrain.errors import UsageError
 from finegrain.models.scorer import Scorer
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import log_ratio
-from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer, run_step
+from finegrain.train.read_contract import contract_of
 from finegrain.types import Pair, RowLoss, Summed, Term, Terms
 from tests.train.awkward import Gates, UnitGradients
 from tests.train.harness import OBJECTIVES, How, build

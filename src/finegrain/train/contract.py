@@ -1,4 +1,4 @@
-"""What an objective may declare, read once: everyone asks this record, and nobody the objective."""
+"""What an objective may declare: everyone asks this record, and nobody the objective; `read_contract` fills it in."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,13 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finegrain.declarations import read_declarations
-from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.ops.reward_weight import RewardWeight
 from finegrain.rewards.columns import AnswerContext
-from finegrain.train.balance import TABLE
 from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, RowLoss, Summed, Term, Terms, TokenColumns, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reference_kl", "reward", "label", "features"})
@@ -29,6 +26,8 @@ class Contract:
 
     objective: Objective
     """The objective itself: a callable of a `Pair`."""
+    wraps: Any = None
+    """An objective that it calls: its declarations count beside the wrapper's own."""
     roles: tuple[str, ...] = ("chosen", "rejected")
     """Sides that take part in the gradient pass."""
     needs: frozenset[str] = frozenset({"reference"})
@@ -105,37 +104,6 @@ class Contract:
     def all_roles(self) -> tuple[str, ...]:
         """Every side any pass reads."""
         return self.roles + tuple(role for role in self.statistic_roles if role not in self.roles)
-
-
-def contract_of(objective: Any, seed: int = 0) -> Contract:
-    """The declarations of an objective; a plain callable has none and gets chosen, rejected and a reference. An unknown declaration raises."""
-    found = read_declarations(objective, Contract, "objective")
-    declared = Contract(**(found | {"objective": objective, "modules": {}, "state": {}}))
-    needs = frozenset(declared.needs)
-    if needs - NEEDS:
-        raise UsageError(f"{type(objective).__name__} needs {sorted(needs - NEEDS)}; known: {sorted(NEEDS)}")
-    if declared.gradient is not None and not declared.gradient_cost:
-        raise UsageError(f"{declared.name} declares a gradient rule without gradient_cost: what it costs beside one backward pass, in words")
-    roles = tuple(declared.roles)
-    modules: Mapping[str, nn.Module] = {}
-    if (make_modules := found.get("modules")) is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            modules = make_modules()
-    state = {**(make_state() if (make_state := found.get("state")) is not None else {}), **({} if declared.start is None else declared.start.state)}
-    return replace(
-        declared,
-        roles=roles,
-        needs=needs if declared.outputs else needs | {"logp"},
-        outputs=int(declared.outputs),
-        beta=float(declared.beta),
-        statistic_roles=() if declared.statistics is None else tuple(found.get("statistic_roles", roles)),
-        modules=modules,
-        state=state if declared.balanced is None else state | {TABLE: torch.ones(1)},
-        learning_rate=float(declared.learning_rate),
-        embedding_factor=float(declared.embedding_factor),
-        weights=frozenset(declared.weights),
-    )
 
 
 def named_terms(result: Tensor | Terms) -> Terms:

@@ -9,11 +9,11 @@ from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, release_unread_vocabulary
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import contract_of
 from finegrain.train.distributed import world
 from finegrain.train.loop import run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim
+from finegrain.train.read_contract import contract_of
 from finegrain.train.tally import Metrics
 from finegrain.train.trainer import make_trainer
 from finegrain.types import Objective

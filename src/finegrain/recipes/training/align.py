@@ -26,9 +26,10 @@ from finegrain.run_record import RunRecord
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
-from finegrain.train.contract import Contract, contract_of
+from finegrain.train.contract import Contract
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.train.loop import Trainer, no_displacement
+from finegrain.train.read_contract import contract_of
 from finegrain.train.run import Recorder, train
 from finegrain.train.selection import Criterion, Selection
 from finegrain.train.sharding import empty_copy
