@@ -153,7 +153,7 @@ class RowLoss(NamedTuple):
 class Summed(NamedTuple):
     """A statistic that is added over micro-batches and ranks."""
 
-    value: Float[Tensor, ""]
+    value: Float[Tensor, "..."]
 
 
 class Gathered(NamedTuple):

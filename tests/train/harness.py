@@ -32,7 +32,7 @@ from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.read_contract import contract_of
 from finegrain.train.sharding import shard
-from finegrain.train.trainer import make_tables
+from finegrain.train.tables import make_tables
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
 from tests.train.awkward import Gated, Gates, KLDifference, Reliable, UnitGradients
@@ -57,7 +57,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
 
 def can_be_sharded(objective: Any) -> bool:
     """Own gradients, heads, and late counts beside other terms need whole parameters."""
-    return not hasattr(objective, "gradient") and not hasattr(objective, "outputs") and not isinstance(objective, Gates)
+    return not hasattr(objective, "gradient") and not hasattr(objective, "outputs") and not hasattr(objective, "threshold")
 
 
 ROWS, BATCH, STEPS = 21, 5, 20

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
+import numpy as np
+from jaxtyping import Bool
+
 from finegrain.data.categories import Categories
 from finegrain.data.findings import MOST_ROWS, Findings, format_source
 from finegrain.data.gate.biases import Sample, measure_biases
@@ -35,6 +38,10 @@ class LoadedData:
     """The content of gate.json."""
     shape: Shape
     """The shape of the examples: the first requested one that the rows can have."""
+    sources: tuple[str, ...]
+    """Names of the sources, in the order that they were given in."""
+    from_last: Bool[np.ndarray, " N"]
+    """True for examples of the last source."""
 
 
 def load_examples(
@@ -70,6 +77,10 @@ def load_examples(
         {**facts, "max_length": apply_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
         make_gate_report(facts, findings, sample),
         shape,
+        tuple(part.name for part in rows.parts) if isinstance(rows, Mixture) else (source,),
+        np.array([rows.places.part(int(number)) == len(rows.parts) - 1 for number in examples.row_numbers])
+        if isinstance(rows, Mixture)
+        else np.ones(len(examples), dtype=bool),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
-from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, pack_example, unpack_example
+from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, ROW, SPANS, TEXT_KEY, TOKENS, TRAINED, pack_example, unpack_example
 from finegrain.data.records import Example
 from finegrain.data.scratch import map_file, open_scratch, write
 from finegrain.data.source_text import lend_answer
@@ -104,6 +104,11 @@ class ExampleStore(Sequence[Example]):
     def columns(self) -> list[str]:
         """Names of the columns, sorted."""
         return sorted(self.files.names)
+
+    @property
+    def row_numbers(self) -> Int64[np.ndarray, " N"]:
+        """Numbers of the rows in their source."""
+        return self._fact(ROW)
 
     @property
     def prompt_lengths(self) -> Int64[np.ndarray, " N"]:

@@ -82,6 +82,8 @@ class Contract:
     """Numbers of the rows that it reads in `pair.columns`; data without one are an error."""
     categories: tuple[str, ...] = ()
     """Text columns of the data that it reads as numbers 0, 1, ... in `pair.columns`; `run.json` keeps the texts."""
+    sample_by: str | None = None
+    """Column, of the data or made by `row_columns`, whose numbers say how often a row is drawn; None: every row once an epoch."""
     token_columns: tuple[str, ...] = ()
     """Fields of a `Side` that `prepare` fills; a credit beside it may fill others."""
     prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from finegrain.errors import UsageError
 from finegrain.train.batches import Step
-from finegrain.train.distributed import broadcast_names, gather_by_position, rank, sum_wide
+from finegrain.train.distributed import gather_by_position, rank, sum_wide, with_shapes
 from finegrain.types import Gathered, Pair, Summed
 
 Statistics = Callable[[Pair], Mapping[str, Summed | Gathered]]
@@ -30,14 +30,10 @@ def reduce_statistics(declared: Statistics, pairs: Iterable[Pair], step: Step, d
                 else:
                     summed[name] = summed.get(name, torch.zeros_like(statistic.value)) + statistic.value
     positions = own_positions(step)
-    zero = torch.zeros((), dtype=dtype, device=device)
-    reduced = {}
-    for name in broadcast_names(summed, device):
-        reduced[name] = sum_wide(summed.get(name, zero))
-    for name in broadcast_names(gathered, device):
-        own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
-        reduced[name] = gather_by_position(own, positions, len(step.rows), dtype)
-    return reduced
+    reduced = {name: sum_wide(value) for name, value in with_shapes(summed, device).items()}
+    own = {name: torch.cat(values) for name, values in gathered.items()}
+    rows = with_shapes({name: value[:0] for name, value in own.items()}, device)
+    return reduced | {name: gather_by_position(own.get(name, none), positions, len(step.rows), dtype) for name, none in rows.items()}
 
 
 def join_statistics(method: str, of_columns: Mapping[str, Tensor], of_pass: Mapping[str, Tensor]) -> dict[str, Tensor]:

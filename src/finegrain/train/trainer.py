@@ -1,18 +1,17 @@
 """Make a trainer: the optimiser of what trains, the live reference, and the parameters, whole or split over the processes."""
 
 import torch
-from torch import Tensor
 
 from finegrain.models.load import master_dtype
 from finegrain.models.reference import copy_reference
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, causal_lm
-from finegrain.ops.precision import place_on
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import LIVE, Contract
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
+from finegrain.train.tables import make_tables
 from finegrain.train.tally import Metrics
 
 EMBEDDING_CEILING = 3e-3
@@ -33,12 +32,6 @@ def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) 
     embeddings = causal_lm(scorer.model).get_input_embeddings().weight
     factor = embedding_rate(optim, contract, rate) / rate if rate else 1.0
     return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor)
-
-
-def make_tables(contract: Contract, data: TrainingSet, device: torch.device) -> dict[str, Tensor]:
-    """The tables of the objective before the first step."""
-    sized = {} if contract.make_state is None else contract.make_state(data.categories)
-    return {name: place_on(table, device) for name, table in {**contract.state, **sized}.items()}
 
 
 def make_trainer(

@@ -12,13 +12,14 @@ from finegrain.errors import UsageError
 from finegrain.generate.hf import generate_greedy
 from finegrain.recipes.inspection.pairs import PairSnapshot, choose_rows, snapshot_before, write_inspected_pairs
 from finegrain.recipes.session import Session, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
-from finegrain.recipes.training.data import Columns, Rows, load_rows, longest, make_columns, make_plan
+from finegrain.recipes.training.data import Columns, Rows, column_that_draws, load_rows, longest, make_columns, make_plan
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job, sources_of
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.recipes.training.publishing import Answers, check_saving, record_failure, write_results
+from finegrain.recipes.training.reading import describe_reading, train_only
 from finegrain.recipes.training.trainer import attach_head, build_modules, build_trainer, peak_rate, unshard
 from finegrain.recipes.training.watchers import describe_start, open_watchers
 from finegrain.report.page import write_report
@@ -120,13 +121,15 @@ def open_job(job: Job) -> Opened:
     )
     if training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
+    trained = train_only(session, training.train_only)
     facts = job.artifact.check(session)
     check_saving(session, job)
     rows = load_rows(session, job, contract)
     rise = None if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     record = RunRecord(command=job.command, settings=job.settings, samples=None if rise is None else rise.report).plus({**rows.facts, **facts})
-    plan = make_plan(session, job, contract, rows.train)
+    plan = make_plan(session, job, contract, rows)
+    record = record.plus({**trained, **describe_reading(session, plan, column_that_draws(job, contract))})
     return Opened(job, contract, criterion, directory, session, rows, plan, rise, rate, record)
 
 

@@ -27,6 +27,7 @@ from finegrain.recipes.training.answer_context import RunAnswers
 from finegrain.recipes.training.credit_context import RunCredit
 from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.own_scorer import fit_settings
+from finegrain.recipes.training.reading import find_chance, find_second
 from finegrain.runs import read_record
 from finegrain.train.batches import Plan
 from finegrain.train.collate import ABSENT, TrainingSet
@@ -53,6 +54,8 @@ class Rows:
     margin_scale: float = 1.0
     categories: Mapping[str, int] = field(default_factory=dict)
     """Number of texts of the columns that the objective reads as categories."""
+    second: np.ndarray | None = None
+    """(N,) True for training rows of a second stream; None: there is none."""
 
 
 class Columns(NamedTuple):
@@ -80,6 +83,7 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
         train, apart, words = loaded.examples, held.examples, warn_few(len(held.examples))
     else:
         train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
+    second = find_second(loaded, train, job.training)
     if contract.categories:
         facts["categories"] = categories.as_json()
     session.say(f"data: {len(train)} rows to train, {len(apart)} held out")
@@ -90,9 +94,9 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
         several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
         train, apart = add_mismatched(train), add_mismatched(apart) if several else apart
     if job.margin_scale is None or "rejected" not in contract.roles:
-        return Rows(train, apart, facts, gates, categories=categories.counts())
+        return Rows(train, apart, facts, gates, categories=categories.counts(), second=second)
     margin = scale_margins(session, job.margin_scale, train)
-    return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0), categories.counts())
+    return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0), categories.counts(), second)
 
 
 def check_columns(contract: Contract, rows: ExampleStore, option: str) -> None:
@@ -131,8 +135,10 @@ def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
     return tuple(role for role in contract.all_roles if role in held_out[0].responses)
 
 
-def make_plan(session: Session, job: Job, contract: Contract, examples: ExampleStore) -> Plan:
+def make_plan(session: Session, job: Job, contract: Contract, rows: Rows) -> Plan:
     """Which rows every step reads."""
+    examples, by = rows.train, column_that_draws(job, contract)
+    chance = None if by is None else find_chance(by, row_numbers(rows, contract, examples), rows.second)
     return Plan(
         tokens=TrainingSet(examples).packed_tokens(contract.roles),
         batch_size=job.training.batch_size,
@@ -141,7 +147,28 @@ def make_plan(session: Session, job: Job, contract: Contract, examples: ExampleS
         micro_tokens=session.precision.micro_tokens,
         world=world(),
         max_steps=job.common.max_steps,
+        chance=chance,
+        second=rows.second,
+        second_share=job.training.second_share,
     )
+
+
+def column_that_draws(job: Job, contract: Contract) -> str | None:
+    """The column by which rows are drawn: as asked, or as the objective wants it."""
+    return job.training.sample_by or contract.sample_by
+
+
+def row_numbers(rows: Rows, contract: Contract, examples: ExampleStore) -> dict[str, np.ndarray]:
+    """All numbers of the rows: their own, margins scaled, and what the objective makes of them."""
+    return {name: examples.column(name) for name in examples.columns} | made_numbers(rows, contract, examples)
+
+
+def made_numbers(rows: Rows, contract: Contract, examples: ExampleStore) -> dict[str, np.ndarray]:
+    """Scaled margins, and what the objective makes of the rows' own numbers: classes of ratings and their weights."""
+    found = {MARGIN: rows.margin_scale * examples.column(MARGIN)} if "margin" in rows.facts and MARGIN in examples.columns else {}
+    if contract.row_columns is None or not len(examples):
+        return found
+    return {**found, **contract.row_columns({name: examples.column(name) for name in examples.columns})}
 
 
 def scale_margins(session: Session, asked: MarginScale, rows: ExampleStore) -> Json:
@@ -204,7 +231,7 @@ class _Maker:
             values = self._values(examples, self.contract.all_roles)
             credited = self._credited(job, job.credit, values)
             reference = values if self.contract.needs & {"reference", "reward"} else {}
-        numbers, made = self._numbers(examples), job.artifact.columns(self.session, examples)
+        numbers, made = made_numbers(self.rows, self.contract, examples), job.artifact.columns(self.session, examples)
         self.facts.update(made.facts)
         own = self._prepared(examples, trains=True)
         columns = beside_credit(self.contract, own, credited)
@@ -225,16 +252,8 @@ class _Maker:
         """Credit is for training alone."""
         examples = self.rows.held_out
         reference = self._reference(examples, roles_of(examples, self.contract))
-        numbers = self._numbers(examples)
+        numbers = made_numbers(self.rows, self.contract, examples)
         return TrainingSet(examples, reference, self._prepared(examples, trains=False), numbers, self.rows.categories)
-
-    def _numbers(self, examples: ExampleStore) -> dict[str, np.ndarray]:
-        """Scaled margins, and what the objective makes of the rows' own numbers: classes of ratings and their weights."""
-        found = {MARGIN: self.rows.margin_scale * examples.column(MARGIN)} if "margin" in self.rows.facts and MARGIN in examples.columns else {}
-        if self.contract.row_columns is None or not len(examples):
-            return found
-        columns = [example.columns for example in examples]
-        return {**found, **self.contract.row_columns({name: np.array([own[name] for own in columns]) for name in examples.columns})}
 
     def _prepared(self, examples: ExampleStore, *, trains: bool) -> dict[str, TokenColumns]:
         """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
