@@ -63,7 +63,7 @@ class RunRecord:
     categories: Mapping[str, list[str]] | None = None
     """By text column that the objective reads as numbers, its texts in the order of their numbers (recipes/training/data.py)."""
     reading: Mapping[str, Any] | None = None
-    """Which rows steps read, where not each once an epoch: what draws them, rows without a chance or of a second stream, counts (recipes/training/reading.py)."""
+    """Which rows steps read, where not each once an epoch: what draws them, the second stream, counts (recipes/training/reading.py)."""
     train_only: Mapping[str, Any] | None = None
     """The `pattern` of --train-only, and how many tensors and numbers match it `of` how many (recipes/training/reading.py)."""
     samples: Mapping[str, Any] | None = None

@@ -52,6 +52,8 @@ class Side:
     """The outputs of a head with K outputs at each token, after reading it, in the head's units; on request."""
     features: Float[Tensor, "B T H"] | None = None
     """The hidden states that such a head reads; on request."""
+    reading: Float[Tensor, "B T K"] | None = None
+    """What the objective's reader made of the reference's hidden states at the position that predicts each token; on request."""
 
 
 @dataclass(frozen=True, kw_only=True)

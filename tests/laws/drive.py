@@ -90,7 +90,7 @@ def step_loss(method: Any, micro_batches: list[Pair]) -> Tensor:
 
 def leaves(pair: Pair) -> dict[str, Tensor]:
     """Tensors of the policy by role and field: what gradients reach."""
-    names = ("logp", "prompt_logp", "entropy", "kl", "reference_kl", "outputs", "features")
+    names = ("logp", "prompt_logp", "entropy", "kl", "reference_kl", "reading", "outputs", "features")
     found = {f"{role}.{name}": getattr(side, name) for role, side in pair.sides.items() for name in names}
     return {name: value for name, value in found.items() if value is not None}
 

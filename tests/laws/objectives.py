@@ -54,6 +54,8 @@ def garbage_under_the_mask(method: Any, make_pair: Maker) -> None:
         new = {name: torch.where(side.mask, value, junk) for name in TOKEN_FIELDS if (value := getattr(side, name)) is not None}
         if side.outputs is not None:
             new["outputs"] = torch.where(side.mask[..., None], side.outputs, junk)
+        if side.reading is not None:
+            new["reading"] = torch.where(side.mask[..., None], side.reading, junk)
         if side.features is not None:
             new["features"] = torch.where(side.mask[..., None], side.features, junk)
         if side.prompt_logp is not None and side.prompt_mask is not None:

@@ -52,6 +52,7 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
             kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
             reference_kl=noise(ROWS, WIDTH).abs() if "reference_kl" in needs else None,
             features=noise(ROWS, WIDTH, HIDDEN) if "features" in needs else None,
+            reading=noise(ROWS, WIDTH, reading) if (reading := getattr(method, "reading", 0)) else None,
             outputs=noise(ROWS, WIDTH, outputs) if (outputs := getattr(method, "outputs", 0)) else None,
         )
 

@@ -26,7 +26,7 @@ from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import LIVE, Contract
+from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer, run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
@@ -35,7 +35,7 @@ from finegrain.train.sharding import shard
 from finegrain.train.tables import make_tables
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
-from tests.train.awkward import Gated, Gates, KLDifference, Reliable, UnitGradients
+from tests.train.awkward import Gated, Gates, KLDifference, Masked, Reliable, UnitGradients
 
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     "dpo": DPO,
@@ -52,6 +52,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "both directions of the KL": KLDifference,
     "late counts and a replaced table": Gates,
     "a wrapper": Reliable,
+    "a reader of the reference": Masked,
 }
 
 
@@ -89,7 +90,7 @@ class How:
 
 def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     """A trainer and its plan, the same for every `how` but for the split."""
-    contract = contract_of(objective, seed=1)
+    contract = contract_of(objective, seed=1).sized(how.layers, SIZES["hidden_size"], seed=4)
     torch.manual_seed(3)
     model = MODELS["llama"](num_hidden_layers=how.layers).to(how.device, how.dtype).train()
     if how.dtype == torch.float64:
@@ -104,7 +105,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     data = training_set(contract)
     plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
     assert len(plan) == STEPS
-    frozen = copy_reference(scorer) if contract.needs & LIVE else None
+    frozen = copy_reference(scorer) if contract.live_reference else None
     if how.shard:
         shard(scorer)
     optim = Optim(weight_decay=0.01)

@@ -51,6 +51,7 @@ class TokenValues(NamedTuple):
     q: Float[Tensor, " M"] | None = None
     q_logp: Float[Tensor, " M"] | None = None
     features: Float[Tensor, "M H"] | None = None
+    reading: Float[Tensor, "M K"] | None = None
 
 
 def token_values(

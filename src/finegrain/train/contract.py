@@ -19,6 +19,9 @@ NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "referen
 LIVE = frozenset({"kl", "reference_kl"})
 """Needs that a cached number per token does not answer: the reference runs beside the policy."""
 
+READER = "reader"
+"""Name of the module that reads the reference's hidden states, among the contract's modules."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
@@ -52,6 +55,10 @@ class Contract:
     """() -> modules by name that train beside the model, in `pair.modules`."""
     make_modules: Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None = None
     """(hidden size, generator) -> the same for the width of the model."""
+    reading: int = 0
+    """How many numbers per token a module of its own makes of the reference's hidden states, in `Side.reading`; 0: it reads none."""
+    make_reader: Callable[[int, int, torch.Generator], nn.Module] | None = None
+    """(blocks, hidden size, generator) -> that module, a `models.block_states.BlockReader`, which trains beside the model."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """() -> tables by name that steps carry on, in `pair.state`; checkpoints keep them."""
     make_state: Callable[[Mapping[str, int]], Mapping[str, Tensor]] | None = None
@@ -101,6 +108,18 @@ class Contract:
     def name(self) -> str:
         """Class of the method, for messages."""
         return type(self.objective if self.loss is None else self.loss).__name__
+
+    @property
+    def live_reference(self) -> bool:
+        """Whether the reference runs beside the policy."""
+        return bool(self.needs & LIVE or self.reading)
+
+    def sized(self, blocks: int, width: int, seed: int) -> "Contract":
+        """The contract with the modules that it makes for a model of so many blocks and this width, drawn by their own seed."""
+        made = {} if self.make_modules is None else dict(self.make_modules(width, torch.Generator().manual_seed(seed)))
+        if self.make_reader is not None and self.reading:
+            made[READER] = self.make_reader(blocks, width, torch.Generator().manual_seed(seed))
+        return replace(self, modules={**self.modules, **made}) if made else self
 
     @property
     def all_roles(self) -> tuple[str, ...]:

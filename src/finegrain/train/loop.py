@@ -9,17 +9,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from finegrain.errors import NonFiniteError
+from finegrain.models.block_states import BlockReader
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Request, Scorer, causal_lm
 from finegrain.train.balance import TABLE, TwoParts
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
-from finegrain.train.contract import Contract, as_terms, named_terms, weighted_terms
+from finegrain.train.contract import READER, Contract, as_terms, named_terms, weighted_terms
 from finegrain.train.detach import detached
 from finegrain.train.distributed import gather_by_position, rank, sum_gradients, sum_named
 from finegrain.train.gradients import StepGradient
@@ -82,6 +84,7 @@ class Trainer:
             q_head=self.scorer.q_head,
             outputs=self.scorer.head if self.contract.outputs else None,
             features="features" in needs,
+            reader=cast(BlockReader, self.contract.modules[READER]) if self.contract.reading else None,
         )
 
     def batches(self, step: Step, roles: Sequence[str]) -> list[Batch]:
@@ -98,7 +101,7 @@ class Trainer:
                 values = self.scorer(batch.groups, self.request())
         else:
             width = int(causal_lm(self.scorer.model).config.get_text_config().hidden_size) if "features" in self.contract.needs else 0
-            values = batch.zeros(self.dtype, self.contract.outputs, width)
+            values = batch.zeros(self.dtype, self.contract.outputs, width, self.contract.reading)
         return batch.pair(
             values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
         )

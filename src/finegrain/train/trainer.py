@@ -7,7 +7,7 @@ from finegrain.models.reference import copy_reference
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, causal_lm
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import LIVE, Contract
+from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
@@ -49,7 +49,7 @@ def make_trainer(
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
     for module in contract.modules.values():
         module.to(scorer.device, master_dtype(precision.name))
-    frozen = copy_reference(scorer) if contract.needs & LIVE else None
+    frozen = copy_reference(scorer) if contract.live_reference else None
     if sharded:
         shard(scorer)
     return Trainer(

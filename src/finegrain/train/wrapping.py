@@ -18,6 +18,7 @@ from finegrain.types import SWAPPED, Pair
 ONE_OF_THEM = (
     ("outputs", "make_head"),
     ("action_value",),
+    ("reading", "make_reader"),
     ("reward_head", "reward_weight"),
     ("start",),
     ("balanced",),
