@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.ops.reward_weight import RewardWeight
-from finegrain.rewards.columns import AnswerContext
+from finegrain.rewards.columns import AnswerContext, StageContext
 from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, RowLoss, Summed, Term, Terms, TokenColumns, WeightMeaning
 
 NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reference_kl", "reward", "label", "features"})
@@ -89,8 +89,10 @@ class Contract:
     """Numbers of the rows that it reads in `pair.columns`; data without one are an error."""
     categories: tuple[str, ...] = ()
     """Text columns of the data that it reads as numbers 0, 1, ... in `pair.columns`; `run.json` keeps the texts."""
+    stage: Callable[[StageContext], Mapping[str, np.ndarray]] | None = None
+    """(context) -> numbers (N,) of the rows by name, made before training of prompt states, sampled answers and rewards; its seconds count."""
     sample_by: str | None = None
-    """Column, of the data or made by `row_columns`, whose numbers say how often a row is drawn; None: every row once an epoch."""
+    """Column, of the data or made by `row_columns` or `stage`, whose numbers say how often a row is drawn; None: every row once an epoch."""
     token_columns: tuple[str, ...] = ()
     """Fields of a `Side` that `prepare` fills; a credit beside it may fill others."""
     prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None

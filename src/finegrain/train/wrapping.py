@@ -23,6 +23,8 @@ ONE_OF_THEM = (
     ("start",),
     ("balanced",),
     ("prepare",),
+    ("stage",),
+    ("sample_by",),
     ("shape",),
     ("frozen_backbone",),
     ("frozen",),

@@ -20,6 +20,7 @@ from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.recipes.training.publishing import Answers, check_saving, record_failure, write_results
 from finegrain.recipes.training.reading import describe_reading, train_only
+from finegrain.recipes.training.stage_context import run_stage
 from finegrain.recipes.training.trainer import attach_head, build_modules, build_trainer, peak_rate, unshard
 from finegrain.recipes.training.watchers import describe_start, open_watchers
 from finegrain.report.page import write_report
@@ -144,6 +145,11 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
     most = max(longest(rows, contract), 0 if opened.rise is None else opened.rise.longest)
     scorer = prepare_scorer(session, most, gradient_checkpointing=job.training.gradient_checkpointing)
     facts = attach_head(session, job, contract, scorer) if contract.outputs else {}
+    staged, staged_held, stage = run_stage(session, contract, rows)
+    if stage:
+        rows = replace(rows, staged=staged, staged_held=staged_held)
+        opened = replace(opened, rows=rows, plan=make_plan(session, job, contract, rows))
+        facts |= {**stage, **describe_reading(session, opened.plan, column_that_draws(job, contract))}
     columns = make_columns(session, job, contract, rows, opened.plan)
     chosen = choose_rows(opened.plan.visited(), columns.train, columns.held_out, job.training.examined) if rank() == 0 else []
     scored = "logp" in contract.needs

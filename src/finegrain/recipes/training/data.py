@@ -7,12 +7,10 @@ come in units of their own in public sets, and a loss counts in nats: those of t
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from finegrain.commands.settings import MarginScale
 from finegrain.credit.declarations import read_credit
 from finegrain.credit.summary import summarise
 from finegrain.data.categories import Categories
@@ -26,19 +24,14 @@ from finegrain.recipes.session import Session, load_data
 from finegrain.recipes.training.answer_context import RunAnswers
 from finegrain.recipes.training.credit_context import RunCredit
 from finegrain.recipes.training.job import Job
+from finegrain.recipes.training.margins import MARGIN, scale_margins
 from finegrain.recipes.training.own_scorer import fit_settings
 from finegrain.recipes.training.reading import find_chance, find_second
-from finegrain.runs import read_record
 from finegrain.train.batches import Plan
 from finegrain.train.collate import ABSENT, TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.distributed import world
 from finegrain.types import Credit, Json, Ragged, TokenColumns
-
-MARGIN = "margin"
-"""The column by which a pair's scores shall differ."""
-IN_NATS = "strength_mean"
-"""A column of `finegrain curate`, whose margins are differences of scores and stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,10 @@ class Rows:
     """Number of texts of the columns that the objective reads as categories."""
     second: np.ndarray | None = None
     """(N,) True for training rows of a second stream; None: there is none."""
+    staged: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """(N,) numbers that the objective's stage made of the training rows."""
+    staged_held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """The same of the held-out rows."""
 
 
 class Columns(NamedTuple):
@@ -138,7 +135,8 @@ def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
 def make_plan(session: Session, job: Job, contract: Contract, rows: Rows) -> Plan:
     """Which rows every step reads."""
     examples, by = rows.train, column_that_draws(job, contract)
-    chance = None if by is None else find_chance(by, row_numbers(rows, contract, examples), rows.second)
+    waits = contract.stage is not None and not rows.staged
+    chance = None if by is None or waits else find_chance(by, row_numbers(rows, contract), rows.second)
     return Plan(
         tokens=TrainingSet(examples).packed_tokens(contract.roles),
         batch_size=job.training.batch_size,
@@ -158,44 +156,18 @@ def column_that_draws(job: Job, contract: Contract) -> str | None:
     return job.training.sample_by or contract.sample_by
 
 
-def row_numbers(rows: Rows, contract: Contract, examples: ExampleStore) -> dict[str, np.ndarray]:
-    """All numbers of the rows: their own, margins scaled, and what the objective makes of them."""
-    return {name: examples.column(name) for name in examples.columns} | made_numbers(rows, contract, examples)
+def row_numbers(rows: Rows, contract: Contract) -> dict[str, np.ndarray]:
+    """All numbers of the training rows: their own, margins scaled, and what the objective makes of them."""
+    return {name: rows.train.column(name) for name in rows.train.columns} | made_numbers(rows, contract, rows.train, rows.staged)
 
 
-def made_numbers(rows: Rows, contract: Contract, examples: ExampleStore) -> dict[str, np.ndarray]:
-    """Scaled margins, and what the objective makes of the rows' own numbers: classes of ratings and their weights."""
+def made_numbers(rows: Rows, contract: Contract, examples: ExampleStore, staged: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scaled margins, what the objective's stage made, and what the objective makes of the rows' numbers: classes of ratings and their weights."""
     found = {MARGIN: rows.margin_scale * examples.column(MARGIN)} if "margin" in rows.facts and MARGIN in examples.columns else {}
+    found |= staged
     if contract.row_columns is None or not len(examples):
         return found
-    return {**found, **contract.row_columns({name: examples.column(name) for name in examples.columns})}
-
-
-def scale_margins(session: Session, asked: MarginScale, rows: ExampleStore) -> Json:
-    """Find the scale on the training rows and say it: `scale` and what it is made from; {} where no row asks for a margin."""
-    if MARGIN not in rows.columns:
-        return {}
-    sizes = np.abs(rows.column(MARGIN))
-    sizes = sizes[sizes > 0]
-    if not len(sizes):
-        return {}
-    median, largest = float(np.median(sizes)), float(sizes.max())
-    curated = asked == "median" and IN_NATS in (*rows.columns, *rows.files.partial)
-    scale = 1.0 if asked == "none" or curated else 1 / median if asked == "median" else float(asked)
-    done = "taken as they are" if scale == 1.0 else f"scaled by {scale:.3g}, to {scale * median:.3g} and {scale * largest:.3g} nats"
-    session.say(
-        f"margin: the scores of {len(sizes)} pairs shall differ by the column margin, {median:.3g} at the median and {largest:.3g} at most; "
-        f"{done} (--margin-scale median, none or a number)"
-    )
-    return {"scale": scale, "asked": asked, "median": median, "largest": largest, "pairs": len(sizes)}
-
-
-def margins_as_trained(run: Path, rows: ExampleStore) -> dict[str, np.ndarray]:
-    """The column as the run in this folder scaled it; as it is where the folder has no record."""
-    if MARGIN not in rows.columns:
-        return {}
-    found = read_record(run).margin if (run / "run.json").exists() else None
-    return {MARGIN: float((found or {}).get("scale", 1.0)) * rows.column(MARGIN)}
+    return {**found, **contract.row_columns({name: examples.column(name) for name in examples.columns} | dict(staged))}
 
 
 def make_columns(session: Session, job: Job, contract: Contract, rows: Rows, plan: Plan) -> Columns:
@@ -231,7 +203,7 @@ class _Maker:
             values = self._values(examples, self.contract.all_roles)
             credited = self._credited(job, job.credit, values)
             reference = values if self.contract.needs & {"reference", "reward"} else {}
-        numbers, made = made_numbers(self.rows, self.contract, examples), job.artifact.columns(self.session, examples)
+        numbers, made = made_numbers(self.rows, self.contract, examples, self.rows.staged), job.artifact.columns(self.session, examples)
         self.facts.update(made.facts)
         own = self._prepared(examples, trains=True)
         columns = beside_credit(self.contract, own, credited)
@@ -252,7 +224,7 @@ class _Maker:
         """Credit is for training alone."""
         examples = self.rows.held_out
         reference = self._reference(examples, roles_of(examples, self.contract))
-        numbers = made_numbers(self.rows, self.contract, examples)
+        numbers = made_numbers(self.rows, self.contract, examples, self.rows.staged_held)
         return TrainingSet(examples, reference, self._prepared(examples, trains=False), numbers, self.rows.categories)
 
     def _prepared(self, examples: ExampleStore, *, trains: bool) -> dict[str, TokenColumns]:
