@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import finegrain
-from finegrain.errors import UsageError
+from finegrain.errors import DataError, UsageError
 from finegrain.ops.sequence import sequence_logp
 from finegrain.rewards.columns import StageContext
 from finegrain.train.loop import Trainer
@@ -101,6 +101,16 @@ def test_rows_are_drawn_by_what_the_stage_found(folder: Path, monkeypatch: pytes
     assert first["evaluation"]["eval_loss"]["mean"] is not None, "held-out rows have the number too"
     again = run(folder, "two", objective)
     assert again["last"]["loss"] == first["last"]["loss"], "the same samples, the same value, the same rows"
+
+
+class Idle(Advantage):
+    def stage(self, rows: StageContext) -> dict[str, np.ndarray]:
+        return {}
+
+
+def test_a_stage_that_makes_nothing_to_draw_by_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match="rows are to be drawn by the column advantage, which not every row has"):
+        run(folder, "run", Idle(reward=""))
 
 
 def test_a_number_of_the_wrong_shape_is_named(folder: Path) -> None:

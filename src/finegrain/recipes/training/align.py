@@ -129,7 +129,7 @@ def open_job(job: Job) -> Opened:
     rise = None if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     record = RunRecord(command=job.command, settings=job.settings, samples=None if rise is None else rise.report).plus({**rows.facts, **facts})
-    plan = make_plan(session, job, contract, rows)
+    plan = make_plan(session, job, contract, rows, staged=False)
     record = record.plus({**trained, **describe_reading(session, plan, column_that_draws(job, contract))})
     return Opened(job, contract, criterion, directory, session, rows, plan, rise, rate, record)
 
@@ -148,7 +148,7 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
     staged, staged_held, stage = run_stage(session, contract, rows)
     if stage:
         rows = replace(rows, staged=staged, staged_held=staged_held)
-        opened = replace(opened, rows=rows, plan=make_plan(session, job, contract, rows))
+        opened = replace(opened, rows=rows, plan=make_plan(session, job, contract, rows, staged=True))
         facts |= {**stage, **describe_reading(session, opened.plan, column_that_draws(job, contract))}
     columns = make_columns(session, job, contract, rows, opened.plan)
     chosen = choose_rows(opened.plan.visited(), columns.train, columns.held_out, job.training.examined) if rank() == 0 else []

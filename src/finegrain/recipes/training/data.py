@@ -132,11 +132,10 @@ def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
     return tuple(role for role in contract.all_roles if role in held_out[0].responses)
 
 
-def make_plan(session: Session, job: Job, contract: Contract, rows: Rows) -> Plan:
-    """Which rows every step reads."""
+def make_plan(session: Session, job: Job, contract: Contract, rows: Rows, *, staged: bool) -> Plan:
+    """Which rows every step reads; before an objective's stage nothing is known of what draws them."""
     examples, by = rows.train, column_that_draws(job, contract)
-    waits = contract.stage is not None and not rows.staged
-    chance = None if by is None or waits else find_chance(by, row_numbers(rows, contract), rows.second)
+    chance = None if by is None or not (staged or contract.stage is None) else find_chance(by, row_numbers(rows, contract), rows.second)
     return Plan(
         tokens=TrainingSet(examples).packed_tokens(contract.roles),
         batch_size=job.training.batch_size,
@@ -202,7 +201,7 @@ class _Maker:
         else:
             values = self._values(examples, self.contract.all_roles)
             credited = self._credited(job, job.credit, values)
-            reference = values if self.contract.needs & {"reference", "reward"} else {}
+            reference = values if "reference" in self.contract.needs else {}
         numbers, made = made_numbers(self.rows, self.contract, examples, self.rows.staged), job.artifact.columns(self.session, examples)
         self.facts.update(made.facts)
         own = self._prepared(examples, trains=True)
