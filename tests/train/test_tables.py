@@ -13,7 +13,7 @@ from finegrain.ops.sequence import log_ratio
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.loop import run_step
 from finegrain.types import Pair
-from tests.train.awkward import BUCKETS, Gates
+from tests.train.awkward import BUCKETS, Gates, Masked, Reliable
 from tests.train.harness import How, build, train, weights
 
 WIDE = How(dtype=torch.float64, micro_tokens=55)
@@ -50,13 +50,14 @@ def test_a_table_that_depends_on_the_split_is_seen() -> None:
     assert (ends[0] - ends[1]).abs().max() > 1e-3
 
 
-def test_a_resumed_run_goes_on_with_the_tables(tmp_path: Path) -> None:
-    whole, plan = build(Gates(), WIDE)
+@pytest.mark.parametrize("objective", [Gates, Reliable, Masked], ids=["replaced", "of a wrapper", "a reader's weights"])
+def test_a_resumed_run_goes_on_with_tables_and_modules(tmp_path: Path, objective: Any) -> None:
+    whole, plan = build(objective(), WIDE)
     train(whole, plan, range(8))
-    first, _ = build(Gates(), WIDE)
+    first, _ = build(objective(), WIDE)
     train(first, plan, range(5))
     Checkpoints(tmp_path).save(first, 5, lambda folder: None)
-    again, _ = build(Gates(), WIDE)
+    again, _ = build(objective(), WIDE)
     assert Checkpoints(tmp_path).restore(again) == 5
     train(again, plan, range(5, 8))
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(again).items())
