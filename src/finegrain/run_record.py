@@ -60,6 +60,14 @@ class RunRecord:
     """What is to be known of the held-out rows, in sentences: how they were drawn, that they are few (recipes/training/data.py)."""
     margin: Mapping[str, Any] | None = None
     """The column `margin`: `scale`, what was `asked`, `median` and `largest` size before scaling, `pairs` with one (recipes/training/data.py)."""
+    categories: Mapping[str, list[str]] | None = None
+    """By text column that the objective reads as numbers, its texts in the order of their numbers (recipes/training/data.py)."""
+    reading: Mapping[str, Any] | None = None
+    """Which rows steps read, where not each once an epoch: what draws them, the second stream, counts (recipes/training/reading.py)."""
+    stage: Mapping[str, Any] | None = None
+    """An objective's stage before training: its `numbers`, what was read, sampled and scored, `seconds` (recipes/training/stage_context.py)."""
+    train_only: Mapping[str, Any] | None = None
+    """The `pattern` of --train-only, and how many tensors and numbers match it `of` how many (recipes/training/reading.py)."""
     samples: Mapping[str, Any] | None = None
     """Report of the unlabelled samples of meta:meta-rm (recipes/training/align.py)."""
 

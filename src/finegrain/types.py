@@ -3,12 +3,14 @@
 Shape letters: B rows, T response tokens (padded), M ensemble members. Log-probabilities are in nats.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -58,6 +60,8 @@ class Side:
     """Entropy of the policy's next-token distribution, nats; on request."""
     kl: Float[Tensor, "B T"] | None = None
     """KL(policy || reference) over the full vocabulary at each position, nats; on request."""
+    reference_kl: Float[Tensor, "B T"] | None = None
+    """KL(reference || policy), the other direction, of tdpo and sparsepo; on request."""
     q: Float[Tensor, "B T"] | None = None
     """Q-value of the taken token, in the units of the reward; on request."""
     q_logp: Float[Tensor, "B T"] | None = None
@@ -66,6 +70,8 @@ class Side:
     """The outputs of a head with K outputs at each token, after reading it, in the head's units; on request."""
     features: Float[Tensor, "B T H"] | None = None
     """The hidden states that such a head reads; on request."""
+    reading: Float[Tensor, "B T K"] | None = None
+    """What the objective's reader made of the reference's hidden states at the position that predicts each token; on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +105,28 @@ class Pair:
         return self.sides["answer"]
 
     def swapped(self) -> "Pair":
-        """The same rows with chosen and rejected exchanged."""
-        return replace(self, sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen})
+        """The same rows with chosen and rejected exchanged: the sides, the columns whose names say a side, and statistics made for both orders.
+
+        Other columns stay: a margin is the size of a preference, whichever way it points.
+        """
+        return replace(
+            self,
+            sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen},
+            columns={_SIDE.sub(lambda found: _OTHER[found[0]], name): value for name, value in self.columns.items()},
+            statistics={_other_order(name, self.statistics): value for name, value in self.statistics.items()},
+        )
+
+
+SWAPPED = "swapped/"
+"""Before the name of a statistic that was made of the swapped pair."""
+_SIDE = re.compile(r"(?<![A-Za-z0-9])(chosen|rejected)(?![A-Za-z0-9])")
+"""A side in the name of a column: `chosen_score`, `is_rejected_safe`, `annotated/chosen`."""
+_OTHER = {"chosen": "rejected", "rejected": "chosen"}
+
+
+def _other_order(name: str, known: Mapping[str, Any]) -> str:
+    other = name.removeprefix(SWAPPED) if name.startswith(SWAPPED) else SWAPPED + name
+    return other if other in known else name
 
 
 @dataclass(frozen=True)
@@ -115,18 +141,39 @@ class Term:
     count: Float[Tensor, " B"]
     """Per-row contribution to the denominator (1 for a mean over rows, tokens for a mean over tokens).
 
-    Depends on masks, weights and columns only; a count that depends on log-probabilities needs `statistics`.
+    Depends on masks, weights and columns only, unless it is `late`.
     """
     coefficient: float = 1.0
+    late: bool = False
+    """Whether the count depends on what the pass finds (tokens whose gate is open): the gradient is divided by it after the pass."""
 
 
 Terms = dict[str, Term]
 
 
+def row_losses(result: Tensor | Terms) -> Float[Tensor, " B"]:
+    """Each row's loss alone, of whatever an objective returned: every term over the row's own count, 0 where it counts nothing."""
+    if isinstance(result, Tensor):
+        return result
+    rows = [
+        term.coefficient * torch.where(term.count > 0, term.value / torch.where(term.count > 0, term.count, 1.0), 0.0) for term in result.values()
+    ]
+    return torch.stack(rows).sum(0)
+
+
+class RowLoss(NamedTuple):
+    """A term of a micro-batch as a gradient rule receives it; the loss of the step is the sum of share * value over rows, terms and ranks."""
+
+    value: Float[Tensor, " B"]
+    """As the objective gave it, with its graph."""
+    share: Float[Tensor, " B"]
+    """The term's coefficient times the row's `weight`, over the term's count in the whole step."""
+
+
 class Summed(NamedTuple):
     """A statistic that is added over micro-batches and ranks."""
 
-    value: Float[Tensor, ""]
+    value: Float[Tensor, "..."]
 
 
 class Gathered(NamedTuple):

@@ -56,7 +56,9 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
             prompt_mask=prompt_mask if "prompt_logp" in needs else None,
             entropy=noise(ROWS, WIDTH).abs() if "entropy" in needs else None,
             kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
+            reference_kl=noise(ROWS, WIDTH).abs() if "reference_kl" in needs else None,
             features=noise(ROWS, WIDTH, HIDDEN) if "features" in needs else None,
+            reading=noise(ROWS, WIDTH, reading) if (reading := getattr(method, "reading", 0)) else None,
             outputs=noise(ROWS, WIDTH, outputs) if (outputs := getattr(method, "outputs", 0)) else None,
         )
 
@@ -66,6 +68,8 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
         columns |= {"chosen_target": numbers.cos(), "rejected_target": numbers.sin()}
     if hasattr(getattr(method, "loss", None), "row_columns"):
         columns |= {"rating_place": numbers * 0.8, "class_weight": 1 + numbers, "median_place": numbers * 0 + 2}
+    columns |= {name: 1 + numbers.sin() for name in getattr(method, "columns", ()) if name not in columns}
+    columns |= {name: numbers % 2 for name in getattr(method, "categories", ())}
     for name in getattr(getattr(method, "head", None), "names", ()):
         columns |= {f"attribute/{name}": numbers.cos(), f"attribute_median/{name}": numbers * 0}
     if "labels" in getattr(method, "token_columns", ()):

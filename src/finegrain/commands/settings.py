@@ -74,6 +74,12 @@ class Training:
     """Rows per optimiser step, over all processes."""
     micro_tokens: PositiveInt | None = None
     """Tokens of one forward pass; memory grows with it, results do not change. By default 2048, or more where the activations fit."""
+    sample_by: str | None = None
+    """Column whose numbers say how often a row is drawn, with replacement; rows of 0 are not read. By default every row once an epoch."""
+    second_share: ShareBelowOne = 0.0
+    """Share of every step that comes from the last source of --data, which starts again whenever it ends; 0 reads all sources as one."""
+    train_only: str | None = None
+    """Regular expression: parameters whose names have no match stay as they are. By default all train."""
     holdout: ShareBelowOne = 0.1
     """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
     eval_every: NonNegativeInt = 0

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
+import numpy as np
+from jaxtyping import Bool
+
+from finegrain.data.categories import Categories
 from finegrain.data.findings import MOST_ROWS, Findings, format_source
 from finegrain.data.gate.biases import Sample, measure_biases
 from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, find_form
@@ -34,6 +38,10 @@ class LoadedData:
     """The content of gate.json."""
     shape: Shape
     """The shape of the examples: the first requested one that the rows can have."""
+    sources: tuple[str, ...]
+    """Names of the sources, in the order that they were given in."""
+    from_last: Bool[np.ndarray, " N"]
+    """True for examples of the last source."""
 
 
 def load_examples(
@@ -44,9 +52,11 @@ def load_examples(
     settings: Tokenise,
     limit: int | None = None,
     gate: Gate = Gate(),
+    categories: Categories | None = None,
 ) -> LoadedData:
     """The examples of a file, folder or Hub name, or of several; `limit` counts rows of all sources.
 
+    `categories`: text columns that examples keep as numbers.
     `shape`: the one that a recipe needs, or several, of which the rows' first one is taken (`OWN_SHAPES`: what the rows serve of themselves).
     """
     rows, made = read_sources(source, limit), Counter[int]()
@@ -54,7 +64,7 @@ def load_examples(
     shape = shape if isinstance(shape, Shape) else _first_served(forms, shape)
     findings = _findings_of(rows)
     sample, decide = Sample(gate.bias_rows), Stopping(gate)
-    kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
+    kept = _keeper(rows, forms, decide, shape, findings, sample, categories).kept(stream)
     examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
     _tell_left(rows, findings)
     if not examples:
@@ -67,6 +77,10 @@ def load_examples(
         {**facts, "max_length": apply_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
         make_gate_report(facts, findings, sample),
         shape,
+        tuple(part.name for part in rows.parts) if isinstance(rows, Mixture) else (source,),
+        np.array([rows.places.part(int(number)) == len(rows.parts) - 1 for number in examples.row_numbers])
+        if isinstance(rows, Mixture)
+        else np.ones(len(examples), dtype=bool),
     )
 
 
@@ -146,10 +160,12 @@ def _findings_of(rows: Rows) -> Findings:
     return Findings(rows.places if isinstance(rows, Mixture) else None)
 
 
-def _keeper(rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample) -> Keeper:
+def _keeper(
+    rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample, categories: Categories | None = None
+) -> Keeper:
     if isinstance(rows, Mixture):
-        return Keeper(decide, forms, shape, findings, sample, part=rows.places.part)
-    return Keeper(decide, forms, shape, findings, sample)
+        return Keeper(decide, forms, shape, findings, sample, part=rows.places.part, categories=categories)
+    return Keeper(decide, forms, shape, findings, sample, categories=categories)
 
 
 def _counted(rows: Rows, made: Counter[int], numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:

@@ -20,6 +20,7 @@ from finegrain.data.record_bytes import (
     PER_ROLE,
     PROMPT,
     REWARDS,
+    ROW,
     SPANS,
     TEXT_KEY,
     TOKENS,
@@ -121,6 +122,11 @@ class ExampleStore(Sequence[Example]):
     def columns(self) -> list[str]:
         """Names of the columns, sorted."""
         return sorted(self.files.names)
+
+    @property
+    def row_numbers(self) -> Int64[np.ndarray, " N"]:
+        """Numbers of the rows in their source."""
+        return self._fact(ROW)
 
     @property
     def prompt_lengths(self) -> Int64[np.ndarray, " N"]:

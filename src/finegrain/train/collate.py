@@ -32,6 +32,8 @@ class TrainingSet:
     """By role, what a credit, an objective or a head made for every token: weights, rewards, segments."""
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(N,) numbers of the rows that were made for them, beside those they came with."""
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """Number of texts of the columns that stand for texts."""
 
     @cached_property
     def column_fields(self) -> Mapping[str, tuple[str, ...]]:
@@ -87,8 +89,10 @@ class Batch:
                 mask=slot.mask,
                 entropy=None if values.entropy is None else slot.spread(values.entropy),
                 kl=None if values.kl is None else slot.spread(values.kl),
+                reference_kl=None if values.reference_kl is None else slot.spread(values.reference_kl),
                 outputs=None if values.outputs is None else slot.spread(values.outputs),
                 features=None if values.features is None else slot.spread(values.features),
+                reading=None if values.reading is None else slot.spread(values.reading),
                 q=None if values.q is None else slot.spread(values.q),
                 q_logp=None if values.q_logp is None else slot.spread(values.q_logp),
                 prompt_logp=prompt_logp,
@@ -97,14 +101,14 @@ class Batch:
             )
         return Pair(sides=sides, columns=self.columns, statistics=statistics or {}, modules=modules or {}, state=state or {})
 
-    def zeros(self, dtype: torch.dtype, outputs: int = 0, features: int = 0) -> TokenValues:
+    def zeros(self, dtype: torch.dtype, outputs: int = 0, features: int = 0, reading: int = 0) -> TokenValues:
         """Values that are 0 everywhere: for counting denominators, before the policy has seen the rows."""
         count = sum(int(branch.mask.sum()) for group in self.groups for branch in group.branches)
         count += sum(len(group.prompt) - 1 for group in self.groups)
         device = next(iter(self.slots.values())).mask.device
         zeros = torch.zeros(count, dtype=dtype, device=device)
-        wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features)}
-        return TokenValues(zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features])
+        wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features, reading)}
+        return TokenValues(zeros, zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features], wide[reading])
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
         lengths = np.array([len(group.prompt) - 1 for group in self.groups])

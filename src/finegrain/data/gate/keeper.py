@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
+from finegrain.data.categories import Categories
 from finegrain.data.columns import list_names
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
@@ -86,10 +88,11 @@ class Keeper:
         sample: Sample,
         *,
         part: Callable[[int], int] = lambda row: 0,
+        categories: Categories | None = None,
     ) -> None:
-        """`part` returns the source of a row that was read, as an index into `forms`."""
+        """`part` returns the source of a row that was read, as an index into `forms`; `categories`: text columns that are kept as numbers."""
         self._decide, self._shape, self._findings, self._sample = decide, shape, findings, sample
-        self._forms, self._part = forms, part
+        self._forms, self._part, self._categories = forms, part, categories or Categories()
         self._choices = Choices(decide("neutral_step", None, ""), decide("pairs_from", None, ""))
         self._made_of = [made_of(entry, shape, self._choices) for entry, _ in forms]
         self._converted_to: Counter[str] = Counter()
@@ -150,7 +153,8 @@ class Keeper:
             self._findings.add("not_a_number", number, "kept", words)
         rows = select_examples(made)
         cells.used = bool(rows)
-        return rows
+        texts = self._categories.read(cells) if rows else {}
+        return [replace(row, columns={**row.columns, **texts}) for row in rows] if texts else rows
 
     def _tell_columns(self, number: int, cells: Reading) -> None:
         """Reports the columns that hold a value and were not read, and those that the row has more than once."""

@@ -41,8 +41,9 @@ from finegrain.scoring.segmentation import start_model_facts
 from finegrain.scoring.stock_number import check_causal
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract
+from finegrain.train.detach import detached
 from finegrain.train.evaluation import Read, as_record, measuring
-from finegrain.train.loop import Trainer, detached
+from finegrain.train.loop import Trainer
 from finegrain.train.tally import Measure, Measures, Metrics
 from finegrain.types import Json, Pair, Scored, Side
 
