@@ -24,7 +24,6 @@ from finegrain.recipes.session import Session, load_data
 from finegrain.recipes.training.answer_context import RunAnswers
 from finegrain.recipes.training.credit_context import RunCredit
 from finegrain.recipes.training.job import Job
-from finegrain.recipes.training.own_scorer import fit_settings
 from finegrain.runs import read_record
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
@@ -188,7 +187,7 @@ class _Maker:
         session, examples, contract = self.session, self.rows.train, self.contract
         reference = self._values(examples, contract.all_roles)
         started = time.perf_counter()
-        context = RunCredit(session, examples, contract.roles, reference, fit_settings(session, job.training, job.common), self.facts)
+        context = RunCredit(session, examples, contract.roles, reference, job.common.seed, self.facts)
         columns: Mapping[str, TokenColumns] = credit.prepare(context)
         self.facts["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
         self.facts["credit_weight"] = read_credit(credit).weight_means.name.lower()
