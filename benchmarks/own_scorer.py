@@ -9,6 +9,7 @@ are made and benchmarks/results/own-scorer.{json,md} written.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from tables import shown
 
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence
-from finegrain.credit.signals import Spans, Table
+from finegrain.credit.signals import Table
 from finegrain.credit.token_reward import TokenReward
 from finegrain.data.planted import World, read_jsonl, write_planted
 from finegrain.objectives.dpo import DPO
@@ -42,7 +43,7 @@ READINGS = (4, 6, 10, 14, 20, 26, 34, 42, 63)
 RATE = FULL.budget.lr
 TRIALS = ((RATE, BETA), (2 * RATE, BETA), (RATE, BETA / 2), (RATE, 2 * BETA))
 """Rates and betas of dpo."""
-SIZES = {"pairs": (2.0, 4.0, 8.0), "annotated": (1.0, 2.0, 4.0)}
+SIZES = {"annotated": (1.0, 1.5, 4.0), "pairs": (2.0, 4.0)}
 KNOWS = {"pairs": "pairs", "annotated": "pairs and spans"}
 WITHIN = (1.0, 4.0)
 KEEP_ALL = {"min_kept": 0.0, "max_kept": 1.0}
@@ -74,18 +75,16 @@ def table_rows() -> list[DemoRow]:
         for data, sizes in SIZES.items()
         for size in sizes
     ]
-    for data, words in KNOWS.items():
-        rows.append(DemoRow(f"soft weights, {words}", words, data, DPO(beta=BETA), lambda _: Confidence(signal=Table(), **KEEP_ALL)))
-        rows.append(DemoRow(f"hard mask, {words}", words, data, DPO(beta=BETA), lambda _: ASR(signal=Table(), **KEEP_ALL)))
-    direct = DemoRow("targets, the spans themselves", "pairs and spans", "annotated", TokenDistillation(beta=BETA), lambda _: TokenReward(signal=Spans()))
-    return [*rows, direct]
+    uses = (("soft weights", Confidence(signal=Table(), **KEEP_ALL)), ("hard mask", ASR(signal=Table(), **KEEP_ALL)))
+    rows += [DemoRow(f"{use}, {KNOWS[data]}", KNOWS[data], data, DPO(beta=BETA), lambda _, credit=credit: credit) for data in SIZES for use, credit in uses]
+    return rows
 
 
 def all_cells(seeds: Sequence[int]) -> Iterator[Cell]:
     """In order of what the table needs first."""
-    for seed in seeds:
-        yield Cell(dpo(RATE, BETA), seed)
-        yield from (Cell(row, seed) for row in table_rows())
+    for row in (dpo(RATE, BETA), *table_rows()):
+        for seed in seeds:
+            yield Cell(row, seed)
     for seed in TUNING:
         yield from (Cell(dpo(*trial), seed, trial[0]) for trial in TRIALS)
 
@@ -101,6 +100,7 @@ def result_of(cell: Cell, base: Path, work: Path) -> Json:
     started = time.perf_counter()
     task = SeedTask(cell.seed, FULL.planted, replace(FULL.budget, lr=cell.rate), base, work, FULL.samples, READINGS)
     run = folder / cell.file.removesuffix(".json")
+    shutil.rmtree(run, ignore_errors=True)  # of a benchmark that was stopped
     with set_apart(folder, f"log-{run.name}.txt"):
         files, probes, start = probes_of(task)
         reader = PathReader(probes, frozenset(READINGS), read_jsonl(getattr(files, cell.row.data)), [start])

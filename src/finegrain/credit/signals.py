@@ -98,7 +98,7 @@ class FunctionSpans:
 
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """Spans where all answers have them, else a reward column, else the run's own scorer, which learns from pairs and from spans on a part."""
+    """Spans where all answers have them, a reward column where none has; else the run's own scorer, which learns from pairs and from spans."""
 
 
 SignalChoice = Auto | Spans | Column | Implicit | Table | FunctionSpans
@@ -119,8 +119,8 @@ def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditCont
     if isinstance(signal, Auto):
         if scorer is not None:
             return Implicit(scorer=scorer)
-        if context.has_spans() and not context.has_unannotated():
-            return Spans()
+        if context.has_spans():
+            return Table() if context.has_unannotated() else Spans()
         return Column() if context.has_column() else Table()
     if isinstance(signal, Implicit) and scorer is not None:
         return replace(signal, scorer=scorer)

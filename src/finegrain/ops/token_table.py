@@ -83,7 +83,7 @@ def fit_marks(types: Sequence[TokenType], counts: sparse.csr_array, values: Floa
     """Scores in the marks' units from (n, V) counts of marked stretches of text and what each was marked with."""
     centred = values - values.mean()
     scale = float(centred.std())
-    if scale == 0:
+    if scale < 1e-9:
         return TokenTable(np.zeros(len(types)), np.zeros(len(types)), 0.0)
     candidates = [
         Candidate(scale * features, lambda rows, noise=noise: _linear(rows, centred, noise * scale**2))

@@ -26,7 +26,7 @@ Marks = Mapping[str, Sequence[np.ndarray | None]]
 """By role, the token values (T,) of every annotated answer."""
 
 
-class Table(NamedTuple):
+class ScoredRows(NamedTuple):
     """Token scores of every answer."""
 
     scores: dict[str, list[Scored]]
@@ -41,7 +41,7 @@ class Table(NamedTuple):
         return f"own scorer, a table of {self.facts['types']} words: {words}probability that the labels say anything {np.mean(self.facts['knowledge']):.2f}"
 
 
-def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Mapping[str, Ragged], marks: Marks, seed: int) -> Table:
+def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Mapping[str, Ragged], marks: Marks, seed: int) -> ScoredRows:
     """Cross-fitted scores of the tokens that train, with their posterior deviations; nats where there are pairs, else the marks' units."""
     pairs, marked = set(PAIR) <= set(roles), any(value is not None for own in marks.values() for value in own)
     if not pairs and not marked:
@@ -62,7 +62,7 @@ def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Map
     if pairs:
         margins = np.array([sum(float(sign * scores[role][row].mean.sum()) for role, sign in zip(PAIR, (1, -1), strict=True)) for row in range(len(examples))])
         facts["accuracy"] = wilson((np.sign(margins) + 1) / 2).as_json()
-    return Table(scores, {**facts, "folds": FOLDS, "seconds": round(time.perf_counter() - started, 3)})
+    return ScoredRows(scores, {**facts, "folds": FOLDS, "seconds": round(time.perf_counter() - started, 3)})
 
 
 def _folds(examples: Sequence[Example], seed: int) -> np.ndarray:
@@ -115,7 +115,7 @@ def _sentence_ends(response: Response) -> np.ndarray:
 def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable:
     """The table of some rows."""
     stretches = [
-        stretch for role, values in marks.items() for row in rows if (own := values[row]) is not None for stretch in _stretches(book, role, row, own)
+        stretch for role, values in marks.items() for row in rows.tolist() if (own := values[row]) is not None for stretch in _stretches(book, role, row, own)
     ]
     marked = fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity) if stretches else None
     if not pairs:
