@@ -38,7 +38,8 @@ def table_of(examples: Sequence[Example], seed: int = 0, *, spans: bool = False)
     masks = {role: [example.responses[role].mask for example in examples] for role in PAIR}
     none = {role: [None] * len(examples) for role in PAIR}
     marks = {
-        role: [None if (own := e.spans[role]) is None else spans_to_tokens(own, e.responses[role].offsets, outside=1.0) for e in examples] for role in PAIR
+        role: [None if (own := e.spans[role]) is None else spans_to_tokens(own, e.responses[role].offsets, outside=1.0) for e in examples]
+        for role in PAIR
     }
     return score_by_table(examples, PAIR, masks, marks if spans else none, seed)
 
@@ -56,7 +57,10 @@ def pairs() -> list[dict[str, object]]:
 
 def swapped(row: dict[str, object]) -> dict[str, object]:
     turned = {"chosen": "rejected", "rejected": "chosen"}
-    return {turned.get(name.partition("_")[0], "") + name[len(name.partition("_")[0]) :] if name != "prompt" else name: value for name, value in row.items()}
+    return {
+        turned.get(name.partition("_")[0], "") + name[len(name.partition("_")[0]) :] if name != "prompt" else name: value
+        for name, value in row.items()
+    }
 
 
 def test_no_row_is_scored_by_a_table_that_has_seen_it(tmp_path: Path, pairs: list[dict[str, object]]) -> None:
@@ -78,7 +82,10 @@ def test_no_row_is_scored_by_a_table_that_has_seen_it(tmp_path: Path, pairs: lis
 
 def test_rows_of_one_prompt_stay_together(tmp_path: Path, pairs: list[dict[str, object]]) -> None:
     """A pair and its copy are scored by one table, which has seen neither."""
-    rows = [{**row, "prompt": f"How do I look after a brass {name}?"} for row, name in zip(pairs, ("tray", "bowl", "lamp", "clock", "box", "vase", "cup", "pan", "jug", "door") * 8, strict=True)]
+    rows = [
+        {**row, "prompt": f"How do I look after a brass {name}?"}
+        for row, name in zip(pairs, ("tray", "bowl", "lamp", "clock", "box", "vase", "cup", "pan", "jug", "door") * 8, strict=True)
+    ]
     table = table_of(examples_of(tmp_path, [*rows, *rows]))
     for row in range(80):
         torch.testing.assert_close(table.scores["chosen"][row].mean, table.scores["chosen"][80 + row].mean)
@@ -120,12 +127,15 @@ def test_labels_that_say_nothing_give_dpo_and_the_reference(tmp_path: Path, pair
     contradicted = [row for pair in pairs[:30] for row in (pair, swapped(pair))]
     examples = examples_of(tmp_path, [{**row, "chosen_spans": None, "rejected_spans": None} for row in contradicted])
     table = table_of(examples)
-    nothing = replace(context_of(examples, table), table={role: [one._replace(mean=torch.where(one.mean.abs() < 1e-3, 0.0, one.mean)) for one in rows] for role, rows in table.scores.items()})
+    nothing = replace(
+        context_of(examples, table),
+        table={role: [one._replace(mean=torch.where(one.mean.abs() < 1e-3, 0.0, one.mean)) for one in rows] for role, rows in table.scores.items()},
+    )
     for column in Confidence(signal=Table()).prepare(nothing).values():
         assert all(np.array_equal(weight, np.where(mask, 0.5, 0.0)) for weight, mask in zip(column.weight, nothing.masks("chosen"), strict=True))
     for column in TokenReward(signal=Table()).prepare(nothing).values():
         assert all(not reward.any() for reward in column.reward)
-    with pytest.raises(CreditError, match="keeps 0.0%"):
+    with pytest.raises(CreditError, match=r"keeps 0\.0%"):
         ASR(signal=Table()).prepare(nothing)
 
 

@@ -168,7 +168,7 @@ def test_credit_from_the_runs_own_scorer(command: Command, credit: str) -> None:
 
 def test_credit_from_spans(command: Command, tmp_path: Path) -> None:
     data = write_credited(tmp_path / "spans.jsonl", command.data, rejected_spans=spans_of("bad words", -1.0, "rejected"))
-    done = command.prefer("run", "--data", data, "objective:dpo", "credit:asr", "--max-steps", "2")
+    done = command.prefer("run", "--data", data, "objective:dpo", "credit:asr", "credit.signal:spans", "--max-steps", "2")
     assert done.code == 0, done.error
     line = command.lines("run")[0]
     assert 0.05 < line["credit/kept_rejected"] < 0.95

@@ -9,6 +9,7 @@ Deviations: not from a paper. The priors, the probability of knowing nothing and
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -65,18 +66,17 @@ class Candidate:
 def fit_pairs(types: Sequence[TokenType], differences: sparse.csr_array, rarity: np.ndarray, marks: TokenTable | None = None) -> TokenTable:
     """Scores in nats from (n, V) counts of chosen answers minus those of rejected ones; `marks`: scores of the same types from marks.
 
-    Marks count as one more feature, of root mean square 1 over the types they score and prior variance 1.
+    Marks count as one more feature, of root mean square 1 over the types they score and prior variance 1. rarity: `inverse_frequency`.
     """
-    size = 0.0 if marks is None else float(np.sqrt(np.mean(np.square(marks.mean[marks.mean != 0])))) if marks.mean.any() else 0.0
-    extra = sparse.csr_array((marks.mean / size)[:, None]) if marks is not None and size else None
-    candidates = [
-        Candidate(features if extra is None else sparse.csr_array(sparse.hstack([features, extra], format="csr")), _logistic)
-        for features in _priors(types, rarity)
-    ]
-    table, last = _average(candidates, differences, -np.log(2) * differences.shape[0])
-    if extra is None or marks is None:
-        return table
-    return table._replace(std=np.hypot(table.std, last / size * marks.std))
+    features = list(_priors(types, rarity))
+    nothing = -np.log(2) * differences.shape[0]
+    if marks is None or not marks.mean.any():
+        return _average([Candidate(own, _logistic) for own in features], differences, nothing)[0]
+    size = np.sqrt(np.mean(np.square(marks.mean[marks.mean != 0])))
+    extra = sparse.csr_array((marks.mean / size)[:, None])
+    with_marks = [Candidate(sparse.csr_array(sparse.hstack([own, extra])), _logistic) for own in features]
+    table, worth = _average(with_marks, differences, nothing)
+    return table._replace(std=np.hypot(table.std, worth / size * marks.std))
 
 
 def fit_marks(types: Sequence[TokenType], counts: sparse.csr_array, values: Float[np.ndarray, " n"], rarity: np.ndarray) -> TokenTable:
@@ -86,14 +86,14 @@ def fit_marks(types: Sequence[TokenType], counts: sparse.csr_array, values: Floa
     if scale < 1e-9:
         return TokenTable(np.zeros(len(types)), np.zeros(len(types)), 0.0)
     candidates = [
-        Candidate(scale * features, lambda rows, noise=noise: _linear(rows, centred, noise * scale**2))
+        Candidate(scale * features, partial(_linear, values=centred, noise=noise * scale**2))
         for features, noise in product(_priors(types, rarity), NOISE)
     ]
     return _average(candidates, counts, _gaussian(centred, scale**2))[0]
 
 
 def _priors(types: Sequence[TokenType], rarity: np.ndarray) -> Iterator[sparse.csr_array]:
-    """Features of types (V, F) whose products are prior covariances."""
+    """Features of types (V, F) whose products are prior covariances; with rarity, frequent types are expected to say less."""
     for spelling in SPELLING:
         features = type_features(types, spelling=spelling)
         for scale, variance in product((np.ones(len(types)), rarity), VARIANCES):
@@ -104,7 +104,7 @@ def inverse_frequency(documents: sparse.csr_array) -> Float[np.ndarray, " V"]:
     """1 - log(documents with the type) / log(all documents), from (n, V) counts; 0 for a type of all of them, 1 for one of a single one."""
     count = documents.shape[0]
     present = np.maximum((documents > 0).sum(0), 1)
-    return 1 - np.log(present) / np.log(count)
+    return np.asarray(1 - np.log(present) / np.log(count))
 
 
 def _logistic(rows: sparse.csr_array) -> Fit:
@@ -152,8 +152,8 @@ def _average(candidates: Sequence[Candidate], design: sparse.csr_array, nothing:
 def _evidence(rows: sparse.csr_array, fit: Fit) -> float:
     """Laplace's approximation of the log-probability of the labels under the prior."""
     factor = _cholesky(rows, fit.curvature)
-    scale = rows.shape[0] / len(factor)
-    return fit.log_likelihood - 0.5 * float(fit.weights @ fit.weights) - scale * float(np.log(np.diag(factor)).sum())
+    determinant = rows.shape[0] / len(factor) * np.log(np.diag(factor)).sum()
+    return float(fit.log_likelihood - 0.5 * np.square(fit.weights).sum() - determinant)
 
 
 def _weighted(rows: sparse.csr_array, curvature: np.ndarray) -> sparse.csr_array:
@@ -163,7 +163,7 @@ def _weighted(rows: sparse.csr_array, curvature: np.ndarray) -> sparse.csr_array
 def _cholesky(rows: sparse.csr_array, curvature: np.ndarray) -> np.ndarray:
     """Of I + B^(1/2) X X' B^(1/2), over at most `EXACT` rows."""
     weighted = _weighted(rows[:EXACT], curvature[:EXACT])
-    return np.linalg.cholesky(np.eye(weighted.shape[0]) + (weighted @ weighted.T).toarray())
+    return np.asarray(np.linalg.cholesky(np.eye(weighted.shape[0]) + (weighted @ weighted.T).toarray()))
 
 
 def _variance(features: sparse.csr_array, rows: sparse.csr_array, curvature: np.ndarray) -> np.ndarray:
@@ -171,9 +171,9 @@ def _variance(features: sparse.csr_array, rows: sparse.csr_array, curvature: np.
     squares = features.power(2)
     weighted = _weighted(rows, curvature)
     if rows.shape[0] > EXACT:
-        return squares @ (1 / (1 + weighted.power(2).sum(0)))
+        return np.asarray(squares @ (1 / (1 + weighted.power(2).sum(0))))
     lower = _cholesky(rows, curvature)
     explained = [
         np.square(solve_triangular(lower, (weighted @ features[part].T).toarray(), lower=True)).sum(0) for part in chunks(features.shape[0], 4096)
     ]
-    return np.maximum(squares.sum(1) - np.concatenate(explained), 0.0)
+    return np.asarray(np.maximum(squares.sum(1) - np.concatenate(explained), 0.0))

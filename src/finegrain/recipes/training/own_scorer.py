@@ -36,9 +36,14 @@ class ScoredRows(NamedTuple):
 
     def describe(self) -> str:
         """In a sentence."""
-        right = self.facts.get("accuracy")
-        words = "" if right is None else f"puts {right['mean']:.0%} ({right['low']:.0%} to {right['high']:.0%}) of {right['rows']} pairs that it has not seen in order; "
-        return f"own scorer, a table of {self.facts['types']} words: {words}probability that the labels say anything {np.mean(self.facts['knowledge']):.2f}"
+        words = (
+            f"own scorer, a table of {self.facts['types']} words; the labels say something with probability {np.mean(self.facts['knowledge']):.2f}"
+        )
+        if right := self.facts.get("accuracy"):
+            words += (
+                f"; it puts {right['mean']:.0%} ({right['low']:.0%} to {right['high']:.0%}) of {right['rows']} pairs that it has not seen in order"
+            )
+        return words
 
 
 def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Mapping[str, Ragged], marks: Marks, seed: int) -> ScoredRows:
@@ -50,17 +55,19 @@ def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Map
             "give --credit.scorer, spans or a column"
         )
     if len(examples) < 2 * FOLDS:
-        raise CreditError(f"{len(examples)} rows are too few to make a scorer of; give --credit.scorer")
+        raise CreditError(
+            f"{len(examples)} rows are too few to make a scorer of; give --credit.scorer, or credit.signal:spans to use the spans alone"
+        )
     started = time.perf_counter()
     book = _Book(examples, roles, masks)
     folds = _folds(examples, seed)
     tables = [_fit(book, marks if marked else {}, np.flatnonzero(folds != fold), pairs) for fold in range(FOLDS)]
-    scores = {
-        role: [_scored(tables[fold], places) for fold, places in zip(folds, book.places[role], strict=True)] for role in roles
-    }
+    scores = {role: [_scored(tables[fold], places) for fold, places in zip(folds, book.places[role], strict=True)] for role in roles}
     facts: Json = {"types": len(book.types), "knowledge": [round(table.knowledge, 4) for table in tables]}
     if pairs:
-        margins = np.array([sum(float(sign * scores[role][row].mean.sum()) for role, sign in zip(PAIR, (1, -1), strict=True)) for row in range(len(examples))])
+        margins = np.array(
+            [sum(float(sign * scores[role][row].mean.sum()) for role, sign in zip(PAIR, (1, -1), strict=True)) for row in range(len(examples))]
+        )
         facts["accuracy"] = wilson((np.sign(margins) + 1) / 2).as_json()
     return ScoredRows(scores, {**facts, "folds": FOLDS, "seconds": round(time.perf_counter() - started, 3)})
 
@@ -79,7 +86,12 @@ class _Book:
         numbers: dict[TokenType, int] = {}
         self.places = {
             role: [
-                np.array([numbers.setdefault(each, len(numbers)) if trains and each.word else -1 for each, trains in zip(find_types(example.responses[role]), mask, strict=True)])
+                np.array(
+                    [
+                        numbers.setdefault(each, len(numbers)) if trains and each.word else -1
+                        for each, trains in zip(find_types(example.responses[role]), mask, strict=True)
+                    ]
+                )
                 for example, mask in zip(examples, masks[role], strict=True)
             ]
             for role in roles
@@ -115,9 +127,17 @@ def _sentence_ends(response: Response) -> np.ndarray:
 def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable:
     """The table of some rows."""
     stretches = [
-        stretch for role, values in marks.items() for row in rows.tolist() if (own := values[row]) is not None for stretch in _stretches(book, role, row, own)
+        stretch
+        for role, values in marks.items()
+        for row in rows.tolist()
+        if (own := values[row]) is not None
+        for stretch in _stretches(book, role, row, own)
     ]
-    marked = fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity) if stretches else None
+    marked = (
+        fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity)
+        if stretches
+        else None
+    )
     if not pairs:
         return marked or TokenTable(np.zeros(len(book.types)), np.zeros(len(book.types)), 0.0)
     chosen, rejected = (book.counts([book.places[role][row] for row in rows]) for role in PAIR)
@@ -127,7 +147,11 @@ def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable
 def _stretches(book: _Book, role: str, row: int, values: np.ndarray) -> list[tuple[np.ndarray, float]]:
     """Runs of tokens of one value, cut at ends of sentences, with that value."""
     starts = np.flatnonzero((np.diff(values) != 0) | book.ends[role][row][:-1]) + 1
-    return [(places, float(own[0])) for places, own in zip(np.split(book.places[role][row], starts), np.split(values, starts), strict=True) if (places >= 0).any()]
+    return [
+        (places, float(own[0]))
+        for places, own in zip(np.split(book.places[role][row], starts), np.split(values, starts), strict=True)
+        if (places >= 0).any()
+    ]
 
 
 def _scored(table: TokenTable, places: np.ndarray) -> Scored:
