@@ -45,7 +45,7 @@ class TokenTable(NamedTuple):
     """Posterior probability that the labels say anything; means are shrunk by it."""
 
 
-class Fit(NamedTuple):
+class RidgeFit(NamedTuple):
     """A ridge regression with prior variance 1."""
 
     weights: Float[np.ndarray, " F"]
@@ -55,12 +55,12 @@ class Fit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RidgePrior:
     """A prior with its regression."""
 
     features: sparse.csr_array
     """(V, F), scaled by the prior standard deviation."""
-    regress: Callable[[sparse.csr_array], Fit]
+    regress: Callable[[sparse.csr_array], RidgeFit]
 
 
 def fit_pairs(types: Sequence[TokenType], differences: sparse.csr_array, rarity: np.ndarray, marks: TokenTable | None = None) -> TokenTable:
@@ -71,10 +71,10 @@ def fit_pairs(types: Sequence[TokenType], differences: sparse.csr_array, rarity:
     features = list(_priors(types, rarity))
     nothing = -np.log(2) * differences.shape[0]
     if marks is None or not marks.mean.any():
-        return _average([Candidate(own, _logistic) for own in features], differences, nothing)[0]
+        return _average([RidgePrior(own, _logistic) for own in features], differences, nothing)[0]
     size = np.sqrt(np.mean(np.square(marks.mean[marks.mean != 0])))
     extra = sparse.csr_array((marks.mean / size)[:, None])
-    with_marks = [Candidate(sparse.csr_array(sparse.hstack([own, extra])), _logistic) for own in features]
+    with_marks = [RidgePrior(sparse.csr_array(sparse.hstack([own, extra])), _logistic) for own in features]
     table, worth = _average(with_marks, differences, nothing)
     return table._replace(std=np.hypot(table.std, worth / size * marks.std))
 
@@ -86,7 +86,7 @@ def fit_marks(types: Sequence[TokenType], counts: sparse.csr_array, values: Floa
     if scale < 1e-9:
         return TokenTable(np.zeros(len(types)), np.zeros(len(types)), 0.0)
     candidates = [
-        Candidate(scale * features, partial(_linear, values=centred, noise=noise * scale**2))
+        RidgePrior(scale * features, partial(_linear, values=centred, noise=noise * scale**2))
         for features, noise in product(_priors(types, rarity), NOISE)
     ]
     return _average(candidates, counts, _gaussian(centred, scale**2))[0]
@@ -107,22 +107,22 @@ def inverse_frequency(documents: sparse.csr_array) -> Float[np.ndarray, " V"]:
     return np.asarray(1 - np.log(present) / np.log(count))
 
 
-def _logistic(rows: sparse.csr_array) -> Fit:
+def _logistic(rows: sparse.csr_array) -> RidgeFit:
     """P(label) = sigma(row . weights)."""
     from sklearn.linear_model import LogisticRegression
 
     signs = np.where(np.arange(rows.shape[0]) % 2 == 0, 1.0, -1.0)  # a pair and its swapped copy have one likelihood; two classes are needed
     model = LogisticRegression(fit_intercept=False, tol=1e-6, max_iter=2000).fit(sparse.diags_array(signs) @ rows, signs > 0)
     margins = rows @ model.coef_[0]
-    return Fit(model.coef_[0], expit(margins) * expit(-margins), float(log_expit(margins).sum()))
+    return RidgeFit(model.coef_[0], expit(margins) * expit(-margins), float(log_expit(margins).sum()))
 
 
-def _linear(rows: sparse.csr_array, values: np.ndarray, noise: float) -> Fit:
+def _linear(rows: sparse.csr_array, values: np.ndarray, noise: float) -> RidgeFit:
     """values ~ N(row . weights, noise)."""
     from sklearn.linear_model import Ridge
 
     weights = Ridge(alpha=noise, fit_intercept=False, solver="sparse_cg", tol=1e-8).fit(rows, values).coef_
-    return Fit(weights, np.full(len(values), 1 / noise), _gaussian(values - rows @ weights, noise))
+    return RidgeFit(weights, np.full(len(values), 1 / noise), _gaussian(values - rows @ weights, noise))
 
 
 def _gaussian(errors: np.ndarray, variance: float) -> float:
@@ -130,7 +130,7 @@ def _gaussian(errors: np.ndarray, variance: float) -> float:
     return float(-0.5 * (np.square(errors).sum() / variance + len(errors) * np.log(variance)))
 
 
-def _average(candidates: Sequence[Candidate], design: sparse.csr_array, nothing: float) -> tuple[TokenTable, float]:
+def _average(candidates: Sequence[RidgePrior], design: sparse.csr_array, nothing: float) -> tuple[TokenTable, float]:
     """Mean and deviation of the types' scores over all priors by their evidence, and the mean weight of the last feature.
 
     nothing: log-likelihood where all scores are 0, a prior of its own.
@@ -149,7 +149,7 @@ def _average(candidates: Sequence[Candidate], design: sparse.csr_array, nothing:
     return TokenTable(mean, np.sqrt(np.maximum(square - mean**2, 0.0)), float(shares.sum())), last
 
 
-def _evidence(rows: sparse.csr_array, fit: Fit) -> float:
+def _evidence(rows: sparse.csr_array, fit: RidgeFit) -> float:
     """Laplace's approximation of the log-probability of the labels under the prior."""
     factor = _cholesky(rows, fit.curvature)
     determinant = rows.shape[0] / len(factor) * np.log(np.diag(factor)).sum()
