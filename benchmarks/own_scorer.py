@@ -80,10 +80,10 @@ def table_rows() -> list[DemoRow]:
         for data, sizes in SIZES.items()
         for size in sizes
     ]
-    uses = (("soft weights", Confidence(signal=Table(), **KEEP_ALL)), ("hard mask", ASR(signal=Table(), **KEEP_ALL)))
-    rows += [
-        DemoRow(f"{use}, {KNOWS[data]}", KNOWS[data], data, DPO(beta=BETA), lambda _, credit=credit: credit) for data in SIZES for use, credit in uses
-    ]
+    rows.append(
+        DemoRow("soft weights, pairs and spans", KNOWS["annotated"], "annotated", DPO(beta=BETA), lambda _: Confidence(signal=Table(), **KEEP_ALL))
+    )
+    rows.append(DemoRow("hard mask, pairs and spans", KNOWS["annotated"], "annotated", DPO(beta=BETA), lambda _: ASR(signal=Table(), **KEEP_ALL)))
     return rows
 
 
@@ -149,7 +149,10 @@ def page(results: Sequence[Json], seeds: Sequence[int]) -> str:
             cells += [shown(mean_interval(of(row, name)), 2), "" if row == base else shown(mean_interval(less), 2, "+")]
         known = of(row, "auroc")
         lines.append(f"| {row} | {' | '.join(cells)} | {'' if known[0] is None else shown(mean_interval(known), 2)} |")
-    accuracy = {words: [r["table"]["accuracy"]["mean"] for r in results if r["row"] == f"hard mask, {words}"] for words in KNOWS.values()}
+    accuracy = {
+        words: [r["table"]["accuracy"]["mean"] for r in results if r["row"] == f"targets, {words}, size {SIZES[data][0]:g}"]
+        for data, words in KNOWS.items()
+    }
     ordered = ", ".join(f"{shown(mean_interval(values), 2)} from {words}" for words, values in accuracy.items())
     planted = FULL.planted
     about = (
