@@ -31,7 +31,7 @@ NOISE = (0.25, 0.5, 0.75)
 IGNORANCE = 0.1
 """Prior probability that the labels say nothing, so that every score is 0."""
 EXACT = 2000
-"""Rows up to which covariances are exact (full Laplace). With more, determinants of as many rows are scaled up, and covariances diagonal in features."""
+"""Rows up to which covariances are exact (full Laplace). With more, determinants are scaled up from as many, and covariances diagonal in features."""
 NEGLIGIBLE = 1e-3
 """Posterior probability below which a prior is left out."""
 
