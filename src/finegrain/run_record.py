@@ -77,8 +77,8 @@ class RunRecord:
     """What the weights of the credit mean: multiplier, certainty ... (recipes/training/data.py)."""
     credit_seconds: float | None = None
     """Seconds that making the credit took (recipes/training/data.py)."""
-    cross_fit: Mapping[str, Any] | None = None
-    """Settings and seconds of the fits that are the run's own scorer (recipes/training/credit_context.py)."""
+    token_table: Mapping[str, Any] | None = None
+    """Of the run's own scorer: its accuracy on pairs it has not seen, types, knowledge, folds, seconds (recipes/training/own_scorer.py)."""
     stage_1: Mapping[str, float] | None = None
     """Scores of the reward model that targets come from, before standardising: `mean`, `std`, `answers` (recipes/training/reward_artifact.py)."""
     labelled_steps: Mapping[str, int] | None = None

@@ -265,11 +265,16 @@ class CreditContext(Protocol):
     def column_rewards(self, role: str) -> Sequence[np.ndarray | None]:
         """Token rewards supplied as a data column; None where a row has none."""
 
-    def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
+    def has_unannotated(self) -> bool:
+        """Whether any answer of the data has no character-span annotation."""
+
+    def table_rewards(self) -> Mapping[str, Sequence[Scored]]:
+        """Scores per token and role, each (T_i,), of the run's own scorer: a table made of other rows' pairs and spans, with its deviations."""
+
+    def implicit_rewards(self, scorer: str, beta: float) -> Mapping[str, Sequence[Scored]]:
         """beta * (log pi_scorer - log pi_start) per token and role, each (T_i,).
 
-        `scorer`: a checkpoint, or several separated by commas, which are then members. None: two plain DPO fits of the start
-        model, each on half of the rows; the mean is the fit that did not train on the row, the members are both.
+        `scorer`: a checkpoint, or several separated by commas, which are then members.
         """
 
     def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:

@@ -20,10 +20,11 @@ class FakeContext:
     spans: Mapping[str, Rows] | None = None
     column: Mapping[str, Rows] | None = None
     implicit: Mapping[str, Sequence[Scored]] | None = None
+    table: Mapping[str, Sequence[Scored]] | None = None
     functions: Mapping[str, Sequence[list[CharSpan] | None]] = field(default_factory=dict)
     junk: float | None = None
     """What `spans_to_tokens` writes off the mask."""
-    asked: list[tuple[str | None, float]] = field(default_factory=list)
+    asked: list[tuple[str, float]] = field(default_factory=list)
 
     def masks(self, role: str) -> Ragged:
         return self.role_masks[role]
@@ -42,7 +43,15 @@ class FakeContext:
         assert self.column is not None
         return self.column[role]
 
-    def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
+    def has_unannotated(self) -> bool:
+        return self.spans is not None and any(row is None for rows in self.spans.values() for row in rows)
+
+    def table_rewards(self) -> Mapping[str, Sequence[Scored]]:
+        self.asked.append(("table", 0.0))
+        assert self.table is not None
+        return self.table
+
+    def implicit_rewards(self, scorer: str, beta: float) -> Mapping[str, Sequence[Scored]]:
         self.asked.append((scorer, beta))
         assert self.implicit is not None
         return self.implicit
@@ -97,5 +106,6 @@ def random_context(seed: int = 0, rows: int = 12) -> FakeContext:
         spans={role: [None if row == 2 else np.where(noise[role][row] > 0.3, 1.0, -1.0) for row in range(rows)] for role in roles},
         column={role: [None if row == 3 else noise[role][row] for row in range(rows)] for role in roles},
         implicit=implicit,
+        table={role: [Scored(scored.mean, scored.mean.abs() + 0.1) for scored in rows] for role, rows in implicit.items()},
         functions=functions,
     )

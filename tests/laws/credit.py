@@ -36,10 +36,14 @@ def on_signals(context: FakeContext, change: Change) -> FakeContext:
 
         return Scored(torch.from_numpy(change(score.mean.numpy(), mask)), part(score.std), part(score.members))
 
-    implicit = context.implicit and {
-        role: [scored(score, mask) for score, mask in zip(scores, context.masks(role), strict=True)] for role, scores in context.implicit.items()
-    }
-    return replace(context, spans=rows(context.spans), column=rows(context.column), implicit=implicit)
+    def of_scorer(given: Mapping[str, Sequence[Scored]] | None) -> dict[str, list[Scored]] | None:
+        return given and {
+            role: [scored(score, mask) for score, mask in zip(scores, context.masks(role), strict=True)] for role, scores in given.items()
+        }
+
+    return replace(
+        context, spans=rows(context.spans), column=rows(context.column), implicit=of_scorer(context.implicit), table=of_scorer(context.table)
+    )
 
 
 def take(context: FakeContext, order: Sequence[int]) -> FakeContext:
@@ -55,6 +59,7 @@ def take(context: FakeContext, order: Sequence[int]) -> FakeContext:
         spans=rows(context.spans),
         column=rows(context.column),
         implicit=rows(context.implicit),
+        table=rows(context.table),
         functions=rows(context.functions),
     )
 

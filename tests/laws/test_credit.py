@@ -24,19 +24,19 @@ METHODS: dict[str, Any] = {
     **{name: catalog.load("credit", name)(**({"path": "f.py:f"} if name == "function" else {})) for name in catalog.names("credit")},
     "asr-column": ASR(signal=Column(), segmenter=Dynamic(window=3, q=-0.5), **OPEN),
     "asr-function": ASR(signal=FunctionSpans(path="f.py:f"), **OPEN),
-    "asr-threshold-sum": ASR(signal=Implicit(), segmenter=Threshold(tau=0.8), score=Sum(), **OPEN),
-    "asr-topk-last": ASR(signal=Implicit(), segmenter=TopK(), score=Last(), **OPEN),
-    "asr-sign": ASR(signal=Implicit(), segmenter=Sign(), **OPEN),
-    "asr-change-point": ASR(signal=Implicit(), segmenter=ChangePoint(), **OPEN),
-    "asr-windows": ASR(signal=Implicit(), segmenter=Windows(), **OPEN),
-    "asr-whole": ASR(signal=Implicit(), segmenter=Whole(), **OPEN),
-    "asr-tokens": ASR(signal=Implicit(), segmenter=Tokens(), **OPEN),
-    "asr-response-mean": ASR(signal=Implicit(), baseline=ResponseMean(), **OPEN),
-    "asr-batch-mean": ASR(signal=Implicit(), baseline=BatchMean(), **OPEN),
-    "asr-quantile": ASR(signal=Implicit(), baseline=Quantile(), **OPEN),
-    "confidence": Confidence(signal=Implicit()),
-    "confidence-std": Confidence(signal=Implicit(), score=Sum(), **OPEN),
-    "token-reward-members": TokenReward(signal=Implicit(), segmenter=ChangePoint()),
+    "asr-threshold-sum": ASR(signal=Implicit(scorer="judge"), segmenter=Threshold(tau=0.8), score=Sum(), **OPEN),
+    "asr-topk-last": ASR(signal=Implicit(scorer="judge"), segmenter=TopK(), score=Last(), **OPEN),
+    "asr-sign": ASR(signal=Implicit(scorer="judge"), segmenter=Sign(), **OPEN),
+    "asr-change-point": ASR(signal=Implicit(scorer="judge"), segmenter=ChangePoint(), **OPEN),
+    "asr-windows": ASR(signal=Implicit(scorer="judge"), segmenter=Windows(), **OPEN),
+    "asr-whole": ASR(signal=Implicit(scorer="judge"), segmenter=Whole(), **OPEN),
+    "asr-tokens": ASR(signal=Implicit(scorer="judge"), segmenter=Tokens(), **OPEN),
+    "asr-response-mean": ASR(signal=Implicit(scorer="judge"), baseline=ResponseMean(), **OPEN),
+    "asr-batch-mean": ASR(signal=Implicit(scorer="judge"), baseline=BatchMean(), **OPEN),
+    "asr-quantile": ASR(signal=Implicit(scorer="judge"), baseline=Quantile(), **OPEN),
+    "confidence": Confidence(signal=Implicit(scorer="judge")),
+    "confidence-std": Confidence(signal=Implicit(scorer="judge"), score=Sum(), **OPEN),
+    "token-reward-members": TokenReward(signal=Implicit(scorer="judge"), segmenter=ChangePoint()),
 }
 POOLED = {
     "asr-batch-mean": "the baseline is the mean of all tokens",
@@ -56,7 +56,7 @@ EXEMPT = {
     ("function", "negation_swaps"): "weights are the user's own",
     ("asr-response-mean", "negation_swaps"): "an answer of one token equals its mean and is strictly on neither side",
     ("confidence-std", "settings_are_read"): "a scorer that knows its uncertainty needs no pooling",
-    ("token-reward", "settings_are_read"): "people's spans have no uncertainty to pool",
+    ("token-reward", "settings_are_read"): "the table's targets are shrunk already and have no certainty to pool",
 }
 
 
@@ -99,7 +99,7 @@ class Raw:
         return np.where(mask, mean > 0, 0)
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
-        scores = context.implicit_rewards(None, self.scale)
+        scores = context.implicit_rewards("judge", self.scale)
         columns = {}
         every = np.concatenate([s.mean.detach().numpy()[m] for role in scores for s, m in zip(scores[role], context.masks(role), strict=True)])
         for role, sign in context.signs.items():
@@ -152,7 +152,7 @@ class Negative(Raw):
 
 class TrainsTheScorer(Raw):
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
-        for rows in context.implicit_rewards(None, self.scale).values():
+        for rows in context.implicit_rewards("judge", self.scale).values():
             for score in rows:
                 score.mean.square().sum().backward()
         return super().prepare(context)
@@ -198,7 +198,7 @@ class UnreadNested:
     signal: Implicit = field(default_factory=lambda: Implicit(beta=0.3))
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
-        return ASR(signal=Implicit(), **OPEN).prepare(context)
+        return ASR(signal=Implicit(scorer="judge"), **OPEN).prepare(context)
 
 
 @dataclass(frozen=True, kw_only=True)

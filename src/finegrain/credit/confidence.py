@@ -40,7 +40,7 @@ class Confidence(SegmentWeights):
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY
 
     scorer: str | None = None
-    """A scorer with its own uncertainty; without it the run trains two and uses their disagreement."""
+    """A scorer with its own uncertainty, or several, separated by commas; without it the run's own table and its posterior deviation."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token scores; must have a standard deviation or several members."""
     n0: NonNegativeFloat = 4.0
@@ -69,8 +69,7 @@ class Confidence(SegmentWeights):
             raise CreditError(
                 f"credit:confidence needs scores with an uncertainty, but the signal {name} has none"
                 + (" (no answer has two annotators, and no span states a std)" if name == "spans" else "")
-                + "; leave out --credit.scorer so that the run trains its own two scorers (credit.signal:implicit), "
-                "or use credit:asr, which needs none"
+                + "; name several scorers (--credit.scorer A,B), use the run's own (credit.signal:table), or use credit:asr, which needs none"
             )
         judged = [score_segments(self.score, judge, ids, masks) for judge in zip(*several, strict=True)]
         return shrunk_std([torch.stack(values) for values in zip(*judged, strict=True)], masks, n0=self.n0)

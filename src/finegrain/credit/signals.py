@@ -58,13 +58,26 @@ class Implicit:
     segmenter: ClassVar[Segmenter] = Dynamic()
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; None: two DPO fits of the start model, each scoring the rows it was not trained on."""
+    """A causal LM fine-tuned by DPO, or a reward model; needed, here or as the credit's scorer."""
     beta: PositiveFloat = 0.1
     """The scorer's own DPO beta, which sets the units of the reward; keep-masks do not depend on it."""
 
     def __call__(self, context: CreditContext) -> Signal:
         """Token scores by role."""
+        if self.scorer is None:
+            raise UsageError("credit.signal:implicit needs a scorer: --credit.scorer MODEL; the run's own is credit.signal:table")
         return context.implicit_rewards(self.scorer, self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The run's own scorer: a table of token scores made of its pairs, and of its spans where there are any; no answer is scored by its own row."""
+
+    segmenter: ClassVar[Segmenter] = Tokens()
+
+    def __call__(self, context: CreditContext) -> Signal:
+        """Token scores by role."""
+        return context.table_rewards()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +98,10 @@ class FunctionSpans:
 
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """Spans where the data have them, else a reward column, else the implicit reward of the run's own scorer."""
+    """Spans where all answers have them, a reward column where none has; else the run's own scorer, which learns from pairs and from spans."""
 
 
-SignalChoice = Auto | Spans | Column | Implicit | FunctionSpans
+SignalChoice = Auto | Spans | Column | Implicit | Table | FunctionSpans
 
 
 def check_scorer(signal: SignalChoice, scorer: str | None) -> None:
@@ -101,14 +114,14 @@ def check_scorer(signal: SignalChoice, scorer: str | None) -> None:
         raise UsageError(f"found two scorers, {scorer} and {signal.scorer}; expected one")
 
 
-def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Spans | Column | Implicit | FunctionSpans:
+def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Spans | Column | Implicit | Table | FunctionSpans:
     """The signal to use: a given scorer always; without one, the signal that the data have."""
     if isinstance(signal, Auto):
-        if scorer is None and context.has_spans():
-            return Spans()
-        if scorer is None and context.has_column():
-            return Column()
-        return Implicit(scorer=scorer)
+        if scorer is not None:
+            return Implicit(scorer=scorer)
+        if context.has_spans():
+            return Table() if context.has_unannotated() else Spans()
+        return Column() if context.has_column() else Table()
     if isinstance(signal, Implicit) and scorer is not None:
         return replace(signal, scorer=scorer)
     return signal

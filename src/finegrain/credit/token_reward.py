@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import NonNegativeFloat, checked
+from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
 from finegrain.credit.answers import CreditedAnswer, find_signals, make_columns, map_blocks
-from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_signal
+from finegrain.credit.signals import Auto, SignalChoice, Table, check_scorer, resolve_signal
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.ops.segmenters import Segmenter, Tokens
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
@@ -39,6 +39,8 @@ class TokenReward:
     """The source of token rewards."""
     segmenter: Segmenter = field(default_factory=Tokens)
     """The unit over which the objective sums before it compares; whole is sequence-level reward distillation."""
+    size: PositiveFloat = 1.0
+    """What the rewards are multiplied by: shrunken targets are reached soon, and a larger size moves further from the reference."""
     n0: NonNegativeFloat = 4.0
     """Weight of the pooled variance in observations; a token's own variance from two members counts as one [choice]."""
 
@@ -47,12 +49,13 @@ class TokenReward:
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The mean minus the mean of all tokens as reward, certainty as weight where the uncertainty is known, segment ids."""
-        answers = find_signals(context, resolve_signal(self.signal, self.scorer, context)(context))
+        signal = resolve_signal(self.signal, self.scorer, context)
+        answers = find_signals(context, signal(context))
         masks, means = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
         every = torch.cat([mean[mask] for mean, mask in zip(means, masks, strict=True)])
-        rewards = [torch.where(mask, mean - every.mean(), 0.0) for mean, mask in zip(means, masks, strict=True)]
+        rewards = [self.size * torch.where(mask, mean - every.mean(), 0.0) for mean, mask in zip(means, masks, strict=True)]
         scale = float((every - every.mean()).square().mean().sqrt())
-        stds = self._stds(answers)
+        stds = None if isinstance(signal, Table) else self._stds(answers)  # a posterior mean is the best target whatever its deviation
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
         return make_columns(context, answers, weight=weight, reward=rewards, segment=map_blocks(self.segmenter, rewards, masks))
 

@@ -14,11 +14,10 @@ from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
-from finegrain.recipes.training.own_scorer import cross_fit
+from finegrain.recipes.training.own_scorer import score_by_table
 from finegrain.recipes.training.reward_credit import score_tokens
 from finegrain.scoring.function import load_function
 from finegrain.scoring.segmentation import TokenisedAnswers
-from finegrain.train.fit import FitSettings
 from finegrain.types import CharSpan, Json, Ragged, Scored
 
 
@@ -30,10 +29,10 @@ class RunCredit(TokenisedAnswers):
     examples: Sequence[Example]
     roles: tuple[str, ...]
     reference: Mapping[str, Ragged]
-    own_scorer: FitSettings
-    """Of the two fits that are the run's own scorer, where the credit asks for one."""
+    seed: int
+    """Of the parts of the rows that the run's own scorer is cross-fitted by."""
     facts: Json
-    """Gets `cross_fit`, for run.json."""
+    """Gets `token_table`, for run.json."""
 
     @property
     def signs(self) -> dict[str, np.ndarray]:
@@ -67,14 +66,23 @@ class RunCredit(TokenisedAnswers):
         """Token rewards supplied as a data column."""
         return [example.token_rewards.get(role) for example in self.examples]
 
-    def implicit_rewards(self, scorer: str | None, beta: float) -> dict[str, list[Scored]]:
-        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones; a reward model's own token scores.
+    def has_unannotated(self) -> bool:
+        """Whether any answer is not annotated."""
+        return any(example.spans.get(role) is None for example in self.examples for role in self.roles)
+
+    def table_rewards(self) -> dict[str, list[Scored]]:
+        """Cross-fitted token scores of the run's own scorer."""
+        marks = {role: [None if own is None else own.value for own in found] for role, found in self._span_values.items()}
+        table = score_by_table(self.examples, self.roles, {role: self.masks(role) for role in self.roles}, marks, self.seed)
+        self.facts["token_table"] = table.facts
+        self.session.say(f"credit: {table.describe()}")
+        return table.scores
+
+    def implicit_rewards(self, scorer: str, beta: float) -> dict[str, list[Scored]]:
+        """beta times the log-ratio of a frozen scorer to the start model; a reward model's own token scores.
 
         Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
         """
-        if scorer is None:
-            found, self.facts["cross_fit"] = cross_fit(self.session, self.examples, self.roles, self.reference, self.own_scorer, beta)
-            return found
         names = scorer.split(",")
         rewards = [name for name in names if is_reward_model(name)]
         if rewards and len(rewards) < len(names):

@@ -25,7 +25,6 @@ from finegrain.recipes.training.answer_context import RunAnswers
 from finegrain.recipes.training.credit_context import RunCredit
 from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.margins import MARGIN, scale_margins
-from finegrain.recipes.training.own_scorer import fit_settings
 from finegrain.recipes.training.reading import find_chance, find_second
 from finegrain.train.batches import Plan
 from finegrain.train.collate import ABSENT, TrainingSet
@@ -212,7 +211,7 @@ class _Maker:
         """Credit may read every row and its reference values, whether a step visits the row or not."""
         session, examples, contract = self.session, self.rows.train, self.contract
         started = time.perf_counter()
-        context = RunCredit(session, examples, contract.roles, reference, fit_settings(session, job.training, job.common), self.facts)
+        context = RunCredit(session, examples, contract.roles, reference, job.common.seed, self.facts)
         columns: Mapping[str, TokenColumns] = credit.prepare(context)
         self.facts["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
         self.facts["credit_weight"] = read_credit(credit).weight_means.name.lower()
