@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from finegrain.configure import to_kebab
+from finegrain.data.aspects import annotation_of, aspect_values
 from finegrain.data.convert.steps import JOIN
 from finegrain.data.records import Example, Response
 from finegrain.data.spans import spans_to_tokens
@@ -131,6 +132,10 @@ class TokenisedAnswers:
     def token_ids(self, role: str) -> Ragged:
         """Tokens of the answers."""
         return [example.responses[role].ids for example in self.examples]
+
+    def span_values(self, role: str, aspects: Sequence[str]) -> list[np.ndarray | None]:
+        """Values of the tokens under annotators' spans, NaN in none."""
+        return [None if (answer := annotation_of(example, role)) is None else aspect_values(answer, aspects) for example in self.examples]
 
 
 @dataclass(frozen=True)

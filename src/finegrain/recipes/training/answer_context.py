@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 
-from finegrain.data.aspects import annotation_of, aspect_values
 from finegrain.data.records import Example
 from finegrain.errors import UsageError
 from finegrain.models.score import measure_entropies
@@ -49,10 +48,6 @@ class RunAnswers(TokenisedAnswers):
         seen = self.counted.setdefault(name, dict.fromkeys(facts, 0))
         for key, value in facts.items():
             seen[key] += value
-
-    def span_values(self, role: str, aspects: Sequence[str]) -> list[np.ndarray | None]:
-        """Values of the tokens under annotators' spans, NaN in none."""
-        return [None if (answer := annotation_of(example, role)) is None else aspect_values(answer, aspects) for example in self.examples]
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """Number and label of each token's step; steps that were cut, or have no token of their own, are counted in run.json."""

@@ -230,7 +230,7 @@ class _Maker:
         if self.contract.prepare is None or not len(examples):
             return {}
         made = dict(self.contract.prepare(RunAnswers(self.session, examples, self.contract.roles, trains, self.counted)))
-        filled = {name for own in made.values() for name in ABSENT if any(value is not None for value in getattr(own, name))}
+        filled = {name for own in made.values() for name in ABSENT if any(value is not None for value in getattr(own, name) or ())}
         if undeclared := sorted(filled - set(self.contract.token_columns)):
             raise UsageError(f"{self.contract.name} fills the token columns {', '.join(undeclared)} without declaring them in token_columns")
         return made
