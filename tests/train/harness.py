@@ -37,6 +37,7 @@ from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.read_contract import contract_of
 from finegrain.train.sharding import shard
 from finegrain.train.tables import make_tables
+from finegrain.train.tally import Metrics
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
 from tests.train.awkward import Gated, Gates, KLDifference, Masked, Reliable, UnitGradients
@@ -122,7 +123,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
         precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
-        metrics=metrics_for(contract),
+        metrics=_metrics(contract),
         peak_rate=how.rate,
         steps=len(plan),
         frozen=frozen,
@@ -145,6 +146,11 @@ def training_set(contract: Contract) -> TrainingSet:
         columns = {role: replace(own, labels=_labels(rows, role, own.annotated, contract.outputs, rng)) for role, own in columns.items()}
     people = {name: np.arange(len(rows)) % PEOPLE for name in contract.categories}
     return TrainingSet(rows, reference, columns, people, dict.fromkeys(people, PEOPLE))
+
+
+def _metrics(contract: Contract) -> Metrics:
+    """None for a reward head: nobody computes its log-probabilities."""
+    return metrics_for(contract) if "logp" in contract.needs else lambda pair: {}
 
 
 def _labels(rows: Sequence[Example], role: str, annotated: Sequence[bool], aspects: int, rng: np.random.Generator) -> list[np.ndarray | None]:
