@@ -31,8 +31,8 @@ from finegrain.ops.stats import mean_interval
 
 FINEGRAIN = [sys.executable, "-m", "finegrain"]
 PARTS = {"marks": (0.0, 0.45), "judge": (0.45, 0.8), "held-out": (0.8, 1.0)}
-TOKEN_MODEL = ["head:token", "head.readout:mean", "loss:span-labels"]
-RATES = ("3e-5", "1e-4", "3e-4")
+TOKEN_MODEL = ["head:token", "head.readout:mean", "loss:span-labels", "--loss.frozen-backbone"]
+RATES = ("1e-4", "3e-4")
 """Of the adapters; every method is tried with each, so that no row is better tuned than another."""
 METHODS: Mapping[str, Sequence[str]] = {
     "dpo": ["objective:dpo"],
@@ -47,9 +47,10 @@ def split(data: Path, folder: Path, limit: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with gzip.open(data, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file][: limit or None]
-    places = [int(hashlib.sha256(row["prompt"].encode()).hexdigest()[:8], 16) / 2**32 for row in rows]
+    prompts = sorted({row["prompt"] for row in rows}, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())
+    places = {prompt: place / len(prompts) for place, prompt in enumerate(prompts)}
     for name, (low, high) in PARTS.items():
-        own = [row for row, place in zip(rows, places, strict=True) if low <= place < high]
+        own = [row for row in rows if low <= places[row["prompt"]] < high]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own), encoding="utf-8")
 
 
@@ -67,7 +68,7 @@ def train_token_model(name: str, arguments: Any, work: Path) -> Path:
     """A token model of one part's spans, with its held-out measures."""
     out = work / f"{name}-model"
     data = ["--data", str(work / f"{name}.jsonl"), "--eval", str(work / "held-out.jsonl")]
-    rate = ["--lora.rank", "16", "--lr", "3e-4", "--epochs", "2", "--batch-size", "8", "--save-every", "10"]
+    rate = ["--lr", "3e-3", "--epochs", "10", "--batch-size", "8"]
     common = ["--max-length", str(arguments.max_length), "--dtype", arguments.dtype, "--examined", "40"]
     call("reward", out, "--model", arguments.model, *data, *TOKEN_MODEL, *rate, *common)
     return out
@@ -77,7 +78,7 @@ def train_policy(name: str, method: Sequence[str], rate: str, scorer: Path, argu
     """An adapter of the start model on the first part."""
     out = work / f"{name.rpartition(', ')[2].split()[0]}-{rate}"
     data = ["--data", str(work / "marks.jsonl"), "--eval", str(work / "held-out.jsonl")]
-    settings = ["--lora.rank", "16", "--lr", rate, "--epochs", "1", "--batch-size", "8", "--save-every", "10"]
+    settings = ["--lora.rank", "16", "--lr", rate, "--epochs", "1", "--batch-size", "8", "--save-every", "5"]
     credit = ["--credit.scorer", str(scorer / "model" if (scorer / "model").exists() else scorer)] if any(word in name for word in SCORED) else []
     common = ["--max-length", str(arguments.max_length), "--dtype", arguments.dtype, "--samples", "2", "--examined", "40"]
     call("prefer", out, "--model", arguments.model, *data, *method, *credit, *settings, *common)
