@@ -68,7 +68,7 @@ def train_token_model(name: str, arguments: Any, work: Path) -> Path:
     """A token model of one part's spans, with its held-out measures."""
     out = work / f"{name}-model"
     data = ["--data", str(work / f"{name}.jsonl"), "--eval", str(work / "held-out.jsonl")]
-    rate = ["--lr", "3e-3", "--epochs", "10", "--batch-size", "8"]
+    rate = ["--lr", "1e-2", "--epochs", "4", "--batch-size", "8"]
     common = ["--max-length", str(arguments.max_length), "--dtype", arguments.dtype, "--examined", "40"]
     call("reward", out, "--model", arguments.model, *data, *TOKEN_MODEL, *rate, *common)
     return out
