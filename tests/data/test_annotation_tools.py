@@ -187,6 +187,17 @@ def test_an_answer_without_tags_in_a_tagged_file_is_marked_by_nobody(tmp_path) -
     assert found["examples_left"] == 2
 
 
+def test_one_annotated_row_decides_where_the_others_look_like_demonstrations(tmp_path) -> None:
+    plain = [{"prompt": f"Capital of country {number}?", "response": f"Town {number}."} for number in range(3)]
+    tagged = {"prompt": "Capital of France?", "response": "<v>Rome</v>, of course."}
+    assert report(tmp_path, [*plain, tagged])["format"] == "inline tags"
+    pending = [{**row, "id": str(number), "status": "pending", "marks.responses": None} for number, row in enumerate(plain)]
+    finished = {**pending[0], "status": "completed", "marks.responses": [SPANS], "marks.responses.users": ["u1"]}
+    found = report(tmp_path, [*pending, finished])
+    assert (found["format"], found["examples_left"]) == ("Argilla", 1)
+    assert {one["kind"]: one["count"] for one in found["findings"]}["not_annotated"] == 3
+
+
 def test_a_task_without_an_answer_names_its_fields() -> None:
     with pytest.raises(DataError, match=r"expected one of response, answer.*found image"):
         rows_of_shape(recognise(TASK), Shape.DEMONSTRATION, {**TASK, "data": {"image": "x.png"}})
