@@ -147,10 +147,11 @@ def test_regions_of_html_are_found_by_global_offsets_or_words() -> None:
 
 def test_what_is_not_read_is_named(tmp_path) -> None:
     other = {"value": {"choices": ["bad"]}, "type": "choices", "to_name": "text"}
-    tasks = [{**TASK, "annotations": [{"completed_by": 7, "result": [other]}]}, TASK]
+    turn = {"value": {"start": "0", "end": "0", "paragraphlabels": ["Error"], "text": "x"}, "type": "paragraphlabels", "to_name": "dialogue"}
+    tasks = [{**TASK, "annotations": [{"completed_by": 7, "result": [other, turn]}]}, TASK]
     (unread,) = (one for one in report(tmp_path, tasks)["findings"] if one["kind"] == "unread")
     assert unread["rows"] == [0, 1]
-    assert "results of type choices" in unread["example"]
+    assert "results of type choices, results of type paragraphlabels" in unread["example"]
     assert "predictions" in unread["example"]
     (unread,) = (one for one in report(tmp_path, [ARGILLA_2])["findings"] if one["kind"] == "unread")
     assert "answers to quality, suggestions" in unread["example"]
