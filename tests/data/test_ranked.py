@@ -56,6 +56,16 @@ def test_answers_stand_in_the_order_of_their_ranks(row: dict[str, Any]) -> None:
     assert [made.columns[f"rank/{role}"] for role in made.answers] == [1, 2, 2]
 
 
+def test_answers_as_objects_keep_their_spans_and_name_what_is_not_read(tmp_path: Path) -> None:
+    span = {"start": 0, "end": 4, "value": -1}
+    answers = [{"answer": "fine", "rank": 1, "spans": [], "model": "m"}, {"answer": "evil", "rank": 2, "spans": [span]}, {"answer": "so", "rank": 3}]
+    data = load(tmp_path, [{"prompt": "Which? ", "answers": answers}], Shape.RANKED)
+    assert data.examples[0].spans == {"answer-1": [], "answer-2": [CharSpan(0, 4, -1.0)], "answer-3": None}
+    (unread,) = (one for one in data.gate["findings"] if one["kind"] == "unread")
+    assert "model of answers" in unread["example"]
+    assert load(tmp_path, [{"prompt": "Which? ", "answers": answers}], Shape.PREFERENCE).examples[0].spans["rejected"] == [CharSpan(0, 4, -1.0)]
+
+
 def test_pairs_of_ranked_answers_leave_ties_out_and_count_them(tmp_path: Path) -> None:
     scored = {"prompt": "Who? ", "answers": ["a", "b"], "scores": [1.5, 4.0]}
     data = load(tmp_path, [ROW], Shape.PREFERENCE)
