@@ -129,7 +129,7 @@ def _seeds(settings: DemoSettings, scale: Scale, base: Path, out: Path, console:
     tasks = [SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)]
     workers = min(settings.workers or os.cpu_count() or 1, len(tasks) * len(ROWS))
     seeds, waiting = [], []
-    with _pool(workers) as submit:
+    with open_workers(workers) as submit:
         preparing = [submit(prepare_seed, task) for task in tasks]
         for task, prepared in zip(tasks, preparing, strict=True):
             seeds.append(prepared())
@@ -141,7 +141,7 @@ def _seeds(settings: DemoSettings, scale: Scale, base: Path, out: Path, console:
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[Callable[..., Callable[[], Any]]]:
+def open_workers(workers: int) -> Iterator[Callable[..., Callable[[], Any]]]:
     """submit(function, *arguments) gives a call that waits for the result; one worker is this process."""
     if workers == 1:
         yield lambda function, *arguments: partial(function, *arguments)
