@@ -26,8 +26,8 @@ from finegrain.types import Json
 
 TYPES = (112, 24)
 """Sentence types of the full and of the quick benchmark."""
-HOW = ("scorer", "noise", "context", "types", "shortcut", "seconds_per_pair", "seconds_per_span", "quick")
-"""Settings that cells depend on; a folder holds the cells of one choice of them."""
+HOW = ("scorer", "noise", "context", "types", "shortcut", "seconds_per_pair", "seconds_per_span", "scale")
+"""What cells depend on; a folder holds the cells of one choice of them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ QUICK = BenchScale(
     readings=(3, 6, 12, 30),
     stages=Stages(
         rates=(2.4e-3, 4.8e-3),
-        betas=(0.5, 1.0),
+        betas=(0.125, 0.25, 0.5),
         widenings=0,
         pairs=60,
         tuning_seeds=(1000,),
@@ -92,7 +92,7 @@ def run_bench_credit(settings: BenchCreditSettings) -> Json:
     started = time.perf_counter()
     quiet_transformers()
     scale = QUICK if settings.quick else FULL
-    _open_folder(settings)
+    _open_folder(settings, scale)
     runner = CellRunner(settings, _planted(settings, scale), scale.budget, _base(settings.out, scale), scale.samples, scale.readings)
     rows, stages = list(rows_of(settings)), scale.stages
     made = CellsMade(runner, settings.workers or os.cpu_count() or 1)
@@ -158,9 +158,10 @@ class CellsMade:
         return [self.found[cell] for cell in cells]
 
 
-def _open_folder(settings: BenchCreditSettings) -> None:
-    """A folder of this benchmark, new or begun with the same settings."""
-    out, asked = settings.out, {name: value for name, value in to_json(settings).items() if name in HOW}
+def _open_folder(settings: BenchCreditSettings, scale: BenchScale) -> None:
+    """A folder of this benchmark, new or begun with the same settings and the same scale; stages may differ, since a cell says its own."""
+    size = {name: value for name, value in to_json(scale).items() if name != "stages"}
+    out, asked = settings.out, {name: value for name, value in (to_json(settings) | {"scale": size}).items() if name in HOW}
     begun = out / "settings.json"
     if begun.exists():
         before = json.loads(begun.read_text())

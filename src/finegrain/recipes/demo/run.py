@@ -147,7 +147,11 @@ def open_workers(workers: int) -> Iterator[Callable[..., Callable[[], Any]]]:
         yield lambda function, *arguments: partial(function, *arguments)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result
+        try:
+            yield lambda function, *arguments: pool.submit(function, *arguments).result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what waits would else be made before the error is told
+            raise
 
 
 def _about(scale: Scale, settings: DemoSettings, seconds: float) -> str:
