@@ -13,14 +13,25 @@ from finegrain.cli import main
 from finegrain.commands.bench import BenchCreditSettings, Corrections, Oracle, OwnPairs, Pool, SpanModel
 from finegrain.data.planted import Planted, World, make_pairs, read_jsonl
 from finegrain.errors import CheckpointError
+from finegrain.recipes.bench import cell as cell_of_the_bench
 from finegrain.recipes.bench import run as run_of_the_bench
 from finegrain.recipes.bench.cell import Cell, CellRunner, Trial
-from finegrain.recipes.bench.data import add_opening, adversarial_pairs, changed_words, count_marks, mark_answers, opening_of
+from finegrain.recipes.bench.data import (
+    BenchData,
+    add_opening,
+    adversarial_pairs,
+    changed_words,
+    count_marks,
+    mark_answers,
+    opening_of,
+    prepare_data,
+)
 from finegrain.recipes.bench.objectives import MarginRegression, SoftLabel
-from finegrain.recipes.bench.rows import DPO_ROW, LARGER_DPO, USES, rows_of
+from finegrain.recipes.bench.rows import DPO_ROW, LARGER_DPO, USES, BenchRow, rows_of
 from finegrain.recipes.bench.run import CellsMade, run_bench_credit
 from finegrain.recipes.bench.stages import Stages, halve, measure_rows, tune_rows
 from finegrain.recipes.bench.table import count_labels, describe_regime, summarise_rows
+from finegrain.recipes.demo.base import save_untrained
 from finegrain.recipes.demo.rows import Budget
 from finegrain.types import Json, Pair, Side
 
@@ -191,6 +202,32 @@ def test_marks_and_corrections() -> None:
     assert count_marks(mark_answers(rows, WORLD, replace(SETTINGS, scorer=OwnPairs()))) == 0
 
 
+@pytest.mark.parametrize("scorer", [OwnPairs(), Pool(pairs=24), SpanModel(share=1.0, error=0.0), Corrections(share=1.0, error=0.0), Oracle()])
+def test_every_scorer_scores_the_policys_pairs(tmp_path: Path, scorer: OwnPairs | Pool | SpanModel | Corrections | Oracle) -> None:
+    planted = Planted(pairs=40, held_out_pairs=4, sentences=4, sentence_types=8, good=0.25, bad=0.25)
+    settings = replace(SETTINGS, scorer=scorer, seconds_per_span=10.0)
+    asked = BenchData(tmp_path / "data", 1, planted, settings, save_untrained(tmp_path / "base", seed=0))
+    facts = prepare_data(asked)
+    scored, own = read_jsonl(tmp_path / "data/scored.jsonl"), read_jsonl(tmp_path / "data/pairs.jsonl")
+    assert [row["chosen"] for row in scored] == [row["chosen"] for row in own]
+    assert len(read_jsonl(tmp_path / "data/everything.jsonl")) == 40 + facts["further_pairs"]
+    assert facts["further_pairs"] == (24 if isinstance(scorer, Pool) else round(facts["spans"] * 10 / 30))
+    means: dict[float, list[float]] = {-1.0: [], 1.0: []}
+    for row in scored:
+        for first, last, value in row["chosen_truth"]:
+            inside = [span["value"] for span in row["chosen_spans"] if first <= span["start"] < last]
+            if value:
+                means[value].append(float(np.mean(inside)))
+    assert np.mean(means[1.0]) > np.mean(means[-1.0])
+    if isinstance(scorer, Oracle):
+        assert set(means[1.0]) == {1.0}
+        assert set(means[-1.0]) == {-1.0}
+        assert all(span["std"] == 0 for row in scored for span in row["chosen_spans"])
+    (tmp_path / "data/scored.jsonl").unlink()
+    assert prepare_data(asked) == facts
+    assert not (tmp_path / "data/scored.jsonl").exists(), "what is ready is not made again"
+
+
 def test_changed_words() -> None:
     assert changed_words(" Wipe it with salt. Dust it with ash.", " Wipe it with wax. Dust it with ash.") == [(14, 19, -1.0)]
     assert changed_words(" One two.", " One two.") == []
@@ -238,10 +275,19 @@ TINY = replace(
 )
 
 
+SOME = (DPO_ROW, LARGER_DPO, USES[0], USES[4])
+"""Both baselines, a use of whole answers and one that reads deviations."""
+
+
+@pytest.mark.parametrize(
+    "some", [pytest.param(SOME, id="four rows"), pytest.param((DPO_ROW, LARGER_DPO, *USES), id="all rows", marks=pytest.mark.slow)]
+)
 def test_a_tiny_benchmark_runs_and_goes_on_where_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], some: tuple[BenchRow, ...]
 ) -> None:
     monkeypatch.setattr(run_of_the_bench, "QUICK", TINY)
+    for module in (run_of_the_bench, cell_of_the_bench):
+        monkeypatch.setattr(module, "rows_of", lambda settings: some)
     out = tmp_path / "bench"
     line = ["bench", "credit", "--quick", "--workers", "1", "--out", str(out), "--types", "10", "--shortcut", "0.85", "--scorer.share", "1"]
     assert main(line) == 0
@@ -249,7 +295,7 @@ def test_a_tiny_benchmark_runs_and_goes_on_where_it_was_stopped(
     page = (out / "bench.md").read_text()
     assert page.count("| row | reads |") == 2
     assert page.count("Scorer: a token model of the pairs and of marked sentences on 100% of the answers") == 2, "the regime heads every table"
-    names = [row.name for row in rows_of(SETTINGS)]
+    names = [row.name for row in some]
     (screening, final) = record["tables"].values()
     assert [one["row"] for one in screening] == names
     assert [one["row"] for one in final] == record["survivors"]

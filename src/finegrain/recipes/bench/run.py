@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ class BenchScale:
     base_answers: int
     base_steps: int
     budget: Budget
+    """Its rate is not read: rates are trials."""
     samples: int
     readings: tuple[int, ...]
     stages: Stages
@@ -194,6 +196,8 @@ def _base(out: Path, scale: BenchScale) -> Path:
     base = out / "base"
     if not (out / "base-ready").exists():
         write_line(f"base model: {scale.base_steps} steps on {scale.base_answers} answers drawn without preference")
+        for begun in (base, out / "untrained"):  # of a benchmark that was stopped
+            shutil.rmtree(begun, ignore_errors=True)
         with set_apart(out, "log-base.txt"):
             world = World(Planted(sentences=scale.sentences), 0)
             make_base(out, world, answers=scale.base_answers, steps=scale.base_steps, batch_size=32)
