@@ -147,7 +147,7 @@ def test_the_export_is_data(page: Page, command: Command, tmp_path: Path) -> Non
     file = write_rows(tmp_path / "export.jsonl", rows)
     done = command("check-data", "--data", file, "--model", command.model)
     assert (done.code, done.result["format"], done.result["examples_left"]) == (0, "preference pairs", 1)
-    assert {finding["kind"] for finding in done.result["findings"]} <= {"unread", "bos_eos", "decode_differs", "language"}
+    assert {finding["kind"] for finding in done.result["findings"]} <= {"unread", "bos_eos", "decode_differs", "language", "agreement"}
     ((_, row),) = load_text(str(file)).rows
     assert row.answers["chosen"].content == CHOSEN
     read = [CHOSEN[start:end] for start, end, _ in row.answers["chosen"].spans or []]

@@ -118,7 +118,7 @@ class Gates:
 
     def column_statistics(self, pair: Pair) -> dict[str, Summed]:
         tokens = torch.stack([side.mask.sum() for side in pair.sides.values()]).sum()
-        return {"tokens": Summed(tokens.to(torch.float64))}
+        return {"tokens": Summed(tokens.float())}
 
     def after_step(self, state: Any, pair: Pair) -> dict[str, Tensor]:
         bucket, empty = pair.columns["position"].long() % BUCKETS, torch.zeros_like(state["open"])

@@ -52,7 +52,7 @@ def sharded(out: Path) -> None:
     assert world() == 2
     found = {}
     for name, make in OBJECTIVES.items():
-        if not can_be_sharded(make):
+        if not can_be_sharded(make()):
             continue
         for dtype in (torch.float32, torch.float64):
             trainer, plan = build(make(), How(dtype=dtype, micro_tokens=30, world=2, shard=True))
