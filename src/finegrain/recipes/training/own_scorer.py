@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from finegrain.data.annotators import AnnotatedAnswer, TokenMarks, combine_annotators
 from finegrain.data.records import Example, Response
 from finegrain.errors import CreditError
 from finegrain.ops.proportions import wilson
@@ -70,6 +71,32 @@ def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Map
         )
         facts["accuracy"] = wilson((np.sign(margins) + 1) / 2).as_json()
     return ScoredRows(scores, {**facts, "folds": FOLDS, "seconds": round(time.perf_counter() - started, 3)})
+
+
+def score_by_whole_table(examples: Sequence[Example], masks: Mapping[str, Ragged]) -> tuple[dict[str, Ragged], Json]:
+    """By role, the scores, nats, of the tokens of pairs by a table of all of them and of their spans; and facts for run.json."""
+    started = time.perf_counter()
+    book = _Book(examples, PAIR, masks)
+    marks = {role: [None if own is None else own.value for own in found] for role, found in read_span_values(examples, PAIR).items()}
+    table = _fit(book, marks, np.arange(len(examples)), True)
+    scores = {role: [_scored(table, places).mean.numpy() for places in book.places[role]] for role in PAIR}
+    return scores, {"types": len(book.types), "knowledge": round(table.knowledge, 4), "seconds": round(time.perf_counter() - started, 3)}
+
+
+def read_span_values(examples: Sequence[Example], roles: Sequence[str]) -> dict[str, list[TokenMarks | None]]:
+    """By role, the token values of annotated answers: of spans inside them, outside the opposite sign of all spans' values (+1 without any).
+
+    The spread over annotators is pooled over all roles.
+    """
+    values: list[float] = [span.value for e in examples for side in roles for span in e.spans.get(side) or []]
+    outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
+    marked = iter(combine_annotators([_annotated(example, role) for role in roles for example in examples], outside or 1.0))
+    return {role: [next(marked) for _ in examples] for role in roles}
+
+
+def _annotated(example: Example, role: str) -> AnnotatedAnswer | None:
+    spans = example.spans.get(role)
+    return None if spans is None else AnnotatedAnswer(spans, example.annotators.get(role, ()), example.responses[role].offsets)
 
 
 def _folds(examples: Sequence[Example], seed: int) -> np.ndarray:
