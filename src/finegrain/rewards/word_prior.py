@@ -2,7 +2,7 @@
 
     L = loss + weight * mean over the tokens of both answers of (r_t - table_t)^2
 
-table_t: nats, from Bayesian ridge regressions on token counts (`finegrain.ops.token_table`), which have a number per word and no context; the
+table_t: nats, from a ridge logistic regression on token counts (`finegrain.ops.token_table`), which has a number per word and no context; the
 model may leave it where context says more. A table that knows nothing is 0 everywhere, and the term shrinks token scores towards 0.
 Source: ours; a normal prior around another model's prediction.
 Deviations: not from a paper. The squared distance and the weights that are tried are [choice]. The table is fitted to the rows that the model

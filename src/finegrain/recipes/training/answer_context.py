@@ -35,7 +35,7 @@ class RunAnswers(TokenisedAnswers):
             raise UsageError(
                 f"a table of words is fitted to pairs, and this loss reads {', '.join(self.roles)}; take a loss of pairs or drop --head.prior"
             )
-        scores, facts = score_by_whole_table(self.examples, {role: self.masks(role) for role in PAIR})
+        scores, facts = score_by_whole_table(self.examples, {role: self.masks(role) for role in PAIR}, self.session.seed)
         self.counted["word_table"] = facts
         return scores
 

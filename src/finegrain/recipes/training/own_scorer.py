@@ -11,9 +11,9 @@ from scipy import sparse
 
 from finegrain.data.annotators import AnnotatedAnswer, TokenMarks, combine_annotators
 from finegrain.data.records import Example, Response
-from finegrain.errors import CreditError
+from finegrain.errors import CreditError, DataError
 from finegrain.ops.proportions import wilson
-from finegrain.ops.token_table import TokenTable, fit_marks, fit_pairs, inverse_frequency
+from finegrain.ops.token_table import TokenTable, fit_best_prior, fit_marks, fit_pairs, inverse_frequency
 from finegrain.ops.word_features import TokenType
 from finegrain.types import Json, Ragged, Scored
 
@@ -73,14 +73,23 @@ def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Map
     return ScoredRows(scores, {**facts, "folds": FOLDS, "seconds": round(time.perf_counter() - started, 3)})
 
 
-def score_by_whole_table(examples: Sequence[Example], masks: Mapping[str, Ragged]) -> tuple[dict[str, Ragged], Json]:
-    """By role, the scores, nats, of the tokens of pairs by a table of all of them and of their spans; and facts for run.json."""
+def score_by_whole_table(
+    examples: Sequence[Example], masks: Mapping[str, Ragged], seed: int, *, read: int | None = None
+) -> tuple[dict[str, Ragged], Json]:
+    """By role, nats, the scores of the tokens of pairs by a table of the first `read` (all) of them and of their spans; and facts for run.json.
+
+    Pairs that are held out, a part of `_folds`, choose its prior.
+    """
+    count = len(examples) if read is None else read
+    if count < 2 * FOLDS:
+        raise DataError(f"{count} pairs are too few to fit a table of words; drop --head.prior:word-table")
     started = time.perf_counter()
     book = _Book(examples, PAIR, masks)
     marks = {role: [None if own is None else own.value for own in found] for role, found in read_span_values(examples, PAIR).items()}
-    table = _fit(book, marks, np.arange(len(examples)), True)
-    scores = {role: [_scored(table, places).mean.numpy() for places in book.places[role]] for role in PAIR}
-    return scores, {"types": len(book.types), "knowledge": round(table.knowledge, 4), "seconds": round(time.perf_counter() - started, 3)}
+    rows = np.arange(count)
+    means = fit_best_prior(book.types, _differences(book, rows), book.rarity, _folds(examples[:count], seed) == 0, _fit_marks(book, marks, rows))
+    scores = {role: [np.where(places >= 0, means[places], 0.0) for places in book.places[role]] for role in PAIR}
+    return scores, {"types": len(book.types), "knows": bool(means.any()), "seconds": round(time.perf_counter() - started, 3)}
 
 
 def read_span_values(examples: Sequence[Example], roles: Sequence[str]) -> dict[str, list[TokenMarks | None]]:
@@ -153,6 +162,20 @@ def _sentence_ends(response: Response) -> np.ndarray:
 
 def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable:
     """The table of some rows."""
+    marked = _fit_marks(book, marks, rows)
+    if not pairs:
+        return marked or TokenTable(np.zeros(len(book.types)), np.zeros(len(book.types)), 0.0)
+    return fit_pairs(book.types, _differences(book, rows), book.rarity, marked)
+
+
+def _differences(book: _Book, rows: np.ndarray) -> sparse.csr_array:
+    """(n, V) counts of chosen answers minus those of rejected ones."""
+    chosen, rejected = (book.counts([book.places[role][row] for row in rows]) for role in PAIR)
+    return sparse.csr_array(chosen - rejected)
+
+
+def _fit_marks(book: _Book, marks: Marks, rows: np.ndarray) -> TokenTable | None:
+    """Scores by the marks of some rows; None where they have none."""
     stretches = [
         stretch
         for role, values in marks.items()
@@ -160,15 +183,9 @@ def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable
         if (own := values[row]) is not None
         for stretch in _stretches(book, role, row, own)
     ]
-    marked = (
-        fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity)
-        if stretches
-        else None
-    )
-    if not pairs:
-        return marked or TokenTable(np.zeros(len(book.types)), np.zeros(len(book.types)), 0.0)
-    chosen, rejected = (book.counts([book.places[role][row] for row in rows]) for role in PAIR)
-    return fit_pairs(book.types, sparse.csr_array(chosen - rejected), book.rarity, marked)
+    if not stretches:
+        return None
+    return fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity)
 
 
 def _stretches(book: _Book, role: str, row: int, values: np.ndarray) -> list[tuple[np.ndarray, float]]:
