@@ -38,7 +38,8 @@ def reward(command: Command, run: str, data: Path, *arguments: str) -> Outcome:
 
 
 def weights(command: Command, run: str) -> dict[str, torch.Tensor]:
-    return load_file(command.folder / run / "model.safetensors")
+    found: dict[str, torch.Tensor] = load_file(command.folder / run / "model.safetensors")
+    return found
 
 
 def test_the_weight_is_chosen_on_pairs_held_out_and_again_the_same(command: Command, pairs: Path) -> None:

@@ -101,7 +101,7 @@ def test_aspects_are_drawn_by_their_weighted_sum() -> None:
 
 def test_labels_and_table_stand_side_by_side() -> None:
     """Answers that nobody annotated stay so."""
-    spans = {"chosen": [np.array([[[-1.0], [np.nan]]]), None], "rejected": [None, None]}
+    spans: dict[str, list[np.ndarray | None]] = {"chosen": [np.array([[[-1.0], [np.nan]]]), None], "rejected": [None, None]}
     masks = {role: [np.ones(2, bool), np.ones(2, bool)] for role in spans}
     table = {role: [np.array([0.5, -0.5]), np.array([1.0, 0.0])] for role in spans}
     made = RewardFit(Token(prior=WordTable(weight=1.0)), SpanLabels()).prepare(
