@@ -8,7 +8,7 @@ Sentences of film reviews, rated by people (Hutto and Gilbert 2014): a pair is o
 Two layers from scratch see which sentence is better and nothing of words; 200 other pairs are held out, and there the scores of words that the
 same authors' lexicon calls good or bad (by at least 1 of 4) are told apart. The bound to compare with is a logistic regression on words, which
 has a number per word and no context. Every row on a seed is kept in --work, so that a stopped benchmark goes on; then it writes
-benchmarks/results/word-sentiment.{json,md}. About a minute a row and seed on one core; `--rows` takes those that contain any of the words.
+benchmarks/results/word-sentiment.{json,md}. About a minute a row and seed on one core; `--rows` takes those whose names end so.
 """
 
 import argparse
@@ -213,26 +213,25 @@ def main() -> None:
     parser = flags(__doc__, seeds=5, out=RESULTS)
     parser.add_argument("--data", type=Path, required=True, help="the folder hutto_ICWSM_2014")
     parser.add_argument("--work", type=Path, required=True, help="folder of the results by row and seed")
-    parser.add_argument("--rows", nargs="*", help="rows whose names contain any of these, without writing the table")
+    parser.add_argument("--rows", nargs="*", help="rows whose names end with any of these, written as word-prior.{json,md}")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     asked: dict[str, Method | None] = {TABLE: None, **{method.name: method for method in METHODS}, REGRESSION: None}
-    wanted = [row for row in asked if options.rows is None or any(word in row for word in options.rows)]
+    wanted = [row for row in asked if options.rows is None or row.endswith(tuple(options.rows))]
     cells: dict[str, dict[str, list[float]]] = {}
     for seed in range(options.seeds):
         for row in wanted:
             for column, value in result_of(row, asked[row], options, seed).items():
                 cells.setdefault(row, {}).setdefault(column, []).append(value)
-    if options.rows is not None:
-        return
     table = summary(cells)
     about = (
         f"{PAIRS} pairs of film-review sentences, {EPOCHS:g} epochs at the default rate, two layers of {WIDTH} from scratch; means ± "
         f"half of a 95 % interval over {options.seeds} seeds, each with other held-out sentences. "
         "Made by `benchmarks/word_sentiment.py`, which says where sentences and lexicon come from."
     )
-    write(options.out, "word-sentiment", {"seeds": options.seeds, "table": table}, f"{about}\n\n{markdown(table, 'token scores of', 3)}\n")
+    name = "word-sentiment" if options.rows is None else "word-prior"
+    write(options.out, name, {"seeds": options.seeds, "table": table}, f"{about}\n\n{markdown(table, 'token scores of', 3)}\n")
 
 
 if __name__ == "__main__":
