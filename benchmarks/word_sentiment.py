@@ -2,14 +2,16 @@
 
     pip download --no-deps --no-binary :all: vaderSentiment && tar xzf vaderSentiment-*.tar.gz     (MIT licence; 2.4 MB)
     tar xzf vaderSentiment-*/additional_resources/hutto_ICWSM_2014.tar.gz
-    python benchmarks/word_sentiment.py --data hutto_ICWSM_2014
+    python benchmarks/word_sentiment.py --data hutto_ICWSM_2014 --work build/word-sentiment
 
 Sentences of film reviews, rated by people (Hutto and Gilbert 2014): a pair is one of the good ones against one of the bad ones, 3,000 of them.
 Two layers from scratch see which sentence is better and nothing of words; 200 other pairs are held out, and there the scores of words that the
 same authors' lexicon calls good or bad (by at least 1 of 4) are told apart. The bound to compare with is a logistic regression on words, which
-has a number per word and no context. Writes benchmarks/results/word-sentiment.{json,md}; about six minutes on one core.
+has a number per word and no context. Every row on a seed is kept in --work, so that a stopped benchmark goes on; then it writes
+benchmarks/results/word-sentiment.{json,md}. About a minute a row and seed on one core; `--rows` takes those whose names end so.
 """
 
+import argparse
 import json
 import re
 import tempfile
@@ -29,13 +31,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import finegrain
 from finegrain.commands.settings import Common, Training
+from finegrain.data.load import load_examples
 from finegrain.data.planted import write_jsonl
+from finegrain.data.records import Shape
+from finegrain.data.tokenise import Tokenise
 from finegrain.evaluate.discrimination import auroc
 from finegrain.ops.readout import Mean
+from finegrain.recipes.training.own_scorer import PAIR, score_by_whole_table
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
+from finegrain.rewards.word_prior import WordTable
 from finegrain.scoring.signals import Head, PrefixDifference, RewardSignal
 from finegrain.train.optim import Optim
 
@@ -63,12 +70,15 @@ METHODS = (
     Method("the same, embeddings at the rest's rate", Token(), embedding_lr=RATE),
     Method("the same, one epoch", Token(), epochs=1.0),
     Method("the same, one epoch, embeddings at the rest's rate", Token(), epochs=1.0, embedding_lr=RATE),
+    *(Method(f"head:token, sum, table as prior with weight {weight:g}", Token(prior=WordTable(weight=weight))) for weight in (10.0, 100.0)),
+    Method("head:token, sum, table as prior, weight chosen", Token(prior=WordTable())),
     Method("head:token, mean", Token(readout=Mean())),
     Method("head:ensemble, mean", Ensemble(readout=Mean())),
     Method("head:sequence, its value at each token", SequenceHead()),
     Method("head:sequence, prefix differences", SequenceHead(), PrefixDifference()),
 )
 REGRESSION = "logistic regression on words"
+TABLE = "the table alone"
 
 
 class Data(NamedTuple):
@@ -155,32 +165,73 @@ def regression(data: Data) -> dict[str, float]:
     return max(found, key=lambda one: one["AUROC of words"])
 
 
+def table_alone(model: Path, folder: Path, data: Data, seed: int) -> dict[str, float]:
+    """The table of the training pairs, which also scores words that it has not seen, by their spelling."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    examples = [
+        example
+        for file in ("train", "held-out")
+        for example in load_examples(str(folder / f"{file}.jsonl"), tokenizer, shape=Shape.PREFERENCE, settings=Tokenise()).examples
+    ]
+    masks = {role: [example.responses[role].mask for example in examples] for role in PAIR}
+    scores, _ = score_by_whole_table(examples, masks, seed, read=len(data.good))
+    held = range(len(data.good), len(examples))
+    lines = [
+        {"response": response.text, "tokens": [(*span, score, None) for span, score in zip(response.offsets.tolist(), own, strict=True)]}
+        for role in PAIR
+        for response, own in ((examples[row].responses[role], scores[role][row]) for row in held)
+    ]
+    right = [scores["chosen"][row].sum() > scores["rejected"][row].sum() for row in held]
+    return {"AUROC of words": auroc(*word_scores(lines, data.lexicon)).mean, "held-out pairs right": float(np.mean(right))}
+
+
+def result_of(row: str, method: Method | None, options: argparse.Namespace, seed: int) -> dict[str, float]:
+    """A row on a seed, made now or before."""
+    kept = options.work / f"{re.sub(r'[^a-z0-9]+', '-', row.lower())}-{seed}.json"
+    if kept.exists():
+        found: dict[str, float] = json.loads(kept.read_text())
+        return found
+    data = load(options.data, seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, sides in (("train", (data.good, data.bad)), ("held-out", (data.held_good, data.held_bad))):
+            rows = [{"prompt": PROMPT, "chosen": f" {good}", "rejected": f" {bad}"} for good, bad in zip(*sides, strict=True)]
+            write_jsonl(folder / f"{file}.jsonl", rows)
+        if row == REGRESSION:
+            found = regression(data)
+        else:
+            model = start(folder, data, seed)
+            found = table_alone(model, folder, data, seed) if method is None else measured(method, model, folder, data, seed)
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps(found))
+    part.rename(kept)
+    print(json.dumps({"seed": seed, "row": row, **found}), flush=True)
+    return found
+
+
 def main() -> None:
-    parser = flags(__doc__, seeds=3, out=RESULTS)
+    parser = flags(__doc__, seeds=5, out=RESULTS)
     parser.add_argument("--data", type=Path, required=True, help="the folder hutto_ICWSM_2014")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the results by row and seed")
+    parser.add_argument("--rows", nargs="*", help="rows whose names end with any of these, written as word-prior.{json,md}")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    options.work.mkdir(parents=True, exist_ok=True)
+    asked: dict[str, Method | None] = {TABLE: None, **{method.name: method for method in METHODS}, REGRESSION: None}
+    wanted = [row for row in asked if options.rows is None or row.endswith(tuple(options.rows))]
     cells: dict[str, dict[str, list[float]]] = {}
     for seed in range(options.seeds):
-        data = load(options.data, seed)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            for file, sides in (("train", (data.good, data.bad)), ("held-out", (data.held_good, data.held_bad))):
-                rows = [{"prompt": PROMPT, "chosen": f" {good}", "rejected": f" {bad}"} for good, bad in zip(*sides, strict=True)]
-                write_jsonl(folder / f"{file}.jsonl", rows)
-            model = start(folder, data, seed)
-            found = {method.name: measured(method, model, folder, data, seed) for method in METHODS} | {REGRESSION: regression(data)}
-        for row, columns in found.items():
-            for column, value in columns.items():
+        for row in wanted:
+            for column, value in result_of(row, asked[row], options, seed).items():
                 cells.setdefault(row, {}).setdefault(column, []).append(value)
-        print(json.dumps({"seed": seed, **found}), flush=True)
     table = summary(cells)
     about = (
         f"{PAIRS} pairs of film-review sentences, {EPOCHS:g} epochs at the default rate, two layers of {WIDTH} from scratch; means ± "
         f"half of a 95 % interval over {options.seeds} seeds, each with other held-out sentences. "
         "Made by `benchmarks/word_sentiment.py`, which says where sentences and lexicon come from."
     )
-    write(options.out, "word-sentiment", {"seeds": options.seeds, "table": table}, f"{about}\n\n{markdown(table, 'token scores of', 3)}\n")
+    name = "word-sentiment" if options.rows is None else "word-prior"
+    write(options.out, name, {"seeds": options.seeds, "table": table}, f"{about}\n\n{markdown(table, 'token scores of', 3)}\n")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,11 @@ class RunRecord:
     span_labels: Mapping[str, int] | None = None
     """Annotated answers and marked tokens, by aspect where the head has several, counted for loss:span-labels (rewards/span_labels.py)."""
 
+    word_table: Mapping[str, Any] | None = None
+    """Of the table of words that a head's prior reads: `types`, whether it `knows` anything, `seconds` (recipes/training/answer_context.py)."""
+    prior_weight: Mapping[str, Any] | None = None
+    """The `weight` of that prior where none was given, `held_out_nll` by weight tried, `seconds` (recipes/training/prior_weight.py)."""
+
     train_seconds: float | None = None
     """Seconds from the first forward pass to the last step, scorer and reference included (recipes/training/align.py)."""
     steps: int | None = None

@@ -22,6 +22,7 @@ from finegrain.rewards.irl_sft import IRLSFT, Aligned, Linear, Longer
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.span_labels import Answers, BalancedTokens, SpanLabels
 from finegrain.rewards.token import Token
+from finegrain.rewards.word_prior import WordTable
 from finegrain.types import Pair, Scored
 from tests.laws import objectives as laws
 from tests.laws.pairs import make_pair
@@ -80,6 +81,8 @@ FITS: dict[str, RewardFit] = {
     "irl-sft loss, longer": RewardFit(Token(), IRLSFT(step=Aligned(positions=Longer()))),
     "irl-sft loss, linear": RewardFit(Token(), IRLSFT(step=Linear())),
     "gaussian, attention": RewardFit(Gaussian(readout=Sum(), reward_weight=Attention(width=2)), BradleyTerry()),
+    "token head, table of words as prior": RewardFit(Token(prior=WordTable(weight=2.0)), BradleyTerry()),
+    "span-labels loss, table of words as prior": RewardFit(Token(prior=WordTable(weight=2.0)), SpanLabels()),
     "span-labels loss, balanced": RewardFit(Token(readout=Mean()), SpanLabels(weighting=BalancedTokens())),
     "span-labels loss, aspects": RewardFit(Token(aspects=("one", "two"), weights=(2.0, -1.0)), SpanLabels()),
     "span-labels loss, gaussian": RewardFit(Gaussian(), SpanLabels()),

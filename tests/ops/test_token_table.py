@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from finegrain.ops import token_table
-from finegrain.ops.token_table import TokenTable, fit_marks, fit_pairs, inverse_frequency
+from finegrain.ops.token_table import TokenTable, fit_best_prior, fit_marks, fit_pairs, inverse_frequency
 from finegrain.ops.word_features import TokenType, type_features
 
 WORDS = ("good", "bad", *(f"w{number}" for number in range(18)))
@@ -57,6 +57,29 @@ def test_labels_that_contradict_one_another_give_exact_zeros() -> None:
     table = fit_pairs(TYPES, sparse.csr_array(sparse.vstack([one, -one])), ALIKE)
     np.testing.assert_allclose(table.mean, 0.0, atol=1e-4)
     assert fit_pairs(TYPES, sparse.csr_array((40, len(WORDS))), ALIKE).mean.tolist() == [0.0] * len(WORDS)
+
+
+HELD = np.arange(300) % 5 == 0
+
+
+def test_the_prior_that_held_out_pairs_choose_finds_the_words_too() -> None:
+    scores = fit_best_prior(TYPES, pairs(0, 300, EFFECTS), ALIKE, HELD)
+    assert np.argmax(scores) == 0
+    assert np.argmin(scores) == 1
+    assert np.abs(scores[2:]).max() < 0.5 < np.abs(scores[:2]).min()
+
+
+def test_pairs_that_say_nothing_of_held_out_ones_leave_zeros() -> None:
+    """The others' labels are turned round."""
+    differences = sparse.csr_array(sparse.diags_array(np.where(HELD, -1.0, 1.0)) @ pairs(0, 300, EFFECTS))
+    assert not fit_best_prior(TYPES, differences, ALIKE, HELD).any()
+
+
+def test_marks_say_what_few_pairs_do_not() -> None:
+    marks = TokenTable(np.array([1.0, -1.0, *np.zeros(18)]), np.zeros(20), 1.0)
+    few, held = pairs(3, 40, EFFECTS), HELD[:40]
+    alone, both = fit_best_prior(TYPES, few, ALIKE, held), fit_best_prior(TYPES, few, ALIKE, held, marks)
+    assert both[0] - both[1] > alone[0] - alone[1]
 
 
 def test_swapped_labels_change_the_sign_alone() -> None:

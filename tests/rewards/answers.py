@@ -19,6 +19,7 @@ class Answers:
     predicting: Mapping[str, Ragged] = field(default_factory=dict)
     steps: Mapping[str, tuple[Ragged, Ragged]] = field(default_factory=dict)
     spans: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
+    table: Mapping[str, Ragged] = field(default_factory=dict)
     noted: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def masks(self, role: str) -> Ragged:
@@ -26,6 +27,9 @@ class Answers:
 
     def token_ids(self, role: str) -> Ragged:
         return self.ids[role]
+
+    def table_scores(self) -> Mapping[str, Ragged]:
+        return self.table
 
     def entropies(self, role: str) -> Ragged:
         return self.predicting[role]

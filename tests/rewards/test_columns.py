@@ -37,5 +37,5 @@ def test_the_part_that_makes_columns_is_asked_with_the_answers() -> None:
         assert list(made) == ["answer"]
         assert made["answer"].segment[0] is numbers[0]
     assert prepare_columns([None, None], answers) == {}
-    with pytest.raises(AssertionError, match=r"^head and loss both make token columns$"):
+    with pytest.raises(AssertionError, match=r"^head and loss both make the token columns reward, segment$"):
         prepare_columns([Step().prepare, Step().prepare], answers)

@@ -112,6 +112,9 @@ class Answers:
     def span_values(self, role: str, aspects: object) -> list[np.ndarray | None]:
         raise NotImplementedError
 
+    def table_scores(self) -> Mapping[str, list[np.ndarray]]:
+        raise NotImplementedError
+
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         self.noted[name] = dict(facts)
 

@@ -25,9 +25,11 @@ from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.recipes.training.data import add_mismatched
+from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.span_labels import BalancedTokens, SpanLabels
 from finegrain.rewards.token import Token
+from finegrain.rewards.word_prior import WordTable
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
@@ -53,6 +55,7 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "nll": NLL,
     "ava-p": AvaP,
     "span-labels": partial(RewardFit, Token(aspects=("one", "two")), SpanLabels(weighting=BalancedTokens())),
+    "a table of words as prior": partial(RewardFit, Token(prior=WordTable(weight=2.0)), BradleyTerry()),
     "a module and a table": Gated,
     "a gradient rule": UnitGradients,
     "both directions of the KL": KLDifference,

@@ -14,7 +14,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import sparse
 from scipy.linalg import solve_triangular
 from scipy.special import expit, log_expit, logsumexp
@@ -32,6 +32,8 @@ IGNORANCE = 0.1
 """Prior probability that the labels say nothing, so that every score is 0."""
 EXACT = 2000
 """Rows up to which covariances are exact (full Laplace). With more, determinants are scaled up from as many, and covariances diagonal in features."""
+ROUGHLY = 1e-4
+"""Tolerance of regressions that are compared on held-out pairs."""
 NEGLIGIBLE = 1e-3
 """Posterior probability below which a prior is left out."""
 
@@ -72,11 +74,38 @@ def fit_pairs(types: Sequence[TokenType], differences: sparse.csr_array, rarity:
     nothing = -np.log(2) * differences.shape[0]
     if marks is None or not marks.mean.any():
         return _average([RidgePrior(own, _logistic) for own in features], differences, nothing)[0]
-    size = np.sqrt(np.mean(np.square(marks.mean[marks.mean != 0])))
-    extra = sparse.csr_array((marks.mean / size)[:, None])
-    with_marks = [RidgePrior(sparse.csr_array(sparse.hstack([own, extra])), _logistic) for own in features]
+    size = _root_mean_square(marks.mean)
+    with_marks = [RidgePrior(_beside(own, marks.mean), _logistic) for own in features]
     table, worth = _average(with_marks, differences, nothing)
     return table._replace(std=np.hypot(table.std, worth / size * marks.std))
+
+
+def fit_best_prior(
+    types: Sequence[TokenType], differences: sparse.csr_array, rarity: np.ndarray, held: Bool[np.ndarray, " n"], marks: TokenTable | None = None
+) -> Float[np.ndarray, " V"]:
+    """Scores in nats as `fit_pairs` makes them, by one prior, the one under which the other pairs say most of those `held`; all 0 if none says any.
+
+    Without deviations and evidence, whose cost grows with the cube of the pairs.
+    """
+    features = list(_priors(types, rarity))
+    if marks is not None and marks.mean.any():
+        features = [_beside(own, marks.mean) for own in features]
+    scores = (own @ _logistic(sparse.csr_array(differences[~held] @ own), ROUGHLY).weights for own in features)
+    likelihoods = [float(log_expit(differences[held] @ own).sum()) for own in scores]
+    best = int(np.argmax(likelihoods))
+    if likelihoods[best] <= -np.log(2) * held.sum():
+        return np.zeros(len(types))
+    return np.asarray(features[best] @ _logistic(sparse.csr_array(differences @ features[best]), ROUGHLY).weights)
+
+
+def _beside(features: sparse.csr_array, scores: np.ndarray) -> sparse.csr_array:
+    """The features with scores of marks as one more, of root mean square 1 over the types that marks score."""
+    return sparse.csr_array(sparse.hstack([features, sparse.csr_array((scores / _root_mean_square(scores))[:, None])]))
+
+
+def _root_mean_square(scores: np.ndarray) -> float:
+    """Over those that are not 0."""
+    return float(np.sqrt(np.mean(np.square(scores[scores != 0]))))
 
 
 def fit_marks(types: Sequence[TokenType], counts: sparse.csr_array, values: Float[np.ndarray, " n"], rarity: np.ndarray) -> TokenTable:
@@ -107,12 +136,12 @@ def inverse_frequency(documents: sparse.csr_array) -> Float[np.ndarray, " V"]:
     return np.asarray(1 - np.log(present) / np.log(count))
 
 
-def _logistic(rows: sparse.csr_array) -> RidgeFit:
+def _logistic(rows: sparse.csr_array, tolerance: float = 1e-6) -> RidgeFit:
     """P(label) = sigma(row . weights)."""
     from sklearn.linear_model import LogisticRegression
 
     signs = np.where(np.arange(rows.shape[0]) % 2 == 0, 1.0, -1.0)  # a pair and its swapped copy have one likelihood; two classes are needed
-    model = LogisticRegression(fit_intercept=False, tol=1e-6, max_iter=2000).fit(sparse.diags_array(signs) @ rows, signs > 0)
+    model = LogisticRegression(fit_intercept=False, tol=tolerance, max_iter=2000).fit(sparse.diags_array(signs) @ rows, signs > 0)
     margins = rows @ model.coef_[0]
     return RidgeFit(model.coef_[0], expit(margins) * expit(-margins), float(log_expit(margins).sum()))
 

@@ -1,11 +1,15 @@
 """What heads and losses can request of the answers before training, and the per-token columns that they make from it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from finegrain.types import Ragged, TokenColumns
+
+FIELDS = ("weight", "reward", "segment", "labels")
+"""Of `TokenColumns`, the values of tokens."""
 
 
 @runtime_checkable
@@ -25,6 +29,9 @@ class AnswerContext(Protocol):
 
     def token_ids(self, role: str) -> Ragged:
         """Token ids of the answer."""
+
+    def table_scores(self) -> Mapping[str, Ragged]:
+        """By role, nats: the score of each token by a table of words that is fitted to these pairs and their spans."""
 
     def entropies(self, role: str) -> Ragged:
         """Entropy, nats, of the frozen start model's distribution for each token; 0 outside the mask."""
@@ -93,7 +100,25 @@ def label_columns(labels: Sequence[np.ndarray | None]) -> TokenColumns:
 def prepare_columns(
     makers: Sequence[Callable[[AnswerContext], Mapping[str, TokenColumns]] | None], context: AnswerContext
 ) -> dict[str, TokenColumns]:
-    """The columns of a head and a loss by role, by the `prepare` of each; None makes none, and only one may make them."""
-    made = [prepare(context) for prepare in makers if prepare is not None]
-    assert len(made) <= 1, "head and loss both make token columns"
-    return dict(made[0]) if made else {}
+    """The columns of a head and a loss by role, by the `prepare` of each; None makes none, and only one may make a field.
+
+    Which answers are annotated is what the last one says.
+    """
+    joined: dict[str, TokenColumns] = {}
+    for prepare in makers:
+        made = {} if prepare is None else prepare(context)
+        for role, own in made.items():
+            joined[role] = _join(joined[role], own) if role in joined else own
+    return joined
+
+
+def _join(first: TokenColumns, second: TokenColumns) -> TokenColumns:
+    """The fields of both."""
+    own, other = (_filled_fields(each) for each in (first, second))
+    assert not own & other, f"head and loss both make the token columns {', '.join(sorted(own & other))}"
+    return replace(second, **{name: getattr(first, name) for name in own})
+
+
+def _filled_fields(columns: TokenColumns) -> set[str]:
+    """Fields that some answer has."""
+    return {name for name in FIELDS if any(own is not None for own in getattr(columns, name) or ())}

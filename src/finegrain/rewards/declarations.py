@@ -13,7 +13,7 @@ from finegrain.declarations import read_declarations
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.rewards.columns import AnswerContext
-from finegrain.types import Gathered, Initialisation, Pair, Scored, Side, Summed, TokenColumns
+from finegrain.types import Gathered, Initialisation, Pair, Scored, Side, Summed, Term, TokenColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class HeadDeclarations:
     """Fields of a `Side` that `prepare` fills."""
     prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
     """(answers) -> per-token columns by role, made before training, e.g. segment ids."""
+    penalty: Callable[[Pair], Mapping[str, Term]] | None = None
+    """(pair) -> terms of its own beside those of the loss, e.g. a prior on token scores."""
     module: Callable[[int, torch.Generator], nn.Module] | None = None
     """(hidden size, generator) -> the head's own module; None: a linear map without bias."""
     loss_kind: type = object

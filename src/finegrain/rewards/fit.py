@@ -17,7 +17,7 @@ from finegrain.ops.readout import Last
 from finegrain.rewards.columns import AnswerContext, prepare_columns
 from finegrain.rewards.declarations import HeadDeclarations, LossDeclarations, read_head, read_loss
 from finegrain.rewards.heads import RewardHead
-from finegrain.types import Gathered, Initialisation, Pair, Summed, Terms, TokenColumns
+from finegrain.types import Gathered, Initialisation, Pair, Summed, Term, Terms, TokenColumns
 
 
 @runtime_checkable
@@ -120,5 +120,8 @@ class RewardFit:
         return None if self._loss.action_value is None else self._loss.action_value(self.head)
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"] | Terms:
-        """The loss's."""
-        return self.loss(self.head, pair)
+        """The loss's, and the head's penalty beside it where it has one."""
+        found = self.loss(self.head, pair)
+        if self._head.penalty is None:
+            return found
+        return {**(found if isinstance(found, dict) else {"loss": Term(found, torch.ones_like(found))}), **self._head.penalty(pair)}

@@ -5,7 +5,7 @@ scores in the Bradley-Terry likelihood; number: memory); the minimum is the step
 Deviations: the readouts are settings of one head; an output per aspect, with the weighted sum as the token's score, is ours [OURS].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,8 +16,10 @@ from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Sum
 from finegrain.ops.sequence import to_wide
-from finegrain.rewards.heads import Mask, Outputs, Readout
-from finegrain.types import Scored
+from finegrain.rewards.columns import AnswerContext
+from finegrain.rewards.heads import Mask, Outputs, Readout, token_scores
+from finegrain.rewards.word_prior import NoPrior, Prior, WordTable, distance_term, prepare_targets
+from finegrain.types import Pair, Scored, Terms, TokenColumns
 
 
 class SpanLoss:
@@ -35,6 +37,8 @@ class Token:
     """Aspects of annotators' spans that have an output each; by default one output for all."""
     weights: tuple[float, ...] = ()
     """Weight of each aspect in a token's score; by default their mean."""
+    prior: Prior = field(default_factory=NoPrior)
+    """What token scores are drawn towards: no-prior, word-table. The table knows words that small data or a model from scratch do not teach."""
 
     def __post_init__(self) -> None:
         if len(set(self.aspects)) < len(self.aspects) or not all(self.aspects):
@@ -43,6 +47,8 @@ class Token:
             raise UsageError(f"--head.weights needs one number per aspect, got {len(self.weights)} for {len(self.aspects)} aspects")
         if self.weights and not any(self.weights):
             raise UsageError("--head.weights are all 0, so every token would have the score 0")
+        if isinstance(self.prior, WordTable) and not isinstance(self.readout, Sum):
+            raise UsageError("--head.prior:word-table scores words whose sum is the answer's score; it needs the readout sum (head.readout:sum)")
 
     @property
     def outputs(self) -> int:
@@ -53,6 +59,30 @@ class Token:
     def loss_kind(self) -> type:
         """With aspects, the losses that tell them apart."""
         return SpanLoss if self.aspects else object
+
+    @property
+    def token_columns(self) -> tuple[str, ...]:
+        """The prior's scores."""
+        return ("reward",) if isinstance(self.prior, WordTable) else ()
+
+    @property
+    def prepare(self) -> Callable[[AnswerContext], Mapping[str, TokenColumns]] | None:
+        """(answers) -> the prior's score of each token."""
+        return prepare_targets if isinstance(self.prior, WordTable) else None
+
+    @property
+    def penalty(self) -> Callable[[Pair], Terms] | None:
+        """(pair) -> the distance of token scores from the prior's."""
+        return self._distance if isinstance(self.prior, WordTable) else None
+
+    def _distance(self, pair: Pair) -> Terms:
+        assert isinstance(self.prior, WordTable)
+        assert self.prior.weight is not None, "a run chooses the weight before it trains"
+        scores = {}
+        for role, side in pair.sides.items():
+            assert side.outputs is not None
+            scores[role] = to_wide(token_scores(self, side.outputs, side.mask).mean)
+        return {"prior": distance_term(scores, pair, self.prior.weight)}
 
     def tokens(self, outputs: Outputs) -> Scored:
         """The scores themselves, or the weighted sum over aspects; their uncertainty is unknown."""

@@ -170,6 +170,14 @@ class ScoringContext(TokenisedAnswers):
         seen["cut"] += 1
         return all_of(response)
 
+    def span_values(self, role: str, aspects: Sequence[str]) -> list[np.ndarray | None]:
+        """Nobody asks for annotations here."""
+        return [None] * len(self.examples)
+
+    def table_scores(self) -> Mapping[str, Ragged]:
+        """No table is fitted to them."""
+        return {}
+
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         """Nothing is kept."""
 

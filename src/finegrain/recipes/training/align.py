@@ -19,6 +19,7 @@ from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job, sources_of
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.meta_step import Rise
+from finegrain.recipes.training.prior_weight import settle_prior
 from finegrain.recipes.training.publishing import Answers, check_saving, record_failure, write_results
 from finegrain.recipes.training.reading import describe_reading, train_only
 from finegrain.recipes.training.stage_context import run_stage
@@ -146,6 +147,9 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
     most = max(longest(rows, contract), 0 if opened.rise is None else opened.rise.longest)
     scorer = prepare_scorer(session, most, gradient_checkpointing=job.training.gradient_checkpointing)
     facts = attach_head(session, job, contract, scorer) if contract.outputs else {}
+    job, contract, chosen_prior = settle_prior(session, job, contract, rows, opened.rate)
+    opened = replace(opened, job=job, contract=contract)
+    facts |= chosen_prior
     staged, staged_held, stage = run_stage(session, contract, rows)
     if stage:
         rows = replace(rows, staged=staged, staged_held=staged_held)

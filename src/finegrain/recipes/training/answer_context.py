@@ -11,6 +11,7 @@ from finegrain.errors import UsageError
 from finegrain.models.score import measure_entropies
 from finegrain.models.scorer import causal_lm
 from finegrain.recipes.session import Session
+from finegrain.recipes.training.own_scorer import PAIR, score_by_whole_table
 from finegrain.scoring.segmentation import TokenisedAnswers, steps_on_tokens
 from finegrain.types import Ragged
 
@@ -26,6 +27,16 @@ class RunAnswers(TokenisedAnswers):
     """False for held-out rows."""
     counted: dict[str, dict[str, int]] = field(default_factory=dict)
     """What methods count, for run.json: `note` adds to it."""
+
+    def table_scores(self) -> Mapping[str, Ragged]:
+        """Scores of the pairs' tokens by a table of words; facts of the table go to run.json."""
+        if not set(PAIR) <= set(self.roles):
+            raise UsageError(
+                f"a table of words is fitted to pairs, and this loss reads {', '.join(self.roles)}; take a loss of pairs or drop --head.prior"
+            )
+        scores, facts = score_by_whole_table(self.examples, {role: self.masks(role) for role in PAIR}, self.session.seed)
+        self.counted["word_table"] = facts
+        return scores
 
     def entropies(self, role: str) -> Ragged:
         """Entropy with which the start model predicts each token."""

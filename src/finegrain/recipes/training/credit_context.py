@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.data.annotators import TokenMarks, combine_annotators
-from finegrain.data.aspects import annotation_of
+from finegrain.data.annotators import TokenMarks
 from finegrain.data.records import Example
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
-from finegrain.recipes.training.own_scorer import score_by_table
+from finegrain.recipes.training.own_scorer import read_span_values, score_by_table
 from finegrain.recipes.training.reward_credit import score_tokens
 from finegrain.scoring.function import load_function
 from finegrain.scoring.segmentation import TokenisedAnswers
@@ -57,11 +56,7 @@ class RunCredit(TokenisedAnswers):
 
     @cached_property
     def _span_values(self) -> dict[str, list[TokenMarks | None]]:
-        """By role; the spread over annotators is pooled over all roles."""
-        values: list[float] = [span.value for e in self.examples for side in self.roles for span in e.spans.get(side) or []]
-        outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
-        marked = iter(combine_annotators([annotation_of(example, role) for role in self.roles for example in self.examples], outside or 1.0))
-        return {role: [next(marked) for _ in self.examples] for role in self.roles}
+        return read_span_values(self.examples, self.roles)
 
     def column_rewards(self, role: str) -> list[np.ndarray | None]:
         """Token rewards supplied as a data column."""

@@ -252,7 +252,7 @@ def beside_credit(contract: Contract, own: Mapping[str, TokenColumns], credited:
     joined = {**own, **credited}
     for role in own.keys() & credited.keys():
         for name in contract.token_columns:
-            if name != "segment" and any(value is not None for value in getattr(credited[role], name)):
+            if name != "segment" and any(value is not None for value in getattr(credited[role], name) or ()):
                 raise UsageError(f"{contract.name} makes the token {name}s of its answers itself, and the credit makes others; drop the credit")
         joined[role] = replace(credited[role], **{name: getattr(own[role], name) for name in contract.token_columns})
     return joined

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from finegrain.data.annotators import TokenMarks, combine_annotators
+from finegrain.data.aspects import annotation_of
 from finegrain.data.records import Example, Response
-from finegrain.errors import CreditError
+from finegrain.errors import CreditError, DataError
 from finegrain.ops.proportions import wilson
-from finegrain.ops.token_table import TokenTable, fit_marks, fit_pairs, inverse_frequency
+from finegrain.ops.token_table import TokenTable, fit_best_prior, fit_marks, fit_pairs, inverse_frequency
 from finegrain.ops.word_features import TokenType
 from finegrain.types import Json, Ragged, Scored
 
@@ -72,6 +74,36 @@ def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Map
     return ScoredRows(scores, {**facts, "folds": FOLDS, "seconds": round(time.perf_counter() - started, 3)})
 
 
+def score_by_whole_table(
+    examples: Sequence[Example], masks: Mapping[str, Ragged], seed: int, *, read: int | None = None
+) -> tuple[dict[str, Ragged], Json]:
+    """By role, nats, the scores of the tokens of pairs by a table of the first `read` (all) of them and of their spans; and facts for run.json.
+
+    Pairs that are held out, a part of `_folds`, choose its prior.
+    """
+    count = len(examples) if read is None else read
+    if count < 2 * FOLDS:
+        raise DataError(f"{count} pairs are too few to fit a table of words; drop --head.prior:word-table")
+    started = time.perf_counter()
+    book = _Book(examples, PAIR, masks)
+    marks = {role: [None if own is None else own.value for own in found] for role, found in read_span_values(examples, PAIR).items()}
+    rows = np.arange(count)
+    means = fit_best_prior(book.types, _differences(book, rows), book.rarity, _folds(examples[:count], seed) == 0, _fit_marks(book, marks, rows))
+    scores = {role: [np.where(places >= 0, means[places], 0.0) for places in book.places[role]] for role in PAIR}
+    return scores, {"types": len(book.types), "knows": bool(means.any()), "seconds": round(time.perf_counter() - started, 3)}
+
+
+def read_span_values(examples: Sequence[Example], roles: Sequence[str]) -> dict[str, list[TokenMarks | None]]:
+    """By role, the token values of annotated answers: of spans inside them, outside the opposite sign of all spans' values (+1 without any).
+
+    The spread over annotators is pooled over all roles.
+    """
+    values: list[float] = [span.value for e in examples for side in roles for span in e.spans.get(side) or []]
+    outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
+    marked = iter(combine_annotators([annotation_of(example, role) for role in roles for example in examples], outside or 1.0))
+    return {role: [next(marked) for _ in examples] for role in roles}
+
+
 def _folds(examples: Sequence[Example], seed: int) -> np.ndarray:
     """(N,) part of every row; rows of one prompt stay together unless there are too few prompts."""
     _, prompts = np.unique([example.prompt_text for example in examples], return_inverse=True)
@@ -126,6 +158,20 @@ def _sentence_ends(response: Response) -> np.ndarray:
 
 def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable:
     """The table of some rows."""
+    marked = _fit_marks(book, marks, rows)
+    if not pairs:
+        return marked or TokenTable(np.zeros(len(book.types)), np.zeros(len(book.types)), 0.0)
+    return fit_pairs(book.types, _differences(book, rows), book.rarity, marked)
+
+
+def _differences(book: _Book, rows: np.ndarray) -> sparse.csr_array:
+    """(n, V) counts of chosen answers minus those of rejected ones."""
+    chosen, rejected = (book.counts([book.places[role][row] for row in rows]) for role in PAIR)
+    return sparse.csr_array(chosen - rejected)
+
+
+def _fit_marks(book: _Book, marks: Marks, rows: np.ndarray) -> TokenTable | None:
+    """Scores by the marks of some rows; None where they have none."""
     stretches = [
         stretch
         for role, values in marks.items()
@@ -133,15 +179,9 @@ def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable
         if (own := values[row]) is not None
         for stretch in _stretches(book, role, row, own)
     ]
-    marked = (
-        fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity)
-        if stretches
-        else None
-    )
-    if not pairs:
-        return marked or TokenTable(np.zeros(len(book.types)), np.zeros(len(book.types)), 0.0)
-    chosen, rejected = (book.counts([book.places[role][row] for row in rows]) for role in PAIR)
-    return fit_pairs(book.types, sparse.csr_array(chosen - rejected), book.rarity, marked)
+    if not stretches:
+        return None
+    return fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity)
 
 
 def _stretches(book: _Book, role: str, row: int, values: np.ndarray) -> list[tuple[np.ndarray, float]]:
