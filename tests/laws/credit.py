@@ -39,7 +39,14 @@ def on_signals(context: FakeContext, change: Change) -> FakeContext:
     implicit = context.implicit and {
         role: [scored(score, mask) for score, mask in zip(scores, context.masks(role), strict=True)] for role, scores in context.implicit.items()
     }
-    return replace(context, spans=rows(context.spans), column=rows(context.column), implicit=implicit)
+    rewards = context.rewards and {
+        role: [score._replace(tokens=scored(score.tokens, mask)) for score, mask in zip(scores, context.masks(role), strict=True)]
+        for role, scores in context.rewards.items()
+    }
+    entropy, surprisal = rows(context.entropy), rows(context.surprisal)
+    return replace(
+        context, spans=rows(context.spans), column=rows(context.column), implicit=implicit, rewards=rewards, entropy=entropy, surprisal=surprisal
+    )
 
 
 def take(context: FakeContext, order: Sequence[int]) -> FakeContext:
@@ -56,6 +63,12 @@ def take(context: FakeContext, order: Sequence[int]) -> FakeContext:
         column=rows(context.column),
         implicit=rows(context.implicit),
         functions=rows(context.functions),
+        rewards=rows(context.rewards),
+        entropy=rows(context.entropy),
+        surprisal=rows(context.surprisal),
+        tokens=rows(context.tokens),
+        prompt=rows(context.prompt),
+        parse=rows(context.parse),
     )
 
 
@@ -121,6 +134,7 @@ def padding(method: Any, make: Maker) -> None:
         wide = replace(
             wide,
             role_masks={role: [np.pad(mask, (left, right)) for mask in masks] for role, masks in context.role_masks.items()},
+            tokens={role: [np.pad(own, (left, right), constant_values=ord(" ")) for own in rows] for role, rows in context.tokens.items()},
             functions={
                 role: [spans and [(start + left, end + left, value) for start, end, value in spans] for spans in rows]
                 for role, rows in context.functions.items()

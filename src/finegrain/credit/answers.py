@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from finegrain.errors import CreditError
+from finegrain.ops.segmenters import check
 from finegrain.types import CreditContext, Scored, TokenColumns, chunks
 
 Signal = Mapping[str, Sequence[Scored | None]]
@@ -25,6 +26,8 @@ class CreditedAnswer(NamedTuple):
     mask: Bool[Tensor, " T"]
     scored: Scored
     """Float64, zero outside the mask."""
+    total: float | None = None
+    """A reward model's score of the answer; None: the sum of its tokens'."""
 
 
 def side_name(answer: CreditedAnswer) -> str:
@@ -117,6 +120,11 @@ def make_columns(
         role: TokenColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
         for role, signs in context.signs.items()
     }
+
+
+def check_kept_bounds(low: float, high: float) -> None:
+    """Raises UsageError where the smallest and the largest kept share are none."""
+    check(0 <= low < high <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {low} and {high}")
 
 
 def check_kept_share(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:

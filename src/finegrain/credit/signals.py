@@ -1,4 +1,4 @@
-"""Signals: a score per token, from annotators' spans, a column, a scorer or a user's function.
+"""Signals: a score per token, from annotators' spans, a column, a scorer, the texts or a user's function.
 
 Source: implicit log-ratio of a DPO-trained scorer and data columns: https://arxiv.org/abs/2411.00809 and the authors' released code.
 Deviations: annotators' spans, user functions and the run's own scorer are our specification [OURS].
@@ -12,7 +12,10 @@ import numpy as np
 import torch
 
 from finegrain.checked import PositiveFloat, checked
-from finegrain.credit.answers import Signal
+from finegrain.credit.answers import CreditedAnswer, Signal, find_signals
+from finegrain.credit.reward_signals import RewardSignal
+from finegrain.credit.signal_facts import Direction, SignalFacts
+from finegrain.credit.text_signals import Entropy, LeastEdit, Lexical
 from finegrain.errors import CreditError, UsageError
 from finegrain.ops.segmenters import Dynamic, Segmenter, Tokens, check
 from finegrain.types import CreditContext, Scored
@@ -27,6 +30,7 @@ def _scored(rows: Sequence[np.ndarray | None]) -> list[Scored | None]:
 class Spans:
     """Annotators' character spans; outside the spans of an annotated answer tokens have the opposite sign."""
 
+    facts: ClassVar[SignalFacts] = SignalFacts(name="spans", direction=Direction.ZERO, uncertain=True)
     segmenter: ClassVar[Segmenter] = Tokens()
     """Annotators labelled every token, so there is nothing to estimate."""
 
@@ -41,6 +45,7 @@ class Spans:
 class Column:
     """Token rewards from the data column `<role>_token_reward`."""
 
+    facts: ClassVar[SignalFacts] = SignalFacts(name="column", direction=Direction.ZERO, additive=True)
     segmenter: ClassVar[Segmenter] = Dynamic()
 
     def __call__(self, context: CreditContext) -> Signal:
@@ -55,6 +60,7 @@ class Column:
 class Implicit:
     """beta * (log pi_scorer - log pi_start) of a frozen scorer, token by token."""
 
+    facts: ClassVar[SignalFacts] = SignalFacts(name="implicit", direction=Direction.ZERO, additive=True, uncertain=True, takes_scorer=True)
     segmenter: ClassVar[Segmenter] = Dynamic()
 
     scorer: str | None = None
@@ -72,6 +78,7 @@ class Implicit:
 class FunctionSpans:
     """Your own `fn(prompt, response, role, row)` -> [(start, end, value)] or None; 0 outside the spans."""
 
+    facts: ClassVar[SignalFacts] = SignalFacts(name="function-spans", direction=Direction.ZERO)
     segmenter: ClassVar[Segmenter] = Tokens()
 
     path: str = ""
@@ -87,21 +94,50 @@ class FunctionSpans:
 class Auto:
     """Spans where the data have them, else a reward column, else the implicit reward of the run's own scorer."""
 
+    facts: ClassVar[SignalFacts] = SignalFacts(name="auto", direction=Direction.ZERO, additive=True, uncertain=True, takes_scorer=True)
 
-SignalChoice = Auto | Spans | Column | Implicit | FunctionSpans
+
+@dataclass(frozen=True)
+class OfRewardModel:
+    """A signal of a reward model, with the checkpoint that is asked for it."""
+
+    choice: RewardSignal
+    scorer: str
+
+    @property
+    def facts(self) -> SignalFacts:
+        """Those of the signal."""
+        return self.choice.facts
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """That of the signal."""
+        return self.choice.segmenter
+
+
+Source = Spans | Column | Implicit | FunctionSpans | Entropy | LeastEdit | Lexical
+"""Signals that are read from the context."""
+
+SignalChoice = Auto | Source | RewardSignal
 
 
 def check_scorer(signal: SignalChoice, scorer: str | None) -> None:
     """Raises UsageError where the method's scorer and its signal contradict each other."""
-    if scorer is None or isinstance(signal, Auto):
+    if scorer is None:
         return
-    if not isinstance(signal, Implicit):
-        raise UsageError(f"--credit.scorer {scorer} contradicts the signal {type(signal).__name__.lower()}, which uses no scorer; remove one of them")
-    if signal.scorer not in (None, scorer):
+    if not signal.facts.takes_scorer:
+        raise UsageError(f"--credit.scorer {scorer} contradicts the signal {signal.facts.name}, which uses no scorer; remove one of them")
+    if isinstance(signal, Implicit) and signal.scorer not in (None, scorer):
         raise UsageError(f"found two scorers, {scorer} and {signal.scorer}; expected one")
 
 
-def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Spans | Column | Implicit | FunctionSpans:
+def check_complete(signal: SignalChoice, scorer: str | None) -> None:
+    """Raises UsageError for a signal of a reward model without one; called when all settings are known."""
+    if signal.facts.needs_scorer and scorer is None:
+        raise UsageError(f"credit.signal:{signal.facts.name} is what a reward model says of tokens: name one, --credit.scorer REWARD_MODEL")
+
+
+def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Source | OfRewardModel:
     """The signal to use: a given scorer always; without one, the signal that the data have."""
     if isinstance(signal, Auto):
         if scorer is None and context.has_spans():
@@ -109,6 +145,18 @@ def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditCont
         if scorer is None and context.has_column():
             return Column()
         return Implicit(scorer=scorer)
-    if isinstance(signal, Implicit) and scorer is not None:
-        return replace(signal, scorer=scorer)
+    if isinstance(signal, Implicit):
+        return signal if scorer is None else replace(signal, scorer=scorer)
+    if isinstance(signal, RewardSignal):
+        check_complete(signal, scorer)
+        return OfRewardModel(signal, str(scorer))
     return signal
+
+
+def read_answers(signal: Source | OfRewardModel, context: CreditContext) -> list[CreditedAnswer]:
+    """The answers that have a signal, with a reward model's score of each."""
+    if not isinstance(signal, OfRewardModel):
+        return find_signals(context, signal(context))
+    scores = context.reward_scores(signal.scorer, signal.choice)
+    answers = find_signals(context, {role: [score.tokens for score in rows] for role, rows in scores.items()})
+    return [answer._replace(total=scores[answer.role][answer.row].answer) for answer in answers]

@@ -55,9 +55,12 @@ def read_label(row: Mapping[str, Any], column: str = "label") -> float:
 
 
 def read_answer(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
-    """An answer with the columns `<prefix>_spans` (or `spans`) and `<role>_token_reward`."""
-    spans, rewards = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
-    return Answer(content=content, spans=shift_spans(_spans(row.get(spans), spans), content), token_reward=_rewards(row.get(rewards), rewards))
+    """An answer with the columns `<prefix>_spans` (or `spans`), `<role>_token_reward` and `<role>_parse`."""
+    spans, rewards, parse = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward", row.get(f"{role}_parse") or ""
+    if not isinstance(parse, str):
+        raise DataError(f"column '{role}_parse': expected a bracketed parse as text, found {parse!r:.80}")
+    marked = shift_spans(_spans(row.get(spans), spans), content)
+    return Answer(content=content, spans=marked, token_reward=_rewards(row.get(rewards), rewards), parse=parse)
 
 
 def _spans(value: Any, column: str) -> list[CharSpan] | None:

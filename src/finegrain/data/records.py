@@ -108,6 +108,8 @@ class Answer:
     """A string where the prompt is a string; turns where the prompt is turns."""
     spans: list[CharSpan] | None = None
     token_reward: list[float] | None = None
+    parse: str = ""
+    """A bracketed parse, from the data column `<role>_parse`; empty: absent."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import checked
+from finegrain.ops.location import fit_location
 from finegrain.ops.readout import Mean
 from finegrain.ops.segments import place_in_row, segment_ends
+from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.rewards.columns import AnswerContext, fill_columns
 from finegrain.rewards.heads import Mask, Outputs, Readout, find_segment_ends
-from finegrain.rewards.location import fit_location
-from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut_segments, reads_entropy
+from finegrain.rewards.segmenters import Segmenter, cut_segments, reads_entropy
 from finegrain.types import Scored, Side, TokenColumns
 
 

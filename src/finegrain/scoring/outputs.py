@@ -14,10 +14,10 @@ from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
 from finegrain.models.score import Precision, compute_head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
+from finegrain.ops.location import LocationNormaliser, Spread
 from finegrain.ops.segments import place_in_row
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, combine_members, find_segment_ends, sequence_score, token_scores
-from finegrain.rewards.location import LocationNormaliser, Spread
 from finegrain.scoring.adapters import Adapter
 from finegrain.scoring.records import Scores, SegmentScores
 from finegrain.scoring.segmentation import Segmentation
