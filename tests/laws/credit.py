@@ -21,8 +21,8 @@ Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 PARTS = ("weight", "reward", "segment")
 
 
-def on_signals(context: FakeContext, change: Change) -> FakeContext:
-    """The context with the values of every signal changed."""
+def on_signals(context: FakeContext, change: Change, *, start: bool = True) -> FakeContext:
+    """The context with the values of every signal changed; `start`: what the start model says of the tokens, too."""
 
     def rows(given: Mapping[str, Rows] | None) -> dict[str, Rows] | None:
         if given is None:
@@ -43,7 +43,7 @@ def on_signals(context: FakeContext, change: Change) -> FakeContext:
         role: [score._replace(tokens=scored(score.tokens, mask)) for score, mask in zip(scores, context.masks(role), strict=True)]
         for role, scores in context.rewards.items()
     }
-    entropy, surprisal = rows(context.entropy), rows(context.surprisal)
+    entropy, surprisal = (rows(context.entropy), rows(context.surprisal)) if start else (context.entropy, context.surprisal)
     return replace(
         context, spans=rows(context.spans), column=rows(context.column), implicit=implicit, rewards=rewards, entropy=entropy, surprisal=surprisal
     )
@@ -178,7 +178,12 @@ def unit_free(method: Any, make: Maker) -> None:
     """Weights and segments do not depend on the unit of the signal."""
     want = method.prepare(make(0))
     for scale in (4.0, 2.0**-10):
-        same(method.prepare(on_signals(make(0), lambda values, mask, scale=scale: values * scale)), want, parts=("weight", "segment"), atol=1e-7)
+        same(
+            method.prepare(on_signals(make(0), lambda values, mask, scale=scale: values * scale, start=False)),
+            want,
+            parts=("weight", "segment"),
+            atol=1e-7,
+        )
 
 
 def negation_swaps(method: Any, make: Maker) -> None:
@@ -186,7 +191,7 @@ def negation_swaps(method: Any, make: Maker) -> None:
     want = method.prepare(make(0))
     if any(column.weight[row] is None for column in want.values() for row, has in enumerate(column.annotated) if has):
         return
-    got = method.prepare(on_signals(make(0), lambda values, mask: -values))
+    got = method.prepare(on_signals(make(0), lambda values, mask: -values, start=False))
     same(got, want, parts=("segment",))
     for (role, row, part, a), (*_, b) in zip(cells(got), cells(want), strict=True):
         if part == "weight" and a is not None and b is not None:

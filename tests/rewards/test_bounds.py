@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.errors import UsageError
 from finegrain.ops.location import LocationNormaliser
+from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.rewards.clipped_head import FitBounds
 from finegrain.rewards.diverse_preferences import Latent, Softmax
 from finegrain.rewards.ensemble import Ensemble
@@ -16,7 +17,6 @@ from finegrain.rewards.laplace import FixedVariance
 from finegrain.rewards.lort import RetrainHead
 from finegrain.rewards.mm_calibration import AdaptivePrice
 from finegrain.rewards.rating import Rating
-from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.rewards.targets import GaussianTarget, OddsTarget, OrdinalTarget, SmoothedTarget
 
 LINE = {"mean_slope": 0.0, "std_slope": 0.0, "mean_at_end": 0.0, "std_at_end": 1.0}

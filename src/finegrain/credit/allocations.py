@@ -88,7 +88,7 @@ class Mask:
             keep_mask(score[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
             for score, answer in zip(excess, given.answers, strict=True)
         ]
-        check_kept_share(given.answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
+        check_kept_share(given.answers, weight, min_kept=self.min_kept, max_kept=self.max_kept, where="credit.allocation")
         return Allocated(weight, given.values)
 
 
@@ -130,7 +130,7 @@ class SoftWeight:
             confidence_weight(score[None], std[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
             for score, std, answer in zip(excess, stds, given.answers, strict=True)
         ]
-        check_kept_share(given.answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
+        check_kept_share(given.answers, weight, min_kept=self.min_kept, max_kept=self.max_kept, where="credit.allocation")
         return Allocated(weight, given.values)
 
 
@@ -145,10 +145,11 @@ def _select_segments(choose: Callable[[Tensor, Tensor], Tensor], scores: Sequenc
 
 
 def _deserving(score: SegmentScore, given: Segmented) -> list[Tensor]:
-    """Segment scores that are large where a segment deserves its answer's label, or stands out where the signal has no direction."""
+    """Segment scores that are large where a segment deserves its answer's label, or where values without direction are large in size."""
+    if given.facts.direction is Direction.NONE:
+        return score_segments(score, [values.abs() for values in given.values], given.ids, given.masks)
     scores = score_segments(score, given.values, given.ids, given.masks)
-    turned = given.facts.direction is not Direction.NONE
-    return [-own if turned and not answer.positive else own for own, answer in zip(scores, given.answers, strict=True)]
+    return [own if answer.positive else -own for own, answer in zip(scores, given.answers, strict=True)]
 
 
 def _check_varies(facts: SignalFacts, who: str) -> None:

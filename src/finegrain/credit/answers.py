@@ -127,8 +127,11 @@ def check_kept_bounds(low: float, high: float) -> None:
     check(0 <= low < high <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {low} and {high}")
 
 
-def check_kept_share(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float) -> None:
-    """Raises CreditError where a side keeps too few or too many of its tokens; answers without a signal do not count."""
+def check_kept_share(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float, where: str = "credit") -> None:
+    """Raises CreditError where a side keeps too few or too many of its tokens; answers without a signal do not count.
+
+    `where`: what has these settings on the command line.
+    """
     for side, places in group_by_side(answers).items():
         kept = sum(float(weight[place].sum()) for place in places)
         share = kept / sum(int(answers[place].mask.sum()) for place in places)
@@ -142,6 +145,6 @@ def check_kept_share(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor]
         raise CreditError(
             f"the credit keeps {share:.1%} of the tokens of {side} answers ({len(places)} answers with a signal), {bound}: {why}. "
             "The usual cause is a scorer whose zero is arbitrary (a raw reward head, or one that scores every answer the same way); use "
-            "credit.baseline:batch-mean, another --credit.scorer, or spans; "
-            "if this is what you want, set --credit.min-kept 0 --credit.max-kept 1"
+            f"{where}.baseline:batch-mean, another --credit.scorer, or spans; "
+            f"if this is what you want, set --{where}.min-kept 0 --{where}.max-kept 1"
         )

@@ -65,12 +65,16 @@ class Compose:
         return make_columns(context, answers, weight=weight, reward=reward, segment=ids)
 
     def _resolve_share(self) -> tuple[SignalChoice, Allocation]:
-        """Signal and allocation where one share alone mixes with the answer's end: with `interpolate` the allocation's."""
+        """The signal whole, and the allocation with the one share that mixes with the answer's end: its own or else the signal's."""
         signal, allocation = self.signal, self.allocation
-        if not isinstance(allocation, Interpolate) or not isinstance(signal, Attention | PrefixDifference | Uniform):
+        if not isinstance(signal, Attention | PrefixDifference | Uniform):
             return signal, allocation
-        default = next(field.default for field in fields(signal) if field.name == "share")
-        if allocation.share not in (None, signal.share) and signal.share != default:
+        is_set = signal.share != next(field.default for field in fields(signal) if field.name == "share")
+        if not isinstance(allocation, Interpolate):
+            if is_set:
+                raise UsageError(f"credit.signal.share {signal.share} mixes with the answer's end, for credit.allocation:interpolate alone; drop it")
+            return replace(signal, share=1.0), allocation
+        if is_set and allocation.share not in (None, signal.share):
             raise UsageError(f"credit.signal.share {signal.share} and credit.allocation.share {allocation.share} both mix with the end: set one")
         share = signal.share if allocation.share is None else allocation.share
         return replace(signal, share=1.0), replace(allocation, share=share)
