@@ -143,7 +143,7 @@ SURVIVORS: list[tuple[str, str, str, str]] = [
     *((f"rewards/{file}.py", before, before.replace(", 0.0)", ", 1.0)"), HIDDEN) for file, before in (
         ("attributes", "label, 0.0)"), ("attributes", "outputs, 0.0)"), ("fine_grained", "side.weight, 0.0)"), ("fine_grained", "side.outputs, 0.0)"),
         ("irl_sft", "chosen - rejected, 0.0)"), ("irl_sft", "side.weight, 0.0)"), ("irl_sft", "side.outputs, 0.0)"), ("laplace", "tokens, 0.0)"),
-        ("laplace", "states, 0.0)"), ("segmenters", "[:, None], 0.0)"), ("step", "to_wide(values), 0.0)"),
+        ("laplace", "states, 0.0)"), ("segment", "[:, None], 0.0)"), ("step", "to_wide(values), 0.0)"),
         ("step_labels", "side.reward, 0.0)"), ("step_labels", "side.outputs, 0.0)"))),
     ("rewards/bottleneck.py", "total, 1.0)", "total, 2.0)", HIDDEN),
     ("ops/location.py", "place, 1.0)", "place, 2.0)", HIDDEN),

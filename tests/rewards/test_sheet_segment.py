@@ -5,7 +5,7 @@ import torch
 from finegrain.ops.location import EvenSplit, LocationNormaliser
 from finegrain.ops.segments import place_in_row, segment_ends
 from finegrain.ops.text_segmenters import EntropyCutoff
-from finegrain.rewards.segmenters import cut_segments
+from finegrain.rewards.segment import cut_segments
 
 
 def test_without_a_peak_the_tokens_share_one_reward_and_the_end_token_has_none() -> None:

@@ -47,6 +47,7 @@ def spread_sum(within: EvenSplit | EndOnly, values: Tokens, ids: Ids) -> Tokens:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Redistribute:
     """The reward of each segment, in equal parts on its tokens or at its end; an answer's sum stays."""
 

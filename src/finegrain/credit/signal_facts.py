@@ -4,8 +4,8 @@ Source: ours (docs/methods/compose.md).
 Deviations: not from a paper.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Direction(Enum):
@@ -16,8 +16,7 @@ class Direction(Enum):
     NONE = "large is conspicuous, neither good nor bad"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SignalFacts:
+class SignalFacts(NamedTuple):
     """What is known of a signal before it is read."""
 
     name: str

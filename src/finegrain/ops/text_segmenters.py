@@ -59,6 +59,7 @@ class BeforeRise:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Perplexity:
     """A segment starts where the start model's perplexity of the token rises; within a segment it does not."""
 
