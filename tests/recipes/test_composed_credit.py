@@ -68,6 +68,10 @@ SEVERAL = {
         "sequence",
         ("credit.signal:uniform", "credit.segmenter:sentences", "credit.allocation:redistribute", "credit.allocation.within:end-only"),
     ),
+    "levels of gradients by place": (
+        "token",
+        ("credit.signal:saliency", "credit.segmenter:windows", "--credit.segmenter.size", "2", "credit.allocation:by-location"),
+    ),
     "levels by place": ("token", ("credit.signal:head", "credit.segmenter:windows", "--credit.segmenter.size", "2", "credit.allocation:by-location")),
 }
 

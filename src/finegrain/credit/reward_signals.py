@@ -2,7 +2,8 @@
 
 Settings alone: each asks the model that it is given for what it stands for. `finegrain score` and credits choose among the same ones.
 
-Source: attention: https://arxiv.org/abs/2402.00782; differences along the answer: https://arxiv.org/abs/2411.08302.
+Source: attention: https://arxiv.org/abs/2402.00782; differences along the answer: https://arxiv.org/abs/2411.08302; gradient times input:
+https://arxiv.org/abs/1605.01713.
 Deviations: those of `credit.abc` and `credit.r3hf`.
 """
 
@@ -49,6 +50,9 @@ class SignalModel(Protocol):
 
     def even_shares(self, examples: Sequence[Any], roles: Sequence[str], spread: ABC) -> Any:
         """Equal shares."""
+
+    def saliency(self, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+        """Gradient times input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,4 +168,18 @@ class Uniform:
         return model.even_shares(examples, roles, ABC(share=self.share))
 
 
-RewardSignal = Head | PrefixDifference | Attention | Uniform
+@dataclass(frozen=True, kw_only=True)
+class Saliency:
+    """How the answer's score changes with a token's embedding, to first order: gradient times input; a backward pass per answer, which is slow."""
+
+    facts: ClassVar[SignalFacts] = SignalFacts(name="saliency", direction=Direction.ZERO, takes_scorer=True, needs_scorer=True)
+    segmenter: ClassVar[Segmenter] = Dynamic()
+    last_token: ClassVar[bool] = False
+    every_prefix: ClassVar[bool] = False
+
+    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+        """By example and role: of each token, above 0 where more of it would raise the score; and the answer's score."""
+        return model.saliency(examples, roles)
+
+
+RewardSignal = Head | PrefixDifference | Attention | Uniform | Saliency

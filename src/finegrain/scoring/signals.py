@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finegrain.credit.reward_signals import ByPlace, Head, PrefixDifference, RewardSignal
+from finegrain.credit.reward_signals import ByPlace, Head, PrefixDifference, RewardSignal, Saliency
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
 from finegrain.rewards.declarations import read_head
@@ -33,6 +33,8 @@ def check_signal(signal: RewardSignal | Densest, head: RewardHead) -> None:
     declared, name = read_head(head), signal.facts.name
     if isinstance(signal, Head) and signal.places_segments and declared.read_positions is None:
         raise UsageError("signal.spread and signal.scale place scores of segments or steps, and this model scores tokens itself: drop them")
+    if isinstance(signal, Saliency) and declared.read_positions is not None:
+        raise UsageError("signal:saliency is the gradient of one score of the answer; this model reads ends of segments or steps: take signal:head")
     if signal.last_token and declared.read_positions is not None:
         raise UsageError(f"signal:{name} is for a score read at the last token; this model reads ends of segments or steps: take signal:head")
     if signal.last_token and not isinstance(head.readout, Last):
