@@ -12,7 +12,7 @@ from finegrain.credit.answers import CreditedAnswer, find_signals
 from finegrain.credit.cutting import CreditSegmenter, cut_answers, sentence_starts
 from finegrain.credit.reward_allocations import place_rewards
 from finegrain.credit.signals import Column
-from finegrain.errors import CreditError, DataError
+from finegrain.errors import CreditError
 from finegrain.ops.location import EndOnly, EvenSplit, LocationNormaliser, Repeat, Spread
 from finegrain.ops.segments import segment_ends, without_closing
 from finegrain.ops.text_segmenters import Constituents, EntropyCutoff, Perplexity, RandomNGram, Sentences
@@ -62,7 +62,7 @@ def test_parses_on_tokens_and_answers_without_one() -> None:
 
 
 def test_a_parse_of_another_text() -> None:
-    with pytest.raises(DataError, match="'dog', which does not follow"):
+    with pytest.raises(CreditError, match=r"row 0, (chosen|rejected): the parse has the word 'dog', which does not follow"):
         cut(Constituents(), replace(of_text("a cat"), parse={role: ["(S (A a) (B dog))"] for role in ("chosen", "rejected")}))
 
 

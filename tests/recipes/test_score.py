@@ -322,7 +322,7 @@ def test_gradient_times_input(command: Command, model: Path) -> None:
         (slope,) = torch.autograd.grad(score.sum(), embedded)
         want = (slope * embedded).sum(-1)[0, len(prompt) :]
         assert [token[2] for token in line["tokens"]] == pytest.approx(want.tolist(), abs=1e-6)
-        assert float(score) == pytest.approx(line["score"]["mean"], abs=1e-5)
+        assert score.item() == pytest.approx(line["score"]["mean"], abs=1e-5)
     folder = save_reward(model, command.folder / "token", "token", Token(readout=Mean()))
     (line, *_) = scored(command, "t", "--model", folder, "--limit", "1", "signal:saliency")
     assert all(token[2] != 0 for token in line["tokens"])

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from finegrain.credit.answers import CreditedAnswer, map_blocks
 from finegrain.credit.signal_facts import Direction, SignalFacts
-from finegrain.errors import CreditError, UsageError
-from finegrain.ops.constituents import find_words, group_words, read_parse
+from finegrain.errors import CreditError, DataError, UsageError
+from finegrain.ops.constituents import Parse, find_words, group_words, read_parse
 from finegrain.ops.segmenters import Curve, Segmenter, Sign
 from finegrain.ops.text_segmenters import Constituents, EntropyCutoff, Perplexity, RandomNGram, Sentences
 from finegrain.types import CharSpan, CreditContext, Ragged
@@ -60,19 +60,28 @@ def sentence_starts(text: str) -> list[int]:
 def _constituents(segmenter: CreditSegmenter, context: CreditContext, role: str) -> Ragged:
     """The number of each token's constituent; an answer without a parse is one."""
     assert isinstance(segmenter, Constituents)
-    parses = [None if parse is None else read_parse(parse) for parse in context.parses(role)]
-    if not any(parses):
+    rows = enumerate(zip(context.parses(role), context.texts(role), strict=True))
+    read = [None if parse is None else _read_row(parse, text, f"row {row}, {role}") for row, (parse, text) in rows]
+    if not any(read):
         raise CreditError(f"credit.segmenter:constituents reads bracketed parses from the column {role}_parse, which no row has")
-    both = zip(parses, context.texts(role), strict=True)
-    words = _numbered(context, role, [[0] if parse is None else [0, *find_words(parse, text)[1:]] for parse, text in both])
+    words = _numbered(context, role, [[0] if one is None else one[1] for one in read])
     found = []
-    for parse, own, mask in zip(parses, words, context.masks(role), strict=True):
+    for one, own, mask in zip(read, words, context.masks(role), strict=True):
         number = own.astype(np.int64)
-        if parse is not None:
-            tokens = np.bincount(number[mask], minlength=len(parse.words))
-            number = np.array(group_words(parse, tokens.tolist(), segmenter.most))[number]
+        if one is not None:
+            tokens = np.bincount(number[mask], minlength=len(one[0].words))
+            number = np.array(group_words(one[0], tokens.tolist(), segmenter.most))[number]
         found.append(number)
     return found
+
+
+def _read_row(parse: str, text: str, where: str) -> tuple[Parse, list[int]]:
+    """A parse and where its words begin in the text; the first word has what stands before it, too."""
+    try:
+        read = read_parse(parse)
+        return read, [0, *find_words(read, text)[1:]]
+    except DataError as error:
+        raise CreditError(f"{where}: {error}") from error
 
 
 def _numbered(context: CreditContext, role: str, starts: Sequence[Sequence[int]]) -> Ragged:
