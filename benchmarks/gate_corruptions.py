@@ -177,8 +177,8 @@ KINDS: dict[str, tuple[Corrupt, ...]] = {
     "span_outside_text": (
         change(chosen_spans=[[-1, 3, 1.0]]),
         change(rejected_spans=[[0, 100_000, -1.0]]),
-        change(chosen_spans=[[0, 2, 1.0], {"start": 5, "end": 5, "value": 1.0}]),
-        change(rejected_spans=[[9, 4, 1.0]]),
+        change(chosen_spans=[[0, 2, 1.0], {"start": 5, "end": 100_000, "value": 1.0}]),
+        change(rejected_spans=[[100_000, 100_001, 1.0]]),
     ),
     "bos_eos": (
         edit("chosen", lambda rng, text: text + SPECIAL["eos"]),

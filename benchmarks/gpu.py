@@ -34,10 +34,10 @@ from finegrain.objectives.dpo import DPO
 from finegrain.scoring.devices import micro_tokens_of, open_device
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer, run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
+from finegrain.train.read_contract import contract_of
 
 ROLES = ("chosen", "rejected")
 SIZES = {"tiny": (64, 2, 500), "small": (1024, 24, 32000), "1b": (2048, 22, 32000)}

@@ -36,7 +36,7 @@ PARTS = {
     "step": ["finegrain.train.run:run_step"],
     "collation": ["finegrain.train.loop:collate"],
     "backbone, forward": ["finegrain.models.scorer:Scorer.forward"],
-    "backward of the rest": ["finegrain.train.loop:_backward"],
+    "backward of the rest": ["finegrain.train.gradients:StepGradient.add"],
     "optimiser": ["finegrain.train.loop:_update"],
     "attention, forward": ["finegrain.models.attention:branched_attention"],
     "linear layers, forward": ["finegrain.ops.matmul:_Linear.forward"],

@@ -34,7 +34,12 @@ pygments_dark_style = "monokai"
 def navigation(text: str) -> str:
     """The sidebar: guides in the order in which the start page links them, then reference pages and what lies in the other two folders."""
     guides = dict.fromkeys(re.findall(r"^- \[[^\]]+\]\((guides/[\w-]+)\.md\)", text, re.MULTILINE))
-    parts = {"Guides": list(guides), "Reference": ["notation", "architecture", "beside-other-libraries"], "Methods": pages_of("methods"), "Decisions": pages_of("decisions")}
+    parts = {
+        "Guides": list(guides),
+        "Reference": ["notation", "architecture", "beside-other-libraries"],
+        "Methods": pages_of("methods"),
+        "Decisions": pages_of("decisions"),
+    }
     trees = []
     for caption, pages in parts.items():
         trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", ":maxdepth: 1", "", *pages, "```"]))

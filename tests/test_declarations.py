@@ -19,7 +19,8 @@ from finegrain.rewards.declarations import HeadDeclarations, LossDeclarations, r
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
-from finegrain.train.contract import Contract, contract_of
+from finegrain.train.contract import Contract
+from finegrain.train.read_contract import contract_of
 from finegrain.types import Pair, WeightMeaning
 from tests.trees import parse
 

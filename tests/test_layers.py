@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 RECIPES: tuple[tuple[str, ...], ...] = (
     ("score_files", "inspection", "evaluation"),
-    ("training",),
+    ("training", "marking"),
     ("curation",),
     ("demo",),
 )

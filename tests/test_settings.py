@@ -18,7 +18,7 @@ from finegrain import catalog
 from finegrain.checked import PositiveInt, checked, field_hints, list_alternatives, plain_type
 from finegrain.cli import main
 from finegrain.commands import COMMANDS, resolve
-from finegrain.commands.settings import Common, Compute, RowLimits, Training
+from finegrain.commands.settings import Common, Compute, RowCount, RowLimits, Training
 from finegrain.configure import field_from_json, settings_from_file, to_kebab
 from finegrain.errors import FinegrainError, UsageError
 from finegrain.objectives.dpo import DPO
@@ -59,6 +59,8 @@ def made(kind: type, **values: Any) -> Any:
             given_[field.name] = (PLACEHOLDER[inside[0]],) * 2 if inside else PLACEHOLDER.get(plain, DPO())
     if kind.__name__ in ("ScoreSettings", "BaselineSettings"):
         given_ |= {"reward": "f.py:f"}
+    if kind.__name__ == "MarkSettings":
+        given_ |= {"data": "d"}
     if kind.__name__ == "CompareSettings":
         given_ |= {"scores": (Path("a"), Path("b"))}
     return kind(**{**given_, **values})
@@ -271,10 +273,10 @@ def test_a_class_keeps_the_checks_of_its_base() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_shared_settings_are_written_once(name: str) -> None:
-    """A command that has a field of `RowLimits` or `Compute` has it from there, and so its meaning."""
+    """A command that has a field of `RowCount`, `RowLimits` or `Compute` has it from there, and so its meaning."""
     kind = resolve(COMMANDS[name].settings)
-    names = {field.name for field in dataclasses.fields(kind)}
-    rows = {field.name for field in dataclasses.fields(RowLimits)}
-    compute = {field.name for field in dataclasses.fields(Compute)} - rows
-    assert not names & rows or issubclass(kind, RowLimits), f"{kind.__name__} spells {names & rows} itself"
-    assert not names & compute or issubclass(kind, Compute), f"{kind.__name__} spells {names & compute} itself"
+    left = {field.name for field in dataclasses.fields(kind)}
+    for shared in (RowCount, RowLimits, Compute):
+        own = {field.name for field in dataclasses.fields(shared)} & left
+        assert not own or issubclass(kind, shared), f"{kind.__name__} spells {own} itself"
+        left -= own

@@ -80,6 +80,7 @@ METHODS: tuple[Method, ...] = (
     Method("tree-rm", "curate", "curate.tree_rm:TreeRM", "pairs of leaves of a tree of responses with shared prefixes", "https://arxiv.org/abs/2402.10184"),
     Method("rating-labels", "loss", "rewards.rating_labels:RatingLabels", "cross-entropy of ratings towards one-hot, ordinal or over-smoothed targets (head:rating)", "https://arxiv.org/abs/2403.00250"),
     Method("attributes", "loss", "rewards.attributes:AttributeRatings", "squared error of several ratings, a column each (head:attributes)", "https://arxiv.org/abs/2406.08673"),
+    Method("span-labels", "loss", "rewards.span_labels:SpanLabels", "tokens inside annotators' spans against those outside, with pairs (head:token, head:gaussian)", "https://arxiv.org/abs/2306.01693"),
     Method("fine-grained", "loss", "rewards.fine_grained:FineGrained", "pair loss on the tokens changed by a minimal edit (head:token)", "https://arxiv.org/abs/2406.02756"),
     Method("dynamic-topk", "segmenter", "ops.segmenters:Dynamic", "segments begin at local peaks of change that are at least average", "https://arxiv.org/abs/2310.05619"),
     Method("change-point", "segmenter", "ops.segmenters:ChangePoint", "the most probable partition into constant levels", "ours: docs/methods/change-point.md"),

@@ -60,6 +60,14 @@ class RunRecord:
     """What is to be known of the held-out rows, in sentences: how they were drawn, that they are few (recipes/training/data.py)."""
     margin: Mapping[str, Any] | None = None
     """The column `margin`: `scale`, what was `asked`, `median` and `largest` size before scaling, `pairs` with one (recipes/training/data.py)."""
+    categories: Mapping[str, list[str]] | None = None
+    """By text column that the objective reads as numbers, its texts in the order of their numbers (recipes/training/data.py)."""
+    reading: Mapping[str, Any] | None = None
+    """Which rows steps read, where not each once an epoch: what draws them, the second stream, counts (recipes/training/reading.py)."""
+    stage: Mapping[str, Any] | None = None
+    """An objective's stage before training: its `numbers`, what was read, sampled and scored, `seconds` (recipes/training/stage_context.py)."""
+    train_only: Mapping[str, Any] | None = None
+    """The `pattern` of --train-only, and how many tensors and numbers match it `of` how many (recipes/training/reading.py)."""
     samples: Mapping[str, Any] | None = None
     """Report of the unlabelled samples of meta:meta-rm (recipes/training/align.py)."""
 
@@ -69,8 +77,8 @@ class RunRecord:
     """What the weights of the credit mean: multiplier, certainty ... (recipes/training/data.py)."""
     credit_seconds: float | None = None
     """Seconds that making the credit took (recipes/training/data.py)."""
-    cross_fit: Mapping[str, Any] | None = None
-    """Settings and seconds of the fits that are the run's own scorer (recipes/training/credit_context.py)."""
+    token_table: Mapping[str, Any] | None = None
+    """Of the run's own scorer: its accuracy on pairs it has not seen, types, knowledge, folds, seconds (recipes/training/own_scorer.py)."""
     stage_1: Mapping[str, float] | None = None
     """Scores of the reward model that targets come from, before standardising: `mean`, `std`, `answers` (recipes/training/reward_artifact.py)."""
     labelled_steps: Mapping[str, int] | None = None
@@ -79,6 +87,8 @@ class RunRecord:
     """Where chosen and rejected answers first differ, counted for loss:irl-sft (rewards/irl_sft.py)."""
     edits: Mapping[str, int] | None = None
     """Pairs that are edits of one another, counted for loss:fine-grained (rewards/fine_grained.py)."""
+    span_labels: Mapping[str, int] | None = None
+    """Annotated answers and marked tokens, by aspect where the head has several, counted for loss:span-labels (rewards/span_labels.py)."""
 
     train_seconds: float | None = None
     """Seconds from the first forward pass to the last step, scorer and reference included (recipes/training/align.py)."""

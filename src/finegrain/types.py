@@ -3,17 +3,35 @@
 Shape letters: B rows, T response tokens (padded), M ensemble members. Log-probabilities are in nats.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-CharSpan = tuple[int, int, float]
-"""(start, end, value): characters start..end-1 of a response text carry `value`."""
+
+class CharSpan(NamedTuple):
+    """Characters start..end-1 of a response text carry `value`. Whoever reads the place and the value alone unpacks `start, end, value, *_`."""
+
+    start: int
+    """In code points."""
+    end: int
+    value: float
+    std: float | None = None
+    """Standard deviation of the value, where its source states one; None means unknown, never 0."""
+    aspect: str = ""
+    """What the passage is good or bad in (factuality, fluency ...); empty where the source does not say."""
+    annotator: str = ""
+    """Who marked it; empty where the source does not say."""
+
+
+PlainSpan = tuple[int, int, float]
+"""(start, end, value) alone, as computed values and planted truths are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +50,8 @@ class Side:
     """A scorer's token reward in its own units; None when no credit method wrote one."""
     segment: Int[Tensor, "B T"] | None = None
     """Segment ids 0, 1, ... within each row, -1 outside the mask; None means that every token is its own segment."""
+    labels: Float[Tensor, "B T A"] | None = None
+    """Annotators' label of each token and aspect, from 0 (bad) to 1 (good); None when no loss made them."""
     prompt_logp: Float[Tensor, "B P"] | None = None
     """Log-probabilities of the prompt tokens that have a predecessor, nats; on request."""
     prompt_mask: Bool[Tensor, "B P"] | None = None
@@ -40,6 +60,8 @@ class Side:
     """Entropy of the policy's next-token distribution, nats; on request."""
     kl: Float[Tensor, "B T"] | None = None
     """KL(policy || reference) over the full vocabulary at each position, nats; on request."""
+    reference_kl: Float[Tensor, "B T"] | None = None
+    """KL(reference || policy), the other direction, of tdpo and sparsepo; on request."""
     q: Float[Tensor, "B T"] | None = None
     """Q-value of the taken token, in the units of the reward; on request."""
     q_logp: Float[Tensor, "B T"] | None = None
@@ -48,6 +70,8 @@ class Side:
     """The outputs of a head with K outputs at each token, after reading it, in the head's units; on request."""
     features: Float[Tensor, "B T H"] | None = None
     """The hidden states that such a head reads; on request."""
+    reading: Float[Tensor, "B T K"] | None = None
+    """What the objective's reader made of the reference's hidden states at the position that predicts each token; on request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +105,28 @@ class Pair:
         return self.sides["answer"]
 
     def swapped(self) -> "Pair":
-        """The same rows with chosen and rejected exchanged."""
-        return replace(self, sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen})
+        """The same rows with chosen and rejected exchanged: the sides, the columns whose names say a side, and statistics made for both orders.
+
+        Other columns stay: a margin is the size of a preference, whichever way it points.
+        """
+        return replace(
+            self,
+            sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen},
+            columns={_SIDE.sub(lambda found: _OTHER[found[0]], name): value for name, value in self.columns.items()},
+            statistics={_other_order(name, self.statistics): value for name, value in self.statistics.items()},
+        )
+
+
+SWAPPED = "swapped/"
+"""Before the name of a statistic that was made of the swapped pair."""
+_SIDE = re.compile(r"(?<![A-Za-z0-9])(chosen|rejected)(?![A-Za-z0-9])")
+"""A side in the name of a column: `chosen_score`, `is_rejected_safe`, `annotated/chosen`."""
+_OTHER = {"chosen": "rejected", "rejected": "chosen"}
+
+
+def _other_order(name: str, known: Mapping[str, Any]) -> str:
+    other = name.removeprefix(SWAPPED) if name.startswith(SWAPPED) else SWAPPED + name
+    return other if other in known else name
 
 
 @dataclass(frozen=True)
@@ -97,18 +141,39 @@ class Term:
     count: Float[Tensor, " B"]
     """Per-row contribution to the denominator (1 for a mean over rows, tokens for a mean over tokens).
 
-    Depends on masks, weights and columns only; a count that depends on log-probabilities needs `statistics`.
+    Depends on masks, weights and columns only, unless it is `late`.
     """
     coefficient: float = 1.0
+    late: bool = False
+    """Whether the count depends on what the pass finds (tokens whose gate is open): the gradient is divided by it after the pass."""
 
 
 Terms = dict[str, Term]
 
 
+def row_losses(result: Tensor | Terms) -> Float[Tensor, " B"]:
+    """Each row's loss alone, of whatever an objective returned: every term over the row's own count, 0 where it counts nothing."""
+    if isinstance(result, Tensor):
+        return result
+    rows = [
+        term.coefficient * torch.where(term.count > 0, term.value / torch.where(term.count > 0, term.count, 1.0), 0.0) for term in result.values()
+    ]
+    return torch.stack(rows).sum(0)
+
+
+class RowLoss(NamedTuple):
+    """A term of a micro-batch as a gradient rule receives it; the loss of the step is the sum of share * value over rows, terms and ranks."""
+
+    value: Float[Tensor, " B"]
+    """As the objective gave it, with its graph."""
+    share: Float[Tensor, " B"]
+    """The term's coefficient times the row's `weight`, over the term's count in the whole step."""
+
+
 class Summed(NamedTuple):
     """A statistic that is added over micro-batches and ranks."""
 
-    value: Float[Tensor, ""]
+    value: Float[Tensor, "..."]
 
 
 class Gathered(NamedTuple):
@@ -201,20 +266,26 @@ class CreditContext(Protocol):
     def has_column(self) -> bool:
         """Whether the data have per-token rewards (`<role>_token_reward`)."""
 
-    def span_rewards(self, role: str) -> Sequence[np.ndarray | None]:
-        """Token values from annotators' character spans; None where an answer was not annotated.
+    def span_rewards(self, role: str) -> Sequence[Scored | None]:
+        """Token values from annotators' character spans, the mean where there are several annotators; None where an answer was not annotated.
 
-        A token outside the spans of an annotated answer has the opposite sign of the spans' values.
+        A token outside the spans of an annotated answer has the opposite sign of the spans' values. The standard deviation is None
+        where the data have one annotator per answer and spans state none.
         """
 
     def column_rewards(self, role: str) -> Sequence[np.ndarray | None]:
         """Token rewards supplied as a data column; None where a row has none."""
 
-    def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
+    def has_unannotated(self) -> bool:
+        """Whether any answer of the data has no character-span annotation."""
+
+    def table_rewards(self) -> Mapping[str, Sequence[Scored]]:
+        """Scores per token and role, each (T_i,), of the run's own scorer: a table made of other rows' pairs and spans, with its deviations."""
+
+    def implicit_rewards(self, scorer: str, beta: float) -> Mapping[str, Sequence[Scored]]:
         """beta * (log pi_scorer - log pi_start) per token and role, each (T_i,).
 
-        `scorer`: a checkpoint, or several separated by commas, which are then members. None: two plain DPO fits of the start
-        model, each on half of the rows; the mean is the fit that did not train on the row, the members are both.
+        `scorer`: a checkpoint, or several separated by commas, which are then members.
         """
 
     def reward_scores(self, scorer: str, signal: Any) -> Mapping[str, Sequence[AnswerScores]]:
@@ -262,6 +333,8 @@ class TokenColumns:
     segment: Sequence[np.ndarray | None]
     annotated: Sequence[bool]
     """False where the answer had no signal."""
+    labels: Sequence[np.ndarray | None] | None = None
+    """(T, A) annotators' labels by aspect; None where nobody asked for them."""
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:

@@ -21,6 +21,7 @@ class FakeContext:
     spans: Mapping[str, Rows] | None = None
     column: Mapping[str, Rows] | None = None
     implicit: Mapping[str, Sequence[Scored]] | None = None
+    table: Mapping[str, Sequence[Scored]] | None = None
     rewards: Mapping[str, Sequence[AnswerScores]] | None = None
     """What a reward model says of the answers, whatever signal is asked for."""
     entropy: Mapping[str, Ragged] | None = None
@@ -33,7 +34,7 @@ class FakeContext:
     functions: Mapping[str, Sequence[list[CharSpan] | None]] = field(default_factory=dict)
     junk: float | None = None
     """What `spans_to_tokens` writes off the mask."""
-    asked: list[tuple[str | None, float]] = field(default_factory=list)
+    asked: list[tuple[str, float]] = field(default_factory=list)
 
     def masks(self, role: str) -> Ragged:
         return self.role_masks[role]
@@ -44,15 +45,23 @@ class FakeContext:
     def has_column(self) -> bool:
         return self.column is not None
 
-    def span_rewards(self, role: str) -> Rows:
+    def span_rewards(self, role: str) -> Sequence[Scored | None]:
         assert self.spans is not None
-        return self.spans[role]
+        return [None if row is None else Scored(torch.from_numpy(np.asarray(row, dtype=np.float64))) for row in self.spans[role]]
 
     def column_rewards(self, role: str) -> Rows:
         assert self.column is not None
         return self.column[role]
 
-    def implicit_rewards(self, scorer: str | None, beta: float) -> Mapping[str, Sequence[Scored]]:
+    def has_unannotated(self) -> bool:
+        return self.spans is not None and any(row is None for rows in self.spans.values() for row in rows)
+
+    def table_rewards(self) -> Mapping[str, Sequence[Scored]]:
+        self.asked.append(("table", 0.0))
+        assert self.table is not None
+        return self.table
+
+    def implicit_rewards(self, scorer: str, beta: float) -> Mapping[str, Sequence[Scored]]:
         self.asked.append((scorer, beta))
         assert self.implicit is not None
         return self.implicit
@@ -92,7 +101,7 @@ class FakeContext:
         rows: list[np.ndarray | None] = []
         for marks, mask in zip(spans, self.role_masks[role], strict=True):
             values = None if marks is None else np.full(len(mask), outside)
-            for start, end, value in marks or []:
+            for start, end, value, *_ in marks or []:
                 assert values is not None
                 values[start:end] = value
             if values is not None and self.junk is not None:
@@ -126,7 +135,8 @@ def random_context(seed: int = 0, rows: int = 12) -> FakeContext:
 
     implicit = {role: [judged(values) for values in noise[role]] for role in roles}
     functions: dict[str, list[list[CharSpan] | None]] = {
-        role: [None if row == 1 else [(0, int(length) // 2, float(generator.random()))] for row, length in enumerate(lengths[role])] for role in roles
+        role: [None if row == 1 else [CharSpan(0, int(length) // 2, float(generator.random()))] for row, length in enumerate(lengths[role])]
+        for role in roles
     }
     letters = np.frombuffer(b"abcde  .!\n", dtype=np.uint8)
     scored = {role: [AnswerScores(score, float(generator.normal())) for score in implicit[role]] for role in roles}
@@ -144,5 +154,6 @@ def random_context(seed: int = 0, rows: int = 12) -> FakeContext:
         spans={role: [None if row == 2 else np.where(noise[role][row] > 0.3, 1.0, -1.0) for row in range(rows)] for role in roles},
         column={role: [None if row == 3 else noise[role][row] for row in range(rows)] for role in roles},
         implicit=implicit,
+        table={role: [Scored(scored.mean, scored.mean.abs() + 0.1) for scored in rows] for role, rows in implicit.items()},
         functions=functions,
     )

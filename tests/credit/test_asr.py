@@ -184,7 +184,7 @@ def test_spans_are_kept_to_the_token() -> None:
     assert weights(columns["rejected"]) == [[0, 0, 1, 0, 0, 0, 1]]
 
 
-def test_auto_takes_spans_then_column_then_the_scorer() -> None:
+def test_auto_takes_spans_of_all_then_a_column_then_the_runs_own_scorer() -> None:
     marks = np.array([1.0, -1.0, 1.0])
     spans = {"chosen": [marks], "rejected": [marks]}
     column = {"chosen": [-marks], "rejected": [-marks]}
@@ -193,7 +193,7 @@ def test_auto_takes_spans_then_column_then_the_scorer() -> None:
     signs = {"chosen": np.ones(1), "rejected": -np.ones(1)}
 
     def chosen(settings: ASR, **signals: object) -> tuple[list[int] | None, FakeContext]:
-        context = FakeContext(signs=signs, role_masks=masks, implicit=implicit, **signals)
+        context = FakeContext(signs=signs, role_masks=masks, implicit=implicit, table=implicit, **signals)
         return weights(settings.prepare(context)["chosen"])[0], context
 
     def settings(**more: object) -> ASR:
@@ -203,7 +203,11 @@ def test_auto_takes_spans_then_column_then_the_scorer() -> None:
     assert chosen(settings(), column=column)[0] == [0, 0, 0]  # the closing token belongs to the segment before it, of mean 0
     assert chosen(settings(segmenter=Tokens()), column=column)[0] == [0, 1, 0]
     kept, context = chosen(settings(segmenter=Tokens()))
-    assert (kept, context.asked) == ([1, 1, 0], [(None, 0.1)])
+    assert (kept, context.asked) == ([1, 1, 0], [("table", 0.0)])
+    part = {"chosen": [marks], "rejected": [None]}
+    kept, context = chosen(settings(), spans=part, column=column)
+    assert (kept, context.asked) == ([1, 1, 0], [("table", 0.0)]), "spans on a part of the answers are what the run's own scorer learns from"
+    assert chosen(settings(signal=Spans()), spans=part)[0] == [1, 0, 1]
     kept, context = chosen(settings(segmenter=Tokens(), scorer="judge"), spans=spans, column=column)
     assert (kept, context.asked) == ([1, 1, 0], [("judge", 0.1)])
     kept, context = chosen(settings(segmenter=Tokens(), scorer="judge", signal=Implicit(beta=0.5)))
@@ -221,6 +225,8 @@ def test_contradictions_and_missing_signals() -> None:
     assert ASR(scorer="judge", signal=Implicit(scorer="judge")).scorer == "judge"
     assert ASR(scorer="judge", signal=Auto()).signal == Auto()
     empty = FakeContext(signs={}, role_masks={})
+    with pytest.raises(UsageError, match="needs a scorer"):
+        ASR(signal=Implicit()).prepare(empty)
     with pytest.raises(UsageError, match=r"^the signal function-spans needs your function: --credit\.signal\.path file\.py:name$"):
         ASR(signal=FunctionSpans()).prepare(empty)
     with pytest.raises(CreditError, match="span annotations"):
@@ -253,7 +259,7 @@ def test_broken_signals_name_their_row() -> None:
 
 def test_nothing_flows_into_the_scorer() -> None:
     values = torch.from_numpy(CHOSEN).clone().requires_grad_()
-    context = pair_context([CHOSEN], [CHOSEN], column=None, implicit={role: [Scored(values)] for role in ("chosen", "rejected")})
+    context = pair_context([CHOSEN], [CHOSEN], column=None, table={role: [Scored(values)] for role in ("chosen", "rejected")})
     columns = ASR().prepare(context)
     assert isinstance(columns["chosen"].weight[0], np.ndarray)
     assert values.grad is None

@@ -21,7 +21,7 @@ from finegrain.credit.r3hf import R3HF, FromPrompt
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
 from finegrain.credit.reward_signals import Attention, Head, PrefixDifference, SignalModel, Uniform
 from finegrain.credit.scores import BatchMean
-from finegrain.credit.signals import Column, Implicit, Spans
+from finegrain.credit.signals import Column, Implicit, Spans, Table
 from finegrain.credit.text_signals import Entropy, LeastEdit, Lexical
 from finegrain.credit.token_reward import TokenReward
 from finegrain.errors import CreditError, UsageError
@@ -30,7 +30,7 @@ from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.location import EndOnly
 from finegrain.ops.segmenters import Dynamic, Sign, Tokens, Whole, Windows
 from finegrain.recipes.training.job import check_credit
-from finegrain.train.contract import contract_of
+from finegrain.train.read_contract import contract_of
 from finegrain.types import AnswerScores, Scored, TokenColumns
 from tests.credit.fake import FakeContext, pair_context, random_context
 from tests.laws.credit import same
@@ -91,8 +91,8 @@ def real(values: Any) -> Tensor:
 @pytest.mark.parametrize("seed", range(3))
 def test_implicit_dynamic_and_mask_are_asr(seed: int) -> None:
     context = random_context(seed)
-    parts = Compose(signal=Implicit(), segmenter=Dynamic(), allocation=Mask(**OPEN)).prepare(context)
-    same(parts, ASR(signal=Implicit(), segmenter=Dynamic(), **OPEN).prepare(context))
+    parts = Compose(signal=Implicit(scorer="judge"), segmenter=Dynamic(), allocation=Mask(**OPEN)).prepare(context)
+    same(parts, ASR(signal=Implicit(scorer="judge"), segmenter=Dynamic(), **OPEN).prepare(context))
     assert any(weight is not None and weight.any() for weight in parts["chosen"].weight)
 
 
@@ -103,8 +103,20 @@ def test_the_default_is_asr_on_spans_too() -> None:
 
 def test_soft_weights_are_those_of_confidence() -> None:
     context = random_context(2)
-    parts = Compose(signal=Implicit(), segmenter=Windows(), allocation=SoftWeight(n0=2.0, **OPEN)).prepare(context)
-    same(parts, Confidence(signal=Implicit(), segmenter=Windows(), n0=2.0, **OPEN).prepare(context))
+    parts = Compose(signal=Implicit(scorer="judge"), segmenter=Windows(), allocation=SoftWeight(n0=2.0, **OPEN)).prepare(context)
+    same(parts, Confidence(signal=Implicit(scorer="judge"), segmenter=Windows(), n0=2.0, **OPEN).prepare(context))
+
+
+def test_the_runs_own_scorer_composes_with_weights_and_rewards() -> None:
+    context = random_context(3)
+    parts = Compose(signal=Table(), allocation=SoftWeight(**OPEN)).prepare(context)
+    same(parts, Confidence(signal=Table(), **OPEN).prepare(context))
+    rewards = Compose(signal=Table(), allocation=Redistribute()).prepare(context)
+    for role, column in rewards.items():
+        for given, reward, mask in zip(context.table[role], column.reward, context.masks(role), strict=True):
+            assert reward is None or np.allclose(reward[mask], given.mean[mask], rtol=1e-6)
+    with pytest.raises(UsageError, match="contradicts the signal table"):
+        Compose(scorer="rm", signal=Table())
 
 
 @pytest.mark.parametrize("case", [case for case in golden("abc") if "rm_score" in case["inputs"]], ids=lambda case: case["name"])
@@ -262,6 +274,9 @@ REFUSED = {
     "a head's scores do not add up": (Compose(scorer="rm", signal=Head(), allocation=Redistribute()), "the signal head gives no reward"),
     "no level by place": (Compose(signal=Entropy(), allocation=ByLocation()), "above or below their place's mean"),
     "no scorer": (Compose(signal=Attention(), allocation=Interpolate()), "name one, --credit.scorer REWARD_MODEL"),
+    "no scorer of implicit rewards": (Compose(signal=Implicit()), "signal:implicit needs a scorer"),
+    "nor of asr's": (ASR(signal=Implicit()), "signal:implicit needs a scorer"),
+    "nor of targets": (TokenReward(signal=Implicit()), "signal:implicit needs a scorer"),
     "sign of entropy": (Compose(signal=Entropy(), segmenter=Sign(), allocation=TopK()), "credit.segmenter:sign cuts where the signal changes sign"),
     "pivots of equal shares": (Compose(scorer="rm", signal=Uniform(), segmenter=Dynamic(), allocation=Interpolate()), "finds no border in it"),
     "peaks of equal shares": (Compose(scorer="rm", signal=Uniform(), allocation=DynamicTopK()), "gives all its tokens the same"),

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence, confidence_weight
 from finegrain.credit.scores import Constant, Last, Mean, Sum
-from finegrain.credit.signals import Column
+from finegrain.credit.signals import Column, Implicit
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
@@ -32,6 +32,7 @@ def context(std: float | None = None, members: list[list[list[float]]] | None = 
         signs={"chosen": np.ones(1), "rejected": -np.ones(1)},
         role_masks={role: [np.ones(len(mean), dtype=bool)] for role, mean in means.items()},
         implicit={role: [scored(role)] for role in means},
+        table={role: [scored(role)] for role in means},
     )
 
 
@@ -111,7 +112,7 @@ def test_weight_is_between_0_and_1_and_0_off_the_mask() -> None:
 
 def test_what_stops() -> None:
     with pytest.raises(CreditError, match="the signal implicit has none"):
-        Confidence().prepare(context())
+        Confidence(signal=Implicit(scorer="judge")).prepare(context())
     with pytest.raises(CreditError, match="keeps"):
         Confidence(segmenter=Tokens(), baseline=Constant(b=100.0)).prepare(context(std=0.1))
     with pytest.raises(UsageError, match="n0"):

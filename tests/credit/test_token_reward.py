@@ -1,10 +1,12 @@
 """Token rewards: centred over the data, weighted by certainty."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from finegrain.credit.signals import Column
+from finegrain.credit.signals import Column, Implicit, Table
 from finegrain.credit.token_reward import TokenReward, certainty
 from finegrain.errors import UsageError
 from finegrain.ops.segmenters import Whole
@@ -44,7 +46,7 @@ def test_certainty_worked() -> None:
     implicit = {role: [Scored(mean, torch.tensor([0.0, 2.0]))] for role in ("chosen", "rejected")}
     masks = {role: [np.ones(2, dtype=bool)] for role in implicit}
     context = FakeContext(signs={"chosen": np.ones(1), "rejected": -np.ones(1)}, role_masks=masks, implicit=implicit)
-    assert TokenReward().prepare(context)["chosen"].weight[0].tolist() == [1.0, 0.5]
+    assert TokenReward(signal=Implicit(scorer="judge")).prepare(context)["chosen"].weight[0].tolist() == [1.0, 0.5]
 
 
 def test_two_members() -> None:
@@ -53,13 +55,15 @@ def test_two_members() -> None:
     implicit = {role: [Scored(mean, None, members)] for role in ("chosen", "rejected")}
     masks = {role: [np.ones(2, dtype=bool)] for role in implicit}
     context = FakeContext(signs={"chosen": np.ones(1), "rejected": -np.ones(1)}, role_masks=masks, implicit=implicit)
-    assert TokenReward(n0=1.0).prepare(context)["rejected"].weight[0].tolist() == pytest.approx([4 / 4.5, 4 / 5.5])
+    assert TokenReward(signal=Implicit(scorer="judge"), n0=1.0).prepare(context)["rejected"].weight[0].tolist() == pytest.approx([4 / 4.5, 4 / 5.5])
 
 
 def test_settings() -> None:
     assert TokenReward(n0=0.0).n0 == 0.0
     with pytest.raises(UsageError, match="n0"):
         TokenReward(n0=-0.5)
+    with pytest.raises(UsageError, match="size"):
+        TokenReward(size=0.0)
     with pytest.raises(UsageError, match="contradicts"):
         TokenReward(scorer="judge", signal=Column())
 
@@ -69,4 +73,18 @@ def test_a_single_member_gives_no_weight() -> None:
     implicit = {role: [Scored(mean, None, mean[None])] for role in ("chosen", "rejected")}
     masks = {role: [np.ones(2, dtype=bool)] for role in implicit}
     context = FakeContext(signs={"chosen": np.ones(1), "rejected": -np.ones(1)}, role_masks=masks, implicit=implicit)
-    assert TokenReward().prepare(context)["chosen"].weight == [None]
+    assert TokenReward(signal=Implicit(scorer="judge")).prepare(context)["chosen"].weight == [None]
+
+
+def test_the_runs_own_scorer_gives_shrunken_targets_of_any_size_without_weights() -> None:
+    """A posterior mean is the best target whatever its deviation; no knowledge, no target: the policy stays at the reference."""
+    context = random_context(1)
+    columns, doubled = TokenReward(signal=Table()).prepare(context), TokenReward(signal=Table(), size=2.0).prepare(context)
+    for role, column in columns.items():
+        assert all(weight is None for weight in column.weight)
+        for one, two in zip(column.reward, doubled[role].reward, strict=True):
+            if one is not None:
+                np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+    nothing = {role: [Scored(torch.zeros(len(mask)), torch.zeros(len(mask))) for mask in context.masks(role)] for role in context.signs}
+    for column in TokenReward(signal=Table()).prepare(replace(context, table=nothing)).values():
+        assert all(reward is None or not reward.any() for reward in column.reward)

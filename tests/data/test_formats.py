@@ -13,6 +13,8 @@ from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.records import Shape, Turn
 from finegrain.data.shapes import find_own_shape, serves
 from finegrain.errors import DataError
+from finegrain.types import CharSpan
+from tests.data.tiny import marked
 
 
 def user(text):
@@ -67,7 +69,9 @@ def test_every_format_says_its_name(row, name):
 
 
 def test_every_format_can_be_used_for_something():
-    assert all(entry.pairs or entry.answers or entry.demonstrations or entry.ratings or entry.steps for entry in FORMATS)
+    assert all(
+        entry.pairs or entry.answers or entry.demonstrations or entry.ratings or entry.steps or entry.ranked or entry.corrections for entry in FORMATS
+    )
 
 
 NEAREST = {
@@ -128,7 +132,7 @@ def test_numbers_spans_and_rewards_travel_with_the_row():
         }
     )  # fmt: skip
     assert row.columns == {"margin": 2.0, "weight": 0.5, "flag": 1.0}
-    assert row.answers["chosen"].spans == [(0, 2, 1.0), (2, 4, -1.0)]
+    assert row.answers["chosen"].spans == marked((0, 2, 1.0), (2, 4, -1.0))
     assert row.answers["rejected"].spans is None
     assert row.answers["rejected"].token_reward == [0.1, 2.0]
     single = convert({"prompt": "p", "completion": "c", "spans": []}, Shape.DEMONSTRATION)[0]
@@ -142,7 +146,7 @@ def test_pairs_become_labelled_answers_and_demonstrations():
     assert (bad.answers["answer"].content, bad.columns) == ("b", {"margin": 2.0, "label": 0.0})
     (demonstration,) = convert(row, Shape.DEMONSTRATION)
     assert (demonstration.answers["answer"].content, demonstration.columns) == ("a", {"margin": 2.0})
-    assert demonstration.answers["answer"].spans == [(0, 1, 1.0)]
+    assert demonstration.answers["answer"].spans == marked((0, 1, 1.0))
 
 
 def test_only_good_answers_are_demonstrations():
@@ -220,8 +224,8 @@ def test_qa_feedback_pairs_and_the_only_annotated_prediction():
     assert [(row.columns["chosen_prediction"], row.columns["rejected_prediction"]) for row in rows] == [(1, 2), (4, 1), (4, 3)]
     assert rows[0].prompt == "First. Second.\n\nThird.\n\nQuestion: When?\nAnswer:"
     assert rows[0].glue == " "
-    marked = [(0, 6, -1.0)]
-    assert [(row.answers["chosen"].spans, row.answers["rejected"].spans) for row in rows] == [(marked, None), (None, marked), (None, None)]
+    errors = [CharSpan(0, 6, -1.0, aspect="Irrelevant")]
+    assert [(row.answers["chosen"].spans, row.answers["rejected"].spans) for row in rows] == [(errors, None), (None, errors), (None, None)]
     clean = {**QA, "feedback": {"errors": []}}
     assert convert(clean)[0].answers["chosen"].spans == []
     assert [row.answers["answer"].content for row in select_examples(convert(QA, Shape.DEMONSTRATION))] == ["answer 1", "answer 4"]
@@ -285,7 +289,7 @@ def test_spans_of_a_turn_with_reasoning_and_calls_are_moved_into_the_text():
     assert text.startswith(
         '<think>\nwell\n</think>\n\ngood answer\n<tool_call>\n{"name": "search", "arguments": {"q": 1}}\n</tool_call>\n\nHuman: and?'
     )
-    assert [text[start:end] for start, end, _ in answer.spans] == ["good", "answer", "more", ""]
+    assert [text[start:end] for start, end, *_ in answer.spans] == ["good", "answer", "more", ""]
 
 
 def test_answers_that_differ_in_a_call_or_in_reasoning_are_not_identical():

@@ -7,6 +7,7 @@ import pytest
 from finegrain.data.formats import recognise, rows_of_shape
 from finegrain.data.left_out import LeftOut, select_examples
 from finegrain.data.records import Shape, Turn
+from finegrain.data.shapes import Choices
 from finegrain.errors import DataError
 from tests.data.published import HELPSTEER2, MATH_SHEPHERD, PRM800K, RATED, RED_TEAM, STEPWISE, ULTRA
 
@@ -21,12 +22,12 @@ def said(row):
 
 def marked(row):
     """(text, label) of every labelled step."""
-    return [(said(row)[start:end], label) for start, end, label in row.answers["answer"].spans]
+    return [(said(row)[start:end], label) for start, end, label, *_ in row.answers["answer"].spans]
 
 
 def labels(row, neutral="wrong"):
     """The label of every answer, or why it has none."""
-    made = rows_of_shape(recognise(row), Shape.UNPAIRED, row, neutral)
+    made = rows_of_shape(recognise(row), Shape.UNPAIRED, row, Choices(neutral))
     return [one if isinstance(one, LeftOut) else one.columns["label"] for one in made]
 
 
@@ -118,7 +119,7 @@ def test_neutral_steps_are_a_choice():
 
 def test_neutral_steps_are_settled_in_the_spans():
     row = prm(step(("a", 0)), step(("b", 1)))
-    made = {choice: select_examples(rows_of_shape(recognise(row), Shape.STEPS, row, choice))[0] for choice in ("wrong", "right", "ignore")}
+    made = {choice: select_examples(rows_of_shape(recognise(row), Shape.STEPS, row, Choices(choice)))[0] for choice in ("wrong", "right", "ignore")}
     assert {choice: marked(one) for choice, one in made.items()} == {
         "wrong": [("a", -1.0), ("b", 1.0)], "right": [("a", 1.0), ("b", 1.0)], "ignore": [("b", 1.0)],
     }  # fmt: skip

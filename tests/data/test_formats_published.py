@@ -90,7 +90,7 @@ def test_every_row_is_kept_or_dropped_for_a_reason(tmp_path):
 
 def test_steps_and_ratings_reach_the_examples(tmp_path):
     loaded = load(tmp_path / "a.jsonl", [PUBLISHED["PRM800K"]], Shape.STEPS)
-    assert [[value for _, _, value in example.spans["answer"]] for example in loaded.examples] == [[1.0, -1.0], [1.0, 1.0]]
+    assert [[value for _, _, value, *_ in example.spans["answer"]] for example in loaded.examples] == [[1.0, -1.0], [1.0, 1.0]]
     assert loaded.report["columns"] == ["steps", "unlabelled_steps"]
     loaded = load(tmp_path / "b.jsonl", [PUBLISHED["HelpSteer2"]] * 2, Shape.RATED)
     assert loaded.examples[1].columns["rating/helpfulness"] == 4.0

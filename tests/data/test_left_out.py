@@ -24,6 +24,9 @@ QA = {
 }  # fmt: skip
 TIE = {**BINARIZED, "score_rejected": BINARIZED["score_chosen"]}
 
+CORRECTED = {"prompt": "2+2? ", "original": "5", "corrected": "4"}
+MARKED = {"data": {"text": "4"}, "annotations": [{"completed_by": 1, "result": []}]}
+
 CASES = [
     (Shape.PREFERENCE, QA, {**QA, "preference": [0] * 6}, "no_preference"),
     (Shape.UNPAIRED, BINARIZED, TIE, "no_preference"),
@@ -38,6 +41,8 @@ CASES = [
     (Shape.RATED, ULTRA, {**ULTRA, "completions": []}, "no_answer"),
     (Shape.PREFERENCE, STRENGTH, {**STRENGTH, "rejected": STRENGTH["rejected"][:1]}, "unequal_turns"),
     (Shape.PREFERENCE, STRENGTH, {**STRENGTH, "rejected": [*STRENGTH["rejected"][:-1], " "]}, "empty_turn"),
+    (Shape.CORRECTION, CORRECTED, {**CORRECTED, "corrected": None}, "no_correction"),
+    (Shape.DEMONSTRATION, MARKED, {**MARKED, "annotations": []}, "not_annotated"),
     (Shape.DEMONSTRATION, SAFE, PKU, "better_not_safer"),
     (Shape.DEMONSTRATION, SAFE, {**SAFE, "is_response_0_safe": False}, "unsafe"),
     (Shape.DEMONSTRATION, LABELLED, {**LABELLED, "label": False}, "labelled_bad"),

@@ -11,6 +11,7 @@ from finegrain.data.shapes import OWN_SHAPES, TEXT_SHAPES
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError
 from tests.data.tiny import CHATML, byte_level, pieces
+from tests.data.tiny import marked as marks
 from tests.tiny import write_rows
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
@@ -61,7 +62,7 @@ def test_every_row_is_kept_or_named(tmp_path):
     assert report["format"] == "preference pairs"
     assert len(report["sha256"]) == 64
     assert json.loads(json.dumps(report)) == report
-    assert loaded.examples[1].spans == {"chosen": [(4, 10, -1.0)], "rejected": []}
+    assert loaded.examples[1].spans == {"chosen": marks((4, 10, -1.0)), "rejected": []}
     assert loaded.examples[0].spans == {"chosen": None, "rejected": None}
 
 
@@ -97,7 +98,7 @@ def test_a_preference_file_serves_every_recipe(tmp_path):
     path = save(tmp_path / "d.jsonl", [{**GOOD, "chosen_spans": [[0, 3, 1.0]]}])
     unpaired = load(path, shape=Shape.UNPAIRED).examples
     assert [(example.row, example.columns["label"]) for example in unpaired] == [(0, 1.0), (0, 0.0)]
-    assert unpaired[0].spans == {"answer": [(0, 3, 1.0)]}
+    assert unpaired[0].spans == {"answer": marks((0, 3, 1.0))}
     (demonstration,) = load(path, shape=Shape.DEMONSTRATION).examples
     assert demonstration.responses["answer"].text == "the answer"
     assert demonstration.columns == {"margin": 1.0}
@@ -191,7 +192,7 @@ def test_real_qa_feedback_marks_what_people_marked():
             response = example.responses[role]
             values = spans_to_tokens(spans, response.offsets, outside=1.0)
             inside = np.zeros(len(response.text), bool)
-            for start, end, _ in spans:
+            for start, end, *_ in spans:
                 inside[start:end] = True
             shares = [(inside[a:b].mean(), value) for (a, b), value in zip(response.offsets, values, strict=True) if b > a]
             assert all((share >= 0.5) == (value < 0) for share, value in shares)

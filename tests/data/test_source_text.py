@@ -11,12 +11,15 @@ from finegrain.data.records import Answer, Row, Turn
 from finegrain.data.source_text import lend_answer, read_source_row
 from finegrain.data.store import collect
 from finegrain.data.tokenise import Tokenise, tokenise
+from finegrain.types import CharSpan
 from tests.tiny import save_tiny
 
 ASKED = (Turn("system", "be kind"), Turn("user", "why ?"))
 CALL = Turn("assistant", "", '{"tool_calls": [{"function": {"name": "look", "arguments": {"at": "猫"}}}]}')
 ROWS = {
-    "strings": Row(prompt="why ?", answers={"chosen": Answer(content=" so", spans=[(0, 2, 1.0)]), "rejected": Answer(content=" no")}),
+    "strings": Row(
+        prompt="why ?", answers={"chosen": Answer(content=" so", spans=[CharSpan(0, 2, 1.0, 0.5, "tone", "anna")]), "rejected": Answer(content=" no")}
+    ),
     "glue": Row(prompt="why ?", answers={"chosen": Answer(content="so"), "rejected": Answer(content="no")}, columns={"margin": 2.0}, glue="\n\n"),
     "conversation": Row(
         prompt=ASKED,

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.data.spans import spans_to_tokens, tokens_to_spans
-from tests.data.tiny import byte_level, pieces
+from tests.data.tiny import byte_level, marked, pieces
 
 TOKENIZERS = [byte_level(), pieces("always"), pieces("prepend")]
 
@@ -50,13 +50,13 @@ def test_pieces_of_one_character_share_its_span():
 
 def test_equal_neighbours_merge_and_one_uncovered_character_is_bridged():
     places = offsets((0, 2), (2, 3), (4, 6), (9, 10), (0, 0))
-    assert tokens_to_spans(np.array([1.0, 1.0, 1.0, 1.0, 7.0]), places) == [(0, 6, 1.0), (9, 10, 1.0)]
-    assert tokens_to_spans(np.array([1.0, 2.0, 2.0, 1.0, 7.0]), places) == [(0, 2, 1.0), (2, 6, 2.0), (9, 10, 1.0)]
+    assert tokens_to_spans(np.array([1.0, 1.0, 1.0, 1.0, 7.0]), places) == marked((0, 6, 1.0), (9, 10, 1.0))
+    assert tokens_to_spans(np.array([1.0, 2.0, 2.0, 1.0, 7.0]), places) == marked((0, 2, 1.0), (2, 6, 2.0), (9, 10, 1.0))
 
 
 def test_shared_characters_take_the_later_tokens_value():
-    assert tokens_to_spans(np.array([1.0, 2.0]), offsets((0, 2), (1, 3))) == [(0, 1, 1.0), (1, 3, 2.0)]
-    assert tokens_to_spans(np.array([1.0, 2.0, 3.0]), offsets((0, 1), (0, 1), (0, 2))) == [(0, 2, 3.0)]
+    assert tokens_to_spans(np.array([1.0, 2.0]), offsets((0, 2), (1, 3))) == marked((0, 1, 1.0), (1, 3, 2.0))
+    assert tokens_to_spans(np.array([1.0, 2.0, 3.0]), offsets((0, 1), (0, 1), (0, 2))) == marked((0, 2, 3.0))
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,6 +16,8 @@ from finegrain.errors import DataError
 from finegrain.models.score import make_group
 from finegrain.recipes.training.data import add_mismatched
 from finegrain.train.collate import TrainingSet
+from finegrain.types import CharSpan
+from tests.data.tiny import marked
 from tests.tiny import examples
 
 ROLES = ("chosen", "rejected")
@@ -32,16 +34,20 @@ def awkward(count: int = 40, seed: int = 0) -> list[Example]:
             text = TEXTS[(row + place) % len(TEXTS)]
             last = np.sort(rng.integers(0, len(text) + 1, (len(old.ids), 2)).astype(np.int32), axis=1)
             responses[role] = Response(old.ids, rng.random(len(old.ids)) < 0.5, last, text)
-        spans = {"chosen": [None, [], [(0, 3, -1.0), (2**40, 2**41, 0.1)]][row % 3], "rejected": [[(1, 2, float("inf"))], None][row % 2]}
+        spans = {"chosen": [None, [], marked((0, 3, -1.0), (2**40, 2**41, 0.1))][row % 3], "rejected": [marked((1, 2, float("inf"))), None][row % 2]}
+        if row % 5 == 0 and spans["chosen"]:
+            spans["chosen"] = [*spans["chosen"], CharSpan(1, 2, -1.0, 0.25, "naïve 🐈", "anna"), CharSpan(4, 9, 0.0, aspect="\u2028")]
+        looked = {"chosen": ("anna", "bert")} if row % 7 == 0 and spans["chosen"] is not None else {}
         rewards = {"chosen": None, "rejected": rng.normal(size=len(responses["rejected"].ids)).astype(np.float32) if row % 4 else None}
         columns = {"weight": float(rng.normal()), "margin": float(row)}
         texts = {"row": row * 3, "prompt_text": TEXTS[(row // 2) % len(TEXTS)], "columns": columns}
-        made.append(dataclasses.replace(plain, responses=responses, spans=spans, token_rewards=rewards, **texts))
+        made.append(dataclasses.replace(plain, responses=responses, spans=spans, token_rewards=rewards, annotators=looked, **texts))
     return made
 
 
 def assert_same(found: Example, given: Example) -> None:
     assert (found.row, found.prompt_text, found.columns, found.spans) == (given.row, given.prompt_text, given.columns, given.spans)
+    assert found.annotators == given.annotators
     same(found.prompt, given.prompt)
     assert list(found.responses) == list(given.responses)
     for role, answer in given.responses.items():

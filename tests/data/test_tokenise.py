@@ -9,7 +9,7 @@ from finegrain.data.records import Answer, Row, Turn
 from finegrain.data.tokenise import tokenise
 from finegrain.data.truncate import KeepStart, Tokenise, fit_lengths, limit_length
 from finegrain.errors import ModelError, UsageError
-from tests.data.tiny import CHATML, LOWERS, THINKS_LAST, WORDS_ONLY, WRITES_BOS_AND_EOS, byte_level, pieces
+from tests.data.tiny import CHATML, LOWERS, THINKS_LAST, WORDS_ONLY, WRITES_BOS_AND_EOS, byte_level, marked, pieces
 
 TOKENIZERS = {"byte-level": byte_level(), "metaspace": pieces("always"), "metaspace first": pieces("first"), "prepend": pieces("prepend")}
 PLAIN = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
@@ -295,9 +295,10 @@ def test_settings_that_cannot_work_are_refused():
 
 
 def test_spans_outside_the_text_are_clipped():
-    row = Row(prompt="what ", answers={"answer": Answer(content="hello", spans=[(-2, 2, 1.0), (3, 9, -1.0), (7, 9, 2.0), (3, 3, 1.0), (0, 5, 0.5)])})
+    spans = marked((-2, 2, 1.0), (3, 9, -1.0), (7, 9, 2.0), (3, 3, 1.0), (0, 5, 0.5))
+    row = Row(prompt="what ", answers={"answer": Answer(content="hello", spans=spans)})
     example, _ = one(byte_level(), row)
-    assert example.spans["answer"] == [(0, 2, 1.0), (3, 5, -1.0), (0, 5, 0.5)]
+    assert example.spans["answer"] == marked((0, 2, 1.0), (3, 5, -1.0), (0, 5, 0.5))
 
 
 def test_token_rewards_with_or_without_eos_and_of_wrong_length():

@@ -7,6 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from finegrain.types import CharSpan
+
 CORPUS = [
     "Human: what is the answer to this question? Assistant: the answer is a good answer, and this is the best of it.",
     "Question: how many apples are there? Answer: there are many apples and one café, naïve words, 12 of them.",
@@ -106,3 +108,8 @@ def _pieces(kind: str) -> str:
 def pieces(kind: str = "always", *, bos: bool = True, eos: bool = True, template: str | None = None) -> Any:
     """Sentencepiece's kind. `always` and `first`: Metaspace; `prepend`: the normaliser of Llama 2, which doubles a space."""
     return _wrap(Tokenizer.from_str(_pieces(kind)), bos, eos, template)
+
+
+def marked(*spans: tuple[int, int, float]) -> list[CharSpan]:
+    """Spans that say only where and what."""
+    return [CharSpan(*span) for span in spans]

@@ -36,16 +36,25 @@ def on_signals(context: FakeContext, change: Change, *, start: bool = True) -> F
 
         return Scored(torch.from_numpy(change(score.mean.numpy(), mask)), part(score.std), part(score.members))
 
-    implicit = context.implicit and {
-        role: [scored(score, mask) for score, mask in zip(scores, context.masks(role), strict=True)] for role, scores in context.implicit.items()
-    }
+    def of_scorer(given: Mapping[str, Sequence[Scored]] | None) -> dict[str, list[Scored]] | None:
+        return given and {
+            role: [scored(score, mask) for score, mask in zip(scores, context.masks(role), strict=True)] for role, scores in given.items()
+        }
+
     rewards = context.rewards and {
         role: [score._replace(tokens=scored(score.tokens, mask)) for score, mask in zip(scores, context.masks(role), strict=True)]
         for role, scores in context.rewards.items()
     }
     entropy, surprisal = (rows(context.entropy), rows(context.surprisal)) if start else (context.entropy, context.surprisal)
     return replace(
-        context, spans=rows(context.spans), column=rows(context.column), implicit=implicit, rewards=rewards, entropy=entropy, surprisal=surprisal
+        context,
+        spans=rows(context.spans),
+        column=rows(context.column),
+        implicit=of_scorer(context.implicit),
+        table=of_scorer(context.table),
+        rewards=rewards,
+        entropy=entropy,
+        surprisal=surprisal,
     )
 
 
@@ -62,6 +71,7 @@ def take(context: FakeContext, order: Sequence[int]) -> FakeContext:
         spans=rows(context.spans),
         column=rows(context.column),
         implicit=rows(context.implicit),
+        table=rows(context.table),
         functions=rows(context.functions),
         rewards=rows(context.rewards),
         entropy=rows(context.entropy),
@@ -136,7 +146,7 @@ def padding(method: Any, make: Maker) -> None:
             role_masks={role: [np.pad(mask, (left, right)) for mask in masks] for role, masks in context.role_masks.items()},
             tokens={role: [np.pad(own, (left, right), constant_values=ord(" ")) for own in rows] for role, rows in context.tokens.items()},
             functions={
-                role: [spans and [(start + left, end + left, value) for start, end, value in spans] for spans in rows]
+                role: [spans and [span._replace(start=span.start + left, end=span.end + left) for span in spans] for spans in rows]
                 for role, rows in context.functions.items()
             },
         )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finegrain.types import Gathered, Pair, Side, Term
+from finegrain.types import Gathered, Pair, Side, Summed, Term
 
 Values = dict[str, Tensor]
 
@@ -45,12 +45,17 @@ def only(pair: Pair, roles: tuple[str, ...]) -> Pair:
 
 
 def collect(method: Any, micro_batches: list[Pair]) -> Mapping[str, Tensor]:
-    """What the method declares, added or concatenated over micro-batches and detached."""
-    if getattr(method, "statistics", None) is None:
-        return {}
-    roles = getattr(method, "statistic_roles", None) or roles_of(method)
-    with torch.no_grad():
-        found = [method.statistics(only(pair, roles)) for pair in micro_batches]
+    """What the method declares, of columns and of the pass, added or concatenated over micro-batches and detached."""
+    of_pass = getattr(method, "statistic_roles", None) or roles_of(method)
+    known: dict[str, Tensor] = {}
+    for declared, roles in ((getattr(method, "column_statistics", None), roles_of(method)), (getattr(method, "statistics", None), of_pass)):
+        if declared is not None:
+            with torch.no_grad():
+                known |= _joined([declared(only(replace(pair, statistics=known), roles)) for pair in micro_batches])
+    return known
+
+
+def _joined(found: list[Mapping[str, Summed | Gathered]]) -> Values:
     return {
         name: torch.cat([one[name].value for one in found]) if isinstance(first, Gathered) else torch.stack([one[name].value for one in found]).sum(0)
         for name, first in found[0].items()
@@ -85,7 +90,7 @@ def step_loss(method: Any, micro_batches: list[Pair]) -> Tensor:
 
 def leaves(pair: Pair) -> dict[str, Tensor]:
     """Tensors of the policy by role and field: what gradients reach."""
-    names = ("logp", "prompt_logp", "entropy", "kl", "outputs", "features")
+    names = ("logp", "prompt_logp", "entropy", "kl", "reference_kl", "reading", "outputs", "features")
     found = {f"{role}.{name}": getattr(side, name) for role, side in pair.sides.items() for name in names}
     return {name: value for name, value in found.items() if value is not None}
 

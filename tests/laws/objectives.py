@@ -12,12 +12,12 @@ from torch.autograd.gradcheck import GradcheckError
 
 from finegrain.configure import from_json, to_json
 from finegrain.types import Pair, Side
-from tests.laws.drive import gradients, leaves, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
+from tests.laws.drive import gradients, leaves, needs_of, only, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
 
 Maker = Callable[[int], Pair]
 Law = Callable[[Any, Maker], None]
 
-TOKEN_FIELDS = ("logp", "ref_logp", "weight", "reward", "entropy", "kl")
+TOKEN_FIELDS = ("logp", "ref_logp", "weight", "reward", "entropy", "kl", "reference_kl")
 ROUND_OFF = {"rtol": 1e-12, "atol": 1e-12}
 
 
@@ -54,6 +54,10 @@ def garbage_under_the_mask(method: Any, make_pair: Maker) -> None:
         new = {name: torch.where(side.mask, value, junk) for name in TOKEN_FIELDS if (value := getattr(side, name)) is not None}
         if side.outputs is not None:
             new["outputs"] = torch.where(side.mask[..., None], side.outputs, junk)
+        if side.labels is not None:
+            new["labels"] = torch.where(side.mask[..., None], side.labels, junk)
+        if side.reading is not None:
+            new["reading"] = torch.where(side.mask[..., None], side.reading, junk)
         if side.features is not None:
             new["features"] = torch.where(side.mask[..., None], side.features, junk)
         if side.prompt_logp is not None and side.prompt_mask is not None:
@@ -186,12 +190,14 @@ def settings_survive_json(method: Any, make_pair: Maker) -> None:
 
 
 def counts_from_masks(method: Any, make_pair: Maker) -> None:
-    """Denominators depend on masks, weights and columns only, and carry no gradient."""
+    """Denominators depend on masks, weights and columns only, but for late ones, and carry no gradient."""
     pair = with_statistics(method, make_pair(0))
     live = {name: value.detach().clone().requires_grad_() for name, value in leaves(pair).items()}
     counts = parts(method(with_leaves(pair, live)))[1]
     moved = parts(method(with_leaves(pair, {name: value - 1.7 for name, value in leaves(pair).items()})))[1]
-    same(moved, {name: count.detach() for name, count in counts.items()})
+    result = method(pair)
+    early = {name for name in counts if isinstance(result, Tensor) or not result[name].late}
+    same({name: moved[name] for name in early}, {name: counts[name].detach() for name in early})
     for name, count in counts.items():
         assert not count.requires_grad, f"the denominator of {name} carries a gradient"
 
@@ -235,6 +241,41 @@ def settings_are_read(method: Any, make_pair: Maker) -> None:
             assert any(not torch.equal(before[term], after[term]) for term in before), f"setting {name} is not read"
 
 
+def column_statistics_need_no_pass(method: Any, make_pair: Maker) -> None:
+    """Statistics of columns are the same whatever the log-probabilities are."""
+    declared = getattr(method, "column_statistics", None)
+    if declared is None:
+        return
+    pair = only(make_pair(0), roles_of(method))
+    moved = with_leaves(pair, {name: value - 1.7 for name, value in leaves(pair).items()})
+    same(*({name: statistic.value for name, statistic in declared(one).items()} for one in (moved, pair)))
+
+
+class ReadColumns(dict[str, Tensor]):
+    """Columns that know which of them were read by `[]`; `get` and `in` are for those that data may lack."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__(given)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+ALWAYS = frozenset({"position", "row"})
+"""Columns that every pair has."""
+
+
+def columns_are_declared(method: Any, make_pair: Maker) -> None:
+    """Every column that the method counts on is declared, so that data without it end in a sentence and not in a KeyError."""
+    pair = with_statistics(method, make_pair(0))
+    columns = ReadColumns(pair.columns)
+    method(replace(pair, columns=columns))
+    declared = {*getattr(method, "columns", ()), *getattr(method, "categories", ())} | ({"label"} & needs_of(method))
+    assert columns.read <= declared | ALWAYS, f"reads {sorted(columns.read - declared - ALWAYS)} without declaring it"
+
+
 LAWS: tuple[Law, ...] = (
     shape_and_finiteness,
     garbage_under_the_mask,
@@ -249,4 +290,6 @@ LAWS: tuple[Law, ...] = (
     counts_from_masks,
     weights_of_one,
     credit_is_read,
+    columns_are_declared,
+    column_statistics_need_no_pass,
 )

@@ -28,6 +28,11 @@ def random_segments(mask: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mask, ((starts & mask) | first).cumsum(1) - 1, -1)
 
 
+def outputs_of_labels(method: Any) -> int:
+    """Labels of a token: one, or one per aspect of the head."""
+    return max(1, len(getattr(method.head, "aspects", ())))
+
+
 def make_pair(method: Any, seed: int = 0) -> Pair:
     """A float64 pair with all that the method declares it reads, token credit included."""
     generator = torch.Generator().manual_seed(seed)
@@ -46,11 +51,14 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
             weight=torch.rand(ROWS, WIDTH, generator=generator, dtype=torch.float64) + 0.1,
             reward=noise(ROWS, WIDTH) if "reward" in {*needs, *made} else None,
             segment=random_segments(mask, generator) if {"reward", "segment"} & {*needs, *made} else None,
+            labels=torch.rand(ROWS, WIDTH, outputs_of_labels(method), generator=generator, dtype=torch.float64) if "labels" in made else None,
             prompt_logp=-noise(ROWS, PROMPT).abs() - 0.05 if "prompt_logp" in needs else None,
             prompt_mask=prompt_mask if "prompt_logp" in needs else None,
             entropy=noise(ROWS, WIDTH).abs() if "entropy" in needs else None,
             kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
+            reference_kl=noise(ROWS, WIDTH).abs() if "reference_kl" in needs else None,
             features=noise(ROWS, WIDTH, HIDDEN) if "features" in needs else None,
+            reading=noise(ROWS, WIDTH, reading) if (reading := getattr(method, "reading", 0)) else None,
             outputs=noise(ROWS, WIDTH, outputs) if (outputs := getattr(method, "outputs", 0)) else None,
         )
 
@@ -60,8 +68,12 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
         columns |= {"chosen_target": numbers.cos(), "rejected_target": numbers.sin()}
     if hasattr(getattr(method, "loss", None), "row_columns"):
         columns |= {"rating_place": numbers * 0.8, "class_weight": 1 + numbers, "median_place": numbers * 0 + 2}
+    columns |= {name: 1 + numbers.sin() for name in getattr(method, "columns", ()) if name not in columns}
+    columns |= {name: numbers % 2 for name in getattr(method, "categories", ())}
     for name in getattr(getattr(method, "head", None), "names", ()):
         columns |= {f"attribute/{name}": numbers.cos(), f"attribute_median/{name}": numbers * 0}
+    if "labels" in getattr(method, "token_columns", ()):
+        columns |= {f"annotated/{role}": ((numbers + number) % 3 != 1).double() for number, role in enumerate(all_roles(method))}
     make_modules = getattr(method, "make_modules", None)
     modules = {} if make_modules is None else {name: module.double() for name, module in make_modules(HIDDEN, generator).items()}
     return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns, modules=modules)

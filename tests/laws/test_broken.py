@@ -104,6 +104,22 @@ def credit_on_one_side(pair: Pair) -> Tensor:
     return log_ratio(pair.chosen) - log_ratio(replace(pair.rejected, weight=None))
 
 
+def undeclared_column(pair: Pair) -> Tensor:
+    return log_ratio_margin(pair) * (1 + pair.columns["label"])
+
+
+def late_count_with_gradient(pair: Pair) -> Terms:
+    return {"nll": Term(-sequence_logp(pair.chosen), kept_weight(pair.chosen) + 0.0 * sequence_logp(pair.chosen), late=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnsOfThePass(DPO):
+    """Declared as one of columns, a statistic of log-probabilities."""
+
+    def column_statistics(self, pair: Pair) -> dict[str, Summed]:
+        return {"margin": Summed(log_ratio_margin(pair).sum())}
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeanAsSum:
     """A statistic that is a mean, declared as a sum."""
@@ -147,8 +163,10 @@ BROKEN: dict[laws.Law, list[Any]] = {
     laws.wide_arithmetic: [broken(half_precision), broken(half_precision_widened_late)],
     laws.settings_survive_json: [NumberedSetting(), Thawed()],
     laws.settings_are_read: [UnreadSetting()],
-    laws.counts_from_masks: [broken(count_of_likely_tokens), broken(count_with_gradient)],
+    laws.counts_from_masks: [broken(count_of_likely_tokens), broken(count_with_gradient), broken(late_count_with_gradient)],
     laws.weights_of_one: [broken(bonus_for_credit)],
+    laws.column_statistics_need_no_pass: [ColumnsOfThePass()],
+    laws.columns_are_declared: [broken(undeclared_column)],
     laws.credit_is_read: [broken(ignores_credit), broken(credit_on_one_side)],
 }
 CASES = [(law, method) for law, methods in BROKEN.items() for method in methods]

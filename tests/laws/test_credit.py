@@ -17,7 +17,7 @@ from finegrain.credit.confidence import Confidence
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
 from finegrain.credit.reward_signals import Attention, Head, PrefixDifference
 from finegrain.credit.scores import BatchMean, Last, Quantile, ResponseMean, Sum
-from finegrain.credit.signals import Column, FunctionSpans, Implicit
+from finegrain.credit.signals import Column, FunctionSpans, Implicit, Table
 from finegrain.credit.text_signals import Entropy, LeastEdit, Lexical
 from finegrain.credit.token_reward import TokenReward
 from finegrain.ops.location import EndOnly
@@ -32,21 +32,22 @@ METHODS: dict[str, Any] = {
     **{name: catalog.load("credit", name)(**({"path": "f.py:f"} if name == "function" else {})) for name in catalog.names("credit")},
     "asr-column": ASR(signal=Column(), segmenter=Dynamic(window=3, q=-0.5), **OPEN),
     "asr-function": ASR(signal=FunctionSpans(path="f.py:f"), **OPEN),
-    "asr-threshold-sum": ASR(signal=Implicit(), segmenter=Threshold(tau=0.8), score=Sum(), **OPEN),
-    "asr-topk-last": ASR(signal=Implicit(), segmenter=TopK(), score=Last(), **OPEN),
-    "asr-sign": ASR(signal=Implicit(), segmenter=Sign(), **OPEN),
-    "asr-change-point": ASR(signal=Implicit(), segmenter=ChangePoint(), **OPEN),
-    "asr-windows": ASR(signal=Implicit(), segmenter=Windows(), **OPEN),
-    "asr-whole": ASR(signal=Implicit(), segmenter=Whole(), **OPEN),
-    "asr-tokens": ASR(signal=Implicit(), segmenter=Tokens(), **OPEN),
-    "asr-response-mean": ASR(signal=Implicit(), baseline=ResponseMean(), **OPEN),
-    "asr-batch-mean": ASR(signal=Implicit(), baseline=BatchMean(), **OPEN),
-    "asr-quantile": ASR(signal=Implicit(), baseline=Quantile(), **OPEN),
-    "confidence": Confidence(signal=Implicit()),
-    "confidence-std": Confidence(signal=Implicit(), score=Sum(), **OPEN),
-    "token-reward-members": TokenReward(signal=Implicit(), segmenter=ChangePoint()),
-    "compose-mask": Compose(signal=Implicit(), segmenter=Dynamic(), allocation=Mask(**OPEN)),
-    "compose-soft": Compose(signal=Implicit(), segmenter=EntropyCutoff(), allocation=SoftWeight(**OPEN)),
+    "asr-threshold-sum": ASR(signal=Implicit(scorer="judge"), segmenter=Threshold(tau=0.8), score=Sum(), **OPEN),
+    "asr-topk-last": ASR(signal=Implicit(scorer="judge"), segmenter=TopK(), score=Last(), **OPEN),
+    "asr-sign": ASR(signal=Implicit(scorer="judge"), segmenter=Sign(), **OPEN),
+    "asr-change-point": ASR(signal=Implicit(scorer="judge"), segmenter=ChangePoint(), **OPEN),
+    "asr-windows": ASR(signal=Implicit(scorer="judge"), segmenter=Windows(), **OPEN),
+    "asr-whole": ASR(signal=Implicit(scorer="judge"), segmenter=Whole(), **OPEN),
+    "asr-tokens": ASR(signal=Implicit(scorer="judge"), segmenter=Tokens(), **OPEN),
+    "asr-response-mean": ASR(signal=Implicit(scorer="judge"), baseline=ResponseMean(), **OPEN),
+    "asr-batch-mean": ASR(signal=Implicit(scorer="judge"), baseline=BatchMean(), **OPEN),
+    "asr-quantile": ASR(signal=Implicit(scorer="judge"), baseline=Quantile(), **OPEN),
+    "confidence": Confidence(signal=Implicit(scorer="judge")),
+    "confidence-std": Confidence(signal=Implicit(scorer="judge"), score=Sum(), **OPEN),
+    "token-reward-members": TokenReward(signal=Implicit(scorer="judge"), segmenter=ChangePoint()),
+    "compose-mask": Compose(signal=Implicit(scorer="judge"), segmenter=Dynamic(), allocation=Mask(**OPEN)),
+    "compose-soft": Compose(signal=Implicit(scorer="judge"), segmenter=EntropyCutoff(), allocation=SoftWeight(**OPEN)),
+    "compose-table": Compose(signal=Table(), segmenter=Sentences(), allocation=Mask(score=Sum(), **OPEN)),
     "compose-top-k": Compose(scorer="rm", signal=Attention(), segmenter=Perplexity(), allocation=TopSegments()),
     "compose-peaks": Compose(signal=Entropy(), segmenter=RandomNGram(), allocation=DynamicTopK()),
     "compose-random": Compose(signal=LeastEdit(), segmenter=Sentences(), allocation=RandomQuantile()),
@@ -80,7 +81,7 @@ EXEMPT = {
     ("function", "negation_swaps"): "weights are the user's own",
     ("asr-response-mean", "negation_swaps"): "an answer of one token equals its mean and is strictly on neither side",
     ("confidence-std", "settings_are_read"): "a scorer that knows its uncertainty needs no pooling",
-    ("token-reward", "settings_are_read"): "people's spans have no uncertainty to pool",
+    ("token-reward", "settings_are_read"): "the table's targets are shrunk already and have no certainty to pool",
 }
 
 
@@ -123,7 +124,7 @@ class Raw:
         return np.where(mask, mean > 0, 0)
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
-        scores = context.implicit_rewards(None, self.scale)
+        scores = context.implicit_rewards("judge", self.scale)
         columns = {}
         every = np.concatenate([s.mean.detach().numpy()[m] for role in scores for s, m in zip(scores[role], context.masks(role), strict=True)])
         for role, sign in context.signs.items():
@@ -176,7 +177,7 @@ class Negative(Raw):
 
 class TrainsTheScorer(Raw):
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
-        for rows in context.implicit_rewards(None, self.scale).values():
+        for rows in context.implicit_rewards("judge", self.scale).values():
             for score in rows:
                 score.mean.square().sum().backward()
         return super().prepare(context)
@@ -222,7 +223,7 @@ class UnreadNested:
     signal: Implicit = field(default_factory=lambda: Implicit(beta=0.3))
 
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
-        return ASR(signal=Implicit(), **OPEN).prepare(context)
+        return ASR(signal=Implicit(scorer="judge"), **OPEN).prepare(context)
 
 
 @dataclass(frozen=True, kw_only=True)

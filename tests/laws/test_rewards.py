@@ -20,6 +20,7 @@ from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
 from finegrain.rewards.irl_sft import IRLSFT, Aligned, Linear, Longer
 from finegrain.rewards.secrets_rm import SecretsRM
+from finegrain.rewards.span_labels import Answers, BalancedTokens, SpanLabels
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Scored
 from tests.laws import objectives as laws
@@ -53,6 +54,7 @@ def heads() -> dict[str, Any]:
 def fit_of(loss: Any) -> RewardFit:
     """The loss with a head that it fits."""
     kind = read_loss(loss).head_kind
+    kind = kind[0] if isinstance(kind, tuple) else kind
     return RewardFit(small(Token() if kind is object else kind()), loss)
 
 
@@ -78,6 +80,11 @@ FITS: dict[str, RewardFit] = {
     "irl-sft loss, longer": RewardFit(Token(), IRLSFT(step=Aligned(positions=Longer()))),
     "irl-sft loss, linear": RewardFit(Token(), IRLSFT(step=Linear())),
     "gaussian, attention": RewardFit(Gaussian(readout=Sum(), reward_weight=Attention(width=2)), BradleyTerry()),
+    "span-labels loss, balanced": RewardFit(Token(readout=Mean()), SpanLabels(weighting=BalancedTokens())),
+    "span-labels loss, aspects": RewardFit(Token(aspects=("one", "two"), weights=(2.0, -1.0)), SpanLabels()),
+    "span-labels loss, gaussian": RewardFit(Gaussian(), SpanLabels()),
+    "span-labels loss, gaussian, attention": RewardFit(Gaussian(reward_weight=Attention(width=2)), SpanLabels(weighting=BalancedTokens())),
+    "span-labels loss, answers": RewardFit(Token(), SpanLabels(rows=Answers())),
     "brme loss, one member": RewardFit(GaussianEnsemble(members=1), BRME()),
 }
 

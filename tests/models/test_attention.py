@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import varlen
 
-from finegrain.models import attention
+from finegrain.models import attention, short_attention
 from finegrain.models.packing import Branch, Group
 from finegrain.models.scorer import Request, fused, silence_dropout, use_branched_attention
 from tests.tiny import MODELS, exact_norms, ragged_groups
@@ -51,14 +51,20 @@ def evaluate(model: Any, groups: list[Group]) -> tuple[Tensor, Tensor]:
     return logp.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+def one_empty_answer() -> Group:
+    first = ragged_groups(seed=1)[0]
+    answer = first.branches[0]
+    return Group(first.prompt, (Branch(answer.ids[:0], answer.mask[:0]), first.branches[1]))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_one_call_a_layer_is_the_form_in_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MODELS[name]().double()
     exact_norms(model)
     silence_dropout(model)
     use_branched_attention(model)
-    empty = Branch(ragged_groups()[0].branches[0].ids[:0], ragged_groups()[0].branches[0].mask[:0])
-    groups = [*ragged_groups(long=40), Group(ragged_groups(seed=1)[0].prompt, (empty, ragged_groups(seed=1)[0].branches[1]))]
+    groups = [*ragged_groups(long=40), one_empty_answer()]
+    monkeypatch.setattr(short_attention, "FEW_KEYS", 0)
     want = evaluate(model, groups)
     calls: list[tuple[int, int]] = []
 
@@ -74,6 +80,39 @@ def test_one_call_a_layer_is_the_form_in_blocks(name: str, monkeypatch: pytest.M
     assert len(calls) == (0 if "soft-caps" in name else layers)
     if "window" in name or "mixed" in name:
         assert (5, 0) in calls
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_short_sequences_computed_by_size_are_the_form_in_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS[name]().double()
+    exact_norms(model)
+    silence_dropout(model)
+    use_branched_attention(model)
+    empty = Branch(ragged_groups()[0].branches[0].ids[:0], ragged_groups()[0].branches[0].mask[:0])
+    groups = [
+        *ragged_groups(long=40),
+        *ragged_groups(seed=2, long=33),
+        Group(ragged_groups(seed=1)[0].prompt, (empty, ragged_groups(seed=1)[0].branches[1])),
+    ]
+    monkeypatch.setattr(short_attention, "SIZE_STEP", 4)
+    laid_out, calls = attention.lay_out_short, []
+    monkeypatch.setattr(attention, "lay_out_short", lambda *given: calls.append(given[1]) or laid_out(*given))
+    found = evaluate(model, groups)
+    layers = model.config.num_hidden_layers
+    assert len(calls) == (0 if "soft-caps" in name else layers)
+    assert (5 in [None if window is None else window - 1 for window in calls]) == ("window" in name or "mixed" in name)
+    monkeypatch.setattr(short_attention, "FEW_KEYS", 0)
+    for one, other in zip(evaluate(model, groups), found, strict=True):
+        assert (one - other).abs().max() <= 1e-10 * max(1.0, float(other.abs().max()))
+    assert len(calls) <= layers
+
+
+def test_a_row_is_computed_by_size_only_where_every_sequence_is_short() -> None:
+    assert short_attention.is_short((100, 28, 3))
+    assert not short_attention.is_short((100, 3, 29))
+    laid = short_attention.lay_out_short(((3, 2, 0), (40, 1)), None, torch.float32, torch.device("cpu"))
+    assert [tuple(part.mask.shape) for part in laid.sizes] == [(2, 1, 32, 32), (1, 1, 64, 64), (1, 1, 32, 64)]
+    assert laid.places.unique().numel() == 46
 
 
 def test_the_real_kernel_has_the_arguments_that_are_given() -> None:

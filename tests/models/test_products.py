@@ -11,10 +11,12 @@ from torch import nn
 from finegrain.errors import UsageError
 from finegrain.models import products
 from finegrain.models.probe import make_scorer
-from finegrain.models.products import VARIABLE, choose_products, describe_products
+from finegrain.models.products import VARIABLE, choose_products, compare_bfloat16, describe_products
 from finegrain.ops import matmul
 from finegrain.ops.logprobs import OutputLayer, token_values
 from finegrain.ops.matmul import Product, prefer_torch, use_onednn_linear
+from finegrain.scoring import devices
+from finegrain.scoring.devices import frozen_arithmetic
 from tests.tiny import MODELS
 
 pytestmark = pytest.mark.skipif(not matmul.has_onednn(), reason="no oneDNN product on this machine")
@@ -149,3 +151,32 @@ def test_another_model_leaves_the_choice_of_the_first(monkeypatch: pytest.Monkey
     assert chosen <= matmul._BY_TORCH
     assert first.products != second.products
     assert first.products.count("torch for") == len(chosen)
+
+
+def slower_in_bfloat16(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    monkeypatch.setattr(products, "_time", lambda multiply, left, right: factor if left.dtype == torch.bfloat16 else 1.0)
+
+
+def test_bfloat16_is_compared_with_float32_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slower_in_bfloat16(monkeypatch, 3.0)
+    assert compare_bfloat16(tmp_path) == 3.0
+    slower_in_bfloat16(monkeypatch, 0.5)
+    assert compare_bfloat16(tmp_path) == 3.0
+    for file in (tmp_path / "products").iterdir():
+        file.write_text('{"bfloat16": -1}')
+    assert compare_bfloat16(tmp_path) == 0.5
+    monkeypatch.setenv(VARIABLE, "onednn")
+    assert compare_bfloat16(tmp_path) == 0.0
+
+
+@pytest.mark.parametrize(("factor", "name"), [(3.0, "float32"), (1.1, "bfloat16"), (0.5, "bfloat16")])
+def test_a_processor_with_slow_bfloat16_computes_in_float32_and_says_so(
+    factor: float, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "cache_folder", lambda: tmp_path)
+    slower_in_bfloat16(monkeypatch, factor)
+    assert frozen_arithmetic("cpu", "bfloat16")[1].name == name
+    said = capsys.readouterr()
+    assert ("3.0 times as long as float32 on this processor: computing in float32" in said.out + said.err) == (name == "float32")
+    with frozen_arithmetic("cpu", "bfloat16")[1].autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, name)

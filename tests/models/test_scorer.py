@@ -96,12 +96,12 @@ def test_the_probe_passes_every_architecture_and_catches_a_broken_attention(monk
         assert probe.fused, (name, probe.reason)
         assert scorer.path is fused
 
-    honest = attention._band.__wrapped__
+    honest = attention.lay_out_short
 
-    def forgets_the_window(reach: int, window: int | None, dtype: Any, device: Any) -> torch.Tensor:
-        return honest(reach, None, dtype, device)
+    def forgets_the_window(groups: Any, window: int | None, dtype: Any, device: Any) -> Any:
+        return honest(groups, None, dtype, device)
 
-    monkeypatch.setattr(attention, "_band", forgets_the_window)
+    monkeypatch.setattr(attention, "lay_out_short", forgets_the_window)
     scorer, probe = make_scorer(MODELS["mistral, window 6"]().train(), longest=200)
     assert not probe.fused
     assert "differs" in probe.reason
@@ -138,13 +138,16 @@ def test_full_vocabulary_kl_of_both_paths_and_its_gradient() -> None:
             plant_fault(model)
         reference = type("Frozen", (), {"model": frozen})()
         model.zero_grad()
-        values = path(model, ragged_groups(long=30), Request(kl_against=reference))
-        assert values.kl is not None
-        assert (values.kl > 0).all()
-        (values.kl * torch.linspace(-1, 1, len(values.kl), dtype=torch.float64)).sum().backward()
-        found.append((values.kl.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+        values = path(model, ragged_groups(long=30), Request(kl_against=reference, reference_kl=True))
+        upstream = torch.linspace(-1, 1, len(values.logp), dtype=torch.float64)
+        for kl in (values.kl, values.reference_kl):
+            assert kl is not None
+            assert (kl > 0).all()
+            (kl * upstream).sum().backward(retain_graph=True)
+        found.append((values.kl.detach(), values.reference_kl.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])))
     assert largest_difference(found[1], found[0]) <= 1e-10
     assert largest_difference(found[2], found[0]) > 1e-10
+    assert largest_difference(found[0][:1], found[0][1:2]) > 1e-4, "the directions differ"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)

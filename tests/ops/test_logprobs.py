@@ -1,5 +1,7 @@
 """The chunked head against dense autograd, in float64, with chunks smaller than the rows."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -16,7 +18,8 @@ def dense(hidden: torch.Tensor, head: OutputLayer, targets: torch.Tensor, refere
 
     own = log_p(hidden, head)
     other = log_p(*reference)
-    return [own.gather(-1, targets[:, None])[:, 0], -(own.exp() * own).sum(-1), (own.exp() * (own - other)).sum(-1)]
+    kls = [(one.exp() * (one - two)).sum(-1) for one, two in ((own, other), (other, own))]
+    return [own.gather(-1, targets[:, None])[:, 0], -(own.exp() * own).sum(-1), *kls]
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
@@ -31,11 +34,11 @@ def test_values_and_gradients_equal_dense_ones(monkeypatch: pytest.MonkeyPatch, 
     head = OutputLayer(weight, offset if bias else None, softcap, 0.7)
     reference = (draw(rows, 5), OutputLayer(draw(vocabulary, 5), None, None, 1.0))
     targets = torch.randint(0, vocabulary, (rows,), generator=generator)
-    found = token_values(hidden, head, targets, entropy=True, reference=reference)
-    upstream = [draw(rows) for _ in range(3)]
+    found = token_values(hidden, head, targets, entropy=True, reference=reference, reference_kl=True)
+    upstream = [draw(rows) for _ in range(4)]
     inputs = [hidden, weight, *([offset] if bias else [])]
     results = []
-    for values in (list(found[:3]), dense(hidden, head, targets, reference)):
+    for values in ([found.logp, found.entropy, found.kl, found.reference_kl], dense(hidden, head, targets, reference)):
         total = sum((value * up).sum() for value, up in zip(values, upstream, strict=True))
         results.append([value.detach() for value in values] + list(torch.autograd.grad(total, inputs)))
     for one, other in zip(*results, strict=True):
@@ -77,19 +80,19 @@ def test_no_tokens_are_no_error() -> None:
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
-@pytest.mark.parametrize("asked", [(False, False), (True, False), (False, True), (True, True)])
-def test_only_what_is_asked_for_and_each_alone_is_right(asked: tuple[bool, bool], softcap: float | None) -> None:
+@pytest.mark.parametrize("asked", list(product((False, True), repeat=3)))
+def test_only_what_is_asked_for_and_each_alone_is_right(asked: tuple[bool, bool, bool], softcap: float | None) -> None:
     """The reference head has scale, bias and cap of its own."""
     generator = torch.Generator().manual_seed(2)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
     hidden, weight = draw(9, 6).requires_grad_(), draw(11, 6).requires_grad_()
     head, other = OutputLayer(weight, None, softcap, 2.0), (draw(9, 5), OutputLayer(draw(11, 5), draw(11), 1.5, 2.0))
     targets = torch.randint(0, 11, (9,), generator=generator)
-    found = token_values(hidden, head, targets, entropy=asked[0], reference=other if asked[1] else None)
-    assert [value is not None for value in found[:3]] == [True, *asked]
+    found = token_values(hidden, head, targets, entropy=asked[0], reference=other if any(asked[1:]) else None, kl=asked[1], reference_kl=asked[2])
+    assert [value is not None for value in found[:4]] == [True, *asked]
     assert token_values(hidden, head, targets).entropy is None
     wanted = dense(hidden, head, targets, other)
-    pairs = [(one, want) for one, want in zip(found[:3], wanted, strict=True) if one is not None]
+    pairs = [(one, want) for one, want in zip(found[:4], wanted, strict=True) if one is not None]
     upstream = [draw(9) for _ in pairs]
     for one, want in pairs:
         torch.testing.assert_close(one, want, rtol=1e-12, atol=1e-12)

@@ -211,7 +211,7 @@ def test_empty_and_identical_answers_are_counted_and_named(command: Command, tmp
 def test_a_credit_that_keeps_nothing_stops_before_training(command: Command, tmp_path: Path) -> None:
     """Every token of every rejected answer is praised, so no token of it may be discouraged."""
     praised = [{**row, "rejected_spans": [[0, len(row["rejected"]), 1.0]]} for row in rows(command)]
-    done = command.prefer("run", "--data", write_rows(tmp_path / "praised.jsonl", praised), "objective:dpo", "credit:asr")
+    done = command.prefer("run", "--data", write_rows(tmp_path / "praised.jsonl", praised), "objective:dpo", "credit:asr", "credit.signal:spans")
     assert done.code == 5, done.error
     assert "rejected" in done.error
     assert "min_kept" in done.error

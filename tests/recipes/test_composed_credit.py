@@ -21,14 +21,14 @@ LEARN = ("objective:token-distillation", "credit:compose")
 def columns_of(command: Command, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> TrainingSet:
     """What a run of one step trained on."""
     found: list[TrainingSet] = []
-    before = _Maker.with_credit
+    before = _Maker.train
 
-    def spy(self: Any, job: Any, credit: Any) -> TrainingSet:
-        found.append(before(self, job, credit))
+    def spy(self: Any, job: Any, plan: Any) -> TrainingSet:
+        found.append(before(self, job, plan))
         return found[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Maker, "with_credit", spy)
+        patch.setattr(_Maker, "train", spy)
         done = command.prefer(f"run-{len(list(command.folder.iterdir()))}", *STEP, *arguments)
     assert done.code == 0, done.error
     return found[0]
@@ -109,6 +109,18 @@ def test_weights_without_a_scorer(command: Command, monkeypatch: pytest.MonkeyPa
     assert any(not weight.all() for weight in weights)
 
 
+def test_the_runs_own_scorer_gives_soft_weights_of_sentences(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = [{"chosen": "good people said .", "rejected": "bad words ."}, {"chosen": "good people .", "rejected": "bad people said ."}]
+    command.data = write_rows(command.folder / "many.jsonl", [{"prompt": f"why {row} ?", **sides[row % 2]} for row in range(30)])
+    parts = ("credit.signal:table", "credit.segmenter:sentences", "credit.allocation:soft-weight")
+    composed = columns_of(command, monkeypatch, "credit:compose", *parts)
+    plain = columns_of(command, monkeypatch, "credit:confidence", *parts[:2])
+    for role in ("chosen", "rejected"):
+        both = zip(plain.token_columns[role].weight, composed.token_columns[role].weight, strict=True)
+        assert all(one.tolist() == other.tolist() for one, other in both)
+    assert any(weight.max() > 0.6 for weight in composed.token_columns["chosen"].weight)
+
+
 def test_parses_of_a_column_cut_an_answer(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     sides = {"chosen": "good people said", "rejected": "bad words"}
     parses = {"chosen_parse": "(S (NP (JJ good) (NN people)) (VP (VB said)))", "rejected_parse": "(S (JJ bad) (NN words))"}
@@ -128,6 +140,7 @@ def test_parses_of_a_column_cut_an_answer(command: Command, monkeypatch: pytest.
         (("credit:compose", "credit.signal:entropy"), "so nothing agrees"),
         (("credit:asr", "credit.signal:attention", "--credit.scorer", "rm"), "credit:asr keeps what agrees with the label"),
         (("credit:compose", "credit.signal:attention", "credit.allocation:top-k"), "name one, --credit.scorer REWARD_MODEL"),
+        (("credit:compose", "credit.signal:implicit"), "credit.signal:implicit needs a scorer"),
         (("credit:compose", "credit.allocation:redistribute"), "the weight of credit:compose is absent: it writes token rewards alone"),
     ],
 )

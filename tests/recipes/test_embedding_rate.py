@@ -12,8 +12,8 @@ from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.gaussian import Gaussian
 from finegrain.rewards.token import Token
-from finegrain.train.contract import contract_of
 from finegrain.train.optim import FACTOR, Optim, make_optimizer
+from finegrain.train.read_contract import contract_of
 from finegrain.train.trainer import EMBEDDING_CEILING, embedding_rate
 from tests.recipes.command import Command
 

@@ -1,9 +1,10 @@
 """Held-out results are what an objective's declarations say: against sums over single rows, whatever the micro-batches.
 
-Test of train/evaluation.py.
+Test of train/evaluation.py, recipes/inspection/pairs.py.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from finegrain.models.score import score_rows
 from finegrain.objectives.aot import AOT
 from finegrain.objectives.cpo import CPO
 from finegrain.objectives.dpo import DPO
@@ -19,6 +21,8 @@ from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.stats import Interval
+from finegrain.recipes.inspection import pairs
+from finegrain.recipes.inspection.pairs import Chosen, PairSnapshot
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.evaluation import as_record, evaluate
 from finegrain.train.loop import Trainer
@@ -129,3 +133,35 @@ def test_a_record_without_an_interval_says_why() -> None:
     assert as_record(Interval(1.0, None, None, 1))["reason"] == "no interval: 1 rows are too few for one"
     assert as_record(Interval(math.nan, None, None, 4))["mean"] is None
     assert "reason" not in as_record(Interval(1.0, 0.5, 1.5, 9))
+
+
+def test_inspected_rows_that_are_evaluated_are_not_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, data = trainer_and_rows(DPO(), 60)
+    examples = data.examples
+    rows = [Chosen(examples[place], place, held_out) for place, held_out in ((0, True), (3, True), (1, False), (2, True))]
+    before = score_rows(trainer.scorer, [row.example for row in rows], trainer.contract.roles, trainer.precision)
+    snapshot = PairSnapshot(rows, trainer.contract.roles, before, {}, {})
+    evaluate(trainer, data, snapshot.read_held_out)
+    scored: list[int] = []
+
+    def count(scorer: Any, some: Sequence[Any], roles: Any, precision: Any) -> Any:
+        scored.append(len(some))
+        return score_rows(scorer, some, roles, precision)
+
+    monkeypatch.setattr(pairs, "score_rows", count)
+    after = snapshot.after(trainer.scorer, trainer.precision)
+    assert scored == [1]
+    for role in trainer.contract.roles:
+        for one, other, row in zip(after[role], before[role], rows, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-12)
+            assert (one[~row.example.responses[role].mask] == 0).all()
+
+
+def test_rows_that_no_evaluation_read_are_scored() -> None:
+    trainer, data = trainer_and_rows(DPO(), 60)
+    rows = [Chosen(data.examples[place], place, True) for place in (0, 1)]
+    snapshot = PairSnapshot(rows, trainer.contract.roles, None, {}, {})
+    evaluate(trainer, data, snapshot.read_held_out)
+    assert not snapshot.held_out_logps
+    after = snapshot.after(trainer.scorer, trainer.precision)
+    assert [len(values) for values in after["chosen"]] == [len(row.example.responses["chosen"].ids) for row in rows]

@@ -8,6 +8,7 @@ import pytest
 
 from finegrain.diagnose import coverage, displacement
 from finegrain.report.pairs import read_pairs
+from finegrain.types import CharSpan
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import moved
 from tests.tiny import save_tiny, write_rows
@@ -105,7 +106,7 @@ def test_planted_truth_reaches_the_page(command: Command, tmp_path: Path) -> Non
     done = command.prefer("run", "--data", write_rows(tmp_path / "truth.jsonl", rows), "--max-steps", "1")
     assert done.code == 0, done.error
     pairs = read_pairs(tmp_path / "run") or []
-    assert {pair.answers["rejected"].truth for pair in pairs} == {((1, 4, -1.0),)}
+    assert {pair.answers["rejected"].truth for pair in pairs} == {(CharSpan(1, 4, -1.0),)}
     assert {pair.answers["chosen"].truth for pair in pairs} == {None}
 
 

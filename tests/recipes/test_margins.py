@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finegrain.data.store import collect
-from finegrain.recipes.training.data import margins_as_trained
+from finegrain.recipes.training.margins import margins_as_trained
 from tests.data.test_store import examples
 from tests.recipes.command import Command, Outcome
 from tests.tiny import write_rows

@@ -25,9 +25,9 @@ from finegrain.rewards.fit import RewardFit
 from finegrain.rewards.meta_rm import MetaRM, discrimination
 from finegrain.rewards.sequence import Sequence
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import contract_of
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim
+from finegrain.train.read_contract import contract_of
 from tests.recipes.command import Command, Outcome
 from tests.tiny import MODELS, exact_norms, ragged_groups, write_rows
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
+from finegrain.types import CharSpan
 from tests.tiny import write_rows
 
 WORDS = [" the", " cat", " sat", " on", " mat", ".", " dogs", " ran", " yes", " no", " good", " bad", " sky", " blue"]
@@ -30,8 +31,8 @@ def answer(rng: np.random.Generator, tokens: int, shift: float, *, weight: float
         after=before + change,
         weight=None if weight is None else np.full(count, weight),
         reward=rng.normal(size=count) if marks else None,
-        spans=((0, len(words[0]), -1.0),) if marks else None,
-        truth=((0, len(words[0]), -1.0), (len(words[0]), int(ends[-1]), 1.0)) if marks else None,
+        spans=(CharSpan(0, len(words[0]), -1.0),) if marks else None,
+        truth=(CharSpan(0, len(words[0]), -1.0), CharSpan(len(words[0]), int(ends[-1]), 1.0)) if marks else None,
     )
 
 

@@ -4,21 +4,21 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from finegrain.report.page import TEMPLATES, render
+from finegrain.report.page import render
 from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import read_run
+from finegrain.report.template import TEMPLATES
+from tests.report.browser import CHROMIUM, READABLE
 from tests.report.rewards import scored
 from tests.report.runs import pairs, write_run
 from tests.report.test_page import HOSTILE
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")]
 
 
@@ -166,25 +166,7 @@ def test_the_policy_stops_a_script_that_got_in(page: str, tmp_path: Path) -> Non
 def test_nothing_runs_over_the_edge_and_texts_can_be_read(examined: list[ExaminedPair], tmp_path: Path, width: int) -> None:
     """No sideways scrolling of the page; contrast of every kind of text at least 4.5, in light and in dark."""
     page = render([read_run(write_run(tmp_path / "run", examined))])
-    probe = """
-        const shade = (text) => text.match(/[\\d.]+/g).map(Number);
-        const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-          .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const paper = (node) => {
-          for (; node; node = node.parentElement) { const c = shade(getComputedStyle(node).backgroundColor); if (c.length < 4 || c[3] > 0) return c; }
-          return [255, 255, 255];
-        };
-        let worst = [99, ""];
-        const texts = "p, td, th, li, a, summary, dt, dd, h1, h2, h3, h4, .tok, .badge, .interval, figcaption, label, button";
-        document.querySelectorAll(texts).forEach((node) => {
-          const [a, b] = [light(shade(getComputedStyle(node).color)), light(paper(node))].sort((x, y) => y - x);
-          const ratio = (a + 0.05) / (b + 0.05);
-          if (ratio < worst[0]) worst = [ratio, node.tagName + "." + node.className];
-        });
-        const beyond = (node) => node.getBoundingClientRect().right > innerWidth + 1 && !node.closest(".wide, .tokens, .only-read");
-        const wide = [...document.querySelectorAll("body *")].filter(beyond).slice(0, 3).map((node) => node.tagName + "." + node.className);
-        note([worst[0], worst[1], document.documentElement.scrollWidth - innerWidth, wide, matchMedia("(prefers-color-scheme: dark)").matches]);
-    """
+    probe = f"note({READABLE});"
     for dark in (False, True):
         flags = ["--blink-settings=preferredColorScheme=0"] if dark else ["--blink-settings=preferredColorScheme=1"]
         document, console = dom(page, tmp_path, probe, f"--window-size={width},900", *flags)

@@ -17,6 +17,7 @@ from finegrain.report.page import render, write_report
 from finegrain.report.pairs import ExaminedAnswer, pair_from_json, read_pairs
 from finegrain.report.read import read_run
 from finegrain.terminal import make_visible
+from finegrain.types import CharSpan
 from tests.report.runs import pairs, write_run
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u202eevil\u202c\u2028{{ 7*7 }}<!--<script>" + "\x00\u200b"
@@ -214,7 +215,7 @@ def test_pieces_are_the_text() -> None:
 
 def test_spans_become_runs_of_tokens() -> None:
     offsets = np.array([[0, 2], [2, 4], [4, 6]])
-    assert token_runs([(0, 4, -1.0), (4, 6, 1.0)], offsets) == [(0, 1, -1.0), (2, 2, 1.0)]
+    assert token_runs([CharSpan(0, 4, -1.0), CharSpan(4, 6, 1.0)], offsets) == [(0, 1, -1.0), (2, 2, 1.0)]
     assert token_runs([], offsets) == []
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from finegrain.types import Ragged
 
 
@@ -16,6 +18,7 @@ class Answers:
     ids: Mapping[str, Ragged] = field(default_factory=dict)
     predicting: Mapping[str, Ragged] = field(default_factory=dict)
     steps: Mapping[str, tuple[Ragged, Ragged]] = field(default_factory=dict)
+    spans: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
     noted: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def masks(self, role: str) -> Ragged:
@@ -29,6 +32,10 @@ class Answers:
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         return self.steps[role]
+
+    def span_values(self, role: str, aspects: Sequence[str]) -> Sequence[np.ndarray | None]:
+        assert all(own is None or own.shape[2] == max(1, len(aspects)) for own in self.spans[role])
+        return self.spans[role]
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         self.noted[name] = facts

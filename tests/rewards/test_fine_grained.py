@@ -100,7 +100,7 @@ def test_weights_of_edits_by_hand() -> None:
         [[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4], [5, 6], [1, 2, 3, 4]],
         [[1, 9, 3, 4], [1, 2, 8, 3], [7, 8, 9, 4], [5, 6], [1, 2]],
     )
-    made = FineGrained().prepare(given)
+    made = FineGrained().prepare(Token(), given)
     assert list(made) == ["rejected", "chosen"]
     tolists = lambda rows: [None if own is None else own.tolist() for own in rows]
     assert tolists(made["rejected"].weight) == [[0, 1, 0, 0], [0, 0, 0], None, [0, 0], [0, 0, 1, 1]]
@@ -114,15 +114,15 @@ def test_weights_of_edits_by_hand() -> None:
 
 def test_the_cap_is_a_share_of_the_longer_answer() -> None:
     """One token becomes four others: 4 of 4 changed, where 4 of 1 would be."""
-    assert FineGrained(most_changed=1.0).prepare(answers([[1]], [[2, 3, 4, 5]]))["chosen"].weight[0] is not None
-    assert FineGrained(most_changed=1.0).prepare(answers([[2, 3, 4, 5]], [[1]]))["rejected"].weight[0] is not None
+    assert FineGrained(most_changed=1.0).prepare(Token(), answers([[1]], [[2, 3, 4, 5]]))["chosen"].weight[0] is not None
+    assert FineGrained(most_changed=1.0).prepare(Token(), answers([[2, 3, 4, 5]], [[1]]))["rejected"].weight[0] is not None
 
 
 def test_without_an_edit_there_is_nothing_to_train_on() -> None:
     rewrites = [[1, 2], [3, 4]], [[5, 6], [7, 8]]
     with pytest.raises(DataError, match="no pair is a small edit: in all 2 pairs more than 50% of the tokens differ"):
-        FineGrained().prepare(answers(*rewrites))
-    held_out = FineGrained().prepare(answers(*rewrites, trains=False))
+        FineGrained().prepare(Token(), answers(*rewrites))
+    held_out = FineGrained().prepare(Token(), answers(*rewrites, trains=False))
     assert held_out["chosen"].weight == held_out["rejected"].weight == [None, None]
 
 

@@ -109,6 +109,9 @@ class Answers:
     def labelled_steps(self, role: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
         raise NotImplementedError
 
+    def span_values(self, role: str, aspects: object) -> list[np.ndarray | None]:
+        raise NotImplementedError
+
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         self.noted[name] = dict(facts)
 
@@ -116,19 +119,19 @@ class Answers:
 def test_prepared_columns_and_what_is_left_out() -> None:
     """A pair that differs at once, later, never, and one that begins the other."""
     answers = Answers({"chosen": [[1, 2, 3], [5, 6, 7, 8], [4, 4], [1, 2]], "rejected": [[9, 2], [5, 6, 1], [4, 4], [1, 2, 3]]})
-    found = IRLSFT().prepare(answers)
+    found = IRLSFT().prepare(Token(), answers)
     assert answers.noted == {"first_difference": {"pairs": 4, "identical_left_out": 1, "one_begins_the_other_left_out": 1}}
     assert list(found["chosen"].annotated) == [True, True, False, False]
     shown = [[None if one is None else one.tolist() for one in found[role].weight] for role in ("chosen", "rejected")]
     assert shown == [[[1, 1, 1], [0, 0, 1, 1], None, None], [[1, 1], [0, 0, 1], None, None]]
     assert all(one is None or one.dtype == np.float32 for one in found["chosen"].weight)
     begins = Answers({"chosen": [[1, 2, 3], [7], [4, 4]], "rejected": [[1, 2], [8], [4, 4]]})
-    IRLSFT().prepare(begins)
+    IRLSFT().prepare(Token(), begins)
     assert begins.noted["first_difference"] == {"pairs": 3, "identical_left_out": 1, "one_begins_the_other_left_out": 1}
-    linear = IRLSFT(step=Linear()).prepare(answers)
+    linear = IRLSFT(step=Linear()).prepare(Token(), answers)
     assert list(linear["chosen"].annotated) == [True, True, False, True], "whole answers can be compared wherever they differ"
     with pytest.raises(DataError, match="in all 1 pairs"):
-        IRLSFT().prepare(Answers({"chosen": [[4, 4]], "rejected": [[4, 4]]}))
+        IRLSFT().prepare(Token(), Answers({"chosen": [[4, 4]], "rejected": [[4, 4]]}))
 
 
 @pytest.mark.parametrize("step", [Aligned(), Aligned(positions=Longer()), Linear()])

@@ -13,12 +13,13 @@ from finegrain.ops.readout import Minimum
 from finegrain.recipes.training.answer_context import steps_on_tokens
 from finegrain.rewards.heads import sequence_score
 from finegrain.rewards.step import Product, Step
+from finegrain.types import CharSpan
 from tests.rewards.answers import Answers
 from tests.rewards.sides import side
 
 TEXT = "one.\ntwo\nthree"
 """Steps 0..4, 5..8, 9..14."""
-SPANS = [(0, 4, 1.0), (5, 8, 0.0), (9, 14, -1.0)]
+SPANS = [CharSpan(0, 4, 1.0), CharSpan(5, 8, 0.0), CharSpan(9, 14, -1.0)]
 
 
 def response(offsets: list[tuple[int, int]]) -> Response:

@@ -21,6 +21,7 @@ from finegrain.rewards.segment import Segment
 from finegrain.rewards.step import Step
 from finegrain.rewards.token import Token
 from finegrain.scoring.segmentation import lines_of, start_model_facts
+from finegrain.types import CharSpan
 from tests.recipes.command import Command, Outcome
 from tests.recipes.reward_folder import save_reward
 from tests.tiny import save_tiny, write_rows
@@ -264,7 +265,7 @@ def test_an_answer_without_a_whole_step_is_one(command: Command, model: Path) ->
 
 
 def test_lines() -> None:
-    assert lines_of("a\n\n  b c \n") == [(0, 1, 0.0), (5, 8, 0.0)]
+    assert lines_of("a\n\n  b c \n") == [CharSpan(0, 1, 0.0), CharSpan(5, 8, 0.0)]
     assert lines_of(" \n") == []
 
 

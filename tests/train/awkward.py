@@ -1,6 +1,7 @@
 """Objectives that exist for the tests only: each needs something of the loop that few methods need."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -8,9 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from finegrain.models.block_states import BlockReader
+from finegrain.objectives.cpo import CPO
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import log_ratio, to_wide
-from finegrain.types import Pair, Side, Term, Terms
+from finegrain.types import Pair, RowLoss, Side, Summed, Term, Terms, row_losses
 
 BUCKETS = 5
 
@@ -76,20 +79,170 @@ class Gated:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitGradients:
-    """DPO whose rows each contribute a gradient of norm 1."""
+    """DPO and the likelihood of chosen tokens, of which each row contributes a gradient of norm 1, times its share of the loss."""
 
+    gradient_cost: ClassVar[str] = "a backward pass for every row and term"
+    beta: float = 0.1
+
+    def __call__(self, pair: Pair) -> Terms:
+        preference = -logsigmoid(self.beta * (log_ratio(pair.chosen) - log_ratio(pair.rejected)))
+        tokens = pair.chosen.mask.sum(-1).to(preference.dtype)
+        return {
+            "preference": Term(preference, torch.ones_like(preference)),
+            "likelihood": Term(-masked_sum(to_wide(pair.chosen.logp), pair.chosen.mask), tokens, 0.5),
+        }
+
+    def gradient(self, pair: Pair, losses: Mapping[str, RowLoss], parameters: list[nn.Parameter]) -> list[Tensor]:
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        for value, share in losses.values():
+            for loss, factor in zip(value, share, strict=True):
+                found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+                norm = torch.stack([part.square().sum() for part in found if part is not None]).sum().sqrt()
+                total = [have if part is None else have + factor * part / norm for have, part in zip(total, found, strict=True)]
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates:
+    """Likelihood of chosen tokens, and against rejected ones that are still likely; each term over the tokens whose gate is open.
+
+    A table of open shares by bucket moves a tenth of the way to what the step found, for the buckets that it met.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
+    learning_rate: ClassVar[float] = 1e-6
+    threshold: float = -4.5
+
+    def state(self) -> dict[str, Tensor]:
+        return {"open": torch.full((BUCKETS,), 0.9, dtype=torch.float64)}
+
+    def column_statistics(self, pair: Pair) -> dict[str, Summed]:
+        tokens = torch.stack([side.mask.sum() for side in pair.sides.values()]).sum()
+        return {"tokens": Summed(tokens.to(torch.float64))}
+
+    def after_step(self, state: Any, pair: Pair) -> dict[str, Tensor]:
+        bucket, empty = pair.columns["position"].long() % BUCKETS, torch.zeros_like(state["open"])
+        share = self._gate(pair.rejected).sum(-1) / pair.rejected.mask.sum(-1).clamp(min=1)
+        return {"sum": empty.index_add(0, bucket, share.to(empty)), "rows": empty.index_add(0, bucket, torch.ones_like(share).to(empty))}
+
+    def update_state(self, state: Any, sums: Any) -> dict[str, Tensor]:
+        mean = sums["sum"] / sums["rows"].clamp(min=1)
+        return {"open": torch.where(sums["rows"] > 0, 0.9 * state["open"] + 0.1 * mean, state["open"])}
+
+    def __call__(self, pair: Pair) -> Terms:
+        gate = self._gate(pair.rejected)
+        chosen, rejected = (to_wide(side.logp) for side in (pair.chosen, pair.rejected))
+        past = pair.state["open"][pair.columns["position"].long() % BUCKETS].to(chosen.dtype)
+        tokens = pair.chosen.mask.sum(-1).to(chosen.dtype)
+        evenly = torch.ones_like(tokens) if "tokens" not in pair.statistics else torch.full_like(tokens, float(pair.statistics["tokens"]))
+        return {
+            "likelihood": Term(-masked_sum(chosen, pair.chosen.mask), tokens),
+            "gated": Term(past * masked_sum(rejected, gate), gate.sum(-1).to(chosen.dtype), 0.03, late=True),
+            "scaled": Term(1e-3 * evenly * masked_sum(chosen, pair.chosen.mask).square(), tokens * evenly, late=True),
+        }
+
+    def _gate(self, side: Side) -> Tensor:
+        return side.mask & (torch.where(side.mask, side.logp.detach(), 0.0) > self.threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KLDifference:
+    """DPO whose log-ratios pay for KL(reference || policy) of both answers, and for half of KL(policy || reference) of the rejected ones."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reference", "kl", "reference_kl"})
     beta: float = 0.1
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        return -logsigmoid(self.beta * (log_ratio(pair.chosen) - log_ratio(pair.rejected)))
+        def paid(side: Side, share: float) -> Tensor:
+            cost = to_wide(side.reference_kl) + share * to_wide(side.kl)
+            return masked_sum(to_wide(side.logp) - to_wide(side.ref_logp) - cost, side.mask)
 
-    def gradient(self, pair: Pair, parameters: list[nn.Parameter]) -> list[Tensor]:
-        total = [torch.zeros_like(parameter) for parameter in parameters]
-        for loss in self(pair):
-            found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            norm = torch.stack([part.square().sum() for part in found if part is not None]).sum().sqrt()
-            total = [have if part is None else have + part / norm for have, part in zip(total, found, strict=True)]
-        return total
+        return -logsigmoid(self.beta * (paid(pair.chosen, 0.0) - paid(pair.rejected, 0.5)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliable:
+    """A loss of pairs under the probability that its annotator is right, who has a table entry that moves towards the step's mean of them.
+
+    In the form of https://arxiv.org/abs/2509.24159: log p = log sigma(loss of the swapped pair - loss of the pair).
+    """
+
+    categories: ClassVar[tuple[str, ...]] = ("annotator",)
+    base: Any = field(default_factory=CPO)
+    rate: float = 0.1
+
+    @property
+    def wraps(self) -> Any:
+        return self.base
+
+    def make_state(self, categories: Mapping[str, int]) -> dict[str, Tensor]:
+        return {"reliability": torch.full((categories["annotator"],), 0.9, dtype=torch.float64)}
+
+    def column_statistics(self, pair: Pair) -> dict[str, Summed]:
+        empty = torch.zeros_like(pair.state["reliability"])
+        who = pair.columns["annotator"].long()
+        return {"rows_of": Summed(empty.index_add(0, who, torch.ones_like(who, dtype=empty.dtype)))}
+
+    def after_step(self, state: Any, pair: Pair) -> dict[str, Tensor]:
+        right = self._right(pair)[1].to(state["reliability"])
+        return {"right": torch.zeros_like(state["reliability"]).index_add(0, pair.columns["annotator"].long(), right / self._rows(pair))}
+
+    def update_state(self, state: Any, sums: Any) -> dict[str, Tensor]:
+        before = state["reliability"]
+        return {"reliability": torch.where(sums["right"] > 0, (1 - self.rate) * before + self.rate * sums["right"], before)}
+
+    def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
+        odds, right = self._right(pair)
+        return -(right * logsigmoid(odds) + (1 - right) * logsigmoid(-odds))
+
+    def _right(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        odds = row_losses(self.base(pair.swapped())) - row_losses(self.base(pair))
+        past = pair.state["reliability"][pair.columns["annotator"].long()].to(odds.dtype)
+        return odds, torch.sigmoid(odds + torch.logit(past)).detach()
+
+    def _rows(self, pair: Pair) -> Tensor:
+        return pair.statistics["rows_of"][pair.columns["annotator"].long()]
+
+
+class AllBlocks(BlockReader):
+    """A number per block, mixed into two masks per token."""
+
+    def __init__(self, blocks: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(nn.Linear(width, 1) for _ in range(blocks))
+        self.mix = nn.Linear(blocks, 2)
+
+    def read_block(self, number: int, states: Tensor) -> Tensor:
+        found: Tensor = self.layers[number](self.norm(states))
+        return found
+
+    def forward(self, read: Sequence[Tensor]) -> Tensor:
+        return torch.nn.functional.softplus(self.mix(torch.cat(list(read), -1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masked:
+    """DPO under two learned masks, of log-ratios and of KL(reference || policy), in the form of https://arxiv.org/abs/2410.05102."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reference", "reference_kl"})
+    reading: ClassVar[int] = 2
+    beta: float = 0.1
+
+    def make_reader(self, blocks: int, width: int, generator: torch.Generator) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator.initial_seed())
+            return AllBlocks(blocks, width)
+
+    def __call__(self, pair: Pair) -> Terms:
+        def gain(side: Side) -> Tensor:
+            reward, kl = to_wide(side.reading).unbind(-1)
+            return masked_sum(reward * (to_wide(side.logp) - to_wide(side.ref_logp)) - kl * to_wide(side.reference_kl), side.mask)
+
+        preference = -logsigmoid(self.beta * (gain(pair.chosen) - gain(pair.rejected)))
+        size = torch.stack([masked_sum(to_wide(side.reading).sum(-1), side.mask) for side in pair.sides.values()]).sum(0)
+        ones = torch.ones_like(preference)
+        return {"preference": Term(preference, ones), "size": Term(size, ones, 1e-3)}
 
 
 @dataclass(frozen=True, kw_only=True)

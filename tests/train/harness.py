@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from finegrain.data.records import Example
 from finegrain.data.store import collect
+from finegrain.models.reference import copy_reference
 from finegrain.models.reward_head import head_module
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, fused, plain, use_branched_attention
@@ -22,18 +24,23 @@ from finegrain.objectives.kto import KTO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
 from finegrain.objectives.token_distillation import TokenDistillation
-from finegrain.ops.precision import place_on
 from finegrain.recipes.training.data import add_mismatched
+from finegrain.rewards.fit import RewardFit
+from finegrain.rewards.span_labels import BalancedTokens, SpanLabels
+from finegrain.rewards.token import Token
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import Contract, contract_of
+from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer, run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim, make_optimizer
+from finegrain.train.read_contract import contract_of
 from finegrain.train.sharding import shard
+from finegrain.train.tables import make_tables
+from finegrain.train.tally import Metrics
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
-from tests.train.awkward import Gated, UnitGradients
+from tests.train.awkward import Gated, Gates, KLDifference, Masked, Reliable, UnitGradients
 
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     "dpo": DPO,
@@ -45,20 +52,28 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "token-distillation": TokenDistillation,
     "nll": NLL,
     "ava-p": AvaP,
+    "span-labels": partial(RewardFit, Token(aspects=("one", "two")), SpanLabels(weighting=BalancedTokens())),
     "a module and a table": Gated,
     "a gradient rule": UnitGradients,
+    "both directions of the KL": KLDifference,
+    "late counts and a replaced table": Gates,
+    "a wrapper": Reliable,
+    "a reader of the reference": Masked,
 }
 
 
 def can_be_sharded(objective: Any) -> bool:
-    """Own gradients and heads need whole parameters."""
-    return not hasattr(objective, "gradient") and not hasattr(objective, "outputs")
+    """Own gradients, heads, and late counts beside other terms need whole parameters."""
+    return not hasattr(objective, "gradient") and not hasattr(objective, "outputs") and not hasattr(objective, "threshold")
 
 
 ROWS, BATCH, STEPS = 21, 5, 20
 """The last step of an epoch has one row: fewer than two ranks would like."""
 
 HUGE = 10**9
+
+PEOPLE = 3
+"""Annotators of the rows, where an objective reads who they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +96,7 @@ class How:
 
 def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     """A trainer and its plan, the same for every `how` but for the split."""
-    contract = contract_of(objective, seed=1)
+    contract = contract_of(objective, seed=1).sized(how.layers, SIZES["hidden_size"], seed=4)
     torch.manual_seed(3)
     model = MODELS["llama"](num_hidden_layers=how.layers).to(how.device, how.dtype).train()
     if how.dtype == torch.float64:
@@ -96,6 +111,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
     data = training_set(contract)
     plan = Plan(data.packed_tokens(contract.roles), BATCH, STEPS / 5, 7, how.micro_tokens, how.world)
     assert len(plan) == STEPS
+    frozen = copy_reference(scorer) if contract.live_reference else None
     if how.shard:
         shard(scorer)
     optim = Optim(weight_decay=0.01)
@@ -107,10 +123,11 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
         optim=optim,
         precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
-        metrics=metrics_for(contract),
+        metrics=_metrics(contract),
         peak_rate=how.rate,
         steps=len(plan),
-        state={name: place_on(table, how.device) for name, table in contract.state.items()},
+        frozen=frozen,
+        state=make_tables(contract, data, torch.device(how.device)),
     )
     return trainer, plan
 
@@ -124,7 +141,22 @@ def training_set(contract: Contract) -> TrainingSet:
     rng = np.random.default_rng(11)
     roles = contract.all_roles
     reference = {role: [rng.normal(-4.5, 0.5, len(row.responses[role].ids)).astype(np.float32) for row in rows] for role in roles}
-    return TrainingSet(rows, reference, {role: _credit(rows, role, rng) for role in contract.roles})
+    columns = {role: _credit(rows, role, rng) for role in contract.roles}
+    if "labels" in contract.token_columns:
+        columns = {role: replace(own, labels=_labels(rows, role, own.annotated, contract.outputs, rng)) for role, own in columns.items()}
+    people = {name: np.arange(len(rows)) % PEOPLE for name in contract.categories}
+    return TrainingSet(rows, reference, columns, people, dict.fromkeys(people, PEOPLE))
+
+
+def _metrics(contract: Contract) -> Metrics:
+    """None for a reward head: nobody computes its log-probabilities."""
+    return metrics_for(contract) if "logp" in contract.needs else lambda pair: {}
+
+
+def _labels(rows: Sequence[Example], role: str, annotated: Sequence[bool], aspects: int, rng: np.random.Generator) -> list[np.ndarray | None]:
+    """Labels of the tokens of annotated answers, a fifth of them bad."""
+    lengths = [len(row.responses[role].ids) for row in rows]
+    return [(rng.random((length, aspects)) > 0.2).astype(np.float32) if has else None for has, length in zip(annotated, lengths, strict=True)]
 
 
 def _credit(rows: Sequence[Example], role: str, rng: np.random.Generator) -> TokenColumns:

@@ -155,7 +155,7 @@ def test_the_loop_knows_no_method_by_name() -> None:
 
 
 def test_the_loop_knows_no_method_by_class() -> None:
-    """`train` imports no method at all; a recipe may start one (the run's own scorer is a DPO fit), and tests for none."""
+    """`train` imports no method at all; a recipe may start one, and tests for none."""
     root = Path(finegrain.__file__).parent
     for file in sorted((root / "train").glob("*.py")) + sorted((root / "recipes").glob("*.py")):
         tree = parse(file.read_text())

@@ -31,6 +31,11 @@ COMMANDS: Mapping[str, Command] = {
         "commands.check_data:CheckDataSettings",
         "recipes.check_data:run_check_data",
     ),
+    "mark": Command(
+        "a page in which people mark passages of answers: --data D --out mark.html; join exports: --merge A B --out spans.jsonl",
+        "commands.mark:MarkSettings",
+        "recipes.mark:run_mark",
+    ),
     "curate": Command(
         "repair noisy pairs, or make pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
         "commands.curate:CurateSettings",
@@ -98,7 +103,7 @@ COMMANDS: Mapping[str, Command] = {
 """By what is typed; a name of two words is a sub-command: it belongs to the command that its first word names."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Check and repair data": ("check-data", "curate"),
+    "Check, mark and repair data": ("check-data", "mark", "curate"),
     "Train": ("sft", "prefer", "reward", "reward posterior", "reward bound"),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
     "Try, look up, repeat": ("demo", "methods", "again"),

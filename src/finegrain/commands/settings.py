@@ -15,11 +15,18 @@ MarginScale = Literal["median", "none"] | NonNegativeFloat
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class RowLimits:
-    """How much of the data is read; inherited by commands that run no model."""
+class RowCount:
+    """How many rows are read; inherited by commands that read text and no tokens."""
 
     limit: PositiveInt | None = None
     """Read at most this many rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class RowLimits(RowCount):
+    """How much of the data is read; inherited by commands that run no model."""
+
     max_length: SequenceLength = 1024
     """Longest prompt + answer in tokens; prompts are cut at their start, answers at their end."""
 
@@ -32,7 +39,10 @@ class Compute(RowLimits):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: DType = "auto"
-    """Number format: bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU and float32 on a CPU."""
+    """Number format: bfloat16 is autocast over float32 weights; auto is bfloat16 on a GPU and float32 on a CPU.
+
+    Where bfloat16 products take longer than float32 ones on a processor, float32 is taken in their place, and a line says so.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,12 @@ class Training:
     """Rows per optimiser step, over all processes."""
     micro_tokens: PositiveInt | None = None
     """Tokens of one forward pass; memory grows with it, results do not change. By default 2048, or more where the activations fit."""
+    sample_by: str | None = None
+    """Column whose numbers say how often a row is drawn, with replacement; rows of 0 are not read. By default every row once an epoch."""
+    second_share: ShareBelowOne = 0.0
+    """Share of every step that comes from the last source of --data, which starts again whenever it ends; 0 reads all sources as one."""
+    train_only: str | None = None
+    """Regular expression: parameters whose names have no match stay as they are. By default all train."""
     holdout: ShareBelowOne = 0.1
     """Share of the rows (at most 256, whole prompts) kept for evaluation when --eval is not given; 0 keeps none."""
     eval_every: NonNegativeInt = 0

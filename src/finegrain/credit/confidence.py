@@ -39,7 +39,7 @@ class Confidence(SegmentWeights):
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY
 
     scorer: str | None = None
-    """A scorer with its own uncertainty; without it the run trains two and uses their disagreement."""
+    """A scorer with its own uncertainty, or several, separated by commas; without it the run's own table and its posterior deviation."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token scores; must have a standard deviation or several members."""
     n0: NonNegativeFloat = 4.0

@@ -88,7 +88,7 @@ def _numbered(context: CreditContext, role: str, starts: Sequence[Sequence[int]]
     """The number of the piece of text that each token lies in, pieces being given by where they start."""
     spans: list[list[CharSpan] | None] = []
     for own, text in zip(starts, context.texts(role), strict=True):
-        spans.append([(start, end, float(number)) for number, (start, end) in enumerate(pairwise([*own, len(text)]))])
+        spans.append([CharSpan(start, end, float(number)) for number, (start, end) in enumerate(pairwise([*own, len(text)]))])
     values = context.spans_to_tokens(role, spans, 0.0)
     return [value for value in values if value is not None]
 

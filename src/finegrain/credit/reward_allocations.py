@@ -37,7 +37,7 @@ def check_additive(facts: SignalFacts, who: str) -> None:
     if not facts.additive:
         raise UsageError(
             f"{who} keeps the sum of an answer's reward, but the signal {facts.name} gives no reward of the answer to keep; take "
-            "credit.signal:prefix-difference, attention or uniform with a reward model as --credit.scorer, implicit, or column"
+            "credit.signal:prefix-difference, attention or uniform with a reward model as --credit.scorer, implicit, table or column"
         )
 
 

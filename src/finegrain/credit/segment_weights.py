@@ -23,7 +23,7 @@ class SegmentWeights:
     """Settings of a weight per segment."""
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run trains its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without a column or spans on all answers, the run makes its own."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token scores."""
     segmenter: CreditSegmenter | None = None

@@ -38,7 +38,7 @@ class Spans:
         """Token scores by role."""
         if not context.has_spans():
             raise CreditError("credit.signal:spans needs character-span annotations, but the data have none; leave the signal out, or add spans")
-        return {role: _scored(context.span_rewards(role)) for role in context.signs}
+        return {role: context.span_rewards(role) for role in context.signs}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +60,37 @@ class Column:
 class Implicit:
     """beta * (log pi_scorer - log pi_start) of a frozen scorer, token by token."""
 
-    facts: ClassVar[SignalFacts] = SignalFacts(name="implicit", direction=Direction.ZERO, additive=True, uncertain=True, takes_scorer=True)
+    facts: ClassVar[SignalFacts] = SignalFacts(
+        name="implicit", direction=Direction.ZERO, additive=True, uncertain=True, takes_scorer=True, needs_scorer=True
+    )
     segmenter: ClassVar[Segmenter] = Dynamic()
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; None: two DPO fits of the start model, each scoring the rows it was not trained on."""
+    """A causal LM fine-tuned by DPO, or a reward model; needed, here or as the credit's scorer."""
     beta: PositiveFloat = 0.1
     """The scorer's own DPO beta, which sets the units of the reward; keep-masks do not depend on it."""
 
     def __call__(self, context: CreditContext) -> Signal:
         """Token scores by role."""
-        return context.implicit_rewards(self.scorer, self.beta)
+        return context.implicit_rewards(self.require_scorer(), self.beta)
+
+    def require_scorer(self) -> str:
+        """The scorer; raises UsageError where none is named."""
+        if self.scorer is None:
+            raise UsageError("credit.signal:implicit needs a scorer: --credit.scorer MODEL; the run's own is credit.signal:table")
+        return self.scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The run's own scorer: a table of token scores made of its pairs, and of its spans where there are any; no answer is scored by its own row."""
+
+    facts: ClassVar[SignalFacts] = SignalFacts(name="table", direction=Direction.ZERO, additive=True, uncertain=True)
+    segmenter: ClassVar[Segmenter] = Tokens()
+
+    def __call__(self, context: CreditContext) -> Signal:
+        """Token scores by role."""
+        return context.table_rewards()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +112,7 @@ class FunctionSpans:
 
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """Spans where the data have them, else a reward column, else the implicit reward of the run's own scorer."""
+    """Spans where all answers have them, a reward column where none has; else the run's own scorer, which learns from pairs and from spans."""
 
     facts: ClassVar[SignalFacts] = SignalFacts(name="auto", direction=Direction.ZERO, additive=True, uncertain=True, takes_scorer=True)
 
@@ -115,7 +135,7 @@ class OfRewardModel:
         return self.choice.segmenter
 
 
-Source = Spans | Column | Implicit | FunctionSpans | Entropy | LeastEdit | Lexical
+Source = Spans | Column | Implicit | Table | FunctionSpans | Entropy | LeastEdit | Lexical
 """Signals that are read from the context."""
 
 SignalChoice = Auto | Source | RewardSignal
@@ -132,19 +152,23 @@ def check_scorer(signal: SignalChoice, scorer: str | None) -> None:
 
 
 def check_complete(signal: SignalChoice, scorer: str | None) -> None:
-    """Raises UsageError for a signal of a reward model without one; called when all settings are known."""
-    if signal.facts.needs_scorer and scorer is None:
-        raise UsageError(f"credit.signal:{signal.facts.name} is what a reward model says of tokens: name one, --credit.scorer REWARD_MODEL")
+    """Raises UsageError for a signal of a scorer without one; called when all settings are known."""
+    if not signal.facts.needs_scorer or scorer is not None:
+        return
+    if isinstance(signal, Implicit):
+        signal.require_scorer()
+        return
+    raise UsageError(f"credit.signal:{signal.facts.name} is what a reward model says of tokens: name one, --credit.scorer REWARD_MODEL")
 
 
 def resolve_signal(signal: SignalChoice, scorer: str | None, context: CreditContext) -> Source | OfRewardModel:
     """The signal to use: a given scorer always; without one, the signal that the data have."""
     if isinstance(signal, Auto):
-        if scorer is None and context.has_spans():
-            return Spans()
-        if scorer is None and context.has_column():
-            return Column()
-        return Implicit(scorer=scorer)
+        if scorer is not None:
+            return Implicit(scorer=scorer)
+        if context.has_spans():
+            return Table() if context.has_unannotated() else Spans()
+        return Column() if context.has_column() else Table()
     if isinstance(signal, Implicit):
         return signal if scorer is None else replace(signal, scorer=scorer)
     if isinstance(signal, RewardSignal):

@@ -99,7 +99,7 @@ class Lexical:
             word = match[0].casefold()
             agreed = (sum(word in words for words in answers) - 1) / (len(answers) - 1) if len(answers) > 1 else 0.5
             value = self.overlap * (word in prompt) + self.agreement * agreed + self.place * (1 - number / len(matches))
-            spans.append((start, end, value))
+            spans.append(CharSpan(start, end, value))
         return spans
 
 

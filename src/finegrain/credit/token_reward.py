@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import NonNegativeFloat, checked
+from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
 from finegrain.credit.answers import CreditedAnswer, make_columns
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.signal_facts import Direction
-from finegrain.credit.signals import Auto, SignalChoice, check_complete, check_scorer, read_answers, resolve_signal
+from finegrain.credit.signals import Auto, SignalChoice, Table, check_complete, check_scorer, read_answers, resolve_signal
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import UsageError
 from finegrain.ops.segmenters import Tokens
@@ -37,11 +37,13 @@ class TokenReward:
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.CERTAINTY
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run trains its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without a column or spans on all answers, the run makes its own."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token rewards."""
     segmenter: CreditSegmenter = field(default_factory=Tokens)
     """The unit over which the objective sums before it compares; whole is sequence-level reward distillation."""
+    size: PositiveFloat = 1.0
+    """What the rewards are multiplied by: shrunken targets are reached soon, and a larger size moves further from the reference."""
     n0: NonNegativeFloat = 4.0
     """Weight of the pooled variance in observations; a token's own variance from two members counts as one [choice]."""
 
@@ -58,13 +60,14 @@ class TokenReward:
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The mean minus the mean of all tokens as reward, certainty as weight where the uncertainty is known, segment ids."""
         self.check()
-        answers = read_answers(resolve_signal(self.signal, self.scorer, context), context)
+        signal = resolve_signal(self.signal, self.scorer, context)
+        answers = read_answers(signal, context)
         masks, means = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
         every = torch.cat([mean[mask] for mean, mask in zip(means, masks, strict=True)])
-        rewards = [torch.where(mask, mean - every.mean(), 0.0) for mean, mask in zip(means, masks, strict=True)]
+        rewards = [self.size * torch.where(mask, mean - every.mean(), 0.0) for mean, mask in zip(means, masks, strict=True)]
         centred = [answer._replace(scored=Scored(reward)) for answer, reward in zip(answers, rewards, strict=True)]
         scale = float((every - every.mean()).square().mean().sqrt())
-        stds = self._stds(answers)
+        stds = None if isinstance(signal, Table) else self._stds(answers)  # a posterior mean is the best target whatever its deviation
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
         return make_columns(context, answers, weight=weight, reward=rewards, segment=cut_answers(self.segmenter, context, centred))
 

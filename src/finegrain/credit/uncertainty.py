@@ -37,8 +37,9 @@ def segment_stds(
     several = [values for answer in answers if (values := answer.scored.members) is not None and len(values) > 1]
     if len(several) < len(answers):
         raise CreditError(
-            f"{who} needs scores with an uncertainty, but the signal {signal} has none; leave out --credit.scorer "
-            "so that the run trains its own two scorers (credit.signal:implicit), or use credit:asr, which needs none"
+            f"{who} needs scores with an uncertainty, but the signal {signal} has none"
+            + (" (no answer has two annotators, and no span states a std)" if signal == "spans" else "")
+            + "; name several scorers (--credit.scorer A,B), use the run's own (credit.signal:table), or use credit:asr, which needs none"
         )
     judged = [score_segments(score, judge, ids, masks) for judge in zip(*several, strict=True)]
     return shrunk_std([torch.stack(values) for values in zip(*judged, strict=True)], masks, n0=n0)

@@ -90,7 +90,7 @@ def shift_spans(spans: Sequence[CharSpan] | None, content: Text) -> list[CharSpa
     text, starts = answer_text(content)
     shifts = [(before, start + len(split_turn(turn).opening()) - before) for turn, before, start in zip(content, befores, starts, strict=True)]
     shifts.append((len(bare), len(text) - len(bare)))
-    return [(_shifted(start, shifts), _shifted(end - 1, shifts) + 1, value) for start, end, value in spans]
+    return [span._replace(start=_shifted(span.start, shifts), end=_shifted(span.end - 1, shifts) + 1) for span in spans]
 
 
 def _shifted(place: int, shifts: Sequence[tuple[int, int]]) -> int:

@@ -57,6 +57,8 @@ class Findings:
         self._places = places
         self._dropped: Counter[tuple[int, str]] = Counter()
         self.by_kind: dict[str, Finding] = {}
+        self.measured: Json = {}
+        """What was measured over all rows, for gate.json."""
         self._drops: Counter[str] = Counter()
         self._last: dict[str, int] = {}
         self._unread: dict[str, dict[str, None]] = {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finegrain.data.conversations import is_conversation
-from finegrain.data.convert import own, pairs, rated, steps, tasks, usual
+from finegrain.data.convert import annotated, argilla, label_studio, own, pairs, ranked, rated, steps, tasks, usual
 from finegrain.data.nearest import describe_nearest
 from finegrain.data.reading import Reading
 from finegrain.data.shapes import Format, rows_of_shape
@@ -27,7 +27,7 @@ def recognise(row: Mapping[str, Any]) -> Format:
     for candidate in FORMATS:
         if candidate.columns <= columns and candidate.matches(cells):
             return candidate
-    raise DataError(describe_nearest(row, FORMATS))
+    raise DataError(describe_nearest(row, [entry for entry in FORMATS if entry.name != TAGGED]))
 
 
 def _has(*names: str) -> frozenset[str]:
@@ -73,16 +73,41 @@ def _turn_lists(row: Reading) -> bool:
     return _no_prompt(row) and _lists(row) and bool(row["chosen"])
 
 
+def _ranked_objects(column: str) -> Callable[[Reading], bool]:
+    """Whether the answers are objects with a rank or a score."""
+
+    def matches(row: Reading) -> bool:
+        cell = row[column]
+        return isinstance(cell, list) and bool(cell) and all(isinstance(one, dict) and one.keys() & {"rank", "score"} for one in cell)
+
+    return matches
+
+
+def _triples(column: str) -> Callable[[Reading], bool]:
+    """Whether a label is a list of [start, end, name]."""
+    return lambda row: annotated.is_triples(row[column])
+
+
+TAGGED = "inline tags"
+"""Has the columns of demonstrations and instructions, so the nearest form is never this one."""
 RESPONSES = ("response_0", "response_1")
 SAFE = ("is_response_0_safe", "is_response_1_safe", "better_response_id", "safer_response_id")
 
 FORMATS: tuple[Format, ...] = (
-    Format("qa_feedback", _has("question", "passages", *(f"prediction {n}" for n in range(1, 5)), "feedback", "preference"), tasks.qa_feedback),
+    Format(
+        "qa_feedback",
+        _has("question", "passages", *(f"prediction {n}" for n in range(1, 5)), "feedback", "preference"),
+        tasks.qa_feedback,
+        ranked=tasks.qa_ranked,
+        corrections=tasks.qa_corrections,
+        references=tasks.qa_references,
+    ),
     Format(
         "gsm8k model solutions",
         _has("question", "ground_truth"),
         tasks.solution_pairs,
         tasks.solutions,
+        ranked=tasks.ranked_solutions,
         matches=lambda row: bool(tasks.solution_columns(row)),
     ),
     Format(
@@ -91,6 +116,15 @@ FORMATS: tuple[Format, ...] = (
         steps=steps.prm800k,
         matches=lambda row: isinstance(row["question"], dict) and isinstance(row["label"], dict),
     ),
+    Format("Label Studio", _has("data", "annotations"), demonstrations=label_studio.label_studio, matches=lambda row: isinstance(row["data"], dict)),
+    Format("Label Studio JSON-MIN", _has("annotation_id", "annotator", "lead_time"), demonstrations=label_studio.label_studio_min),
+    Format("Argilla", _has("fields", "responses"), demonstrations=argilla.argilla, matches=lambda row: isinstance(row["fields"], dict)),
+    Format("Argilla", _has("text", "annotation", "annotation_agent"), demonstrations=argilla.argilla_tokens),
+    Format("Argilla", _has("id", "status"), demonstrations=argilla.argilla_flat, matches=argilla.has_span_responses),
+    Format("MQM", _has("prompt", "response", "system", "segment", "spans_by_rater"), demonstrations=annotated.mqm),
+    *(Format("doccano", _has("text", column), demonstrations=annotated.doccano, matches=_triples(column)) for column in ("label", "labels")),
+    Format("doccano", _has("text", "entities"), demonstrations=annotated.doccano_entities),
+    Format("first wrong step", _has("prompt", "completions", "first_error"), steps=steps.first_error),
     Format("gsm8k", _has("question", "answer"), demonstrations=tasks.gsm8k, matches=_question_alone),
     Format("Math-Shepherd", _has("input", "label", "task"), steps=steps.math_shepherd),
     Format(
@@ -101,12 +135,17 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("SHP", _has("history", "human_ref_A", "human_ref_B", "labels", "score_ratio"), pairs.shp),
     Format("PKU-SafeRLHF", _has("prompt", *RESPONSES, *SAFE), pairs.pku_safe, demonstrations=pairs.pku_safe_demonstrations),
-    Format("Nectar", _has("prompt", "answers", "turns", "num_responses"), pairs.nectar),
+    Format("Nectar", _has("prompt", "answers", "turns", "num_responses"), pairs.nectar, ranked=pairs.nectar_ranked),
     Format("UltraFeedback", _has("source", "instruction", "completions"), ratings=rated.ultrafeedback),
     Format("HelpSteer2", _has("prompt", "response", *rated.HELPSTEER2), ratings=rated.helpsteer2),
     Format("HelpSteer2 preference", _has("prompt", "response_1", "response_2", "preference_strength"), pairs.helpsteer2_preference),
     Format("HelpSteer3 preference", _has("context", "response1", "response2", "overall_preference"), pairs.helpsteer3_preference),
-    Format("RewardBench 2", _has("prompt", "chosen", "rejected", "num_correct", "total_completions", "subset"), pairs.reward_bench_2),
+    Format(
+        "RewardBench 2",
+        _has("prompt", "chosen", "rejected", "num_correct", "total_completions", "subset"),
+        pairs.reward_bench_2,
+        ranked=pairs.reward_bench_2_ranked,
+    ),
     Format("RewardBench", _has("prompt", "chosen", "chosen_model", "rejected", "rejected_model", "subset"), pairs.reward_bench),
     Format(
         "UltraFeedback binarized", _has("prompt", "prompt_id", "chosen", "rejected", "score_chosen", "score_rejected"), pairs.ultrafeedback_binarized
@@ -130,6 +169,8 @@ FORMATS: tuple[Format, ...] = (
     Format("hh-rlhf", _has("prompt", "chosen", "rejected"), own.hh_beside, matches=_whole_transcripts),
     Format("preference conversations", _has("prompt", "chosen", "rejected"), own.preference_turns),
     Format("preference conversations, implicit prompt", _has("chosen", "rejected"), own.preference_implicit, matches=_conversations),
+    *(Format("ranked answers", _has("prompt", column, by), ranked=ranked.ranked) for column in ranked.ANSWERS for by in ("ranks", "scores")),
+    Format("corrections", _has("prompt", "original", "corrected"), corrections=ranked.correction),
     Format("rated answers", _has("prompt", "response", "ratings"), ratings=rated.rated, matches=lambda row: isinstance(row["ratings"], dict)),
     Format("labelled steps", _has("prompt", "completions", "labels"), steps=steps.stepwise),
     *(Format("unpaired answers", _has("prompt", column, "label"), answers=own.labelled) for column in own.ANSWERED),
@@ -144,9 +185,15 @@ FORMATS: tuple[Format, ...] = (
         for column in usual.CONVERSED
         for label in usual.LABELS
     ),
+    *(
+        Format(TAGGED, _has(asked, answer), demonstrations=annotated.inline_tags, matches=annotated.has_tags)
+        for asked in annotated.PROMPTS
+        for answer in annotated.ANSWERS
+    ),
     *(Format("demonstrations", _has("prompt", column), demonstrations=own.prompt_answer) for column in own.ANSWERED),
     *(Format("instructions", _has(question, answer), demonstrations=usual.instruction) for question in usual.ASKED for answer in usual.ANSWERED),
     Format("demonstration conversations", _has("messages"), demonstrations=usual.conversation("messages")),
     *(Format("ShareGPT conversations", _has(column), demonstrations=usual.conversation(column)) for column in usual.CONVERSED[1:]),
+    *(Format("ranked answers", _has("prompt", column), ranked=ranked.ranked, matches=_ranked_objects(column)) for column in ranked.ANSWERS),
     Format("text", _has("text"), demonstrations=own.text),
 )

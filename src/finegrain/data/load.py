@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
+import numpy as np
+from jaxtyping import Bool
+
+from finegrain.data.categories import Categories
 from finegrain.data.findings import MOST_ROWS, Findings, format_source
 from finegrain.data.gate.biases import Sample, measure_biases
 from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, find_form
 from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
 from finegrain.data.mixture import Mixture, read_sources
 from finegrain.data.read import Source
-from finegrain.data.records import FastTokenizer, Located, Shape
+from finegrain.data.records import FastTokenizer, Located, Row, Shape
 from finegrain.data.shapes import find_own_shape, serves
 from finegrain.data.store import ExampleStore, collect
 from finegrain.data.tokenise import tokenise
@@ -34,6 +38,10 @@ class LoadedData:
     """The content of gate.json."""
     shape: Shape
     """The shape of the examples: the first requested one that the rows can have."""
+    sources: tuple[str, ...]
+    """Names of the sources, in the order that they were given in."""
+    from_last: Bool[np.ndarray, " N"]
+    """True for examples of the last source."""
 
 
 def load_examples(
@@ -44,9 +52,11 @@ def load_examples(
     settings: Tokenise,
     limit: int | None = None,
     gate: Gate = Gate(),
+    categories: Categories | None = None,
 ) -> LoadedData:
     """The examples of a file, folder or Hub name, or of several; `limit` counts rows of all sources.
 
+    `categories`: text columns that examples keep as numbers.
     `shape`: the one that a recipe needs, or several, of which the rows' first one is taken (`OWN_SHAPES`: what the rows serve of themselves).
     """
     rows, made = read_sources(source, limit), Counter[int]()
@@ -54,7 +64,7 @@ def load_examples(
     shape = shape if isinstance(shape, Shape) else _first_served(forms, shape)
     findings = _findings_of(rows)
     sample, decide = Sample(gate.bias_rows), Stopping(gate)
-    kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
+    kept = _keeper(rows, forms, decide, shape, findings, sample, categories).kept(stream)
     examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
     _tell_left(rows, findings)
     if not examples:
@@ -67,14 +77,20 @@ def load_examples(
         {**facts, "max_length": apply_limit(settings, tokenizer).max_length, **_report(rows, forms, findings, examples, facts.get("sources", []))},
         make_gate_report(facts, findings, sample),
         shape,
+        tuple(part.name for part in rows.parts) if isinstance(rows, Mixture) else (source,),
+        np.array([rows.places.part(int(number)) == len(rows.parts) - 1 for number in examples.row_numbers])
+        if isinstance(rows, Mixture)
+        else np.ones(len(examples), dtype=bool),
     )
 
 
-def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate()) -> Json:
-    """The content of gate.json for the rows in the first shape they have; findings that would stop a training run are listed, nothing is stored."""
+def check_rows(
+    source: str, tokenizer: FastTokenizer | None, *, settings: Tokenise, limit: int | None = None, gate: Gate = Gate(), shape: Shape | None = None
+) -> Json:
+    """The content of gate.json for the rows in a shape, by default their own; findings that would stop a run are listed, nothing is stored."""
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
-    shape = _one_shape(rows, forms)
+    shape = shape or _one_shape(rows, forms)
     findings, sample, decide = _findings_of(rows), Sample(gate.bias_rows), Listing(gate)
     kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
     numbered = kept if tokenizer is None else ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))
@@ -82,6 +98,31 @@ def check_rows(source: str, tokenizer: FastTokenizer | None, *, settings: Tokeni
     _tell_left(rows, findings)
     facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings), "examples_left": left}
     return make_gate_report(facts, findings, sample, not_checked=TOKEN_KINDS if tokenizer is None else ())
+
+
+@dataclass(frozen=True)
+class LoadedText:
+    """Examples as text, and what happened to the rows they came from."""
+
+    rows: list[tuple[int, Row]]
+    """Row number in the source, and the example."""
+    gate: Json
+    """The content of gate.json."""
+
+
+def load_text(source: str, *, limit: int | None = None, gate: Gate = Gate()) -> LoadedText:
+    """The examples that pass the gate, as text, in the first shape that the rows have."""
+    rows = read_sources(source, limit)
+    forms, stream = _forms(rows)
+    shape = _one_shape(rows, forms)
+    findings, sample = _findings_of(rows), Sample(gate.bias_rows)
+    kept = list(_keeper(rows, forms, Stopping(gate), shape, findings, sample).kept(stream))
+    _tell_left(rows, findings)
+    if not kept:
+        raise DataError(f"{source}: none of {rows.count} rows ({_name(forms)}) gave an answer; dropped: {findings.in_words() or 'none'}")
+    made = Counter(rows.places.part(number) for number, _ in kept) if isinstance(rows, Mixture) else Counter[int]()
+    facts = {**_facts(source, rows, forms, shape), **_by_source(rows, forms, made, findings), "examples_left": len(kept)}
+    return LoadedText(kept, make_gate_report(facts, findings, sample, not_checked=TOKEN_KINDS))
 
 
 Rows = Source | Mixture
@@ -119,10 +160,12 @@ def _findings_of(rows: Rows) -> Findings:
     return Findings(rows.places if isinstance(rows, Mixture) else None)
 
 
-def _keeper(rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample) -> Keeper:
+def _keeper(
+    rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample, categories: Categories | None = None
+) -> Keeper:
     if isinstance(rows, Mixture):
-        return Keeper(decide, forms, shape, findings, sample, part=rows.places.part)
-    return Keeper(decide, forms, shape, findings, sample)
+        return Keeper(decide, forms, shape, findings, sample, part=rows.places.part, categories=categories)
+    return Keeper(decide, forms, shape, findings, sample, categories=categories)
 
 
 def _counted(rows: Rows, made: Counter[int], numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:
@@ -183,6 +226,7 @@ def make_gate_report(facts: Json, findings: Findings, sample: Sample, *, not_che
         "findings": [_finding(kind, findings) for kind in findings.by_kind],
         "not_checked": list(not_checked),
         "most_rows_per_kind": MOST_ROWS,
+        **findings.measured,
         "biases": measure_biases(sample),
     }
 

@@ -21,7 +21,7 @@ from jaxtyping import Int
 
 from finegrain.checked import NonNegativeFloat, NonNegativeInt, PositiveInt, Range, Share, checked
 from finegrain.errors import UsageError
-from finegrain.types import CharSpan, Json
+from finegrain.types import Json, PlainSpan
 
 MATERIALS = ("copper", "brass", "steel", "silver", "glass", "leather", "wooden", "wicker", "velvet", "linen")
 THINGS = (
@@ -97,7 +97,7 @@ class WorldVocabulary(NamedTuple):
 class SentenceReading(NamedTuple):
     """An answer parsed sentence by sentence."""
 
-    spans: list[CharSpan]
+    spans: list[PlainSpan]
     """(start, end, quality) of every parsed sentence: text[start:end] is the sentence with its full stop."""
     unreadable: int
     """Number of sentences that are not from the task's vocabulary."""
@@ -157,7 +157,7 @@ class World:
     def read(self, prompt: str, answer: str) -> SentenceReading:
         """The true quality of every sentence of any answer, including a model's."""
         context = MATERIALS.index(_material(prompt)) % CONTEXTS
-        spans: list[CharSpan] = []
+        spans: list[PlainSpan] = []
         unreadable = 0
         for piece in re.finditer(r"[^.\s][^.]*\.?", answer):
             found = SENTENCE.fullmatch(piece[0])
@@ -219,7 +219,7 @@ def add_annotations(rows: Iterable[Json], settings: Planted, seed: int) -> list[
     """The same pairs with an annotator's marks: on some answers the sentences labelled bad, as spans of value -1."""
     rng = np.random.default_rng([seed, 4])
 
-    def marks(truth: Sequence[CharSpan]) -> list[CharSpan] | None:
+    def marks(truth: Sequence[PlainSpan]) -> list[PlainSpan] | None:
         annotated = rng.random() < settings.annotated
         wrong = rng.random(len(truth)) < settings.annotation_error
         return [(start, end, -1.0) for (start, end, value), flip in zip(truth, wrong, strict=True) if (value < 0) != flip] if annotated else None

@@ -33,6 +33,8 @@ class Reading(Mapping[str, Any]):
         """What was done with cells: kind of finding and description."""
         self.unfit: dict[str, str] = {}
         """Non-finite numbers in columns that no method reads: descriptions by column. The row is used without them."""
+        self.ignored: list[str] = []
+        """Parts of cells that hold something and were not read: predictions, other kinds of annotation."""
         self.used = False
         """Whether an example was made from the row; if not, its unread columns are not reported."""
 

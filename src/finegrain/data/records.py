@@ -34,8 +34,17 @@ class Shape(Enum):
 
     Columns `steps` and `unlabelled_steps` count them.
     """
+    RANKED = "ranked"
+    """Roles answer-1 ... answer-K, the best first; columns `rank/<role>` (1 is best, equal ranks are a tie) and, where given, `score/<role>`.
+
+    K may differ between rows: a row has the roles and columns of its own answers.
+    """
+    CORRECTION = "correction"
+    """Roles corrected and original, two versions of one answer."""
 
 
+COMPARED = frozenset({"chosen", "corrected", "answer-1"})
+"""First roles of the shapes whose answers must differ."""
 Located = tuple[str, Mapping[str, Any]]
 """The location of a row in its source, for messages, and its columns as read."""
 
@@ -74,6 +83,8 @@ class Example:
     """By role, from the data column `<role>_token_reward`, aligned with ids; None: absent."""
     source: str = ""
     """What `prompt_text` and the responses' texts do not tell of the row, so that `data.source_text.read_source_row` can give it back as text."""
+    annotators: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By role, everybody who looked at the answer, also those who marked nothing; a role is absent where the data name nobody."""
 
 
 class Turn(NamedTuple):
@@ -110,6 +121,10 @@ class Answer:
     token_reward: list[float] | None = None
     parse: str = ""
     """A bracketed parse, from the data column `<role>_parse`; empty: absent."""
+    annotators: tuple[str, ...] = ()
+    """Everybody who looked at it, also those who marked nothing; empty where the data name nobody."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """What was done with its spans while reading: the kind of finding and a description, one for each span."""
 
 
 @dataclass(frozen=True, kw_only=True)

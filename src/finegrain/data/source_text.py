@@ -31,7 +31,10 @@ def read_source_row(example: Example) -> Row:
         contents = {role: turns.get(role, (Turn("assistant", str(text)),)) for role, text in contents.items()}
     return Row(
         prompt=_turns(kept["prompt"]) if "prompt" in kept else example.prompt_text,
-        answers={role: Answer(content=content, spans=example.spans.get(role)) for role, content in contents.items()},
+        answers={
+            role: Answer(content=content, spans=example.spans.get(role), annotators=example.annotators.get(role, ()))
+            for role, content in contents.items()
+        },
         columns=example.columns,
         tools=kept.get("tools", ""),
         glue=kept.get("glue", ""),

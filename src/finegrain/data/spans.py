@@ -11,15 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from finegrain.types import CharSpan
+from finegrain.types import CharSpan, PlainSpan
 
 
-def spans_to_tokens(spans: Sequence[CharSpan], offsets: Int[np.ndarray, "T 2"], *, outside: float) -> Float32[np.ndarray, " T"]:
+def spans_to_tokens(spans: Sequence[CharSpan | PlainSpan], offsets: Int[np.ndarray, "T 2"], *, outside: float) -> Float32[np.ndarray, " T"]:
     """The value of each token; a token in no span has `outside`."""
     start, end = offsets[:, 0].astype(np.int64), offsets[:, 1].astype(np.int64)
     width = end - start
     values = np.full(len(offsets), outside, dtype=np.float32)
-    for first, last, value in spans:
+    for first, last, value, *_ in spans:
         inside = np.minimum(end, last) - np.maximum(start, first)
         values[(width > 0) & (2 * inside >= width)] = value
     return _spread(values, width > 0)
@@ -34,14 +34,14 @@ def tokens_to_spans(values: Float[np.ndarray, " T"], offsets: Int[np.ndarray, "T
     for value, start, end in zip(values.tolist(), *offsets.T.tolist(), strict=True):
         if end <= start:
             continue
-        if spans and spans[-1][2] == value and start <= spans[-1][1] + 1:
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]), value)
+        if spans and spans[-1].value == value and start <= spans[-1].end + 1:
+            spans[-1] = spans[-1]._replace(end=max(end, spans[-1].end))
             continue
-        while spans and spans[-1][1] > start:
-            first, _, before = spans.pop()
-            if first < start:
-                spans.append((first, start, before))
-        spans.append((start, end, value))
+        while spans and spans[-1].end > start:
+            cut = spans.pop()
+            if cut.start < start:
+                spans.append(cut._replace(end=start))
+        spans.append(CharSpan(start, end, value))
     return spans
 
 

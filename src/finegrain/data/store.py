@@ -13,7 +13,21 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
-from finegrain.data.record_bytes import FIXED, IDS_KEY, PER_ROLE, PROMPT, REWARDS, SPANS, TEXT_KEY, TOKENS, TRAINED, pack_example, unpack_example
+from finegrain.data.record_bytes import (
+    FIXED,
+    IDS_KEY,
+    NO_ANSWER,
+    PER_ROLE,
+    PROMPT,
+    REWARDS,
+    ROW,
+    SPANS,
+    TEXT_KEY,
+    TOKENS,
+    TRAINED,
+    pack_example,
+    unpack_example,
+)
 from finegrain.data.records import Example
 from finegrain.data.scratch import map_file, open_scratch, write
 from finegrain.data.source_text import lend_answer
@@ -36,10 +50,14 @@ class _Files:
     """Names of columns that some rows lack; their values are not kept."""
 
     def example(self, place: int) -> Example:
-        """The row at this place."""
+        """The row at this place; a number that belongs to an answer which the row lacks is not among its columns."""
         values = self.columns[place]
         columns = {name: float(values[column]) for name, column in self.names.items()}
-        return unpack_example(self.records, self.index[place].tolist(), self.roles, columns)
+        example = unpack_example(self.records, self.index[place].tolist(), self.roles, columns)
+        if len(example.responses) < len(self.roles):
+            lacking = self.roles[len(example.responses) :]
+            example = replace(example, columns={name: value for name, value in columns.items() if name.rpartition("/")[2] not in lacking})
+        return example
 
 
 class Borrowed(NamedTuple):
@@ -97,13 +115,18 @@ class ExampleStore(Sequence[Example]):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Roles of every row, without borrowed ones."""
+        """Roles of the rows, without borrowed ones; of ranked answers those of the longest row."""
         return self.files.roles
 
     @property
     def columns(self) -> list[str]:
         """Names of the columns, sorted."""
         return sorted(self.files.names)
+
+    @property
+    def row_numbers(self) -> Int64[np.ndarray, " N"]:
+        """Numbers of the rows in their source."""
+        return self._fact(ROW)
 
     @property
     def prompt_lengths(self) -> Int64[np.ndarray, " N"]:
@@ -163,32 +186,98 @@ def longest_row(examples: Sequence[Example], roles: Sequence[str]) -> int:
 
 
 def collect(examples: Iterable[Example]) -> ExampleStore:
-    """A store of examples from an iterator, all with the same roles; columns that some of them lack are left out."""
+    """A store of examples from an iterator; columns that some of them lack are left out.
+
+    All have the same roles, except ranked answers: there a row has the first few of the roles of the longest one, and columns `…/<role>` are
+    those of its own answers.
+    """
     with ExitStack() as stack:
-        records, index, columns = (open_scratch(stack) for _ in range(3))
+        records = open_scratch(stack)
+        index, columns = _Table(stack, "q", FIXED), _Table(stack, "d", 0)
         roles: tuple[str, ...] = ()
         names: dict[str, int] = {}
-        everywhere: set[str] = set()
-        seen: set[str] = set()
-        start = count = 0
+        told = _Told()
+        start = 0
         for example in examples:
-            if not count:
-                roles, names = tuple(example.responses), {name: place for place, name in enumerate(example.columns)}
-                everywhere = set(names)
-            seen |= example.columns.keys()
-            everywhere &= example.columns.keys()
-            record, facts = pack_example(example, roles, start)
+            own = tuple(example.responses)
+            if len(own) > len(roles):
+                assert own[: len(roles)] == roles, (roles, own)
+                names |= {name: len(names) + place for place, name in enumerate(told.new(example, own[len(roles) :]))}
+                roles = own
+                index.widen(NO_ANSWER, FIXED + PER_ROLE * len(roles))
+                columns.widen((float("nan"),), len(names))
+            assert own == roles[: len(own)], (roles, own)
+            told.look(example, roles[len(own) :])
+            record, facts = pack_example(example, own, start)
             write(records, record)
-            write(index, struct.pack(f"<{len(facts)}q", *facts))
-            write(columns, struct.pack(f"<{len(names)}d", *(example.columns.get(name, float("nan")) for name in names)))
+            index.add([*facts, *NO_ANSWER * (len(roles) - len(own))])
+            columns.add([example.columns.get(name, float("nan")) for name in names])
             start += len(record)
-            count += 1
+        missing = told.partial()
         files = _Files(
             map_file(records, np.uint8),
-            map_file(index, np.int64).reshape(count, FIXED + PER_ROLE * len(roles)),
-            map_file(columns, np.float64).reshape(count, len(names)),
+            index.map(np.int64),
+            columns.map(np.float64),
             roles,
-            {name: place for name, place in names.items() if name in everywhere},
-            tuple(sorted(seen - everywhere)),
+            {name: place for name, place in names.items() if name not in missing},
+            tuple(sorted(missing)),
         )
-    return ExampleStore(files, np.arange(count))
+    return ExampleStore(files, np.arange(index.count))
+
+
+class _Told:
+    """Which columns all rows have."""
+
+    def __init__(self) -> None:
+        self._everywhere: set[str] | None = None
+        self._seen: set[str] = set()
+        self._later: set[str] = set()
+
+    def new(self, example: Example, roles: Sequence[str]) -> list[str]:
+        """The columns of the first row, or those that come with further answers."""
+        if self._everywhere is None:
+            self._everywhere = set(example.columns)
+            return list(example.columns)
+        later = [name for name in example.columns if name.rpartition("/")[2] in roles]
+        self._everywhere |= set(later)
+        return later
+
+    def look(self, example: Example, lacking: Sequence[str]) -> None:
+        """Counts a row that lacks some answers, and their columns with them."""
+        assert self._everywhere is not None
+        here = example.columns.keys()
+        if here == self._everywhere == self._seen:
+            return
+        self._seen |= here
+        self._everywhere = {name for name in self._everywhere if name in here or name.rpartition("/")[2] in lacking}
+
+    def partial(self) -> set[str]:
+        """Columns that a row lacks though it has the answers."""
+        return self._seen - (self._everywhere or set())
+
+
+class _Table:
+    """Rows of numbers in a file; a longer row makes the earlier ones longer too."""
+
+    def __init__(self, stack: ExitStack, code: str, width: int) -> None:
+        self._stack, self._code, self._width = stack, code, width
+        self._file = open_scratch(stack)
+        self.count = 0
+
+    def add(self, row: Sequence[float | int]) -> None:
+        """Adds a row of the table's width."""
+        write(self._file, struct.pack(f"<{self._width}{self._code}", *row))
+        self.count += 1
+
+    def widen(self, fill: Sequence[float | int], width: int) -> None:
+        """Makes every row as wide as this, with `fill` repeated at its end."""
+        if self.count and width > self._width:
+            old, self._file = self.map(np.dtype("<i8" if self._code == "q" else "<f8")), open_scratch(self._stack)
+            more = np.tile(np.array(fill, old.dtype), (width - self._width) // len(fill))
+            for row in old:
+                write(self._file, np.concatenate([row, more]).tobytes())
+        self._width = width
+
+    def map(self, dtype: Any) -> np.ndarray:
+        """The rows, (N, width)."""
+        return map_file(self._file, dtype).reshape(self.count, self._width)

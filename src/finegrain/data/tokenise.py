@@ -17,7 +17,7 @@ from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
-from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row
+from finegrain.data.records import COMPARED, Answer, Example, FastTokenizer, Response, Row
 from finegrain.data.render import Rendered, Renderer, RenderError
 from finegrain.data.source_text import write_source
 from finegrain.data.text_file import find_invalid_text
@@ -27,7 +27,7 @@ from finegrain.types import CharSpan
 
 __all__ = ["Tokenise", "tokenise"]
 
-ALIKE = "both answers are rendered alike without being cut: the chat template leaves out what they differ in"
+ALIKE = "answers are rendered alike without being cut: the chat template leaves out what they differ in"
 BATCH = 256
 """Number of rows tokenised at once."""
 
@@ -90,7 +90,7 @@ def _example(
         found.append(("over_length", f"{len(prompt)} + {max(len(response.ids) for response in whole.values())} tokens"))
     if words := writes_specials(row, rendered, tokens, specials):
         found.append(("bos_eos", words))
-    if "rejected" in responses and np.array_equal(responses["chosen"].ids, responses["rejected"].ids):
+    if COMPARED & responses.keys() and len({response.ids.tobytes() for response in responses.values()}) < len(responses):
         found.append(("identical_after_truncation", "" if found and found[0][0] == "over_length" else ALIKE))
     if _dropped(number, found, responses, findings, decide):
         return None
@@ -103,7 +103,8 @@ def _example(
     if prompt_length < len(prompt):
         findings.add("prompt_truncated", number, "cut")
         prompt = _cut_prompt(prompt, prompt_length, specials, settings)
-    return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards, write_source(row))
+    looked = {role: answer.annotators for role, answer in row.answers.items() if answer.annotators}
+    return Example(number, prompt, rendered.prompt, responses, dict(row.columns), spans, rewards, write_source(row), looked)
 
 
 def _dropped(number: int, found: list[tuple[str, str]], responses: Mapping[str, Response], findings: Findings, decide: Decide) -> bool:
@@ -134,8 +135,8 @@ def _clipped(answer: Answer, text: str) -> list[CharSpan] | None:
     """The answer's spans inside its text; the gate has reported the others."""
     if answer.spans is None:
         return None
-    inside = [(max(start, 0), min(end, len(text)), value) for start, end, value in answer.spans]
-    return [(start, end, value) for start, end, value in inside if start < end]
+    inside = [span._replace(start=max(span.start, 0), end=min(span.end, len(text))) for span in answer.spans]
+    return [span for span in inside if span.start < span.end]
 
 
 def _rewards(number: int, answer: Answer, whole: Response, length: int, specials: Specials, findings: Findings) -> Float32[np.ndarray, " T"] | None:

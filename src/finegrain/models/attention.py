@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from finegrain.models.short_attention import attend_short, is_short, lay_out_short
+
 NAME = "finegrain"
 
 QUERY_BLOCK = 128
@@ -73,13 +75,16 @@ def _piece(query: Tensor, key: Tensor, value: Tensor, window: int | None, scalin
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, softcap: float | None) -> Tensor:
-    """Attention of one block; written out with a soft-cap, and in bfloat16 on a CPU, where the kernel is three times slower."""
-    if softcap is None and not (query.dtype == torch.bfloat16 and query.device.type == "cpu"):
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
-    scores = query @ key.transpose(-1, -2)
-    scores = scores * scaling if softcap is None else softcap * torch.tanh(scores * (scaling / softcap))
-    wide = scores.dtype if scores.dtype == torch.float64 else torch.float32
-    return torch.softmax(scores + mask, -1, dtype=wide).to(value.dtype) @ value
+    """Attention of one block; written out with a soft-cap, and in bfloat16 on a CPU, where the kernel is four times slower."""
+    if softcap is not None:
+        scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * (scaling / softcap))
+        wide = scores.dtype if scores.dtype == torch.float64 else torch.float32
+        return torch.softmax(scores + mask, -1, dtype=wide).to(value.dtype) @ value
+    if query.dtype == torch.bfloat16 and query.device.type == "cpu":
+        query, key, value = (tensor[0].contiguous() for tensor in (query, key, value))  # else every product copies them, forward and backward
+        scores = torch.baddbmm(mask.expand(len(query), *mask.shape), query, key.transpose(-1, -2), alpha=scaling)
+        return (torch.softmax(scores, -1) @ value)[None]
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling)
 
 
 class Sequences(NamedTuple):
@@ -170,6 +175,16 @@ def branched_attention(
         query, key, value = (tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in (query, key, value))
     if _has_varlen(query, value, softcap):
         return _by_varlen(query, key, value, branches, sliding_window, scaling), None
+    if softcap is None and query.device.type == "cpu" and all(is_short(group) for group in branches.groups):
+        wide = torch.promote_types(query.dtype, torch.float32)
+        laid = lay_out_short(branches.groups, sliding_window, wide, query.device)
+        with torch.autocast(query.device.type, enabled=False):
+            return attend_short(query.to(wide), key.to(wide), value.to(wide), laid, scaling).to(query.dtype), None
+    return _by_blocks(query, key, value, branches, sliding_window, scaling, softcap), None
+
+
+def _by_blocks(query: Tensor, key: Tensor, value: Tensor, branches: Branches, window: int | None, scaling: float, softcap: float | None) -> Tensor:
+    """(1, N, heads, E) by blocks of each prompt and answer."""
     lengths = branches.lengths()
     repeat = query.shape[1] // key.shape[1]
     pieces = zip(*(tensor.split(lengths, 2) for tensor in (query, key, value)), strict=True)  # type: ignore[no-untyped-call]
@@ -184,8 +199,8 @@ def branched_attention(
                 prompt_key, prompt_value = k, v
             else:
                 k, v = torch.cat([prompt_key, k], 2), torch.cat([prompt_value, v], 2)
-            outputs.extend(_piece(q, k, v, sliding_window, scaling, softcap))
-    return torch.cat(outputs, 1), None
+            outputs.extend(_piece(q, k, v, window, scaling, softcap))
+    return torch.cat(outputs, 1)
 
 
 def register() -> None:

@@ -125,16 +125,5 @@ def describe_precision(model: Any) -> str:
     return f"{' '.join(kinds)} {getattr(causal_lm(model).config, 'quantization_config', None) or ''}"
 
 
-def trained_fingerprint(model: Any) -> str:
-    """sha256 of the trainable part: names and shapes, with an adapter also its settings and values (a whole model's are hashed with the model)."""
-    digest = hashlib.sha256(describe_adapters(model).encode())
-    for name, weight in sorted(model.named_parameters()):
-        if weight.requires_grad:
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}".encode())
-            if "lora_" in name:
-                digest.update(_bytes(weight))
-    return digest.hexdigest()
-
-
 def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Which library multiplies fastest on this machine, by shape.
+"""Which library multiplies fastest on this machine, by shape, and whether bfloat16 is any faster than float32.
 
 Measured once and then read from the cache, so that all runs on a machine sum in the same order.
 """
@@ -8,10 +8,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from finegrain.errors import CheckpointError, UsageError
 from finegrain.files import write_new
 from finegrain.ops.matmul import Product, has_onednn, multiply_by_onednn
+from finegrain.types import Json
+
+T = TypeVar("T")
 
 VARIABLE = "FINEGRAIN_PRODUCTS"
 """Environment variable: `onednn` leaves all products to oneDNN, without measuring."""
@@ -30,6 +33,8 @@ PATIENCE = 0.5
 """Seconds to wait for another process's choice."""
 WORTH = 1.05
 """How many times as fast torch must be to be chosen [choice]."""
+WIDTH = 1024
+"""Rows and columns of the weight whose product is timed in bfloat16 and float32."""
 
 
 def choose_products(model: nn.Module, folder: Path) -> set[Product]:
@@ -37,15 +42,37 @@ def choose_products(model: nn.Module, folder: Path) -> set[Product]:
 
     Raises UsageError for an unknown word in FINEGRAIN_PRODUCTS.
     """
-    named = os.environ.get(VARIABLE)
-    if named not in (None, "onednn"):
-        raise UsageError(f"{VARIABLE} is {named!r}; the only choice is onednn, and without it the faster library is measured for every shape")
-    if named or not has_onednn():
+    if not _is_measured() or not has_onednn():
         return set()
     layers = [module.weight for module in model.modules() if type(module) is nn.Linear]
     shapes = {(weight.shape[0], weight.shape[1]) for weight in layers if weight.dtype == torch.float32 and weight.numel()}
-    machine = f"{_processor()} {torch.__version__} {torch.get_num_threads()}"
-    return {product for outputs, inputs in sorted(shapes) for product in _choose(machine, folder / "products", outputs, inputs)}
+    return {product for outputs, inputs in sorted(shapes) for product in _choose(folder, outputs, inputs)}
+
+
+def compare_bfloat16(folder: Path) -> float:
+    """How many times as long a bfloat16 product takes as a float32 one on this processor; 0 where it is not measured or cannot be kept.
+
+    Raises UsageError for an unknown word in FINEGRAIN_PRODUCTS.
+    """
+    if not _is_measured():
+        return 0.0
+    return _measure_once(folder, "bfloat16", {}, lambda: {"bfloat16": measure_bfloat16()}, _read_factor) or 0.0
+
+
+def measure_bfloat16() -> float:
+    """The same, measured now."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        values, weight = torch.ones(ROWS, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype)
+        seconds[dtype] = min(_time(torch.matmul, values, weight) for _ in range(REPEATS))
+    return seconds[torch.bfloat16] / seconds[torch.float32]
+
+
+def _is_measured() -> bool:
+    named = os.environ.get(VARIABLE)
+    if named not in (None, "onednn"):
+        raise UsageError(f"{VARIABLE} is {named!r}; the only choice is onednn, and without it the faster library is measured for every shape")
+    return named is None
 
 
 def describe_products(by_torch: Collection[Product]) -> str:
@@ -55,26 +82,41 @@ def describe_products(by_torch: Collection[Product]) -> str:
     return "; torch for ".join(["oneDNN", *(f"{kind} {outputs} x {inputs}" for kind, outputs, inputs in sorted(by_torch))])
 
 
-def _choose(machine: str, folder: Path, outputs: int, inputs: int) -> list[Product]:
+def _choose(folder: Path, outputs: int, inputs: int) -> list[Product]:
     """Those of one shape, as the process found that wrote first."""
-    file = folder / f"{hashlib.sha256(f'{machine} {outputs} {inputs}'.encode()).hexdigest()[:16]}.json"
-    known = _read(file, outputs, inputs)
+    measure = lambda: {"torch": [product._asdict() for product in measure_products(outputs, inputs)]}
+    return _measure_once(folder, f"{outputs} {inputs}", {"shape": [outputs, inputs]}, measure, lambda found: _read(found, outputs, inputs)) or []
+
+
+def _measure_once(folder: Path, name: str, facts: Json, measure: Callable[[], Json], read: Callable[[Any], T]) -> T | None:
+    """What the process measured on this machine that wrote first; None where it cannot be kept. `read` raises for what it does not know."""
+    machine = f"{_processor()} {torch.__version__} {torch.get_num_threads()}"
+    file = folder / "products" / f"{hashlib.sha256(f'{machine} {name}'.encode()).hexdigest()[:16]}.json"
+    known = _load(file, read)
     if known is not None:
         return known
     with suppress(OSError):
         file.unlink(missing_ok=True)  # damaged: before measuring, so that another process's choice stays
-    found = [product._asdict() for product in measure_products(outputs, inputs)]
+    found = measure()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_new(file, [json.dumps({"machine": machine, "shape": [outputs, inputs], "torch": found})])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_new(file, [json.dumps({"machine": machine, **facts, **found})])
     except OSError:  # the cache cannot be written
-        return []
+        return None
     except CheckpointError:  # nor by write_new, or another process was first and may still be writing
         until = time.monotonic() + PATIENCE
-        while (known := _read(file, outputs, inputs)) is None and folder.is_dir() and time.monotonic() < until:
+        while (known := _load(file, read)) is None and file.parent.is_dir() and time.monotonic() < until:
             time.sleep(0.01)
-        return known or []
-    return _read(file, outputs, inputs) or []
+        return known
+    return _load(file, read)
+
+
+def _load(file: Path, read: Callable[[Any], T]) -> T | None:
+    """What the file holds; None where there is none, or a damaged one."""
+    try:
+        return read(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def measure_products(outputs: int, inputs: int) -> list[Product]:
@@ -96,13 +138,19 @@ def _time(multiply: Any, left: Tensor, right: Tensor) -> float:
     return time.perf_counter() - started
 
 
-def _read(file: Path, outputs: int, inputs: int) -> list[Product] | None:
-    """The choice of this shape; None where there is none, or a damaged one."""
-    try:
-        found = [Product(**product) for product in json.loads(file.read_text())["torch"]]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return found if all(product in [Product(kind, outputs, inputs) for kind in KINDS] for product in found) else None
+def _read(found: Any, outputs: int, inputs: int) -> list[Product]:
+    """The choice of this shape; a ValueError for one of another shape or kind."""
+    products = [Product(**product) for product in found["torch"]]
+    if any(product not in [Product(kind, outputs, inputs) for kind in KINDS] for product in products):
+        raise ValueError(f"products of other shapes: {products}")
+    return products
+
+
+def _read_factor(found: Any) -> float:
+    factor = float(found["bfloat16"])
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"{factor} is no ratio of times")
+    return factor
 
 
 def _processor() -> str:

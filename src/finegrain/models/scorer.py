@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models import attention
+from finegrain.models.block_states import BlockReader, read_blocks
 from finegrain.models.packing import Group, Packed, pack
 from finegrain.ops.action_values import Wanted, Weighed, action_values
 from finegrain.ops.logprobs import OutputLayer, TokenValues, token_values
@@ -30,7 +31,11 @@ class Request:
     """Log-probabilities of prompt tokens too, after those of the answers."""
     entropy: bool = False
     kl_against: "Scorer | None" = None
-    """A frozen scorer; the full-vocabulary KL(policy || it) at each position."""
+    """A frozen scorer; the full-vocabulary KL between the policy and it at each position."""
+    kl: bool = True
+    """Whether that is KL(policy || it)."""
+    reference_kl: bool = False
+    """Whether it is, or is also, KL(it || policy)."""
     action_value: Wanted | None = None
     """How Q-values of taken tokens are computed from logits."""
     q_head: nn.Linear | None = None
@@ -39,6 +44,8 @@ class Request:
     """A head (H,) -> (K,) whose outputs at the hidden states of the scored tokens are returned; float32 or wider."""
     features: bool = False
     """The hidden states that have read the scored tokens, as a head would receive them."""
+    reader: BlockReader | None = None
+    """Reads the frozen scorer's hidden states of all blocks at the positions that predict the scored tokens."""
 
 
 Path = Callable[[Any, Sequence[Group], Request], TokenValues]
@@ -74,13 +81,28 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     if not request.logp:
         return TokenValues(states.new_zeros(len(packed.reads)), outputs=outputs, features=features)
     hidden = states.index_select(0, packed.predicts)
-    reference = None
+    reference = reading = None
     if request.kl_against is not None:
         frozen = request.kl_against.model
-        with torch.no_grad():
-            reference = (_states(frozen, packed).index_select(0, packed.predicts), output_head(frozen))
-    values = token_values(hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference)
-    return _with_action_values(values._replace(outputs=outputs, features=features), model, groups, hidden, packed.targets, request)
+        if request.reader is None:
+            with torch.no_grad():
+                frozen_states = _states(frozen, packed)
+        else:
+            select = lambda states: states[0].index_select(0, packed.predicts)
+            last, reading = read_blocks(*_blocks(frozen), select, request.reader, lambda: _states(frozen, packed)[None])
+            frozen_states = last[0]
+        if request.kl or request.reference_kl:
+            reference = (frozen_states.index_select(0, packed.predicts), output_head(frozen))
+    values = token_values(
+        hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference, kl=request.kl, reference_kl=request.reference_kl
+    )
+    return _with_action_values(values._replace(outputs=outputs, features=features, reading=reading), model, groups, hidden, packed.targets, request)
+
+
+def _blocks(model: Any) -> tuple[Any, int]:
+    """The model that has blocks, and their number."""
+    lm = causal_lm(model)
+    return lm.base_model, int(lm.config.get_text_config().num_hidden_layers)
 
 
 def _with_action_values(values: TokenValues, model: Any, groups: Sequence[Group], hidden: Tensor, targets: Tensor, request: Request) -> TokenValues:
@@ -139,19 +161,26 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
         return TokenValues(torch.zeros(len(row), device=device), outputs=outputs, features=features)
     with stock_attention(model):
         logits = model(input_ids=ids, use_cache=False).logits
-        frozen_logits = None
+        frozen_logits = reading = None
         if request.kl_against is not None:
             with torch.no_grad(), stock_attention(request.kl_against.model):
-                frozen_logits = request.kl_against.model(input_ids=ids, use_cache=False).logits
+                found = request.kl_against.model(input_ids=ids, use_cache=False, output_hidden_states=request.reader is not None)
+            frozen_logits = found.logits
+            if request.reader is not None:
+                weight = next(request.reader.parameters())
+                blocks = [states[row, column].to(weight.dtype) for states in found.hidden_states[1:]]
+                reading = request.reader([request.reader.read_block(number, states) for number, states in enumerate(blocks)])
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     log_p = torch.log_softmax(logits[:, :-1].to(wide), -1)
     at = log_p[row, column]
     logp = at.gather(-1, ids[row, column + 1][:, None])[:, 0]
     entropy = -(at.exp() * at).sum(-1) if request.entropy else None
-    kl = None
+    kl = reference_kl = None
     if frozen_logits is not None:
-        kl = (at.exp() * (at - torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column])).sum(-1)
-    values = TokenValues(logp, entropy, kl, outputs, features=features)
+        log_q = torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column]
+        kl = (at.exp() * (at - log_q)).sum(-1) if request.kl else None
+        reference_kl = (log_q.exp() * (log_q - at)).sum(-1) if request.reference_kl else None
+    values = TokenValues(logp, entropy, kl, reference_kl, outputs, features=features, reading=reading)
     return values if request.action_value is None else _with_action_values(values, model, groups, states[row, column], ids[row, column + 1], request)
 
 

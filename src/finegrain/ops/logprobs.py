@@ -2,9 +2,9 @@
 
 The head runs over chunks of positions, forward and backward; the backward recomputes each chunk and applies the exact
 derivative, so any per-token weighting upstream is exact. Matmuls follow the autocast dtype, everything after is float32
-or wider. With z the logits, p = softmax(z), H the entropy, K = KL(p || q) and upstream gradients g:
+or wider. With z the logits, p = softmax(z), H the entropy, K = KL(p || q), R = KL(q || p) and upstream gradients g:
 
-    dz = g_lp (onehot - p)  -  g_H p (log p + H)  +  g_K p (log p - log q - K)
+    dz = g_lp (onehot - p)  -  g_H p (log p + H)  +  g_K p (log p - log q - K)  +  g_R (p - q)
 """
 
 import math
@@ -46,10 +46,12 @@ class TokenValues(NamedTuple):
     logp: Float[Tensor, " M"]
     entropy: Float[Tensor, " M"] | None = None
     kl: Float[Tensor, " M"] | None = None
+    reference_kl: Float[Tensor, " M"] | None = None
     outputs: Float[Tensor, "M K"] | None = None
     q: Float[Tensor, " M"] | None = None
     q_logp: Float[Tensor, " M"] | None = None
     features: Float[Tensor, "M H"] | None = None
+    reading: Float[Tensor, "M K"] | None = None
 
 
 def token_values(
@@ -59,10 +61,13 @@ def token_values(
     *,
     entropy: bool = False,
     reference: tuple[Float[Tensor, "M R"], OutputLayer] | None = None,
+    kl: bool = True,
+    reference_kl: bool = False,
 ) -> TokenValues:
-    """log p(target), and on request the entropy and KL(p || p_reference), at each position.
+    """log p(target), and on request the entropy, KL(p || p_reference) and KL(p_reference || p), at each position.
 
-    Differentiable in `hidden` and the head's weight and bias; the reference is a constant.
+    Differentiable in `hidden` and the head's weight and bias; the reference is a constant. `kl` and `reference_kl` say which of the two
+    directions is wanted where there is a reference.
     """
     if head.scale != 1.0:
         hidden = hidden * head.scale
@@ -71,9 +76,10 @@ def token_values(
     hidden, targets = pad(hidden, (0, 0, 0, filling)), pad(targets, (0, filling))
     if reference is not None:
         reference = pad(reference[0], (0, 0, 0, filling)), reference[1]
-    outputs = _ChunkedHead.apply(hidden, head.weight, head.bias, targets, head.softcap, entropy, reference)  # type: ignore[no-untyped-call]
-    logp, entropies, kls = outputs
-    return TokenValues(logp[:count], entropies[:count] if entropy else None, kls[:count] if reference is not None else None)
+    asked = (entropy, kl and reference is not None, reference_kl and reference is not None)
+    outputs = _ChunkedHead.apply(hidden, head.weight, head.bias, targets, head.softcap, asked, reference)  # type: ignore[no-untyped-call]
+    logp, *further = outputs
+    return TokenValues(logp[:count], *(values[:count] if wanted else None for values, wanted in zip(further, asked, strict=True)))
 
 
 def chunk_rows(weight: Tensor) -> int:
@@ -102,22 +108,29 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float 
 class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None, entropy: bool, reference: Any
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        softcap: float | None,
+        asked: tuple[bool, bool, bool],
+        reference: Any,
     ) -> Any:
         dtype = _compute_dtype(hidden, weight)
-        ctx.compute_dtype, ctx.softcap, ctx.entropy, ctx.reference = dtype, softcap, entropy, reference
+        ctx.compute_dtype, ctx.softcap, ctx.asked, ctx.reference = dtype, softcap, asked, reference
+        entropy, kl, reference_kl = asked
         count = len(targets)
         ctx.rows = chunk_rows(weight)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         logp, lse = (torch.empty(count, dtype=wide, device=hidden.device) for _ in range(2))
-        entropies = torch.zeros(count if entropy else 0, dtype=wide, device=hidden.device)
-        kls = torch.zeros(count if reference is not None else 0, dtype=wide, device=hidden.device)
+        entropies, kls, reference_kls = (torch.zeros(count if wanted else 0, dtype=wide, device=hidden.device) for wanted in asked)
         with torch.autocast(hidden.device.type, enabled=False):
             cast_weight = weight.to(dtype)
             for part in chunks(count, ctx.rows):
                 logits = _logits(hidden[part].to(dtype), cast_weight, bias, softcap)
                 at_target = logits.gather(-1, targets[part, None])[:, 0]
-                if not entropy and reference is None:
+                if not any(asked):
                     top = logits.amax(-1)
                     lse[part] = logits.sub_(top[:, None]).exp_().sum(-1).log_() + top
                 else:
@@ -126,14 +139,18 @@ class _ChunkedHead(torch.autograd.Function):
                     p = log_p.exp()
                     if entropy:
                         entropies[part] = -(p * log_p).sum(-1)
-                    if reference is not None:
-                        kls[part] = (p * (log_p - _reference_log_p(reference, part, dtype))).sum(-1)
+                    if kl or reference_kl:
+                        log_q = _reference_log_p(reference, part, dtype)
+                        if reference_kl:
+                            reference_kls[part] = (log_q.exp() * (log_q - log_p)).sum(-1)
+                        if kl:
+                            kls[part] = (p * (log_p - log_q)).sum(-1)
                 logp[part] = at_target - lse[part]
         ctx.save_for_backward(hidden, weight, bias, targets, lse, entropies, kls)
-        return logp, entropies, kls
+        return logp, entropies, kls, reference_kls
 
     @staticmethod
-    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor) -> Any:
+    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor, grad_reference_kl: Tensor) -> Any:
         hidden, weight, bias, targets, lse = ctx.saved_tensors[:5]
         dtype = ctx.compute_dtype
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
@@ -141,7 +158,7 @@ class _ChunkedHead(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if need_weight else None
         grad_bias = torch.zeros_like(bias) if bias is not None and need_bias else None
         cast_weight = weight.to(dtype)
-        only_logp = not ctx.entropy and ctx.reference is None and ctx.softcap is None
+        only_logp = not any(ctx.asked) and ctx.softcap is None
         for part in chunks(len(targets), ctx.rows):
             states = hidden[part].to(dtype)
             logits = _logits(states, cast_weight, bias, ctx.softcap)
@@ -150,7 +167,7 @@ class _ChunkedHead(torch.autograd.Function):
                 share = logits.sub_(lse[part, None]).exp_()
             else:
                 scale = None
-                share = _logit_gradient(ctx, logits, part, grad_logp, grad_entropy, grad_kl)
+                share = _logit_gradient(ctx, logits, part, grad_logp, grad_entropy, grad_kl, grad_reference_kl)
             if grad_bias is not None:
                 grad_bias += share.sum(0) if scale is None else (share * scale).sum(0)
             share = share.to(dtype)
@@ -169,18 +186,24 @@ class _ChunkedHead(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
-def _logit_gradient(ctx: Any, logits: Tensor, part: slice, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor) -> Tensor:
+def _logit_gradient(
+    ctx: Any, logits: Tensor, part: slice, grad_logp: Tensor, grad_entropy: Tensor, grad_kl: Tensor, grad_reference_kl: Tensor
+) -> Tensor:
     """dz of one chunk before the soft-cap, from its logits after it."""
     targets, lse, entropies, kls = ctx.saved_tensors[3:]
+    entropy, kl, reference_kl = ctx.asked
     slope = 1 - (logits / ctx.softcap) ** 2 if ctx.softcap is not None else None
     log_p = logits.sub_(lse[part, None])
     p = log_p.exp()
     grad = -grad_logp[part, None] * p
-    if ctx.entropy:
+    if entropy:
         grad -= grad_entropy[part, None] * p * (log_p + entropies[part, None])
-    if ctx.reference is not None:
-        log_ratio = log_p - _reference_log_p(ctx.reference, part, ctx.compute_dtype)
-        grad += grad_kl[part, None] * p * (log_ratio - kls[part, None])
+    if kl or reference_kl:
+        log_q = _reference_log_p(ctx.reference, part, ctx.compute_dtype)
+        if kl:
+            grad += grad_kl[part, None] * p * (log_p - log_q - kls[part, None])
+        if reference_kl:
+            grad += grad_reference_kl[part, None] * (p - log_q.exp())
     grad.scatter_add_(-1, targets[part, None], grad_logp[part, None].to(grad.dtype))
     return grad if slope is None else grad * slope
 

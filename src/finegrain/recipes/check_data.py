@@ -6,7 +6,7 @@ from typing import Any
 
 from finegrain.commands.check_data import CheckDataSettings
 from finegrain.data.findings import format_rows, format_source
-from finegrain.data.load import Tokenise, check_rows
+from finegrain.data.load import Shape, Tokenise, check_rows
 from finegrain.files import write_new
 from finegrain.models.load import load_own_tokenizer
 from finegrain.recipes.quiet import quiet_transformers
@@ -23,16 +23,21 @@ def run_check_data(settings: CheckDataSettings) -> dict[str, Any]:
     if settings.out is not None:
         check_free(settings.out, settings.data)
     report = check_rows(
-        settings.data, _load_tokenizer(settings.model), settings=Tokenise(max_length=settings.max_length), limit=settings.limit, gate=settings.gate
+        settings.data,
+        _load_tokenizer(settings.model),
+        settings=Tokenise(max_length=settings.max_length),
+        limit=settings.limit,
+        gate=settings.gate,
+        shape=None if settings.shape is None else Shape(settings.shape),
     )
     for line in describe_report(report):
         write_line(line)
     if settings.out is not None:
         write_new(settings.out, [json.dumps(report) + "\n"])
-    return {**report, "findings": [_shorten(finding) for finding in report["findings"]], "out": _name(settings.out)}
+    return {**report, "findings": [shorten_finding(finding) for finding in report["findings"]], "out": _name(settings.out)}
 
 
-def _shorten(finding: Json) -> Json:
+def shorten_finding(finding: Json) -> Json:
     """The finding with its first row numbers only; if there are several sources, with the first ones of each."""
     sources = [{**one, "rows": one["rows"][:SHOWN]} for one in finding.get("sources", [])]
     return {**finding, "rows": finding["rows"][:SHOWN], **({"sources": sources} if sources else {})}

@@ -21,7 +21,7 @@ from finegrain.models.score import split_by_budget
 from finegrain.models.scorer import Request
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import load_data, open_session, prepare_scorer
-from finegrain.recipes.training.data import margins_as_trained
+from finegrain.recipes.training.margins import margins_as_trained
 from finegrain.rewards.bradley_terry import pair_labels
 from finegrain.rewards.laplace import (
     EvidenceVariance,

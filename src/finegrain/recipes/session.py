@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from finegrain.commands.settings import Compute
+from finegrain.data.categories import Categories
 from finegrain.data.gate.settings import Gate
 from finegrain.data.load import LoadedData, load_examples
 from finegrain.data.records import Shape
@@ -132,10 +133,18 @@ def silent(text: str) -> None:
     """No line of the other processes."""
 
 
-def load_data(session: Session, source: str, shape: Shape | Sequence[Shape], *, limit: int | None, gate: Gate = Gate()) -> LoadedData:
-    """Tokenised rows of a file, folder or Hub name."""
+def load_data(
+    session: Session,
+    source: str,
+    shape: Shape | Sequence[Shape],
+    *,
+    limit: int | None,
+    gate: Gate = Gate(),
+    categories: Categories | None = None,
+) -> LoadedData:
+    """Tokenised rows of a file, folder or Hub name; `categories`: text columns that they keep as numbers."""
     settings = Tokenise(max_length=session.max_length)
-    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate)
+    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate, categories=categories)
     for line in data.report.get("messages", []):
         session.say(line)
     check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)

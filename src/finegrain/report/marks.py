@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from finegrain.data.annotators import group_spans
 from finegrain.data.spans import spans_to_tokens
 from finegrain.diagnose.agreement import disagreement
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
@@ -24,7 +25,11 @@ def answer_disagreement(answer: ExaminedAnswer, role: str, name: str, marks: tup
     values = get_signal(answer, role, name)
     if values is None or not marks:
         return float("nan")
-    return disagreement(np.asarray(values, dtype=np.float64), spans_to_tokens(list(marks), answer.offsets, outside=0.0), answer.mask)
+    own = [
+        spans_to_tokens(group, answer.offsets, outside=0.0)
+        for group in group_spans(marks, answer.annotators if marks is answer.spans else ()).values()
+    ]
+    return disagreement(np.asarray(values, dtype=np.float64), np.mean(own, axis=0), answer.mask)
 
 
 def pair_disagreement(pair: ExaminedPair) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from finegrain.data.annotators import group_spans
 from finegrain.data.spans import spans_to_tokens
 from finegrain.report.marks import pair_disagreement
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
@@ -77,7 +78,9 @@ def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
         found["g"] = "".join("1" if place and number != answer.segment[place - 1] else "0" for place, number in enumerate(answer.segment))
     for key, marks in (("u", answer.spans), ("q", answer.truth)):
         if marks is not None:
-            found[key] = token_runs(marks, answer.offsets)
+            found[key] = token_runs(marks, answer.offsets, answer.annotators if key == "u" else ())
+    if said := span_words(answer.spans or (), answer.offsets):
+        found["l"] = said
     return found
 
 
@@ -96,9 +99,11 @@ def split_tokens(answer: ExaminedAnswer) -> list[str]:
     return [*found, make_visible(answer.text[done:])]
 
 
-def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int, int, float]]:
-    """Spans as [first token, last token, value], by the rule of `data.spans`."""
-    values = spans_to_tokens(list(spans), offsets, outside=float("nan"))
+def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray, annotators: Sequence[str] = ()) -> list[tuple[int, int, float]]:
+    """Spans as [first token, last token, value], by the rule of `data.spans`; of several annotators the mean, 0 for those who did not mark it."""
+    own = [spans_to_tokens(group, offsets, outside=float("nan")) for group in group_spans(spans, annotators).values()]
+    marked = ~np.isnan(own).all(axis=0)
+    values = np.where(marked, np.nan_to_num(own).mean(axis=0), np.nan)
     runs: list[tuple[int, int, float]] = []
     for index, value in enumerate(values.tolist()):
         if value != value:
@@ -108,6 +113,18 @@ def token_runs(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int
         else:
             runs.append((index, index, value))
     return runs
+
+
+def span_words(spans: Sequence[CharSpan], offsets: np.ndarray) -> list[tuple[int, int, str]]:
+    """[first token, last token, what the span says beside its value] of the spans that name an aspect, an annotator or a deviation."""
+    found = []
+    for span in spans:
+        told = [span.aspect, span.annotator, "" if span.std is None else f"± {span.std:.3g}"]
+        inside = np.flatnonzero(spans_to_tokens([span._replace(value=1.0)], offsets, outside=0.0))
+        if any(told) and len(inside):
+            words = clip_text(", ".join(part for part in told if part), 120)
+            found.append((int(inside[0]), int(inside[-1]), f"{span.value:g} {words}"))
+    return found
 
 
 def quantise(values: np.ndarray) -> Json | float:

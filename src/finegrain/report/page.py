@@ -1,32 +1,23 @@
 """Writes runs to one HTML file: self-contained, nothing is fetched, and only finegrain's own script runs."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from finegrain import __version__
 from finegrain.files import replace_file
 from finegrain.report.compare import compare_runs
 from finegrain.report.curves import draw_curves
 from finegrain.report.facts import list_evaluation, list_findings, make_settings_table, write_summary
-from finegrain.report.pack import escape_json, pack_pairs
+from finegrain.report.pack import pack_pairs
 from finegrain.report.read import Run, read_run
 from finegrain.report.reward_figures import make_reward_view
+from finegrain.report.template import render_template
 from finegrain.report.verdicts import make_blocks
 from finegrain.report.visible import clip_text
-from finegrain.terminal import make_visible
 
 FILE = "report.html"
-TEMPLATES = Path(__file__).parent / "templates"
 MOST_SAMPLES = 20
-POLICY = "default-src 'none'; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'"
-"""Content security: only the one style sheet and the one script, by their hashes; no frame, font, image, connection or plug-in."""
 
 
 def write_report(folder: Path) -> Path:
@@ -53,28 +44,23 @@ def render(runs: Sequence[Run]) -> str:
     """The page as a string."""
     packed, left_out = pack_pairs([run.pairs or () for run in runs])
     data = {"runs": [{"name": clip_text(run.name, 60), "pairs": pairs} for run, pairs in zip(runs, packed, strict=True)]}
-    css, script = (TEMPLATES / "page.css").read_text(), (TEMPLATES / "page.js").read_text()
     views = [_view(run, place) for place, run in enumerate(runs)]
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            policy=POLICY.format(style=_hash(css), script=_hash(script)),
-            css=Markup(css),
-            script=Markup(script),
-            data=Markup(escape_json(data)),
-            names=[clip_text(run.name, 60) for run in runs],
-            runs=views,
-            any_reward=any(view["reward"] for view in views),
-            comparison=compare_runs(runs),
-            curves=draw_curves(runs),
-            settings=make_settings_table(runs),
-            any_samples=any(run.samples for run in runs),
-            any_held=any(list_evaluation(run) for run in runs),
-            pairs_shown=sum(map(len, packed)),
-            left_out=left_out,
-            version=__version__,
-        )
+    return render_template(
+        "page.html.jinja",
+        css=["page.css"],
+        script=["page.js"],
+        data=data,
+        names=[clip_text(run.name, 60) for run in runs],
+        runs=views,
+        any_reward=any(view["reward"] for view in views),
+        comparison=compare_runs(runs),
+        curves=draw_curves(runs),
+        settings=make_settings_table(runs),
+        any_samples=any(run.samples for run in runs),
+        any_held=any(list_evaluation(run) for run in runs),
+        pairs_shown=sum(map(len, packed)),
+        left_out=left_out,
+        version=__version__,
     )
 
 
@@ -95,20 +81,3 @@ def _view(run: Run, place: int) -> Mapping[str, Any]:
         "machine": run.record.machine if isinstance(run.record.machine, Mapping) else {},
         "engine": run.record.engine if isinstance(run.record.engine, Mapping) else {},
     }
-
-
-@cache
-def _environment() -> Environment:
-    """Escapes everything that is not `Markup`, and makes hidden characters visible."""
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) or value is None else make_visible(value),
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -46,6 +46,8 @@ class ExaminedAnswer:
     """Its standard deviation; None: unknown."""
     spans: tuple[CharSpan, ...] | None = None
     """Annotators' marks; None: not annotated."""
+    annotators: tuple[str, ...] = ()
+    """Everybody who looked at the answer, where the data name them."""
     truth: tuple[CharSpan, ...] | None = None
     """Planted truth, where the data have it."""
 
@@ -163,7 +165,9 @@ def _answer_json(answer: ExaminedAnswer) -> Json:
     for name in ("spans", "truth"):
         marks = getattr(answer, name)
         if marks is not None:
-            found[name] = [list(mark) for mark in marks]
+            found[name] = [span_as_json(mark) for mark in marks]
+    if answer.annotators:
+        found["annotators"] = list(answer.annotators)
     return found
 
 
@@ -180,6 +184,7 @@ def _answer(line: Json) -> ExaminedAnswer:
         mask=mask,
         spans=_marks(line.get("spans")),
         truth=_marks(line.get("truth")),
+        annotators=tuple(map(str, line.get("annotators", ()))),
         segment=None if segment is None else segment.astype(np.int64),
         score=_number(line.get("score")),
         score_std=_number(line.get("score_std")),
@@ -200,4 +205,21 @@ def _values(values: Sequence[float] | Sequence[int] | None, tokens: int, name: s
 
 
 def _marks(marks: Any) -> tuple[CharSpan, ...] | None:
-    return None if marks is None else tuple((int(start), int(end), float(value)) for start, end, value in marks)
+    return None if marks is None else tuple(map(span_from_json, marks))
+
+
+def span_as_json(span: CharSpan) -> Json | list[Any]:
+    """[start, end, value], or an object with those and what else the span says."""
+    if span[3:] == (None, "", ""):
+        return list(span[:3])
+    return {name: value for name, value in span._asdict().items() if value not in (None, "")}
+
+
+def span_from_json(mark: Any) -> CharSpan:
+    """The span written by `span_as_json`."""
+    if not isinstance(mark, dict):
+        start, end, value = mark
+        return CharSpan(int(start), int(end), float(value))
+    std = mark.get("std")
+    place = CharSpan(int(mark["start"]), int(mark["end"]), float(mark["value"]), None if std is None else float(std))
+    return place._replace(aspect=str(mark.get("aspect", "")), annotator=str(mark.get("annotator", "")))

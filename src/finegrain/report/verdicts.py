@@ -9,6 +9,7 @@ from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.report.block import Block
 from finegrain.report.held_out import report_held_out
+from finegrain.report.marked import report_marked
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
 from finegrain.report.numbers import Shown, format_interval, format_number, format_percent
 from finegrain.report.pack import split_tokens
@@ -30,6 +31,7 @@ def make_blocks(run: Run) -> list[Block]:
     """Every finding that the run's files allow."""
     found = [
         *make_reward_findings(run),
+        report_marked(run),
         report_held_out(run),
         report_displacement(run),
         report_length(run),

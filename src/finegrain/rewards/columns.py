@@ -1,7 +1,7 @@
 """What heads and losses can request of the answers before training, and the per-token columns that they make from it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,8 +32,40 @@ class AnswerContext(Protocol):
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """(number, label) of each token's labelled step; number -1 outside steps, or in a step that was cut."""
 
+    def span_values(self, role: str, aspects: Sequence[str]) -> Sequence[np.ndarray | None]:
+        """(A, T, K) value of each token under the spans of each annotator and aspect, NaN in none; one column for all spans without aspects.
+
+        None where an answer was not annotated.
+        """
+
     def note(self, name: str, facts: Mapping[str, int]) -> None:
         """Records facts about the answers for the run."""
+
+
+@runtime_checkable
+class StageContext(Protocol):
+    """What an objective's `stage` can request before training: it is called with the training rows, then with those held out."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether these are the training rows."""
+
+    @property
+    def numbers(self) -> Mapping[str, np.ndarray]:
+        """(N,) numbers of the rows by name."""
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What the call for the training rows leaves for the held-out rows, e.g. a fitted value function."""
+
+    def prompt_states(self) -> np.ndarray:
+        """(N, H) the start model's last hidden state of the last token of every prompt."""
+
+    def sample(self, count: int, *, max_new_tokens: int, temperature: float = 1.0) -> list[list[str]]:
+        """By row, `count` answers of the start model."""
+
+    def score(self, reward: str, answers: Sequence[Sequence[str]] | None = None) -> Mapping[str, np.ndarray]:
+        """(N,) rewards of the rows' own answers by role, or of given ones by number (as text); any reward that `finegrain score` takes."""
 
 
 def fill_columns(
@@ -50,6 +82,12 @@ def weight_columns(weights: Sequence[np.ndarray], kept: Sequence[bool]) -> Token
     """Weights of the answers that are kept; the others have none and do not train."""
     absent: list[np.ndarray | None] = [None] * len(kept)
     return TokenColumns([own if keep else None for own, keep in zip(weights, kept, strict=True)], absent, absent, kept)
+
+
+def label_columns(labels: Sequence[np.ndarray | None]) -> TokenColumns:
+    """Labels of the tokens of the answers that somebody annotated."""
+    absent: list[np.ndarray | None] = [None] * len(labels)
+    return TokenColumns(absent, absent, absent, [own is not None for own in labels], labels)
 
 
 def prepare_columns(

@@ -54,6 +54,8 @@ class HeadDeclarations:
     """(means of its facts over held-out answers) -> nothing; raises ModelError for a head that learnt nothing."""
     attributes: Callable[[Float[Tensor, "B T K"], Bool[Tensor, "B T"]], Mapping[str, Float[Tensor, " B"]]] | None = None
     """(outputs, mask) -> ratings (B,) by attribute that are written beside the score."""
+    token_aspects: Callable[[Float[Tensor, "B T K"]], Mapping[str, Float[Tensor, "B T"]]] | None = None
+    """(outputs) -> token scores (B, T) by aspect, of a head that has an output for each."""
     rows: Callable[[Float[Tensor, "K H"]], Float[Tensor, "M H"]] | None = None
     """(weight) -> the row of each member's mean, for a posterior over the weights."""
 
@@ -68,12 +70,12 @@ class LossDeclarations:
     """What it reads beside the head's outputs, as an objective's `needs`."""
     shape: str | None = None
     """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""
-    head_kind: type = object
-    """Class of the heads that it fits."""
+    head_kind: type | tuple[type, ...] = object
+    """Class, or classes, of the heads that it fits."""
     token_columns: tuple[str, ...] = ()
     """Fields of a `Side` that `prepare` fills."""
-    prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
-    """(answers) -> per-token columns by role, made before training, e.g. changed tokens."""
+    prepare: Callable[[Any, AnswerContext], Mapping[str, TokenColumns]] | None = None
+    """(head, answers) -> per-token columns by role, made before training, e.g. changed tokens."""
     row_columns: Callable[[Any, Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     """(head, numbers of the rows (N,) by name) -> numbers (N,) that it makes of them before training."""
     reads_targets: bool = False

@@ -104,7 +104,7 @@ class FineGrained:
     most_changed: Annotated[float, Range(0.0, 1.0, low_open=True)] = 0.5
     """Largest edit that counts, as a share of the longer answer's tokens: a rewrite does not locate the error."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
+    def prepare(self, head: Token, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Weight 1 on changed tokens and 0 on the others; a pair that is not a small edit has none and does not train."""
         edits = [least_edit(*pair) for pair in zip(context.token_ids("rejected"), context.token_ids("chosen"), strict=True)]
         small = [edit.distance <= self.most_changed * max(len(edit.first), len(edit.second)) for edit in edits]

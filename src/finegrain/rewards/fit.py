@@ -53,8 +53,9 @@ class RewardFit:
         given = {"outputs": self._head.outputs, "make_head": self._head.module}
         for name, value in (given | {name: getattr(self._loss, name) for name in OF_THE_LOSS}).items():
             object.__setattr__(self, name, value)
-        if not isinstance(self.head, self._loss.head_kind):
-            wanted, found = self._loss.head_kind.__name__, type(self.head).__name__
+        kinds = self._loss.head_kind if isinstance(self._loss.head_kind, tuple) else (self._loss.head_kind,)
+        if not isinstance(self.head, kinds):
+            wanted, found = " or ".join(kind.__name__ for kind in kinds), type(self.head).__name__
             raise UsageError(f"{type(self.loss).__name__} fits a {wanted} head, found {found}; choose that head")
         if not isinstance(self.loss, self._head.loss_kind):
             head, loss = type(self.head).__name__, type(self.loss).__name__
@@ -94,7 +95,8 @@ class RewardFit:
 
     def prepare(self, context: AnswerContext) -> dict[str, TokenColumns]:
         """Per-token columns that head or loss makes from the answers before training; {} where neither needs any."""
-        return prepare_columns([self._head.prepare, self._loss.prepare], context)
+        own = self._loss.prepare
+        return prepare_columns([self._head.prepare, None if own is None else partial(own, self.head)], context)
 
     @property
     def token_columns(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ every head is trained from labels of whole answers and also scores tokens; with 
 are scored as if the answer ended there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -71,6 +71,12 @@ def sequence_score(head: RewardHead, side: Side) -> Scored:
 def token_scores(head: RewardHead, outputs: Outputs, mask: Mask) -> Scored:
     """(B, T): the head's scores of an answer's tokens, after its `reweight_outputs` where it has any; undefined outside the mask."""
     return _token_scores(read_head(head), outputs, mask)
+
+
+def aspect_scores(head: RewardHead, outputs: Outputs, mask: Mask) -> Mapping[str, Float[Tensor, "B T"]]:
+    """The head's scores of an answer's tokens by aspect, 0 outside the mask; {} for a head without aspects."""
+    own = read_head(head).token_aspects
+    return {} if own is None else own(torch.where(mask[..., None], outputs, 0.0))
 
 
 def _token_scores(declared: HeadDeclarations, outputs: Outputs, mask: Mask) -> Scored:

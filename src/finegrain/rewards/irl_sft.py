@@ -121,7 +121,7 @@ class IRLSFT:
     step: Aligned | Linear = field(default_factory=Aligned)
     """aligned: token by token, as released; linear: the paper's, on whole scores."""
 
-    def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
+    def prepare(self, head: Token, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Weight 1 from the first difference on, 0 before it; identical pairs, and answers cut before they differ, have none and do not train."""
         pairs = list(zip(context.token_ids("chosen"), context.token_ids("rejected"), strict=True))
         starts = [first_difference(*pair) for pair in pairs]

@@ -9,7 +9,11 @@ import torch
 from accelerate import Accelerator
 
 from finegrain.errors import UsageError
+from finegrain.files import cache_folder
+from finegrain.models.products import compare_bfloat16
 from finegrain.models.score import Precision
+from finegrain.terminal import write_line
+from finegrain.train.distributed import rank
 
 MICRO_TOKENS, MOST_MICRO_TOKENS = 2048, 32768
 """Tokens of a forward pass: whatever the device, and at most."""
@@ -19,6 +23,9 @@ CPU_MICRO_TOKENS, CPU_ACTIVATIONS = 4096, 512 * 2**20
 
 ACTIVATION_BYTES = 4 * 24
 """Kept for the backward, per token, layer and unit of width: some 24 float32 numbers [choice]."""
+
+SLOWER = 1.2
+"""How many times as long bfloat16 must take on a CPU for float32 to be taken in its place [choice]."""
 
 
 def open_device(place: str, dtype: str, micro_tokens: int | None = None) -> tuple[Accelerator, torch.device, Precision]:
@@ -63,6 +70,11 @@ def _device(name: str) -> torch.device:
 
 
 def _arithmetic_name(dtype: str, device: torch.device) -> str:
+    """The dtype that is computed in: float32 in place of bfloat16 on a processor where that is slower, in one line on the terminal."""
+    if dtype == "bfloat16" and device.type == "cpu" and (factor := compare_bfloat16(cache_folder())) > SLOWER:
+        if rank() == 0:
+            write_line(f"bfloat16 products take {factor:.1f} times as long as float32 on this processor: computing in float32")
+        return "float32"
     return dtype if dtype != "auto" else ("float32" if device.type in ("cpu", "mps") else "bfloat16")
 
 

@@ -18,7 +18,7 @@ from finegrain.ops.location import LocationNormaliser, Spread
 from finegrain.ops.segments import place_in_row
 from finegrain.ops.sequence import to_wide
 from finegrain.rewards.declarations import read_head
-from finegrain.rewards.heads import RewardHead, combine_members, find_segment_ends, sequence_score, token_scores
+from finegrain.rewards.heads import RewardHead, aspect_scores, combine_members, find_segment_ends, sequence_score, token_scores
 from finegrain.scoring.adapters import Adapter
 from finegrain.scoring.records import Scores, SegmentScores
 from finegrain.scoring.segmentation import Segmentation
@@ -169,8 +169,11 @@ class LoadedRewardModel:
         tokens = token_scores(self.head, torch.from_numpy(outputs)[None], on)
         mean, std, members, *_ = (None if values is None else torch.where(on, values, 0.0) for values in tokens)
         assert mean is not None
-        side = Side(logp=torch.zeros(on.shape), mask=on, outputs=torch.from_numpy(outputs)[None])
-        scores = Scores(_first(sequence_score(self.head, side)), _first(Scored(mean, std, members)), attributes=attributes_of(self.head, side))
+        own = torch.from_numpy(outputs)[None]
+        side = Side(logp=torch.zeros(on.shape), mask=on, outputs=own)
+        aspects = {name: values[0] for name, values in aspect_scores(self.head, own, on).items()}
+        answer = _first(sequence_score(self.head, side))
+        scores = Scores(answer, _first(Scored(mean, std, members)), attributes=attributes_of(self.head, side), token_aspects=aspects)
         for adapter in self.adapters:
             scores = adapter.on_answer(scores, side)
         return scores

@@ -10,6 +10,7 @@ from itertools import tee
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from finegrain.data.answer_text import join_answer
 from finegrain.data.findings import Findings
@@ -118,6 +119,8 @@ class Scores(NamedTuple):
     """None for a reward without bounds."""
     attributes: Mapping[str, float] = {}
     """Ratings by name, of a reward that has several."""
+    token_aspects: Mapping[str, Tensor] = {}
+    """(T,) scores of the tokens by aspect, of a reward that has several; 0 off the mask."""
 
 
 Found = Mapping[str, Scores | None]

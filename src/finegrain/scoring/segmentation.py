@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from finegrain.configure import to_kebab
+from finegrain.data.aspects import annotation_of, aspect_values
 from finegrain.data.convert.steps import JOIN
 from finegrain.data.records import Example, Response
 from finegrain.data.spans import spans_to_tokens
@@ -132,6 +133,10 @@ class TokenisedAnswers:
         """Tokens of the answers."""
         return [example.responses[role].ids for example in self.examples]
 
+    def span_values(self, role: str, aspects: Sequence[str]) -> list[np.ndarray | None]:
+        """Values of the tokens under annotators' spans, NaN in none."""
+        return [None if (answer := annotation_of(example, role)) is None else aspect_values(answer, aspects) for example in self.examples]
+
 
 @dataclass(frozen=True)
 class ScoringContext(TokenisedAnswers):
@@ -176,7 +181,7 @@ def lines_of(text: str) -> list[CharSpan]:
     for line in text.split(JOIN):
         if line.strip():
             first = start + len(line) - len(line.lstrip())
-            spans.append((first, first + len(line.strip()), 0.0))
+            spans.append(CharSpan(first, first + len(line.strip()), 0.0))
         start += len(line) + len(JOIN)
     return spans
 
@@ -200,7 +205,7 @@ def steps_on_tokens(spans: Sequence[CharSpan], response: Response) -> tuple[np.n
     offsets = response.offsets
     here = (offsets[:, 1] > offsets[:, 0]) & response.mask
     covered = int(offsets[here, 1].max(initial=0))
-    whole = [(start, end, float(number)) for number, (start, end, _) in enumerate(spans) if len(response.text[:end].rstrip()) <= covered]
+    whole = [span._replace(value=float(number)) for number, span in enumerate(spans) if len(response.text[: span.end].rstrip()) <= covered]
     numbers = np.where(here, spans_to_tokens(whole, offsets, outside=-1.0), -1.0).astype(np.int64) if len(offsets) else np.zeros(0, np.int64)
-    labels = np.array([spans[number][2] if number >= 0 else 0.0 for number in numbers], dtype=np.float32)
+    labels = np.array([spans[number].value if number >= 0 else 0.0 for number in numbers], dtype=np.float32)
     return numbers, labels

@@ -85,7 +85,7 @@ class TextReward:
         verdicts = [read_verdict(item, one.row, self.source) for item, one in zip(self.score_texts(asked), asked, strict=True)]
         for verdict, one in zip(verdicts, asked, strict=True):
             length = len(join_answer(one.completion)) if verdict.spans else 0
-            for start, end, _ in verdict.spans:
+            for start, end, *_ in verdict.spans:
                 if not 0 <= start < end <= length:
                     raise UsageError(f"{self.source}, row {one.row}: the span {start}..{end} does not lie in an answer of {length} characters")
         return verdicts
@@ -148,12 +148,12 @@ def read_verdict(item: Any, row: int, source: str) -> Verdict:
         values = [_finite(one, row, source) for one in item]
         return Verdict(sum(values), tokens=values)
     try:
-        spans = [(int(start), int(end), _finite(value, row, source)) for start, end, value in item]
+        spans = [CharSpan(int(start), int(end), _finite(value, row, source)) for start, end, value in item]
     except (TypeError, ValueError) as error:
         if isinstance(error, NonFiniteError):
             raise
         raise UsageError(f"{source}, row {row}: expected a number, None, numbers per token or spans (start, end, value), got {item!r:.80}") from error
-    return Verdict(sum(value for _, _, value in spans), spans=spans)
+    return Verdict(sum(span.value for span in spans), spans=spans)
 
 
 def _finite(value: Any, row: int, source: str) -> float:

@@ -169,7 +169,9 @@ def _restore(trainer: Trainer, tensors: dict[str, Tensor], numbers: dict[str, fl
             raise ValueError(f"the optimiser's state of {name} is not whole")
         if state:
             trainer.optimizer.state[parameter] = state
-    for name in trainer.state:
+    for name, table in trainer.state.items():
+        if tensors[f"table/{name}"].shape != table.shape:
+            raise CheckpointError(f"the table {name} of the checkpoint has another shape than this run's; resume with the same data and settings")
         trainer.state[name] = tensors[f"table/{name}"].to(trainer.scorer.device)
     torch.set_rng_state(tensors["random/torch"])
     generator = _device_generator(trainer)

@@ -17,8 +17,8 @@ from finegrain.ops.logprobs import TokenValues
 from finegrain.ops.precision import place_on
 from finegrain.types import Pair, Ragged, Side, TokenColumns
 
-ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1)}
-"""What a token of an answer without credit has: it trains unmasked, and has neither a reward nor a segment."""
+ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1), "labels": np.float32(0.0)}
+"""What a token of an answer without credit has: it trains unmasked, and has neither a reward, a segment nor labels."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,22 @@ class TrainingSet:
     """By role, what a credit, an objective or a head made for every token: weights, rewards, segments."""
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     """(N,) numbers of the rows that were made for them, beside those they came with."""
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """Number of texts of the columns that stand for texts."""
 
     @cached_property
     def column_fields(self) -> Mapping[str, tuple[str, ...]]:
         """By role, what its token columns hold for any row: the same fields in every micro-batch, whichever rows it holds."""
         return {
-            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(own, name))) for role, own in self.token_columns.items()
+            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(own, name) or ()))
+            for role, own in self.token_columns.items()
         }
+
+    @cached_property
+    def labels_wide(self) -> Mapping[str, tuple[int, ...]]:
+        """By role, (K,) of its labels of tokens."""
+        found = {role: next((own for own in columns.labels or () if own is not None), None) for role, columns in self.token_columns.items()}
+        return {role: labels.shape[1:] for role, labels in found.items() if labels is not None}
 
     def packed_tokens(self, roles: Sequence[str]) -> np.ndarray:
         """(N,) tokens computed per row: of the prompt, and of the answers that branch from it."""
@@ -80,8 +89,10 @@ class Batch:
                 mask=slot.mask,
                 entropy=None if values.entropy is None else slot.spread(values.entropy),
                 kl=None if values.kl is None else slot.spread(values.kl),
+                reference_kl=None if values.reference_kl is None else slot.spread(values.reference_kl),
                 outputs=None if values.outputs is None else slot.spread(values.outputs),
                 features=None if values.features is None else slot.spread(values.features),
+                reading=None if values.reading is None else slot.spread(values.reading),
                 q=None if values.q is None else slot.spread(values.q),
                 q_logp=None if values.q_logp is None else slot.spread(values.q_logp),
                 prompt_logp=prompt_logp,
@@ -90,14 +101,14 @@ class Batch:
             )
         return Pair(sides=sides, columns=self.columns, statistics=statistics or {}, modules=modules or {}, state=state or {})
 
-    def zeros(self, dtype: torch.dtype, outputs: int = 0, features: int = 0) -> TokenValues:
+    def zeros(self, dtype: torch.dtype, outputs: int = 0, features: int = 0, reading: int = 0) -> TokenValues:
         """Values that are 0 everywhere: for counting denominators, before the policy has seen the rows."""
         count = sum(int(branch.mask.sum()) for group in self.groups for branch in group.branches)
         count += sum(len(group.prompt) - 1 for group in self.groups)
         device = next(iter(self.slots.values())).mask.device
         zeros = torch.zeros(count, dtype=dtype, device=device)
-        wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features)}
-        return TokenValues(zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features])
+        wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features, reading)}
+        return TokenValues(zeros, zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features], wide[reading])
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
         lengths = np.array([len(group.prompt) - 1 for group in self.groups])
@@ -146,13 +157,13 @@ def _side_columns(
         found["ref_logp"] = _padded([data.reference[role][row] for row in rows], shape, 0.0, device)
     for name in data.column_fields.get(role, ()):
         arrays = [getattr(data.token_columns[role], name)[row] for row in rows]
-        absent = ABSENT[name]
-        filled = [np.full(length, absent) if array is None else array for array, length in zip(arrays, lengths, strict=True)]
-        found[name] = _padded(filled, shape, absent, device)
+        absent, wide = ABSENT[name], data.labels_wide.get(role, ()) if name == "labels" else ()
+        filled = [np.full((length, *wide), absent) if array is None else array for array, length in zip(arrays, lengths, strict=True)]
+        found[name] = _padded(filled, (*shape, *wide), absent, device)
     return found
 
 
-def _padded(arrays: Sequence[np.ndarray], shape: torch.Size, fill: float | np.number[Any], device: torch.device | str) -> Tensor:
+def _padded(arrays: Sequence[np.ndarray], shape: Sequence[int], fill: float | np.number[Any], device: torch.device | str) -> Tensor:
     out = np.full(tuple(shape), fill, dtype=arrays[0].dtype if arrays else np.float32)
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array

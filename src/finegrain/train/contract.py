@@ -1,4 +1,4 @@
-"""What an objective may declare, read once: everyone asks this record, and nobody the objective."""
+"""What an objective may declare: everyone asks this record, and nobody the objective; `read_contract` fills it in."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,16 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finegrain.declarations import read_declarations
-from finegrain.errors import UsageError
 from finegrain.ops.action_values import Wanted
 from finegrain.ops.balance import Balance
 from finegrain.ops.reward_weight import RewardWeight
-from finegrain.rewards.columns import AnswerContext
-from finegrain.train.balance import TABLE
-from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, Summed, Term, Terms, TokenColumns, WeightMeaning
+from finegrain.rewards.columns import AnswerContext, StageContext
+from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, RowLoss, Summed, Term, Terms, TokenColumns, WeightMeaning
 
-NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reward", "label", "features"})
+NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reference_kl", "reward", "label", "features"})
+
+LIVE = frozenset({"kl", "reference_kl"})
+"""Needs that a cached number per token does not answer: the reference runs beside the policy."""
+
+READER = "reader"
+"""Name of the module that reads the reference's hidden states, among the contract's modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +29,12 @@ class Contract:
 
     objective: Objective
     """The objective itself: a callable of a `Pair`."""
+    wraps: Any = None
+    """An objective that it calls: its declarations count beside the wrapper's own."""
     roles: tuple[str, ...] = ("chosen", "rejected")
     """Sides that take part in the gradient pass."""
     needs: frozenset[str] = frozenset({"reference"})
-    """What it reads of the sides: logp, reference, prompt_logp, entropy, kl, reward, label or features; logp is added without `outputs`."""
+    """What it reads of the sides: logp (added without `outputs`), reference, prompt_logp, entropy, kl, reference_kl, reward, label or features."""
     shape: str | None = None
     """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""
     beta: float = 1.0
@@ -42,20 +47,32 @@ class Contract:
     """The default rate of input embeddings over that of the rest, up to a ceiling."""
     statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None = None
     """(pair) -> what it reads of the whole optimiser step, `Summed` or `Gathered` by name, in `pair.statistics`."""
+    column_statistics: Callable[[Pair], Mapping[str, Summed | Gathered]] | None = None
+    """The same of masks, weights and columns alone, e.g. rows per annotator: they cost no pass over the rows."""
     statistic_roles: tuple[str, ...] = ()
     """Sides that `statistics` reads, by default its roles; empty where there are none."""
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     """() -> modules by name that train beside the model, in `pair.modules`."""
     make_modules: Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None = None
     """(hidden size, generator) -> the same for the width of the model."""
+    reading: int = 0
+    """How many numbers per token a module of its own makes of the reference's hidden states, in `Side.reading`; 0: it reads none."""
+    make_reader: Callable[[int, int, torch.Generator], nn.Module] | None = None
+    """(blocks, hidden size, generator) -> that module, a `models.block_states.BlockReader`, which trains beside the model."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """() -> tables by name that steps carry on, in `pair.state`; checkpoints keep them."""
+    make_state: Callable[[Mapping[str, int]], Mapping[str, Tensor]] | None = None
+    """(numbers of texts by column of `categories`) -> the same, for tables of a place per text."""
     after_step: Callable[[Mapping[str, Tensor], Pair], Mapping[str, Tensor]] | None = None
-    """(state, the step's rows of this rank with detached values) -> named sums to be added to the state over all ranks."""
+    """(state, the step's rows of this rank with detached values) -> named sums over all ranks, added to the state without `update_state`."""
+    update_state: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    """(state, the sums of `after_step` over the whole step and all ranks) -> the tables that change, as they are from now on."""
     start: Initialisation | None = None
     """What the method finds in the first step's rows, before anything has trained."""
-    gradient: Callable[[Pair, list[nn.Parameter]], list[Tensor]] | None = None
-    """(pair, parameters) -> the summed gradient of the rows, in place of "backward of the sum"."""
+    gradient: Callable[[Pair, Mapping[str, RowLoss], list[nn.Parameter]], list[Tensor]] | None = None
+    """(pair, rows' losses by term, parameters) -> the gradient of the sum of share * value, in place of its backward pass."""
+    gradient_cost: str = ""
+    """What such a rule costs beside one backward pass, in words that the run says; every rule has it."""
     balanced: Balance | None = None
     """Terms that are weighted as one against the others; None: every term has the weight it is given."""
     outputs: int = 0
@@ -68,8 +85,16 @@ class Contract:
     """Name of the head of `finegrain reward` that says what the outputs of a policy mean, for `finegrain score`; None: they are no reward."""
     reward_weight: RewardWeight | None = None
     """What multiplies a token's reward, where there is a `reward_head`."""
+    columns: tuple[str, ...] = ()
+    """Numbers of the rows that it reads in `pair.columns`; data without one are an error."""
+    categories: tuple[str, ...] = ()
+    """Text columns of the data that it reads as numbers 0, 1, ... in `pair.columns`; `run.json` keeps the texts."""
+    stage: Callable[[StageContext], Mapping[str, np.ndarray]] | None = None
+    """(context) -> numbers (N,) of the rows by name, made before training of prompt states, sampled answers and rewards; its seconds count."""
+    sample_by: str | None = None
+    """Column, of the data or made by `row_columns` or `stage`, whose numbers say how often a row is drawn; None: every row once an epoch."""
     token_columns: tuple[str, ...] = ()
-    """Fields of a `Side` that `prepare` fills."""
+    """Fields of a `Side` that `prepare` fills; a credit beside it may fill others."""
     prepare: Callable[[AnswerContext], Mapping[str, TokenColumns]] | None = None
     """(answers) -> per-token columns by role that it makes of them before training."""
     row_columns: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] | None = None
@@ -87,44 +112,36 @@ class Contract:
         return type(self.objective if self.loss is None else self.loss).__name__
 
     @property
+    def live_reference(self) -> bool:
+        """Whether the reference runs beside the policy."""
+        return bool(self.needs & LIVE or self.reading)
+
+    def sized(self, blocks: int, width: int, seed: int) -> "Contract":
+        """The contract with the modules that it makes for a model of so many blocks and this width, drawn by their own seed."""
+        made = {} if self.make_modules is None else dict(self.make_modules(width, torch.Generator().manual_seed(seed)))
+        if self.make_reader is not None and self.reading:
+            made[READER] = self.make_reader(blocks, width, torch.Generator().manual_seed(seed))
+        return replace(self, modules={**self.modules, **made}) if made else self
+
+    @property
     def all_roles(self) -> tuple[str, ...]:
         """Every side any pass reads."""
         return self.roles + tuple(role for role in self.statistic_roles if role not in self.roles)
 
 
-def contract_of(objective: Any, seed: int = 0) -> Contract:
-    """The declarations of an objective; a plain callable has none and gets chosen, rejected and a reference. An unknown declaration raises."""
-    found = read_declarations(objective, Contract, "objective")
-    declared = Contract(**(found | {"objective": objective, "modules": {}, "state": {}}))
-    needs = frozenset(declared.needs)
-    if needs - NEEDS:
-        raise UsageError(f"{type(objective).__name__} needs {sorted(needs - NEEDS)}; known: {sorted(NEEDS)}")
-    roles = tuple(declared.roles)
-    modules: Mapping[str, nn.Module] = {}
-    if (make_modules := found.get("modules")) is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            modules = make_modules()
-    state = {**(make_state() if (make_state := found.get("state")) is not None else {}), **({} if declared.start is None else declared.start.state)}
-    return replace(
-        declared,
-        roles=roles,
-        needs=needs if declared.outputs else needs | {"logp"},
-        outputs=int(declared.outputs),
-        beta=float(declared.beta),
-        statistic_roles=() if declared.statistics is None else tuple(found.get("statistic_roles", roles)),
-        modules=modules,
-        state=state if declared.balanced is None else state | {TABLE: torch.ones(1)},
-        learning_rate=float(declared.learning_rate),
-        embedding_factor=float(declared.embedding_factor),
-        weights=frozenset(declared.weights),
-    )
+def named_terms(result: Tensor | Terms) -> Terms:
+    """Terms of whatever an objective returned."""
+    return result if isinstance(result, dict) else {"loss": Term(result, torch.ones_like(result))}
 
 
-def as_terms(result: Tensor | Terms, pair: Pair) -> Terms:
-    """Terms of whatever an objective returned; the data's `weight` column makes every mean a weighted mean."""
-    terms = result if isinstance(result, dict) else {"loss": Term(result, torch.ones_like(result))}
+def weighted_terms(terms: Terms, pair: Pair) -> Terms:
+    """The data's `weight` column makes every mean a weighted mean."""
     weight = pair.columns.get("weight")
     if weight is None:
         return terms
-    return {name: Term(term.value * weight, term.count * weight, term.coefficient) for name, term in terms.items()}
+    return {name: replace(term, value=term.value * weight, count=term.count * weight) for name, term in terms.items()}
+
+
+def as_terms(result: Tensor | Terms, pair: Pair) -> Terms:
+    """Both: the terms of whatever an objective returned, under the weights of the rows."""
+    return weighted_terms(named_terms(result), pair)

@@ -40,6 +40,18 @@ def broadcast_names(names: Iterable[str], device: torch.device) -> list[str]:
     return names_of_first
 
 
+def with_shapes(values: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors, and on a rank that has none of them zeros of the names, shapes and dtypes that they have on the first rank."""
+    if world() == 1:
+        return dict(values)
+    described = {json.dumps([name, list(value.shape), str(value.dtype).removeprefix("torch.")]): value for name, value in values.items()}
+    found = {}
+    for text in broadcast_names(described, device):
+        name, shape, dtype = json.loads(text)
+        found[name] = described.get(text, torch.zeros(shape, dtype=getattr(torch, dtype), device=device))
+    return found
+
+
 def sum_named(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
     """Sums over ranks of named numbers, in float64."""
     names = broadcast_names(values, device)

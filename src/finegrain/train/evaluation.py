@@ -8,7 +8,7 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,8 +29,9 @@ from finegrain.train.balance import weight_of
 from finegrain.train.batches import Step
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
+from finegrain.train.detach import detached
 from finegrain.train.distributed import world
-from finegrain.train.loop import Trainer, detached, step_statistics
+from finegrain.train.loop import Trainer, step_statistics
 from finegrain.train.metrics import row_metrics
 from finegrain.types import Pair, Scored
 
@@ -58,7 +59,11 @@ class Column:
         return torch.cat(self.values).numpy(), torch.cat(self.counts).numpy()
 
 
-def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+Read = Callable[[Sequence[int], Pair], None]
+"""(places of rows, their values): what else reads them while they are evaluated."""
+
+
+def evaluate(trainer: Trainer, data: TrainingSet, read: Read | None = None) -> dict[str, Any]:
     """Results of rows that were not trained on, without credit and row weights; {} without rows. Changes nothing, draws nothing."""
     if not data.examples:
         return {}
@@ -73,6 +78,8 @@ def evaluate(trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         for part in split_by_budget(data.packed_tokens(contract.roles).tolist(), trainer.precision.micro_tokens):
             batch = collate(data, part, contract.roles, positions=part, device=trainer.scorer.device)
             pair = detached(trainer.pair(batch, statistics, scored=True))
+            if read is not None:
+                read(part, pair)
             for name, (value, count) in row_metrics(pair, contract.beta).items():
                 metrics.setdefault(name, Column()).add(value, torch.ones_like(value) if count is None else count)
             if not missing:
@@ -151,12 +158,15 @@ def _statistics(trainer: Trainer, data: TrainingSet) -> tuple[dict[str, Tensor],
     contract = trainer.contract
     if "reward" in contract.needs:
         return {}, NO_TOKEN_REWARDS
-    if contract.statistics is None:
+    if contract.statistics is None and contract.column_statistics is None:
         return {}, ""
     if lacking := sorted(set(contract.statistic_roles) - set(data.examples[0].responses)):
         return {}, f"its statistics need {' and '.join(lacking)} answers, and these rows, which share one prompt, have none"
     rows = range(len(data.examples))
-    parts = [tuple(part) for part in split_by_budget(data.packed_tokens(contract.statistic_roles).tolist(), trainer.precision.micro_tokens)]
+    parts = [
+        tuple(part)
+        for part in split_by_budget(data.packed_tokens(contract.statistic_roles or contract.roles).tolist(), trainer.precision.micro_tokens)
+    ]
     shares = tuple(tuple(parts[first :: world()]) for first in range(world()))
     return step_statistics(replace(trainer, data=data), Step(0, 0.0, tuple(rows), shares)), ""
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finegrain.models.score import Precision
-from finegrain.models.scorer import Scorer, release_unread_vocabulary
+from finegrain.models.scorer import Scorer, causal_lm, release_unread_vocabulary
 from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import contract_of
 from finegrain.train.distributed import world
 from finegrain.train.loop import run_step
 from finegrain.train.metrics import metrics_for
 from finegrain.train.optim import Optim
+from finegrain.train.read_contract import contract_of
 from finegrain.train.tally import Metrics
 from finegrain.train.trainer import make_trainer
 from finegrain.types import Objective
@@ -65,7 +65,8 @@ def fit(
     `metrics`: what every step logs; by default the objective's. `watch` sees the copy and the line after every step. `stop_after`: only
     so many first steps are taken, of a schedule that is as long as without it.
     """
-    contract = contract_of(objective, settings.seed)
+    config = causal_lm(start.model).config.get_text_config()
+    contract = contract_of(objective, settings.seed).sized(int(config.num_hidden_layers), int(config.hidden_size), settings.seed)
     scorer = Scorer(copy.deepcopy(start.model), start.path, copy.deepcopy(start.head))
     if "logp" not in contract.needs:
         release_unread_vocabulary(scorer.model)

@@ -8,23 +8,29 @@ global sum over a global count, so results do not depend on the split but for ro
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from finegrain.errors import NonFiniteError
+from finegrain.models.block_states import BlockReader
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Request, Scorer, causal_lm
 from finegrain.train.balance import TABLE, TwoParts
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate
-from finegrain.train.contract import Contract, as_terms
-from finegrain.train.distributed import broadcast_names, gather_by_position, rank, sum_gradients, sum_named, sum_tensor, sum_wide
+from finegrain.train.contract import READER, Contract, as_terms, named_terms, weighted_terms
+from finegrain.train.detach import detached
+from finegrain.train.distributed import gather_by_position, rank, sum_gradients, sum_named
+from finegrain.train.gradients import StepGradient
 from finegrain.train.optim import FACTOR, Optim, learning_rate
 from finegrain.train.sharding import clip_gradients, pad_micro_batches, replicated
-from finegrain.train.tally import TINY, Measures, Metrics, Tally, to_host, total
-from finegrain.types import Gathered, Pair, Side, Summed, Terms
+from finegrain.train.statistics import Statistics, join_statistics, own_positions, reduce_statistics
+from finegrain.train.tables import new_tables
+from finegrain.train.tally import Measures, Metrics, Tally, to_host, total
+from finegrain.types import Pair
 
 GradientPoint = Callable[["Trainer", int], AbstractContextManager[Measures]]
 """(trainer, step from 0) -> inside, parameters stand where the step's gradient is taken; outside, where it is applied. Logs what it yields."""
@@ -72,10 +78,13 @@ class Trainer:
             prompts="prompt_logp" in needs,
             entropy="entropy" in needs,
             kl_against=self.frozen,
+            kl="kl" in needs,
+            reference_kl="reference_kl" in needs,
             action_value=self.contract.action_value,
             q_head=self.scorer.q_head,
             outputs=self.scorer.head if self.contract.outputs else None,
             features="features" in needs,
+            reader=cast(BlockReader, self.contract.modules[READER]) if self.contract.reading else None,
         )
 
     def batches(self, step: Step, roles: Sequence[str]) -> list[Batch]:
@@ -92,7 +101,7 @@ class Trainer:
                 values = self.scorer(batch.groups, self.request())
         else:
             width = int(causal_lm(self.scorer.model).config.get_text_config().hidden_size) if "features" in self.contract.needs else 0
-            values = batch.zeros(self.dtype, self.contract.outputs, width)
+            values = batch.zeros(self.dtype, self.contract.outputs, width, self.contract.reading)
         return batch.pair(
             values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
         )
@@ -114,9 +123,7 @@ def run_step(trainer: Trainer, step: Step) -> dict[str, int | float]:
     norm = _update(trainer, rate)
     if not math.isfinite(norm):
         raise NonFiniteStep("gradient", list(step.rows))
-    for name in sorted(trainer.state):
-        table = trainer.state[name]
-        trainer.state[name] = table + sum_tensor(added.get(name, torch.zeros_like(table)).to(table.dtype))
+    trainer.state.update(new_tables(trainer.contract, trainer.state, added, trainer.scorer.device))
     return {"step": step.index + 1, "epoch": round(step.epoch, 6), "learning_rate": rate, "grad_norm": norm, **logged}
 
 
@@ -126,17 +133,20 @@ def _take_gradient(trainer: Trainer, step: Step, tally: Tally) -> dict[str, Tens
     batches = trainer.batches(step, trainer.contract.roles)
     counts = _denominators(trainer, batches, statistics)
     parts = _two_parts(trainer, step)
+    gradient = StepGradient(trainer.parameters(), counts, trainer.contract.gradient, parts)
     added: dict[str, Tensor] = {}
     for batch in pad_micro_batches(trainer.scorer, step, batches):
         pair = trainer.pair(batch, statistics, scored=True)
-        terms = as_terms(trainer.contract.objective(pair), pair)
-        _backward(trainer, pair, terms, counts, parts)
+        given = named_terms(trainer.contract.objective(pair))
+        terms = weighted_terms(given, pair)
+        gradient.add(pair, terms, given)
         seen = detached(pair)
         tally.note_terms(terms, counts, batch.rows, batch.tokens, frozenset() if parts is None else parts.bound)
         tally.note_metrics(trainer.metrics(seen))
         if trainer.contract.after_step is not None:
             for name, value in trainer.contract.after_step(trainer.state, seen).items():
                 added[name] = added.get(name, torch.zeros_like(value)) + value.detach()
+    gradient.finish(trainer.scorer.device)
     if parts is not None:
         noted = parts.finish()
         tally.note_sums(noted)
@@ -150,7 +160,7 @@ def _start(trainer: Trainer, step: Step) -> None:
     if start is None:
         return
     assert trainer.scorer.head is not None
-    found = _reduced(trainer, step, start.statistics, trainer.contract.roles)
+    found = _reduced(trainer, step, start.statistics, trainer.contract.roles, {})
     trainer.state.update({name: table.to(trainer.state[name]) for name, table in start.settle(found, trainer.scorer.head).items()})
 
 
@@ -180,61 +190,26 @@ def _over_ranks(step: Step, rows: list[int], device: torch.device) -> list[int]:
     return [row for row, flag in zip(step.rows, everywhere.tolist(), strict=True) if flag]
 
 
-def detached(pair: Pair) -> Pair:
-    """The pair without its graph, for metrics and tables."""
-    return replace(pair, sides={role: _detached_side(side) for role, side in pair.sides.items()})
-
-
-def _detached_side(side: Side) -> Side:
-    return replace(
-        side,
-        logp=side.logp.detach(),
-        prompt_logp=_cut(side.prompt_logp),
-        entropy=_cut(side.entropy),
-        kl=_cut(side.kl),
-        outputs=_cut(side.outputs),
-        features=_cut(side.features),
-        q=_cut(side.q),
-        q_logp=_cut(side.q_logp),
-    )
-
-
-def _cut(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
-
-
 def step_statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
-    """The objective's statistics over the whole step and all ranks, without gradient."""
-    declared = trainer.contract.statistics
-    return {} if declared is None else _reduced(trainer, step, declared, trainer.contract.statistic_roles)
+    """The objective's statistics over the whole step and all ranks, without gradient: those of columns first, which need no pass."""
+    contract = trainer.contract
+    known: dict[str, Tensor] = {}
+    if contract.column_statistics is not None:
+        known = _reduced(trainer, step, contract.column_statistics, contract.roles, {}, scored=False)
+    if contract.statistics is None:
+        return known
+    found = _reduced(trainer, step, contract.statistics, contract.statistic_roles, known)
+    return join_statistics(contract.name, known, found)
 
 
-def _reduced(trainer: Trainer, step: Step, declared: Callable[[Pair], Mapping[str, Summed | Gathered]], roles: Sequence[str]) -> dict[str, Tensor]:
-    """Statistics of the step's rows over all micro-batches and ranks."""
-    summed: dict[str, Tensor] = {}
-    gathered: dict[str, list[Tensor]] = {}
-    with torch.no_grad():
-        for batch in pad_micro_batches(trainer.scorer, step, trainer.batches(step, roles)):
-            for name, statistic in declared(trainer.pair(batch, {}, scored=True)).items():
-                if isinstance(statistic, Gathered):
-                    gathered.setdefault(name, []).append(statistic.value)
-                else:
-                    summed[name] = summed.get(name, torch.zeros_like(statistic.value)) + statistic.value
-    device = trainer.scorer.device
-    positions = own_positions(step)
-    zero = torch.zeros((), dtype=trainer.dtype, device=device)
-    reduced = {}
-    for name in broadcast_names(summed, device):
-        reduced[name] = sum_wide(summed.get(name, zero))
-    for name in broadcast_names(gathered, device):
-        own = torch.cat(gathered[name]) if name in gathered else zero[None][:0]
-        reduced[name] = gather_by_position(own, positions, len(step.rows), trainer.dtype)
-    return reduced
-
-
-def own_positions(step: Step) -> list[int]:
-    """Places of this rank's rows among those of the step, in the order of its micro-batches."""
-    return [position for part in step.micro[rank()] for position in part]
+def _reduced(
+    trainer: Trainer, step: Step, declared: Statistics, roles: Sequence[str], known: Mapping[str, Tensor], *, scored: bool = True
+) -> dict[str, Tensor]:
+    """Statistics of the step's rows over all micro-batches and ranks; `known` are those that stand already."""
+    batches = trainer.batches(step, roles)
+    through = pad_micro_batches(trainer.scorer, step, batches) if scored else iter(batches)
+    pairs = (trainer.pair(batch, known, scored=scored) for batch in through)
+    return reduce_statistics(declared, pairs, step, trainer.scorer.device, trainer.dtype)
 
 
 def _denominators(trainer: Trainer, batches: Sequence[Batch], statistics: Mapping[str, Tensor]) -> dict[str, float]:
@@ -245,38 +220,13 @@ def _denominators(trainer: Trainer, batches: Sequence[Batch], statistics: Mappin
         for batch in batches:
             pair = trainer.pair(batch, statistics, scored=False)
             for name, term in as_terms(trainer.contract.objective(pair), pair).items():
-                names.append(name)
-                counts.append(term.count)
+                if not term.late:
+                    names.append(name)
+                    counts.append(term.count)
     totals: dict[str, float] = {}
     for name, count in zip(names, to_host(counts), strict=True):
         totals[name] = totals.get(name, 0.0) + total(count)
     return sum_named(totals, trainer.scorer.device)
-
-
-def _backward(trainer: Trainer, pair: Pair, terms: Terms, counts: Mapping[str, float], parts: TwoParts | None) -> None:
-    """Add this micro-batch's share of the gradient of sum over terms of coefficient * sum(value) / count."""
-    rule = trainer.contract.gradient
-    if parts is not None:
-        wanted = {name: term for name, term in terms.items() if term.coefficient}
-        ranking, bound = ({name: term for name, term in wanted.items() if (name in parts.bound) is is_bound} for is_bound in (False, True))
-        parts.backward(_loss(ranking, counts), _loss(bound, counts))
-        return
-    if rule is None:
-        loss = _loss(terms, counts)
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
-        return
-    parameters = trainer.parameters()
-    (count,) = counts.values()
-    for parameter, gradient in zip(parameters, rule(pair, parameters), strict=True):
-        share = gradient / max(count, TINY)
-        parameter.grad = share if parameter.grad is None else parameter.grad + share
-
-
-def _loss(terms: Terms, counts: Mapping[str, float]) -> Tensor:
-    """Sum over terms of coefficient * sum(value) / count; 0 without any."""
-    parts = [term.coefficient / max(counts[name], TINY) * term.value.sum() for name, term in terms.items()]
-    return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
 def _update(trainer: Trainer, rate: float) -> float:

@@ -6,12 +6,12 @@ from finegrain.models.load import master_dtype
 from finegrain.models.reference import copy_reference
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, causal_lm
-from finegrain.ops.precision import place_on
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import Optim, make_optimizer
 from finegrain.train.sharding import shard
+from finegrain.train.tables import make_tables
 from finegrain.train.tally import Metrics
 
 EMBEDDING_CEILING = 3e-3
@@ -49,7 +49,7 @@ def make_trainer(
     """The trainer of `steps` steps with the peak learning rate `rate`; from here on a sharded model has no whole parameters."""
     for module in contract.modules.values():
         module.to(scorer.device, master_dtype(precision.name))
-    frozen = copy_reference(scorer) if "kl" in contract.needs else None
+    frozen = copy_reference(scorer) if contract.live_reference else None
     if sharded:
         shard(scorer)
     return Trainer(
@@ -63,5 +63,5 @@ def make_trainer(
         peak_rate=rate,
         steps=steps,
         frozen=frozen,
-        state={name: place_on(table, scorer.device) for name, table in contract.state.items()},
+        state=make_tables(contract, data, scorer.device),
     )

@@ -1,6 +1,7 @@
 """Finegrain's own forms: prompts, answers, pairs and conversations under plain names."""
 
-from finegrain.data.columns import read_answer, read_label, read_numeric_columns, read_text
+from finegrain.data.annotations import read_answer
+from finegrain.data.columns import read_label, read_numeric_columns, read_text
 from finegrain.data.conversations import (
     SYSTEM_ROLES,
     PromptAndAnswers,

@@ -10,11 +10,12 @@ from itertools import combinations
 
 from finegrain.data.columns import read_choice, read_list, read_number, read_text
 from finegrain.data.conversations import parse_extra_id, parse_prompt, read_prompt
-from finegrain.data.convert.build import Prompt, make_pair, make_single, replace_answers
+from finegrain.data.convert.build import Prompt, make_assistant_turn, make_pair, make_single, replace_answers
 from finegrain.data.convert.own import preference_turns, split_sides
+from finegrain.data.convert.ranked import Ranked, make_ranked
 from finegrain.data.left_out import LeftOut, Made
 from finegrain.data.reading import Reading
-from finegrain.data.records import Row, Turn
+from finegrain.data.records import Answer, Row, Turn
 from finegrain.errors import DataError
 
 STRONGEST = 3
@@ -127,6 +128,22 @@ def nectar(row: Reading) -> list[Made]:
         make_pair(prompt, better, worse, {"weight": 1 / len(pairs), "tie": float(high == low), "chosen_rank": high, "rejected_rank": low})
         for (high, better), (low, worse) in pairs
     ]
+
+
+def nectar_ranked(row: Reading) -> list[Made]:
+    """The answers by rank."""
+    answers = [Ranked(_turned(read_text(one, "answer")), read_number(one, "rank")) for one in read_list(row, "answers", dict)]
+    return make_ranked(parse_prompt(read_text(row, "prompt")), answers)
+
+
+def reward_bench_2_ranked(row: Reading) -> list[Made]:
+    """Right answers with rank 1, wrong ones with rank 2."""
+    both = ((1.0, read_list(row, "chosen", str)), (2.0, read_list(row, "rejected", str)))
+    return make_ranked(read_prompt(row["prompt"], "prompt"), [Ranked(_turned(text), rank) for rank, texts in both for text in texts])
+
+
+def _turned(text: str) -> Answer:
+    return Answer(content=make_assistant_turn(text))
 
 
 def reward_bench_2(row: Reading) -> list[Made]:

@@ -35,16 +35,15 @@ def settle_neutral(row: Row, neutral: str) -> Row:
     """The row without neutral steps, with a note where it had one."""
     answer, label = row.answers["answer"], NEUTRAL[neutral]
     spans = answer.spans or []
-    if all(value != 0 for _, _, value in spans):
+    if all(span.value != 0 for span in spans):
         return row
-    judged = [(start, end, value if value != 0 else label) for start, end, value in spans]
-    counted = [(start, end, value) for start, end, value in judged if value is not None]
+    counted = [span if span.value != 0 or label is None else span._replace(value=label) for span in spans if span.value != 0 or label is not None]
     return replace(row, answers={"answer": replace(answer, spans=counted)}, notes=(*row.notes, "neutral_step"))
 
 
 def add_label(row: Row) -> list[Made]:
     """Label 1 where every step is right, 0 where one is wrong; left out where unlabelled steps, or no step that counts, leave it open."""
-    values = [value for _, _, value in row.answers["answer"].spans or ()]
+    values = [span.value for span in row.answers["answer"].spans or ()]
     if WRONG in values:
         label = 0.0
     elif RIGHT in values and row.columns["unlabelled_steps"] == 0:
@@ -60,6 +59,16 @@ def stepwise(row: Reading) -> list[Row]:
     if not isinstance(labels, list) or len(labels) != len(texts):
         raise DataError(f"column 'labels': expected one label for each of {len(texts)} steps, found {labels!r}")
     steps = [(text, WRONG if label is False else _label(label)) for text, label in zip(texts, labels, strict=True)]
+    return [_joined(read_prompt(row["prompt"], "prompt"), steps)]
+
+
+def first_error(row: Reading) -> list[Row]:
+    """{prompt, completions: [step], first_error: index or null}: right before it, wrong at it, not labelled after it; null: all are right."""
+    texts, first = read_list(row, "completions", str), row["first_error"]
+    if first is not None and not (isinstance(first, int) and not isinstance(first, bool) and 0 <= first < len(texts)):
+        raise DataError(f"column 'first_error': expected null or the number from 0 of one of {len(texts)} steps, found {first!r:.80}")
+    wrong = len(texts) if first is None else first
+    steps = [(text, RIGHT if number < wrong else WRONG if number == wrong else None) for number, text in enumerate(texts)]
     return [_joined(read_prompt(row["prompt"], "prompt"), steps)]
 
 
@@ -121,7 +130,7 @@ def _joined(prompt: Prompt, steps: Sequence[Step]) -> Row:
 
 
 def _marked(prompt: Prompt, text: str, places: Sequence[tuple[int, int, float | None]]) -> Row:
-    spans: list[CharSpan] = [(start, end, label) for start, end, label in places if label is not None]
+    spans = [CharSpan(start, end, label) for start, end, label in places if label is not None]
     return make_single(prompt, text, {"steps": float(len(places)), "unlabelled_steps": float(len(places) - len(spans))}, spans)
 
 

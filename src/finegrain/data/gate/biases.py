@@ -55,8 +55,8 @@ class Sample:
         self.offered = 0
 
     def offer(self, row: Row, texts: Texts) -> None:
-        """Offers one more example; demonstrations have no label and are skipped."""
-        if self._size == 0 or ("rejected" not in texts.answers and "label" not in row.columns):
+        """Offers one more example: a pair (or correction) or a labelled answer; demonstrations and ranked answers are skipped."""
+        if self._size == 0 or not (texts.answers.keys() & {"rejected", "original"} or "label" in row.columns):
             return
         self.offered += 1
         place = len(self.cases) if len(self.cases) < self._size else self._random.randrange(self.offered)

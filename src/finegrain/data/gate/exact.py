@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+from finegrain.data.annotators import group_spans
 from finegrain.data.answer_text import join_answer
 from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.convert.usual import CONVERSED
 from finegrain.data.gate.texts import Texts
 from finegrain.data.reading import Reading
-from finegrain.data.records import Answer, Row, Turn
+from finegrain.data.records import COMPARED, Answer, Row, Turn
 
 Named = tuple[str, str]
 """Kind, and a description of the first occurrence."""
@@ -31,6 +32,7 @@ def check_exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Name
         words = check(raw, row, texts)
         if words is not None:
             yield kind, words
+    yield from check_spans(row)
 
 
 def _wrong_type(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -66,7 +68,8 @@ def _silent(row: Row, role: str) -> str:
 
 
 def _identical(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
-    return "" if "rejected" in row.answers and row.answers["chosen"].content == row.answers["rejected"].content else None
+    contents = [answer.content for answer in row.answers.values()]
+    return "" if COMPARED & row.answers.keys() and len(set(contents)) < len(contents) else None
 
 
 def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -79,7 +82,7 @@ def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
 
 
 def _numbers(answer: Answer) -> list[float]:
-    return [value for _, _, value in answer.spans or ()] + (answer.token_reward or [])
+    return [number for span in answer.spans or () for number in (span.value, span.std or 0.0)] + (answer.token_reward or [])
 
 
 def _prompt_mismatch(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -90,14 +93,8 @@ def _neutral_step(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "neutral_step" in row.notes else None
 
 
-def _span_outside_text(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
-    for answer in row.answers.values():
-        if answer.spans:
-            length = len(join_answer(answer.content))
-            for start, end, _ in answer.spans:
-                if not 0 <= start < end <= length:
-                    return f"span {start}..{end} of an answer of {length} characters"
-    return None
+def _repeated_answer(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
+    return "" if "repeated_answer" in row.notes else None
 
 
 def _tie(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
@@ -111,9 +108,36 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
     ("not_a_number", _not_a_number),
     ("prompt_mismatch", _prompt_mismatch),
     ("neutral_step", _neutral_step),
-    ("span_outside_text", _span_outside_text),
+    ("repeated_answer", _repeated_answer),
     ("tie", _tie),
 )
+
+
+def check_spans(row: Row) -> Iterator[Named]:
+    """(kind, description), one for each span."""
+    for answer in row.answers.values():
+        yield from answer.notes
+        if answer.spans:
+            yield from _check_places(answer)
+
+
+def _check_places(answer: Answer) -> Iterator[Named]:
+    length = len(join_answer(answer.content))
+    for annotator, spans in group_spans(answer.spans or (), answer.annotators).items():
+        reached = 0
+        for start, end, *_ in sorted(spans):
+            if start >= end:
+                yield "empty_span", f"span {start}..{end}"
+                continue
+            if start < 0 or end > length:
+                yield "span_outside_text", f"span {start}..{end} of an answer of {length} characters"
+            if start < reached:
+                whose = f" of {annotator}" if annotator else ""
+                yield (
+                    "overlapping_spans",
+                    f"span {start}..{end}{whose} begins before an earlier one ends; where they overlap the later one in the file counts",
+                )
+            reached = max(reached, end)
 
 
 def check_last_turn(cells: Reading) -> Iterator[Named]:

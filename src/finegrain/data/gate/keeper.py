@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
+from finegrain.data.categories import Categories
 from finegrain.data.columns import list_names
 from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
 from finegrain.data.gate.across import Across
+from finegrain.data.gate.agreement import Agreement
 from finegrain.data.gate.biases import Sample
 from finegrain.data.gate.exact import NUMBERS, check_exact, check_last_turn
 from finegrain.data.gate.judged import check_heuristics
@@ -18,6 +21,7 @@ from finegrain.data.gate.texts import get_texts
 from finegrain.data.left_out import LeftOut, Made, select_examples
 from finegrain.data.reading import Reading
 from finegrain.data.records import Located, Row, Shape
+from finegrain.data.shapes import USUAL, Choices, made_of
 from finegrain.data.source_rows import CellError
 from finegrain.data.text_file import find_invalid_text
 from finegrain.errors import DataError
@@ -42,10 +46,10 @@ def find_common_format(first: Iterable[Located]) -> Format:
     return max(found.values(), key=len)[0]
 
 
-def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], neutral: str = "wrong") -> list[Made]:
+def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], choices: Choices = USUAL) -> list[Made]:
     """Calls `rows_of_shape`; a cell that cannot be read raises a DataError, whatever the converter raised."""
     try:
-        return rows_of_shape(entry, shape, raw, neutral)
+        return rows_of_shape(entry, shape, raw, choices)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise DataError(f"a cell of another form than {entry.name} has ({type(error).__name__}: {error})") from error
 
@@ -84,20 +88,24 @@ class Keeper:
         sample: Sample,
         *,
         part: Callable[[int], int] = lambda row: 0,
+        categories: Categories | None = None,
     ) -> None:
-        """`part` returns the source of a row that was read, as an index into `forms`."""
+        """`part` returns the source of a row that was read, as an index into `forms`; `categories`: text columns that are kept as numbers."""
         self._decide, self._shape, self._findings, self._sample = decide, shape, findings, sample
-        self._forms, self._part = forms, part
-        self._neutral = decide("neutral_step", None, "")
+        self._forms, self._part, self._categories = forms, part, categories or Categories()
+        self._choices = Choices(decide("neutral_step", None, ""), decide("pairs_from", None, ""))
+        self._made_of = [made_of(entry, shape, self._choices) for entry, _ in forms]
+        self._converted_to: Counter[str] = Counter()
         self._own_markup = find_own_markup(
             [get_texts(row).prompt for entry, first in forms for _, raw in first for row in self._readable(entry, raw)]
         )
         self._across = Across()
         self._labels: Counter[float] = Counter()
+        self._agreement = Agreement()
 
     def _readable(self, entry: Format, raw: Mapping[str, Any]) -> list[Row]:
         try:
-            return select_examples(convert(entry, self._shape, raw, self._neutral))
+            return select_examples(convert(entry, self._shape, raw, self._choices))
         except DataError:
             return []
 
@@ -107,11 +115,18 @@ class Keeper:
             cells = Reading(raw)
             for row in self._converted(number, where, cells):
                 if self._passes(number, where, cells, row):
+                    if what := self._made_of[self._part(number)]:
+                        self._converted_to[what] += 1
                     self._labels[row.columns.get("label", 0.0)] += 1
+                    if self._shape is not Shape.STEPS:  # whose spans are steps
+                        self._agreement.look(number, row)
                     yield number, row
             self._tell_columns(number, cells)
         for kind, number in self._across.finish():
             self._findings.add(kind, number, "dropped" if self._decide("duplicate", number, "") == "drop" else "kept")
+        self._agreement.report(self._findings)
+        for what, made in self._converted_to.items():
+            self._findings.add_file("pairs_from", "made", f"{made} {self._shape.value} examples made of {what} (--gate.pairs-from)", made)
         if self._shape is Shape.UNPAIRED and len(self._labels) == 1 and self._labels.total() > 1:
             (label,) = self._labels
             words = f"all {self._labels.total()} answers have the label {label:g}; training needs both labels"
@@ -120,7 +135,7 @@ class Keeper:
     def _converted(self, number: int, where: str, cells: Reading) -> list[Row]:
         entry = self._forms[self._part(number)].entry
         try:
-            made = convert(entry, self._shape, cells, self._neutral)
+            made = convert(entry, self._shape, cells, self._choices)
         except DataError as error:
             kind = error.kind if isinstance(error, CellError) else "missing_column"
             words = str(error) if isinstance(error, CellError) else f"{error}{_other_form(entry, cells)}"
@@ -138,12 +153,15 @@ class Keeper:
             self._findings.add("not_a_number", number, "kept", words)
         rows = select_examples(made)
         cells.used = bool(rows)
-        return rows
+        texts = self._categories.read(cells) if rows else {}
+        return [replace(row, columns={**row.columns, **texts}) for row in rows] if texts else rows
 
     def _tell_columns(self, number: int, cells: Reading) -> None:
         """Reports the columns that hold a value and were not read, and those that the row has more than once."""
         if cells.source.repeated:
             self._findings.add("repeated_column", number, "the last one kept", list_names(cells.source.repeated))
+        if cells.ignored:
+            self._findings.add_unread(number, "annotations", dict.fromkeys(cells.ignored))
         if cells.used and (names := [name for name in cells.unread() if name not in NUMBERS]):
             self._findings.add_unread(number, "columns", names)
 

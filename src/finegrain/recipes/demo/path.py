@@ -18,7 +18,7 @@ from finegrain.models.score import Precision, score_rows, split_by_budget
 from finegrain.models.scorer import Request, Scorer
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer
-from finegrain.types import CharSpan, Json, Ragged
+from finegrain.types import Json, PlainSpan, Ragged
 
 SIDES = ("chosen", "rejected")
 
@@ -123,7 +123,7 @@ def credit_auroc(data: TrainingSet, truth: Sequence[Json]) -> float | None:
     good: list[bool] = []
     for role in SIDES:
         for example, values in zip(data.examples, data.token_columns[role].reward, strict=True):
-            spans: list[CharSpan] = truth[example.row][f"{role}_truth"]
+            spans: list[PlainSpan] = truth[example.row][f"{role}_truth"]
             for start, end, quality in spans if values is not None else ():
                 inside = spans_to_tokens([(start, end, 1.0)], example.responses[role].offsets, outside=0.0) > 0
                 if quality and inside.any():

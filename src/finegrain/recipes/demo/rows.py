@@ -13,7 +13,7 @@ from finegrain.commands.sft import SftSettings
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence
 from finegrain.credit.scores import BatchMean
-from finegrain.credit.signals import Implicit
+from finegrain.credit.signals import Implicit, Spans, Table
 from finegrain.credit.token_reward import TokenReward
 from finegrain.data.planted import Files
 from finegrain.models.lora import Lora
@@ -83,7 +83,7 @@ ROWS: tuple[DemoRow, ...] = (
     BASELINE,
     SFT,
     LARGER_BASELINE,
-    DemoRow("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorers: ASR(baseline=BatchMean())),
+    DemoRow("dpo + asr, own scorer", "pairs", "pairs", credit=lambda scorers: ASR(signal=Table())),
     DemoRow("dpo + asr, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: ASR(scorer=scorers.whole, baseline=BatchMean())),
     DemoRow("dpo + confidence, pool scorer", "pairs + pool", "pairs", credit=lambda scorers: Confidence(scorer=scorers.halves, baseline=BatchMean())),
     DemoRow(
@@ -93,8 +93,16 @@ ROWS: tuple[DemoRow, ...] = (
         DISTILLATION,
         lambda scorers: TokenReward(scorer=scorers.whole, signal=Implicit(beta=BETA)),
     ),
-    DemoRow("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=lambda scorers: ASR()),
-    DemoRow("token-distillation, spans on part", "pairs + some spans", "annotated", DISTILLATION, lambda scorers: TokenReward()),
+    DemoRow("token-distillation, own scorer", "pairs", "pairs", DISTILLATION, lambda scorers: TokenReward(signal=Table(), size=2.0)),
+    DemoRow("dpo + asr, spans on part", "pairs + some spans", "annotated", credit=lambda scorers: ASR(signal=Spans())),
+    DemoRow("token-distillation, spans on part", "pairs + some spans", "annotated", DISTILLATION, lambda scorers: TokenReward(signal=Spans())),
+    DemoRow(
+        "token-distillation, own scorer with spans",
+        "pairs + some spans",
+        "annotated",
+        DISTILLATION,
+        lambda scorers: TokenReward(signal=Table(), size=1.5),
+    ),
     DemoRow("oracle: dpo + asr", "pairs + truth", "truth", credit=lambda scorers: ASR(), oracle=True),
     DemoRow("oracle: token-distillation", "pairs + truth", "truth", DISTILLATION, lambda scorers: TokenReward(), oracle=True),
 )

@@ -30,6 +30,8 @@ class Problem(NamedTuple):
     prompt: str
     answers: tuple[str, ...]
     """Their words."""
+    annotated: tuple[Answer, ...]
+    """The same with what annotators marked in them."""
 
 
 @dataclass(frozen=True)
@@ -84,4 +86,12 @@ def _problem(name: str, subset: str, right: int, row: int, raw: Mapping[str, Any
     texts = get_texts(made)
     answers = tuple(texts.answers.values())
     bare = replace(made, answers={role: Answer(content=answer.content) for role, answer in made.answers.items()})
-    return Problem(Item(name, subset, right, tuple(map(len, answers))), row, bare, raw, texts.prompt, answers)
+    return Problem(
+        Item(name, subset, right, tuple(map(len, answers))),
+        row,
+        bare,
+        raw,
+        texts.prompt,
+        answers,
+        tuple(made.answers.values()),
+    )

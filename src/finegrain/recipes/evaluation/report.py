@@ -9,9 +9,11 @@ from finegrain.configure import to_json
 from finegrain.errors import DataError
 from finegrain.evaluate.calibration import Calibration, pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
+from finegrain.evaluate.marked_tokens import measure_marks
 from finegrain.evaluate.prompt_blind import prompt_blind_scores
 from finegrain.evaluate.suites import Item, Scores, compare_answers
 from finegrain.evaluate.tables import Line
+from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.stats import Interval
 from finegrain.recipes.evaluation.grades import Grade
 from finegrain.recipes.evaluation.grading import grade_set
@@ -51,6 +53,7 @@ def measure(settings: EvalSettings) -> tuple[Json, list[Json]]:
         "calibration": _calibration(pair_calibration(good, bad)) if len(good) else None,
         "mistakes_auroc": _mistakes(items, found),
         "attributes": _attributes(problems, items, found, settings),
+        "marked_tokens": {name: share.as_json() for name, share in measure_marks([mark for one in found for mark in one.marks], Bootstrap()).items()},
         "batches": batches,
         "read": read,
         "dropped": problems.findings.dropped(),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from finegrain.evaluate.marked_tokens import describe_marks
 from finegrain.evaluate.reward_comparison import UNIT_FREE
 from finegrain.evaluate.tables import format_share
 from finegrain.ops.stats import Interval
@@ -52,6 +53,7 @@ def _words(result: Json) -> list[str]:
     for name, shares in result["attributes"].items():
         first = next(iter(shares))
         lines.append(f"{name} alone: {format_share(Interval(**shares[first]))} of {first}")
+    lines += describe_marks({name: Interval(**share) for name, share in result["marked_tokens"].items()})
     batches = result["batches"]
     if batches["largest_difference"] is not None:
         lines.append(f"{batches['problems']} prompts scored again in other batches: largest difference {batches['largest_difference']:.2g}")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,15 +11,16 @@ from finegrain.data.mixture import read_sources
 from finegrain.data.records import Example
 from finegrain.data.sources import parse_sources
 from finegrain.errors import DataError
-from finegrain.models.score import count_computed_tokens, score_rows
+from finegrain.models.score import Precision, count_computed_tokens, score_rows
 from finegrain.models.scorer import Scorer
+from finegrain.ops.sequence import to_wide
 from finegrain.recipes.inspection.rewards import AnswerReward, answer_rewards
 from finegrain.recipes.session import Session
 from finegrain.report.pairs import FILE, ExaminedAnswer, ExaminedPair, shorten_prompt
 from finegrain.rewards.heads import RewardHead
 from finegrain.runs import RunDirectory
 from finegrain.train.collate import TrainingSet
-from finegrain.types import CharSpan, Ragged, TokenColumns
+from finegrain.types import CharSpan, Pair, Ragged, Side, TokenColumns
 
 TRUTH = "_truth"
 """Suffix of a data column of spans that no method reads: the planted truth."""
@@ -45,6 +46,24 @@ class PairSnapshot:
     token_columns: Mapping[str, TokenColumns]
     held_token_columns: Mapping[str, TokenColumns]
     """What was made for the held-out rows: segments and steps that a reward model reads, no credit."""
+    held_out_logps: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    """By place and role, log-probabilities of held-out rows after training, as the evaluation computed them."""
+
+    def read_held_out(self, places: Sequence[int], pair: Pair) -> None:
+        """Keep the log-probabilities of the rows that are inspected, on the way of their evaluation."""
+        wanted = {row.place: row.example for row in self.rows if row.held_out}
+        if self.before is None:
+            return
+        for index, place in enumerate(places):
+            if place in wanted:
+                self.held_out_logps[place] = {role: _own(pair.sides[role], index, wanted[place].responses[role].mask) for role in self.roles}
+
+    def after(self, scorer: Scorer, precision: Precision) -> dict[str, Ragged]:
+        """By role, log-probabilities of all rows under the trained model; those that no evaluation computed are computed now."""
+        known = [self.held_out_logps.get(row.place) if row.held_out else None for row in self.rows]
+        rest = score_rows(scorer, [row.example for row, own in zip(self.rows, known, strict=True) if own is None], self.roles, precision)
+        scored = {role: iter(rest[role]) for role in self.roles}
+        return {role: [next(scored[role]) if own is None else own[role] for own in known] for role in self.roles}
 
 
 def choose_rows(trained: Sequence[int] | np.ndarray, train: TrainingSet, held: TrainingSet, most: int) -> list[Chosen]:
@@ -87,7 +106,7 @@ def write_inspected_pairs(
     """pairs.jsonl: the same rows under the trained model; `head` is what a reward model's outputs mean."""
     examples = [row.example for row in snapshot.rows]
     rewards = None if head is None else answer_rewards(scorer, head, examples, snapshot.roles, _segments(snapshot), session.precision)
-    after = None if snapshot.before is None else score_rows(scorer, examples, snapshot.roles, session.precision)
+    after = None if snapshot.before is None else snapshot.after(scorer, session.precision)
     truth = {False: truths(source, [row.example.row for row in snapshot.rows if not row.held_out or held_source is None])}
     truth[True] = truth[False] if held_source is None else truths(held_source, [row.example.row for row in snapshot.rows if row.held_out])
     pairs = [
@@ -133,12 +152,19 @@ def inspect_row(
             reward=example.token_rewards.get(role) if columns is None else columns.reward[place],
             spans=None if spans is None else tuple(spans),
             truth=_marks(truth.get(role), len(response.text)),
+            annotators=example.annotators.get(role, ()),
         )
         if role in rewards:
             answers[role] = replace(answers[role], **rewards[role])
     prompt, columns_of_row = shorten_prompt(example.prompt_text), example.columns
     tie = columns_of_row.get("tie") == 1
     return ExaminedPair(row=example.row, held_out=held_out, prompt=prompt, answers=answers, label=columns_of_row.get("label"), tie=tie)
+
+
+def _own(side: Side, index: int, mask: np.ndarray) -> np.ndarray:
+    """(T,) log-probabilities of one row, 0 where the mask is False."""
+    logp: np.ndarray = to_wide(side.logp[index, : len(mask)]).cpu().numpy()
+    return np.where(mask, logp, logp.dtype.type(0))
 
 
 def _segments(snapshot: PairSnapshot) -> list[dict[str, np.ndarray | None]]:
@@ -167,10 +193,10 @@ def _marks(spans: Any, length: int) -> tuple[CharSpan, ...] | None:
     if not isinstance(spans, list):
         return None
     try:
-        marks = [(max(0, int(start)), min(int(end), length), float(value)) for start, end, value in spans]
+        marks = [CharSpan(max(0, int(start)), min(int(end), length), float(value)) for start, end, value in spans]
     except (TypeError, ValueError):
         return None
-    return tuple(mark for mark in marks if mark[0] < mark[1])
+    return tuple(mark for mark in marks if mark.start < mark.end)
 
 
 def _nth(values: Mapping[str, Ragged] | None, index: int) -> dict[str, np.ndarray]:

@@ -158,7 +158,7 @@ def make_line(scores: Scores | None, segmenter: Segmenter) -> Json:
         score["attributes"] = dict(scores.attributes)
     tokens, segments = ([], []) if scores.tokens is None or scores.response is None else _on_tokens(scores, scores.tokens, scores.response, segmenter)
     if scores.spans:
-        segments = [list(span) for span in scores.spans]
+        segments = [[start, end, value] for start, end, value, *_ in scores.spans]
     return {"score": score, "tokens": tokens, "segments": segments, "truncated": scores.truncated}
 
 

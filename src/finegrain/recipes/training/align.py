@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from finegrain.errors import UsageError
+from finegrain.evaluate.marked_tokens import describe_marks, read_marks
 from finegrain.generate.hf import generate_greedy
 from finegrain.recipes.inspection.pairs import PairSnapshot, choose_rows, snapshot_before, write_inspected_pairs
 from finegrain.recipes.session import Session, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
-from finegrain.recipes.training.data import Columns, Rows, load_rows, longest, make_columns, make_plan
+from finegrain.recipes.training.data import Columns, Rows, column_that_draws, load_rows, longest, make_columns, make_plan
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job, sources_of
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.recipes.training.publishing import Answers, check_saving, record_failure, write_results
+from finegrain.recipes.training.reading import describe_reading, train_only
+from finegrain.recipes.training.stage_context import run_stage
 from finegrain.recipes.training.trainer import attach_head, build_modules, build_trainer, peak_rate, unshard
 from finegrain.recipes.training.watchers import describe_start, open_watchers
 from finegrain.report.page import write_report
@@ -26,9 +29,10 @@ from finegrain.run_record import RunRecord
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
-from finegrain.train.contract import Contract, contract_of
+from finegrain.train.contract import Contract
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.train.loop import Trainer, no_displacement
+from finegrain.train.read_contract import contract_of
 from finegrain.train.run import Recorder, train
 from finegrain.train.selection import Criterion, Selection
 from finegrain.train.sharding import empty_copy
@@ -119,13 +123,15 @@ def open_job(job: Job) -> Opened:
     )
     if training.shard and world() == 1:
         raise UsageError("--shard splits a model over processes, and there is one; start them with torchrun --nproc_per_node N -m finegrain ...")
+    trained = train_only(session, training.train_only)
     facts = job.artifact.check(session)
     check_saving(session, job)
     rows = load_rows(session, job, contract)
     rise = None if job.displacement is None else job.displacement(session)
     rate = peak_rate(session, job, contract)
     record = RunRecord(command=job.command, settings=job.settings, samples=None if rise is None else rise.report).plus({**rows.facts, **facts})
-    plan = make_plan(session, job, contract, rows.train)
+    plan = make_plan(session, job, contract, rows, staged=False)
+    record = record.plus({**trained, **describe_reading(session, plan, column_that_draws(job, contract))})
     return Opened(job, contract, criterion, directory, session, rows, plan, rise, rate, record)
 
 
@@ -140,6 +146,11 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
     most = max(longest(rows, contract), 0 if opened.rise is None else opened.rise.longest)
     scorer = prepare_scorer(session, most, gradient_checkpointing=job.training.gradient_checkpointing)
     facts = attach_head(session, job, contract, scorer) if contract.outputs else {}
+    staged, staged_held, stage = run_stage(session, contract, rows)
+    if stage:
+        rows = replace(rows, staged=staged, staged_held=staged_held)
+        opened = replace(opened, rows=rows, plan=make_plan(session, job, contract, rows, staged=True))
+        facts |= {**stage, **describe_reading(session, opened.plan, column_that_draws(job, contract))}
     columns = make_columns(session, job, contract, rows, opened.plan)
     chosen = choose_rows(opened.plan.visited(), columns.train, columns.held_out, job.training.examined) if rank() == 0 else []
     scored = "logp" in contract.needs
@@ -197,7 +208,10 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
     """Evaluate the finished model, write it with its card, record and report; returns what is printed."""
     opened, trainer, lines = prepared.opened, fitted.trainer, fitted.lines
     job, session, contract, rows, directory = opened.job, opened.session, opened.contract, opened.rows, opened.directory
-    evaluation = job.artifact.conclude(trainer, prepared.columns.held_out)
+    snapshot = prepared.snapshot
+    evaluation = job.artifact.conclude(trainer, prepared.columns.held_out, None if snapshot is None else snapshot.read_held_out)
+    for line in describe_marks(read_marks(evaluation)):
+        session.say(f"held out: {line}")
     answers = prepared.answers
     after = generate_greedy(session.policy.model, session.policy.tokenizer, answers.prompts, max_new_tokens=ANSWER_TOKENS)
     results = {
@@ -213,8 +227,8 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:
-        if prepared.snapshot is not None:
-            write_inspected_pairs(prepared.snapshot, session, trainer.scorer, directory, job.data, job.common.eval, job.artifact.head)
+        if snapshot is not None:
+            write_inspected_pairs(snapshot, session, trainer.scorer, directory, job.data, job.common.eval, job.artifact.head)
         record = prepared.record.plus({**fitted.facts, **results})
         write_results(session, job, contract, directory, record, answers._replace(after=after), rows.held_out or rows.train)
         if fitted.selection is not None:

@@ -18,7 +18,7 @@ from finegrain.recipes.training.reward_usage import Usage
 from finegrain.rewards.heads import RewardHead
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
-from finegrain.train.evaluation import evaluate, results_of
+from finegrain.train.evaluation import Read, evaluate, results_of
 from finegrain.train.loop import Trainer
 from finegrain.train.metrics import metrics_for
 from finegrain.train.tally import Metrics
@@ -61,8 +61,8 @@ class Artifact(Protocol):
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """Held-out results; {} without rows. Changes nothing."""
 
-    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
-        """The same of the finished model, which may be refused here, or fitted to these rows."""
+    def conclude(self, trainer: Trainer, data: TrainingSet, read: Read | None = None) -> dict[str, Any]:
+        """The same of the finished model, which may be refused here, or fitted to these rows; `read` sees the log-probabilities on the way."""
 
     def save(self, session: Session, contract: Contract, folder: Path) -> None:
         """The layout stock tools load."""
@@ -105,9 +105,9 @@ class AlignedPolicy:
         """Those that the objective's declarations ask for."""
         return results_of(contract)
 
-    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
+    def conclude(self, trainer: Trainer, data: TrainingSet, read: Read | None = None) -> dict[str, Any]:
         """The same: a policy is finished as it is."""
-        return evaluate(trainer, data)
+        return evaluate(trainer, data, read)
 
     def save(self, session: Session, contract: Contract, folder: Path) -> None:
         """As `save_pretrained` writes it."""

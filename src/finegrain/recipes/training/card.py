@@ -75,10 +75,14 @@ entry `finegrain`.{% if scale %} Scores of held-out answers have the mean {{ sca
 """
 
 
+UNSAFE = re.compile(r"[^\w/. -]")
+"""What names of results may not bring into a table: they may come from data."""
+
+
 def write_card(folder: Path, record: RunRecord, source: str, loader: str, usage: Usage | None = None) -> None:
     """README.md of a checkpoint folder; `usage`: what a saved reward model says of an answer."""
     settings = record.settings or {}
-    evaluation = [(name, _shown(value)) for name, value in (record.evaluation or {}).items()]
+    evaluation = [(UNSAFE.sub("_", name), _shown(value)) for name, value in (record.evaluation or {}).items()]
     text = jinja2.Template(TEMPLATE).render(
         base=None if source == "in memory" else Path(source).name,
         title=folder.name,

@@ -6,8 +6,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finegrain.credit.reward_signals import RewardSignal
+from finegrain.data.annotators import AnnotatedAnswer, TokenMarks, combine_annotators
 from finegrain.data.records import Example
 from finegrain.data.source_text import read_parses
 from finegrain.data.spans import spans_to_tokens
@@ -15,11 +17,10 @@ from finegrain.errors import CreditError
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
 from finegrain.recipes.training.answer_context import RunAnswers
-from finegrain.recipes.training.own_scorer import cross_fit
+from finegrain.recipes.training.own_scorer import score_by_table
 from finegrain.recipes.training.reward_credit import score_tokens
 from finegrain.scoring.function import load_function
 from finegrain.scoring.segmentation import TokenisedAnswers
-from finegrain.train.fit import FitSettings
 from finegrain.types import AnswerScores, CharSpan, Json, Ragged, Scored
 
 
@@ -31,10 +32,10 @@ class RunCredit(TokenisedAnswers):
     examples: Sequence[Example]
     roles: tuple[str, ...]
     reference: Mapping[str, Ragged]
-    own_scorer: FitSettings
-    """Of the two fits that are the run's own scorer, where the credit asks for one."""
+    seed: int
+    """Of the parts of the rows that the run's own scorer is cross-fitted by."""
     facts: Json
-    """Gets `cross_fit`, for run.json."""
+    """Gets `token_table`, for run.json."""
 
     @property
     def signs(self) -> dict[str, np.ndarray]:
@@ -51,24 +52,40 @@ class RunCredit(TokenisedAnswers):
         """Whether any answer has token rewards."""
         return any(example.token_rewards.get(role) is not None for example in self.examples for role in self.roles)
 
-    def span_rewards(self, role: str) -> list[np.ndarray | None]:
+    def span_rewards(self, role: str) -> list[Scored | None]:
         """Spans as token values; outside them the opposite sign of the spans' values (+1 for an annotated answer without spans)."""
-        values: list[float] = [value for e in self.examples for side in self.roles for _, _, value in e.spans.get(side) or []]
+        found = self._span_values[role]
+        return [None if own is None else Scored(_tensor(own.value), None if own.std is None else _tensor(own.std)) for own in found]
+
+    @cached_property
+    def _span_values(self) -> dict[str, list[TokenMarks | None]]:
+        """By role; the spread over annotators is pooled over all roles."""
+        values: list[float] = [span.value for e in self.examples for side in self.roles for span in e.spans.get(side) or []]
         outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
-        return self.spans_to_tokens(role, [example.spans.get(role) for example in self.examples], outside or 1.0)
+        marked = iter(combine_annotators([_annotated(example, role) for role in self.roles for example in self.examples], outside or 1.0))
+        return {role: [next(marked) for _ in self.examples] for role in self.roles}
 
     def column_rewards(self, role: str) -> list[np.ndarray | None]:
         """Token rewards supplied as a data column."""
         return [example.token_rewards.get(role) for example in self.examples]
 
-    def implicit_rewards(self, scorer: str | None, beta: float) -> dict[str, list[Scored]]:
-        """beta times the log-ratio of a frozen scorer to the start model, or of two cross-fitted ones; a reward model's own token scores.
+    def has_unannotated(self) -> bool:
+        """Whether any answer is not annotated."""
+        return any(example.spans.get(role) is None for example in self.examples for role in self.roles)
+
+    def table_rewards(self) -> dict[str, list[Scored]]:
+        """Cross-fitted token scores of the run's own scorer."""
+        marks = {role: [None if own is None else own.value for own in found] for role, found in self._span_values.items()}
+        table = score_by_table(self.examples, self.roles, {role: self.masks(role) for role in self.roles}, marks, self.seed)
+        self.facts["token_table"] = table.facts
+        self.session.say(f"credit: {table.describe()}")
+        return table.scores
+
+    def implicit_rewards(self, scorer: str, beta: float) -> dict[str, list[Scored]]:
+        """beta times the log-ratio of a frozen scorer to the start model; a reward model's own token scores.
 
         Several scorers, separated by commas, are members of one: their mean, and how far they disagree.
         """
-        if scorer is None:
-            found, self.facts["cross_fit"] = cross_fit(self.session, self.examples, self.roles, self.reference, self.own_scorer, beta)
-            return found
         names = scorer.split(",")
         rewards = [name for name in names if is_reward_model(name)]
         if rewards and len(rewards) < len(names):
@@ -117,7 +134,7 @@ class RunCredit(TokenisedAnswers):
             row = {"row": example.row, **example.columns}
             try:
                 spans = function(example.prompt_text, example.responses[role].text, role, row)
-                found.append(None if spans is None else [(int(start), int(end), float(value)) for start, end, value in spans])
+                found.append(None if spans is None else [CharSpan(int(start), int(end), float(value)) for start, end, value in spans])
             except Exception as error:
                 raise CreditError(f"{path} failed on row {example.row}, {role}: {type(error).__name__}: {error}") from error
         return found
@@ -128,6 +145,15 @@ class RunCredit(TokenisedAnswers):
             None if own is None else spans_to_tokens(own, example.responses[role].offsets, outside=outside)
             for own, example in zip(spans, self.examples, strict=True)
         ]
+
+
+def _annotated(example: Example, role: str) -> AnnotatedAnswer | None:
+    spans = example.spans.get(role)
+    return None if spans is None else AnnotatedAnswer(spans, example.annotators.get(role, ()), example.responses[role].offsets)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float64))
 
 
 def _of_members(scores: Sequence[AnswerScores]) -> AnswerScores:

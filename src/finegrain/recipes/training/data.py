@@ -6,36 +6,31 @@ come in units of their own in public sets, and a loss counts in nats: those of t
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from finegrain.commands.settings import MarginScale
 from finegrain.credit.declarations import read_credit
 from finegrain.credit.summary import summarise
+from finegrain.data.categories import Categories
+from finegrain.data.columns import list_names
 from finegrain.data.holdout import split_holdout, warn_few
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore, longest_row
-from finegrain.errors import DataError
+from finegrain.errors import DataError, UsageError
 from finegrain.models.scorer import Scorer
 from finegrain.recipes.session import Session, load_data
 from finegrain.recipes.training.answer_context import RunAnswers
 from finegrain.recipes.training.credit_context import RunCredit
 from finegrain.recipes.training.job import Job
-from finegrain.recipes.training.own_scorer import fit_settings
-from finegrain.runs import read_record
+from finegrain.recipes.training.margins import MARGIN, scale_margins
+from finegrain.recipes.training.reading import find_chance, find_second
 from finegrain.train.batches import Plan
-from finegrain.train.collate import TrainingSet
+from finegrain.train.collate import ABSENT, TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.distributed import world
 from finegrain.types import Credit, Json, Ragged, TokenColumns
-
-MARGIN = "margin"
-"""The column by which a pair's scores shall differ."""
-IN_NATS = "strength_mean"
-"""A column of `finegrain curate`, whose margins are differences of scores and stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,14 @@ class Rows:
     gates: Json
     """What the data gate found, by the name of its file."""
     margin_scale: float = 1.0
+    categories: Mapping[str, int] = field(default_factory=dict)
+    """Number of texts of the columns that the objective reads as categories."""
+    second: np.ndarray | None = None
+    """(N,) True for training rows of a second stream; None: there is none."""
+    staged: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """(N,) numbers that the objective's stage made of the training rows."""
+    staged_held: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """The same of the held-out rows."""
 
 
 class Columns(NamedTuple):
@@ -64,15 +67,21 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     """The rows of --data and --eval, gated, held out, their margins scaled."""
     named = None if contract.shape is None else Shape(contract.shape)
     shape = named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
-    loaded = load_data(session, job.data, shape, limit=job.common.limit, gate=job.gate)
+    categories = Categories(contract.categories)
+    loaded = load_data(session, job.data, shape, limit=job.common.limit, gate=job.gate, categories=categories)
+    check_columns(contract, loaded.examples, "--data")
     facts: Json = {"data": loaded.report}
     gates = {"gate.json": loaded.gate}
     if job.common.eval is not None:
-        held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate)
+        held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate, categories=categories)
+        check_columns(contract, held.examples, "--eval")
         facts["eval_data"], gates["gate-eval.json"] = held.report, held.gate
         train, apart, words = loaded.examples, held.examples, warn_few(len(held.examples))
     else:
         train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
+    second = find_second(loaded, train, job.training)
+    if contract.categories:
+        facts["categories"] = categories.as_json()
     session.say(f"data: {len(train)} rows to train, {len(apart)} held out")
     for line in words:
         session.say(line)
@@ -81,9 +90,20 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
         several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
         train, apart = add_mismatched(train), add_mismatched(apart) if several else apart
     if job.margin_scale is None or "rejected" not in contract.roles:
-        return Rows(train, apart, facts, gates)
+        return Rows(train, apart, facts, gates, categories=categories.counts(), second=second)
     margin = scale_margins(session, job.margin_scale, train)
-    return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0))
+    return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0), categories.counts(), second)
+
+
+def check_columns(contract: Contract, rows: ExampleStore, option: str) -> None:
+    """Raises DataError where rows lack a column that the objective reads."""
+    for name in (*contract.columns, *contract.categories):
+        if name in rows.columns:
+            continue
+        some = "some rows" if name in rows.files.partial else "the rows"
+        kind = "text" if name in contract.categories else "number"
+        found = f"numbers found: {list_names(rows.columns)}" if rows.columns else "they have no column of numbers"
+        raise DataError(f"{contract.name} reads the column {name}, and {some} of {option} have no {kind} there; {found}")
 
 
 def add_mismatched(examples: ExampleStore) -> ExampleStore:
@@ -111,8 +131,10 @@ def roles_of(held_out: ExampleStore, contract: Contract) -> tuple[str, ...]:
     return tuple(role for role in contract.all_roles if role in held_out[0].responses)
 
 
-def make_plan(session: Session, job: Job, contract: Contract, examples: ExampleStore) -> Plan:
-    """Which rows every step reads."""
+def make_plan(session: Session, job: Job, contract: Contract, rows: Rows, *, staged: bool) -> Plan:
+    """Which rows every step reads; before an objective's stage nothing is known of what draws them."""
+    examples, by = rows.train, column_that_draws(job, contract)
+    chance = None if by is None or not (staged or contract.stage is None) else find_chance(by, row_numbers(rows, contract), rows.second)
     return Plan(
         tokens=TrainingSet(examples).packed_tokens(contract.roles),
         batch_size=job.training.batch_size,
@@ -121,41 +143,35 @@ def make_plan(session: Session, job: Job, contract: Contract, examples: ExampleS
         micro_tokens=session.precision.micro_tokens,
         world=world(),
         max_steps=job.common.max_steps,
+        chance=chance,
+        second=rows.second,
+        second_share=job.training.second_share,
     )
 
 
-def scale_margins(session: Session, asked: MarginScale, rows: ExampleStore) -> Json:
-    """Find the scale on the training rows and say it: `scale` and what it is made from; {} where no row asks for a margin."""
-    if MARGIN not in rows.columns:
-        return {}
-    sizes = np.abs(rows.column(MARGIN))
-    sizes = sizes[sizes > 0]
-    if not len(sizes):
-        return {}
-    median, largest = float(np.median(sizes)), float(sizes.max())
-    curated = asked == "median" and IN_NATS in (*rows.columns, *rows.files.partial)
-    scale = 1.0 if asked == "none" or curated else 1 / median if asked == "median" else float(asked)
-    done = "taken as they are" if scale == 1.0 else f"scaled by {scale:.3g}, to {scale * median:.3g} and {scale * largest:.3g} nats"
-    session.say(
-        f"margin: the scores of {len(sizes)} pairs shall differ by the column margin, {median:.3g} at the median and {largest:.3g} at most; "
-        f"{done} (--margin-scale median, none or a number)"
-    )
-    return {"scale": scale, "asked": asked, "median": median, "largest": largest, "pairs": len(sizes)}
+def column_that_draws(job: Job, contract: Contract) -> str | None:
+    """The column by which rows are drawn: as asked, or as the objective wants it."""
+    return job.training.sample_by or contract.sample_by
 
 
-def margins_as_trained(run: Path, rows: ExampleStore) -> dict[str, np.ndarray]:
-    """The column as the run in this folder scaled it; as it is where the folder has no record."""
-    if MARGIN not in rows.columns:
-        return {}
-    found = read_record(run).margin if (run / "run.json").exists() else None
-    return {MARGIN: float((found or {}).get("scale", 1.0)) * rows.column(MARGIN)}
+def row_numbers(rows: Rows, contract: Contract) -> dict[str, np.ndarray]:
+    """All numbers of the training rows: their own, margins scaled, and what the objective makes of them."""
+    return {name: rows.train.column(name) for name in rows.train.columns} | made_numbers(rows, contract, rows.train, rows.staged)
+
+
+def made_numbers(rows: Rows, contract: Contract, examples: ExampleStore, staged: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Scaled margins, what the objective's stage made, and what the objective makes of the rows' numbers: classes of ratings and their weights."""
+    found = {MARGIN: rows.margin_scale * examples.column(MARGIN)} if "margin" in rows.facts and MARGIN in examples.columns else {}
+    found |= staged
+    if contract.row_columns is None or not len(examples):
+        return found
+    return {**found, **contract.row_columns({name: examples.column(name) for name in examples.columns} | dict(staged))}
 
 
 def make_columns(session: Session, job: Job, contract: Contract, rows: Rows, plan: Plan) -> Columns:
-    """The training rows with their credit, or with what the objective and the artifact make; the held-out rows with what the objective reads."""
+    """The training rows with their credit and with what objective and artifact make; the held-out rows with what the objective reads."""
     maker = _Maker(session, contract, rows)
-    train = maker.train(job, plan) if job.credit is None else maker.with_credit(job, job.credit)
-    return Columns(train, maker.held_out(), {**maker.facts, **maker.counted})
+    return Columns(maker.train(job, plan), maker.held_out(), {**maker.facts, **maker.counted})
 
 
 @dataclass(frozen=True)
@@ -175,46 +191,49 @@ class _Maker:
         return self.session.scorer
 
     def train(self, job: Job, plan: Plan) -> TrainingSet:
-        """Reference values of the rows that a step visits, and columns of all."""
+        """Reference values of the rows that a step visits, or of all where a credit may read them; columns of all."""
         examples, visited = self.rows.train, plan.visited()
-        values = self._reference(examples.take(visited), self.contract.all_roles)
-        reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
-        numbers, made = self._numbers(examples), job.artifact.columns(self.session, examples)
+        if job.credit is None:
+            values = self._reference(examples.take(visited), self.contract.all_roles)
+            reference = {role: _scattered(values[role], visited, len(examples)) for role in values}
+            credited: Mapping[str, TokenColumns] = {}
+        else:
+            values = self._values(examples, self.contract.all_roles)
+            credited = self._credited(job, job.credit, values)
+            reference = values if "reference" in self.contract.needs else {}
+        numbers, made = made_numbers(self.rows, self.contract, examples, self.rows.staged), job.artifact.columns(self.session, examples)
         self.facts.update(made.facts)
-        return TrainingSet(examples, reference, self._prepared(examples, trains=True), {**numbers, **made.numbers})
+        own = self._prepared(examples, trains=True)
+        columns = beside_credit(self.contract, own, credited)
+        return TrainingSet(examples, reference, columns, {**numbers, **made.numbers}, self.rows.categories)
 
-    def with_credit(self, job: Job, credit: Credit) -> TrainingSet:
+    def _credited(self, job: Job, credit: Credit, reference: Mapping[str, Ragged]) -> Mapping[str, TokenColumns]:
         """Credit may read every row and its reference values, whether a step visits the row or not."""
         session, examples, contract = self.session, self.rows.train, self.contract
-        reference = self._values(examples, contract.all_roles)
         started = time.perf_counter()
-        context = RunCredit(session, examples, contract.roles, reference, fit_settings(session, job.training, job.common), self.facts)
+        context = RunCredit(session, examples, contract.roles, reference, job.common.seed, self.facts)
         columns: Mapping[str, TokenColumns] = credit.prepare(context)
         self.facts["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
         self.facts["credit_weight"] = read_credit(credit).weight_means.name.lower()
         self.facts["credit_seconds"] = round(time.perf_counter() - started, 3)
-        return TrainingSet(examples, reference if "reference" in contract.needs else {}, columns)
+        return columns
 
     def held_out(self) -> TrainingSet:
         """Credit is for training alone."""
         examples = self.rows.held_out
         reference = self._reference(examples, roles_of(examples, self.contract))
-        numbers = self._numbers(examples)
-        return TrainingSet(examples, reference, self._prepared(examples, trains=False), numbers)
-
-    def _numbers(self, examples: ExampleStore) -> dict[str, np.ndarray]:
-        """Scaled margins, and what the objective makes of the rows' own numbers: classes of ratings and their weights."""
-        found = {MARGIN: self.rows.margin_scale * examples.column(MARGIN)} if "margin" in self.rows.facts and MARGIN in examples.columns else {}
-        if self.contract.row_columns is None or not len(examples):
-            return found
-        columns = [example.columns for example in examples]
-        return {**found, **self.contract.row_columns({name: np.array([own[name] for own in columns]) for name in examples.columns})}
+        numbers = made_numbers(self.rows, self.contract, examples, self.rows.staged_held)
+        return TrainingSet(examples, reference, self._prepared(examples, trains=False), numbers, self.rows.categories)
 
     def _prepared(self, examples: ExampleStore, *, trains: bool) -> dict[str, TokenColumns]:
         """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
         if self.contract.prepare is None or not len(examples):
             return {}
-        return dict(self.contract.prepare(RunAnswers(self.session, examples, self.contract.roles, trains, self.counted)))
+        made = dict(self.contract.prepare(RunAnswers(self.session, examples, self.contract.roles, trains, self.counted)))
+        filled = {name for own in made.values() for name in ABSENT if any(value is not None for value in getattr(own, name) or ())}
+        if undeclared := sorted(filled - set(self.contract.token_columns)):
+            raise UsageError(f"{self.contract.name} fills the token columns {', '.join(undeclared)} without declaring them in token_columns")
+        return made
 
     def _reference(self, rows: ExampleStore, roles: Sequence[str]) -> dict[str, Ragged]:
         """Reference values of the rows where the objective needs them."""
@@ -223,6 +242,20 @@ class _Maker:
     def _values(self, rows: ExampleStore, roles: Sequence[str]) -> dict[str, Ragged]:
         session = self.session
         return session.cache.values(session.policy, self.scorer, rows, roles, session.precision, session.usage)
+
+
+def beside_credit(contract: Contract, own: Mapping[str, TokenColumns], credited: Mapping[str, TokenColumns]) -> dict[str, TokenColumns]:
+    """An objective's own token columns and those of a credit: the fields that the objective declares are its own, the others the credit's.
+
+    Segments of a credit have done their work once its weights are made; weights or rewards of both contradict each other.
+    """
+    joined = {**own, **credited}
+    for role in own.keys() & credited.keys():
+        for name in contract.token_columns:
+            if name != "segment" and any(value is not None for value in getattr(credited[role], name)):
+                raise UsageError(f"{contract.name} makes the token {name}s of its answers itself, and the credit makes others; drop the credit")
+        joined[role] = replace(credited[role], **{name: getattr(own[role], name) for name in contract.token_columns})
+    return joined
 
 
 def _scattered(values: Ragged, places: np.ndarray, count: int) -> Ragged:

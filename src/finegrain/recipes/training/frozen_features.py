@@ -81,7 +81,7 @@ def on_features(session: Session, trainer: Trainer, plan: Plan) -> Iterator[tupl
     rows = data.examples.take(visited) if hasattr(data.examples, "take") else [data.examples[row] for row in visited]
     found = cache.values(session.policy, scorer, rows, roles, session.precision, session.usage)
     features = {int(row) * len(roles) + place: np.array(found[role][index]) for place, role in enumerate(roles) for index, row in enumerate(visited)}
-    short = TrainingSet(cut_to_one_token(data.examples, roles), columns=data.columns)
+    short = TrainingSet(cut_to_one_token(data.examples, roles), columns=data.columns, categories=data.categories)
     own, scorer.path = scorer.path, FeaturePath(features)
     try:
         yield replace(trainer, data=short), replace(plan, tokens=np.full(len(plan.tokens), 1 + len(roles)))

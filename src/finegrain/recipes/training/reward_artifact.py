@@ -10,16 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.data.aspects import annotation_of
 from finegrain.data.records import Example
 from finegrain.errors import UsageError
 from finegrain.evaluate.accuracy import pair_accuracy
 from finegrain.evaluate.calibration import pair_calibration
 from finegrain.evaluate.discrimination import mistakes_found
+from finegrain.evaluate.marked_tokens import RECORDED, MarkedAnswer, measure_marks
 from finegrain.evaluate.ratings import report_ratings
 from finegrain.models.reward_head import stock_rows
 from finegrain.models.reward_models import SEQUENCE, TOKEN, RewardModel, Stock, check_stock, save_reward_model, try_saving
 from finegrain.models.score import split_by_budget
 from finegrain.models.scorer import causal_lm
+from finegrain.ops.bootstrap import Bootstrap
 from finegrain.ops.proportions import wilson
 from finegrain.ops.readout import Last
 from finegrain.ops.stats import Interval, mean_interval
@@ -28,17 +31,19 @@ from finegrain.recipes.training.artifact import RowColumns
 from finegrain.recipes.training.reward_usage import Usage, use_saved
 from finegrain.recipes.training.stage_1 import stage_1_targets
 from finegrain.rewards.declarations import LossDeclarations, read_head, read_loss
-from finegrain.rewards.heads import RewardHead, sequence_score
+from finegrain.rewards.heads import RewardHead, aspect_scores, sequence_score, token_scores
 from finegrain.rewards.lort import logit_magnitude
 from finegrain.rewards.rating import Rating
 from finegrain.rewards.rating_labels import RatingLabels, calibrate_head, predict_ratings
+from finegrain.scoring.marked import join_marks
 from finegrain.scoring.scale import ENTRY, fit_scale
 from finegrain.scoring.segmentation import start_model_facts
 from finegrain.scoring.stock_number import check_causal
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract
-from finegrain.train.evaluation import as_record, measuring
-from finegrain.train.loop import Trainer, detached
+from finegrain.train.detach import detached
+from finegrain.train.evaluation import Read, as_record, measuring
+from finegrain.train.loop import Trainer
 from finegrain.train.tally import Measure, Measures, Metrics
 from finegrain.types import Json, Pair, Scored, Side
 
@@ -94,29 +99,36 @@ class RewardArtifact:
 
     def evaluate(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
         """Pair accuracy with its interval and its length-only baseline, calibration, what the std says of mistakes; the loss's own measures."""
-        return self._evaluated(trainer, data)[0]
+        return self._evaluated(trainer, data, None)[0]
 
-    def conclude(self, trainer: Trainer, data: TrainingSet) -> dict[str, Any]:
-        """The same; what the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused."""
-        results, facts, fitted = self._evaluated(trainer, data)
+    def conclude(self, trainer: Trainer, data: TrainingSet, read: Read | None = None) -> dict[str, Any]:
+        """The same, without log-probabilities to `read`.
+
+        What the head fits on held-out answers is kept for the checkpoint, and a head that says nothing is refused.
+        """
+        results, facts, fitted = self._evaluated(trainer, data, Bootstrap())
         self.found.update(fitted)
         check = read_head(self.head).check
         if check is not None and facts:
             check({name: float(values.mean()) for name, values in facts.items()})
         return results
 
-    def _evaluated(self, trainer: Trainer, data: TrainingSet) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-        """Results, the head's facts of every answer, and what it fits on them."""
+    def _evaluated(
+        self, trainer: Trainer, data: TrainingSet, bootstrap: Bootstrap | None
+    ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+        """Results, those of marked tokens without intervals where nobody draws them, the head's facts of every answer, and what it fits on them."""
         loss = trainer.contract.loss
         paired = "chosen" in trainer.contract.roles
         if not data.examples:
             return {}, {}, {}
-        parts, facts, pairs = _scores(self.head, trainer, data)
+        parts, facts, pairs, answers = _scores(self.head, trainer, data)
+        marks = {f"{RECORDED}{name}": as_record(interval) for name, interval in measure_marks(answers, bootstrap).items()}
         calibrated = calibrate_head(self.head, loss, pairs) if isinstance(loss, RatingLabels) and isinstance(self.head, Rating) else self.head
         fitted: dict[str, Any] = _scale([sequence_score(calibrated, side) for pair in pairs for side in pair.sides.values()])
         if (fit := read_head(self.head).fitted) is not None:
             fitted |= fit([side for pair in pairs for side in pair.sides.values()])
         own = self._of_loss(loss, pairs, trainer.data, fitted)
+        own |= marks
         return ({**own, **self._of_pairs(data, parts, facts)}, facts, fitted) if paired else (own, {}, fitted)
 
     def _of_loss(self, loss: Any, pairs: Sequence[Pair], trained: TrainingSet, fitted: dict[str, Any]) -> dict[str, Any]:
@@ -206,21 +218,42 @@ def head_facts(head: RewardHead, side: Side) -> dict[str, Tensor]:
     return own(torch.where(side.mask[..., None], side.outputs, 0.0), side.mask)
 
 
-def _scores(head: RewardHead, trainer: Trainer, data: TrainingSet) -> tuple[list[dict[str, Scored]], dict[str, Tensor], list[Pair]]:
-    """Scores of the answers, micro-batch by micro-batch, the head's facts of all answers, and the micro-batches themselves."""
+def _scores(
+    head: RewardHead, trainer: Trainer, data: TrainingSet
+) -> tuple[list[dict[str, Scored]], dict[str, Tensor], list[Pair], list[MarkedAnswer]]:
+    """Scores of the answers, micro-batch by micro-batch, the head's facts of all answers, the micro-batches, and the annotated answers."""
     roles = trainer.contract.roles
     found: list[dict[str, Scored]] = []
     facts: dict[str, list[Tensor]] = {}
     pairs: list[Pair] = []
+    marked: dict[int, list[MarkedAnswer]] = {}
     with measuring(trainer):
         for part in split_by_budget(data.packed_tokens(roles).tolist(), trainer.precision.micro_tokens):
             pair = detached(trainer.pair(collate(data, part, roles, device=trainer.scorer.device), {}, scored=True))
             pairs.append(pair)
+            marked |= {row: _marked(head, data.examples[row], place, pair) for place, row in enumerate(part)}
             found.append({role: sequence_score(head, side) for role, side in pair.sides.items()})
             for side in pair.sides.values():
                 for name, values in head_facts(head, side).items():
                     facts.setdefault(name, []).append(values.cpu().double())
-    return found, {name: torch.cat(values) for name, values in facts.items()}, pairs
+    return found, {name: torch.cat(values) for name, values in facts.items()}, pairs, [own for row in sorted(marked) for own in marked[row]]
+
+
+def _marked(head: RewardHead, example: Example, row: int, pair: Pair) -> list[MarkedAnswer]:
+    """The annotated answers of a row of a micro-batch with the scores of their tokens; [] for a head that reads only some tokens."""
+    if read_head(head).read_positions is not None:
+        return []
+    found = []
+    for role, side in pair.sides.items():
+        answer, response = annotation_of(example, role), example.responses[role]
+        assert side.outputs is not None
+        if answer is None:
+            continue
+        outputs, mask = (values[row : row + 1, : len(response.ids)] for values in (side.outputs, side.mask))
+        tokens, aspects = token_scores(head, outputs, mask), aspect_scores(head, outputs, mask)
+        scores = Scored(tokens.mean[0], None if tokens.std is None else tokens.std[0])
+        found.append(join_marks(response, answer, scores, {name: values[0] for name, values in aspects.items()}))
+    return found
 
 
 def _measured(head: RewardHead, loss: LossDeclarations, pairs: Sequence[Pair]) -> dict[str, Any]:

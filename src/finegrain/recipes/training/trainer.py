@@ -64,10 +64,8 @@ def attach_head(session: Session, job: Job, contract: Contract, scorer: Scorer) 
 
 def build_modules(session: Session, contract: Contract) -> Contract:
     """The contract with the modules that an objective makes for a model's width, drawn by their own seed."""
-    if contract.make_modules is None:
-        return contract
-    sized = contract.make_modules(hidden_size(session), torch.Generator().manual_seed(session.seed))
-    return replace(contract, modules={**contract.modules, **sized})
+    config = causal_lm(session.policy.model).config.get_text_config()
+    return contract.sized(int(config.num_hidden_layers), hidden_size(session), session.seed)
 
 
 def build_trainer(session: Session, job: Job, contract: Contract, data: TrainingSet, rate: float, steps: int) -> Trainer:
@@ -76,9 +74,13 @@ def build_trainer(session: Session, job: Job, contract: Contract, data: Training
     assert scorer is not None
     if contract.outputs and "logp" not in contract.needs:  # here, for segments of entropies were made with it
         release_unread_vocabulary(session.policy.model, keep=session.policy.in_memory)
-    if "kl" in contract.needs:
+    if contract.live_reference:
         session.say(describe_live_reference(scorer))
         session.usage.notes.append(describe_live_reference(scorer))
+    if contract.gradient is not None:
+        words = f"gradient rule of {contract.name}: {contract.gradient_cost}"
+        session.say(words)
+        session.usage.notes.append(words)
     metrics = job.artifact.metrics(contract)
     return make_trainer(scorer, contract, data, session.precision, metrics, job.optim, rate=rate, steps=steps, sharded=job.training.shard)
 

@@ -68,7 +68,7 @@
       return values;
     };
     const mask = answer.m ? Array.from(answer.m, (sign) => sign === "1") : new Array(pieces.length).fill(true);
-    return (answer.decoded = { pieces, signals, mask, spans: marks(answer.u), truth: marks(answer.q), cuts: answer.g || "" });
+    return (answer.decoded = { pieces, signals, mask, spans: marks(answer.u), said: answer.l || [], truth: marks(answer.q), cuts: answer.g || "" });
   }
 
   function written(value, signed) {
@@ -266,6 +266,7 @@
     }
     if (!token.mask[i]) say("trained", "no");
     if (token.spans[i] !== null) say("people marked", written(token.spans[i], true));
+    for (const [first, last, words] of token.said) if (first <= i && i <= last) say("one mark", words);
     if (token.truth[i] !== null) say("planted truth", written(token.truth[i], true));
     tip.replaceChildren(make("b", "", `${i + 1}: ${shownPiece(token.pieces[i])}`), table);
     tip.hidden = false;

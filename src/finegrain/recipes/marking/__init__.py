@@ -1,0 +1,1 @@
+"""What `finegrain mark` shows, and what comes back from it."""
