@@ -41,6 +41,7 @@ RECIPES: tuple[tuple[str, ...], ...] = (
     ("training", "marking"),
     ("curation",),
     ("demo",),
+    ("bench",),
 )
 """The same order among the rooms of the recipes; a command's own file is imported from above for its settings alone."""
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -58,6 +58,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     words = 2 if " ".join(arguments[:2]) in SUMMARIES else 1
     command, rest = " ".join(arguments[:words]), arguments[words:]
+    if command not in SUMMARIES and (known := sub_commands(command)):
+        return _group(command, rest, known)
     if command not in SUMMARIES:
         raise unknown_name("command", command, SUMMARIES)
     if rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-") and (known := sub_commands(command)):
@@ -79,6 +81,14 @@ def _usage() -> str:
             "`finegrain COMMAND --help` lists the settings of a command and of the methods named on the line.",
         ]
     )
+
+
+def _group(name: str, arguments: list[str], known: Mapping[str, str]) -> int:
+    """The sub-commands of a first word that is no command itself; another second word is an error."""
+    if arguments and not HELP.intersection(arguments):
+        raise unknown_name("command", f"{name} {arguments[0]}", known)
+    print("\n".join([f"usage: finegrain {name} COMMAND", "", *(f"  finegrain {full}  {summary}" for full, summary in known.items())]))
+    return 0
 
 
 def _methods(arguments: list[str]) -> int:

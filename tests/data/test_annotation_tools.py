@@ -147,10 +147,11 @@ def test_regions_of_html_are_found_by_global_offsets_or_words() -> None:
 
 def test_what_is_not_read_is_named(tmp_path) -> None:
     other = {"value": {"choices": ["bad"]}, "type": "choices", "to_name": "text"}
-    tasks = [{**TASK, "annotations": [{"completed_by": 7, "result": [other]}]}, TASK]
+    turn = {"value": {"start": "0", "end": "0", "paragraphlabels": ["Error"], "text": "x"}, "type": "paragraphlabels", "to_name": "dialogue"}
+    tasks = [{**TASK, "annotations": [{"completed_by": 7, "result": [other, turn]}]}, TASK]
     (unread,) = (one for one in report(tmp_path, tasks)["findings"] if one["kind"] == "unread")
     assert unread["rows"] == [0, 1]
-    assert "results of type choices" in unread["example"]
+    assert "results of type choices, results of type paragraphlabels" in unread["example"]
     assert "predictions" in unread["example"]
     (unread,) = (one for one in report(tmp_path, [ARGILLA_2])["findings"] if one["kind"] == "unread")
     assert "answers to quality, suggestions" in unread["example"]
@@ -185,6 +186,17 @@ def test_an_answer_without_tags_in_a_tagged_file_is_marked_by_nobody(tmp_path) -
     found = report(tmp_path, [TAGGED, clean])
     assert found["format"] == "inline tags"
     assert found["examples_left"] == 2
+
+
+def test_one_annotated_row_decides_where_the_others_look_like_demonstrations(tmp_path) -> None:
+    plain = [{"prompt": f"Capital of country {number}?", "response": f"Town {number}."} for number in range(3)]
+    tagged = {"prompt": "Capital of France?", "response": "<v>Rome</v>, of course."}
+    assert report(tmp_path, [*plain, tagged])["format"] == "inline tags"
+    pending = [{**row, "id": str(number), "status": "pending", "marks.responses": None} for number, row in enumerate(plain)]
+    finished = {**pending[0], "status": "completed", "marks.responses": [SPANS], "marks.responses.users": ["u1"]}
+    found = report(tmp_path, [*pending, finished])
+    assert (found["format"], found["examples_left"]) == ("Argilla", 1)
+    assert {one["kind"]: one["count"] for one in found["findings"]}["not_annotated"] == 3
 
 
 def test_a_task_without_an_answer_names_its_fields() -> None:

@@ -117,6 +117,7 @@ def test_results_as_words_and_back() -> None:
     assert line.startswith(f"tokens marked: AUROC {found['auroc'].mean:.3f} [")
     assert f"(place alone {found['auroc_place'].mean:.3f}" in line
     assert describe_marks({}) == []
+    assert describe_marks({"nll": Interval(0.5, 0.4, 0.6, 9)}) == []  # no held-out answer has both kinds of tokens
     assert describe_marks({"auroc/a": Interval(0.5, None, None, 9), "auroc_place/a": Interval(0.4, None, None, 9)}) == [
         "tokens marked as a: AUROC 0.500 (no interval) (place alone 0.400 (no interval))"
     ]

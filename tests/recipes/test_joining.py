@@ -190,6 +190,7 @@ def test_notes_are_kept_by_name(merge: Any) -> None:
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, "KeyError: 'mark'"),
         ({**exported(PAIR, "ann"), "mark": 3}, "expected a row exported by finegrain mark"),
         ({**exported(PAIR, "ann"), "chosen_spans": [{"start": "0", "end": 2, "value": 1}]}, "a span {'start': '0'"),
+        ({**exported(PAIR, "ann"), "chosen_spans": [{"start": 0, "end": 2, "value": float("nan")}]}, "a span {'start': 0"),
         ({**exported(PAIR, "ann"), "mark": {**exported(PAIR, "ann")["mark"], "version": 2}}, "version 2 of the record 'mark'"),
         ({**exported(PAIR, "ann"), "chosen": 3}, "expected a list of messages"),
     ],

@@ -98,6 +98,19 @@ def test_samples_of_a_prompt(command: Command, tmp_path: Path) -> None:
     assert (done.code, "none of 1 rows has an answer" in done.error) == (3, True)
 
 
+def test_ranked_answers_and_corrections_keep_their_order_as_pairs(command: Command, tmp_path: Path) -> None:
+    corrected = {"prompt": "2+2? ", "original": "5", "corrected": "4", "original_spans": [{"start": 0, "end": 1, "value": -1}]}
+    data = page_of(command, tmp_path, [corrected])
+    (task,) = data["tasks"]
+    (pair,) = task["pairs"]
+    better, worse = (task["answers"][pair[role]] for role in ("chosen", "rejected"))
+    assert (data["form"], better["text"], worse["text"]) == ("pairs", "4", "5")
+    assert worse["suggestions"] == [{"start": 0, "end": 1, "value": -1.0}]
+    (task,) = page_of(command, tmp_path, [{"prompt": "Which? ", "answers": ["bad", "best", "fair"], "ranks": [3, 1, 2]}])["tasks"]
+    orders = {(task["answers"][pair["chosen"]]["text"], task["answers"][pair["rejected"]]["text"]) for pair in task["pairs"]}
+    assert orders == {("best", "bad"), ("best", "fair"), ("fair", "bad")}
+
+
 def test_the_digest_is_of_the_texts_alone(command: Command, tmp_path: Path) -> None:
     """Work that a browser keeps is found again on a page with other settings and suggestions, not on one with other texts."""
     digest = page_of(command, tmp_path, [PAIR])["digest"]

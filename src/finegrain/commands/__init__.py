@@ -98,15 +98,20 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.inspect:run_inspect",
         positional=("runs",),
     ),
+    "bench credit": Command(
+        "compare the uses of one scorer at equal tuning, by what the labels cost: --out DIR [scorer:span-model]",
+        "commands.bench:BenchCreditSettings",
+        "recipes.bench.run:run_bench_credit",
+    ),
     "demo": Command("train a small model on planted pairs, with and without credit", "commands.demo:DemoSettings", "recipes.demo.run:run_demo"),
 }
-"""By what is typed; a name of two words is a sub-command: it belongs to the command that its first word names."""
+"""By what is typed; a name of two words is a sub-command: it belongs to the command, or to the group alone, that its first word names."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Check, mark and repair data": ("check-data", "mark", "curate"),
     "Train": ("sft", "prefer", "reward", "reward posterior", "reward bound"),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
-    "Try, look up, repeat": ("demo", "methods", "again"),
+    "Try, look up, repeat": ("demo", "bench credit", "methods", "again"),
 }
 """Every command once, by what a person wants to do."""
 

@@ -144,7 +144,7 @@ def check_kept_share(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor]
         )
         raise CreditError(
             f"the credit keeps {share:.1%} of the tokens of {side} answers ({len(places)} answers with a signal), {bound}: {why}. "
-            "The usual cause is a scorer whose zero is arbitrary (a raw reward head, or one that scores every answer the same way); use "
-            f"{where}.baseline:batch-mean, another --credit.scorer, or spans; "
+            "The usual cause is a scorer whose zero is arbitrary (a raw reward head, or one that scores every answer the same way), or spans that "
+            f"mark nothing, or everything, on this side; use {where}.baseline:batch-mean, another --credit.scorer, or other spans; "
             f"if this is what you want, set --{where}.min-kept 0 --{where}.max-kept 1"
         )

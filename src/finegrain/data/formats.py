@@ -120,7 +120,7 @@ FORMATS: tuple[Format, ...] = (
     Format("Label Studio JSON-MIN", _has("annotation_id", "annotator", "lead_time"), demonstrations=label_studio.label_studio_min),
     Format("Argilla", _has("fields", "responses"), demonstrations=argilla.argilla, matches=lambda row: isinstance(row["fields"], dict)),
     Format("Argilla", _has("text", "annotation", "annotation_agent"), demonstrations=argilla.argilla_tokens),
-    Format("Argilla", _has("id", "status"), demonstrations=argilla.argilla_flat, matches=argilla.has_span_responses),
+    Format("Argilla", _has("id", "status"), demonstrations=argilla.argilla_flat, matches=argilla.has_span_responses, decides=True),
     Format("MQM", _has("prompt", "response", "system", "segment", "spans_by_rater"), demonstrations=annotated.mqm),
     *(Format("doccano", _has("text", column), demonstrations=annotated.doccano, matches=_triples(column)) for column in ("label", "labels")),
     Format("doccano", _has("text", "entities"), demonstrations=annotated.doccano_entities),
@@ -186,7 +186,7 @@ FORMATS: tuple[Format, ...] = (
         for label in usual.LABELS
     ),
     *(
-        Format(TAGGED, _has(asked, answer), demonstrations=annotated.inline_tags, matches=annotated.has_tags)
+        Format(TAGGED, _has(asked, answer), demonstrations=annotated.inline_tags, matches=annotated.has_tags, decides=True)
         for asked in annotated.PROMPTS
         for answer in annotated.ANSWERS
     ),

@@ -111,10 +111,12 @@ class LoadedText:
 
 
 def load_text(source: str, *, limit: int | None = None, gate: Gate = Gate()) -> LoadedText:
-    """The examples that pass the gate, as text, in the first shape that the rows have."""
+    """The examples that pass the gate, as text, in the first shape that the rows have; of ranked answers and corrections their pairs."""
     rows = read_sources(source, limit)
     forms, stream = _forms(rows)
     shape = _one_shape(rows, forms)
+    if shape in (Shape.RANKED, Shape.CORRECTION):
+        shape = Shape.PREFERENCE
     findings, sample = _findings_of(rows), Sample(gate.bias_rows)
     kept = list(_keeper(rows, forms, Stopping(gate), shape, findings, sample).kept(stream))
     _tell_left(rows, findings)

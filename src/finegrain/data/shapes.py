@@ -55,7 +55,9 @@ class Format(NamedTuple):
     references: Convert | None = None
     """Pairs of the set's reference answer and answers of models."""
     matches: Callable[[Reading], bool] = _any_row
-    """A further condition on the first row."""
+    """A further condition on a row."""
+    decides: bool = False
+    """One such row among a file's first ones is enough: its other rows may look like another format."""
 
 
 def serves(entry: Format, shape: Shape) -> bool:

@@ -101,7 +101,8 @@ def describe_marks(found: Mapping[str, Interval]) -> list[str]:
             if name in own
         ]
         parts += [f"{words} {format_share(own[name])}" for name, words in (("ece", "calibration error"), ("marked", "share marked")) if name in own]
-        lines.append(f"tokens marked{f' as {aspect}' if aspect else ''}: {', '.join(parts)}")
+        if parts:
+            lines.append(f"tokens marked{f' as {aspect}' if aspect else ''}: {', '.join(parts)}")
     return lines
 
 

@@ -47,7 +47,7 @@ def _regions(result: Sequence[Json], person: str) -> tuple[list[Mark], set[str],
     others: list[str] = []
     for one in result:
         value = one.get("value") or {}
-        labels = value.get("labels") or value.get("hypertextlabels") or value.get("paragraphlabels")
+        labels = value.get("labels") or value.get("hypertextlabels")
         if not labels:
             others.append(f"results of type {one.get('type')}")
             continue
@@ -57,7 +57,7 @@ def _regions(result: Sequence[Json], person: str) -> tuple[list[Mark], set[str],
 
 
 def _region(value: Json, labels: Sequence[Any], person: str) -> list[Mark]:
-    """A mark for each label of a region; regions of HTML and paragraphs, whose start is a place in a tree, have global offsets or words."""
+    """A mark for each label of a region; regions of HTML, whose start is a place in a tree, have global offsets or words."""
     offsets = value.get("globalOffsets") or value
     start, end = offsets.get("start"), offsets.get("end")
     if not (isinstance(start, int) and isinstance(end, int)) or "startOffset" in offsets:

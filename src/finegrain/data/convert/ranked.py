@@ -22,6 +22,8 @@ from finegrain.errors import DataError
 
 ANSWERS = ("answers", "responses", "completions")
 """Columns with the answers to a prompt."""
+OF_AN_ANSWER = ("spans", "spans_by_rater", "annotator", "annotators", "answer_token_reward", "answer_parse")
+"""What an answer that is an object may have beside its text and its rank, as a row of one answer has it."""
 RANK, SCORE = "rank/", "score/"
 CORRECTED = ("corrected", "original")
 """Roles of a correction, the better one first, as in pairs."""
@@ -92,13 +94,16 @@ def pair_of_correction(row: Row) -> list[Made]:
 
 
 def ranked(row: Reading) -> list[Made]:
-    """{prompt, answers: [text], ranks or scores: [number]}, or answers as objects with an answer and its rank or score."""
+    """{prompt, answers: [text], ranks or scores: [number]}, or answers as objects with an answer, its rank or score, and its spans."""
     column = next(name for name in ANSWERS if name in row)
     cells = row[column]
+    own: Sequence[Mapping[str, object]]
     if isinstance(cells, list) and cells and all(isinstance(one, dict) for one in cells):
-        texts, numbers, by = _objects(cells, column)
+        texts, numbers, by = _objects(row, cells, column)
+        own = cells
     else:
         texts, by = read_list(row, column, str), "ranks" if row.get("ranks") is not None else "scores"
+        own = [{}] * len(texts)
         numbers = [_number(value, by) for value in read_list(row, by, Real)]
     if len(numbers) != len(texts):
         raise DataError(f"column {by!r}: expected one number for each of {len(texts)} answers, found {len(numbers)}")
@@ -107,16 +112,18 @@ def ranked(row: Reading) -> list[Made]:
     prompt = row["prompt"]
     talks = is_conversation(prompt)
     turned: list[Text] = [make_assistant_turn(text) if talks else text for text in texts]
-    answers = [Ranked(Answer(content=text), rank, score) for text, rank, score in zip(turned, ranks, scores, strict=True)]
+    read = [read_answer(one, "", text, "answer") for one, text in zip(own, turned, strict=True)]
+    answers = [Ranked(answer, rank, score) for answer, rank, score in zip(read, ranks, scores, strict=True)]
     return make_ranked(read_prompt(prompt, "prompt") if talks else read_text(row, "prompt"), answers, read_numeric_columns(row))
 
 
-def _objects(cells: Sequence[Mapping[str, object]], column: str) -> tuple[list[str], list[float], str]:
-    """[{answer, rank or score}]."""
+def _objects(row: Reading, cells: Sequence[Mapping[str, object]], column: str) -> tuple[list[str], list[float], str]:
+    """[{answer, rank or score, spans?}]; other keys are not read."""
     name = next((name for name in ("answer", "response", "text", "content", "completion") if name in cells[0]), None)
     by = next((by for by in ("rank", "score") if by in cells[0]), None)
     if name is None or by is None:
         raise DataError(f"column {column!r}: expected objects with answer (or response, text) and rank or score, found {', '.join(cells[0])}")
+    row.ignored += [f"{key} of {column}" for key in dict.fromkeys(key for one in cells for key in one) if key not in (name, by, *OF_AN_ANSWER)]
     return [read_text(one, name) for one in cells], [read_number(one, by) for one in cells], f"{by}s"
 
 

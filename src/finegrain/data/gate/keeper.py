@@ -31,7 +31,7 @@ FIRST_ROWS = 100
 
 
 def find_common_format(first: Iterable[Located]) -> Format:
-    """The format of most of the first rows; the error of the first row where none is recognised."""
+    """The format of most of the first rows, or one that decides; the error of the first row where none is recognised."""
     found: dict[str, list[Format]] = {}
     trouble: list[DataError] = []
     for where, raw in first:
@@ -43,7 +43,8 @@ def find_common_format(first: Iterable[Located]) -> Format:
             found.setdefault(f"{entry.name} {sorted(entry.columns)}", []).append(entry)
     if not found:
         raise trouble[0]
-    return max(found.values(), key=len)[0]
+    deciding = [entries for entries in found.values() if entries[0].decides]
+    return max(deciding or found.values(), key=len)[0]
 
 
 def convert(entry: Format, shape: Shape, raw: Mapping[str, Any], choices: Choices = USUAL) -> list[Made]:

@@ -129,7 +129,7 @@ def _seeds(settings: DemoSettings, scale: Scale, base: Path, out: Path, console:
     tasks = [SeedTask(seed, scale.planted, scale.budget, base, out, scale.samples, scale.readings) for seed in range(settings.seeds)]
     workers = min(settings.workers or os.cpu_count() or 1, len(tasks) * len(ROWS))
     seeds, waiting = [], []
-    with _pool(workers) as submit:
+    with open_workers(workers) as submit:
         preparing = [submit(prepare_seed, task) for task in tasks]
         for task, prepared in zip(tasks, preparing, strict=True):
             seeds.append(prepared())
@@ -141,13 +141,17 @@ def _seeds(settings: DemoSettings, scale: Scale, base: Path, out: Path, console:
 
 
 @contextmanager
-def _pool(workers: int) -> Iterator[Callable[..., Callable[[], Any]]]:
+def open_workers(workers: int) -> Iterator[Callable[..., Callable[[], Any]]]:
     """submit(function, *arguments) gives a call that waits for the result; one worker is this process."""
     if workers == 1:
         yield lambda function, *arguments: partial(function, *arguments)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result
+        try:
+            yield lambda function, *arguments: pool.submit(function, *arguments).result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what waits would else be made before the error is told
+            raise
 
 
 def _about(scale: Scale, settings: DemoSettings, seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Rows that the page exported, read back: who marked which answer how, and whom they prefer."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def _marks(spans: Any, record: Json, name: str, saved: str, done: bool, place: s
 
 def _span(span: Json, person: str) -> Json:
     start, end, value = span["start"], span["end"], span["value"]
-    if not (isinstance(start, int) and isinstance(end, int) and isinstance(value, int | float)):
+    if not (isinstance(start, int) and isinstance(end, int) and isinstance(value, int | float) and math.isfinite(value)):
         raise ValueError(f"a span {span!r:.80}")
     known: Json = {name: span[name] for name in ("std", "aspect") if name in span}
     return {"start": start, "end": end, "value": value, **known, "annotator": person}

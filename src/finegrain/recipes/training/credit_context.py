@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from finegrain.credit.reward_signals import RewardSignal
-from finegrain.data.annotators import AnnotatedAnswer, TokenMarks, combine_annotators
+from finegrain.data.annotators import TokenMarks, combine_annotators
+from finegrain.data.aspects import annotation_of
 from finegrain.data.records import Example
 from finegrain.data.source_text import read_parses
 from finegrain.data.spans import spans_to_tokens
@@ -62,7 +63,7 @@ class RunCredit(TokenisedAnswers):
         """By role; the spread over annotators is pooled over all roles."""
         values: list[float] = [span.value for e in self.examples for side in self.roles for span in e.spans.get(side) or []]
         outside = -float(np.sign(sum(np.sign(values)))) if values else 1.0
-        marked = iter(combine_annotators([_annotated(example, role) for role in self.roles for example in self.examples], outside or 1.0))
+        marked = iter(combine_annotators([annotation_of(example, role) for role in self.roles for example in self.examples], outside or 1.0))
         return {role: [next(marked) for _ in self.examples] for role in self.roles}
 
     def column_rewards(self, role: str) -> list[np.ndarray | None]:
@@ -145,11 +146,6 @@ class RunCredit(TokenisedAnswers):
             None if own is None else spans_to_tokens(own, example.responses[role].offsets, outside=outside)
             for own, example in zip(spans, self.examples, strict=True)
         ]
-
-
-def _annotated(example: Example, role: str) -> AnnotatedAnswer | None:
-    spans = example.spans.get(role)
-    return None if spans is None else AnnotatedAnswer(spans, example.annotators.get(role, ()), example.responses[role].offsets)
 
 
 def _tensor(values: np.ndarray) -> Tensor:
