@@ -25,6 +25,7 @@ from tables import shown
 import finegrain
 from finegrain.commands.curate import CurateSettings
 from finegrain.commands.settings import Common, Training
+from finegrain.credit.reward_signals import Attention, Head, PrefixDifference
 from finegrain.curate.repairs import FlipMargin, Repair, SoftMargin
 from finegrain.curate.secrets_rm import SecretsRM as CurateSecretsRM
 from finegrain.data.load import load_examples
@@ -48,7 +49,6 @@ from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.secrets_rm import SecretsRM
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
-from finegrain.scoring.signals import Attention, Head, PrefixDifference
 from finegrain.train.optim import Optim
 
 PLAIN = 1e-5 * 4096 / 384

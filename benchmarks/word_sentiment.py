@@ -31,6 +31,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import finegrain
 from finegrain.commands.settings import Common, Training
+from finegrain.credit.reward_signals import Head, PrefixDifference, RewardSignal
 from finegrain.data.load import load_examples
 from finegrain.data.planted import write_jsonl
 from finegrain.data.records import Shape
@@ -43,7 +44,6 @@ from finegrain.rewards.heads import RewardHead
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
 from finegrain.rewards.word_prior import WordTable
-from finegrain.scoring.signals import Head, PrefixDifference, RewardSignal
 from finegrain.train.optim import Optim
 
 PAIRS, HELD_OUT, EPOCHS, WIDTH, VOCABULARY = 3000, 200, 3.0, 128, 4000

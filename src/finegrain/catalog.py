@@ -55,6 +55,7 @@ METHODS: tuple[Method, ...] = (
     Method("asr", "credit", "credit.asr:ASR", "trains only on segments whose own score agrees with the label", "https://arxiv.org/abs/2411.00809"),
     Method("confidence", "credit", "credit.confidence:Confidence", "soft weights: the scorer's confidence in each segment", "ours: docs/methods/confidence.md"),
     Method("token-reward", "credit", "credit.token_reward:TokenReward", "a scorer's token rewards as targets, with their certainty", "ours: docs/methods/token-reward.md"),
+    Method("compose", "credit", "credit.compose:Compose", "a signal, a segmenter and an allocation of your choice", "ours: docs/methods/compose.md"),
     Method("function", "credit", "credit.function:Function", "weights of character spans from your own function", "ours: docs/methods/function.md"),
     Method("sequence", "head", "rewards.sequence:Sequence", "one number per answer, at its last token", "https://arxiv.org/abs/2203.02155"),
     Method("token", "head", "rewards.token:Token", "one number per token, aggregated to the answer's score", "https://arxiv.org/abs/2306.00398"),

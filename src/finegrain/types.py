@@ -205,16 +205,27 @@ class Initialisation(NamedTuple):
     """(these over the whole step, the head) -> the tables; moves the head to match the data."""
 
 
+class AnswerScores(NamedTuple):
+    """What a reward model says of one answer."""
+
+    tokens: Scored
+    """(T,): on the caller's tokens."""
+    answer: float
+    """Of the whole answer."""
+
+
 class WeightMeaning(StrEnum):
     """The meaning of a credit's token weights: an objective accepts those that it can multiply by."""
 
     KEEP_MASK = "a keep-mask: 1 where a token's own score agrees with the label of its answer"
     LABEL_PROBABILITY = "the probability that a token deserves the label of its answer"
+    SELECTION = "1 where a signal or a draw selects the token, whatever it says of the label"
+    NOTHING = "absent: it writes token rewards alone"
     CERTAINTY = "the certainty of a token's reward, whatever its sign"
     MULTIPLIER = "a user-defined multiplier"
 
 
-LABEL_WEIGHTS = frozenset({WeightMeaning.KEEP_MASK, WeightMeaning.LABEL_PROBABILITY, WeightMeaning.MULTIPLIER})
+LABEL_WEIGHTS = frozenset({WeightMeaning.KEEP_MASK, WeightMeaning.LABEL_PROBABILITY, WeightMeaning.SELECTION, WeightMeaning.MULTIPLIER})
 """Meanings of how far a token carries the label of its answer: weights for losses of labelled answers."""
 
 
@@ -276,6 +287,27 @@ class CreditContext(Protocol):
 
         `scorer`: a checkpoint, or several separated by commas, which are then members.
         """
+
+    def reward_scores(self, scorer: str, signal: Any) -> Mapping[str, Sequence[AnswerScores]]:
+        """Scores by a reward model, or several separated by commas, read as `signal`, one of `credit.reward_signals`, says."""
+
+    def entropies(self, role: str) -> Ragged:
+        """Entropy, nats, of the start model's distribution for each token; 0 outside the mask."""
+
+    def surprisals(self, role: str) -> Ragged:
+        """Minus the start model's log-probability of each token, nats."""
+
+    def token_ids(self, role: str) -> Ragged:
+        """The answers' tokens."""
+
+    def prompts(self) -> Sequence[str]:
+        """The prompts as rendered, row by row."""
+
+    def texts(self, role: str) -> Sequence[str]:
+        """The answers as text: what character spans refer to."""
+
+    def parses(self, role: str) -> Sequence[str | None]:
+        """Bracketed parses from the data column `<role>_parse`; None where a row has none."""
 
     def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:
         """The character spans that the user's function `file.py:name` returns for each answer."""

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from finegrain.types import CharSpan, Ragged, Scored
+from finegrain.types import AnswerScores, CharSpan, Ragged, Scored
 
 Rows = Sequence[np.ndarray | None]
 
@@ -21,6 +22,15 @@ class FakeContext:
     column: Mapping[str, Rows] | None = None
     implicit: Mapping[str, Sequence[Scored]] | None = None
     table: Mapping[str, Sequence[Scored]] | None = None
+    rewards: Mapping[str, Sequence[AnswerScores]] | None = None
+    """What a reward model says of the answers, whatever signal is asked for."""
+    entropy: Mapping[str, Ragged] | None = None
+    surprisal: Mapping[str, Ragged] | None = None
+    tokens: Mapping[str, Ragged] | None = None
+    """Characters of the answers as code points."""
+    prompt: Mapping[str, Sequence[str]] | None = None
+    """Of every row, under one name that stands for all roles."""
+    parse: Mapping[str, Sequence[str | None]] | None = None
     functions: Mapping[str, Sequence[list[CharSpan] | None]] = field(default_factory=dict)
     junk: float | None = None
     """What `spans_to_tokens` writes off the mask."""
@@ -56,6 +66,33 @@ class FakeContext:
         assert self.implicit is not None
         return self.implicit
 
+    def reward_scores(self, scorer: str, signal: Any) -> Mapping[str, Sequence[AnswerScores]]:
+        assert self.rewards is not None
+        return self.rewards
+
+    def entropies(self, role: str) -> Ragged:
+        assert self.entropy is not None
+        return self.entropy[role]
+
+    def surprisals(self, role: str) -> Ragged:
+        assert self.surprisal is not None
+        return self.surprisal[role]
+
+    def token_ids(self, role: str) -> Ragged:
+        return [np.zeros(len(mask), dtype=np.int64) for mask in self.role_masks[role]] if self.tokens is None else self.tokens[role]
+
+    def prompts(self) -> Sequence[str]:
+        assert self.prompt is not None
+        return self.prompt["row"]
+
+    def texts(self, role: str) -> Sequence[str]:
+        """A space where the answer is another speaker's."""
+        both = zip(self.token_ids(role), self.role_masks[role], strict=True)
+        return ["".join(chr(int(number)) if on else " " for number, on in zip(own, mask, strict=True)) for own, mask in both]
+
+    def parses(self, role: str) -> Sequence[str | None]:
+        return [None] * len(self.role_masks[role]) if self.parse is None else self.parse[role]
+
     def function_spans(self, path: str, role: str) -> Sequence[list[CharSpan] | None]:
         assert path, "asked without a path"
         return self.functions[role]
@@ -64,7 +101,7 @@ class FakeContext:
         rows: list[np.ndarray | None] = []
         for marks, mask in zip(spans, self.role_masks[role], strict=True):
             values = None if marks is None else np.full(len(mask), outside)
-            for start, end, value in marks or []:
+            for start, end, value, *_ in marks or []:
                 assert values is not None
                 values[start:end] = value
             if values is not None and self.junk is not None:
@@ -98,9 +135,20 @@ def random_context(seed: int = 0, rows: int = 12) -> FakeContext:
 
     implicit = {role: [judged(values) for values in noise[role]] for role in roles}
     functions: dict[str, list[list[CharSpan] | None]] = {
-        role: [None if row == 1 else [(0, int(length) // 2, float(generator.random()))] for row, length in enumerate(lengths[role])] for role in roles
+        role: [None if row == 1 else [CharSpan(0, int(length) // 2, float(generator.random()))] for row, length in enumerate(lengths[role])]
+        for role in roles
     }
+    letters = np.frombuffer(b"abcde  .!\n", dtype=np.uint8)
+    scored = {role: [AnswerScores(score, float(generator.normal())) for score in implicit[role]] for role in roles}
+    entropy = {role: [np.abs(generator.normal(size=length)) * 2 for length in lengths[role]] for role in roles}
+    surprisal = {role: [np.abs(generator.normal(size=length)) for length in lengths[role]] for role in roles}
+    tokens = {role: [generator.choice(letters, length).astype(np.int64) for length in lengths[role]] for role in roles}
     return FakeContext(
+        rewards=scored,
+        entropy=entropy,
+        surprisal=surprisal,
+        tokens=tokens,
+        prompt={"row": [f"{seed} {row} a bc ad" for row in range(rows)]},
         signs={"chosen": np.ones(rows), "rejected": -np.ones(rows)},
         role_masks=masks,
         spans={role: [None if row == 2 else np.where(noise[role][row] > 0.3, 1.0, -1.0) for row in range(rows)] for role in roles},

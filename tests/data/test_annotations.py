@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.data.load import Gate, Tokenise, check_rows, load_examples
 from finegrain.data.records import Shape
+from finegrain.data.source_text import read_parses
 from finegrain.errors import DataError
 from finegrain.types import CharSpan
 from tests.data.tiny import byte_level
@@ -32,6 +33,18 @@ def test_every_field_of_a_span_reaches_the_example(tmp_path: Path) -> None:
     assert data.examples[0].annotators == {"answer": ("bert", "anna")}
     assert data.examples[1].spans["answer"] is None
     assert data.examples[1].annotators == {}
+
+
+@pytest.mark.parametrize("spans", [{}, {"spans": [[0, 2, -1.0]]}, {"spans_by_rater": {"a": []}}])
+def test_a_parse_stands_beside_spans_of_every_kind(tmp_path: Path, spans: dict[str, Any]) -> None:
+    one, other = load(tmp_path, {**ROW, **spans, "answer_parse": "(S (NN ab))"}, {**ROW, **spans, "answer_parse": None}).examples
+    assert (read_parses(one), read_parses(other)) == ({"answer": "(S (NN ab))"}, {})
+    assert (one.spans["answer"] is None) == (not spans)
+
+
+def test_a_parse_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'answer_parse': expected a bracketed parse as text, found 3"):
+        load(tmp_path, {**ROW, "answer_parse": 3})
 
 
 def test_raters_of_an_empty_list_took_part_and_null_did_not(tmp_path: Path) -> None:

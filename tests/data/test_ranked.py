@@ -11,6 +11,7 @@ from finegrain.data.formats import recognise
 from finegrain.data.load import Gate, Tokenise, check_rows, load_examples
 from finegrain.data.records import Row, Shape
 from finegrain.data.shapes import find_own_shape, rows_of_shape
+from finegrain.data.source_text import read_parses
 from finegrain.errors import DataError
 from finegrain.types import CharSpan
 from tests.data.published import NECTAR, REWARD_BENCH_2
@@ -64,6 +65,13 @@ def test_answers_as_objects_keep_their_spans_and_name_what_is_not_read(tmp_path:
     (unread,) = (one for one in data.gate["findings"] if one["kind"] == "unread")
     assert "model of answers" in unread["example"]
     assert load(tmp_path, [{"prompt": "Which? ", "answers": answers}], Shape.PREFERENCE).examples[0].spans["rejected"] == [CharSpan(0, 4, -1.0)]
+
+
+def test_answers_as_objects_keep_their_parses_in_pairs(tmp_path: Path) -> None:
+    answers = [{"answer": "fine", "rank": 1, "answer_parse": "(S (JJ fine))"}, {"answer": "evil", "rank": 2, "answer_parse": "(S (NN evil))"}]
+    data = load(tmp_path, [{"prompt": "Which? ", "answers": answers}], Shape.PREFERENCE)
+    assert read_parses(data.examples[0]) == {"chosen": "(S (JJ fine))", "rejected": "(S (NN evil))"}
+    assert "unread" not in kinds(data)
 
 
 def test_pairs_of_ranked_answers_leave_ties_out_and_count_them(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from finegrain.online.gae import gae
 from finegrain.online.kl_penalty import subtract_kl_penalty
+from finegrain.ops.location import EndOnly, EvenSplit, LocationNormaliser, Repeat, Spread
 from finegrain.ops.segments import place_in_row, segment_ends
+from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.heads import sequence_score
-from finegrain.rewards.location import EndOnly, EvenSplit, LocationNormaliser, Repeat, Spread
-from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import EntropyCutoff, cut_segments
+from finegrain.rewards.segment import Segment, cut_segments
 from finegrain.types import Pair, Side
 from tests.golden.given import Adapters, Values, real
 

@@ -21,8 +21,8 @@ Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 PARTS = ("weight", "reward", "segment")
 
 
-def on_signals(context: FakeContext, change: Change) -> FakeContext:
-    """The context with the values of every signal changed."""
+def on_signals(context: FakeContext, change: Change, *, start: bool = True) -> FakeContext:
+    """The context with the values of every signal changed; `start`: what the start model says of the tokens, too."""
 
     def rows(given: Mapping[str, Rows] | None) -> dict[str, Rows] | None:
         if given is None:
@@ -41,8 +41,20 @@ def on_signals(context: FakeContext, change: Change) -> FakeContext:
             role: [scored(score, mask) for score, mask in zip(scores, context.masks(role), strict=True)] for role, scores in given.items()
         }
 
+    rewards = context.rewards and {
+        role: [score._replace(tokens=scored(score.tokens, mask)) for score, mask in zip(scores, context.masks(role), strict=True)]
+        for role, scores in context.rewards.items()
+    }
+    entropy, surprisal = (rows(context.entropy), rows(context.surprisal)) if start else (context.entropy, context.surprisal)
     return replace(
-        context, spans=rows(context.spans), column=rows(context.column), implicit=of_scorer(context.implicit), table=of_scorer(context.table)
+        context,
+        spans=rows(context.spans),
+        column=rows(context.column),
+        implicit=of_scorer(context.implicit),
+        table=of_scorer(context.table),
+        rewards=rewards,
+        entropy=entropy,
+        surprisal=surprisal,
     )
 
 
@@ -61,6 +73,12 @@ def take(context: FakeContext, order: Sequence[int]) -> FakeContext:
         implicit=rows(context.implicit),
         table=rows(context.table),
         functions=rows(context.functions),
+        rewards=rows(context.rewards),
+        entropy=rows(context.entropy),
+        surprisal=rows(context.surprisal),
+        tokens=rows(context.tokens),
+        prompt=rows(context.prompt),
+        parse=rows(context.parse),
     )
 
 
@@ -126,8 +144,9 @@ def padding(method: Any, make: Maker) -> None:
         wide = replace(
             wide,
             role_masks={role: [np.pad(mask, (left, right)) for mask in masks] for role, masks in context.role_masks.items()},
+            tokens={role: [np.pad(own, (left, right), constant_values=ord(" ")) for own in rows] for role, rows in context.tokens.items()},
             functions={
-                role: [spans and [(start + left, end + left, value) for start, end, value in spans] for spans in rows]
+                role: [spans and [span._replace(start=span.start + left, end=span.end + left) for span in spans] for spans in rows]
                 for role, rows in context.functions.items()
             },
         )
@@ -169,7 +188,12 @@ def unit_free(method: Any, make: Maker) -> None:
     """Weights and segments do not depend on the unit of the signal."""
     want = method.prepare(make(0))
     for scale in (4.0, 2.0**-10):
-        same(method.prepare(on_signals(make(0), lambda values, mask, scale=scale: values * scale)), want, parts=("weight", "segment"), atol=1e-7)
+        same(
+            method.prepare(on_signals(make(0), lambda values, mask, scale=scale: values * scale, start=False)),
+            want,
+            parts=("weight", "segment"),
+            atol=1e-7,
+        )
 
 
 def negation_swaps(method: Any, make: Maker) -> None:
@@ -177,7 +201,7 @@ def negation_swaps(method: Any, make: Maker) -> None:
     want = method.prepare(make(0))
     if any(column.weight[row] is None for column in want.values() for row, has in enumerate(column.annotated) if has):
         return
-    got = method.prepare(on_signals(make(0), lambda values, mask: -values))
+    got = method.prepare(on_signals(make(0), lambda values, mask: -values, start=False))
     same(got, want, parts=("segment",))
     for (role, row, part, a), (*_, b) in zip(cells(got), cells(want), strict=True):
         if part == "weight" and a is not None and b is not None:

@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 
 from finegrain import catalog
+from finegrain.credit.allocations import DynamicTopK, Mask, RandomQuantile, SoftWeight
+from finegrain.credit.allocations import TopK as TopSegments
 from finegrain.credit.asr import ASR
+from finegrain.credit.compose import Compose
 from finegrain.credit.confidence import Confidence
+from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
+from finegrain.credit.reward_signals import Attention, Head, PrefixDifference
 from finegrain.credit.scores import BatchMean, Last, Quantile, ResponseMean, Sum
-from finegrain.credit.signals import Column, FunctionSpans, Implicit
+from finegrain.credit.signals import Column, FunctionSpans, Implicit, Table
+from finegrain.credit.text_signals import Entropy, LeastEdit, Lexical
 from finegrain.credit.token_reward import TokenReward
+from finegrain.ops.location import EndOnly
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
+from finegrain.ops.text_segmenters import BeforeRise, EntropyCutoff, Perplexity, RandomNGram, Sentences
 from finegrain.types import CreditContext, Scored, TokenColumns
 from tests.credit.fake import FakeContext, random_context
 from tests.laws import credit as laws
@@ -37,6 +45,16 @@ METHODS: dict[str, Any] = {
     "confidence": Confidence(signal=Implicit(scorer="judge")),
     "confidence-std": Confidence(signal=Implicit(scorer="judge"), score=Sum(), **OPEN),
     "token-reward-members": TokenReward(signal=Implicit(scorer="judge"), segmenter=ChangePoint()),
+    "compose-mask": Compose(signal=Implicit(scorer="judge"), segmenter=Dynamic(), allocation=Mask(**OPEN)),
+    "compose-soft": Compose(signal=Implicit(scorer="judge"), segmenter=EntropyCutoff(), allocation=SoftWeight(**OPEN)),
+    "compose-table": Compose(signal=Table(), segmenter=Sentences(), allocation=Mask(score=Sum(), **OPEN)),
+    "compose-top-k": Compose(scorer="rm", signal=Attention(), segmenter=Perplexity(), allocation=TopSegments()),
+    "compose-peaks": Compose(signal=Entropy(), segmenter=RandomNGram(), allocation=DynamicTopK()),
+    "compose-random": Compose(signal=LeastEdit(), segmenter=Sentences(), allocation=RandomQuantile()),
+    "compose-lexical": Compose(signal=Lexical(), segmenter=Perplexity(start=BeforeRise()), allocation=Mask(baseline=ResponseMean(), **OPEN)),
+    "compose-redistribute": Compose(scorer="rm", signal=PrefixDifference(), segmenter=Sentences(), allocation=Redistribute(within=EndOnly())),
+    "compose-interpolate": Compose(scorer="rm", signal=Attention(), segmenter=Tokens(), allocation=Interpolate()),
+    "compose-location": Compose(scorer="rm", signal=Head(), segmenter=EntropyCutoff(cutoff=1.0), allocation=ByLocation()),
 }
 POOLED = {
     "asr-batch-mean": "the baseline is the mean of all tokens",
@@ -44,6 +62,8 @@ POOLED = {
     "confidence": "the members' variance is pooled over the data",
     "token-reward": "rewards are centred over the data",
     "token-reward-members": "rewards are centred over the data",
+    "compose-soft": "the members' variance is pooled over the data",
+    "compose-location": "the scale by place is fitted to the data",
 }
 """Methods that depend on other rows, and through what."""
 EXEMPT = {
@@ -53,6 +73,11 @@ EXEMPT = {
     ("asr-function", "settings_are_read"): "the fake context reads no path",
     ("asr-quantile", "negation_swaps"): "the median token itself is strictly on neither side",
     ("token-reward-members", "negation_swaps"): "its weights are certainties, not masks",
+    **dict.fromkeys(
+        [(f"compose-{name}", "settings_are_read") for name in ("top-k", "redistribute", "location")],
+        "the fake context asks no reward model, and no score of a reward alone",
+    ),
+    **dict.fromkeys([(f"compose-{name}", "negation_swaps") for name in ("top-k", "peaks", "random", "lexical")], "it does not mask by sign"),
     ("function", "negation_swaps"): "weights are the user's own",
     ("asr-response-mean", "negation_swaps"): "an answer of one token equals its mean and is strictly on neither side",
     ("confidence-std", "settings_are_read"): "a scorer that knows its uncertainty needs no pooling",

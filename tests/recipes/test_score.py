@@ -309,6 +309,25 @@ def test_equal_shares(command: Command, model: Path) -> None:
     assert "take signal:head" in refused(command, 2, "--model", token, "signal:uniform")
 
 
+def test_gradient_times_input(command: Command, model: Path) -> None:
+    """Of the stock class's score, by a backward pass to its embeddings; for a head of all tokens too."""
+    folder = save_reward(model, command.folder / "rm", "sequence", Sequence())
+    stock = AutoModelForSequenceClassification.from_pretrained(folder).double()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for line in scored(command, "g", "--model", folder, "--limit", "2", "signal:saliency"):
+        prompt = [tokenizer.bos_token_id, *tokenizer(line["prompt"], add_special_tokens=False)["input_ids"]]
+        answer = [*tokenizer(line["response"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        embedded = stock.get_input_embeddings()(torch.tensor([prompt + answer])).detach().requires_grad_()
+        score = stock.score(stock.model(inputs_embeds=embedded).last_hidden_state[0, -1])
+        (slope,) = torch.autograd.grad(score.sum(), embedded)
+        want = (slope * embedded).sum(-1)[0, len(prompt) :]
+        assert [token[2] for token in line["tokens"]] == pytest.approx(want.tolist(), abs=1e-6)
+        assert score.item() == pytest.approx(line["score"]["mean"], abs=1e-5)
+    folder = save_reward(model, command.folder / "token", "token", Token(readout=Mean()))
+    (line, *_) = scored(command, "t", "--model", folder, "--limit", "1", "signal:saliency")
+    assert all(token[2] != 0 for token in line["tokens"])
+
+
 def test_spreading_needs_a_head_of_the_last_token(command: Command, model: Path) -> None:
     folder = save_reward(model, command.folder / "rm", "token", Token(readout=Mean()))
     assert "take signal:head" in refused(command, 2, "--model", folder, "signal:attention")

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from finegrain.errors import UsageError
+from finegrain.ops.location import LocationNormaliser
+from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.rewards.clipped_head import FitBounds
 from finegrain.rewards.diverse_preferences import Latent, Softmax
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.fine_grained import FineGrained
 from finegrain.rewards.gaussian_ensemble import GaussianEnsemble
 from finegrain.rewards.laplace import FixedVariance
-from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.lort import RetrainHead
 from finegrain.rewards.mm_calibration import AdaptivePrice
 from finegrain.rewards.rating import Rating
-from finegrain.rewards.segmenters import EntropyCutoff
 from finegrain.rewards.targets import GaussianTarget, OddsTarget, OrdinalTarget, SmoothedTarget
 
 LINE = {"mean_slope": 0.0, "std_slope": 0.0, "mean_at_end": 0.0, "std_at_end": 1.0}

@@ -12,10 +12,10 @@ from finegrain.errors import UsageError
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.segments import place_in_row, segment_ends
+from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.rewards.bradley_terry import BradleyTerry
 from finegrain.rewards.heads import sequence_score
-from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut_segments
+from finegrain.rewards.segment import Segment, Segmenter, cut_segments
 from finegrain.rewards.sequence import Sequence
 from finegrain.types import Pair, Side
 from tests.rewards.answers import Answers

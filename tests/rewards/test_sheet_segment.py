@@ -2,9 +2,10 @@
 
 import torch
 
+from finegrain.ops.location import EvenSplit, LocationNormaliser
 from finegrain.ops.segments import place_in_row, segment_ends
-from finegrain.rewards.location import EvenSplit, LocationNormaliser
-from finegrain.rewards.segmenters import EntropyCutoff, cut_segments
+from finegrain.ops.text_segmenters import EntropyCutoff
+from finegrain.rewards.segment import cut_segments
 
 
 def test_without_a_peak_the_tokens_share_one_reward_and_the_end_token_has_none() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finegrain.commands import resolve
+from finegrain.credit.reward_signals import PrefixDifference
 from finegrain.ops.segmenters import Windows
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.segment import Segment
@@ -16,7 +17,6 @@ from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward
 from finegrain.scoring.runtime import open_runtime
-from finegrain.scoring.signals import PrefixDifference
 from finegrain.scoring.sources import SOURCES, RewardOptions, find_source, is_text_source
 from tests.recipes.reward_folder import moved, save_reward
 from tests.scoring.laws import LAWS, Opened

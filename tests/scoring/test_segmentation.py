@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 from finegrain.models.load import load_policy
+from finegrain.ops.location import LocationNormaliser
 from finegrain.ops.readout import Last, Minimum
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
+from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.report.read import read_run
-from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.segment import Segment
-from finegrain.rewards.segmenters import EntropyCutoff
 from finegrain.rewards.step import Step
 from finegrain.rewards.token import Token
 from finegrain.scoring.segmentation import lines_of, start_model_facts

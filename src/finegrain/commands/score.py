@@ -5,11 +5,11 @@ from pathlib import Path
 
 from finegrain.checked import PositiveFloat, checked
 from finegrain.commands.settings import Compute
+from finegrain.credit.reward_signals import Head, RewardSignal
 from finegrain.errors import UsageError
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer, check_aggregate
 from finegrain.ops.baseline import Contrast, Difference
 from finegrain.ops.segmenters import Dynamic, Segmenter
-from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.scoring.sources import is_text_source
 
 

@@ -13,11 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, checked
-from finegrain.credit.answers import CreditedAnswer, score_segments
+from finegrain.credit.answers import CreditedAnswer
 from finegrain.credit.segment_weights import SegmentWeights
 from finegrain.credit.signals import Auto, SignalChoice
-from finegrain.credit.uncertainty import shrunk_std
-from finegrain.errors import CreditError
+from finegrain.credit.uncertainty import segment_stds
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
 
 
@@ -51,25 +50,8 @@ class Confidence(SegmentWeights):
         return self._prepare(context, self._weigh)
 
     def _weigh(self, answers: Sequence[CreditedAnswer], excess: Sequence[Tensor], ids: Sequence[Tensor], signal: str) -> list[Tensor]:
+        stds = segment_stds(self.score, answers, ids, n0=self.n0, who="credit:confidence", signal=signal)
         return [
             confidence_weight(score[None], std[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
-            for score, std, answer in zip(excess, self._stds(answers, ids, signal), answers, strict=True)
+            for score, std, answer in zip(excess, stds, answers, strict=True)
         ]
-
-    def _stds(self, answers: Sequence[CreditedAnswer], ids: Sequence[Tensor], name: str) -> list[Tensor]:
-        """Standard deviation of the segment scores, at their tokens."""
-        masks = [answer.mask for answer in answers]
-        given = [answer.scored.std for answer in answers]
-        known = [std for std in given if std is not None]
-        if len(known) == len(answers):
-            return score_segments(self.score.std, known, ids, masks)
-        members = [answer.scored.members for answer in answers]
-        several = [values for values in members if values is not None and len(values) > 1]
-        if len(several) < len(answers):
-            raise CreditError(
-                f"credit:confidence needs scores with an uncertainty, but the signal {name} has none"
-                + (" (no answer has two annotators, and no span states a std)" if name == "spans" else "")
-                + "; name several scorers (--credit.scorer A,B), use the run's own (credit.signal:table), or use credit:asr, which needs none"
-            )
-        judged = [score_segments(self.score, judge, ids, masks) for judge in zip(*several, strict=True)]
-        return shrunk_std([torch.stack(values) for values in zip(*judged, strict=True)], masks, n0=self.n0)

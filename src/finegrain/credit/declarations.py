@@ -16,6 +16,8 @@ class CreditDeclarations:
     """(context) -> per-token columns by role, for every answer of the data; every credit has it."""
     weight_means: WeightMeaning = WeightMeaning.MULTIPLIER
     """What its token weights say; an objective takes those that it can multiply by."""
+    check: Callable[[], None] | None = None
+    """() -> nothing; raises UsageError for settings that mean nothing together, before a model is loaded."""
     scorer: str | None = None
     """Checkpoints, separated by commas, that it asks for token scores; a run keeps apart from their folders."""
 

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.answers import CreditedAnswer, check_kept_share, find_signals, make_columns, map_blocks, score_segments
-from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore
-from finegrain.credit.signals import Auto, SignalChoice, check_scorer, resolve_signal
-from finegrain.ops.segmenters import Segmenter, check
+from finegrain.credit.answers import CreditedAnswer, check_kept_bounds, check_kept_share, make_columns
+from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
+from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore, check_direction, score_excess
+from finegrain.credit.signals import Auto, SignalChoice, check_complete, check_scorer, read_answers, resolve_signal
 from finegrain.types import CreditContext, TokenColumns
 
 Weigh = Callable[[Sequence[CreditedAnswer], Sequence[Tensor], Sequence[Tensor], str], Sequence[Float[Tensor, " _"]]]
@@ -23,10 +23,10 @@ class SegmentWeights:
     """Settings of a weight per segment."""
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run trains its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without a column or spans on all answers, the run makes its own."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token scores."""
-    segmenter: Segmenter | None = None
+    segmenter: CreditSegmenter | None = None
     """Where segments begin; None: pivots of change (dynamic), or every token for annotators' spans and functions."""
     score: SegmentScore = field(default_factory=Mean)
     """Score of a segment."""
@@ -39,17 +39,21 @@ class SegmentWeights:
 
     def __post_init__(self) -> None:
         check_scorer(self.signal, self.scorer)
-        check(0 <= self.min_kept < self.max_kept <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {self.min_kept} and {self.max_kept}")
+        check_kept_bounds(self.min_kept, self.max_kept)
+
+    def check(self) -> None:
+        """Raises UsageError for settings that mean nothing together."""
+        check_complete(self.signal, self.scorer)
+        check_direction(self.signal.facts, self.baseline, f"credit:{type(self).__name__.lower()}")
+        check_segmenter(self.segmenter, self.signal.facts)
 
     def _prepare(self, context: CreditContext, weigh: Weigh) -> Mapping[str, TokenColumns]:
         """Weights, the signal as reward, segment ids."""
+        self.check()
         signal = resolve_signal(self.signal, self.scorer, context)
-        answers = find_signals(context, signal(context))
+        answers = read_answers(signal, context)
         masks, rewards = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
-        ids = map_blocks(self.segmenter or signal.segmenter, rewards, masks)
-        scores = score_segments(self.score, rewards, ids, masks)
-        baselines = self.baseline([score[mask] for score, mask in zip(scores, masks, strict=True)])
-        excess = [score - base for score, base in zip(scores, baselines, strict=True)]
-        weight = weigh(answers, excess, ids, type(signal).__name__.lower())
+        ids = cut_answers(self.segmenter or signal.segmenter, context, answers)
+        weight = weigh(answers, score_excess(self.score, self.baseline, rewards, ids, masks), ids, signal.facts.name)
         check_kept_share(answers, weight, min_kept=self.min_kept, max_kept=self.max_kept)
         return make_columns(context, answers, weight=weight, reward=rewards, segment=ids)

@@ -13,11 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
-from finegrain.credit.answers import CreditedAnswer, find_signals, make_columns, map_blocks
-from finegrain.credit.signals import Auto, SignalChoice, Table, check_scorer, resolve_signal
+from finegrain.credit.answers import CreditedAnswer, make_columns
+from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
+from finegrain.credit.signal_facts import Direction
+from finegrain.credit.signals import Auto, SignalChoice, Table, check_complete, check_scorer, read_answers, resolve_signal
 from finegrain.credit.uncertainty import shrunk_std
-from finegrain.ops.segmenters import Segmenter, Tokens
-from finegrain.types import CreditContext, TokenColumns, WeightMeaning
+from finegrain.errors import UsageError
+from finegrain.ops.segmenters import Tokens
+from finegrain.types import CreditContext, Scored, TokenColumns, WeightMeaning
 
 
 def certainty(std: Float[Tensor, " T"], *, scale: float) -> Float[Tensor, " T"]:
@@ -34,10 +37,10 @@ class TokenReward:
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.CERTAINTY
 
     scorer: str | None = None
-    """A causal LM fine-tuned by DPO, or a reward model; without it, and without spans or a column, the run trains its own."""
+    """A causal LM fine-tuned by DPO, or a reward model; without it, and without a column or spans on all answers, the run makes its own."""
     signal: SignalChoice = field(default_factory=Auto)
     """The source of token rewards."""
-    segmenter: Segmenter = field(default_factory=Tokens)
+    segmenter: CreditSegmenter = field(default_factory=Tokens)
     """The unit over which the objective sums before it compares; whole is sequence-level reward distillation."""
     size: PositiveFloat = 1.0
     """What the rewards are multiplied by: shrunken targets are reached soon, and a larger size moves further from the reference."""
@@ -47,17 +50,26 @@ class TokenReward:
     def __post_init__(self) -> None:
         check_scorer(self.signal, self.scorer)
 
+    def check(self) -> None:
+        """Raises UsageError for settings that mean nothing together."""
+        check_complete(self.signal, self.scorer)
+        check_segmenter(self.segmenter, self.signal.facts)
+        if self.signal.facts.direction is Direction.NONE and not self.signal.facts.additive:
+            raise UsageError(f"credit:token-reward learns rewards, but of the signal {self.signal.facts.name} {self.signal.facts.direction.value}")
+
     def prepare(self, context: CreditContext) -> Mapping[str, TokenColumns]:
         """The mean minus the mean of all tokens as reward, certainty as weight where the uncertainty is known, segment ids."""
+        self.check()
         signal = resolve_signal(self.signal, self.scorer, context)
-        answers = find_signals(context, signal(context))
+        answers = read_answers(signal, context)
         masks, means = [answer.mask for answer in answers], [answer.scored.mean for answer in answers]
         every = torch.cat([mean[mask] for mean, mask in zip(means, masks, strict=True)])
         rewards = [self.size * torch.where(mask, mean - every.mean(), 0.0) for mean, mask in zip(means, masks, strict=True)]
+        centred = [answer._replace(scored=Scored(reward)) for answer, reward in zip(answers, rewards, strict=True)]
         scale = float((every - every.mean()).square().mean().sqrt())
         stds = None if isinstance(signal, Table) else self._stds(answers)  # a posterior mean is the best target whatever its deviation
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
-        return make_columns(context, answers, weight=weight, reward=rewards, segment=map_blocks(self.segmenter, rewards, masks))
+        return make_columns(context, answers, weight=weight, reward=rewards, segment=cut_answers(self.segmenter, context, centred))
 
     def _stds(self, answers: Sequence[CreditedAnswer]) -> list[Tensor] | None:
         """Standard deviation per token; None where the signal lacks it for some answer."""

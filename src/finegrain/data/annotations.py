@@ -1,4 +1,4 @@
-"""What people said of an answer: character spans and token rewards, from the columns of a row or from the records of an annotation tool.
+"""What is said of an answer beside its text: character spans, token rewards and parses, from a row's columns or an annotation tool's records.
 
 A reader of a tool makes `Mark` records, and `place_marks` puts them on the text: a mark with a quote is compared with it and looked for where the
 two differ; what was moved or not found is noted, span by span, and counted by the gate.
@@ -6,6 +6,7 @@ two differ; what was moved or not found is noted, span by span, and counted by t
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -68,14 +69,14 @@ def place_marks(marks: Iterable[Mark], text: str) -> Annotation:
     return Annotation(spans, tuple(notes))
 
 
-def annotate(content: Text, marks: Sequence[Mark] | None, annotators: Iterable[str] = (), token_reward: list[float] | None = None) -> Answer:
+def annotate(content: Text, marks: Sequence[Mark] | None, annotators: Iterable[str] = ()) -> Answer:
     """An answer with marks over the contents of its turns; None: nobody looked at it."""
     if marks is None:
-        return Answer(content=content, token_reward=token_reward)
+        return Answer(content=content)
     placed = place_marks(marks, _marked_text(content) if any(mark.quote for mark in marks) else "")
     names = tuple(dict.fromkeys((*annotators, *(mark.annotator for mark in marks if mark.annotator))))
     spans = shift_spans(placed.spans, content)
-    return Answer(content=content, spans=spans, token_reward=token_reward, annotators=names, notes=placed.notes)
+    return Answer(content=content, spans=spans, annotators=names, notes=placed.notes)
 
 
 def _marked_text(content: Text) -> str:
@@ -84,17 +85,21 @@ def _marked_text(content: Text) -> str:
 
 
 def read_answer(row: Mapping[str, Any], prefix: str, content: Text, role: str) -> Answer:
-    """An answer with the columns `<prefix>_spans` (or `spans`), `<prefix>_spans_by_rater` and `<role>_token_reward`."""
-    column, reward = f"{prefix}_spans" if prefix else "spans", f"{role}_token_reward"
-    rewards = _rewards(row.get(reward), reward)
+    """An answer with the columns `<prefix>_spans` (or `spans`), `<prefix>_spans_by_rater`, `<role>_token_reward` and `<role>_parse`."""
+    reward, parse = f"{role}_token_reward", f"{role}_parse"
+    annotated = _read_annotation(row, f"{prefix}_spans" if prefix else "spans", content, role)
+    return replace(annotated, token_reward=_rewards(row.get(reward), reward), parse=_parse(row.get(parse), parse))
+
+
+def _read_annotation(row: Mapping[str, Any], column: str, content: Text, role: str) -> Answer:
     raters = row.get(column + WITH_RATERS)
     if raters is not None:
-        return annotate(content, *read_raters(raters, column + WITH_RATERS), rewards)
+        return annotate(content, *read_raters(raters, column + WITH_RATERS))
     cell = row.get(column)
     if cell is None:
-        return Answer(content=content, token_reward=rewards)
+        return Answer(content=content)
     own = read_name(row.get("annotator"))
-    return annotate(content, read_marks(cell, column, own), _everybody(row, role, own), rewards)
+    return annotate(content, read_marks(cell, column, own), _everybody(row, role, own))
 
 
 def read_raters(cell: Any, column: str) -> tuple[list[Mark], list[str]]:
@@ -160,6 +165,12 @@ def _place(start: Any, end: Any, column: str) -> tuple[int, int]:
     if not (first.is_integer() and last.is_integer()):
         raise ValueError
     return int(first), int(last)
+
+
+def _parse(value: Any, column: str) -> str:
+    if not isinstance(value, str | None):
+        raise DataError(f"column {column!r}: expected a bracketed parse as text, found {value!r:.80}")
+    return value or ""
 
 
 def _rewards(value: Any, column: str) -> list[float] | None:

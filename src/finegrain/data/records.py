@@ -119,6 +119,8 @@ class Answer:
     """A string where the prompt is a string; turns where the prompt is turns."""
     spans: list[CharSpan] | None = None
     token_reward: list[float] | None = None
+    parse: str = ""
+    """A bracketed parse, from the data column `<role>_parse`; empty: absent."""
     annotators: tuple[str, ...] = ()
     """Everybody who looked at it, also those who marked nothing; empty where the data name nobody."""
     notes: tuple[tuple[str, str], ...] = ()

@@ -11,7 +11,15 @@ def write_source(row: Row) -> str:
     kept: dict[str, Any] = {name: value for name, value in (("glue", row.glue), ("tools", row.tools)) if value}
     if not isinstance(row.prompt, str):
         kept |= {"prompt": row.prompt, "answers": {role: answer.content for role, answer in row.answers.items()}}
+    if parses := {role: answer.parse for role, answer in row.answers.items() if answer.parse}:
+        kept["parses"] = parses
     return json.dumps(kept) if kept else ""
+
+
+def read_parses(example: Example) -> dict[str, str]:
+    """Bracketed parses of the answers that have one, by role."""
+    parses: dict[str, str] = json.loads(example.source).get("parses", {}) if example.source else {}
+    return parses
 
 
 def read_source_row(example: Example) -> Row:

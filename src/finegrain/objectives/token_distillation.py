@@ -44,7 +44,7 @@ class TokenDistillation:
     needs: ClassVar[frozenset[str]] = frozenset({"reference", "reward"})
     learning_rate: ClassVar[float] = 1e-6
     """That of DPO [choice]: the same full fine-tuning from the same reference; not tuned."""
-    weights: ClassVar[frozenset[WeightMeaning]] = frozenset({WeightMeaning.CERTAINTY})
+    weights: ClassVar[frozenset[WeightMeaning]] = frozenset({WeightMeaning.CERTAINTY, WeightMeaning.NOTHING})
     """Weights for the label of an answer are not accepted: they would leave out the bad parts of good answers, whose rewards are to be learned."""
 
     beta: PositiveFloat = 0.1

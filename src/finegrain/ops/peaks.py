@@ -5,6 +5,8 @@ Source: Kamp et al. 2023, "Dynamic Top-k Estimation", https://arxiv.org/abs/2310
 Deviations: none in the selection; vectorised over rows, and positions outside the mask are removed before adjacent positions are compared.
 """
 
+from math import ceil
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -49,3 +51,11 @@ def dynamic_topk(scores: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], q: flo
     high = values >= peak_threshold(values, valid, q).unsqueeze(1)
     peak = valid & high & above_left & above_right & ~edge_plateau & middle & (length > 1)
     return torch.zeros_like(mask).scatter(1, order, peak)
+
+
+def fixed_topk(scores: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], fraction: float) -> Bool[Tensor, "B T"]:
+    """True on the largest scores, a fixed fraction of each row's tokens, rounded up; of equal ones the earlier is taken."""
+    ranked = torch.where(mask, scores, -torch.inf)
+    rank = torch.argsort(torch.argsort(ranked, dim=1, descending=True, stable=True), dim=1)
+    count = torch.tensor([ceil(fraction * int(n) - 1e-9) for n in mask.sum(1)], device=mask.device)
+    return mask & (rank < count[:, None])

@@ -7,8 +7,8 @@ specification [OURS]. `ChangePoint` is our own addition [OURS], docs/methods/cha
 """
 
 from dataclasses import dataclass
-from math import ceil
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,12 +17,24 @@ from torch import Tensor
 from finegrain.checked import NonNegativeFloat, PositiveInt, Range, checked
 from finegrain.errors import UsageError
 from finegrain.ops import segments
-from finegrain.ops.peaks import dynamic_topk
+from finegrain.ops.peaks import dynamic_topk, fixed_topk
 from finegrain.ops.precision import to_widest
 
 Values = Float[Tensor, "B T"]
 Mask = Bool[Tensor, "B T"]
 Ids = Int[Tensor, "B T"]
+
+
+class Curve(Enum):
+    """The numbers at the tokens that a segmenter reads."""
+
+    SIGNAL = "the token scores"
+    NOTHING = "nothing but the mask"
+    ENTROPY = "the start model's entropy before each token"
+    SURPRISAL = "minus the start model's log-probability of each token"
+    TOKENS = "the token ids"
+    SENTENCES = "the number of each token's sentence"
+    CONSTITUENTS = "the number of each token's constituent, from the column <role>_parse"
 
 
 def check(holds: bool, message: str) -> None:
@@ -35,6 +47,8 @@ def check(holds: bool, message: str) -> None:
 @checked
 class Dynamic:
     """A segment starts at every local maximum of the change curve that is at least average."""
+
+    reads: ClassVar[Curve] = Curve.SIGNAL
 
     window: PositiveInt = 1
     """Tokens averaged on each side of a possible boundary; larger is more robust but blurs short segments."""
@@ -51,6 +65,8 @@ class Dynamic:
 class Threshold:
     """A segment starts wherever the change curve exceeds a fixed value."""
 
+    reads: ClassVar[Curve] = Curve.SIGNAL
+
     tau: NonNegativeFloat = 0.0
     """In the units of the signal; at 0 every change starts a segment."""
     window: PositiveInt = 1
@@ -66,6 +82,8 @@ class Threshold:
 class TopK:
     """A segment starts at the largest changes, a fixed fraction of the tokens; of equal changes the earlier one is used."""
 
+    reads: ClassVar[Curve] = Curve.SIGNAL
+
     fraction: Annotated[float, Range(0.0, 1.0, low_open=True)] = 0.1
     """Pivots per response token, rounded up."""
     window: PositiveInt = 1
@@ -73,15 +91,15 @@ class TopK:
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
-        curve = segments.change_curve(values, mask, self.window).masked_fill(~mask, -torch.inf)
-        rank = torch.argsort(torch.argsort(curve, dim=1, descending=True, stable=True), dim=1)
-        count = torch.tensor([ceil(self.fraction * int(n) - 1e-9) for n in mask.sum(1)], device=mask.device)
-        return segments.segments_from((rank < count[:, None]) & (curve > 0), mask)
+        curve = segments.change_curve(values, mask, self.window)
+        return segments.segments_from(fixed_topk(curve, mask, self.fraction) & (curve > 0), mask)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
     """A segment starts where the signal changes sign; 0 counts as a separate sign."""
+
+    reads: ClassVar[Curve] = Curve.SIGNAL
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
@@ -97,6 +115,8 @@ class ChangePoint:
     Noise is estimated per response from first differences, the variance of the levels from the rest. The minimum length of a segment
     depends on it: with much noise a segment must be long, with little noise a single token can be one.
     """
+
+    reads: ClassVar[Curve] = Curve.SIGNAL
 
     k: NonNegativeFloat = 0.7
     """Penalty per segment, in -2 log likelihood; set on simulated signals other than those reported [choice]."""
@@ -118,6 +138,8 @@ class ChangePoint:
 class Windows:
     """Segments of a fixed number of tokens, whatever the signal."""
 
+    reads: ClassVar[Curve] = Curve.NOTHING
+
     size: PositiveInt = 5
     """Tokens."""
 
@@ -130,6 +152,8 @@ class Windows:
 class Tokens:
     """Every token is its own segment: the authors' released rule."""
 
+    reads: ClassVar[Curve] = Curve.NOTHING
+
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""
         return segments.segment_tokens(mask)
@@ -138,6 +162,8 @@ class Tokens:
 @dataclass(frozen=True, kw_only=True)
 class Whole:
     """The whole response is one segment (one per turn where a response has several)."""
+
+    reads: ClassVar[Curve] = Curve.NOTHING
 
     def __call__(self, values: Values, mask: Mask) -> Ids:
         """Segment ids (B, T)."""

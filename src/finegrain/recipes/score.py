@@ -7,6 +7,7 @@ from typing import Any
 
 from finegrain.commands.score import ScoreSettings
 from finegrain.commands.settings import DType
+from finegrain.credit.reward_signals import Head, RewardSignal
 from finegrain.files import write_new
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.baseline import Contrast, Difference
@@ -14,7 +15,6 @@ from finegrain.ops.segmenters import Dynamic, Segmenter
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.score_files.score_lines import ScoreCounts, score_lines
 from finegrain.runs import check_free
-from finegrain.scoring.signals import Head, RewardSignal
 from finegrain.types import Json
 
 

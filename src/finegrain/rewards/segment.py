@@ -1,7 +1,8 @@
 """One score per segment, read at its end; an answer's score is their mean.
 
 Source: Yin et al. 2025, https://arxiv.org/abs/2501.02790 (segment reward model); details from the authors' code.
-Deviations: other readouts than the mean are ours [OURS]; answers of several turns are segmented turn by turn [choice].
+Deviations: other readouts than the mean are ours [OURS]; answers of several turns are segmented turn by turn [choice]. Every segmenter but the
+entropy cut-off is ours [OURS]: it segments the curve of entropies minus the answer's mean, like a curve of token scores for credit.
 """
 
 from collections.abc import Mapping
@@ -14,13 +15,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import checked
+from finegrain.ops import segmenters
+from finegrain.ops.location import fit_location
+from finegrain.ops.masked import masked_mean
 from finegrain.ops.readout import Mean
-from finegrain.ops.segments import place_in_row, segment_ends
+from finegrain.ops.segmenters import Curve, Ids, Values
+from finegrain.ops.segments import place_in_row, segment_ends, without_closing
+from finegrain.ops.text_segmenters import EntropyCutoff
 from finegrain.rewards.columns import AnswerContext, fill_columns
 from finegrain.rewards.heads import Mask, Outputs, Readout, find_segment_ends
-from finegrain.rewards.location import fit_location
-from finegrain.rewards.segmenters import EntropyCutoff, Segmenter, cut_segments, reads_entropy
 from finegrain.types import Scored, Side, TokenColumns
+
+Segmenter = EntropyCutoff | segmenters.Segmenter
+
+
+def cut_segments(segmenter: Segmenter, entropy: Values, mask: Mask) -> Ids:
+    """Segment ids, closing tokens in none; `entropy`, nats, of the distribution that predicts each token (any values where it is not read)."""
+    if not isinstance(segmenter, EntropyCutoff):
+        entropy = torch.where(mask, entropy - masked_mean(entropy, mask)[:, None], 0.0)
+    return without_closing(segmenter(entropy, mask), mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +63,7 @@ class Segment:
     @property
     def reads_entropy(self) -> bool:
         """Whether the start model's entropies determine where segments end."""
-        return reads_entropy(self.segmenter)
+        return self.segmenter.reads is not Curve.NOTHING
 
     def read_positions(self, side: Side) -> Mask:
         """Ends of segments."""

@@ -14,10 +14,11 @@ from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
 from finegrain.models.score import Precision, compute_head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
+from finegrain.ops.location import LocationNormaliser, Spread
 from finegrain.ops.segments import place_in_row
+from finegrain.ops.sequence import to_wide
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead, aspect_scores, combine_members, find_segment_ends, sequence_score, token_scores
-from finegrain.rewards.location import LocationNormaliser, Spread
 from finegrain.scoring.adapters import Adapter
 from finegrain.scoring.records import Scores, SegmentScores
 from finegrain.scoring.segmentation import Segmentation
@@ -83,6 +84,29 @@ class LoadedRewardModel:
     def even_shares(self, examples: Sequence[Example], roles: Sequence[str], spread: ABC) -> Found:
         """Equal shares of the score: what a signal that looks at the text has to beat."""
         return self._shares(examples, roles, spread, lambda example, role: torch.ones(1, 1, len(example.responses[role].ids)))
+
+    def saliency(self, examples: Sequence[Example], roles: Sequence[str]) -> Found:
+        """Gradient of the score with respect to each token's embedding, times the embedding; a backward pass per answer."""
+        return [
+            {role: one._replace(tokens=Scored(self._saliency(example, role))) for role, one in scores.items()}
+            for example, scores in zip(examples, self.head_scores(examples, roles), strict=True)
+        ]
+
+    def _saliency(self, example: Example, role: str) -> Float[Tensor, " T"]:
+        """(T,) float32 or wider, 0 outside the mask."""
+        assert self.scorer.head is not None
+        response, prompt = example.responses[role], len(example.prompt)
+        ids = torch.from_numpy(np.concatenate([example.prompt, response.ids]).astype(np.int64))[None].to(self.scorer.device)
+        mask = torch.from_numpy(np.array(response.mask))[None].to(self.scorer.device)
+        lm = causal_lm(self.scorer.model)
+        with torch.enable_grad(), self.precision.autocast(), stock_attention(self.scorer.model):
+            inputs = lm.get_input_embeddings()(ids).detach().requires_grad_()
+            states = lm.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+            outputs = head_outputs(self.scorer.head, states[0, prompt:])[None]
+            score = sequence_score(self.head, Side(logp=torch.zeros(mask.shape), mask=mask, outputs=outputs)).mean
+            (slope,) = torch.autograd.grad(score.sum(), inputs)
+        values = (to_wide(slope) * to_wide(inputs.detach())).sum(-1)[0, prompt:]
+        return torch.where(mask[0], values, 0.0).cpu()
 
     def _shares(self, examples: Sequence[Example], roles: Sequence[str], spread: ABC, attention_of: AttentionOf) -> Found:
         """Shares of the score in proportion to an attention, and of each member's for the uncertainty."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from finegrain import catalog
 from finegrain.configure import from_json
+from finegrain.credit.reward_signals import Head, RewardSignal
 from finegrain.data.records import Example
 from finegrain.errors import FinegrainError, ModelError
 from finegrain.models.adapters import take_adapter_out
@@ -17,9 +18,9 @@ from finegrain.models.load import Policy, check_tokens, master_dtype
 from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import FACTS_FILE, SEQUENCE, RewardModel, Stock, is_reward_model, load_reward_model
 from finegrain.models.scorer import silence_dropout
+from finegrain.ops.location import LocationNormaliser
 from finegrain.ops.readout import Mean
 from finegrain.rewards.heads import RewardHead
-from finegrain.rewards.location import LocationNormaliser
 from finegrain.rewards.sequence import Sequence as SequenceHead
 from finegrain.rewards.token import Token
 from finegrain.scoring.adapters import LayerUncertainty, attach_adapters
@@ -27,7 +28,7 @@ from finegrain.scoring.outputs import LoadedRewardModel
 from finegrain.scoring.records import BLOCK, Scores, check_finite
 from finegrain.scoring.runtime import Runtime, identify_weights
 from finegrain.scoring.segmentation import open_segmentation
-from finegrain.scoring.signals import Densest, Head, RewardSignal
+from finegrain.scoring.signals import Densest, check_signal
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.stock_number import before_padding, check_causal, check_number, ids_of, padding_of
 from finegrain.scoring.tokens import TokenisedReward, TokenReader, group_by_roles, is_cut
@@ -135,7 +136,7 @@ def load_model_reward(runtime: Runtime, source: str, *, max_length: int, signal:
         raise ModelError(f"{error}{hint}") from error
     source, head = loaded.policy.source, head_of(loaded)  # of a Hub name, the folder of its copy here
     signal = signal or Head()
-    signal.check(head)
+    check_signal(signal, head)
     silence_dropout(loaded.policy.model)
     loaded.policy.model.to(runtime.device).eval()
     head, module, adapters = attach_adapters(head, loaded.head, Path(source))

@@ -1,183 +1,44 @@
-"""What stands on the tokens when a reward model scores them: its head's outputs, differences of them, or shares of the answer's score.
-
-Settings alone: each asks the model that it is given for what it stands for.
-"""
+"""Which signal a reward model can give: checked against its head before its network is asked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any
 
-from finegrain.checked import Share, checked
-from finegrain.credit.abc import ABC, HeadMean, Heads
-from finegrain.credit.r3hf import R3HF, First, FromPrompt
+from finegrain.credit.reward_signals import ByPlace, Head, PrefixDifference, RewardSignal, Saliency
 from finegrain.errors import UsageError
 from finegrain.ops.readout import Last
 from finegrain.rewards.declarations import read_head
 from finegrain.rewards.heads import RewardHead
-from finegrain.rewards.location import EvenSplit, LocationNormaliser, Spread
-
-
-@runtime_checkable
-class SignalModel(Protocol):
-    """A loaded reward model (`scoring.outputs.LoadedRewardModel`): by example and role, each gives scores of tokens and of the answer."""
-
-    @property
-    def head(self) -> RewardHead:
-        """What its outputs mean."""
-
-    @property
-    def name(self) -> str:
-        """The checkpoint, for messages."""
-
-    @property
-    def segmentation(self) -> Any:
-        """What cuts answers, for a head of segments or steps; None for others."""
-
-    @property
-    def location(self) -> LocationNormaliser | None:
-        """The scale of its segments' scores by place, where training found one."""
-
-    def head_scores(self, examples: Sequence[Any], roles: Sequence[str]) -> Any:
-        """The head's own."""
-
-    def segment_scores(self, examples: Sequence[Any], roles: Sequence[str], spread: Spread, location: LocationNormaliser | None) -> Any:
-        """Of segments or steps."""
-
-    def prefix_differences(self, examples: Sequence[Any], roles: Sequence[str], spread: R3HF) -> Any:
-        """Differences along the answer."""
-
-    def attention_shares(self, examples: Sequence[Any], roles: Sequence[str], spread: ABC) -> Any:
-        """Shares by attention."""
-
-    def even_shares(self, examples: Sequence[Any], roles: Sequence[str], spread: ABC) -> Any:
-        """Equal shares."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raw:
-    """As the head gives them: the answer's score is their readout."""
-
-    def __call__(self, model: SignalModel) -> None:
-        """No normaliser."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByPlace:
-    """Less the mean, by the standard deviation, of segments at their place in the answer, as the run's held-out answers had them."""
-
-    def __call__(self, model: SignalModel) -> LocationNormaliser:
-        """The checkpoint's normaliser; raises UsageError where it has none."""
-        if model.location is None:
-            raise UsageError(f"{model.name} has no scale by place; head:segment fits it to held-out answers of many segments: take signal.scale:raw")
-        return model.location
-
-
-Scale = Raw | ByPlace
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Head:
-    """The head's own score of each token; for a head of segments or steps their scores, placed on their tokens."""
-
-    spread: Spread = field(default_factory=EvenSplit)
-    """How the score of a segment or step comes to its tokens: even-split (they add up to it), repeat or end-only."""
-    scale: Scale = field(default_factory=Raw)
-    """Segment scores as the head gives them (raw), or normalised by where in the answer they stand (by-place)."""
-
-    def check(self, head: RewardHead) -> None:
-        """Raises UsageError where spread or scale are set for a head that scores tokens itself."""
-        if self != Head() and read_head(head).read_positions is None:
-            raise UsageError("signal.spread and signal.scale place scores of segments or steps, and this model scores tokens itself: drop them")
-
-    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
-        """By example and role: token scores, and the answer's score as the head's readout has it."""
-        if model.segmentation is None:
-            return model.head_scores(examples, roles)
-        return model.segment_scores(examples, roles, self.spread, self.scale(model))
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class PrefixDifference:
-    """How much each token changes the score of the answer so far (r3hf); the answer's score stays the head's."""
-
-    share: Share = 1.0
-    """How much of the reward is differences; the rest comes at the end."""
-    first: First = field(default_factory=FromPrompt)
-    """What the first token is compared with."""
-
-    def check(self, head: RewardHead) -> None:
-        """Raises UsageError for a head that does not read the last token."""
-        _check_last(head, "prefix-difference")
-        if read_head(head).reads_whole_answer:
-            raise UsageError("signal:prefix-difference reads every prefix; this model weighs tokens over the whole answer: take signal:head")
-
-    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
-        """By example and role: token rewards that sum to the score less the prompt's (`first`: the score itself)."""
-        return model.prefix_differences(examples, roles, R3HF(share=self.share, first=self.first))
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Attention:
-    """The answer's score in proportion to what the last token attends to in the last layer (abc); one eager pass per answer, which is slow."""
-
-    share: Share = 0.8
-    """How much of the reward is spread; the rest comes at the end."""
-    heads: Heads = field(default_factory=HeadMean)
-    """How attention heads become one."""
-
-    def check(self, head: RewardHead) -> None:
-        """Raises UsageError for a head that does not read the last token."""
-        _check_last(head, "attention")
-
-    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
-        """By example and role: token rewards that sum to the answer's score."""
-        return model.attention_shares(examples, roles, ABC(share=self.share, heads=self.heads))
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class Uniform:
-    """The answer's score in equal parts on its tokens: what the other signals have to beat."""
-
-    share: Share = 1.0
-    """How much of the reward is spread; the rest comes at the end."""
-
-    def check(self, head: RewardHead) -> None:
-        """Raises UsageError for a head that does not read the last token."""
-        _check_last(head, "uniform")
-
-    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
-        """By example and role: token rewards that sum to the answer's score."""
-        return model.even_shares(examples, roles, ABC(share=self.share))
-
-
-RewardSignal = Head | PrefixDifference | Attention | Uniform
 
 
 @dataclass(frozen=True, kw_only=True)
 class Densest:
     """What a credit reads: scores of segments or steps, differences along the answer for a head of its last token, else the head's own."""
 
-    def check(self, head: RewardHead) -> None:
-        """Every head has one."""
-
-    def choice(self, model: SignalModel) -> tuple[RewardSignal, str]:
-        """The signal of this model, and its name for a person."""
+    def choice(self, model: Any) -> tuple[RewardSignal, str]:
+        """The signal of this model (`scoring.outputs.LoadedRewardModel`), and its name for a person."""
         if model.segmentation is not None:
             return (Head(), "segment or step") if model.location is None else (Head(scale=ByPlace()), "segment, on one scale by place")
         return (PrefixDifference(), "differences along the answer") if isinstance(model.head.readout, Last) else (Head(), "token")
 
-    def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
+    def __call__(self, model: Any, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token scores, and the answer's score."""
         return self.choice(model)[0](model, examples, roles)
 
 
-def _check_last(head: RewardHead, signal: str) -> None:
-    if read_head(head).read_positions is not None:
-        raise UsageError(f"signal:{signal} is for a score read at the last token; this model reads ends of segments or steps: take signal:head")
-    if not isinstance(head.readout, Last):
-        name = type(head.readout).__name__.lower()
-        raise UsageError(f"signal:{signal} is for a score read at the last token; this model's is the {name} of its tokens: take signal:head")
+def check_signal(signal: RewardSignal | Densest, head: RewardHead) -> None:
+    """Raises UsageError for a signal that a model with this head does not give; every head has a densest one."""
+    if isinstance(signal, Densest):
+        return
+    declared, name = read_head(head), signal.facts.name
+    if isinstance(signal, Head) and signal.places_segments and declared.read_positions is None:
+        raise UsageError("signal.spread and signal.scale place scores of segments or steps, and this model scores tokens itself: drop them")
+    if isinstance(signal, Saliency) and declared.read_positions is not None:
+        raise UsageError("signal:saliency is the gradient of one score of the answer; this model reads ends of segments or steps: take signal:head")
+    if signal.last_token and declared.read_positions is not None:
+        raise UsageError(f"signal:{name} is for a score read at the last token; this model reads ends of segments or steps: take signal:head")
+    if signal.last_token and not isinstance(head.readout, Last):
+        readout = type(head.readout).__name__.lower()
+        raise UsageError(f"signal:{name} is for a score read at the last token; this model's is the {readout} of its tokens: take signal:head")
+    if signal.every_prefix and declared.reads_whole_answer:
+        raise UsageError(f"signal:{name} reads every prefix; this model weighs tokens over the whole answer: take signal:head")

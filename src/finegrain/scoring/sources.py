@@ -45,7 +45,7 @@ class RewardOptions:
     likelihood: Mode | None = None
     """A checkpoint is a policy, scored by this readout of its log-probabilities."""
     signal: Any = None
-    """What stands on the tokens of a reward model, one of `scoring.signals`; None: the head's own scores."""
+    """What stands on the tokens of a reward model, one of `credit.reward_signals`; None: the head's own scores."""
     tokenizer: str | None = None
     """Checkpoint whose tokens the scores of a reward that reads text are put on."""
 

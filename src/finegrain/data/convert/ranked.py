@@ -22,7 +22,7 @@ from finegrain.errors import DataError
 
 ANSWERS = ("answers", "responses", "completions")
 """Columns with the answers to a prompt."""
-OF_AN_ANSWER = ("spans", "spans_by_rater", "annotator", "annotators", "answer_token_reward")
+OF_AN_ANSWER = ("spans", "spans_by_rater", "annotator", "annotators", "answer_token_reward", "answer_parse")
 """What an answer that is an object may have beside its text and its rank, as a row of one answer has it."""
 RANK, SCORE = "rank/", "score/"
 CORRECTED = ("corrected", "original")

@@ -8,17 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finegrain.credit.reward_signals import RewardSignal
 from finegrain.data.annotators import TokenMarks
 from finegrain.data.records import Example
+from finegrain.data.source_text import read_parses
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import CreditError
 from finegrain.models.reward_models import is_reward_model
 from finegrain.recipes.session import Session
+from finegrain.recipes.training.answer_context import RunAnswers
 from finegrain.recipes.training.own_scorer import read_span_values, score_by_table
 from finegrain.recipes.training.reward_credit import score_tokens
 from finegrain.scoring.function import load_function
 from finegrain.scoring.segmentation import TokenisedAnswers
-from finegrain.types import CharSpan, Json, Ragged, Scored
+from finegrain.types import AnswerScores, CharSpan, Json, Ragged, Scored
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,41 @@ class RunCredit(TokenisedAnswers):
         rewards = [name for name in names if is_reward_model(name)]
         if rewards and len(rewards) < len(names):
             raise CreditError(f"{', '.join(rewards)} are reward models and the other scorers are not: their units differ, so name one kind")
-        members = [score_tokens(self.session, name, self.examples, self.roles, self.reference, beta) for name in names]
+        return {role: [score.tokens for score in rows] for role, rows in self._scored_by(names, beta, None).items()}
+
+    def reward_scores(self, scorer: str, signal: RewardSignal) -> dict[str, list[AnswerScores]]:
+        """What a reward model, or several, say of every answer and its tokens."""
+        return self._scored_by(scorer.split(","), 1.0, signal)
+
+    def _scored_by(self, names: Sequence[str], beta: float, signal: RewardSignal | None) -> dict[str, list[AnswerScores]]:
+        members = [score_tokens(self.session, name, self.examples, self.roles, self.reference, beta, signal) for name in names]
         if len(members) == 1:
             return members[0]
-        return {role: [_of_members([member[role][row].mean for member in members]) for row in range(len(self.examples))] for role in self.roles}
+        return {role: [_of_members([member[role][row] for member in members]) for row in range(len(self.examples))] for role in self.roles}
+
+    def entropies(self, role: str) -> Ragged:
+        """Entropy with which the start model predicts each token; computed once, and cached."""
+        return self._answers.entropies(role)
+
+    @cached_property
+    def _answers(self) -> RunAnswers:
+        return RunAnswers(self.session, self.examples, self.roles)
+
+    def surprisals(self, role: str) -> Ragged:
+        """Minus the log-probability with which the start model predicts each token."""
+        return [-values for values in self.reference[role]]
+
+    def prompts(self) -> list[str]:
+        """As rendered, passages included."""
+        return [example.prompt_text for example in self.examples]
+
+    def texts(self, role: str) -> list[str]:
+        """The answers."""
+        return [example.responses[role].text for example in self.examples]
+
+    def parses(self, role: str) -> list[str | None]:
+        """From the column `<role>_parse`."""
+        return [read_parses(example).get(role) for example in self.examples]
 
     def function_spans(self, path: str, role: str) -> list[list[CharSpan] | None]:
         """The user's `fn(prompt, response, role, row)` on every answer."""
@@ -113,6 +147,7 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float64))
 
 
-def _of_members(members: Sequence[Tensor]) -> Scored:
-    """Their mean, and themselves."""
-    return Scored(torch.stack(list(members)).mean(0), None, torch.stack(list(members)))
+def _of_members(scores: Sequence[AnswerScores]) -> AnswerScores:
+    """Their mean, and the single scores of tokens."""
+    members = torch.stack([score.tokens.mean for score in scores])
+    return AnswerScores(Scored(members.mean(0), None, members), float(np.mean([score.answer for score in scores])))

@@ -80,7 +80,10 @@ def check_credit(credit: Credit | None, contract: Contract) -> None:
     """Refuse a credit whose weights mean what the objective cannot multiply by, and name those that fit."""
     if credit is None:
         return
-    meaning = read_credit(credit).weight_means
+    declared = read_credit(credit)
+    if declared.check is not None:
+        declared.check()
+    meaning = declared.weight_means
     if meaning in contract.weights:
         return
     fitting = [name for name in catalog.names("credit") if catalog.load("credit", name).weight_means in contract.weights]

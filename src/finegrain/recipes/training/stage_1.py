@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from finegrain.credit.reward_signals import Head
 from finegrain.data.records import Example
 from finegrain.errors import DataError
 from finegrain.models.reward_models import RewardModel, is_reward_model, load_reward_model
@@ -16,7 +17,6 @@ from finegrain.rewards.fit import RewardFit
 from finegrain.scoring.outputs import LoadedRewardModel
 from finegrain.scoring.reward_model import head_of
 from finegrain.scoring.segmentation import open_segmentation
-from finegrain.scoring.signals import Head
 from finegrain.types import Json
 
 

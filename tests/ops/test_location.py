@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from finegrain.errors import DataError, UsageError
+from finegrain.ops.location import EndOnly, EvenSplit, LocationNormaliser, Repeat, fit_location
 from finegrain.ops.segments import place_in_row
-from finegrain.rewards.location import EndOnly, EvenSplit, LocationNormaliser, Repeat, fit_location
 
 PHI3 = LocationNormaliser(mean_slope=0.7209, std_slope=0.2330, mean_at_end=0.6055, std_at_end=2.6555)
 LLAMA_TOKEN = LocationNormaliser(mean_slope=1.7340, std_slope=0.9906, mean_at_end=1.3212, std_at_end=5.4513)
