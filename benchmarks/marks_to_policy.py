@@ -79,7 +79,7 @@ def train_policy(name: str, method: Sequence[str], rate: str, scorer: Path, argu
     out = work / f"{name.rpartition(', ')[2].split()[0]}-{rate}"
     data = ["--data", str(work / "marks.jsonl"), "--eval", str(work / "held-out.jsonl")]
     settings = ["--lora.rank", "16", "--lr", rate, "--epochs", "1", "--batch-size", "8", "--save-every", "5"]
-    credit = ["--credit.scorer", str(scorer / "model" if (scorer / "model").exists() else scorer)] if any(word in name for word in SCORED) else []
+    credit = ["--credit.scorer", str(scorer)] if any(word in name for word in SCORED) else []
     common = ["--max-length", str(arguments.max_length), "--dtype", arguments.dtype, "--samples", "2", "--examined", "40"]
     call("prefer", out, "--model", arguments.model, *data, *method, *credit, *settings, *common)
     return out

@@ -160,7 +160,8 @@ def page(results: Sequence[Json], seeds: Sequence[int]) -> str:
         f"annotator who errs in {planted.annotation_error:.0%} of the sentences; {FULL.budget.steps} steps of {FULL.budget.batch_size} rows, rate "
         f"{RATE:g} and beta {BETA:g} unless the row says otherwise; seeds {seeds[0]} to {seeds[-1]}, means ± half of a 95 % interval, differences "
         f"paired by seed. Quality of the best of {len(READINGS)} readings of the path within 1 or 4 nats per answer of the base. A swept row takes "
-        "the best of its three trials, and is compared with dpo's best of three. The tables put pairs that they have not seen in order with an "
+        "the best of its three trials, and is compared with dpo's best of three, which flatters both; sizes 1.5 and 3 and dpo's trials were added "
+        "after a part of these seeds had been seen. The tables put pairs that they have not seen in order with an "
         f"accuracy of {ordered}."
     )
     return "\n".join(["# The run's own scorer: a table of words", "", about, "", *lines, ""])

@@ -336,6 +336,12 @@ class TokenColumns:
     labels: Sequence[np.ndarray | None] | None = None
     """(T, A) annotators' labels by aspect; None where nobody asked for them."""
 
+    @property
+    def filled(self) -> frozenset[str]:
+        """Fields that some answer has values of."""
+        fields = {"weight": self.weight, "reward": self.reward, "segment": self.segment, "labels": self.labels or ()}
+        return frozenset(name for name, values in fields.items() if any(value is not None for value in values))
+
 
 def chunks(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover range(count)."""

@@ -1,12 +1,15 @@
 """`finegrain mark --merge`: several people's exports as one file of data, and every difference between them named."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import finegrain
 from finegrain.data.load import load_text
+from finegrain.recipes.marking.joining import DIRECTED
 from tests.recipes.command import Command, Outcome
 from tests.recipes.marked import exported
 from tests.tiny import write_rows
@@ -206,3 +209,10 @@ def test_pairs_and_single_answers_are_not_mixed(merge: Any) -> None:
     done, _ = merge([exported(PAIR, "ann")], [exported({"prompt": "p", "completion": "c"}, "ann")])
     assert done.code == 2
     assert "different forms" in done.error
+
+
+def test_page_and_joining_agree_on_what_says_a_direction() -> None:
+    script = (Path(finegrain.__file__).parent / "report" / "templates" / "mark_store.js").read_text()
+    listed = re.search(r"const DIRECTED = new Set\(\[(.*?)\]\)", script)
+    assert listed is not None
+    assert set(re.findall(r'"(\w+)"', listed[1])) == DIRECTED

@@ -8,9 +8,6 @@ import numpy as np
 
 from finegrain.types import Ragged, TokenColumns
 
-FIELDS = ("weight", "reward", "segment", "labels")
-"""Of `TokenColumns`, the values of tokens."""
-
 
 @runtime_checkable
 class AnswerContext(Protocol):
@@ -114,11 +111,6 @@ def prepare_columns(
 
 def _join(first: TokenColumns, second: TokenColumns) -> TokenColumns:
     """The fields of both."""
-    own, other = (_filled_fields(each) for each in (first, second))
-    assert not own & other, f"head and loss both make the token columns {', '.join(sorted(own & other))}"
-    return replace(second, **{name: getattr(first, name) for name in own})
-
-
-def _filled_fields(columns: TokenColumns) -> set[str]:
-    """Fields that some answer has."""
-    return {name for name in FIELDS if any(own is not None for own in getattr(columns, name) or ())}
+    both = first.filled & second.filled
+    assert not both, f"head and loss both make the token columns {', '.join(sorted(both))}"
+    return replace(second, **{name: getattr(first, name) for name in first.filled})

@@ -38,10 +38,7 @@ class TrainingSet:
     @cached_property
     def column_fields(self) -> Mapping[str, tuple[str, ...]]:
         """By role, what its token columns hold for any row: the same fields in every micro-batch, whichever rows it holds."""
-        return {
-            role: tuple(name for name in ABSENT if any(value is not None for value in getattr(own, name) or ()))
-            for role, own in self.token_columns.items()
-        }
+        return {role: tuple(name for name in ABSENT if name in own.filled) for role, own in self.token_columns.items()}
 
     @cached_property
     def labels_wide(self) -> Mapping[str, tuple[int, ...]]:

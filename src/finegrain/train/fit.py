@@ -1,7 +1,6 @@
 """Train a copy of a model in memory, for models that only live inside a run: nothing is written, and what is passed stays as it is."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,13 +56,10 @@ def fit(
     precision: Precision,
     *,
     metrics: Metrics | None = None,
-    watch: Callable[[Scorer, Line], None] = lambda scorer, line: None,
-    stop_after: int | None = None,
 ) -> Fit:
     """A copy of `start`, head included, trained on `data`: rows with the reference values and columns that the objective reads.
 
-    `metrics`: what every step logs; by default the objective's. `watch` sees the copy and the line after every step. `stop_after`: only
-    so many first steps are taken, of a schedule that is as long as without it.
+    `metrics`: what every step logs; by default the objective's.
     """
     config = causal_lm(start.model).config.get_text_config()
     contract = contract_of(objective, settings.seed).sized(int(config.num_hidden_layers), int(config.hidden_size), settings.seed)
@@ -73,8 +69,5 @@ def fit(
     tokens = data.packed_tokens(contract.roles)
     plan = Plan(tokens, settings.batch_size, settings.epochs, settings.seed, precision.micro_tokens, world(), settings.max_steps)
     trainer = make_trainer(scorer, contract, data, precision, metrics or metrics_for(contract), settings.optim, rate=settings.rate, steps=len(plan))
-    lines: list[Line] = []
-    for index in range(len(plan) if stop_after is None else min(stop_after, len(plan))):
-        lines.append(run_step(trainer, plan.step(index)))
-        watch(scorer, lines[-1])
+    lines = [run_step(trainer, plan.step(index)) for index in range(len(plan))]
     return Fit(scorer, lines, int(tokens.sum()))

@@ -27,7 +27,7 @@ from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.margins import MARGIN, scale_margins
 from finegrain.recipes.training.reading import find_chance, find_second
 from finegrain.train.batches import Plan
-from finegrain.train.collate import ABSENT, TrainingSet
+from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.distributed import world
 from finegrain.types import Credit, Json, Ragged, TokenColumns
@@ -230,7 +230,7 @@ class _Maker:
         if self.contract.prepare is None or not len(examples):
             return {}
         made = dict(self.contract.prepare(RunAnswers(self.session, examples, self.contract.roles, trains, self.counted)))
-        filled = {name for own in made.values() for name in ABSENT if any(value is not None for value in getattr(own, name) or ())}
+        filled = {name for own in made.values() for name in own.filled}
         if undeclared := sorted(filled - set(self.contract.token_columns)):
             raise UsageError(f"{self.contract.name} fills the token columns {', '.join(undeclared)} without declaring them in token_columns")
         return made
@@ -252,7 +252,7 @@ def beside_credit(contract: Contract, own: Mapping[str, TokenColumns], credited:
     joined = {**own, **credited}
     for role in own.keys() & credited.keys():
         for name in contract.token_columns:
-            if name != "segment" and any(value is not None for value in getattr(credited[role], name) or ()):
+            if name != "segment" and name in credited[role].filled:
                 raise UsageError(f"{contract.name} makes the token {name}s of its answers itself, and the credit makes others; drop the credit")
         joined[role] = replace(credited[role], **{name: getattr(own[role], name) for name in contract.token_columns})
     return joined
