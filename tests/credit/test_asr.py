@@ -142,10 +142,10 @@ def test_an_answer_without_signal_trains_unmasked_and_does_not_count() -> None:
         (CHOSEN, np.ones(40), "keeps 0.0% of the tokens of rejected answers"),
         (
             np.ones(40),
-            CHOSEN,
-            r"keeps 100.0% of the tokens of chosen answers .1 answers.*, above max_kept, 95%: nearly all .* agree .* or spans that mark nothing",
+            -np.ones(40),
+            r"keeps 100.0% of the tokens of chosen answers .1 with a signal., 100.0% of the tokens of rejected answers .1 with.*, above max_kept, 95%: "
+            "nearly all .* agree .* or spans that mark nothing",
         ),
-        (CHOSEN, -np.ones(40), "keeps 100.0% of the tokens of rejected"),
     ],
 )
 def test_a_credit_that_keeps_nothing_or_everything_stops(chosen: np.ndarray, rejected: np.ndarray, message: str) -> None:
@@ -155,11 +155,19 @@ def test_a_credit_that_keeps_nothing_or_everything_stops(chosen: np.ndarray, rej
     assert ASR(segmenter=Tokens(), min_kept=0.0, max_kept=1.0).prepare(context)["chosen"].annotated == [True, False]
 
 
+def test_one_side_may_be_kept_whole() -> None:
+    """Of people's marks of errors: most chosen answers have none."""
+    kept = ASR(segmenter=Tokens()).prepare(pair_context([np.ones(40), np.ones(8)], [CHOSEN, CHOSEN]))
+    assert all(weight.all() for weight in kept["chosen"].weight)
+    assert not all(weight.all() for weight in kept["rejected"].weight)
+    ASR(segmenter=Tokens()).prepare(pair_context([CHOSEN], [-np.ones(40)]))
+
+
 def test_the_guard_counts_tokens_not_answers_and_includes_its_bounds() -> None:
-    chosen = [np.where(np.arange(20) < 19, 1.0, -1.0)]
-    ASR(segmenter=Tokens()).prepare(pair_context(chosen, [CHOSEN]))
+    chosen, rejected = [np.where(np.arange(20) < 19, 1.0, -1.0)], [-np.ones(40)]
+    ASR(segmenter=Tokens()).prepare(pair_context(chosen, rejected))
     with pytest.raises(CreditError, match=r"95\.2%"):
-        ASR(segmenter=Tokens()).prepare(pair_context([*chosen, np.array([1.0])], [CHOSEN]))
+        ASR(segmenter=Tokens()).prepare(pair_context([*chosen, np.array([1.0])], [*rejected, -np.ones(1)]))
 
 
 def test_unpaired_answers_are_two_sides() -> None:

@@ -27,7 +27,7 @@ def annotated(count: int = 12, raters: int = 3) -> list[dict[str, Any]]:
 def test_confidence_reads_the_annotators_mean_and_deviation(command: Command, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "marked.jsonl", annotated())
     out = tmp_path / "run"
-    flags = ("objective:dpo", "credit:confidence", "--holdout", "0", "--credit.max-kept", "1")
+    flags = ("objective:dpo", "credit:confidence", "--holdout", "0")
     done = command("prefer", "--model", command.model, "--data", data, "--out", out, *flags)
     assert done.code == 0, done.error
     pairs = [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]

@@ -92,7 +92,7 @@ def names(run: Path, pattern: str) -> list[str]:
 
 def experiment(folder: Path, kills: int) -> dict[str, Any]:
     model, data = save_tiny(folder / "model"), write_pairs(folder / "pairs.jsonl", 40)
-    common = ["prefer", "--model", str(model), "--data", str(data), "objective:dpo", "credit:asr", "--credit.max-kept", "1"]
+    common = ["prefer", "--model", str(model), "--data", str(data), "objective:dpo", "credit:asr"]
     common += ["--epochs", "30", "--batch-size", "4"]
     common += ["--save-every", "2", "--device", "cpu", "--samples", "0", "--lr", "1e-3", "--micro-tokens", "200"]
     common += ["--eval-every", "3", "--keep", "best", "--keep-by", "eval_rewards/chosen", "--patience", "500"]

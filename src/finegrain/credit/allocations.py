@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, Range, Seed, checked
-from finegrain.credit.answers import CreditedAnswer, check_kept_bounds, check_kept_share, map_blocks, score_segments
+from finegrain.credit.agreement import Agreement
+from finegrain.credit.answers import CreditedAnswer, map_blocks, score_segments
 from finegrain.credit.asr import keep_mask
 from finegrain.credit.confidence import confidence_weight
-from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore, check_direction, score_excess
+from finegrain.credit.scores import Mean, SegmentScore, check_direction
 from finegrain.credit.signal_facts import Direction, SignalFacts
 from finegrain.credit.uncertainty import segment_stds
 from finegrain.errors import UsageError
@@ -60,22 +61,10 @@ class Allocated(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Mask:
+class Mask(Agreement):
     """Keeps segments whose score agrees with the label of their answer: asr's."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.KEEP_MASK
-
-    score: SegmentScore = field(default_factory=Mean)
-    """Score of a segment."""
-    baseline: Baseline = field(default_factory=Constant)
-    """The value that a segment's score must exceed in a chosen answer, and stay below in a rejected one."""
-    min_kept: float = 0.05
-    """Smallest mean weight of a side's tokens; below it the run stops before training."""
-    max_kept: float = 0.95
-    """Largest mean weight of a side's tokens."""
-
-    def __post_init__(self) -> None:
-        check_kept_bounds(self.min_kept, self.max_kept)
 
     def check(self, facts: SignalFacts) -> None:
         """Raises UsageError for a signal without a sign."""
@@ -83,35 +72,24 @@ class Mask:
 
     def __call__(self, given: Segmented) -> Allocated:
         """0 or 1; the signal as reward."""
-        excess = score_excess(self.score, self.baseline, given.values, given.ids, given.masks)
+        excess = self._excess(given.values, given.ids, given.masks)
         weight = [
             keep_mask(score[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
             for score, answer in zip(excess, given.answers, strict=True)
         ]
-        check_kept_share(given.answers, weight, min_kept=self.min_kept, max_kept=self.max_kept, where="credit.allocation")
+        self._check_kept(given.answers, weight, "credit.allocation")
         return Allocated(weight, given.values)
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class SoftWeight:
+class SoftWeight(Agreement):
     """The probability, under the signal's uncertainty, that a segment deserves the label of its answer: confidence's [OURS]."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY
 
-    score: SegmentScore = field(default_factory=Mean)
-    """Score of a segment."""
-    baseline: Baseline = field(default_factory=Constant)
-    """The value that a segment's score is compared with."""
     n0: NonNegativeFloat = 4.0
     """Weight of the pooled variance in observations; a segment's own variance from two members counts as one [choice]."""
-    min_kept: float = 0.05
-    """Smallest mean weight of a side's tokens; below it the run stops before training."""
-    max_kept: float = 0.95
-    """Largest mean weight of a side's tokens."""
-
-    def __post_init__(self) -> None:
-        check_kept_bounds(self.min_kept, self.max_kept)
 
     def check(self, facts: SignalFacts) -> None:
         """Raises UsageError for a signal without a sign or without an uncertainty."""
@@ -124,13 +102,13 @@ class SoftWeight:
 
     def __call__(self, given: Segmented) -> Allocated:
         """In [0, 1]; the signal as reward."""
-        excess = score_excess(self.score, self.baseline, given.values, given.ids, given.masks)
+        excess = self._excess(given.values, given.ids, given.masks)
         stds = segment_stds(self.score, given.answers, given.ids, n0=self.n0, who="credit.allocation:soft-weight", signal=given.facts.name)
         weight = [
             confidence_weight(score[None], std[None], answer.mask[None], torch.tensor([[answer.positive]]))[0]
             for score, std, answer in zip(excess, stds, given.answers, strict=True)
         ]
-        check_kept_share(given.answers, weight, min_kept=self.min_kept, max_kept=self.max_kept, where="credit.allocation")
+        self._check_kept(given.answers, weight, "credit.allocation")
         return Allocated(weight, given.values)
 
 

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from finegrain.errors import CreditError
-from finegrain.ops.segmenters import check
 from finegrain.types import CreditContext, Scored, TokenColumns, chunks
 
 Signal = Mapping[str, Sequence[Scored | None]]
@@ -120,31 +119,3 @@ def make_columns(
         role: TokenColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
         for role, signs in context.signs.items()
     }
-
-
-def check_kept_bounds(low: float, high: float) -> None:
-    """Raises UsageError where the smallest and the largest kept share are none."""
-    check(0 <= low < high <= 1, f"0 <= min_kept < max_kept <= 1 must hold, got {low} and {high}")
-
-
-def check_kept_share(answers: Sequence[CreditedAnswer], weight: Sequence[Tensor], *, min_kept: float, max_kept: float, where: str = "credit") -> None:
-    """Raises CreditError where a side keeps too few or too many of its tokens; answers without a signal do not count.
-
-    `where`: what has these settings on the command line.
-    """
-    for side, places in group_by_side(answers).items():
-        kept = sum(float(weight[place].sum()) for place in places)
-        share = kept / sum(int(answers[place].mask.sum()) for place in places)
-        if min_kept <= share <= max_kept:
-            continue
-        bound, why = (
-            (f"below min_kept, {min_kept:.0%}", "nearly all its token scores contradict the label, so almost no token of this side would train")
-            if share < min_kept
-            else (f"above max_kept, {max_kept:.0%}", "nearly all its token scores agree with the label, so the credit would have no effect here")
-        )
-        raise CreditError(
-            f"the credit keeps {share:.1%} of the tokens of {side} answers ({len(places)} answers with a signal), {bound}: {why}. "
-            "The usual cause is a scorer whose zero is arbitrary (a raw reward head, or one that scores every answer the same way), or spans that "
-            f"mark nothing, or everything, on this side; use {where}.baseline:batch-mean, another --credit.scorer, or other spans; "
-            f"if this is what you want, set --{where}.min-kept 0 --{where}.max-kept 1"
-        )
