@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from finegrain.ops import token_table
-from finegrain.ops.token_table import TokenTable, fit_best_prior, fit_marks, fit_pairs, inverse_frequency
+from finegrain.ops.token_table import Labels, TokenTable, fit_best_prior, fit_marks, inverse_frequency
 from finegrain.ops.word_features import TokenType, type_features
 
 WORDS = ("good", "bad", *(f"w{number}" for number in range(18)))
@@ -24,6 +24,15 @@ def pairs(seed: int, count: int, effects: np.ndarray) -> sparse.csr_array:
     difference = first - second
     chosen = rng.random(count) < 1 / (1 + np.exp(-(difference @ effects)))
     return sparse.csr_array(sparse.diags_array(np.where(chosen, 1.0, -1.0)) @ difference)
+
+
+def certain(count: int) -> Labels:
+    """Labels of 1, every row once."""
+    return Labels(np.ones(count), np.ones(count))
+
+
+def fit_pairs(types: list[TokenType], differences: sparse.csr_array, rarity: np.ndarray, marks: TokenTable | None = None) -> TokenTable:
+    return token_table.fit_pairs(types, differences, certain(differences.shape[0]), rarity, marks)
 
 
 EFFECTS = np.array([1.5, -1.5, *np.zeros(18)])
@@ -63,7 +72,7 @@ HELD = np.arange(300) % 5 == 0
 
 
 def test_the_prior_that_held_out_pairs_choose_finds_the_words_too() -> None:
-    scores = fit_best_prior(TYPES, pairs(0, 300, EFFECTS), ALIKE, HELD)
+    scores = fit_best_prior(TYPES, pairs(0, 300, EFFECTS), certain(300), ALIKE, HELD)
     assert np.argmax(scores) == 0
     assert np.argmin(scores) == 1
     assert np.abs(scores[2:]).max() < 0.5 < np.abs(scores[:2]).min()
@@ -72,13 +81,13 @@ def test_the_prior_that_held_out_pairs_choose_finds_the_words_too() -> None:
 def test_pairs_that_say_nothing_of_held_out_ones_leave_zeros() -> None:
     """The others' labels are turned round."""
     differences = sparse.csr_array(sparse.diags_array(np.where(HELD, -1.0, 1.0)) @ pairs(0, 300, EFFECTS))
-    assert not fit_best_prior(TYPES, differences, ALIKE, HELD).any()
+    assert not fit_best_prior(TYPES, differences, certain(300), ALIKE, HELD).any()
 
 
 def test_marks_say_what_few_pairs_do_not() -> None:
     marks = TokenTable(np.array([1.0, -1.0, *np.zeros(18)]), np.zeros(20), 1.0)
     few, held = pairs(3, 40, EFFECTS), HELD[:40]
-    alone, both = fit_best_prior(TYPES, few, ALIKE, held), fit_best_prior(TYPES, few, ALIKE, held, marks)
+    alone, both = (fit_best_prior(TYPES, few, certain(40), ALIKE, held, own) for own in (None, marks))
     assert both[0] - both[1] > alone[0] - alone[1]
 
 
@@ -119,18 +128,56 @@ def test_deviations_are_those_of_the_full_covariance(monkeypatch: pytest.MonkeyP
     assert ((diagonal.std > table.std) & (diagonal.std < 0.5)).all(), "features that stand for one another are taken as if each alone could vary"
 
 
-def test_marks_give_means_shrunk_towards_all() -> None:
+def test_labels_have_probabilities_and_weights() -> None:
+    """A row of weight 2 is two rows, a label of probability 3/4 is a quarter of the other one, and one of 1/2 or weight 0 says nothing."""
+    own = pairs(0, 120, EFFECTS)
+    more = sparse.csr_array(sparse.vstack([own, own[:40]]))
+    weights = np.where(np.arange(120) < 40, 2.0, 1.0)
+    weighted, repeated = token_table.fit_pairs(TYPES, own, Labels(np.ones(120), weights), ALIKE), fit_pairs(TYPES, more, ALIKE)
+    np.testing.assert_allclose(weighted.mean, repeated.mean, atol=1e-4)
+    np.testing.assert_allclose(weighted.std, repeated.std, atol=1e-4)
+    both = sparse.csr_array(sparse.vstack([own, -own]))
+    soft = token_table.fit_pairs(TYPES, own, Labels(np.full(120, 0.75), np.ones(120)), ALIKE)
+    split = token_table.fit_pairs(TYPES, both, Labels(np.ones(240), np.repeat([0.75, 0.25], 120)), ALIKE)
+    np.testing.assert_allclose(soft.mean, split.mean, atol=1e-4)
+    assert np.abs(soft.mean[:2]).max() < np.abs(fit_pairs(TYPES, own, ALIKE).mean[:2]).min()
+    for share, weight in ((0.5, 1.0), (1.0, 0.0)):
+        np.testing.assert_allclose(token_table.fit_pairs(TYPES, own, Labels(np.full(120, share), np.full(120, weight)), ALIKE).mean, 0, atol=1e-4)
+    np.testing.assert_allclose(
+        token_table.fit_pairs(TYPES, own, Labels(np.zeros(120), np.ones(120)), ALIKE).mean, -fit_pairs(TYPES, own, ALIKE).mean, atol=1e-4
+    )
+
+
+def test_marks_say_how_much_a_word_changes_the_probability_of_a_good_stretch() -> None:
     rng = np.random.default_rng(0)
     counts = answers(rng, 400)
-    values = np.where(rng.random(400) < 0.1, -1.0, 1.0) * np.sign(counts @ EFFECTS + 0.1)
-    table = fit_marks(TYPES, counts, values, ALIKE)
+    good = (rng.random(400) < 0.1) != (counts @ EFFECTS > -0.1)
+    marks = Labels(good.astype(float), np.ones(400))
+    table = fit_marks(TYPES, counts, marks, ALIKE)
     assert table.knowledge > 0.999
     assert (int(np.argmax(table.mean)), int(np.argmin(table.mean))) == (0, 1)
-    doubled = fit_marks(TYPES, counts, 2 * values, ALIKE)
-    np.testing.assert_allclose(doubled.mean, 2 * table.mean, rtol=1e-5, atol=1e-8)
-    shuffled = fit_marks(TYPES, counts, rng.permutation(values), ALIKE)
+    assert (np.abs(table.mean) < 1).all()
+    turned = fit_marks(TYPES, counts, Labels(1 - marks.share, marks.weight), ALIKE)
+    np.testing.assert_allclose(turned.mean, -table.mean, atol=1e-3)
+    np.testing.assert_allclose(turned.std, table.std, atol=1e-3)
+    shuffled = fit_marks(TYPES, counts, Labels(rng.permutation(marks.share), marks.weight), ALIKE)
     assert shuffled.knowledge < 0.2
-    assert fit_marks(TYPES, counts, np.ones(400), ALIKE).mean.tolist() == [0.0] * len(WORDS), "one value everywhere says nothing"
+    assert fit_marks(TYPES, counts, certain(400), ALIKE).mean.tolist() == [0.0] * len(WORDS), "one mark everywhere says nothing"
+    assert fit_marks(TYPES, counts, Labels(marks.share, np.zeros(400)), ALIKE).mean.tolist() == [0.0] * len(WORDS)
+
+
+def test_marks_saturate_and_forgive_a_slip() -> None:
+    """Stretches of one word each: marked bad twice or ten times is nearly the same, and one slip among ten changes little; no mark says 0."""
+    times = {0: (10, 0), 1: (2, 0), 2: (9, 1), 3: (5, 5), **{word: (0, 6) for word in range(4, 16)}}
+    words = np.repeat(list(times), [sum(count) for count in times.values()])
+    good = np.concatenate([np.repeat([0.0, 1.0], count) for count in times.values()])
+    counts = sparse.csr_array((np.ones(len(words)), (np.arange(len(words)), words)), shape=(len(words), len(WORDS)))
+    mean = fit_marks(TYPES, counts, Labels(good, np.ones(len(words))), ALIKE).mean
+    assert mean[0] <= mean[1] < -0.4
+    assert mean[1] - mean[0] < 0.25
+    assert mean[2] - mean[0] < 0.1
+    assert mean[2] < mean[3] < 0 < mean[4:16].min()
+    np.testing.assert_allclose(mean[16:], 0.0, atol=0.02)
 
 
 def test_pairs_say_what_a_mark_is_worth() -> None:

@@ -14,7 +14,7 @@ from finegrain.data.aspects import annotation_of
 from finegrain.data.records import Example, Response
 from finegrain.errors import CreditError, DataError
 from finegrain.ops.proportions import wilson
-from finegrain.ops.token_table import TokenTable, fit_best_prior, fit_marks, fit_pairs, inverse_frequency
+from finegrain.ops.token_table import Labels, TokenTable, fit_best_prior, fit_marks, fit_pairs, inverse_frequency
 from finegrain.ops.word_features import TokenType
 from finegrain.types import Json, Ragged, Scored
 
@@ -70,7 +70,9 @@ def score_by_table(examples: Sequence[Example], roles: Sequence[str], masks: Map
         margins = np.array(
             [sum(float(sign * scores[role][row].mean.sum()) for role, sign in zip(PAIR, (1, -1), strict=True)) for row in range(len(examples))]
         )
-        facts["accuracy"] = wilson((np.sign(margins) + 1) / 2).as_json()
+        better = np.sign(book.labels.share - 0.5)
+        if better.any():
+            facts["accuracy"] = wilson((np.sign(margins * better)[better != 0] + 1) / 2).as_json()
     return ScoredRows(scores, {**facts, "folds": FOLDS, "seconds": round(time.perf_counter() - started, 3)})
 
 
@@ -88,7 +90,8 @@ def score_by_whole_table(
     book = _Book(examples, PAIR, masks)
     marks = {role: [None if own is None else own.value for own in found] for role, found in read_span_values(examples, PAIR).items()}
     rows = np.arange(count)
-    means = fit_best_prior(book.types, _differences(book, rows), book.rarity, _folds(examples[:count], seed) == 0, _fit_marks(book, marks, rows))
+    held = _folds(examples[:count], seed) == 0
+    means = fit_best_prior(book.types, _differences(book, rows), book.labels.take(rows), book.rarity, held, _fit_marks(book, marks, rows))
     scores = {role: [np.where(places >= 0, means[places], 0.0) for places in book.places[role]] for role in PAIR}
     return scores, {"types": len(book.types), "knows": bool(means.any()), "seconds": round(time.perf_counter() - started, 3)}
 
@@ -111,6 +114,13 @@ def _folds(examples: Sequence[Example], seed: int) -> np.ndarray:
     return (np.random.default_rng([seed, 2]).permutation(int(groups.max()) + 1) % FOLDS)[groups]
 
 
+def _labels(examples: Sequence[Example]) -> Labels:
+    """Probability that the chosen answer of each row is better, and the row's weight, from the columns that losses of pairs read."""
+    share = np.array([0.5 if example.columns.get("tie", 0) > 0.5 else example.columns.get("label_prob", 1.0) for example in examples])
+    flip = np.array([example.columns.get("flip", 0) > 0.5 for example in examples], dtype=bool)
+    return Labels(np.where(flip, 1 - share, share), np.array([example.columns.get("weight", 1.0) for example in examples]))
+
+
 class _Book:
     """Types of all tokens that train."""
 
@@ -128,6 +138,7 @@ class _Book:
             ]
             for role in roles
         }
+        self.labels = _labels(examples)
         self.ends = {role: [_sentence_ends(example.responses[role]) for example in examples] for role in roles}
         self.types = list(numbers)
         self.rarity = inverse_frequency(self.counts([places for role in roles for places in self.places[role]]))
@@ -161,7 +172,7 @@ def _fit(book: _Book, marks: Marks, rows: np.ndarray, pairs: bool) -> TokenTable
     marked = _fit_marks(book, marks, rows)
     if not pairs:
         return marked or TokenTable(np.zeros(len(book.types)), np.zeros(len(book.types)), 0.0)
-    return fit_pairs(book.types, _differences(book, rows), book.rarity, marked)
+    return fit_pairs(book.types, _differences(book, rows), book.labels.take(rows), book.rarity, marked)
 
 
 def _differences(book: _Book, rows: np.ndarray) -> sparse.csr_array:
@@ -173,15 +184,19 @@ def _differences(book: _Book, rows: np.ndarray) -> sparse.csr_array:
 def _fit_marks(book: _Book, marks: Marks, rows: np.ndarray) -> TokenTable | None:
     """Scores by the marks of some rows; None where they have none."""
     stretches = [
-        stretch
+        (places, value, book.labels.weight[row])
         for role, values in marks.items()
         for row in rows.tolist()
         if (own := values[row]) is not None
-        for stretch in _stretches(book, role, row, own)
+        for places, value in _stretches(book, role, row, own)
     ]
     if not stretches:
         return None
-    return fit_marks(book.types, book.counts([places for places, _ in stretches]), np.array([value for _, value in stretches]), book.rarity)
+    counted, values, weights = zip(*stretches, strict=True)
+    low, high = min(values), max(values)
+    labels = Labels((np.array(values) - low) / ((high - low) or 1.0), np.array(weights))
+    table = fit_marks(book.types, book.counts(counted), labels, book.rarity)
+    return table._replace(mean=(high - low) * table.mean, std=(high - low) * table.std)
 
 
 def _stretches(book: _Book, role: str, row: int, values: np.ndarray) -> list[tuple[np.ndarray, float]]:
