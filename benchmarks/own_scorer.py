@@ -169,9 +169,9 @@ def page(tuning: Sequence[Json], chosen: Mapping[str, Mapping[str, str]], result
         f"Made by `benchmarks/own_scorer.py`: {planted.pairs} pairs of the demo's world, spans on {planted.annotated:.0%} of the answers with an "
         f"annotator who errs in {planted.annotation_error:.0%} of the sentences; {FULL.budget.steps} steps of {FULL.budget.batch_size} rows. Every "
         f"row has {len(RATES) * len(BETAS)} trials on seeds that are not reported, and runs its best within each distance on seeds {seeds[0]} to "
-        f"{seeds[-1]}: means ± half of a 95 % interval, differences paired by seed. Quality of the best of {len(READINGS)} readings of the path "
-        f"within 1 or 4 nats per answer of the base. The tables put pairs that they have not seen in order with an accuracy of {', '.join(ordered)}. How "
-        "much the labels could tell at most: [the ceiling](planted-ceiling.md)."
+        f"{seeds[-1]}: means ± half of a 95 % interval, differences paired by seed. Quality is that of the best of {len(READINGS)} readings of the "
+        f"path within 1 or 4 nats per answer of the base. The tables put pairs that they have not seen in order with an accuracy of "
+        f"{', '.join(ordered)}. How much the labels could tell at most: [the ceiling](planted-ceiling.md)."
     )
     return "\n".join(["# The run's own scorer: a table of words", "", about, "", *lines])
 
