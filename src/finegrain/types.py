@@ -335,6 +335,8 @@ class TokenColumns:
     """False where the answer had no signal."""
     labels: Sequence[np.ndarray | None] | None = None
     """(T, A) annotators' labels by aspect; None where nobody asked for them."""
+    reward_std: Sequence[np.ndarray | None] | None = None
+    """Standard deviation of `reward`, for reports alone; None where the signal has none."""
 
     @property
     def filled(self) -> frozenset[str]:

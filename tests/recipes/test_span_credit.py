@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.recipes.command import Command
 from tests.tiny import write_rows
@@ -34,6 +35,11 @@ def test_confidence_reads_the_annotators_mean_and_deviation(command: Command, tm
     answer = pairs[0]["answers"]["rejected"]
     weights = np.array(answer["weight"])
     assert ((weights > 0) & (weights < 1)).any(), "an uncertain token has a weight between the two"
+    assert np.array(answer["reward_std"]).max() > 0, "where the annotators differ"
+    pulls = {role: np.array(own["pull"]) for role, own in pairs[-1]["answers"].items()}
+    assert sum(np.abs(pull).sum() for pull in pulls.values()) == pytest.approx(1.0, abs=0.01)
+    assert (pulls["chosen"] >= 0).all()
+    assert (pulls["rejected"] <= 0).all()
     assert answer["annotators"] == ["rater0", "rater1", "rater2"]
     assert answer["spans"][0] == {"start": 0, "end": 9, "value": -1.0, "aspect": "factuality", "annotator": answer["spans"][0]["annotator"]}
     gate = json.loads((out / "gate.json").read_text())

@@ -104,6 +104,7 @@ def make_columns(
     weight: Sequence[Tensor] | None,
     reward: Sequence[Tensor] | None,
     segment: Sequence[Tensor] | None,
+    reward_std: Sequence[Tensor] | None = None,
 ) -> dict[str, TokenColumns]:
     """Columns of all answers of every role; None where an answer had no signal, or where the method makes no such column."""
 
@@ -114,8 +115,20 @@ def make_columns(
         return rows
 
     weights, rewards, segments = column(weight, np.float32), column(reward, np.float32), column(segment, np.int32)
+    stds = column(reward_std, np.float32) if reward_std else {}
     has = {(answer.role, answer.row) for answer in answers}
     return {
-        role: TokenColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))])
+        role: TokenColumns(weights[role], rewards[role], segments[role], [(role, row) in has for row in range(len(signs))], reward_std=stds.get(role))
         for role, signs in context.signs.items()
     }
+
+
+def known_stds(answers: Sequence[CreditedAnswer]) -> list[Tensor] | None:
+    """The signal's own standard deviation of every token, else that over its members; None where some answer has neither."""
+    found = [answer.scored.std if answer.scored.std is not None else _over_members(answer.scored.members) for answer in answers]
+    known = [std for std in found if std is not None]
+    return known if len(known) == len(answers) else None
+
+
+def _over_members(members: Tensor | None) -> Tensor | None:
+    return None if members is None or len(members) < 2 else members.std(0)

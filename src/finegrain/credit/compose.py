@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from finegrain.checked import checked
 from finegrain.credit.allocations import DynamicTopK, Mask, RandomQuantile, Segmented, SoftWeight, TopK
-from finegrain.credit.answers import make_columns
+from finegrain.credit.answers import known_stds, make_columns
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
 from finegrain.credit.reward_signals import Attention, PrefixDifference, Uniform
@@ -62,7 +62,8 @@ class Compose:
         tokens = {role: context.token_ids(role) for role in context.signs}
         given = Segmented(answers, ids, [tokens[answer.role][answer.row] for answer in answers], signal.facts)
         weight, reward = allocation(given)
-        return make_columns(context, answers, weight=weight, reward=reward, segment=ids)
+        stds = None if weight is None else known_stds(answers)  # of the signal, which is the reward unless it was allocated anew
+        return make_columns(context, answers, weight=weight, reward=reward, segment=ids, reward_std=stds)
 
     def _resolve_share(self) -> tuple[SignalChoice, Allocation]:
         """The signal whole, and the allocation with the one share that mixes with the answer's end: its own or else the signal's."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.credit.agreement import Agreement
-from finegrain.credit.answers import CreditedAnswer, make_columns
+from finegrain.credit.answers import CreditedAnswer, known_stds, make_columns
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.scores import check_direction
 from finegrain.credit.signals import Auto, SignalChoice, check_complete, check_scorer, read_answers, resolve_signal
@@ -49,4 +49,4 @@ class SegmentWeights(Agreement):
         ids = cut_answers(self.segmenter or signal.segmenter, context, answers)
         weight = weigh(answers, self._excess(rewards, ids, masks), ids, signal.facts.name)
         self._check_kept(answers, weight, "credit")
-        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids)
+        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids, reward_std=known_stds(answers))

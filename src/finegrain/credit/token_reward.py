@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
-from finegrain.credit.answers import CreditedAnswer, make_columns
+from finegrain.credit.answers import CreditedAnswer, known_stds, make_columns
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.signal_facts import Direction
 from finegrain.credit.signals import Auto, SignalChoice, Table, check_complete, check_scorer, read_answers, resolve_signal
@@ -69,7 +69,9 @@ class TokenReward:
         scale = float((every - every.mean()).square().mean().sqrt())
         stds = None if isinstance(signal, Table) else self._stds(answers)  # a posterior mean is the best target whatever its deviation
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
-        return make_columns(context, answers, weight=weight, reward=rewards, segment=cut_answers(self.segmenter, context, centred))
+        spread = [self.size * std for std in known_stds(answers) or ()]
+        ids = cut_answers(self.segmenter, context, centred)
+        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids, reward_std=spread or None)
 
     def _stds(self, answers: Sequence[CreditedAnswer]) -> list[Tensor] | None:
         """Standard deviation per token; None where the signal lacks it for some answer."""

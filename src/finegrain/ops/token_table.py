@@ -178,7 +178,7 @@ def inverse_frequency(documents: sparse.csr_array) -> Float[np.ndarray, " V"]:
 
 def _log_chance(logits: np.ndarray, lapse: float) -> np.ndarray:
     """log(lapse + (1 - 2 lapse) sigma(logits))."""
-    return np.logaddexp(np.log(lapse) if lapse else -np.inf, np.log1p(-2 * lapse) + log_expit(logits))
+    return np.asarray(np.logaddexp(np.log(lapse) if lapse else -np.inf, np.log1p(-2 * lapse) + log_expit(logits)))
 
 
 def _log_likelihood(logits: np.ndarray, labels: Labels, lapse: float) -> float:
@@ -209,7 +209,7 @@ def _regress(features: sparse.csr_array, design: sparse.csr_array, labels: Label
 def _posterior(fits: Sequence[RidgeFit], nothing: float) -> Float[np.ndarray, " P"]:
     """Probability of every prior by its evidence; nothing: log-likelihood where all scores are 0, a prior of its own."""
     evidence = np.array([_evidence(fit) for fit in fits]) - np.log(len(fits)) + np.log1p(-IGNORANCE)
-    return np.exp(evidence - logsumexp([*evidence, nothing + np.log(IGNORANCE)]))
+    return np.asarray(np.exp(evidence - logsumexp([*evidence, nothing + np.log(IGNORANCE)])))
 
 
 def _mix(shares: np.ndarray, fits: Sequence[RidgeFit], moments: Callable[[RidgeFit], Moments]) -> TokenTable:

@@ -131,6 +131,7 @@ def _make_run(
             credit={},
             truth=rows.truth.get(example.row, {}),
             rewards=rewards[index] if rewards else {},
+            pull={},
         )
         for index, example in enumerate(rows.examples)
     ]

@@ -68,6 +68,7 @@ def pack_answer(role: str, answer: ExaminedAnswer) -> Json:
     text, tail = "".join(shown[:-1]), shown[-1]
     signals = {"ratio": answer.ratio, "after": answer.after, "before": answer.before if answer.after is None else None}
     signals |= {"weight": answer.weight, "segment": answer.segment_score, "reward": answer.reward, "std": answer.reward_std}
+    signals |= {"pull": None if answer.pull is None else 100 * answer.pull}
     found: Json = {"n": clip_text(role, 60), "t": text, "w": "".join(_length(_units(piece)) for piece in shown[:-1])}
     if tail:
         found["x"] = clip_text(tail, 2000)

@@ -14,7 +14,7 @@ from finegrain.types import CharSpan, Json
 FILE = "pairs.jsonl"
 PROMPT_CHARACTERS = 1500
 """Of a longer prompt the end is kept: the part next to the answer."""
-SIGNALS = ("before", "after", "weight", "reward", "reward_std")
+SIGNALS = ("before", "after", "weight", "reward", "reward_std", "pull")
 IN_NATS = ("before", "after", "weight")
 """Number of decimals; rewards have their own units and keep significant digits."""
 
@@ -38,6 +38,8 @@ class ExaminedAnswer:
     """A scorer's token reward, in its units."""
     reward_std: np.ndarray | None = None
     """Its standard deviation, where the scorer has one."""
+    pull: np.ndarray | None = None
+    """Its signed share of the row's gradient by logits before the first step, as `train.pull.token_pulls` has it."""
     segment: np.ndarray | None = None
     """Number of the segment or step that a reward model reads, -1 outside."""
     score: float | None = None

@@ -20,6 +20,8 @@ from finegrain.report.pairs import FILE, ExaminedAnswer, ExaminedPair, shorten_p
 from finegrain.rewards.heads import RewardHead
 from finegrain.runs import RunDirectory
 from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import Contract
+from finegrain.train.pull import token_pulls
 from finegrain.types import CharSpan, Pair, Ragged, Side, TokenColumns
 
 TRUTH = "_truth"
@@ -46,6 +48,8 @@ class PairSnapshot:
     token_columns: Mapping[str, TokenColumns]
     held_token_columns: Mapping[str, TokenColumns]
     """What was made for the held-out rows: segments and steps that a reward model reads, no credit."""
+    pulls: Mapping[int, Mapping[str, np.ndarray]]
+    """By place, of training rows, which tokens carry the gradient; empty where that is not known."""
     held_out_logps: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     """By place and role, log-probabilities of held-out rows after training, as the evaluation computed them."""
 
@@ -76,11 +80,11 @@ def choose_rows(trained: Sequence[int] | np.ndarray, train: TrainingSet, held: T
 
 
 def snapshot_before(
-    session: Session, scorer: Scorer, rows: Sequence[Chosen], roles: tuple[str, ...], train: TrainingSet, held: TrainingSet, *, logp: bool
+    session: Session, scorer: Scorer, rows: Sequence[Chosen], contract: Contract, train: TrainingSet, held: TrainingSet
 ) -> PairSnapshot:
     """Values of the rows under the start model: the reference's where the run has them, else scored. One process's work, no collective in it."""
-    reference = {False: train.reference, True: held.reference}
-    if not logp:
+    roles, reference = contract.roles, {False: train.reference, True: held.reference}
+    if "logp" not in contract.needs:
         before = None
     elif all(role in reference[row.held_out] for row in rows for role in roles):
         before = {role: [reference[row.held_out][role][row.place] for row in rows] for role in roles}
@@ -91,7 +95,18 @@ def snapshot_before(
         session.usage.rows += len(examples)
         session.usage.tokens += count_computed_tokens(examples, roles, session.precision)
         session.usage.seconds += time.perf_counter() - started
-    return PairSnapshot(rows, roles, before, train.token_columns, held.token_columns)
+    return PairSnapshot(rows, roles, before, train.token_columns, held.token_columns, _pulls(contract, train, rows, before))
+
+
+def _pulls(
+    contract: Contract, train: TrainingSet, rows: Sequence[Chosen], before: Mapping[str, Ragged] | None
+) -> dict[int, Mapping[str, np.ndarray]]:
+    if before is None:
+        return {}
+    trained = [index for index, row in enumerate(rows) if not row.held_out]
+    places = [rows[index].place for index in trained]
+    found = token_pulls(contract, train, places, {role: [values[index] for index in trained] for role, values in before.items()})
+    return {} if found is None else dict(zip(places, found, strict=True))
 
 
 def write_inspected_pairs(
@@ -119,6 +134,7 @@ def write_inspected_pairs(
             credit={} if row.held_out else {role: (columns, row.place) for role, columns in snapshot.token_columns.items()},
             truth=truth[row.held_out].get(row.example.row, {}),
             rewards={} if rewards is None else rewards[index],
+            pull=snapshot.pulls.get(row.place, {}) if not row.held_out else {},
         )
         for index, row in enumerate(snapshot.rows)
     ]
@@ -135,6 +151,7 @@ def inspect_row(
     credit: Mapping[str, tuple[TokenColumns, int]],
     truth: Mapping[str, Any],
     rewards: Mapping[str, AnswerReward],
+    pull: Mapping[str, np.ndarray],
 ) -> ExaminedPair:
     """One row as the report reads it."""
     answers = {}
@@ -150,6 +167,8 @@ def inspect_row(
             after=after.get(role),
             weight=None if columns is None else columns.weight[place],
             reward=example.token_rewards.get(role) if columns is None else columns.reward[place],
+            reward_std=None if columns is None or columns.reward_std is None else columns.reward_std[place],
+            pull=pull.get(role),
             spans=None if spans is None else tuple(spans),
             truth=_marks(truth.get(role), len(response.text)),
             annotators=example.annotators.get(role, ()),

@@ -157,8 +157,7 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
         facts |= {**stage, **describe_reading(session, opened.plan, column_that_draws(job, contract))}
     columns = make_columns(session, job, contract, rows, opened.plan)
     chosen = choose_rows(opened.plan.visited(), columns.train, columns.held_out, job.training.examined) if rank() == 0 else []
-    scored = "logp" in contract.needs
-    snapshot = snapshot_before(session, scorer, chosen, contract.roles, columns.train, columns.held_out, logp=scored) if chosen else None
+    snapshot = snapshot_before(session, scorer, chosen, contract, columns.train, columns.held_out) if chosen else None
     return Prepared(opened, columns, Answers(prompts, before), snapshot, record.plus({**facts, **columns.facts}))
 
 

@@ -12,6 +12,7 @@
     segment: { name: "segment score", unit: "", signed: true },
     reward: { name: "token reward", unit: "", signed: true },
     std: { name: "standard deviation of the token reward", unit: "", signed: false },
+    pull: { name: "share of the row's gradient before training (+ raises the token)", unit: "%", signed: true },
     after: { name: "log-probability after", unit: "nats", signed: true },
     before: { name: "log-probability before", unit: "nats", signed: true },
   };
@@ -113,6 +114,7 @@
     const even = !found.length || at(0.98) - at(0.02) < 0.25 * at(0.5);
     return (spread = { some: found.length > 0, middle: at(0.5), bounds: even ? [] : [at(0.75), at(0.9), at(0.97)] });
   }
+  const spreads = (name) => name === "reward" || name === "weight";
   const doubtful = (value) => deviations().bounds.filter((bound) => value >= bound).length;
 
   function dress(node, token, i) {
@@ -124,7 +126,7 @@
       const found = level(value, scale(state.signal));
       if (found) names.push((value < 0 ? "n" : "p") + found);
       if (state.signal === "weight" && value === 0) names.push("zero");
-      const doubt = state.signal === "reward" && token.signals.std ? doubtful(token.signals.std[i]) : 0;
+      const doubt = spreads(state.signal) && token.signals.std ? doubtful(token.signals.std[i]) : 0;
       if (doubt) names.push("u" + doubt);
     }
     if (token.cuts[i] === "1") names.push("cut");
@@ -232,7 +234,7 @@
     if (state.signal !== "after" && state.signal !== "before") [1, 3, 5].forEach((i) => add("p" + i, "≥ " + written(top * BOUNDS[i - 1], signed)));
     const has = (key) => runs.some((run) => run.pairs.some((pair) => pair.a.some((answer) => answer[key])));
     const parts = [make("span", "", name + (unit ? ", " + unit : "") + ":"), strip];
-    if (state.signal === "reward" && deviations().some) {
+    if (spreads(state.signal) && deviations().some) {
       const { middle, bounds } = deviations();
       if (!bounds.length) parts.push(make("span", "", `standard deviation about ${written(middle)} everywhere: no shading`));
       else parts.push(make("span", "", "hatched where unsure, standard deviation:"), ...bounds.map((bound, i) => make("span", "tok p3 u" + (i + 1), "≥ " + written(bound))));
