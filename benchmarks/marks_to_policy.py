@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ from finegrain.ops.stats import mean_interval
 FINEGRAIN = [sys.executable, "-m", "finegrain"]
 PARTS = {"marks": (0.0, 0.45), "judge": (0.45, 0.8), "held-out": (0.8, 1.0)}
 TOKEN_MODEL = ["head:token", "head.readout:mean", "loss:span-labels", "--loss.frozen-backbone"]
-RATES = ("1e-4", "3e-4")
-"""Of the adapters; every method is tried with each, so that no row is better tuned than another."""
-METHODS: Mapping[str, Sequence[str]] = {
-    "dpo": ["objective:dpo"],
-    "marks, token model, token-distillation": ["objective:token-distillation", "credit:token-reward"],
-    "marks, token model, keep-mask (asr)": ["objective:dpo", "credit:asr", "--credit.min-kept", "0", "--credit.max-kept", "1"],
+RATES = ({"--lr": "1e-4"}, {"--lr": "3e-4"})
+SIZES = ({"--lr": "3e-4", "--credit.size": "1"}, {"--lr": "3e-4", "--credit.size": "0.1"})
+"""A token model's scores are log-odds, and a target is size * score / beta nats: of 1 / 10 of that size, most are within a nat or two."""
+METHODS: Mapping[str, tuple[Sequence[str], Sequence[Mapping[str, str]]]] = {
+    "dpo": (["objective:dpo"], RATES),
+    "marks, token model, token-distillation": (["objective:token-distillation", "credit:token-reward"], SIZES),
+    "marks, token model, keep-mask (asr)": (["objective:dpo", "credit:asr", "--credit.min-kept", "0", "--credit.max-kept", "1"], RATES),
 }
+"""Flags and trials: as many for every method, so that no row is better tuned than another."""
 SCORED = ("token-distillation", "asr")
 
 
@@ -74,11 +77,16 @@ def train_token_model(name: str, arguments: Any, work: Path) -> Path:
     return out
 
 
-def train_policy(name: str, method: Sequence[str], rate: str, scorer: Path, arguments: Any, work: Path) -> Path:
+def describe_trial(trial: Mapping[str, str]) -> str:
+    """Its settings in words."""
+    return ", ".join(f"{flag.lstrip('-').removeprefix('credit.')} {value}" for flag, value in trial.items())
+
+
+def train_policy(name: str, method: Sequence[str], trial: Mapping[str, str], scorer: Path, arguments: Any, work: Path) -> Path:
     """An adapter of the start model on the first part."""
-    out = work / f"{name.rpartition(', ')[2].split()[0]}-{rate}"
+    out = work / "-".join([name.rpartition(", ")[2].split()[0], *trial.values()])
     data = ["--data", str(work / "marks.jsonl"), "--eval", str(work / "held-out.jsonl")]
-    settings = ["--lora.rank", "16", "--lr", rate, "--epochs", "1", "--batch-size", "8", "--save-every", "5"]
+    settings = ["--lora.rank", "16", *chain.from_iterable(trial.items()), "--epochs", "1", "--batch-size", "8", "--save-every", "5"]
     credit = ["--credit.scorer", str(scorer)] if any(word in name for word in SCORED) else []
     common = ["--max-length", str(arguments.max_length), "--dtype", arguments.dtype, "--samples", "2", "--examined", "40"]
     call("prefer", out, "--model", arguments.model, *data, *method, *credit, *settings, *common)
@@ -125,20 +133,20 @@ def main() -> None:
     subprocess.run([*FINEGRAIN, "check-data", "--data", str(work / "marks.jsonl"), "--model", arguments.model], check=True)
     token_model, judge = (train_token_model(name, arguments, work) for name in ("marks", "judge"))
     policies = {"start": {"": arguments.model}}
-    for name, method in METHODS.items():
-        policies[name] = {rate: str(train_policy(name, method, rate, token_model, arguments, work)) for rate in RATES}
+    for name, (method, trials) in METHODS.items():
+        policies[name] = {describe_trial(trial): str(train_policy(name, method, trial, token_model, arguments, work)) for trial in trials}
     rows = []
     for name, runs in policies.items():
-        for rate, checkpoint in runs.items():
-            own = work / "answers" / f"{Path(checkpoint).name if rate else 'start'}.jsonl"
+        for trial, checkpoint in runs.items():
+            own = work / "answers" / f"{Path(checkpoint).name if trial else 'start'}.jsonl"
             own.parent.mkdir(exist_ok=True)
             answer(checkpoint, arguments, work, own)
             judged = score(own.with_suffix(".judged"), own, "--model", str(judge), "--max-length", "1024")
             moved = np.zeros(1)
-            if rate:
+            if trial:
                 moved = score(own.with_suffix(".moved"), own, "--model", checkpoint, "--reference", arguments.model, "--beta", "1")
             lengths = [len(json.loads(line)["response"]) for line in own.read_text().splitlines()]
-            rows.append({"method": name, "rate": rate, "judged": judged.tolist(), "kl": float(moved.mean()), "characters": float(np.mean(lengths))})
+            rows.append({"method": name, "trial": trial, "judged": judged.tolist(), "kl": float(moved.mean()), "characters": float(np.mean(lengths))})
     records = {name: json.loads((work / f"{name}-model" / "run.json").read_text())["evaluation"] for name in ("marks", "judge")}
     facts = {"arguments": {key: str(value) for key, value in vars(arguments).items()}, **describe_processor(), "token_models": records, "rows": rows}
     write(arguments.out, "marks-to-policy", facts, report(facts))
@@ -154,11 +162,11 @@ def report(facts: Mapping[str, Any]) -> str:
         lines.append(f"| of the part `{name}` | {' | '.join(cells)} |")
     start = np.array(facts["rows"][0]["judged"])
     lines += ["", "Score: mean log-odds that a token is good, by the judge; differences are paired by prompt, ± half of a 95 % Student interval.", ""]
-    lines += ["| policy | rate | judged | minus the start | nats from the start | characters |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += ["| policy | trial | judged | minus the start | nats from the start | characters |", "| --- | --- | --- | --- | --- | --- |"]
     for row in facts["rows"]:
         judged = np.array(row["judged"])
-        apart = shown(mean_interval(judged - start), sign="+") if row["rate"] else ""
-        cells = [row["method"], row["rate"], shown(mean_interval(judged)), apart, f"{row['kl']:.2f}", f"{row['characters']:.0f}"]
+        apart = shown(mean_interval(judged - start), sign="+") if row["trial"] else ""
+        cells = [row["method"], row["trial"], shown(mean_interval(judged)), apart, f"{row['kl']:.2f}", f"{row['characters']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
