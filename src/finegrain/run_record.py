@@ -89,7 +89,8 @@ class RunRecord:
     """Pairs that are edits of one another, counted for loss:fine-grained (rewards/fine_grained.py)."""
     span_labels: Mapping[str, int] | None = None
     """Annotated answers and marked tokens, by aspect where the head has several, counted for loss:span-labels (rewards/span_labels.py)."""
-
+    unread_spans: str | None = None
+    """That people marked answers of the run, and that it does not learn from their marks (recipes/training/data.py)."""
     word_table: Mapping[str, Any] | None = None
     """Of the table of words that a head's prior reads: `types`, whether it `knows` anything, `seconds` (recipes/training/answer_context.py)."""
     prior_weight: Mapping[str, Any] | None = None

@@ -74,3 +74,26 @@ def test_check_data_shows_the_shapes(command: Command, tmp_path: Path) -> None:
     assert command("check-data", "--data", data, "--shape", "preference").result["examples_left"] == 1, "the repeated answer counts once"
     done = command("check-data", "--data", data, "--shape", "correction")
     assert "ranked answers has no corrections" in done.error
+
+
+def test_a_run_says_that_it_does_not_learn_from_peoples_marks(command: Command, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "marked.jsonl", annotated(raters=1))
+    alone = [{"prompt": row["prompt"], "response": row["rejected"], "spans": [{"start": 0, "end": 9, "value": -1}]} for row in annotated()]
+    single = write_rows(tmp_path / "single.jsonl", alone)
+    common = ("--model", command.model, "--holdout", "0", "--max-steps", "1", "--samples", "0", "--examined", "0")
+    for line, file, count, words in (
+        (("prefer", "objective:dpo"), data, 24, "objective:token-distillation"),
+        (("sft",), single, 12, "it trains on marked passages as on all others; add credit:asr"),
+        (("reward", "head:token"), data, 24, "loss:span-labels"),
+        (("sft", "credit:asr"), single, 0, ""),
+        (("reward", "head:token", "loss:span-labels"), data, 0, ""),
+    ):
+        out = tmp_path / "-".join(line).replace(":", "-")
+        done = command(line[0], *common, "--data", file, "--out", out, *line[1:])
+        assert done.code == 0, done.error
+        told = json.loads((out / "run.json").read_text()).get("unread_spans")
+        assert (told is None) == (not count), line
+        if count:
+            assert told.startswith(f"spans: {count} answers are annotated")
+            assert words in told
+            assert told in done.error

@@ -86,6 +86,9 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     for line in words:
         session.say(line)
     facts["holdout_words"] = list(words)
+    if unread := describe_unread_spans(job, contract, train):
+        session.say(unread)
+        facts["unread_spans"] = unread
     if "mismatched" in contract.all_roles:
         several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
         train, apart = add_mismatched(train), add_mismatched(apart) if several else apart
@@ -93,6 +96,19 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
         return Rows(train, apart, facts, gates, categories=categories.counts(), second=second)
     margin = scale_margins(session, job.margin_scale, train)
     return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0), categories.counts(), second)
+
+
+def describe_unread_spans(job: Job, contract: Contract, examples: ExampleStore) -> str:
+    """In words, that people marked answers of this run and that it does not learn from their marks; empty where it does, or where nobody did."""
+    annotated = sum(examples.annotated(role) for role in contract.roles)
+    if not annotated or job.credit is not None or contract.token_columns:
+        return ""
+    how = {
+        "prefer": "add objective:token-distillation credit:token-reward --credit.size 1.5",
+        "sft": "it trains on marked passages as on all others; add credit:asr, which leaves out what is marked bad",
+        "reward": "take head:token loss:span-labels",
+    }
+    return f"spans: {annotated} answers are annotated, and {contract.name} does not learn from it; {how[job.command]}"
 
 
 def check_columns(contract: Contract, rows: ExampleStore, option: str) -> None:
