@@ -121,8 +121,8 @@ def main() -> None:
     table = summary(cells)
     how = " ".join(__doc__.split("\n\n")[-1].split()).removesuffix(" Five minutes on one core.")
     about = (
-        f"Made by `benchmarks/planted_ceiling.py`: {planted.pairs} pairs of the demo's world, spans on {planted.annotated:.0%} of the answers with an "
-        f"annotator who errs in {planted.annotation_error:.0%} of the sentences; seeds {FIRST} to {FIRST + options.seeds - 1}, means ± half of "
+        f"Made by `benchmarks/planted_ceiling.py`: {planted.pairs} pairs of the demo's world, spans on {planted.annotated:.0%} of the answers with "
+        f"an annotator who errs in {planted.annotation_error:.0%} of the sentences; seeds {FIRST} to {FIRST + options.seeds - 1}, means ± half of "
         f"a 95 % interval. {how}"
     )
     page = "\n".join(["# What the labels of the demo's world can tell at most", "", about, "", markdown(table, "scores"), ""])

@@ -143,7 +143,7 @@ def test_an_answer_without_signal_trains_unmasked_and_does_not_count() -> None:
         (
             np.ones(40),
             -np.ones(40),
-            r"keeps 100.0% of the tokens of chosen answers .1 with a signal., 100.0% of the tokens of rejected answers .1 with.*, above max_kept, 95%: "
+            r"keeps 100.0% of the tokens of chosen answers .1 with a signal., 100.0% of the tokens of rejected .*, above max_kept, 95%: "
             "nearly all .* agree .* or spans that mark nothing",
         ),
     ],

@@ -47,9 +47,7 @@ def test_shares_are_those_of_the_gradient_by_the_tokens_own_logits(objective: An
         for role, pull in pulls.items():
             np.testing.assert_allclose(own[role], pull / (total or 1.0), atol=1e-9)
             assert not own[role][~data.examples[place].responses[role].mask].any()
-        assert sum(np.abs(values).sum() for values in own.values()) == pytest.approx(float(total > 0)), (
-            "a row whose tokens have no reward pulls at nothing"
-        )
+        assert sum(np.abs(values).sum() for values in own.values()) == pytest.approx(float(total > 0)), "without rewards, nothing"
         if isinstance(objective, DPO):
             assert (own["chosen"] >= 0).all()
             assert (own["rejected"] <= 0).all()
