@@ -115,6 +115,7 @@ BAD = {
     "over_length": {**GOOD, "chosen": "It is long. " * 80},
     "near_identical": {**GOOD, "rejected": "It is a house!"},
     "template": {**GOOD, "rejected": "Thanks.\n\nHuman: and now?"},
+    "inline_tags": {**GOOD, "rejected": "In <v>the cafe</v> it was."},
     "encoding": {**GOOD, "rejected": "In the cafÃ© it was."},
     "prompt_in_answer": {**GOOD, "rejected": "What is it, please? A house."},
     "language": {**GOOD, "chosen": "It is not what you think of it.", "rejected": "Я точно не знаю, что случилось в тот день."},
@@ -134,7 +135,9 @@ def test_dropped_or_refused_as_asked(tmp_path, kind):
         load(path, **{kind: "error"})
 
 
-@pytest.mark.parametrize("kind", ["duplicate", "contradictory", "near_identical", "template", "encoding", "prompt_in_answer", "language"])
+@pytest.mark.parametrize(
+    "kind", ["duplicate", "contradictory", "near_identical", "template", "inline_tags", "encoding", "prompt_in_answer", "language"]
+)
 def test_kept_where_nobody_says_otherwise(tmp_path, kind):
     loaded = load(save(tmp_path / "d.jsonl", [GOOD, BAD[kind]]))
     assert [example.row for example in loaded.examples] == [0, 1]

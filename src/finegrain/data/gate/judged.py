@@ -9,6 +9,7 @@ from finegrain.data.gate.markup import find_answer_markup, find_prompt_markup
 from finegrain.data.gate.texts import Texts
 
 WORDS = re.compile(r"\w+")
+TAGGED = re.compile(r"<v>[^<]*</v>")
 
 FEWEST_WORDS = 8
 """Shorter answers are near-identical only when their words are equal."""
@@ -27,6 +28,8 @@ def check_heuristics(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple
             yield kind, ""
     if found := [name for text in texts.answers.values() if (name := find_answer_markup(text))] or find_prompt_markup(texts, own_markup):
         yield "template", f"{found[0]!r} inside a text"
+    if tagged := next((found[0] for text in texts.answers.values() if (found := TAGGED.search(text))), None):
+        yield "inline_tags", f"{tagged!r:.60}: read as text, since this file is not read as answers with inline tags"
 
 
 def _near_identical(texts: Texts) -> bool:

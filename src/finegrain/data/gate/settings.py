@@ -64,6 +64,8 @@ class Gate:
     """Heuristic: the answers differ only in a few words, or in case and punctuation."""
     template: Usual = "keep"
     """Heuristic: a text contains markup or turn headers of a chat template."""
+    inline_tags: Usual = "keep"
+    """Heuristic: an answer has `<v>…</v>`, a person's mark, in a file that is read otherwise: pairs, or no mark in its first 100 rows."""
     encoding: Usual = "keep"
     """Heuristic: text that was decoded with the wrong encoding."""
     prompt_in_answer: Usual = "keep"
