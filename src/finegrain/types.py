@@ -294,6 +294,9 @@ class CreditContext(Protocol):
     def entropies(self, role: str) -> Ragged:
         """Entropy, nats, of the start model's distribution for each token; 0 outside the mask."""
 
+    def activations(self, role: str) -> Ragged:
+        """How strongly the start model's units respond where each token is predicted, in [0, 1]; 0 outside the mask."""
+
     def surprisals(self, role: str) -> Ragged:
         """Minus the start model's log-probability of each token, nats."""
 

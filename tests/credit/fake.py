@@ -25,6 +25,7 @@ class FakeContext:
     rewards: Mapping[str, Sequence[AnswerScores]] | None = None
     """What a reward model says of the answers, whatever signal is asked for."""
     entropy: Mapping[str, Ragged] | None = None
+    activation: Mapping[str, Ragged] | None = None
     surprisal: Mapping[str, Ragged] | None = None
     tokens: Mapping[str, Ragged] | None = None
     """Characters of the answers as code points."""
@@ -73,6 +74,10 @@ class FakeContext:
     def entropies(self, role: str) -> Ragged:
         assert self.entropy is not None
         return self.entropy[role]
+
+    def activations(self, role: str) -> Ragged:
+        assert self.activation is not None
+        return self.activation[role]
 
     def surprisals(self, role: str) -> Ragged:
         assert self.surprisal is not None

@@ -1,4 +1,4 @@
-"""Reference values of the KL(reference || policy) of tdpo and sparsepo, from the engine function that a run calls.
+"""Reference values of the KL(reference || policy) of tdpo and sparsepo, from the engine function that a run calls, and of MaPO's mask.
 
 Those methods are no rows of the catalog yet: the losses that their files hold are put together here from the engine's values.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finegrain.ops import logprobs
+from finegrain.ops.activation_share import activation_share
 from finegrain.ops.logprobs import OutputLayer, TokenValues, token_values
 from tests.golden.given import real
 
@@ -96,3 +97,12 @@ def test_sparsepo(case: dict[str, Any]) -> None:
     torch.testing.assert_close(loss.detach(), real(outputs["sparse_loss"]), **CLOSE)
     (slope,) = torch.autograd.grad(loss.mean(), policy)
     torch.testing.assert_close(slope, real(case["grads"]["sparse_loss"]["policy_logits"]), **CLOSE)
+
+
+@pytest.mark.parametrize("case", cases("sparsepo"))
+def test_the_mask_of_activations(case: dict[str, Any]) -> None:
+    """MaPO's, computed exactly, of one tensor's features."""
+    inputs = case["inputs"]
+    for values, mask, expected in zip(inputs["activation"], inputs["mask"], case["outputs"]["mapo_mask_exact_minmax"], strict=True):
+        found = activation_share({"one": [real(values).mean(-1)]}, torch.tensor(mask) > 0)
+        torch.testing.assert_close(found, real(expected), **CLOSE)

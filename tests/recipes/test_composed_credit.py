@@ -97,6 +97,7 @@ WEIGHTS = {
     "lexical": ("credit.signal:lexical", "credit.segmenter:perplexity", "credit.allocation:mask", "credit.allocation.baseline:batch-mean"),
     "least-edit": ("credit.signal:least-edit", "credit.segmenter:random-ngram", "credit.allocation:top-k"),
     "entropy": ("credit.signal:entropy", "credit.segmenter:entropy-cutoff", "--credit.segmenter.cutoff", "1.0", "credit.allocation:dynamic-top-k"),
+    "activations": ("credit.signal:activations", "credit.allocation:top-k"),
     "random": ("credit.signal:entropy", "credit.segmenter:tokens", "credit.allocation:random-quantile"),
 }
 

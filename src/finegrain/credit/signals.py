@@ -15,7 +15,7 @@ from finegrain.checked import PositiveFloat, checked
 from finegrain.credit.answers import CreditedAnswer, Signal, find_signals
 from finegrain.credit.reward_signals import RewardSignal
 from finegrain.credit.signal_facts import Direction, SignalFacts
-from finegrain.credit.text_signals import Entropy, LeastEdit, Lexical
+from finegrain.credit.text_signals import Activations, Entropy, LeastEdit, Lexical
 from finegrain.errors import CreditError, UsageError
 from finegrain.ops.segmenters import Dynamic, Segmenter, Tokens, check
 from finegrain.types import CreditContext, Scored
@@ -135,7 +135,7 @@ class OfRewardModel:
         return self.choice.segmenter
 
 
-Source = Spans | Column | Implicit | Table | FunctionSpans | Entropy | LeastEdit | Lexical
+Source = Spans | Column | Implicit | Table | FunctionSpans | Entropy | Activations | LeastEdit | Lexical
 """Signals that are read from the context."""
 
 SignalChoice = Auto | Source | RewardSignal

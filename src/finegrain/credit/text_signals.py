@@ -1,8 +1,9 @@
-"""Signals that need no scorer: the start model's entropy, the least edit between the two answers of a pair, and words alone.
+"""Signals that need no scorer: the start model's entropy and activations, the least edit between the two answers of a pair, and words alone.
 
 Source: entropy as where a model is uncertain how to continue: https://arxiv.org/abs/2501.02790; least edits as where an answer is better:
 https://arxiv.org/abs/2406.02756; the lexical signal is ours (docs/methods/compose.md).
-Deviations: all three are used as a signal of credit here [OURS]. Words and their weights are a [choice].
+Activations as how far a token may move: https://arxiv.org/abs/2410.05102 (MaPO), with the deviations of `models.activations`.
+Deviations: all four are used as a signal of credit here [OURS]. Words and their weights are a [choice].
 """
 
 import re
@@ -35,6 +36,18 @@ class Entropy:
     def __call__(self, context: CreditContext) -> Signal:
         """Token scores by role."""
         return {role: [_scored(values) for values in context.entropies(role)] for role in context.signs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """Mean activation of the start model where each token is predicted, within its answer from 0 to 1 (MaPO's mask); a pass per answer, slow."""
+
+    facts: ClassVar[SignalFacts] = SignalFacts(name="activations", direction=Direction.NONE)
+    segmenter: ClassVar[Segmenter] = Dynamic()
+
+    def __call__(self, context: CreditContext) -> Signal:
+        """Token scores by role."""
+        return {role: [_scored(values) for values in context.activations(role)] for role in context.signs}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What a reward head or loss may ask of a run's answers before training: entropies of the start model, labelled steps, tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from finegrain.data.records import Example
 from finegrain.errors import UsageError
+from finegrain.models.activations import measure_activations
 from finegrain.models.score import measure_entropies
 from finegrain.models.scorer import causal_lm
 from finegrain.recipes.session import Session
@@ -42,16 +43,32 @@ class RunAnswers(TokenisedAnswers):
         """Entropy with which the start model predicts each token."""
         return self._predicted[role]
 
+    def activations(self, role: str) -> Ragged:
+        """How strongly the start model's units respond at each token."""
+        return self._active[role]
+
+    @cached_property
+    def _active(self) -> dict[str, Ragged]:
+        self._check_language_model("the signal activations needs a language model to start from, and this is a reward model")
+        return self._measure("activations", measure_activations)
+
     @cached_property
     def _predicted(self) -> dict[str, Ragged]:
+        self._check_language_model(
+            "segments by entropy need a language model to start from, and this is a reward model; "
+            "take a segmenter that reads none: head.segmenter:windows, tokens or whole"
+        )
+        return self._measure("entropy", measure_entropies)
+
+    def _check_language_model(self, words: str) -> None:
+        if causal_lm(self.session.policy.model).get_output_embeddings() is None:
+            raise UsageError(words)
+
+    def _measure(self, kind: str, measure: Callable[..., dict[str, Ragged]]) -> dict[str, Ragged]:
+        """Of the start model, cached."""
         session = self.session
         assert session.scorer is not None
-        if causal_lm(session.policy.model).get_output_embeddings() is None:
-            raise UsageError(
-                "segments by entropy need a language model to start from, and this is a reward model; "
-                "take a segmenter that reads none: head.segmenter:windows, tokens or whole"
-            )
-        cache = replace(session.cache, kind="entropy", measure=measure_entropies)
+        cache = replace(session.cache, kind=kind, measure=measure)
         return cache.values(session.policy, session.scorer, self.examples, self.roles, session.precision, session.usage)
 
     def note(self, name: str, facts: Mapping[str, int]) -> None:

@@ -102,6 +102,10 @@ class RunCredit(TokenisedAnswers):
         """Entropy with which the start model predicts each token; computed once, and cached."""
         return self._answers.entropies(role)
 
+    def activations(self, role: str) -> Ragged:
+        """How strongly the start model's units respond at each token; computed once, and cached."""
+        return self._answers.activations(role)
+
     @cached_property
     def _answers(self) -> RunAnswers:
         return RunAnswers(self.session, self.examples, self.roles)
