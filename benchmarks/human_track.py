@@ -68,7 +68,7 @@ class Marked:
     """(start, end, aspect) of every rater's marks."""
 
     def labels(self, aspect: str) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each word is marked with the aspect ("any": with one) by half of the raters or more, and whether it counts: not if marked otherwise."""
+        """Whether half of the raters marked each word with the aspect ("any": with one), and whether it counts: not if marked otherwise."""
         words = list(WORD.finditer(self.text))
         found = [[{name for start, end, name in marks if start < word.end() and word.start() < end} for marks in self.raters] for word in words]
         named = np.array([np.mean([aspect in names or (aspect == "any" and bool(names)) for names in own]) >= 0.5 for own in found])
