@@ -115,7 +115,7 @@ def score(out: Path, answers: Path, *arguments: str) -> np.ndarray:
     """Score of every answer by a command line of `finegrain score`."""
     if not out.exists():
         subprocess.run([*FINEGRAIN, "score", "--data", str(answers), "--out", str(out), *arguments], check=True)
-    return np.array([json.loads(line)["score"] for line in out.read_text().splitlines()], dtype=float)
+    return np.array([json.loads(line)["score"]["mean"] for line in out.read_text().splitlines()], dtype=float)
 
 
 def main() -> None:
