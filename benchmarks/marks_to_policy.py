@@ -112,10 +112,14 @@ def answer(checkpoint: str, arguments: Any, work: Path, out: Path) -> None:
 
 
 def score(out: Path, answers: Path, *arguments: str) -> np.ndarray:
-    """Score of every answer by a command line of `finegrain score`."""
+    """Score of every answer by a command line of `finegrain score`; NaN for empty answers, which it drops."""
     if not out.exists():
         subprocess.run([*FINEGRAIN, "score", "--data", str(answers), "--out", str(out), *arguments], check=True)
-    return np.array([json.loads(line)["score"]["mean"] for line in out.read_text().splitlines()], dtype=float)
+    found = np.full(len(answers.read_text().splitlines()), np.nan)
+    for line in out.read_text().splitlines():
+        record = json.loads(line)
+        found[int(record["id"].partition("/")[0])] = record["score"]["mean"]
+    return found
 
 
 def main() -> None:
@@ -146,7 +150,15 @@ def main() -> None:
             if trial:
                 moved = score(own.with_suffix(".moved"), own, "--model", checkpoint, "--reference", arguments.model, "--beta", "1")
             lengths = [len(json.loads(line)["response"]) for line in own.read_text().splitlines()]
-            rows.append({"method": name, "trial": trial, "judged": judged.tolist(), "kl": float(moved.mean()), "characters": float(np.mean(lengths))})
+            rows.append(
+                {
+                    "method": name,
+                    "trial": trial,
+                    "judged": [None if value != value else value for value in judged.tolist()],
+                    "kl": float(np.nanmean(moved)),
+                    "characters": float(np.mean(lengths)),
+                }
+            )
     records = {name: json.loads((work / f"{name}-model" / "run.json").read_text())["evaluation"] for name in ("marks", "judge")}
     facts = {"arguments": {key: str(value) for key, value in vars(arguments).items()}, **describe_processor(), "token_models": records, "rows": rows}
     write(arguments.out, "marks-to-policy", facts, report(facts))
@@ -160,13 +172,17 @@ def report(facts: Mapping[str, Any]) -> str:
     for name, found in facts["token_models"].items():
         cells = [_cell(found.get(f"eval_{key}")) for key in ("token_auroc", "token_auroc_within", "accuracy")]
         lines.append(f"| of the part `{name}` | {' | '.join(cells)} |")
-    start = np.array(facts["rows"][0]["judged"])
-    lines += ["", "Score: mean log-odds that a token is good, by the judge; differences are paired by prompt, ± half of a 95 % Student interval.", ""]
-    lines += ["| policy | trial | judged | minus the start | nats from the start | characters |", "| --- | --- | --- | --- | --- | --- |"]
+    start = np.array(facts["rows"][0]["judged"], dtype=float)
+    how = "Score: mean log-odds that a token is good, by the judge; differences are paired by prompt, over the prompts that both answered"
+    lines += ["", f"{how}, ± half of a 95 % Student interval. Nats from the start: of answers that are not empty.", ""]
+    lines += ["| policy | trial | judged | minus the start | nats from the start | characters | empty answers |", "| --- " * 7 + "|"]
     for row in facts["rows"]:
-        judged = np.array(row["judged"])
-        apart = shown(mean_interval(judged - start), sign="+") if row["trial"] else ""
-        cells = [row["method"], row["trial"], shown(mean_interval(judged)), apart, f"{row['kl']:.2f}", f"{row['characters']:.0f}"]
+        judged = np.array(row["judged"], dtype=float)
+        both = np.isfinite(judged) & np.isfinite(start)
+        apart = shown(mean_interval((judged - start)[both]), sign="+") if row["trial"] else ""
+        kept = judged[np.isfinite(judged)]
+        empty = f"{len(judged) - len(kept)} of {len(judged)}"
+        cells = [row["method"], row["trial"], shown(mean_interval(kept)), apart, f"{row['kl']:.2f}", f"{row['characters']:.0f}", empty]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
