@@ -48,7 +48,7 @@ READINGS = (4, 6, 10, 14, 20, 26, 34, 42, 63)
 """More than the demo's five, since targets of several sizes move at several speeds; the same for all rows."""
 RATES = tuple(FULL.budget.lr * factor for factor in (0.5, 1.0, 2.0))
 BETAS = (BETA / 2, BETA, 2 * BETA)
-SIZES = (1.0, 2.0, 4.0)
+SIZES = (1.4, 2.8, 5.6)
 WITHIN = (1.0, 4.0)
 KEEP_ALL = {"min_kept": 0.0, "max_kept": 1.0}
 
