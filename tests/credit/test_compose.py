@@ -309,7 +309,9 @@ def test_an_answer_of_one_token_and_one_without_any() -> None:
     masks = {role: [np.ones(1, dtype=bool), np.zeros(2, dtype=bool)] for role in ("chosen", "rejected")}
     column = {"chosen": [np.array([1.0]), np.array([1.0, 1.0])], "rejected": [np.array([-1.0]), np.array([1.0, 1.0])]}
     context = FakeContext(signs={"chosen": np.ones(2), "rejected": -np.ones(2)}, role_masks=masks, column=column)
-    for allocation in (Mask(**OPEN), TopK(), DynamicTopK(), RandomQuantile(), Redistribute(), Interpolate()):
+    with pytest.raises(CreditError, match="every token the weight 0"):  # one segment is no peak
+        Compose(signal=Column(), allocation=DynamicTopK()).prepare(context)
+    for allocation in (Mask(**OPEN), TopK(), RandomQuantile(), Redistribute(), Interpolate()):
         columns: dict[str, TokenColumns] = dict(Compose(signal=Column(), allocation=allocation).prepare(context))
         assert all(list(column.annotated) == [True, False] for column in columns.values())
         reward = columns["chosen"].reward[0]

@@ -106,7 +106,13 @@ def make_columns(
     segment: Sequence[Tensor] | None,
     reward_std: Sequence[Tensor] | None = None,
 ) -> dict[str, TokenColumns]:
-    """Columns of all answers of every role; None where an answer had no signal, or where the method makes no such column."""
+    """Columns of all answers of every role; None where an answer had no signal, or where the method makes no such column.
+
+    Raises CreditError for weights that are all 0.
+    """
+
+    if weight is not None and not any(bool(own.any()) for own in weight):
+        raise CreditError("the credit gives every token the weight 0, so no token would train; take another segmenter, allocation or signal")
 
     def column(values: Sequence[Tensor] | None, dtype: type[np.generic]) -> dict[str, list[np.ndarray | None]]:
         rows: dict[str, list[np.ndarray | None]] = {role: [None] * len(signs) for role, signs in context.signs.items()}

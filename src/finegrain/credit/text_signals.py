@@ -91,15 +91,14 @@ class Lexical:
         prompts = context.prompts()
         said = {prompt: {word.casefold() for word in WORD.findall(prompt)} for prompt in set(prompts)}
         texts = {role: context.texts(role) for role in context.signs}
-        used = {role: [{word.casefold() for word in WORD.findall(text)} for text in own] for role, own in texts.items()}
-        answers: dict[str, list[set[str]]] = {prompt: [] for prompt in said}
-        for role in used:
-            for prompt, words in zip(prompts, used[role], strict=True):
-                answers[prompt].append(words)
+        answers: dict[str, dict[str, set[str]]] = {prompt: {} for prompt in said}  # an answer that stands in several pairs counts once
+        for own in texts.values():
+            for prompt, text in zip(prompts, own, strict=True):
+                answers[prompt][text] = {word.casefold() for word in WORD.findall(text)}
         found: dict[str, list[Scored | None]] = {}
         for role, own in texts.items():
             rows = zip(own, prompts, strict=True)
-            spans: list[list[CharSpan] | None] = [self._spans(text, said[prompt], answers[prompt]) for text, prompt in rows]
+            spans: list[list[CharSpan] | None] = [self._spans(text, said[prompt], list(answers[prompt].values())) for text, prompt in rows]
             found[role] = [None if values is None else _scored(values) for values in context.spans_to_tokens(role, spans, 0.0)]
         return found
 

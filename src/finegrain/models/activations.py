@@ -1,8 +1,9 @@
 """Activations of a frozen language model at the positions that predict an answer's tokens, answer by answer.
 
 Source: the four kinds of tensors that SparsePO's authors average for MaPO, https://arxiv.org/abs/2410.05102.
-Deviations: they are found by what transformers calls modules: activation functions, projections of attention, embedding, blocks and final norm,
-logits. Rotated queries and keys, and the inner points of the residual stream, are no modules and are left out [choice].
+Deviations: they are found by what transformers calls modules: activation functions, projections of attention, embedding and blocks,
+logits. Rotated queries and keys, the final norm and the inner points of the residual stream are left out, as is what sees some tokens only, such
+as experts [choice].
 """
 
 import re
@@ -21,7 +22,7 @@ from finegrain.models.scorer import Scorer, causal_lm, stock_attention
 from finegrain.ops.activation_share import activation_share
 from finegrain.types import Ragged
 
-MLP = re.compile(r"(?:^|\.)(?:act_fn|act|activation_fn|activation)$")
+MLP = re.compile(r"(?:^|\.)(?:act_fn|act|activation_fn|activation|gelu_impl)$")
 """Names of activation functions below a block."""
 ATTENTION = re.compile(r"(?:attn|attention)\w*\..*(?:[qkvo]_proj|out_proj|c_attn|c_proj|query_key_value|qkv_proj|dense|Wqkv|query|key|value)$")
 """Names of projections of attention."""
@@ -51,7 +52,8 @@ def _means(scorer: Scorer, ids: Tensor, prompt: int) -> Mapping[str, Sequence[Fl
     with _listening(lm) as heard:
         logits = lm(input_ids=ids[None].to(scorer.device), use_cache=False).logits
     heard["logits"] = [_mean(logits)]
-    return {kind: [values[prompt - 1 : -1] for values in own if len(values) == len(ids)] for kind, own in heard.items() if own}
+    whole = {kind: [values[prompt - 1 : -1] for values in own if len(values) == len(ids)] for kind, own in heard.items()}
+    return {kind: own for kind, own in whole.items() if own}  # experts see some tokens only
 
 
 @contextmanager

@@ -35,7 +35,7 @@ BASE_VARIANCE = 100.0
 IGNORANCE = 0.1
 """Prior probability that the labels say nothing, so that every score is 0."""
 EXACT = 2000
-"""Rows up to which covariances are exact (full Laplace). With more, determinants are scaled up from as many, and covariances diagonal in features."""
+"""Rows up to which covariances are exact (full Laplace). With more they are diagonal in features; determinants are exact for as many features."""
 ROUGHLY = 1e-4
 """Tolerance of regressions that are compared on held-out pairs."""
 NEGLIGIBLE = 1e-3
@@ -93,6 +93,8 @@ def fit_pairs(
 
     Marks count as one more feature, of root mean square 1 over the types they score and prior variance 1. rarity: `inverse_frequency`.
     """
+    if not labels.weight.any():
+        return TokenTable(np.zeros(len(types)), np.zeros(len(types)), 0.0)
     fits = [_regress(features, differences, labels) for features in _pair_features(types, rarity, marks)]
     shares = _posterior(fits, -np.log(2) * labels.weight.sum())
     table = _mix(shares, fits, lambda fit: (fit.scores, _variance(fit)))
@@ -225,9 +227,19 @@ def _mix(shares: np.ndarray, fits: Sequence[RidgeFit], moments: Callable[[RidgeF
 
 def _evidence(fit: RidgeFit) -> float:
     """Laplace's approximation of the log-probability of the labels under the prior."""
-    factor = _cholesky(fit.rows, fit.curvature)
-    determinant = fit.rows.shape[0] / len(factor) * np.log(np.diag(factor)).sum()
-    return float(fit.log_likelihood - 0.5 * np.square(fit.weights).sum() - determinant)
+    return float(fit.log_likelihood - 0.5 * np.square(fit.weights).sum() - 0.5 * _log_determinant(fit))
+
+
+def _log_determinant(fit: RidgeFit) -> float:
+    """Of I + B^(1/2) X X' B^(1/2); beyond `EXACT` rows and features, of the features whose scores know most."""
+    weighted = _weighted(fit.rows, fit.curvature)
+    if weighted.shape[0] > EXACT:
+        known = weighted.power(2).sum(0)
+        most = np.sort(np.argsort(known)[-EXACT:])
+        rest = np.log1p(np.delete(known, most)).sum()
+        gram = (weighted[:, most].T @ weighted[:, most]).toarray()
+        return float(np.linalg.slogdet(np.eye(len(gram)) + gram)[1] + rest)
+    return float(np.linalg.slogdet(np.eye(weighted.shape[0]) + (weighted @ weighted.T).toarray())[1])
 
 
 def _weighted(rows: sparse.csr_array, curvature: np.ndarray) -> sparse.csr_array:
@@ -235,8 +247,8 @@ def _weighted(rows: sparse.csr_array, curvature: np.ndarray) -> sparse.csr_array
 
 
 def _cholesky(rows: sparse.csr_array, curvature: np.ndarray) -> np.ndarray:
-    """Of I + B^(1/2) X X' B^(1/2), over at most `EXACT` rows."""
-    weighted = _weighted(rows[:EXACT], curvature[:EXACT])
+    """Of I + B^(1/2) X X' B^(1/2)."""
+    weighted = _weighted(rows, curvature)
     return np.asarray(np.linalg.cholesky(np.eye(weighted.shape[0]) + (weighted @ weighted.T).toarray()))
 
 

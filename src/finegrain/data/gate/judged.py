@@ -9,7 +9,7 @@ from finegrain.data.gate.markup import find_answer_markup, find_prompt_markup
 from finegrain.data.gate.texts import Texts
 
 WORDS = re.compile(r"\w+")
-TAGGED = re.compile(r"<v>[^<]*</v>")
+TAGGED = re.compile(r"<v>.*?</v>", re.DOTALL)
 
 FEWEST_WORDS = 8
 """Shorter answers are near-identical only when their words are equal."""

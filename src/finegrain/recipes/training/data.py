@@ -104,7 +104,7 @@ def describe_unread_spans(job: Job, contract: Contract, examples: ExampleStore) 
     if not annotated or job.credit is not None or contract.token_columns:
         return ""
     how = {
-        "prefer": "add objective:token-distillation credit:token-reward --credit.size 1.5",
+        "prefer": "add objective:token-distillation credit:token-reward --credit.size 1.5" if "chosen" in contract.roles else "add credit:asr",
         "sft": "it trains on marked passages as on all others; add credit:asr, which leaves out what is marked bad",
         "reward": "take head:token loss:span-labels",
     }

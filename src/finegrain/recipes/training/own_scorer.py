@@ -118,7 +118,10 @@ def _labels(examples: Sequence[Example]) -> Labels:
     """Probability that the chosen answer of each row is better, and the row's weight, from the columns that losses of pairs read."""
     share = np.array([0.5 if example.columns.get("tie", 0) > 0.5 else example.columns.get("label_prob", 1.0) for example in examples])
     flip = np.array([example.columns.get("flip", 0) > 0.5 for example in examples], dtype=bool)
-    return Labels(np.where(flip, 1 - share, share), np.array([example.columns.get("weight", 1.0) for example in examples]))
+    weight = np.array([example.columns.get("weight", 1.0) for example in examples])
+    if (wrong := np.flatnonzero((weight < 0) | (share < 0) | (share > 1))).size:
+        raise DataError(f"row {examples[int(wrong[0])].row}: weight must be 0 or more and label_prob from 0 to 1 ({wrong.size} such rows)")
+    return Labels(np.where(flip, 1 - share, share), weight)
 
 
 class _Book:

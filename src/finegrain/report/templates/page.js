@@ -107,7 +107,7 @@
     const found = [];
     for (const run of runs) for (const pair of run.pairs) for (const answer of pair.a) {
       const token = decode(answer);
-      (token.signals.std || []).forEach((value, i) => { if (token.mask[i] && Number.isFinite(value)) found.push(value); });
+      (token.signals.std || []).forEach((value, i) => { if (token.mask[i] && value > 0) found.push(value); });
     }
     found.sort((a, b) => a - b);
     const at = (share) => found[Math.floor(share * (found.length - 1))];
