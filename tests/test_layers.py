@@ -48,7 +48,7 @@ RECIPES: tuple[tuple[str, ...], ...] = (
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 RECIPE_LEVEL = {room: level for level, rooms in enumerate(RECIPES) for room in rooms}
 PURE = ("errors", "checked", "declarations", "files", "terminal", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
-PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping"})
+PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping", "rapidfuzz"})
 ROOMS_OF = {"tyro": ("parsing",), "accelerate": ("train", "scoring", "recipes"), "datasets": ("data",), "peft": ("models",)}
 """Packages that only these rooms may know."""
 DYNAMIC = frozenset({"", "catalog", "commands", "scoring.opening"})

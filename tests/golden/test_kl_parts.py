@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from finegrain.models.activations import activation_share
 from finegrain.ops import logprobs
-from finegrain.ops.activation_share import activation_share
 from finegrain.ops.logprobs import OutputLayer, TokenValues, token_values
 from tests.golden.given import real
 

@@ -1,4 +1,4 @@
-"""Activations where tokens are predicted: scale, position, architectures. Test of models/activations.py and ops/activation_share.py."""
+"""Activations where tokens are predicted: scale, position, architectures. Test of models/activations.py."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from finegrain.models.activations import measure_activations
+from finegrain.models.activations import activation_share, measure_activations
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Scorer, fused, use_branched_attention
-from finegrain.ops.activation_share import activation_share
 from tests.tiny import MODELS, examples
 
 ROLES = ("chosen", "rejected")

@@ -17,7 +17,7 @@ from finegrain.ops.segmenters import check
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
+class LabelAgreement:
     """Settings of a weight by the agreement of a segment's score with the label of its answer."""
 
     score: SegmentScore = field(default_factory=Mean)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, Range, Seed, checked
-from finegrain.credit.agreement import Agreement
+from finegrain.credit.agreement import LabelAgreement
 from finegrain.credit.answers import CreditedAnswer, map_blocks, score_segments
 from finegrain.credit.asr import keep_mask
 from finegrain.credit.confidence import confidence_weight
@@ -61,7 +61,7 @@ class Allocated(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Mask(Agreement):
+class Mask(LabelAgreement):
     """Keeps segments whose score agrees with the label of their answer: asr's."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.KEEP_MASK
@@ -83,7 +83,7 @@ class Mask(Agreement):
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class SoftWeight(Agreement):
+class SoftWeight(LabelAgreement):
     """The probability, under the signal's uncertainty, that a segment deserves the label of its answer: confidence's [OURS]."""
 
     weight_means: ClassVar[WeightMeaning] = WeightMeaning.LABEL_PROBABILITY

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import checked
-from finegrain.credit.agreement import Agreement
+from finegrain.credit.agreement import LabelAgreement
 from finegrain.credit.answers import CreditedAnswer, known_stds, make_columns
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.scores import check_direction
@@ -20,7 +20,7 @@ Weigh = Callable[[Sequence[CreditedAnswer], Sequence[Tensor], Sequence[Tensor], 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class SegmentWeights(Agreement):
+class SegmentWeights(LabelAgreement):
     """Settings of a weight per segment."""
 
     scorer: str | None = None

@@ -1,9 +1,10 @@
-"""Activations of a frozen language model at the positions that predict an answer's tokens, answer by answer.
+"""How strongly a frozen language model's units respond where each token of an answer is predicted, in [0, 1]: MaPO's token mask.
 
 Source: the four kinds of tensors that SparsePO's authors average for MaPO, https://arxiv.org/abs/2410.05102.
-Deviations: they are found by what transformers calls modules: activation functions, projections of attention, embedding and blocks,
-logits. Rotated queries and keys, the final norm and the inner points of the residual stream are left out, as is what sees some tokens only, such
-as experts [choice].
+Deviations: computed exactly; the authors' mean, deviation and extremes are in float16. Their normalisation to mean 0 and deviation 1 comes
+before a shift and a scale to [0, 1], so it changes nothing and is left out. A constant answer gets 1, where theirs divides by 0. Tensors are
+found by what transformers calls modules: activation functions, projections of attention, embedding and blocks, logits. Rotated queries and keys,
+the final norm and the inner points of the residual stream are left out, as is what sees some tokens only, such as experts [choice].
 """
 
 import re
@@ -13,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from finegrain.models.block_states import blocks_of
 from finegrain.models.score import Precision, PromptWithAnswers
 from finegrain.models.scorer import Scorer, causal_lm, stock_attention
-from finegrain.ops.activation_share import activation_share
 from finegrain.types import Ragged
 
 MLP = re.compile(r"(?:^|\.)(?:act_fn|act|activation_fn|activation|gelu_impl)$")
@@ -28,8 +28,22 @@ ATTENTION = re.compile(r"(?:attn|attention)\w*\..*(?:[qkvo]_proj|out_proj|c_attn
 """Names of projections of attention."""
 
 
+def activation_share(means: Mapping[str, Sequence[Float[Tensor, " T"]]], mask: Bool[Tensor, " T"]) -> Float[Tensor, " T"]:
+    """By kind of unit, for every tensor the mean over its features at each token -> mean over kinds of the mean over their tensors; 0 off the mask.
+
+    Each tensor's means are shifted and scaled to [0, 1] over the tokens of the mask.
+    """
+    kinds = [torch.stack([_to_unit(values, mask) for values in own]).mean(0) for own in means.values()]
+    return torch.where(mask, torch.stack(kinds).mean(0), 0.0)
+
+
+def _to_unit(values: Float[Tensor, " T"], mask: Bool[Tensor, " T"]) -> Float[Tensor, " T"]:
+    low, high = values[mask].aminmax()
+    return torch.where(high > low, (values - low) / torch.where(high > low, high - low, 1.0), 1.0)
+
+
 def measure_activations(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
-    """By role, `ops.activation_share` of each token, one (T,) array per example; a plain pass per answer, which is slow."""
+    """By role, `activation_share` of each token, one (T,) array per example; a plain pass per answer, which is slow."""
     found: dict[str, Ragged] = {role: [] for role in roles}
     was_training = scorer.training
     scorer.eval()

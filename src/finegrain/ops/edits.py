@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer
+from rapidfuzz.distance import Levenshtein
 
 
 class Edit(NamedTuple):
@@ -23,8 +24,6 @@ class Edit(NamedTuple):
 
 def least_edit(first: Integer[np.ndarray, " N"], second: Integer[np.ndarray, " M"]) -> Edit:
     """The edit."""
-    from rapidfuzz.distance import Levenshtein
-
     changed = np.zeros(len(first), dtype=bool), np.zeros(len(second), dtype=bool)
     distance = 0
     for step in Levenshtein.opcodes(first.tolist(), second.tolist()):

@@ -28,7 +28,7 @@ def check_heuristics(texts: Texts, own_markup: frozenset[str]) -> Iterator[tuple
             yield kind, ""
     if found := [name for text in texts.answers.values() if (name := find_answer_markup(text))] or find_prompt_markup(texts, own_markup):
         yield "template", f"{found[0]!r} inside a text"
-    if tagged := next((found[0] for text in texts.answers.values() if (found := TAGGED.search(text))), None):
+    if tagged := next((passage[0] for text in texts.answers.values() if (passage := TAGGED.search(text))), None):
         yield "inline_tags", f"{tagged!r:.60}: read as text, since this file is not read as answers with inline tags"
 
 
