@@ -326,7 +326,7 @@ def test_a_loss_that_is_not_finite_names_its_rows(command: Command, monkeypatch:
         return loss + torch.where(pair.columns["position"] == 2, bad, 0.0) if broken.get("passes") == 2 else loss
 
     monkeypatch.setattr(DPO, "__call__", breaks)
-    done = command.prefer("run", "objective:dpo", "--lr", "1e-3", "--save-every", "1")
+    done = command.prefer("run", "objective:dpo", "--lr", "1e-3", "--save-every", "1", "--examined", "0")
     assert done.code == 6, done.error
     run = command.folder / "run"
     saved = json.loads((run / "nonfinite.json").read_text())

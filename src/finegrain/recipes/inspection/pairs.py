@@ -48,7 +48,7 @@ class PairSnapshot:
     token_columns: Mapping[str, TokenColumns]
     held_token_columns: Mapping[str, TokenColumns]
     """What was made for the held-out rows: segments and steps that a reward model reads, no credit."""
-    pulls: Mapping[int, Mapping[str, np.ndarray]]
+    pulls: Mapping[int, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """By place, of training rows, which tokens carry the gradient; empty where that is not known."""
     held_out_logps: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     """By place and role, log-probabilities of held-out rows after training, as the evaluation computed them."""
