@@ -211,7 +211,7 @@ def main() -> None:
                     lines.append(f"| {name} | {aspect} | {signal} | {ranged(found[0])} | {ranged(found[1])} | {found[2]} of {len(answers)} |")
                     print(lines[-1], flush=True)
     lines += ["", *first_wrong_steps(options.data)]
-    model = f" Language model: {Path(options.model).name}." if options.model else ""
+    model = f" Language model: {Path(options.model).name}." if options.model else " No language model was given: words alone."
     about = f"Made by `benchmarks/human_track.py`. {' '.join(__doc__.split(chr(10) * 2)[-1].split())}{model}"
     write(
         options.out, "human-track", {"lines": lines}, "\n".join(["# Scorers that nobody trained against people's marks", "", about, "", *lines, ""])

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
-from finegrain.credit.answers import CreditedAnswer, known_stds, make_columns
+from finegrain.credit.answers import CreditedAnswer, make_columns
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.signal_facts import Direction
 from finegrain.credit.signals import Auto, SignalChoice, Table, check_complete, check_scorer, read_answers, resolve_signal
@@ -67,11 +67,12 @@ class TokenReward:
         rewards = [self.size * torch.where(mask, mean - every.mean(), 0.0) for mean, mask in zip(means, masks, strict=True)]
         centred = [answer._replace(scored=Scored(reward)) for answer, reward in zip(answers, rewards, strict=True)]
         scale = float((every - every.mean()).square().mean().sqrt())
-        stds = None if isinstance(signal, Table) else self._stds(answers)  # a posterior mean is the best target whatever its deviation
+        stds, ids = self._stds(answers), cut_answers(self.segmenter, context, centred)
+        spread = stds and [self.size * std for std in stds]
         weight = stds and [torch.where(mask, certainty(std, scale=scale), 0.0) for std, mask in zip(stds, masks, strict=True)]
-        spread = [self.size * std for std in known_stds(answers) or ()]
-        ids = cut_answers(self.segmenter, context, centred)
-        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids, reward_std=spread or None)
+        if isinstance(signal, Table):
+            weight = None  # a posterior mean is the best target whatever its deviation
+        return make_columns(context, answers, weight=weight, reward=rewards, segment=ids, reward_std=spread)
 
     def _stds(self, answers: Sequence[CreditedAnswer]) -> list[Tensor] | None:
         """Standard deviation per token; None where the signal lacks it for some answer."""

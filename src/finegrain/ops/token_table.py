@@ -183,6 +183,11 @@ def _log_chance(logits: np.ndarray, lapse: float) -> np.ndarray:
     return np.asarray(np.logaddexp(np.log(lapse) if lapse else -np.inf, np.log1p(-2 * lapse) + log_expit(logits)))
 
 
+def _log_slope(logits: np.ndarray, lapse: float) -> np.ndarray:
+    """Of the derivative of that probability."""
+    return np.asarray(np.log1p(-2 * lapse) + log_expit(logits) + log_expit(-logits))
+
+
 def _log_likelihood(logits: np.ndarray, labels: Labels, lapse: float) -> float:
     """Of labels that are 1 with probability lapse + (1 - 2 lapse) sigma(logits)."""
     return float(labels.weight @ (labels.share * _log_chance(logits, lapse) + (1 - labels.share) * _log_chance(-logits, lapse)))
@@ -195,7 +200,7 @@ def _regress(features: sparse.csr_array, design: sparse.csr_array, labels: Label
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = rows @ weights
-        slope = np.log1p(-2 * lapse) + log_expit(logits) + log_expit(-logits)
+        slope = _log_slope(logits, lapse)
         pull = labels.share * np.exp(slope - _log_chance(logits, lapse)) - (1 - labels.share) * np.exp(slope - _log_chance(-logits, lapse))
         value = 0.5 * weights @ weights - _log_likelihood(logits, labels, lapse)
         return float(value / total), (weights - rows.T @ (labels.weight * pull)) / total
@@ -203,8 +208,7 @@ def _regress(features: sparse.csr_array, design: sparse.csr_array, labels: Label
     options = {"maxiter": 2000, "gtol": tolerance, "ftol": 64 * np.finfo(float).eps}
     weights = minimize(loss, np.zeros(rows.shape[1]), jac=True, method="L-BFGS-B", options=options).x
     logits = rows @ weights
-    slope = np.log1p(-2 * lapse) + log_expit(logits) + log_expit(-logits)
-    curvature = labels.weight * np.exp(2 * slope - _log_chance(logits, lapse) - _log_chance(-logits, lapse))
+    curvature = labels.weight * np.exp(2 * _log_slope(logits, lapse) - _log_chance(logits, lapse) - _log_chance(-logits, lapse))
     return RidgeFit(features, rows, weights, curvature, _log_likelihood(logits, labels, lapse))
 
 
@@ -231,7 +235,7 @@ def _evidence(fit: RidgeFit) -> float:
 
 
 def _log_determinant(fit: RidgeFit) -> float:
-    """Of I + B^(1/2) X X' B^(1/2); beyond `EXACT` rows and features, of the features whose scores know most."""
+    """Of I + B^(1/2) X X' B^(1/2); with more than `EXACT` rows exact for as many features, those that the rows say most of, the rest as if alone."""
     weighted = _weighted(fit.rows, fit.curvature)
     if weighted.shape[0] > EXACT:
         known = weighted.power(2).sum(0)
@@ -239,17 +243,16 @@ def _log_determinant(fit: RidgeFit) -> float:
         rest = np.log1p(np.delete(known, most)).sum()
         gram = (weighted[:, most].T @ weighted[:, most]).toarray()
         return float(np.linalg.slogdet(np.eye(len(gram)) + gram)[1] + rest)
-    return float(np.linalg.slogdet(np.eye(weighted.shape[0]) + (weighted @ weighted.T).toarray())[1])
+    return float(np.linalg.slogdet(_by_rows(weighted))[1])
 
 
 def _weighted(rows: sparse.csr_array, curvature: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array(sparse.diags_array(np.sqrt(curvature)) @ rows)
 
 
-def _cholesky(rows: sparse.csr_array, curvature: np.ndarray) -> np.ndarray:
-    """Of I + B^(1/2) X X' B^(1/2)."""
-    weighted = _weighted(rows, curvature)
-    return np.asarray(np.linalg.cholesky(np.eye(weighted.shape[0]) + (weighted @ weighted.T).toarray()))
+def _by_rows(weighted: sparse.csr_array) -> np.ndarray:
+    """I + B^(1/2) X X' B^(1/2), dense."""
+    return np.asarray(np.eye(weighted.shape[0]) + (weighted @ weighted.T).toarray())
 
 
 def _variance(fit: RidgeFit) -> Float[np.ndarray, " V"]:
@@ -258,7 +261,7 @@ def _variance(fit: RidgeFit) -> Float[np.ndarray, " V"]:
     weighted = _weighted(fit.rows, fit.curvature)
     if fit.rows.shape[0] > EXACT:
         return np.asarray(squares @ (1 / (1 + weighted.power(2).sum(0))))
-    lower = _cholesky(fit.rows, fit.curvature)
+    lower = np.linalg.cholesky(_by_rows(weighted))
     explained = [
         np.square(solve_triangular(lower, (weighted @ fit.features[part].T).toarray(), lower=True)).sum(0)
         for part in chunks(fit.features.shape[0], 4096)
