@@ -46,15 +46,21 @@ SCORED = ("token-distillation", "asr")
 
 
 def split(data: Path, folder: Path, limit: int) -> None:
-    """One file per part; rows of a prompt stay together."""
+    """One file per part, whose rows are chat messages; rows of a prompt stay together."""
     folder.mkdir(parents=True, exist_ok=True)
     with gzip.open(data, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file][: limit or None]
     prompts = sorted({row["prompt"] for row in rows}, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())
     places = {prompt: place / len(prompts) for place, prompt in enumerate(prompts)}
     for name, (low, high) in PARTS.items():
-        own = [row for row in rows if low <= places[row["prompt"]] < high]
+        own = [_in_messages(row) for row in rows if low <= places[row["prompt"]] < high]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own), encoding="utf-8")
+
+
+def _in_messages(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row's texts as chat messages: a chat model that reads plain text often answers nothing."""
+    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    return {**row, **{name: [{"role": role, "content": row[name]}] for name, role in roles.items()}}
 
 
 def call(command: str, out: Path, *arguments: str) -> None:
@@ -101,13 +107,14 @@ def answer(checkpoint: str, arguments: Any, work: Path, out: Path) -> None:
     settings = Tokenise(max_length=arguments.max_length)
     examples = load_examples(str(work / "held-out.jsonl"), policy.tokenizer, shape=Shape.PREFERENCE, settings=settings).examples
     prompts = [example.prompt for example in examples]
+    rows = [json.loads(line) for line in (work / "held-out.jsonl").read_text(encoding="utf-8").splitlines()]
     lines = []
     for first in range(0, len(prompts), 16):
         part = prompts[first : first + 16]
         drawn = sample_answers(policy.model, policy.tokenizer, part, max_new_tokens=arguments.tokens, seed=first)
         texts = [policy.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in drawn]
         own = list(examples)[first : first + 16]
-        lines += [{"prompt": example.prompt_text, "response": text or " "} for example, text in zip(own, texts, strict=True)]
+        lines += [{"prompt": rows[example.row]["prompt"], "response": text or " "} for example, text in zip(own, texts, strict=True)]
     out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
