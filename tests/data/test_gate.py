@@ -107,6 +107,7 @@ BAD = {
     "empty": {**GOOD, "chosen": " "},
     "identical": {**GOOD, "chosen": GOOD["rejected"]},
     "not_a_number": {**GOOD, "weight": float("nan")},
+    "out_of_range": {**GOOD, "weight": -0.5},
     "tie": {**GOOD, "prompt": "Which?\n", "tie": True},
     "span_outside_text": {**GOOD, "chosen_spans": [[5, 90, 1.0]], "prompt": "Other?\n"},
     "duplicate": GOOD,
@@ -143,6 +144,19 @@ def test_kept_where_nobody_says_otherwise(tmp_path, kind):
     assert [example.row for example in loaded.examples] == [0, 1]
     (finding,) = (one for one in loaded.gate["findings"] if one["kind"] == kind)
     assert finding["action"] == "kept"
+
+
+@pytest.mark.parametrize("column", [{"label_prob": 1.5}, {"label_prob": -0.1}, {"tie": 2}, {"flip": -1}, {"strength_std": -1}, {"weight": -1e-9}])
+def test_weights_deviations_and_probabilities_are_in_range(tmp_path, column):
+    found = load(save(tmp_path / "d.jsonl", [{**GOOD, **dict.fromkeys(column, 0)}, GOOD | column])).gate["findings"]
+    (finding,) = (one for one in found if one["kind"] == "out_of_range")
+    (name,) = column
+    assert finding["rows"] == [1] and f"column {name!r} is {column[name]:g}, expected" in finding["example"]
+
+
+def test_not_a_number_is_not_out_of_range_too(tmp_path):
+    found = load(save(tmp_path / "d.jsonl", [GOOD, {**GOOD, "weight": float("nan")}, {**GOOD, "label_prob": float("nan")}])).gate["findings"]
+    assert [one["kind"] for one in found if one["action"] == "dropped"] == ["not_a_number"]
 
 
 def test_a_dropped_row_is_counted_once_but_named_under_every_kind(tmp_path):

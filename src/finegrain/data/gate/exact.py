@@ -24,6 +24,8 @@ LARGEST = 3.4e38
 """The range of single precision, in which values of spans and token rewards are kept."""
 NUMBERS = ("weight", "margin")
 """Columns that must be numbers where present."""
+RANGES = {"weight": (0, math.inf), "strength_std": (0, math.inf), "label_prob": (0, 1), "tie": (0, 1), "flip": (0, 1)}
+"""The least and the greatest value of columns that losses read as a weight, a deviation or a probability."""
 
 
 def check_exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Named]:
@@ -85,6 +87,14 @@ def _numbers(answer: Answer) -> list[float]:
     return [number for span in answer.spans or () for number in (span.value, span.std or 0.0)] + (answer.token_reward or [])
 
 
+def _out_of_range(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
+    for name, (low, high) in RANGES.items():
+        number = row.columns.get(name, low)
+        if number < low or number > high:
+            return f"column {name!r} is {number:g}, expected {'0 or more' if high == math.inf else f'{low} to {high}'}"
+    return None
+
+
 def _prompt_mismatch(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "prompt_mismatch" in row.notes else None
 
@@ -106,6 +116,7 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
     ("empty", _empty),
     ("identical", _identical),
     ("not_a_number", _not_a_number),
+    ("out_of_range", _out_of_range),
     ("prompt_mismatch", _prompt_mismatch),
     ("neutral_step", _neutral_step),
     ("repeated_answer", _repeated_answer),

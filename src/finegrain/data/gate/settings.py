@@ -26,6 +26,8 @@ class Gate:
     """Both answers have the same text."""
     not_a_number: Literal["drop", "error"] = "drop"
     """NaN or infinity in a column, a span or a reward."""
+    out_of_range: Literal["drop", "error"] = "drop"
+    """A negative `weight` or `strength_std`, or a `label_prob`, `tie` or `flip` outside 0 to 1."""
     prompt_mismatch: Usual = "keep"
     """The prompts of the two sides differ, or an answer that is a whole conversation does not begin with the prompt."""
     tie: Usual = "drop"

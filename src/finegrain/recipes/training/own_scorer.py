@@ -119,8 +119,6 @@ def _labels(examples: Sequence[Example]) -> Labels:
     share = np.array([0.5 if example.columns.get("tie", 0) > 0.5 else example.columns.get("label_prob", 1.0) for example in examples])
     flip = np.array([example.columns.get("flip", 0) > 0.5 for example in examples], dtype=bool)
     weight = np.array([example.columns.get("weight", 1.0) for example in examples])
-    if (wrong := np.flatnonzero((weight < 0) | (share < 0) | (share > 1))).size:
-        raise DataError(f"row {examples[int(wrong[0])].row}: weight must be 0 or more and label_prob from 0 to 1 ({wrong.size} such rows)")
     return Labels(np.where(flip, 1 - share, share), weight)
 
 
