@@ -151,7 +151,8 @@ def test_weights_deviations_and_probabilities_are_in_range(tmp_path, column):
     found = load(save(tmp_path / "d.jsonl", [{**GOOD, **dict.fromkeys(column, 0)}, GOOD | column])).gate["findings"]
     (finding,) = (one for one in found if one["kind"] == "out_of_range")
     (name,) = column
-    assert finding["rows"] == [1] and f"column {name!r} is {column[name]:g}, expected" in finding["example"]
+    assert finding["rows"] == [1]
+    assert f"column {name!r} is {column[name]:g}, expected" in finding["example"]
 
 
 def test_not_a_number_is_not_out_of_range_too(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finegrain.recipes.training.prior_weight import mean_pair_loss
 from tests.recipes.command import Command, Outcome
 from tests.tiny import TEXT, write_rows
 
@@ -26,6 +27,16 @@ def planted_pairs(file: Path, count: int, seed: int) -> Path:
         chosen, rejected = sorted([one, other], key=lambda own: own.count("bad") + own.count("dog"))
         rows.append({"prompt": f"why {seed} {row} ?", "chosen": " " + " ".join(chosen), "rejected": " " + " ".join(rejected)})
     return write_rows(file, rows)
+
+
+def test_pairs_held_out_count_by_their_weight_and_label() -> None:
+    difference = torch.tensor([2.0, -1.0, 3.0], dtype=torch.float64)
+    plain = -torch.nn.functional.logsigmoid(difference)
+    assert mean_pair_loss(difference, {}) == pytest.approx(float(plain.mean()))
+    assert mean_pair_loss(difference, {"weight": np.array([1.0, 3.0, 0.0])}) == pytest.approx(float(plain[0] + 3 * plain[1]) / 4)
+    flipped = mean_pair_loss(difference, {"weight": np.array([0.0, 2.0, 0.0]), "label_prob": np.zeros(3)})
+    assert flipped == pytest.approx(float(-torch.nn.functional.logsigmoid(torch.tensor(1.0))))
+    assert mean_pair_loss(difference, {"weight": np.zeros(3)}) == 0
 
 
 @pytest.fixture

@@ -28,6 +28,13 @@ class RunAnswers(TokenisedAnswers):
     """False for held-out rows."""
     counted: dict[str, dict[str, int]] = field(default_factory=dict)
     """What methods count, for run.json: `note` adds to it."""
+    read: set[str] = field(default_factory=set)
+    """Gets `spans` once people's marks are read."""
+
+    def span_values(self, role: str, aspects: Sequence[str]) -> list[np.ndarray | None]:
+        """Values of the tokens under annotators' spans, NaN in none."""
+        self.read.add("spans")
+        return super().span_values(role, aspects)
 
     def table_scores(self) -> Mapping[str, Ragged]:
         """Scores of the pairs' tokens by a table of words; facts of the table go to run.json."""
@@ -35,6 +42,7 @@ class RunAnswers(TokenisedAnswers):
             raise UsageError(
                 f"a table of words is fitted to pairs, and this loss reads {', '.join(self.roles)}; take a loss of pairs or drop --head.prior"
             )
+        self.read.add("spans")
         scores, facts = score_by_whole_table(self.examples, {role: self.masks(role) for role in PAIR}, self.session.seed)
         self.counted["word_table"] = facts
         return scores
@@ -79,6 +87,7 @@ class RunAnswers(TokenisedAnswers):
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """Number and label of each token's step; steps that were cut, or have no token of their own, are counted in run.json."""
+        self.read.add("spans")
         both = [steps_on_tokens(example.spans.get(role) or [], example.responses[role]) for example in self.examples]
         labelled = sum(len(example.spans.get(role) or []) for example in self.examples)
         judged = sum(len(np.unique(numbers[numbers >= 0])) for numbers, _ in both)

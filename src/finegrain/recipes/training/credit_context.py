@@ -36,6 +36,8 @@ class RunCredit(TokenisedAnswers):
     """Of the parts of the rows that the run's own scorer is cross-fitted by."""
     facts: Json
     """Gets `token_table`, for run.json."""
+    read: set[str]
+    """Gets `spans` once people's marks are read, and `scorer` where a checkpoint judges the answers."""
 
     @property
     def signs(self) -> dict[str, np.ndarray]:
@@ -59,6 +61,7 @@ class RunCredit(TokenisedAnswers):
 
     @cached_property
     def _span_values(self) -> dict[str, list[TokenMarks | None]]:
+        self.read.add("spans")
         return read_span_values(self.examples, self.roles)
 
     def column_rewards(self, role: str) -> list[np.ndarray | None]:
@@ -93,6 +96,7 @@ class RunCredit(TokenisedAnswers):
         return self._scored_by(scorer.split(","), 1.0, signal)
 
     def _scored_by(self, names: Sequence[str], beta: float, signal: RewardSignal | None) -> dict[str, list[AnswerScores]]:
+        self.read.add("scorer")
         members = [score_tokens(self.session, name, self.examples, self.roles, self.reference, beta, signal) for name in names]
         if len(members) == 1:
             return members[0]

@@ -5,7 +5,7 @@ come in units of their own in public sets, and a loss counts in nats: those of t
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -86,9 +86,6 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     for line in words:
         session.say(line)
     facts["holdout_words"] = list(words)
-    if unread := describe_unread_spans(job, contract, train):
-        session.say(unread)
-        facts["unread_spans"] = unread
     if "mismatched" in contract.all_roles:
         several = len(np.unique(apart.prompt_text_keys)) > 1  # held-out rows of one prompt have no mismatched answer, and so no loss
         train, apart = add_mismatched(train), add_mismatched(apart) if several else apart
@@ -98,11 +95,16 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0), categories.counts(), second)
 
 
-def describe_unread_spans(job: Job, contract: Contract, examples: ExampleStore) -> str:
-    """In words, that people marked answers of this run and that it does not learn from their marks; empty where it does, or where nobody did."""
+def describe_unread_spans(job: Job, contract: Contract, examples: ExampleStore, read: Set[str]) -> str:
+    """In words, that people marked answers of this run and that it does not learn from their marks; empty where it does, or where nobody did.
+
+    `read`: what its credit and methods have read, `spans` and `scorer`; a checkpoint that judges the answers stands for the marks it learned from.
+    """
     annotated = sum(examples.annotated(role) for role in contract.roles)
-    if not annotated or job.credit is not None or contract.token_columns:
+    if not annotated or read & {"spans", "scorer"}:
         return ""
+    if job.credit is not None:
+        return f"spans: {annotated} answers are annotated, and neither {contract.name} nor the credit of this run reads the marks"
     how = {
         "prefer": "add objective:token-distillation credit:token-reward --credit.size 1.5" if "chosen" in contract.roles else "add credit:asr",
         "sft": "it trains on marked passages as on all others; add credit:asr, which leaves out what is marked bad",
@@ -187,7 +189,12 @@ def made_numbers(rows: Rows, contract: Contract, examples: ExampleStore, staged:
 def make_columns(session: Session, job: Job, contract: Contract, rows: Rows, plan: Plan) -> Columns:
     """The training rows with their credit and with what objective and artifact make; the held-out rows with what the objective reads."""
     maker = _Maker(session, contract, rows)
-    return Columns(maker.train(job, plan), maker.held_out(), {**maker.facts, **maker.counted})
+    train, held_out = maker.train(job, plan), maker.held_out()
+    facts = {**maker.facts, **maker.counted}
+    if unread := describe_unread_spans(job, contract, rows.train, maker.read):
+        session.say(unread)
+        facts["unread_spans"] = unread
+    return Columns(train, held_out, facts)
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,8 @@ class _Maker:
     facts: Json = field(default_factory=dict)
     counted: dict[str, dict[str, int]] = field(default_factory=dict)
     """What methods count of training and held-out answers together."""
+    read: set[str] = field(default_factory=set)
+    """`spans` once people's marks are read, `scorer` where a checkpoint judges the answers."""
 
     @property
     def scorer(self) -> Scorer:
@@ -227,7 +236,7 @@ class _Maker:
         """Credit may read every row and its reference values, whether a step visits the row or not."""
         session, examples, contract = self.session, self.rows.train, self.contract
         started = time.perf_counter()
-        context = RunCredit(session, examples, contract.roles, reference, job.common.seed, self.facts)
+        context = RunCredit(session, examples, contract.roles, reference, job.common.seed, self.facts, self.read)
         columns: Mapping[str, TokenColumns] = credit.prepare(context)
         self.facts["credit"] = summarise(columns, {role: context.masks(role) for role in contract.roles}, context.signs)
         self.facts["credit_weight"] = read_credit(credit).weight_means.name.lower()
@@ -245,7 +254,7 @@ class _Maker:
         """Token columns that the objective itself makes before training: segments, steps, changed tokens."""
         if self.contract.prepare is None or not len(examples):
             return {}
-        made = dict(self.contract.prepare(RunAnswers(self.session, examples, self.contract.roles, trains, self.counted)))
+        made = dict(self.contract.prepare(RunAnswers(self.session, examples, self.contract.roles, trains, self.counted, self.read)))
         filled = {name for own in made.values() for name in own.filled}
         if undeclared := sorted(filled - set(self.contract.token_columns)):
             raise UsageError(f"{self.contract.name} fills the token columns {', '.join(undeclared)} without declaring them in token_columns")

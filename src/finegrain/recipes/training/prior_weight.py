@@ -1,10 +1,12 @@
 """The weight of a token head's prior where none is given: the one whose model says most of pairs held out of the training rows, after a short fit."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from finegrain.data.holdout import split_holdout
 from finegrain.data.store import ExampleStore
@@ -99,15 +101,20 @@ def try_weights(session: Session, job: Job, contract: Contract, rows: Rows, rate
 
 
 def held_out_loss(session: Session, scorer: Scorer, head: RewardHead, held: ExampleStore, numbers: dict[str, np.ndarray]) -> float:
-    """Mean Bradley-Terry loss of pairs, nats, under their labels."""
+    """Mean Bradley-Terry loss of pairs, nats, under their labels and weights."""
     outputs = compute_head_rows(scorer, held, PAIR, session.precision)
     chosen, rejected = (
         torch.stack([_answer_score(head, values, example.responses[role].mask) for values, example in zip(outputs[role], held, strict=True)])
         for role in PAIR
     )
-    both = {name: held.column(name) for name in held.columns} | numbers
-    labels = pair_labels(Pair(sides={}, columns={name: torch.as_tensor(values).double() for name, values in both.items()}))
-    return float(bradley_terry_loss(chosen - rejected, **labels).mean())
+    return mean_pair_loss(chosen - rejected, {name: held.column(name) for name in held.columns} | numbers)
+
+
+def mean_pair_loss(difference: Float[torch.Tensor, " B"], columns: Mapping[str, np.ndarray]) -> float:
+    """Mean Bradley-Terry loss under the labels that the columns say, by their weights; 0 where all weights are."""
+    pair = Pair(sides={}, columns={name: torch.as_tensor(values).double() for name, values in columns.items()})
+    losses, weight = bradley_terry_loss(difference, **pair_labels(pair)), pair.columns.get("weight", torch.ones_like(difference))
+    return float((losses * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float64).tiny))
 
 
 def _answer_score(head: RewardHead, outputs: np.ndarray, mask: np.ndarray) -> torch.Tensor:
