@@ -220,7 +220,7 @@ class WeightMeaning(StrEnum):
     KEEP_MASK = "a keep-mask: 1 where a token's own score agrees with the label of its answer"
     LABEL_PROBABILITY = "the probability that a token deserves the label of its answer"
     SELECTION = "1 where a signal or a draw selects the token, whatever it says of the label"
-    NOTHING = "absent: it writes token rewards alone"
+    NOTHING = "no weight, token rewards alone"
     CERTAINTY = "the certainty of a token's reward, whatever its sign"
     MULTIPLIER = "a user-defined multiplier"
 

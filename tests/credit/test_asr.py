@@ -139,7 +139,8 @@ def test_an_answer_without_signal_trains_unmasked_and_does_not_count() -> None:
             CHOSEN,
             r"keeps 0.0% of the tokens of chosen answers .1 answers.*, below min_kept, 5%: nearly all .* contradict .* would train\. The usual",
         ),
-        (CHOSEN, np.ones(40), "keeps 0.0% of the tokens of rejected answers"),
+        (CHOSEN, np.ones(40), "keeps 0.0% of the tokens of rejected answers .*contradict the label"),
+        (CHOSEN, np.zeros(40), "keeps 0.0% of the tokens of rejected answers .*: all its token scores are 0, which agrees with no label"),
         (
             np.ones(40),
             -np.ones(40),

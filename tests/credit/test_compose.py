@@ -152,7 +152,7 @@ def test_two_shares_that_differ_are_refused() -> None:
     with pytest.raises(UsageError, match="both mix with the end: set one"):
         Compose(scorer="rm", signal=Attention(share=0.3), allocation=Interpolate(share=0.6)).check()
     with pytest.raises(UsageError, match="with the answer's end, for"):
-        Compose(scorer="rm", signal=Attention(share=0.3), allocation=TopK()).check()
+        Compose(scorer="rm", signal=Attention(share=0.8), allocation=TopK()).check()
 
 
 def test_top_k_of_attention_goes_by_its_size_and_not_by_the_end() -> None:
@@ -301,8 +301,11 @@ def test_a_scorer_that_nothing_reads_is_refused() -> None:
 def test_objectives_accept_by_what_the_allocation_writes(allocation: Any, fits: Any, not_for: Any) -> None:
     method = Compose(signal=Column(), allocation=allocation)
     check_credit(method, contract_of(fits))
-    with pytest.raises(UsageError, match=r"the weight of credit:compose is"):
+    with pytest.raises(UsageError, match=r"credit:compose writes ") as refused:
         check_credit(method, contract_of(not_for))
+    fitting = str(refused.value).partition("Fitting: ")[2]
+    assert f"credit.allocation:{'redistribute' if isinstance(allocation, TopK) else 'top-k'}" in fitting
+    assert f"credit.allocation:{'top-k' if isinstance(allocation, TopK) else 'redistribute'}" not in fitting
 
 
 def test_an_answer_of_one_token_and_one_without_any() -> None:

@@ -46,7 +46,9 @@ class LabelAgreement:
         low = min(shares, key=shares.__getitem__)
         if shares[low] < self.min_kept:
             kept = f"{shares[low]:.1%} of the tokens of {low} answers ({len(sides[low])} answers with a signal), below min_kept, {self.min_kept:.0%}"
-            why = "nearly all its token scores contradict the label, so almost no token of this side would train"
+            said = any(bool(answers[place].scored.mean.any()) for place in sides[low])
+            contrary = "nearly all its token scores contradict the label, so almost no token of this side would train"
+            why = contrary if said else "all its token scores are 0, which agrees with no label, so no token of this side would train"
         elif shares[low] > self.max_kept:
             each = ", ".join(f"{share:.1%} of the tokens of {side} answers ({len(sides[side])} with a signal)" for side, share in shares.items())
             kept = f"{each}, above max_kept, {self.max_kept:.0%}"

@@ -5,14 +5,16 @@ Deviations: not from a paper, but for the parts, which say their own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from finegrain.checked import checked
+from finegrain.configure import to_kebab
 from finegrain.credit.allocations import DynamicTopK, Mask, RandomQuantile, Segmented, SoftWeight, TopK
 from finegrain.credit.answers import known_stds, make_columns
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
-from finegrain.credit.reward_signals import Attention, PrefixDifference, Uniform
+from finegrain.credit.reward_signals import MixedWithEnd
 from finegrain.credit.signals import Auto, SignalChoice, check_complete, check_scorer, read_answers, resolve_signal
 from finegrain.errors import UsageError
 from finegrain.types import CreditContext, TokenColumns, WeightMeaning
@@ -42,6 +44,11 @@ class Compose:
         """As the allocation says."""
         return self.allocation.weight_means
 
+    @property
+    def alternatives(self) -> Mapping[str, WeightMeaning]:
+        """As the other allocations say."""
+        return {f"credit.allocation:{to_kebab(one.__name__)}": one.weight_means for one in get_args(Allocation)}
+
     def check(self) -> None:
         """Raises UsageError for parts that mean nothing together."""
         check_complete(self.signal, self.scorer)
@@ -68,14 +75,13 @@ class Compose:
     def _resolve_share(self) -> tuple[SignalChoice, Allocation]:
         """The signal whole, and the allocation with the one share that mixes with the answer's end: its own or else the signal's."""
         signal, allocation = self.signal, self.allocation
-        if not isinstance(signal, Attention | PrefixDifference | Uniform):
+        if not isinstance(signal, MixedWithEnd):
             return signal, allocation
-        is_set = signal.share != next(field.default for field in fields(signal) if field.name == "share")
         if not isinstance(allocation, Interpolate):
-            if is_set:
+            if signal.share is not None:
                 raise UsageError(f"credit.signal.share {signal.share} mixes with the answer's end, for credit.allocation:interpolate alone; drop it")
             return replace(signal, share=1.0), allocation
-        if is_set and allocation.share not in (None, signal.share):
+        if signal.share is not None and allocation.share not in (None, signal.share):
             raise UsageError(f"credit.signal.share {signal.share} and credit.allocation.share {allocation.share} both mix with the end: set one")
-        share = signal.share if allocation.share is None else allocation.share
+        share = signal.spread_share if allocation.share is None else allocation.share
         return replace(signal, share=1.0), replace(allocation, share=share)

@@ -1,7 +1,7 @@
 """What a credit may declare, read once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finegrain.declarations import read_declarations
@@ -16,6 +16,8 @@ class CreditDeclarations:
     """(context) -> per-token columns by role, for every answer of the data; every credit has it."""
     weight_means: WeightMeaning = WeightMeaning.MULTIPLIER
     """What its token weights say; an objective takes those that it can multiply by."""
+    alternatives: Mapping[str, WeightMeaning] = field(default_factory=dict)
+    """By choice on the command line, what its weights would say with it: told where they do not fit an objective."""
     check: Callable[[], None] | None = None
     """() -> nothing; raises UsageError for settings that mean nothing together, before a model is loaded."""
     scorer: str | None = None

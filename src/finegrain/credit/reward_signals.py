@@ -108,7 +108,23 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class PrefixDifference:
+class MixedWithEnd:
+    """Settings of a signal whose parts are mixed with the answer's whole reward at its end."""
+
+    usual_share: ClassVar[float] = 1.0
+
+    share: Share | None = None
+    """How much of the reward is spread; the rest comes at the end. None: 0.8 for attention, 1 for prefix-difference and uniform."""
+
+    @property
+    def spread_share(self) -> float:
+        """The share in effect."""
+        return self.usual_share if self.share is None else self.share
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class PrefixDifference(MixedWithEnd):
     """How much each token changes the score of the answer so far (r3hf); the answer's score stays the head's."""
 
     facts: ClassVar[SignalFacts] = SignalFacts(
@@ -118,39 +134,36 @@ class PrefixDifference:
     last_token: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = True
 
-    share: Share = 1.0
-    """How much of the reward is differences; the rest comes at the end."""
     first: First = field(default_factory=FromPrompt)
     """What the first token is compared with."""
 
     def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the score less the prompt's (`first`: the score itself)."""
-        return model.prefix_differences(examples, roles, R3HF(share=self.share, first=self.first))
+        return model.prefix_differences(examples, roles, R3HF(share=self.spread_share, first=self.first))
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Attention:
+class Attention(MixedWithEnd):
     """The answer's score in proportion to what the last token attends to in the last layer (abc); one eager pass per answer, which is slow."""
 
     facts: ClassVar[SignalFacts] = SignalFacts(name="attention", direction=Direction.NONE, additive=True, takes_scorer=True, needs_scorer=True)
     segmenter: ClassVar[Segmenter] = Dynamic()
     last_token: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = False
+    usual_share: ClassVar[float] = 0.8
 
-    share: Share = 0.8
-    """How much of the reward is spread; the rest comes at the end."""
     heads: Heads = field(default_factory=HeadMean)
     """How attention heads become one."""
 
     def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the answer's score."""
-        return model.attention_shares(examples, roles, ABC(share=self.share, heads=self.heads))
+        return model.attention_shares(examples, roles, ABC(share=self.spread_share, heads=self.heads))
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Uniform:
+class Uniform(MixedWithEnd):
     """The answer's score in equal parts on its tokens: what the other signals have to beat."""
 
     facts: ClassVar[SignalFacts] = SignalFacts(
@@ -160,12 +173,9 @@ class Uniform:
     last_token: ClassVar[bool] = True
     every_prefix: ClassVar[bool] = False
 
-    share: Share = 1.0
-    """How much of the reward is spread; the rest comes at the end."""
-
     def __call__(self, model: SignalModel, examples: Sequence[Any], roles: Sequence[str]) -> Any:
         """By example and role: token rewards that sum to the answer's score."""
-        return model.even_shares(examples, roles, ABC(share=self.share))
+        return model.even_shares(examples, roles, ABC(share=self.spread_share))
 
 
 @dataclass(frozen=True, kw_only=True)

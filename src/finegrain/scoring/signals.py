@@ -39,6 +39,9 @@ def check_signal(signal: RewardSignal | Densest, head: RewardHead) -> None:
         raise UsageError(f"signal:{name} is for a score read at the last token; this model reads ends of segments or steps: take signal:head")
     if signal.last_token and not isinstance(head.readout, Last):
         readout = type(head.readout).__name__.lower()
-        raise UsageError(f"signal:{name} is for a score read at the last token; this model's is the {readout} of its tokens: take signal:head")
+        raise UsageError(
+            f"signal:{name} is for a score read at the last token; this model's is the {readout} of its tokens: take signal:head"
+            "; for a credit that divides the answer's score, credit.signal:implicit reads this model's token scores"
+        )
     if signal.every_prefix and declared.reads_whole_answer:
         raise UsageError(f"signal:{name} reads every prefix; this model weighs tokens over the whole answer: take signal:head")

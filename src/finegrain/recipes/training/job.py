@@ -86,9 +86,11 @@ def check_credit(credit: Credit | None, contract: Contract) -> None:
     meaning = declared.weight_means
     if meaning in contract.weights:
         return
-    fitting = [name for name in catalog.names("credit") if catalog.load("credit", name).weight_means in contract.weights]
+    fitting = [name for name, said in declared.alternatives.items() if said in contract.weights]
+    fitting += [f"credit:{name}" for name in catalog.names("credit") if catalog.load("credit", name).weight_means in contract.weights]
+    name, needed = f"credit:{method_name(credit)}", " or ".join(sorted(taken.value for taken in contract.weights))
     raise UsageError(
-        f"the weight of credit:{method_name(credit)} is {meaning.value}; {type(contract.objective).__name__} multiplies by "
-        f"{' or '.join(sorted(taken.value for taken in contract.weights))}. Fitting: {', '.join(f'credit:{name}' for name in fitting) or 'none'}"
+        f"{name} writes {meaning.value}; "
+        f"{type(contract.objective).__name__} multiplies by {needed}. Fitting: {', '.join(fitting) or 'none'}"
         "; a credit of your own declares what it writes as `weight_means`"
     )
