@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from finegrain.commands.settings import Common, Training
+    from finegrain.credit.context import Credit, CreditContext
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
     from finegrain.recipes.eval import evaluate_reward
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from finegrain.train.optim import Optim
     from finegrain.types import (
         CharSpan,
-        Credit,
-        CreditContext,
         Gathered,
         Objective,
         Pair,
@@ -67,6 +66,8 @@ __all__ = [
 
 _HOMES = {
     "Common": "commands.settings",
+    "Credit": "credit.context",
+    "CreditContext": "credit.context",
     "FinegrainError": "errors",
     "Lora": "models.lora",
     "Optim": "train.optim",

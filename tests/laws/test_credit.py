@@ -14,6 +14,7 @@ from finegrain.credit.allocations import TopK as TopSegments
 from finegrain.credit.asr import ASR
 from finegrain.credit.compose import Compose
 from finegrain.credit.confidence import Confidence
+from finegrain.credit.context import CreditContext
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
 from finegrain.credit.reward_signals import Attention, Head, PrefixDifference
 from finegrain.credit.scores import BatchMean, Last, Quantile, ResponseMean, Sum
@@ -23,7 +24,7 @@ from finegrain.credit.token_reward import TokenReward
 from finegrain.ops.location import EndOnly
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.text_segmenters import BeforeRise, EntropyCutoff, Perplexity, RandomNGram, Sentences
-from finegrain.types import CreditContext, Scored, TokenColumns
+from finegrain.types import Scored, TokenColumns
 from tests.credit.fake import FakeContext, random_context
 from tests.laws import credit as laws
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 import finegrain
+from finegrain.credit.context import Credit, CreditContext
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.sequence import log_ratio
 from finegrain.rewards.columns import AnswerContext, fill_columns
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer
-from finegrain.types import Credit, CreditContext, Pair, TokenColumns, WeightMeaning
+from finegrain.types import Pair, TokenColumns, WeightMeaning
 from tests.tiny import save_tiny, write_pairs
 
 PEOPLE = ["Ada", "Bo <b>", "Cy"]

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from finegrain.credit.context import CreditContext
 from finegrain.errors import CreditError
-from finegrain.types import CreditContext, Scored, TokenColumns, chunks
+from finegrain.types import Scored, TokenColumns, chunks
 
 Signal = Mapping[str, Sequence[Scored | None]]
 """Token scores by role, each (T_i,); None for an answer without signal."""

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.credit.answers import CreditedAnswer
+from finegrain.credit.context import CreditContext
 from finegrain.credit.segment_weights import SegmentWeights
-from finegrain.types import CreditContext, TokenColumns, WeightMeaning
+from finegrain.types import TokenColumns, WeightMeaning
 
 
 def keep_mask(

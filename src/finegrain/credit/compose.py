@@ -6,18 +6,18 @@ Deviations: not from a paper, but for the parts, which say their own.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 from finegrain.checked import checked
-from finegrain.configure import to_kebab
 from finegrain.credit.allocations import DynamicTopK, Mask, RandomQuantile, Segmented, SoftWeight, TopK
 from finegrain.credit.answers import known_stds, make_columns
+from finegrain.credit.context import CreditContext
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
 from finegrain.credit.reward_signals import MixedWithEnd
 from finegrain.credit.signals import Auto, SignalChoice, check_complete, check_scorer, read_answers, resolve_signal
 from finegrain.errors import UsageError
-from finegrain.types import CreditContext, TokenColumns, WeightMeaning
+from finegrain.types import TokenColumns, WeightMeaning
 
 Allocation = Mask | SoftWeight | TopK | DynamicTopK | RandomQuantile | Redistribute | Interpolate | ByLocation
 
@@ -26,6 +26,8 @@ Allocation = Mask | SoftWeight | TopK | DynamicTopK | RandomQuantile | Redistrib
 @checked
 class Compose:
     """A signal, a segmenter and an allocation of your choice."""
+
+    weight_choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"allocation": get_args(Allocation)}
 
     scorer: str | None = None
     """A causal LM fine-tuned by DPO, or a reward model; several, separated by commas, are members of one."""
@@ -43,11 +45,6 @@ class Compose:
     def weight_means(self) -> WeightMeaning:
         """As the allocation says."""
         return self.allocation.weight_means
-
-    @property
-    def alternatives(self) -> Mapping[str, WeightMeaning]:
-        """As the other allocations say."""
-        return {f"credit.allocation:{to_kebab(one.__name__)}": one.weight_means for one in get_args(Allocation)}
 
     def check(self) -> None:
         """Raises UsageError for parts that mean nothing together."""

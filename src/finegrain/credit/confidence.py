@@ -14,10 +14,11 @@ from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.credit.answers import CreditedAnswer
+from finegrain.credit.context import CreditContext
 from finegrain.credit.segment_weights import SegmentWeights
 from finegrain.credit.signals import Auto, SignalChoice
 from finegrain.credit.uncertainty import segment_stds
-from finegrain.types import CreditContext, TokenColumns, WeightMeaning
+from finegrain.types import TokenColumns, WeightMeaning
 
 
 def confidence_weight(

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from finegrain.credit.answers import CreditedAnswer, map_blocks
+from finegrain.credit.context import CreditContext
 from finegrain.credit.signal_facts import Direction, SignalFacts
 from finegrain.errors import CreditError, DataError, UsageError
 from finegrain.ops.constituents import Parse, find_words, group_words, read_parse
 from finegrain.ops.segmenters import Curve, Segmenter, Sign
 from finegrain.ops.text_segmenters import Constituents, EntropyCutoff, Perplexity, RandomNGram, Sentences
-from finegrain.types import CharSpan, CreditContext, Ragged
+from finegrain.types import CharSpan, Ragged
 
 CreditSegmenter = Segmenter | EntropyCutoff | Perplexity | RandomNGram | Sentences | Constituents
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")

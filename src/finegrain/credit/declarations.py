@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from finegrain.credit.context import CreditContext
 from finegrain.declarations import read_declarations
-from finegrain.types import CreditContext, TokenColumns, WeightMeaning
+from finegrain.types import TokenColumns, WeightMeaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +17,8 @@ class CreditDeclarations:
     """(context) -> per-token columns by role, for every answer of the data; every credit has it."""
     weight_means: WeightMeaning = WeightMeaning.MULTIPLIER
     """What its token weights say; an objective takes those that it can multiply by."""
-    alternatives: Mapping[str, WeightMeaning] = field(default_factory=dict)
-    """By choice on the command line, what its weights would say with it: told where they do not fit an objective."""
+    weight_choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """By setting, the choices that decide what its weights say, each with its own `weight_means`: named where another would fit an objective."""
     check: Callable[[], None] | None = None
     """() -> nothing; raises UsageError for settings that mean nothing together, before a model is loaded."""
     scorer: str | None = None

@@ -11,9 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from finegrain.checked import NonNegativeFloat, checked
+from finegrain.credit.context import CreditContext
 from finegrain.errors import CreditError
 from finegrain.ops.segmenters import check
-from finegrain.types import CreditContext, TokenColumns, WeightMeaning
+from finegrain.types import TokenColumns, WeightMeaning
 
 
 @dataclass(frozen=True, kw_only=True)

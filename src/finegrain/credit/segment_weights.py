@@ -9,10 +9,11 @@ from torch import Tensor
 from finegrain.checked import checked
 from finegrain.credit.agreement import LabelAgreement
 from finegrain.credit.answers import CreditedAnswer, known_stds, make_columns
+from finegrain.credit.context import CreditContext
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.scores import check_direction
 from finegrain.credit.signals import Auto, SignalChoice, check_complete, check_scorer, read_answers, resolve_signal
-from finegrain.types import CreditContext, TokenColumns
+from finegrain.types import TokenColumns
 
 Weigh = Callable[[Sequence[CreditedAnswer], Sequence[Tensor], Sequence[Tensor], str], Sequence[Float[Tensor, " _"]]]
 """(answers, score of each token's segment less the baseline, segment ids, name of the signal) -> weight of every token."""

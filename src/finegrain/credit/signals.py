@@ -13,12 +13,13 @@ import torch
 
 from finegrain.checked import PositiveFloat, checked
 from finegrain.credit.answers import CreditedAnswer, Signal, find_signals
+from finegrain.credit.context import CreditContext
 from finegrain.credit.reward_signals import RewardSignal
 from finegrain.credit.signal_facts import Direction, SignalFacts
 from finegrain.credit.text_signals import Activations, Entropy, LeastEdit, Lexical
 from finegrain.errors import CreditError, UsageError
 from finegrain.ops.segmenters import Dynamic, Segmenter, Tokens, check
-from finegrain.types import CreditContext, Scored
+from finegrain.types import Scored
 
 
 def _scored(rows: Sequence[np.ndarray | None]) -> list[Scored | None]:

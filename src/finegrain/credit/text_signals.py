@@ -17,11 +17,12 @@ import torch
 
 from finegrain.checked import NonNegativeFloat, checked
 from finegrain.credit.answers import Signal
+from finegrain.credit.context import CreditContext
 from finegrain.credit.signal_facts import Direction, SignalFacts
 from finegrain.errors import CreditError
 from finegrain.ops.edits import least_edit
 from finegrain.ops.segmenters import Dynamic, Segmenter, Tokens, check
-from finegrain.types import CharSpan, CreditContext, Scored
+from finegrain.types import CharSpan, Scored
 
 WORD = re.compile(r"\w+")
 

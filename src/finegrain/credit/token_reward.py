@@ -14,13 +14,14 @@ from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
 from finegrain.credit.answers import CreditedAnswer, make_columns
+from finegrain.credit.context import CreditContext
 from finegrain.credit.cutting import CreditSegmenter, check_segmenter, cut_answers
 from finegrain.credit.signal_facts import Direction
 from finegrain.credit.signals import Auto, SignalChoice, Table, check_complete, check_scorer, read_answers, resolve_signal
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import UsageError
 from finegrain.ops.segmenters import Tokens
-from finegrain.types import CreditContext, Scored, TokenColumns, WeightMeaning
+from finegrain.types import Scored, TokenColumns, WeightMeaning
 
 
 def certainty(std: Float[Tensor, " T"], *, scale: float) -> Float[Tensor, " T"]:

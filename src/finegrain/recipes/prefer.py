@@ -5,13 +5,14 @@ from typing import Any
 
 from finegrain.commands.prefer import PreferSettings
 from finegrain.commands.settings import Common, Training
+from finegrain.credit.context import Credit
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import Data
 from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.recipes.entry import start_command, train
 from finegrain.train.optim import Optim
-from finegrain.types import Credit, Objective
+from finegrain.types import Objective
 
 
 def prefer(

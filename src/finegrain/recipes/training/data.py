@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finegrain.credit.context import Credit
 from finegrain.credit.declarations import read_credit
 from finegrain.credit.summary import summarise
 from finegrain.data.categories import Categories
@@ -30,7 +31,7 @@ from finegrain.train.batches import Plan
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
 from finegrain.train.distributed import world
-from finegrain.types import Credit, Json, Ragged, TokenColumns
+from finegrain.types import Json, Ragged, TokenColumns
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from torch import nn
 
 from finegrain import catalog
 from finegrain.commands.settings import Common, MarginScale, Training
-from finegrain.configure import method_name
+from finegrain.configure import method_name, to_kebab
+from finegrain.credit.context import Credit
 from finegrain.credit.declarations import read_credit
 from finegrain.data.gate.settings import Gate
 from finegrain.data.sources import parse_sources
@@ -20,7 +21,7 @@ from finegrain.recipes.training.artifact import AlignedPolicy, Artifact
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.train.contract import Contract
 from finegrain.train.optim import Optim
-from finegrain.types import Credit, Objective
+from finegrain.types import Objective
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def check_credit(credit: Credit | None, contract: Contract) -> None:
     meaning = declared.weight_means
     if meaning in contract.weights:
         return
-    fitting = [name for name, said in declared.alternatives.items() if said in contract.weights]
+    choices = [(name, choice) for name, own in declared.weight_choices.items() for choice in own]
+    fitting = [f"credit.{name}:{to_kebab(choice.__name__)}" for name, choice in choices if choice.weight_means in contract.weights]
     fitting += [f"credit:{name}" for name in catalog.names("credit") if catalog.load("credit", name).weight_means in contract.weights]
     name, needed = f"credit:{method_name(credit)}", " or ".join(sorted(taken.value for taken in contract.weights))
     raise UsageError(
