@@ -12,8 +12,7 @@ import torch
 from finegrain.cli import main
 from finegrain.commands.bench import BenchCreditSettings, Corrections, Oracle, OwnPairs, Pool, SpanModel
 from finegrain.data.planted import Planted, World, make_pairs, read_jsonl
-from finegrain.errors import CheckpointError
-from finegrain.recipes.bench import cell as cell_of_the_bench
+from finegrain.errors import CheckpointError, UsageError
 from finegrain.recipes.bench import run as run_of_the_bench
 from finegrain.recipes.bench.cell import Cell, CellRunner, Trial
 from finegrain.recipes.bench.data import (
@@ -27,7 +26,7 @@ from finegrain.recipes.bench.data import (
     prepare_data,
 )
 from finegrain.recipes.bench.objectives import MarginRegression, SoftLabel
-from finegrain.recipes.bench.rows import DPO_ROW, LARGER_DPO, USES, BenchRow, rows_of
+from finegrain.recipes.bench.rows import DPO_ROW, LARGER_DPO, USES, rows_of
 from finegrain.recipes.bench.run import CellsMade, run_bench_credit
 from finegrain.recipes.bench.stages import Stages, halve, measure_rows, tune_rows
 from finegrain.recipes.bench.table import count_labels, describe_regime, summarise_rows
@@ -133,6 +132,14 @@ def test_where_nobody_gave_another_label_the_larger_baseline_is_the_smaller_one(
     assert LARGER_DPO not in rows_of(replace(SETTINGS, scorer=OwnPairs()))
     assert LARGER_DPO not in rows_of(replace(SETTINGS, scorer=Oracle()))
     assert LARGER_DPO in rows_of(replace(SETTINGS, scorer=Corrections()))
+
+
+def test_the_uses_that_were_asked_for_stand_beside_the_baselines() -> None:
+    rows = rows_of(replace(SETTINGS, uses=("confidence", "asr")))
+    assert [row.use for row in rows] == ["", "", "asr", "confidence"]
+    assert len({row.use for row in USES}) == len(USES)
+    with pytest.raises(UsageError, match=r"unknown use of a scorer 'asrr'; did you mean asr"):
+        rows_of(replace(SETTINGS, uses=("asrr",)))
 
 
 def test_differences_are_paired_and_a_refusal_is_no_number() -> None:
@@ -275,27 +282,20 @@ TINY = replace(
 )
 
 
-SOME = (DPO_ROW, LARGER_DPO, USES[0], USES[4])
-"""Both baselines, a use of whole answers and one that reads deviations."""
-
-
-@pytest.mark.parametrize(
-    "some", [pytest.param(SOME, id="four rows"), pytest.param((DPO_ROW, LARGER_DPO, *USES), id="all rows", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("uses", [("soft-label", "confidence"), pytest.param((), id="all", marks=pytest.mark.slow)])
 def test_a_tiny_benchmark_runs_and_goes_on_where_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], some: tuple[BenchRow, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uses: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(run_of_the_bench, "QUICK", TINY)
-    for module in (run_of_the_bench, cell_of_the_bench):
-        monkeypatch.setattr(module, "rows_of", lambda settings: some)
     out = tmp_path / "bench"
     line = ["bench", "credit", "--quick", "--workers", "1", "--out", str(out), "--types", "10", "--shortcut", "0.85", "--scorer.share", "1"]
+    line += ["--uses", *uses] if uses else []
     assert main(line) == 0
     record = json.loads((out / "bench.json").read_text())
     page = (out / "bench.md").read_text()
     assert page.count("| row | reads |") == 2
     assert page.count("Scorer: a token model of the pairs and of marked sentences on 100% of the answers") == 2, "the regime heads every table"
-    names = [row.name for row in some]
+    names = [row.name for row in rows_of(replace(SETTINGS, uses=uses))]
     (screening, final) = record["tables"].values()
     assert [one["row"] for one in screening] == names
     assert [one["row"] for one in final] == record["survivors"]

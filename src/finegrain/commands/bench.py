@@ -66,6 +66,11 @@ class BenchCreditSettings:
     """Number of sentence types; fewer types recur more often. By default 112, with --quick 24."""
     shortcut: Share = 0.0
     """Share of the training pairs whose chosen answer begins with a neutral opening, which the rejected one has in the others; 0 means no opening."""
+    uses: tuple[str, ...] = ()
+    """Uses to compare beside dpo, all of which are measured: soft-label, margin, answer, asr, confidence, targets-1, targets-3. By default all are
+    tuned, and the best are measured."""
+    pairs: tuple[PositiveInt, ...] = ()
+    """Numbers of pairs to measure at. By default 30, 100, 300 and 1000, with --quick 30 and 60."""
     seconds_per_pair: PositiveFloat = 30.0
     """What it takes a person to compare two answers [choice]."""
     seconds_per_span: PositiveFloat = 15.0

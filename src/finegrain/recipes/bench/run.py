@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from finegrain.commands.bench import BenchCreditSettings
@@ -94,9 +94,10 @@ def run_bench_credit(settings: BenchCreditSettings) -> Json:
     started = time.perf_counter()
     quiet_transformers()
     scale = QUICK if settings.quick else FULL
+    rows = list(rows_of(settings))
     _open_folder(settings, scale)
     runner = CellRunner(settings, _planted(settings, scale), scale.budget, _base(settings.out, scale), scale.samples, scale.readings)
-    rows, stages = list(rows_of(settings)), scale.stages
+    stages = replace(scale.stages, final_pairs=settings.pairs or scale.stages.final_pairs, kept=len(settings.uses) or scale.stages.kept)
     made = CellsMade(runner, settings.workers or os.cpu_count() or 1)
     tuned = tune_rows(rows, stages, made)
     write_line(f"tuned {len(rows)} rows by {len(tuned.rates) * len(tuned.betas)} trials each ({time.perf_counter() - started:.0f} s)")
