@@ -14,6 +14,7 @@ from transformers import AutoModelForTokenClassification
 
 from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row
+from finegrain.recipes.training import frozen_features
 from finegrain.scoring.records import Candidates
 from finegrain.scoring.reward_model import load_model_reward
 from finegrain.scoring.runtime import open_runtime
@@ -136,9 +137,10 @@ def test_aspects_are_told_apart(command: Command, files: tuple[Path, Path]) -> N
     assert style[bad] < style[dog] - 1
 
 
-def test_resumed_bit_for_bit(command: Command) -> None:
+@pytest.mark.parametrize("frozen", [[], ["--loss.frozen-backbone", "--batch-size", "12", "--holdout", "0"]], ids=["whole model", "head alone"])
+def test_resumed_bit_for_bit(command: Command, frozen: list[str]) -> None:
     data = marked_pairs(command.folder / "pairs.jsonl", 24, 2, unannotated=0.5)
-    choice = [*SPANS, "loss.weighting:balanced-tokens", "--data", data, *SHORT]
+    choice = [*SPANS, "loss.weighting:balanced-tokens", "--data", data, *SHORT, *frozen]
     assert reward(command, "whole", *choice).code == 0
     assert reward(command, "cut", *choice).code == 0
     (command.folder / "cut/model.safetensors").unlink()
@@ -154,6 +156,36 @@ def test_the_split_into_micro_batches_does_not_matter(command: Command) -> None:
     for one, two in zip(command.lines("whole"), command.lines("small"), strict=True):
         assert one["loss/tokens"] == pytest.approx(two["loss/tokens"], rel=1e-9)
         assert one["loss/pairs"] == pytest.approx(two["loss/pairs"], rel=1e-9)
+
+
+HEAD_ALONE = ["loss:span-labels", "--loss.frozen-backbone", "--holdout", "0.25", "--batch-size", "6", "--lr", "0.01", "--eval-every", "4"]
+
+
+@pytest.mark.parametrize("head", [["head:token", "head.readout:mean"], ["head:token", "--head.aspects", "facts", "style"], ["head:gaussian"]])
+def test_a_head_alone_reads_states_that_are_computed_once(command: Command, monkeypatch: pytest.MonkeyPatch, head: list[str], tmp_path: Path) -> None:
+    data = marked_pairs(tmp_path / "pairs.jsonl", 24, 2, unannotated=0.3)
+    choice = [*head, *HEAD_ALONE, "--data", data, "--epochs", "3", "--dtype", "float32"]
+    fast = reward(command, "fast", *choice)
+    assert fast.code == 0, fast.error
+    with monkeypatch.context() as patch:
+        patch.setattr(frozen_features, "MOST_BYTES", 0)
+        slow = reward(command, "slow", *choice)
+    assert slow.code == 0, slow.error
+    assert "computed in every epoch" in slow.error
+    assert "computed in every epoch" not in fast.error
+    one, two = (command.lines(run) for run in ("fast", "slow"))
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-4)
+    measured = [[line["eval_loss"] for line in lines if "eval_loss" in line] for lines in (one, two)]
+    assert measured[0] == pytest.approx(measured[1], rel=1e-4)
+    assert sum(line["num_tokens"] for line in one) < sum(line["num_tokens"] for line in two), "no prompt is read"
+    heads = [load_file(command.folder / run / "reward_head.safetensors") for run in ("fast", "slow")]
+    for name, values in heads[0].items():
+        torch.testing.assert_close(values, heads[1][name], rtol=1e-3, atol=1e-5)
+    again = reward(command, "again", *choice)
+    assert any("token-features: read from the cache" in note for note in command.record("again")["beside_training"]["notes"]), again.error
+    assert command.lines("again") == one
+    assert reward(command, "once", *choice, "--epochs", "1").code == 0
+    assert not any("token-features" in note for note in command.record("once")["beside_training"]["notes"]), "rows read once are not stored"
 
 
 def test_single_answers_and_a_frozen_model(command: Command, model: Path) -> None:

@@ -108,6 +108,16 @@ def _entropy(values: TokenValues) -> Tensor:
     return values.entropy
 
 
+def compute_token_features(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
+    """By role, the hidden state after each token, one (T, H) array per example, float32 or wider; 0 where the mask is False."""
+    return _rows(scorer, examples, roles, precision, Request(False, features=True), _features)
+
+
+def _features(values: TokenValues) -> Tensor:
+    assert values.features is not None
+    return values.features
+
+
 def compute_head_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
     """By role, the K outputs of the scorer's head at each token, one (T, K) array per example, float32 or wider; 0 where the mask is False."""
     return _rows(scorer, examples, roles, precision, Request(False, outputs=scorer.head), _outputs)
