@@ -69,7 +69,8 @@ class FeaturePath:
 
     def _of(self, branch: Branch) -> np.ndarray:
         answer = int(np.searchsorted(self.starts, branch.ids[0], side="right")) - 1
-        return self.features[answer][branch.mask]
+        read: np.ndarray = self.features[answer][branch.mask]
+        return read
 
 
 def feature_rows(scorer: Scorer, examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> dict[str, Ragged]:
