@@ -46,6 +46,7 @@ METHODS: tuple[Method, ...] = (
     Method("sigmoid-norm", "objective", "objectives.sigmoid_norm:SigmoidNorm", "DPO on log-ratios per token", "https://arxiv.org/abs/2411.15124"),
     Method("discopop", "objective", "objectives.discopop:DiscoPOP", "logistic and exponential loss mixed by the margin", "https://arxiv.org/abs/2406.08414"),
     Method("f-dpo", "objective", "objectives.f_dpo:FDPO", "DPO under forward KL, Jensen-Shannon or alpha divergence", "https://arxiv.org/abs/2309.16240"),
+    Method("lcpo", "objective", "objectives.lcpo:LCPO", "any pair loss under the probability that its label is right, by annotator", "https://arxiv.org/abs/2509.24159"),
     Method("nll", "objective", "objectives.nll:NLL", "negative log-likelihood of demonstrations (SFT)", "https://arxiv.org/abs/2203.02155"),
     Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
     Method("ava-d", "objective", "objectives.ava_d:AvaD", "policy and token reward with uncertainty from demonstrations, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),

@@ -62,6 +62,8 @@ class RunRecord:
     """The column `margin`: `scale`, what was `asked`, `median` and `largest` size before scaling, `pairs` with one (recipes/training/data.py)."""
     categories: Mapping[str, list[str]] | None = None
     """By text column that the objective reads as numbers, its texts in the order of their numbers (recipes/training/data.py)."""
+    texts_in_one_row: Mapping[str, int] | None = None
+    """By text column that the objective reads, how many of its texts stand in a single training row (recipes/training/data.py)."""
     reading: Mapping[str, Any] | None = None
     """Which rows steps read, where not each once an epoch: what draws them, the second stream, counts (recipes/training/reading.py)."""
     stage: Mapping[str, Any] | None = None
@@ -112,6 +114,8 @@ class RunRecord:
     """Peak learning rate of the input embeddings (recipes/training/align.py)."""
     gradient_at_start: Mapping[str, float] | None = None
     """Of an objective in two parts: gradient norms at the first step, the ranking's share, the bound's weight (recipes/training/watchers.py)."""
+    tables: Mapping[str, Any] | None = None
+    """Tables of the objective at the end, by name: numbers, by text where a place stands for a text of the data (recipes/training/publishing.py)."""
     kept: Mapping[str, Any] | None = None
     """Which step's model was kept, the last or the best, by which held-out result (recipes/training/align.py)."""
     stopped: str | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from finegrain.configure import from_json, to_json
+from finegrain.errors import UsageError
 from finegrain.types import Pair, Side
 from tests.laws.drive import gradients, leaves, needs_of, only, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
 
@@ -230,15 +231,30 @@ def credit_is_read(method: Any, make_pair: Maker) -> None:
         assert any(before[name][0] != after[name][0] for name in before), f"the weight of a token of {role} changes nothing"
 
 
+def _with_another(method: Any, name: str, value: float) -> Any:
+    """The method with a number that is larger, or smaller where that is out of range."""
+    try:
+        return replace(method, **{name: 1.1 * value + 0.05})
+    except UsageError:
+        return replace(method, **{name: 0.9 * value})
+
+
 def settings_are_read(method: Any, make_pair: Maker) -> None:
-    """Another number in any setting changes the loss."""
-    pair = make_pair(0)
-    before = rows(method, with_statistics(method, pair))
+    """Another number in any setting changes the loss, or what a step makes of the tables."""
+    before = _loss_and_tables(method, make_pair(0))
     for name, value in dataclasses.asdict(method).items():
         if isinstance(value, float):
-            changed = replace(method, **{name: 1.1 * value + 0.05})
-            after = rows(changed, with_statistics(changed, pair))
+            after = _loss_and_tables(_with_another(method, name, value), make_pair(0))
             assert any(not torch.equal(before[term], after[term]) for term in before), f"setting {name} is not read"
+
+
+def _loss_and_tables(method: Any, pair: Pair) -> dict[str, Tensor]:
+    """The loss with tables as they are before the first step, and the tables after it."""
+    if not hasattr(method, "make_state"):
+        return rows(method, with_statistics(method, pair))
+    tables = method.make_state(dict.fromkeys(method.categories, 2))
+    seen = with_statistics(method, replace(pair, state=tables))
+    return {**rows(method, seen), **{f"table {name}": own for name, own in method.update_state(tables, method.after_step(tables, seen)).items()}}
 
 
 def column_statistics_need_no_pass(method: Any, make_pair: Maker) -> None:

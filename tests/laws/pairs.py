@@ -76,4 +76,5 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
         columns |= {f"annotated/{role}": ((numbers + number) % 3 != 1).double() for number, role in enumerate(all_roles(method))}
     make_modules = getattr(method, "make_modules", None)
     modules = {} if make_modules is None else {name: module.double() for name, module in make_modules(HIDDEN, generator).items()}
-    return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns, modules=modules)
+    tables = method.make_state(dict.fromkeys(method.categories, 2)) if hasattr(method, "make_state") else {}
+    return Pair(sides={role: side(number) for number, role in enumerate(all_roles(method))}, columns=columns, modules=modules, state=tables)

@@ -9,12 +9,14 @@ import torch
 
 from finegrain.objectives.aot import AOT
 from finegrain.objectives.dpo import DPO
+from finegrain.objectives.lcpo import LCPO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.train.collate import collate
 from finegrain.train.contract import as_terms
 from finegrain.train.pull import token_pulls
 from finegrain.train.read_contract import contract_of
+from finegrain.train.tables import make_tables
 from tests.train.awkward import KLDifference
 from tests.train.harness import training_set
 
@@ -25,7 +27,7 @@ def start_of(data: Any) -> dict[str, list[np.ndarray]]:
     return {role: [values[place] for place in PLACES] for role, values in data.reference.items()}
 
 
-@pytest.mark.parametrize("objective", [DPO(), NLL(), TokenDistillation()])
+@pytest.mark.parametrize("objective", [DPO(), NLL(), TokenDistillation(), LCPO()])
 def test_shares_are_those_of_the_gradient_by_the_tokens_own_logits(objective: Any) -> None:
     """Every token's log-probability made of three logits; the gradient by the first, which is the token's, is what is shared out."""
     contract = contract_of(objective)
@@ -34,7 +36,7 @@ def test_shares_are_those_of_the_gradient_by_the_tokens_own_logits(objective: An
     assert found is not None
     for place, own in zip(PLACES, found, strict=True):
         batch = collate(data, [place], contract.roles, positions=[0])
-        pair = batch.pair(batch.zeros(torch.float64))
+        pair = batch.pair(batch.zeros(torch.float64), state=make_tables(contract, data, torch.device("cpu")))
         logits, sides = {}, {}
         for role, side in pair.sides.items():
             logp = torch.from_numpy(data.reference[role][place]).double()

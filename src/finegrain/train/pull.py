@@ -13,6 +13,7 @@ import torch
 from finegrain.train.balance import weight_of
 from finegrain.train.collate import TrainingSet, collate
 from finegrain.train.contract import Contract, as_terms
+from finegrain.train.tables import make_tables
 from finegrain.types import Ragged
 
 READ = frozenset({"logp", "reference", "reward", "label"})
@@ -28,7 +29,8 @@ def token_pulls(contract: Contract, data: TrainingSet, places: Sequence[int], lo
     if more or "logp" not in contract.needs or not places:
         return None
     batch = collate(data, places, contract.roles, positions=places)
-    pair = batch.pair(batch.zeros(torch.float64), state=contract.state)
+    tables = make_tables(contract, data, torch.device("cpu"))
+    pair = batch.pair(batch.zeros(torch.float64), state=tables)
     sides = {}
     for role, side in pair.sides.items():
         known = torch.zeros(side.mask.shape, dtype=torch.float64)
@@ -38,7 +40,7 @@ def token_pulls(contract: Contract, data: TrainingSet, places: Sequence[int], lo
     with torch.enable_grad():
         terms = as_terms(contract.objective(replace(pair, sides=sides)), pair)
         losses = [
-            term.coefficient * weight_of(name, contract.balanced, contract.state) * term.value.sum() / term.count.mean().clamp(min=1e-12)
+            term.coefficient * weight_of(name, contract.balanced, tables) * term.value.sum() / term.count.mean().clamp(min=1e-12)
             for name, term in terms.items()
         ]
         slopes = torch.autograd.grad(torch.stack(losses).sum(), [side.logp for side in sides.values()], allow_unused=True)

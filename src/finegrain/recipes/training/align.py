@@ -20,7 +20,7 @@ from finegrain.recipes.training.job import Job, check_job, sources_of
 from finegrain.recipes.training.keeping import criterion_of, selection_of
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.recipes.training.prior_weight import settle_prior
-from finegrain.recipes.training.publishing import Answers, check_saving, record_failure, write_results
+from finegrain.recipes.training.publishing import Answers, check_saving, describe_tables, record_failure, write_results
 from finegrain.recipes.training.reading import describe_reading, train_only
 from finegrain.recipes.training.stage_context import run_stage
 from finegrain.recipes.training.trainer import attach_head, build_modules, build_trainer, peak_rate, unshard
@@ -227,6 +227,7 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
         "embedding_learning_rate": embedding_rate(job.optim, contract, opened.rate),
         "evaluation": evaluation,
         **describe_start(lines),
+        **describe_tables(trainer.state, prepared.record.categories or {}),
         "last": lines[-1] if lines else {},
     }
     if rank() == 0:

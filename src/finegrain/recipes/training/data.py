@@ -82,7 +82,7 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
         train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
     second = find_second(loaded, train, job.training)
     if contract.categories:
-        facts["categories"] = categories.as_json()
+        facts |= {"categories": categories.as_json(), "texts_in_one_row": count_single(session, contract, train)}
     session.say(f"data: {len(train)} rows to train, {len(apart)} held out")
     for line in words:
         session.say(line)
@@ -112,6 +112,17 @@ def describe_unread_spans(job: Job, contract: Contract, examples: ExampleStore, 
         "reward": "take head:token loss:span-labels",
     }
     return f"spans: {annotated} answers are annotated, and {contract.name} does not learn from it; {how[job.command]}"
+
+
+def count_single(session: Session, contract: Contract, rows: ExampleStore) -> dict[str, int]:
+    """By text column, how many of its texts stand in one row alone: of them an objective learns next to nothing, which is told."""
+    found = {}
+    for name in contract.categories:
+        _, rows_of = np.unique(rows.column(name), return_counts=True)
+        found[name] = int((rows_of == 1).sum())
+        if found[name]:
+            session.say(f"{name}: {found[name]} of {len(rows_of)} texts stand in one training row alone, of which {contract.name} can learn little")
+    return found
 
 
 def check_columns(contract: Contract, rows: ExampleStore, option: str) -> None:

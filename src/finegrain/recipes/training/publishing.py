@@ -2,13 +2,14 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
+from torch import Tensor
 
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, FinegrainError, Interrupted
@@ -21,6 +22,9 @@ from finegrain.runs import RunDirectory
 from finegrain.train.contract import Contract
 from finegrain.train.distributed import rank
 from finegrain.types import Json
+
+LONGEST_TABLE = 1000
+"""Numbers of a table that run.json has."""
 
 
 class Answers(NamedTuple):
@@ -93,3 +97,15 @@ def _publish(save: Callable[[Path], object], out: Path) -> None:
             file.replace(out / file.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def describe_tables(state: Mapping[str, Tensor], texts: Mapping[str, Sequence[str]]) -> Json:
+    """Every short table as numbers; a table with one place for each text of the one text column that is read is by text. {} without tables."""
+    found: Json = {}
+    for name, table in state.items():
+        if table.numel() > LONGEST_TABLE:
+            continue
+        values = table.tolist()
+        (own,) = texts.values() if len(texts) == 1 else ([],)
+        found[name] = dict(zip(own, values, strict=True)) if own and table.shape == (len(own),) else values
+    return {"tables": found} if found else {}
