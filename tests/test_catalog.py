@@ -14,6 +14,7 @@ from finegrain import catalog
 from finegrain.catalog import METHODS, Method
 from finegrain.configure import from_json, to_json
 from finegrain.errors import UsageError
+from finegrain.train.read_contract import contract_of
 from tests.trees import parse
 
 ROOT = Path(__file__).parents[1]
@@ -119,7 +120,7 @@ def test_page(method: Method) -> None:
     if method.family == "objective":
         rate = re.search(r"[Dd]efault learning rate (?:as objective )?(\S+?)[:;,.]? ", sections["Settings"] + " ")
         assert rate, "the default learning rate is not on the page"
-        assert float(rate[1]) == settings.learning_rate
+        assert float(rate[1]) == contract_of(made(method)).learning_rate
 
 
 def missing_defaults(section: str, settings: dict[str, Any]) -> list[str]:
