@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from finegrain.models.activations import activation_share
 from finegrain.objectives.mapo import MaPO
-from finegrain.objectives.sparsepo import Common, Independent, SparsePO, activate, masked_margin
 from finegrain.objectives.mask_network import SimpleAll
+from finegrain.objectives.sparsepo import Common, Independent, SparsePO, activate, masked_margin
 from finegrain.objectives.tdpo1 import TDPO1
 from finegrain.objectives.tdpo2 import TDPO2
 from finegrain.objectives.token_kl import masked_score, regret_score

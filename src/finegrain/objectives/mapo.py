@@ -6,7 +6,7 @@ Deviations: those of `finegrain.models.activations`, which makes the mask once, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,11 +14,11 @@ from torch import Tensor
 from finegrain.checked import PositiveFloat, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.tdpo1 import regret_margin
-from finegrain.objectives.token_kl import margin_measures, side_measures, zero_share
-from finegrain.ops.sequence import token_weight
+from finegrain.objectives.token_kl import margin_measures, side_measures
 from finegrain.types import Pair, Ragged, Terms, TokenColumns
 
 
+@runtime_checkable
 class ActivationContext(Protocol):
     """As much as MaPO reads of a run's answers: `rewards.columns.AnswerContext` has it."""
 
@@ -57,6 +57,5 @@ class MaPO:
         return dpo_loss(regret_margin(pair), beta=self.beta)
 
     def measures(self, pair: Pair) -> Terms:
-        """Margin and accuracy of the loss; each side's masked score, KL and masked KL; the share of masks that are exactly 0."""
-        zeros = {f"mask/zero_{role}": zero_share(side, token_weight(side)) for role, side in pair.sides.items()}
-        return {**margin_measures(regret_margin(pair), beta=self.beta), **side_measures(pair, beta=self.beta), **zeros}
+        """Margin and accuracy of the loss; each side's masked score, KL and masked KL."""
+        return {**margin_measures(regret_margin(pair), beta=self.beta), **side_measures(pair, beta=self.beta)}

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finegrain.checked import NonNegativeFloat, PositiveInt, ShareBelowOne, checked
+from finegrain.ops.block_reader import BlockReader
+from finegrain.types import Json
 
 
 class MaskNetwork(nn.Module):
@@ -30,9 +32,7 @@ class MaskNetwork(nn.Module):
         own = range(blocks - self.first)
         self.inner = nn.ModuleList(_drawn_linear(width, hidden, generator, bias=0.0) for _ in own) if hidden else None
         self.outer = nn.ModuleList(_drawn_linear(hidden or width, 1, generator, bias=1.0) for _ in own)
-        self.mixer = None if last else nn.Linear(blocks, 1, bias=False)
-        if self.mixer is not None:
-            nn.init.constant_(self.mixer.weight, 1 / blocks)
+        self.mixer = None if last else _mean_linear(blocks)
 
     def read_normed(self, number: int, normed: Float[Tensor, "M H"]) -> Float[Tensor, "M 1"]:
         """The block's number per token, of states with mean 0 and variance 1."""
@@ -56,8 +56,8 @@ class MaskNetwork(nn.Module):
         return functional.dropout(values, self.dropout, self.training)
 
 
-class MaskReader(nn.Module):
-    """One network or two on the same states: a `models.block_states.BlockReader` by its methods.
+class MaskReader(BlockReader):
+    """One network or two on the same states.
 
     Of each block that it reads one copy of the scored tokens' states (M, H) stays until the backward pass: the gradient of the weights needs it.
     """
@@ -77,7 +77,7 @@ class MaskReader(nn.Module):
     def forward(self, read: Sequence[Tensor]) -> Float[Tensor, "M K"]:
         """The networks' masks before their activation."""
         networks = self._listed()
-        numbers = [block.split(1, -1) for block in read[networks[0].first :]]
+        numbers = [block.chunk(len(networks), -1) for block in read[networks[0].first :]]
         return torch.cat([network([own[place] for own in numbers]) for place, network in enumerate(networks)], -1)
 
     def _listed(self) -> list[MaskNetwork]:
@@ -86,10 +86,17 @@ class MaskReader(nn.Module):
 
 def _drawn_linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: float) -> nn.Linear:
     """A linear map with the usual uniform weights, drawn by this generator."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         layer.weight.copy_((2 * torch.rand(outputs, inputs, generator=generator) - 1) / inputs**0.5)
         layer.bias.fill_(bias)
+    return layer
+
+
+def _mean_linear(inputs: int) -> nn.Linear:
+    """A linear map without bias that starts as the mean."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, 1, bias=False)  # type: ignore[no-untyped-call]
+    nn.init.constant_(layer.weight, 1 / inputs)
     return layer
 
 
@@ -107,8 +114,8 @@ class SimpleAll:
 
     def build(self, count: int, blocks: int, width: int, generator: torch.Generator) -> MaskReader:
         """So many networks, for a model of these blocks and this width."""
-        make = lambda: MaskNetwork(blocks, width, generator, last=self.last, hidden=self._units, dropout=self.dropout)
-        return MaskReader([make() for _ in range(count)])
+        settings: Json = {"last": self.last, "hidden": self._units, "dropout": self.dropout}
+        return MaskReader([MaskNetwork(blocks, width, generator, **settings) for _ in range(count)])
 
     @property
     def _units(self) -> int:

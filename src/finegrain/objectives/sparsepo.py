@@ -18,7 +18,7 @@ from torch.nn.functional import relu
 from finegrain.checked import NonNegativeFloat, PositiveFloat, Seed, checked
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.mask_network import SimpleAll, SimpleLast, TwoLayerAll, TwoLayerLast
-from finegrain.objectives.token_kl import margin_measures, masked_score, whole_kl, zero_share
+from finegrain.objectives.token_kl import margin_measures, masked_score, whole_kl
 from finegrain.ops.draws import hash_to_uniform
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import to_wide, token_weight
@@ -236,3 +236,9 @@ def masked_margin(pair: Pair, masks: list[tuple[Values, Values]]) -> Float[Tenso
 def sum_sizes(pair: Pair, masks: list[Values]) -> Float[Tensor, " B"]:
     """L1 norm of a mask over both answers."""
     return torch.stack([masked_sum(own.abs(), side.mask) for own, side in zip(masks, (pair.chosen, pair.rejected), strict=True)]).sum(0)
+
+
+def zero_share(side: Side, mask: Values) -> Term:
+    """Share of an answer's tokens whose mask is exactly 0."""
+    zeros = side.mask & (mask == 0)
+    return Term(zeros.sum(-1).to(mask.dtype), side.mask.sum(-1).to(mask.dtype))

@@ -55,9 +55,3 @@ def whole_kl(side: Side) -> Term:
     assert side.reference_kl is not None
     kl = masked_sum(to_wide(side.reference_kl), side.mask)
     return Term(kl, torch.ones_like(kl))
-
-
-def zero_share(side: Side, weights: Weights) -> Term:
-    """Share of an answer's tokens whose weight is exactly 0."""
-    zeros = side.mask & (weights == 0)
-    return Term(zeros.sum(-1).to(weights.dtype), side.mask.sum(-1).to(weights.dtype))

@@ -58,7 +58,7 @@ class Contract:
     reading: int = 0
     """How many numbers per token a module of its own makes of the reference's hidden states, in `Side.reading`; 0: it reads none."""
     make_reader: Callable[[int, int, torch.Generator], nn.Module] | None = None
-    """(blocks, hidden size, generator) -> that module, a `models.block_states.BlockReader`, which trains beside the model."""
+    """(blocks, hidden size, generator) -> that module, an `ops.block_reader.BlockReader`, which trains beside the model."""
     module_decay: float = 0.0
     """Weight decay of all parameters of its modules."""
     state: dict[str, Tensor] = field(default_factory=dict)
