@@ -278,6 +278,7 @@ def test_the_guides_method_keeps_the_laws(added: catalog.Method, law: Law) -> No
 RUNS = {
     "pairs": "prefer --data pairs.jsonl credit:asr",
     "two terms": "prefer --data pairs.jsonl objective:cpo",
+    "measures of its own": "prefer --data pairs.jsonl objective:sparsepo",
     "unpaired": "prefer --data pairs.jsonl objective:kto",
     "reward": "reward --data pairs.jsonl head:ensemble",
     "demonstrations": "sft --data demonstrations.jsonl",

@@ -28,6 +28,12 @@ def random_segments(mask: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mask, ((starts & mask) | first).cumsum(1) - 1, -1)
 
 
+def _reading(values: Tensor) -> Tensor:
+    """Both signs, but above 0 at the first row's second token, by which laws ask whether a single token counts."""
+    values[0, 1] = values[0, 1].abs()
+    return values
+
+
 def outputs_of_labels(method: Any) -> int:
     """Labels of a token: one, or one per aspect of the head."""
     return max(1, len(getattr(method.head, "aspects", ())))
@@ -58,7 +64,7 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
             kl=noise(ROWS, WIDTH).abs() if "kl" in needs else None,
             reference_kl=noise(ROWS, WIDTH).abs() if "reference_kl" in needs else None,
             features=noise(ROWS, WIDTH, HIDDEN) if "features" in needs else None,
-            reading=noise(ROWS, WIDTH, reading) if (reading := getattr(method, "reading", 0)) else None,
+            reading=_reading(noise(ROWS, WIDTH, reading)) if (reading := getattr(method, "reading", 0)) else None,
             outputs=noise(ROWS, WIDTH, outputs) if (outputs := getattr(method, "outputs", 0)) else None,
         )
 

@@ -9,6 +9,8 @@ from finegrain.objectives.ava_d import AvaD
 from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
 from finegrain.objectives.irl_sft import IRLSFT, LinearLink
+from finegrain.objectives.mask_network import SimpleLast, TwoLayerAll
+from finegrain.objectives.sparsepo import Binary, Identity, Independent, KlOnly, MinMax, RandomMask, RewardOnly, SparsePO
 from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
 from tests.laws.objectives import LAWS, Law, gradient_is_right
@@ -22,6 +24,11 @@ METHODS: dict[str, Objective] = {
     "f-dpo-alpha": FDPO(divergence=Alpha()),
     "f-dpo-reverse-kl": FDPO(divergence=ReverseKL()),
     "irl-sft-linear": IRLSFT(link=LinearLink()),
+    "sparsepo-independent": SparsePO(masks=Independent(), network=TwoLayerAll(), l1_reward=1e-3, l1_kl=1e-2),
+    "sparsepo-rescaled": SparsePO(masks=RewardOnly(), network=SimpleLast(), activation=MinMax()),
+    "sparsepo-kl-only": SparsePO(masks=KlOnly(), activation=Identity()),
+    "sparsepo-random": SparsePO(masks=Independent(), network=RandomMask()),
+    "sparsepo-binary": SparsePO(activation=Binary()),
     "ava-p-attention": AvaP(reward_weight=Attention(width=2)),
     "ava-d-attention": AvaD(reward_weight=Attention(width=2, scale=SumOne())),
 }

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from finegrain.errors import ModelError
-from finegrain.models.block_states import BlockReader, blocks_of
+from finegrain.models.block_states import blocks_of
 from finegrain.models.packing import Group
 from finegrain.models.scorer import Request, fused, plain, plain_rows, silence_dropout, use_branched_attention
+from finegrain.ops.block_reader import BlockReader
 from tests.tiny import MODELS, exact_norms, ragged_groups
 from tests.train.awkward import AllBlocks
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from finegrain.models.block_states import BlockReader
 from finegrain.objectives.cpo import CPO
+from finegrain.ops.block_reader import BlockReader
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.sequence import log_ratio, to_wide
 from finegrain.types import Pair, RowLoss, Side, Summed, Term, Terms, row_losses
@@ -219,30 +219,6 @@ class AllBlocks(BlockReader):
 
     def forward(self, read: Sequence[Tensor]) -> Tensor:
         return torch.nn.functional.softplus(self.mix(torch.cat(list(read), -1)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Masked:
-    """DPO under two learned masks, of log-ratios and of KL(reference || policy), in the form of https://arxiv.org/abs/2410.05102."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reference", "reference_kl"})
-    reading: ClassVar[int] = 2
-    beta: float = 0.1
-
-    def make_reader(self, blocks: int, width: int, generator: torch.Generator) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
-            return AllBlocks(blocks, width)
-
-    def __call__(self, pair: Pair) -> Terms:
-        def gain(side: Side) -> Tensor:
-            reward, kl = to_wide(side.reading).unbind(-1)
-            return masked_sum(reward * (to_wide(side.logp) - to_wide(side.ref_logp)) - kl * to_wide(side.reference_kl), side.mask)
-
-        preference = -logsigmoid(self.beta * (gain(pair.chosen) - gain(pair.rejected)))
-        size = torch.stack([masked_sum(to_wide(side.reading).sum(-1), side.mask) for side in pair.sides.values()]).sum(0)
-        ones = torch.ones_like(preference)
-        return {"preference": Term(preference, ones), "size": Term(size, ones, 1e-3)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,11 @@ from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.cpo import CPO
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.kto import KTO
+from finegrain.objectives.mask_network import SimpleAll
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.orpo import ORPO
+from finegrain.objectives.sparsepo import Independent, SparsePO
+from finegrain.objectives.tdpo2 import TDPO2
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.recipes.training.data import add_mismatched
 from finegrain.rewards.bradley_terry import BradleyTerry
@@ -42,7 +45,7 @@ from finegrain.train.tables import make_tables
 from finegrain.train.tally import Metrics
 from finegrain.types import TokenColumns
 from tests.tiny import MODELS, SIZES, exact_norms, examples
-from tests.train.awkward import Gated, Gates, KLDifference, Masked, Reliable, UnitGradients
+from tests.train.awkward import Gated, Gates, KLDifference, Reliable, UnitGradients
 
 OBJECTIVES: dict[str, Callable[[], Any]] = {
     "dpo": DPO,
@@ -61,7 +64,8 @@ OBJECTIVES: dict[str, Callable[[], Any]] = {
     "both directions of the KL": KLDifference,
     "late counts and a replaced table": Gates,
     "a wrapper": Reliable,
-    "a reader of the reference": Masked,
+    "tdpo2": TDPO2,
+    "a reader of the reference": partial(SparsePO, masks=Independent(), network=SimpleAll(dropout=0.0), l1_reward=1e-3, l1_kl=1e-3),
 }
 
 
@@ -123,7 +127,7 @@ def build(objective: Any, how: How) -> tuple[Trainer, Plan]:
         scorer=scorer,
         contract=contract,
         data=data,
-        optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate),
+        optimizer=make_optimizer(scorer.parameters(), extra, optim, how.rate, extra_decay=contract.module_decay),
         optim=optim,
         precision=Precision(nullcontext, "float64" if how.dtype == torch.float64 else "float32", how.micro_tokens),
         metrics=_metrics(contract),

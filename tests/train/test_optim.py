@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
+from finegrain.objectives.mask_network import SimpleAll
+from finegrain.objectives.sparsepo import SparsePO
 from finegrain.train.optim import Optim, learning_rate, make_optimizer
+from finegrain.train.trainer import optimizer_of
+from tests.train.awkward import Gated
+from tests.train.harness import How, build
 
 
 def test_sgd_keeps_momentum_and_decays_matrices_alone() -> None:
@@ -29,6 +34,18 @@ def test_adamw_is_the_default_and_embeddings_have_their_own_rate() -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     factors = {id(group["params"][0]): group["rate_factor"] for group in optimizer.param_groups}
     assert factors == {id(embeddings): 10.0, id(matrix): 1.0}
+
+
+def test_modules_decay_at_the_rate_of_their_objective() -> None:
+    """Biases too, whatever the policy's decay is; those of an objective that says nothing never do."""
+    for objective, decay in ((SparsePO(network=SimpleAll(weight_decay=0.3)), 0.3), (Gated(), 0.0)):
+        built, _ = build(objective, How())
+        optimizer = optimizer_of(built.scorer, built.contract, Optim(weight_decay=0.05), 0.1)
+        own = {id(parameter) for module in built.contract.modules.values() for parameter in module.parameters()}
+        decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+        assert own
+        assert {decays[parameter] for parameter in own} == {decay}
+        assert {rate for parameter, rate in decays.items() if parameter not in own} == {0.0, 0.05}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tables that a step replaces: once per step, over all rows, whatever the split; and the same after a resumed run."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 
 from finegrain.errors import UsageError
+from finegrain.objectives.mask_network import SimpleAll
+from finegrain.objectives.sparsepo import SparsePO
 from finegrain.ops.sequence import log_ratio
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.loop import run_step
 from finegrain.types import Pair
-from tests.train.awkward import BUCKETS, Gates, Masked, Reliable
+from tests.train.awkward import BUCKETS, Gates, Reliable
 from tests.train.harness import How, build, train, weights
 
 WIDE = How(dtype=torch.float64, micro_tokens=55)
@@ -50,7 +53,11 @@ def test_a_table_that_depends_on_the_split_is_seen() -> None:
     assert (ends[0] - ends[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("objective", [Gates, Reliable, Masked], ids=["replaced", "of a wrapper", "a reader's weights"])
+@pytest.mark.parametrize(
+    "objective",
+    [Gates, Reliable, partial(SparsePO, network=SimpleAll(dropout=0.3))],
+    ids=["replaced", "of a wrapper", "a reader's weights and its dropout"],
+)
 def test_a_resumed_run_goes_on_with_tables_and_modules(tmp_path: Path, objective: Any) -> None:
     whole, plan = build(objective(), WIDE)
     train(whole, plan, range(8))

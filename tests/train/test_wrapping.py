@@ -15,9 +15,11 @@ from finegrain.objectives.cpo import CPO
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.kto import KTO
 from finegrain.objectives.simpo import SimPO
+from finegrain.objectives.sparsepo import SparsePO
+from finegrain.objectives.tdpo1 import TDPO1
 from finegrain.ops.sequence import log_ratio
 from finegrain.train.read_contract import contract_of
-from finegrain.types import Pair, Side, Summed, row_losses
+from finegrain.types import Pair, Side, Summed, Term, Terms, row_losses
 from tests.laws.pairs import make_pair
 from tests.train.awkward import Gated, Gates, Reliable, UnitGradients
 from tests.train.harness import How, build, train
@@ -39,14 +41,34 @@ class Around:
         return self.base(pair)
 
 
-@pytest.mark.parametrize("base", [DPO(), CPO(), AOT(), KTO(), Gated(), Gates(), SimPO()], ids=lambda base: type(base).__name__)
+@pytest.mark.parametrize("base", [DPO(), CPO(), AOT(), KTO(), Gated(), Gates(), SimPO(), SparsePO()], ids=lambda base: type(base).__name__)
 def test_around_is_what_is_inside(base: Any) -> None:
     """Roles, needs, statistics, modules and tables of the inner objective: the run is its run."""
     lines = [train(*build(objective, WIDE), range(6)) for objective in (base, Around(base=base))]
     assert lines[0] == lines[1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measuring(Around):
+    """Logs a number of its own."""
+
+    name: str = "length"
+
+    def measures(self, pair: Pair) -> Terms:
+        return {self.name: Term(pair.chosen.mask.sum(-1).double(), torch.ones(len(pair.chosen.mask)))}
+
+
+def test_measures_of_both_are_logged() -> None:
+    lines = [train(*build(objective, WIDE), range(1))[0] for objective in (Measuring(base=TDPO1()), TDPO1(), Measuring(base=DPO()))]
+    assert lines[0].keys() == {*lines[1], "length"}
+    assert lines[0]["length"] == lines[2]["length"] > 0
+    assert "kl/chosen" in lines[0]
+    with pytest.raises(UsageError, match="both have a measure kl/chosen"):
+        train(*build(Measuring(base=TDPO1(), name="kl/chosen"), WIDE), range(1))
+
+
 def test_declarations_of_both() -> None:
+    assert contract_of(Around(base=SparsePO())).module_decay == contract_of(SparsePO()).module_decay > 0
     contract = contract_of(Reliable(base=AOT()))
     assert contract.needs == contract_of(AOT()).needs
     assert contract.categories == ("annotator",)

@@ -4,26 +4,14 @@ Nothing keeps them for all positions or all blocks: what remains is what the mod
 transformers' `hidden_states` without the embeddings: block number k has gone through k + 1 layers, and the last one through the final norm too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from finegrain.errors import ModelError
-
-
-class BlockReader(nn.Module):
-    """A trained module that reads a frozen model's hidden states."""
-
-    def read_block(self, number: int, states: Float[Tensor, "M H"]) -> Float[Tensor, "M ..."]:
-        """What is kept of one block, e.g. one number per token."""
-        raise NotImplementedError
-
-    def forward(self, read: Sequence[Tensor]) -> Float[Tensor, "M K"]:
-        """The K numbers per token, of what was kept of all blocks."""
-        raise NotImplementedError
+from finegrain.ops.block_reader import BlockReader
 
 
 def blocks_of(base: nn.Module, count: int) -> nn.ModuleList:

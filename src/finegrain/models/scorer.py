@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models import attention
-from finegrain.models.block_states import BlockReader, read_blocks
+from finegrain.models.block_states import read_blocks
 from finegrain.models.packing import Group, Packed, pack
 from finegrain.ops.action_values import Wanted, Weighed, action_values
+from finegrain.ops.block_reader import BlockReader
 from finegrain.ops.logprobs import OutputLayer, TokenValues, token_values
 
 

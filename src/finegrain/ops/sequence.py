@@ -1,4 +1,4 @@
-"""Sequence scores from token log-probabilities: sum_t w_t lp_t, sum_t w_t (lp_t - lp_ref_t), and their lengths.
+"""Sequence scores from token log-probabilities: sum_t w_t lp_t, sum_t w_t (lp_t - lp_ref_t), sums of token KL, and their lengths.
 
 Every offline objective is built on these, so every objective uses token credit. A weight of None is 1 everywhere.
 Sums are float32 or wider whatever the input.
@@ -46,6 +46,15 @@ def reference_logp(side: Side) -> Float[Tensor, " B"]:
 def log_ratio(side: Side) -> Float[Tensor, " B"]:
     """sum_t w_t (log pi(y_t) - log pi_ref(y_t)), nats."""
     return sequence_logp(side) - reference_logp(side)
+
+
+def sequence_kl(side: Side) -> Float[Tensor, " B"]:
+    """sum_t w_t KL(reference || policy) over the vocabulary where each token is predicted, nats."""
+    if side.reference_kl is None:
+        raise ValueError(
+            "this objective needs KL(reference || policy) at every position: declare reference_kl in its needs, or give Side.reference_kl"
+        )
+    return weighted_sum(side.reference_kl, side)
 
 
 def kept_weight(side: Side) -> Float[Tensor, " B"]:

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from finegrain.checked import NonNegativeFloat, Range, checked
+from finegrain.ops.draws import hash_to_uniform
 from finegrain.rewards.heads import RewardHead, sequence_score
-from finegrain.rewards.representation import hash_to_uniform
 from finegrain.types import Pair
 
 Differences = Float[Tensor, "... B"]

@@ -33,6 +33,9 @@ class AnswerContext(Protocol):
     def entropies(self, role: str) -> Ragged:
         """Entropy, nats, of the frozen start model's distribution for each token; 0 outside the mask."""
 
+    def activations(self, role: str) -> Ragged:
+        """How strongly the start model's units respond where each token is predicted, in [0, 1]; 0 outside the mask."""
+
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """(number, label) of each token's labelled step; number -1 outside steps, or in a step that was cut."""
 

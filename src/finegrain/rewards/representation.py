@@ -6,11 +6,11 @@ are in `finegrain.rewards.contrast`.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from finegrain.ops.precision import to_widest
+from finegrain.ops.draws import hash_to_uniform
 
 
 def sinkhorn_codes(scores: Float[Tensor, "B K"], *, temperature: float = 0.05, iterations: int = 3) -> Float[Tensor, "B K"]:
@@ -44,11 +44,3 @@ def last_row(features: Float[Tensor, "B T H"], mask: Bool[Tensor, "B T"]) -> Flo
 def draw_uniform(rows: Float[Tensor, " B"], width: int, stream: int) -> Float[Tensor, "B H"]:
     """Numbers in (0, 1) by row number, position and stream, the same for any batching."""
     return hash_to_uniform((rows.long()[:, None] * 2 + stream) * width + torch.arange(width, device=rows.device))
-
-
-def hash_to_uniform(places: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """A number in (0, 1) for every place, always the same one."""
-    mixed = (places + 1) * 0x9E3779B1 & 0xFFFFFFFF  # two rounds of a 32-bit multiplicative hash
-    mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA6B & 0xFFFFFFFF
-    mixed = (mixed ^ (mixed >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
-    return (to_widest(mixed ^ (mixed >> 16)) + 0.5) / 2**32

@@ -58,7 +58,9 @@ class Contract:
     reading: int = 0
     """How many numbers per token a module of its own makes of the reference's hidden states, in `Side.reading`; 0: it reads none."""
     make_reader: Callable[[int, int, torch.Generator], nn.Module] | None = None
-    """(blocks, hidden size, generator) -> that module, a `models.block_states.BlockReader`, which trains beside the model."""
+    """(blocks, hidden size, generator) -> that module, an `ops.block_reader.BlockReader`, which trains beside the model."""
+    module_decay: float = 0.0
+    """Weight decay of all parameters of its modules."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """() -> tables by name that steps carry on, in `pair.state`; checkpoints keep them."""
     make_state: Callable[[Mapping[str, int]], Mapping[str, Tensor]] | None = None
@@ -89,6 +91,8 @@ class Contract:
     """Numbers of the rows that it reads in `pair.columns`; data without one are an error."""
     categories: tuple[str, ...] = ()
     """Text columns of the data that it reads as numbers 0, 1, ... in `pair.columns`; `run.json` keeps the texts."""
+    measures: Callable[[Pair], Terms] | None = None
+    """(pair) -> numbers of the rows by name that every step and evaluation log, as sum of values over sum of counts, and no loss reads."""
     stage: Callable[[StageContext], Mapping[str, np.ndarray]] | None = None
     """(context) -> numbers (N,) of the rows by name, made before training of prompt states, sampled answers and rewards; its seconds count."""
     sample_by: str | None = None

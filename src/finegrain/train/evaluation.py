@@ -35,7 +35,7 @@ from finegrain.train.loop import Trainer, step_statistics
 from finegrain.train.metrics import row_metrics
 from finegrain.types import Pair, Scored
 
-SHARES = frozenset({"rewards/accuracies", "logps/accuracies"})
+SHARES = frozenset({"rewards/accuracies", "logps/accuracies", "score/accuracies"})
 """Metrics that are a share of rows: Wilson's interval."""
 
 NO_TOKEN_REWARDS = "it trains on the token rewards of a credit, which is made for training rows alone"
@@ -80,7 +80,7 @@ def evaluate(trainer: Trainer, data: TrainingSet, read: Read | None = None) -> d
             pair = detached(trainer.pair(batch, statistics, scored=True))
             if read is not None:
                 read(part, pair)
-            for name, (value, count) in row_metrics(pair, contract.beta).items():
+            for name, (value, count) in row_metrics(pair, contract).items():
                 metrics.setdefault(name, Column()).add(value, torch.ones_like(value) if count is None else count)
             if not missing:
                 for name, term in as_terms(contract.objective(pair), _unweighted(pair)).items():
@@ -118,14 +118,17 @@ def results_of(contract: Contract) -> dict[str, bool]:
 @contextmanager
 def measuring(trainer: Trainer) -> Iterator[None]:
     """The model as it is used: no gradient, no noise of training, and the generators afterwards as they were before."""
-    was_training = trainer.scorer.training
-    trainer.scorer.eval()
+    parts = [trainer.scorer, *trainer.contract.modules.values()]
+    was_training = [part.training for part in parts]
+    for part in parts:
+        part.eval()
     devices = [trainer.scorer.device] if trainer.scorer.device.type == "cuda" else []
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             yield
     finally:
-        trainer.scorer.train(was_training)
+        for part, training in zip(parts, was_training, strict=True):
+            part.train(training)
 
 
 def reward_head_of(contract: Contract) -> RewardHead | None:

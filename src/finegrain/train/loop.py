@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import NonFiniteError
-from finegrain.models.block_states import BlockReader
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Request, Scorer, causal_lm
+from finegrain.ops.block_reader import BlockReader
 from finegrain.train.balance import TABLE, TwoParts
 from finegrain.train.batches import Step
 from finegrain.train.collate import Batch, TrainingSet, collate

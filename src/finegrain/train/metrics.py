@@ -14,13 +14,15 @@ Rows = dict[str, Measure]
 
 
 def metrics_for(contract: Contract) -> Metrics:
-    """Preference metrics where there are two sides, answer metrics otherwise; rewards are beta * log-ratio."""
-    return lambda pair: row_metrics(pair, contract.beta)
+    """Preference metrics where there are two sides, answer metrics otherwise, and the objective's own; rewards are beta * log-ratio."""
+    return lambda pair: row_metrics(pair, contract)
 
 
-def row_metrics(pair: Pair, beta: float) -> Rows:
-    """Every metric of every row."""
-    return pair_metrics(pair, beta) if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics(pair, beta)
+def row_metrics(pair: Pair, contract: Contract) -> Rows:
+    """Every metric of every row, with the objective's own."""
+    usual = pair_metrics if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics
+    own = {} if contract.measures is None else contract.measures(pair)
+    return {**usual(pair, contract.beta), **{name: Measure(term.value, term.count) for name, term in own.items()}}
 
 
 def pair_metrics(pair: Pair, beta: float) -> Rows:

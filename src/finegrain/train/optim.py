@@ -45,6 +45,7 @@ def make_optimizer(
     *,
     embeddings: nn.Parameter | None = None,
     embedding_factor: float = 1.0,
+    extra_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
     """The optimiser of the policy (embeddings, matrices and vectors apart) and, in a group of its own, over a method's modules."""
     policy = list(parameters)
@@ -54,7 +55,7 @@ def make_optimizer(
         {"params": apart, "weight_decay": settings.weight_decay, FACTOR: embedding_factor},
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay, FACTOR: 1.0},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, FACTOR: 1.0},
-        {"params": list(extra), "weight_decay": 0.0, FACTOR: 1.0},
+        {"params": list(extra), "weight_decay": extra_decay, FACTOR: 1.0},
     ]
     groups = [group for group in groups if group["params"]]
     if settings.algorithm == "sgd":

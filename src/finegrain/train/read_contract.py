@@ -41,6 +41,7 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
         state=state if declared.balanced is None else state | {TABLE: torch.ones(1)},
         learning_rate=float(declared.learning_rate),
         embedding_factor=float(declared.embedding_factor),
+        module_decay=float(declared.module_decay),
         weights=frozenset(declared.weights),
     )
     return own if own.wraps is None else wrap_contract(own, contract_of(own.wraps, seed), found.keys())

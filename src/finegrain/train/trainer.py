@@ -31,7 +31,7 @@ def optimizer_of(scorer: Scorer, contract: Contract, optim: Optim, rate: float) 
     extra = [parameter for module in contract.modules.values() for parameter in module.parameters()]
     embeddings = causal_lm(scorer.model).get_input_embeddings().weight
     factor = embedding_rate(optim, contract, rate) / rate if rate else 1.0
-    return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor)
+    return make_optimizer(parameters, extra, optim, rate, embeddings=embeddings, embedding_factor=factor, extra_decay=contract.module_decay)
 
 
 def make_trainer(

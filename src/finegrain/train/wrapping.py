@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import UsageError
 from finegrain.train.contract import Contract
-from finegrain.types import SWAPPED, Pair
+from finegrain.types import SWAPPED, Pair, Terms
 
 ONE_OF_THEM = (
     ("outputs", "make_head"),
@@ -46,7 +46,7 @@ def wrap_contract(outer: Contract, inner: Contract, declared: Set[str]) -> Contr
             raise UsageError(f"{outer.name} and {inner.name}, which it is around, both declare {names[0]}; only one of them can")
         if theirs:
             made |= {name: getattr(inner, name) for name in names}
-    made |= {name: getattr(inner, name) for name in ("beta", "learning_rate", "embedding_factor") if name not in declared}
+    made |= {name: getattr(inner, name) for name in ("beta", "learning_rate", "embedding_factor", "module_decay") if name not in declared}
     own_needs = outer.needs if "needs" in declared else frozenset[str]()
     made |= {name: _joined(getattr(inner, name), getattr(outer, name)) for name in ("columns", "categories", "token_columns")}
     roles = _joined(inner.roles, outer.roles if "roles" in declared else ())
@@ -61,6 +61,7 @@ def wrap_contract(outer: Contract, inner: Contract, declared: Set[str]) -> Contr
         statistics=_both(outer, inner, "statistics"),
         column_statistics=_both(outer, inner, "column_statistics"),
         row_columns=_both(outer, inner, "row_columns"),
+        measures=_measures(outer, inner),
         modules=_apart(outer, "module", inner.modules, outer.modules),
         make_modules=_modules(outer, inner),
         state=_apart(outer, "table", inner.state, outer.state),
@@ -97,6 +98,13 @@ def _both(outer: Contract, inner: Contract, name: str) -> Callable[[Any], dict[s
         return _apart(outer, name.removesuffix("s").replace("_", " "), found, {} if second is None else second(given))
 
     return make
+
+
+def _measures(outer: Contract, inner: Contract) -> Callable[[Pair], Terms] | None:
+    makers = [make for make in (inner.measures, outer.measures) if make is not None]
+    if len(makers) < 2:
+        return makers[0] if makers else None
+    return lambda pair: _apart(outer, "measure", *(make(pair) for make in makers))
 
 
 def _modules(outer: Contract, inner: Contract) -> Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None:

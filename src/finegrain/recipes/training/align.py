@@ -234,7 +234,7 @@ def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:
         if snapshot is not None:
             write_inspected_pairs(snapshot, session, trainer.scorer, directory, job.data, job.common.eval, job.artifact.head)
         record = prepared.record.plus({**fitted.facts, **results})
-        write_results(session, job, contract, directory, record, answers._replace(after=after), rows.held_out or rows.train)
+        write_results(session, job, trainer.contract, directory, record, answers._replace(after=after), rows.held_out or rows.train)
         if fitted.selection is not None:
             fitted.selection.discard()
         session.say(f"report: {write_report(directory.path)}")

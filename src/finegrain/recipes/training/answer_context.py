@@ -57,7 +57,7 @@ class RunAnswers(TokenisedAnswers):
 
     @cached_property
     def _active(self) -> dict[str, Ragged]:
-        self._check_language_model("the signal activations needs a language model to start from, and this is a reward model")
+        self._check_language_model("activations need a language model to start from, and this is a reward model")
         return self._measure("activations", measure_activations)
 
     @cached_property

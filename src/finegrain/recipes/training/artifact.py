@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+from safetensors.torch import save_file
+from torch import nn
 
 from finegrain.configure import to_json
 from finegrain.data.records import Example
 from finegrain.models.load import save_policy, try_saving
+from finegrain.models.permissions import allow_readers
 from finegrain.models.reward_head import save_head
 from finegrain.models.reward_models import FACTS_FILE
 from finegrain.recipes.session import Session
@@ -112,6 +115,7 @@ class AlignedPolicy:
     def save(self, session: Session, contract: Contract, folder: Path) -> None:
         """As `save_pretrained` writes it."""
         save_policy(session.policy, folder)
+        save_modules(contract.modules, folder)
         if session.scorer is not None and session.scorer.head is not None:
             save_head(session.scorer.head, folder)
             if facts := reward_head_facts(contract):
@@ -120,6 +124,18 @@ class AlignedPolicy:
     def use(self, folder: Path, rows: Sequence[Example], count: int) -> Usage | None:
         """None: it answers prompts."""
         return None
+
+
+MODULES_FILE = "modules.safetensors"
+"""What an objective trained beside the policy, e.g. mask networks: nothing needs it to use the model."""
+
+
+def save_modules(modules: Mapping[str, nn.Module], folder: Path) -> None:
+    """Writes all weights of an objective's modules in a file beside the policy, under `<module>.<parameter>`; no file where there are none."""
+    tensors = {f"{name}.{key}": tensor.detach().cpu().contiguous() for name, module in modules.items() for key, tensor in module.state_dict().items()}
+    if tensors:
+        save_file(tensors, folder / MODULES_FILE)
+        allow_readers(folder / MODULES_FILE)
 
 
 def reward_head_facts(contract: Contract) -> Json:

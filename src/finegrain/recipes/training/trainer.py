@@ -65,6 +65,8 @@ def attach_head(session: Session, job: Job, contract: Contract, scorer: Scorer) 
 def build_modules(session: Session, contract: Contract) -> Contract:
     """The contract with the modules that an objective makes for a model's width, drawn by their own seed."""
     config = causal_lm(session.policy.model).config.get_text_config()
+    if contract.reading:
+        torch.manual_seed(session.seed)  # a reader may draw noise in training; checkpoints keep the generator's state
     return contract.sized(int(config.num_hidden_layers), hidden_size(session), session.seed)
 
 
