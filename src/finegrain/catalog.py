@@ -51,6 +51,7 @@ METHODS: tuple[Method, ...] = (
     Method("tdpo2", "objective", "objectives.tdpo2:TDPO2", "dpo that pays for forward KL of the rejected answer, position by position", "https://arxiv.org/abs/2404.11999"),
     Method("sparsepo", "objective", "objectives.sparsepo:SparsePO", "tdpo1 under masks of rewards and of KL that are learned with the policy", "https://arxiv.org/abs/2410.05102"),
     Method("mapo", "objective", "objectives.mapo:MaPO", "tdpo1 under a fixed mask of the reference's activations", "https://arxiv.org/abs/2410.05102"),
+    Method("figa", "objective", "objectives.figa:FIGA", "likelihood of what a revision changed, up and down", "https://arxiv.org/abs/2311.04072"),
     Method("nll", "objective", "objectives.nll:NLL", "negative log-likelihood of demonstrations (SFT)", "https://arxiv.org/abs/2203.02155"),
     Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
     Method("ava-d", "objective", "objectives.ava_d:AvaD", "policy and token reward with uncertainty from demonstrations, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),

@@ -89,6 +89,8 @@ class RunRecord:
     """Where chosen and rejected answers first differ, counted for loss:irl-sft (rewards/irl_sft.py)."""
     edits: Mapping[str, int] | None = None
     """Pairs that are edits of one another, counted for loss:fine-grained (rewards/fine_grained.py)."""
+    revisions: Mapping[str, int] | None = None
+    """Rows, identical ones, removed and added tokens, counted for objective:figa (objectives/figa.py)."""
     span_labels: Mapping[str, int] | None = None
     """Annotated answers and marked tokens, by aspect where the head has several, counted for loss:span-labels (rewards/span_labels.py)."""
     unread_spans: str | None = None

@@ -3,7 +3,7 @@
 One module per family beside this file; each has a table ADAPTERS.
 """
 
-from tests.golden import ava, curation, dense_rewards, evaluation, irl_sft, preference, token_kl, uncertainty
+from tests.golden import ava, curation, dense_rewards, evaluation, irl_sft, preference, revisions, token_kl, uncertainty
 from tests.golden.given import Adapters
 
 ADAPTERS: Adapters = {
@@ -13,6 +13,7 @@ ADAPTERS: Adapters = {
     **evaluation.ADAPTERS,
     **irl_sft.ADAPTERS,
     **preference.ADAPTERS,
+    **revisions.ADAPTERS,
     **token_kl.ADAPTERS,
     **uncertainty.ADAPTERS,
 }

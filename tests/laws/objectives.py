@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -209,8 +210,15 @@ def counts_from_masks(method: Any, make_pair: Maker) -> None:
         assert not count.requires_grad, f"the denominator of {name} carries a gradient"
 
 
+def takes_no_credit(method: Any) -> bool:
+    """Whether a credit is refused: token weights are marks of the method's own."""
+    return not getattr(method, "weights", True)
+
+
 def weights_of_one(method: Any, make_pair: Maker) -> None:
     """Token credit of 1 everywhere is no token credit, in values, gradients and denominators."""
+    if takes_no_credit(method):
+        return
     pair = make_pair(0)
     ones = with_statistics(method, on_sides(pair, lambda side: replace(side, weight=torch.ones_like(side.logp))))
     none = with_statistics(method, on_sides(pair, lambda side: replace(side, weight=None)))
@@ -227,6 +235,8 @@ def credit_is_read(method: Any, make_pair: Maker) -> None:
         assert side.weight is not None
         return with_statistics(method, replace(pair, sides={**pair.sides, role: replace(side, weight=torch.where(where, 0.0, side.weight))}))
 
+    if takes_no_credit(method):
+        return
     pair = make_pair(0)
     before = rows(method, with_statistics(method, pair))
     for role in roles_of(method):
@@ -237,12 +247,13 @@ def credit_is_read(method: Any, make_pair: Maker) -> None:
         assert any(before[name][0] != after[name][0] for name in before), f"the weight of a token of {role} changes nothing"
 
 
-def _with_another(method: Any, name: str, value: float) -> Any:
-    """The method with a number that is larger, or smaller where that is out of range."""
-    try:
-        return replace(method, **{name: 1.1 * value + 0.05})
-    except UsageError:
-        return replace(method, **{name: 0.9 * value})
+def _with_others(method: Any, name: str, value: float) -> list[Any]:
+    """The method with other numbers that are in range: a little larger, a little smaller, and much larger for what is compared with data."""
+    found = []
+    for other in (1.1 * value + (0.05 if value >= 0 else -0.05), 0.9 * value, 4 * value):
+        with suppress(UsageError):
+            found.append(replace(method, **{name: other}))
+    return found
 
 
 def settings_are_read(method: Any, make_pair: Maker) -> None:
@@ -250,8 +261,8 @@ def settings_are_read(method: Any, make_pair: Maker) -> None:
     before = _loss_and_tables(method, make_pair(0))
     for name, value in dataclasses.asdict(method).items():
         if isinstance(value, float):
-            after = _loss_and_tables(_with_another(method, name, value), make_pair(0))
-            assert any(not torch.equal(before[term], after[term]) for term in before), f"setting {name} is not read"
+            others = [_loss_and_tables(other, make_pair(0)) for other in _with_others(method, name, value)]
+            assert any(not torch.equal(before[term], after[term]) for after in others for term in before), f"setting {name} is not read"
 
 
 def _loss_and_tables(method: Any, pair: Pair) -> dict[str, Tensor]:

@@ -120,7 +120,7 @@ def test_unpaired_objective_with_held_out_rows_of_one_prompt(command: Command) -
     assert done.result["evaluation"]["eval_rewards/chosen"] is not None
 
 
-CREDITED = {"token-distillation": ["credit:token-reward"]}
+CREDITED = {"token-distillation": ["credit:token-reward"], "figa": ["objective.rows:pairs"]}
 
 
 @pytest.mark.parametrize("name", catalog.names("objective"))

@@ -16,6 +16,7 @@ class Answers:
     trains: bool = True
     role_masks: Mapping[str, Ragged] = field(default_factory=dict)
     ids: Mapping[str, Ragged] = field(default_factory=dict)
+    ends: Mapping[str, Ragged] = field(default_factory=dict)
     predicting: Mapping[str, Ragged] = field(default_factory=dict)
     steps: Mapping[str, tuple[Ragged, Ragged]] = field(default_factory=dict)
     spans: Mapping[str, Sequence[np.ndarray | None]] = field(default_factory=dict)
@@ -28,11 +29,17 @@ class Answers:
     def token_ids(self, role: str) -> Ragged:
         return self.ids[role]
 
+    def end_tokens(self, role: str) -> Ragged:
+        return self.ends[role]
+
     def table_scores(self) -> Mapping[str, Ragged]:
         return self.table
 
     def entropies(self, role: str) -> Ragged:
         return self.predicting[role]
+
+    def activations(self, role: str) -> Ragged:
+        raise NotImplementedError
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         return self.steps[role]

@@ -27,6 +27,9 @@ class AnswerContext(Protocol):
     def token_ids(self, role: str) -> Ragged:
         """Token ids of the answer."""
 
+    def end_tokens(self, role: str) -> Ragged:
+        """Boolean: the last token that trains, where it stands for no text and so ends the answer; none in an answer that was cut."""
+
     def table_scores(self) -> Mapping[str, Ragged]:
         """By role, nats: the score of each token by a table of words that is fitted to these pairs and their spans."""
 

@@ -133,6 +133,10 @@ class TokenisedAnswers:
         """Tokens of the answers."""
         return [example.responses[role].ids for example in self.examples]
 
+    def end_tokens(self, role: str) -> Ragged:
+        """The last token that trains, where it stands for no text."""
+        return [end_token(example.responses[role]) for example in self.examples]
+
     def span_values(self, role: str, aspects: Sequence[str]) -> list[np.ndarray | None]:
         """Values of the tokens under annotators' spans, NaN in none."""
         return [None if (answer := annotation_of(example, role)) is None else aspect_values(answer, aspects) for example in self.examples]
@@ -192,6 +196,15 @@ def lines_of(text: str) -> list[CharSpan]:
             spans.append(CharSpan(first, first + len(line.strip()), 0.0))
         start += len(line) + len(JOIN)
     return spans
+
+
+def end_token(response: Response) -> np.ndarray:
+    """(T,) True at the last token that trains if it covers no characters."""
+    found = np.zeros(len(response.ids), dtype=bool)
+    trained = np.flatnonzero(response.mask)
+    if len(trained) and response.offsets[trained[-1], 0] == response.offsets[trained[-1], 1]:
+        found[trained[-1]] = True
+    return found
 
 
 def all_of(response: Response) -> np.ndarray:
