@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from finegrain.configure import from_json, to_json
+from finegrain.errors import UsageError
 from finegrain.types import Pair, Side
 from tests.laws.drive import gradients, leaves, needs_of, only, parts, roles_of, rows, step_loss, take, with_leaves, with_statistics
 
@@ -230,13 +231,21 @@ def credit_is_read(method: Any, make_pair: Maker) -> None:
         assert any(before[name][0] != after[name][0] for name in before), f"the weight of a token of {role} changes nothing"
 
 
+def another(method: Any, name: str, value: float) -> Any:
+    """The method with a larger number in a setting, or with a smaller one where that is out of its range."""
+    try:
+        return replace(method, **{name: 1.1 * value + 0.05})
+    except UsageError:
+        return replace(method, **{name: 0.9 * value - 0.05})
+
+
 def settings_are_read(method: Any, make_pair: Maker) -> None:
     """Another number in any setting changes the loss."""
     pair = make_pair(0)
     before = rows(method, with_statistics(method, pair))
     for name, value in dataclasses.asdict(method).items():
         if isinstance(value, float):
-            changed = replace(method, **{name: 1.1 * value + 0.05})
+            changed = another(method, name, value)
             after = rows(changed, with_statistics(changed, pair))
             assert any(not torch.equal(before[term], after[term]) for term in before), f"setting {name} is not read"
 

@@ -7,6 +7,7 @@ import pytest
 from finegrain import catalog
 from finegrain.objectives.ava_d import AvaD
 from finegrain.objectives.ava_p import AvaP
+from finegrain.objectives.cpl import CPL, BothAnswers, FromOffset, LogProbabilities
 from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
 from finegrain.objectives.irl_sft import IRLSFT, LinearLink
 from finegrain.ops.reward_weight import Attention, SumOne
@@ -21,6 +22,8 @@ METHODS: dict[str, Objective] = {
     "f-dpo-jensen-shannon": FDPO(divergence=JensenShannon()),
     "f-dpo-alpha": FDPO(divergence=Alpha()),
     "f-dpo-reverse-kl": FDPO(divergence=ReverseKL()),
+    "cpl-plain": CPL(score=LogProbabilities(), gamma=0.9, bc=1.0, bc_answers=BothAnswers()),
+    "cpl-offsets": CPL(segment=FromOffset(), gamma=0.9),
     "irl-sft-linear": IRLSFT(link=LinearLink()),
     "ava-p-attention": AvaP(reward_weight=Attention(width=2)),
     "ava-d-attention": AvaD(reward_weight=Attention(width=2, scale=SumOne())),
