@@ -3,10 +3,12 @@
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from finegrain.errors import DataError
 from finegrain.objectives.bfpo import BFPO, bfpo_target
 from finegrain.objectives.ipo import IPO
 from finegrain.types import Pair, Side
@@ -102,6 +104,34 @@ def test_a_probability_of_being_safe_has_the_gradient_of_its_flags_on_average() 
     pair = scalar_pair((0.3,), (-0.2,))
     both = [torch.autograd.grad(BFPO()(flagged(pair, [flags])).sum(), pair.chosen.logp)[0] for flags in ((1.0, 0.0), (0.0, 0.0), (0.25, 0.0))]
     torch.testing.assert_close(both[2], 0.25 * both[0] + 0.75 * both[1])
+
+
+def test_two_streams_add_their_means() -> None:
+    """The gradient of a step is that of both batches' means together, whatever their sizes."""
+    pair = flagged(random_pair(), [FLAGS[row % 4] for row in range(5)])
+    second = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0])
+    terms = BFPO()(replace(pair, columns={**pair.columns, "second_stream": second}))
+    assert isinstance(terms, dict)
+    losses = BFPO()(pair)
+    assert isinstance(losses, Tensor)
+    means = [terms[name].value.sum() / terms[name].count.sum() for name in ("first_stream", "second_stream")]
+    close(torch.stack(means), losses[second == 0].mean().item(), losses[second == 1].mean().item())
+    assert [term.coefficient for term in terms.values()] == [1.0, 1.0]
+
+
+def test_flags_belong_to_their_side() -> None:
+    """The swapped pair is that of the same answers in the other order."""
+    pair = flagged(random_pair(rows=1), [(1.0, 0.0)])
+    again = flagged(replace(pair, sides={"chosen": pair.rejected, "rejected": pair.chosen}), [(0.0, 1.0)])
+    torch.testing.assert_close(BFPO()(pair.swapped()), BFPO()(again))
+
+
+def test_pairs_by_harmlessness_are_refused() -> None:
+    numbers = {"helpful": np.array([1.0, 0.0, 0.0]), "harmless": np.array([0.0, 1.0, 1.0])}
+    with pytest.raises(DataError, match="2 of 3 are ordered by harmlessness"):
+        BFPO().row_columns(numbers)
+    assert BFPO().row_columns({name: column[:1] for name, column in numbers.items()}) == {}
+    assert BFPO().row_columns({"helpful": numbers["helpful"]}) == {}, "a rating of that name is none of its business"
 
 
 @pytest.mark.parametrize("b1", [1.0, 0.5])

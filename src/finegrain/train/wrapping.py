@@ -61,6 +61,7 @@ def wrap_contract(outer: Contract, inner: Contract, declared: Set[str]) -> Contr
         statistics=_both(outer, inner, "statistics"),
         column_statistics=_both(outer, inner, "column_statistics"),
         row_columns=_both(outer, inner, "row_columns"),
+        assumed={**inner.assumed, **outer.assumed},
         modules=_apart(outer, "module", inner.modules, outer.modules),
         make_modules=_modules(outer, inner),
         state=_apart(outer, "table", inner.state, outer.state),
