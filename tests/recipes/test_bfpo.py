@@ -1,6 +1,6 @@
 """`prefer objective:bfpo`: two flags of a pair, a buffer of general pairs beside them, selective tuning, and data that do not fit.
 
-Test of objectives/bfpo.py, data/load.py (assumed columns), the gate's harmless_order and recipes/training/data.py (the second stream).
+Test of objectives/bfpo.py, data/load.py, recipes/training/data.py.
 """
 
 import json

@@ -1,6 +1,6 @@
 """`prefer objective:cpl`: with and without a reference, segments that start at a character, soft labels, and data that do not fit.
 
-Test of objectives/cpl.py and recipes/training/answer_context.py (tokens_at).
+Test of objectives/cpl.py, recipes/training/answer_context.py.
 """
 
 import json
@@ -31,7 +31,7 @@ def test_with_a_reference(command: Command) -> None:
     assert done.code == 0, done.error
     step = first_step(command, "run")
     assert step["loss/cpl"] == pytest.approx(math.log(2), abs=1e-6), "a policy that is its reference"
-    assert step["loss"] == pytest.approx(step["loss/cpl"] + step["loss/bc"], abs=1e-6)
+    assert step["loss"] == pytest.approx(step["loss/cpl"] + 0.5 * step["loss/bc"], abs=1e-6)
     assert command.record("run")["settings"]["objective"]["settings"]["gamma"] == 0.9
     assert command("again", command.folder / "run", "--out", command.folder / "twice").code == 0
     assert first_step(command, "twice")["loss"] == step["loss"]
@@ -86,7 +86,7 @@ def test_the_token_of_a_character() -> None:
     response = Response(ids=np.arange(5, dtype=np.int32), mask=mask, offsets=offsets, text="a text of more")
     numbers = [0.0, 2.0, 3.0, 4.0, 8.0, 9.0, 100.0]
     examples = [
-        Example(row=row, prompt=np.ones(1, np.int32), prompt_text="", responses={"chosen": response}, columns={"chosen_start": number}, spans={})
+        Example(row, np.ones(1, np.int32), "", {"chosen": response}, {"chosen_start": number}, spans={}, token_rewards={})
         for row, number in enumerate(numbers)
     ]
     answers = object.__new__(RunAnswers)
