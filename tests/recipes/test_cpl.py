@@ -32,7 +32,7 @@ def test_with_a_reference(command: Command) -> None:
     step = first_step(command, "run")
     assert step["loss/cpl"] == pytest.approx(math.log(2), abs=1e-6), "a policy that is its reference"
     assert step["loss"] == pytest.approx(step["loss/cpl"] + 0.5 * step["loss/bc"], abs=1e-6)
-    assert command.record("run")["settings"]["objective"]["settings"]["gamma"] == 0.9
+    assert command.record("run")["settings"]["objective"]["gamma"] == 0.9
     assert command("again", command.folder / "run", "--out", command.folder / "twice").code == 0
     assert first_step(command, "twice")["loss"] == step["loss"]
 
