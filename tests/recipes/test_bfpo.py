@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -40,7 +41,7 @@ def logged(command: Command, run: str) -> list[dict[str, Any]]:
 def test_two_streams_and_selective_tuning(command: Command) -> None:
     both = f"{command.data} + {safety_rows(command.folder)}"
     asked = [*SAFE, "--data", both, "objective.unflagged:assume-safe", "--second-share", "0.5", "--train-only", "down_proj"]
-    done = command.prefer("run", *asked, "--max-steps", "3", "--lr", "1e-3", "--holdout", "0")
+    done = command.prefer("run", *asked, "--batch-size", "24", "--max-steps", "3", "--lr", "1e-3", "--holdout", "0")
     assert done.code == 0, done.error
     record = command.record("run")
     plain = len(command.data.read_text().splitlines())
@@ -49,11 +50,11 @@ def test_two_streams_and_selective_tuning(command: Command) -> None:
     assert (found["assumed"]["action"], found["assumed"]["count"]) == ("kept", plain)
     assert found["assumed"]["example"] == "is_chosen_safe is 1, is_rejected_safe is 1"
     assert record["reading"]["second_rows"] == 12
-    assert record["reading"]["second_rows_of_a_step"] == 2
+    assert record["reading"]["second_rows_of_a_step"] == 12
     first = logged(command, "run")[0]
-    targets = {"loss/first_stream": {50.0}, "loss/second_stream": {50.0, -50.0, 100.0, -100.0}}
-    assert first["loss"] == sum(first[name] for name in targets)
-    assert first["loss/first_stream"] == 2500.0, "a policy that is its reference, and two safe answers"
+    assert first["loss/first_stream"] == pytest.approx(50.0**2), "a policy that is its reference, and two safe answers"
+    assert first["loss/second_stream"] == pytest.approx((9 * 50.0**2 + 3 * 100.0**2) / 12), "a quarter of the rows has one safe answer"
+    assert first["loss"] == pytest.approx(first["loss/first_stream"] + first["loss/second_stream"])
     before, after = (load_file(folder / "model.safetensors") for folder in (command.model, command.folder / "run"))
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved == {name for name in before if "down_proj" in name}
