@@ -7,9 +7,10 @@ import pytest
 from finegrain import catalog
 from finegrain.objectives.ava_d import AvaD
 from finegrain.objectives.ava_p import AvaP
-from finegrain.objectives.cpl import CPL, BothAnswers, FromOffset, LogProbabilities
+from finegrain.objectives.cpl import CPL, BothAnswers, LogProbabilities
 from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
 from finegrain.objectives.irl_sft import IRLSFT, LinearLink
+from finegrain.objectives.offset_segments import FromOffset
 from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
 from tests.laws.objectives import LAWS, Law, gradient_is_right

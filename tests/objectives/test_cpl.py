@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.objectives.cpl import CPL, BothAnswers, ChosenAnswers, FromOffset, LogProbabilities, LogRatios, biased_loss, rank_loss
+from finegrain.objectives.cpl import CPL, BothAnswers, ChosenAnswers, LogProbabilities, LogRatios, biased_loss, rank_loss
 from finegrain.objectives.dpo import DPO
+from finegrain.objectives.offset_segments import FromOffset
 from finegrain.objectives.reference_free import ReferenceFree
 from finegrain.types import Pair, Side
 from tests.objectives.worked import close, even_side, random_pair, real

@@ -1,6 +1,6 @@
 """`prefer objective:cpl`: with and without a reference, segments that start at a character, soft labels, and data that do not fit.
 
-Test of objectives/cpl.py, recipes/training/answer_context.py.
+Test of objectives/cpl.py, objectives/offset_segments.py, recipes/training/answer_context.py.
 """
 
 import json

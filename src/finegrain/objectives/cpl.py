@@ -7,20 +7,20 @@ Deviations: t counts the tokens that train, over all turns of an answer [choice]
 the rank form leaves out equal scores, which the code orders arbitrarily, and keeps saturated pairs, which it drops.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finegrain.checked import NonNegativeFloat, PositiveFloat, PositiveInt, Range, Share, checked
+from finegrain.checked import NonNegativeFloat, PositiveFloat, Range, Share, checked
 from finegrain.objectives.nll import nll_term
+from finegrain.objectives.offset_segments import FromOffset, OffsetContext, WholeAnswer
 from finegrain.ops.sequence import log_ratio, sequence_logp, token_weight
-from finegrain.types import Pair, Ragged, Side, Term, Terms, TokenColumns
+from finegrain.types import Pair, Side, Term, Terms, TokenColumns
 
 Rows = Float[Tensor, " B"]
 Tokens = Bool[Tensor, "B T"]
@@ -81,68 +81,6 @@ class LogProbabilities:
     def __call__(self, side: Side) -> Rows:
         """Score of a discounted side, nats times alpha."""
         return self.alpha * sequence_logp(side)
-
-
-@runtime_checkable
-class OffsetContext(Protocol):
-    """What segments that start at a character ask of the answers before training; everything is one value or array per answer."""
-
-    @property
-    def roles(self) -> Sequence[str]:
-        """Roles that the loss reads."""
-
-    def masks(self, role: str) -> Ragged:
-        """Boolean: the tokens that train."""
-
-    def tokens_at(self, role: str, column: str) -> Sequence[int]:
-        """Place of the token that holds the character which a column of numbers names."""
-
-    def note(self, name: str, facts: Mapping[str, int]) -> None:
-        """Records facts about the answers for the run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WholeAnswer:
-    """A segment is the whole answer."""
-
-    columns: ClassVar[tuple[str, ...]] = ()
-
-    def __call__(self, side: Side) -> Tokens:
-        """The tokens that train."""
-        return side.mask
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class FromOffset:
-    """A segment starts at the character that the columns `chosen_start` and `rejected_start` give."""
-
-    columns: ClassVar[tuple[str, ...]] = ("chosen_start", "rejected_start")
-
-    length: PositiveInt | None = None
-    """Tokens of a segment; by default it ends with its answer."""
-
-    def __call__(self, side: Side) -> Tokens:
-        """The tokens that train and lie in the segment."""
-        assert side.segment is not None
-        return side.mask & (side.segment >= 0)
-
-    def prepare(self, context: OffsetContext) -> dict[str, TokenColumns]:
-        """Segment 0 on the tokens of every segment, -1 elsewhere; counts segments without a token in run.json."""
-        made = {}
-        for role in context.roles:
-            cut = [self._cut(mask, first) for mask, first in zip(context.masks(role), context.tokens_at(role, f"{role}_start"), strict=True)]
-            empty = sum(not (ids >= 0).any() for ids in cut)
-            context.note("offset_segments", {"segments": len(cut), "without_a_token": empty})
-            absent: list[np.ndarray | None] = [None] * len(cut)
-            made[role] = TokenColumns(absent, absent, cut, [True] * len(cut))
-        return made
-
-    def _cut(self, mask: np.ndarray, start: int) -> np.ndarray:
-        inside = mask & (np.arange(len(mask)) >= start)
-        if self.length is not None:
-            inside &= np.cumsum(inside) <= self.length
-        return np.where(inside, 0, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +160,7 @@ class CPL:
 
 def label_probability(pair: Pair) -> Rows:
     """Probability that the chosen answer is the better one: column `label_prob` where the data have it, else 1; 1/2 for a `tie`."""
-    row = pair.chosen.mask.any(-1).float()
-    found = pair.columns.get("label_prob", torch.ones_like(row))
+    found = pair.columns.get("label_prob")
+    if found is None:
+        found = torch.ones(len(pair.chosen.mask), device=pair.chosen.mask.device)
     return torch.where(pair.columns["tie"] > 0.5, 0.5, found) if "tie" in pair.columns else found
