@@ -127,7 +127,7 @@ def test_flags_belong_to_their_side() -> None:
 
 
 def test_pairs_by_harmlessness_are_refused() -> None:
-    numbers = {"helpful": np.array([1.0, 0.0, 0.0]), "harmless": np.array([0.0, 1.0, 1.0])}
+    numbers = {"helpful": np.array([1.0, 0.0, 0.0]), "harmless": np.array([1.0, 1.0, 1.0])}
     with pytest.raises(DataError, match="2 of 3 are ordered by harmlessness"):
         BFPO().row_columns(numbers)
     assert BFPO().row_columns({name: column[:1] for name, column in numbers.items()}) == {}
