@@ -56,6 +56,8 @@ METHODS: tuple[Method, ...] = (
     Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
     Method("ava-d", "objective", "objectives.ava_d:AvaD", "policy and token reward with uncertainty from demonstrations, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
     Method("ava-p", "objective", "objectives.ava_p:AvaP", "policy and token reward with uncertainty from pairs, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),
+    Method("cpl", "objective", "objectives.cpl:CPL", "discounted segment scores, the rejected one scaled down: multi-turn and partial segments", "https://arxiv.org/abs/2310.13639"),
+    Method("bfpo", "objective", "objectives.bfpo:BFPO", "ipo whose target says how helpful and how safe both answers are", "https://arxiv.org/abs/2408.15313"),
     Method("irl-sft", "objective", "objectives.irl_sft:IRLSFT", "one round of inverse RL: demonstrations against the opponent's samples", "https://arxiv.org/abs/2405.17888"),
     Method("token-distillation", "objective", "objectives.token_distillation:TokenDistillation", "regress log-ratios on token rewards", "ours: docs/methods/token-distillation.md"),
     Method("asr", "credit", "credit.asr:ASR", "trains only on segments whose own score agrees with the label", "https://arxiv.org/abs/2411.00809"),

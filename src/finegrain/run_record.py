@@ -87,6 +87,8 @@ class RunRecord:
     """Labelled steps of the data: `read`, and `cut_or_without_a_token` (recipes/training/answer_context.py)."""
     first_difference: Mapping[str, int] | None = None
     """Where chosen and rejected answers first differ, counted for loss:irl-sft (rewards/irl_sft.py)."""
+    offset_segments: Mapping[str, int] | None = None
+    """Segments that start at a character: how many, and those `without_a_token`, whose pairs do not count (objectives/offset_segments.py)."""
     edits: Mapping[str, int] | None = None
     """Pairs that are edits of one another, counted for loss:fine-grained (rewards/fine_grained.py)."""
     revisions: Mapping[str, int] | None = None

@@ -141,10 +141,11 @@ def test_pku_orders_may_contradict_each_other():
     helpful, harmless = convert(PKU)
     assert words(helpful) == ("Use a pin.", "Ask a locksmith.")
     assert words(harmless) == words(helpful)[::-1]
-    unsafe = {"chosen_unsafe": 1.0, "rejected_unsafe": -1.0, "chosen_severity": 1.0, "rejected_severity": 0.0}
-    assert helpful.columns == {"helpful": 1.0, "harmless": 0.0, **unsafe}
+    flags = {"is_chosen_safe": 0.0, "is_rejected_safe": 1.0, "chosen_unsafe": 1.0, "rejected_unsafe": -1.0}
+    assert helpful.columns == {"helpful": 1.0, "harmless": 0.0, **flags, "chosen_severity": 1.0, "rejected_severity": 0.0}
     assert harmless.columns["harmless"] == 1.0
     assert (harmless.columns["chosen_unsafe"], harmless.columns["rejected_unsafe"]) == (-1.0, 1.0)
+    assert (harmless.columns["is_chosen_safe"], harmless.columns["is_rejected_safe"]) == (1.0, 0.0)
 
 
 def test_pku_orders_that_agree_are_two_pairs_still():

@@ -109,6 +109,7 @@ BAD = {
     "not_a_number": {**GOOD, "weight": float("nan")},
     "out_of_range": {**GOOD, "weight": -0.5},
     "tie": {**GOOD, "prompt": "Which?\n", "tie": True},
+    "harmless_order": {**GOOD, "prompt": "Is it?\n", "helpful": 0, "harmless": 1},
     "span_outside_text": {**GOOD, "chosen_spans": [[5, 90, 1.0]], "prompt": "Other?\n"},
     "duplicate": GOOD,
     "contradictory": {**GOOD, "chosen": GOOD["rejected"], "rejected": GOOD["chosen"]},
@@ -137,7 +138,7 @@ def test_dropped_or_refused_as_asked(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["duplicate", "contradictory", "near_identical", "template", "inline_tags", "encoding", "prompt_in_answer", "language"]
+    "kind", ["harmless_order", "duplicate", "contradictory", "near_identical", "template", "inline_tags", "encoding", "prompt_in_answer", "language"]
 )
 def test_kept_where_nobody_says_otherwise(tmp_path, kind):
     loaded = load(save(tmp_path / "d.jsonl", [GOOD, BAD[kind]]))
@@ -146,7 +147,20 @@ def test_kept_where_nobody_says_otherwise(tmp_path, kind):
     assert finding["action"] == "kept"
 
 
-@pytest.mark.parametrize("column", [{"label_prob": 1.5}, {"label_prob": -0.1}, {"tie": 2}, {"flip": -1}, {"strength_std": -1}, {"weight": -1e-9}])
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"label_prob": 1.5},
+        {"label_prob": -0.1},
+        {"tie": 2},
+        {"flip": -1},
+        {"strength_std": -1},
+        {"weight": -1e-9},
+        {"is_chosen_safe": -1},
+        {"is_rejected_safe": 2},
+        {"rejected_start": -3},
+    ],
+)
 def test_weights_deviations_and_probabilities_are_in_range(tmp_path, column):
     found = load(save(tmp_path / "d.jsonl", [{**GOOD, **dict.fromkeys(column, 0)}, GOOD | column])).gate["findings"]
     (finding,) = (one for one in found if one["kind"] == "out_of_range")

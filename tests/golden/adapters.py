@@ -3,11 +3,13 @@
 One module per family beside this file; each has a table ADAPTERS.
 """
 
-from tests.golden import ava, curation, dense_rewards, evaluation, irl_sft, preference, revisions, token_kl, uncertainty
+from tests.golden import ava, bfpo, cpl, curation, dense_rewards, evaluation, irl_sft, preference, revisions, token_kl, uncertainty
 from tests.golden.given import Adapters
 
 ADAPTERS: Adapters = {
     **ava.ADAPTERS,
+    **bfpo.ADAPTERS,
+    **cpl.ADAPTERS,
     **curation.ADAPTERS,
     **dense_rewards.ADAPTERS,
     **evaluation.ADAPTERS,

@@ -7,9 +7,11 @@ import pytest
 from finegrain import catalog
 from finegrain.objectives.ava_d import AvaD
 from finegrain.objectives.ava_p import AvaP
+from finegrain.objectives.cpl import CPL, BothAnswers, LogProbabilities
 from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
 from finegrain.objectives.irl_sft import IRLSFT, LinearLink
 from finegrain.objectives.mask_network import SimpleLast, TwoLayerAll
+from finegrain.objectives.offset_segments import FromOffset
 from finegrain.objectives.sparsepo import Binary, Identity, Independent, KlOnly, MinMax, RandomMask, RewardOnly, SparsePO
 from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
@@ -23,6 +25,8 @@ METHODS: dict[str, Objective] = {
     "f-dpo-jensen-shannon": FDPO(divergence=JensenShannon()),
     "f-dpo-alpha": FDPO(divergence=Alpha()),
     "f-dpo-reverse-kl": FDPO(divergence=ReverseKL()),
+    "cpl-plain": CPL(score=LogProbabilities(), gamma=0.9, bc=1.0, bc_answers=BothAnswers()),
+    "cpl-offsets": CPL(segment=FromOffset(), gamma=0.9),
     "irl-sft-linear": IRLSFT(link=LinearLink()),
     "sparsepo-independent": SparsePO(masks=Independent(), network=TwoLayerAll(), l1_reward=1e-3, l1_kl=1e-2),
     "sparsepo-rescaled": SparsePO(masks=RewardOnly(), network=SimpleLast(), activation=MinMax()),

@@ -11,6 +11,7 @@ from torch import Tensor
 from finegrain.errors import UsageError
 from finegrain.objectives.aot import AOT
 from finegrain.objectives.ava_p import AvaP
+from finegrain.objectives.bfpo import BFPO, AssumeSafe
 from finegrain.objectives.cpo import CPO
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.kto import KTO
@@ -74,6 +75,7 @@ def test_declarations_of_both() -> None:
     assert contract.categories == ("annotator",)
     assert contract.statistics is not None
     assert contract.learning_rate == contract_of(AOT()).learning_rate
+    assert contract_of(Around(base=BFPO(unflagged=AssumeSafe()))).assumed == {"is_chosen_safe": 1.0, "is_rejected_safe": 1.0}
     nested = contract_of(Reliable(base=Around(base=Gated())))
     assert nested.needs == {"reference", "entropy", "logp"}
     assert set(nested.modules) == {"gate"}

@@ -1,9 +1,10 @@
 """From a source to tokenised examples: read, recognise, convert, pass the gate, tokenise, report."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -53,10 +54,11 @@ def load_examples(
     limit: int | None = None,
     gate: Gate = Gate(),
     categories: Categories | None = None,
+    assumed: Mapping[str, float] = MappingProxyType({}),
 ) -> LoadedData:
     """The examples of a file, folder or Hub name, or of several; `limit` counts rows of all sources.
 
-    `categories`: text columns that examples keep as numbers.
+    `categories`: text columns that examples keep as numbers. `assumed`: numbers of examples that lack them, by column.
     `shape`: the one that a recipe needs, or several, of which the rows' first one is taken (`OWN_SHAPES`: what the rows serve of themselves).
     """
     rows, made = read_sources(source, limit), Counter[int]()
@@ -64,7 +66,7 @@ def load_examples(
     shape = shape if isinstance(shape, Shape) else _first_served(forms, shape)
     findings = _findings_of(rows)
     sample, decide = Sample(gate.bias_rows), Stopping(gate)
-    kept = _keeper(rows, forms, decide, shape, findings, sample, categories).kept(stream)
+    kept = _assume(_keeper(rows, forms, decide, shape, findings, sample, categories).kept(stream), assumed, findings)
     examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
     _tell_left(rows, findings)
     if not examples:
@@ -168,6 +170,15 @@ def _keeper(
     if isinstance(rows, Mixture):
         return Keeper(decide, forms, shape, findings, sample, part=rows.places.part, categories=categories)
     return Keeper(decide, forms, shape, findings, sample, categories=categories)
+
+
+def _assume(kept: Iterable[tuple[int, Row]], assumed: Mapping[str, float], findings: Findings) -> Iterator[tuple[int, Row]]:
+    """The examples with the numbers that they lack; each such row is a finding."""
+    for number, row in kept:
+        added = {name: value for name, value in assumed.items() if name not in row.columns}
+        if added:
+            findings.add("assumed", number, "kept", ", ".join(f"{name} is {value:g}" for name, value in added.items()))
+        yield number, replace(row, columns={**row.columns, **added}) if added else row
 
 
 def _counted(rows: Rows, made: Counter[int], numbered: Iterable[tuple[int, Item]]) -> Iterator[Item]:

@@ -11,7 +11,10 @@ AS_TEXT = "conversation_as_text"
 TRUTH = "_truth"
 """Suffix of the name of a column that no method reads: the planted truth, which the report shows."""
 
-READ = frozenset({"label", "weight", "margin", "label_prob", "tie", "flip", "strength", "strength_mean", "strength_std", "member_margins"})
+READ = frozenset(
+    {"label", "weight", "margin", "label_prob", "tie", "flip", "strength", "strength_mean", "strength_std", "member_margins"}
+    | {"is_chosen_safe", "is_rejected_safe", "chosen_start", "rejected_start"}
+)
 """Numeric columns that methods read by name."""
 
 

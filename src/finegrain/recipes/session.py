@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -141,10 +142,11 @@ def load_data(
     limit: int | None,
     gate: Gate = Gate(),
     categories: Categories | None = None,
+    assumed: Mapping[str, float] = MappingProxyType({}),
 ) -> LoadedData:
-    """Tokenised rows of a file, folder or Hub name; `categories`: text columns that they keep as numbers."""
-    settings = Tokenise(max_length=session.max_length)
-    data = load_examples(source, session.policy.tokenizer, shape=shape, settings=settings, limit=limit, gate=gate, categories=categories)
+    """Tokenised rows of a file, folder or Hub name; `categories`: text columns kept as numbers; `assumed`: numbers of rows that lack them."""
+    settings, tokenizer = Tokenise(max_length=session.max_length), session.policy.tokenizer
+    data = load_examples(source, tokenizer, shape=shape, settings=settings, limit=limit, gate=gate, categories=categories, assumed=assumed)
     for line in data.report.get("messages", []):
         session.say(line)
     check_tokens(session.policy.model, session.policy.tokenizer, data.examples, data.examples.roles)

@@ -89,6 +89,8 @@ class Contract:
     """What multiplies a token's reward, where there is a `reward_head`."""
     columns: tuple[str, ...] = ()
     """Numbers of the rows that it reads in `pair.columns`; data without one are an error."""
+    assumed: Mapping[str, float] = field(default_factory=dict)
+    """What a number of `columns` is in rows that lack it, by name; such rows are counted."""
     categories: tuple[str, ...] = ()
     """Text columns of the data that it reads as numbers 0, 1, ... in `pair.columns`; `run.json` keeps the texts."""
     measures: Callable[[Pair], Terms] | None = None

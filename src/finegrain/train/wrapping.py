@@ -62,6 +62,7 @@ def wrap_contract(outer: Contract, inner: Contract, declared: Set[str]) -> Contr
         column_statistics=_both(outer, inner, "column_statistics"),
         row_columns=_both(outer, inner, "row_columns"),
         measures=_measures(outer, inner),
+        assumed={**inner.assumed, **outer.assumed},
         modules=_apart(outer, "module", inner.modules, outer.modules),
         make_modules=_modules(outer, inner),
         state=_apart(outer, "table", inner.state, outer.state),

@@ -99,9 +99,10 @@ def pku_safe(row: Reading) -> list[Row]:
     for dimension, column in (("helpful", "better_response_id"), ("harmless", "safer_response_id")):
         chosen = read_choice(row, column)
         numbers = {"chosen": chosen, "rejected": 1 - chosen}
-        unsafe = {f"{role}_unsafe": 1.0 - 2.0 * read_choice(row, f"is_response_{n}_safe") for role, n in numbers.items()}
+        safe = {role: read_choice(row, f"is_response_{n}_safe") for role, n in numbers.items()}
+        flags = {f"is_{role}_safe": float(flag) for role, flag in safe.items()} | {f"{role}_unsafe": 1.0 - 2.0 * flag for role, flag in safe.items()}
         severity = {f"{role}_severity": read_number(row, name) for role, n in numbers.items() if (name := f"response_{n}_severity_level") in row}
-        columns = {"helpful": float(dimension == "helpful"), "harmless": float(dimension == "harmless"), **unsafe, **severity}
+        columns = {"helpful": float(dimension == "helpful"), "harmless": float(dimension == "harmless"), **flags, **severity}
         texts = [read_text(row, f"response_{n}") for n in numbers.values()]
         rows.append(make_pair((Turn("user", read_text(row, "prompt")),), texts[0], texts[1], columns))
     return rows

@@ -24,8 +24,11 @@ LARGEST = 3.4e38
 """The range of single precision, in which values of spans and token rewards are kept."""
 NUMBERS = ("weight", "margin")
 """Columns that must be numbers where present."""
-RANGES = {"weight": (0, math.inf), "strength_std": (0, math.inf), "label_prob": (0, 1), "tie": (0, 1), "flip": (0, 1)}
-"""The least and the greatest value of columns that losses read as a weight, a deviation or a probability."""
+RANGES = {
+    **dict.fromkeys(("weight", "strength_std", "chosen_start", "rejected_start"), (0, math.inf)),
+    **dict.fromkeys(("label_prob", "tie", "flip", "is_chosen_safe", "is_rejected_safe"), (0, 1)),
+}
+"""The least and the greatest value of columns that losses read as a weight, a deviation, a place or a probability."""
 
 
 def check_exact(raw: Mapping[str, Any], row: Row, texts: Texts) -> Iterator[Named]:
@@ -107,6 +110,10 @@ def _repeated_answer(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | No
     return "" if "repeated_answer" in row.notes else None
 
 
+def _harmless_order(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
+    return "" if row.columns.get("harmless") == 1 and row.columns.get("helpful") == 0 else None
+
+
 def _tie(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
     return "" if "rejected" in row.answers and row.columns.get("tie") == 1 else None
 
@@ -121,6 +128,7 @@ CHECKS: tuple[tuple[str, Callable[[Mapping[str, Any], Row, Texts], str | None]],
     ("neutral_step", _neutral_step),
     ("repeated_answer", _repeated_answer),
     ("tie", _tie),
+    ("harmless_order", _harmless_order),
 )
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from finegrain.data.records import Example
+from finegrain.data.records import Example, Response
 from finegrain.errors import UsageError
 from finegrain.models.activations import measure_activations
 from finegrain.models.score import measure_entropies
@@ -35,6 +35,10 @@ class RunAnswers(TokenisedAnswers):
         """Values of the tokens under annotators' spans, NaN in none."""
         self.read.add("spans")
         return super().span_values(role, aspects)
+
+    def tokens_at(self, role: str, column: str) -> list[int]:
+        """Place of the first token that ends behind the character which a column names; the number of tokens where there is none."""
+        return [_token_at(example.responses[role], example.columns[column]) for example in self.examples]
 
     def table_scores(self) -> Mapping[str, Ragged]:
         """Scores of the pairs' tokens by a table of words; facts of the table go to run.json."""
@@ -93,3 +97,8 @@ class RunAnswers(TokenisedAnswers):
         judged = sum(len(np.unique(numbers[numbers >= 0])) for numbers, _ in both)
         self.note("labelled_steps", {"read": labelled, "cut_or_without_a_token": labelled - judged})
         return [numbers for numbers, _ in both], [labels for _, labels in both]
+
+
+def _token_at(response: Response, character: float) -> int:
+    behind = response.mask & (response.offsets[:, 1] > character)
+    return int(behind.argmax()) if behind.any() else len(behind)

@@ -33,6 +33,9 @@ from finegrain.train.contract import Contract
 from finegrain.train.distributed import world
 from finegrain.types import Json, Ragged, TokenColumns
 
+SECOND_STREAM = "second_stream"
+"""Column of the training rows where there is a second stream: 1 for its rows, 0 for the others."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -69,12 +72,12 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     named = None if contract.shape is None else Shape(contract.shape)
     shape = named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
     categories = Categories(contract.categories)
-    loaded = load_data(session, job.data, shape, limit=job.common.limit, gate=job.gate, categories=categories)
+    loaded = load_data(session, job.data, shape, limit=job.common.limit, gate=job.gate, categories=categories, assumed=contract.assumed)
     check_columns(contract, loaded.examples, "--data")
     facts: Json = {"data": loaded.report}
     gates = {"gate.json": loaded.gate}
     if job.common.eval is not None:
-        held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate, categories=categories)
+        held = load_data(session, job.common.eval, shape, limit=None, gate=job.gate, categories=categories, assumed=contract.assumed)
         check_columns(contract, held.examples, "--eval")
         facts["eval_data"], gates["gate-eval.json"] = held.report, held.gate
         train, apart, words = loaded.examples, held.examples, warn_few(len(held.examples))
@@ -240,9 +243,10 @@ class _Maker:
             reference = values if "reference" in self.contract.needs else {}
         numbers, made = made_numbers(self.rows, self.contract, examples, self.rows.staged), job.artifact.columns(self.session, examples)
         self.facts.update(made.facts)
+        stream = {} if self.rows.second is None else {SECOND_STREAM: self.rows.second.astype(np.float64)}
         own = self._prepared(examples, trains=True)
         columns = beside_credit(self.contract, own, credited)
-        return TrainingSet(examples, reference, columns, {**numbers, **made.numbers}, self.rows.categories)
+        return TrainingSet(examples, reference, columns, {**numbers, **made.numbers, **stream}, self.rows.categories)
 
     def _credited(self, job: Job, credit: Credit, reference: Mapping[str, Ragged]) -> Mapping[str, TokenColumns]:
         """Credit may read every row and its reference values, whether a step visits the row or not."""
