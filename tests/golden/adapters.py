@@ -3,7 +3,7 @@
 One module per family beside this file; each has a table ADAPTERS.
 """
 
-from tests.golden import ava, curation, dense_rewards, evaluation, irl_sft, preference, uncertainty
+from tests.golden import ava, curation, dense_rewards, evaluation, irl_sft, merging, preference, uncertainty
 from tests.golden.given import Adapters
 
 ADAPTERS: Adapters = {
@@ -12,6 +12,7 @@ ADAPTERS: Adapters = {
     **dense_rewards.ADAPTERS,
     **evaluation.ADAPTERS,
     **irl_sft.ADAPTERS,
+    **merging.ADAPTERS,
     **preference.ADAPTERS,
     **uncertainty.ADAPTERS,
 }

@@ -19,9 +19,12 @@ from finegrain.weights.blocks import map_blocks, refuse_base
 
 
 def interpolate(tensors: Sequence[Float[Tensor, "*shape"]], weights: Sequence[float]) -> Float[Tensor, "*shape"]:
-    """sum_i a_i theta_i for weights that sum to 1; where all tensors are equal, exactly their number."""
-    equal = torch.stack([one == tensors[0] for one in tensors]).all(0)
-    return torch.where(equal, tensors[0], weighted_sum(tensors, weights))
+    """sum_i a_i theta_i for weights that sum to 1; where all tensors with a weight are equal, exactly their number, with its sign."""
+    first, *others = [one for one, weight in zip(tensors, weights, strict=True) if weight]
+    equal = torch.ones_like(first, dtype=torch.bool)
+    for one in others:
+        equal &= (one == first) & (one.signbit() == first.signbit())
+    return torch.where(equal, first, weighted_sum(tensors, weights))
 
 
 def weighted_sum(tensors: Sequence[Float[Tensor, "*shape"]], weights: Sequence[float]) -> Float[Tensor, "*shape"]:
