@@ -95,9 +95,7 @@ def write_merged(method: MergeMethod, sources: Sources, folder: Path, *, dtype: 
     first, merged = sources.models[0], frozenset(sources.merged)
     kinds = {name: (dtype or first.dtypes[name]) if name in merged else first.dtypes[name] for name in sorted(first.shapes)}
     sizes = {name: math.prod(first.shapes[name]) * kind.itemsize for name, kind in kinds.items()}
-    plan = split_state_dict_into_shards_factory(
-        {name: name for name in kinds}, get_storage_size=lambda name: sizes[name], filename_pattern=PATTERN, max_shard_size=shard_bytes
-    )
+    plan = split_state_dict_into_shards_factory(sizes, get_storage_size=lambda size: size, filename_pattern=PATTERN, max_shard_size=shard_bytes)
     change = Change(0, 0, 0.0, 0.0)
     for file, names in plan.filename_to_tensors.items():
         shard = {}

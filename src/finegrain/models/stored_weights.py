@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import safe_open
@@ -30,6 +30,7 @@ INTEGERS = {
 """Dtypes of buffers, as safetensors names them."""
 
 
+@runtime_checkable
 class StoredWeights(Protocol):
     """A language model's weights on disk."""
 

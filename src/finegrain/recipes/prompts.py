@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import Gate, Stopping
@@ -12,6 +12,7 @@ from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.scoring.records import Candidates, Reward
 
 
+@runtime_checkable
 class PromptSettings(Protocol):
     """Which prompts a command reads."""
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ Numbers = Mapping[str, np.ndarray]
 """(N,) by name, the score first; NaN where a row has none."""
 
 
+@runtime_checkable
 class Measure(Protocol):
     """What a model is scored by."""
 
