@@ -30,7 +30,9 @@ HARMLESS = frozenset(
         "eos_token_id",
         "finegrain",
         "hidden_dropout",
+        "id2label",
         "initializer_range",
+        "label2id",
         "pad_token_id",
         "resid_pdrop",
         "torch_dtype",
@@ -81,13 +83,13 @@ def weigh(described: list[Json], method: MergeMethod, models: int) -> list[Json]
 
 def _check_configs(first: StoredWeights, other: StoredWeights) -> None:
     """Raises ModelError for another architecture, or an entry that changes what is computed."""
-    one, two = (_flat(each.skeleton.config.to_dict()) for each in (first, other))
+    one, two = (_flat(json.loads(json.dumps(each.skeleton.config.to_dict(), default=str))) for each in (first, other))
     if one.get("model_type") != two.get("model_type"):
         raise ModelError(
             f"{other.source} is a {one_line(two.get('model_type'))} and {first.source} a {one_line(one.get('model_type'))}; "
             "merging needs one architecture"
         )
-    unlike = [name for name in sorted(one.keys() | two.keys()) if one.get(name) != two.get(name) and name.rpartition(".")[2] not in HARMLESS]
+    unlike = [name for name in sorted(one.keys() | two.keys()) if one.get(name) != two.get(name) and not HARMLESS & set(name.split("."))]
     if unlike:
         told = ", ".join(f"{name} is {one_line(two.get(name))} and {one_line(one.get(name))}" for name in unlike[:3])
         more = f" and {len(unlike) - 3} further entries" if len(unlike) > 3 else ""
@@ -98,7 +100,7 @@ def _flat(facts: Json, prefix: str = "") -> Json:
     found: Json = {}
     for name, value in facts.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
-    return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
+    return found
 
 
 def _check_bases(sources: Sources) -> None:
