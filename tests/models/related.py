@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from tests.tiny import save_tiny
 
 
-def move(model: Any, seed: int, size: float = 0.02) -> Any:
+def move(model: Any, seed: int, size: float = 0.005) -> Any:
     """A fine-tune of a model: a copy whose parameters have moved a little."""
     generator = torch.Generator().manual_seed(seed)
     tuned = copy.deepcopy(model)

@@ -175,7 +175,7 @@ def test_models_trained_apart_are_refused(tmp_path: Path) -> None:
     base, tuned, _ = save_family(tmp_path)
     cosines = check_related(Sources([open_weights(str(tuned))], open_weights(str(base))))
     assert cosines[0] is not None
-    assert 0.5 < cosines[0] < 1
+    assert 0.9 < cosines[0] < 1
     torch.manual_seed(9)
     apart = AutoModelForCausalLM.from_config(AutoModelForCausalLM.from_pretrained(base).config)
     shutil.copytree(base, tmp_path / "apart")

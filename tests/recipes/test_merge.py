@@ -233,15 +233,16 @@ def test_what_a_killed_process_leaves_does_not_load(command: Command, family: li
                 AutoModelForCausalLM.from_pretrained(part)
             seen.append(1)
 
-    for module, name in ((merging, "save_file"), (job, "replace_file")):
-        real = getattr(module, name)
+    with monkeypatch.context() as patch:
+        for module, name in ((merging, "save_file"), (job, "replace_file")):
+            real = getattr(module, name)
 
-        def watched(*arguments: Any, real: Any = real, **named: Any) -> None:
-            look()
-            real(*arguments, **named)
+            def watched(*arguments: Any, real: Any = real, **named: Any) -> None:
+                look()
+                real(*arguments, **named)
 
-        monkeypatch.setattr(module, name, watched)
-    done = command("merge", "--model", *family[1:], "--out", command.folder / "out", "--shard-size", "0.00001")
+            patch.setattr(module, name, watched)
+        done = command("merge", "--model", *family[1:], "--out", command.folder / "out", "--shard-size", "0.00001")
     assert done.code == 0, done.error
     assert len(seen) > 4
     shutil.copytree(command.folder / "out", command.folder / ".next.finegrain-part")  # of a process that was killed before
