@@ -130,7 +130,7 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
             pass
     assert [file.name for file in out.iterdir()] == ["new.bin"]
     assert not part.exists()
-    with pytest.raises(CheckpointError, match="cannot write .*failed"), new_folder(tmp_path / "failed") as folder:
+    with pytest.raises(CheckpointError, match=r"cannot write .*failed"), new_folder(tmp_path / "failed") as folder:
         (folder / "new.bin").write_text((tmp_path / "missing").read_text())
     with pytest.raises(CheckpointError, match="out already exists"), new_folder(out) as folder:
         (folder / "other.bin").write_text("x")

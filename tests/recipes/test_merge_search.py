@@ -1,4 +1,4 @@
-"""The search of a merge's strength (recipes/merging/search.py): what is scored, which value is kept, and what is told."""
+"""Search of the strength: what is scored, which value is kept, and what is told. Test of recipes/merging/search.py, recipes/prompts.py."""
 
 import json
 from pathlib import Path

@@ -42,7 +42,7 @@ class Sources(NamedTuple):
         return [name for name in sorted(first.shapes) if first.skeleton.is_weight(name, first.dtypes[name])]
 
 
-class Written(NamedTuple):
+class MergedFiles(NamedTuple):
     """What a merge did."""
 
     tensors: int
@@ -90,7 +90,7 @@ def check_related(sources: Sources) -> list[float | None]:
     return found
 
 
-def write_merged(method: MergeMethod, sources: Sources, folder: Path, *, dtype: torch.dtype | None, shard_bytes: int) -> Written:
+def write_merged(method: MergeMethod, sources: Sources, folder: Path, *, dtype: torch.dtype | None, shard_bytes: int) -> MergedFiles:
     """The merged weights as safetensors in an existing folder; `dtype`: None for that of each tensor in the first model."""
     first, merged = sources.models[0], frozenset(sources.merged)
     kinds = {name: (dtype or first.dtypes[name]) if name in merged else first.dtypes[name] for name in sorted(first.shapes)}
@@ -108,7 +108,7 @@ def write_merged(method: MergeMethod, sources: Sources, folder: Path, *, dtype: 
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    return Written(len(merged), sorted(first.shapes.keys() - merged), len(plan.filename_to_tensors), change)
+    return MergedFiles(len(merged), sorted(first.shapes.keys() - merged), len(plan.filename_to_tensors), change)
 
 
 def _merge(method: MergeMethod, sources: Sources, name: str, dtype: torch.dtype) -> torch.Tensor:

@@ -17,7 +17,7 @@ from finegrain.commands.settings import DType
 from finegrain.configure import to_json
 from finegrain.files import new_folder, replace_file
 from finegrain.models.lora_weights import open_weights
-from finegrain.models.merge import Sources, Written, write_merged
+from finegrain.models.merge import MergedFiles, Sources, write_merged
 from finegrain.models.permissions import allow_readers
 from finegrain.models.stock import read_config
 from finegrain.recipes.merging.card import write_merge_card
@@ -88,7 +88,7 @@ def run_merge(settings: MergeSettings) -> dict[str, Any]:
     sources = Sources([open_weights(one) for one in settings.model], None if settings.base is None else open_weights(settings.base))
     tokenizer, described = check_sources(sources, settings.method)
 
-    def build(method: MergeMethod, folder: Path) -> Written:
+    def build(method: MergeMethod, folder: Path) -> MergedFiles:
         """The merged model in a folder: its config comes last, so that nothing loads before."""
         dtype = None if settings.save_dtype == "source" else getattr(torch, settings.save_dtype)
         written = write_merged(method, sources, folder, dtype=dtype, shard_bytes=max(1, int(settings.shard_size * GB)))
@@ -118,7 +118,7 @@ def run_merge(settings: MergeSettings) -> dict[str, Any]:
     return {"out": str(settings.out), "status": "finished", **record.merged}
 
 
-def describe_merge(method: MergeMethod, written: Written, seconds: float) -> Json:
+def describe_merge(method: MergeMethod, written: MergedFiles, seconds: float) -> Json:
     """For run.json: the method as it was applied, and how far the result is from the first model."""
     change = written.change
     return {

@@ -37,7 +37,7 @@ Numbers = Mapping[str, np.ndarray]
 
 
 @runtime_checkable
-class Measure(Protocol):
+class ModelScore(Protocol):
     """What a model is scored by."""
 
     def __call__(self, policy: Policy) -> Numbers:
@@ -47,7 +47,7 @@ class Measure(Protocol):
         """What the record says of it."""
 
 
-class Found(NamedTuple):
+class SearchOutcome(NamedTuple):
     """The outcome of a search."""
 
     method: MergeMethod
@@ -56,7 +56,7 @@ class Found(NamedTuple):
     """For the record: what was scored, and a line for every strength."""
 
 
-def search_strength(settings: MergeSettings, tokenizer: object, build: Callable[[MergeMethod, Path], object], folder: Path) -> Found:
+def search_strength(settings: MergeSettings, tokenizer: object, build: Callable[[MergeMethod, Path], object], folder: Path) -> SearchOutcome:
     """Scores every strength; `build` writes a merged model into an existing folder, with its tokenizer."""
     method = settings.method
     runtime = open_runtime(settings.device, settings.dtype)
@@ -81,7 +81,7 @@ def search_strength(settings: MergeSettings, tokenizer: object, build: Callable[
     for line in describe(method, best, lines, values):
         write_line(line)
     facts = {"strength": method.strength, "best": best, "start": method.start, **measure.facts(), "tried": lines}
-    return Found(method.at(best), facts)
+    return SearchOutcome(method.at(best), facts)
 
 
 def choose(trials: Mapping[float, Numbers], start: float, data: str) -> tuple[float, list[Json]]:
@@ -123,26 +123,26 @@ def describe(method: MergeMethod, best: float, lines: Sequence[Json], values: Se
     return told
 
 
-def _open_measure(settings: MergeSettings, runtime: Runtime, tokenizer: object) -> Measure:
+def _open_measure(settings: MergeSettings, runtime: Runtime, tokenizer: object) -> ModelScore:
     assert settings.data is not None
     if settings.score_with is None:
         rows = Tokenise(max_length=settings.max_length)
         loaded = load_examples(settings.data, tokenizer, shape=Shape.PREFERENCE, settings=rows, limit=settings.limit, gate=settings.gate)
         for line in loaded.report.get("messages", []):
             write_line(line)
-        return Margins(runtime, loaded.examples, loaded.report)
+        return PreferenceMargins(runtime, loaded.examples, loaded.report)
     options = RewardOptions(runtime=lambda: runtime, max_length=settings.max_length, reference=settings.score_reference, beta=settings.score_beta)
-    return Answers(settings, open_reward(settings.score_with, options))
+    return AnswerRewards(settings, open_reward(settings.score_with, options))
 
 
-class Margins:
+class PreferenceMargins:
     """How much likelier a model makes chosen answers than rejected ones."""
 
     def __init__(self, runtime: Runtime, examples: ExampleStore, report: Json) -> None:
         self._runtime, self._examples, self._report = runtime, examples, report
 
     def __call__(self, policy: Policy) -> Numbers:
-        """Margins in nats, whether they are positive, and the chosen answer's mean negative log-likelihood per token."""
+        """PreferenceMargins in nats, whether they are positive, and the chosen answer's mean negative log-likelihood per token."""
         logps = policy_logps(self._runtime, policy, self._examples, ROLES)
         sums = {role: np.array([one.sum(dtype=np.float64) for one in logps[role]]) for role in ROLES}
         counts = np.array([max(1, int(example.responses["chosen"].mask.sum())) for example in self._examples])
@@ -154,7 +154,7 @@ class Margins:
         return {"scored_by": "preference margin: log pi(chosen) - log pi(rejected), nats", "data": self._report}
 
 
-class Answers:
+class AnswerRewards:
     """What a reward says of a model's own answers."""
 
     def __init__(self, settings: MergeSettings, reward: Reward) -> None:
