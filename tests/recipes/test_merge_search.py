@@ -97,6 +97,17 @@ def test_data_without_pairs(command: Command, family: list[Path]) -> None:
     assert not (command.folder / "out").exists()
 
 
+def test_a_strength_beyond_the_range_of_numbers_is_left_out(command: Command, family: list[Path]) -> None:
+    command.first(3)
+    expo = ["--model", family[1], "--base", family[0], "method:expo", "--save-dtype", "float16"]
+    done = command("merge", *expo, "--data", command.data, "--alphas", "0.5", "1e9", "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    search = command.record("out")["search"]
+    assert [line["alpha"] for line in search["tried"]] == [0.0, 0.5]
+    assert [line["alpha"] for line in search["not_finite"]] == [1e9]
+    assert "alpha 1e+09 is left out" in done.error
+
+
 ROWS = np.arange(6, dtype=float)
 
 

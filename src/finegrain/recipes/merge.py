@@ -141,6 +141,9 @@ def _write_configs(sources: Sources, save_dtype: str, folder: Path) -> None:
     if save_dtype != "source":
         facts.pop("torch_dtype", None)
         facts["dtype"] = save_dtype
+        for part in facts.values():
+            if isinstance(part, dict) and "dtype" in part:  # of a model with configs inside
+                part["dtype"] = save_dtype
     replace_file(folder / "config.json", json.dumps(facts, indent=2) + "\n")
 
 

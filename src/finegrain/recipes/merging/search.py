@@ -12,7 +12,7 @@ from finegrain.data.load import load_examples
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore
 from finegrain.data.tokenise import Tokenise
-from finegrain.errors import DataError
+from finegrain.errors import DataError, NonFiniteError
 from finegrain.generate.hf import generate_greedy
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
@@ -32,6 +32,8 @@ BATCH = 16
 MUCH_LONGER = 1.2
 """Ratio of the lengths of answers from which a line says so [choice]."""
 
+Build = Callable[[MergeMethod, Path], object]
+"""Writes a merged model into an existing folder, with its tokenizer."""
 Numbers = Mapping[str, np.ndarray]
 """(N,) by name, the score first; NaN where a row has none."""
 
@@ -56,32 +58,45 @@ class SearchOutcome(NamedTuple):
     """For the record: what was scored, and a line for every strength."""
 
 
-def search_strength(settings: MergeSettings, tokenizer: object, build: Callable[[MergeMethod, Path], object], folder: Path) -> SearchOutcome:
-    """Scores every strength; `build` writes a merged model into an existing folder, with its tokenizer."""
+def search_strength(settings: MergeSettings, tokenizer: object, build: Build, folder: Path) -> SearchOutcome:
+    """Scores every strength, each by a model of its own below `folder`; one whose numbers are not finite is left out, and named."""
     method = settings.method
     runtime = open_runtime(settings.device, settings.dtype)
     runtime = Runtime(runtime.device, runtime.precision, None, runtime.usage)
     measure = _open_measure(settings, runtime, tokenizer)
-    values = sorted({*(settings.alphas or method.grid), method.start})
     trials: dict[float, Numbers] = {}
-    for value in values:
-        trial = folder / "trial"
-        trial.mkdir()
+    failed: dict[float, str] = {}
+    for value in sorted({*(settings.alphas or method.grid), method.start}):
         try:
-            build(method.at(value), trial)
-            policy = load_policy(str(trial), master=master_dtype(runtime.precision.name))
-            silence_dropout(policy.model)
-            policy.model.to(runtime.device).eval()
-            trials[value] = measure(policy)
-        finally:
-            shutil.rmtree(trial)
-        score, *_ = trials[value].items()
-        write_line(f"{method.strength} {value:g}: {score[0]} {np.nanmean(score[1]) if np.isfinite(score[1]).any() else np.nan:.4g}")
+            trials[value] = _score_trial(method.at(value), build, folder / "trial", measure, runtime)
+        except NonFiniteError as error:
+            if value == method.start:
+                raise
+            failed[value] = str(error)
+            write_line(f"{method.strength} {value:g} is left out: {error}")
+            continue
+        name, numbers = next(iter(trials[value].items()))
+        write_line(f"{method.strength} {value:g}: {name} {np.nanmean(numbers) if np.isfinite(numbers).any() else np.nan:.4g}")
     best, lines = choose(trials, method.start, settings.data or "")
-    for line in describe(method, best, lines, values):
+    for line in describe(method, best, lines, sorted(trials)):
         write_line(line)
-    facts = {"strength": method.strength, "best": best, "start": method.start, **measure.facts(), "tried": lines}
+    facts: Json = {"strength": method.strength, "best": best, "start": method.start, **measure.facts(), "tried": lines}
+    if failed:
+        facts["not_finite"] = [{"alpha": value, "reason": reason} for value, reason in failed.items()]
     return SearchOutcome(method.at(best), facts)
+
+
+def _score_trial(method: MergeMethod, build: Build, folder: Path, measure: ModelScore, runtime: Runtime) -> Numbers:
+    """The numbers of one merged model, which is written, loaded as any other, and deleted."""
+    folder.mkdir()
+    try:
+        build(method, folder)
+        policy = load_policy(str(folder), master=master_dtype(runtime.precision.name))
+        silence_dropout(policy.model)
+        policy.model.to(runtime.device).eval()
+        return measure(policy)
+    finally:
+        shutil.rmtree(folder)
 
 
 def choose(trials: Mapping[float, Numbers], start: float, data: str) -> tuple[float, list[Json]]:
