@@ -24,31 +24,24 @@ BESIDE = ("tokenizer", "generation", "posterior")
 
 def model_fingerprint(policy: Policy, memory: Path) -> str:
     """sha256 of a model's weights and config: of its files, each hashed once per size and mtime, or of the tensors of a model object."""
-    files = None if policy.in_memory else list_model_files(policy.source)
-    if files is None:
+    if policy.in_memory or not Path(policy.source).is_dir():
         return _hash_tensors(policy.model)
-    return files_fingerprint(files, memory, b"nf4" if policy.four_bit else b"")
+    folders = [Path(policy.source)]
+    if is_adapter(policy.source):
+        folders += [Path(adapter.base) for adapter in list_adapters(read_adapter(policy.source))]
+        if not all(folder.is_dir() for folder in folders):
+            return _hash_tensors(policy.model)
+    return folders_fingerprint(folders, memory, b"nf4" if policy.four_bit else b"")
 
 
-def list_model_files(source: str) -> list[Path] | None:
-    """Weights and configs of a checkpoint folder and of all that it is an adapter of; None where one of them is no folder here."""
-    if not Path(source).is_dir():
-        return None
-    folders = [Path(source)]
-    if is_adapter(source):
-        folders += [Path(adapter.base) for adapter in list_adapters(read_adapter(source))]
-        if not all(base.is_dir() for base in folders):
-            return None
+def folders_fingerprint(folders: Iterable[Path], memory: Path, salt: bytes = b"") -> str:
+    """sha256 of the weights and configs of a checkpoint folder and of those that it is an adapter of, each file hashed once per size and mtime."""
     files = [file for folder in folders for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))]
-    return [file for file in files if not any(name in file.name for name in BESIDE)]
-
-
-def files_fingerprint(files: Iterable[Path], memory: Path, salt: bytes = b"") -> str:
-    """sha256 of files by name and content, each hashed once per size and mtime."""
     digest = hashlib.sha256(salt)
     for file in files:
-        digest.update(file.name.encode())
-        digest.update(_hash_file(file, memory).encode())
+        if not any(name in file.name for name in BESIDE):
+            digest.update(file.name.encode())
+            digest.update(_hash_file(file, memory).encode())
     return digest.hexdigest()
 
 

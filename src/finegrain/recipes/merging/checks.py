@@ -6,7 +6,7 @@ from typing import Any
 
 from finegrain.errors import FinegrainError, ModelError
 from finegrain.files import cache_folder
-from finegrain.models.fingerprint import files_fingerprint, list_model_files, tokenizer_fingerprint
+from finegrain.models.fingerprint import folders_fingerprint, tokenizer_fingerprint
 from finegrain.models.load import load_own_tokenizer
 from finegrain.models.load_errors import one_line
 from finegrain.models.lora_weights import LoraWeights
@@ -134,13 +134,14 @@ def _local(weights: StoredWeights) -> str:
 
 
 def _fingerprint(weights: StoredWeights) -> str:
-    """sha256 of its weights and config, an adapter's with its base's."""
-    files = list_model_files(_local(weights))
-    if files is None:
-        raise ModelError(
-            f"the base of {weights.source} is no folder here; download it (`hf download`) and name the folder in its {'adapter_config.json'}"
-        )
-    return files_fingerprint(files, cache_folder())
+    """sha256 of its weights and config, an adapter's with its base's: as run.json says it of a model that training starts from."""
+    return folders_fingerprint(_folders(weights), cache_folder())
+
+
+def _folders(weights: StoredWeights) -> list[Path]:
+    if not isinstance(weights, LoraWeights):
+        return [weights.folder]
+    return [weights.files.folder, *_folders(weights.base)]
 
 
 def _tell_other_start(model: StoredWeights, facts: Json, base: StoredWeights, base_facts: Json) -> None:
