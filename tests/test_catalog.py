@@ -18,12 +18,21 @@ from finegrain.train.read_contract import contract_of
 from tests.trees import parse
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"objective": "objectives", "credit": "credit", "segmenter": "ops", "head": "rewards", "loss": "rewards", "curate": "curate"}
+FOLDERS = {
+    "objective": "objectives",
+    "credit": "credit",
+    "segmenter": "ops",
+    "head": "rewards",
+    "loss": "rewards",
+    "curate": "curate",
+    "merge": "weights",
+}
 ENTRY = {
     "objective": ("__call__", ["pair"]),
     "credit": ("prepare", ["context"]),
     "head": ("tokens", ["outputs"]),
     "loss": ("__call__", ["head", "pair"]),
+    "merge": ("__call__", ["models", "base", "dtype"]),
 }
 SHARED_FILE = {"segmenter": ("segmenters", "tests/ops/test_segments.py")}
 """Families whose methods are small choices side by side in one file, and where they are tested."""

@@ -96,7 +96,9 @@ def runnable(block: Block) -> list[str]:
     return [line for line in commands(block) if line.startswith("finegrain ") and not line.startswith("finegrain demo")]
 
 
-LONG = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("align-your-model", "evaluate-rewards", "read-the-report", "reward-models", "score"))
+LONG = tuple(
+    ROOT / "docs/guides" / f"{name}.md" for name in ("align-your-model", "evaluate-rewards", "merge", "read-the-report", "reward-models", "score")
+)
 """Pages whose commands train several models."""
 BUILT = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("add-a-method", "add-a-command", "add-a-reward", "add-a-format"))
 """Guides whose blocks are files of the house: each has tests of its own."""

@@ -12,7 +12,7 @@ import pytest
 
 from finegrain import files
 from finegrain.errors import CheckpointError
-from finegrain.files import LOCK, lock_folder, replace_file, write_new
+from finegrain.files import LOCK, lock_folder, new_folder, replace_file, write_new
 from finegrain.runs import check_free
 
 HOLD = """
@@ -115,6 +115,27 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
     assert (tmp_path / LOCK).exists(), "a killed process takes nothing away"
     with lock_folder(tmp_path):
         pass
+
+
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    out, part = tmp_path / "out", tmp_path / ".out.finegrain-part"
+    part.mkdir()
+    (part / "old.bin").write_text("of a killed process")
+    (part / "deep").mkdir()
+    with new_folder(out) as folder:
+        assert not out.exists()
+        assert [file.name for file in folder.iterdir()] == [LOCK]
+        (folder / "new.bin").write_text("x")
+        with pytest.raises(CheckpointError, match="another process"), new_folder(out):
+            pass
+    assert [file.name for file in out.iterdir()] == ["new.bin"]
+    assert not part.exists()
+    with pytest.raises(CheckpointError, match=r"cannot write .*failed"), new_folder(tmp_path / "failed") as folder:
+        (folder / "new.bin").write_text((tmp_path / "missing").read_text())
+    with pytest.raises(CheckpointError, match="out already exists"), new_folder(out) as folder:
+        (folder / "other.bin").write_text("x")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert [file.name for file in out.iterdir()] == ["new.bin"]
 
 
 def test_a_result_is_not_written_among_the_data(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RECIPES: tuple[tuple[str, ...], ...] = (
     ("score_files", "inspection", "evaluation"),
     ("training", "marking"),
-    ("curation",),
+    ("curation", "merging"),
     ("demo",),
     ("bench",),
 )

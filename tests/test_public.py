@@ -32,6 +32,7 @@ PUBLIC = [
     "TokenCredit",
     "Training",
     "evaluate_reward",
+    "merge",
     "prefer",
     "reward_function",
     "score",

@@ -63,6 +63,8 @@ def made(kind: type, **values: Any) -> Any:
         given_ |= {"data": "d"}
     if kind.__name__ == "CompareSettings":
         given_ |= {"scores": (Path("a"), Path("b"))}
+    if kind.__name__ == "MergeSettings":
+        given_ |= {"data": "d"}
     return kind(**{**given_, **values})
 
 

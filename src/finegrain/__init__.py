@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
     from finegrain.recipes.eval import evaluate_reward
+    from finegrain.recipes.merge import merge
     from finegrain.recipes.prefer import prefer
     from finegrain.recipes.reward import train_reward_model
     from finegrain.recipes.score import score
@@ -57,6 +58,7 @@ __all__ = [
     "TokenCredit",
     "Training",
     "evaluate_reward",
+    "merge",
     "prefer",
     "reward_function",
     "score",
@@ -74,6 +76,7 @@ _HOMES = {
     "RunDirectory": "runs",
     "Training": "commands.settings",
     "evaluate_reward": "recipes.eval",
+    "merge": "recipes.merge",
     "prefer": "recipes.prefer",
     "reward_function": "scoring.completions",
     "score": "recipes.score",

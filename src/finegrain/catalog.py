@@ -14,7 +14,7 @@ class Method(NamedTuple):
 
     name: str
     family: str
-    """objective, credit, head or loss: the word before the colon on the command line; or segmenter, a choice within a credit; or curate, a method of `finegrain curate`."""
+    """objective, credit, head or loss: the word before the colon on the command line; or segmenter, a choice within a credit; or curate and merge, methods of `finegrain curate` and `finegrain merge`."""
     target: str
     """`module:Class` below `finegrain`."""
     summary: str
@@ -86,6 +86,10 @@ METHODS: tuple[Method, ...] = (
     Method("secrets-rm", "loss", "rewards.secrets_rm:SecretsRM", "pair loss with a floor under the probability, plus language modelling of the chosen answer", "https://arxiv.org/abs/2401.06080"),
     Method("secrets-rm", "curate", "curate.secrets_rm:SecretsRM", "models vote on pairs they did not train on: margins, flips, soft labels", "https://arxiv.org/abs/2401.06080"),
     Method("tree-rm", "curate", "curate.tree_rm:TreeRM", "pairs of leaves of a tree of responses with shared prefixes", "https://arxiv.org/abs/2402.10184"),
+    Method("soup", "merge", "weights.soup:Soup", "weighted mean of models fine-tuned from one base", "https://arxiv.org/abs/2203.05482"),
+    Method("expo", "merge", "weights.expo:Expo", "extrapolates an aligned model away from its start", "https://arxiv.org/abs/2404.16792"),
+    Method("slerp", "merge", "weights.slerp:Slerp", "spherical interpolation of two models, tensor by tensor", "https://arxiv.org/abs/2403.13257"),
+    Method("task-arithmetic", "merge", "weights.task_arithmetic:TaskArithmetic", "adds what several models learnt to their base", "https://arxiv.org/abs/2212.04089"),
     Method("rating-labels", "loss", "rewards.rating_labels:RatingLabels", "cross-entropy of ratings towards one-hot, ordinal or over-smoothed targets (head:rating)", "https://arxiv.org/abs/2403.00250"),
     Method("attributes", "loss", "rewards.attributes:AttributeRatings", "squared error of several ratings, a column each (head:attributes)", "https://arxiv.org/abs/2406.08673"),
     Method("span-labels", "loss", "rewards.span_labels:SpanLabels", "tokens inside annotators' spans against those outside, with pairs (head:token, head:gaussian)", "https://arxiv.org/abs/2306.01693"),

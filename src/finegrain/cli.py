@@ -173,7 +173,8 @@ def _again(arguments: list[str]) -> int:
         raise unknown_name(f"command in {arguments[0]}", str(record.command), COMMANDS)
     before = REPEATED.set(record)
     try:
-        return _command(record.command, ["--config", arguments[0], "--no-resume", *arguments[1:]])
+        fresh = ["--no-resume"] if isinstance(record.settings, Mapping) and "common" in record.settings else []
+        return _command(record.command, ["--config", arguments[0], *fresh, *arguments[1:]])
     finally:
         REPEATED.reset(before)
 

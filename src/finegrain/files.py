@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -62,6 +63,44 @@ def write_new(file: Path, parts: Iterable[str]) -> None:
         raise CheckpointError(f"{file} already exists; choose another --out") from error
     except OSError as error:
         raise CheckpointError(f"cannot write {file}: {error}") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside one that must not exist, under whose name it appears at the end, complete; absent after an error.
+
+    Leftovers of a killed process are deleted.
+    """
+    part = folder.with_name(f".{folder.name}{PART}")
+    try:
+        if part.is_symlink():
+            part.unlink()
+        part.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot create {part}: {error}") from error
+    with lock_folder(part):
+        for old in part.iterdir():
+            if old.name != LOCK:
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        try:
+            yield part
+            flush_folder(part)
+            part.rename(folder)
+        except BaseException as error:
+            shutil.rmtree(part, ignore_errors=True)
+            if isinstance(error, OSError):
+                taken = error.errno in (errno.EEXIST, errno.ENOTEMPTY)
+                raise CheckpointError(f"{folder} already exists; choose another --out" if taken else f"cannot write {folder}: {error}") from error
+            raise
+        (folder / LOCK).unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Returns when all files below a folder are on disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def clear_parts(folder: Path) -> None:

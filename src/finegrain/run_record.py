@@ -52,6 +52,13 @@ class RunRecord:
     start_model: Mapping[str, Any] | None = None
     """The language model whose entropies cut answers into segments: `source`, `in_memory`, `sha256` (recipes/training/reward_artifact.py)."""
 
+    sources: list[Mapping[str, Any]] | None = None
+    """Checkpoints that were merged: `source`, `role`, SHA-256 of weights and tokenizer, `weight`, cosine to the first (recipes/merge.py)."""
+    search: Mapping[str, Any] | None = None
+    """Search of a merge's strength: what scored it, `best`, `start`, a line for each value `tried` (recipes/merge.py)."""
+    merged: Mapping[str, Any] | None = None
+    """What a merge did: `method`, `tensors`, `copied_buffers`, `files`, `weights_changed`, `relative_change`, `seconds` (recipes/merge.py)."""
+
     data: Mapping[str, Any] | None = None
     """Report of the data: source, SHA-256, format, shape, counts of rows, tokens and findings (recipes/training/data.py)."""
     eval_data: Mapping[str, Any] | None = None

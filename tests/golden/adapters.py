@@ -3,7 +3,7 @@
 One module per family beside this file; each has a table ADAPTERS.
 """
 
-from tests.golden import ava, bfpo, cpl, curation, dense_rewards, evaluation, irl_sft, preference, revisions, token_kl, uncertainty
+from tests.golden import ava, bfpo, cpl, curation, dense_rewards, evaluation, irl_sft, merging, preference, revisions, token_kl, uncertainty
 from tests.golden.given import Adapters
 
 ADAPTERS: Adapters = {
@@ -14,6 +14,7 @@ ADAPTERS: Adapters = {
     **dense_rewards.ADAPTERS,
     **evaluation.ADAPTERS,
     **irl_sft.ADAPTERS,
+    **merging.ADAPTERS,
     **preference.ADAPTERS,
     **revisions.ADAPTERS,
     **token_kl.ADAPTERS,

@@ -98,6 +98,11 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.inspect:run_inspect",
         positional=("runs",),
     ),
+    "merge": Command(
+        "one checkpoint of several, without training: --model A B --out M method:soup | --model A --base START --out M method:expo",
+        "commands.merge:MergeSettings",
+        "recipes.merge:run_merge",
+    ),
     "bench credit": Command(
         "compare the uses of one scorer at equal tuning, by what the labels cost: --out DIR [scorer:span-model]",
         "commands.bench:BenchCreditSettings",
@@ -110,6 +115,7 @@ COMMANDS: Mapping[str, Command] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Check, mark and repair data": ("check-data", "mark", "curate"),
     "Train": ("sft", "prefer", "reward", "reward posterior", "reward bound"),
+    "Merge": ("merge",),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
     "Try, look up, repeat": ("demo", "bench credit", "methods", "again"),
 }

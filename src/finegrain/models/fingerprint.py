@@ -28,12 +28,16 @@ def model_fingerprint(policy: Policy, memory: Path) -> str:
         return _hash_tensors(policy.model)
     folders = [Path(policy.source)]
     if is_adapter(policy.source):
-        below = [Path(adapter.base) for adapter in list_adapters(read_adapter(policy.source))]
-        if not all(base.is_dir() for base in below):
+        folders += [Path(adapter.base) for adapter in list_adapters(read_adapter(policy.source))]
+        if not all(folder.is_dir() for folder in folders):
             return _hash_tensors(policy.model)
-        folders += below
+    return folders_fingerprint(folders, memory, b"nf4" if policy.four_bit else b"")
+
+
+def folders_fingerprint(folders: Iterable[Path], memory: Path, salt: bytes = b"") -> str:
+    """sha256 of the weights and configs of a checkpoint folder and of those that it is an adapter of, each file hashed once per size and mtime."""
     files = [file for folder in folders for file in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("*config.json"))]
-    digest = hashlib.sha256(b"nf4" if policy.four_bit else b"")
+    digest = hashlib.sha256(salt)
     for file in files:
         if not any(name in file.name for name in BESIDE):
             digest.update(file.name.encode())

@@ -84,7 +84,7 @@ def load_policy(
 def _load_causal(source: str, tokenizer: Any, master: torch.dtype, trust_remote_code: bool, frozen: bool, four_bit: Mapping[str, Any]) -> Policy:
     """Loads a whole checkpoint."""
     facts = read_config(source)
-    _refuse_other_tasks(source, facts)
+    refuse_other_tasks(source, facts)
     loaded = load_stock(AutoModelForCausalLM, source, facts, master=master, trust_remote_code=trust_remote_code, narrow=frozen, four_bit=four_bit)
     if loaded.missing:
         raise missing_weights_error(source, "a causal language model", loaded.missing)
@@ -134,7 +134,8 @@ def _remedy(folder: Path) -> str:
     )
 
 
-def _refuse_other_tasks(source: str, facts: Mapping[str, Any]) -> None:
+def refuse_other_tasks(source: str, facts: Mapping[str, Any]) -> None:
+    """Raises ModelError for a checkpoint that is no causal language model."""
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     named = read_architectures(source, facts)
     if named and not causal & set(named) and not facts.get("auto_map"):

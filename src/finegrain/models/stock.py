@@ -87,12 +87,12 @@ def load_stock(
     """
     refuse_quantised(source, facts)
     _refuse_kernels(source, facts, trust_remote_code)
-    _refuse_unknown(source, facts, trust_remote_code)
+    refuse_unknown(source, facts, trust_remote_code)
     with explain_load_errors(f"cannot read the config of {source}", facts):
         read = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **({} if labels is None else {"num_labels": labels}))
     _without_far_pad(read)
     dtype = _dtype(source, read)
-    _refuse_pickled(source)
+    refuse_pickled(source)
     here = Path(source).is_dir()
     stored = _stored_dtype(source) if here else None
     with explain_load_errors(f"cannot load {source}", facts), _quiet():
@@ -151,7 +151,8 @@ def _runs(attention: str) -> bool:
     return check is not None and bool(check())
 
 
-def _refuse_unknown(source: str, facts: Mapping[str, Any], trust_remote_code: bool) -> None:
+def refuse_unknown(source: str, facts: Mapping[str, Any], trust_remote_code: bool) -> None:
+    """Raises ModelError for an architecture that transformers does not know, unless its own code may run."""
     kind = facts.get("model_type")
     own_code = isinstance(facts.get("auto_map"), Mapping)
     if isinstance(kind, str) and kind in CONFIG_MAPPING:
@@ -185,7 +186,7 @@ def _stored_dtype(source: str) -> torch.dtype | None:
     if config is None:
         return None
     seen: Counter[str] = Counter()
-    for file in _weight_files(source, config.parent):
+    for file in list_weight_files(source, config.parent):
         with explain_load_errors(f"cannot read {file}"), safe_open(file, "pt") as tensors:
             stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}
         quantised = [dtype for name, dtype in stored.items() if name.endswith(".weight") and dtype not in FLOATS]
@@ -195,7 +196,8 @@ def _stored_dtype(source: str) -> torch.dtype | None:
     return next((FLOATS[dtype] for dtype, _ in seen.most_common() if dtype in FLOATS), None)
 
 
-def _weight_files(source: str, folder: Path) -> list[Path]:
+def list_weight_files(source: str, folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder; raises ModelError where its index names one that is missing."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return [file for file in [folder / "model.safetensors"] if file.is_file()]
@@ -219,7 +221,8 @@ def _refuse_other_shapes(source: str, info: Mapping[str, Any]) -> None:
         raise ModelError(f"cannot load {source}: {one_line(info['error_msgs'][0])}")
 
 
-def _refuse_pickled(source: str) -> None:
+def refuse_pickled(source: str) -> None:
+    """Raises ModelError for a folder whose weights are pickled."""
     path = Path(source)
     if path.is_dir() and list(path.glob("*.bin")) and not list(path.glob("*.safetensors")):
         raise ModelError(

@@ -1,8 +1,8 @@
 """Preference rows from trees: grow one per prompt, score its leaves, pair them."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,16 @@ from finegrain.commands.settings import Common
 from finegrain.configure import to_json
 from finegrain.curate.tree import make_preference_row, saved_share
 from finegrain.curate.tree_rm import TreeRM
-from finegrain.data.findings import Findings
-from finegrain.data.gate.settings import Stopping
-from finegrain.data.questions import Question, Questions
-from finegrain.data.records import Answer, Example, Text, Turn
-from finegrain.data.tokenise import Tokenise, tokenise
+from finegrain.data.records import Text, Turn
 from finegrain.errors import DataError, UsageError
 from finegrain.files import write_new
 from finegrain.generate.tree import Grower
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
 from finegrain.ops.stats import mean_interval
+from finegrain.recipes.prompts import distinct_prompts, score_answers
 from finegrain.scoring.opening import open_reward
-from finegrain.scoring.records import Candidates, Reward
+from finegrain.scoring.records import Reward
 from finegrain.scoring.runtime import open_runtime
 from finegrain.scoring.sources import RewardOptions
 from finegrain.types import Json
@@ -67,13 +64,13 @@ def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:
 
 
 def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Reward, counts: TreeCounts) -> Iterator[Json]:
-    for question, example in _prompts(settings, policy.tokenizer):
+    for question, example in distinct_prompts(settings, policy.tokenizer):
         tree = counts.trees
         counts.trees += 1
         grown = method.grow(Grower(policy.model, policy.tokenizer, example.prompt, method), settings.seed * 1_000_003 + tree)
         texts = {policy.tokenizer.decode(leaf, skip_special_tokens=True): leaf for leaf in grown}
         told = [text for text in texts if text.strip()]
-        scores = dict(zip(told, score_texts(reward, question, told), strict=True)) if told else {}
+        scores = dict(zip(told, score_answers(reward, [(question, text) for text in told]), strict=True)) if told else {}
         kept = [text for text in told if scores[text] is not None]
         counts.leaves += len(told)
         counts.unjudged += len(told) - len(kept)
@@ -88,31 +85,9 @@ def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Rewa
         raise DataError(f"{settings.data}: no tree of {counts.trees} has two different answers that were judged; is the temperature too low?")
 
 
-def _prompts(settings: CurateSettings, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
-    """Every distinct prompt of the data once, with its tokens."""
-    questions = Questions(settings.data, settings.limit)
-    how, decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
-    seen: set[bytes] = set()
-    for question in questions():
-        found = list(tokenise([(question.row, question.made)], tokenizer, how, Findings(), decide))
-        if found and found[0].prompt.tobytes() not in seen:
-            seen.add(found[0].prompt.tobytes())
-            yield question, found[0]
-
-
 def _as_asked(row: Json, prompt: Text) -> Json:
     """The row with the prompt in the form it came in: a string, or a conversation with answers that are turns."""
     if isinstance(prompt, str):
         return {**row, "prompt": prompt}
     turns = {role: [Turn("assistant", row[role]).message()] for role in ("chosen", "rejected")}
     return {**row, "prompt": [one.message() for one in prompt], **turns}
-
-
-def score_texts(reward: Reward, question: Question, texts: Sequence[str]) -> list[float | None]:
-    """A score of each answer to the prompt; None for an answer that has none."""
-    prompt = question.made.prompt
-    content = (lambda text: text) if isinstance(prompt, str) else (lambda text: (Turn("assistant", text),))
-    rows = [replace(question.made, answers={"answer": Answer(content=content(text))}, columns={}) for text in texts]
-    found = reward.score([Candidates(row=question.row, made=row, columns=question.raw) for row in rows])
-    scores = [one.get("answer") for one in found]
-    return [None if one is None else float(one.answer.mean) for one in scores]

@@ -1,0 +1,143 @@
+"""Search of the strength: what is scored, which value is kept, and what is told. Test of recipes/merging/search.py, recipes/prompts.py."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finegrain.errors import DataError
+from finegrain.recipes.merging.search import choose, describe
+from finegrain.weights.expo import Expo
+from tests.models.related import same_weights, save_family
+from tests.recipes.command import Command
+from tests.tiny import write_rows
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A base and a fine-tune."""
+    return save_family(tmp_path_factory.mktemp("family"), 2)
+
+
+def own_margin(folder: Path, row: dict[str, str]) -> float:
+    """log pi(chosen) - log pi(rejected) by stock transformers, of the answers with their end tokens."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
+    sums = []
+    for side in ("chosen", "rejected"):
+        prompt = [tokenizer.bos_token_id, *tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]]
+        answer = [*tokenizer(row[side], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        with torch.no_grad():
+            logp = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        sums.append(sum(float(logp[len(prompt) + place - 1, token]) for place, token in enumerate(answer)))
+    return sums[0] - sums[1]
+
+
+def test_margins_choose(command: Command, family: list[Path]) -> None:
+    """The table holds every alpha and the start; the written model is the one of the largest mean margin."""
+    command.first(8)
+    expo = ["--model", family[1], "--base", family[0], "method:expo"]
+    done = command("merge", *expo, "--data", command.data, "--alphas", "2", "-0.5", "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    search = command.record("out")["search"]
+    tried = {line["alpha"]: line for line in search["tried"]}
+    assert list(tried) == [-0.5, 0.0, 2.0]
+    best = max(tried, key=lambda alpha: tried[alpha]["margin"]["mean"])
+    assert (search["best"], search["start"], search["strength"]) == (best, 0.0, "alpha")
+    assert done.result["method"] == {"name": "expo", "alpha": best}
+    assert tried[0.0]["against_start"]["mean"] == 0
+    assert tried[2.0]["margin"]["rows"] == 8
+    assert tried[2.0]["against_start"]["mean"] == pytest.approx(tried[2.0]["margin"]["mean"] - tried[0.0]["margin"]["mean"])
+    assert [one["weight"] for one in command.record("out")["sources"]] == pytest.approx([1 + best, -best])
+    assert command("merge", *expo, "--method.alpha", str(best), "--out", command.folder / "plain").code == 0
+    assert same_weights(command.folder / "out", command.folder / "plain")
+    card = (command.folder / "out" / "README.md").read_text()
+    assert "How the strength was chosen" in card
+    assert not (command.folder / "out" / "trial").exists()
+    rows = [json.loads(line) for line in command.data.read_text().splitlines()]
+    margins = [own_margin(command.folder / "out", row) for row in rows]
+    assert tried[best]["margin"]["mean"] == pytest.approx(float(np.mean(margins)), abs=1e-3)
+
+
+def test_a_reward_chooses(command: Command, family: list[Path]) -> None:
+    """Of generated answers: the reward function sees them, and a reward of shortness takes the strength of the shortest."""
+    command.first(6)
+    (command.folder / "short.py").write_text("def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n")
+    arguments = ["--data", command.data, "--score-with", f"{command.folder / 'short.py'}:short", "--max-new-tokens", "6"]
+    done = command("merge", "--model", family[1], family[0], *arguments, "--alphas", "0", "0.5", "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    search = command.record("out")["search"]
+    tried = {line["alpha"]: line for line in search["tried"]}
+    assert list(tried) == [0.0, 0.5, 1.0]
+    assert all(line["reward"]["mean"] == -line["characters"]["mean"] for line in tried.values())
+    assert search["best"] == max(tried, key=lambda alpha: (tried[alpha]["reward"]["mean"], -abs(alpha - 1)))
+    assert search["prompts"] == 6
+    assert search["reward"]["kind"] == "function"
+    assert command.record("out")["merged"]["method"]["weights"] == pytest.approx([search["best"], 1 - search["best"]])
+
+
+def test_a_reward_model_chooses(command: Command, family: list[Path]) -> None:
+    """And an implicit reward, by the model it was trained from."""
+    command.first(4)
+    slerp = ["--model", *family, "method:slerp", "--alphas", "0.5", "--data", command.data, "--max-new-tokens", "4"]
+    done = command("merge", *slerp, "--score-with", family[1], "--score-reference", family[0], "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    assert command.record("out")["search"]["reward"]["kind"] == "implicit reward"
+    done = command("merge", *slerp, "--score-with", family[1], "--out", command.folder / "two")
+    assert done.code == 4
+    assert "not a reward model" in done.error
+
+
+def test_data_without_pairs(command: Command, family: list[Path]) -> None:
+    data = write_rows(command.folder / "prompts.jsonl", [{"prompt": "why ?", "completion": "so ."}] * 3)
+    done = command("merge", "--model", *family, "--data", data, "--out", command.folder / "out")
+    assert done.code == 3, done.error
+    assert not (command.folder / "out").exists()
+
+
+def test_a_strength_beyond_the_range_of_numbers_is_left_out(command: Command, family: list[Path]) -> None:
+    command.first(3)
+    expo = ["--model", family[1], "--base", family[0], "method:expo", "--save-dtype", "float16"]
+    done = command("merge", *expo, "--data", command.data, "--alphas", "0.5", "1e9", "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    search = command.record("out")["search"]
+    assert [line["alpha"] for line in search["tried"]] == [0.0, 0.5]
+    assert [line["alpha"] for line in search["not_finite"]] == [1e9]
+    assert "alpha 1e+09 is left out" in done.error
+
+
+ROWS = np.arange(6, dtype=float)
+
+
+def test_the_largest_mean_of_common_rows_is_kept() -> None:
+    """A row without a score at one strength counts at none; equal means go to the strength nearest to the start."""
+    holed = np.array([np.nan, 9, 1, 1, 1, 1])
+    trials = {0.0: {"reward": np.array([100.0, 1, 1, 1, 1, 1])}, 0.5: {"reward": holed}, 2.0: {"reward": np.array([0.0, 9, 1, 1, 1, 1])}}
+    best, lines = choose(trials, 0.0, "d")
+    assert best == 0.5
+    assert [line["left_out"] for line in lines] == [1, 1, 1]
+    assert lines[0]["reward"]["mean"] == 1
+    assert lines[1]["against_start"]["mean"] == pytest.approx(8 / 5)
+    with pytest.raises(DataError, match="no row has a score"):
+        choose({0.0: {"reward": np.full(3, np.nan)}}, 0.0, "d")
+
+
+def told(start: np.ndarray, **columns: np.ndarray) -> str:
+    trials = {0.0: {"reward": start, "characters": np.full(6, 10.0)}, 1.0: {"reward": columns["reward"], "characters": columns["characters"]}}
+    best, lines = choose(trials, 0.0, "d")
+    return " | ".join(describe(Expo(), best, lines, [0.0, 1.0]))
+
+
+def test_what_is_told_of_the_choice() -> None:
+    same, longer = np.full(6, 10.0), np.full(6, 25.0)
+    better = told(ROWS, reward=ROWS + 1 + ROWS / 10, characters=same)
+    assert "kept: alpha 1" in better
+    assert "95 % interval" in better
+    assert "may be chance" not in better
+    assert "at the end of what was tried" in better
+    assert "times as long" not in better
+    assert "may be chance" in told(ROWS, reward=ROWS + np.array([5, -5, 5, -5, 5, -4.0]), characters=same)
+    assert "2.5 times as long" in told(ROWS, reward=ROWS + 1, characters=longer)
+    assert "the result is the start itself" in told(ROWS, reward=ROWS - 1, characters=same)
