@@ -54,7 +54,7 @@ def entanglement(params: Values, inputs: Values) -> Values:
         "logp_w": chosen.sum(),
         "logp_l": rejected.sum(),
         "rdpo_loss": RDPO(beta=beta, alpha=params["rdpo_alpha"])(pair),
-        "pdpo_loss": DPOP(beta=beta, penalty=params["pdpo_lambda"])(pair),
+        "pdpo_loss": DPOP(beta=beta, penalty=float(params["pdpo_lambda"]))(pair),
         "sppo_loss": torch.stack(target_distances(pair, beta=beta)).mean(0),
         "rrhf_loss": RRHF()(pair)["ranking"].value,
     }
