@@ -20,16 +20,16 @@ WORDS, WIDTH, PROMPT = 20, 8, 3
 
 
 class Toy:
-    """A small language model and pairs of answers that differ in their first token alone, or in every one."""
+    """A small language model and pairs of answers that differ in their first token alone."""
 
-    def __init__(self, seed: int, suffix: int = 12, pairs: int = 1, shared: bool = True) -> None:
+    def __init__(self, seed: int, suffix: int = 12, pairs: int = 1) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.parameters = [nn.Parameter(torch.randn(WORDS, WIDTH, generator=generator, dtype=torch.float64)) for _ in range(2)]
         draw = lambda count: torch.randint(0, WORDS, (count,), generator=generator).tolist()
         self.rows = []
         for _ in range(pairs):
             prompt, words, tail = draw(PROMPT), torch.randperm(WORDS, generator=generator)[:2].tolist(), draw(suffix)
-            self.rows.append([prompt + [words[0], *tail], prompt + [words[1], *(tail if shared else draw(suffix))]])
+            self.rows.append([[*prompt, word, *tail] for word in words])
         self.start = [[logp.detach() for logp in row] for row in self.logps()]
 
     def logps(self) -> list[list[Tensor]]:
@@ -47,7 +47,9 @@ class Toy:
     def step(self, rate: float, objective: Any) -> None:
         """One step of plain gradient descent."""
         pair = self.pair()
-        found = rule_of(objective, pair, self.parameters) if isinstance(objective, PNGD) else torch.autograd.grad(objective(pair).sum(), self.parameters)
+        found = (
+            rule_of(objective, pair, self.parameters) if isinstance(objective, PNGD) else torch.autograd.grad(objective(pair).sum(), self.parameters)
+        )
         with torch.no_grad():
             for parameter, part in zip(self.parameters, found, strict=True):
                 parameter -= rate * part

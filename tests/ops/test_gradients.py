@@ -29,7 +29,9 @@ def test_the_token_matrix_sums_to_the_inner_product(most_numbers: int) -> None:
     assert float(gram.sum()) == pytest.approx(whole.inner, rel=1e-12)
     vectors = [torch.stack([torch.cat([part.flatten() for part in gradient_of(one, parameters)]) for one in side]) for side in (chosen, rejected)]
     torch.testing.assert_close(gram, vectors[0] @ vectors[1].T)
-    torch.testing.assert_close(token_cosines(gram, norms, other_norms), torch.nn.functional.cosine_similarity(vectors[0][:, None], vectors[1][None], -1))
+    torch.testing.assert_close(
+        token_cosines(gram, norms, other_norms), torch.nn.functional.cosine_similarity(vectors[0][:, None], vectors[1][None], -1)
+    )
 
 
 def test_three_numbers_of_two_vectors() -> None:

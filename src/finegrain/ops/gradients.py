@@ -65,31 +65,32 @@ def score_slope(slope: Float[Tensor, "B T"], side: Side) -> Float[Tensor, " B"]:
     return torch.where(size > 0, total / torch.where(size > 0, size, 1.0), 0.0)
 
 
-def token_cosines(
-    gram: Float[Tensor, "W L"], chosen_norms: Float[Tensor, " W"], rejected_norms: Float[Tensor, " L"]
-) -> Float[Tensor, "W L"]:
+def token_cosines(gram: Float[Tensor, "W L"], chosen_norms: Float[Tensor, " W"], rejected_norms: Float[Tensor, " L"]) -> Float[Tensor, "W L"]:
     """cos(grad log pi(y^w_i), grad log pi(y^l_j)) of their inner products and norms; 0 where a token has no gradient."""
     return gram / (chosen_norms[:, None] * rejected_norms[None, :]).clamp(min=TINY)
 
 
 def token_gram(
-    chosen: Float[Tensor, " W"], rejected: Float[Tensor, " L"], parameters: Gradient, *, most_numbers: int = 2**27
+    chosen: Float[Tensor, " W"], rejected: Float[Tensor, " L"], parameters: Gradient, *, most_numbers: int = 2**28
 ) -> tuple[Float[Tensor, "W L"], Float[Tensor, " W"], Float[Tensor, " L"]]:
     """Inner products of the gradients of every two log-probabilities, and both sides' norms; they sum to the inner product of the answers.
 
     Keeps the gradients of at most `most_numbers` / parameters chosen tokens at a time and takes the rejected ones anew for each such part.
     """
-    size = sum(parameter.numel() for parameter in parameters)
-    part = max(1, most_numbers // max(size, 1))
-    gram = torch.zeros(len(chosen), len(rejected), dtype=torch.float64)
-    norms, other_norms = torch.zeros(len(chosen), dtype=torch.float64), torch.zeros(len(rejected), dtype=torch.float64)
+    part = max(1, most_numbers // max(sum(parameter.numel() for parameter in parameters), 1))
+    columns, norms, other_norms = [], [], [0.0] * len(rejected)
     for start in range(0, len(chosen), part):
-        rows = [gradient_of(value, parameters) for value in chosen[start : start + part]]
-        for place, row in enumerate(rows, start):
-            norms[place] = dot(row, row) ** 0.5
-        for column, value in enumerate(rejected):
-            own = gradient_of(value, parameters)
-            other_norms[column] = dot(own, own) ** 0.5
-            for place, row in enumerate(rows, start):
-                gram[place, column] = dot(row, own)
-    return gram, norms, other_norms
+        rows = torch.stack([_flat(value, parameters) for value in chosen[start : start + part]])
+        norms += rows.norm(dim=1).tolist()
+        products = []
+        for place, value in enumerate(rejected):
+            own = _flat(value, parameters)
+            other_norms[place] = float(own.norm())
+            products.append((rows @ own).double().cpu())
+        columns.append(torch.stack(products, 1) if products else rows.new_zeros(len(rows), 0).double().cpu())
+    gram = torch.cat(columns) if columns else torch.zeros(0, len(rejected), dtype=torch.float64)
+    return gram, torch.tensor(norms, dtype=torch.float64), torch.tensor(other_norms, dtype=torch.float64)
+
+
+def _flat(value: Float[Tensor, ""], parameters: Gradient) -> Float[Tensor, " P"]:
+    return torch.cat([part.flatten() for part in gradient_of(value, parameters)])
