@@ -50,6 +50,7 @@ METHODS: tuple[Method, ...] = (
     Method("dpop", "objective", "objectives.dpop:DPOP", "DPO-Positive: DPO with a penalty where the chosen answer falls below the reference", "https://arxiv.org/abs/2402.13228"),
     Method("rrhf", "objective", "objectives.rrhf:RRHF", "hinge on average log-probabilities plus NLL of the chosen answer, without a reference", "https://arxiv.org/abs/2304.05302"),
     Method("pngd", "objective", "objectives.pngd:PNGD", "normalised gradients of the two answers, which then cannot move the same way", "https://arxiv.org/abs/2410.13828"),
+    Method("token-sparsity", "objective", "objectives.token_sparsity:TokenSparsity", "DPO under learned token masks in [0, 1] with an L1 penalty", "https://arxiv.org/abs/2410.13828"),
     Method("nll", "objective", "objectives.nll:NLL", "negative log-likelihood of demonstrations (SFT)", "https://arxiv.org/abs/2203.02155"),
     Method("arj", "objective", "objectives.arj:ARJ", "SFT on accepted samples under token credit", "https://arxiv.org/abs/2411.00809"),
     Method("ava-d", "objective", "objectives.ava_d:AvaD", "policy and token reward with uncertainty from demonstrations, by variational inverse RL", "https://arxiv.org/abs/2411.09341"),

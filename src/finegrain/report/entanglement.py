@@ -9,15 +9,16 @@ from finegrain.diagnose.entanglement import BOTH_FALL, BOTH_RISE, IDEAL, REVERSE
 from finegrain.ops.stats import mean_interval
 from finegrain.report.block import Block
 from finegrain.report.gradients import GradientFindings
-from finegrain.report.numbers import format_interval, format_number, format_percent
+from finegrain.report.numbers import MINUS, format_interval, format_number, format_percent
 from finegrain.report.read import Run
 from finegrain.report.visible import clip_text
 from finegrain.terminal import make_visible
 from finegrain.train.entanglement import MeasuredPair, TokenMap
 
+LOOSE = "The tie is too weak to turn a step around. "
 LOOSEN = (
-    "What would loosen them: normalised gradients (objective:pngd); a loss that pulls the chosen answer harder than it pushes the rejected one "
-    "(objective:dpop, objective:cpo); or credit that keeps the tokens in which the answers differ (credit:compose credit.signal:least-edit)."
+    "What would loosen it: normalised gradients (objective:pngd); a loss that pulls the chosen answer harder than it pushes the rejected one "
+    "(objective:dpop, objective:cpo); or weights that drop shared tokens (objective:token-sparsity, credit:compose credit.signal:least-edit)."
 )
 CELL = 0.05
 """Cosines nearer to 0 than this have no colour."""
@@ -82,29 +83,32 @@ def _origin(found: GradientFindings) -> str:
 
 def draw_tokens(run: Run) -> TokenPicture | None:
     """The map of the measured pair, with its sentence."""
-    found = None if run.gradients is None else run.gradients.tokens
-    if found is None:
+    found = run.gradients
+    if found is None or found.tokens is None:
         return None
-    cells = [[(_shade(value), format_number(value, 2, signed=True)) for value in line] for line in found.cosines.tolist()]
-    chosen, rejected = ([show_token(piece) for piece in pieces] for pieces in (found.chosen, found.rejected))
-    return TokenPicture(found.row, chosen, rejected, cells, describe_ties(found))
+    cells = [[(_shade(value), f"{value:+.2f}".replace("-", MINUS)) for value in line] for line in found.tokens.cosines.tolist()]
+    chosen, rejected = ([show_token(piece) for piece in pieces] for pieces in (found.tokens.chosen, found.tokens.rejected))
+    pair = next((pair for pair in found.pairs if pair.row == found.tokens.row), None)
+    return TokenPicture(found.tokens.row, chosen, rejected, cells, describe_ties(found.tokens, pair))
 
 
-def describe_ties(found: TokenMap) -> str:
+def describe_ties(found: TokenMap, pair: MeasuredPair | None) -> str:
     """Which tokens tie the two answers of a pair together, and what would loosen them."""
     total = float(found.gram.sum())
     over = "the first tokens of its answers" if found.cut else "its two answers"
+    known = "" if pair is None else f" ({name_case(pair.predicted)}: condition ratio {format_number(pair.gradients.condition_ratio)})"
     if not total > 0:
-        return f"Row {found.row}: the gradients of {over} do not point the same way, so nothing ties them together."
+        return f"Row {found.row}{known}: the gradients of {over} do not point the same way, so no tokens tie them together."
     shares = Counter[str]()
     for piece, share in zip(found.chosen, (found.gram.sum(1) / total).tolist(), strict=True):
         shares[piece] += share
-    told = [f"{show_token(piece)} ({format_percent(share)})" for piece, share in shares.most_common(TOLD) if share > 0]
+    told = ", ".join(f"{show_token(piece)} ({format_percent(share)})" for piece, share in shares.most_common(TOLD) if share > 0)
     same = np.array([[one == other for other in found.rejected] for one in found.chosen])
     alike = format_percent(float(found.gram[same].sum()) / total)
+    loose = pair is not None and name_case(pair.predicted) == IDEAL
     return (
-        f"Row {found.row}: the gradients of {over} point the same way. Of the chosen answer's tokens {', '.join(told)} carry most of their inner "
-        f"product; every two occurrences of one token in both answers together carry {alike} of it. {LOOSEN}"
+        f"Row {found.row}{known}: of the chosen answer's tokens {told} tie {over} together most, as shares of their inner product; "
+        f"occurrences of one token in both answers account for {alike} of it. {LOOSE if loose else ''}{LOOSEN}"
     )
 
 

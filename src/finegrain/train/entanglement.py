@@ -125,8 +125,8 @@ def try_step(measured: MeasuredPair, step: Gradient, parameters: list[nn.Paramet
 
 def measure_tokens(example: Example, pair: Pair, parameters: list[nn.Parameter]) -> TokenMap:
     """The matrix of the first `MOST_TOKENS` tokens that train of either answer of a pair (B = 1)."""
-    chosen, rejected = (np.flatnonzero(example.responses[role].mask)[:MOST_TOKENS] for role in ROLES)
-    scores = pair.chosen.logp[0, chosen.tolist()], pair.rejected.logp[0, rejected.tolist()]
+    chosen, rejected = (np.flatnonzero(example.responses[role].mask)[:MOST_TOKENS].tolist() for role in ROLES)
+    scores = pair.chosen.logp[0, chosen], pair.rejected.logp[0, rejected]
     gram, norms, other_norms = token_gram(scores[0], scores[1], parameters)
     return TokenMap(
         row=example.row,
