@@ -35,10 +35,10 @@ class Recorder:
     """False where a checkpoint cannot be written (sharded training)."""
     selection: Selection | None = None
     """Evaluation while training; None: there is none."""
-    diagnosis: Diagnosis | None = None
-    """Gradients of single pairs, measured while training; None: they are not."""
     watchers: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
     """Called on the first rank with every logged line: progress, trackers."""
+    diagnosis: Diagnosis | None = None
+    """Gradients of single pairs, measured while training; None: they are not."""
 
     def save(self, trainer: Trainer, step: int) -> None:
         """A checkpoint of this step, with what is known of the best one."""

@@ -195,8 +195,7 @@ def fit(prepared: Prepared, watch: Watch | None) -> Fitted:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         selection = selection_of(job, opened.criterion, trainer, columns.held_out)
         saved, resumable = job.training.save_every, not job.training.shard
-        diagnosis = _diagnosis(opened)
-        recorder = Recorder(directory, Checkpoints(job.out), export, saved, resumable, selection, diagnosis, [*watchers, *seen])
+        recorder = Recorder(directory, Checkpoints(job.out), export, saved, resumable, selection, [*watchers, *seen], _diagnosis(opened))
         with record_failure(session, directory, prepared.record), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
     seconds, facts = session.seconds(), Json()
