@@ -42,11 +42,6 @@ class Drift(NamedTuple):
     chosen: float
     rejected: float
 
-    @property
-    def margin(self) -> float:
-        """Of the chosen minus the rejected answer."""
-        return self.chosen - self.rejected
-
 
 def predict_drift(gradients: GradientPair, chosen_slope: float, rejected_slope: float) -> Drift:
     """To first order, for a loss whose derivatives by the two log-probabilities are -`chosen_slope` (d_w) and +`rejected_slope` (d_l)."""

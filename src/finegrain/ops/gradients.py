@@ -48,9 +48,9 @@ def compare_gradients(chosen: Gradient, rejected: Gradient) -> GradientPair:
     return GradientPair(dot(chosen, rejected), dot(chosen, chosen) ** 0.5, dot(rejected, rejected) ** 0.5)
 
 
-def gradient_of(value: Float[Tensor, ""], parameters: Gradient, *, keep: bool = True) -> list[Tensor]:
-    """The gradient of a number by every parameter, 0 for those that it does not depend on; `keep`: its graph is used again."""
-    found = torch.autograd.grad(value, list(parameters), retain_graph=keep, allow_unused=True)
+def gradient_of(value: Float[Tensor, ""], parameters: Gradient) -> list[Tensor]:
+    """The gradient of a number by every parameter, 0 for those that it does not depend on; its graph can be used again."""
+    found = torch.autograd.grad(value, list(parameters), retain_graph=True, allow_unused=True)
     return [torch.zeros_like(parameter) if part is None else part for parameter, part in zip(parameters, found, strict=True)]
 
 

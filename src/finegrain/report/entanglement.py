@@ -77,7 +77,8 @@ def _origin(found: GradientFindings) -> str:
     return (
         f"Predicted to first order for plain gradient descent on {clip_text(found.objective, 60)}'s loss of one pair at a time, observed {observed}. "
         "The condition ratio is the inner product of both gradients over the smaller squared norm: up to 1, a loss that pulls both answers alike "
-        "raises the chosen and lowers the rejected one. Intervals: Wilson for shares, Student t for means, over measured pairs."
+        "raises the chosen and lowers the rejected one. "
+        "Intervals: Wilson for shares, Student t for means; a pair measured at several steps counts each time."
     )
 
 
