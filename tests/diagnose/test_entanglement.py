@@ -198,6 +198,7 @@ def test_verdicts() -> None:
     assert assess_entanglement([good] * 60, [None] * 60).verdict == UNTANGLED
     assert assess_entanglement([bad] * 20 + [good] * 2, [None] * 22).verdict == TANGLED
     assert assess_entanglement([bad] * 10 + [good] * 30, [None] * 40).verdict == MIXED
+    assert assess_entanglement([bad] + [good] * 14, [None] * 15).verdict == UNDECIDED, "0.9 lies within the interval"
     found = assess_entanglement([bad] * 9 + [still] * 20, [Drift(-1.0, -1.0)] * 5 + [None] * 24)
     assert found.verdict == UNDECIDED, "pairs that do not move say nothing"
     assert found.shares[BOTH_FALL].rows == 9

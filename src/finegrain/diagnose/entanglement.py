@@ -105,4 +105,6 @@ def _verdict(ideal: Interval) -> str:
         return UNDECIDED
     if ideal.low > 0.9:
         return UNTANGLED
-    return TANGLED if ideal.high < 0.5 else MIXED
+    if ideal.high < 0.5:
+        return TANGLED
+    return MIXED if ideal.high < 0.9 else UNDECIDED
