@@ -1,4 +1,4 @@
-"""The run directory: run.json (what was asked and what came of it), metrics.jsonl (a line per step), samples.jsonl."""
+"""The run directory: run.json (what was asked and what came of it), metrics.jsonl (a line per step), gradients.jsonl, samples.jsonl."""
 
 import json
 import os
@@ -13,12 +13,16 @@ from finegrain.errors import CheckpointError
 from finegrain.files import LOCK, PART, lock_folder, replace_file
 from finegrain.run_record import PRODUCTS, RunRecord
 
+METRICS = "metrics.jsonl"
+GRADIENTS = "gradients.jsonl"
+"""What --diagnose-every measured, a line per pair."""
+
 FREE = frozenset(
     f"{group}{name}"
     for group, names in {
         "": ("out",),
         "common.": ("resume", "dry_run", "device"),
-        "training.": ("save_every", "track", "samples", "examined"),
+        "training.": ("save_every", "track", "samples", "examined", "diagnose_every"),
     }.items()
     for name in names
 )
@@ -124,12 +128,26 @@ class RunDirectory:
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl, on disk when this returns to the operating system."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+        self._append(METRICS, line)
+
+    def append_gradients(self, line: Mapping[str, Any]) -> None:
+        """One line of gradients.jsonl."""
+        self._append(GRADIENTS, line)
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """Complete lines of metrics.jsonl; a half-written last one is left out, and what follows a damaged one."""
-        file = self.path / "metrics.jsonl"
+        return self._steps(METRICS)
+
+    def gradients(self) -> Iterator[dict[str, Any]]:
+        """The same of gradients.jsonl."""
+        return self._steps(GRADIENTS)
+
+    def _steps(self, name: str) -> Iterator[dict[str, Any]]:
+        file = self.path / name
         if not file.exists():
             return
         for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -141,10 +159,12 @@ class RunDirectory:
                 return
             yield found
 
-    def cut_metrics(self, step: int) -> None:
-        """Keep the lines up to and including `step`: later ones are written again by the resumed run."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+    def cut_steps(self, step: int) -> None:
+        """Keep the lines of both up to and including `step`: later ones are written again by the resumed run."""
+        for name in (METRICS, GRADIENTS):
+            if name == METRICS or (self.path / name).exists():
+                kept = [line for line in self._steps(name) if line["step"] <= step]
+                replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """A whole json file."""

@@ -125,5 +125,5 @@ def test_damaged_metrics_end_before_the_damage(tail: bytes, tmp_path: Path) -> N
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}\n' + tail)
     directory = RunDirectory(tmp_path)
     assert [line["step"] for line in directory.metrics()] == [1, 2]
-    directory.cut_metrics(1)
+    directory.cut_steps(1)
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'

@@ -96,6 +96,7 @@ COMMANDS: Mapping[str, Command] = {
         "one HTML page about runs, or about a model on data: RUN [RUN2 ...] | --model M --data D --out page.html",
         "commands.inspect:InspectSettings",
         "recipes.inspect:run_inspect",
+        {"objective": None},
         positional=("runs",),
     ),
     "merge": Command(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finegrain.checked import PositiveInt, checked
 from finegrain.commands.settings import Compute
@@ -22,6 +23,10 @@ class InspectSettings(Compute):
     """A model to compare with, for log-ratios; it needs the same tokenizer."""
     out: Path | None = None
     """The page; for a single run RUN/report.html by default."""
+    gradients: bool = False
+    """Whether a training step moves both answers of each pair as wanted (gradient entanglement): about the work of training on --limit pairs."""
+    objective: Any = None
+    """The objective whose first step --gradients measures."""
     limit: PositiveInt = 200
     """Rows of --data that are scored."""
     trust_remote_code: bool = False

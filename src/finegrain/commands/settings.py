@@ -99,6 +99,11 @@ class Training:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     shard: bool = False
     """Split weights, gradients and moments over the processes (FSDP2); such a run cannot be resumed."""
+    diagnose_every: NonNegativeInt = 0
+    """Optimiser steps between measurements of gradient entanglement on up to 8 pairs of a step, the first step included; 0 takes none.
+
+    Each takes the work of about 8 pairs twice over, and memory for three gradients.
+    """
     samples: NonNegativeInt = 5
     """Prompts answered before and after training; of a reward model held-out rows that it scores once it is saved."""
     examined: NonNegativeInt = 200
@@ -109,6 +114,8 @@ class Training:
     """Run code that comes with a model; never do this for a model you have not read."""
 
     def __post_init__(self) -> None:
+        if self.shard and self.diagnose_every:
+            raise UsageError("--diagnose-every measures gradients of whole parameters, which --shard splits; drop one of them")
         if self.shard and self.eval_every:
             raise UsageError("--shard splits the model, and --eval-every would gather it whole every time; drop one of them")
         if not self.eval_every:

@@ -15,6 +15,11 @@ from finegrain.ops.sequence import log_ratio
 from finegrain.types import Pair
 
 
+def target_distances(pair: Pair, *, beta: float) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """(c - 1/(2 beta))^2 and (r + 1/(2 beta))^2 of the log-ratios c and r of the chosen and the rejected answer, nats squared."""
+    return (log_ratio(pair.chosen) - 0.5 / beta).square(), (log_ratio(pair.rejected) + 0.5 / beta).square()
+
+
 @dataclass(frozen=True, kw_only=True)
 @checked
 class SPPO:
@@ -27,6 +32,6 @@ class SPPO:
     """Inverse of the paper's eta: targets are +-1 / (2 beta) nats."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
-        """Per-row loss (B,), nats squared: (c - 1/(2 beta))^2 + (r + 1/(2 beta))^2 of the log-ratios c and r in nats."""
-        chosen, rejected = log_ratio(pair.chosen), log_ratio(pair.rejected)
-        return (chosen - 0.5 / self.beta).square() + (rejected + 0.5 / self.beta).square()
+        """Per-row loss (B,), nats squared: the sum of both answers' squared distances from their targets."""
+        chosen, rejected = target_distances(pair, beta=self.beta)
+        return chosen + rejected

@@ -17,10 +17,13 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.reward_models import is_reward_model
 from finegrain.models.score import score_rows
 from finegrain.models.scorer import silence_dropout
+from finegrain.objectives.dpo import DPO
+from finegrain.recipes.inspection.gradients import check_measurable, check_rows, measure_gradients
 from finegrain.recipes.inspection.pairs import inspect_row, truths
 from finegrain.recipes.inspection.rewards import AnswerReward, Segments, answer_rewards
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import Session, load_data, open_session, prepare_scorer, stamp
+from finegrain.report.gradients import GradientFindings
 from finegrain.report.page import FILE, is_page, write_page
 from finegrain.report.read import Run, read_run
 from finegrain.report.verdicts import make_blocks
@@ -52,6 +55,10 @@ def _check(settings: InspectSettings) -> None:
         raise UsageError("give run directories, or --model with --data, not both")
     if not settings.runs and not (settings.model and settings.data):
         raise UsageError("expected run directories, or --model M and --data D; found neither")
+    if settings.gradients and not settings.model:
+        raise UsageError("--gradients measures a model on rows: --model M --data D; a run measures its own by --diagnose-every N")
+    if settings.objective is not None and not settings.gradients:
+        raise UsageError("an objective is read by --gradients alone; add it, or name none")
     if settings.out is None and len(settings.runs) != 1:
         raise UsageError("give --out PAGE.html: there is no single run directory to put the page into")
     if settings.out is not None and settings.out.is_dir():
@@ -63,6 +70,8 @@ def score_untrained(settings: InspectSettings) -> Run:
     assert settings.data is not None
     assert settings.model is not None
     quiet_transformers()
+    if settings.gradients:
+        check_measurable(settings.objective or DPO())
     if is_reward_model(settings.model):
         return _score_by_reward(settings, settings.model, settings.data)
     session = open_session(settings.model, settings, trust_remote_code=settings.trust_remote_code)
@@ -70,16 +79,23 @@ def score_untrained(settings: InspectSettings) -> Run:
     longest = longest_row(rows.examples, rows.roles)
     after = score_rows(prepare_scorer(session, longest), rows.examples, rows.roles, session.precision)
     before = {} if settings.reference is None else _score_by_reference(session, settings.reference, rows.examples, rows.roles, longest)
+    gradients = None
+    if settings.gradients:
+        check_rows(rows.roles, settings.data)
+        assert session.scorer is not None
+        gradients = measure_gradients(session, session.scorer, settings.objective or DPO(), rows.examples, before or after)
     missing = ["No curves and no answers before and after: nothing was trained."]
     if settings.reference is None:
         missing.append("No log-ratios, and so no verdict on displacement or length: give --reference M for them.")
-    return _make_run(session, settings, rows, missing, before=before, after=after)
+    return _make_run(session, settings, rows, missing, before=before, after=after, gradients=gradients)
 
 
 def _score_by_reward(settings: InspectSettings, model: str, data: str) -> Run:
     """The same of a reward model: token scores, segments and the scores of whole answers."""
     if settings.reference is not None:
         raise UsageError(f"{model} is a reward model, which has no log-probabilities to compare; drop --reference")
+    if settings.gradients:
+        raise UsageError(f"{model} is a reward model, and --gradients measures what training does to a policy's answers; drop it")
     if settings.trust_remote_code:
         raise UsageError(f"{model} is a reward model; those are loaded in transformers' own classes only; drop --trust-remote-code")
     reward = load_model_reward(open_runtime(settings.device, settings.dtype), model, max_length=settings.max_length)
@@ -120,6 +136,7 @@ def _make_run(
     after: Mapping[str, Ragged] = {},
     rewards: Sequence[Mapping[str, AnswerReward]] = (),
     other: Json | None = None,
+    gradients: GradientFindings | None = None,
 ) -> Run:
     pairs = [
         inspect_row(
@@ -136,7 +153,7 @@ def _make_run(
         for index, example in enumerate(rows.examples)
     ]
     facts = RunRecord(command="inspect", settings=to_json(settings), status="finished", data=rows.report, rows=len(pairs), other=other or {})
-    return Run(name=Path(str(settings.model)).name, record=stamp(session, facts), pairs=pairs, missing=missing)
+    return Run(name=Path(str(settings.model)).name, record=stamp(session, facts), pairs=pairs, gradients=gradients, missing=missing)
 
 
 def _score_by_reference(session: Session, source: str, examples: Sequence[Any], roles: tuple[str, ...], longest: int) -> dict[str, list[Any]]:

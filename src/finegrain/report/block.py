@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finegrain.diagnose import agreement, confidence, coverage, displacement, length
+from finegrain.diagnose import agreement, confidence, coverage, displacement, entanglement, length
 from finegrain.report.numbers import Shown
 
 BAD = frozenset(
     {
         *(displacement.DISPLACED, displacement.WORSE, length.HACKED, coverage.DROPS_ALL, coverage.DROPS_MOST, agreement.CONTRADICTS),
-        *(confidence.REVERSED, confidence.OVER, confidence.BLIND),
+        *(confidence.REVERSED, confidence.OVER, confidence.BLIND, entanglement.TANGLED),
     }
 )
 GOOD = frozenset(
     {
         *(displacement.RAISED, displacement.BOTH_ROSE, displacement.SEPARATED, length.UNRELATED, coverage.PARTIAL, agreement.AGREES),
-        *(confidence.RANKS, confidence.HONEST, confidence.KNOWS),
+        *(confidence.RANKS, confidence.HONEST, confidence.KNOWS, entanglement.UNTANGLED),
     }
 )
 

@@ -17,6 +17,8 @@ CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Credit: share kept", ("credit/kept_chosen", "credit/kept_rejected", "credit/kept_answer")),
     ("Held-out calibration of a reward model", ("eval_ece", "eval_nll")),
     ("Held-out ratings and steps", ("eval_rating_error", "eval_rating_exact", "eval_step_accuracy")),
+    ("Gradient entanglement: share of pairs", ("gradients/as_wanted", "gradients/came_true_chosen", "gradients/came_true_rejected")),
+    ("Cosine of chosen and rejected gradient", ("gradients/cosine",)),
     ("Learning rate", ("learning_rate",)),
     ("Gradient norm", ("grad_norm",)),
 )

@@ -8,6 +8,7 @@ from finegrain import __version__
 from finegrain.files import replace_file
 from finegrain.report.compare import compare_runs
 from finegrain.report.curves import draw_curves
+from finegrain.report.entanglement import draw_tokens
 from finegrain.report.facts import list_evaluation, list_findings, make_settings_table, write_summary
 from finegrain.report.pack import pack_pairs
 from finegrain.report.read import Run, read_run
@@ -73,6 +74,7 @@ def _view(run: Run, place: int) -> Mapping[str, Any]:
         "missing": run.missing,
         "blocks": make_blocks(run),
         "reward": make_reward_view(run),
+        "tokens": draw_tokens(run),
         "evaluation": list_evaluation(run),
         "findings": list_findings(run),
         "samples": [{key: clip_text(line.get(key, ""), 3000) for key in ("prompt", "before", "after")} for line in run.samples[:MOST_SAMPLES]],

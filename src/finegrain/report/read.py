@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.errors import CheckpointError
+from finegrain.report.gradients import GradientFindings, read_gradients
 from finegrain.report.pairs import ExaminedPair, read_pairs
 from finegrain.run_record import RunRecord
-from finegrain.runs import RunDirectory
+from finegrain.runs import GRADIENTS, RunDirectory
 from finegrain.types import Json
 
 
@@ -23,6 +24,8 @@ class Run:
     metrics: Sequence[Json] = ()
     samples: Sequence[Json] = ()
     pairs: Sequence[ExaminedPair] | None = None
+    gradients: GradientFindings | None = None
+    """Gradients of single pairs, where they were measured."""
     gate: Mapping[str, Any] = field(default_factory=dict)
     """gate.json, where the data gate wrote one."""
     missing: Sequence[str] = ()
@@ -52,7 +55,9 @@ def read_run(folder: Path) -> Run:
     if not samples and record.command != "reward":
         missing.append("No sampled answers from before and after training: samples.jsonl is absent or empty (--samples 0).")
     name = folder.resolve().name
-    return Run(name=name, record=record, metrics=metrics, samples=samples, pairs=pairs, gate=_gate(folder / "gate.json"), missing=missing)
+    gradients = read_gradients(directory.gradients(), str(folder / GRADIENTS))
+    gate = _gate(folder / "gate.json")
+    return Run(name=name, record=record, metrics=metrics, samples=samples, pairs=pairs, gradients=gradients, gate=gate, missing=missing)
 
 
 def _lines(file: Path) -> list[Json]:

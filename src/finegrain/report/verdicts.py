@@ -8,6 +8,7 @@ from finegrain.diagnose import agreement, coverage, displacement, length
 from finegrain.diagnose.groups import group_means
 from finegrain.ops.stats import Interval, mean_interval
 from finegrain.report.block import Block
+from finegrain.report.entanglement import report_entanglement
 from finegrain.report.held_out import report_held_out
 from finegrain.report.marked import report_marked
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
@@ -34,6 +35,7 @@ def make_blocks(run: Run) -> list[Block]:
         report_marked(run),
         report_held_out(run),
         report_displacement(run),
+        report_entanglement(run),
         report_length(run),
         report_coverage(run),
         *report_agreement(run),

@@ -15,6 +15,7 @@ from finegrain.files import replace_file
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
+from finegrain.train.diagnosis import Diagnosis
 from finegrain.train.distributed import any_rank, rank
 from finegrain.train.loop import NonFiniteStep, Trainer, run_step
 from finegrain.train.selection import Selection
@@ -36,6 +37,8 @@ class Recorder:
     """Evaluation while training; None: there is none."""
     watchers: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
     """Called on the first rank with every logged line: progress, trackers."""
+    diagnosis: Diagnosis | None = None
+    """Gradients of single pairs, measured while training; None: they are not."""
 
     def save(self, trainer: Trainer, step: int) -> None:
         """A checkpoint of this step, with what is known of the best one."""
@@ -57,15 +60,18 @@ def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> 
     if selection is not None:
         selection.restore(*(recorder.checkpoints.selection() if resume else (None, {})))
     if rank() == 0:
-        recorder.directory.cut_metrics(done)
+        recorder.directory.cut_steps(done)
     with _interrupt_flag() as interrupted:
         for index in range(done, len(plan)):
             if selection is not None and selection.exhausted:
                 break
+            measured = None if recorder.diagnosis is None else recorder.diagnosis.measure(trainer, plan.step(index))
             started = time.perf_counter()
             line = _guarded_step(trainer, plan, recorder, index)
             seconds = time.perf_counter() - started
             line |= {"step_seconds": round(seconds, 4), "tokens_per_second": round(line["num_tokens"] / seconds, 1)}
+            if recorder.diagnosis is not None and measured is not None:
+                line |= recorder.diagnosis.compare(trainer, measured)
             last = index + 1 == len(plan)
             if selection is not None and selection.due(index + 1, last=last):
                 line |= selection(trainer, index + 1)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from finegrain.configure import method_name
 from finegrain.errors import UsageError
 from finegrain.evaluate.marked_tokens import describe_marks, read_marks
 from finegrain.generate.hf import generate_greedy
@@ -31,6 +32,7 @@ from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.contract import Contract
+from finegrain.train.diagnosis import COST, Diagnosis
 from finegrain.train.distributed import barrier, rank, world
 from finegrain.train.loop import Trainer, no_displacement
 from finegrain.train.read_contract import contract_of
@@ -193,7 +195,7 @@ def fit(prepared: Prepared, watch: Watch | None) -> Fitted:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         selection = selection_of(job, opened.criterion, trainer, columns.held_out)
         saved, resumable = job.training.save_every, not job.training.shard
-        recorder = Recorder(directory, Checkpoints(job.out), export, saved, resumable, selection, [*watchers, *seen])
+        recorder = Recorder(directory, Checkpoints(job.out), export, saved, resumable, selection, [*watchers, *seen], _diagnosis(opened))
         with record_failure(session, directory, prepared.record), on_features(session, trainer, plan) as (learner, steps):
             lines = train(learner, steps, recorder, resume=job.common.resume)
     seconds, facts = session.seconds(), Json()
@@ -205,6 +207,15 @@ def fit(prepared: Prepared, watch: Watch | None) -> Fitted:
             facts["stopped"] = stopped
             session.say(stopped)
     return Fitted(trainer if shell is None else unshard(session, trainer, shell), lines, seconds, selection, facts)
+
+
+def _diagnosis(opened: Opened) -> Diagnosis | None:
+    """What measures gradients while training, where it was asked for; its cost is said."""
+    every = opened.job.training.diagnose_every
+    if not every:
+        return None
+    opened.session.say(f"--diagnose-every {every}: a measurement {COST}")
+    return Diagnosis(every, method_name(opened.job.objective), opened.directory.append_gradients)
 
 
 def publish(prepared: Prepared, fitted: Fitted) -> dict[str, Any]:

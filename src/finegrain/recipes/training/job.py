@@ -20,6 +20,7 @@ from finegrain.recipes.session import Session
 from finegrain.recipes.training.artifact import AlignedPolicy, Artifact
 from finegrain.recipes.training.meta_step import Rise
 from finegrain.train.contract import Contract
+from finegrain.train.entanglement import check_pairwise
 from finegrain.train.optim import Optim
 from finegrain.types import Objective
 
@@ -59,6 +60,8 @@ def check_job(job: Job, contract: Contract) -> None:
     if "reward" in contract.needs and job.credit is None:
         raise UsageError(f"{name} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
     check_credit(job.credit, contract)
+    if job.training.diagnose_every:
+        check_pairwise(contract)
     if not job.training.shard:
         return
     if job.common.resume or job.training.save_every:
