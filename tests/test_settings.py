@@ -59,6 +59,8 @@ def made(kind: type, **values: Any) -> Any:
             given_[field.name] = (PLACEHOLDER[inside[0]],) * 2 if inside else PLACEHOLDER.get(plain, DPO())
     if kind.__name__ in ("ScoreSettings", "BaselineSettings"):
         given_ |= {"reward": "f.py:f"}
+    if kind.__name__ == "AnnotateSettings":
+        given_ |= {"by": "http://localhost/v1", "task": "rubric"}
     if kind.__name__ == "MarkSettings":
         given_ |= {"data": "d"}
     if kind.__name__ == "CompareSettings":

@@ -130,7 +130,7 @@ class Chat:
         return [name for name in names if isinstance(name, str) and name]
 
     async def complete(self, request: Json) -> ChatReply:
-        """One reply to `model`, `messages` and further options; EndpointFailure where there is none, EndpointError where there would be none to any."""
+        """The reply to `model`, `messages` and options; EndpointFailure where there is none, EndpointError where no request would get one."""
         body = await self._call(self._client.post("/chat/completions", cast_to=self._response, body=request))
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from finegrain.data.annotations import WITH_RATERS
 from finegrain.data.annotators import group_spans
@@ -47,6 +47,7 @@ class Annotator:
     """What every row says of how it was annotated."""
 
 
+@runtime_checkable
 class AnnotationTask(Protocol):
     """What a server is asked to do with a row."""
 
@@ -76,7 +77,7 @@ class AnnotationTask(Protocol):
         """Counts over all written rows."""
 
 
-def mean_number(numbers: Sequence[float]) -> float | None:
+def mean_number(numbers: Sequence[float | int]) -> float | None:
     """The mean for a summary; None of nothing."""
     return round(sum(numbers) / len(numbers), 4) if numbers else None
 
