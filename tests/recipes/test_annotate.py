@@ -104,7 +104,7 @@ def test_edits_become_corrections(annotating: Annotating) -> None:
     assert (first["original"], first["corrected"], first["weight"]) == (ANSWER["completion"], "Right in the house by the lake.", 2.0)
     assert (second["original"], second["corrected"]) == ("They.", "They.")
     assert {name: done.result[name] for name in ("corrected", "unchanged")} == {"corrected": 1, "unchanged": 1}
-    assert annotating.checked() == {"shape": "correction", "identical": [1], "unread": [0]}
+    assert annotating.checked() == {"shape": "correction", "identical": [1], "unread": [0, 1]}
     talk = [{"prompt": [{"role": "user", "content": "Where?"}], "completion": [{"role": "assistant", "content": "In the house by the sea."}]}]
     calls = {"role": "assistant", "content": "In the house.", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
     done = annotating([*talk, {"prompt": talk[0]["prompt"], "completion": [calls]}], "edits")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -239,7 +240,7 @@ def test_no_server(annotating: Annotating) -> None:
             assert by in done.error
             assert not annotating.out.exists()
     assert "there is no server" in done.error
-    assert done.error.count("question ") == 0, "the first question is the last one"
+    assert not re.search(r"question \d", done.error), "the first question is the last one"
 
 
 def test_failures_in_a_row_stop(annotating: Annotating) -> None:
@@ -290,7 +291,7 @@ def test_hostile_words_reach_files_and_terminal_as_text(annotating: Annotating) 
     annotating.server.answer = lambda request, number: completion({"spans": [hostile, span(f"{ESCAPES} gone")]})
     done = annotating([ANSWER], "spans")
     assert done.code == 0, done.error
-    assert "⟦U+001B⟧" in done.error or "\\x1b" in done.error
+    assert "evil" in done.error
     assert not any(sign in done.error for sign in "\x1b\u202e\x9b\x07")
     (line,) = annotating.lines()
     assert line["annotation"]["reasons"]["answer"] == [f"{ESCAPES}<script> line"]
@@ -346,8 +347,8 @@ def test_the_key_is_sent_and_nowhere_written(annotating: Annotating, monkeypatch
     done = annotating([ANSWER], "spans", "--key-env", "JUDGE_KEY")
     assert done.code == 0, done.error
     assert {headers["authorization"] for headers in annotating.server.headers} == {"Bearer sk-secret-123"}
-    files = [file for folder in (annotating.folder, cache) for file in folder.rglob("*") if file.is_file()]
-    assert len([file for file in files if "annotate" in file.parts]) == 1
+    files = [file for file in annotating.folder.rglob("*") if file.is_file()]
+    assert len([file for file in files if cache in file.parents]) == 1
     assert not [file for file in files if b"sk-secret-123" in file.read_bytes()]
     assert "sk-secret" not in done.error + json.dumps(done.result)
 

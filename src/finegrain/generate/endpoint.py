@@ -133,8 +133,8 @@ class Chat:
         """The reply to `model`, `messages` and options; EndpointFailure where there is none, EndpointError where no request would get one."""
         body = await self._call(self._client.post("/chat/completions", cast_to=self._response, body=request))
         choices = body.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
+        choice = _object(choices[0] if isinstance(choices, list) and choices else None)
+        message = _object(choice.get("message"))
         if choice.get("finish_reason") == "length":
             raise EndpointFailure("cut_off", "the reply was cut off at --max-tokens", again=False)
         if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
@@ -142,7 +142,7 @@ class Chat:
         text = message.get("content")
         if not isinstance(text, str):
             raise EndpointFailure("no_completion", "the body is no chat completion with a text", again=True)
-        usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+        usage = _object(body.get("usage"))
         return ChatReply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
 
     async def _call(self, request: Any) -> Json:
@@ -183,6 +183,10 @@ class Chat:
         """One line of what the server said, without the key."""
         line = " ".join(text[: 10 * SHOWN].split())
         return (line.replace(self._endpoint.key, "(key)") if self._endpoint.key else line)[:SHOWN]
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int:

@@ -28,7 +28,7 @@ from finegrain.recipes.annotation.prompt_file import PromptTemplate, load_prompt
 from finegrain.recipes.annotation.rows import AnnotationTask, Annotator, Inquiry, NotAsked
 from finegrain.recipes.annotation.rubric import USUAL, RubricTask
 from finegrain.recipes.annotation.spans import SpanTask
-from finegrain.recipes.check_data import describe_report, shorten_finding
+from finegrain.recipes.check_data import describe_finding, describe_report, shorten_finding
 from finegrain.recipes.marking.tasks import load_marked_rows
 from finegrain.runs import check_free
 from finegrain.terminal import write_line
@@ -68,7 +68,7 @@ def run_annotate(settings: AnnotateSettings) -> dict[str, Any]:
     by = Annotator(settings.annotator or model, record)
     lines = list(_write(task, asked, known | settled, questions, by, findings))
     summary = task.summarise(lines)
-    for message in [*findings.messages(), _describe(settings, summary, len(lines))]:
+    for message in [*map(describe_finding, findings.as_json()), _describe(settings, summary, len(lines))]:
         write_line(message)
     write_new(settings.out, map(_as_line, lines))
     result = {
@@ -137,7 +137,7 @@ def _make_questions(settings: AnnotateSettings, task: AnnotationTask, prompt: Pr
         form["response_format"] = {"type": "json_schema", "json_schema": {"name": settings.task, "schema": task.schema, "strict": True}}
     elif settings.reply_form == "json-object":
         form["response_format"] = {"type": "json_object"}
-    server, questions = check_address(settings.by, settings.host), {}
+    server, questions = check_address(settings.by, settings.host), dict[str, Question]()
     for _, _, inquiries in asked:
         for inquiry in inquiries:
             request = {"model": model, "messages": [{"role": "user", "content": prompt.fill(inquiry.texts)}], **form}
@@ -182,7 +182,10 @@ def _ask(
             step(usable - known)
 
         asker = Asker(endpoint, cache, retries=settings.retries, parallel=settings.parallel, tell=tell)
-        kept = lambda: f"{usable} of {len(waiting) + known} replies are kept, and the same command goes on from there"
+
+        def kept() -> str:
+            return f"{usable} of {len(waiting) + known} replies are kept, and the same command goes on from there"
+
         try:
             settled = asker(waiting)
         except KeyboardInterrupt:

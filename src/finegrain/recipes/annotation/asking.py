@@ -126,10 +126,10 @@ class Asker:
     async def _work(self, chat: Chat, waiting: Iterator[tuple[str, Question]], found: dict[str, Settled]) -> None:
         for key, question in waiting:
             settled = await self._ask(chat, question)
-            found[key] = settled
-            self._tell(settled)
             if settled.failure == "no_connection" and not self._reached:
                 raise EndpointError(f"there is no server at {self._endpoint.url}: {settled.words}")
+            found[key] = settled
+            self._tell(settled)
             self._failed_in_a_row = self._failed_in_a_row + 1 if settled.failure else 0
             if self._failed_in_a_row >= STOP_AFTER:
                 raise EndpointError(f"{STOP_AFTER} questions in a row failed, the last one as {settled.failure}: {settled.words}")
