@@ -377,3 +377,13 @@ def test_another_host_is_asked_for(annotating: Annotating, monkeypatch: pytest.M
     assert done.code == 0, done.error
     assert "prompts and answers are sent to judge.example, unencrypted" in done.error
     assert "HTTPS_PROXY is set and not used" in done.error
+
+
+def test_nothing_to_ask_and_nothing_to_write(annotating: Annotating) -> None:
+    done = annotating([{"prompt": "Who? ", "responses": ["I."]}], "preference")
+    assert (done.code, annotating.server.paths) == (3, [])
+    assert "--task preference can be asked of none of 1 rows (no_two_answers 1)" in done.error
+    annotating.server.answer = lambda request, number: completion({"better": "A"} if number else "no")
+    done = annotating([PAIR], "preference", "--retries", "0", "--parallel", "1")
+    assert (done.code, annotating.out.exists()) == (8, False)
+    assert "no row got all replies that it needs; not_json: 1 left out" in done.error

@@ -18,7 +18,7 @@ from finegrain.configure import to_json
 from finegrain.data.findings import Findings
 from finegrain.data.records import Row
 from finegrain.data.text_file import is_utf8
-from finegrain.errors import EndpointError, Interrupted, UsageError
+from finegrain.errors import DataError, EndpointError, Interrupted, UsageError
 from finegrain.files import cache_folder, write_new
 from finegrain.generate.endpoint import Endpoint, EndpointFailure, check_address, open_chat, read_key
 from finegrain.recipes.annotation.asking import Asker, Question, ReplyCache, Settled
@@ -53,6 +53,8 @@ def run_annotate(settings: AnnotateSettings) -> dict[str, Any]:
         write_line(line)
     findings = Findings()
     asked = list(_inquire(task, rows, findings))
+    if not asked:
+        raise DataError(f"{settings.data}: --task {settings.task} can be asked of none of {report['rows']} rows ({findings.in_words()})")
     endpoint = _open_endpoint(settings)
     model = settings.model if settings.dry_run else settings.model or asyncio.run(_only_model(endpoint))
     questions = _make_questions(settings, task, prompt, model, asked)
@@ -66,7 +68,9 @@ def run_annotate(settings: AnnotateSettings) -> dict[str, Any]:
     settled, counts = _ask(settings, endpoint, cache, waiting, len(known))
     record = {"version": 1, "task": settings.task, "model": model}
     by = Annotator(settings.annotator or model, record)
-    lines = list(_write(task, asked, known | settled, questions, by, findings))
+    lines = list(_write(task, asked, known | settled, by, findings))
+    if not lines:
+        raise EndpointError(f"nothing to write: no row got all replies that it needs; {describe_finding(findings.as_json()[0])}")
     summary = task.summarise(lines)
     for message in [*map(describe_finding, findings.as_json()), _describe(settings, summary, len(lines))]:
         write_line(message)
@@ -198,9 +202,7 @@ def _ask(
     return settled, asker.counts.as_json()
 
 
-def _write(
-    task: AnnotationTask, asked: Asked, settled: Mapping[str, Settled], questions: Mapping[str, Question], by: Annotator, findings: Findings
-) -> Iterator[Json]:
+def _write(task: AnnotationTask, asked: Asked, settled: Mapping[str, Settled], by: Annotator, findings: Findings) -> Iterator[Json]:
     """The rows in the order of the data; what a reply lacks, and questions without one, are counted with their rows."""
     for number, row, inquiries in asked:
         found = [settled[_name(inquiry)] for inquiry in inquiries]
