@@ -21,7 +21,7 @@ from finegrain.data.text_file import is_utf8
 from finegrain.errors import DataError, EndpointError, Interrupted, UsageError
 from finegrain.files import cache_folder, write_new
 from finegrain.generate.endpoint import Endpoint, EndpointFailure, check_address, open_chat, read_key
-from finegrain.recipes.annotation.asking import Asker, Question, ReplyCache, Settled
+from finegrain.recipes.annotation.asking import Asker, ReplyCache, ServerQuestion, Settled
 from finegrain.recipes.annotation.edits import EditTask
 from finegrain.recipes.annotation.preference import PreferenceTask
 from finegrain.recipes.annotation.prompt_file import PromptTemplate, load_prompt
@@ -134,18 +134,20 @@ def _inquire(task: AnnotationTask, rows: Sequence[tuple[int, Row]], findings: Fi
             findings.drop(str(reason), number)
 
 
-def _make_questions(settings: AnnotateSettings, task: AnnotationTask, prompt: PromptTemplate, model: str | None, asked: Asked) -> dict[str, Question]:
+def _make_questions(
+    settings: AnnotateSettings, task: AnnotationTask, prompt: PromptTemplate, model: str | None, asked: Asked
+) -> dict[str, ServerQuestion]:
     """By the inquiry's own texts; the same texts are asked once."""
     form: Json = {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
     if settings.reply_form == "json-schema":
         form["response_format"] = {"type": "json_schema", "json_schema": {"name": settings.task, "schema": task.schema, "strict": True}}
     elif settings.reply_form == "json-object":
         form["response_format"] = {"type": "json_object"}
-    server, questions = check_address(settings.by, settings.host), dict[str, Question]()
+    server, questions = check_address(settings.by, settings.host), dict[str, ServerQuestion]()
     for _, _, inquiries in asked:
         for inquiry in inquiries:
             request = {"model": model, "messages": [{"role": "user", "content": prompt.fill(inquiry.texts)}], **form}
-            questions.setdefault(_name(inquiry), Question(request, inquiry.read, server))
+            questions.setdefault(_name(inquiry), ServerQuestion(request, inquiry.read, server))
     return questions
 
 
@@ -153,7 +155,7 @@ def _name(inquiry: Inquiry) -> str:
     return json.dumps(inquiry.texts, sort_keys=True)
 
 
-def _estimate(settings: AnnotateSettings, prompt: PromptTemplate, waiting: Mapping[str, Question], known: int) -> Json:
+def _estimate(settings: AnnotateSettings, prompt: PromptTemplate, waiting: Mapping[str, ServerQuestion], known: int) -> Json:
     """What the questions cost in tokens, told before the first one."""
     sizes = [math.ceil(len(one.request["messages"][0]["content"].encode("utf-8", "replace")) / BYTES_PER_TOKEN) for one in waiting.values()]
     write_line(
@@ -174,7 +176,7 @@ def _estimate(settings: AnnotateSettings, prompt: PromptTemplate, waiting: Mappi
 
 
 def _ask(
-    settings: AnnotateSettings, endpoint: Endpoint, cache: ReplyCache, waiting: Mapping[str, Question], known: int
+    settings: AnnotateSettings, endpoint: Endpoint, cache: ReplyCache, waiting: Mapping[str, ServerQuestion], known: int
 ) -> tuple[dict[str, Settled], Json]:
     """How the questions ended; a stop says what is kept."""
     usable = known

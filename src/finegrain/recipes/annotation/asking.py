@@ -28,7 +28,7 @@ CACHE_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Question:
+class ServerQuestion:
     """What is sent, and how the reply is read."""
 
     request: Json
@@ -81,19 +81,19 @@ class ReplyCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def get(self, question: Question) -> CheckedReply | None:
+    def get(self, question: ServerQuestion) -> CheckedReply | None:
         """What the kept reply says; None where there is none, or none that can be used."""
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, UnusableReply):
             return question.read(parse_reply(json.loads(self._file(question).read_text(encoding="utf-8"))["reply"]))
         return None
 
-    def put(self, question: Question, reply: str) -> None:
+    def put(self, question: ServerQuestion, reply: str) -> None:
         """Keeps a reply."""
         file = self._file(question)
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps({"reply": reply}))
 
-    def _file(self, question: Question) -> Path:
+    def _file(self, question: ServerQuestion) -> Path:
         key = question.key
         return self._folder / key[:2] / f"{key}.json"
 
@@ -106,14 +106,14 @@ class Asker:
         self._endpoint, self._cache, self._retries, self._parallel, self._tell = endpoint, cache, retries, parallel, tell
         self._failed_in_a_row, self._reached = 0, False
 
-    def __call__(self, questions: Mapping[str, Question]) -> dict[str, Settled]:
+    def __call__(self, questions: Mapping[str, ServerQuestion]) -> dict[str, Settled]:
         """By key, how each question ended; EndpointError where the server is of no use, KeyboardInterrupt after Ctrl-C."""
         found: dict[str, Settled] = {}
         if questions:
             asyncio.run(self._ask_all(questions, found))
         return found
 
-    async def _ask_all(self, questions: Mapping[str, Question], found: dict[str, Settled]) -> None:
+    async def _ask_all(self, questions: Mapping[str, ServerQuestion], found: dict[str, Settled]) -> None:
         waiting = iter(questions.items())
         async with open_chat(self._endpoint) as chat:
             try:
@@ -123,7 +123,7 @@ class Asker:
             except BaseExceptionGroup as failed:  # the first one; the others were cancelled by it
                 raise failed.exceptions[0] from None
 
-    async def _work(self, chat: Chat, waiting: Iterator[tuple[str, Question]], found: dict[str, Settled]) -> None:
+    async def _work(self, chat: Chat, waiting: Iterator[tuple[str, ServerQuestion]], found: dict[str, Settled]) -> None:
         for key, question in waiting:
             settled = await self._ask(chat, question)
             if settled.failure == "no_connection" and not self._reached:
@@ -134,7 +134,7 @@ class Asker:
             if self._failed_in_a_row >= STOP_AFTER:
                 raise EndpointError(f"{STOP_AFTER} questions in a row failed, the last one as {settled.failure}: {settled.words}")
 
-    async def _ask(self, chat: Chat, question: Question) -> Settled:
+    async def _ask(self, chat: Chat, question: ServerQuestion) -> Settled:
         """The best reply of at most 1 + retries tries."""
         best: tuple[CheckedReply, str] | None = None
         failure, words, wait = "", "", 0.0
