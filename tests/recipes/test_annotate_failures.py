@@ -1,4 +1,7 @@
-"""`finegrain annotate` with a server that answers badly, slowly, with errors, or not at all; Ctrl-C and going on."""
+"""`finegrain annotate` with a server that answers badly, slowly, with errors, or not at all; Ctrl-C and going on.
+
+Test of recipes/annotate.py, recipes/annotation/asking.py, recipes/annotation/replies.py.
+"""
 
 import asyncio
 import json
