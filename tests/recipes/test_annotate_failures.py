@@ -166,6 +166,11 @@ def test_spans_in_another_form(reply: Json) -> None:
         SpanTask().read("In the house.", reply)
 
 
+def test_an_empty_quote_is_named() -> None:
+    found = SpanTask().read("In the house.", {"spans": [span("In"), span(" ")]})
+    assert ([one.start for one in found.value.spans], found.notes) == ([0], (("span_not_found", "a quote is empty"),))
+
+
 def test_aspects_that_were_not_asked_for() -> None:
     found = SpanTask(("truth",)).read("In the house.", {"spans": [span("In", aspect="truth"), span("the", aspect="tone")]})
     assert [one.aspect for one in found.value.spans] == ["truth"]

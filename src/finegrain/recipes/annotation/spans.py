@@ -68,6 +68,9 @@ class SpanTask:
             if (self.aspects and aspect not in self.aspects) or len(aspect) > LONGEST_ASPECT or not aspect.isprintable():
                 notes.append(("unknown_aspect", f"{aspect!r:.60} is not an aspect that was asked for"))
                 continue
+            if not quote.strip():
+                notes.append(("span_not_found", "a quote is empty"))
+                continue
             placed = place_marks([Mark(None, None, value, aspect=aspect, quote=quote)], text)
             notes += placed.notes
             found |= {span: take_reason(one) for span in placed.spans}
