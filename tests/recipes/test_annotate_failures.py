@@ -231,9 +231,9 @@ def test_what_another_try_would_not_change(annotating: Annotating, kind: str) ->
 
 
 def test_a_slow_server(annotating: Annotating) -> None:
-    """What takes too long is tried again; a body that drips counts as a whole."""
-    annotating.server.answer = lambda request, number: Sent(wait=1.5) if number == 0 else completion(EMPTY)
-    done = annotating([ANSWER], "spans", "--timeout", "0.5")
+    """What takes too long is tried again."""
+    annotating.server.answer = lambda request, number: Sent(wait=20.0) if number == 0 else completion(EMPTY)
+    done = annotating([ANSWER], "spans", "--timeout", "3")
     assert done.code == 0, done.error
     assert done.result["failed_tries"] == {"timeout": 1}
 
@@ -351,10 +351,12 @@ def test_stopped_and_gone_on(annotating: Annotating) -> None:
 
 def test_the_key_is_sent_and_nowhere_written(annotating: Annotating, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("JUDGE_KEY", " sk-secret-123\n")
-    annotating.server.answer = lambda request, number: failed(500) if number == 0 else completion(EMPTY)
+    repeated = {"spans": [{**span("house"), "reason": "sk-secret-123"}]}
+    annotating.server.answer = lambda request, number: failed(500) if number == 0 else completion(repeated)
     done = annotating([ANSWER], "spans", "--key-env", "JUDGE_KEY")
     assert done.code == 0, done.error
     assert {headers["authorization"] for headers in annotating.server.headers} == {"Bearer sk-secret-123"}
+    assert annotating.lines()[0]["annotation"]["reasons"]["answer"] == ["(key)"]
     files = [file for file in annotating.folder.rglob("*") if file.is_file()]
     assert len([file for file in files if cache in file.parents]) == 1
     assert not [file for file in files if b"sk-secret-123" in file.read_bytes()]

@@ -127,7 +127,7 @@ class Chat:
         body = await self._call(self._client.get("/models", cast_to=self._response))
         data = body.get("data")
         names = [one.get("id") for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        return [name for name in names if isinstance(name, str) and name]
+        return [self._hide_key(name) for name in names if isinstance(name, str) and name]
 
     async def complete(self, request: Json) -> ChatReply:
         """The reply to `model`, `messages` and options; EndpointFailure where there is none, EndpointError where no request would get one."""
@@ -143,7 +143,7 @@ class Chat:
         if not isinstance(text, str):
             raise EndpointFailure("no_completion", "the body is no chat completion with a text", again=True)
         usage = _object(body.get("usage"))
-        return ChatReply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        return ChatReply(self._hide_key(text), _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
 
     async def _call(self, request: Any) -> Json:
         """The body of an answer as an object."""
@@ -181,8 +181,11 @@ class Chat:
 
     def _shorten(self, text: str) -> str:
         """One line of what the server said, without the key."""
-        line = " ".join(text[: 10 * SHOWN].split())
-        return (line.replace(self._endpoint.key, "(key)") if self._endpoint.key else line)[:SHOWN]
+        return self._hide_key(" ".join(text[: 10 * SHOWN].split()))[:SHOWN]
+
+    def _hide_key(self, text: str) -> str:
+        """What the server said, where it repeats the key."""
+        return text.replace(self._endpoint.key, "(key)") if self._endpoint.key else text
 
 
 def _object(value: Any) -> Json:
