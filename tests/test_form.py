@@ -14,7 +14,7 @@ from finegrain.configure import list_choices
 from tests.test_layers import sources
 from tests.trees import parse
 
-LATE = frozenset({"datasets", "fcntl", "ftfy", "msvcrt", "peft", "py3langid", "resource", "sklearn", "torch.nn.attention.varlen"})
+LATE = frozenset({"datasets", "fcntl", "ftfy", "httpx2", "msvcrt", "openai", "peft", "py3langid", "resource", "sklearn", "torch.nn.attention.varlen"})
 """Packages that a function may import: other systems', and those that few runs need and every start would pay for (docs/decisions/0018)."""
 SLIP = 40
 """Lines below which a file with one importer belongs into that one."""

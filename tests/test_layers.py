@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RECIPES: tuple[tuple[str, ...], ...] = (
     ("score_files", "inspection", "evaluation"),
     ("training", "marking"),
-    ("curation", "merging"),
+    ("curation", "merging", "annotation"),
     ("demo",),
     ("bench",),
 )
@@ -49,7 +49,14 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 RECIPE_LEVEL = {room: level for level, rooms in enumerate(RECIPES) for room in rooms}
 PURE = ("errors", "checked", "declarations", "files", "terminal", "types", "ops", *FAMILIES, "methods", "catalog", "configure")
 PURE_PACKAGES = frozenset({"torch", "numpy", "scipy", "sklearn", "jaxtyping", "rapidfuzz"})
-ROOMS_OF = {"tyro": ("parsing",), "accelerate": ("train", "scoring", "recipes"), "datasets": ("data",), "peft": ("models",)}
+ROOMS_OF = {
+    "tyro": ("parsing",),
+    "accelerate": ("train", "scoring", "recipes"),
+    "datasets": ("data",),
+    "peft": ("models",),
+    "openai": ("generate",),
+    "httpx2": ("generate",),
+}
 """Packages that only these rooms may know."""
 DYNAMIC = frozenset({"", "catalog", "commands", "scoring.opening"})
 """Modules that may import by a computed name: the package's lazy names and the tables of methods, of commands and of rewards."""

@@ -56,9 +56,12 @@ def made(kind: type, **values: Any) -> Any:
             hint = next(list_alternatives(field_hints(kind)[field.name]))
             plain = plain_type(hint)[0]
             inside = typing.get_args(plain)[:1]
-            given_[field.name] = (PLACEHOLDER[inside[0]],) * 2 if inside else PLACEHOLDER.get(plain, DPO())
+            word = typing.get_origin(plain) is Literal
+            given_[field.name] = inside[0] if word else (PLACEHOLDER[inside[0]],) * 2 if inside else PLACEHOLDER.get(plain, DPO())
     if kind.__name__ in ("ScoreSettings", "BaselineSettings"):
         given_ |= {"reward": "f.py:f"}
+    if kind.__name__ == "AnnotateSettings":
+        given_ |= {"by": "http://localhost/v1"}
     if kind.__name__ == "MarkSettings":
         given_ |= {"data": "d"}
     if kind.__name__ == "CompareSettings":

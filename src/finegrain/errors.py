@@ -6,7 +6,8 @@ FinegrainError (ValueError)        an error that the user can fix; the command l
 ├── ModelError                     a path without a model, an unsupported architecture      exit 4
 ├── CreditError                    a credit that selects no token or every token            exit 5
 ├── NonFiniteError                 a loss or gradient that is not finite                    exit 6
-└── CheckpointError                a run directory that cannot be written or resumed        exit 7
+├── CheckpointError                a run directory that cannot be written or resumed        exit 7
+└── EndpointError                  a server that cannot be reached or answers nothing usable  exit 8
 Interrupted (KeyboardInterrupt)    Ctrl-C after the state was saved                         exit 130
 """
 
@@ -54,6 +55,12 @@ class CheckpointError(FinegrainError):
     """A run directory that cannot be written, read or resumed."""
 
     exit_code = 7
+
+
+class EndpointError(FinegrainError):
+    """A server of models that cannot be reached, refuses the key or the model, or answers nothing that can be used."""
+
+    exit_code = 8
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,12 +1,16 @@
 """One tiny model for all tests, and a cache and a folder for each."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from finegrain.models import probe
+from finegrain.recipes.annotation import asking
 from tests.known_probes import remember
+from tests.recipes.annotating import Annotating
 from tests.recipes.command import Command
+from tests.recipes.stand_in import serve
 from tests.tiny import save_tiny, write_pairs
 
 
@@ -39,3 +43,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     """The command line."""
     return Command(model, data, tmp_path, capsys)
+
+
+@pytest.fixture
+def annotating(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Annotating]:
+    """`finegrain annotate` and a stand-in for a server of models; tries follow one another without a wait."""
+    monkeypatch.setattr(asking, "FIRST_WAIT", 0.0)
+    with serve() as server:
+        yield Annotating(command, server, tmp_path)

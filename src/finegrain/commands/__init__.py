@@ -36,6 +36,11 @@ COMMANDS: Mapping[str, Command] = {
         "commands.mark:MarkSettings",
         "recipes.mark:run_mark",
     ),
+    "annotate": Command(
+        "marks, corrections, preferences or ratings by a model behind a server: --data D --by http://127.0.0.1:8000/v1 --task spans --out D2",
+        "commands.annotate:AnnotateSettings",
+        "recipes.annotate:run_annotate",
+    ),
     "curate": Command(
         "repair noisy pairs, or make pairs from trees: --model M --data D --out cleaned.jsonl method:secrets-rm",
         "commands.curate:CurateSettings",
@@ -114,7 +119,7 @@ COMMANDS: Mapping[str, Command] = {
 """By what is typed; a name of two words is a sub-command: it belongs to the command, or to the group alone, that its first word names."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Check, mark and repair data": ("check-data", "mark", "curate"),
+    "Check, mark and repair data": ("check-data", "mark", "annotate", "curate"),
     "Train": ("sft", "prefer", "reward", "reward posterior", "reward bound"),
     "Merge": ("merge",),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),

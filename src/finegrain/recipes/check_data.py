@@ -55,14 +55,18 @@ def _load_tokenizer(model: str | None) -> Any:
     return load_own_tokenizer(model)
 
 
+def describe_finding(finding: Json) -> str:
+    """One finding for a person: kind, count, what was done, the first rows and an example."""
+    rows = format_rows(finding["rows"], finding.get("sources", []))
+    example = f": {finding['example']}" if finding.get("example") else ""
+    return f"{finding['kind']}: {finding['count']} {finding['action']}" + (f" ({rows})" if rows else "") + example
+
+
 def describe_report(report: Json) -> list[str]:
     """The report for a person, a line per finding and per bias."""
     lines = [f"{report['format']}: {report['rows']} rows, {report['examples_left']} {report['shape']} examples would be trained on"]
     lines += map(format_source, report.get("sources", []))
-    for finding in report["findings"]:
-        rows = format_rows(finding["rows"], finding.get("sources", []))
-        example = f": {finding['example']}" if finding.get("example") else ""
-        lines.append(f"{finding['kind']}: {finding['count']} {finding['action']}" + (f" ({rows})" if rows else "") + example)
+    lines += map(describe_finding, report["findings"])
     if report["not_checked"]:
         lines.append(f"not checked without --model: {', '.join(report['not_checked'])}")
     for name, bias in report["biases"].items():

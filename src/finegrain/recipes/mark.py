@@ -3,21 +3,14 @@
 from typing import Any
 
 from finegrain.commands.mark import MarkSettings
-from finegrain.data.findings import Findings
-from finegrain.data.gate.biases import Sample
-from finegrain.data.load import load_text, make_gate_report
-from finegrain.data.read import read
 from finegrain.data.records import Shape
-from finegrain.data.sources import parse_sources
-from finegrain.data.unlabelled import read_sample_rows
-from finegrain.errors import DataError, UsageError
+from finegrain.errors import UsageError
 from finegrain.files import write_new
 from finegrain.recipes.check_data import describe_report, shorten_finding
 from finegrain.recipes.marking.joining import join_exports
 from finegrain.recipes.marking.page import pack_tasks, render_mark_page
 from finegrain.recipes.marking.suggestions import list_aspects, suggest_scored
-from finegrain.recipes.marking.tasks import Task, digest_tasks, find_changed, make_tasks
-from finegrain.recipes.score_files.answers import are_samples
+from finegrain.recipes.marking.tasks import Task, digest_tasks, find_changed, load_marked_rows, make_tasks
 from finegrain.runs import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json
@@ -33,17 +26,8 @@ def run_mark(settings: MarkSettings) -> dict[str, Any]:
 
 
 def _load_tasks(settings: MarkSettings, source: str) -> tuple[list[Task], bool, Json]:
-    """The tasks, whether they are pairs, and the report of the gate; of rows {prompt, responses} what could not be read."""
-    if len(parse_sources(source)) == 1 and are_samples(source, settings.limit):
-        rows, findings = read(source, settings.limit), Findings()
-        made = [(number, row) for number, _, row in read_sample_rows(rows, findings, 1)]
-        facts = {"source": source, "sha256": rows.sha256(), "format": "samples", "shape": "samples", "rows": rows.count, "examples_left": len(made)}
-        report = make_gate_report(facts, findings, Sample(0))
-    else:
-        loaded = load_text(source, limit=settings.limit, gate=settings.gate)
-        made, report = loaded.rows, loaded.gate
-    if not made:
-        raise DataError(f"{source}: none of {report['rows']} rows has an answer")
+    """The tasks, whether they are pairs, and the report of the gate."""
+    made, report = load_marked_rows(source, settings.limit, settings.gate)
     return make_tasks(made, settings.together), report["shape"] == Shape.PREFERENCE.value, report
 
 

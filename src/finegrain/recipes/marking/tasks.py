@@ -7,12 +7,20 @@ from itertools import combinations
 from typing import Any
 
 from finegrain.data.answer_text import split_turn
+from finegrain.data.findings import Findings
+from finegrain.data.gate.biases import Sample
 from finegrain.data.gate.keeper import convert, find_common_format
+from finegrain.data.gate.settings import Gate
 from finegrain.data.left_out import select_examples
+from finegrain.data.load import load_text, make_gate_report
+from finegrain.data.read import read
 from finegrain.data.records import Row
 from finegrain.data.shapes import find_own_shape
+from finegrain.data.sources import parse_sources
+from finegrain.data.unlabelled import read_sample_rows
 from finegrain.errors import DataError
 from finegrain.recipes.marking.content import digest_text, hidden_parts, marked_text, unshift_spans, write_content
+from finegrain.recipes.score_files.answers import are_samples
 from finegrain.types import CharSpan, Json
 
 Suggestions = dict[tuple[int, int, float], Json]
@@ -74,6 +82,21 @@ class Task:
     def key(self) -> str:
         """A name that no other task has."""
         return self.answers[0].id
+
+
+def load_marked_rows(source: str, limit: int | None, gate: Gate) -> tuple[list[tuple[int, Row]], Json]:
+    """The rows to be annotated with their numbers, and the report of the gate; of rows {prompt, responses} what could not be read."""
+    if len(parse_sources(source)) == 1 and are_samples(source, limit):
+        rows, findings = read(source, limit), Findings()
+        made = [(number, row) for number, _, row in read_sample_rows(rows, findings, 1)]
+        facts = {"source": source, "sha256": rows.sha256(), "format": "samples", "shape": "samples", "rows": rows.count, "examples_left": len(made)}
+        report = make_gate_report(facts, findings, Sample(0))
+    else:
+        loaded = load_text(source, limit=limit, gate=gate)
+        made, report = loaded.rows, loaded.gate
+    if not made:
+        raise DataError(f"{source}: none of {report['rows']} rows has an answer")
+    return made, report
 
 
 def make_tasks(rows: Iterable[tuple[int, Row]], together: int) -> list[Task]:
