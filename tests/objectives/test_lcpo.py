@@ -40,6 +40,14 @@ def test_worked_numbers() -> None:
     assert float(moved["reliability"]) == pytest.approx(0.879003056, abs=1e-9)
 
 
+def test_what_a_step_logs() -> None:
+    pair = of_margins(torch.logit(real(0.7, 0.05)), real(0.9))
+    found = LCPO(base=DPO(beta=1.0)).measures(pair)
+    torch.testing.assert_close(found["labels/right"].value, real(0.954545455, 0.321428571), rtol=0, atol=1e-9)
+    assert found["labels/suspected"].value.tolist() == [0, 1]
+    assert found["labels/suspected"].count.tolist() == [1, 1]
+
+
 def test_with_certain_labels_dpo_is_dpo_and_ipo_is_its_logistic() -> None:
     pair = with_state(random_pair(), 1.0)
     torch.testing.assert_close(LCPO(base=DPO(beta=0.3))(pair), DPO(beta=0.3)(pair), rtol=0, atol=1e-12)

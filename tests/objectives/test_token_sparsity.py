@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 
 from finegrain.objectives.dpo import DPO
-from finegrain.objectives.token_sparsity import MaskReader, TokenSparsity
+from finegrain.objectives.mask_network import MaskReader
+from finegrain.objectives.token_sparsity import STEEPNESS, TokenSparsity
 from finegrain.types import Pair, Side
 from tests.objectives.worked import close, random_pair, worked_pair
 
@@ -15,7 +16,7 @@ def with_logits(pair: Pair, value: float) -> Pair:
     """The pair with one logit for every token's mask; NaN in the padding."""
     return replace(
         pair,
-        sides={role: replace(side, reading=torch.where(side.mask, value, torch.nan).unsqueeze(-1)) for role, side in pair.sides.items()},
+        sides={role: replace(side, reading=torch.where(side.mask, value / STEEPNESS, torch.nan).unsqueeze(-1)) for role, side in pair.sides.items()},
     )
 
 
@@ -40,7 +41,7 @@ def test_shared_tokens_close_and_contrasting_ones_stay_open() -> None:
     The reference's states say which of both a token is; the network learns it from the loss and the penalty.
     """
     torch.manual_seed(0)
-    reader = TokenSparsity().make_reader(2, 8, torch.Generator().manual_seed(0))
+    reader = TokenSparsity().make_reader(2, 8, torch.Generator().manual_seed(0)).eval()
     states = torch.randn(2, 10, 6, 8) * 0.3
     states[:, :, 0, 0] += 4
     mask, reference = torch.ones(10, 6, dtype=torch.bool), torch.zeros(10, 6)
@@ -54,15 +55,15 @@ def test_shared_tokens_close_and_contrasting_ones_stay_open() -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    open_share = torch.sigmoid(reading[..., 0]).detach()
+    open_share = torch.sigmoid(STEEPNESS * reading[..., 0]).detach()
     assert float(open_share[:, 0].min()) > 0.9
     assert float(open_share[:, 1:].max()) < 0.1
 
 
 def test_masks_begin_near_one_and_alike_for_one_seed() -> None:
-    one, other = (TokenSparsity().make_reader(3, 8, torch.Generator().manual_seed(5)) for _ in range(2))
+    one, other = (TokenSparsity().make_reader(3, 8, torch.Generator().manual_seed(5)).eval() for _ in range(2))
     assert isinstance(one, MaskReader)
     states = torch.randn(3, 40, 8)
     first, second = (reader([reader.read_block(number, block) for number, block in enumerate(states)]) for reader in (one, other))
     torch.testing.assert_close(first, second)
-    assert float(torch.sigmoid(first).detach().mean()) > 0.75
+    assert float(torch.sigmoid(STEEPNESS * first).detach().mean()) > 0.75

@@ -29,7 +29,7 @@ from finegrain.objectives.reference_free import ReferenceFree
 from finegrain.objectives.sigmoid_norm import SigmoidNorm
 from finegrain.objectives.simpo import SimPO
 from finegrain.objectives.slic import SLiC
-from finegrain.types import Pair, row_losses
+from finegrain.types import Pair, Term, Terms, row_losses
 
 LOWEST, HIGHEST = 0.5 + 1e-4, 1 - 1e-4
 """Of a reliability that has been updated."""
@@ -156,6 +156,12 @@ class LCPO:
         """Per-row loss (B,)."""
         right, odds, losses = self._right(pair)
         return self.form(right, odds, losses)
+
+    def measures(self, pair: Pair) -> Terms:
+        """w, and the share of pairs whose label is more likely wrong than right."""
+        right = self._right(pair)[0]
+        one = torch.ones_like(right)
+        return {"labels/right": Term(right, one), "labels/suspected": Term((right < 0.5).to(right.dtype), one)}
 
     def _right(self, pair: Pair) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """w without gradient, the odds, and the losses of the pair and of the swapped pair."""
