@@ -17,6 +17,8 @@ def figa(params: Values, inputs: Values) -> Values:
     answers = labels != -100
     rows = dict(zip(method.roles, (inputs["good"], inputs["bad"]), strict=True))
     ids = {role: [np.array(own) for own in given] for role, given in rows.items()}
+    assert [len(given) for given in inputs["input_ids"]] == [len(given) for given in inputs["labels"]]
+    assert len(inputs["prompt"]) == len(inputs["good"])
     ends = {role: [own == params["eos_id"] for own in given] for role, given in ids.items()}
     columns = method.prepare(Answers(roles=method.roles, ids=ids, ends=ends))
     marks = torch.zeros(labels.shape, dtype=torch.float64)

@@ -16,6 +16,7 @@ FEWEST_FILES, FEWEST_CASES = 3, 8
 
 DESCRIBED: dict[str, dict[str, object]] = {
     "ava": {"prior": "N(0,1)", "lambda": 1.0, "beta": 1.0, "reduction": "mean over transitions"},
+    "figa": {"pad_id": 0},
     "irl-insights": {"reduction": "none (official code backpropagates the batch element directly)", "function": "metrics of get_evaluation"},
     "secrets-rm": {"pad_token_id": 0},
     "segment-reward": {"aggregation": "mean over segment ends"},

@@ -121,6 +121,15 @@ class ColumnsOfThePass(DPO):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureOfPadding(DPO):
+    """Logs a number of whatever stands in the padding."""
+
+    def measures(self, pair: Pair) -> Terms:
+        total = pair.chosen.logp.sum(-1)
+        return {"total": Term(total, torch.ones_like(total))}
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeanAsSum:
     """A statistic that is a mean, declared as a sum."""
 
@@ -164,6 +173,7 @@ BROKEN: dict[laws.Law, list[Any]] = {
     laws.settings_survive_json: [NumberedSetting(), Thawed()],
     laws.settings_are_read: [UnreadSetting()],
     laws.counts_from_masks: [broken(count_of_likely_tokens), broken(count_with_gradient), broken(late_count_with_gradient)],
+    laws.measures_are_of_the_tokens: [MeasureOfPadding()],
     laws.weights_of_one: [broken(bonus_for_credit)],
     laws.column_statistics_need_no_pass: [ColumnsOfThePass()],
     laws.columns_are_declared: [broken(undeclared_column)],

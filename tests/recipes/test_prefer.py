@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finegrain import catalog
+from finegrain.train.read_contract import contract_of
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import moved
 from tests.tiny import save_tiny, write_pairs, write_rows
@@ -120,7 +121,7 @@ def test_unpaired_objective_with_held_out_rows_of_one_prompt(command: Command) -
     assert done.result["evaluation"]["eval_rewards/chosen"] is not None
 
 
-CREDITED = {"token-distillation": ["credit:token-reward"], "figa": ["objective.rows:pairs"]}
+CREDITED = {"token-distillation": ["credit:token-reward"], "figa": ["objective.rows:pairs"], "bfpo": ["objective.unflagged:assume-safe"]}
 
 
 @pytest.mark.parametrize("name", catalog.names("objective"))
@@ -136,7 +137,7 @@ def test_every_objective_from_the_command_line(command: Command, name: str) -> N
     found = record["evaluation"]
     for number, shown in found.items():
         assert shown["reason"] if shown["low"] is None else shown["low"] <= shown["mean"] <= shown["high"], number
-    needs = getattr(catalog.load("objective", name), "needs", {"reference"})
+    needs = contract_of(catalog.load("objective", name)()).needs
     judged = {"eval_margin"} if needs & {"reference", "reward"} else {"eval_margin_per_token"} if "eval_accuracy" in found else set()
     assert {"eval_margin", "eval_margin_per_token"} & set(found) == judged
     assert name not in ("cpo", "orpo", "simpo", "slic", "ava-p", "reference-free") or judged == {"eval_margin_per_token"}

@@ -38,9 +38,6 @@ class Answers:
     def entropies(self, role: str) -> Ragged:
         return self.predicting[role]
 
-    def activations(self, role: str) -> Ragged:
-        raise NotImplementedError
-
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         return self.steps[role]
 

@@ -103,13 +103,7 @@ class Answers:
     def masks(self, role: str) -> list[np.ndarray]:
         return [np.ones(len(row), dtype=bool) for row in self.ids[role]]
 
-    def end_tokens(self, role: str) -> list[np.ndarray]:
-        raise NotImplementedError
-
     def entropies(self, role: str) -> list[np.ndarray]:
-        raise NotImplementedError
-
-    def activations(self, role: str) -> list[np.ndarray]:
         raise NotImplementedError
 
     def labelled_steps(self, role: str) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -30,7 +30,7 @@ NonPositive = Annotated[float, Range(-torch.finfo(torch.float32).max, 0.0)]
 
 @runtime_checkable
 class RevisionContext(Protocol):
-    """As much as FIGA reads of a run's answers: `rewards.columns.AnswerContext` has it."""
+    """As much as FIGA reads of a run's answers: the run says it."""
 
     @property
     def trains(self) -> bool:

@@ -20,7 +20,7 @@ from finegrain.types import Pair, Ragged, Terms, TokenColumns
 
 @runtime_checkable
 class ActivationContext(Protocol):
-    """As much as MaPO reads of a run's answers: `rewards.columns.AnswerContext` has it."""
+    """As much as MaPO reads of a run's answers: the run says it."""
 
     @property
     def roles(self) -> Sequence[str]:

@@ -76,10 +76,13 @@ Activation = Relu | MinMax | Identity | Binary
 class RandomMask:
     """Uniform draws in (0, 1) by row and place, in place of a network [an ablation]."""
 
-    weight_decay: ClassVar[float] = 0.0
-
     seed: Seed = 0
     """Of the draws, which are the same in every epoch."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Nothing trains."""
+        return 0.0
 
     def draw(self, rows: Float[Tensor, " B"], mask: Mask, stream: int) -> Values:
         """Draws for the tokens of some rows; another stream has others."""

@@ -27,17 +27,11 @@ class AnswerContext(Protocol):
     def token_ids(self, role: str) -> Ragged:
         """Token ids of the answer."""
 
-    def end_tokens(self, role: str) -> Ragged:
-        """Boolean: the last token that trains, where it stands for no text and so ends the answer; none in an answer that was cut."""
-
     def table_scores(self) -> Mapping[str, Ragged]:
         """By role, nats: the score of each token by a table of words that is fitted to these pairs and their spans."""
 
     def entropies(self, role: str) -> Ragged:
         """Entropy, nats, of the frozen start model's distribution for each token; 0 outside the mask."""
-
-    def activations(self, role: str) -> Ragged:
-        """How strongly the start model's units respond where each token is predicted, in [0, 1]; 0 outside the mask."""
 
     def labelled_steps(self, role: str) -> tuple[Ragged, Ragged]:
         """(number, label) of each token's labelled step; number -1 outside steps, or in a step that was cut."""

@@ -25,7 +25,7 @@ def token_pulls(contract: Contract, data: TrainingSet, places: Sequence[int], lo
 
     `logps`: by role, log-probabilities of the rows under the policy. None for an objective that reads more than those.
     """
-    more = contract.needs - READ or contract.outputs or contract.modules or contract.statistics or contract.column_statistics
+    more = contract.needs - READ or contract.outputs or contract.modules or contract.reading or contract.statistics or contract.column_statistics
     if more or "logp" not in contract.needs or not places:
         return None
     batch = collate(data, places, contract.roles, positions=places)
