@@ -112,7 +112,7 @@ class Pair:
         return replace(
             self,
             sides={**self.sides, "chosen": self.rejected, "rejected": self.chosen},
-            columns={_SIDE.sub(lambda found: _OTHER[found[0]], name): value for name, value in self.columns.items()},
+            columns={of_other_side(name): value for name, value in self.columns.items()},
             statistics={_other_order(name, self.statistics): value for name, value in self.statistics.items()},
         )
 
@@ -122,6 +122,11 @@ SWAPPED = "swapped/"
 _SIDE = re.compile(r"(?<![A-Za-z0-9])(chosen|rejected)(?![A-Za-z0-9])")
 """A side in the name of a column: `chosen_score`, `is_rejected_safe`, `annotated/chosen`."""
 _OTHER = {"chosen": "rejected", "rejected": "chosen"}
+
+
+def of_other_side(name: str) -> str:
+    """The name of a column once chosen and rejected are exchanged: `is_rejected_safe` of `is_chosen_safe`; of a column of neither, its own."""
+    return _SIDE.sub(lambda found: _OTHER[found[0]], name)
 
 
 def _other_order(name: str, known: Mapping[str, Any]) -> str:

@@ -90,11 +90,14 @@ def test_votes(merge: Any) -> None:
 
 
 def test_a_majority_against_the_only_direction_turns_the_pair(merge: Any) -> None:
-    joined = exported({**PAIR, "margin": 2.0, "chosen_score": 7.0, "weight": 0.5}, "ann", rejected=[SKY])
+    flags = {"is_chosen_safe": 1, "is_rejected_safe": 0, "helpful": 1, "harmless": 0}
+    joined = exported({**PAIR, "margin": 2.0, "chosen_score": 7.0, "weight": 0.5, **flags}, "ann", rejected=[SKY])
     joined["mark"]["votes"] = {"ann": -1, "bob": -1, "cleo": 1}
     _, rows = merge([joined])
     assert (rows[0]["chosen"], rows[0]["rejected"], rows[0]["label_prob"]) == ("In the sky.", "In the house.", pytest.approx(2 / 3))
     assert (rows[0]["rejected_score"], rows[0]["weight"], "margin" in rows[0]) == (7.0, 0.5, False)
+    assert (rows[0]["is_chosen_safe"], rows[0]["is_rejected_safe"]) == (0, 1)
+    assert not {"helpful", "harmless"} & rows[0].keys(), "by which of both a pair is ordered holds in one direction"
     assert rows[0]["chosen_spans"] == [{**SKY, "annotator": "ann"}]
     assert rows[0]["mark"]["answers"]["chosen"]["id"] == "0/rejected"
     assert rows[0]["mark"]["votes"] == {"ann": 1, "bob": 1, "cleo": -1}

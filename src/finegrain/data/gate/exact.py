@@ -111,7 +111,7 @@ def _repeated_answer(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | No
 
 
 def _harmless_order(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
-    return "" if row.columns.get("harmless") == 1 and row.columns.get("helpful") == 0 else None
+    return "" if "rejected" in row.answers and row.columns.get("harmless") == 1 and row.columns.get("helpful") == 0 else None
 
 
 def _tie(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:

@@ -25,7 +25,7 @@ from finegrain.recipes.annotation.rows import (
     write_start,
 )
 from finegrain.recipes.marking.joining import DIRECTED
-from finegrain.types import Json
+from finegrain.types import Json, of_other_side
 
 SHARES = {"A": 1.0, "tie": 0.5, "B": 0.0}
 """How far a word prefers the answer that stands first."""
@@ -100,7 +100,7 @@ def _write_pair(row: Row, roles: tuple[str, str], one: OrderedVerdict, other: Or
     line = write_start(row) | {side: write_answer(row, role) for side, role in sides.items()}
     for side, role in sides.items():
         line |= keep_spans(row, role, f"{side}_spans", by)
-    line |= {_turn_name(name) if turned else name: value for name, value in row.columns.items() if name not in DIRECTED}
+    line |= {of_other_side(name) if turned else name: value for name, value in row.columns.items() if name not in DIRECTED}
     numbers = {"tie": int(share == 0.5), "label_prob": max(share, 1 - share), "orders_agree": int(one.first == 1 - other.first)}
     if tuple(row.answers) == PAIR:
         numbers["agrees_with_data"] = 1 - abs(share - (0.5 if row.columns.get("tie") else 1.0))
@@ -109,9 +109,3 @@ def _write_pair(row: Row, roles: tuple[str, str], one: OrderedVerdict, other: Or
         | numbers
         | {"annotator": by.name, "annotation": by.record | {"verdicts": [one.first, other.first], "reasons": [one.reason, other.reason]}}
     )
-
-
-def _turn_name(name: str) -> str:
-    """The name of a column of the other side."""
-    side = next((side for side in PAIR if name.startswith(f"{side}_")), None)
-    return name if side is None else PAIR[side == "chosen"] + name.removeprefix(side)

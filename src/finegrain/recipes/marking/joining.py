@@ -11,9 +11,9 @@ from finegrain.errors import DataError, UsageError
 from finegrain.recipes.marking.content import digest_prompt
 from finegrain.recipes.marking.exports import ROLES, VERSION, AnswerKey, AnswerMarks, ExportedRow, read_export
 from finegrain.recipes.marking.tasks import Task
-from finegrain.types import Json
+from finegrain.types import Json, of_other_side
 
-DIRECTED = frozenset({"margin", "strength", "strength_mean", "strength_std", "label_prob", "flip", "tie", "member_margins"})
+DIRECTED = frozenset({"margin", "strength", "strength_mean", "strength_std", "label_prob", "flip", "tie", "member_margins", "helpful", "harmless"})
 """Numbers of a pair that say something of its direction."""
 MOST_PLACES = 20
 """Places of a finding in the result."""
@@ -205,13 +205,7 @@ def _decide(group: Sequence[Named], votes: Mapping[str, int], marks: MarksByAnsw
 
 def _flip(line: Json) -> Json:
     """The pair with its answers exchanged; numbers that would be wrong then are left out."""
-    other = {"chosen": "rejected", "rejected": "chosen"}
-    flipped = {}
-    for name, value in line.items():
-        side = next((side for side in other if name == side or name.startswith(f"{side}_")), None)
-        if name not in DIRECTED:
-            flipped[name if side is None else other[side] + name.removeprefix(side)] = value
-    return flipped
+    return {of_other_side(name): value for name, value in line.items() if name not in DIRECTED}
 
 
 def _line(row: ExportedRow, keys: Mapping[str, AnswerKey], marks: MarksByAnswer, template: Json | None = None, **compared: Mapping[str, Any]) -> Json:

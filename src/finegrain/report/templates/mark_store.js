@@ -1,6 +1,6 @@
 // The work: what a person did to every task, its history, where it is kept, and its export as rows of data.
 const Store = (() => {
-  const DIRECTED = new Set(["margin", "strength", "strength_mean", "strength_std", "label_prob", "flip", "tie", "member_margins"]);
+  const DIRECTED = new Set(["margin", "strength", "strength_mean", "strength_std", "label_prob", "flip", "tie", "member_margins", "helpful", "harmless"]);
   const NOTHING = Object.freeze({ marks: [], settled: {}, order: [], equal: false, done: false });
   const OTHER = { chosen: "rejected", rejected: "chosen" };
 
@@ -113,10 +113,7 @@ const Store = (() => {
 
     // Numbers of a pair whose answers were exchanged, or declared equal; those that would be wrong then are left out.
     function turned(columns, exchange) {
-      const swapped = (name) => {
-        const side = Object.keys(OTHER).find((one) => exchange && name.startsWith(`${one}_`));
-        return side ? OTHER[side] + name.slice(side.length) : name;
-      };
+      const swapped = (name) => exchange ? name.replace(/(?<![A-Za-z0-9])(chosen|rejected)(?![A-Za-z0-9])/g, (side) => OTHER[side]) : name;
       return Object.fromEntries(Object.entries(columns).filter(([name]) => !DIRECTED.has(name)).map(([name, value]) => [swapped(name), value]));
     }
 
