@@ -99,7 +99,7 @@ class RunRecord:
     edits: Mapping[str, int] | None = None
     """Pairs that are edits of one another, counted for loss:fine-grained (rewards/fine_grained.py)."""
     revisions: Mapping[str, int] | None = None
-    """Rows, identical ones, removed and added tokens, counted for objective:figa (objectives/figa.py)."""
+    """Rows, identical ones, those whose revision was cut, removed and added tokens, counted for objective:figa (objectives/figa.py)."""
     span_labels: Mapping[str, int] | None = None
     """Annotated answers and marked tokens, by aspect where the head has several, counted for loss:span-labels (rewards/span_labels.py)."""
     unread_spans: str | None = None

@@ -51,6 +51,8 @@ def test_worked_edit() -> None:
     assert changes([10, 11, 12, 13, EOS], [10, 14, 12, EOS]) == ([0, 1, 0, 1, 1], [0, 1, 0, 0])
     assert changes([10, 11, EOS], [10, 11, 12, 13, EOS]) == ([0, 0, 1], [0, 0, 1, 1, 0])
     assert changes([10, 11], [10, 12, 13], FIGA(rows=Pairs())) == ([0, 1], [0, 1, 1]), "a revision that was cut has no end token"
+    assert least_edit(np.array([5, 6, 7, EOS]), np.array([5, 6, 8, 9, 7])).first[-1]
+    assert changes([5, 6, 8, 9, 7], [5, 6, 7, EOS])[1][-1] == 0, "and the original's is never removed"
 
 
 def test_counts_of_insertions_and_deletions() -> None:
@@ -109,5 +111,5 @@ def test_rows_without_any_weight_count_nothing() -> None:
         method.prepare(answers([[5, EOS]], [[5, EOS]], method))
     two = answers([[5, EOS], [5, 6, EOS]], [[5, EOS], [7, EOS]], method)
     columns = method.prepare(two)
-    assert two.noted == {"revisions": {"rows": 2, "identical": 1, "removed_tokens": 1, "added_tokens": 2}}
+    assert two.noted == {"revisions": {"rows": 2, "identical": 1, "cut": 0, "removed_tokens": 1, "added_tokens": 2}}
     assert columns["corrected"].weight[0].tolist() == [0, 1], "of an answer that needed no revision the end alone trains"  # type: ignore[union-attr]

@@ -124,6 +124,17 @@ def test_only_annotators_of_the_step_move_and_within_bounds() -> None:
     assert torch.equal(still.update_state(state, still.after_step(state, pair))["reliability"], state["reliability"])
 
 
+def test_rows_count_by_their_weight() -> None:
+    method = LCPO(base=DPO(beta=1.0), rate=1.0)
+    state = {"reliability": real(0.9)}
+    pair = of_margins(torch.logit(real(0.7, 0.05)), real(0.9))
+    weighted = Pair(sides=pair.sides, columns={"weight": real(0.2, 0.0)}, state=pair.state)
+    moved = method.update_state(state, method.after_step(state, weighted))
+    assert float(moved["reliability"]) == pytest.approx(0.954545455, abs=1e-9)
+    nothing = method.after_step(state, Pair(sides=pair.sides, columns={"weight": real(0.0, 0.0)}, state=pair.state))
+    assert method.update_state(state, nothing)["reliability"].tolist() == [0.9]
+
+
 def test_what_was_known_of_an_annotator_counts_for_rows() -> None:
     method = LCPO(annotators=PerAnnotator(prior_rows=3.0), rate=0.4)
     moved = method.update_state({"reliability": real(0.9, 0.9)}, {"right": real(0.6, 4.8), "rows": real(1, 6)})["reliability"]

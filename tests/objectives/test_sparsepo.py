@@ -118,6 +118,20 @@ def l1_of_the_optimum(weight: float) -> float:
     return sum(float((own.detach()[..., 0] * side.mask).sum()) for own, side in zip(masks, fixed.values(), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"masks": RewardOnly(), "l1_kl": 0.1}, "masks:reward-only fixes at 1"),
+        ({"masks": KlOnly(), "l1_reward": 0.1}, "masks:kl-only fixes at 1"),
+        ({"network": RandomMask(), "l1_reward": 0.1}, "with network:random-mask no mask trains"),
+        ({"activation": Binary(), "l1_kl": 0.1}, "with activation:binary no mask trains"),
+    ],
+)
+def test_weights_of_what_does_not_train_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        SparsePO(**settings)
+
+
 def test_more_l1_never_gives_larger_masks() -> None:
     sizes = [l1_of_the_optimum(weight) for weight in (0.01, 0.03, 0.1, 1.0)]
     assert all(after < before for before, after in pairwise(sizes)), sizes
@@ -152,6 +166,7 @@ def test_random_masks_are_the_same_for_a_row_wherever_it_stands() -> None:
     assert torch.equal(RandomMask(seed=1).draw(torch.tensor([2.0]), mask[:1], 0)[0], draw[2])
     assert ((draw > 0) & (draw < 1)).all()
     torch.testing.assert_close(draw.mean(-1), torch.full((3,), 0.5).to(draw), rtol=0, atol=0.02)
+    assert not torch.equal(RandomMask(seed=257).draw(torch.tensor([0.0, 1.0, 2.0]), mask, 0), draw)
     other = [RandomMask(seed=2).draw(torch.tensor([0.0, 1.0, 2.0]), mask, 0), RandomMask(seed=1).draw(torch.tensor([0.0, 1.0, 2.0]), mask, 1)]
     pairs = [(draw[0], draw[1]), (draw[0], other[0][0]), (draw[0], other[1][0])]
     assert all(abs(torch.corrcoef(torch.stack(two))[0, 1]) < 0.06 for two in pairs)

@@ -6,8 +6,8 @@
     N: tokens of both whose weight is not 0
 
 Source: Guo et al. 2023, https://arxiv.org/abs/2311.04072, and the authors' released code.
-Deviations: which of several least edits is taken is rapidfuzz's choice. Where no token has a weight the loss is 0. The variant with a scalar per
-example is a column `weight` of the data; weights by a judge are left out.
+Deviations: which of several least edits is taken is rapidfuzz's choice. Where no token has a weight the loss is 0. A column `weight`
+of the data weighs rows, the denominator too, where the variant with a scalar per example divides by a plain count; weights by a judge are left out.
 """
 
 from collections.abc import Mapping
@@ -122,11 +122,17 @@ class FIGA:
         edits = [least_edit(*pair) for pair in zip(context.token_ids(original), context.token_ids(revised), strict=True)]
         differ = sum(edit.distance > 0 for edit in edits)
         changed = {name: sum(int(getattr(edit, side).sum()) for edit in edits) for name, side in (("removed", "first"), ("added", "second"))}
-        context.note("revisions", {"rows": len(edits), "identical": len(edits) - differ, **{f"{name}_tokens": n for name, n in changed.items()}})
+        cut = sum(not end.any() for end in context.end_tokens(revised))
+        context.note(
+            "revisions", {"rows": len(edits), "identical": len(edits) - differ, "cut": cut, **{f"{name}_tokens": n for name, n in changed.items()}}
+        )
         if context.trains and not differ:
             raise DataError("every revision has the tokens of its original, so nothing says what to change")
-        ends = context.end_tokens(revised)
-        masks = {original: [edit.first for edit in edits], revised: [edit.second | end for edit, end in zip(edits, ends, strict=True)]}
+        ends, original_ends = context.end_tokens(revised), context.end_tokens(original)
+        masks = {
+            original: [edit.first & ~end for edit, end in zip(edits, original_ends, strict=True)],
+            revised: [edit.second | end for edit, end in zip(edits, ends, strict=True)],
+        }
         absent = [None] * len(edits)
         return {role: TokenColumns([own.astype(np.float32) for own in found], absent, absent, [True] * len(edits)) for role, found in masks.items()}
 

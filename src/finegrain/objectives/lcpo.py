@@ -34,6 +34,7 @@ from finegrain.types import Pair, Term, Terms, row_losses
 LOWEST, HIGHEST = 0.5 + 1e-4, 1 - 1e-4
 """Of a reliability that has been updated."""
 RELIABILITY = "reliability"
+TINY = 1e-12
 
 
 def probability_right(odds: Float[Tensor, " B"], reliability: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -106,7 +107,7 @@ class PerAnnotator:
 
     def rate(self, rate: float, rows: Float[Tensor, " K"]) -> Float[Tensor, " K"]:
         """How far an entry moves towards its mean, of its rows in the step."""
-        return rate * rows / (rows + self.prior_rows).clamp(min=1)
+        return rate * rows / (rows + self.prior_rows).clamp(min=TINY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +141,18 @@ class LCPO:
         return {RELIABILITY: torch.full((self.annotators.entries(categories),), self.initial, dtype=torch.float64)}
 
     def after_step(self, state: Mapping[str, Tensor], pair: Pair) -> dict[str, Tensor]:
-        """By entry, the sum of w and the number of rows."""
-        right, empty = self._right(pair)[0].double(), torch.zeros_like(state[RELIABILITY])
+        """By entry, the sum of w and the number of rows, both by the rows' column `weight` where there is one."""
+        empty = torch.zeros_like(state[RELIABILITY])
+        right = self._right(pair)[0].to(empty)
+        weight = pair.columns.get("weight", torch.ones_like(right)).to(empty)
         places = self.annotators.places(pair, len(right))
-        return {"right": empty.index_add(0, places, right), "rows": empty.index_add(0, places, torch.ones_like(right))}
+        return {"right": empty.index_add(0, places, weight * right), "rows": empty.index_add(0, places, weight)}
 
     def update_state(self, state: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Reliabilities whose rows were in the step, moved towards the mean of their w."""
         before, rows = state[RELIABILITY], sums["rows"]
         rate = self.annotators.rate(self.rate, rows)
-        moved = ((1 - rate) * before + rate * sums["right"] / rows.clamp(min=1)).clamp(LOWEST, HIGHEST)
+        moved = ((1 - rate) * before + rate * sums["right"] / rows.clamp(min=TINY)).clamp(LOWEST, HIGHEST)
         return {RELIABILITY: torch.where((rows > 0) & (rate > 0), moved, before)}
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from finegrain.checked import NonNegativeFloat, PositiveFloat, Seed, checked
+from finegrain.errors import UsageError
 from finegrain.objectives.dpo import dpo_loss
 from finegrain.objectives.mask_network import SimpleAll, SimpleLast, TwoLayerAll, TwoLayerLast
 from finegrain.objectives.token_kl import margin_measures, masked_score, whole_kl
@@ -86,7 +87,8 @@ class RandomMask:
 
     def draw(self, rows: Float[Tensor, " B"], mask: Mask, stream: int) -> Values:
         """Draws for the tokens of some rows; another stream has others."""
-        own = hash_to_uniform(rows.long() + 2**24 * self.seed).mul(2**31).long()
+        start = hash_to_uniform(torch.full_like(rows, self.seed).long()).mul(2**31).long()
+        own = hash_to_uniform(rows.long() + start).mul(2**31).long()
         return hash_to_uniform(own[:, None] + mask.cumsum(-1) * 8 + stream)
 
 
@@ -167,6 +169,16 @@ class SparsePO:
     """Weight of the L1 norm of the mask of rewards; the authors have 1e-3 for HH."""
     l1_kl: NonNegativeFloat = 0.0
     """Weight of the L1 norm of the mask of KL."""
+
+    def __post_init__(self) -> None:
+        unread = [name for name, kind in (("l1_kl", RewardOnly), ("l1_reward", KlOnly)) if getattr(self, name) and isinstance(self.masks, kind)]
+        if unread:
+            raise UsageError(
+                f"{unread[0]} is the weight of a mask that masks:{'reward-only' if unread[0] == 'l1_kl' else 'kl-only'} fixes at 1; drop it"
+            )
+        fixed = "network:random-mask" if isinstance(self.network, RandomMask) else "activation:binary" if isinstance(self.activation, Binary) else ""
+        if fixed and (self.l1_reward or self.l1_kl):
+            raise UsageError(f"with {fixed} no mask trains, so an L1 norm of it has no gradient; drop l1_reward and l1_kl")
 
     @property
     def reading(self) -> int:

@@ -71,7 +71,9 @@ def score_untrained(settings: InspectSettings) -> Run:
     assert settings.model is not None
     quiet_transformers()
     if settings.gradients:
-        check_measurable(settings.objective or DPO())
+        contract = check_measurable(settings.objective or DPO())
+        if contract.live_reference and settings.reference is not None:
+            raise UsageError(f"{contract.name} runs a reference beside the model, which --gradients takes to be the model itself; drop --reference")
     if is_reward_model(settings.model):
         return _score_by_reward(settings, settings.model, settings.data)
     session = open_session(settings.model, settings, trust_remote_code=settings.trust_remote_code)

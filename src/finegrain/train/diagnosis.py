@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from finegrain.diagnose.entanglement import IDEAL, STILL, Drift, name_case, sign_of
@@ -12,6 +11,7 @@ from finegrain.train.batches import Step
 from finegrain.train.collate import collate
 from finegrain.train.distributed import rank
 from finegrain.train.entanglement import MOST_TOKENS, ROLES, MeasuredPair, measure_pair, measure_tokens, most_entangled, sequence_logps
+from finegrain.train.evaluation import measuring, without_noise
 from finegrain.train.loop import Trainer, step_statistics
 from finegrain.types import Json, Pair
 
@@ -50,6 +50,10 @@ class Diagnosis:
         """Before the step; None where it is not due. Every rank calls it, for statistics of the step are of all ranks."""
         if step.index % self.every:
             return None
+        with without_noise(trainer):
+            return self._measure(trainer, step)
+
+    def _measure(self, trainer: Trainer, step: Step) -> Measured:
         started = time.perf_counter()
         statistics = step_statistics(trainer, step)
         if rank():
@@ -71,7 +75,7 @@ class Diagnosis:
         if rank():
             return {}
         started, pairs = time.perf_counter(), []
-        with torch.no_grad():
+        with measuring(trainer):
             for place, pair, before in zip(measured.step.rows, measured.pairs, measured.logps, strict=False):
                 after = sequence_logps(one_pair(trainer, place, measured.statistics))
                 observed = Drift(*(float(now - then) for now, then in zip(after, before, strict=True)))

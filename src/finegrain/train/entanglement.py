@@ -97,7 +97,13 @@ def measure_pair(contract: Contract, pair: Pair, parameters: list[nn.Parameter],
     if contract.gradient is not None:
         by_rule = contract.gradient(pair, {"loss": RowLoss(losses, torch.ones_like(losses))}, parameters)
         step = [-part for part in by_rule]
-    elif contract.needs - PLAIN or contract.outputs or contract.modules or not all(map(_is_even, slopes, sides)):
+    elif (
+        contract.needs - PLAIN
+        or contract.outputs
+        or contract.modules
+        or any(side.weight is not None for side in sides)
+        or not all(map(_is_even, slopes, sides))
+    ):
         step = [-part for part in gradient_of(losses.sum(), parameters)]
     else:
         step = [up * good - down * bad for good, bad in zip(chosen, rejected, strict=True)]

@@ -118,13 +118,20 @@ def results_of(contract: Contract) -> dict[str, bool]:
 @contextmanager
 def measuring(trainer: Trainer) -> Iterator[None]:
     """The model as it is used: no gradient, no noise of training, and the generators afterwards as they were before."""
+    with without_noise(trainer), torch.no_grad():
+        yield
+
+
+@contextmanager
+def without_noise(trainer: Trainer) -> Iterator[None]:
+    """No noise of training, and the generators afterwards as they were before; gradients are as the caller has them."""
     parts = [trainer.scorer, *trainer.contract.modules.values()]
     was_training = [part.training for part in parts]
     for part in parts:
         part.eval()
     devices = [trainer.scorer.device] if trainer.scorer.device.type == "cuda" else []
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         for part, training in zip(parts, was_training, strict=True):

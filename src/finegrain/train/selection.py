@@ -20,6 +20,8 @@ from finegrain.types import Json
 
 BEST = "best.safetensors"
 """What trains, as it was at the best step so far: in the run directory while a run lasts, and in its checkpoints."""
+TABLE = "table/"
+"""Before the names of the objective's tables in that file."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,15 @@ class Selection:
         return found | {"by": self.criterion.name, "better": "higher" if self.criterion.higher else "lower", "best": best}
 
     def restore_best(self, trainer: Trainer, last_step: int) -> None:
-        """Put the best step's weights into the trainer, where they are kept and are not those of the last step."""
+        """Put the best step's weights and tables into the trainer, where they are kept and are not those of the last step."""
         if not self.keep_best or self.standing.step == last_step:
             return
         try:
-            load_weights(trainer, load_file(self.folder / BEST))
+            kept = load_file(self.folder / BEST)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot read the best step's weights in {self.folder / BEST}: {error}; go on with --resume") from error
+        load_weights(trainer, {name: tensor for name, tensor in kept.items() if not name.startswith(TABLE)})
+        trainer.state.update({name: kept[TABLE + name].to(table) for name, table in trainer.state.items() if TABLE + name in kept})
 
     def discard(self) -> None:
         """Delete the best weights of the run directory: they are in the published model."""
@@ -157,10 +161,11 @@ def plain_numbers(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _write(trainer: Trainer, file: Path) -> None:
-    """What trains, whole under its name or as it was."""
+    """What trains and the objective's tables, whole under its name or as it was."""
     part = file.with_suffix(".part")
     try:
-        save_file({name: parameter.detach().cpu().contiguous() for name, parameter in named_weights(trainer).items()}, part)
+        whole = {**named_weights(trainer), **{TABLE + name: table for name, table in trainer.state.items()}}
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}, part)
         part.replace(file)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
