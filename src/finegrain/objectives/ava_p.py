@@ -14,7 +14,7 @@ from finegrain.checked import checked
 from finegrain.objectives.token_reward import TokenRewardPolicy
 from finegrain.ops.balance import Balance
 from finegrain.ops.bayesian_irl import BOUND
-from finegrain.ops.contrast import ContrastSettings
+from finegrain.ops.contrast import ContrastSettings, Literal
 from finegrain.ops.reward_weight import weigh_pair
 from finegrain.types import Pair, Terms
 
@@ -30,6 +30,11 @@ class AvaP(ContrastSettings, TokenRewardPolicy):
     def __call__(self, pair: Pair) -> Terms:
         """Likelihood, negative, KL, temporal-difference and CER terms."""
         return self._terms(self.inference, weigh_pair(self.reward_weight, pair))
+
+    @property
+    def unbounded(self) -> str:
+        """The literal negative is."""
+        return "negative:literal falls for ever as the rejected answer's likelihood does" if isinstance(self.negative, Literal) else ""
 
     @property
     def balanced(self) -> Balance:

@@ -116,6 +116,11 @@ class FIGA:
         """Of the rows."""
         return self.rows.shape
 
+    @property
+    def unbounded(self) -> str:
+        """The loss is without its gate."""
+        return "without a gate removed tokens are pushed down for ever" if self.gate is None and self.removed else ""
+
     def prepare(self, context: RevisionContext) -> Mapping[str, TokenColumns]:
         """Weight 1 on changed tokens of both answers and on the revision's end token, 0 on the others; raises DataError where nothing changes."""
         revised, original = self.roles

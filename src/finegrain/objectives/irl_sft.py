@@ -63,6 +63,11 @@ class IRLSFT:
     link: LogisticLink | LinearLink | HingeLink = field(default_factory=LogisticLink)
     """logistic-link, linear-link or hinge-link."""
 
+    @property
+    def unbounded(self) -> str:
+        """The linear link's loss is."""
+        return "link:linear-link is the margin itself, which has no largest value" if isinstance(self.link, LinearLink) else ""
+
     def __call__(self, pair: Pair) -> Rows:
         """Per-row loss (B,)."""
         return self.link(log_ratio_margin(pair), beta=self.beta)

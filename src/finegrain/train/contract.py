@@ -19,6 +19,9 @@ NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "referen
 LIVE = frozenset({"kl", "reference_kl"})
 """Needs that a cached number per token does not answer: the reference runs beside the policy."""
 
+DIVERGED = -100.0
+"""A run of an objective without a lower bound stops where the loss of a step falls below this [choice]."""
+
 READER = "reader"
 """Name of the module that reads the reference's hidden states, among the contract's modules."""
 
@@ -75,6 +78,8 @@ class Contract:
     """(pair, rows' losses by term, parameters) -> the gradient of the sum of share * value, in place of its backward pass."""
     gradient_cost: str = ""
     """What such a rule costs beside one backward pass, in words that the run says; every rule has it."""
+    unbounded: str = ""
+    """Why its loss has no lower bound, in words that a run says; it stops where the loss of a step falls below -100. Empty: it has one."""
     balanced: Balance | None = None
     """Terms that are weighted as one against the others; None: every term has the weight it is given."""
     outputs: int = 0

@@ -15,6 +15,7 @@ from finegrain.files import replace_file
 from finegrain.runs import RunDirectory
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
+from finegrain.train.contract import DIVERGED
 from finegrain.train.diagnosis import Diagnosis
 from finegrain.train.distributed import any_rank, rank
 from finegrain.train.loop import NonFiniteStep, Trainer, run_step
@@ -68,6 +69,10 @@ def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> 
             measured = None if recorder.diagnosis is None else recorder.diagnosis.measure(trainer, plan.step(index))
             started = time.perf_counter()
             line = _guarded_step(trainer, plan, recorder, index)
+            if trainer.contract.unbounded and line["loss"] < DIVERGED:
+                raise NonFiniteError(
+                    f"the loss of step {index + 1} is {line['loss']:.4g}, below {DIVERGED:g}: {trainer.contract.unbounded}; lower --lr or --epochs"
+                )
             seconds = time.perf_counter() - started
             line |= {"step_seconds": round(seconds, 4), "tokens_per_second": round(line["num_tokens"] / seconds, 1)}
             if recorder.diagnosis is not None and measured is not None:

@@ -14,7 +14,7 @@ from finegrain.recipes.session import Session, hidden_size
 from finegrain.recipes.training.artifact import reward_head_facts
 from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
-from finegrain.train.contract import Contract
+from finegrain.train.contract import DIVERGED, Contract
 from finegrain.train.loop import Trainer
 from finegrain.train.optim import scaled_default
 from finegrain.train.sharding import load_full_parameters
@@ -79,6 +79,10 @@ def build_trainer(session: Session, job: Job, contract: Contract, data: Training
     if contract.live_reference:
         session.say(describe_live_reference(scorer))
         session.usage.notes.append(describe_live_reference(scorer))
+    if contract.unbounded:
+        words = f"{contract.name} has no lower bound: {contract.unbounded}; the run stops if the loss of a step falls below {DIVERGED:g}"
+        session.say(words)
+        session.usage.notes.append(words)
     if contract.gradient is not None:
         words = f"gradient rule of {contract.name}: {contract.gradient_cost}"
         session.say(words)
