@@ -83,7 +83,7 @@ def test_keys() -> None:
     for environment in ({}, {"K": " "}):
         with pytest.raises(UsageError, match="--key-env K: this environment variable is not set or empty"):
             read_key("K", environment, local)
-    for bad in ("a\nb", "é"):
+    for bad in ("a\nb", "é", "a b"):
         with pytest.raises(UsageError, match="characters that no key has") as caught:
             read_key("K", {"K": bad}, local)
         assert bad not in str(caught.value)
