@@ -140,9 +140,18 @@ def test_replies_that_are_no_object(name: str) -> None:
     assert caught.value.kind == kind
 
 
-@pytest.mark.parametrize("text", ['{"a": 1}', ' \n{"a": 1}\n', '```json\n{"a": 1}\n```', '```\n{"a": 1}```\n', '<think>{"a": 2}\n</think>\n{"a": 1}'])
+AFTER_THOUGHTS = (
+    '<think>{"a": 2}\n</think>\n{"a": 1}',
+    'A thought.\n</think>\n\n{"a": 1}',
+    '<think>I close with </think> later.</think>```json\n{"a": 1}\n```',
+)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', ' \n{"a": 1}\n', '```json\n{"a": 1}\n```', '```\n{"a": 1}```\n', *AFTER_THOUGHTS])
 def test_replies_in_usual_wrappings(text: str) -> None:
     assert parse_reply(text) == {"a": 1}
+    marked = '{"a": "</think>{"}'
+    assert parse_reply(marked) == parse_reply(f"<think>b</think>{marked}") == {"a": "</think>{"}
 
 
 @pytest.mark.parametrize(
@@ -253,6 +262,13 @@ def test_no_server(annotating: Annotating) -> None:
     assert not re.search(r"question \d", done.error), "the first question is the last one"
 
 
+def test_a_server_that_drops_the_first_question_is_there(annotating: Annotating) -> None:
+    annotating.server.answer = lambda request, number: Sent(drop=True) if number == 0 else completion(EMPTY)
+    done = annotating(numbered(3), "spans", "--retries", "0", "--parallel", "1")
+    assert done.code == 0, done.error
+    assert findings(done.result) == {"no_connection": ([0], "not annotated")}
+
+
 def test_failures_in_a_row_stop(annotating: Annotating) -> None:
     """Not those that are scattered; what was answered before is kept."""
     answered = 4
@@ -292,6 +308,9 @@ def test_models_to_choose_from(annotating: Annotating) -> None:
         annotating.server.models = models
         done = annotating([ANSWER], "spans")
         assert (done.code, words in done.error, annotating.server.requests) == (2, True, [])
+    annotating.server.models = {"data": [{"id": "m\ud800"}, {"id": "judge-2"}]}
+    annotating.server.answer = lambda request, number: completion(EMPTY)
+    assert annotating([ANSWER], "spans").result["model"] == "judge-2", "a name that is no text cannot be sent back"
     annotating.server.models = []
     assert annotating([ANSWER], "spans").code == 8
 
@@ -413,6 +432,13 @@ def test_a_missing_package_names_the_extra(annotating: Annotating, monkeypatch: 
     assert annotating([ANSWER], "spans", "--dry-run").code == 0, "what sends nothing needs no client"
 
 
+def test_names_that_are_no_text(annotating: Annotating) -> None:
+    for option in ("--model", "--annotator"):
+        done = annotating([ANSWER], "spans", option, "m\udc80")
+        assert (done.code, annotating.server.paths) == (2, [])
+        assert f"{option}: the name is not valid UTF-8" in done.error
+
+
 def test_another_host_is_asked_for(annotating: Annotating, monkeypatch: pytest.MonkeyPatch) -> None:
     """And told, with the proxy that is not used."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
@@ -420,7 +446,7 @@ def test_another_host_is_asked_for(annotating: Annotating, monkeypatch: pytest.M
     assert (done.code, "--host judge.example" in done.error) == (2, True)
     done = annotating([ANSWER], "spans", "--by", "http://judge.example/v1", "--host", "judge.example", "--dry-run")
     assert done.code == 0, done.error
-    assert "prompts and answers are sent to judge.example, unencrypted" in done.error
+    assert "prompts and answers would be sent to judge.example, unencrypted" in done.error
     assert "HTTPS_PROXY is set and not used" in done.error
 
 

@@ -24,6 +24,8 @@ SHOWN = 200
 """Characters of a server's message that an error shows."""
 SHORTEST_SECRET = 16
 """Characters of a key that is looked for in data; a shorter one may be an ordinary word."""
+NO_ADDRESS = "--by: expected an address such as http://127.0.0.1:8000/v1"
+"""Without what was given, which may have a password in it."""
 SENT_HEADERS = frozenset({"host", "accept", "connection", "content-length", "content-type", "transfer-encoding"})
 """Of the client's own headers those that are sent; the others describe this machine or come from the environment."""
 STOPS = {
@@ -74,10 +76,12 @@ def check_address(url: str, host: str | None) -> str:
 
     Loopback is `localhost`, 127.0.0.0/8 and ::1; names are not resolved to find out. Any other host must equal `host`.
     """
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise UsageError("--by: an address has no spaces, and no characters but those of ASCII that can be printed")
     parts = _split(url)
     name = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not name:
-        raise UsageError(f"--by: expected an address such as http://127.0.0.1:8000/v1, got {url!r}")
+        raise UsageError(NO_ADDRESS)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise UsageError(
             "--by: an address without name, password, query and fragment is expected; a key is read from the variable that --key-env names"
@@ -93,8 +97,8 @@ def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise UsageError(f"--by: {url!r} is no address ({error})") from None
+    except ValueError:
+        raise UsageError(NO_ADDRESS) from None
     return parts
 
 
@@ -154,6 +158,7 @@ class Chat:
 
     async def _call(self, request: Any) -> Json:
         """The body of an answer as an object."""
+        import httpx2
         import openai
 
         try:
@@ -165,7 +170,8 @@ class Chat:
             raise self._explain(error) from None
         except openai.APIConnectionError as error:
             words = self._shorten(str(error.__cause__ or error))
-            raise EndpointFailure("no_connection", words or "the connection broke off", again=True) from None
+            kind = "no_server" if isinstance(error.__cause__, httpx2.ConnectError) else "no_connection"
+            raise EndpointFailure(kind, words or "the connection broke off", again=True) from None
         try:
             body = json.loads(answer.content)
         except (ValueError, RecursionError):
@@ -227,7 +233,10 @@ async def open_chat(endpoint: Endpoint) -> AsyncIterator[Chat]:
         raise UsageError(
             "a server is asked through the openai client, which is not installed: pip install -c constraints.txt -e '.[annotate]'"
         ) from error
-    own = httpx2.URL(endpoint.url)
+    try:
+        own = httpx2.URL(endpoint.url)
+    except httpx2.InvalidURL:
+        raise UsageError(NO_ADDRESS) from None
 
     class LimitedStream(httpx2.AsyncByteStream):  # type: ignore[misc, unused-ignore]
         """The body of an answer, up to MOST_BYTES."""

@@ -126,7 +126,7 @@ class Asker:
     async def _work(self, chat: Chat, waiting: Iterator[tuple[str, ServerQuestion]], found: dict[str, Settled]) -> None:
         for key, question in waiting:
             settled = await self._ask(chat, question)
-            if settled.failure == "no_connection" and not self._reached:
+            if settled.failure == "no_server" and not self._reached:
                 raise EndpointError(f"there is no server at {self._endpoint.url}: {settled.words}")
             found[key] = settled
             self._tell(settled)
