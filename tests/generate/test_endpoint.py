@@ -67,6 +67,7 @@ def test_a_named_host_must_be_that_of_the_address() -> None:
 NO_ADDRESS = (
     *("127.0.0.1:8000/v1", "localhost", "ftp://127.0.0.1/v1", "file:///etc/passwd", "http://", "http://127.0.0.1:x/v1", "http://[::1/v1", ""),
     *("http://key@127.0.0.1/v1", "http://a:b@127.0.0.1/v1", "http://127.0.0.1/v1?key=1", "http://127.0.0.1/v1#a", "http://127.0.0.1@evil.org/v1"),
+    *("http://127.0.0.1/v1\n", "http://127.0.0.1/\x01", "http://127.0.0.1/v 1", "http://127.0.0.1/é", "http://127.0.0.1/\udc80"),
 )
 
 
@@ -76,6 +77,18 @@ def test_what_is_no_address(url: str) -> None:
         check_address(url, None)
 
 
+@pytest.mark.parametrize("url", ["http://u:SECRET@host:99999/v1", "http://u:SECRET", "u:SECRET@host/v1", "http://u:SECRET/x@host/v1"])
+def test_a_password_in_a_broken_address_is_not_shown(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_address(url, None)
+    assert "secret" not in str(caught.value).lower()
+
+
+def test_an_address_that_the_client_cannot_read() -> None:
+    with pytest.raises(UsageError, match="--by: expected an address"):
+        ask(Endpoint(url=check_address("http://999.999.999.999/v1", "999.999.999.999")))
+
+
 def test_keys() -> None:
     local = "http://127.0.0.1/v1"
     assert read_key(None, {"OPENAI_API_KEY": "k"}, local) is None, "a key is sent only where its variable is named"
@@ -83,7 +96,7 @@ def test_keys() -> None:
     for environment in ({}, {"K": " "}):
         with pytest.raises(UsageError, match="--key-env K: this environment variable is not set or empty"):
             read_key("K", environment, local)
-    for bad in ("a\nb", "é"):
+    for bad in ("a\nb", "é", "a b"):
         with pytest.raises(UsageError, match="characters that no key has") as caught:
             read_key("K", {"K": bad}, local)
         assert bad not in str(caught.value)

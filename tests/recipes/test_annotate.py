@@ -168,6 +168,9 @@ def test_samples_of_a_prompt_are_compared_two_by_two(annotating: Annotating) -> 
         ("Here.", "There.", 1), ("Here.", "Nowhere.", 1), ("There.", "Nowhere.", 1),
     ]  # fmt: skip
     assert len(annotating.server.requests) == 6
+    done = annotating([{"prompt": "Where? ", "responses": ["Here.", "There.", "Here."]}], "preference")
+    assert [(line["chosen"], line["rejected"]) for line in annotating.lines()] == [("Here.", "There."), ("There.", "Here.")]
+    assert [(one["kind"], one["rows"], one["action"]) for one in done.result["findings"]] == [("identical", [0], "not compared")]
     same = Row(prompt="Q", answers={"chosen": Answer(content="a"), "rejected": Answer(content="b")}, columns={"tie": 1.0})
     (line,) = PreferenceTask().write(same, [OrderedVerdict(0.5, ""), OrderedVerdict(0.5, "")], BY)
     assert line["agrees_with_data"] == 1.0
@@ -252,6 +255,21 @@ def test_a_prompt_that_cannot_be_filled(annotating: Annotating, text: str) -> No
     assert (done.code, annotating.server.paths) == (2, [])
     assert BAD_PROMPTS[text] in done.error
     assert annotating([ANSWER], "spans", "--prompt", own.with_name("none.txt")).code == 2
+
+
+@pytest.mark.parametrize(("given", "value"), [("aspects", "truth"), ("scale", "7")])
+def test_what_a_prompt_must_say_where_no_schema_does(annotating: Annotating, given: str, value: str) -> None:
+    annotating.server.answer = lambda request, number: completion({"reason": "r", "ratings": {"truth": 1}})
+    own = annotating.folder / "own.txt"
+    own.write_text("Rate $answer by " + ("$scale" if given == "aspects" else "$aspects"))
+    own_prompt = ("rubric", "--prompt", own, f"--{given}", value)
+    for form in ("text", "json-object"):
+        done = annotating([ANSWER], *own_prompt, "--reply-form", form, "--dry-run")
+        assert done.code == 2
+        assert f"--{given}: with --reply-form {form} only the prompt can say it" in done.error
+    assert annotating([ANSWER], *own_prompt, "--dry-run").code == 0
+    own.write_text(f"Rate $answer by ${given}")
+    assert annotating([ANSWER], *own_prompt, "--reply-form", "text", "--dry-run").code == 0
 
 
 SETTINGS = {

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.recipes.annotating import ANSWER, PAIR, Annotating, Json, numbered, s
 from tests.recipes.stand_in import Sent, completion, failed, serve
 
 EMPTY: Json = {"spans": []}
+KEY = "sk-secret-0123456789"
 ESCAPES = "\x1b]0;owned\x07\u202eevil\x9b31m"
 
 
@@ -138,9 +140,18 @@ def test_replies_that_are_no_object(name: str) -> None:
     assert caught.value.kind == kind
 
 
-@pytest.mark.parametrize("text", ['{"a": 1}', ' \n{"a": 1}\n', '```json\n{"a": 1}\n```', '```\n{"a": 1}```\n', '<think>{"a": 2}\n</think>\n{"a": 1}'])
+AFTER_THOUGHTS = (
+    '<think>{"a": 2}\n</think>\n{"a": 1}',
+    'A thought.\n</think>\n\n{"a": 1}',
+    '<think>I close with </think> later.</think>```json\n{"a": 1}\n```',
+)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', ' \n{"a": 1}\n', '```json\n{"a": 1}\n```', '```\n{"a": 1}```\n', *AFTER_THOUGHTS])
 def test_replies_in_usual_wrappings(text: str) -> None:
     assert parse_reply(text) == {"a": 1}
+    marked = '{"a": "</think>{"}'
+    assert parse_reply(marked) == parse_reply(f"<think>b</think>{marked}") == {"a": "</think>{"}
 
 
 @pytest.mark.parametrize(
@@ -251,6 +262,13 @@ def test_no_server(annotating: Annotating) -> None:
     assert not re.search(r"question \d", done.error), "the first question is the last one"
 
 
+def test_a_server_that_drops_the_first_question_is_there(annotating: Annotating) -> None:
+    annotating.server.answer = lambda request, number: Sent(drop=True) if number == 0 else completion(EMPTY)
+    done = annotating(numbered(3), "spans", "--retries", "0", "--parallel", "1")
+    assert done.code == 0, done.error
+    assert findings(done.result) == {"no_connection": ([0], "not annotated")}
+
+
 def test_failures_in_a_row_stop(annotating: Annotating) -> None:
     """Not those that are scattered; what was answered before is kept."""
     answered = 4
@@ -290,6 +308,9 @@ def test_models_to_choose_from(annotating: Annotating) -> None:
         annotating.server.models = models
         done = annotating([ANSWER], "spans")
         assert (done.code, words in done.error, annotating.server.requests) == (2, True, [])
+    annotating.server.models = {"data": [{"id": "m\ud800"}, {"id": "judge-2"}]}
+    annotating.server.answer = lambda request, number: completion(EMPTY)
+    assert annotating([ANSWER], "spans").result["model"] == "judge-2", "a name that is no text cannot be sent back"
     annotating.server.models = []
     assert annotating([ANSWER], "spans").code == 8
 
@@ -326,6 +347,15 @@ def test_redirects_are_not_followed(annotating: Annotating) -> None:
     assert "sends requests on to another address" in done.error
 
 
+@pytest.fixture
+def listens_to_interrupts() -> Iterator[None]:
+    """As at a terminal: a shell starts what runs in its background with Ctrl-C ignored, and Python leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listens_to_interrupts")
 def test_stopped_and_gone_on(annotating: Annotating) -> None:
     """Ctrl-C while the fifth question waits: the same command asks the rest alone and writes what an unstopped one writes."""
 
@@ -350,17 +380,41 @@ def test_stopped_and_gone_on(annotating: Annotating) -> None:
 
 
 def test_the_key_is_sent_and_nowhere_written(annotating: Annotating, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    monkeypatch.setenv("JUDGE_KEY", " sk-secret-123\n")
-    repeated = {"spans": [{**span("house"), "reason": "sk-secret-123"}]}
-    annotating.server.answer = lambda request, number: failed(500) if number == 0 else completion(repeated)
-    done = annotating([ANSWER], "spans", "--key-env", "JUDGE_KEY")
+    monkeypatch.setenv("JUDGE_KEY", f" {KEY}\n")
+    good, repeated = json.dumps({"spans": [span("house")]}), json.dumps({"spans": [{**span("house"), "reason": KEY}]})
+    replies = [repeated, repeated.replace("sec", "\\u0073ec"), f"<think>{KEY}</think>{good}"]
+    annotating.server.models = {"data": [{"id": KEY}, {"id": "judge-1"}]}
+    annotating.server.answer = lambda request, number: failed(500) if number == 0 else completion(replies[number - 1])
+    done = annotating([ANSWER], "spans", "--key-env", "JUDGE_KEY", "--retries", "3")
     assert done.code == 0, done.error
-    assert {headers["authorization"] for headers in annotating.server.headers} == {"Bearer sk-secret-123"}
-    assert annotating.lines()[0]["annotation"]["reasons"]["answer"] == ["(key)"]
+    assert {headers["authorization"] for headers in annotating.server.headers} == {f"Bearer {KEY}"}
+    assert done.result["failed_tries"] == {"repeats_key": 2, "server_error": 1}
+    assert annotating.lines()[0]["annotation"]["reasons"]["answer"] == ["because"]
     files = [file for file in annotating.folder.rglob("*") if file.is_file()]
     assert len([file for file in files if cache in file.parents]) == 1
-    assert not [file for file in files if b"sk-secret-123" in file.read_bytes()]
-    assert "sk-secret" not in done.error + json.dumps(done.result)
+    assert not [file for file in files if KEY.encode() in file.read_bytes()]
+    assert "secret" not in done.error + json.dumps(done.result)
+
+
+def test_a_key_that_is_a_word_changes_no_text(annotating: Annotating, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "judge")
+    annotating.server.answer = lambda request, number: completion({"spans": [{**span("house"), "reason": "a judgement"}]})
+    done = annotating([ANSWER], "spans", "--key-env", "JUDGE_KEY")
+    assert done.code == 0, done.error
+    assert annotating.server.requests[0]["model"] == "judge-1"
+    assert annotating.lines()[0]["annotation"]["reasons"]["answer"] == ["a judgement"]
+
+
+@pytest.mark.parametrize("status", [401, 422, 500])
+@pytest.mark.parametrize("words", [" " * 1990 + KEY, json.dumps({"error": KEY}).replace("sec", "\\u0073ec"), f"<p>{KEY}</p>"])
+def test_the_key_is_in_no_message(annotating: Annotating, monkeypatch: pytest.MonkeyPatch, status: int, words: str) -> None:
+    """Where it would be cut off, and however it is escaped."""
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    annotating.server.answer = lambda request, number: Sent(words.encode(), status)
+    done = annotating([ANSWER], "spans", "--key-env", "JUDGE_KEY", "--retries", "0")
+    assert done.code == 8
+    assert "(key)" in done.error
+    assert not any(part in done.error for part in ("sk-", "ecret"))
 
 
 def test_a_missing_key(annotating: Annotating, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,6 +432,13 @@ def test_a_missing_package_names_the_extra(annotating: Annotating, monkeypatch: 
     assert annotating([ANSWER], "spans", "--dry-run").code == 0, "what sends nothing needs no client"
 
 
+def test_names_that_are_no_text(annotating: Annotating) -> None:
+    for option in ("--model", "--annotator"):
+        done = annotating([ANSWER], "spans", option, "m\udc80")
+        assert (done.code, annotating.server.paths) == (2, [])
+        assert f"{option}: the name is not valid UTF-8" in done.error
+
+
 def test_another_host_is_asked_for(annotating: Annotating, monkeypatch: pytest.MonkeyPatch) -> None:
     """And told, with the proxy that is not used."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
@@ -385,7 +446,7 @@ def test_another_host_is_asked_for(annotating: Annotating, monkeypatch: pytest.M
     assert (done.code, "--host judge.example" in done.error) == (2, True)
     done = annotating([ANSWER], "spans", "--by", "http://judge.example/v1", "--host", "judge.example", "--dry-run")
     assert done.code == 0, done.error
-    assert "prompts and answers are sent to judge.example, unencrypted" in done.error
+    assert "prompts and answers would be sent to judge.example, unencrypted" in done.error
     assert "HTTPS_PROXY is set and not used" in done.error
 
 

@@ -8,6 +8,7 @@ from finegrain.checked import NonNegativeFloat, NonNegativeInt, PositiveFloat, P
 from finegrain.commands.mark import MARKING
 from finegrain.commands.settings import RowCount
 from finegrain.data.gate.settings import Gate
+from finegrain.data.text_file import is_utf8
 from finegrain.errors import UsageError
 from finegrain.generate.endpoint import check_address
 
@@ -69,6 +70,8 @@ class AnnotateSettings(RowCount):
             raise UsageError("--scale 1 leaves one rating only; give 2 or more")
         if self.most_changed != MOST_CHANGED and self.task != "edits":
             raise UsageError(f"--most-changed belongs to --task edits; drop it for --task {self.task}")
+        if bad := [name for name in ("model", "annotator") if not is_utf8(getattr(self, name) or "")]:
+            raise UsageError(f"--{bad[0]}: the name is not valid UTF-8")
         if bad := [name for name in self.aspects if not name.strip() or not name.isprintable()]:
             raise UsageError(f"--aspects: expected names, found {bad[0]!r}")
 

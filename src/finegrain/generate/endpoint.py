@@ -9,11 +9,12 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
+from finegrain.data.text_file import is_utf8
 from finegrain.errors import EndpointError, UsageError
 from finegrain.types import Json
 
@@ -21,6 +22,10 @@ MOST_BYTES = 4 << 20
 """Of one reply."""
 SHOWN = 200
 """Characters of a server's message that an error shows."""
+SHORTEST_SECRET = 16
+"""Characters of a key that is looked for in data; a shorter one may be an ordinary word."""
+NO_ADDRESS = "--by: expected an address such as http://127.0.0.1:8000/v1"
+"""Without what was given, which may have a password in it."""
 SENT_HEADERS = frozenset({"host", "accept", "connection", "content-length", "content-type", "transfer-encoding"})
 """Of the client's own headers those that are sent; the others describe this machine or come from the environment."""
 STOPS = {
@@ -61,16 +66,22 @@ class Endpoint:
     timeout: float = 120.0
     """Seconds that one request may take as a whole."""
 
+    def has_key_in(self, written: str) -> bool:
+        """Whether the key stands in JSON as `json.dumps` writes it; a key that may be an ordinary word does not count."""
+        return self.key is not None and len(self.key) >= SHORTEST_SECRET and _escape(self.key) in written
+
 
 def check_address(url: str, host: str | None) -> str:
     """The base URL, if texts may go there.
 
     Loopback is `localhost`, 127.0.0.0/8 and ::1; names are not resolved to find out. Any other host must equal `host`.
     """
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise UsageError("--by: an address has no spaces, and no characters but those of ASCII that can be printed")
     parts = _split(url)
     name = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not name:
-        raise UsageError(f"--by: expected an address such as http://127.0.0.1:8000/v1, got {url!r}")
+        raise UsageError(NO_ADDRESS)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise UsageError(
             "--by: an address without name, password, query and fragment is expected; a key is read from the variable that --key-env names"
@@ -86,8 +97,8 @@ def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise UsageError(f"--by: {url!r} is no address ({error})") from None
+    except ValueError:
+        raise UsageError(NO_ADDRESS) from None
     return parts
 
 
@@ -107,7 +118,7 @@ def read_key(name: str | None, environment: Mapping[str, str], url: str) -> str 
     key = environment.get(name, "").strip()
     if not key:
         raise UsageError(f"--key-env {name}: this environment variable is not set or empty")
-    if not (key.isascii() and key.isprintable()):
+    if not (key.isascii() and key.isprintable()) or " " in key:
         raise UsageError(f"--key-env {name}: its value has characters that no key has")
     parts = _split(url)
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
@@ -127,7 +138,7 @@ class Chat:
         body = await self._call(self._client.get("/models", cast_to=self._response))
         data = body.get("data")
         names = [one.get("id") for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-        return [self._hide_key(name) for name in names if isinstance(name, str) and name]
+        return [name for name in names if isinstance(name, str) and name and is_utf8(name) and not self._endpoint.has_key_in(json.dumps(name))]
 
     async def complete(self, request: Json) -> ChatReply:
         """The reply to `model`, `messages` and options; EndpointFailure where there is none, EndpointError where no request would get one."""
@@ -143,10 +154,11 @@ class Chat:
         if not isinstance(text, str):
             raise EndpointFailure("no_completion", "the body is no chat completion with a text", again=True)
         usage = _object(body.get("usage"))
-        return ChatReply(self._hide_key(text), _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        return ChatReply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
 
     async def _call(self, request: Any) -> Json:
         """The body of an answer as an object."""
+        import httpx2
         import openai
 
         try:
@@ -158,7 +170,8 @@ class Chat:
             raise self._explain(error) from None
         except openai.APIConnectionError as error:
             words = self._shorten(str(error.__cause__ or error))
-            raise EndpointFailure("no_connection", words or "the connection broke off", again=True) from None
+            kind = "no_server" if isinstance(error.__cause__, httpx2.ConnectError) else "no_connection"
+            raise EndpointFailure(kind, words or "the connection broke off", again=True) from None
         try:
             body = json.loads(answer.content)
         except (ValueError, RecursionError):
@@ -181,11 +194,16 @@ class Chat:
 
     def _shorten(self, text: str) -> str:
         """One line of what the server said, without the key."""
-        return self._hide_key(" ".join(text[: 10 * SHOWN].split()))[:SHOWN]
+        with suppress(ValueError, RecursionError):  # so that the key has one spelling
+            text = json.dumps(json.loads(text), ensure_ascii=False)
+        if self._endpoint.key:
+            text = text.replace(_escape(self._endpoint.key), "(key)").replace(self._endpoint.key, "(key)")
+        return " ".join(text.split())[:SHOWN]
 
-    def _hide_key(self, text: str) -> str:
-        """What the server said, where it repeats the key."""
-        return text.replace(self._endpoint.key, "(key)") if self._endpoint.key else text
+
+def _escape(text: str) -> str:
+    """The text as it stands within a JSON string."""
+    return json.dumps(text)[1:-1]
 
 
 def _object(value: Any) -> Json:
@@ -215,7 +233,10 @@ async def open_chat(endpoint: Endpoint) -> AsyncIterator[Chat]:
         raise UsageError(
             "a server is asked through the openai client, which is not installed: pip install -c constraints.txt -e '.[annotate]'"
         ) from error
-    own = httpx2.URL(endpoint.url)
+    try:
+        own = httpx2.URL(endpoint.url)
+    except httpx2.InvalidURL:
+        raise UsageError(NO_ADDRESS) from None
 
     class LimitedStream(httpx2.AsyncByteStream):  # type: ignore[misc, unused-ignore]
         """The body of an answer, up to MOST_BYTES."""

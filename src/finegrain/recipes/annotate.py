@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from finegrain.commands.annotate import AnnotateSettings
+from finegrain.commands.annotate import SCALE, AnnotateSettings
 from finegrain.configure import to_json
 from finegrain.data.findings import Findings
 from finegrain.data.records import Row
@@ -23,7 +23,7 @@ from finegrain.files import cache_folder, write_new
 from finegrain.generate.endpoint import Endpoint, EndpointFailure, check_address, open_chat, read_key
 from finegrain.recipes.annotation.asking import Asker, ReplyCache, ServerQuestion, Settled
 from finegrain.recipes.annotation.edits import EditTask
-from finegrain.recipes.annotation.preference import PreferenceTask
+from finegrain.recipes.annotation.preference import PreferenceTask, list_identical
 from finegrain.recipes.annotation.prompt_file import PromptTemplate, load_prompt
 from finegrain.recipes.annotation.rows import AnnotationTask, Annotator, Inquiry, NotAsked
 from finegrain.recipes.annotation.rubric import USUAL, RubricTask
@@ -48,6 +48,7 @@ def run_annotate(settings: AnnotateSettings) -> dict[str, Any]:
     check_free(settings.summary, settings.data)
     task = _make_task(settings)
     prompt = load_prompt(settings.prompt, settings.task, task.places, task.needed)
+    _check_places(settings, prompt)
     rows, report = load_marked_rows(settings.data, settings.limit, settings.gate)
     for line in describe_report({**report, "not_checked": []})[1:]:
         write_line(line)
@@ -100,11 +101,21 @@ def _make_task(settings: AnnotateSettings) -> AnnotationTask:
     return tasks[settings.task]
 
 
+def _check_places(settings: AnnotateSettings, prompt: PromptTemplate) -> None:
+    """UsageError for what was given and would reach the server in no form: a JSON Schema has it, other forms have the prompt alone."""
+    given = {"aspects": settings.aspects != (), "scale": settings.scale != SCALE}
+    lacking = [name for name, is_given in given.items() if is_given and name not in prompt.places]
+    if lacking and settings.reply_form != "json-schema":
+        name = lacking[0]
+        raise UsageError(f"--{name}: with --reply-form {settings.reply_form} only the prompt can say it, and {prompt.file} has no place ${name}")
+
+
 def _open_endpoint(settings: AnnotateSettings) -> Endpoint:
     """The server, after telling what is not read of the environment."""
     url = check_address(settings.by, settings.host)
     if settings.host is not None:
-        write_line(f"prompts and answers are sent to {settings.host}" + ("" if url.startswith("https:") else ", unencrypted"))
+        when = "would be" if settings.dry_run else "are"
+        write_line(f"prompts and answers {when} sent to {settings.host}" + ("" if url.startswith("https:") else ", unencrypted"))
         if named := [name for name in PROXIES if os.environ.get(name)]:
             write_line(f"{named[0]} is set and not used: requests go to {settings.host} directly")
     key = None if settings.dry_run else read_key(settings.key_env, os.environ, url)
@@ -129,9 +140,14 @@ async def _only_model(endpoint: Endpoint) -> str:
 def _inquire(task: AnnotationTask, rows: Sequence[tuple[int, Row]], findings: Findings) -> Iterator[tuple[int, Row, list[Inquiry]]]:
     for number, row in rows:
         try:
-            yield number, row, task.inquire(row)
+            inquiries = task.inquire(row)
         except NotAsked as reason:
             findings.drop(str(reason), number)
+            continue
+        if isinstance(task, PreferenceTask):
+            for one, other in list_identical(row):
+                findings.add("identical", number, "not compared", f"{one} and {other} have the same text")
+        yield number, row, inquiries
 
 
 def _make_questions(

@@ -88,7 +88,7 @@ class ReplyCache:
         return None
 
     def put(self, question: ServerQuestion, reply: str) -> None:
-        """Keeps a reply."""
+        """Keeps a reply's JSON."""
         file = self._file(question)
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps({"reply": reply}))
@@ -126,7 +126,7 @@ class Asker:
     async def _work(self, chat: Chat, waiting: Iterator[tuple[str, ServerQuestion]], found: dict[str, Settled]) -> None:
         for key, question in waiting:
             settled = await self._ask(chat, question)
-            if settled.failure == "no_connection" and not self._reached:
+            if settled.failure == "no_server" and not self._reached:
                 raise EndpointError(f"there is no server at {self._endpoint.url}: {settled.words}")
             found[key] = settled
             self._tell(settled)
@@ -144,7 +144,9 @@ class Asker:
             wait, text = 0.0, ""
             try:
                 text = await self._send(chat, question.request, added)
-                checked = question.read(parse_reply(text))
+                reply = parse_reply(text)
+                written = self._write(reply)
+                checked = question.read(reply)
             except EndpointFailure as error:
                 failure, words, wait = error.kind, str(error), max(error.wait, min(60.0, FIRST_WAIT * 2**attempt))
                 self.counts.tries[failure] += 1
@@ -155,7 +157,7 @@ class Asker:
                 failure, words = error.kind, str(error)
             else:
                 if best is None or len(checked.notes) < len(best[0].notes):
-                    best = checked, text
+                    best = checked, written
                 if not checked.notes:
                     break
                 failure, words = checked.notes[0]
@@ -165,6 +167,16 @@ class Asker:
             return Settled(None, (), failure, words)
         self._cache.put(question, best[1])
         return Settled(*best[0])
+
+    def _write(self, reply: Json) -> str:
+        """What is kept of a reply: its JSON, which does not repeat the key."""
+        try:
+            written = json.dumps(reply)
+        except RecursionError:
+            raise UnusableReply("wrong_form", "it is nested too deeply") from None
+        if self._endpoint.has_key_in(written):
+            raise UnusableReply("repeats_key", "it repeats the key of the server")
+        return written
 
     async def _send(self, chat: Chat, request: Json, added: Sequence[Mapping[str, str]]) -> str:
         self.counts.requests += 1

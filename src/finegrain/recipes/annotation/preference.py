@@ -84,9 +84,15 @@ class PreferenceTask:
         }
 
 
+def list_identical(row: Row) -> list[tuple[str, str]]:
+    """Every two answers with the same text: nothing is asked about them."""
+    return [(one, other) for one, other in combinations(row.answers, 2) if shown_answer(row, one) == shown_answer(row, other)]
+
+
 def _compared_roles(row: Row) -> list[tuple[str, str]]:
     """Every two answers with different texts."""
-    pairs = [pair for pair in combinations(row.answers, 2) if shown_answer(row, pair[0]) != shown_answer(row, pair[1])]
+    identical = set(list_identical(row))
+    pairs = [pair for pair in combinations(row.answers, 2) if pair not in identical]
     if not pairs:
         raise NotAsked("no_two_answers")
     return pairs

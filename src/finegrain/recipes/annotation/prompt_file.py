@@ -20,6 +20,11 @@ class PromptTemplate:
     file: Path
     text: str
 
+    @property
+    def places(self) -> list[str]:
+        """The places that it has."""
+        return Template(self.text).get_identifiers()
+
     def fill(self, values: Mapping[str, str]) -> str:
         """The prompt with the texts in their places; what stands in the texts themselves is not read as a place."""
         return Template(self.text).substitute(values)

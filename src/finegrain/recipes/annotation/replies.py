@@ -10,6 +10,8 @@ from finegrain.types import Json
 
 FENCE = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n?\s*```\s*", re.DOTALL | re.IGNORECASE)
 """JSON as a block of code."""
+END_OF_THOUGHT = re.compile(r"</think>\s*(?=\{|```)")
+"""Where JSON begins after a thought. Templates may open the thought themselves, so that its first tag is missing; it may name its tags."""
 MOST_ITEMS = 200
 """Of a list in a reply."""
 MOST_WORDS = 2000
@@ -25,11 +27,11 @@ class UnusableReply(Exception):
 
 
 def parse_reply(text: str) -> Json:
-    """The JSON object of a reply: alone, in a block of code, or after a thought in <think> tags."""
+    """The JSON object of a reply: alone, in a block of code, or after a thought that ends with </think>."""
     if not is_utf8(text):
         raise UnusableReply("invalid_text", "it has half a surrogate pair, which is not valid text")
-    if text.lstrip().startswith("<think>"):
-        text = text.partition("</think>")[2]
+    if not text.lstrip().startswith(("{", "```")) and (thought := END_OF_THOUGHT.search(text)):
+        text = text[thought.end() :]
     fenced = FENCE.fullmatch(text)
     try:
         found = json.loads(fenced[1] if fenced else text, parse_constant=_refuse)
