@@ -31,6 +31,8 @@ BATCH = 16
 """Prompts that are answered at once."""
 MUCH_LONGER = 1.2
 """Ratio of the lengths of answers from which a line says so [choice]."""
+LEAST_SCORED = 0.9
+"""Share of the rows scored at the start that a strength must have scores of, too [choice]."""
 
 Build = Callable[[MergeMethod, Path], object]
 """Writes a merged model into an existing folder, with its tokenizer."""
@@ -59,7 +61,7 @@ class SearchOutcome(NamedTuple):
 
 
 def search_strength(settings: MergeSettings, tokenizer: object, build: Build, folder: Path) -> SearchOutcome:
-    """Scores every strength, each by a model of its own below `folder`; one whose numbers are not finite is left out, and named."""
+    """Scores every strength, each by a model of its own below `folder`; one without finite numbers or scores is left out, and named."""
     method = settings.method
     runtime = open_runtime(settings.device, settings.dtype)
     runtime = Runtime(runtime.device, runtime.precision, None, runtime.usage)
@@ -73,10 +75,13 @@ def search_strength(settings: MergeSettings, tokenizer: object, build: Build, fo
             if value == method.start:
                 raise
             failed[value] = str(error)
-            write_line(f"{method.strength} {value:g} is left out: {error}")
             continue
         name, numbers = next(iter(trials[value].items()))
         write_line(f"{method.strength} {value:g}: {name} {np.nanmean(numbers) if np.isfinite(numbers).any() else np.nan:.4g}")
+    failed |= find_unscored(trials, method.start)
+    for value, reason in failed.items():
+        trials.pop(value, None)
+        write_line(f"{method.strength} {value:g} is left out: {reason}")
     best, lines = choose(trials, method.start, settings.data or "")
     for line in describe(method, best, lines, sorted(trials)):
         write_line(line)
@@ -97,6 +102,15 @@ def _score_trial(method: MergeMethod, build: Build, folder: Path, measure: Model
         return measure(policy)
     finally:
         shutil.rmtree(folder)
+
+
+def find_unscored(trials: Mapping[float, Numbers], start: float) -> dict[float, str]:
+    """Strengths that have too few scores of the rows that are scored at the start, and why: they would take those rows from all."""
+    score = next(iter(trials[start]))
+    known = np.isfinite(trials[start][score])
+    counts = {value: int((np.isfinite(numbers[score]) & known).sum()) for value, numbers in trials.items()}
+    reasons = {value: f"{count} of the {counts[start]} rows that are scored at {start:g} have a score" for value, count in counts.items()}
+    return {value: reason for value, reason in reasons.items() if counts[value] < LEAST_SCORED * counts[start]}
 
 
 def choose(trials: Mapping[float, Numbers], start: float, data: str) -> tuple[float, list[Json]]:
@@ -162,6 +176,8 @@ class PreferenceMargins:
         sums = {role: np.array([one.sum(dtype=np.float64) for one in logps[role]]) for role in ROLES}
         counts = np.array([max(1, int(example.responses["chosen"].mask.sum())) for example in self._examples])
         margin = sums["chosen"] - sums["rejected"]
+        if bad := int((~np.isfinite(margin)).sum()):
+            raise NonFiniteError(f"the margins of {bad} of {len(margin)} pairs are NaN or infinite; try --dtype float32")
         return {"margin": margin, "accuracy": (margin > 0).astype(float), "chosen_nll": -sums["chosen"] / counts}
 
     def facts(self) -> Json:
