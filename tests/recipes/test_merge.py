@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import finegrain
+from finegrain.models import lora_weights
 from finegrain.models import merge as merging
 from finegrain.recipes import merge as job
 from finegrain.weights.expo import Expo
@@ -71,6 +72,7 @@ def test_a_model_with_itself_and_alpha_0(command: Command, family: list[Path]) -
         done = command("merge", *arguments, "--out", command.folder / name)
         assert done.code == 0, done.error
         assert same_weights(command.folder / name, tuned)
+        assert "| -0 |" not in (command.folder / name / "README.md").read_text()
         assert done.result["weights_changed"] == 0
         config = json.loads((command.folder / name / "config.json").read_text())
         assert config == json.loads((tuned / "config.json").read_text())
@@ -280,3 +282,13 @@ def test_names_in_the_card_are_harmless(command: Command, family: list[Path]) ->
     assert "<script>" not in table
     assert "](z)" not in table
     assert "a_b" in table
+
+
+def test_names_from_the_hub_stay_whole(command: Command, family: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In record and card, of a checkpoint and of an adapter; of a folder the card has the last part."""
+    adapter = save_adapter(family[0], command.folder / "3f9c", 1, target_modules=["q_proj"])
+    copies = {"owner/adapter": str(adapter), "owner/tuned": str(family[1])}
+    monkeypatch.setattr(lora_weights, "fetch_all_files", lambda source, mark: copies.get(source, source))
+    assert command("merge", "--model", "owner/adapter", "owner/tuned", family[2], "--out", command.folder / "out").code == 0
+    assert [one["source"] for one in command.record("out")["sources"]] == ["owner/adapter", "owner/tuned", str(family[2])]
+    assert '- "owner/adapter"\n- "owner/tuned"\n- "tuned-2"\n' in (command.folder / "out" / "README.md").read_text()

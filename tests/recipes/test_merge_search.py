@@ -12,7 +12,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finegrain.errors import DataError
 from finegrain.recipes.merging import search
 from finegrain.recipes.merging.search import choose, describe, find_unscored
+from finegrain.weights.blocks import MergeMethod
 from finegrain.weights.expo import Expo
+from finegrain.weights.slerp import Slerp
+from finegrain.weights.soup import Soup
+from finegrain.weights.task_arithmetic import TaskArithmetic
 from tests.models.related import same_weights, save_family
 from tests.recipes.command import Command
 from tests.tiny import write_rows
@@ -90,6 +94,7 @@ def test_a_reward_model_chooses(command: Command, family: list[Path]) -> None:
     done = command("merge", *slerp, "--score-with", family[1], "--out", command.folder / "two")
     assert done.code == 4
     assert "not a reward model" in done.error
+    assert "give --score-reference" in done.error
 
 
 def test_data_without_pairs(command: Command, family: list[Path]) -> None:
@@ -181,7 +186,7 @@ def test_the_largest_mean_of_common_rows_is_kept() -> None:
 def told(start: np.ndarray, **columns: np.ndarray) -> str:
     trials = {0.0: {"reward": start, "characters": np.full(6, 10.0)}, 1.0: {"reward": columns["reward"], "characters": columns["characters"]}}
     best, lines = choose(trials, 0.0, "d")
-    return " | ".join(describe(Expo(), best, lines, [0.0, 1.0]))
+    return " | ".join(describe(Expo(), best, lines, [0.0, 0.5, 1.0]))
 
 
 def test_what_is_told_of_the_choice() -> None:
@@ -195,3 +200,24 @@ def test_what_is_told_of_the_choice() -> None:
     assert "may be chance" in told(ROWS, reward=ROWS + np.array([5, -5, 5, -5, 5, -4.0]), characters=same)
     assert "2.5 times as long" in told(ROWS, reward=ROWS + 1, characters=longer)
     assert "the result is the start itself" in told(ROWS, reward=ROWS - 1, characters=same)
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "words"),
+    [
+        (Expo(), [0.0, 0.5, 1.0], "may rise further beyond it"),
+        (TaskArithmetic(), [0.0, 0.5, 1.0], "may rise further beyond it"),
+        (Slerp(), [0.0, 0.25, 0.5], "may rise further beyond it"),
+        (Slerp(), [0.0, 0.5, 1.0], "1 is the second model itself, and no mixture scored higher; method:expo goes further"),
+        (Soup(), [0.0, 0.5, 1.0], "0 is the second model itself, and no mixture scored higher; method:expo goes further"),
+        (Soup(), [0.25, 0.5, 1.0], "may rise further beyond it"),
+        (Expo(), [0.0, 1.0], None),
+        (Soup(), [0.0, 1.0], None),
+    ],
+)
+def test_what_is_told_at_an_end(method: MergeMethod, values: list[float], words: str | None) -> None:
+    """Nothing lies beyond the second model on its own, and one value alone is no end."""
+    trials = {value: {"reward": ROWS + abs(value - method.start)} for value in values}
+    best, lines = choose(trials, method.start, "d")
+    found = " | ".join(describe(method, best, lines, values))
+    assert words in found if words else "further" not in found

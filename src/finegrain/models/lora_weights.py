@@ -4,7 +4,7 @@ The product is taken before anything is merged, because the mean of two adapters
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def open_weights(source: str) -> StoredWeights:
     files = read_adapter(local)
     _refuse_other_kinds(source, files)
     list_adapters(files)  # for its error: one that is based on itself has no weights
-    return _place(files, open_weights(files.base))
+    return _place(replace(files, source=source), open_weights(files.base))
 
 
 def _place(files: AdapterFiles, base: StoredWeights) -> LoraWeights:

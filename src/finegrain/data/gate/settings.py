@@ -13,7 +13,9 @@ Usual = Literal["keep", "drop", "error"]
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Gate:
-    """What to do with a row of each kind: keep it, drop it, or stop with an error. Every such row is listed in gate.json.
+    """What to do with a row of each kind: keep it, drop it, or stop with an error.
+
+    Every such row is counted in the command's record; training lists them in gate.json.
 
     One field per kind, so that each kind can be set individually.
     """

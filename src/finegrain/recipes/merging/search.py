@@ -1,5 +1,6 @@
 """The strength of a merge by search: every value makes a model, which is scored on held-out rows; the best mean is kept."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from finegrain.data.load import load_examples
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore
 from finegrain.data.tokenise import Tokenise
-from finegrain.errors import DataError, NonFiniteError
+from finegrain.errors import DataError, NonFiniteError, UsageError
 from finegrain.generate.hf import generate_greedy
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
@@ -144,12 +145,21 @@ def describe(method: MergeMethod, best: float, lines: Sequence[Json], values: Se
         words = f"{gap['mean']:+.4g} against the start, 95 % interval {gap['low']:.4g} to {gap['high']:.4g}, {gap['rows']} rows"
         told.append(f"score {words}{'; the difference may be chance' if gap['low'] <= 0 else ''}")
         told.append("the same rows chose it, so its own score is too high on average: measure the merged model on others")
-    if best in (values[0], values[-1]) and best != method.start and len(values) > 1:
-        told.append(f"{best:g} is at the end of what was tried; the score may rise further beyond it")
+    if best in (values[0], values[-1]) and best != method.start and len(set(values) - {method.start}) > 1:
+        told.append(_say_end(method, best, math.inf if best == values[-1] else -math.inf))
     if "characters" in found and found["characters"]["mean"] > MUCH_LONGER * max(1.0, start["characters"]["mean"]):
         ratio = found["characters"]["mean"] / max(1.0, start["characters"]["mean"])
         told.append(f"its answers are {ratio:.2g} times as long as the start's; a reward that likes long answers would choose it for that alone")
     return told
+
+
+def _say_end(method: MergeMethod, best: float, outwards: float) -> str:
+    """What lies beyond a best value at an end: values that were not tried, or nothing, where the result is the second model itself."""
+    try:
+        method.at(math.nextafter(best, outwards))
+    except UsageError:
+        return f"{best:g} is the second model itself, and no mixture scored higher; method:expo goes further, with the first one as --base"
+    return f"{best:g} is at the end of what was tried; the score may rise further beyond it"
 
 
 def _open_measure(settings: MergeSettings, runtime: Runtime, tokenizer: object) -> ModelScore:
@@ -160,7 +170,13 @@ def _open_measure(settings: MergeSettings, runtime: Runtime, tokenizer: object) 
         for line in loaded.report.get("messages", []):
             write_line(line)
         return PreferenceMargins(runtime, loaded.examples, loaded.report)
-    options = RewardOptions(runtime=lambda: runtime, max_length=settings.max_length, reference=settings.score_reference, beta=settings.score_beta)
+    options = RewardOptions(
+        runtime=lambda: runtime,
+        max_length=settings.max_length,
+        reference=settings.score_reference,
+        reference_option="--score-reference",
+        beta=settings.score_beta,
+    )
     return AnswerRewards(settings, open_reward(settings.score_with, options))
 
 
