@@ -25,6 +25,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "whole norm": {"target_modules": ["q_proj"], "modules_to_save": ["norm"]},
     "rows of all biases": {"target_modules": ["c_attn", "c_proj"], "bias": "all"},
 }
+BASES = {"embeddings": "llama", "rows of all biases": "gpt2, default dropout"}
+"""Where it is not the tiny Llama whose embeddings are tied."""
 
 
 def save_adapter(base: Path, folder: Path, seed: int = 0, **settings: Any) -> Path:
@@ -50,8 +52,7 @@ def merged_by_peft(base: Path, *adapters: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.filterwarnings("ignore:.*tie:UserWarning", "ignore:fan_in_fan_out:UserWarning", "ignore:.*embedding:UserWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_peft_merges_it(kind: str, tmp_path: Path) -> None:
-    model = MODELS["gpt2, default dropout"]() if kind.startswith("rows") else None
-    base = save_tiny(tmp_path / "base", model)
+    base = save_tiny(tmp_path / "base", MODELS[BASES[kind]]() if kind in BASES else None)
     adapter = save_adapter(base, tmp_path / "adapter", **KINDS[kind])
     weights, wanted = open_weights(str(adapter)), merged_by_peft(base, adapter)
     moved = [name for name, one in stored(base).items() if not torch.equal(weights.read(name), one)]
@@ -97,9 +98,19 @@ def test_an_adapter_on_an_adapter(tmp_path: Path) -> None:
     weights, wanted = open_weights(str(second)), merged_by_peft(base, first, second)
     for name in weights.shapes:
         torch.testing.assert_close(weights.read(name), wanted[name], rtol=0, atol=1e-6)
-    (second / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(second)}))
-    with pytest.raises(ModelError, match="based on itself"):
-        open_weights(str(second))
+    for end in (first, second):  # second, first, second again; or second itself
+        (end / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(second)}))
+        with pytest.raises(ModelError, match="based on itself"):
+            open_weights(str(second))
+
+
+@pytest.mark.filterwarnings("ignore:.*tie:UserWarning", "ignore:.*embedding:UserWarning")
+@pytest.mark.parametrize("kind", [{"target_modules": ["embed_tokens"]}, {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}])
+def test_embeddings_that_the_base_ties_to_its_output(kind: dict[str, Any], tmp_path: Path) -> None:
+    """peft changes the embedding alone; in a whole checkpoint the output layer would change with it."""
+    adapter = save_adapter(save_tiny(tmp_path / "base"), tmp_path / "adapter", **kind)
+    with pytest.raises(ModelError, match=r"changes model\.embed_tokens\.weight alone, .* untie the base first"):
+        open_weights(str(adapter))
 
 
 @pytest.mark.parametrize(

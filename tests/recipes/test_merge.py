@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import finegrain
+from finegrain.models import lora_weights
 from finegrain.models import merge as merging
 from finegrain.recipes import merge as job
 from finegrain.weights.expo import Expo
@@ -71,6 +72,7 @@ def test_a_model_with_itself_and_alpha_0(command: Command, family: list[Path]) -
         done = command("merge", *arguments, "--out", command.folder / name)
         assert done.code == 0, done.error
         assert same_weights(command.folder / name, tuned)
+        assert "| -0 |" not in (command.folder / name / "README.md").read_text()
         assert done.result["weights_changed"] == 0
         config = json.loads((command.folder / name / "config.json").read_text())
         assert config == json.loads((tuned / "config.json").read_text())
@@ -181,7 +183,18 @@ def test_adapters_of_different_bases(command: Command, family: list[Path]) -> No
         (["--model", "a", "b", "--alphas", "1.5", "--data", "d"], "in [0, 1], got 1.5"),
         (["--model", "a", "b", "c", "--data", "d"], "this soup has 3"),
         (["--model", "a", "b", "--data", "d", "--score-with", "column:x"], "knows only the answers of the data"),
-        (["--model", "a", "b", "--data", "d", "--score-reference", "x"], "belongs to the policy of --score-with"),
+        (["--model", "a", "b", "--data", "d", "--score-reference", "x"], "--score-reference: read with --score-with"),
+        (["--model", "a", "b", "--score-beta", "0.2", "--score-reference", "c"], "--score-reference and --score-beta: a search needs held-out rows"),
+        (["--model", "a", "b", "--max-new-tokens", "9", "--limit", "3"], "--limit and --max-new-tokens: a search needs held-out rows"),
+        (["--model", "a", "b", "--max-length", "9", "--gate.empty", "keep"], "--max-length and --gate: a search needs held-out rows"),
+        (["--model", "a", "b", "--device", "cpu", "--dtype", "bfloat16"], "the merged weights have the number format of --save-dtype"),
+        (["--model", "a", "b", "--data", "d", "--max-new-tokens", "9"], "--max-new-tokens: read with --score-with"),
+        (["--model", "a", "b", "--data", "d", "--score-with", "c", "--score-beta", "2"], "--score-beta: read with --score-reference"),
+        (["--model", "a", "b", "--data", "d", "--method.weights", "1", "2"], "--method.weights is what a search with --data varies; give --alphas"),
+        (["--model", "a", "--base", "b", "--data", "d", "method:expo", "--method.alpha", "0.7"], "--method.alpha is what a search"),
+        (["--model", "a", "b", "--data", "d", "method:slerp", "--method.t", "0.7"], "--method.t is what a search"),
+        (["--model", "a", "--base", "b", "--data", "d", "method:task-arithmetic", "--method.scale", "0.7"], "--method.scale is what a search"),
+        (["--model", "a", "b", "--method.weights", "1e308", "1e308"], "the sum of the weights of a soup is not finite"),
         (["--model", "a", "b", "--shard-size", "0"], "shard_size must be"),
     ],
 )
@@ -269,3 +282,13 @@ def test_names_in_the_card_are_harmless(command: Command, family: list[Path]) ->
     assert "<script>" not in table
     assert "](z)" not in table
     assert "a_b" in table
+
+
+def test_names_from_the_hub_stay_whole(command: Command, family: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In record and card, of a checkpoint and of an adapter; of a folder the card has the last part."""
+    adapter = save_adapter(family[0], command.folder / "3f9c", 1, target_modules=["q_proj"])
+    copies = {"owner/adapter": str(adapter), "owner/tuned": str(family[1])}
+    monkeypatch.setattr(lora_weights, "fetch_all_files", lambda source, mark: copies.get(source, source))
+    assert command("merge", "--model", "owner/adapter", "owner/tuned", family[2], "--out", command.folder / "out").code == 0
+    assert [one["source"] for one in command.record("out")["sources"]] == ["owner/adapter", "owner/tuned", str(family[2])]
+    assert '- "owner/adapter"\n- "owner/tuned"\n- "tuned-2"\n' in (command.folder / "out" / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finegrain.errors import DataError
-from finegrain.recipes.merging.search import choose, describe
+from finegrain.recipes.merging import search
+from finegrain.recipes.merging.search import choose, describe, find_unscored
+from finegrain.weights.blocks import MergeMethod
 from finegrain.weights.expo import Expo
+from finegrain.weights.slerp import Slerp
+from finegrain.weights.soup import Soup
+from finegrain.weights.task_arithmetic import TaskArithmetic
 from tests.models.related import same_weights, save_family
 from tests.recipes.command import Command
 from tests.tiny import write_rows
@@ -41,11 +47,11 @@ def test_margins_choose(command: Command, family: list[Path]) -> None:
     expo = ["--model", family[1], "--base", family[0], "method:expo"]
     done = command("merge", *expo, "--data", command.data, "--alphas", "2", "-0.5", "--out", command.folder / "out")
     assert done.code == 0, done.error
-    search = command.record("out")["search"]
-    tried = {line["alpha"]: line for line in search["tried"]}
+    found = command.record("out")["search"]
+    tried = {line["alpha"]: line for line in found["tried"]}
     assert list(tried) == [-0.5, 0.0, 2.0]
     best = max(tried, key=lambda alpha: tried[alpha]["margin"]["mean"])
-    assert (search["best"], search["start"], search["strength"]) == (best, 0.0, "alpha")
+    assert (found["best"], found["start"], found["strength"]) == (best, 0.0, "alpha")
     assert done.result["method"] == {"name": "expo", "alpha": best}
     assert tried[0.0]["against_start"]["mean"] == 0
     assert tried[2.0]["margin"]["rows"] == 8
@@ -68,14 +74,14 @@ def test_a_reward_chooses(command: Command, family: list[Path]) -> None:
     arguments = ["--data", command.data, "--score-with", f"{command.folder / 'short.py'}:short", "--max-new-tokens", "6"]
     done = command("merge", "--model", family[1], family[0], *arguments, "--alphas", "0", "0.5", "--out", command.folder / "out")
     assert done.code == 0, done.error
-    search = command.record("out")["search"]
-    tried = {line["alpha"]: line for line in search["tried"]}
+    found = command.record("out")["search"]
+    tried = {line["alpha"]: line for line in found["tried"]}
     assert list(tried) == [0.0, 0.5, 1.0]
     assert all(line["reward"]["mean"] == -line["characters"]["mean"] for line in tried.values())
-    assert search["best"] == max(tried, key=lambda alpha: (tried[alpha]["reward"]["mean"], -abs(alpha - 1)))
-    assert search["prompts"] == 6
-    assert search["reward"]["kind"] == "function"
-    assert command.record("out")["merged"]["method"]["weights"] == pytest.approx([search["best"], 1 - search["best"]])
+    assert found["best"] == max(tried, key=lambda alpha: (tried[alpha]["reward"]["mean"], -abs(alpha - 1)))
+    assert found["prompts"] == 6
+    assert found["reward"]["kind"] == "function"
+    assert command.record("out")["merged"]["method"]["weights"] == pytest.approx([found["best"], 1 - found["best"]])
 
 
 def test_a_reward_model_chooses(command: Command, family: list[Path]) -> None:
@@ -88,6 +94,7 @@ def test_a_reward_model_chooses(command: Command, family: list[Path]) -> None:
     done = command("merge", *slerp, "--score-with", family[1], "--out", command.folder / "two")
     assert done.code == 4
     assert "not a reward model" in done.error
+    assert "give --score-reference" in done.error
 
 
 def test_data_without_pairs(command: Command, family: list[Path]) -> None:
@@ -102,10 +109,62 @@ def test_a_strength_beyond_the_range_of_numbers_is_left_out(command: Command, fa
     expo = ["--model", family[1], "--base", family[0], "method:expo", "--save-dtype", "float16"]
     done = command("merge", *expo, "--data", command.data, "--alphas", "0.5", "1e9", "--out", command.folder / "out")
     assert done.code == 0, done.error
-    search = command.record("out")["search"]
-    assert [line["alpha"] for line in search["tried"]] == [0.0, 0.5]
-    assert [line["alpha"] for line in search["not_finite"]] == [1e9]
+    found = command.record("out")["search"]
+    assert [line["alpha"] for line in found["tried"]] == [0.0, 0.5]
+    assert [line["alpha"] for line in found["not_finite"]] == [1e9]
     assert "alpha 1e+09 is left out" in done.error
+
+
+HALF = """
+CALLS = []
+
+def half(prompts, completions, **columns):
+    CALLS.append(1)
+    return [None if len(CALLS) == 2 and place % 2 else float(place) for place in range(len(completions))]
+"""
+
+
+def test_a_strength_that_the_reward_cannot_judge_is_left_out(command: Command, family: list[Path]) -> None:
+    """It is named, and takes no rows away from the other ones."""
+    command.first(4)
+    (command.folder / "half.py").write_text(HALF)
+    arguments = ["--data", command.data, "--score-with", f"{command.folder / 'half.py'}:half", "--max-new-tokens", "2"]
+    done = command("merge", "--model", *family, "method:slerp", *arguments, "--alphas", "0.5", "1", "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    found = command.record("out")["search"]
+    assert [(line["alpha"], line["reward"]["rows"]) for line in found["tried"]] == [(0.0, 4), (1.0, 4)]
+    assert found["not_finite"] == [{"alpha": 0.5, "reason": "2 of the 4 rows that are scored at 0 have a score"}]
+    assert "t 0.5 is left out" in done.error
+
+
+def test_a_margin_that_is_no_number_is_an_error(command: Command, family: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every strength but the start, which is left out with its reason."""
+    command.first(3)
+    real, calls = search.policy_logps, []
+
+    def spoilt(*arguments: Any) -> Any:
+        calls.append(1)
+        found = real(*arguments)
+        if len(calls) == 2:
+            found["chosen"][1][0] = np.nan
+        return found
+
+    monkeypatch.setattr(search, "policy_logps", spoilt)
+    expo = ["--model", family[1], "--base", family[0], "method:expo", "--data", command.data, "--alphas", "0.5", "1"]
+    done = command("merge", *expo, "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    found = command.record("out")["search"]
+    assert [(line["alpha"], line["margin"]["rows"]) for line in found["tried"]] == [(0.0, 3), (1.0, 3)]
+    assert found["not_finite"] == [{"alpha": 0.5, "reason": "the margins of 1 of 3 pairs are NaN or infinite; try --dtype float32"}]
+
+
+def test_strengths_with_too_few_scores() -> None:
+    """None at all, or fewer than nine tenths of the start's; one row less of eleven is within it, and the start itself never fails."""
+    known, bare = np.arange(11.0), np.full(11, np.nan)
+    fewer = {missing: np.where(np.arange(11) < missing, np.nan, known) for missing in (1, 2)}
+    trials = {0.0: {"reward": known}, 1.0: {"reward": fewer[1]}, 2.0: {"reward": fewer[2]}, 3.0: {"reward": bare}}
+    assert list(find_unscored(trials, 0.0)) == [2.0, 3.0]
+    assert find_unscored({0.0: {"reward": bare}, 1.0: {"reward": known}}, 0.0) == {}
 
 
 ROWS = np.arange(6, dtype=float)
@@ -127,7 +186,7 @@ def test_the_largest_mean_of_common_rows_is_kept() -> None:
 def told(start: np.ndarray, **columns: np.ndarray) -> str:
     trials = {0.0: {"reward": start, "characters": np.full(6, 10.0)}, 1.0: {"reward": columns["reward"], "characters": columns["characters"]}}
     best, lines = choose(trials, 0.0, "d")
-    return " | ".join(describe(Expo(), best, lines, [0.0, 1.0]))
+    return " | ".join(describe(Expo(), best, lines, [0.0, 0.5, 1.0]))
 
 
 def test_what_is_told_of_the_choice() -> None:
@@ -141,3 +200,24 @@ def test_what_is_told_of_the_choice() -> None:
     assert "may be chance" in told(ROWS, reward=ROWS + np.array([5, -5, 5, -5, 5, -4.0]), characters=same)
     assert "2.5 times as long" in told(ROWS, reward=ROWS + 1, characters=longer)
     assert "the result is the start itself" in told(ROWS, reward=ROWS - 1, characters=same)
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "words"),
+    [
+        (Expo(), [0.0, 0.5, 1.0], "may rise further beyond it"),
+        (TaskArithmetic(), [0.0, 0.5, 1.0], "may rise further beyond it"),
+        (Slerp(), [0.0, 0.25, 0.5], "may rise further beyond it"),
+        (Slerp(), [0.0, 0.5, 1.0], "1 is the second model itself, and no mixture scored higher; method:expo goes further"),
+        (Soup(), [0.0, 0.5, 1.0], "0 is the second model itself, and no mixture scored higher; method:expo goes further"),
+        (Soup(), [0.25, 0.5, 1.0], "may rise further beyond it"),
+        (Expo(), [0.0, 1.0], None),
+        (Soup(), [0.0, 1.0], None),
+    ],
+)
+def test_what_is_told_at_an_end(method: MergeMethod, values: list[float], words: str | None) -> None:
+    """Nothing lies beyond the second model on its own, and one value alone is no end."""
+    trials = {value: {"reward": ROWS + abs(value - method.start)} for value in values}
+    best, lines = choose(trials, method.start, "d")
+    found = " | ".join(describe(method, best, lines, values))
+    assert words in found if words else "further" not in found

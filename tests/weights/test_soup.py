@@ -72,5 +72,7 @@ def test_refused() -> None:
         Soup().check(2, base=True)
     with pytest.raises(UsageError, match="all 0"):
         Soup(weights=(0.0, 0.0))
+    with pytest.raises(UsageError, match="not finite"):
+        Soup(weights=(1e308, 1e308))
     with pytest.raises(UsageError, match="beyond an end lies method:expo"):
         Soup().at(1.5)

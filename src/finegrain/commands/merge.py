@@ -1,8 +1,8 @@
 """Settings of `finegrain merge`."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from finegrain.checked import PositiveFloat, PositiveInt, checked
 from finegrain.commands.settings import Compute
@@ -12,6 +12,14 @@ from finegrain.weights.expo import Expo
 from finegrain.weights.slerp import Slerp
 from finegrain.weights.soup import Soup
 from finegrain.weights.task_arithmetic import TaskArithmetic
+
+SEARCH = ("limit", "max_length", "device", "dtype", "score_with", "score_reference", "score_beta", "alphas", "max_new_tokens", "gate")
+READ_WITH = (
+    ("data", SEARCH, "a search needs held-out rows to score on; give --data (the merged weights have the number format of --save-dtype)"),
+    ("score_with", ("score_reference", "score_beta", "max_new_tokens"), "read with --score-with, which is not given"),
+    ("score_reference", ("score_beta",), "read with --score-reference, the model that the policy of --score-with was trained from"),
+)
+"""An option, those that nothing reads without it, and what is said of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +65,12 @@ class MergeSettings(Compute):
         if not self.model:
             raise UsageError("nothing to merge: give --model A B")
         self.method.check(len(self.model), base=self.base is not None)
+        for needed, names, why in READ_WITH:
+            found = [f"--{one.name.replace('_', '-')}" for one in fields(self) if one.name in names and getattr(self, one.name) != _default(one)]
+            if getattr(self, needed) is None and found:
+                raise UsageError(f"{' and '.join(found)}: {why}")
         if self.data is None:
-            asked = {"--score-with": self.score_with is not None, "--alphas": bool(self.alphas)}
-            if found := [name for name, given in asked.items() if given]:
-                raise UsageError(f"{' and '.join(found)}: a search needs held-out rows to score on; give --data")
             return
-        if self.score_reference is not None and self.score_with is None:
-            raise UsageError("--score-reference belongs to the policy of --score-with, which is not given")
         if self.score_with is not None and self.score_with.startswith("column:"):
             raise UsageError(
                 f"--score-with {self.score_with} knows only the answers of the data, and the merged models give others; name another reward"
@@ -72,3 +79,11 @@ class MergeSettings(Compute):
             raise UsageError(f"a search varies one number, the weight of the first of two models; this soup has {len(self.model)}")
         for value in self.alphas:
             self.method.at(value)
+        ends = [self.method.at(value) for value in (self.method.grid[0], self.method.grid[-1])]
+        for one in fields(self.method):
+            if getattr(ends[0], one.name) != getattr(ends[1], one.name) and getattr(self.method, one.name) != _default(one):
+                raise UsageError(f"--method.{one.name} is what a search with --data varies; give --alphas, or leave out --data")
+
+
+def _default(field_: Field[Any]) -> Any:
+    return field_.default if field_.default_factory is MISSING else field_.default_factory()

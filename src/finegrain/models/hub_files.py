@@ -26,6 +26,11 @@ def find_file(source: str | Path, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
+def public_name(source: str | Path) -> str:
+    """What a model card calls a checkpoint: its name on the Hub, or the last part of its folder's path."""
+    return str(source) if is_hub_name(source) else Path(source).name
+
+
 def check_folder(source: str | Path) -> None:
     """Stops with an error on a Hub name where something is to be written beside the checkpoint."""
     if is_hub_name(source):

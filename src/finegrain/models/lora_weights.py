@@ -4,14 +4,14 @@ The product is taken before anything is merged, because the mean of two adapters
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from finegrain.errors import ModelError
-from finegrain.models.adapter_files import CONFIG, AdapterFiles, is_adapter, read_adapter
+from finegrain.models.adapter_files import CONFIG, AdapterFiles, is_adapter, list_adapters, read_adapter
 from finegrain.models.hub_files import fetch_all_files
 from finegrain.models.load_errors import list_some, one_line
 from finegrain.models.stored_weights import Skeleton, StoredWeights, open_folder
@@ -90,9 +90,8 @@ def open_weights(source: str) -> StoredWeights:
         return open_folder(source, local)
     files = read_adapter(local)
     _refuse_other_kinds(source, files)
-    if Path(files.base).resolve() == Path(local).resolve():
-        raise ModelError(f"the adapter {source} is based on itself; base_model_name_or_path must name the model it was trained on")
-    return _place(files, open_weights(files.base))
+    list_adapters(files)  # for its error: one that is based on itself has no weights
+    return _place(replace(files, source=source), open_weights(files.base))
 
 
 def _place(files: AdapterFiles, base: StoredWeights) -> LoraWeights:
@@ -117,6 +116,12 @@ def _place(files: AdapterFiles, base: StoredWeights) -> LoraWeights:
             raise ModelError(
                 f"the adapter {files.source} holds {name} of the shape {files.shapes[stored]}, and its base {base.shapes[name]}: tokens were "
                 "added; give the base the same ones (resize_token_embeddings) and save it, then merge"
+            )
+    for name, other in base.skeleton.tied.items():
+        if other in parts or other in whole:
+            raise ModelError(
+                f"the adapter {files.source} changes {other} alone, and its base {base.source} has one tensor for it and {name}; "
+                "untie the base first (tie_word_embeddings), then merge"
             )
     return LoraWeights(files, base, {name: (found["A"], found["B"]) for name, found in parts.items()}, whole)
 

@@ -124,15 +124,18 @@ class ModelReward(TokenisedReward):
 def open_reward_model(sources: Sequence[str], options: RewardOptions) -> ModelReward:
     """The reward model of a checkpoint folder or Hub name."""
     (source,) = sources
-    return load_model_reward(options.runtime(), source, max_length=options.max_length, signal=options.signal)
+    runtime, named = options.runtime(), options.reference_option
+    return load_model_reward(runtime, source, max_length=options.max_length, signal=options.signal, reference_option=named)
 
 
-def load_model_reward(runtime: Runtime, source: str, *, max_length: int, signal: RewardSignal | Densest | None = None) -> ModelReward:
+def load_model_reward(
+    runtime: Runtime, source: str, *, max_length: int, signal: RewardSignal | Densest | None = None, reference_option: str = "--reference"
+) -> ModelReward:
     """The same with its models placed and computed as the runtime says."""
     try:
         loaded = load_reward_model(source, master=master_dtype(runtime.precision.name))
     except ModelError as error:
-        hint = "" if is_reward_model(source) else "; for the implicit reward of a policy give --reference, the model it was trained from"
+        hint = "" if is_reward_model(source) else f"; for the implicit reward of a policy give {reference_option}, the model it was trained from"
         raise ModelError(f"{error}{hint}") from error
     source, head = loaded.policy.source, head_of(loaded)  # of a Hub name, the folder of its copy here
     signal = signal or Head()

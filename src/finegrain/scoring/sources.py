@@ -40,6 +40,8 @@ class RewardOptions:
     """Longest prompt + answer in tokens."""
     reference: str | None = None
     """The model that policies were trained from; without one a checkpoint is a reward model."""
+    reference_option: str = "--reference"
+    """What the command calls it, for messages."""
     beta: float = 0.1
     """Scale of the log-ratio of policies to their reference."""
     likelihood: Mode | None = None

@@ -5,6 +5,7 @@ Source: Wortsman et al. 2022 (model soups), https://arxiv.org/abs/2203.05482, un
 Deviations: weights are divided by their sum, as mergekit's `linear` does by default.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -48,6 +49,8 @@ class Soup:
     """A weight per model, in their order, divided by their sum; by default equal ones."""
 
     def __post_init__(self) -> None:
+        if not math.isfinite(sum(self.weights)):
+            raise UsageError("the sum of the weights of a soup is not finite; only their ratios count, so give smaller ones")
         if self.weights and sum(self.weights) <= 0:
             raise UsageError("the weights of a soup are all 0; give at least one model a positive weight")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from finegrain.files import replace_file
+from finegrain.models.hub_files import public_name
 from finegrain.models.load_errors import one_line
 from finegrain.run_record import RunRecord
 from finegrain.types import Json
@@ -55,7 +56,7 @@ def write_merge_card(folder: Path, title: str, record: RunRecord) -> None:
     """README.md of a merged checkpoint."""
     merged, search = record.merged or {}, record.search
     sources = [
-        {**one, "name": _cell(Path(one["source"]).name), "weight": f"{one['weight']:.6g}" if "weight" in one else "by tensor"}
+        {**one, "name": _cell(public_name(one["source"])), "weight": f"{one['weight']:.6g}" if "weight" in one else "by tensor"}
         for one in record.sources or []
     ]
     lines, score, rows = [], "", 0

@@ -78,7 +78,7 @@ def weigh(described: list[Json], method: MergeMethod, models: int) -> list[Json]
     weights = method.coefficients(models)
     if weights is None:
         return described
-    return [{**one, "weight": weight} for one, weight in zip(described, weights, strict=True)]
+    return [{**one, "weight": weight + 0.0} for one, weight in zip(described, weights, strict=True)]  # -0.0 + 0.0 is 0.0
 
 
 def _check_configs(first: StoredWeights, other: StoredWeights) -> None:

@@ -1,5 +1,6 @@
 """The strength of a merge by search: every value makes a model, which is scored on held-out rows; the best mean is kept."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from finegrain.data.load import load_examples
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore
 from finegrain.data.tokenise import Tokenise
-from finegrain.errors import DataError, NonFiniteError
+from finegrain.errors import DataError, NonFiniteError, UsageError
 from finegrain.generate.hf import generate_greedy
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
@@ -31,6 +32,8 @@ BATCH = 16
 """Prompts that are answered at once."""
 MUCH_LONGER = 1.2
 """Ratio of the lengths of answers from which a line says so [choice]."""
+LEAST_SCORED = 0.9
+"""Share of the rows scored at the start that a strength must have scores of, too [choice]."""
 
 Build = Callable[[MergeMethod, Path], object]
 """Writes a merged model into an existing folder, with its tokenizer."""
@@ -59,7 +62,7 @@ class SearchOutcome(NamedTuple):
 
 
 def search_strength(settings: MergeSettings, tokenizer: object, build: Build, folder: Path) -> SearchOutcome:
-    """Scores every strength, each by a model of its own below `folder`; one whose numbers are not finite is left out, and named."""
+    """Scores every strength, each by a model of its own below `folder`; one without finite numbers or scores is left out, and named."""
     method = settings.method
     runtime = open_runtime(settings.device, settings.dtype)
     runtime = Runtime(runtime.device, runtime.precision, None, runtime.usage)
@@ -73,10 +76,13 @@ def search_strength(settings: MergeSettings, tokenizer: object, build: Build, fo
             if value == method.start:
                 raise
             failed[value] = str(error)
-            write_line(f"{method.strength} {value:g} is left out: {error}")
             continue
         name, numbers = next(iter(trials[value].items()))
         write_line(f"{method.strength} {value:g}: {name} {np.nanmean(numbers) if np.isfinite(numbers).any() else np.nan:.4g}")
+    failed |= find_unscored(trials, method.start)
+    for value, reason in failed.items():
+        trials.pop(value, None)
+        write_line(f"{method.strength} {value:g} is left out: {reason}")
     best, lines = choose(trials, method.start, settings.data or "")
     for line in describe(method, best, lines, sorted(trials)):
         write_line(line)
@@ -97,6 +103,15 @@ def _score_trial(method: MergeMethod, build: Build, folder: Path, measure: Model
         return measure(policy)
     finally:
         shutil.rmtree(folder)
+
+
+def find_unscored(trials: Mapping[float, Numbers], start: float) -> dict[float, str]:
+    """Strengths that have too few scores of the rows that are scored at the start, and why: they would take those rows from all."""
+    score = next(iter(trials[start]))
+    known = np.isfinite(trials[start][score])
+    counts = {value: int((np.isfinite(numbers[score]) & known).sum()) for value, numbers in trials.items()}
+    reasons = {value: f"{count} of the {counts[start]} rows that are scored at {start:g} have a score" for value, count in counts.items()}
+    return {value: reason for value, reason in reasons.items() if counts[value] < LEAST_SCORED * counts[start]}
 
 
 def choose(trials: Mapping[float, Numbers], start: float, data: str) -> tuple[float, list[Json]]:
@@ -130,12 +145,21 @@ def describe(method: MergeMethod, best: float, lines: Sequence[Json], values: Se
         words = f"{gap['mean']:+.4g} against the start, 95 % interval {gap['low']:.4g} to {gap['high']:.4g}, {gap['rows']} rows"
         told.append(f"score {words}{'; the difference may be chance' if gap['low'] <= 0 else ''}")
         told.append("the same rows chose it, so its own score is too high on average: measure the merged model on others")
-    if best in (values[0], values[-1]) and best != method.start and len(values) > 1:
-        told.append(f"{best:g} is at the end of what was tried; the score may rise further beyond it")
+    if best in (values[0], values[-1]) and best != method.start and len(set(values) - {method.start}) > 1:
+        told.append(_say_end(method, best, math.inf if best == values[-1] else -math.inf))
     if "characters" in found and found["characters"]["mean"] > MUCH_LONGER * max(1.0, start["characters"]["mean"]):
         ratio = found["characters"]["mean"] / max(1.0, start["characters"]["mean"])
         told.append(f"its answers are {ratio:.2g} times as long as the start's; a reward that likes long answers would choose it for that alone")
     return told
+
+
+def _say_end(method: MergeMethod, best: float, outwards: float) -> str:
+    """What lies beyond a best value at an end: values that were not tried, or nothing, where the result is the second model itself."""
+    try:
+        method.at(math.nextafter(best, outwards))
+    except UsageError:
+        return f"{best:g} is the second model itself, and no mixture scored higher; method:expo goes further, with the first one as --base"
+    return f"{best:g} is at the end of what was tried; the score may rise further beyond it"
 
 
 def _open_measure(settings: MergeSettings, runtime: Runtime, tokenizer: object) -> ModelScore:
@@ -146,7 +170,13 @@ def _open_measure(settings: MergeSettings, runtime: Runtime, tokenizer: object) 
         for line in loaded.report.get("messages", []):
             write_line(line)
         return PreferenceMargins(runtime, loaded.examples, loaded.report)
-    options = RewardOptions(runtime=lambda: runtime, max_length=settings.max_length, reference=settings.score_reference, beta=settings.score_beta)
+    options = RewardOptions(
+        runtime=lambda: runtime,
+        max_length=settings.max_length,
+        reference=settings.score_reference,
+        reference_option="--score-reference",
+        beta=settings.score_beta,
+    )
     return AnswerRewards(settings, open_reward(settings.score_with, options))
 
 
@@ -162,6 +192,8 @@ class PreferenceMargins:
         sums = {role: np.array([one.sum(dtype=np.float64) for one in logps[role]]) for role in ROLES}
         counts = np.array([max(1, int(example.responses["chosen"].mask.sum())) for example in self._examples])
         margin = sums["chosen"] - sums["rejected"]
+        if bad := int((~np.isfinite(margin)).sum()):
+            raise NonFiniteError(f"the margins of {bad} of {len(margin)} pairs are NaN or infinite; try --dtype float32")
         return {"margin": margin, "accuracy": (margin > 0).astype(float), "chosen_nll": -sums["chosen"] / counts}
 
     def facts(self) -> Json:

@@ -9,6 +9,7 @@ import jinja2
 
 from finegrain.configure import FAMILIES
 from finegrain.files import replace_file
+from finegrain.models.hub_files import public_name
 from finegrain.models.reward_models import read_facts
 from finegrain.models.reward_tokenizer import CHAT, CHAT_CALL
 from finegrain.recipes.training.reward_usage import Usage
@@ -84,7 +85,7 @@ def write_card(folder: Path, record: RunRecord, source: str, loader: str, usage:
     settings = record.settings or {}
     evaluation = [(UNSAFE.sub("_", name), _shown(value)) for name, value in (record.evaluation or {}).items()]
     text = jinja2.Template(TEMPLATE).render(
-        base=None if source == "in memory" else Path(source).name,
+        base=None if source == "in memory" else public_name(source),
         title=folder.name,
         command=record.command,
         methods=[(family, (settings[family] or {}).get("method", "custom")) for family in FAMILIES if settings.get(family)],
