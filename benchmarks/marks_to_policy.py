@@ -167,7 +167,8 @@ def main() -> None:
                 }
             )
     records = {name: json.loads((work / f"{name}-model" / "run.json").read_text())["evaluation"] for name in ("marks", "judge")}
-    facts = {"arguments": {key: str(value) for key, value in vars(arguments).items()}, **describe_processor(), "token_models": records, "rows": rows}
+    named = {key: Path(str(value)).name for key, value in vars(arguments).items() if key not in ("work", "out")}
+    facts = {"arguments": named, **describe_processor(), "token_models": records, "rows": rows}
     write(arguments.out, "marks-to-policy", facts, report(facts))
     print(report(facts))
 
