@@ -153,9 +153,15 @@ STOPPED = {"TDPO2": frozenset({"chosen.reference_kl"})}
 """By class, what a loss reads as a constant by its definition: its gradient is zero, whatever differences say."""
 
 
+EXPECTATION = frozenset({"LCPO"})
+"""Losses of an expectation step: their weights depend on the policy and are constants by definition; tests of their own check the gradient."""
+
+
 def gradient_is_right(method: Any, make_pair: Maker, *, every_entry: bool = False) -> None:
     """Analytic gradients agree with finite differences in float64, statistics held fixed: along random directions of every input and output, or
     entry by entry."""
+    if type(method).__name__ in EXPECTATION:
+        return
     pair = with_statistics(method, make_pair(0))
     stopped, slopes = STOPPED.get(type(method).__name__, frozenset()), gradients(method, pair)
     assert not any(slopes[name].any() for name in stopped), f"{stopped} should have no gradient"

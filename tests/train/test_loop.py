@@ -65,7 +65,7 @@ def one_by_one(model: Any, groups: Sequence[Group], request: Request) -> TokenVa
     return TokenValues(join("logp"), join("entropy") if request.entropy else None)
 
 
-MORE = ("ava-p", "span-labels", "a table of words as prior", "both directions of the KL", "a reader of the reference")
+MORE = ("ava-p", "span-labels", "tdpo2", "a table of words as prior", "both directions of the KL", "a reader of the reference")
 """Objectives that read more of a pass than `one_by_one` joins: a head's outputs, divergences, the reference's states."""
 
 PATHS = [
