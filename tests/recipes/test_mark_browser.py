@@ -352,7 +352,9 @@ def test_work_done_in_a_second_tab_is_shown(page: Page) -> None:
 def test_letters_can_be_switched_off(page: Page, tmp_path: Path) -> None:
     browser = page(PAIRS)
     browser.press("?")
+    browser.wait("document.getElementById('letters').getBoundingClientRect().width > 0")
     browser.click("document.getElementById('letters')")
+    browser.wait("!document.getElementById('letters').checked")
     browser.press("Escape")
     browser.open(tmp_path / "mark.html")
     select(browser, "Plain")
