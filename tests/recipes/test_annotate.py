@@ -299,6 +299,7 @@ def test_nothing_is_replaced(annotating: Annotating) -> None:
         taken.unlink()
 
 
+@pytest.mark.slow
 def test_what_is_written_trains(annotating: Annotating) -> None:
     """Spans as credit and as labels of a reward model, corrections as pairs of a reward model of edits."""
     command, server = annotating.command, annotating.server

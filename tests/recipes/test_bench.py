@@ -282,7 +282,8 @@ TINY = replace(
 )
 
 
-@pytest.mark.parametrize("uses", [("soft-label", "confidence"), pytest.param((), id="all", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("uses", [("soft-label", "confidence"), ()], ids=["two uses", "all"])
 def test_a_tiny_benchmark_runs_and_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], uses: tuple[str, ...]
 ) -> None:

@@ -124,7 +124,15 @@ def test_unpaired_objective_with_held_out_rows_of_one_prompt(command: Command) -
 CREDITED = {"token-distillation": ["credit:token-reward"], "figa": ["objective.rows:pairs"], "bfpo": ["objective.unflagged:assume-safe"]}
 
 
-@pytest.mark.parametrize("name", catalog.names("objective"))
+LIKE_DPO = frozenset(
+    "aot-unpaired apo-down apo-zero bco conservative discopop dpop exo f-dpo hinge ipo ipo-averaged mapo nca r-dpo robust rrhf "
+    "sigmoid-norm slic sppo tdpo1".split()
+)
+"""Losses of the same inputs as another one that is run."""
+OBJECTIVES = [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_DPO else name for name in catalog.names("objective")]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_from_the_command_line(command: Command, name: str) -> None:
     done = command.prefer("run", f"objective:{name}", *CREDITED.get(name, []), "--max-steps", "2", "--micro-tokens", "90", "--limit", "16")
     assert done.code == 0, done.error

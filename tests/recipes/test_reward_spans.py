@@ -161,7 +161,14 @@ def test_the_split_into_micro_batches_does_not_matter(command: Command) -> None:
 HEAD_ALONE = ["loss:span-labels", "--loss.frozen-backbone", "--holdout", "0.25", "--batch-size", "6", "--lr", "0.01", "--eval-every", "4"]
 
 
-@pytest.mark.parametrize("head", [["head:token", "head.readout:mean"], ["head:token", "--head.aspects", "facts", "style"], ["head:gaussian"]])
+@pytest.mark.parametrize(
+    "head",
+    [
+        ["head:token", "--head.aspects", "facts", "style"],
+        pytest.param(["head:token", "head.readout:mean"], marks=pytest.mark.slow),
+        pytest.param(["head:gaussian"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_head_alone_reads_states_that_are_computed_once(command: Command, monkeypatch: pytest.MonkeyPatch, head: list[str], tmp_path: Path) -> None:
     data = marked_pairs(tmp_path / "pairs.jsonl", 24, 2, unannotated=0.3)
     choice = [*head, *HEAD_ALONE, "--data", data, "--epochs", "3", "--dtype", "float32"]
