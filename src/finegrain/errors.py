@@ -46,7 +46,7 @@ class CreditError(FinegrainError):
 
 
 class NonFiniteError(FinegrainError):
-    """A loss or gradient that is NaN or infinite."""
+    """A loss or gradient that is NaN or infinite, or a loss without a lower bound that has fallen far."""
 
     exit_code = 6
 

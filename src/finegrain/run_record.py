@@ -81,11 +81,11 @@ class RunRecord:
     """Report of the unlabelled samples of meta:meta-rm (recipes/training/align.py)."""
 
     credit: Mapping[str, float] | None = None
-    """What the credit keeps, drops and annotates, as shares by role: `credit/kept/chosen` ... (recipes/training/data.py)."""
+    """What the credit keeps, drops and annotates, as shares by role: `credit/kept/chosen` ... (recipes/training/columns.py)."""
     credit_weight: str | None = None
-    """What the weights of the credit mean: multiplier, certainty ... (recipes/training/data.py)."""
+    """What the weights of the credit mean: multiplier, certainty ... (recipes/training/columns.py)."""
     credit_seconds: float | None = None
-    """Seconds that making the credit took (recipes/training/data.py)."""
+    """Seconds that making the credit took (recipes/training/columns.py)."""
     token_table: Mapping[str, Any] | None = None
     """Of the run's own scorer: its accuracy on pairs it has not seen, types, knowledge, folds, seconds (recipes/training/own_scorer.py)."""
     stage_1: Mapping[str, float] | None = None
@@ -103,7 +103,7 @@ class RunRecord:
     span_labels: Mapping[str, int] | None = None
     """Annotated answers and marked tokens, by aspect where the head has several, counted for loss:span-labels (rewards/span_labels.py)."""
     unread_spans: str | None = None
-    """That people marked answers of the run, and that it does not learn from their marks (recipes/training/data.py)."""
+    """That people marked answers of the run, and that it does not learn from their marks (recipes/training/columns.py)."""
     word_table: Mapping[str, Any] | None = None
     """Of the table of words that a head's prior reads: `types`, whether it `knows` anything, `seconds` (recipes/training/answer_context.py)."""
     prior_weight: Mapping[str, Any] | None = None

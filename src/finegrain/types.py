@@ -117,6 +117,8 @@ class Pair:
         )
 
 
+SECOND_STREAM = "second_stream"
+"""Column that a run with a second stream makes: 1 for its rows, 0 for the others."""
 SWAPPED = "swapped/"
 """Before the name of a statistic that was made of the swapped pair."""
 _SIDE = re.compile(r"(?<![A-Za-z0-9])(chosen|rejected)(?![A-Za-z0-9])")
@@ -267,6 +269,16 @@ class TokenColumns:
     """(T, A) annotators' labels by aspect; None where nobody asked for them."""
     reward_std: Sequence[np.ndarray | None] | None = None
     """Standard deviation of `reward`, for reports alone; None where the signal has none."""
+
+    @classmethod
+    def of(
+        cls, *, weight: Sequence[np.ndarray] | None = None, reward: Sequence[np.ndarray] | None = None, segment: Sequence[np.ndarray] | None = None
+    ) -> "TokenColumns":
+        """Columns that every answer has."""
+        count = len(next(values for values in (weight, reward, segment) if values is not None))
+        absent: list[np.ndarray | None] = [None] * count
+        weights, rewards, segments = (absent if values is None else list(values) for values in (weight, reward, segment))
+        return cls(weights, rewards, segments, [True] * count)
 
     @property
     def filled(self) -> frozenset[str]:

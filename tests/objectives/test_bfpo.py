@@ -134,6 +134,11 @@ def test_pairs_by_harmlessness_are_refused() -> None:
     assert BFPO().row_columns({"helpful": numbers["helpful"]}) == {}, "a rating of that name is none of its business"
 
 
+def test_a_column_of_the_data_is_not_taken_for_the_second_stream() -> None:
+    with pytest.raises(DataError, match="the data have a column second_stream"):
+        BFPO().row_columns({"second_stream": np.zeros(3)})
+
+
 @pytest.mark.parametrize("b1", [1.0, 0.5])
 def test_b1_must_exceed_one(b1: float) -> None:
     with pytest.raises(ValueError, match="b1"):

@@ -1,6 +1,6 @@
 """`prefer objective:bfpo`: two flags of a pair, a buffer of general pairs beside them, selective tuning, and data that do not fit.
 
-Test of objectives/bfpo.py, data/load.py, recipes/training/data.py.
+Test of objectives/bfpo.py, data/load.py, recipes/training/columns.py.
 """
 
 import json

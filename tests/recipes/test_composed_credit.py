@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from finegrain.recipes.training.data import TrainingSet, _Maker
+from finegrain.recipes.training.columns import _Maker
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.sequence import Sequence
 from finegrain.rewards.token import Token
+from finegrain.train.collate import TrainingSet
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import moved, save_reward
 from tests.tiny import write_rows

@@ -1,6 +1,6 @@
 """An objective's own columns in a whole run, with and without a credit: numbers, texts as categories, what it makes of rows and of tokens.
 
-Test of recipes/training/data.py, data/categories.py, train/trainer.py.
+Test of recipes/training/columns.py, data/categories.py, train/trainer.py.
 """
 
 import json
@@ -18,7 +18,7 @@ import finegrain
 from finegrain.credit.context import Credit, CreditContext
 from finegrain.errors import DataError, UsageError
 from finegrain.ops.sequence import log_ratio
-from finegrain.rewards.columns import AnswerContext, fill_columns
+from finegrain.rewards.columns import AnswerContext
 from finegrain.train.collate import TrainingSet
 from finegrain.train.loop import Trainer
 from finegrain.types import Pair, TokenColumns, WeightMeaning
@@ -37,7 +37,7 @@ class Columnar:
 
     def prepare(self, answers: AnswerContext) -> dict[str, TokenColumns]:
         return {
-            role: fill_columns(segment=[np.where(mask, np.maximum(mask.cumsum() - 1, 0) // 2, -1) for mask in answers.masks(role)])
+            role: TokenColumns.of(segment=[np.where(mask, np.maximum(mask.cumsum() - 1, 0) // 2, -1) for mask in answers.masks(role)])
             for role in answers.roles
         }
 
@@ -81,7 +81,7 @@ class Weighing(Columnar):
     token_columns: ClassVar[tuple[str, ...]] = ("weight",)
 
     def prepare(self, answers: AnswerContext) -> dict[str, TokenColumns]:
-        return {role: fill_columns(weight=[mask.astype(np.float32) for mask in answers.masks(role)]) for role in answers.roles}
+        return {role: TokenColumns.of(weight=[mask.astype(np.float32) for mask in answers.masks(role)]) for role in answers.roles}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from finegrain.rewards.columns import fill_columns, prepare_columns
+from finegrain.rewards.columns import prepare_columns
 from finegrain.rewards.step import Step
+from finegrain.types import TokenColumns
 from tests.rewards.answers import Answers
 
 VALUES = [np.array([1.0, 2.0]), np.array([]), np.array([3.0])]
@@ -12,7 +13,7 @@ VALUES = [np.array([1.0, 2.0]), np.array([]), np.array([3.0])]
 
 @pytest.mark.parametrize("name", ["weight", "reward", "segment"])
 def test_one_column_and_the_others_absent(name: str) -> None:
-    made = fill_columns(**{name: VALUES})
+    made = TokenColumns.of(**{name: VALUES})
     for other in ("weight", "reward", "segment"):
         found = getattr(made, other)
         if other == name:
@@ -25,7 +26,7 @@ def test_one_column_and_the_others_absent(name: str) -> None:
 
 def test_several_columns() -> None:
     other = [np.array([5.0, 6.0]), np.array([]), np.array([7.0])]
-    made = fill_columns(segment=VALUES, reward=other)
+    made = TokenColumns.of(segment=VALUES, reward=other)
     assert (made.weight, made.segment[2], made.reward[2]) == ([None] * 3, VALUES[2], other[2])
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from finegrain.checked import PositiveFloat, Range, Share, checked
 from finegrain.errors import DataError
 from finegrain.objectives.margins import log_ratio_margin
-from finegrain.types import Pair, Term, Terms
+from finegrain.types import SECOND_STREAM, Pair, Term, Terms
 
 Rows = Float[Tensor, " B"]
 FLAGS = ("is_chosen_safe", "is_rejected_safe")
@@ -79,6 +79,8 @@ class BFPO:
 
     def row_columns(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Makes none; raises DataError where the chosen answer is the safer one instead of the more helpful one."""
+        if SECOND_STREAM in columns:
+            raise DataError(f"the data have a column {SECOND_STREAM}, which bfpo would take for the run's own; give it another name")
         if {"helpful", "harmless"} <= columns.keys():
             harmless = int(((columns["harmless"] == 1) & (columns["helpful"] == 0)).sum())
             if harmless:
@@ -93,7 +95,7 @@ class BFPO:
         margin = log_ratio_margin(pair)
         flags = (pair.columns[name].to(margin.dtype) for name in self.columns)
         losses = bfpo_loss(margin, bfpo_target(*flags, beta=self.beta, b1=self.b1, alpha=self.alpha))
-        if "second_stream" not in pair.columns:
+        if SECOND_STREAM not in pair.columns:
             return losses
-        second = pair.columns["second_stream"].to(losses.dtype)
+        second = pair.columns[SECOND_STREAM].to(losses.dtype)
         return {name: Term(torch.where(own > 0, losses, 0.0), own) for name, own in (("first_stream", 1 - second), ("second_stream", second))}

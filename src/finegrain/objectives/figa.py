@@ -138,8 +138,7 @@ class FIGA:
             original: [edit.first & ~end for edit, end in zip(edits, original_ends, strict=True)],
             revised: [edit.second | end for edit, end in zip(edits, ends, strict=True)],
         }
-        absent = [None] * len(edits)
-        return {role: TokenColumns([own.astype(np.float32) for own in found], absent, absent, [True] * len(edits)) for role, found in masks.items()}
+        return {role: TokenColumns.of(weight=[own.astype(np.float32) for own in found]) for role, found in masks.items()}
 
     def __call__(self, pair: Pair) -> Terms:
         """The weighted likelihoods of both answers over their common count."""

@@ -45,12 +45,7 @@ class MaPO:
 
     def prepare(self, context: ActivationContext) -> Mapping[str, TokenColumns]:
         """The mask of every answer, as its token weights."""
-        found = {}
-        for role in context.roles:
-            weights = context.activations(role)
-            absent = [None] * len(weights)
-            found[role] = TokenColumns(list(weights), absent, absent, [True] * len(weights))
-        return found
+        return {role: TokenColumns.of(weight=context.activations(role)) for role in context.roles}
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,): tdpo1 under the mask."""

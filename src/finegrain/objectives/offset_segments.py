@@ -69,8 +69,7 @@ class FromOffset:
             cut = [self._cut(mask, first) for mask, first in zip(context.masks(role), context.tokens_at(role, f"{role}_start"), strict=True)]
             empty = sum(not (ids >= 0).any() for ids in cut)
             context.note("offset_segments", {"segments": len(cut), "without_a_token": empty})
-            absent: list[np.ndarray | None] = [None] * len(cut)
-            made[role] = TokenColumns(absent, absent, cut, [True] * len(cut))
+            made[role] = TokenColumns.of(segment=cut)
         return made
 
     def _cut(self, mask: np.ndarray, start: int) -> np.ndarray:

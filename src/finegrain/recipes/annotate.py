@@ -6,12 +6,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from finegrain.commands.annotate import SCALE, AnnotateSettings
 from finegrain.configure import to_json
@@ -30,6 +26,7 @@ from finegrain.recipes.annotation.rubric import USUAL, RubricTask
 from finegrain.recipes.annotation.spans import SpanTask
 from finegrain.recipes.check_data import describe_finding, describe_report, shorten_finding
 from finegrain.recipes.marking.tasks import load_marked_rows
+from finegrain.recipes.progress import show_progress
 from finegrain.runs import check_free
 from finegrain.terminal import write_line
 from finegrain.types import Json
@@ -195,13 +192,13 @@ def _ask(
     settings: AnnotateSettings, endpoint: Endpoint, cache: ReplyCache, waiting: Mapping[str, ServerQuestion], known: int
 ) -> tuple[dict[str, Settled], Json]:
     """How the questions ended; a stop says what is kept."""
-    usable = known
-    with _show_progress(len(waiting)) as step:
+    done, usable = 0, known
+    with show_progress("annotate", "question", len(waiting)) as step:
 
         def tell(settled: Settled) -> None:
-            nonlocal usable
-            usable += not settled.failure
-            step(usable - known)
+            nonlocal done, usable
+            done, usable = done + 1, usable + (not settled.failure)
+            step(done, f"{usable - known} usable")
 
         asker = Asker(endpoint, cache, retries=settings.retries, parallel=settings.parallel, tell=tell)
 
@@ -240,23 +237,3 @@ def _describe(settings: AnnotateSettings, summary: Json, written: int) -> str:
 def _as_line(line: Json) -> str:
     text = json.dumps(line, ensure_ascii=False)
     return (text if is_utf8(text) else json.dumps(line)) + "\n"
-
-
-@contextmanager
-def _show_progress(questions: int) -> Iterator[Callable[[int], None]]:
-    """Questions done and time left: on a terminal a bar, in a log file ten lines. The callback gets the number of usable replies."""
-    console, done = Console(stderr=True), 0
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"))
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("annotate", total=questions, facts="")
-            yield lambda usable: progress.update(bar, advance=1, facts=f"{usable} usable")
-        return
-
-    def tell(usable: int) -> None:
-        nonlocal done
-        done += 1
-        if done % max(1, questions // 10) == 0 or done == questions:
-            write_line(f"question {done}/{questions}  {usable} usable")
-
-    yield tell

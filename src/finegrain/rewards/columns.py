@@ -72,16 +72,6 @@ class StageContext(Protocol):
         """(N,) rewards of the rows' own answers by role, or of given ones by number (as text); any reward that `finegrain score` takes."""
 
 
-def fill_columns(
-    *, weight: Sequence[np.ndarray] | None = None, reward: Sequence[np.ndarray] | None = None, segment: Sequence[np.ndarray] | None = None
-) -> TokenColumns:
-    """Columns that every answer has."""
-    count = len(next(values for values in (weight, reward, segment) if values is not None))
-    absent: list[np.ndarray | None] = [None] * count
-    made = {"weight": weight, "reward": reward, "segment": segment}
-    return TokenColumns(**{name: absent if values is None else list(values) for name, values in made.items()}, annotated=[True] * count)
-
-
 def weight_columns(weights: Sequence[np.ndarray], kept: Sequence[bool]) -> TokenColumns:
     """Weights of the answers that are kept; the others have none and do not train."""
     absent: list[np.ndarray | None] = [None] * len(kept)

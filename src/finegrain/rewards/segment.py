@@ -22,7 +22,7 @@ from finegrain.ops.readout import Mean
 from finegrain.ops.segmenters import Curve, Ids, Values
 from finegrain.ops.segments import place_in_row, segment_ends, without_closing
 from finegrain.ops.text_segmenters import EntropyCutoff
-from finegrain.rewards.columns import AnswerContext, fill_columns
+from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.heads import Mask, Outputs, Readout, find_segment_ends
 from finegrain.types import Scored, Side, TokenColumns
 
@@ -51,7 +51,7 @@ class Segment:
 
     def prepare(self, context: AnswerContext) -> Mapping[str, TokenColumns]:
         """Segment ids of every answer, made before training: they depend on neither policy nor reward model."""
-        return {role: fill_columns(segment=self._ids(context, role)) for role in context.roles}
+        return {role: TokenColumns.of(segment=self._ids(context, role)) for role in context.roles}
 
     def _ids(self, context: AnswerContext, role: str) -> list[np.ndarray]:
         masks = context.masks(role)

@@ -18,7 +18,7 @@ from finegrain.errors import DataError
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.readout import Last, Mean, Minimum, Sum
 from finegrain.ops.sequence import to_wide
-from finegrain.rewards.columns import AnswerContext, fill_columns
+from finegrain.rewards.columns import AnswerContext
 from finegrain.rewards.heads import Mask, Outputs, find_segment_ends
 from finegrain.types import Scored, Side, TokenColumns
 
@@ -53,7 +53,7 @@ class Step:
             numbers, labels = context.labelled_steps(role)
             if context.trains and not any((own >= 0).any() for own in numbers):
                 raise DataError(f"no answer of role {role!r} has a labelled step; use rows of labelled steps, or head:segment")
-            found[role] = fill_columns(segment=numbers, reward=labels)
+            found[role] = TokenColumns.of(segment=numbers, reward=labels)
         return found
 
     def read_positions(self, side: Side) -> Mask:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from finegrain.checked import PositiveFloat, checked
 from finegrain.ops.masked import masked_sum
-from finegrain.rewards.columns import AnswerContext, fill_columns
+from finegrain.rewards.columns import AnswerContext
 from finegrain.types import Pair, Term, TokenColumns
 
 PAIR = ("chosen", "rejected")
@@ -47,7 +47,7 @@ def prepare_targets(context: AnswerContext) -> Mapping[str, TokenColumns]:
     if not context.trains:
         return {}
     scores = context.table_scores()
-    return {role: fill_columns(reward=[own.astype(np.float32) for own in scores[role]]) for role in PAIR}
+    return {role: TokenColumns.of(reward=[own.astype(np.float32) for own in scores[role]]) for role in PAIR}
 
 
 def distance_term(scores: Mapping[str, Float[Tensor, "B T"]], pair: Pair, weight: float) -> Term:

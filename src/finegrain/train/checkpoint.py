@@ -22,6 +22,8 @@ from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 
 PREFIX = "checkpoint-"
+TABLE = "table/"
+"""Before the names of the objective's tables, among tensors of what trains."""
 
 STATE: Mapping[type, Set[str]] = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 """What an optimiser keeps of a parameter that had a gradient."""
@@ -147,7 +149,7 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, float]]:
             else:
                 numbers[f"optimizer/{key}/{name}"] = float(value)
     for name, table in trainer.state.items():
-        tensors[f"table/{name}"] = table.contiguous()
+        tensors[TABLE + name] = table.contiguous()
     tensors["random/torch"] = torch.get_rng_state()
     generator = _device_generator(trainer)
     if generator is not None:
@@ -170,9 +172,9 @@ def _restore(trainer: Trainer, tensors: dict[str, Tensor], numbers: dict[str, fl
         if state:
             trainer.optimizer.state[parameter] = state
     for name, table in trainer.state.items():
-        if tensors[f"table/{name}"].shape != table.shape:
+        if tensors[TABLE + name].shape != table.shape:
             raise CheckpointError(f"the table {name} of the checkpoint has another shape than this run's; resume with the same data and settings")
-        trainer.state[name] = tensors[f"table/{name}"].to(trainer.scorer.device)
+        trainer.state[name] = tensors[TABLE + name].to(trainer.scorer.device)
     torch.set_rng_state(tensors["random/torch"])
     generator = _device_generator(trainer)
     if generator is not None and "random/device" in tensors:

@@ -13,15 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from finegrain.errors import CheckpointError, DataError
-from finegrain.train.checkpoint import load_weights, named_weights
+from finegrain.train.checkpoint import TABLE, load_weights, named_weights
 from finegrain.train.distributed import barrier, from_first, rank
 from finegrain.train.loop import Trainer
 from finegrain.types import Json
 
 BEST = "best.safetensors"
 """What trains, as it was at the best step so far: in the run directory while a run lasts, and in its checkpoints."""
-TABLE = "table/"
-"""Before the names of the objective's tables in that file."""
 
 
 @dataclass(frozen=True)

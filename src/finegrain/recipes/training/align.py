@@ -14,7 +14,8 @@ from finegrain.evaluate.marked_tokens import describe_marks, read_marks
 from finegrain.generate.hf import generate_greedy
 from finegrain.recipes.inspection.pairs import PairSnapshot, choose_rows, snapshot_before, write_inspected_pairs
 from finegrain.recipes.session import Session, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
-from finegrain.recipes.training.data import Columns, Rows, column_that_draws, load_rows, longest, make_columns, make_plan
+from finegrain.recipes.training.columns import Columns, make_columns
+from finegrain.recipes.training.data import Rows, column_that_draws, load_rows, longest, make_plan
 from finegrain.recipes.training.dry_run import estimate
 from finegrain.recipes.training.frozen_features import on_features
 from finegrain.recipes.training.job import Job, check_job, sources_of

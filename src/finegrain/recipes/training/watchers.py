@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from finegrain.errors import UsageError
 from finegrain.ops.balance import LITTLE, ranking_share
+from finegrain.recipes.progress import show_progress
 from finegrain.recipes.training.job import Job
 from finegrain.train.distributed import rank
 from finegrain.types import Json
@@ -22,15 +21,18 @@ Watcher = Callable[[dict[str, Any]], None]
 @contextmanager
 def open_watchers(job: Job, steps: int, say: Callable[[str], None]) -> Iterator[list[Watcher]]:
     """Tracker, progress and warning of a run of so many steps."""
-    with _open_tracker(job) as trackers, _show_progress(steps, show=rank() == 0) as tell:
-        yield [*trackers, tell, ShareWarning(say)]
+    if rank():
+        yield [ShareWarning(say)]
+        return
+    with _open_tracker(job) as trackers, show_progress("train", "step", steps) as tell:
+        yield [*trackers, lambda line: tell(line["step"], _facts(line)), ShareWarning(say)]
 
 
 @contextmanager
 def _open_tracker(job: Job) -> Iterator[list[Watcher]]:
     """Sends the numbers of every line to the tracker that was asked for, by accelerate."""
     name = job.training.track
-    if name == "none" or rank() != 0:
+    if name == "none":
         yield []
         return
     try:
@@ -43,28 +45,6 @@ def _open_tracker(job: Job) -> Iterator[list[Watcher]]:
         yield [lambda line: accelerator.log({k: v for k, v in line.items() if isinstance(v, (int, float))}, step=line["step"])]
     finally:
         accelerator.end_training()
-
-
-@contextmanager
-def _show_progress(steps: int, *, show: bool) -> Iterator[Watcher]:
-    """Steps, tokens per second, time left: on a terminal a bar, in a log file ten lines a run."""
-    console = Console(stderr=True)
-    if not show:
-        yield lambda line: None
-        return
-    if not console.is_terminal:
-        every = max(1, steps // 10)
-
-        def tell(line: dict[str, Any]) -> None:
-            if line["step"] % every == 0 or line["step"] == steps:
-                console.print(f"step {line['step']}/{steps}  {_facts(line)}", highlight=False, soft_wrap=True)
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"))
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("train", total=steps, facts="")
-        yield lambda line: progress.update(task, completed=line["step"], facts=_facts(line))
 
 
 def _facts(line: dict[str, Any]) -> str:
