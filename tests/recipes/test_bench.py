@@ -13,6 +13,11 @@ from finegrain.cli import main
 from finegrain.commands.bench import BenchCreditSettings, Corrections, Oracle, OwnPairs, Pool, SpanModel
 from finegrain.data.planted import Planted, World, make_pairs, read_jsonl
 from finegrain.errors import CheckpointError, UsageError
+from finegrain.objectives.cpl import CPL, LogRatios
+from finegrain.objectives.dpo import DPO
+from finegrain.objectives.lcpo import LCPO
+from finegrain.objectives.rrhf import RRHF
+from finegrain.objectives.tdpo2 import TDPO2
 from finegrain.recipes.bench import run as run_of_the_bench
 from finegrain.recipes.bench.cell import Cell, CellRunner, Trial
 from finegrain.recipes.bench.data import (
@@ -21,6 +26,7 @@ from finegrain.recipes.bench.data import (
     adversarial_pairs,
     changed_words,
     count_marks,
+    list_corrections,
     mark_answers,
     opening_of,
     prepare_data,
@@ -142,6 +148,30 @@ def test_the_uses_that_were_asked_for_stand_beside_the_baselines() -> None:
         rows_of(replace(SETTINGS, uses=("asrr",)))
 
 
+def test_objectives_stand_beside_dpo_with_the_scale_of_a_trial() -> None:
+    rows = {row.name: row for row in rows_of(replace(SETTINGS, objectives=("tdpo2", "cpl", "lcpo", "rrhf")))}
+    assert list(rows) == [DPO_ROW.name, LARGER_DPO.name, "tdpo2", "cpl", "lcpo", "rrhf"], "without --uses no use of the scorer is compared"
+    assert rows["tdpo2"].objective(beta=0.3) == TDPO2(beta=0.3)
+    assert rows["cpl"].objective(beta=0.3) == CPL(score=LogRatios(alpha=0.3))
+    assert rows["lcpo"].objective(beta=0.3) == LCPO(base=DPO(beta=0.3))
+    assert rows["rrhf"].objective(beta=0.3) == RRHF(nll=0.3)
+    both = rows_of(replace(SETTINGS, objectives=("ipo",), uses=("asr",)))
+    assert [row.name for row in both] == [DPO_ROW.name, LARGER_DPO.name, "ipo", "hard mask (asr)"]
+    screened = {row.name: [result(float(row.use == "asr"))] for row in both}
+    assert halve(both, screened, 1) == list(both), "a row without a scorer is always measured"
+    corrections = rows_of(replace(SETTINGS, objectives=("figa",), scorer=Corrections()))[2:]
+    assert [row.name for row in corrections] == ["dpo on corrections", "figa"]
+    assert corrections[1].objective(beta=0.3).removed == -0.3
+    facts = [{"pairs": 100, "further_pairs": 30, "spans": 60, "corrected": 40}]
+    assert tuple(count_labels(corrections[1], facts, replace(SETTINGS, scorer=Corrections())).values()) == (40, 0.0, 60, 15.0)
+
+
+@pytest.mark.parametrize(("name", "words"), [("figa", "scorer:corrections"), ("bfpo", "needs more"), ("nll", "needs more"), ("ava-p", "no scale")])
+def test_an_objective_that_cannot_be_compared(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        rows_of(replace(SETTINGS, objectives=(name,)))
+
+
 def test_differences_are_paired_and_a_refusal_is_no_number() -> None:
     results = {
         DPO_ROW.name: [result(1.0 + seed) for seed in range(3)],
@@ -204,6 +234,13 @@ def test_marks_and_corrections() -> None:
         for role in ("chosen", "rejected"):
             for start, end, _ in row[f"{role}_spans"]:
                 assert any(first <= start and end <= last and value < 0 for first, last, value in row[f"{role}_truth"])
+    pairs = list_corrections(corrected, WORLD)
+    assert len(pairs) == sum(bool(row[f"{role}_spans"]) for row in corrected for role in ("chosen", "rejected"))
+    for pair in pairs:
+        better, worse = (WORLD.read(pair["prompt"], pair[role]) for role in ("chosen", "rejected"))
+        assert better.quality > worse.quality
+        assert (better.spans, worse.spans) == (pair["chosen_truth"], pair["rejected_truth"])
+    assert list_corrections(exact, WORLD) == []
     some = mark_answers(rows, WORLD, replace(SETTINGS, scorer=Corrections(share=0.3)))
     assert 0 < sum(row["chosen_spans"] is None for row in some) < 60
     assert count_marks(mark_answers(rows, WORLD, replace(SETTINGS, scorer=OwnPairs()))) == 0
@@ -324,6 +361,18 @@ def test_a_tiny_benchmark_runs_and_goes_on_where_it_was_stopped(
     capsys.readouterr()
     assert main([*line, "--noise", "2"]) == CheckpointError.exit_code
     assert "another noise" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_tiny_benchmark_of_objectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_of_the_bench, "QUICK", TINY)
+    out = tmp_path / "bench"
+    line = ["bench", "credit", "--quick", "--workers", "1", "--out", str(out), "--types", "10", "scorer:corrections", "--scorer.share", "1"]
+    assert main([*line, "--objectives", "mapo", "pngd", "figa"]) == 0
+    (_, final) = json.loads((out / "bench.json").read_text())["tables"].values()
+    assert [one["row"] for one in final] == ["dpo", "dpo, all labels as pairs", "mapo", "pngd", "dpo on corrections", "figa"]
+    assert all(one["quality_within_4"] is not None for one in final)
+    assert final[-1]["pairs_seen"] == len(read_jsonl(out / "data/16-pairs/seed-0/corrected.jsonl")) > 0
 
 
 def test_an_interrupted_stage_keeps_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

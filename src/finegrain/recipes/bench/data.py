@@ -63,7 +63,10 @@ def prepare_data(asked: BenchData) -> Json:
         rows = own + pool if isinstance(settings.scorer, Pool) else marked
         scored, knows = score_pairs(write_jsonl(asked.folder / "labels.jsonl", rows), own, asked)
     write_jsonl(asked.folder / "scored.jsonl", scored)
-    facts: Json = {"pairs": len(own), "further_pairs": len(pool), "spans": given, "scorer": knows}
+    corrected = list_corrections(marked, world)
+    if isinstance(settings.scorer, Corrections):
+        write_jsonl(asked.folder / "corrected.jsonl", corrected)
+    facts: Json = {"pairs": len(own), "further_pairs": len(pool), "spans": given, "corrected": len(corrected), "scorer": knows}
     replace_file(ready, json.dumps(facts) + "\n")
     return facts
 
@@ -106,14 +109,28 @@ def mark_answers(rows: Sequence[Json], world: World, settings: BenchCreditSettin
     if isinstance(scorer, SpanModel):
         return marked
     rng = np.random.default_rng([world.seed, 8])
-    return [
-        row
-        | {
-            f"{role}_spans": None if (spans := row[f"{role}_spans"]) is None else changed_words(row[role], correct(row, role, spans, world, rng))
-            for role in SIDES
-        }
-        for row in marked
-    ]
+    return [row | {name: value for role in SIDES for name, value in _corrected(row, role, world, rng).items()} for row in marked]
+
+
+def _corrected(row: Json, role: str, world: World, rng: np.random.Generator) -> Json:
+    """The words that a correction changed, as spans, and the corrected text; None and no text where nobody looked."""
+    spans = row[f"{role}_spans"]
+    if spans is None:
+        return {}
+    text = correct(row, role, spans, world, rng)
+    return {f"{role}_spans": changed_words(row[role], text), f"{role}_corrected": text}
+
+
+def list_corrections(rows: Iterable[Json], world: World) -> list[Json]:
+    """Pairs of a corrected answer and its original, with the true qualities of both; answers that were left as they are give none."""
+    found = []
+    for row in rows:
+        for role in SIDES:
+            text = row.get(f"{role}_corrected", row[role])
+            if text != row[role]:
+                truth = {"chosen_truth": world.read(row["prompt"], text).spans, "rejected_truth": row[f"{role}_truth"]}
+                found.append({"prompt": row["prompt"], "chosen": text, "rejected": row[role], **truth})
+    return found
 
 
 def correct(row: Json, role: str, spans: Sequence[PlainSpan], world: World, rng: np.random.Generator) -> str:

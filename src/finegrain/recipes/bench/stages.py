@@ -84,7 +84,7 @@ def measure_rows(rows: Sequence[BenchRow], trials: Mapping[str, Trial], pairs: i
 
 
 def halve(rows: Sequence[BenchRow], screened: Mapping[str, Sequence[Json]], kept: int) -> list[BenchRow]:
-    """The baselines, the best rows, and the best use of whole answers, in the order of the table."""
-    uses = sorted((row for row in rows if row.level != "labels"), key=lambda row: -goodness(screened[row.name]))
+    """Rows without a scorer, the best uses of it, and the best use of whole answers, in the order of the table."""
+    uses = sorted((row for row in rows if row.use), key=lambda row: -goodness(screened[row.name]))
     chosen = {row.name for row in [*uses[:kept], *[row for row in uses if row.level == "answer"][:1]]}
-    return [row for row in rows if row.level == "labels" or row.name in chosen]
+    return [row for row in rows if not row.use or row.name in chosen]

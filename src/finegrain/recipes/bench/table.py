@@ -20,11 +20,13 @@ HEADER = (
 def count_labels(row: BenchRow, facts: Sequence[Json], settings: BenchCreditSettings) -> Json:
     """Means over seeds of what the policy saw and of what anybody gave for this row, and the minutes that takes people."""
     pairs, further, spans = (sum(one[name] for one in facts) / len(facts) for name in ("pairs", "further_pairs", "spans"))
-    uses_pool = row is LARGER_DPO or (row.level != "labels" and isinstance(settings.scorer, Pool))
-    given = pairs + further if uses_pool else pairs
+    uses_pool = row is LARGER_DPO or (bool(row.use) and isinstance(settings.scorer, Pool))
+    seen, given = pairs + further if row is LARGER_DPO else pairs, pairs + further if uses_pool else pairs
+    if row.data == "corrected":
+        seen, given = sum(one["corrected"] for one in facts) / len(facts), 0.0
     passages = 0.0 if row.level == "labels" else spans
     minutes = (given * settings.seconds_per_pair + passages * settings.seconds_per_span) / 60
-    return {"pairs_seen": pairs + further if row is LARGER_DPO else pairs, "pairs_given": given, "passages_given": passages, "human_minutes": minutes}
+    return {"pairs_seen": seen, "pairs_given": given, "passages_given": passages, "human_minutes": minutes}
 
 
 def summarise_rows(
