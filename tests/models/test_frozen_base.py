@@ -110,6 +110,7 @@ def test_which_weights_a_loaded_base_keeps_narrow(tmp_path: Path) -> None:
     assert frozen.checkpoint_dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_runs_on_a_narrow_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An adapter, interrupted and resumed to the bit; a reward model of it, merged; a head on a frozen backbone."""
     model = save_tiny(tmp_path / "model", MODELS["llama"](vocab_size=320).to(torch.bfloat16))

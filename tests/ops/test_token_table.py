@@ -99,6 +99,7 @@ def test_swapped_labels_change_the_sign_alone() -> None:
     assert fit_pairs(TYPES, own, ALIKE).mean.tolist() == table.mean.tolist(), "the same twice"
 
 
+@pytest.mark.slow
 def test_more_pairs_do_not_switch_the_table_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weak scores of many words, from many times the pairs up to which covariances are exact."""
     monkeypatch.setattr(token_table, "EXACT", 300)

@@ -63,6 +63,7 @@ def swapped(row: dict[str, object]) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_no_row_is_scored_by_a_table_that_has_seen_it(tmp_path: Path, pairs: list[dict[str, object]]) -> None:
     """Swapping the answers of a pair leaves its own scores as they are, and changes those of rows of other parts; spans of the row likewise."""
     examples = examples_of(tmp_path, pairs)
@@ -105,6 +106,7 @@ def test_it_puts_pairs_in_order_and_says_how_many(tmp_path: Path, pairs: list[di
     assert table_of(examples, 1).facts["accuracy"] != table.facts["accuracy"], "another seed has other parts"
 
 
+@pytest.mark.slow
 def test_spans_on_a_part_of_the_answers_sharpen_the_scores_of_all(tmp_path: Path) -> None:
     """Of answers that nobody marked, in three worlds."""
     agreement: dict[bool, list[float]] = {False: [], True: []}

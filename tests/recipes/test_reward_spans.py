@@ -73,7 +73,7 @@ def files(command: Command) -> tuple[Path, Path]:
     return marked_pairs(command.folder / "train.jsonl", 60, 0), marked_pairs(command.folder / "test.jsonl", 40, 1)
 
 
-@pytest.mark.parametrize("head", ["token", "gaussian"])
+@pytest.mark.parametrize("head", ["token", pytest.param("gaussian", marks=pytest.mark.slow)])
 def test_planted_words_are_found_from_spans_alone(command: Command, files: tuple[Path, Path], head: str) -> None:
     train, test = files
     choice = [f"head:{head}", *SPANS[1:], "--loss.pair-weight", "0", "--data", train, "--eval", test, *LEARN]
@@ -94,6 +94,7 @@ def test_planted_words_are_found_from_spans_alone(command: Command, files: tuple
     assert "token scores find what annotators marked, better than the place" in page
 
 
+@pytest.mark.slow
 def test_eval_of_the_saved_model_gives_the_same_figures(command: Command, files: tuple[Path, Path]) -> None:
     train, test = files
     aspects = ["--head.aspects", "facts", "style"]

@@ -53,6 +53,7 @@ def weights(command: Command, run: str) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_the_weight_is_chosen_on_pairs_held_out_and_again_the_same(command: Command, pairs: Path) -> None:
     for run in ("one", "two"):
         outcome = reward(command, run, pairs, *PRIOR, "--max-steps", "8", "--lr", "0.01")

@@ -71,6 +71,7 @@ def test_more_can_be_better(tmp_path: Path) -> None:
     assert len(lines_of(tmp_path)) == 6
 
 
+@pytest.mark.slow
 def test_resume_at_every_step_decides_alike(tmp_path: Path) -> None:
     """Weights, best step, patience and lines; what a later best step had left in the folder plays no part."""
     whole = tmp_path / "whole"
