@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finegrain.commands.bench import BenchCreditSettings
 from finegrain.commands.settings import Common, Training
@@ -21,6 +21,7 @@ from finegrain.recipes.demo.rows import OPTIM, Budget
 from finegrain.recipes.demo.seed import DISTANCES, SeedTask, probes_of, set_apart
 from finegrain.recipes.training.align import align
 from finegrain.recipes.training.job import Job
+from finegrain.train.loop import Trainer
 from finegrain.types import Json
 
 
@@ -39,6 +40,8 @@ class Cell:
     pairs: int
     seed: int
     trial: Trial
+    whole: bool = True
+    """Whether the path is read to its end; otherwise until it is further from the base than any distance that counts [choice]."""
 
     @property
     def name(self) -> str:
@@ -49,6 +52,23 @@ class Cell:
 
 Measure = Callable[[Sequence[Cell]], list[Json]]
 """The results of cells, in their order: made now, or before."""
+
+
+class _PathLeft(Exception):
+    """The rest of a path is beyond the distances that count."""
+
+
+@dataclass(frozen=True)
+class UntilItLeaves:
+    """A reader of the path that ends the run at the first reading beyond the largest distance."""
+
+    reader: PathReader
+
+    def __call__(self, trainer: Trainer, line: dict[str, Any]) -> None:
+        """Read; raises where the path has left."""
+        self.reader(trainer, line)
+        if self.reader.points[-1].kl > max(DISTANCES):
+            raise _PathLeft
 
 
 @dataclass(frozen=True)
@@ -89,16 +109,18 @@ class CellRunner:
         task = SeedTask(cell.seed, data.planted, self.budget, self.base, data.folder.parent, self.samples, self.readings)
         out = data.folder / cell.name
         shutil.rmtree(out, ignore_errors=True)  # of a benchmark that was stopped
-        refused, evaluation = None, {}
+        refused, evaluation = None, Json()
         with set_apart(data.folder, f"log-{cell.name}.txt"):
             _, probes, start = probes_of(task)
             file = data.folder / f"{row.data}.jsonl"
             truth = read_jsonl(file)
             reader = PathReader(probes, frozenset(self.readings), truth, [start])
             try:
-                evaluation = align(self._job(row, cell, file, len(truth), out), reader)["evaluation"]
+                evaluation = align(self._job(row, cell, file, len(truth), out), reader if cell.whole else UntilItLeaves(reader))["evaluation"]
             except CreditError as error:  # a credit that keeps nothing is a result
                 refused = str(error)
+            except _PathLeft:
+                pass
         shutil.rmtree(out, ignore_errors=True)
         accuracy = evaluation.get("eval_accuracy", {})
         found: Json = {

@@ -69,12 +69,14 @@ def _widened(values: tuple[float, ...], best: Sequence[float]) -> tuple[float, .
 
 
 def _best_trials(rows: Sequence[BenchRow], trials: Sequence[Trial], stages: Stages, measure: Measure) -> dict[str, Trial]:
-    cells = [Cell(row.name, stages.pairs, seed, trial) for row in rows for trial in trials for seed in stages.tuning_seeds]
-    found = dict(zip(cells, measure(cells), strict=True))
-    return {
-        row.name: max(trials, key=lambda trial: goodness([found[Cell(row.name, stages.pairs, seed, trial)] for seed in stages.tuning_seeds]))
+    cells = {
+        (row.name, trial): [Cell(row.name, stages.pairs, seed, trial, whole=False) for seed in stages.tuning_seeds]
         for row in rows
+        for trial in trials
     }
+    found = iter(measure([cell for own in cells.values() for cell in own]))
+    good = {key: goodness([next(found) for _ in own]) for key, own in cells.items()}
+    return {row.name: max(trials, key=lambda trial: good[row.name, trial]) for row in rows}
 
 
 def measure_rows(rows: Sequence[BenchRow], trials: Mapping[str, Trial], pairs: int, seeds: Sequence[int], measure: Measure) -> dict[str, list[Json]]:
