@@ -126,7 +126,7 @@ def list_corrections(rows: Iterable[Json], world: World) -> list[Json]:
     found = []
     for row in rows:
         for role in SIDES:
-            text: str = row.get(f"{role}_corrected", row[role])
+            text: str = row[f"{role}_corrected"] if f"{role}_corrected" in row else row[role]
             if text != row[role]:
                 truth = {"chosen_truth": world.read(row["prompt"], text).spans, "rejected_truth": row[f"{role}_truth"]}
                 found.append({"prompt": row["prompt"], "chosen": text, "rejected": row[role], **truth})
