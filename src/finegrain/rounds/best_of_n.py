@@ -40,11 +40,11 @@ class BestOfN(RoundSettings):
             known = np.flatnonzero(np.isfinite(scores))
             context.note("samples_without_a_score", len(scores) - len(known))
             if len(known) < 2:
-                context.note("unscored", 1)
+                context.leave_out("unscored")
                 continue
             best, worst = (int(known[pick(scores[known])]) for pick in (np.argmax, np.argmin))
             if scores[best] == scores[worst] or own[best] == own[worst]:
-                context.note("tie", 1)
+                context.leave_out("tie")
                 continue
             columns = {"reward_chosen": float(scores[best]), "reward_rejected": float(scores[worst])}
             found.append(RoundRow(place, {"chosen": own[best], "rejected": own[worst]}, columns))

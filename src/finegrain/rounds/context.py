@@ -1,12 +1,12 @@
 """What a method of rounds is told of a round, and the rows that it makes of it.
 
-A method is a frozen dataclass below `RoundSettings`: a function of a `RoundContext` that gives the rows to train on. It names the shape of
-the data that it reads and the objective that trains on its rows where the command line names none.
+A method is a frozen dataclass below `RoundSettings` whose `__call__(context) -> list[RoundRow]` makes the rows to train on. It names the shape
+of the data that it reads and the objective that trains on its rows where the command line names none.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from numpy import ndarray
@@ -19,8 +19,8 @@ class Drawn(NamedTuple):
 
     text: str
     """Without special tokens."""
-    tokens: int
-    """Those sampled, the end token included."""
+    ids: Sequence[int]
+    """The tokens as they were sampled, the end token included."""
     ended: bool
     """Whether it ended by itself; else it was cut at the largest number of tokens."""
 
@@ -43,6 +43,7 @@ class RoundRow:
     """Numbers that the row keeps, e.g. rewards."""
 
 
+@runtime_checkable
 class RoundContext(Protocol):
     """A round before its training: N prompts, and the model as it is at the start of the round, which will be the reference."""
 
@@ -59,8 +60,11 @@ class RoundContext(Protocol):
     def score(self, reward: str, answers: Sequence[Sequence[str]]) -> Float[ndarray, "N K"]:
         """Rewards of K texts per prompt by what `finegrain score --reward` takes; NaN where there is none."""
 
+    def leave_out(self, reason: str) -> None:
+        """Counts a prompt of which no row is made, by its reason."""
+
     def note(self, name: str, count: int) -> None:
-        """Adds to a count of the round's record; of rows that are left out, the reason is the name."""
+        """Adds to another count of the round's record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,3 @@ class RoundSettings:
 
     def check(self) -> None:
         """Raises UsageError for settings that mean nothing together."""
-
-    def __call__(self, context: RoundContext) -> Any:
-        """The rows of a round, a list of `RoundRow`."""
-        raise NotImplementedError

@@ -25,7 +25,7 @@ class SelfPlay(RoundSettings):
         drawn = context.sample(1, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         for place, (demonstration, (sample,)) in enumerate(zip(context.given("answer"), drawn, strict=True)):
             if sample.text == demonstration:
-                context.note("identical", 1)
+                context.leave_out("identical")
                 continue
             found.append(RoundRow(place, {"chosen": Given("answer"), "rejected": sample.text}))
         return found
