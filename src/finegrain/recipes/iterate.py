@@ -218,7 +218,7 @@ def _estimate(settings: IterateSettings, slices: Sequence[np.ndarray]) -> Json:
     answers = [len(places) * getattr(settings.rounds, "samples", 1) for places in slices]
     most = [count * settings.rounds.max_new_tokens for count in answers]
     write_line(f"{len(slices)} rounds of {', '.join(str(len(places)) for places in slices)} prompts; at most {sum(most)} tokens are sampled")
-    return {"status": "dry run", "prompts": [len(places) for places in slices], "answers": answers, "most_sampled_tokens": most}
+    return {"status": "dry run", "prompts": [len(places) for places in slices], "answers": answers, "most_sampled_tokens": sum(most)}
 
 
 @contextmanager
