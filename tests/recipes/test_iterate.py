@@ -162,7 +162,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("lora", [(), ("--lora.rank", "2")], ids=["whole", "lora"])
-def test_a_killed_run_goes_on_to_the_same_bits(command: Command, demonstrations: Path, monkeypatch: pytest.MonkeyPatch, lora: tuple[str, ...]) -> None:
+def test_a_killed_run_goes_on_to_the_same_bits(
+    command: Command, demonstrations: Path, monkeypatch: pytest.MonkeyPatch, lora: tuple[str, ...]
+) -> None:
     asked = ("--save-every", "1", *lora)
     assert run(command, "whole", demonstrations, *asked).code == 0
     assert not list((command.folder / "whole").rglob("checkpoint-*")), "finished rounds keep no checkpoint"
@@ -257,11 +259,11 @@ def vowels(prompts, completions, **columns):
 def test_best_of_n(command: Command, demonstrations: Path) -> None:
     (command.folder / "reward.py").write_text(REWARD)
     reward = ("rounds:best-of-n", "--rounds.reward", command.folder / "reward.py:vowels")
-    done = run(command, "run", demonstrations, *reward, "--rounds.samples", "3", "--rounds.rows", "all", "--round-lr", "0.001", "0.0005")
+    done = run(command, "run", demonstrations, *reward, "--rounds.per-prompt", "3", "--rounds.rows", "all", "--round-lr", "0.001", "0.0005")
     assert done.code == 2, "--lr is in the way"
     fast = [one for one in FAST if one not in ("--lr", "0.001")]
     asked = ("--model", command.model, "--data", demonstrations, "--out", command.folder / "run", *SHORT, *fast, *ROUNDS, *reward)
-    done = command("iterate", *asked, "--rounds.samples", "3", "--rounds.rows", "all", "--round-lr", "0.001", "0.0005")
+    done = command("iterate", *asked, "--rounds.per-prompt", "3", "--rounds.rows", "all", "--round-lr", "0.001", "0.0005")
     assert done.code == 0, done.error
     record = command.record("run")
     assert record["settings"]["objective"]["method"] == "dpo"

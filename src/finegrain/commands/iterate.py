@@ -34,4 +34,6 @@ class IterateSettings(PolicySettings):
         if self.training.shard:
             raise UsageError("--shard splits a model over processes, and rounds run in one; drop it")
         if self.lora.rank and self.lora.base != "checkpoint":
-            raise UsageError(f"--lora.base {self.lora.base}: the adapter of a round is merged into its base for the next one, which 4 bits do not allow")
+            raise UsageError(
+                f"--lora.base {self.lora.base}: the adapter of a round is merged into its base for the next one, which 4 bits do not allow"
+            )

@@ -5,7 +5,6 @@ reference is the whole of it. RUN itself becomes the last round's model. Every p
 """
 
 import gc
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,13 +27,11 @@ from finegrain.data.records import Shape
 from finegrain.data.sources import Data, format_sources, parse_sources
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, DataError, FinegrainError, Interrupted, UsageError
-from finegrain.files import replace_file
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.lora import Lora
 from finegrain.recipes.entry import start
-from finegrain.recipes.iteration.drift import measure_drift
 from finegrain.recipes.iteration.results import describe_round, drop_checkpoints, merge_round, publish_rounds
-from finegrain.recipes.iteration.round_rows import MADE, ROWS, ModelRound, make_rows, read_made
+from finegrain.recipes.iteration.round_rows import ROWS, ModelRound, make_rows, read_made
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import Session, identify, load_data, open_session, peak_rss_bytes, tell_changes, versions
 from finegrain.rounds.best_of_n import BestOfN
@@ -126,11 +123,7 @@ class Iteration:
         session = self.opened or _open(self.settings, self.start_of(number))
         self.opened = None
         context = ModelRound(session, self.examples.take(self.slices[number - 1]), number, folder)
-        made = make_rows(self.settings.rounds, context)
-        if number > 1 and context.first:
-            made["drift"] = measure_drift(session, self.settings.model, context.examples, context.first)
-        replace_file(folder / MADE, json.dumps(made) + "\n")
-        return made
+        return make_rows(self.settings.rounds, context, self.settings.model)
 
     def _train(self, number: int) -> RunRecord:
         """The run of a round, from its beginning, its checkpoint or not at all."""
@@ -215,7 +208,7 @@ def _sources(settings: IterateSettings) -> list[tuple[str, str]]:
 
 def _estimate(settings: IterateSettings, slices: Sequence[np.ndarray]) -> Json:
     """What --dry-run prints: how much would be sampled; a dry run of `prefer` says what a round's training needs."""
-    answers = [len(places) * getattr(settings.rounds, "samples", 1) for places in slices]
+    answers = [len(places) * (settings.rounds.per_prompt if isinstance(settings.rounds, BestOfN) else 1) for places in slices]
     most = [count * settings.rounds.max_new_tokens for count in answers]
     write_line(f"{len(slices)} rounds of {', '.join(str(len(places)) for places in slices)} prompts; at most {sum(most)} tokens are sampled")
     return {"status": "dry run", "prompts": [len(places) for places in slices], "answers": answers, "most_sampled_tokens": sum(most)}

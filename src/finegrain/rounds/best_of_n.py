@@ -21,7 +21,7 @@ class BestOfN(RoundSettings):
 
     reward: str = ""
     """A reward model's folder or Hub name, or file.py:name; needed."""
-    samples: Annotated[int, Range(2.0, MOST)] = 4
+    per_prompt: Annotated[int, Range(2.0, MOST)] = 4
     """Answers per prompt."""
 
     def check(self) -> None:
@@ -33,7 +33,7 @@ class BestOfN(RoundSettings):
 
     def __call__(self, context: RoundContext) -> list[RoundRow]:
         """A pair per prompt of whose samples at least two have a score, not all the same; others are counted. Of equal ones the first counts."""
-        drawn = context.sample(self.samples, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
+        drawn = context.sample(self.per_prompt, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
         texts = [[one.text for one in own] for own in drawn]
         found = []
         for place, (own, scores) in enumerate(zip(texts, context.score(self.reward, texts), strict=True)):

@@ -10,20 +10,26 @@ import numpy as np
 from jaxtyping import Float
 
 from finegrain.data.answer_text import join_answer
-from finegrain.data.records import Answer, Row
+from finegrain.data.records import Answer, Example, Response, Row
 from finegrain.data.source_text import read_source_row
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, DataError
 from finegrain.files import replace_file
+from finegrain.models.load import load_policy, master_dtype
+from finegrain.ops.stats import mean_interval
 from finegrain.recipes.iteration.sampling import SampleFile
 from finegrain.recipes.session import Session
 from finegrain.recipes.training.stage_context import RunStage
 from finegrain.rounds.best_of_n import BestOfN
 from finegrain.rounds.context import Drawn, Given, RoundRow
 from finegrain.rounds.self_play import SelfPlay
+from finegrain.scoring.runtime import Runtime, policy_logps
 from finegrain.types import Json
 
 ROWS, MADE = "rows.jsonl", "made.json"
+MOST = 64
+"""Prompts of the estimate of drift [choice]."""
+ROLE = "answer"
 
 
 @dataclass
@@ -87,8 +93,11 @@ class ModelRound:
         self.counted[name] = self.counted.get(name, 0) + count
 
 
-def make_rows(method: SelfPlay | BestOfN, context: ModelRound) -> Json:
-    """Write the rows of a round; returns what was counted of them. DataError where there is none."""
+def make_rows(method: SelfPlay | BestOfN, context: ModelRound, start: str) -> Json:
+    """Write the rows of a round; returns what was counted of them, and written last. DataError where there is none.
+
+    `start`: the model of the first round, from which the later ones' distance is measured.
+    """
     started = time.perf_counter()
     rows = method(context)
     prompts = len(context.examples)
@@ -97,9 +106,39 @@ def make_rows(method: SelfPlay | BestOfN, context: ModelRound) -> Json:
         raise DataError(f"round {context.number} made no row to train on of {prompts} prompts ({told})")
     lines = [json.dumps(_as_json(read_source_row(context.examples[row.place]), row, context), ensure_ascii=False) + "\n" for row in rows]
     replace_file(context.folder / ROWS, "".join(lines))
-    facts: Json = {"prompts": prompts, "rows": len(rows), "left_out": context.left_out, **context.counted, "sampling_seconds": round(context.seconds, 3)}
+    facts: Json = {
+        "prompts": prompts,
+        "rows": len(rows),
+        "left_out": context.left_out,
+        **context.counted,
+        "sampling_seconds": round(context.seconds, 3),
+    }
+    if context.number > 1 and context.first:
+        facts["drift"] = measure_drift(context.session, start, context.examples, context.first)
     facts["making_seconds"] = round(time.perf_counter() - started, 3)
+    replace_file(context.folder / MADE, json.dumps(facts) + "\n")
     return facts
+
+
+def measure_drift(session: Session, start: str, examples: ExampleStore, answers: Sequence[Drawn]) -> Json:
+    """KL(model || start) per answer in nats: the mean of log-ratios of the model's own samples, with its interval.
+
+    Of an answer that was cut it counts the tokens that were sampled. Samples of another temperature than 1 make it another number.
+    """
+    given = [_answered(example, one) for example, one in zip(examples[:MOST], answers[:MOST], strict=True)]
+    runtime = Runtime(session.device, session.precision, None)
+    sums = []
+    for policy in (session.policy, load_policy(start, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)):
+        logps = policy_logps(runtime, policy, given, (ROLE,))[ROLE]
+        sums.append(np.array([one.sum(dtype=np.float64) for one in logps]))
+    return mean_interval(sums[0] - sums[1]).as_json()
+
+
+def _answered(example: Example, drawn: Drawn) -> Example:
+    """The prompt with the tokens that were sampled."""
+    ids = np.array(drawn.ids, dtype=np.int32)
+    response = Response(ids, np.ones(len(ids), dtype=bool), np.zeros((len(ids), 2), dtype=np.int32), drawn.text)
+    return Example(example.row, example.prompt, example.prompt_text, {ROLE: response}, {}, {ROLE: None}, {ROLE: None})
 
 
 def read_made(folder: Path) -> Json | None:
