@@ -65,7 +65,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: i
 def _opening(model: Any, tokenizer: Any) -> int:
     """What an empty prompt is read as: BOS, or without one the end of the text before."""
     known = range(causal_lm(model).get_input_embeddings().num_embeddings)
-    found = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token in known), None)
+    found: int | None = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token in known), None)
     if found is None:
         raise DataError("an empty prompt cannot be answered: the tokenizer has neither BOS nor EOS, so the first token would have no context")
     return found

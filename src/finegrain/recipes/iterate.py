@@ -59,9 +59,22 @@ def iterate(
     gate: Gate = Gate(),
 ) -> dict[str, Any]:
     """Sample and train in rounds; returns what the command prints as its last line. `model` is a path or a Hub name."""
-    own = {"objective": objective, "credit": credit, "common": common, "training": training, "lora": lora, "optim": optim, "gate": gate}
-    given = {"model": str(model), "data": format_sources(data), "out": Path(out), "rounds": rounds, "round_lr": tuple(round_lr)}
-    return _run(IterateSettings(**given, **own))
+    return _run(
+        IterateSettings(
+            model=str(model),
+            data=format_sources(data),
+            out=Path(out),
+            rounds=rounds,
+            objective=objective,
+            credit=credit,
+            round_lr=tuple(round_lr),
+            common=common,
+            training=training,
+            lora=lora,
+            optim=optim,
+            gate=gate,
+        )
+    )
 
 
 def run_iterate(settings: IterateSettings) -> dict[str, Any]:
@@ -103,7 +116,7 @@ class Iteration:
             made = self._make(number)
             run = self._train(number)
             lines.append(describe_round(made, run, number))
-            self.record.rounds = lines
+            self.record.rounds = [*lines]
             self.write("running")
         runs = [self.folder(number) / "run" for number in range(1, len(lines) + 1)]
         last = read_record(runs[-1])

@@ -22,7 +22,9 @@ from finegrain.runs import GRADIENTS, METRICS
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.types import Json
 
-OF_A_RUN = frozenset({METRICS, GRADIENTS, FILE, "README.md", "run.json", "gate.json", "gate-eval.json", "pairs.jsonl", "samples.jsonl"})
+OF_A_RUN = frozenset(
+    {METRICS, GRADIENTS, FILE, "README.md", "run.json", "gate.json", "gate-eval.json", "pairs.jsonl", "samples.jsonl", "nonfinite.json"}
+)
 """Files of a run directory that are not its model's."""
 COLUMNS = (
     ("round", "round"),

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,7 @@ from finegrain.ops.stats import mean_interval
 from finegrain.recipes.iteration.sampling import SampleFile
 from finegrain.recipes.session import Session
 from finegrain.recipes.training.stage_context import RunStage
-from finegrain.rounds.best_of_n import BestOfN
-from finegrain.rounds.context import Drawn, Given, RoundRow
-from finegrain.rounds.self_play import SelfPlay
+from finegrain.rounds.context import Drawn, Given, RoundContext, RoundRow
 from finegrain.scoring.runtime import Runtime, policy_logps
 from finegrain.types import Json
 
@@ -93,7 +91,7 @@ class ModelRound:
         self.counted[name] = self.counted.get(name, 0) + count
 
 
-def make_rows(method: SelfPlay | BestOfN, context: ModelRound, start: str) -> Json:
+def make_rows(method: Callable[[RoundContext], list[RoundRow]], context: ModelRound, start: str) -> Json:
     """Write the rows of a round; returns what was counted of them, and written last. DataError where there is none.
 
     `start`: the model of the first round, from which the later ones' distance is measured.
