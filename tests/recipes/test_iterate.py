@@ -87,6 +87,7 @@ def test_two_rounds(command: Command, demonstrations: Path) -> None:
     assert "round 2" in page
 
 
+@pytest.mark.slow
 def test_samples_are_of_the_rounds_model(command: Command, demonstrations: Path) -> None:
     """The recorded tokens have, under the round's start, the likelihood of samples: at temperature 0 they are its own most likely ones."""
     assert run(command, "run", demonstrations, "--rounds.temperature", "0", "--lr", "0.1").code == 0
