@@ -200,6 +200,11 @@ def test_ctrl_c_and_again(command: Command, demonstrations: Path, monkeypatch: p
     assert command.record("run")["status"] == "interrupted"
     assert run(command, "run", demonstrations, "--resume").code == 0
     assert "reason" not in command.record("run")
+    record = command.record("run")
+    (command.folder / "run" / "run.json").write_text(json.dumps({**record, "engine": {"float32_products_on_cpu": "MKL"}}))
+    other = command("again", command.folder / "run", "--out", command.folder / "told", "--rounds.count", "1", "--max-steps", "1")
+    assert other.error.count("again: float32 products by other libraries than the earlier run's (MKL then") == 1
+    (command.folder / "run" / "run.json").write_text(json.dumps(record))
     again = command("again", command.folder / "run", "--out", command.folder / "other")
     assert again.code == 0, again.error
     assert "again:" not in again.error, "nothing is otherwise"

@@ -33,7 +33,7 @@ from finegrain.recipes.entry import start
 from finegrain.recipes.iteration.results import describe_round, drop_checkpoints, merge_round, publish_rounds
 from finegrain.recipes.iteration.round_rows import ROWS, ModelRound, make_rows, read_made
 from finegrain.recipes.quiet import quiet_transformers
-from finegrain.recipes.session import Session, identify, load_data, open_session, peak_rss_bytes, tell_changes, versions
+from finegrain.recipes.session import Session, identify, identify_products, load_data, open_session, peak_rss_bytes, tell_changes, versions
 from finegrain.rounds.best_of_n import BestOfN
 from finegrain.rounds.self_play import SelfPlay
 from finegrain.run_record import RunRecord
@@ -182,6 +182,7 @@ def _run(settings: IterateSettings) -> dict[str, Any]:
     if settings.common.dry_run:
         return _estimate(settings, slices)
     record = RunRecord(command="iterate", settings=to_json(settings), versions=versions(), data=loaded.report, model=identify(session))
+    record.engine = identify_products(session)
     record.machine = {"device": str(session.device), "processes": 1, "threads": torch.get_num_threads()}
     directory.check_data(record.data or {})
     directory.check_model(record.model or {})
