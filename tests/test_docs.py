@@ -97,7 +97,8 @@ def runnable(block: Block) -> list[str]:
 
 
 LONG = tuple(
-    ROOT / "docs/guides" / f"{name}.md" for name in ("align-your-model", "evaluate-rewards", "merge", "read-the-report", "reward-models", "score")
+    ROOT / "docs/guides" / f"{name}.md"
+    for name in ("align-your-model", "evaluate-rewards", "iterate", "merge", "read-the-report", "reward-models", "score")
 )
 """Pages whose commands train several models."""
 BUILT = tuple(ROOT / "docs/guides" / f"{name}.md" for name in ("add-a-method", "add-a-command", "add-a-reward", "add-a-format"))

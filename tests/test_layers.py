@@ -11,7 +11,7 @@ from tests.trees import parse
 
 SOURCE = Path(__file__).parents[1] / "src" / "finegrain"
 
-FAMILIES = ("credit", "objectives", "rewards", "curate", "online", "weights", "search", "evaluate", "diagnose")
+FAMILIES = ("credit", "objectives", "rewards", "curate", "online", "rounds", "weights", "search", "evaluate", "diagnose")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("checked", "declarations", "files", "terminal"),
@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RECIPES: tuple[tuple[str, ...], ...] = (
     ("score_files", "inspection", "evaluation"),
     ("training", "marking"),
-    ("curation", "merging", "annotation"),
+    ("curation", "merging", "annotation", "iteration"),
     ("demo",),
     ("bench",),
 )

@@ -32,6 +32,7 @@ PUBLIC = [
     "TokenCredit",
     "Training",
     "evaluate_reward",
+    "iterate",
     "merge",
     "prefer",
     "reward_function",

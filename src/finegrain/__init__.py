@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finegrain.errors import FinegrainError
     from finegrain.models.lora import Lora
     from finegrain.recipes.eval import evaluate_reward
+    from finegrain.recipes.iterate import iterate
     from finegrain.recipes.merge import merge
     from finegrain.recipes.prefer import prefer
     from finegrain.recipes.reward import train_reward_model
@@ -58,6 +59,7 @@ __all__ = [
     "TokenCredit",
     "Training",
     "evaluate_reward",
+    "iterate",
     "merge",
     "prefer",
     "reward_function",
@@ -76,6 +78,7 @@ _HOMES = {
     "RunDirectory": "runs",
     "Training": "commands.settings",
     "evaluate_reward": "recipes.eval",
+    "iterate": "recipes.iterate",
     "merge": "recipes.merge",
     "prefer": "recipes.prefer",
     "reward_function": "scoring.completions",

@@ -59,6 +59,9 @@ class RunRecord:
     merged: Mapping[str, Any] | None = None
     """What a merge did: `method`, `tensors`, `copied_buffers`, `files`, `weights_changed`, `relative_change`, `seconds` (recipes/merge.py)."""
 
+    rounds: list[Mapping[str, Any]] | None = None
+    """Of `iterate`, a line per finished round: rows, samples, what was left out, drift, loss, held-out results, seconds (recipes/iterate.py)."""
+
     data: Mapping[str, Any] | None = None
     """Report of the data: source, SHA-256, format, shape, counts of rows, tokens and findings (recipes/training/data.py)."""
     eval_data: Mapping[str, Any] | None = None

@@ -9,6 +9,7 @@ import torch
 import transformers as T
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from finegrain.errors import DataError
 from finegrain.generate import hf
 from finegrain.generate.hf import generate_greedy, sample_answers
 from finegrain.models.scorer import use_branched_attention
@@ -95,3 +96,33 @@ def test_a_setting_for_one_prompt_takes_one_at_a_time() -> None:
     want = generate_greedy(model, tokenizer(), prompts(), max_new_tokens=4)
     model.generation_config.prompt_lookup_num_tokens = 2
     assert generate_greedy(model, tokenizer(), prompts(), max_new_tokens=4) == want
+
+
+def gpt2(positions: int) -> Any:
+    """A table of so many positions."""
+    torch.manual_seed(0)
+    return T.GPT2LMHeadModel(T.GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, n_positions=positions))
+
+
+def test_a_long_prompt_shortens_no_other_answer() -> None:
+    """Learned positions: of 40, the prompt of 33 tokens leaves 7, the others have room for 12; nothing ends by itself."""
+    model, words = gpt2(40).double(), SimpleNamespace(pad_token_id=0, bos_token_id=None, eos_token_id=None)
+    drawn = sample_answers(model, words, prompts(), max_new_tokens=12, seed=0)
+    assert [len(answer) for answer in drawn] == [12, 12, 12, 7]
+    greedy = sample_answers(model, words, prompts(), max_new_tokens=12, seed=0, temperature=0.0)
+    alone = [sample_answers(model, words, [prompt], max_new_tokens=12, seed=1, temperature=0.0)[0] for prompt in prompts()]
+    assert [answer.tolist() for answer in greedy] == [answer.tolist() for answer in alone]
+    assert [len(answer) for answer in sample_answers(model, words, [np.ones(60, dtype=np.int32)], max_new_tokens=12, seed=0)] == [1]
+
+
+def test_an_empty_prompt_begins_at_bos() -> None:
+    """Or at EOS; beside a longer prompt it is not answered from padding."""
+    model, words = MODELS["llama"]().double(), tokenizer(pad=True)
+    empty, end = np.zeros(0, dtype=np.int32), VOCABULARY - 1
+    for opening in (end, 5):
+        if opening != end:
+            words.bos_token = f"w{opening}"
+        together = generate_greedy(model, words, [empty, prompts()[1]], max_new_tokens=6)
+        assert together[0] == generate_greedy(model, words, [np.array([opening], dtype=np.int32)], max_new_tokens=6)[0]
+    with pytest.raises(DataError, match="neither BOS nor EOS"):
+        generate_greedy(model, SimpleNamespace(pad_token_id=0, bos_token_id=None, eos_token_id=None), [empty], max_new_tokens=2)

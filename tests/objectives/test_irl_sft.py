@@ -59,3 +59,25 @@ def test_on_policy_the_linear_link_is_sft() -> None:
     (got,) = torch.autograd.grad((data[demonstration] * policy[sample] * losses).sum(), scores, retain_graph=True)
     (sft,) = torch.autograd.grad(-(data * log_p).sum(), scores)
     torch.testing.assert_close(got, 0.4 * sft, atol=1e-15, rtol=1e-12)
+
+
+def test_demonstrations_of_the_opponent_are_a_fixed_point() -> None:
+    """Where the data are the opponent's own distribution, the expected gradient of every link is zero at the opponent, and only there."""
+    opponent = torch.tensor([0.3, -1.0, 0.8], dtype=torch.float64).log_softmax(0)
+    demonstration, sample = (torch.tensor(places) for places in zip(*itertools.product(range(3), repeat=2), strict=True))
+
+    def gradient(link: LogisticLink | LinearLink | HingeLink, data: torch.Tensor) -> torch.Tensor:
+        scores = opponent.clone().requires_grad_()
+        log_p = scores.log_softmax(0)
+        mask = torch.ones(9, 1, dtype=torch.bool)
+        sides = {
+            role: Side(logp=log_p[places][:, None], mask=mask, ref_logp=opponent[places][:, None])
+            for role, places in (("chosen", demonstration), ("rejected", sample))
+        }
+        losses = IRLSFT(link=link)(Pair(sides=sides))
+        (found,) = torch.autograd.grad((data[demonstration] * opponent.exp()[sample] * losses).sum(), scores)
+        return found
+
+    for link in (LogisticLink(), LinearLink(), HingeLink()):
+        assert gradient(link, opponent.exp()).abs().max() < 1e-16
+        assert gradient(link, torch.tensor([0.2, 0.7, 0.1], dtype=torch.float64)).abs().max() > 1e-3

@@ -58,6 +58,12 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.prefer:run_prefer",
         {"objective": "dpo", "credit": None},
     ),
+    "iterate": Command(
+        "sample and train in rounds: --model M --data D --out RUN rounds:self-play --rounds.count 5",
+        "commands.iterate:IterateSettings",
+        "recipes.iterate:run_iterate",
+        {"objective": None, "credit": None},
+    ),
     "reward": Command(
         "train a reward model: --model M --data D --out RUN head:token loss:bradley-terry",
         "commands.reward:RewardSettings",
@@ -120,7 +126,7 @@ COMMANDS: Mapping[str, Command] = {
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Check, mark and repair data": ("check-data", "mark", "annotate", "curate"),
-    "Train": ("sft", "prefer", "reward", "reward posterior", "reward bound"),
+    "Train": ("sft", "prefer", "iterate", "reward", "reward posterior", "reward bound"),
     "Merge": ("merge",),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
     "Try, look up, repeat": ("demo", "bench credit", "methods", "again"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finegrain.errors import DataError
 from finegrain.models.positions import learned_positions
 from finegrain.models.scorer import causal_lm, stock_attention
 
@@ -21,32 +22,53 @@ def generate_greedy(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *
 def sample_answers(
     model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, seed: int, temperature: float = 1.0
 ) -> list[np.ndarray]:
-    """One answer per prompt drawn from the whole vocabulary: token ids up to EOS, EOS included."""
+    """One answer per prompt drawn from the whole vocabulary: token ids up to EOS, EOS included; at temperature 0 the most likely one.
+
+    Of a model with a table of positions, a prompt near its end gets the tokens that are left, and one beyond it is cut at its start.
+    """
     room = learned_positions(causal_lm(model).config) or 10**9
     kept = [prompt[-max(1, room - 1) :] for prompt in prompts]
-    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "eos_token_id": tokenizer.eos_token_id}
+    drawn: dict[str, Any] = {"do_sample": temperature > 0, "eos_token_id": tokenizer.eos_token_id}
+    if temperature > 0:
+        drawn |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return [_up_to(answer, tokenizer.eos_token_id) for answer in _generate(model, tokenizer, kept, max_new_tokens, room, **drawn)]
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: int, room: int, **settings: Any) -> list[np.ndarray]:
-    """New token ids of every prompt: of one left-padded batch where padding changes nothing, else of one prompt at a time."""
+    """New token ids of every prompt: of left-padded batches where padding changes nothing, else of one prompt at a time.
+
+    Prompts for which fewer tokens than `most` are left are answered apart, so that they shorten no other answer.
+    """
     if not prompts:  # as of a reward model, which cannot generate
         return []
     pad = _filler(model, tokenizer)
+    given = [prompt if len(prompt) else np.array([_opening(model, tokenizer)], dtype=np.int32) for prompt in prompts]
+    left = [max(1, min(most, room - len(prompt))) for prompt in given]
     was_training = model.training
     model.eval()
-    answers: list[np.ndarray] = []
+    answers: dict[int, np.ndarray] = {}
     with torch.no_grad(), stock_attention(model):
-        size = max(1, len(prompts)) if _is_padding_unseen(model, prompts, pad) else 1
-        for batch in (prompts[first : first + size] for first in range(0, len(prompts), size)):
-            given = _left_padded(model, batch, pad)
-            width = given["input_ids"].shape[1]
-            out = model.generate(**given, max_new_tokens=max(1, min(most, room - width)), pad_token_id=pad, **settings)
-            answers.extend(out[:, width:].cpu().numpy().astype(np.int32))
+        for count in sorted(set(left), reverse=True):
+            places = [place for place, own in enumerate(left) if own == count]
+            size = len(places) if _is_padding_unseen(model, [given[place] for place in places], pad) else 1
+            for batch in (places[first : first + size] for first in range(0, len(places), size)):
+                padded = _left_padded(model, [given[place] for place in batch], pad)
+                out = model.generate(**padded, max_new_tokens=count, pad_token_id=pad, **settings)
+                new = out[:, padded["input_ids"].shape[1] :].cpu().numpy().astype(np.int32)
+                answers |= dict(zip(batch, new, strict=True))
     model.train(was_training)
-    return answers
+    return [answers[place] for place in range(len(given))]
+
+
+def _opening(model: Any, tokenizer: Any) -> int:
+    """What an empty prompt is read as: BOS, or without one the end of the text before."""
+    known = range(causal_lm(model).get_input_embeddings().num_embeddings)
+    found: int | None = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token in known), None)
+    if found is None:
+        raise DataError("an empty prompt cannot be answered: the tokenizer has neither BOS nor EOS, so the first token would have no context")
+    return found
 
 
 def _filler(model: Any, tokenizer: Any) -> int:

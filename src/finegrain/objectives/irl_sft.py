@@ -4,7 +4,7 @@
 
 Source: Li et al. 2024, https://arxiv.org/abs/2405.17888, and the authors' code. Chosen is the demonstration, rejected the sample, and the
 reference the opponent that generated it.
-Deviations: one round; the caller samples again and updates the reference between rounds.
+Deviations: one round; `finegrain iterate` samples again and updates the reference between rounds.
 """
 
 from dataclasses import dataclass, field

@@ -63,7 +63,7 @@ def write_results(
 ) -> None:
     """The final checkpoint in the run directory itself, its card, samples and the completed run.json; a reward model scores some of the rows."""
     try:
-        _publish(lambda folder: job.artifact.save(session, contract, folder), job.out)
+        publish_files(lambda folder: job.artifact.save(session, contract, folder), job.out)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
     usage = job.artifact.use(job.out, rows, job.training.samples)
@@ -85,7 +85,7 @@ def _list_answers(session: Session, answers: Answers) -> list[Json]:
     return [{"prompt": prompt, "before": before, "after": after} for prompt, before, after in told]
 
 
-def _publish(save: Callable[[Path], object], out: Path) -> None:
+def publish_files(save: Callable[[Path], object], out: Path) -> None:
     """The model in the run directory: written beside and moved, file by file."""
     part = out / "model.part"
     shutil.rmtree(part, ignore_errors=True)

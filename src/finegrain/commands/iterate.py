@@ -1,0 +1,39 @@
+"""Settings of `finegrain iterate`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from finegrain.checked import NonNegativeFloat, checked
+from finegrain.commands.training import PolicySettings
+from finegrain.errors import UsageError
+from finegrain.rounds.best_of_n import BestOfN
+from finegrain.rounds.self_play import SelfPlay
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class IterateSettings(PolicySettings):
+    """Sample and train in rounds: each round's rows are made by the model as it is then, which is also the round's reference.
+
+    rounds:self-play sets demonstrations against the model's own samples, rounds:best-of-n its best samples against its worst. Settings of
+    training are those of every round.
+    """
+
+    rounds: SelfPlay | BestOfN = field(default_factory=SelfPlay)
+    objective: Any = None
+    """By default irl-sft for rounds:self-play, dpo for others."""
+    round_lr: tuple[NonNegativeFloat, ...] = ()
+    """Peak learning rate of each round, one number per round; by default --lr for all."""
+
+    def __post_init__(self) -> None:
+        self.rounds.check()
+        if self.round_lr and len(self.round_lr) != self.rounds.count:
+            raise UsageError(f"--round-lr has {len(self.round_lr)} numbers for --rounds.count {self.rounds.count} rounds; give one per round")
+        if self.round_lr and self.common.lr is not None:
+            raise UsageError("--lr is the rate of all rounds, and --round-lr has one for each; give one of them")
+        if self.training.shard:
+            raise UsageError("--shard splits a model over processes, and rounds run in one; drop it")
+        if self.lora.rank and self.lora.base != "checkpoint":
+            raise UsageError(
+                f"--lora.base {self.lora.base}: the adapter of a round is merged into its base for the next one, which 4 bits do not allow"
+            )
