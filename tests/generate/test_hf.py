@@ -98,6 +98,18 @@ def test_a_setting_for_one_prompt_takes_one_at_a_time() -> None:
     assert generate_greedy(model, tokenizer(), prompts(), max_new_tokens=4) == want
 
 
+def test_every_end_token_of_the_generation_config_ends_a_sample() -> None:
+    """As of chat models, whose turns end with another token than the tokenizer's EOS."""
+    model, words = MODELS["llama"](), tokenizer()
+    model.generation_config.eos_token_id = None
+    long = sample_answers(model, words, prompts(), max_new_tokens=6, seed=0)
+    turn_end = int(long[0][2])
+    model.generation_config.eos_token_id = [VOCABULARY - 1, turn_end]
+    for before, now in zip(long, sample_answers(model, words, prompts(), max_new_tokens=6, seed=0), strict=True):
+        ends = np.flatnonzero(before == turn_end)
+        assert now.tolist() == before[: ends[0] + 1 if len(ends) else None].tolist()
+
+
 def gpt2(positions: int) -> Any:
     """A table of so many positions."""
     torch.manual_seed(0)

@@ -22,18 +22,26 @@ def generate_greedy(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *
 def sample_answers(
     model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], *, max_new_tokens: int, seed: int, temperature: float = 1.0
 ) -> list[np.ndarray]:
-    """One answer per prompt drawn from the whole vocabulary: token ids up to EOS, EOS included; at temperature 0 the most likely one.
+    """One answer per prompt drawn from the whole vocabulary: token ids up to an end token, included; at temperature 0 the most likely one.
 
     Of a model with a table of positions, a prompt near its end gets the tokens that are left, and one beyond it is cut at its start.
     """
     room = learned_positions(causal_lm(model).config) or 10**9
     kept = [prompt[-max(1, room - 1) :] for prompt in prompts]
-    drawn: dict[str, Any] = {"do_sample": temperature > 0, "eos_token_id": tokenizer.eos_token_id}
+    ends = end_tokens(model, tokenizer)
+    drawn: dict[str, Any] = {"do_sample": temperature > 0, "eos_token_id": ends or None}
     if temperature > 0:
         drawn |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return [_up_to(answer, tokenizer.eos_token_id) for answer in _generate(model, tokenizer, kept, max_new_tokens, room, **drawn)]
+        return [_up_to(answer, ends) for answer in _generate(model, tokenizer, kept, max_new_tokens, room, **drawn)]
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the tokenizer's EOS and those of the model's generation config, such as the end of a turn."""
+    found = causal_lm(model).generation_config.eos_token_id
+    stated = found if isinstance(found, list) else [found]
+    return sorted({int(token) for token in (*stated, tokenizer.eos_token_id) if token is not None})
 
 
 def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: int, room: int, **settings: Any) -> list[np.ndarray]:
@@ -110,6 +118,6 @@ def _is_padding_unseen(model: Any, prompts: Sequence[np.ndarray], pad: int) -> b
     return bool((alone - beside).abs().max() <= tolerance * max(1.0, float(alone.abs().max())))
 
 
-def _up_to(ids: np.ndarray, eos: int | None) -> np.ndarray:
-    ends = np.flatnonzero(ids == eos) if eos is not None else ids[:0]
-    return ids[: ends[0] + 1] if len(ends) else ids
+def _up_to(ids: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+    places = np.flatnonzero(np.isin(ids, ends))
+    return ids[: places[0] + 1] if len(places) else ids

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finegrain.curate.tree_rm import Ids, TreeRM
-from finegrain.generate.hf import sample_answers
+from finegrain.generate.hf import end_tokens, sample_answers
 
 ENDS = (".", "!", "?", "\n")
 """A token that ends with one of these ends a sentence or a line, where a branch may start."""
@@ -43,7 +43,7 @@ class Grower:
         return [(*response, *map(int, ids)) for response, ids in zip(responses, new, strict=True)]
 
     def _ended(self, response: Ids) -> bool:
-        return bool(response) and response[-1] == self.tokenizer.eos_token_id
+        return bool(response) and response[-1] in end_tokens(self.model, self.tokenizer)
 
     def _cut(self, response: Ids, before: int) -> Ids:
         """Cuts the response back to the last sentence or line end of the new segment, where there is one."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from finegrain.errors import Interrupted
 from finegrain.files import replace_file
-from finegrain.generate.hf import sample_answers
+from finegrain.generate.hf import end_tokens, sample_answers
 from finegrain.models.load import Policy
 from finegrain.recipes.progress import show_progress
 from finegrain.rounds.context import Drawn
@@ -79,10 +79,8 @@ class SampleFile:
         seed = int(np.random.SeedSequence([*self.seed, number, first]).generate_state(1)[0])
         part = self.prompts[first : first + AT_ONCE]
         found = sample_answers(policy.model, tokenizer, part, max_new_tokens=max_new_tokens, seed=seed, temperature=temperature)
-        answers = [
-            Drawn(tokenizer.decode(ids, skip_special_tokens=True), ids.tolist(), bool(len(ids)) and int(ids[-1]) == tokenizer.eos_token_id)
-            for ids in found
-        ]
+        ends = end_tokens(policy.model, tokenizer)
+        answers = [Drawn(tokenizer.decode(ids, skip_special_tokens=True), ids.tolist(), bool(len(ids)) and int(ids[-1]) in ends) for ids in found]
         return {"sample": number, "first": first, "seconds": round(time.perf_counter() - started, 3), "answers": answers}
 
 
