@@ -153,8 +153,8 @@ STOPPED = {"TDPO2": frozenset({"chosen.reference_kl"})}
 """By class, what a loss reads as a constant by its definition: its gradient is zero, whatever differences say."""
 
 
-EXPECTATION = frozenset({"LCPO"})
-"""Losses of an expectation step: their weights depend on the policy and are constants by definition; tests of their own check the gradient."""
+EXPECTATION = frozenset({"LCPO", "ALoL", "RLoL", "GOLD"})
+"""Losses whose weights (beliefs, ratios) depend on the policy and are constants by definition; tests of their own check the gradient."""
 
 
 def gradient_is_right(method: Any, make_pair: Maker, *, every_entry: bool = False) -> None:
@@ -326,7 +326,7 @@ def columns_are_declared(method: Any, make_pair: Maker) -> None:
     pair = with_statistics(method, make_pair(0))
     columns = ReadColumns(pair.columns)
     method(replace(pair, columns=columns))
-    declared = {*getattr(method, "columns", ()), *getattr(method, "categories", ())} | ({"label"} & needs_of(method))
+    declared = {name for kind in ("columns", "made", "categories") for name in getattr(method, kind, ())} | ({"label"} & needs_of(method))
     assert columns.read <= declared | ALWAYS, f"reads {sorted(columns.read - declared - ALWAYS)} without declaring it"
 
 

@@ -102,6 +102,8 @@ class Contract:
     """(pair) -> numbers of the rows by name that every step and evaluation log, as sum of values over sum of counts, and no loss reads."""
     stage: Callable[[StageContext], Mapping[str, np.ndarray]] | None = None
     """(context) -> numbers (N,) of the rows by name, made before training of prompt states, sampled answers and rewards; its seconds count."""
+    made: tuple[str, ...] = ()
+    """Numbers of the rows that it reads in `pair.columns` and that its `stage` or `row_columns` makes; data with one of their own are an error."""
     sample_by: str | None = None
     """Column, of the data or made by `row_columns` or `stage`, whose numbers say how often a row is drawn; None: every row once an epoch."""
     token_columns: tuple[str, ...] = ()
