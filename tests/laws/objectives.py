@@ -264,13 +264,16 @@ def _with_others(method: Any, name: str, value: float) -> list[Any]:
 
 
 def settings_are_read(method: Any, make_pair: Maker) -> None:
-    """Another number in any setting changes the loss, or what a step makes of the tables."""
-    before = _loss_and_tables(method, make_pair(0))
+    """Another number in any setting changes the loss, or what a step makes of the tables, of one pair or another: a bound binds some alone."""
     for name, value in dataclasses.asdict(method).items():
         if isinstance(value, float):
-            others = [_loss_and_tables(other, make_pair(0)) for other in _with_others(method, name, value)]
-            read = not others or any(not torch.equal(before[term], after[term]) for after in others for term in before)
-            assert read, f"setting {name} is not read"
+            others = _with_others(method, name, value)
+            assert not others or any(_differs(method, others, make_pair(seed)) for seed in (0, 3)), f"setting {name} is not read"
+
+
+def _differs(method: Any, others: list[Any], pair: Pair) -> bool:
+    before, changed = _loss_and_tables(method, pair), [_loss_and_tables(other, pair) for other in others]
+    return any(not torch.equal(before[term], after[term]) for after in changed for term in before)
 
 
 def _loss_and_tables(method: Any, pair: Pair) -> dict[str, Tensor]:

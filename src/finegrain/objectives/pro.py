@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, Range, checked
@@ -43,7 +43,7 @@ def pro_ranking(scores: Answers, rewards: Answers, present: Bool[Tensor, "B K"])
     return total
 
 
-def pro_imitation(best_nll: Float[Tensor, " B"], answers: Float[Tensor, " B"], *, weight: float) -> Float[Tensor, " B"]:
+def pro_imitation(best_nll: Float[Tensor, " B"], answers: Int[Tensor, " B"], *, weight: float) -> Float[Tensor, " B"]:
     """The second term: weight (K - 1)^2 times the summed negative log-likelihood of the answer to imitate."""
     return weight * (answers - 1).clamp(min=0).square() * best_nll
 
@@ -120,4 +120,4 @@ class PRO:
         rewards = torch.stack([pair.columns[name].to(scores.dtype) for name in self.made], 1)
         several = (present.sum(-1) > 1) & present[:, 0]
         best = torch.where(several, -sequence_logp(sides[0]), 0.0)
-        return pro_ranking(scores, rewards, present) + pro_imitation(best, present.sum(-1).to(best.dtype), weight=self.imitation)
+        return pro_ranking(scores, rewards, present) + pro_imitation(best, present.sum(-1), weight=self.imitation)
