@@ -20,7 +20,7 @@ from torch import Tensor
 from finegrain.checked import NonNegativeFloat, Range, checked
 from finegrain.errors import DataError
 from finegrain.ops.sequence import average_logp, kept_weight, sequence_logp
-from finegrain.types import Pair
+from finegrain.types import Pair, Term, Terms
 
 Answers = Float[Tensor, "B K"]
 Several = Annotated[int, Range(2.0, 64.0)]
@@ -114,10 +114,22 @@ class PRO:
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,)."""
+        scores, rewards, present = self._answers(pair)
+        several = (present.sum(-1) > 1) & present[:, 0]
+        best = torch.where(several, -sequence_logp(pair.sides[self.roles[0]]), 0.0)
+        return pro_ranking(scores, rewards, present) + pro_imitation(best, present.sum(-1), weight=self.imitation)
+
+    def measures(self, pair: Pair) -> Terms:
+        """Share of the pairs of answers with unequal rewards that average log-probabilities put in order."""
+        scores, rewards, present = self._answers(pair)
+        first, second = torch.triu_indices(self.answers, self.answers, 1)
+        unequal = present[:, first] & present[:, second] & (rewards[:, first] > rewards[:, second])
+        right = unequal & (scores[:, first] > scores[:, second])
+        return {"ranks/accuracies": Term(right.sum(-1).to(scores.dtype), unequal.sum(-1).to(scores.dtype))}
+
+    def _answers(self, pair: Pair) -> tuple[Answers, Answers, Bool[Tensor, "B K"]]:
+        """Average log-probabilities, rewards, and which answers there are."""
         sides = [pair.sides[role] for role in self.roles]
         present = torch.stack([kept_weight(side) > 0 for side in sides], 1)
         scores = torch.stack([average_logp(side) for side in sides], 1)
-        rewards = torch.stack([pair.columns[name].to(scores.dtype) for name in self.made], 1)
-        several = (present.sum(-1) > 1) & present[:, 0]
-        best = torch.where(several, -sequence_logp(sides[0]), 0.0)
-        return pro_ranking(scores, rewards, present) + pro_imitation(best, present.sum(-1), weight=self.imitation)
+        return scores, torch.stack([pair.columns[name].to(scores.dtype) for name in self.made], 1), present

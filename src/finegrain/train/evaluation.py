@@ -106,6 +106,8 @@ def results_of(contract: Contract) -> dict[str, bool]:
         found |= {f"eval_{name}": True for name in ("rewards/accuracies", "rewards/margins") if reference}
         found |= {f"eval_{name}": True for name in ("logps/accuracies", "logps/margins_per_token") if not reference}
         found |= {f"eval_{side}/chosen": True, f"eval_{side}/rejected": False, "eval_logps/chosen": True}
+    elif "answer" not in contract.roles:
+        found |= {f"eval_logp_per_token/{contract.roles[0]}": True}
     else:
         found |= {"eval_logp_per_token": True, "eval_logps/answer": True}
         if "label" in contract.needs and reference:
