@@ -82,6 +82,7 @@ def test_pairs_are_no_ranked_answers(command: Command) -> None:
 @pytest.mark.slow
 def test_figa_on_corrections(command: Command) -> None:
     rows = [{"prompt": f"why {n} ?", "original": f" bad cat {n}", "corrected": f" good cat {n}"} for n in range(12)]
-    done = command.prefer("run", "objective:figa", "--max-steps", "2", "--holdout", "0.25", "--data", write_rows(command.folder / "fixed.jsonl", rows))
+    data = write_rows(command.folder / "fixed.jsonl", rows)
+    done = command.prefer("run", "objective:figa", "--max-steps", "2", "--holdout", "0.25", "--data", data)
     assert done.code == 0, done.error
     assert command.record("run")["evaluation"]["eval_logp_per_token/corrected"]["rows"] == 3

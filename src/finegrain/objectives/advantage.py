@@ -6,7 +6,7 @@ Source: Baheti et al. 2023, https://arxiv.org/abs/2305.14718, and the authors' r
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from finegrain.checked import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne, checked
 from finegrain.errors import DataError, UsageError
@@ -17,6 +17,8 @@ from finegrain.types import chunks
 AT_ONCE = 256
 """Rows whose prompts' states are held at once."""
 KEPT = "value"
+Places = Int[np.ndarray, " n"]
+Chosen = Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Sampled:
         if self.samples > 1 and not self.temperature:
             raise UsageError("several samples of a prompt are all alike at temperature 0; give a temperature, e.g. 1, or samples 1")
 
-    def __call__(self, rows: RewardContext, places: np.ndarray, reward: str, scale: OwnScale | SigmoidScale, own: Numbers) -> Numbers:
+    def __call__(self, rows: RewardContext, places: Places, reward: str, scale: OwnScale | SigmoidScale, own: Numbers) -> Chosen:
         """(n,) mean reward of the samples of the prompts at these places; NaN where none has a reward."""
         asked = rows.take(places)
         answers = asked.sample(self.samples, max_new_tokens=self.max_new_tokens, temperature=self.temperature)
@@ -51,7 +53,7 @@ class Sampled:
 class DataRewards:
     """Rewards of the data's own answers to a prompt: the value of whoever wrote them, not of the start model. Nothing is sampled [OURS]."""
 
-    def __call__(self, rows: RewardContext, places: np.ndarray, reward: str, scale: OwnScale | SigmoidScale, own: Numbers) -> Numbers:
+    def __call__(self, rows: RewardContext, places: Places, reward: str, scale: OwnScale | SigmoidScale, own: Numbers) -> Chosen:
         """(n,) mean reward of the answers to the prompts at these places."""
         _, prompt_of = np.unique(rows.prompt_keys, return_inverse=True)
         sums, counts = (np.bincount(prompt_of, weights=weights) for weights in (own, np.ones_like(own)))
@@ -138,7 +140,7 @@ class MeanReward:
     def check(self, reward: str) -> None:
         """Every reward will do."""
 
-    def __call__(self, rows: RewardContext, reward: str, scale: OwnScale | SigmoidScale, own: Numbers) -> Float[np.ndarray, " N"]:
+    def __call__(self, rows: RewardContext, reward: str, scale: OwnScale | SigmoidScale, own: Numbers) -> Numbers:
         """(N,) the same number."""
         if rows.trains:
             rows.kept[KEPT] = float(own.mean())

@@ -45,7 +45,7 @@ def pro_ranking(scores: Answers, rewards: Answers, present: Bool[Tensor, "B K"])
 
 def pro_imitation(best_nll: Float[Tensor, " B"], answers: Int[Tensor, " B"], *, weight: float) -> Float[Tensor, " B"]:
     """The second term: weight (K - 1)^2 times the summed negative log-likelihood of the answer to imitate."""
-    return weight * (answers - 1).clamp(min=0).square() * best_nll
+    return weight * (answers - 1).clamp(min=0).square().to(best_nll.dtype) * best_nll
 
 
 @dataclass(frozen=True, kw_only=True)

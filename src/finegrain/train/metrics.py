@@ -14,7 +14,7 @@ Rows = dict[str, Measure]
 
 
 def metrics_for(contract: Contract) -> Metrics:
-    """Preference metrics of chosen and rejected, answer metrics of single answers, those of every role otherwise, and the objective's own; rewards are beta * log-ratio."""
+    """Metrics of pairs, of single answers, or of every role of other shapes, and the objective's own; rewards are beta * log-ratio."""
     return lambda pair: row_metrics(pair, contract)
 
 
