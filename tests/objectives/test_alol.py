@@ -1,7 +1,7 @@
 """alol: worked numbers, limits of the variants, gradients that never pass the ratio, and its stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,16 @@ def test_a_negative_advantage_is_nothing(variant: Ratio | Seq | RefFree) -> None
     assert not loss[negative].any()
     assert not slope[negative].any()
     assert (loss[~negative] > 0).all()
+
+
+def test_a_policy_that_finds_answers_unlikely_is_no_better_held_out() -> None:
+    pair = answers(at_reference=True)
+    worse = Pair(sides={"answer": replace(pair.answer, logp=pair.answer.logp - 5)}, columns=pair.columns)
+    for method in (ALoL(), ALoL(variant=Seq()), RLoL()):
+        held = [method.held_out_loss(one).sum() for one in (pair, worse)]
+        assert held[0] < held[1]
+    assert ALoL()(worse).sum() < ALoL().held_out_loss(worse).sum()
+    same(ALoL(variant=KL()).held_out_loss(worse), ALoL(variant=KL())(worse))
 
 
 def test_what_is_logged() -> None:

@@ -1,4 +1,7 @@
-"""objective:alol from the command: what is dropped, a killed run, repeated runs, rewards by column, function and model, and bad input."""
+"""objective:alol from the command: what is dropped, a killed run, repeated runs, rewards by column and function, and bad input.
+
+Test of recipes/training/stage_context.py, recipes/training/stage_file.py.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""objective:pro from the command: ragged ranked answers, ranks and scores, and bad input; figa on its own rows meets the same metrics."""
+"""objective:pro from the command: ragged ranked answers, ranks and scores, and bad input; figa on its own rows meets the same metrics.
+
+Test of recipes/training/data.py, train/metrics.py.
+"""
 
 import json
 from pathlib import Path

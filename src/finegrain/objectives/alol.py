@@ -9,7 +9,7 @@ Deviations: the value's padding mask and the prompts held out of its fit (`fineg
 clamps advantages like the others, also where every row is read. The best step is not chosen by rewards of generated answers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
@@ -142,6 +142,10 @@ class ALoL(RewardRows):
         """Per-row loss (B,), nats times reward."""
         advantage = pair.columns[ADVANTAGE].to(to_wide(pair.answer.logp).dtype)
         return self.variant(pair.answer, torch.where(advantage > 0, advantage, 0.0))
+
+    def held_out_loss(self, pair: Pair) -> Rows:
+        """Without the ratio, which is small, and the loss with it, where the policy finds an answer unlikely; of kl the loss itself."""
+        return self(pair) if isinstance(self.variant, KL) else replace(self, variant=RefFree())(pair)
 
     def measures(self, pair: Pair) -> Terms:
         """NLL per token of answers better than expected and of the others; share of clipped ratios."""

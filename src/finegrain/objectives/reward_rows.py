@@ -10,10 +10,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import DataError
-from finegrain.types import Ragged
+from finegrain.ops.sequence import sequence_logp
+from finegrain.types import Pair, Ragged
 
 Numbers = Float[np.ndarray, " N"]
 REWARD, PRIORITY = "answer_reward", "priority"
@@ -84,7 +86,7 @@ class SigmoidScale:
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """The rewards."""
-        return 0.5 * (1 + np.tanh(0.5 * scores))
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +180,10 @@ class WeightedByReward(RewardRows):
     def unbounded(self) -> str:
         """Where rows with a negative reward are read."""
         return "" if self.sampling is not None else "an answer with a negative reward becomes ever less likely"
+
+    def held_out_loss(self, pair: Pair) -> Float[Tensor, " B"]:
+        """R N, of wbc: ratios and probabilities make the loss small where the policy finds an answer unlikely."""
+        return -pair.columns[REWARD] * sequence_logp(pair.answer)
 
     def stage(self, rows: RewardContext) -> dict[str, Numbers]:
         """Rewards of the answers."""

@@ -24,6 +24,7 @@ ONE_OF_THEM = (
     ("balanced",),
     ("prepare",),
     ("stage",),
+    ("held_out_loss",),
     ("sample_by",),
     ("shape",),
     ("frozen_backbone",),

@@ -182,7 +182,7 @@ class RunStage:
 
 def run_stage(
     session: Session, contract: Contract, rows: Rows, directory: RunDirectory, *, resume: bool
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Json]:
+) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray], Json]:
     """Numbers that the objective's stage makes of the training rows and of those held out, and what it did, for run.json.
 
     A run that is resumed reads what it kept: settings, data and model are known to be the same.
