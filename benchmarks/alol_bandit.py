@@ -3,8 +3,9 @@
     python benchmarks/alol_bandit.py        (seconds on one core; writes benchmarks/results/alol-bandit.md)
 
 One prompt, answers of one token. Half of the 2,000 rows are drawn from a good policy, softmax(6 r), half uniformly; an arm's reward r is uniform
-in [0, 1] and every row's reward is noisy (standard deviation 0.1). 6 was chosen, after 3, for the level of NLL alone. The reference is the policy after NLL on all rows, its value its expected
-reward. Every other method goes on from there for 300 steps of 32 rows drawn by its own rule, Adam with rate 0.02.
+in [0, 1] and every row's reward is noisy (standard deviation 0.1). 6 was chosen, after 3, for the level of NLL alone. The reference is the policy
+after NLL on all rows, its value its expected reward. Every other method goes on from there for 300 steps of 32 rows drawn by its own rule, Adam
+with rate 0.02.
 """
 
 from pathlib import Path

@@ -9,7 +9,7 @@ import torch
 from finegrain.errors import UsageError
 from finegrain.ops.prompt_value import PromptValue, apply_value, fit_value, pad_states
 
-SETTINGS: dict[str, Any] = {"heads": 2, "max_value": 2.0, "learning_rate": 1e-2, "epochs": 60, "batch_size": 8, "held_out": 0.25, "seed": 0}
+SETTINGS: dict[str, Any] = {"heads": 2, "max_value": 2.0, "learning_rate": 2e-2, "epochs": 30, "batch_size": 10, "held_out": 0.25, "seed": 0}
 
 
 def prompts(count: int = 40, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:

@@ -40,6 +40,7 @@ def sft(command: Command, run: str, *arguments: str | Path) -> None:
     assert done.code == 0, done.error
 
 
+@pytest.mark.slow
 def test_what_is_dropped_is_the_negative_share(command: Command) -> None:
     asked = by_function(command.folder)
     sft(command, "run", *asked)

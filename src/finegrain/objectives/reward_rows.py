@@ -86,7 +86,8 @@ class SigmoidScale:
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """The rewards."""
-        return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
+        half: np.ndarray = 0.5 * (1 + np.tanh(0.5 * scores))
+        return half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,8 @@ class GoodPriority:
 
     def __call__(self, weights: Numbers) -> Numbers:
         """How often rows are drawn: their weight, never below 0."""
-        return np.maximum(weights, 0.0)
+        chance: Numbers = np.maximum(weights, 0.0)
+        return chance
 
 
 @dataclass(frozen=True, kw_only=True)
