@@ -108,6 +108,9 @@ class KL:
 class ALoL(RewardRows):
     """Hyper-parameters of A-LoL."""
 
+    learning_rate: ClassVar[float] = 2e-6
+    """A tenth of nll's [choice], at which most ratios are clipped after one step."""
+
     variant: Ratio | RefFree | Seq | KL = field(default_factory=Ratio)
     """ratio (A-LoL), ref-free, seq, or kl."""
     value: FittedValue | MeanReward = field(default_factory=FittedValue)

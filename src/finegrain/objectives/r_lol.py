@@ -24,6 +24,8 @@ class RLoL(WeightedByReward):
     """Hyper-parameters of R-LoL."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"reference"})
+    learning_rate: ClassVar[float] = 2e-6
+    """That of alol, for the same ratio [choice]."""
 
     clip: NonNegativeFloat | None = 0.9
     """The ratio lies in [1 - clip, 1 + clip]; none: not clipped."""
