@@ -153,8 +153,8 @@ STOPPED = {"TDPO2": frozenset({"chosen.reference_kl"})}
 """By class, what a loss reads as a constant by its definition: its gradient is zero, whatever differences say."""
 
 
-EXPECTATION = frozenset({"LCPO"})
-"""Losses of an expectation step: their weights depend on the policy and are constants by definition; tests of their own check the gradient."""
+EXPECTATION = frozenset({"LCPO", "ALoL", "RLoL", "GOLD"})
+"""Losses whose weights (beliefs, ratios) depend on the policy and are constants by definition; tests of their own check the gradient."""
 
 
 def gradient_is_right(method: Any, make_pair: Maker, *, every_entry: bool = False) -> None:
@@ -264,13 +264,16 @@ def _with_others(method: Any, name: str, value: float) -> list[Any]:
 
 
 def settings_are_read(method: Any, make_pair: Maker) -> None:
-    """Another number in any setting changes the loss, or what a step makes of the tables."""
-    before = _loss_and_tables(method, make_pair(0))
+    """Another number in any setting changes the loss, or what a step makes of the tables, of one pair or another: a bound binds some alone."""
     for name, value in dataclasses.asdict(method).items():
         if isinstance(value, float):
-            others = [_loss_and_tables(other, make_pair(0)) for other in _with_others(method, name, value)]
-            read = not others or any(not torch.equal(before[term], after[term]) for after in others for term in before)
-            assert read, f"setting {name} is not read"
+            others = _with_others(method, name, value)
+            assert not others or any(_differs(method, others, make_pair(seed)) for seed in (0, 3)), f"setting {name} is not read"
+
+
+def _differs(method: Any, others: list[Any], pair: Pair) -> bool:
+    before, changed = _loss_and_tables(method, pair), [_loss_and_tables(other, pair) for other in others]
+    return any(not torch.equal(before[term], after[term]) for after in changed for term in before)
 
 
 def _loss_and_tables(method: Any, pair: Pair) -> dict[str, Tensor]:
@@ -326,7 +329,7 @@ def columns_are_declared(method: Any, make_pair: Maker) -> None:
     pair = with_statistics(method, make_pair(0))
     columns = ReadColumns(pair.columns)
     method(replace(pair, columns=columns))
-    declared = {*getattr(method, "columns", ()), *getattr(method, "categories", ())} | ({"label"} & needs_of(method))
+    declared = {name for kind in ("columns", "made", "categories") for name in getattr(method, kind, ())} | ({"label"} & needs_of(method))
     assert columns.read <= declared | ALWAYS, f"reads {sorted(columns.read - declared - ALWAYS)} without declaring it"
 
 

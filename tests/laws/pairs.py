@@ -75,6 +75,7 @@ def make_pair(method: Any, seed: int = 0) -> Pair:
     if hasattr(getattr(method, "loss", None), "row_columns"):
         columns |= {"rating_place": numbers * 0.8, "class_weight": 1 + numbers, "median_place": numbers * 0 + 2}
     columns |= {name: 1 + numbers.sin() for name in getattr(method, "columns", ()) if name not in columns}
+    columns |= {name: 1 + (numbers + place).sin() for place, name in enumerate(getattr(method, "made", ()))}
     columns |= {name: numbers % 2 for name in getattr(method, "categories", ())}
     for name in getattr(getattr(method, "head", None), "names", ()):
         columns |= {f"attribute/{name}": numbers.cos(), f"attribute_median/{name}": numbers * 0}

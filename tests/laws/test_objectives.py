@@ -5,6 +5,8 @@ from functools import partial
 import pytest
 
 from finegrain import catalog
+from finegrain.objectives.advantage import MeanReward
+from finegrain.objectives.alol import KL, ALoL, RefFree, Seq
 from finegrain.objectives.ava_d import AvaD
 from finegrain.objectives.ava_p import AvaP
 from finegrain.objectives.cpl import CPL, BothAnswers, LogProbabilities
@@ -12,6 +14,7 @@ from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
 from finegrain.objectives.irl_sft import IRLSFT, LinearLink
 from finegrain.objectives.mask_network import SimpleLast, TwoLayerAll
 from finegrain.objectives.offset_segments import FromOffset
+from finegrain.objectives.reward_rows import GoodRandom
 from finegrain.objectives.sparsepo import Binary, Identity, Independent, KlOnly, MinMax, RandomMask, RewardOnly, SparsePO
 from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
@@ -33,6 +36,9 @@ METHODS: dict[str, Objective] = {
     "sparsepo-kl-only": SparsePO(masks=KlOnly(), activation=Identity()),
     "sparsepo-random": SparsePO(masks=Independent(), network=RandomMask()),
     "sparsepo-binary": SparsePO(activation=Binary()),
+    "alol-ref-free": ALoL(variant=RefFree(), value=MeanReward()),
+    "alol-seq": ALoL(variant=Seq(), sampling=None),
+    "alol-kl": ALoL(variant=KL(), sampling=GoodRandom()),
     "ava-p-attention": AvaP(reward_weight=Attention(width=2)),
     "ava-d-attention": AvaD(reward_weight=Attention(width=2, scale=SumOne())),
 }

@@ -16,6 +16,7 @@ from finegrain import catalog
 from finegrain.train.read_contract import contract_of
 from tests.recipes.command import Command
 from tests.recipes.reward_folder import moved
+from tests.recipes.test_pro import ranked_rows
 from tests.tiny import save_tiny, write_pairs, write_rows
 
 
@@ -129,12 +130,25 @@ LIKE_DPO = frozenset(
     "sigmoid-norm slic sppo tdpo1".split()
 )
 """Losses of the same inputs as another one that is run."""
-OBJECTIVES = [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_DPO else name for name in catalog.names("objective")]
+REWARDED = frozenset({"alol", "gold", "r-lol", "wbc"})
+"""Those that read a reward of each answer; they and pro have tests of their own."""
+OBJECTIVES = [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_DPO | REWARDED | {"pro"} else name for name in catalog.names("objective")]
+
+
+def asked_of(command: Command, name: str) -> list[str | Path]:
+    """What an objective needs beside pairs."""
+    if name == "pro":
+        return ["--data", ranked_rows(command.folder)]
+    if name not in REWARDED:
+        return list(CREDITED.get(name, []))
+    judge = command.folder / "judge.py"
+    judge.write_text("def letters(prompts, completions, **columns):\n    return [sum(map(ord, text)) % 11 / 10 for text in completions]\n")
+    return ["--objective.reward", f"{judge}:letters", *(["--objective.value.targets.max-new-tokens", "2"] if name == "alol" else [])]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_from_the_command_line(command: Command, name: str) -> None:
-    done = command.prefer("run", f"objective:{name}", *CREDITED.get(name, []), "--max-steps", "2", "--micro-tokens", "90", "--limit", "16")
+    done = command.prefer("run", f"objective:{name}", *asked_of(command, name), "--max-steps", "2", "--micro-tokens", "90", "--limit", "16")
     assert done.code == 0, done.error
     assert [line["step"] for line in command.lines("run")] == [1, 2]
     record = command.record("run")
@@ -146,7 +160,8 @@ def test_every_objective_from_the_command_line(command: Command, name: str) -> N
     for number, shown in found.items():
         assert shown["reason"] if shown["low"] is None else shown["low"] <= shown["mean"] <= shown["high"], number
     needs = contract_of(catalog.load("objective", name)()).needs
-    judged = {"eval_margin"} if needs & {"reference", "reward"} else {"eval_margin_per_token"} if "eval_accuracy" in found else set()
+    compared = needs & {"reference", "reward"} and name not in REWARDED
+    judged = {"eval_margin"} if compared else {"eval_margin_per_token"} if "eval_accuracy" in found else set()
     assert {"eval_margin", "eval_margin_per_token"} & set(found) == judged
     assert name not in ("cpo", "orpo", "simpo", "slic", "ava-p", "reference-free") or judged == {"eval_margin_per_token"}
     rewards = {"eval_reward_std", "eval_reward_spread"} | ({"eval_reward_accuracy", "eval_reward_margin"} if name == "ava-p" else set())

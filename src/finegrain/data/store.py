@@ -28,9 +28,12 @@ from finegrain.data.record_bytes import (
     pack_example,
     unpack_example,
 )
-from finegrain.data.records import Example
+from finegrain.data.records import Example, Response
 from finegrain.data.scratch import map_file, open_scratch, write
 from finegrain.data.source_text import lend_answer
+
+NOTHING = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=bool), np.zeros((0, 2), dtype=np.int32))
+"""Tokens, mask and offsets of an answer without tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,8 @@ class ExampleStore(Sequence[Example]):
     places: Int64[np.ndarray, " N"]
     """The view's rows in the files."""
     borrowed: Mapping[str, Borrowed] = field(default_factory=dict)
+    filled: tuple[str, ...] = ()
+    """Roles that every row has, as an answer without tokens where it lacks one: of ranked answers, whose number differs."""
 
     def __len__(self) -> int:
         return len(self.places)
@@ -96,6 +101,10 @@ class ExampleStore(Sequence[Example]):
             other = self.files.example(int(lent.rows[place]))
             example.responses[role] = other.responses[lent.role]
             example = replace(example, source=lend_answer(example.source, other.source, lent.role, role))
+        for role in self.filled:
+            if role not in example.responses:
+                example.responses[role] = Response(NOTHING[0], NOTHING[1], NOTHING[2], "")
+                example.spans[role] = example.token_rewards[role] = None
         return example
 
     def __iter__(self) -> Iterator[Example]:
@@ -112,6 +121,10 @@ class ExampleStore(Sequence[Example]):
     def lend(self, role: str, rows: np.ndarray, new: str) -> "ExampleStore":
         """The view with a further role: the answer `role` of the rows `rows` of this view, one for every row."""
         return replace(self, borrowed={**self.borrowed, new: Borrowed(role, self.places[rows])})
+
+    def fill(self, roles: tuple[str, ...]) -> "ExampleStore":
+        """The view in which every row has all these roles, some without tokens."""
+        return replace(self, filled=roles)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -165,6 +178,8 @@ class ExampleStore(Sequence[Example]):
 
     def _of_role(self, what: int, role: str) -> Int64[np.ndarray, " N"]:
         lent = self.borrowed.get(role, Borrowed(role, self.places))
+        if lent.role in self.filled and lent.role not in self.files.roles:
+            return np.full(len(self), NO_ANSWER[what], dtype=np.int64)
         return self._fact(FIXED + PER_ROLE * self.files.roles.index(lent.role) + what, lent.rows)
 
     def _fact(self, what: int, places: np.ndarray | None = None) -> Int64[np.ndarray, " N"]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from finegrain.types import Ragged, TokenColumns
 
@@ -55,21 +56,48 @@ class StageContext(Protocol):
         """Whether these are the training rows."""
 
     @property
+    def seed(self) -> int:
+        """The run's seed."""
+
+    @property
     def numbers(self) -> Mapping[str, np.ndarray]:
         """(N,) numbers of the rows by name."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the start model is."""
+
+    @property
+    def prompt_keys(self) -> np.ndarray:
+        """(N,) equal where the tokens of two prompts are."""
 
     @property
     def kept(self) -> dict[str, Any]:
         """What the call for the training rows leaves for the held-out rows, e.g. a fitted value function."""
 
+    def take(self, rows: np.ndarray) -> "StageContext":
+        """The same of some rows, by their numbers."""
+
     def prompt_states(self) -> np.ndarray:
         """(N, H) the start model's last hidden state of the last token of every prompt."""
 
+    def prompt_token_states(self) -> Ragged:
+        """(P_i - 1, H) the same of every token of a prompt but its first; ask for a few hundred rows at a time, they are all held in memory."""
+
     def sample(self, count: int, *, max_new_tokens: int, temperature: float = 1.0) -> list[list[str]]:
-        """By row, `count` answers of the start model."""
+        """By row, `count` answers of the start model; at temperature 0 the most likely tokens, for a count of 1."""
 
     def score(self, reward: str, answers: Sequence[Sequence[str]] | None = None) -> Mapping[str, np.ndarray]:
         """(N,) rewards of the rows' own answers by role, or of given ones by number (as text); any reward that `finegrain score` takes."""
+
+    def say(self, line: str) -> None:
+        """A line for the person."""
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Facts for run.json, under `stage`."""
+
+    def save(self, name: str, tensors: Mapping[str, np.ndarray]) -> None:
+        """Keeps tensors of what was fitted in the run's `stage.safetensors`, as `<name>/<tensor>`."""
 
 
 def weight_columns(weights: Sequence[np.ndarray], kept: Sequence[bool]) -> TokenColumns:

@@ -100,8 +100,12 @@ class Contract:
     """Text columns of the data that it reads as numbers 0, 1, ... in `pair.columns`; `run.json` keeps the texts."""
     measures: Callable[[Pair], Terms] | None = None
     """(pair) -> numbers of the rows by name that every step and evaluation log, as sum of values over sum of counts, and no loss reads."""
+    held_out_loss: Callable[[Pair], Tensor | Terms] | None = None
+    """(pair) -> the loss of held-out rows, as `__call__` gives it, where the training loss does not say which model is better; None: that one."""
     stage: Callable[[StageContext], Mapping[str, np.ndarray]] | None = None
     """(context) -> numbers (N,) of the rows by name, made before training of prompt states, sampled answers and rewards; its seconds count."""
+    made: tuple[str, ...] = ()
+    """Numbers of the rows that it reads in `pair.columns` and that its `stage` or `row_columns` makes; data with one of their own are an error."""
     sample_by: str | None = None
     """Column, of the data or made by `row_columns` or `stage`, whose numbers say how often a row is drawn; None: every row once an epoch."""
     token_columns: tuple[str, ...] = ()

@@ -69,6 +69,7 @@ def evaluate(trainer: Trainer, data: TrainingSet, read: Read | None = None) -> d
         return {}
     contract = trainer.contract
     head = reward_head_of(contract)
+    loss_of = contract.objective if contract.held_out_loss is None else contract.held_out_loss
     metrics: dict[str, Column] = {}
     losses: dict[str, tuple[float, Column]] = {}
     scores: list[dict[str, Scored]] = []
@@ -83,7 +84,7 @@ def evaluate(trainer: Trainer, data: TrainingSet, read: Read | None = None) -> d
             for name, (value, count) in row_metrics(pair, contract).items():
                 metrics.setdefault(name, Column()).add(value, torch.ones_like(value) if count is None else count)
             if not missing:
-                for name, term in as_terms(contract.objective(pair), _unweighted(pair)).items():
+                for name, term in as_terms(loss_of(pair), _unweighted(pair)).items():
                     coefficient = term.coefficient * weight_of(name, contract.balanced, trainer.state)
                     losses.setdefault(name, (coefficient, Column()))[1].add(term.value, term.count)
             if head is not None:
@@ -106,6 +107,8 @@ def results_of(contract: Contract) -> dict[str, bool]:
         found |= {f"eval_{name}": True for name in ("rewards/accuracies", "rewards/margins") if reference}
         found |= {f"eval_{name}": True for name in ("logps/accuracies", "logps/margins_per_token") if not reference}
         found |= {f"eval_{side}/chosen": True, f"eval_{side}/rejected": False, "eval_logps/chosen": True}
+    elif "answer" not in contract.roles:
+        found |= {f"eval_logp_per_token/{contract.roles[0]}": True}
     else:
         found |= {"eval_logp_per_token": True, "eval_logps/answer": True}
         if "label" in contract.needs and reference:

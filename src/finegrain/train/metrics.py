@@ -14,13 +14,13 @@ Rows = dict[str, Measure]
 
 
 def metrics_for(contract: Contract) -> Metrics:
-    """Preference metrics where there are two sides, answer metrics otherwise, and the objective's own; rewards are beta * log-ratio."""
+    """Metrics of pairs, of single answers, or of every role of other shapes, and the objective's own; rewards are beta * log-ratio."""
     return lambda pair: row_metrics(pair, contract)
 
 
 def row_metrics(pair: Pair, contract: Contract) -> Rows:
     """Every metric of every row, with the objective's own."""
-    usual = pair_metrics if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics
+    usual = pair_metrics if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics if "answer" in pair.sides else versions_metrics
     own = {} if contract.measures is None else contract.measures(pair)
     return {**usual(pair, contract.beta), **{name: Measure(term.value, term.count) for name, term in own.items()}}
 
@@ -66,6 +66,16 @@ def answer_metrics(pair: Pair, beta: float) -> Rows:
             count = rows.to(reward.dtype)
             found[f"rewards/{name}"] = Measure(torch.where(rows, reward, 0.0), count)
             found[f"logps/{name}"] = Measure(torch.where(rows, logp, 0.0), count)
+    return found
+
+
+def versions_metrics(pair: Pair, beta: float) -> Rows:
+    """Log-probabilities of ranked answers, or of a correction and its original, over the rows that have the answer."""
+    found: Rows = {}
+    for role, side in pair.sides.items():
+        logp = _logp(side)
+        found |= {f"logps/{role}": Measure(logp, side.mask.any(-1).to(logp.dtype)), f"logp_per_token/{role}": Measure(logp, side.mask.sum(-1))}
+        found |= _kept(pair, role)
     return found
 
 

@@ -24,6 +24,7 @@ ONE_OF_THEM = (
     ("balanced",),
     ("prepare",),
     ("stage",),
+    ("held_out_loss",),
     ("sample_by",),
     ("shape",),
     ("frozen_backbone",),
@@ -48,7 +49,7 @@ def wrap_contract(outer: Contract, inner: Contract, declared: Set[str]) -> Contr
             made |= {name: getattr(inner, name) for name in names}
     made |= {name: getattr(inner, name) for name in ("beta", "learning_rate", "embedding_factor", "module_decay") if name not in declared}
     own_needs = outer.needs if "needs" in declared else frozenset[str]()
-    made |= {name: _joined(getattr(inner, name), getattr(outer, name)) for name in ("columns", "categories", "token_columns")}
+    made |= {name: _joined(getattr(inner, name), getattr(outer, name)) for name in ("columns", "made", "categories", "token_columns")}
     roles = _joined(inner.roles, outer.roles if "roles" in declared else ())
     own_roles = () if outer.statistics is None else outer.statistic_roles if {"roles", "statistic_roles"} & declared else roles
     return replace(

@@ -153,7 +153,7 @@ def prepare(opened: Opened, held: ExitStack) -> Prepared:
     job, contract, chosen_prior = settle_prior(session, job, contract, rows, opened.rate)
     opened = replace(opened, job=job, contract=contract)
     facts |= chosen_prior
-    staged, staged_held, stage = run_stage(session, contract, rows)
+    staged, staged_held, stage = run_stage(session, contract, rows, opened.directory, resume=job.common.resume)
     if stage:
         rows = replace(rows, staged=staged, staged_held=staged_held)
         opened = replace(opened, rows=rows, plan=make_plan(session, job, contract, rows, staged=True))

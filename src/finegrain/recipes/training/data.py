@@ -13,7 +13,7 @@ from finegrain.data.columns import list_names
 from finegrain.data.holdout import split_holdout, warn_few
 from finegrain.data.records import Shape
 from finegrain.data.store import ExampleStore, longest_row
-from finegrain.errors import DataError
+from finegrain.errors import DataError, UsageError
 from finegrain.recipes.session import Session, load_data
 from finegrain.recipes.training.job import Job
 from finegrain.recipes.training.margins import MARGIN, scale_margins
@@ -62,6 +62,9 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
         train, apart, words = loaded.examples, held.examples, warn_few(len(held.examples))
     else:
         train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
+    if shape is Shape.RANKED:
+        facts |= describe_ranked(session, contract, train)
+        train, apart = train.fill(contract.roles), apart.fill(contract.roles)
     second = find_second(loaded, train, job.training)
     if contract.categories:
         facts |= {"categories": categories.as_json(), "texts_in_one_row": count_single(session, contract, train)}
@@ -78,6 +81,18 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0), categories.counts(), second)
 
 
+def describe_ranked(session: Session, contract: Contract, rows: ExampleStore) -> Json:
+    """Training rows by their number of ranked answers, and those that have more than the objective reads, which is told."""
+    lengths = np.stack([rows.answer_lengths(role) > 0 for role in rows.roles]).sum(0)
+    more = int((lengths > len(contract.roles)).sum())
+    if more:
+        session.say(f"ranked answers: {more} of {len(rows)} rows have more than the {len(contract.roles)} that {contract.name} reads, the best first")
+    found = {str(number): int((lengths == number).sum()) for number in np.unique(lengths)}
+    scored = all(f"score/{role}" in rows.columns for role in rows.roles)
+    session.say(f"ranked answers: {min(lengths)} to {max(lengths)} a row, with {'scores' if scored else 'ranks alone'}")
+    return {"ranked_answers": {"rows_by_answers": found, "read": len(contract.roles), "rows_with_more": more, "scored": scored}}
+
+
 def count_single(session: Session, contract: Contract, rows: ExampleStore) -> dict[str, int]:
     """By text column, how many of its texts stand in one row alone: of them an objective learns next to nothing, which is told."""
     found = {}
@@ -90,7 +105,9 @@ def count_single(session: Session, contract: Contract, rows: ExampleStore) -> di
 
 
 def check_columns(contract: Contract, rows: ExampleStore, option: str) -> None:
-    """Raises DataError where rows lack a column that the objective reads."""
+    """Raises DataError where rows lack a column that the objective reads, or have one that it makes."""
+    if taken := sorted(set(contract.made) & {*rows.columns, *rows.files.partial}):
+        raise DataError(f"{option} has a column {taken[0]}, which {contract.name} makes itself; give it another name")
     for name in (*contract.columns, *contract.categories):
         if name in rows.columns:
             continue
@@ -157,6 +174,8 @@ def made_numbers(rows: Rows, contract: Contract, examples: ExampleStore, staged:
     """Scaled margins, what the objective's stage made, and what the objective makes of the rows' numbers: classes of ratings and their weights."""
     found = {MARGIN: rows.margin_scale * examples.column(MARGIN)} if "margin" in rows.facts and MARGIN in examples.columns else {}
     found |= staged
-    if contract.row_columns is None or not len(examples):
-        return found
-    return {**found, **contract.row_columns({name: examples.column(name) for name in examples.columns} | dict(staged))}
+    if contract.row_columns is not None and len(examples):
+        found |= contract.row_columns({name: examples.column(name) for name in examples.columns} | dict(staged))
+    if len(examples) and (missing := sorted(set(contract.made) - found.keys())):
+        raise UsageError(f"{contract.name} declares that it makes {missing[0]}, and made {list_names(found) or 'nothing'}")
+    return found

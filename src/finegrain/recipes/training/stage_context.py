@@ -2,41 +2,62 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from finegrain.data.records import Answer, Turn
 from finegrain.data.source_text import read_source_row
 from finegrain.data.store import ExampleStore
 from finegrain.errors import DataError, UsageError
-from finegrain.generate.hf import sample_answers
+from finegrain.generate.hf import generate_greedy, sample_answers
 from finegrain.models.features import compute_last_features
+from finegrain.models.score import compute_token_features
 from finegrain.recipes.session import Session
 from finegrain.recipes.training.data import Rows
+from finegrain.recipes.training.stage_file import Staged, read_stage, write_stage
+from finegrain.runs import RunDirectory
 from finegrain.scoring.opening import open_reward
-from finegrain.scoring.records import Candidates
+from finegrain.scoring.records import Candidates, Reward
 from finegrain.scoring.sources import RewardOptions
 from finegrain.train.contract import Contract
-from finegrain.types import Json
+from finegrain.train.distributed import rank
+from finegrain.types import Json, Ragged
 
 AT_ONCE = 32
 """Prompts that are answered in one batch."""
 
 
-class _Last(NamedTuple):
+class _End(NamedTuple):
     ids: np.ndarray
     mask: np.ndarray
 
 
 class _Prompt(NamedTuple):
-    """A prompt whose last token stands as an answer."""
+    """A prompt whose last tokens stand as an answer."""
 
     prompt: np.ndarray
-    responses: Mapping[str, _Last]
+    responses: Mapping[str, _End]
+
+
+def _split(prompt: np.ndarray, at: int) -> _Prompt:
+    return _Prompt(prompt[:at], {"end": _End(prompt[at:], np.ones(len(prompt[at:]), dtype=bool))})
+
+
+@dataclass
+class _Shared:
+    """What the calls for the training rows and for those held out have in common."""
+
+    kept: dict[str, Any] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    facts: Json = field(default_factory=dict)
+    saved: dict[str, np.ndarray] = field(default_factory=dict)
+    opened: dict[str, Reward] = field(default_factory=dict)
+    """Rewards by their sources: a model is loaded once."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +67,31 @@ class RunStage:
     session: Session
     examples: ExampleStore
     trains: bool
-    kept: dict[str, Any]
-    counted: Json = field(default_factory=dict)
+    shared: _Shared
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What the call for the training rows leaves for the held-out rows."""
+        return self.shared.kept
+
+    @property
+    def seed(self) -> int:
+        """The run's."""
+        return self.session.seed
+
+    @property
+    def device(self) -> torch.device:
+        """Where the start model is."""
+        return self.session.device
+
+    @property
+    def prompt_keys(self) -> np.ndarray:
+        """(N,) hashes of the prompts' tokens."""
+        return self.examples.prompt_keys
+
+    def take(self, rows: np.ndarray) -> "RunStage":
+        """The same of some rows."""
+        return replace(self, examples=self.examples.take(rows))
 
     @cached_property
     def numbers(self) -> dict[str, Float[np.ndarray, " N"]]:
@@ -56,18 +100,32 @@ class RunStage:
 
     def prompt_states(self) -> Float[np.ndarray, "N H"]:
         """The last hidden state of the last token of every prompt."""
-        session = self.session
-        assert session.scorer is not None
+        assert self.session.scorer is not None
+        return compute_last_features(self.session.scorer, self._cut(-1), ["end"], self.session.precision)["end"]
+
+    def prompt_token_states(self) -> Ragged:
+        """(P_i - 1, H) the last hidden states of all tokens of every prompt but the first, which has nothing before it; all in memory."""
+        assert self.session.scorer is not None
+        return compute_token_features(self.session.scorer, self._cut(1), ["end"], self.session.precision)["end"]
+
+    def _cut(self, at: int) -> list[_Prompt]:
         if (self.examples.prompt_lengths < 2).any():
             raise DataError("a prompt of one token has no state that an objective could read; its rows need a longer prompt")
-        cut = [_Prompt(prompt[:-1], {"last": _Last(prompt[-1:], np.ones(1, dtype=bool))}) for prompt in (example.prompt for example in self.examples)]
-        self.note("prompts_read", len(cut))
-        return compute_last_features(session.scorer, cut, ["last"], session.precision)["last"]
+        self.note("prompts_read", len(self.examples))
+        return [_split(example.prompt, at) for example in self.examples]
 
     def sample(self, count: int, *, max_new_tokens: int, temperature: float = 1.0) -> list[list[str]]:
-        """By row, `count` answers of the start model, without special tokens; the same for the same seed of the run."""
+        """By row, `count` answers of the start model, without special tokens; the same for the same seed of the run. 0: the most likely tokens."""
         policy, prompts = self.session.policy, [example.prompt for example in self.examples]
         drawn: list[list[str]] = [[] for _ in prompts]
+        if not temperature:
+            assert count == 1, "the most likely answer is one"
+            for first in range(0, len(prompts), AT_ONCE):
+                part = prompts[first : first + AT_ONCE]
+                answers = generate_greedy(policy.model, policy.tokenizer, part, max_new_tokens=max_new_tokens)
+                drawn[first : first + AT_ONCE] = [[answer] for answer in answers]
+            self.note("answers_sampled", len(prompts))
+            return drawn
         for number in range(count):
             for first in range(0, len(prompts), AT_ONCE):
                 seed = (self.session.seed * 1_000_003 + number * 1009 + first) % 2**31
@@ -83,7 +141,10 @@ class RunStage:
 
         `reward`: as `finegrain score --reward` takes it: a checkpoint, `file.py:name` or `column:NAME`.
         """
-        opened = open_reward(reward, RewardOptions(runtime=lambda: self.session.runtime, max_length=self.session.max_length))
+        if reward not in self.shared.opened:
+            options = RewardOptions(runtime=lambda: self.session.runtime, max_length=self.session.max_length)
+            self.shared.opened[reward] = open_reward(reward, options)
+        opened = self.shared.opened[reward]
         asked = [self._candidates(place, None if answers is None else answers[place]) for place in range(len(self.examples))]
         roles = self.examples.roles if answers is None else [str(number) for number in range(len(answers[0]) if answers else 0)]
         found = list(opened.score(asked))
@@ -104,26 +165,53 @@ class RunStage:
 
     def note(self, name: str, count: int) -> None:
         """Adds to a count of run.json."""
-        self.counted[name] = self.counted.get(name, 0) + count
+        self.shared.counted[name] = self.shared.counted.get(name, 0) + count
+
+    def say(self, line: str) -> None:
+        """A line for the person."""
+        self.session.say(line)
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Facts for run.json."""
+        self.shared.facts.update(facts)
+
+    def save(self, name: str, tensors: Mapping[str, np.ndarray]) -> None:
+        """Keeps tensors in the run's file of the stage."""
+        self.shared.saved.update({f"{name}/{key}": value for key, value in tensors.items()})
 
 
-def run_stage(session: Session, contract: Contract, rows: Rows) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Json]:
-    """Numbers that the objective's stage makes of the training rows and of those held out, and what it did, for run.json."""
+def run_stage(
+    session: Session, contract: Contract, rows: Rows, directory: RunDirectory, *, resume: bool
+) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray], Json]:
+    """Numbers that the objective's stage makes of the training rows and of those held out, and what it did, for run.json.
+
+    A run that is resumed reads what it kept: settings, data and model are known to be the same.
+    """
     if contract.stage is None:
         return {}, {}, {}
+    if resume and (kept := read_stage(directory.path, len(rows.train), len(rows.held_out))) is not None:
+        session.say(f"stage of {contract.name}: as this run made it before")
+        return kept.train, kept.held_out, {"stage": kept.facts}
     started = time.perf_counter()
-    kept: dict[str, Any] = {}
-    counted: Json = {}
-    made = []
-    for examples, trains in ((rows.train, True), (rows.held_out, False)):
-        found = dict(contract.stage(RunStage(session, examples, trains, kept, counted))) if len(examples) else {}
-        for name, values in found.items():
-            if np.shape(values) != (len(examples),) or not np.isfinite(values).all():
-                shape, count = np.shape(values), len(examples)
-                raise UsageError(f"the stage of {contract.name} gives {name} of shape {shape}; {count} rows need one finite number each")
-        made.append(found)
+    shared = _Shared()
+    made = [_make(contract, RunStage(session, examples, trains, shared)) for examples, trains in ((rows.train, True), (rows.held_out, False))]
     seconds = round(time.perf_counter() - started, 3)
     session.usage.seconds += seconds
-    done = ", ".join(f"{count} {name}" for name, count in counted.items()).replace("_", " ")
+    done = ", ".join(f"{count} {name}" for name, count in shared.counted.items()).replace("_", " ")
     session.say(f"stage of {contract.name}: {done or 'no pass'} in {seconds:.1f} s")
-    return made[0], made[1], {"stage": {**counted, "seconds": seconds, "numbers": sorted(made[0])}}
+    staged = Staged(made[0], made[1], {**shared.counted, **shared.facts, "seconds": seconds, "numbers": sorted(made[0])})
+    if rank() == 0:
+        write_stage(directory.path, staged, shared.saved)
+    return staged.train, staged.held_out, {"stage": staged.facts}
+
+
+def _make(contract: Contract, context: RunStage) -> dict[str, np.ndarray]:
+    """The numbers of the rows, checked; {} without rows."""
+    count = len(context.examples)
+    if not count or contract.stage is None:
+        return {}
+    found = dict(contract.stage(context))
+    for name, values in found.items():
+        if np.shape(values) != (count,) or not np.isfinite(values).all():
+            raise UsageError(f"the stage of {contract.name} gives {name} of shape {np.shape(values)}; {count} rows need one finite number each")
+    return found
