@@ -79,7 +79,7 @@ class ModelRound:
 
     def score(self, reward: str, answers: Sequence[Sequence[str]]) -> Float[np.ndarray, "N K"]:
         """Rewards, by the stage's own way to them."""
-        found = RunStage(self.session, self.examples, True, {}).score(reward, answers)
+        found = RunStage(self.session, self.examples, trains=True).score(reward, answers)
         return np.stack(list(found.values()), axis=1)
 
     def leave_out(self, reason: str) -> None:

@@ -14,7 +14,7 @@ from finegrain.data.records import Answer, Turn
 from finegrain.data.source_text import read_source_row
 from finegrain.data.store import ExampleStore
 from finegrain.errors import DataError, UsageError
-from finegrain.generate.hf import generate_greedy, sample_answers
+from finegrain.generate.hf import sample_answers
 from finegrain.models.features import compute_last_features
 from finegrain.models.score import compute_token_features
 from finegrain.recipes.session import Session
@@ -67,7 +67,7 @@ class RunStage:
     session: Session
     examples: ExampleStore
     trains: bool
-    shared: _Shared
+    shared: _Shared = field(default_factory=_Shared)
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -118,14 +118,7 @@ class RunStage:
         """By row, `count` answers of the start model, without special tokens; the same for the same seed of the run. 0: the most likely tokens."""
         policy, prompts = self.session.policy, [example.prompt for example in self.examples]
         drawn: list[list[str]] = [[] for _ in prompts]
-        if not temperature:
-            assert count == 1, "the most likely answer is one"
-            for first in range(0, len(prompts), AT_ONCE):
-                part = prompts[first : first + AT_ONCE]
-                answers = generate_greedy(policy.model, policy.tokenizer, part, max_new_tokens=max_new_tokens)
-                drawn[first : first + AT_ONCE] = [[answer] for answer in answers]
-            self.note("answers_sampled", len(prompts))
-            return drawn
+        assert temperature or count == 1, "the most likely answer is one"
         for number in range(count):
             for first in range(0, len(prompts), AT_ONCE):
                 seed = (self.session.seed * 1_000_003 + number * 1009 + first) % 2**31
