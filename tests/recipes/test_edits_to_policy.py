@@ -1,4 +1,4 @@
-"""From corrections to a policy by the commands of docs/methods/fine-grained.md: token labels, token model, policy. Test of rewards/fine_grained.py."""
+"""From corrections to a policy by the commands of docs/methods/fine-grained.md, on tiny models. Test of rewards/fine_grained.py."""
 
 import json
 from pathlib import Path
