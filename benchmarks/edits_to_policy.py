@@ -2,10 +2,11 @@
 
     python benchmarks/edits_to_policy.py [--work build/edits-to-policy]
 
-The commands are those of docs/methods/fine-grained.md. The last 90 corrections are held out. Token models: how well low scores find, in a
-held-out answer, the tokens that its correction removed, high scores those that it added, and low scores the words that people marked as errors;
-the baseline is a sequence model on the same pairs whose score is followed along the answer. Policies: the mean log-ratio to the start of the
-removed, added and unchanged tokens of held-out corrections. Writes benchmarks/results/edits-to-policy.{json,md}; some minutes on one core.
+The commands are those of docs/methods/fine-grained.md, on corrections that have at most 900 characters with their original; the last 60 are held
+out. Token models: how well low scores find, in a held-out answer, the tokens that its correction removed, high scores those that it added, and
+low scores the words that people marked as errors; the baseline is a sequence model on the same pairs whose score is followed along the answer.
+Policies: the mean log-ratio to the start of the removed, added and unchanged tokens of held-out corrections.
+Writes benchmarks/results/edits-to-policy.{json,md}; some minutes on one core.
 """
 
 import json
@@ -25,7 +26,9 @@ from finegrain.ops.edits import Edit, least_edit
 from finegrain.ops.stats import count_below, mean_interval
 from finegrain.types import Json
 
-HELD_OUT, LENGTH = 90, "192"
+HELD_OUT, LENGTH = 60, "192"
+LONGEST = 900
+"""Characters of original and correction together."""
 TOKEN_MODELS = {
     "token model, small edits alone": ["head:token", "head.readout:mean", "loss:fine-grained"],
     "token model, all corrections": ["head:token", "head.readout:mean", "loss:fine-grained", "--loss.most-changed", "1"],
@@ -36,8 +39,6 @@ POLICIES = {
     "dpo": ["objective:dpo", "--lr", "5e-5"],
     "dpo, mask by the token model": ["objective:dpo", "credit:asr", "--credit.min-kept", "0", "--credit.max-kept", "1", "--lr", "5e-5"],
     "token rewards of the token model": ["objective:token-distillation", "credit:token-reward", "--lr", "5e-5"],
-    "dpo, mask by the edit": ["objective:dpo", "credit:compose", "credit.signal:least-edit", "credit.segmenter:tokens", "--lr", "5e-5"],
-    "figa": ["objective:figa", "objective.rows:pairs", "--lr", "5e-5"],
 }
 SCORED = ("dpo, mask by the token model", "token rewards of the token model")
 KINDS = ("removed", "added", "unchanged")
@@ -48,7 +49,7 @@ def make_inputs(work: Path) -> None:
     rows = []
     for row in rows_of("qa_feedback"):
         corrected, original = row["feedback"].get("corrected-prediction"), row["prediction 1"]
-        if corrected and corrected != original:
+        if corrected and corrected != original and len(corrected) + len(original) <= LONGEST:
             spans = [{"start": error["start"] + 1, "end": error["end"] + 1, "value": -1} for error in row["feedback"]["errors"]]
             rows.append({"prompt": question(row), "original": f" {original}", "corrected": f" {corrected}", "original_spans": spans})
     work.mkdir(parents=True, exist_ok=True)
