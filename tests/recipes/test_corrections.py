@@ -1,4 +1,4 @@
-"""Training on people's corrections from the command: what is logged and evaluated of both answers. Test of train/metrics.py and evaluation.py."""
+"""Training on corrections from the command: what is logged and evaluated of both answers. Test of train/metrics.py, train/evaluation.py."""
 
 import json
 from pathlib import Path
