@@ -222,6 +222,7 @@ def test_a_reward_model_labels_leaves(command: Command, data: Path) -> None:
     done = curate(command, data, "tree.jsonl", "method:tree-rm", "--method.reward", str(command.folder / "judge"), *short)
     assert done.code == 0, done.error
     assert done.result["lca_depths"] == {"0": done.result["pairs"]}
+    assert done.result["prompts"] == {"rows": 1, "prompts": 1, "repeated": 0, "dropped": {}, "findings": []}
     none = curate(command, data, "none.jsonl", "method:tree-rm", "--method.reward", str(command.folder / "judge"), *short, "--method.branching", "1")
     assert none.code == 3
     assert "no tree" in none.error

@@ -84,6 +84,23 @@ def test_a_reward_chooses(command: Command, family: list[Path]) -> None:
     assert command.record("out")["merged"]["method"]["weights"] == pytest.approx([found["best"], 1 - found["best"]])
 
 
+def test_rows_without_a_usable_prompt_are_counted(command: Command, family: list[Path]) -> None:
+    """A prompt that stands twice, one that is no text, one without an answer, and one that is too long."""
+    good = {"prompt": "why ?", "completion": " so ."}
+    rows = [good, {**good, "completion": " no ."}, {**good, "prompt": "who \ud800 ?"}, {"prompt": "who ?"}, {**good, "prompt": "when " * 40}]
+    data = write_rows(command.folder / "prompts.jsonl", rows)
+    (command.folder / "short.py").write_text("def short(prompts, completions, **columns):\n    return [-float(len(text)) for text in completions]\n")
+    arguments = ["--data", data, "--score-with", f"{command.folder / 'short.py'}:short", "--max-new-tokens", "2", "--max-length", "30"]
+    done = command("merge", "--model", *family, *arguments, "--alphas", "1", "--out", command.folder / "out")
+    assert done.code == 0, done.error
+    found = command.record("out")["search"]["data"]
+    assert (found["rows"], found["prompts"], found["repeated"]) == (5, 2, 1)
+    assert found["dropped"] == {"encoding": 1, "unreadable": 1}
+    assert sum((found["prompts"], found["repeated"], *found["dropped"].values())) == found["rows"]
+    assert done.error.count("prompts: encoding: 1 dropped (rows 2)") == 1, "once, however many strengths are tried"
+    assert "prompts: prompt_truncated: 1 cut (rows 4)" in done.error
+
+
 def test_a_reward_model_chooses(command: Command, family: list[Path]) -> None:
     """And an implicit reward, by the model it was trained from."""
     command.first(4)

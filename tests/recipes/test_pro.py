@@ -88,4 +88,4 @@ def test_figa_on_corrections(command: Command) -> None:
     data = write_rows(command.folder / "fixed.jsonl", rows)
     done = command.prefer("run", "objective:figa", "--max-steps", "2", "--holdout", "0.25", "--data", data)
     assert done.code == 0, done.error
-    assert command.record("run")["evaluation"]["eval_logp_per_token/corrected"]["rows"] == 3
+    assert command.record("run")["evaluation"]["eval_logps/corrected"]["rows"] == 3

@@ -240,6 +240,10 @@ def test_edits_learn(command: Command) -> None:
     seen = command.record("run")["edits"]
     assert seen["pairs"] == 24
     assert 0 < seen["rewrites_left_out"] < 8
+    found = command.record("run")["evaluation"]
+    for name in ("edits_in_order", "removed_auroc", "added_auroc"):
+        assert found[f"eval_{name}"]["mean"] > 0.8, "the word that was changed is found in held-out answers"
+        assert found[f"eval_{name}"]["rows"] < 6, "rewrites say nothing"
 
 
 def test_pairs_that_are_no_edits_are_refused_in_words(command: Command) -> None:

@@ -89,6 +89,20 @@ def test_rewrites_are_not_counted() -> None:
         assert (term.value.item(), term.count.item()) == (0.0, 0.0)
 
 
+def test_how_well_scores_find_the_edits() -> None:
+    """Removed tokens below the rest: 1 of 2 and a tie of half; added ones above all; a rewrite and an untouched side say nothing."""
+    pair, _ = edited([0.0, 5.0, 1.0], [1.0, 0.0, 1.0], ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0]))
+    found = FineGrained().measures(Token(), pair)
+    assert {name: own.tolist() for name, own in found.items()} == {"edits_in_order": [1.0], "removed_auroc": [0.25], "added_auroc": [1.0]}
+    inserted, _ = edited([0.0, -5.0], [1.0], ([0.0, 1.0], [0.0]))
+    found = FineGrained().measures(Token(), inserted)
+    assert found["edits_in_order"].item() == 0.0, "the added token has a reward below 0"
+    assert found["added_auroc"].item() == 0.0
+    assert found["removed_auroc"].isnan().all()
+    rewrite = replace(pair, columns={**pair.columns, "annotated/chosen": torch.zeros(1)})
+    assert all(own.isnan().all() for own in FineGrained().measures(Token(), rewrite).values())
+
+
 def answers(rejected: list[list[int]], chosen: list[list[int]], trains: bool = True) -> Answers:
     ids = {"rejected": [np.array(row) for row in rejected], "chosen": [np.array(row) for row in chosen]}
     return Answers(roles=("chosen", "rejected"), ids=ids, trains=trains)

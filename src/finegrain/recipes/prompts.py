@@ -1,4 +1,4 @@
-"""Prompts of a data file, each once, and rewards of what a model answers to them."""
+"""Prompts of a data file, each once and the others counted, and rewards of what a model answers to them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,6 +10,10 @@ from finegrain.data.questions import Question, Questions
 from finegrain.data.records import Answer, Example, Turn
 from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.scoring.records import Candidates, Reward
+from finegrain.types import Json
+
+CUT = "prompt_truncated"
+"""Finding: the prompt is longer than the rows may be, and lost its start."""
 
 
 @runtime_checkable
@@ -33,17 +37,51 @@ class PromptSettings(Protocol):
         """What is done about rows that cannot be used."""
 
 
-def distinct_prompts(settings: PromptSettings, tokenizer: Any) -> Iterator[tuple[Question, Example]]:
-    """Every distinct prompt of the data once, with its tokens."""
-    assert settings.data is not None
-    questions = Questions(settings.data, settings.limit)
-    how, decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
-    seen: set[bytes] = set()
-    for question in questions():
-        found = list(tokenise([(question.row, question.made)], tokenizer, how, Findings(), decide))
-        if found and found[0].prompt.tobytes() not in seen:
-            seen.add(found[0].prompt.tobytes())
-            yield question, found[0]
+class DistinctPrompts:
+    """Every distinct prompt of the data once, with its tokens, read again on every call; rows that give none are counted in the findings."""
+
+    def __init__(self, settings: PromptSettings, tokenizer: Any) -> None:
+        assert settings.data is not None
+        self._questions = Questions(settings.data, settings.limit)
+        self._tokenizer = tokenizer
+        self._how, self._decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
+        self.findings = Findings()
+        self._prompts = self._repeated = 0
+
+    def __call__(self) -> Iterator[tuple[Question, Example]]:
+        """In the order of the data."""
+        self.findings = Findings()
+        self._prompts = self._repeated = 0
+        seen: set[bytes] = set()
+        for question in self._questions():
+            own = Findings()
+            found = list(tokenise([(question.row, question.made)], self._tokenizer, self._how, own, self._decide))
+            self._count(question.row, own)
+            if found and found[0].prompt.tobytes() in seen:
+                self._repeated += 1
+            elif found:
+                seen.add(found[0].prompt.tobytes())
+                self._prompts += 1
+                yield question, found[0]
+        for kind, finding in self._questions.findings.by_kind.items():
+            for row in finding.rows:
+                self.findings.drop(kind, row, finding.example)
+
+    def _count(self, row: int, own: Findings) -> None:
+        """What dropped an example, and a prompt that was cut; what was cut of the data's answers does not matter here."""
+        for kind in own.dropped():
+            self.findings.drop(kind, row, own.by_kind[kind].example)
+        if own.count(CUT):
+            self.findings.add(CUT, row, "cut")
+
+    def facts(self) -> Json:
+        """Of the last reading: rows, prompts, examples whose prompt stands above, and what dropped the others."""
+        counts = {"rows": self._questions.rows, "prompts": self._prompts, "repeated": self._repeated}
+        return {**counts, "dropped": self.findings.dropped(), "findings": self.findings.as_json()}
+
+    def messages(self) -> list[str]:
+        """A line for each kind of finding."""
+        return [f"prompts: {line}" for line in self.findings.messages()]
 
 
 def score_answers(reward: Reward, answered: Sequence[tuple[Question, str]]) -> list[float | None]:

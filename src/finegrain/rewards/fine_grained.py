@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -23,6 +23,7 @@ from finegrain.ops.edits import least_edit
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.readout import Mask, Rows, Values
 from finegrain.ops.sequence import to_wide
+from finegrain.ops.stats import count_below
 from finegrain.rewards.columns import AnswerContext, weight_columns
 from finegrain.rewards.token import Token
 from finegrain.types import Pair, Side, Term, Terms, TokenColumns
@@ -94,6 +95,9 @@ class FineGrained:
     roles: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     head_kind: ClassVar[type] = Token
     token_columns: ClassVar[tuple[str, ...]] = ("weight",)
+    proportion_metrics: ClassVar[frozenset[str]] = frozenset({"edits_in_order"})
+    results: ClassVar[Mapping[str, bool]] = {"eval_edits_in_order": True, "eval_removed_auroc": True, "eval_added_auroc": True}
+    """Held-out results that show which of two models is better; True: higher is better."""
 
     unchanged: Unchanged = field(default_factory=Zero)
     """zero, identity or stop-gradient."""
@@ -131,6 +135,17 @@ class FineGrained:
             terms["unchanged"] = Term(squares, tokens, self.regulariser)
         return terms
 
+    def measures(self, head: Token, pair: Pair) -> Mapping[str, Rows]:
+        """Of small edits, NaN elsewhere: whether the changed tokens put the pair in order, and how well scores find them within their answer."""
+        counted = pair.columns.get("annotated/chosen", torch.ones_like(pair.columns["row"])) > 0.5
+        chosen, rejected = (self._score(head, side) for side in (pair.chosen, pair.rejected))
+        edited = counted & (_changed(pair.chosen).any(1) | _changed(pair.rejected).any(1))
+        return {
+            "edits_in_order": torch.where(edited, (chosen > rejected).to(chosen.dtype), torch.nan),
+            "removed_auroc": _area_within(-_rewards(head, pair.rejected), pair.rejected, counted),
+            "added_auroc": _area_within(_rewards(head, pair.chosen), pair.chosen, counted),
+        }
+
     def _score(self, head: Token, side: Side) -> Rows:
         """Rbar of each answer; 0 where nothing was changed on its side and unchanged tokens do not count."""
         changed, rewards = _changed(side), _rewards(head, side)
@@ -146,3 +161,13 @@ def _changed(side: Side) -> Mask:
 def _rewards(head: Token, side: Side) -> Values:
     assert side.outputs is not None
     return to_wide(head.tokens(torch.where(side.mask[..., None], side.outputs, 0.0)).mean)
+
+
+def _area_within(likely: Values, side: Side, counted: Bool[Tensor, " B"]) -> Rows:
+    """By answer, the chance that a changed token stands above an unchanged one, ties counted half; NaN without both kinds."""
+    areas = torch.full((len(likely),), torch.nan, dtype=likely.dtype)
+    for row, (own, mask, changed) in enumerate(zip(likely, side.mask, _changed(side) & counted[:, None], strict=True)):
+        found, others = (own[kind].detach().cpu().numpy() for kind in (changed, mask & ~changed))
+        if len(found) and len(others) and counted[row]:
+            areas[row] = float(count_below(found, others).mean()) / len(others)
+    return areas.to(likely.device)

@@ -32,7 +32,7 @@ from finegrain.train.contract import Contract, as_terms
 from finegrain.train.detach import detached
 from finegrain.train.distributed import world
 from finegrain.train.loop import Trainer, step_statistics
-from finegrain.train.metrics import row_metrics
+from finegrain.train.metrics import COMPARED, compared_roles, row_metrics
 from finegrain.types import Pair, Scored
 
 SHARES = frozenset({"rewards/accuracies", "logps/accuracies", "score/accuracies"})
@@ -99,14 +99,14 @@ def evaluate(trainer: Trainer, data: TrainingSet, read: Read | None = None) -> d
 
 def results_of(contract: Contract) -> dict[str, bool]:
     """Results that every evaluation of the objective gives and that say which of two models is better, the usual one first; True: more is."""
-    reference, paired = bool(contract.needs & {"reference", "reward"}), {"chosen", "rejected"} <= set(contract.roles)
+    reference, roles = bool(contract.needs & {"reference", "reward"}), compared_roles(contract.roles)
     found = {} if "reward" in contract.needs else {"eval_loss": False}
-    if paired:
-        side = "rewards" if reference else "logps"
+    if roles is not None:
+        side, (better, worse) = "rewards" if reference else "logps", roles
         found |= {"eval_accuracy": True, "eval_margin" if reference else "eval_margin_per_token": True}
         found |= {f"eval_{name}": True for name in ("rewards/accuracies", "rewards/margins") if reference}
         found |= {f"eval_{name}": True for name in ("logps/accuracies", "logps/margins_per_token") if not reference}
-        found |= {f"eval_{side}/chosen": True, f"eval_{side}/rejected": False, "eval_logps/chosen": True}
+        found |= {f"eval_{side}/{better}": True, f"eval_{side}/{worse}": False, f"eval_logps/{better}": True}
     elif "answer" not in contract.roles:
         found |= {f"eval_logp_per_token/{contract.roles[0]}": True}
     else:
@@ -114,7 +114,7 @@ def results_of(contract: Contract) -> dict[str, bool]:
         if "label" in contract.needs and reference:
             found |= {"eval_margin": True, "eval_auroc": True, "eval_rewards/chosen": True, "eval_rewards/rejected": False}
     if contract.reward_head is not None:
-        found |= {"eval_reward_accuracy": True, "eval_reward_margin": True} if paired else {}
+        found |= {"eval_reward_accuracy": True, "eval_reward_margin": True} if roles == COMPARED[0] else {}
     return found
 
 

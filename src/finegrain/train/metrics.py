@@ -1,5 +1,7 @@
 """What a step or an evaluation logs, under the ecosystem's names; sums and counts, so that any split adds up."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -11,42 +13,49 @@ from finegrain.types import Pair, Side
 
 Rows = dict[str, Measure]
 """Value and count, each (B,), of every row: a metric is the quotient of their sums, over a step as over held-out rows."""
+COMPARED = (("chosen", "rejected"), ("corrected", "original"))
+"""Sides of which the first is the better one."""
 
 
 def metrics_for(contract: Contract) -> Metrics:
-    """Metrics of pairs, of single answers, or of every role of other shapes, and the objective's own; rewards are beta * log-ratio."""
+    """Metrics of two sides that are compared, of single answers, or of every ranked answer, and the objective's own; rewards are beta * log-ratio."""
     return lambda pair: row_metrics(pair, contract)
 
 
 def row_metrics(pair: Pair, contract: Contract) -> Rows:
     """Every metric of every row, with the objective's own."""
-    usual = pair_metrics if "chosen" in pair.sides and "rejected" in pair.sides else answer_metrics if "answer" in pair.sides else versions_metrics
+    roles = compared_roles(pair.sides)
+    if roles is not None:
+        usual = pair_metrics(pair, contract.beta, roles)
+    else:
+        usual = (answer_metrics if "answer" in pair.sides else ranked_metrics)(pair, contract.beta)
     own = {} if contract.measures is None else contract.measures(pair)
-    return {**usual(pair, contract.beta), **{name: Measure(term.value, term.count) for name, term in own.items()}}
+    return {**usual, **{name: Measure(term.value, term.count) for name, term in own.items()}}
 
 
-def pair_metrics(pair: Pair, beta: float) -> Rows:
+def compared_roles(roles: Collection[str]) -> tuple[str, str] | None:
+    """The better and the worse of two answers, under the names that the data's shape has for them; None where no two are compared."""
+    return next((pair for pair in COMPARED if set(pair) <= set(roles)), None)
+
+
+def pair_metrics(pair: Pair, beta: float, roles: tuple[str, str] = COMPARED[0]) -> Rows:
     """rewards/*, logps/* and the kept share of both sides; rewards count all tokens, whatever the credit keeps.
 
     Without a reference the sides are compared per token: sums of answers of unequal lengths differ by the lengths first.
     """
-    logps = {role: _logp(pair.sides[role]) for role in ("chosen", "rejected")}
-    one = torch.ones_like(logps["chosen"])
-    found: Rows = {
-        "logps/chosen": Measure(logps["chosen"], one),
-        "logps/rejected": Measure(logps["rejected"], one),
-        **_kept(pair, "chosen"),
-        **_kept(pair, "rejected"),
-    }
-    if pair.chosen.ref_logp is not None and pair.rejected.ref_logp is not None:
-        chosen, rejected = beta * _ratio(pair.chosen), beta * _ratio(pair.rejected)
+    better, worse = (pair.sides[role] for role in roles)
+    logps = [_logp(better), _logp(worse)]
+    one = torch.ones_like(logps[0])
+    found: Rows = {f"logps/{role}": Measure(logp, one) for role, logp in zip(roles, logps, strict=True)}
+    found |= {**_kept(pair, roles[0]), **_kept(pair, roles[1])}
+    if better.ref_logp is not None and worse.ref_logp is not None:
+        rewards = [beta * _ratio(better), beta * _ratio(worse)]
         return found | {
-            "rewards/chosen": Measure(chosen, one),
-            "rewards/rejected": Measure(rejected, one),
-            "rewards/margins": Measure(chosen - rejected, one),
-            "rewards/accuracies": Measure((chosen > rejected).to(one.dtype), one),
+            **{f"rewards/{role}": Measure(reward, one) for role, reward in zip(roles, rewards, strict=True)},
+            "rewards/margins": Measure(rewards[0] - rewards[1], one),
+            "rewards/accuracies": Measure((rewards[0] > rewards[1]).to(one.dtype), one),
         }
-    margin = _per_token(pair.chosen) - _per_token(pair.rejected)
+    margin = _per_token(better) - _per_token(worse)
     return found | {"logps/margins_per_token": Measure(margin, one), "logps/accuracies": Measure((margin > 0).to(one.dtype), one)}
 
 
@@ -69,8 +78,8 @@ def answer_metrics(pair: Pair, beta: float) -> Rows:
     return found
 
 
-def versions_metrics(pair: Pair, beta: float) -> Rows:
-    """Log-probabilities of ranked answers, or of a correction and its original, over the rows that have the answer."""
+def ranked_metrics(pair: Pair, beta: float) -> Rows:
+    """Log-probabilities of ranked answers, over the rows that have the answer."""
     found: Rows = {}
     for role, side in pair.sides.items():
         logp = _logp(side)

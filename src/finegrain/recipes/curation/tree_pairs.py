@@ -19,11 +19,12 @@ from finegrain.generate.tree import Grower
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.prompts import distinct_prompts, score_answers
+from finegrain.recipes.prompts import DistinctPrompts, score_answers
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward
 from finegrain.scoring.runtime import open_runtime
 from finegrain.scoring.sources import RewardOptions
+from finegrain.terminal import write_line
 from finegrain.types import Json
 
 
@@ -56,15 +57,17 @@ def tree_pairs(settings: CurateSettings, method: TreeRM) -> dict[str, Any]:
     silence_dropout(policy.model)
     policy.model.to(runtime.device)
     reward = open_reward(method.reward, RewardOptions(runtime=lambda: runtime, max_length=common.max_length))
-    counts = TreeCounts()
-    write_new(settings.out, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(settings, method, policy, reward, counts)))
-    summary = {"out": str(settings.out), **counts.as_json()}
+    counts, prompts = TreeCounts(), DistinctPrompts(settings, policy.tokenizer)
+    write_new(settings.out, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(settings, method, policy, reward, counts, prompts)))
+    for line in prompts.messages():
+        write_line(line)
+    summary = {"out": str(settings.out), **counts.as_json(), "prompts": prompts.facts()}
     write_new(settings.summary, [json.dumps({**summary, "settings": to_json(settings)}, indent=1) + "\n"])
     return summary
 
 
-def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Reward, counts: TreeCounts) -> Iterator[Json]:
-    for question, example in distinct_prompts(settings, policy.tokenizer):
+def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Reward, counts: TreeCounts, prompts: DistinctPrompts) -> Iterator[Json]:
+    for question, example in prompts():
         tree = counts.trees
         counts.trees += 1
         grown = method.grow(Grower(policy.model, policy.tokenizer, example.prompt, method), settings.seed * 1_000_003 + tree)
@@ -81,6 +84,8 @@ def _rows(settings: CurateSettings, method: TreeRM, policy: Policy, reward: Rewa
             counts.depths[pair.lca_depth] = counts.depths.get(pair.lca_depth, 0) + 1
             counts.saved.append(saved_share(pair, leaves))
             yield _as_asked(make_preference_row("", kept, pair, judged, tree=tree), question.made.prompt)
+    if not counts.trees:
+        raise DataError(f"{settings.data}: no row has a prompt that can be used: {prompts.findings.in_words() or 'there are no rows'}")
     if not counts.depths:
         raise DataError(f"{settings.data}: no tree of {counts.trees} has two different answers that were judged; is the temperature too low?")
 

@@ -18,7 +18,7 @@ from finegrain.generate.hf import generate_greedy
 from finegrain.models.load import Policy, load_policy, master_dtype
 from finegrain.models.scorer import silence_dropout
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.prompts import distinct_prompts, score_answers
+from finegrain.recipes.prompts import DistinctPrompts, score_answers
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward
 from finegrain.scoring.runtime import Runtime, open_runtime, policy_logps
@@ -205,18 +205,23 @@ class AnswerRewards:
     """What a reward says of a model's own answers."""
 
     def __init__(self, settings: MergeSettings, reward: Reward) -> None:
-        self._settings, self._reward, self._prompts = settings, reward, 0
+        self._settings, self._reward = settings, reward
+        self._report: Json = {}
 
     def __call__(self, policy: Policy) -> Numbers:
         """Rewards of greedy answers, and their lengths in characters."""
-        asked = list(distinct_prompts(self._settings, policy.tokenizer))
+        prompts = DistinctPrompts(self._settings, policy.tokenizer)
+        asked = list(prompts())
         if not asked:
-            raise DataError(f"{self._settings.data}: no row has a prompt that can be read")
-        self._prompts = len(asked)
+            raise DataError(f"{self._settings.data}: no row has a prompt that can be used: {prompts.findings.in_words() or 'there are no rows'}")
+        if not self._report:
+            for line in prompts.messages():
+                write_line(line)
+        self._report = prompts.facts()
         answers: list[str] = []
         for first in range(0, len(asked), BATCH):
-            prompts = [example.prompt for _, example in asked[first : first + BATCH]]
-            answers += generate_greedy(policy.model, policy.tokenizer, prompts, max_new_tokens=self._settings.max_new_tokens)
+            part = [example.prompt for _, example in asked[first : first + BATCH]]
+            answers += generate_greedy(policy.model, policy.tokenizer, part, max_new_tokens=self._settings.max_new_tokens)
         scores = score_answers(self._reward, [(question, answer) for (question, _), answer in zip(asked, answers, strict=True)])
         return {
             "reward": np.array([np.nan if score is None else score for score in scores], dtype=float),
@@ -224,5 +229,6 @@ class AnswerRewards:
         }
 
     def facts(self) -> Json:
-        """Which reward, made identifiable, and how many prompts."""
-        return {"scored_by": self._settings.score_with, "reward": self._reward.identity(), "prompts": self._prompts}
+        """Which reward, made identifiable, how many prompts, and what became of the other rows."""
+        found = {"scored_by": self._settings.score_with, "reward": self._reward.identity(), "prompts": self._report.get("prompts", 0)}
+        return {**found, "data": self._report}
