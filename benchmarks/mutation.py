@@ -27,7 +27,7 @@ from command import flags, write
 from mutation_survivors import SURVIVORS
 from places import RESULTS, ROOT
 
-ROOMS = ("ops", "credit", "objectives", "online", "rewards", "curate", "evaluate")
+ROOMS = ("ops", "credit", "objectives", "online", "rewards", "curate", "evaluate", "rounds", "weights")
 SLOW_OR_ABOUT_TESTS = ["tests/laws/test_broken.py", "tests/credit/test_segmentation_benchmark.py"]
 SURVIVED, WITHOUT_TESTS, NOT_TRIED = 0, 33, None
 KINDS = ("mutants", "tried", "killed", "explained", "unexplained")

@@ -80,12 +80,3 @@ def test_pairs_are_no_ranked_answers(command: Command) -> None:
     done = command.prefer("run", *SHORT)
     assert done.code != 0
     assert "has no ranked answers" in done.error
-
-
-@pytest.mark.slow
-def test_figa_on_corrections(command: Command) -> None:
-    rows = [{"prompt": f"why {n} ?", "original": f" bad cat {n}", "corrected": f" good cat {n}"} for n in range(12)]
-    data = write_rows(command.folder / "fixed.jsonl", rows)
-    done = command.prefer("run", "objective:figa", "--max-steps", "2", "--holdout", "0.25", "--data", data)
-    assert done.code == 0, done.error
-    assert command.record("run")["evaluation"]["eval_logps/corrected"]["rows"] == 3
