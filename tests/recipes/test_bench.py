@@ -368,11 +368,11 @@ def test_a_tiny_benchmark_of_objectives(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(run_of_the_bench, "QUICK", TINY)
     out = tmp_path / "bench"
     line = ["bench", "credit", "--quick", "--workers", "1", "--out", str(out), "--types", "10", "scorer:corrections", "--scorer.share", "1"]
-    assert main([*line, "--objectives", "mapo", "pngd", "figa"]) == 0
+    assert main([*line, "--objectives", "mapo", "pngd", "figa", "alol"]) == 0
     (_, final) = json.loads((out / "bench.json").read_text())["tables"].values()
-    assert [one["row"] for one in final] == ["dpo", "dpo, all labels as pairs", "mapo", "pngd", "dpo on corrections", "figa"]
+    assert [one["row"] for one in final] == ["dpo", "dpo, all labels as pairs", "mapo", "pngd", "dpo on corrections", "figa", "alol"]
     assert all(one["quality_within_4"] is not None for one in final)
-    assert final[-1]["pairs_seen"] == len(read_jsonl(out / "data/16-pairs/seed-0/corrected.jsonl")) > 0
+    assert final[-2]["pairs_seen"] == len(read_jsonl(out / "data/16-pairs/seed-0/corrected.jsonl")) > 0
 
 
 def test_an_interrupted_stage_keeps_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

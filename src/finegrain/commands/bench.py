@@ -71,7 +71,7 @@ class BenchCreditSettings:
     tuned, and the best are measured."""
     objectives: tuple[str, ...] = ()
     """Further objectives to compare with dpo, by name, all of which are tuned alike and measured; without --uses no use of the scorer is. figa learns
-    from the corrections of scorer:corrections, the others from the labels of the policy's pairs."""
+    from the corrections of scorer:corrections, alol from the scorer's rewards of answers, the others from the labels of the policy's pairs."""
     pairs: tuple[PositiveInt, ...] = ()
     """Numbers of pairs to measure at. By default 30, 100, 300 and 1000, with --quick 30 and 60."""
     seconds_per_pair: PositiveFloat = 30.0

@@ -145,8 +145,15 @@ class CellRunner:
             out=out,
             objective=row.objective(beta=cell.trial.beta),
             credit=row.credit,
-            common=Common(lr=cell.trial.rate, max_steps=self.budget.steps, seed=cell.seed, device="cpu", eval=str(file.parent / "tested.jsonl")),
+            common=Common(
+                lr=cell.trial.rate,
+                max_steps=self.budget.steps,
+                seed=cell.seed,
+                device="cpu",
+                eval=None if row.data == "answers" else str(file.parent / "tested.jsonl"),
+            ),
             training=Training(
+                holdout=0.0,
                 epochs=(self.budget.steps + 1) * self.budget.batch_size / rows,
                 batch_size=self.budget.batch_size,
                 micro_tokens=8192,

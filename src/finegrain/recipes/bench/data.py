@@ -63,6 +63,7 @@ def prepare_data(asked: BenchData) -> Json:
         rows = own + pool if isinstance(settings.scorer, Pool) else marked
         scored, knows = score_pairs(write_jsonl(asked.folder / "labels.jsonl", rows), own, asked)
     write_jsonl(asked.folder / "scored.jsonl", scored)
+    write_jsonl(asked.folder / "answers.jsonl", list_answers(scored))
     corrected = list_corrections(marked, world)
     if isinstance(settings.scorer, Corrections):
         write_jsonl(asked.folder / "corrected.jsonl", corrected)
@@ -131,6 +132,11 @@ def list_corrections(rows: Iterable[Json], world: World) -> list[Json]:
                 truth = {"chosen_truth": world.read(row["prompt"], text).spans, "rejected_truth": row[f"{role}_truth"]}
                 found.append({"prompt": row["prompt"], "chosen": text, "rejected": row[role], **truth})
     return found
+
+
+def list_answers(scored: Iterable[Json]) -> list[Json]:
+    """Both answers of every scored pair with their rewards, the sums of their token rewards."""
+    return [{"prompt": row["prompt"], "completion": row[role], "reward": sum(row[f"{role}_token_reward"])} for row in scored for role in SIDES]
 
 
 def correct(row: Json, role: str, spans: Sequence[PlainSpan], world: World, rng: np.random.Generator) -> str:

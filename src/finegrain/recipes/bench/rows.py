@@ -12,6 +12,8 @@ from finegrain.credit.confidence import Confidence
 from finegrain.credit.signals import Column, Spans
 from finegrain.credit.token_reward import TokenReward
 from finegrain.errors import UsageError, unknown_name
+from finegrain.objectives.advantage import MeanReward
+from finegrain.objectives.alol import ALoL, Seq
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.figa import FIGA, Pairs
 from finegrain.objectives.token_distillation import TokenDistillation
@@ -30,7 +32,7 @@ class BenchRow:
     objective: Callable[..., Any]
     """Made with the beta of a trial."""
     credit: Any = None
-    data: Literal["pairs", "everything", "corrected", "scored"] = "scored"
+    data: Literal["pairs", "everything", "corrected", "answers", "scored"] = "scored"
     """Which file of the seed it trains on."""
     use: str = ""
     """Its name as of --uses; rows that use no scorer have none, and are always measured."""
@@ -67,12 +69,14 @@ def rows_of(settings: BenchCreditSettings) -> tuple[BenchRow, ...]:
 
 
 def _rows_of_objective(name: str, settings: BenchCreditSettings) -> tuple[BenchRow, ...]:
-    """An objective of the catalog on the labels of the pairs; figa on corrections, beside dpo on the same ones."""
+    """An objective of the catalog on the labels of the pairs; figa on corrections, beside dpo on the same ones; alol on scored answers."""
     if name == "figa":
         if not isinstance(settings.scorer, Corrections):
             raise UsageError("figa learns from corrections, which people give with scorer:corrections")
         figa = BenchRow("figa", "corrections", lambda beta: FIGA(rows=Pairs(), removed=-beta), data="corrected")
         return BenchRow("dpo on corrections", "corrections", DPO, data="corrected"), figa
+    if name == "alol":
+        return (BenchRow("alol", "answer", lambda beta: ALoL(variant=Seq(clip=beta), value=MeanReward()), data="answers", use="alol"),)
     made, path = catalog.load("objective", name)(), SCALES.get(name, ("beta",))
     contract = contract_of(made)
     needs_more = contract.columns or contract.categories or "reward" in contract.needs or set(contract.roles) != {"chosen", "rejected"}

@@ -97,7 +97,8 @@ def run_bench_credit(settings: BenchCreditSettings) -> Json:
     rows = list(rows_of(settings))
     _open_folder(settings, scale)
     runner = CellRunner(settings, _planted(settings, scale), scale.budget, _base(settings.out, scale), scale.samples, scale.readings)
-    stages = replace(scale.stages, final_pairs=settings.pairs or scale.stages.final_pairs, kept=len(settings.uses) or scale.stages.kept)
+    kept = len(rows) if settings.uses or settings.objectives else scale.stages.kept
+    stages = replace(scale.stages, final_pairs=settings.pairs or scale.stages.final_pairs, kept=kept)
     made = CellsMade(runner, settings.workers or os.cpu_count() or 1)
     tuned = tune_rows(rows, stages, made)
     write_line(f"tuned {len(rows)} rows by {len(tuned.rates) * len(tuned.betas)} trials each ({time.perf_counter() - started:.0f} s)")
