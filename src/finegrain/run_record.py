@@ -59,6 +59,8 @@ class RunRecord:
     merged: Mapping[str, Any] | None = None
     """What a merge did: `method`, `tensors`, `copied_buffers`, `files`, `weights_changed`, `relative_change`, `seconds` (recipes/merge.py)."""
 
+    reward: Mapping[str, Any] | None = None
+    """Of `iterate`, what scores the samples: its `kind` and `source`, and hashes of its weights or its file (recipes/iteration/checks.py)."""
     rounds: list[Mapping[str, Any]] | None = None
     """Of `iterate`, a line per finished round: rows, samples, what was left out, drift, loss, held-out results, seconds (recipes/iterate.py)."""
 

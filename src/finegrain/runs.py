@@ -30,6 +30,8 @@ FREE = frozenset(
 
 MODEL_PARTS = {"sha256": "weights", "tokenizer_sha256": "tokenizer"}
 """Hashes in run.json, in words."""
+REWARD_HASHES = ("file", "weights")
+"""What tells a reward from another one, of a function's file or of a model."""
 REPEATED: ContextVar[RunRecord | None] = ContextVar("REPEATED", default=None)
 """The record of the run that `finegrain again` repeats."""
 OF_THE_DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -179,6 +181,7 @@ def changed_since(before: RunRecord, now: RunRecord) -> list[str]:
     """What an earlier record says otherwise of the model, the data, the products and the versions, in words; what it does not say is not compared."""
     parts = [(words, before.model, now.model, name) for name, words in MODEL_PARTS.items()]
     parts += [("data", before.data, now.data, "sha256"), ("evaluation data", before.eval_data, now.eval_data, "sha256")]
+    parts += [("reward", before.reward, now.reward, name) for name in REWARD_HASHES]
     found = []
     for words, then, here, name in parts:
         one, other = _object(then).get(name), _object(here).get(name)

@@ -91,11 +91,21 @@ def test_rows_are_filled_with_a_token_of_the_model(pad: int | None, end: int | N
     assert together == [generate_greedy(model, given, [prompt], max_new_tokens=4)[0] for prompt in prompts()]
 
 
-def test_a_setting_for_one_prompt_takes_one_at_a_time() -> None:
-    model = MODELS["llama"]()
-    want = generate_greedy(model, tokenizer(), prompts(), max_new_tokens=4)
-    model.generation_config.prompt_lookup_num_tokens = 2
-    assert generate_greedy(model, tokenizer(), prompts(), max_new_tokens=4) == want
+@pytest.mark.parametrize(
+    "setting",
+    [{"repetition_penalty": 50.0}, {"min_p": 0.9, "do_sample": True}, {"suppress_tokens": [*range(90)]}, {"prompt_lookup_num_tokens": 2}],
+    ids=str,
+)
+def test_answers_are_of_the_models_own_probabilities(setting: dict[str, Any]) -> None:
+    """What a checkpoint's generation config does to them belongs to no sample: its likelihood would be another one."""
+    model, words = MODELS["llama"](), tokenizer()
+    want = generate_greedy(model, words, prompts(), max_new_tokens=4), sample_answers(model, words, prompts(), max_new_tokens=4, seed=0)
+    model.generation_config.update(**setting)
+    own = model.generation_config
+    assert generate_greedy(model, words, prompts(), max_new_tokens=4) == want[0]
+    drawn = sample_answers(model, words, prompts(), max_new_tokens=4, seed=0)
+    assert [answer.tolist() for answer in drawn] == [answer.tolist() for answer in want[1]]
+    assert model.generation_config is own
 
 
 def test_every_end_token_of_the_generation_config_ends_a_sample() -> None:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,13 @@ import torch
 from finegrain.cli import main
 from finegrain.commands.bench import BenchCreditSettings, Corrections, Oracle, OwnPairs, Pool, SpanModel
 from finegrain.data.planted import Planted, World, make_pairs, read_jsonl
-from finegrain.errors import CheckpointError, UsageError
+from finegrain.errors import CheckpointError, DataError, NonFiniteError, UsageError
 from finegrain.objectives.cpl import CPL, LogRatios
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.lcpo import LCPO
 from finegrain.objectives.rrhf import RRHF
 from finegrain.objectives.tdpo2 import TDPO2
+from finegrain.recipes.bench import cell as cell_of_the_bench
 from finegrain.recipes.bench import run as run_of_the_bench
 from finegrain.recipes.bench.cell import Cell, CellRunner, Trial
 from finegrain.recipes.bench.data import (
@@ -155,6 +158,7 @@ def test_objectives_stand_beside_dpo_with_the_scale_of_a_trial() -> None:
     assert rows["cpl"].objective(beta=0.3) == CPL(score=LogRatios(alpha=0.3))
     assert rows["lcpo"].objective(beta=0.3) == LCPO(base=DPO(beta=0.3))
     assert rows["rrhf"].objective(beta=0.3) == RRHF(nll=0.3)
+    assert [row.name for row in rows_of(replace(SETTINGS, objectives=("ipo", "ipo")))][2:] == ["ipo"], "a name given twice is one row"
     both = rows_of(replace(SETTINGS, objectives=("ipo",), uses=("asr",)))
     assert [row.name for row in both] == [DPO_ROW.name, LARGER_DPO.name, "ipo", "hard mask (asr)"]
     screened = {row.name: [result(float(row.use == "asr"))] for row in both}
@@ -373,6 +377,25 @@ def test_a_tiny_benchmark_of_objectives(tmp_path: Path, monkeypatch: pytest.Monk
     assert [one["row"] for one in final] == ["dpo", "dpo, all labels as pairs", "mapo", "pngd", "dpo on corrections", "figa", "alol"]
     assert all(one["quality_within_4"] is not None for one in final)
     assert final[-2]["pairs_seen"] == len(read_jsonl(out / "data/16-pairs/seed-0/corrected.jsonl")) > 0
+
+
+def test_a_loss_that_runs_away_is_a_result_and_data_without_corrections_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_away(*given: Any) -> Json:
+        raise NonFiniteError("the loss of step 3 is NaN")
+
+    monkeypatch.setattr(cell_of_the_bench, "align", runs_away)
+    monkeypatch.setattr(cell_of_the_bench, "probes_of", lambda task: (None, [], SimpleNamespace(step=0, kl=0.0, quality=0.0)))
+    runner = CellRunner(
+        replace(SETTINGS, out=tmp_path, scorer=Corrections(), objectives=("figa",)), WORLD.settings, Budget(3, 8, 0.0), tmp_path, 8, (1,)
+    )
+    folder = runner.data(16, 0).folder
+    folder.mkdir(parents=True)
+    (folder / "pairs.jsonl").write_text("{}\n")
+    (folder / "corrected.jsonl").write_text("")
+    found = runner.run(Cell("dpo", 16, 0, Trial(1e-3, 0.5)))
+    assert (found["refused"], found["quality"]) == ("the loss of step 3 is NaN", {"1": None, "4": None})
+    with pytest.raises(DataError, match=r"figa: nobody gave a correction to 16 pairs of seed 0; raise --scorer.share"):
+        runner.run(Cell("figa", 16, 0, Trial(1e-3, 0.5)))
 
 
 def test_an_interrupted_stage_keeps_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,17 +14,22 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import finegrain
-from finegrain.errors import DataError, UsageError
+from finegrain.commands.settings import Common
+from finegrain.data.records import Shape
+from finegrain.errors import CheckpointError, DataError, UsageError
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import load_policy
 from finegrain.recipes import iterate as job
 from finegrain.recipes.iteration import sampling
-from finegrain.recipes.iteration.round_rows import ModelRound
+from finegrain.recipes.iteration.round_rows import ModelRound, read_made
+from finegrain.recipes.session import load_data, open_session
+from finegrain.recipes.training import stage_context
 from finegrain.rounds.best_of_n import BestOfN
 from finegrain.rounds.self_play import SelfPlay
+from finegrain.scoring.records import Candidates
 from finegrain.train.run import Recorder
 from tests.recipes.command import SHORT, Command, Outcome
-from tests.tiny import write_rows
+from tests.tiny import examples, write_rows
 
 ROUNDS = ("rounds:self-play", "--rounds.count", "2", "--rounds.max-new-tokens", "6")
 FAST = ("--lr", "0.001", "--examined", "0", "--holdout", "0", "--max-length", "64")
@@ -187,6 +194,44 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert run(command, "whole", demonstrations, *asked, "--resume").code == 0, "a finished run is finished again"
 
 
+@pytest.mark.slow
+def test_what_was_edited_deleted_or_moved(command: Command, demonstrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples and rows are made again to the same bits or the run says what is wrong; under another name the folder goes on."""
+    kept = command.folder / "kept"
+    with monkeypatch.context() as patch:
+        kill_training(patch)
+        with pytest.raises(Killed):
+            run(command, "kept", demonstrations, "--save-every", "1")
+    rows, samples, made = (kept / "round-2" / name for name in ("rows.jsonl", "samples.jsonl", "made.json"))
+    want = {file: file.read_text() for file in (rows, samples, made)}
+    answers = json.loads(want[samples])["answers"]
+    for line in (
+        {"seconds": None},
+        {"answers": ["x", *answers[1:]]},
+        {"answers": [[answers[0][0], [9999], True], *answers[1:]]},
+        {"answers": [["evil", *answers[0][1:]], *answers[1:]]},
+    ):
+        made.unlink(missing_ok=True)
+        samples.write_text(json.dumps({**json.loads(want[samples]), **line}) + "\n")
+        session = open_session(str(kept / "round-1" / "run"), Common(device="cpu"))
+        prompts = load_data(session, str(demonstrations), Shape.DEMONSTRATION, limit=None).examples.take(job.split_rows(12, SelfPlay(count=2), 0)[1])
+        ModelRound(session, prompts, 2, kept / "round-2").sample(1, max_new_tokens=6)
+        assert json.loads(samples.read_text())["answers"] == answers
+    for text in ("{}", "[1]", "{"):
+        made.write_text(text)
+        with pytest.raises(CheckpointError, match=r"cannot read .*made.json"):
+            read_made(kept / "round-2")
+    made.write_text(want[made])
+    rows.write_text(want[rows].replace("good", "bad"))
+    with pytest.raises(CheckpointError, match=r"rows.jsonl is not what the round made"):
+        read_made(kept / "round-2")
+    rows.unlink()
+    kept.rename(command.folder / "moved")
+    done = run(command, "moved", demonstrations, "--save-every", "1", "--resume")
+    assert done.code == 0, done.error
+    assert (command.folder / "moved" / "round-2" / "rows.jsonl").read_text() == want[rows]
+
+
 TIMES = ("sampling_seconds", "making_seconds", "train_seconds", "seconds")
 
 
@@ -287,6 +332,9 @@ def test_refused(command: Command, demonstrations: Path, monkeypatch: pytest.Mon
         (("--rounds.count", "13"), 3, "12 rows have no part for each round"),
         (("rounds:best-of-n",), 2, "needs a reward"),
         (("rounds:best-of-n", "--rounds.reward", "column:score"), 2, "knows only the answers of the data"),
+        (("rounds:best-of-n", "--rounds.reward", "nosuch.py:f"), 2, "no file nosuch.py"),
+        (("--eval", demonstrations), 3, "has no pairs"),
+        (("objective:dpo", "credit:token-reward"), 2, "writes"),
         (("--round-lr", "0.1"), 2, "--round-lr has 1 numbers for --rounds.count 2"),
         (("--shard",), 2, "rounds run in one"),
         (("--lora.rank", "2", "--lora.base", "nf4"), 2, "4 bits do not allow"),
@@ -299,6 +347,21 @@ def test_refused(command: Command, demonstrations: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = run(command, "run", demonstrations)
     assert (done.code, "runs in one process" in done.error) == (2, True)
+
+
+@pytest.mark.slow
+def test_a_reward_that_changes_between_rounds(command: Command, demonstrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reward = command.folder / "reward.py"
+    reward.write_text(REWARD)
+    asked = ("rounds:best-of-n", "--rounds.reward", f"{reward}:vowels", "--rounds.per-prompt", "2")
+    with monkeypatch.context() as patch:
+        kill_between(patch)
+        with pytest.raises(Killed):
+            run(command, "run", demonstrations, *asked)
+    assert command.record("run")["reward"]["name"] == "vowels"
+    reward.write_text(REWARD.replace("aeiou", "xyz"))
+    done = run(command, "run", demonstrations, *asked, "--resume")
+    assert (done.code, "the reward of the run in" in done.error) == (7, True)
 
 
 def test_all_samples_are_the_demonstrations(command: Command, demonstrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,3 +401,14 @@ def test_parts() -> None:
 def test_from_python(command: Command) -> None:
     with pytest.raises(UsageError, match="needs a reward"):
         finegrain.iterate(command.model, "d.jsonl", "out", rounds=BestOfN())
+
+
+def test_a_sample_is_scored_as_it_follows_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It brings its own space; the data's answers are joined to the prompt by the glue of their row."""
+    example = replace(examples(1)[0], source='{"glue": " "}')
+    asked: list[Candidates] = []
+    reward = SimpleNamespace(score=lambda candidates: [asked.append(one) or {} for one in candidates])
+    monkeypatch.setattr(stage_context, "open_reward", lambda *given: reward)
+    stage = stage_context.RunStage(SimpleNamespace(max_length=9), [example], trains=True)
+    stage.score("model", [[" yes"]])
+    assert (asked[0].made.glue, asked[0].made.answers["0"].content) == ("", " yes")

@@ -1,10 +1,12 @@
 """Answers of a model through transformers' own generation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from finegrain.errors import DataError
 from finegrain.models.positions import learned_positions
@@ -57,7 +59,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: i
     was_training = model.training
     model.eval()
     answers: dict[int, np.ndarray] = {}
-    with torch.no_grad(), stock_attention(model):
+    with torch.no_grad(), stock_attention(model), _plain_generation(model):
         for count in sorted(set(left), reverse=True):
             places = [place for place, own in enumerate(left) if own == count]
             size = len(places) if _is_padding_unseen(model, [given[place] for place in places], pad) else 1
@@ -68,6 +70,18 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: i
                 answers |= dict(zip(batch, new, strict=True))
     model.train(was_training)
     return [answers[place] for place in range(len(given))]
+
+
+@contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Without what the model's generation config does to its probabilities, as a repetition penalty or min-p; its special tokens stay."""
+    lm = causal_lm(model)
+    own = lm.generation_config
+    lm.generation_config = GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
+    try:
+        yield
+    finally:
+        lm.generation_config = own
 
 
 def _opening(model: Any, tokenizer: Any) -> int:
@@ -98,8 +112,6 @@ def _left_padded(model: Any, prompts: Sequence[np.ndarray], pad: int) -> dict[st
 
 def _is_padding_unseen(model: Any, prompts: Sequence[np.ndarray], pad: int) -> bool:
     """Whether the shortest prompt has the same next token beside the longest one: a recurrent state may see padding, and a softmax of nothing."""
-    if getattr(causal_lm(model).generation_config, "prompt_lookup_num_tokens", None):  # transformers then takes one prompt only
-        return False
     ordered = sorted(prompts, key=len)
     if not ordered or len(ordered[0]) == len(ordered[-1]):
         return True

@@ -24,12 +24,13 @@ from finegrain.configure import to_json
 from finegrain.credit.context import Credit
 from finegrain.data.gate.settings import Gate
 from finegrain.data.records import Shape
-from finegrain.data.sources import Data, format_sources, parse_sources
+from finegrain.data.sources import Data, format_sources
 from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, DataError, FinegrainError, Interrupted, UsageError
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.lora import Lora
 from finegrain.recipes.entry import start
+from finegrain.recipes.iteration.checks import check_reward, check_training, identify_reward, list_sources
 from finegrain.recipes.iteration.results import describe_round, drop_checkpoints, merge_round, publish_rounds
 from finegrain.recipes.iteration.round_rows import ROWS, ModelRound, make_rows, read_made
 from finegrain.recipes.quiet import quiet_transformers
@@ -148,6 +149,10 @@ class Iteration:
             common = replace(common, lr=settings.round_lr[number - 1]) if settings.round_lr else common
             shared = {name: getattr(settings, name) for name in ("objective", "credit", "training", "lora", "optim", "gate")}
             own = PreferSettings(model=self.start_of(number), data=str(self.folder(number) / ROWS), out=run, common=common, **shared)
+            if begun:  # its model and data are checked by their content, and the folder may have another name by now
+                record = read_record(run)
+                moved = {**(record.settings or {}), "model": own.model, "data": own.data}
+                RunDirectory(run).write_record(record.plus({"settings": moved}))
             repeated = REPEATED.set(None)  # `finegrain again` repeats the whole, whose data are not this round's
             try:
                 start("prefer", own, model=own.model, tokenizer=None)
@@ -174,18 +179,22 @@ def _run(settings: IterateSettings) -> dict[str, Any]:
         raise UsageError(f"{settings.model} has an adapter, which every round continues to train; remove --lora.rank, or merge the adapter first")
     directory = RunDirectory(settings.out)
     if not settings.common.dry_run:
-        directory.check_apart(_sources(settings))
+        directory.check_apart(list_sources(settings))
         directory.check(to_json(settings), resume=settings.common.resume)
     session = _open(settings, settings.model)
     loaded = load_data(session, settings.data, Shape(settings.rounds.shape), limit=settings.common.limit, gate=settings.gate)
     slices = split_rows(len(loaded.examples), settings.rounds, settings.common.seed)
+    check_training(session, settings)
+    reward = identify_reward(session, settings)
     if settings.common.dry_run:
         return _estimate(settings, slices)
     record = RunRecord(command="iterate", settings=to_json(settings), versions=versions(), data=loaded.report, model=identify(session))
+    record.reward = reward
     record.engine = identify_products(session)
     record.machine = {"device": str(session.device), "processes": 1, "threads": torch.get_num_threads()}
     directory.check_data(record.data or {})
     directory.check_model(record.model or {})
+    check_reward(directory, reward)
     record.changed = tell_changes(session, record, directory, resume=settings.common.resume) or None
     run = Iteration(settings, directory, loaded.examples, slices, session, record)
     del session
@@ -212,12 +221,6 @@ def split_rows(rows: int, rounds: SelfPlay | BestOfN, seed: int) -> list[np.ndar
 def _open(settings: IterateSettings, model: str) -> Session:
     """A model that samples, and nothing trains."""
     return open_session(model, settings.common, seed=settings.common.seed, trust_remote_code=settings.training.trust_remote_code)
-
-
-def _sources(settings: IterateSettings) -> list[tuple[str, str]]:
-    read = (("data", settings.data), ("eval", settings.common.eval or ""))
-    found = [("model", settings.model), *((option, one.source) for option, text in read for one in parse_sources(text))]
-    return [*found, ("rounds.reward", settings.rounds.reward)] if isinstance(settings.rounds, BestOfN) else found
 
 
 def _estimate(settings: IterateSettings, slices: Sequence[np.ndarray]) -> Json:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from finegrain.commands.bench import BenchCreditSettings
 from finegrain.commands.settings import Common, Training
 from finegrain.data.planted import Planted, read_jsonl
-from finegrain.errors import CreditError
+from finegrain.errors import CreditError, DataError, NonFiniteError
 from finegrain.files import replace_file
 from finegrain.models.lora import Lora
 from finegrain.recipes.bench.data import BenchData, prepare_data
@@ -114,10 +114,12 @@ class CellRunner:
             _, probes, start = probes_of(task)
             file = data.folder / f"{row.data}.jsonl"
             truth = read_jsonl(file)
+            if not truth:
+                raise DataError(f"{cell.row}: nobody gave a correction to {cell.pairs} pairs of seed {cell.seed}; raise --scorer.share or --pairs")
             reader = PathReader(probes, frozenset(self.readings), truth, [start])
             try:
                 evaluation = align(self._job(row, cell, file, len(truth), out), reader if cell.whole else UntilItLeaves(reader))["evaluation"]
-            except CreditError as error:  # a credit that keeps nothing is a result
+            except (CreditError, NonFiniteError) as error:  # a credit that keeps nothing, or a loss that runs away, is a result
                 refused = str(error)
             except _PathLeft:
                 pass

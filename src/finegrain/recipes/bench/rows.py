@@ -64,7 +64,7 @@ def rows_of(settings: BenchCreditSettings) -> tuple[BenchRow, ...]:
         raise unknown_name("use of a scorer", unknown[0], known)
     nothing_else = isinstance(settings.scorer, OwnPairs | Oracle)
     uses = settings.uses or (() if settings.objectives else known)
-    others = (row for name in settings.objectives for row in _rows_of_objective(name, settings))
+    others = (row for name in dict.fromkeys(settings.objectives) for row in _rows_of_objective(name, settings))
     return (DPO_ROW, *(() if nothing_else else (LARGER_DPO,)), *others, *(row for row in USES if row.use in uses))
 
 

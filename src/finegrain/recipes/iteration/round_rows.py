@@ -1,5 +1,6 @@
 """The rows of a round: a method of rounds asks the model as it is then, and what it makes is a data file that any command reads."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, DataError
 from finegrain.files import replace_file
 from finegrain.models.load import load_policy, master_dtype
+from finegrain.models.load_errors import one_line
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.iteration.sampling import SampleFile
 from finegrain.recipes.session import Session
@@ -107,6 +109,7 @@ def make_rows(method: Callable[[RoundContext], list[RoundRow]], context: ModelRo
     facts: Json = {
         "prompts": prompts,
         "rows": len(rows),
+        "rows_sha256": _hash_rows(context.folder),
         "left_out": context.left_out,
         **context.counted,
         "sampling_seconds": round(context.seconds, 3),
@@ -140,15 +143,22 @@ def _answered(example: Example, drawn: Drawn) -> Example:
 
 
 def read_made(folder: Path) -> Json | None:
-    """What was counted of the rows of a round; None before they are made."""
+    """What was counted of the rows of a round; None before they are made, or where they are gone. CheckpointError where they were changed."""
     file = folder / MADE
-    if not file.exists():
+    if not file.exists() or not (folder / ROWS).exists():
         return None
     try:
         found: Json = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {file}: {error}; delete it to make the rows of this round again") from error
-    return found
+        sha256, left_out, seconds = found["rows_sha256"], dict(found["left_out"]), float(found["sampling_seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read {file}: {one_line(error)}; delete it to make the rows of this round again") from error
+    if sha256 != _hash_rows(folder):
+        raise CheckpointError(f"{folder / ROWS} is not what the round made; bring it back, or delete it to make it again")
+    return {**found, "left_out": left_out, "sampling_seconds": seconds}
+
+
+def _hash_rows(folder: Path) -> str:
+    return hashlib.sha256((folder / ROWS).read_bytes()).hexdigest()
 
 
 def _as_json(source: Row, row: RoundRow, context: ModelRound) -> Json:

@@ -12,6 +12,7 @@ from finegrain.errors import Interrupted
 from finegrain.files import replace_file
 from finegrain.generate.hf import end_tokens, sample_answers
 from finegrain.models.load import Policy
+from finegrain.models.scorer import causal_lm
 from finegrain.recipes.progress import show_progress
 from finegrain.rounds.context import Drawn
 from finegrain.types import Json
@@ -34,7 +35,7 @@ class SampleFile:
 
     def draw(self, policy: Policy, *, max_new_tokens: int, temperature: float) -> tuple[list[list[Drawn]], float]:
         """(N, count) answers, and the seconds that all of them took: complete lines are read, the rest is sampled."""
-        lines, wanted = self._kept(), list(self._batches())
+        lines, wanted = self._kept(policy), list(self._batches())
         replace_file(self.path, "".join(map(_as_line, lines)))  # without a line that a kill left half-written
         done = sum(len(line["answers"]) for line in lines)
         with self.path.open("a", encoding="utf-8") as stream, show_progress("sample", "sampled", len(self.prompts) * self.count) as tell:
@@ -58,8 +59,8 @@ class SampleFile:
         """(number of the answer, place of the first prompt)."""
         return ((number, first) for number in range(self.count) for first in range(0, len(self.prompts), AT_ONCE))
 
-    def _kept(self) -> list[Json]:
-        """Complete lines up to the first one that is not what would be drawn in its place."""
+    def _kept(self, policy: Policy) -> list[Json]:
+        """Complete lines up to the first one that is half-written, edited or not of its place; what follows is drawn again."""
         if not self.path.exists():
             return []
         found: list[Json] = []
@@ -67,7 +68,8 @@ class SampleFile:
             try:
                 line = json.loads(text)
                 whole = (line["sample"], line["first"], len(line["answers"])) == (number, first, len(self.prompts[first : first + AT_ONCE]))
-            except (ValueError, KeyError, TypeError):
+                whole = whole and line["seconds"] >= 0 and all(_is_answer(policy, *answer) for answer in line["answers"])
+            except (ValueError, KeyError, TypeError, OverflowError):
                 break
             if not whole:
                 break
@@ -80,8 +82,19 @@ class SampleFile:
         part = self.prompts[first : first + AT_ONCE]
         found = sample_answers(policy.model, tokenizer, part, max_new_tokens=max_new_tokens, seed=seed, temperature=temperature)
         ends = end_tokens(policy.model, tokenizer)
-        answers = [Drawn(tokenizer.decode(ids, skip_special_tokens=True), ids.tolist(), bool(len(ids)) and int(ids[-1]) in ends) for ids in found]
+        answers = [Drawn(_decode(policy, ids.tolist()), ids.tolist(), bool(len(ids)) and int(ids[-1]) in ends) for ids in found]
         return {"sample": number, "first": first, "seconds": round(time.perf_counter() - started, 3), "answers": answers}
+
+
+def _decode(policy: Policy, ids: list[int]) -> str:
+    found: str = policy.tokenizer.decode(ids, skip_special_tokens=True)
+    return found
+
+
+def _is_answer(policy: Policy, text: str, ids: list[int], ended: bool) -> bool:
+    """Whether an answer of the file is one: tokens of the model, their text, and whether it ended."""
+    known = causal_lm(policy.model).get_input_embeddings().num_embeddings
+    return isinstance(ended, bool) and bool(ids) and all(0 <= token < known for token in ids) and _decode(policy, ids) == text
 
 
 def _as_line(line: Json) -> str:

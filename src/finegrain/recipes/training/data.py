@@ -46,10 +46,15 @@ class Rows:
     """The same of the held-out rows."""
 
 
+def shape_of(contract: Contract) -> Shape:
+    """The form of the data that an objective reads: as it declares it, else by its roles."""
+    named = None if contract.shape is None else Shape(contract.shape)
+    return named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
+
+
 def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     """The rows of --data and --eval, gated, held out, their margins scaled."""
-    named = None if contract.shape is None else Shape(contract.shape)
-    shape = named or (Shape.PREFERENCE if "chosen" in contract.all_roles else Shape.UNPAIRED if "label" in contract.needs else Shape.DEMONSTRATION)
+    shape = shape_of(contract)
     categories = Categories(contract.categories)
     loaded = load_data(session, job.data, shape, limit=job.common.limit, gate=job.gate, categories=categories, assumed=contract.assumed)
     check_columns(contract, loaded.examples, "--data")

@@ -153,8 +153,9 @@ class RunStage:
         if given is None:
             return Candidates(row=example.row, made=row, columns=example.columns)
         plain = isinstance(row.prompt, str)
+        # without the row's glue: a text that follows the prompt's tokens brings its own space
         made = {str(number): Answer(content=text if plain else (Turn("assistant", text),)) for number, text in enumerate(given)}
-        return Candidates(row=example.row, made=type(row)(prompt=row.prompt, answers=made, tools=row.tools, glue=row.glue), columns=example.columns)
+        return Candidates(row=example.row, made=type(row)(prompt=row.prompt, answers=made, tools=row.tools), columns=example.columns)
 
     def note(self, name: str, count: int) -> None:
         """Adds to a count of run.json."""
