@@ -13,7 +13,7 @@ from finegrain.objectives.advantage import DataRewards, FittedValue, MeanReward,
 from finegrain.objectives.alol import KL, ALoL, Ratio, RefFree, Seq, token_log_ratios
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.r_lol import RLoL
-from finegrain.objectives.reward_rows import AllPriority, GoodPriority, GoodRandom, SigmoidScale
+from finegrain.objectives.reward_rows import AllPriority, EveryRow, GoodPriority, GoodRandom, SigmoidScale
 from finegrain.objectives.wbc import WBC
 from finegrain.ops.sequence import log_ratio
 from finegrain.train.read_contract import contract_of
@@ -197,7 +197,7 @@ def test_how_rows_are_drawn() -> None:
     assert GoodPriority()(gains).tolist() == AllPriority()(gains).tolist() == [0, 0, 0.5, 2.0]
     assert GoodRandom()(gains).tolist() == [0, 0, 1, 1]
     assert (ALoL().shape, ALoL(sampling=AllPriority()).shape) == ("demonstration", "unpaired")
-    plain = ALoL(sampling=None, value=MeanReward())
+    plain = ALoL(sampling=EveryRow(), value=MeanReward())
     assert plain.sample_by is None
     assert "priority" not in plain.stage(rows())
 

@@ -117,6 +117,12 @@ def test_rejected_answers_take_part_in_all_priority(command: Command) -> None:
     assert record["rows"] == 36, "three quarters of 24 pairs, both answers"
 
 
+def test_every_row_unclipped_can_be_asked_for(command: Command) -> None:
+    asked = (*BY_COLUMN, "--data", rewarded(command.folder), "objective.sampling:every-row", "--objective.variant.clip", "None")
+    done = command.prefer("run", *asked, "--dry-run", command="sft")
+    assert done.code == 0, done.error
+
+
 def test_bad_columns(command: Command) -> None:
     data = rewarded(command.folder)
     rows = [json.loads(line) for line in data.read_text().splitlines()]

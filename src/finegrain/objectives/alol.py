@@ -46,7 +46,7 @@ class Ratio:
 
     needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     clip: NonNegativeFloat | None = 0.9
-    """The ratio lies in [1 - clip, 1 + clip]; none: not clipped, as the authors do for generation tasks: it then explodes or vanishes."""
+    """The ratio lies in [1 - clip, 1 + clip]; None: not clipped, as the authors do for generation tasks: it then explodes or vanishes."""
 
     def __call__(self, side: Side, positive: Rows) -> Rows:
         """Loss of each row (B,)."""
@@ -76,7 +76,7 @@ class Seq:
 
     needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     clip: NonNegativeFloat | None = 0.9
-    """Each ratio lies in [1 - clip, 1 + clip]; none: not clipped."""
+    """Each ratio lies in [1 - clip, 1 + clip]; None: not clipped."""
 
     def __call__(self, side: Side, positive: Rows) -> Rows:
         """Loss of each row (B,)."""
