@@ -58,7 +58,7 @@ def train(objective: Objective, start: Tensor, taken: np.ndarray, rewards: np.nd
         rows = draw.choice(ROWS, BATCH, p=chance / chance.sum())
         arms = torch.from_numpy(taken[rows])
         side = Side(logp=logits.log_softmax(-1)[arms, None], ref_logp=reference[arms, None], mask=torch.ones(BATCH, 1, dtype=torch.bool))
-        columns = {"advantage": torch.from_numpy(advantage[rows]), "answer_reward": torch.from_numpy(rewards[rows])}
+        columns = {"advantage": torch.from_numpy(advantage[rows]), "scored_reward": torch.from_numpy(rewards[rows])}
         loss = row_losses(objective(Pair(sides={"answer": side}, columns=columns))).mean()
         optimiser.zero_grad()
         loss.backward()

@@ -42,10 +42,10 @@ def test_at_the_reference_all_variants_are_one(variant: Ratio | Seq) -> None:
 
 def test_limits() -> None:
     pair = answers()
-    ones = Pair(sides=pair.sides, columns={"advantage": real(*[1.0] * 6), "answer_reward": real(*[1.0] * 6)})
+    ones = Pair(sides=pair.sides, columns={"advantage": real(*[1.0] * 6), "scored_reward": real(*[1.0] * 6)})
     (sft,) = NLL()(pair).values()
     same(row_losses(ALoL(variant=RefFree())(ones)).detach(), sft.value.detach())
-    without_value = Pair(sides=pair.sides, columns={**pair.columns, "advantage": pair.columns["answer_reward"]})
+    without_value = Pair(sides=pair.sides, columns={**pair.columns, "advantage": pair.columns["scored_reward"]})
     same(row_losses(ALoL()(without_value)).detach(), row_losses(RLoL()(pair)).detach())
     same(row_losses(ALoL(variant=RefFree())(without_value)).detach(), row_losses(WBC()(pair)).detach())
     for one, other in zip(loss_and_slope(ALoL(variant=KL(beta=0.0)), pair), loss_and_slope(ALoL(variant=RefFree()), pair), strict=True):

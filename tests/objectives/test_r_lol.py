@@ -21,7 +21,7 @@ def test_worked_number() -> None:
 def test_slope_does_not_pass_the_ratio() -> None:
     pair = answers()
     ratio = log_ratio(pair.answer).detach().exp().clamp(0.1, 1.9)
-    same(loss_and_slope(RLoL(), pair)[1], spread(-pair.columns["answer_reward"] * ratio, pair))
+    same(loss_and_slope(RLoL(), pair)[1], spread(-pair.columns["scored_reward"] * ratio, pair))
 
 
 def test_rows_are_drawn_by_reward() -> None:

@@ -48,9 +48,9 @@ def test_what_is_dropped_is_the_negative_share(command: Command) -> None:
     rows, stage = record["rows"], record["stage"]
     assert stage["negative_share"] == record["reading"]["without_a_chance"] / rows == float((kept["train/advantage"] <= 0).mean())
     assert 0 < stage["negative_share"] < 1
-    assert stage["numbers"] == ["advantage", "answer_reward", "priority", "prompt_value"]
+    assert stage["numbers"] == ["advantage", "priority", "prompt_value", "scored_reward"]
     assert (stage["answers_sampled"], stage["answers_scored"]) == (6, 6 + 24)
-    np.testing.assert_allclose(kept["train/answer_reward"] - kept["train/prompt_value"], kept["train/advantage"])
+    np.testing.assert_allclose(kept["train/scored_reward"] - kept["train/prompt_value"], kept["train/advantage"])
     assert kept["value_head/query"].shape == (32,)
     positive = int((kept["train/advantage"] > 0).sum())
     assert record["steps"] == -(-positive // 4), "steps go down with the share that is read"
@@ -92,7 +92,7 @@ def test_rewards_by_column(command: Command) -> None:
     data = rewarded(command.folder)
     sft(command, "run", *BY_COLUMN, "--data", data)
     kept = load_file(command.folder / "run/stage.safetensors")
-    rewards = kept["train/answer_reward"]
+    rewards = kept["train/scored_reward"]
     assert set(rewards.tolist()) == {0.9, 0.1}
     np.testing.assert_allclose(kept["train/prompt_value"], rewards.mean())
     done = command.prefer("sampled", "objective:alol", "--data", data, command="sft")
@@ -115,6 +115,11 @@ def test_rejected_answers_take_part_in_all_priority(command: Command) -> None:
     record = command.record("run")
     assert record["data"]["shape"] == "unpaired"
     assert record["rows"] == 36, "three quarters of 24 pairs, both answers"
+
+
+def test_a_reward_may_stand_in_the_column_that_is_looked_for_first(command: Command) -> None:
+    rows = [{"prompt": f"why {n} ?", "completion": f" yes {n}", "answer_reward": n / 8} for n in range(8)]
+    sft(command, "run", *BY_COLUMN, "--data", write_rows(command.folder / "named.jsonl", rows))
 
 
 def test_every_row_unclipped_can_be_asked_for(command: Command) -> None:

@@ -18,7 +18,7 @@ from finegrain.ops.sequence import sequence_logp
 from finegrain.types import Pair, Ragged
 
 Numbers = Float[np.ndarray, " N"]
-REWARD, PRIORITY = "answer_reward", "priority"
+REWARD, PRIORITY = "scored_reward", "priority"
 """Numbers of the rows that a stage makes: the answer's reward, and how often the row is drawn."""
 
 
