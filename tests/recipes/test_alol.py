@@ -122,6 +122,13 @@ def test_a_reward_may_stand_in_the_column_that_is_looked_for_first(command: Comm
     sft(command, "run", *BY_COLUMN, "--data", write_rows(command.folder / "named.jsonl", rows))
 
 
+def test_answers_of_pairs_have_the_rewards_of_their_columns(command: Command) -> None:
+    rows = [{"prompt": f"why {n} ?", "chosen": f" yes {n}", "rejected": f" no {n}", "chosen_reward": 0.5 + n, "rejected_reward": n} for n in range(8)]
+    data = write_rows(command.folder / "pairs.jsonl", rows)
+    sft(command, "run", *BY_COLUMN, "objective.sampling:all-priority", "--holdout", "0", "--data", data)
+    assert load_file(command.folder / "run/stage.safetensors")["train/scored_reward"].tolist() == [n + side for n in range(8) for side in (0.5, 0.0)]
+
+
 def test_every_row_unclipped_can_be_asked_for(command: Command) -> None:
     asked = (*BY_COLUMN, "--data", rewarded(command.folder), "objective.sampling:every-row", "--objective.variant.clip", "None")
     done = command.prefer("run", *asked, "--dry-run", command="sft")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from finegrain.data.records import Answer, Turn
+from finegrain.data.records import Answer, Example, Turn
 from finegrain.data.source_text import read_source_row
 from finegrain.data.store import ExampleStore
 from finegrain.errors import DataError, UsageError
@@ -46,6 +46,13 @@ class _Prompt(NamedTuple):
 
 def _split(prompt: np.ndarray, at: int) -> _Prompt:
     return _Prompt(prompt[:at], {"end": _End(prompt[at:], np.ones(len(prompt[at:]), dtype=bool))})
+
+
+def _roles_in_pairs(example: Example) -> Mapping[str, str]:
+    """The role that a pair's single answer has in the data, where columns are named by it; {} for other rows."""
+    if tuple(example.responses) != ("answer",) or not any(name.startswith(("chosen_", "rejected_")) for name in example.columns):
+        return {}
+    return {"answer": "rejected" if example.columns.get("label") == 0 else "chosen"}
 
 
 @dataclass
@@ -151,7 +158,7 @@ class RunStage:
         example = self.examples[place]
         row = read_source_row(example)
         if given is None:
-            return Candidates(row=example.row, made=row, columns=example.columns)
+            return Candidates(row=example.row, made=row, columns=example.columns, called=_roles_in_pairs(example))
         plain = isinstance(row.prompt, str)
         made = {str(number): Answer(content=text if plain else (Turn("assistant", text),)) for number, text in enumerate(given)}
         return Candidates(row=example.row, made=type(row)(prompt=row.prompt, answers=made, tools=row.tools, glue=row.glue), columns=example.columns)
