@@ -148,7 +148,7 @@ def test_bad_columns(command: Command) -> None:
     done = command.prefer("nan", *BY_COLUMN, "--data", write_rows(data, rows), command="sft")
     assert done.code != 0
     assert "not_a_number: 1 kept (rows 0)" in done.error
-    assert "row 0 has no column answer_reward or reward" in done.error
+    assert "some rows have no number in the column reward, which column:reward reads" in done.error
 
 
 def test_a_file_of_a_stage_comes_back(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ class RunStage:
 
         `reward`: as `finegrain score --reward` takes it: a checkpoint, `file.py:name` or `column:NAME`.
         """
+        self._check_column(reward)
         if reward not in self.shared.opened:
             options = RewardOptions(runtime=lambda: self.session.runtime, max_length=self.session.max_length)
             self.shared.opened[reward] = open_reward(reward, options)
@@ -153,6 +154,14 @@ class RunStage:
             role: np.array([np.nan if (scores := one.get(role)) is None else float(scores.answer.mean) for one in found], dtype=np.float64)
             for role in roles
         }
+
+    def _check_column(self, reward: str) -> None:
+        """Raises DataError for a column of rewards that only some rows have: their values are not kept."""
+        name = reward.removeprefix("column:")
+        if name != reward and (
+            some := sorted({name, *(f"{role}_{name}" for role in ("answer", "chosen", "rejected"))} & {*self.examples.files.partial})
+        ):
+            raise DataError(f"some rows have no number in the column {some[0]}, which {reward} reads; give them one, or leave those rows out")
 
     def _candidates(self, place: int, given: Sequence[str] | None) -> Candidates:
         example = self.examples[place]
