@@ -79,7 +79,7 @@ class RunRecord:
     reading: Mapping[str, Any] | None = None
     """Which rows steps read, where not each once an epoch: what draws them, the second stream, counts (recipes/training/reading.py)."""
     stage: Mapping[str, Any] | None = None
-    """An objective's stage before training: its `numbers`, what was read, sampled and scored, `seconds` (recipes/training/stage_context.py)."""
+    """An objective's stage: its `numbers` and `rewards`, what it read, sampled and scored, `seconds` (recipes/training/stage_context.py)."""
     train_only: Mapping[str, Any] | None = None
     """The `pattern` of --train-only, and how many tensors and numbers match it `of` how many (recipes/training/reading.py)."""
     samples: Mapping[str, Any] | None = None

@@ -78,13 +78,29 @@ def test_killed_and_resumed_is_the_same_run_and_repeats_no_stage(command: Comman
 
 
 @pytest.mark.slow
+def test_an_edited_reward_is_noticed(command: Command) -> None:
+    asked = (*by_function(command.folder), "--max-steps", "1", "--save-every", "1")
+    sft(command, "run", *asked)
+    (command.folder / "judge.py").write_text(REWARD.replace("11 / 10", "7 / 10"))
+    done = command.prefer("run", *asked, "--resume", command="sft")
+    assert done.code != 0
+    assert "judge.py:letters is not the one that the run in" in done.error
+    again = command("again", command.folder / "run/run.json", "--out", command.folder / "again", "--yes")
+    assert again.code == 0, again.error
+    assert "judge.py:letters is not the one of the earlier run" in again.error
+    assert len(command.record("again")["stage"]["changed"]) == 1
+
+
+@pytest.mark.slow
 def test_a_lost_stage_is_made_again(command: Command) -> None:
     asked = (*by_function(command.folder), "--epochs", "4", "--max-steps", "4", "--save-every", "2")
     sft(command, "run", *asked)
     before = command.lines("run")
     (command.folder / "run/stage.safetensors").write_bytes(b"not this")
     (command.folder / "run/model.safetensors").unlink()
-    sft(command, "run", *asked, "--resume")
+    done = command.prefer("run", *asked, "--resume", command="sft")
+    assert done.code == 0, done.error
+    assert "this run kept no whole stage.safetensors, so it is made again" in done.error
     assert command.lines("run") == before
 
 
