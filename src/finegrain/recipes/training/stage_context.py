@@ -25,7 +25,7 @@ from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Candidates, Reward
 from finegrain.scoring.sources import RewardOptions
 from finegrain.train.contract import Contract
-from finegrain.train.distributed import rank
+from finegrain.train.distributed import any_rank, array_from_first, rank
 from finegrain.types import Json, Ragged
 
 AT_ONCE = 32
@@ -200,19 +200,21 @@ def run_stage(
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray], Json]:
     """Numbers that the objective's stage makes of the training rows and of those held out, and what it did, for run.json.
 
-    A run that is resumed reads what it kept: settings, data, model and rewards are known to be the same.
+    A run that is resumed reads what it kept: settings, data, model and rewards are known to be the same. Every process makes the
+    numbers and takes those of the first: a reward may be random, and sums may differ.
     """
     if contract.stage is None:
         return {}, {}, {}
     kept = read_stage(directory.path, len(rows.train), len(rows.held_out)) if resume else None
-    if kept is not None:
+    if not any_rank(kept is None, session.device) and kept is not None:
         session.say(f"stage of {contract.name}: as this run made it before")
         return kept.train, kept.held_out, {"stage": kept.facts}
     if resume:
         session.say(f"stage of {contract.name}: this run kept no whole {STAGE}, so it is made again")
     started = time.perf_counter()
     shared = _Shared()
-    made = [_make(contract, RunStage(session, examples, trains, shared)) for examples, trains in ((rows.train, True), (rows.held_out, False))]
+    found = (_make(contract, RunStage(session, examples, trains, shared)) for examples, trains in ((rows.train, True), (rows.held_out, False)))
+    made = [{name: array_from_first(numbers[name], session.device) for name in sorted(numbers)} for numbers in found]
     seconds = round(time.perf_counter() - started, 3)
     session.usage.seconds += seconds
     done = ", ".join(f"{count} {name}" for name, count in shared.counted.items()).replace("_", " ")
