@@ -209,6 +209,11 @@ def test_bad_rewards_are_errors() -> None:
         ALoL(value=MeanReward()).stage(rows(own=np.array([np.nan, *range(7)])))
     with pytest.raises(DataError, match="no training row has a positive advantage"):
         ALoL(value=MeanReward()).stage(rows(own=np.ones(8)))
+    for count in (8, 41, 44):
+        with pytest.raises(DataError, match="no training row has a positive advantage"):
+            ALoL(value=MeanReward()).stage(rows(own=np.full(count, 0.1)))
+    with pytest.raises(DataError, match="every reward, of the data and of the answers behind the value, is 1,"):
+        ALoL(reward="model", value=FittedValue(**FAST)).stage(rows(own=np.ones(8), of_prompt=dict.fromkeys(range(4), 1.0)))
     with pytest.raises(UsageError, match=r"rewards lie between 0\.55 and 7, and the fitted value between 0 and max_value 1"):
         ALoL(reward="model", value=FittedValue(**FAST)).stage(rows(own=np.linspace(1, 7, 8)))
     with pytest.raises(DataError, match="gives no answer of the start model a number"):
