@@ -151,6 +151,14 @@ def test_every_row_unclipped_can_be_asked_for(command: Command) -> None:
     assert done.code == 0, done.error
 
 
+def test_rows_are_drawn_by_one_number(command: Command) -> None:
+    asked = ("objective:wbc", "--sample-by", "reward", "--data", rewarded(command.folder))
+    done = command.prefer("run", *asked, "--dry-run", command="sft")
+    assert done.code == 2
+    assert "WBC draws rows by priority, which it makes, and --sample-by asks for reward" in done.error
+    assert command.prefer("run", *asked, "objective.sampling:every-row", "--dry-run", command="sft").code == 0
+
+
 def test_bad_columns(command: Command) -> None:
     data = rewarded(command.folder)
     rows = [json.loads(line) for line in data.read_text().splitlines()]
