@@ -177,6 +177,9 @@ def test_the_value_is_of_sampled_answers_one_per_prompt() -> None:
     held = rows(trains=False, kept=train.kept)
     np.testing.assert_allclose(method.stage(held)["prompt_value"], found["prompt_value"], rtol=1e-6)
     assert not held.asked, "fitted once"
+    poor = rows(trains=False, kept=train.kept, own=np.zeros(8))
+    method.stage(poor)
+    assert poor.said == ["advantage: no held-out row has one above 0, so the held-out loss says nothing of good answers"]
 
 
 def test_several_samples_and_other_values() -> None:

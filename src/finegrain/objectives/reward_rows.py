@@ -177,6 +177,8 @@ class RewardRows:
                 raise DataError(f"no training row has a positive {called}, so there is nothing to learn from")
             left = "and are read all the same" if isinstance(self.sampling, EveryRow) else "and are not read"
             rows.say(f"{called}: {int((weights <= 0).sum())} of {len(weights)} training rows ({negative:.1%}) have none above 0 {left}")
+        elif negative == 1:
+            rows.say(f"{called}: no held-out row has one above 0, so the held-out loss says nothing of good answers")
         return {} if isinstance(self.sampling, EveryRow) else {PRIORITY: self.sampling(weights)}
 
 
