@@ -18,7 +18,7 @@ from finegrain.objectives.alol import KL, ALoL, RefFree, Seq
 from finegrain.objectives.gold import GOLD
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.r_lol import RLoL
-from finegrain.objectives.reward_rows import GoodRandom
+from finegrain.objectives.reward_rows import EveryRow, GoodRandom
 from finegrain.objectives.wbc import WBC
 from finegrain.types import Objective, Pair, Side, row_losses
 
@@ -52,13 +52,13 @@ def train(objective: Objective, start: Tensor, taken: np.ndarray, rewards: np.nd
     optimiser = torch.optim.Adam([logits], lr=RATE)
     advantage = rewards - value
     weights = advantage if isinstance(objective, ALoL) else rewards
-    sampling = getattr(objective, "sampling", None)
-    chance = np.ones(ROWS) if sampling is None else sampling(weights)
+    sampling = getattr(objective, "sampling", EveryRow())
+    chance = np.ones(ROWS) if isinstance(sampling, EveryRow) else sampling(weights)
     for _ in range(steps):
         rows = draw.choice(ROWS, BATCH, p=chance / chance.sum())
         arms = torch.from_numpy(taken[rows])
         side = Side(logp=logits.log_softmax(-1)[arms, None], ref_logp=reference[arms, None], mask=torch.ones(BATCH, 1, dtype=torch.bool))
-        columns = {"advantage": torch.from_numpy(advantage[rows]), "answer_reward": torch.from_numpy(rewards[rows])}
+        columns = {"advantage": torch.from_numpy(advantage[rows]), "scored_reward": torch.from_numpy(rewards[rows])}
         loss = row_losses(objective(Pair(sides={"answer": side}, columns=columns))).mean()
         optimiser.zero_grad()
         loss.backward()

@@ -77,11 +77,11 @@ class RunRecord:
     texts_in_one_row: Mapping[str, int] | None = None
     """By text column that the objective reads, how many of its texts stand in a single training row (recipes/training/data.py)."""
     ranked_answers: Mapping[str, Any] | None = None
-    """Of ranked answers: `rows_by_answers`, how many an objective `read`, `rows_with_more`, whether `scored` (recipes/training/data.py)."""
+    """Of ranked answers: `rows_by_answers`, how many are `read`, `rows_with_more`, whether `scored`, `held_out_scored` (recipes/training/data.py)."""
     reading: Mapping[str, Any] | None = None
     """Which rows steps read, where not each once an epoch: what draws them, the second stream, counts (recipes/training/reading.py)."""
     stage: Mapping[str, Any] | None = None
-    """An objective's stage before training: its `numbers`, what was read, sampled and scored, `seconds` (recipes/training/stage_context.py)."""
+    """An objective's stage: its `numbers` and `rewards`, what it read, sampled and scored, `seconds` (recipes/training/stage_context.py)."""
     train_only: Mapping[str, Any] | None = None
     """The `pattern` of --train-only, and how many tensors and numbers match it `of` how many (recipes/training/reading.py)."""
     samples: Mapping[str, Any] | None = None

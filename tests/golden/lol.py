@@ -19,7 +19,7 @@ def alol(params: Values, inputs: Values) -> Values:
     taken = [given.log_softmax(-1).gather(-1, labels)[..., 0] for given in (logits, real(inputs["ref_logits"]))]
     side = Side(logp=taken[0], ref_logp=taken[1], mask=torch.tensor(inputs["mask"]) > 0)
     rewards = real(inputs["rewards"])
-    pair = Pair(sides={"answer": side}, columns={"answer_reward": rewards, "advantage": rewards - real(inputs["value"])})
+    pair = Pair(sides={"answer": side}, columns={"scored_reward": rewards, "advantage": rewards - real(inputs["value"])})
     clip = params["ppo_clip"]
     methods: dict[str, Objective] = {
         "wbc": WBC(),

@@ -14,7 +14,7 @@ from finegrain.objectives.f_dpo import FDPO, Alpha, JensenShannon, ReverseKL
 from finegrain.objectives.irl_sft import IRLSFT, LinearLink
 from finegrain.objectives.mask_network import SimpleLast, TwoLayerAll
 from finegrain.objectives.offset_segments import FromOffset
-from finegrain.objectives.reward_rows import GoodRandom
+from finegrain.objectives.reward_rows import EveryRow, GoodRandom
 from finegrain.objectives.sparsepo import Binary, Identity, Independent, KlOnly, MinMax, RandomMask, RewardOnly, SparsePO
 from finegrain.ops.reward_weight import Attention, SumOne
 from finegrain.types import Objective
@@ -37,7 +37,7 @@ METHODS: dict[str, Objective] = {
     "sparsepo-random": SparsePO(masks=Independent(), network=RandomMask()),
     "sparsepo-binary": SparsePO(activation=Binary()),
     "alol-ref-free": ALoL(variant=RefFree(), value=MeanReward()),
-    "alol-seq": ALoL(variant=Seq(), sampling=None),
+    "alol-seq": ALoL(variant=Seq(), sampling=EveryRow()),
     "alol-kl": ALoL(variant=KL(), sampling=GoodRandom()),
     "ava-p-attention": AvaP(reward_weight=Attention(width=2)),
     "ava-d-attention": AvaD(reward_weight=Attention(width=2, scale=SumOne())),

@@ -15,14 +15,14 @@ def answers(*, at_reference: bool = False, rows: int = 6, width: int = 5, seed: 
     logp = draw()
     reference = logp.clone() if at_reference else draw() * 2
     rewards = torch.linspace(0.1, 0.9, rows, dtype=torch.float64)
-    columns = {"answer_reward": rewards, "advantage": rewards - 0.4}
+    columns = {"scored_reward": rewards, "advantage": rewards - 0.4}
     return Pair(sides={"answer": Side(logp=logp.requires_grad_(), ref_logp=reference, mask=mask)}, columns=columns)
 
 
 def worked(reward: float, value: float) -> Pair:
     """S(lp) = -6, S(lp_ref) = -6.5 over three tokens."""
     side = even_side(-6.0, -6.5, 3)
-    columns = {"answer_reward": real(reward), "advantage": real(reward - value)}
+    columns = {"scored_reward": real(reward), "advantage": real(reward - value)}
     return Pair(sides={"answer": side}, columns=columns)
 
 

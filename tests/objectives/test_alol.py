@@ -13,7 +13,7 @@ from finegrain.objectives.advantage import DataRewards, FittedValue, MeanReward,
 from finegrain.objectives.alol import KL, ALoL, Ratio, RefFree, Seq, token_log_ratios
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.r_lol import RLoL
-from finegrain.objectives.reward_rows import AllPriority, GoodPriority, GoodRandom, SigmoidScale
+from finegrain.objectives.reward_rows import AllPriority, EveryRow, GoodPriority, GoodRandom, SigmoidScale
 from finegrain.objectives.wbc import WBC
 from finegrain.ops.sequence import log_ratio
 from finegrain.train.read_contract import contract_of
@@ -42,10 +42,10 @@ def test_at_the_reference_all_variants_are_one(variant: Ratio | Seq) -> None:
 
 def test_limits() -> None:
     pair = answers()
-    ones = Pair(sides=pair.sides, columns={"advantage": real(*[1.0] * 6), "answer_reward": real(*[1.0] * 6)})
+    ones = Pair(sides=pair.sides, columns={"advantage": real(*[1.0] * 6), "scored_reward": real(*[1.0] * 6)})
     (sft,) = NLL()(pair).values()
     same(row_losses(ALoL(variant=RefFree())(ones)).detach(), sft.value.detach())
-    without_value = Pair(sides=pair.sides, columns={**pair.columns, "advantage": pair.columns["answer_reward"]})
+    without_value = Pair(sides=pair.sides, columns={**pair.columns, "advantage": pair.columns["scored_reward"]})
     same(row_losses(ALoL()(without_value)).detach(), row_losses(RLoL()(pair)).detach())
     same(row_losses(ALoL(variant=RefFree())(without_value)).detach(), row_losses(WBC()(pair)).detach())
     for one, other in zip(loss_and_slope(ALoL(variant=KL(beta=0.0)), pair), loss_and_slope(ALoL(variant=RefFree()), pair), strict=True):
@@ -177,6 +177,9 @@ def test_the_value_is_of_sampled_answers_one_per_prompt() -> None:
     held = rows(trains=False, kept=train.kept)
     np.testing.assert_allclose(method.stage(held)["prompt_value"], found["prompt_value"], rtol=1e-6)
     assert not held.asked, "fitted once"
+    poor = rows(trains=False, kept=train.kept, own=np.zeros(8))
+    method.stage(poor)
+    assert poor.said == ["advantage: no held-out row has one above 0, so the held-out loss says nothing of good answers"]
 
 
 def test_several_samples_and_other_values() -> None:
@@ -197,7 +200,7 @@ def test_how_rows_are_drawn() -> None:
     assert GoodPriority()(gains).tolist() == AllPriority()(gains).tolist() == [0, 0, 0.5, 2.0]
     assert GoodRandom()(gains).tolist() == [0, 0, 1, 1]
     assert (ALoL().shape, ALoL(sampling=AllPriority()).shape) == ("demonstration", "unpaired")
-    plain = ALoL(sampling=None, value=MeanReward())
+    plain = ALoL(sampling=EveryRow(), value=MeanReward())
     assert plain.sample_by is None
     assert "priority" not in plain.stage(rows())
 
@@ -209,6 +212,11 @@ def test_bad_rewards_are_errors() -> None:
         ALoL(value=MeanReward()).stage(rows(own=np.array([np.nan, *range(7)])))
     with pytest.raises(DataError, match="no training row has a positive advantage"):
         ALoL(value=MeanReward()).stage(rows(own=np.ones(8)))
+    for count in (8, 41, 44):
+        with pytest.raises(DataError, match="no training row has a positive advantage"):
+            ALoL(value=MeanReward()).stage(rows(own=np.full(count, 0.1)))
+    with pytest.raises(DataError, match="every reward, of the data and of the answers behind the value, is 1,"):
+        ALoL(reward="model", value=FittedValue(**FAST)).stage(rows(own=np.ones(8), of_prompt=dict.fromkeys(range(4), 1.0)))
     with pytest.raises(UsageError, match=r"rewards lie between 0\.55 and 7, and the fitted value between 0 and max_value 1"):
         ALoL(reward="model", value=FittedValue(**FAST)).stage(rows(own=np.linspace(1, 7, 8)))
     with pytest.raises(DataError, match="gives no answer of the start model a number"):

@@ -19,4 +19,4 @@ def test_worked_number() -> None:
 def test_slope_does_not_pass_the_probability() -> None:
     pair = answers()
     weight = pair.answer.logp.detach().exp().clamp(min=0.6)
-    same(loss_and_slope(GOLD(floor=0.6), pair)[1], torch.where(pair.answer.mask, -pair.columns["answer_reward"][:, None] * weight, 0.0))
+    same(loss_and_slope(GOLD(floor=0.6), pair)[1], torch.where(pair.answer.mask, -pair.columns["scored_reward"][:, None] * weight, 0.0))

@@ -4,6 +4,7 @@ import pytest
 
 from finegrain.errors import DataError
 from finegrain.objectives.r_lol import RLoL
+from finegrain.objectives.reward_rows import EveryRow
 from finegrain.ops.sequence import log_ratio
 from finegrain.train.read_contract import contract_of
 from finegrain.types import row_losses
@@ -20,7 +21,7 @@ def test_worked_number() -> None:
 def test_slope_does_not_pass_the_ratio() -> None:
     pair = answers()
     ratio = log_ratio(pair.answer).detach().exp().clamp(0.1, 1.9)
-    same(loss_and_slope(RLoL(), pair)[1], spread(-pair.columns["answer_reward"] * ratio, pair))
+    same(loss_and_slope(RLoL(), pair)[1], spread(-pair.columns["scored_reward"] * ratio, pair))
 
 
 def test_rows_are_drawn_by_reward() -> None:
@@ -29,7 +30,7 @@ def test_rows_are_drawn_by_reward() -> None:
     found = RLoL().stage(train)
     assert found["priority"].tolist() == [0.0, *train.own[1:]]
     assert train.facts["negative_share"] == 1 / 8
-    assert contract_of(RLoL(sampling=None)).unbounded
+    assert contract_of(RLoL(sampling=EveryRow())).unbounded
     assert not contract_of(RLoL()).unbounded
     train.own[:] = -1.0
     with pytest.raises(DataError, match="no training row has a positive reward"):

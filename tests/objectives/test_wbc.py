@@ -13,4 +13,4 @@ def test_worked_number() -> None:
 
 def test_slope() -> None:
     pair = answers()
-    same(loss_and_slope(WBC(), pair)[1], spread(-pair.columns["answer_reward"], pair))
+    same(loss_and_slope(WBC(), pair)[1], spread(-pair.columns["scored_reward"], pair))

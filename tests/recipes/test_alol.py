@@ -48,9 +48,9 @@ def test_what_is_dropped_is_the_negative_share(command: Command) -> None:
     rows, stage = record["rows"], record["stage"]
     assert stage["negative_share"] == record["reading"]["without_a_chance"] / rows == float((kept["train/advantage"] <= 0).mean())
     assert 0 < stage["negative_share"] < 1
-    assert stage["numbers"] == ["advantage", "answer_reward", "priority", "prompt_value"]
+    assert stage["numbers"] == ["advantage", "priority", "prompt_value", "scored_reward"]
     assert (stage["answers_sampled"], stage["answers_scored"]) == (6, 6 + 24)
-    np.testing.assert_allclose(kept["train/answer_reward"] - kept["train/prompt_value"], kept["train/advantage"])
+    np.testing.assert_allclose(kept["train/scored_reward"] - kept["train/prompt_value"], kept["train/advantage"])
     assert kept["value_head/query"].shape == (32,)
     positive = int((kept["train/advantage"] > 0).sum())
     assert record["steps"] == -(-positive // 4), "steps go down with the share that is read"
@@ -78,13 +78,29 @@ def test_killed_and_resumed_is_the_same_run_and_repeats_no_stage(command: Comman
 
 
 @pytest.mark.slow
+def test_an_edited_reward_is_noticed(command: Command) -> None:
+    asked = (*by_function(command.folder), "--max-steps", "1", "--save-every", "1")
+    sft(command, "run", *asked)
+    (command.folder / "judge.py").write_text(REWARD.replace("11 / 10", "7 / 10"))
+    done = command.prefer("run", *asked, "--resume", command="sft")
+    assert done.code != 0
+    assert "judge.py:letters is not the one that the run in" in done.error
+    again = command("again", command.folder / "run/run.json", "--out", command.folder / "again", "--yes")
+    assert again.code == 0, again.error
+    assert "judge.py:letters is not the one of the earlier run" in again.error
+    assert len(command.record("again")["stage"]["changed"]) == 1
+
+
+@pytest.mark.slow
 def test_a_lost_stage_is_made_again(command: Command) -> None:
     asked = (*by_function(command.folder), "--epochs", "4", "--max-steps", "4", "--save-every", "2")
     sft(command, "run", *asked)
     before = command.lines("run")
     (command.folder / "run/stage.safetensors").write_bytes(b"not this")
     (command.folder / "run/model.safetensors").unlink()
-    sft(command, "run", *asked, "--resume")
+    done = command.prefer("run", *asked, "--resume", command="sft")
+    assert done.code == 0, done.error
+    assert "this run kept no whole stage.safetensors, so it is made again" in done.error
     assert command.lines("run") == before
 
 
@@ -92,7 +108,7 @@ def test_rewards_by_column(command: Command) -> None:
     data = rewarded(command.folder)
     sft(command, "run", *BY_COLUMN, "--data", data)
     kept = load_file(command.folder / "run/stage.safetensors")
-    rewards = kept["train/answer_reward"]
+    rewards = kept["train/scored_reward"]
     assert set(rewards.tolist()) == {0.9, 0.1}
     np.testing.assert_allclose(kept["train/prompt_value"], rewards.mean())
     done = command.prefer("sampled", "objective:alol", "--data", data, command="sft")
@@ -117,6 +133,32 @@ def test_rejected_answers_take_part_in_all_priority(command: Command) -> None:
     assert record["rows"] == 36, "three quarters of 24 pairs, both answers"
 
 
+def test_a_reward_may_stand_in_the_column_that_is_looked_for_first(command: Command) -> None:
+    rows = [{"prompt": f"why {n} ?", "completion": f" yes {n}", "answer_reward": n / 8} for n in range(8)]
+    sft(command, "run", *BY_COLUMN, "--data", write_rows(command.folder / "named.jsonl", rows))
+
+
+def test_answers_of_pairs_have_the_rewards_of_their_columns(command: Command) -> None:
+    rows = [{"prompt": f"why {n} ?", "chosen": f" yes {n}", "rejected": f" no {n}", "chosen_reward": 0.5 + n, "rejected_reward": n} for n in range(8)]
+    data = write_rows(command.folder / "pairs.jsonl", rows)
+    sft(command, "run", *BY_COLUMN, "objective.sampling:all-priority", "--holdout", "0", "--data", data)
+    assert load_file(command.folder / "run/stage.safetensors")["train/scored_reward"].tolist() == [n + side for n in range(8) for side in (0.5, 0.0)]
+
+
+def test_every_row_unclipped_can_be_asked_for(command: Command) -> None:
+    asked = (*BY_COLUMN, "--data", rewarded(command.folder), "objective.sampling:every-row", "--objective.variant.clip", "None")
+    done = command.prefer("run", *asked, "--dry-run", command="sft")
+    assert done.code == 0, done.error
+
+
+def test_rows_are_drawn_by_one_number(command: Command) -> None:
+    asked = ("objective:wbc", "--sample-by", "reward", "--data", rewarded(command.folder))
+    done = command.prefer("run", *asked, "--dry-run", command="sft")
+    assert done.code == 2
+    assert "WBC draws rows by priority, which it makes, and --sample-by asks for reward" in done.error
+    assert command.prefer("run", *asked, "objective.sampling:every-row", "--dry-run", command="sft").code == 0
+
+
 def test_bad_columns(command: Command) -> None:
     data = rewarded(command.folder)
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -130,7 +172,7 @@ def test_bad_columns(command: Command) -> None:
     done = command.prefer("nan", *BY_COLUMN, "--data", write_rows(data, rows), command="sft")
     assert done.code != 0
     assert "not_a_number: 1 kept (rows 0)" in done.error
-    assert "row 0 has no column answer_reward or reward" in done.error
+    assert "some rows have no number in the column reward, which column:reward reads" in done.error
 
 
 def test_a_file_of_a_stage_comes_back(tmp_path: Path) -> None:

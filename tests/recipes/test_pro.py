@@ -53,6 +53,12 @@ def test_scores_are_rewards_where_there_are_any(command: Command) -> None:
         losses[name] = command.lines(name)[0]["loss"]
     assert command.record("scores")["ranked_answers"]["scored"]
     assert losses["scores"] != losses["ranks"], "scores differ by 2, ranks by 1"
+    assert "held_out_scored" not in command.record("scores")["ranked_answers"]
+    (command.folder / "ranks-alone").mkdir()
+    done = command.prefer("other", *SHORT[:3], "--data", data, "--eval", ranked_rows(command.folder / "ranks-alone"))
+    assert done.code == 0, done.error
+    assert "held-out rows have ranks alone, so their loss has another scale" in done.error
+    assert not command.record("other")["ranked_answers"]["held_out_scored"]
 
 
 @pytest.mark.slow

@@ -113,3 +113,21 @@ def test_the_whole_recipe_in_two_processes(tmp_path: Path, monkeypatch: pytest.M
     assert record["machine"]["processes"] == 2
     assert not list((tmp_path / "two").glob("*.part")) + list((tmp_path / "cache-two" / "reference").glob("*rank*"))
     assert [path.name for path in (tmp_path / "two").glob("checkpoint-*")] == [path.name for path in (tmp_path / "one").glob("checkpoint-*")]
+
+
+BY_RANK = """
+import os
+def judge(prompts, completions, **columns):
+    here = int(os.environ["RANK"])
+    return [0.5 + 0.4 * (sum(map(ord, text)) % (5 + 2 * here) > 1 + here) for text in completions]
+"""
+
+
+def test_processes_draw_rows_by_the_first_ones_rewards(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    (tmp_path / "reward.py").write_text(BY_RANK)
+    data, settings = write_pairs(tmp_path / "pairs.jsonl", 12), ["--batch-size", "2", "--device", "cpu", "--samples", "0", "--max-steps", "3"]
+    objective = ["objective:alol", "objective.value:mean-reward", "--objective.reward", f"{tmp_path / 'reward.py'}:judge"]
+    asked = ["sft", "--model", str(tmp_path / "model"), "--data", str(data), "--out", str(tmp_path / "run"), *settings, *objective]
+    launch("command", *asked, cache=tmp_path / "cache")
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished", "each by its own rewards would wait for the other for ever"

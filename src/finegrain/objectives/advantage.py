@@ -107,6 +107,8 @@ class FittedValue:
             raise DataError(f"the reward {reward} gives no answer of the start model a number, so there is no value to fit")
         places, targets = places[known], targets[known]
         low, high = float(min(targets.min(), own.min())), float(max(targets.max(), own.max()))
+        if low == high:
+            raise DataError(f"every reward, of the data and of the answers behind the value, is {low:.4g}, so there is nothing to learn from")
         if low < 0 or high > self.max_value:
             raise UsageError(
                 f"rewards lie between {low:.4g} and {high:.4g}, and the fitted value between 0 and max_value {self.max_value:g}; give "

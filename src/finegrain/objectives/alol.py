@@ -12,6 +12,7 @@ clamps advantages like the others, also where every row is read. The best step i
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,6 +26,8 @@ from finegrain.types import Pair, Side, Term, Terms
 Rows = Float[Tensor, " B"]
 ADVANTAGE, VALUE = "advantage", "prompt_value"
 """Numbers of the rows that the stage makes."""
+ROUNDING = 1e-6
+"""Share of a reward below which an advantage is none."""
 
 
 def clipped_ratio(log_ratios: Tensor, clip: float | None) -> Tensor:
@@ -46,7 +49,7 @@ class Ratio:
 
     needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     clip: NonNegativeFloat | None = 0.9
-    """The ratio lies in [1 - clip, 1 + clip]; none: not clipped, as the authors do for generation tasks: it then explodes or vanishes."""
+    """The ratio lies in [1 - clip, 1 + clip]; None: not clipped, as the authors do for generation tasks: it then explodes or vanishes."""
 
     def __call__(self, side: Side, positive: Rows) -> Rows:
         """Loss of each row (B,)."""
@@ -76,7 +79,7 @@ class Seq:
 
     needs: ClassVar[frozenset[str]] = frozenset({"reference"})
     clip: NonNegativeFloat | None = 0.9
-    """Each ratio lies in [1 - clip, 1 + clip]; none: not clipped."""
+    """Each ratio lies in [1 - clip, 1 + clip]; None: not clipped."""
 
     def __call__(self, side: Side, positive: Rows) -> Rows:
         """Loss of each row (B,)."""
@@ -136,7 +139,7 @@ class ALoL(RewardRows):
         self.value.check(self.reward)
         rewards = self._rewards(rows)
         values = self.value(rows, self.reward, self.scale, rewards)
-        advantage = rewards - values
+        advantage = _above_rounding(rewards - values, rewards)
         if rows.trains:
             rows.record({"mean_reward": float(rewards.mean()), "mean_value": float(values.mean()), "mean_advantage": float(advantage.mean())})
         return {REWARD: rewards, VALUE: values, ADVANTAGE: advantage, **self._drawn(rows, advantage, ADVANTAGE)}
@@ -157,6 +160,12 @@ class ALoL(RewardRows):
         for name, there in (("nll/good", advantage > 0), ("nll/poor", advantage <= 0)):
             found[name] = Term(torch.where(there, -sequence_logp(side), 0.0), torch.where(there, kept_weight(side), 0.0))
         return {**found, "ratio/clipped": self.variant.clipped(side)} if isinstance(self.variant, (Ratio, Seq)) else found
+
+
+def _above_rounding(advantage: Numbers, rewards: Numbers) -> Numbers:
+    """0 for what is only the rounding of a mean, or of a value in float32: equal rewards are no better than each other."""
+    kept: Numbers = np.where(np.abs(advantage) > ROUNDING * np.abs(rewards), advantage, 0.0)
+    return kept
 
 
 def _outside(log_ratios: Tensor, clip: float | None) -> Tensor:

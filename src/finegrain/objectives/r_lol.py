@@ -28,7 +28,7 @@ class RLoL(WeightedByReward):
     """That of alol, for the same ratio [choice]."""
 
     clip: NonNegativeFloat | None = 0.9
-    """The ratio lies in [1 - clip, 1 + clip]; none: not clipped."""
+    """The ratio lies in [1 - clip, 1 + clip]; None: not clipped."""
 
     def __call__(self, pair: Pair) -> Float[Tensor, " B"]:
         """Per-row loss (B,), nats times reward."""

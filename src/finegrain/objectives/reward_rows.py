@@ -18,7 +18,7 @@ from finegrain.ops.sequence import sequence_logp
 from finegrain.types import Pair, Ragged
 
 Numbers = Float[np.ndarray, " N"]
-REWARD, PRIORITY = "answer_reward", "priority"
+REWARD, PRIORITY = "scored_reward", "priority"
 """Numbers of the rows that a stage makes: the answer's reward, and how often the row is drawn."""
 
 
@@ -120,7 +120,14 @@ class GoodRandom:
         return (weights > 0).astype(np.float64)
 
 
-Sampling = GoodPriority | AllPriority | GoodRandom
+@dataclass(frozen=True, kw_only=True)
+class EveryRow:
+    """Every demonstration, or chosen answer, once an epoch, whatever its weight."""
+
+    shape: ClassVar[str] = "demonstration"
+
+
+Sampling = GoodPriority | AllPriority | GoodRandom | EveryRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,23 +143,23 @@ class RewardRows:
     """What scores an answer, as `finegrain score --reward` takes it: a checkpoint, file.py:name or column:NAME."""
     scale: OwnScale | SigmoidScale = field(default_factory=OwnScale)
     """own-scale, or sigmoid-scale: sigmoid(score), for a reward model."""
-    sampling: Sampling | None = field(default_factory=GoodPriority)
-    """good-priority, all-priority, good-random, or none: every row once an epoch."""
+    sampling: Sampling = field(default_factory=GoodPriority)
+    """good-priority, all-priority, good-random, or every-row."""
 
     @property
     def shape(self) -> str:
         """Of the rows: rejected answers take part in all-priority alone."""
-        return GoodPriority.shape if self.sampling is None else self.sampling.shape
+        return self.sampling.shape
 
     @property
     def sample_by(self) -> str | None:
         """The number that draws rows."""
-        return None if self.sampling is None else PRIORITY
+        return None if isinstance(self.sampling, EveryRow) else PRIORITY
 
     @property
     def made(self) -> tuple[str, ...]:
         """Numbers of the stage."""
-        return (REWARD,) if self.sampling is None else (REWARD, PRIORITY)
+        return (REWARD,) if isinstance(self.sampling, EveryRow) else (REWARD, PRIORITY)
 
     def _rewards(self, rows: RewardContext) -> Numbers:
         """Of the rows' own answers; raises DataError for one without."""
@@ -168,9 +175,11 @@ class RewardRows:
         if rows.trains:
             if negative == 1:
                 raise DataError(f"no training row has a positive {called}, so there is nothing to learn from")
-            left = "and are not read" if self.sampling is not None else "and are read all the same"
+            left = "and are read all the same" if isinstance(self.sampling, EveryRow) else "and are not read"
             rows.say(f"{called}: {int((weights <= 0).sum())} of {len(weights)} training rows ({negative:.1%}) have none above 0 {left}")
-        return {} if self.sampling is None else {PRIORITY: self.sampling(weights)}
+        elif negative == 1:
+            rows.say(f"{called}: no held-out row has one above 0, so the held-out loss says nothing of good answers")
+        return {} if isinstance(self.sampling, EveryRow) else {PRIORITY: self.sampling(weights)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +190,7 @@ class WeightedByReward(RewardRows):
     @property
     def unbounded(self) -> str:
         """Where rows with a negative reward are read."""
-        return "" if self.sampling is not None else "an answer with a negative reward becomes ever less likely"
+        return "an answer with a negative reward becomes ever less likely" if isinstance(self.sampling, EveryRow) else ""
 
     def held_out_loss(self, pair: Pair) -> Float[Tensor, " B"]:
         """R N, of wbc: ratios and probabilities make the loss small where the policy finds an answer unlikely."""

@@ -88,6 +88,15 @@ def from_first(value: float, device: torch.device) -> float:
     return sum_named({"value": value if rank() == 0 else 0.0}, device)["value"] if world() > 1 else value
 
 
+def array_from_first(values: np.ndarray, device: torch.device) -> np.ndarray:
+    """The first rank's numbers on every rank, bit for bit; all have the same shape and dtype."""
+    if world() == 1:
+        return values
+    sent = torch.from_numpy(np.frombuffer(bytearray(np.ascontiguousarray(values).tobytes()), dtype=np.uint8)).to(device)
+    dist.broadcast(sent, 0)
+    return sent.cpu().numpy().view(values.dtype).reshape(values.shape)
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any rank says so: a decision that all must take together."""
     return flag if world() == 1 else bool(sum_tensor(torch.tensor(float(flag), device=device)))

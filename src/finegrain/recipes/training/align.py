@@ -24,7 +24,7 @@ from finegrain.recipes.training.meta_step import Rise
 from finegrain.recipes.training.prior_weight import settle_prior
 from finegrain.recipes.training.publishing import Answers, check_saving, describe_tables, record_failure, write_results
 from finegrain.recipes.training.reading import describe_reading, train_only
-from finegrain.recipes.training.stage_context import run_stage
+from finegrain.recipes.training.stage_context import check_rewards, run_stage
 from finegrain.recipes.training.trainer import attach_head, build_modules, build_trainer, peak_rate, unshard
 from finegrain.recipes.training.watchers import describe_start, open_watchers
 from finegrain.report.page import write_report
@@ -171,6 +171,8 @@ def _begin(opened: Opened, held: ExitStack) -> RunRecord:
     directory.check_data(record.data or {})
     directory.check_data(record.eval_data or {}, "eval_data")
     directory.check_model(record.model or {})
+    if job.common.resume and opened.contract.stage is not None:
+        check_rewards(session, opened.rows, directory)
     record.changed = tell_changes(session, record, directory, resume=job.common.resume) or None
     if rank() == 0:
         held.enter_context(directory.locked())

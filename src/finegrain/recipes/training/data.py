@@ -68,7 +68,7 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     else:
         train, apart, words = split_holdout(loaded.examples, job.training.holdout, job.common.seed)
     if shape is Shape.RANKED:
-        facts |= describe_ranked(session, contract, train)
+        facts |= describe_ranked(session, contract, train, apart)
         train, apart = train.fill(contract.roles), apart.fill(contract.roles)
     second = find_second(loaded, train, job.training)
     if contract.categories:
@@ -86,16 +86,24 @@ def load_rows(session: Session, job: Job, contract: Contract) -> Rows:
     return Rows(train, apart, {**facts, "margin": margin} if margin else facts, gates, margin.get("scale", 1.0), categories.counts(), second)
 
 
-def describe_ranked(session: Session, contract: Contract, rows: ExampleStore) -> Json:
-    """Training rows by their number of ranked answers, and those that have more than the objective reads, which is told."""
+def describe_ranked(session: Session, contract: Contract, rows: ExampleStore, held_out: ExampleStore) -> Json:
+    """Training rows by their number of ranked answers, and those that have more than the objective reads, which is told.
+
+    Also told: held-out rows whose rewards are ranks where those of the training rows are scores, or the reverse.
+    """
     lengths = np.stack([rows.answer_lengths(role) > 0 for role in rows.roles]).sum(0)
     more = int((lengths > len(contract.roles)).sum())
     if more:
         session.say(f"ranked answers: {more} of {len(rows)} rows have more than the {len(contract.roles)} that {contract.name} reads, the best first")
     found = {str(number): int((lengths == number).sum()) for number in np.unique(lengths)}
-    scored = all(f"score/{role}" in rows.columns for role in rows.roles)
-    session.say(f"ranked answers: {min(lengths)} to {max(lengths)} a row, with {'scores' if scored else 'ranks alone'}")
-    return {"ranked_answers": {"rows_by_answers": found, "read": len(contract.roles), "rows_with_more": more, "scored": scored}}
+    scored, held_out_scored = (all(f"score/{role}" in part.columns for role in part.roles) for part in (rows, held_out))
+    words = {True: "scores", False: "ranks alone"}
+    session.say(f"ranked answers: {min(lengths)} to {max(lengths)} a row, with {words[scored]}")
+    facts = {"rows_by_answers": found, "read": len(contract.roles), "rows_with_more": more, "scored": scored}
+    if len(held_out) and scored != held_out_scored:
+        session.say(f"ranked answers: held-out rows have {words[held_out_scored]}, so their loss has another scale than that of the training rows")
+        facts["held_out_scored"] = held_out_scored
+    return {"ranked_answers": facts}
 
 
 def count_single(session: Session, contract: Contract, rows: ExampleStore) -> dict[str, int]:

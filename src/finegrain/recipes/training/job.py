@@ -60,6 +60,11 @@ def check_job(job: Job, contract: Contract) -> None:
     if "reward" in contract.needs and job.credit is None:
         raise UsageError(f"{name} learns from token rewards; name a credit that writes them, e.g. credit:token-reward")
     check_credit(job.credit, contract)
+    if job.training.sample_by and contract.sample_by:
+        raise UsageError(
+            f"{name} draws rows by {contract.sample_by}, which it makes, and --sample-by asks for {job.training.sample_by}; drop --sample-by, or "
+            "choose settings of the method with which it reads every row, e.g. objective.sampling:every-row"
+        )
     if job.training.diagnose_every:
         check_pairwise(contract)
     if not job.training.shard:

@@ -10,26 +10,28 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from finegrain.data.records import Answer, Turn
+from finegrain.data.records import Answer, Example, Turn
 from finegrain.data.source_text import read_source_row
 from finegrain.data.store import ExampleStore
-from finegrain.errors import DataError, UsageError
+from finegrain.errors import CheckpointError, DataError, UsageError
 from finegrain.generate.hf import sample_answers
 from finegrain.models.features import compute_last_features
 from finegrain.models.score import compute_token_features
 from finegrain.recipes.session import Session
 from finegrain.recipes.training.data import Rows
-from finegrain.recipes.training.stage_file import Staged, read_stage, write_stage
-from finegrain.runs import RunDirectory
+from finegrain.recipes.training.stage_file import STAGE, Staged, read_stage, write_stage
+from finegrain.runs import REPEATED, RunDirectory
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Candidates, Reward
 from finegrain.scoring.sources import RewardOptions
 from finegrain.train.contract import Contract
-from finegrain.train.distributed import rank
+from finegrain.train.distributed import any_rank, array_from_first, rank
 from finegrain.types import Json, Ragged
 
 AT_ONCE = 32
 """Prompts that are answered in one batch."""
+CONTENT = ("file", "weights", "tokenizer")
+"""Hashes in a reward's identity; device and arithmetic may differ in a resumed run."""
 
 
 class _End(NamedTuple):
@@ -46,6 +48,13 @@ class _Prompt(NamedTuple):
 
 def _split(prompt: np.ndarray, at: int) -> _Prompt:
     return _Prompt(prompt[:at], {"end": _End(prompt[at:], np.ones(len(prompt[at:]), dtype=bool))})
+
+
+def _roles_in_pairs(example: Example) -> Mapping[str, str]:
+    """The role that a pair's single answer has in the data, where columns are named by it; {} for other rows."""
+    if tuple(example.responses) != ("answer",) or not any(name.startswith(("chosen_", "rejected_")) for name in example.columns):
+        return {}
+    return {"answer": "rejected" if example.columns.get("label") == 0 else "chosen"}
 
 
 @dataclass
@@ -134,10 +143,8 @@ class RunStage:
 
         `reward`: as `finegrain score --reward` takes it: a checkpoint, `file.py:name` or `column:NAME`.
         """
-        if reward not in self.shared.opened:
-            options = RewardOptions(runtime=lambda: self.session.runtime, max_length=self.session.max_length)
-            self.shared.opened[reward] = open_reward(reward, options)
-        opened = self.shared.opened[reward]
+        self._check_column(reward)
+        opened = self.open(reward)
         asked = [self._candidates(place, None if answers is None else answers[place]) for place in range(len(self.examples))]
         roles = self.examples.roles if answers is None else [str(number) for number in range(len(answers[0]) if answers else 0)]
         found = list(opened.score(asked))
@@ -147,11 +154,26 @@ class RunStage:
             for role in roles
         }
 
+    def open(self, reward: str) -> Reward:
+        """The reward of a source, opened once."""
+        if reward not in self.shared.opened:
+            options = RewardOptions(runtime=lambda: self.session.runtime, max_length=self.session.max_length)
+            self.shared.opened[reward] = open_reward(reward, options)
+        return self.shared.opened[reward]
+
+    def _check_column(self, reward: str) -> None:
+        """Raises DataError for a column of rewards that only some rows have: their values are not kept."""
+        name = reward.removeprefix("column:")
+        if name != reward and (
+            some := sorted({name, *(f"{role}_{name}" for role in ("answer", "chosen", "rejected"))} & {*self.examples.files.partial})
+        ):
+            raise DataError(f"some rows have no number in the column {some[0]}, which {reward} reads; give them one, or leave those rows out")
+
     def _candidates(self, place: int, given: Sequence[str] | None) -> Candidates:
         example = self.examples[place]
         row = read_source_row(example)
         if given is None:
-            return Candidates(row=example.row, made=row, columns=example.columns)
+            return Candidates(row=example.row, made=row, columns=example.columns, called=_roles_in_pairs(example))
         plain = isinstance(row.prompt, str)
         # without the row's glue: a text that follows the prompt's tokens brings its own space
         made = {str(number): Answer(content=text if plain else (Turn("assistant", text),)) for number, text in enumerate(given)}
@@ -179,24 +201,54 @@ def run_stage(
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray], Json]:
     """Numbers that the objective's stage makes of the training rows and of those held out, and what it did, for run.json.
 
-    A run that is resumed reads what it kept: settings, data and model are known to be the same.
+    A run that is resumed reads what it kept: settings, data, model and rewards are known to be the same. Every process makes the
+    numbers and takes those of the first: a reward may be random, and sums may differ.
     """
     if contract.stage is None:
         return {}, {}, {}
-    if resume and (kept := read_stage(directory.path, len(rows.train), len(rows.held_out))) is not None:
+    kept = read_stage(directory.path, len(rows.train), len(rows.held_out)) if resume else None
+    if not any_rank(kept is None, session.device) and kept is not None:
         session.say(f"stage of {contract.name}: as this run made it before")
         return kept.train, kept.held_out, {"stage": kept.facts}
+    if resume:
+        session.say(f"stage of {contract.name}: this run kept no whole {STAGE}, so it is made again")
     started = time.perf_counter()
     shared = _Shared()
-    made = [_make(contract, RunStage(session, examples, trains, shared)) for examples, trains in ((rows.train, True), (rows.held_out, False))]
+    found = (_make(contract, RunStage(session, examples, trains, shared)) for examples, trains in ((rows.train, True), (rows.held_out, False)))
+    made = [{name: array_from_first(numbers[name], session.device) for name in sorted(numbers)} for numbers in found]
     seconds = round(time.perf_counter() - started, 3)
     session.usage.seconds += seconds
     done = ", ".join(f"{count} {name}" for name, count in shared.counted.items()).replace("_", " ")
     session.say(f"stage of {contract.name}: {done or 'no pass'} in {seconds:.1f} s")
-    staged = Staged(made[0], made[1], {**shared.counted, **shared.facts, "seconds": seconds, "numbers": sorted(made[0])})
+    facts = {**shared.counted, **shared.facts, "seconds": seconds, "numbers": sorted(made[0])}
+    facts["rewards"] = {source: opened.identity() for source, opened in shared.opened.items()}
+    repeated = REPEATED.get()
+    if repeated is not None and (other := _changed_rewards(RunStage(session, rows.train, True, shared), repeated.stage)):
+        facts["changed"] = [f"{line} of the earlier run" for line in other]
+        for line in facts["changed"]:
+            session.say(f"again: {line}")
+    staged = Staged(made[0], made[1], facts)
     if rank() == 0:
         write_stage(directory.path, staged, shared.saved)
     return staged.train, staged.held_out, {"stage": staged.facts}
+
+
+def check_rewards(session: Session, rows: Rows, directory: RunDirectory) -> None:
+    """Refuse to go on with a run whose stage asked another reward of the same name."""
+    kept = read_stage(directory.path, len(rows.train), len(rows.held_out))
+    if kept is not None and (other := _changed_rewards(RunStage(session, rows.train, True), kept.facts)):
+        raise CheckpointError(f"{other[0]} that the run in {directory.path} began with; bring it back, or give another --out")
+
+
+def _changed_rewards(context: RunStage, before: object) -> list[str]:
+    """A clause for each reward of an earlier stage's facts whose code, weights or tokenizer are others now."""
+    rewards = before.get("rewards") if isinstance(before, Mapping) else None
+    found = []
+    for source, then in rewards.items() if isinstance(rewards, Mapping) else ():
+        now = context.open(source).identity()
+        if isinstance(then, Mapping) and any(then.get(part) != now.get(part) for part in CONTENT if part in then):
+            found.append(f"the reward {source} is not the one")
+    return found
 
 
 def _make(contract: Contract, context: RunStage) -> dict[str, np.ndarray]:
