@@ -30,8 +30,15 @@ def check_training(session: Session, settings: IterateSettings) -> None:
     }
     check_job(Job(command="prefer", settings={}, **shared), contract)
     if settings.common.eval is not None:
-        read = {"categories": Categories(contract.categories), "assumed": contract.assumed}
-        held = load_data(session, settings.common.eval, shape_of(contract), limit=None, gate=settings.gate, **read)
+        held = load_data(
+            session,
+            settings.common.eval,
+            shape_of(contract),
+            limit=None,
+            gate=settings.gate,
+            categories=Categories(contract.categories),
+            assumed=contract.assumed,
+        )
         check_columns(contract, held.examples, "--eval")
 
 
