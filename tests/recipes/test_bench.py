@@ -384,7 +384,9 @@ def test_a_loss_that_runs_away_is_a_result_and_data_without_corrections_an_error
         raise NonFiniteError("the loss of step 3 is NaN")
 
     monkeypatch.setattr(cell_of_the_bench, "align", runs_away)
-    monkeypatch.setattr(cell_of_the_bench, "probes_of", lambda task: (None, [], SimpleNamespace(step=0, kl=0.0, quality=0.0)))
+    start = SimpleNamespace(step=0, kl=0.0, quality=0.0)
+    monkeypatch.setattr(cell_of_the_bench, "probes_of", lambda task: (None, None, start))
+    monkeypatch.setattr(cell_of_the_bench, "PathReader", lambda *given: SimpleNamespace(points=[start], credit=None))
     runner = CellRunner(
         replace(SETTINGS, out=tmp_path, scorer=Corrections(), objectives=("figa",)), WORLD.settings, Budget(3, 8, 0.0), tmp_path, 8, (1,)
     )

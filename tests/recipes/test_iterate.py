@@ -16,13 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import finegrain
 from finegrain.commands.settings import Common
 from finegrain.data.records import Shape
+from finegrain.data.store import collect
 from finegrain.errors import CheckpointError, DataError, UsageError
 from finegrain.models.fingerprint import model_fingerprint
 from finegrain.models.load import load_policy
 from finegrain.recipes import iterate as job
 from finegrain.recipes.iteration import sampling
 from finegrain.recipes.iteration.round_rows import ModelRound, read_made
-from finegrain.recipes.session import load_data, open_session
+from finegrain.recipes.session import Session, load_data, open_session
 from finegrain.recipes.training import stage_context
 from finegrain.rounds.best_of_n import BestOfN
 from finegrain.rounds.self_play import SelfPlay
@@ -409,6 +410,8 @@ def test_a_sample_is_scored_as_it_follows_the_prompt(monkeypatch: pytest.MonkeyP
     asked: list[Candidates] = []
     reward = SimpleNamespace(score=lambda candidates: [asked.append(one) or {} for one in candidates])
     monkeypatch.setattr(stage_context, "open_reward", lambda *given: reward)
-    stage = stage_context.RunStage(SimpleNamespace(max_length=9), [example], trains=True)
+    session = object.__new__(Session)
+    session.max_length = 9
+    stage = stage_context.RunStage(session, collect([example]), trains=True)
     stage.score("model", [[" yes"]])
     assert (asked[0].made.glue, asked[0].made.answers["0"].content) == ("", " yes")
