@@ -50,7 +50,9 @@ def test_what_is_dropped_is_the_negative_share(command: Command) -> None:
     assert 0 < stage["negative_share"] < 1
     assert stage["numbers"] == ["advantage", "priority", "prompt_value", "scored_reward"]
     assert (stage["answers_sampled"], stage["answers_scored"]) == (6, 6 + 24)
-    np.testing.assert_allclose(kept["train/scored_reward"] - kept["train/prompt_value"], kept["train/advantage"])
+    np.testing.assert_allclose(
+        kept["train/scored_reward"] - kept["train/prompt_value"], kept["train/advantage"], atol=1e-7
+    )  # rounding is no advantage
     assert kept["value_head/query"].shape == (32,)
     positive = int((kept["train/advantage"] > 0).sum())
     assert record["steps"] == -(-positive // 4), "steps go down with the share that is read"

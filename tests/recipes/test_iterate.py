@@ -409,7 +409,7 @@ def test_a_sample_is_scored_as_it_follows_the_prompt(monkeypatch: pytest.MonkeyP
     example = replace(examples(1)[0], source='{"glue": " "}')
     asked: list[Candidates] = []
     reward = SimpleNamespace(score=lambda candidates: [asked.append(one) or {} for one in candidates])
-    monkeypatch.setattr(stage_context, "open_reward", lambda *given: reward)
+    monkeypatch.setattr(stage_context.RunStage, "open", lambda *given: reward)
     session = object.__new__(Session)
     session.max_length = 9
     stage = stage_context.RunStage(session, collect([example]), trains=True)
