@@ -19,7 +19,9 @@ def write_corrections(pairs: Path, file: Path) -> Path:
 
 def test_figa_on_corrections_from_the_command(command: Command, tmp_path: Path) -> None:
     data = write_corrections(command.data, tmp_path / "corrections.jsonl")
-    done = command.prefer("run", "objective:figa", "--data", data, "--limit", "12", "--max-steps", "2", "--holdout", "0.3", "--samples", "1", "--examined", "4")
+    done = command.prefer(
+        "run", "objective:figa", "--data", data, "--limit", "12", "--max-steps", "2", "--holdout", "0.3", "--samples", "1", "--examined", "4"
+    )
     assert done.code == 0, done.error
     record = command.record("run")
     assert record["data"]["shape"] == "correction"
