@@ -34,7 +34,7 @@ ROWS, HELD_OUT = 64, 32
 LONGEST = 500
 """Characters of a row's two texts: no row of so few is cut."""
 RESULTS_FILE = "benchmarks/results/offline-objectives.md"
-BEFORE = ["--lr", "1e-12", "--max-steps", "1", "--batch-size", "1"]
+BEFORE = ["--lr", "1e-12", "--max-steps", "1", "--batch-size", "2"]
 """A step that changes nothing, for the evaluation of the start."""
 
 
@@ -64,7 +64,7 @@ RUNS = (
     Run("mapo", "objective:mapo", own=("kl/masked_rejected",), kept="credit/kept_chosen"),
     Run("cpl", "objective:cpl"),
     Run("pngd", "objective:pngd"),
-    Run("token-sparsity", "objective:token-sparsity"),
+    Run("token-sparsity", "objective:token-sparsity", before=True),
     Run("dpop", "objective:dpop"),
     Run("r-dpo", "objective:r-dpo", before=True),
     Run("rrhf", "objective:rrhf", before=True),
@@ -248,7 +248,7 @@ def page(facts: Mapping[str, Any]) -> str:
             apart = f"largest difference between one and two processes {own['largest_difference']:.1e}"
             lines += ["", f"Reliabilities of {row['method']} by annotator; {apart}.", ""]
             lines += ["| annotator | rows | one process | two processes |", "| --- | --- | --- | --- |"]
-            lines += [f"| {name} | {one['rows']} | {one['one']:.6f} | {one['two']:.6f} |" for name, one in own["annotators"].items()]
+            lines += [f"| {name} | {one['rows']} | {one['one']:.7f} | {one['two']:.7f} |" for name, one in own["annotators"].items()]
     return "\n".join([*lines, ""])
 
 
@@ -263,6 +263,10 @@ def sentence(row: Json) -> str:
     if "accuracy" in row["held_out"]:
         share = row["held_out"]["accuracy"]
         found.append(f"{share['mean']:.0%} of them are in order ({share['low']:.0%} to {share['high']:.0%})")
+    if "reliabilities" in row:
+        ends = [one["one"] for one in row["reliabilities"]["annotators"].values()]
+        apart = f"the same from one process and two within {row['reliabilities']['largest_difference']:.0e}"
+        found.append(f"the reliabilities of {len(ends)} annotators start at 0.9 and end between {min(ends):.2f} and {max(ends):.2f}, {apart}")
     kept = [f"{name} {value:.2f}" for name, value in row["kept"].items() if value is not None]
     found += [f"`{one.split()[0]}` {one.split()[1]}" for one in kept] + [f"{row['changed']['share']:.0%} of the weights change"]
     same = "gives the same weights bit for bit" if row["again"]["same_weights"] else "does not give the same weights"
@@ -276,7 +280,11 @@ def write_pages(rows: Sequence[Json]) -> None:
     """The sentence at the end of a page's numbers, in place of an older one."""
     for name in dict.fromkeys(row["method"].partition(",")[0] for row in rows):
         file = ROOT / "docs" / "methods" / f"{name}.md"
-        own = " ".join(sentence(row) for row in rows if row["method"].partition(",")[0] == name)
+        first, *others = (row for row in rows if row["method"].partition(",")[0] == name)
+        own = sentence(first)
+        for row in others:
+            alike = (row["loss"], row["held_out_loss"]) == (first["loss"], first["held_out_loss"])
+            own += f" `{row['command']}` on the same rows gives the same figures." if alike else f" {sentence(row)}"
         lines = [one for one in file.read_text().splitlines() if RESULTS_FILE not in one]
         place = lines.index("## Example")
         while not lines[place - 1]:
