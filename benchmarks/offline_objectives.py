@@ -3,7 +3,7 @@
     python benchmarks/offline_objectives.py [--only NAMES] [--work build/offline-objectives] [--pages]
 
 This shows that a method runs, what it changes and that its record repeats it, not how good it is: 64 short rows, one seed, a model of 17 M
-parameters. Reads ../shared; writes benchmarks/results/offline-objectives.{json,md}; about a quarter of an hour on one core. A row that is done
+parameters. Reads ../shared; writes benchmarks/results/offline-objectives.{json,md}; about half an hour on one core. A row that is done
 stays done: a stopped script goes on. A method is one entry of `RUNS`; what its data are stands in `make_inputs`. --pages writes a sentence into
 each method's page under docs/methods.
 """
