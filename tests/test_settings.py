@@ -135,8 +135,11 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "weight_decay": ([-0.1], [0.0]),
 }
 """By name, what no class may take and what every class must."""
-OTHERWISE = {("Inference", "beta"), ("MetaRM", "samples"), ("FitBounds", "warmup"), ("FitBounds", "epochs")}
-"""A weight that may be 0, a file, and counts."""
+OTHERWISE = {
+    *(("Inference", "beta"), ("KL", "beta"), ("MetaRM", "samples"), ("Sampled", "samples")),
+    *(("FitBounds", "warmup"), ("FitBounds", "epochs"), ("FittedValue", "epochs")),
+}
+"""Weights that may be 0, a file, and counts."""
 
 
 @pytest.mark.parametrize("name", RANGES)
