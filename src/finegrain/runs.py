@@ -30,8 +30,8 @@ FREE = frozenset(
 
 MODEL_PARTS = {"sha256": "weights", "tokenizer_sha256": "tokenizer"}
 """Hashes in run.json, in words."""
-REWARD_HASHES = ("file", "weights")
-"""What tells a reward from another one, of a function's file or of a model."""
+REWARD_HASHES = ("file", "weights", "tokenizer")
+"""What tells a reward from another one, of a function's file or of a model; device and arithmetic may differ in a resumed run."""
 REPEATED: ContextVar[RunRecord | None] = ContextVar("REPEATED", default=None)
 """The record of the run that `finegrain again` repeats."""
 OF_THE_DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -175,6 +175,11 @@ class RunDirectory:
     def write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         """A whole jsonl file."""
         replace_file(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def is_other_reward(before: Any, now: Mapping[str, Any]) -> bool:
+    """Whether the content of a reward is not that of its earlier identity, which a file may have in any form."""
+    return isinstance(before, Mapping) and any(name in before and before[name] != now.get(name) for name in REWARD_HASHES)
 
 
 def changed_since(before: RunRecord, now: RunRecord) -> list[str]:

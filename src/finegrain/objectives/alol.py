@@ -112,7 +112,7 @@ class ALoL(RewardRows):
     """Hyper-parameters of A-LoL."""
 
     learning_rate: ClassVar[float] = 2e-6
-    """A tenth of nll's [choice], at which most ratios are clipped after one step."""
+    """A tenth of nll's [choice]: at nll's most ratios are soon clipped."""
 
     variant: Ratio | RefFree | Seq | KL = field(default_factory=Ratio)
     """ratio (A-LoL), ref-free, seq, or kl."""

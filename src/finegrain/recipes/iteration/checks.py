@@ -8,7 +8,7 @@ from finegrain.recipes.session import Session, load_data
 from finegrain.recipes.training.data import check_columns, shape_of
 from finegrain.recipes.training.job import Job, check_job
 from finegrain.rounds.best_of_n import BestOfN
-from finegrain.runs import REWARD_HASHES, RunDirectory
+from finegrain.runs import RunDirectory, is_other_reward
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.sources import RewardOptions
 from finegrain.train.read_contract import contract_of
@@ -52,6 +52,6 @@ def identify_reward(session: Session, settings: IterateSettings) -> Json | None:
 
 def check_reward(directory: RunDirectory, reward: Json | None) -> None:
     """Refuse to go on with a run whose earlier rounds another reward has scored."""
-    before = (directory.read_record().reward if (directory.path / "run.json").exists() else None) or {}
-    if reward is not None and any(name in before and before[name] != reward.get(name) for name in REWARD_HASHES):
+    before = directory.read_record().reward if (directory.path / "run.json").exists() else None
+    if reward is not None and is_other_reward(before, reward):
         raise CheckpointError(f"the reward of the run in {directory.path} is another one than it began with; bring it back, or give another --out")

@@ -20,7 +20,7 @@ from finegrain.models.score import compute_token_features
 from finegrain.recipes.session import Session
 from finegrain.recipes.training.data import Rows
 from finegrain.recipes.training.stage_file import STAGE, Staged, read_stage, write_stage
-from finegrain.runs import REPEATED, RunDirectory
+from finegrain.runs import REPEATED, RunDirectory, is_other_reward
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Candidates, Reward
 from finegrain.scoring.sources import RewardOptions
@@ -30,8 +30,6 @@ from finegrain.types import Json, Ragged
 
 AT_ONCE = 32
 """Prompts that are answered in one batch."""
-CONTENT = ("file", "weights", "tokenizer")
-"""Hashes in a reward's identity; device and arithmetic may differ in a resumed run."""
 
 
 class _End(NamedTuple):
@@ -245,8 +243,7 @@ def _changed_rewards(context: RunStage, before: object) -> list[str]:
     rewards = before.get("rewards") if isinstance(before, Mapping) else None
     found = []
     for source, then in rewards.items() if isinstance(rewards, Mapping) else ():
-        now = context.open(source).identity()
-        if isinstance(then, Mapping) and any(then.get(part) != now.get(part) for part in CONTENT if part in then):
+        if is_other_reward(then, context.open(source).identity()):
             found.append(f"the reward {source} is not the one")
     return found
 
