@@ -34,6 +34,19 @@ PlainSpan = tuple[int, int, float]
 """(start, end, value) alone, as computed values and planted truths are written."""
 
 
+class Sampled(NamedTuple):
+    """What is known of the tokens of answers that a policy sampled; 0 outside the mask. K values: one per reward that is kept apart, else 1."""
+
+    old_logp: Float[Tensor, "B T"]
+    """log pi(y_t | x, y_<t), nats, of the policy that sampled, in training numerics and at the sampling temperature."""
+    advantage: Float[Tensor, "B T"]
+    """In units of the reward, or whitened."""
+    returns: Float[Tensor, "B T K"] | None = None
+    """What values regress to; None where nothing is fitted to them."""
+    old_values: Float[Tensor, "B T K"] | None = None
+    """The values when the answers were sampled."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One response per row, token by token. A score is stored at the token it evaluates."""
@@ -72,6 +85,10 @@ class Side:
     """The hidden states that such a head reads; on request."""
     reading: Float[Tensor, "B T K"] | None = None
     """What the objective's reader made of the reference's hidden states at the position that predicts each token; on request."""
+    values: Float[Tensor, "B T K"] | None = None
+    """K value estimates before each token, read at the position that predicts it, so that they do not depend on the token; on request."""
+    sampled: Sampled | None = None
+    """None for answers of a data file."""
 
 
 @dataclass(frozen=True, kw_only=True)
