@@ -109,7 +109,9 @@ class RunDirectory:
             return
         before = self._stored("rewards")
         if other := [name for name, now in identities.items() if name in before and is_other_reward(before[name], now)]:
-            raise CheckpointError(f"the content of {', '.join(other)} is not what the run in {self.path} began with; bring it back, or give another --out")
+            raise CheckpointError(
+                f"the content of {', '.join(other)} is not what the run in {self.path} began with; bring it back, or give another --out"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -118,5 +118,7 @@ class OnlineSettings:
         if self.reward_weights and len(self.reward_weights) != len(self.reward):
             raise UsageError(f"{len(self.reward_weights)} --reward-weights for {len(self.reward)} rewards; give one per reward")
         if self.sampling.max_new_tokens >= self.common.max_length:
-            raise UsageError(f"--sampling.max-new-tokens {self.sampling.max_new_tokens} leaves no room for a prompt within --max-length {self.common.max_length}")
+            raise UsageError(
+                f"--sampling.max-new-tokens {self.sampling.max_new_tokens} leaves no room for a prompt within --max-length {self.common.max_length}"
+            )
         self.sampling.check_for_training()

@@ -65,9 +65,7 @@ def online(model: Any, data: Data, out: str | Path, *, reward: str | Sequence[st
     settings by the names of `commands.online.OnlineSettings`.
     """
     rewards = (reward,) if isinstance(reward, str) else tuple(reward)
-    made = OnlineSettings(
-        model=model_name(model), data=format_sources(data), out=Path(out), reward=rewards, algorithm=algorithm, **settings
-    )
+    made = OnlineSettings(model=model_name(model), data=format_sources(data), out=Path(out), reward=rewards, algorithm=algorithm, **settings)
     return _run(made, model, tokenizer)
 
 

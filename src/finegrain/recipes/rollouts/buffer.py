@@ -102,7 +102,12 @@ class BufferMaker:
         rollout = self._rollout(examples, answers, whole, self.rewards)
         update = compute_update(rollout, self.stages, self.state)
         self.state = update.state
-        facts = {"buffer": number, **update.facts, **self._facts(rollout, whole), **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()}}
+        facts = {
+            "buffer": number,
+            **update.facts,
+            **self._facts(rollout, whole),
+            **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
+        }
         lines = self._lines(number, step, prompts, answers, examples, rollout, update, whole)
         kept = np.flatnonzero(update.kept.numpy())
         return Buffer(number, places, answers, self._data([examples[row] for row in kept], update, whole, kept), kept, facts, lines)
@@ -266,9 +271,18 @@ def gather_ragged(arrays: Ragged, positions: Sequence[int], count: int, device: 
     if world() == 1:
         return arrays
     lengths = gather_by_position(torch.tensor([float(len(array)) for array in arrays], dtype=torch.float64), positions, count, torch.float64).long()
-    tail = gather_by_position(torch.tensor([[float(np.prod(array.shape[1:], dtype=int))] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64)
-    wide = gather_by_position(torch.tensor([[float(array.dtype == np.float64)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64)
-    dims = gather_by_position(torch.tensor([[float(array.ndim)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64)
+    tail = gather_by_position(
+        torch.tensor([[float(np.prod(array.shape[1:], dtype=int))] for array in arrays], dtype=torch.float64).reshape(-1, 1),
+        positions,
+        count,
+        torch.float64,
+    )
+    wide = gather_by_position(
+        torch.tensor([[float(array.dtype == np.float64)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64
+    )
+    dims = gather_by_position(
+        torch.tensor([[float(array.ndim)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64
+    )
     most, columns = int(lengths.max()), int(tail.max())
     padded = torch.zeros(len(arrays), most, columns, dtype=torch.float64)
     for row, array in enumerate(arrays):
