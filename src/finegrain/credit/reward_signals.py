@@ -193,3 +193,12 @@ class Saliency:
 
 
 RewardSignal = Head | PrefixDifference | Attention | Uniform | Saliency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """The whole score at the end of the answer: nothing stands on tokens."""
+
+
+RolloutCredit = Terminal | Head | PrefixDifference | Attention | Uniform
+"""How a reward model's score comes to the tokens of sampled answers."""

@@ -15,7 +15,7 @@ from finegrain.data.records import Response, Text
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError, NonFiniteError, UsageError
 from finegrain.models.load import load_own_tokenizer
-from finegrain.scoring.records import BLOCK, Candidates, Found, Scores
+from finegrain.scoring.records import BLOCK, Candidates, Found, Scores, TrainerState
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.tokens import TokenReader, is_cut
 from finegrain.types import CharSpan, Json, Scored
@@ -31,6 +31,10 @@ class Completion(NamedTuple):
     completion: Text
     columns: Mapping[str, Any]
     """The row of the data, as it is."""
+    ids: Sequence[int] | None = None
+    """Tokens of the answer as they were sampled; None where nobody sampled it."""
+    trainer_state: TrainerState | None = None
+    """None where nothing is being trained."""
 
 
 class Verdict(NamedTuple):
@@ -57,10 +61,12 @@ class TextReward:
     """Its identity."""
     reader: TokenReader | None = None
     """The tokenizer on whose tokens spans and lists of numbers are put; None: spans stay spans."""
-    block: int = BLOCK
-    """Candidates of one call."""
+    block: int | None = BLOCK
+    """Candidates of one call; None: all that there are."""
     dense: bool = True
     """Whether it may say spans or numbers per token."""
+    concurrent: bool = False
+    """Whether it waits rather than computes, so that others are asked meanwhile."""
     tokenizer: None = None
 
     def read(self, candidates: Sequence[Candidates], findings: Findings) -> Sequence[Candidates | None]:
@@ -73,7 +79,9 @@ class TextReward:
         while block := list(islice(stream, self.block)):
             texts = [one.text for one in block]
             asked = [
-                Completion(one.row, one.called.get(role, role), text.prompt, answer.content, one.columns)
+                Completion(
+                    one.row, one.called.get(role, role), text.prompt, answer.content, one.columns, one.sampled_ids(role), one.trainer_state
+                )
                 for one, text in zip(block, texts, strict=True)
                 for role, answer in text.answers.items()
             ]
@@ -139,12 +147,14 @@ def open_token_reader(options: RewardOptions) -> TokenReader | None:
 
 def read_verdict(item: Any, row: int, source: str) -> Verdict:
     """What the function returned, checked."""
-    item = item.tolist() if hasattr(item, "tolist") else item
+    item = _listed(item)
     if item is None:
         return Verdict(None)
     if isinstance(item, Real):
         return Verdict(_finite(item, row, source))
-    if isinstance(item, Sequence) and all(isinstance(one, Real) for one in item) and len(item):
+    if isinstance(item, Sequence) and not isinstance(item, str):
+        item = [_listed(one) for one in item]
+    if isinstance(item, list) and all(isinstance(one, Real) for one in item) and item:
         values = [_finite(one, row, source) for one in item]
         return Verdict(sum(values), tokens=values)
     try:
@@ -154,6 +164,11 @@ def read_verdict(item: Any, row: int, source: str) -> Verdict:
             raise
         raise UsageError(f"{source}, row {row}: expected a number, None, numbers per token or spans (start, end, value), got {item!r:.80}") from error
     return Verdict(sum(span.value for span in spans), spans=spans)
+
+
+def _listed(item: Any) -> Any:
+    """Numbers and lists of arrays and tensors."""
+    return item.tolist() if hasattr(item, "tolist") else item
 
 
 def _finite(value: Any, row: int, source: str) -> float:

@@ -121,6 +121,11 @@ class TokenisedReward(ABC):
         return True
 
     @property
+    def concurrent(self) -> bool:
+        """It computes."""
+        return False
+
+    @property
     def tokenizer(self) -> Any:
         """Its own."""
         return self.reader.tokenizer
