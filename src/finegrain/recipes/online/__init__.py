@@ -1,1 +1,0 @@
-"""Online reinforcement learning: sampled answers, their rewards, and the steps that learn from them."""
