@@ -14,7 +14,7 @@ from finegrain.checked import (
     checked,
 )
 from finegrain.commands.settings import Common
-from finegrain.credit.reward_signals import RewardSignal
+from finegrain.credit.reward_signals import RolloutCredit, Terminal
 from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.generate.sampling import Sampling
@@ -82,10 +82,14 @@ class OnlineSettings:
     """A weight per --reward; by default 1 each."""
     reward_timeout: PositiveFloat = 300.0
     """Seconds that a function may take for a buffer; beyond them the run stops, its state saved."""
+    reward_reference: str | None = None
+    """The model that policies among the rewards were trained from: their reward is then their log-ratio to it."""
+    reward_beta: PositiveFloat = 0.1
+    """Scale of that log-ratio."""
     gold: tuple[str, ...] = ()
     """Rewards that are logged and never train: what the --reward stands for."""
     algorithm: Any
-    credit: OnlineCredit = field(default_factory=Terminal)
+    credit: RolloutCredit = field(default_factory=Terminal)
     """How a reward model's score of an answer comes to its tokens: terminal (at the last one), head, prefix-difference, attention or uniform."""
     aggregate: OfOneAnswer = field(default_factory=MeanReward)
     """One reward of a score with members or a standard deviation."""

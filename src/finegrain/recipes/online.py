@@ -3,6 +3,7 @@
 Settings -> open_run -> Opened (nothing is written yet) -> prepare -> Prepared -> fit -> publish -> what the command prints.
 """
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -44,6 +45,7 @@ from finegrain.recipes.training.watchers import open_watchers
 from finegrain.report.page import write_report
 from finegrain.run_record import RunRecord
 from finegrain.runs import RunDirectory
+from finegrain.scoring.records import TrainerState
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.collate import TrainingSet
@@ -139,13 +141,29 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Opened:
     stages = asked.algorithm.stages(advantage=asked.advantage, leash=asked.leash, shaping=asked.shaping)
     contract = replace(contract_of(asked.algorithm.policy_loss(stages), asked.common.seed), temperature=asked.sampling.temperature)
     prompts, held_out, facts = _read_prompts(session, asked)
-    rewards = open_rewards(session, asked, asked.reward, asked.reward_weights)
-    gold = open_rewards(session, asked, asked.gold, ()) if asked.gold else None
+    rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
+    gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
+    for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
+        session.say(line)
     rate = peak_rate(session, asked.common.lr, asked.optim, contract)
-    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.identity()})
+    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.facts()})
     if gold is not None:
-        record = record.plus({"gold": gold.identity()})
+        record = record.plus({"gold": gold.facts()})
     return Opened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
+
+
+def _open_rewards(session: Session, asked: OnlineSettings, sources: Sequence[str], weights: Sequence[float] | None) -> Rewards:
+    return open_rewards(
+        sources,
+        weights,
+        runtime=lambda: session.runtime,
+        max_length=session.max_length,
+        credit=asked.credit,
+        aggregate=asked.aggregate,
+        reference=asked.reward_reference,
+        beta=asked.reward_beta,
+        timeout=asked.reward_timeout,
+    )
 
 
 def _read_prompts(session: Session, asked: OnlineSettings) -> tuple[list[Prompt], list[Prompt], Json]:
@@ -203,6 +221,7 @@ def _source(opened: Opened, scorer: Scorer, plan: Plan) -> OnlineSource:
         measured=algorithm.epochs * algorithm.minibatches > 1,
         state=opened.stages.start(),
         samples=asked.training.samples,
+        progress=lambda step: _progress(asked, plan, step, algorithm.epochs * algorithm.minibatches),
     )
     return OnlineSource(
         maker=maker,
@@ -216,6 +235,12 @@ def _source(opened: Opened, scorer: Scorer, plan: Plan) -> OnlineSource:
         write=opened.directory.append_rollouts if rank() == 0 else lambda lines: None,
         most_steps=asked.common.max_steps,
     )
+
+
+def _progress(asked: OnlineSettings, plan: Plan, step: int, updates: int) -> TrainerState:
+    """What reward functions are told of an update, counted from 1."""
+    passed = (step - 1) // updates / plan.steps_per_epoch
+    return TrainerState(global_step=step - 1, max_steps=len(plan) * updates, epoch=passed, num_train_epochs=math.ceil(asked.training.epochs))
 
 
 def _sampler(session: Session, sampling: Sampling) -> Any:

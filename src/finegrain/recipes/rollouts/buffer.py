@@ -4,7 +4,7 @@ Every process samples, measures and scores the answers of its share of the promp
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.data.generated import make_response
+from finegrain.data.generated import TokenTexts, make_response
 from finegrain.data.records import Example
+from finegrain.generate.hf import end_tokens
 from finegrain.generate.sampling import Sample, Sampler, Sampling
 from finegrain.models.score import measure_answers, measure_values
 from finegrain.models.scorer import Scorer
@@ -24,7 +25,7 @@ from finegrain.recipes.rollouts.prompts import Prompt
 from finegrain.recipes.rollouts.references import Reference
 from finegrain.recipes.rollouts.rewards import RewardColumns, Rewards
 from finegrain.recipes.session import Session
-from finegrain.scoring.records import Candidates
+from finegrain.scoring.records import Candidates, TrainerState
 from finegrain.train.collate import TrainingSet
 from finegrain.train.distributed import gather_by_position, rank, world
 from finegrain.types import Json, Ragged
@@ -76,6 +77,8 @@ class BufferMaker:
     """What the stages carry from buffer to buffer."""
     samples: int
     """Prompts of a buffer whose answers go to rollouts.jsonl."""
+    progress: Callable[[int], TrainerState]
+    """(number of an update, from 1) -> where the run stands, for reward functions."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     def make(self, number: int, places: Sequence[int], step: int) -> Buffer:
@@ -93,11 +96,16 @@ class BufferMaker:
         with self._timed("measure"):
             found = self._measure(mine, [answers[position] for position in positions])
         with self._timed("reward"):
-            columns = self.rewards.score(self.candidates(prompts, answers, examples, positions))
-            gold = None if self.gold is None else self.gold.score(self.candidates(prompts, answers, examples, positions))
-        found |= {"sequence": np.split(columns.sequence.numpy(), len(mine)) if mine else [], "tokens": list(columns.tokens)}
+            given, state = self.candidates(prompts, examples, positions), self.progress(step)
+            columns = self.rewards.score(given, state)
+            gold = None if self.gold is None else self.gold.score(given, state)
+        for line in (*columns.warnings, *(() if gold is None else gold.warnings)):
+            self.session.say(f"buffer {number}: {line}")
+        found |= {"sequence": list(columns.sequence.numpy()[:, None]), "tokens": list(columns.tokens)}
+        if columns.std is not None:
+            found["std"] = list(columns.std.numpy()[:, None])
         if gold is not None:
-            found["gold"] = np.split(gold.sequence.numpy() + _sums(gold), len(mine)) if mine else []
+            found["gold"] = list(gold.totals.numpy()[:, None])
         whole = {name: gather_ragged(arrays, positions, count, self.session.device) for name, arrays in found.items()}
         rollout = self._rollout(examples, answers, whole, self.rewards)
         update = compute_update(rollout, self.stages, self.state)
@@ -114,26 +122,25 @@ class BufferMaker:
 
     def read(self, prompts: Sequence[Prompt], answers: Sequence[Sample]) -> list[Example]:
         """The answers as rows: the sampled ids, and the text that follows from them."""
-        stop, tokenizer, each = self.sampling.stop, self.session.policy.tokenizer, len(answers) // max(1, len(prompts))
+        policy, each = self.session.policy, len(answers) // max(1, len(prompts))
+        texts, ends = TokenTexts(policy.tokenizer), end_tokens(policy.model, policy.tokenizer)
         found = []
         for place, answer in enumerate(answers):
-            response = make_response(tokenizer, answer.ids, stop=stop if answer.ended == Ended.STOP_STRING else ())
+            stop = self.sampling.stop if answer.ended == Ended.STOP_STRING else ()
+            response = make_response(answer.ids, texts, ends=ends, stop=stop)
             example = prompts[place // each].example
             found.append(replace(example, responses={ROLE: response}, spans={ROLE: None}, token_rewards={ROLE: None}))
         return found
 
-    def candidates(
-        self, prompts: Sequence[Prompt], answers: Sequence[Sample], examples: Sequence[Example], positions: Sequence[int]
-    ) -> list[Candidates]:
+    def candidates(self, prompts: Sequence[Prompt], examples: Sequence[Example], positions: Sequence[int]) -> list[Candidates]:
         """The answers at these positions as rewards are asked about them, with every column of their prompt's row."""
-        each = len(answers) // max(1, len(prompts))
+        each = len(examples) // max(1, len(prompts))
         return [
             Candidates(
                 row=examples[position].row,
                 columns=prompts[position // each].question.raw,
                 tokens=examples[position],
                 tokenizer=self.session.policy.tokenizer,
-                ids={ROLE: answers[position].ids.tolist()},
             )
             for position in positions
         ]
@@ -167,6 +174,7 @@ class BufferMaker:
             values=padded.get("values"),
             sequence=torch.from_numpy(np.stack([own.reshape(-1) for own in whole["sequence"]])),
             tokens=padded["tokens"],
+            std=None if "std" not in whole else torch.from_numpy(np.stack([own.reshape(-1) for own in whole["std"]])),
             weights=rewards.weights,
             columns={name: torch.tensor([example.columns[name] for example in examples]) for name in columns},
         )
@@ -301,11 +309,6 @@ def gather_samples(own: Sequence[Sample], positions: Sequence[int], count: int, 
     ended = gather_by_position(torch.tensor([float(sample.ended) for sample in own], dtype=torch.float64), positions, count, torch.float64)
     logp = gather_ragged([sample.logp for sample in own], positions, count, device)
     return [Sample(one.astype(np.int32), Ended(int(how)), lp) for one, how, lp in zip(ids, ended, logp, strict=True)]
-
-
-def _sums(columns: RewardColumns) -> np.ndarray:
-    """(B, n) sums of the rewards on tokens."""
-    return np.stack([np.asarray(own).sum(0) for own in columns.tokens]) if len(columns.tokens) else np.zeros(tuple(columns.sequence.shape))
 
 
 def _scores(rollout: Rollout, row: int) -> list[float | None]:

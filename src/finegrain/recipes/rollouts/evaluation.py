@@ -12,11 +12,11 @@ from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import mean_interval
 from finegrain.recipes.rollouts.buffer import BufferMaker, gather_ragged, gather_samples
 from finegrain.recipes.rollouts.prompts import Prompt
-from finegrain.recipes.rollouts.rewards import RewardColumns, Rewards
+from finegrain.recipes.rollouts.rewards import RewardColumns
 from finegrain.train.distributed import rank, world
 from finegrain.types import Json
 
-BUFFER = -1
+BUFFER = 2**40
 """Stands for the buffer's number in the noise: the same draws at every evaluation."""
 
 
@@ -39,24 +39,23 @@ class HeldOut:
         drawn = self.sampler([prompt.example.prompt for prompt in mine], [prompt.example.row for prompt in mine], BUFFER)
         answers = gather_samples([many[0] for many in drawn], own, count, device)
         examples = self.maker.read(self.prompts, answers)
-        candidates = self.maker.candidates(self.prompts, answers, examples, own)
+        candidates, state = self.maker.candidates(self.prompts, examples, own), self.maker.progress(1)
         results: dict[str, Any] = {}
-        totals = self._totals(self.maker.rewards, self.maker.rewards.score(candidates), own, count)
+        totals = self._totals(self.maker.rewards.score(candidates, state), own, count)
         reward = totals @ np.array(self.maker.rewards.weights)
         results["eval_reward"] = interval(reward)
         for place, name in enumerate(self.maker.rewards.names):
             results[f"eval_rewards/{name}"] = interval(totals[:, place])
         if self.maker.gold is not None:
-            gold = self._totals(self.maker.gold, self.maker.gold.score(candidates), own, count)
+            gold = self._totals(self.maker.gold.score(candidates, state), own, count)
             results |= {f"eval_gold/{name}": interval(gold[:, place]) for place, name in enumerate(self.maker.gold.names)}
         cut = np.array([answer.ended == Ended.LENGTH for answer in answers])
         results["eval_completions/mean_length"] = interval(np.array([len(answer.ids) for answer in answers], dtype=float))
         results["eval_completions/clipped_ratio"] = wilson(cut.astype(float)).as_json()
         return results
 
-    def _totals(self, rewards: Rewards, columns: RewardColumns, own: Sequence[int], count: int) -> np.ndarray:
-        sums = [sequence + np.asarray(tokens).sum(0) for sequence, tokens in zip(columns.sequence.numpy(), columns.tokens, strict=True)]
-        rows = gather_ragged([one[None] for one in sums], own, count, self.maker.session.device)
+    def _totals(self, columns: RewardColumns, own: Sequence[int], count: int) -> np.ndarray:
+        rows = gather_ragged(list(columns.totals.numpy()[:, None]), own, count, self.maker.session.device)
         return np.stack([row.reshape(-1) for row in rows])
 
 

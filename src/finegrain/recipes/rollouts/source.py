@@ -132,7 +132,7 @@ class OnlineSource:
     def _unpack(self, number: int, places: Sequence[int], tensors: Mapping[str, Tensor]) -> Buffer:
         ids = _split(tensors["ids"], tensors["lengths"])
         ended = tensors["ended"].tolist()
-        answers = [Sample(one.astype(np.int32), Ended(int(how)), None) for one, how in zip(ids, ended, strict=True)]
+        answers = [Sample(one.astype(np.int32), Ended(int(how)), np.zeros(0)) for one, how in zip(ids, ended, strict=True)]
         examples = self.maker.read([self.maker.prompts[place] for place in places], answers)
         kept = tensors["kept"].numpy()
         lengths = tensors["lengths"][tensors["kept"]]
