@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.iterate import iterate
     from finegrain.recipes.merge import merge
+    from finegrain.recipes.online import online
     from finegrain.recipes.prefer import prefer
     from finegrain.recipes.reward import train_reward_model
     from finegrain.recipes.score import score
@@ -61,6 +62,7 @@ __all__ = [
     "evaluate_reward",
     "iterate",
     "merge",
+    "online",
     "prefer",
     "reward_function",
     "score",
@@ -80,6 +82,7 @@ _HOMES = {
     "evaluate_reward": "recipes.eval",
     "iterate": "recipes.iterate",
     "merge": "recipes.merge",
+    "online": "recipes.online",
     "prefer": "recipes.prefer",
     "reward_function": "scoring.completions",
     "score": "recipes.score",
