@@ -12,7 +12,9 @@ def format_reward(completions: list[str], **kwargs: object) -> list[float]:
 
 def correctness_reward(completions: list[str], answer: list[str], **kwargs: object) -> list[float]:
     """1 for the data's own number behind ####."""
-    return [float(last_number(text) == last_number(solution)) if last_number(text) else 0.0 for text, solution in zip(completions, answer, strict=True)]
+    return [
+        float(last_number(text) == last_number(solution)) if last_number(text) else 0.0 for text, solution in zip(completions, answer, strict=True)
+    ]
 
 
 def last_number(text: str) -> str | None:

@@ -43,6 +43,7 @@ def report(result: Json, lines: list[Json], command: list[str]) -> str:
             whole = wilson(np.repeat([1.0, 0.0], [round(own["mean"] * own["rows"]), own["rows"] - round(own["mean"] * own["rows"])]))
             found.append(f"{whole.mean:.3f} [{whole.low:.3f}, {whole.high:.3f}]")
         rows.append(f"| {words} | {' | '.join(found)} |")
+    first, last = lines[0], lines[-1]
     dead = [line["frac_reward_zero_std"] for line in lines]
     correct = sum(line["rewards/correctness_reward/mean"] * 64 for line in lines)
     return "\n".join(
@@ -51,17 +52,18 @@ def report(result: Json, lines: list[Json], command: list[str]) -> str:
             "",
             describe_processor(),
             "",
-            f"`finegrain {' '.join(command)}`: {result['answers']} answers in {result['train_seconds']:.0f} s. {HELD_OUT} held-out problems, one answer "
-            "each at temperature 1, Wilson's intervals.",
+            f"`finegrain {' '.join(command)}`: {result['answers']} answers in {result['train_seconds']:.0f} s.",
+            f"{HELD_OUT} held-out problems, one answer each at temperature 1, Wilson's intervals.",
             "",
             "| share of answers | before | after |",
             "| --- | --- | --- |",
             *rows,
             "",
-            f"Groups of eight answers without a difference in reward: {np.mean(dead[:5]):.2f} in the first five buffers, {np.mean(dead[-5:]):.2f} in the "
-            f"last five. Correct answers in training: {correct:.0f} of {64 * len(lines)}. KL to the start model {lines[-1]['kl']:.3f} nats per token at the "
-            f"end; mean length {lines[0]['completions/mean_length']:.0f} tokens at first, {lines[-1]['completions/mean_length']:.0f} at last; cut at {TOKENS} "
-            f"tokens {lines[0]['completions/clipped_ratio']:.2f} and {lines[-1]['completions/clipped_ratio']:.2f}.",
+            f"Groups of eight answers without a difference in reward: {np.mean(dead[:5]):.2f} in the first five buffers, "
+            f"{np.mean(dead[-5:]):.2f} in the last five. Correct answers in training: {correct:.0f} of {64 * len(lines)}. "
+            f"KL to the start model at the end: {last['kl']:.3f} nats per token. Mean length in tokens: {first['completions/mean_length']:.0f} at "
+            f"first, {last['completions/mean_length']:.0f} at last; cut at {TOKENS} tokens: {first['completions/clipped_ratio']:.2f} and "
+            f"{last['completions/clipped_ratio']:.2f}.",
             "",
         ]
     )

@@ -90,7 +90,18 @@ def share(work: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 rewards = [line["reward"] for line in lines]
                 first = next((place + 1 for place, value in enumerate(rewards) if value > 0.8), None)
                 kl = float(np.mean([line.get("kl", math.nan) for line in lines[-5:]]))
-                rows.append({"algorithm": algorithm, "reward": reward, "seed": seed, "start": rewards[0], "end": float(np.mean(rewards[-5:])), "most": max(rewards), "first_above": first, "kl": kl})
+                rows.append(
+                    {
+                        "algorithm": algorithm,
+                        "reward": reward,
+                        "seed": seed,
+                        "start": rewards[0],
+                        "end": float(np.mean(rewards[-5:])),
+                        "most": max(rewards),
+                        "first_above": first,
+                        "kl": kl,
+                    }
+                )
     return rows
 
 
@@ -112,7 +123,10 @@ def delayed(work: Path, seeds: Sequence[int], tuning: Sequence[int], buffers: in
         for arm, reward in arms.items()
     }
     ends = {
-        arm: [float(np.mean([line["reward"] for line in run(work, "delayed", "ppo", reward, seed, rate=best[arm], tokens=64, buffers=buffers)[-5:]])) for seed in seeds]
+        arm: [
+            float(np.mean([line["reward"] for line in run(work, "delayed", "ppo", reward, seed, rate=best[arm], tokens=64, buffers=buffers)[-5:]]))
+            for seed in seeds
+        ]
         for arm, reward in arms.items()
     }
     most = ANSWERS * buffers
@@ -128,29 +142,36 @@ def report(found: dict[str, Any]) -> str:
         lines += [
             "## The share of one word", "",
             "A buffer has 64 answers of 16 tokens, one pass, learning rate 0.003. Means over seeds; KL in nats per token to the start model.", "",
-            "| algorithm | reward | seeds | start | end | largest of any buffer | first buffer above 0.8 (each seed) | KL |", "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| algorithm | reward | seeds | start | end | largest of any buffer | first buffer above 0.8 (each seed) | KL |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]  # fmt: skip
         for algorithm in ALGORITHMS:
             for reward in ("share_of_h", "shuffled_share"):
                 own = [row for row in found["share"] if (row["algorithm"], row["reward"]) == (algorithm, reward)]
                 ends = mean_interval([row["end"] for row in own])
                 first = ", ".join("never" if row["first_above"] is None else str(row["first_above"]) for row in own)
+                kind, kl = "true" if reward == "share_of_h" else "shuffled", np.mean([row["kl"] for row in own])
                 numbers = f"{np.mean([row['start'] for row in own]):.3f} | {shown(ends)} | {max(row['most'] for row in own):.3f}"
-                lines.append(f"| {algorithm} | {'true' if reward == 'share_of_h' else 'shuffled'} | {len(own)} | {numbers} | {first} | {np.mean([row['kl'] for row in own]):.3f} |")
+                lines.append(f"| {algorithm} | {kind} | {len(own)} | {numbers} | {first} | {kl:.3f} |")
         lines.append("")
     if "delayed" in found:
         own = found["delayed"]
         lines += [
             "## Dense and terminal reward", "",
-            f"PPO, 64 tokens, at most {own['buffers']} buffers of 64 answers; target: a mean reward above {own['target']:.3f}, 0.8 of the best. Learning rates of "
-            f"{', '.join(f'{rate:g}' for rate in RATES)} tuned on two other seeds: dense {own['rates']['dense']:g}, terminal {own['rates']['terminal']:g}.", "",
+            f"PPO, 64 tokens, at most {own['buffers']} buffers of 64 answers; target: a mean reward above {own['target']:.3f}, 0.8 of the best.",
+            f"Learning rates of {', '.join(f'{rate:g}' for rate in RATES)} tuned on two other seeds: dense {own['rates']['dense']:g}, "
+            f"terminal {own['rates']['terminal']:g}.", "",
             "| reward | answers until the target, each seed | mean reward of the last five buffers |", "| --- | --- | --- |",
         ]  # fmt: skip
         for arm in ("dense", "terminal"):
             needed = ", ".join("not reached" if math.isinf(value) else f"{value:.0f}" for value in own["needed"][arm])
             lines.append(f"| {arm} | {needed} | {shown(mean_interval(own['ends'][arm]))} |")
         whole = Interval(**own["difference"])
-        lines += ["", f"Terminal less dense, paired by seed, a run that never reaches the target counted as {64 * own['buffers']} answers: {shown(whole, 0)}.", ""]
+        lines += [
+            "",
+            f"Terminal less dense, paired by seed, a run that never reaches the target counted as {64 * own['buffers']} answers: {shown(whole, 0)}.",
+            "",
+        ]
     return "\n".join(lines)
 
 

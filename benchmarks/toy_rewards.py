@@ -1,5 +1,6 @@
 """Reward functions of the toys of online RL, with the signature of GRPOTrainer's; the words are the letters a to p."""
 
+import itertools
 import zlib
 
 import numpy as np
@@ -21,9 +22,7 @@ def shuffled_share(completions: list[str], **columns: object) -> list[float]:
 
 def successors(completion_ids: list[list[int]], **columns: object) -> list[list[float]]:
     """A token earns its share where it is the letter after the one before it (a after p): reward for each token."""
-    return [
-        [0.0, *(float(after == (before + 1) % len(LETTERS)) / len(ids) for before, after in zip(ids, ids[1:], strict=False))] for ids in completion_ids
-    ]
+    return [[0.0, *(float(after == (before + 1) % len(LETTERS)) / len(ids) for before, after in itertools.pairwise(ids))] for ids in completion_ids]
 
 
 def successors_at_the_end(completion_ids: list[list[int]], **columns: object) -> list[float]:
