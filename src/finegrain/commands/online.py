@@ -19,7 +19,9 @@ from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.generate.sampling import Sampling
 from finegrain.models.lora import Lora
+from finegrain.online.leash import Leash
 from finegrain.online.references import ReferenceChoice, StartModel
+from finegrain.online.stages import Advantage
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.train.optim import Optim
 
@@ -97,16 +99,12 @@ class OnlineSettings:
     """By default the algorithm's."""
     leash: Leash | None = None
     """What keeps the policy near the reference; by default the algorithm's."""
-    shaping: Shaping = field(default_factory=Shaping)
-    """What is done to rewards before advantages are made of them: penalties, scale, clipping, whitening."""
     reference: ReferenceChoice = field(default_factory=StartModel)
     """What the leash is tied to."""
     watch: tuple[str, ...] = ()
     """Further checkpoints whose distance (KL) is logged."""
     critic: str | None = None
     """Checkpoint that a separate critic starts from; by default the policy's."""
-    critic_lr: NonNegativeFloat | None = None
-    """Its peak learning rate; by default the policy's."""
     sampling: Sampling = field(default_factory=Sampling)
     kl_stop: PositiveFloat | None = None
     """KL, nats per token, of an update from the policy that sampled, beyond which the rest of the buffer is skipped; by default nothing is."""

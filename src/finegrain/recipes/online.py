@@ -25,6 +25,8 @@ from finegrain.models.load import load_policy, master_dtype, save_policy, try_sa
 from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.probe import make_scorer
 from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_dropout
+from finegrain.online.leash import Free
+from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
 from finegrain.online.value_loss import ValueLoss
 from finegrain.recipes.entry import model_name
@@ -138,8 +140,8 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Opened:
     )
     trained = train_only(session, asked.training.train_only)
     _check_saving(session)
-    stages = asked.algorithm.stages(advantage=asked.advantage, leash=asked.leash, shaping=asked.shaping)
-    contract = replace(contract_of(asked.algorithm.policy_loss(stages), asked.common.seed), temperature=asked.sampling.temperature)
+    stages = asked.algorithm.stages(asked.advantage, asked.leash)
+    contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
     prompts, held_out, facts = _read_prompts(session, asked)
     rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
     gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
@@ -205,8 +207,9 @@ def prepare(opened: Opened, held: ExitStack | None) -> Prepared:
 def _source(opened: Opened, scorer: Scorer, plan: Plan) -> OnlineSource:
     asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
     watched = {Path(path).name: open_watched(session, path, temperature=asked.sampling.temperature) for path in asked.watch}
-    leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if opened.stages.needs_reference else None
-    critic = _open_critic(opened, len(plan) * algorithm.epochs * algorithm.minibatches) if algorithm.separate_critic else None
+    leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
+    apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
+    critic = _open_critic(opened, algorithm.critic, len(plan) * algorithm.updates) if apart else None
     maker = BufferMaker(
         session=session,
         prompts=opened.prompts,
@@ -218,10 +221,10 @@ def _source(opened: Opened, scorer: Scorer, plan: Plan) -> OnlineSource:
         reference=leash,
         watched=watched,
         critic=None if critic is None else critic.scorer,
-        measured=algorithm.epochs * algorithm.minibatches > 1,
+        measured=algorithm.updates > 1,
         state=opened.stages.start(),
         samples=asked.training.samples,
-        progress=lambda step: _progress(asked, plan, step, algorithm.epochs * algorithm.minibatches),
+        progress=lambda step: _progress(asked, plan, step, algorithm.updates),
     )
     return OnlineSource(
         maker=maker,
@@ -247,17 +250,17 @@ def _sampler(session: Session, sampling: Sampling) -> Any:
     return open_sampler(session.policy.model, session.policy.tokenizer, sampling, seed=session.seed, longest=session.max_length)
 
 
-def _open_critic(opened: Opened, steps: int) -> Trainer:
+def _open_critic(opened: Opened, critic: SeparateCritic, steps: int) -> Trainer:
     """A model of its own that learns what answers will bring; it starts from the policy's start model, or from another checkpoint."""
     asked, session = opened.asked, opened.session
     policy = load_policy(asked.critic or asked.model, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
     policy.model.to(session.device)
     silence_dropout(policy.model)
-    contract = contract_of(opened.asked.algorithm.value_loss(opened.stages), session.seed)
+    contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip), session.seed)
     scorer, _ = make_scorer(policy.model, longest=session.max_length, precision=session.precision)
     scorer.value_head = _value_head(session, contract.values)
     release_unread_vocabulary(scorer.model)
-    rate = opened.rate if asked.critic_lr is None else asked.critic_lr
+    rate = peak_rate(session, None, asked.optim, contract)
     return make_trainer(scorer, contract, TrainingSet([]), session.precision, lambda pair: {}, asked.optim, rate=rate, steps=steps)
 
 

@@ -28,7 +28,7 @@ from finegrain.recipes.session import Session
 from finegrain.scoring.records import Candidates, TrainerState
 from finegrain.train.collate import TrainingSet
 from finegrain.train.distributed import gather_by_position, rank, world
-from finegrain.types import Json, Ragged
+from finegrain.types import Json, Ragged, TokenColumns
 
 ROLE = "answer"
 
@@ -44,9 +44,7 @@ class Buffer:
     answers: list[Sample]
     """(P * n,)."""
     data: TrainingSet
-    """The answers that train."""
-    kept: np.ndarray
-    """Places of these among the answers."""
+    """What the updates read of them."""
     facts: Json = field(default_factory=dict)
     """Numbers for the line of its first update; {} for a buffer of a checkpoint, whose line is written already."""
     lines: Sequence[Json] = ()
@@ -80,6 +78,7 @@ class BufferMaker:
     progress: Callable[[int], TrainerState]
     """(number of an update, from 1) -> where the run stands, for reward functions."""
     seconds: dict[str, float] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
 
     def make(self, number: int, places: Sequence[int], step: int) -> Buffer:
         """The buffer of these prompts; `step`: number of its first update, from 1."""
@@ -117,8 +116,7 @@ class BufferMaker:
             **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
         }
         lines = self._lines(number, step, prompts, answers, examples, rollout, update, whole)
-        kept = np.flatnonzero(update.kept.numpy())
-        return Buffer(number, places, answers, self._data([examples[row] for row in kept], update, whole, kept), kept, facts, lines)
+        return Buffer(number, places, answers, self._data(examples, update, whole), facts, lines)
 
     def read(self, prompts: Sequence[Prompt], answers: Sequence[Sample]) -> list[Example]:
         """The answers as rows: the sampled ids, and the text that follows from them."""
@@ -179,16 +177,16 @@ class BufferMaker:
             columns={name: torch.tensor([example.columns[name] for example in examples]) for name in columns},
         )
 
-    def _data(self, examples: Sequence[Example], update: Update, whole: Mapping[str, Ragged], kept: np.ndarray) -> TrainingSet:
-        """What the updates read of the answers that train."""
+    def _data(self, examples: Sequence[Example], update: Update, whole: Mapping[str, Ragged]) -> TrainingSet:
+        """What the updates read of the answers."""
         lengths = [len(example.responses[ROLE].ids) for example in examples]
-        rows = lambda values: [values[row, :length].numpy() for row, length in zip(kept, lengths, strict=True)]
-        sampled: dict[str, Ragged] = {"old_logp": [whole["old_logp"][row] for row in kept], "advantage": rows(update.advantage)}
+        rows = lambda values: [values[row, :length].numpy() for row, length in enumerate(lengths)]
+        sampled: dict[str, Ragged] = {"old_logp": whole["old_logp"], "advantage": rows(update.advantage)}
         if update.returns is not None:
-            sampled |= {"returns": rows(update.returns), "old_values": [whole["values"][row] for row in kept]}
-        reference = {ROLE: [whole["ref_logp"][row] for row in kept]} if "ref_logp" in whole else {}
-        columns = {} if self.stages.beta_column is None else {self.stages.beta_column: np.full(len(examples), update.state.beta)}
-        return TrainingSet(examples, reference, columns=columns, sampled={ROLE: sampled})
+            sampled |= {"returns": rows(update.returns), "old_values": whole["values"]}
+        reference = {ROLE: whole["ref_logp"]} if "ref_logp" in whole else {}
+        weight = {} if update.weight is None else {ROLE: TokenColumns.of(weight=rows(update.weight))}
+        return TrainingSet(examples, reference, weight, {name: own.numpy() for name, own in update.columns.items()}, sampled={ROLE: sampled})
 
     def _facts(self, rollout: Rollout, whole: Mapping[str, Ragged]) -> Json:
         """Numbers of the buffer that the stages do not know: rewards by name, distances, and how far training's numerics are from the sampler's."""
@@ -248,6 +246,12 @@ class BufferMaker:
                     line["gold"] = dict(zip(self.gold.names, map(_number, whole["gold"][row].reshape(-1)), strict=True))
                 found.append(line)
         return found
+
+    def _warn(self, line: str) -> None:
+        """Once a run."""
+        if line not in self.warned:
+            self.warned.add(line)
+            self.session.say(f"warning: {line}")
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

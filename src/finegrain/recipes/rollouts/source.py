@@ -11,6 +11,7 @@ from torch import Tensor
 from finegrain.data.store import token_lengths
 from finegrain.generate.sampling import Sample
 from finegrain.online.rollout import Ended
+from finegrain.online.stages import StageState
 from finegrain.recipes.rollouts.buffer import ROLE, Buffer, BufferMaker
 from finegrain.recipes.rollouts.references import Reference
 from finegrain.train.batches import Plan, Step, split
@@ -18,7 +19,7 @@ from finegrain.train.collate import TrainingSet
 from finegrain.train.distributed import world
 from finegrain.train.loop import Trainer
 from finegrain.train.source import SourceState, Taken
-from finegrain.types import Json, Ragged
+from finegrain.types import Json, Ragged, TokenColumns
 
 
 @dataclass
@@ -82,7 +83,7 @@ class OnlineSource:
         if not len(rows):
             return None
         prompts, answers = token_lengths(buffer.data.examples, [ROLE])
-        groups = buffer.kept[rows] // max(1, len(buffer.answers) // max(1, len(buffer.places)))
+        groups = rows // max(1, len(buffer.answers) // max(1, len(buffer.places)))
         beside = np.unique(groups, return_inverse=True, return_counts=True)
         tokens = answers[0][rows] + -(-prompts[rows] // beside[2][beside[1]])  # a prompt is computed once for its answers
         passed = (buffer.number + (within + 1) / self.updates) / self.plan.steps_per_epoch
@@ -90,7 +91,7 @@ class OnlineSource:
 
     def note(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
         """Skips the rest of the buffer once the policy is too far from the one that sampled it."""
-        self.stopped = self.stop_at is not None and float(line.get("kl/update", 0.0)) > self.stop_at
+        self.stopped = self.stop_at is not None and float(line.get("approx_kl", 0.0)) > self.stop_at
         found = sum(value for name, value in line.items() if name.startswith("seconds/"))
         return {"seconds/update": round(line["step_seconds"] - found, 4)}
 
@@ -111,7 +112,7 @@ class OnlineSource:
         tensors: dict[str, Tensor] = {}
         for name, model in self._references().items():
             tensors |= {f"reference/{name}/{key}": tensor for key, tensor in model.state().items()}
-        facts: Json = {"stages": self.maker.state.as_json(), "skipped": self.skipped, "stopped": self.stopped, "buffer": None}
+        facts: Json = {"stages": self.maker.state._asdict(), "skipped": self.skipped, "stopped": self.stopped, "buffer": None}
         if self.buffer is not None:
             facts["buffer"] = {"number": self.buffer.number, "places": list(self.buffer.places)}
             tensors |= {f"buffer/{name}": tensor for name, tensor in _pack(self.buffer).items()}
@@ -120,7 +121,7 @@ class OnlineSource:
     def restore(self, state: SourceState, done: int) -> None:
         """Go on inside the buffer of the checkpoint, or with the next one."""
         facts = state.facts
-        self.maker.state = type(self.maker.state).of(facts["stages"])
+        self.maker.state = StageState(**facts["stages"])
         self.skipped, self.stopped = int(facts["skipped"]), bool(facts["stopped"])
         for name, model in self._references().items():
             start = f"reference/{name}/"
@@ -134,16 +135,17 @@ class OnlineSource:
         ended = tensors["ended"].tolist()
         answers = [Sample(one.astype(np.int32), Ended(int(how)), np.zeros(0)) for one, how in zip(ids, ended, strict=True)]
         examples = self.maker.read([self.maker.prompts[place] for place in places], answers)
-        kept = tensors["kept"].numpy()
-        lengths = tensors["lengths"][tensors["kept"]]
-        ragged = {name: _split(tensor, lengths) for name, tensor in tensors.items() if name.startswith(("sampled/", "reference"))}
+        lengths = tensors["lengths"]
+        ragged = {name: _split(tensor, lengths) for name, tensor in tensors.items() if name.startswith(("sampled/", "reference", "weight"))}
+        weight = {ROLE: TokenColumns.of(weight=ragged["weight"])} if "weight" in ragged else {}
         data = TrainingSet(
-            [examples[row] for row in kept],
+            examples,
             {ROLE: ragged["reference"]} if "reference" in ragged else {},
-            columns={name.removeprefix("column/"): tensor.numpy() for name, tensor in tensors.items() if name.startswith("column/")},
-            sampled={ROLE: {name.removeprefix("sampled/"): own for name, own in ragged.items() if name != "reference"}},
+            weight,
+            {name.removeprefix("column/"): tensor.numpy() for name, tensor in tensors.items() if name.startswith("column/")},
+            sampled={ROLE: {name.removeprefix("sampled/"): own for name, own in ragged.items() if name.startswith("sampled/")}},
         )
-        return Buffer(number, places, answers, data, kept)
+        return Buffer(number, places, answers, data)
 
 
 def _pack(buffer: Buffer) -> dict[str, Tensor]:
@@ -153,10 +155,11 @@ def _pack(buffer: Buffer) -> dict[str, Tensor]:
         "ids": np.concatenate([answer.ids for answer in buffer.answers]),
         "lengths": np.array([len(answer.ids) for answer in buffer.answers]),
         "ended": np.array([int(answer.ended) for answer in buffer.answers]),
-        "kept": buffer.kept,
         **{f"sampled/{name}": np.concatenate(rows) for name, rows in data.sampled[ROLE].items() if rows},
         **{f"column/{name}": values for name, values in data.columns.items()},
     }
+    if ROLE in data.token_columns:
+        flat["weight"] = np.concatenate([weight for weight in data.token_columns[ROLE].weight if weight is not None])
     if ROLE in data.reference and data.reference[ROLE]:
         flat["reference"] = np.concatenate(data.reference[ROLE])
     return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in flat.items()}
