@@ -34,7 +34,7 @@ def call_function(path: str, function: Callable[..., Any], timeout: float | None
         if inspect.isawaitable(done):
             done = _await_within(done, timeout)
     except _OutOfTimeError:
-        raise UsageError(f"{path} did not return within {timeout:g} s on {rows}; give it more time, or let it return None for what it skips") from None
+        raise UsageError(f"{path} did not return within {timeout:g} s on {rows}; give it more time, or let it return None") from None
     except Exception as error:  # a user's code may fail in any way
         raise UsageError(f"{path} failed on {rows}: {type(error).__name__}: {error}") from error
     found = done.tolist() if hasattr(done, "tolist") else done

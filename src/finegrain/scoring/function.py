@@ -23,9 +23,7 @@ def open_function(sources: Sequence[str], options: RewardOptions) -> TextReward:
     (path,) = sources
     function = load_function(path, options.files)
     call = partial(call_function, path, function, options.timeout)
-    return TextReward(
-        path, call, partial(identify_function, path), open_token_reader(options), block=options.block, concurrent=is_async(function)
-    )
+    return TextReward(path, call, partial(identify_function, path), open_token_reader(options), block=options.block, concurrent=is_async(function))
 
 
 def load_function(path: str, files: MutableMapping[str, Any] | None = None) -> Callable[..., Any]:

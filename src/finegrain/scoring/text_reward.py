@@ -79,9 +79,7 @@ class TextReward:
         while block := list(islice(stream, self.block)):
             texts = [one.text for one in block]
             asked = [
-                Completion(
-                    one.row, one.called.get(role, role), text.prompt, answer.content, one.columns, one.sampled_ids(role), one.trainer_state
-                )
+                Completion(one.row, one.called.get(role, role), text.prompt, answer.content, one.columns, one.sampled_ids(role), one.trainer_state)
                 for one, text in zip(block, texts, strict=True)
                 for role, answer in text.answers.items()
             ]

@@ -86,7 +86,7 @@ class TokenReader:
         found: list[Candidates | None] = [None] * len(candidates)
         for example in tokenise(rows, self.tokenizer, Tokenise(max_length=self.max_length), findings, EVERYTHING):
             one = candidates[example.row]
-            responses = {role: self._sampled(example, role, one) for role in example.responses}
+            responses = {role: _as_ended(self._sampled(example, role, one), role, one) for role in example.responses}
             found[example.row] = replace(one, tokens=replace(example, row=one.row, responses=responses), tokenizer=self.tokenizer)
         return found
 
@@ -104,6 +104,22 @@ class TokenReader:
             return answer
         sampled = np.array(own + tail, dtype=np.int32)
         return Response(sampled, np.ones(len(sampled), bool), np.zeros((len(sampled), 2), dtype=np.int32), answer.text)
+
+
+def _as_ended(answer: Response, role: str, given: Candidates) -> Response:
+    """The answer without its end token where it was sampled without one: cut, or stopped at a string."""
+    if given.tokens is None or role not in given.ids or _was_ended(given.tokens.responses[role], given.tokenizer):
+        return answer
+    inside = np.flatnonzero(answer.mask & (answer.offsets[:, 1] > answer.offsets[:, 0]))
+    closing = np.flatnonzero(answer.mask & (np.arange(len(answer.ids)) > (inside[-1] if len(inside) else -1)))
+    if not len(closing):
+        return answer
+    return replace(answer, ids=answer.ids[: closing[0]], mask=answer.mask[: closing[0]], offsets=answer.offsets[: closing[0]])
+
+
+def _was_ended(sampled: Response, tokenizer: Any) -> bool:
+    """Whether the last token is an end token: one that is no text, unlike part of a character."""
+    return len(sampled.ids) > 0 and not tokenizer.decode([int(sampled.ids[-1])], skip_special_tokens=True)
 
 
 class TokenisedReward(ABC):

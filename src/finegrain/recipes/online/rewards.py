@@ -166,8 +166,8 @@ def open_rewards(
     *,
     runtime: Callable[[], Runtime],
     max_length: int,
-    credit: RolloutCredit = Terminal(),
-    aggregate: OfOneAnswer = MeanReward(),
+    credit: RolloutCredit | None = None,
+    aggregate: OfOneAnswer | None = None,
     reference: str | None = None,
     reference_option: str = "--reward-reference",
     beta: float = 0.1,
@@ -176,11 +176,13 @@ def open_rewards(
 ) -> Rewards:
     """The rewards of sources as `scoring.sources` lists them.
 
-    weights: one per source; None: all 1. max_length: longest prompt + answer in tokens of rewards that read tokens. reference: the model that the
-    policies among the sources were trained from; reward models stay what they are. timeout: seconds that one call of a function may take.
+    weights: one per source; None: all 1. credit: None: terminal. aggregate: None: the mean. max_length: longest prompt + answer in tokens of
+    rewards that read tokens. reference: the model that the policies among the sources were trained from; reward models stay what they are.
+    timeout: seconds that one call of a function may take; None: no limit, and functions without `async` run in the caller's own thread.
     """
     if not sources:
         raise UsageError("no reward is given")
+    credit, aggregate = credit or Terminal(), aggregate or MeanReward()
     own = tuple(1.0 for _ in sources) if weights is None else tuple(float(weight) for weight in weights)
     if len(own) != len(sources) or not all(math.isfinite(weight) for weight in own):
         raise UsageError(f"{len(sources)} rewards need as many finite weights; got {', '.join(f'{weight:g}' for weight in own) or 'none'}")
