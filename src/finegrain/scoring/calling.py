@@ -38,8 +38,9 @@ def call_function(path: str, function: Callable[..., Any], timeout: float | None
     except Exception as error:  # a user's code may fail in any way
         raise UsageError(f"{path} failed on {rows}: {type(error).__name__}: {error}") from error
     found = done.tolist() if hasattr(done, "tolist") else done
-    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != len(asked):
-        told = f"{len(found)} items" if isinstance(found, Sequence) else type(found).__name__
+    listed = isinstance(found, Sequence) and not isinstance(found, str)
+    if not listed or len(found) != len(asked):
+        told = f"{len(found)} items" if listed else type(found).__name__
         raise UsageError(f"{path} must return a list with one item per completion, {len(asked)} on {rows}; it returned {told}")
     return found
 

@@ -86,7 +86,7 @@ class TokenReader:
         found: list[Candidates | None] = [None] * len(candidates)
         for example in tokenise(rows, self.tokenizer, Tokenise(max_length=self.max_length), findings, EVERYTHING):
             one = candidates[example.row]
-            responses = {role: _as_ended(self._sampled(example, role, one), role, one) for role in example.responses}
+            responses = {role: _as_ended(self._sampled(example, role, one), role, one, self.tokenizer) for role in example.responses}
             found[example.row] = replace(one, tokens=replace(example, row=one.row, responses=responses), tokenizer=self.tokenizer)
         return found
 
@@ -103,23 +103,34 @@ class TokenReader:
         if len(example.prompt) + len(own) + len(tail) > self.max_length or self.tokenizer.decode(own) != answer.text:
             return answer
         sampled = np.array(own + tail, dtype=np.int32)
-        return Response(sampled, np.ones(len(sampled), bool), np.zeros((len(sampled), 2), dtype=np.int32), answer.text)
+        offsets = np.concatenate([_sampled_offsets(own, role, given), np.zeros((len(tail), 2), dtype=np.int32)])
+        return Response(sampled, np.ones(len(sampled), bool), offsets, answer.text)
 
 
-def _as_ended(answer: Response, role: str, given: Candidates) -> Response:
-    """The answer without its end token where it was sampled without one: cut, or stopped at a string."""
-    if given.tokens is None or role not in given.ids or _was_ended(given.tokens.responses[role], given.tokenizer):
+def _sampled_offsets(sampled: Sequence[int], role: str, given: Candidates) -> np.ndarray:
+    """(T, 2) characters of the sampled tokens where the caller knows them, else none."""
+    known = None if given.tokens is None else given.tokens.responses[role]
+    if known is None or known.ids[: len(sampled)].tolist() != list(sampled):
+        return np.zeros((len(sampled), 2), dtype=np.int32)
+    return known.offsets[: len(sampled)].astype(np.int32)
+
+
+def _as_ended(answer: Response, role: str, given: Candidates, tokenizer: Any) -> Response:
+    """The answer without its end token, and what follows it, where it was sampled without one: cut, or stopped at a string."""
+    if given.tokens is None or role not in given.ids:
         return answer
-    inside = np.flatnonzero(answer.mask & (answer.offsets[:, 1] > answer.offsets[:, 0]))
-    closing = np.flatnonzero(answer.mask & (np.arange(len(answer.ids)) > (inside[-1] if len(inside) else -1)))
-    if not len(closing):
+    sampled = given.tokens.responses[role].ids
+    if len(sampled) and _is_end(int(sampled[-1]), given.tokenizer):
         return answer
-    return replace(answer, ids=answer.ids[: closing[0]], mask=answer.mask[: closing[0]], offsets=answer.offsets[: closing[0]])
+    ends = [place for place in np.flatnonzero(answer.mask) if _is_end(int(answer.ids[place]), tokenizer)]
+    if not ends or answer.mask[ends[-1] + 1 :].any():
+        return answer
+    return replace(answer, ids=answer.ids[: ends[-1]], mask=answer.mask[: ends[-1]], offsets=answer.offsets[: ends[-1]])
 
 
-def _was_ended(sampled: Response, tokenizer: Any) -> bool:
-    """Whether the last token is an end token: one that is no text, unlike part of a character."""
-    return len(sampled.ids) > 0 and not tokenizer.decode([int(sampled.ids[-1])], skip_special_tokens=True)
+def _is_end(token: int, tokenizer: Any) -> bool:
+    """Whether a token is no text, unlike part of a character."""
+    return not tokenizer.decode([token], skip_special_tokens=True)
 
 
 class TokenisedReward(ABC):
