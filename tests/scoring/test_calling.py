@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row, Turn
 from finegrain.errors import NonFiniteError, UsageError
 from finegrain.scoring.opening import open_reward
@@ -151,8 +152,10 @@ def test_functions_of_a_grpo_script(file: Path) -> None:
     sampled = texts("a", "b", ids={"answer": [5, 6, 7]}, trainer_state=TrainerState(global_step=1, max_steps=4))
     assert numbers(opened(file, "length_reward"), sampled) == [-0.75, -0.75]
     assert numbers(opened(file, "judge"), texts("abc", "d")) == [3.0, 1.0]
-    assert opened(file, "judge").concurrent
-    assert opened(file, "object_judge").concurrent
+    assert opened(file, "length_reward").begin(sampled, Findings()) is None
+    begun = opened(file, "object_judge").begin(texts("abc"), Findings())
+    assert begun is not None
+    assert [float(one["answer"].answer.mean) for one in begun] == [0.25]  # type: ignore[union-attr]
     assert numbers(opened(file, "object_judge"), texts("abc")) == [0.25]
 
 

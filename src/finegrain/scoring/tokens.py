@@ -148,11 +148,6 @@ class TokenisedReward(ABC):
         return True
 
     @property
-    def concurrent(self) -> bool:
-        """It computes."""
-        return False
-
-    @property
     def tokenizer(self) -> Any:
         """Its own."""
         return self.reader.tokenizer
@@ -171,6 +166,10 @@ class TokenisedReward(ABC):
         scores = self.score_examples([_tokens(one) for one in read if one is not None])
         for one in read:
             yield {} if one is None else next(scores)
+
+    def begin(self, candidates: Sequence[Candidates], findings: Findings) -> Iterator[Found] | None:
+        """It computes."""
+        return None
 
     def facts(self) -> Json:
         """Nothing: every token counts."""
