@@ -137,7 +137,7 @@ def _rows(
     read: Callable[[TokenValues], Tensor],
 ) -> dict[str, Ragged]:
     """The values of `read` at the scored tokens. A prompt shared by several examples, and a repeated answer, is computed once."""
-    shared = _by_prompt(examples, roles, precision.micro_tokens)
+    shared = share_prompts(examples, roles, precision.micro_tokens)
     found: dict[str, Ragged] = {role: [np.zeros(0, dtype=np.float32)] * len(examples) for role in roles}
     was_training = scorer.training
     scorer.eval()
@@ -160,7 +160,7 @@ def _rows(
 
 def count_computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> int:
     """Number of tokens that `score_rows` computes for these rows."""
-    return sum(group.tokens for group, _ in _by_prompt(examples, roles, precision.micro_tokens))
+    return sum(group.tokens for group, _ in share_prompts(examples, roles, precision.micro_tokens))
 
 
 class Measured(NamedTuple):
@@ -198,7 +198,7 @@ Owners = list[tuple[str, int]]
 """(role, example index) of all users of one answer's values."""
 
 
-def _by_prompt(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
+def share_prompts(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
     """Every prompt once with its distinct answers, split into several groups where they exceed the token budget."""
     prompts: dict[bytes, dict[bytes, tuple[Branch, Owners]]] = {}
     for index, example in enumerate(examples):

@@ -7,11 +7,12 @@ that a client which a function keeps serves later calls, and functions that are 
 import asyncio
 import inspect
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from functools import cache
+from functools import cache, partial
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any
 
 from finegrain.data.records import Text
 from finegrain.errors import UsageError
@@ -22,28 +23,43 @@ OWN = ("prompts", "completions", "completion_ids", "trainer_state")
 """Arguments that are no columns."""
 TAKEN = frozenset({"prompt", "completion", *OWN})
 """Columns that are not passed: those of the texts, as in GRPOTrainer, and those of the names above."""
-Result = TypeVar("Result")
 
 
 def call_function(path: str, function: Callable[..., Any], timeout: float | None, asked: Sequence[Completion]) -> Sequence[Any]:
     """What it says of each answer, all of them in one call; raises UsageError where it fails, says too little, or takes longer than `timeout` s."""
+    return start_function(path, function, timeout, asked)()
+
+
+def start_function(path: str, function: Callable[..., Any], timeout: float | None, asked: Sequence[Completion]) -> Callable[[], Sequence[Any]]:
+    """The same in two parts: calls the function and returns what gives its result, for which an async one is waited for only then."""
     rows = f"rows {asked[0].row} to {asked[-1].row}" if asked else "no rows"
     arguments = choose_arguments(path, function, make_arguments(asked))
+    called = partial(_told, path, rows, timeout)
+    done = called(lambda: _call_within(lambda: function(**arguments), timeout))
+    if not inspect.isawaitable(done):
+        return lambda: _check_list(path, done, rows, len(asked))
+    until = None if timeout is None else time.monotonic() + timeout
+    future = asyncio.run_coroutine_threadsafe(_finish(done), _event_loop(os.getpid()))
+    return lambda: _check_list(path, called(lambda: _result(future, until)), rows, len(asked))
+
+
+def _told(path: str, rows: str, timeout: float | None, call: Callable[[], Any]) -> Any:
+    """What the call returns; its errors as ours."""
     try:
-        done = _call_within(lambda: function(**arguments), timeout)
-        if inspect.isawaitable(done):
-            done = _await_within(done, timeout)
+        return call()
     except _OutOfTimeError:
-        raise UsageError(
-            f"{path} did not return within {timeout:g} s on {rows}; give it more time, or let it return None for what it skips"
-        ) from None
+        raise UsageError(f"{path} did not return within {timeout:g} s on {rows}; give it more time, or let it return None") from None
     except Exception as error:  # a user's code may fail in any way
         raise UsageError(f"{path} failed on {rows}: {type(error).__name__}: {error}") from error
+
+
+def _check_list(path: str, done: Any, rows: str, count: int) -> Sequence[Any]:
     found = done.tolist() if hasattr(done, "tolist") else done
-    if not isinstance(found, Sequence) or isinstance(found, str) or len(found) != len(asked):
-        told = f"{len(found)} items" if isinstance(found, Sequence) else type(found).__name__
-        raise UsageError(f"{path} must return a list with one item per completion, {len(asked)} on {rows}; it returned {told}")
-    return found
+    listed = isinstance(found, Sequence) and not isinstance(found, str)
+    if not listed or len(found) != count:
+        told = f"{len(found)} items" if listed else type(found).__name__
+        raise UsageError(f"{path} must return a list with one item per completion, {count} on {rows}; it returned {told}")
+    return found  # type: ignore[no-any-return]
 
 
 def make_arguments(asked: Sequence[Completion]) -> dict[str, Any]:
@@ -81,9 +97,15 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - the method itself
 
 
-def run_apart(call: Callable[[], Result]) -> "Future[Result]":
-    """The call in a thread of its own, which does not keep the process alive."""
-    future: Future[Result] = Future()
+class _OutOfTimeError(Exception):
+    """The time limit has passed."""
+
+
+def _call_within(call: Callable[[], Any], timeout: float | None) -> Any:
+    """The result; with a limit the call runs in a thread that is left behind once the time is over, and does not keep the process alive."""
+    if timeout is None:
+        return call()
+    future: Future[Any] = Future()
 
     def work() -> None:
         try:
@@ -92,36 +114,22 @@ def run_apart(call: Callable[[], Result]) -> "Future[Result]":
             future.set_exception(error)
 
     Thread(target=work, daemon=True, name="finegrain reward function").start()
-    return future
+    return _result(future, time.monotonic() + timeout)
 
 
-class _OutOfTimeError(Exception):
-    """The time limit has passed."""
+async def _finish(awaited: Awaitable[Any]) -> Any:
+    return await awaited
 
 
-def _call_within(call: Callable[[], Result], timeout: float | None) -> Result:
-    """The result; with a limit the call runs in a thread that is left behind once the time is over."""
-    return call() if timeout is None else _wait(run_apart(call), timeout)
-
-
-def _await_within(awaited: Awaitable[Any], timeout: float | None) -> Any:
-    """What a coroutine returns."""
-
-    async def finish() -> Any:
-        return await awaited
-
-    future = asyncio.run_coroutine_threadsafe(finish(), _event_loop(os.getpid()))
+def _result(future: "Future[Any]", until: float | None) -> Any:
+    """What the future gives by that time."""
     try:
-        return _wait(future, timeout)
+        if wait([future], None if until is None else max(0.0, until - time.monotonic())).not_done:
+            raise _OutOfTimeError
+        return future.result()
     except BaseException:
         future.cancel()
         raise
-
-
-def _wait(future: "Future[Result]", timeout: float | None) -> Result:
-    if wait([future], timeout).not_done:
-        raise _OutOfTimeError
-    return future.result()
 
 
 @cache

@@ -59,7 +59,7 @@ def _beside(piece: int, first: np.ndarray, last: np.ndarray, start: np.ndarray, 
     return int(before[-1]) if len(before) else 0
 
 
-def _one_each(numbers: Amounts, own: Response) -> Amounts:
+def _one_each(numbers: Float[np.ndarray, " N"], own: Response) -> Amounts:
     ends = bool(own.mask[-1]) and bool(own.offsets[-1, 0] == own.offsets[-1, 1])
     if len(numbers) == len(own.ids) - 1 and ends:
         numbers = np.append(numbers, 0.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.errors import UsageError
-from finegrain.scoring.calling import call_function, is_async
+from finegrain.scoring.calling import call_function, is_async, start_function
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.text_reward import TextReward, open_token_reader
 from finegrain.types import Json
@@ -22,8 +22,9 @@ def open_function(sources: Sequence[str], options: RewardOptions) -> TextReward:
     """The function of `file.py:name`."""
     (path,) = sources
     function = load_function(path, options.files)
-    call = partial(call_function, path, function, options.timeout)
-    return TextReward(path, call, partial(identify_function, path), open_token_reader(options), block=options.block, concurrent=is_async(function))
+    call, start = (partial(one, path, function, options.timeout) for one in (call_function, start_function))
+    reader, start_early = open_token_reader(options), start if is_async(function) else None
+    return TextReward(path, call, partial(identify_function, path), reader, block=options.block, start=start_early)
 
 
 def load_function(path: str, files: MutableMapping[str, Any] | None = None) -> Callable[..., Any]:

@@ -161,15 +161,14 @@ class Reward(Protocol):
     def tokenizer(self) -> Any:
         """Its tokenizer; None for a reward that reads text."""
 
-    @property
-    def concurrent(self) -> bool:
-        """Whether it waits rather than computes, so that others are asked meanwhile."""
-
     def read(self, candidates: Sequence[Candidates], findings: Findings) -> Sequence[Candidates | None]:
         """The candidates as it scores them: with tokens of its own, where it reads tokens; None for those of which nothing can be read."""
 
     def score(self, candidates: Iterable[Candidates], findings: Findings | None = None) -> Iterator[Found]:
         """Scores by role, candidates after candidates; what cannot be read goes to the findings."""
+
+    def begin(self, candidates: Sequence["Candidates"], findings: Findings) -> Iterator[Found] | None:
+        """Asks for the same without waiting for the answer, so that others are asked meanwhile; None for a reward that computes and does not wait."""
 
     def facts(self) -> Json:
         """What a result must say of how answers were read so far; {} where there is nothing."""

@@ -65,8 +65,8 @@ class TextReward:
     """Candidates of one call; None: all that there are."""
     dense: bool = True
     """Whether it may say spans or numbers per token."""
-    concurrent: bool = False
-    """Whether it waits rather than computes, so that others are asked meanwhile."""
+    start: Callable[[Sequence[Completion]], Callable[[], Sequence[Any]]] | None = None
+    """Asks without waiting, and returns what gives the answer; None for what computes."""
     tokenizer: None = None
 
     def read(self, candidates: Sequence[Candidates], findings: Findings) -> Sequence[Candidates | None]:
@@ -77,18 +77,23 @@ class TextReward:
         """Scores by role, candidates after candidates."""
         stream = iter(candidates)
         while block := list(islice(stream, self.block)):
-            texts = [one.text for one in block]
-            asked = [
-                Completion(one.row, one.called.get(role, role), text.prompt, answer.content, one.columns, one.sampled_ids(role), one.trainer_state)
-                for one, text in zip(block, texts, strict=True)
-                for role, answer in text.answers.items()
-            ]
-            verdicts = iter(self._verdicts(asked))
-            for one, text in zip(block, texts, strict=True):
-                yield {role: self._scores(one, role, next(verdicts)) for role in text.answers}
+            asked = list_completions(block)
+            yield from self._found(block, asked, lambda asked=asked: self.score_texts(asked))
 
-    def _verdicts(self, asked: Sequence[Completion]) -> list[Verdict]:
-        verdicts = [read_verdict(item, one.row, self.source) for item, one in zip(self.score_texts(asked), asked, strict=True)]
+    def begin(self, candidates: Sequence[Candidates], findings: Findings) -> Iterator[Found] | None:
+        """Asks about all candidates at once, without waiting; None for what computes."""
+        if self.start is None:
+            return None
+        asked = list_completions(candidates)
+        return self._found(candidates, asked, self.start(asked))
+
+    def _found(self, block: Sequence[Candidates], asked: Sequence[Completion], say: Callable[[], Sequence[Any]]) -> Iterator[Found]:
+        verdicts = iter(self._verdicts(asked, say()))
+        for one in block:
+            yield {role: self._scores(one, role, next(verdicts)) for role in one.roles}
+
+    def _verdicts(self, asked: Sequence[Completion], said: Sequence[Any]) -> list[Verdict]:
+        verdicts = [read_verdict(item, one.row, self.source) for item, one in zip(said, asked, strict=True)]
         for verdict, one in zip(verdicts, asked, strict=True):
             length = len(join_answer(one.completion)) if verdict.spans else 0
             for start, end, *_ in verdict.spans:
@@ -136,6 +141,15 @@ class TextReward:
     def with_micro_batch(self, tokens: int) -> "TextReward":
         """The same, asked about one prompt at a time."""
         return replace(self, block=1)
+
+
+def list_completions(candidates: Sequence[Candidates]) -> list[Completion]:
+    """Every answer of the candidates."""
+    return [
+        Completion(one.row, one.called.get(role, role), text.prompt, answer.content, one.columns, one.sampled_ids(role), one.trainer_state)
+        for one, text in ((one, one.text) for one in candidates)
+        for role, answer in text.answers.items()
+    ]
 
 
 def open_token_reader(options: RewardOptions) -> TokenReader | None:

@@ -16,7 +16,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +30,6 @@ from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
 from finegrain.models.reward_models import is_reward_model
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer, aggregate_answer, check_aggregate
-from finegrain.scoring.calling import run_apart
 from finegrain.scoring.conserve import conserve_scores
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Candidates, Found, Reward, Scores, TrainerState
@@ -136,11 +134,11 @@ class Rewards:
         return RewardColumns(sequence, tokens, None if bool(std.isnan().all()) else std, spans, unjudged, truncated, warnings)
 
     def _ask(self, given: Sequence[Candidates], findings: Sequence[Findings]) -> list[list[Found]]:
-        """What every reward says; those that wait are asked first, all at once."""
-        calls = [partial(_listed, one.reward, given, seen) for one, seen in zip(self.rewards, findings, strict=True)]
-        waiting = {place: run_apart(call) for place, call in enumerate(calls) if self.rewards[place].reward.concurrent}
-        done = {place: call() for place, call in enumerate(calls) if place not in waiting}
-        return [waiting[place].result() if place in waiting else done[place] for place in range(len(calls))]
+        """What every reward says; those that wait for others are asked first, all at once."""
+        pairs = [(one.reward, seen) for one, seen in zip(self.rewards, findings, strict=True)]
+        begun = [reward.begin(given, seen) for reward, seen in pairs]
+        computed = [list(reward.score(given, seen)) if waits is None else [] for (reward, seen), waits in zip(pairs, begun, strict=True)]
+        return [found if waits is None else list(waits) for found, waits in zip(computed, begun, strict=True)]
 
     def facts(self) -> Json:
         """For run.json: each reward's identity, with content hashes, and what changes its numbers."""
@@ -166,8 +164,8 @@ def open_rewards(
     *,
     runtime: Callable[[], Runtime],
     max_length: int,
-    credit: RolloutCredit = Terminal(),
-    aggregate: OfOneAnswer = MeanReward(),
+    credit: RolloutCredit | None = None,
+    aggregate: OfOneAnswer | None = None,
     reference: str | None = None,
     reference_option: str = "--reward-reference",
     beta: float = 0.1,
@@ -176,11 +174,13 @@ def open_rewards(
 ) -> Rewards:
     """The rewards of sources as `scoring.sources` lists them.
 
-    weights: one per source; None: all 1. max_length: longest prompt + answer in tokens of rewards that read tokens. reference: the model that the
-    policies among the sources were trained from; reward models stay what they are. timeout: seconds that one call of a function may take.
+    weights: one per source; None: all 1. credit: None: terminal. aggregate: None: the mean. max_length: longest prompt + answer in tokens of
+    rewards that read tokens. reference: the model that the policies among the sources were trained from; reward models stay what they are.
+    timeout: seconds that one call of a function may take; None: no limit, and functions without `async` run in the caller's own thread.
     """
     if not sources:
         raise UsageError("no reward is given")
+    credit, aggregate = credit or Terminal(), aggregate or MeanReward()
     own = tuple(1.0 for _ in sources) if weights is None else tuple(float(weight) for weight in weights)
     if len(own) != len(sources) or not all(math.isfinite(weight) for weight in own):
         raise UsageError(f"{len(sources)} rewards need as many finite weights; got {', '.join(f'{weight:g}' for weight in own) or 'none'}")
@@ -235,10 +235,6 @@ def _sampled(one: Candidates, state: TrainerState | None) -> Candidates:
     assert one.tokens is not None, "sampled answers come with the policy's tokens"
     ids = one.ids or {ROLE: [int(token) for token in one.tokens.responses[ROLE].ids]}
     return replace(one, ids=ids, trainer_state=state)
-
-
-def _listed(reward: Reward, given: Sequence[Candidates], findings: Findings) -> list[Found]:
-    return list(reward.score(given, findings))
 
 
 def _warnings(reward: OnlineReward, unjudged: int, count: int, findings: Findings) -> list[str]:
