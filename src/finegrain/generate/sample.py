@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finegrain.data.generated import GrowingText, TokenTexts
 from finegrain.generate.hf import end_tokens
-from finegrain.generate.lanes import Lane, Lanes, Stem
+from finegrain.generate.lanes import Lane, Lanes
 from finegrain.generate.sampling import Picked, Sample, Sampling, draw_noise, pick
 from finegrain.models.positions import learned_positions
 from finegrain.models.scorer import causal_lm, output_head
@@ -119,3 +119,8 @@ def find_context(model: Any) -> int:
     config = causal_lm(model).config
     stated = getattr(config.get_text_config(), "max_position_embeddings", None)
     return learned_positions(config) or (stated if isinstance(stated, int) and stated > 0 else None) or 10**9
+
+
+def open_sampler(model: Any, tokenizer: Any, sampling: Sampling, *, seed: int) -> EngineSampler:
+    """The engine."""
+    return EngineSampler(model, tokenizer, sampling, seed=seed)

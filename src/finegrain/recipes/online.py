@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from torch import nn
 from finegrain.commands.online import OnlineSettings
 from finegrain.configure import to_json
 from finegrain.data.sources import Data, format_sources
-from finegrain.errors import CheckpointError, UsageError
-from finegrain.generate.engine import open_sampler
+from finegrain.errors import CheckpointError
 from finegrain.generate.hf import generate_greedy
+from finegrain.generate.sample import open_sampler
 from finegrain.generate.sampling import Sampling
 from finegrain.models.load import load_policy, master_dtype, save_policy, try_saving
 from finegrain.models.load_errors import explain_load_errors
@@ -35,7 +35,7 @@ from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.dry_run import describe_first_buffer
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
-from finegrain.recipes.rollouts.references import Reference, open_reference, open_watched
+from finegrain.recipes.rollouts.references import open_reference, open_watched
 from finegrain.recipes.rollouts.rewards import Rewards, open_rewards
 from finegrain.recipes.rollouts.source import OnlineSource
 from finegrain.recipes.session import Session, hidden_size, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
@@ -52,7 +52,7 @@ from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import Contract
-from finegrain.train.distributed import barrier, rank, world
+from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 from finegrain.train.metrics import metrics_for
 from finegrain.train.read_contract import contract_of
@@ -247,7 +247,7 @@ def _progress(asked: OnlineSettings, plan: Plan, step: int, updates: int) -> Tra
 
 
 def _sampler(session: Session, sampling: Sampling) -> Any:
-    return open_sampler(session.policy.model, session.policy.tokenizer, sampling, seed=session.seed, longest=session.max_length)
+    return open_sampler(session.policy.model, session.policy.tokenizer, sampling, seed=session.seed)
 
 
 def _open_critic(opened: Opened, critic: SeparateCritic, steps: int) -> Trainer:

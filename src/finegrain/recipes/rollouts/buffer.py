@@ -23,7 +23,7 @@ from finegrain.online.rollout import Ended, Rollout
 from finegrain.online.stages import Stages, StageState, Update, compute_update
 from finegrain.recipes.rollouts.prompts import Prompt
 from finegrain.recipes.rollouts.references import Reference
-from finegrain.recipes.rollouts.rewards import RewardColumns, Rewards
+from finegrain.recipes.rollouts.rewards import Rewards
 from finegrain.recipes.session import Session
 from finegrain.scoring.records import Candidates, TrainerState
 from finegrain.train.collate import TrainingSet

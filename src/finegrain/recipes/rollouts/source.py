@@ -160,7 +160,7 @@ def _pack(buffer: Buffer) -> dict[str, Tensor]:
     }
     if ROLE in data.token_columns:
         flat["weight"] = np.concatenate([weight for weight in data.token_columns[ROLE].weight if weight is not None])
-    if ROLE in data.reference and data.reference[ROLE]:
+    if data.reference.get(ROLE):
         flat["reference"] = np.concatenate(data.reference[ROLE])
     return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in flat.items()}
 
