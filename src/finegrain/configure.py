@@ -63,6 +63,8 @@ def select_field(settings: type, start: Any, selector: str) -> Any:
     """The value of a command's own field, initially `start`, after a selector that begins with the field's name."""
     path, _, name = selector.partition(":")
     field, *steps = path.split(".")
+    if steps and start is None:
+        raise UsageError(f"{selector}: name the {field} first, e.g. {field}:{next(iter(list_choices(settings, field)))}")
     if steps:
         return _with_choice(start, [step.replace("-", "_") for step in steps], name, selector)
     options = list_choices(settings, field.replace("-", "_"))
@@ -77,8 +79,8 @@ def list_choice_fields(settings: type) -> list[str]:
 
 
 def _takes_methods(settings: type, field_name: str) -> bool:
-    """Whether a field is for the methods of a family; `credit` of a command that samples its answers is a choice of its own."""
-    return field_name in FAMILIES and not list_choices(settings, field_name)
+    """Whether a field is for the methods of a family, and so of type Any; others may have such a name: `Optim.algorithm`, `OnlineSettings.credit`."""
+    return field_name in FAMILIES and checked.field_hints(settings)[field_name] is Any
 
 
 def field_from_json(settings: type, name: str, value: Any, where: str = "") -> Any:

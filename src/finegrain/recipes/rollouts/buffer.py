@@ -109,9 +109,11 @@ class BufferMaker:
         rollout = self._rollout(examples, answers, whole, self.rewards)
         update = compute_update(rollout, self.stages, self.state)
         self.state = update.state
+        for line in update.warnings:
+            self._warn(line)
         facts = {
             "buffer": number,
-            **update.facts,
+            **{name: value for name, value in update.facts.items() if not name.startswith("rewards/")},
             **self._facts(rollout, whole),
             **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
         }
