@@ -31,11 +31,14 @@ from finegrain.commands.online import OnlineTraining
 from finegrain.commands.settings import Common
 from finegrain.data.planted import write_jsonl
 from finegrain.generate.sampling import Sampling
+from finegrain.online.leash import InLoss, InReward
 from finegrain.ops.stats import Interval, mean_interval
 
 REWARDS = ROOT / "benchmarks" / "toy_rewards.py"
 ALGORITHMS = ("ppo", "rloo", "grpo", "reinforce-pp")
 RATES = (1e-3, 3e-3, 1e-2)
+BETA = 0.01
+"""Of the leash: in the loss for grpo, else in the reward."""
 ANSWERS = 64
 """Of a buffer: eight prompts, eight answers each."""
 
@@ -63,12 +66,13 @@ def run(work: Path, name: str, algorithm: str, reward: str, seed: int, *, rate: 
         write_jsonl(prompts, [{"prompt": " ".join(rng.choice(list(LETTERS), 4))} for _ in range(8)])
     model, tokenizer = make_model(seed)
     out = work / "runs" / done.stem
-    finegrain.online(
+    finegrain.train_online(
         model,
         prompts,
         out,
         reward=f"{REWARDS}:{reward}",
         algorithm=load("algorithm", algorithm)(),
+        leash=InLoss(beta=BETA) if algorithm == "grpo" else InReward(beta=BETA),
         tokenizer=tokenizer,
         sampling=Sampling(answers=8, max_new_tokens=tokens),
         common=Common(lr=rate, seed=seed, max_length=128, device="cpu"),

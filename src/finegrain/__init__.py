@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.iterate import iterate
     from finegrain.recipes.merge import merge
-    from finegrain.recipes.online import online
+    from finegrain.recipes.online import train_online
     from finegrain.recipes.prefer import prefer
     from finegrain.recipes.reward import train_reward_model
     from finegrain.recipes.score import score
@@ -62,11 +62,11 @@ __all__ = [
     "evaluate_reward",
     "iterate",
     "merge",
-    "online",
     "prefer",
     "reward_function",
     "score",
     "sft",
+    "train_online",
     "train_reward_model",
 ]
 
@@ -82,11 +82,11 @@ _HOMES = {
     "evaluate_reward": "recipes.eval",
     "iterate": "recipes.iterate",
     "merge": "recipes.merge",
-    "online": "recipes.online",
     "prefer": "recipes.prefer",
     "reward_function": "scoring.completions",
     "score": "recipes.score",
     "sft": "recipes.sft",
+    "train_online": "recipes.online",
     "train_reward_model": "recipes.reward",
 }
 

@@ -62,7 +62,7 @@ from finegrain.train.trainer import make_trainer
 from finegrain.types import Json
 
 
-def online(model: Any, data: Data, out: str | Path, *, reward: str | Sequence[str], algorithm: Any, tokenizer: Any = None, **settings: Any) -> Json:
+def train_online(model: Any, data: Data, out: str | Path, *, reward: str | Sequence[str], algorithm: Any, tokenizer: Any = None, **settings: Any) -> Json:
     """Train a policy on its own sampled answers; returns what the command prints as its last line.
 
     `model` is a path, a Hub name, or a model object with its `tokenizer`; `reward` one or several of what `--reward` takes; further
