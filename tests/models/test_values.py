@@ -53,7 +53,8 @@ def test_a_head_read_one_place_later_would_see_its_token() -> None:
     with torch.no_grad():
         one = made(group(ids), Request(outputs=made.value_head)).outputs
         other = made(group(np.array([40, 12, 13], dtype=np.int32)), Request(outputs=made.value_head)).outputs
-    assert one is not None and other is not None
+    assert one is not None
+    assert other is not None
     assert not torch.equal(one[0], other[0])
 
 

@@ -17,20 +17,14 @@ import numpy as np
 import torch
 
 from finegrain.recipes import online as alignment
+from tests.recipes.online_runs import NOISY
 from tests.tiny import save_tiny, write_rows
 from tests.train.kill_driver import kill, names, slow_write, start, steps_logged, wait_for
 
-REWARD = '''
-import os, pathlib, random
-
-def reward(completions, trainer_state, **columns):
-    run = pathlib.Path(os.environ["RUN_OF_THE_TEST"])
-    steps = [int(path.name.removeprefix("checkpoint-")) for path in run.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    if steps and max(steps) > trainer_state.global_step > 0:
-        return [random.random() for _ in completions]
-    return [text.count("e") / 8 for text in completions]
-'''
-PAUSES = {"sampling": ("finegrain.recipes.rollouts.buffer", "BufferMaker", "read"), "scoring": ("finegrain.recipes.rollouts.rewards", "Rewards", "score")}
+PAUSES = {
+    "sampling": ("finegrain.recipes.rollouts.buffer", "BufferMaker", "read"),
+    "scoring": ("finegrain.recipes.rollouts.rewards", "Rewards", "score"),
+}
 """Where a kill is made likely by a pause of its own: after sampling, and while answers are scored."""
 SLOW_WRITES = (5, 17, 29)
 
@@ -51,9 +45,20 @@ def pause_in(where: str) -> None:
 def experiment(folder: Path, kills: int) -> dict[str, Any]:
     model = save_tiny(folder / "model")
     data = write_rows(folder / "prompts.jsonl", [{"prompt": f"why {place} ?"} for place in range(12)])
-    (folder / "reward.py").write_text(REWARD)
+    (folder / "reward.py").write_text(NOISY)
     common = ["online", "--model", str(model), "--data", str(data), "--reward", f"{folder / 'reward.py'}:reward", "algorithm:ppo"]
-    common += ["--algorithm.epochs", "2", "--algorithm.minibatches", "4", "--prompts", "2", "--sampling.answers", "4", "--sampling.max-new-tokens", "6"]
+    common += [
+        "--algorithm.epochs",
+        "2",
+        "--algorithm.minibatches",
+        "4",
+        "--prompts",
+        "2",
+        "--sampling.answers",
+        "4",
+        "--sampling.max-new-tokens",
+        "6",
+    ]
     common += ["--epochs", "3", "--save-every", "3", "--device", "cpu", "--samples", "1", "--lr", "1e-3", "--max-length", "48"]
     common += ["--eval-every", "4", "--holdout", "0.2", "--kl-stop", "0.5"]
     whole, run = folder / "whole", folder / "killed"

@@ -142,7 +142,8 @@ def test_answers_of_one_prompt_share_it_and_nothing_else_changes() -> None:
     whole = collate(data, range(len(data.examples)), ("answer",))
     assert len(whole.groups) == 3
     alone = collate(replace(data, sampled={}), range(len(data.examples)), ("answer",))
-    assert len(alone.groups) == 12 and alone.tokens > whole.tokens
+    assert len(alone.groups) == 12
+    assert alone.tokens > whole.tokens
     one = trainer.pair(whole, {}, scored=True).answer
     with torch.no_grad():
         other = alone.pair(trainer.scorer(alone.groups)).answer
