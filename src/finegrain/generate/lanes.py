@@ -153,18 +153,19 @@ class Lanes:
         """Last hidden states (N, H) of a packed row."""
         device = next(self._model.parameters()).device
         rows = (torch.from_numpy(array)[None].to(device) for array in (ids, positions))
-        with torch.no_grad(), _on_lanes(self._model):
+        with torch.no_grad(), on_lanes(self._model):
             states: Tensor = self._model.base_model(**dict(zip(("input_ids", "position_ids"), rows, strict=True)), lanes=lanes, use_cache=False)[0]
         return states[0]
 
 
 @contextmanager
-def _on_lanes(lm: Any) -> Iterator[None]:
-    """The model with this attention, and without dropout."""
-    if lm.config._attn_implementation == lane_attention.NAME and not lm.training:
+def on_lanes(model: Any) -> Iterator[None]:
+    """The model with this attention and in evaluation mode; around many passes it is switched once."""
+    lm = causal_lm(model)
+    was_training, before = lm.training, lm.config._attn_implementation
+    if before == lane_attention.NAME and not was_training:
         yield
         return
-    was_training, before = lm.training, lm.config._attn_implementation
     lane_attention.register()
     lm.eval()
     lm.set_attn_implementation(lane_attention.NAME)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finegrain.data.generated import GrowingText, TokenTexts
 from finegrain.generate.hf import end_tokens
-from finegrain.generate.lanes import Lane, Lanes, Stem
+from finegrain.generate.lanes import Lane, Lanes, on_lanes
 from finegrain.generate.sampling import Picked, Sample, Sampling, draw_noise, pick
 from finegrain.models.positions import learned_positions
 from finegrain.models.scorer import causal_lm, output_head
@@ -58,7 +58,7 @@ class EngineSampler:
             self._begin(place, len(prompt), key, buffer) for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
         ]
         places = [place for place, own in enumerate(answers) if own]
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), on_lanes(self._model):
             head = output_head(self._model)
             for block in [places]:
                 self._sample([prompts[place] for place in block], [answers[place] for place in block], head)
@@ -119,3 +119,7 @@ def find_context(model: Any) -> int:
     config = causal_lm(model).config
     stated = getattr(config.get_text_config(), "max_position_embeddings", None)
     return learned_positions(config) or (stated if isinstance(stated, int) and stated > 0 else None) or 10**9
+
+
+def open_sampler(model: Any, tokenizer: Any, sampling: Sampling, *, seed: int) -> EngineSampler:
+    return EngineSampler(model, tokenizer, sampling, seed=seed)
