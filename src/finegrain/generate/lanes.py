@@ -56,6 +56,12 @@ class Lanes:
         self._model = causal_lm(model)
         self._block = OwnBlock()
         self._live: list[Lane] = []
+        self._token_bytes = 0
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of one token; 0 before a prompt was read."""
+        return self._token_bytes
 
     def open(self, prompts: Sequence[np.ndarray]) -> list[Stem]:
         """Reads prompts of at least one token each in one packed row."""
@@ -68,6 +74,7 @@ class Lanes:
         ids = np.concatenate([*prompts, np.zeros(filling)]).astype(np.int64)
         positions = np.concatenate([np.arange(group[0]) for group in groups])
         states = self._run(ids, positions, Opening(Branches(groups), stack))
+        self._token_bytes = sum(part.shape[1] * part.shape[3] * part.element_size() for layer in stack.layers.values() for part in layer)
         ends = torch.from_numpy(np.cumsum(lengths) - 1).to(states.device)
         return [Stem(((stack, row),), int(lengths[row]), state) for row, state in enumerate(states.index_select(0, ends))]
 
@@ -76,9 +83,13 @@ class Lanes:
         return [self._add(Lane(stem.path, stem.length, len(self._live))) for _ in range(count)]
 
     def feed(self, lanes: Sequence[Lane], ids: np.ndarray, counts: np.ndarray | None = None) -> Float[Tensor, "N H"]:
-        """Appends tokens and returns the last hidden state of each. `ids`: (N,), those of each answer together; `counts`: (R,), one each by default."""
+        """Appends tokens and returns the last hidden state of each.
+
+        `ids`: (N,), those of each answer together. `counts`: (R,) how many each gets, one by default.
+        """
         counts = np.ones(len(lanes), dtype=np.int64) if counts is None else np.asarray(counts)
-        assert counts.min() > 0 and counts.sum() == len(ids), "every answer takes at least one token"
+        assert counts.min() > 0, "every answer takes at least one token"
+        assert counts.sum() == len(ids), "the counts say how many tokens each answer gets"
         order = np.argsort([lane.slot for lane in lanes], kind="stable")
         if (order == np.arange(len(lanes))).all():
             return self._feed(lanes, ids, counts)
