@@ -56,6 +56,12 @@ class Lanes:
         self._model = causal_lm(model)
         self._block = OwnBlock()
         self._live: list[Lane] = []
+        self._token_bytes = 0
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the keys and values of one token; 0 before a prompt was read."""
+        return self._token_bytes
 
     def open(self, prompts: Sequence[np.ndarray]) -> list[Stem]:
         """Reads prompts of at least one token each in one packed row."""
@@ -68,6 +74,7 @@ class Lanes:
         ids = np.concatenate([*prompts, np.zeros(filling)]).astype(np.int64)
         positions = np.concatenate([np.arange(group[0]) for group in groups])
         states = self._run(ids, positions, Opening(Branches(groups), stack))
+        self._token_bytes = sum(part.shape[1] * part.shape[3] * part.element_size() for layer in stack.layers.values() for part in layer)
         ends = torch.from_numpy(np.cumsum(lengths) - 1).to(states.device)
         return [Stem(((stack, row),), int(lengths[row]), state) for row, state in enumerate(states.index_select(0, ends))]
 
@@ -76,9 +83,13 @@ class Lanes:
         return [self._add(Lane(stem.path, stem.length, len(self._live))) for _ in range(count)]
 
     def feed(self, lanes: Sequence[Lane], ids: np.ndarray, counts: np.ndarray | None = None) -> Float[Tensor, "N H"]:
-        """Appends tokens and returns the last hidden state of each. `ids`: (N,), those of each answer together; `counts`: (R,), one each by default."""
+        """Appends tokens and returns the last hidden state of each.
+
+        `ids`: (N,), those of each answer together. `counts`: (R,) how many each gets, one by default.
+        """
         counts = np.ones(len(lanes), dtype=np.int64) if counts is None else np.asarray(counts)
-        assert counts.min() > 0 and counts.sum() == len(ids), "every answer takes at least one token"
+        assert counts.min() > 0, "every answer takes at least one token"
+        assert counts.sum() == len(ids), "the counts say how many tokens each answer gets"
         order = np.argsort([lane.slot for lane in lanes], kind="stable")
         if (order == np.arange(len(lanes))).all():
             return self._feed(lanes, ids, counts)
@@ -153,18 +164,19 @@ class Lanes:
         """Last hidden states (N, H) of a packed row."""
         device = next(self._model.parameters()).device
         rows = (torch.from_numpy(array)[None].to(device) for array in (ids, positions))
-        with torch.no_grad(), _on_lanes(self._model):
+        with torch.no_grad(), on_lanes(self._model):
             states: Tensor = self._model.base_model(**dict(zip(("input_ids", "position_ids"), rows, strict=True)), lanes=lanes, use_cache=False)[0]
         return states[0]
 
 
 @contextmanager
-def _on_lanes(lm: Any) -> Iterator[None]:
-    """The model with this attention, and without dropout."""
-    if lm.config._attn_implementation == lane_attention.NAME and not lm.training:
+def on_lanes(model: Any) -> Iterator[None]:
+    """The model with this attention and in evaluation mode; around many passes it is switched once."""
+    lm = causal_lm(model)
+    was_training, before = lm.training, lm.config._attn_implementation
+    if before == lane_attention.NAME and not was_training:
         yield
         return
-    was_training, before = lm.training, lm.config._attn_implementation
     lane_attention.register()
     lm.eval()
     lm.set_attn_implementation(lane_attention.NAME)

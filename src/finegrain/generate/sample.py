@@ -1,126 +1,96 @@
-"""Answers of a policy, several to each prompt, on the engine of `generate.lanes`."""
+"""Opens the sampler of a model: the engine where it gives the model's own log-probabilities, Hugging Face's generation elsewhere."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from finegrain.data.generated import GrowingText, TokenTexts
-from finegrain.generate.hf import end_tokens
-from finegrain.generate.lanes import Lane, Lanes
-from finegrain.generate.sampling import Picked, Sample, Sampling, draw_noise, pick
-from finegrain.models.positions import learned_positions
-from finegrain.models.scorer import causal_lm, output_head
-from finegrain.online.rollout import Ended
-from finegrain.ops.logprobs import OutputLayer, compute_logits
+from finegrain.generate.engine import MEMORY, EngineSampler
+from finegrain.generate.growing import find_context
+from finegrain.generate.lanes import Lanes, on_lanes
+from finegrain.generate.sampling import Sampling
+from finegrain.generate.stock import StockSampler
+from finegrain.models.packing import Group
+from finegrain.models.probe import ROUGH, draw_groups
+from finegrain.models.scorer import Request, causal_lm, output_head, plain, stock_attention
+from finegrain.ops.logprobs import compute_logits
+
+TOLERANCE = 1e-4
+LONGEST = 2048
+"""Tokens up to which windows are checked."""
 
 
-@dataclass(eq=False)
-class _Answer:
-    """An answer that is being sampled."""
-
-    prompt: int
-    sample: int
-    noise: np.ndarray
-    room: int
-    """Most tokens."""
-    growing: GrowingText | None
-    lane: Lane | None = None
-    ids: list[int] = field(default_factory=list)
-    logp: list[float] = field(default_factory=list)
-    ended: Ended | None = None
-
-
-class EngineSampler:
-    """Samples on lanes."""
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        sampling: Sampling,
-        *,
-        seed: int,
-        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        self._model, self._sampling, self._seed, self._autocast = model, sampling, seed, autocast
-        self._ends = frozenset(end_tokens(model, tokenizer))
-        self._texts = TokenTexts(tokenizer) if sampling.stop else None
-        self._context = find_context(model)
-
-    def __call__(self, prompts: Sequence[np.ndarray], keys: Sequence[int], buffer: int) -> list[list[Sample]]:
-        """Cf. `generate.sampling.Sampler`."""
-        answers: list[list[_Answer]] = [
-            self._begin(place, len(prompt), key, buffer) for place, (prompt, key) in enumerate(zip(prompts, keys, strict=True))
-        ]
-        places = [place for place, own in enumerate(answers) if own]
-        with torch.no_grad(), self._autocast():
-            head = output_head(self._model)
-            for block in [places]:
-                self._sample([prompts[place] for place in block], [answers[place] for place in block], head)
-        return [[Sample(np.array(one.ids, dtype=np.int32), one.ended, np.array(one.logp)) for one in own] for own in answers]
-
-    def _begin(self, place: int, length: int, key: int, buffer: int) -> list[_Answer]:
-        room = min(self._sampling.max_new_tokens, self._context - length)
-        if room <= 0:
-            return []
-        grow = lambda: GrowingText(self._texts) if self._texts else None
-        return [_Answer(place, sample, draw_noise(self._seed, buffer, key, sample, room), room, grow()) for sample in range(self._sampling.answers)]
-
-    def _sample(self, prompts: Sequence[np.ndarray], answers: Sequence[Sequence[_Answer]], head: OutputLayer) -> None:
-        """Samples all answers of a block of prompts."""
-        if not prompts:
-            return
-        lanes = Lanes(self._model)
-        stems = lanes.open(prompts)
-        live = [one for own in answers for one in own]
-        states = torch.stack([stems[place].state for place, own in enumerate(answers) for _ in own])
-        for stem, own in zip(stems, answers, strict=True):
-            for one, lane in zip(own, lanes.fork(stem, len(own)), strict=True):
-                one.lane = lane
-        while live:
-            picked = self._pick(states, head, np.array([one.noise[len(one.ids)] for one in live]))
-            for one, token, logp in zip(live, picked.tokens.tolist(), picked.logp.tolist(), strict=True):
-                self._take(one, token, logp)
-            lanes.drop([one.lane for one in live if one.ended is not None])
-            live = sorted((one for one in live if one.ended is None), key=lambda one: one.lane.slot)
-            if live:
-                states = lanes.feed([one.lane for one in live], np.array([one.ids[-1] for one in live]))
-
-    def _pick(self, states: Tensor, head: OutputLayer, uniforms: np.ndarray) -> Picked:
-        own = self._sampling
-        logits = compute_logits(states, head)
-        return pick(logits, torch.from_numpy(uniforms).to(logits.device), own.temperature, own.top_p, own.top_k)
-
-    def _take(self, answer: _Answer, token: int, logp: float) -> None:
-        """Appends a token and finds out whether the answer has ended."""
-        answer.ids.append(token)
-        answer.logp.append(logp)
-        if token in self._ends:
-            answer.ended = Ended.END_TOKEN
-        elif (
-            answer.growing is not None and (new := answer.growing.add(token)) and answer.growing.find_stop(self._sampling.stop, len(new)) is not None
-        ):
-            answer.ended = Ended.STOP_STRING
-        elif len(answer.ids) == answer.room:
-            answer.ended = Ended.LENGTH
-
-    def describe(self) -> str:
-        """Cf. `generate.sampling.Sampler`."""
-        return "finegrain's engine"
+def open_sampler(
+    model: Any,
+    tokenizer: Any,
+    sampling: Sampling,
+    *,
+    seed: int,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    memory: int = MEMORY,
+) -> EngineSampler | StockSampler:
+    """The sampler of a policy, whose weights may change between its calls; `describe()` says which engine it is, and why."""
+    with torch.no_grad(), autocast():
+        reason = probe_lanes(model, longest=min(LONGEST, find_context(model)))
+    if reason is None:
+        return EngineSampler(model, tokenizer, sampling, seed=seed, autocast=autocast, memory=memory)
+    return StockSampler(model, tokenizer, sampling, seed=seed, reason=reason, autocast=autocast)
 
 
-def find_context(model: Any) -> int:
-    """Most tokens of a prompt and its answer."""
-    config = causal_lm(model).config
-    stated = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return learned_positions(config) or (stated if isinstance(stated, int) and stated > 0 else None) or 10**9
+def probe_lanes(model: Any, *, longest: int, tolerance: float | None = None) -> str | None:
+    """Why the engine cannot be used for this model, a clause; None where its log-probabilities are those of the model's own attention.
+
+    `longest`: windows beyond so many tokens are not checked.
+    """
+    groups = draw_groups(causal_lm(model).config.get_text_config(), longest)
+    was_training = model.training
+    model.eval()
+    try:
+        with on_lanes(model):
+            found = score_on_lanes(model, groups)
+    except Exception as error:  # an architecture may fail in any way; generation then samples instead
+        return f"the engine does not run on {type(causal_lm(model)).__name__}: {' '.join(str(error).split())[:200]}"
+    finally:
+        model.train(was_training)
+    model.eval()
+    try:
+        with stock_attention(model):
+            wanted = plain(model, groups, Request()).logp
+    finally:
+        model.train(was_training)
+    if tolerance is None:
+        half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(wanted.device.type)
+        tolerance = ROUGH if half else TOLERANCE
+    error = float((found - wanted).abs().max())
+    return (
+        None if error <= tolerance * max(1.0, float(wanted.abs().max())) else f"the engine's log-probabilities differ from the model's by {error:.2g}"
+    )
 
 
-def open_sampler(model: Any, tokenizer: Any, sampling: Sampling, *, seed: int) -> EngineSampler:
-    """The engine."""
-    return EngineSampler(model, tokenizer, sampling, seed=seed)
+def score_on_lanes(model: Any, groups: Sequence[Group], sizes: Sequence[int] = (1, 3, 2)) -> Tensor:
+    """log-probabilities, nats, of all answer tokens, fed a few at a time among wrong tokens that are cut again; answers leave one by one.
+
+    `sizes`: how many tokens an answer gets in a pass, in turn.
+    """
+    lanes, head = Lanes(model), output_head(model)
+    stems = lanes.open([group.prompt for group in groups])
+    ids = [branch.ids for group in groups for branch in group.branches]
+    states: list[list[Tensor]] = [[stem.state] for stem, group in zip(stems, groups, strict=True) for _ in group.branches]
+    grown = [lane for stem, group in zip(stems, groups, strict=True) for lane in lanes.fork(stem, len(group.branches))]
+    turn = 0
+    while live := [place for place, lane in enumerate(grown) if lane.slot >= 0]:
+        counts = [min(sizes[(turn + place) % len(sizes)], len(ids[place]) - grown[place].length) for place in live]
+        tokens = [np.append(ids[place][grown[place].length :][:count], ids[place][0]) for place, count in zip(live, counts, strict=True)]
+        fed = lanes.feed([grown[place] for place in live], np.concatenate(tokens), np.array(counts) + 1)
+        for place, count, own in zip(live, counts, fed.split([count + 1 for count in counts]), strict=True):  # type: ignore[no-untyped-call]
+            states[place].extend(own[:count])
+            lanes.cut(grown[place], grown[place].length - 1)
+        lanes.drop([grown[place] for place in live if grown[place].length == len(ids[place])])
+        turn += 1
+    logits = compute_logits(torch.stack([state for own in states for state in own[:-1]]), head)
+    targets = torch.from_numpy(np.concatenate(ids).astype(np.int64)).to(logits.device)
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return torch.log_softmax(logits.to(wide), -1).gather(1, targets[:, None])[:, 0]

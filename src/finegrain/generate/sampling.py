@@ -57,9 +57,9 @@ class Sampling:
         for name, full in (("top_p", 1.0), ("top_k", 0)):
             if (value := getattr(self, name)) != full:
                 raise UsageError(
-                    f"{name} {value:g} is not for training: answers would be drawn from a distribution that is cut off, while the ratios of the policy "
-                    f"are of the whole one, so tokens beyond the cut could never be learned back; leave {name} at {full:g}, and lower the temperature "
-                    "if answers should vary less"
+                    f"{name} {value:g} is not for training: answers would be drawn from a distribution that is cut off, while the policy's ratios "
+                    f"are of the whole one, so tokens beyond the cut could never be learned back; leave {name} at {full:g}, and lower the "
+                    "temperature if answers should vary less"
                 )
         if not self.temperature:
             raise UsageError(
