@@ -16,7 +16,7 @@ from typing import Any
 from finegrain import catalog, checked
 from finegrain.errors import FinegrainError, UsageError, unknown_name
 
-FAMILIES = ("objective", "credit", "head", "loss")
+FAMILIES = ("objective", "credit", "head", "loss", "algorithm")
 
 
 def to_kebab(name: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finegrain.online.aggregate import Aggregate, SeqMeanTokenMean, SeqMeanTokenSum, SeqMeanTokenSumNorm, TokenMean
 from finegrain.online.combine import NormaliseThenSum, standardise_rows
-from finegrain.online.gae import GAE, CarryAcross, Returns, RunThrough, carry_advantages, gae
+from finegrain.online.gae import CarryAcross, Returns, RunThrough, carry_advantages, gae
 from finegrain.online.groups import BatchStd, GreedyBaseline, GroupMean, GroupNorm, LeaveOneOut, LengthWeighted
 from finegrain.online.leash import K1, K2, K3, Abs, Free, InLoss, InReward, Leash, estimate_kl
 from finegrain.online.macro import EqualShares, GivenSegments, MacroGAE, PositionShares, Windows, cut_macros, estimate_macros
