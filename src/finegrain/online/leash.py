@@ -104,7 +104,7 @@ class FixedBeta:
 @dataclass(frozen=True, kw_only=True)
 @checked
 class AdaptiveBeta:
-    """The weight rises where the KL is above its target and falls where it is below: beta *= 1 + clip(KL / target - 1, -0.2, 0.2) answers / horizon."""
+    """The weight follows the KL towards its target: beta *= 1 + clip(KL / target - 1, -0.2, 0.2) answers / horizon."""
 
     target: PositiveFloat = 0.1
     """KL per token that is wanted, nats: the mean over the answers of their means over tokens (number: memory, verl's)."""

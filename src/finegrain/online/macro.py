@@ -21,6 +21,7 @@ from finegrain.errors import UsageError
 from finegrain.online.gae import gae
 from finegrain.online.rollout import Rollout
 from finegrain.online.token_rewards import Estimate, TokenRewards
+from finegrain.ops.precision import to_widest
 from finegrain.ops.readout import last_place
 from finegrain.ops.segmenters import Curve, Windows
 from finegrain.ops.segments import segment_length, segment_sum
@@ -53,7 +54,7 @@ def cut_macros(termination: Termination, rollout: Rollout) -> Ids:
 
 def _curve(termination: Windows | RandomNGram | Perplexity, rollout: Rollout) -> Tensor:
     if termination.reads is Curve.TOKENS:
-        return _given(rollout.ids, "the sampled token ids", "random-n-gram")
+        return to_widest(_given(rollout.ids, "the sampled token ids", "random-n-gram"))
     if termination.reads is Curve.SURPRISAL:
         return -_given(rollout.ref_logp, "the reference's log-probabilities", "perplexity")
     return torch.zeros_like(rollout.old_logp)

@@ -120,6 +120,7 @@ class PolicyLoss:
                 "clip_ratio/low_mean": found.low,
                 "clip_ratio/high_mean": found.high,
                 "clip_ratio/region_mean": found.low | found.high,
+                "clip_ratio/dual_mean": found.dual,
                 "ratio": found.ratio,
                 "approx_kl": exponential(moved) - 1 - moved,
             }

@@ -2,7 +2,7 @@
 
     ratio_t = exp(lp_t - lp_old_t), the difference clipped to +-20 (verl, OpenRLHF);   L_t = -min(ratio A, clip(ratio, 1 - low, 1 + high) A)
 
-Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7; dual clip https://arxiv.org/abs/1912.09729 (number: memory); sequence ratio GSPO,
+Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7; dual clip https://arxiv.org/abs/1912.09729 (number: memory); GSPO,
 https://arxiv.org/abs/2507.18071; CISPO https://arxiv.org/abs/2506.13585; as TRL, verl and OpenRLHF run them.
 Deviations: none.
 """
@@ -33,6 +33,8 @@ class TokenLoss(NamedTuple):
     """Tokens with a negative advantage whose ratio is below the clip: they have no gradient."""
     high: Mask
     """Tokens whose advantage is positive and whose ratio is above it."""
+    dual: Mask
+    """Tokens whose loss the dual clip bounds."""
     ratio: Values
 
 
@@ -49,7 +51,8 @@ def exponential(difference: Tensor) -> Tensor:
 def clip_ratio(ratio: Values, advantage: Values, low: float, high: float) -> TokenLoss:
     """The clipped surrogate of given ratios."""
     loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
-    return TokenLoss(loss, (ratio < 1 - low) & (advantage < 0), (ratio > 1 + high) & (advantage > 0), ratio)
+    below, above = (ratio < 1 - low) & (advantage < 0), (ratio > 1 + high) & (advantage > 0)
+    return TokenLoss(loss, below, above, torch.zeros_like(below), ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +75,15 @@ class Clip:
         """Losses of the tokens."""
         advantage, ratio = torch.where(mask, advantage, 0.0), exponential(log_ratio(logp, old_logp, mask))
         found = clip_ratio(ratio, advantage, self.low, self.high)
-        loss = found.loss
         if self.largest is not None:
             clipped = ratio.clamp(1 - self.low, 1 + self.high) * advantage
-            loss = -torch.minimum(ratio.clamp(max=self.largest) * advantage, clipped)
-        if self.dual is not None:
-            loss = torch.where(advantage < 0, torch.minimum(loss, -self.dual * advantage), loss)
-        return found._replace(loss=loss)
+            found = found._replace(loss=-torch.minimum(ratio.clamp(max=self.largest) * advantage, clipped))
+        if self.dual is None:
+            return found
+        bound = -self.dual * advantage
+        return found._replace(
+            loss=torch.where(advantage < 0, torch.minimum(found.loss, bound), found.loss), dual=(advantage < 0) & (found.loss > bound)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +164,8 @@ class Cispo:
         """Losses of the tokens."""
         advantage, ratio = torch.where(mask, advantage, 0.0), exponential(log_ratio(logp, old_logp, mask))
         loss = -ratio.clamp(max=self.largest).detach() * advantage * torch.where(mask, logp, 0.0)
-        return TokenLoss(loss, torch.zeros_like(mask), (ratio > self.largest) & (advantage > 0), ratio)
+        nothing = torch.zeros_like(mask)
+        return TokenLoss(loss, nothing, (ratio > self.largest) & (advantage > 0), nothing, ratio)
 
 
 Surrogate = Clip | SequenceRatio | SequenceClip | Cispo
