@@ -43,7 +43,10 @@ NOISY = frozenset({"reward", "gold/judge/mean", "kl", "kl/start", "entropy", "co
 PEAK = 0.5
 """Share of a hacked run at which gold is highest."""
 
-HACKED: Mapping[str, Make] = {"reward": lambda t: 0.2 + 0.7 * (1 - np.exp(-2 * t)), "gold/judge/mean": lambda t: 0.15 + 0.5 * t / PEAK * (2 - t / PEAK)}
+HACKED: Mapping[str, Make] = {
+    "reward": lambda t: 0.2 + 0.7 * (1 - np.exp(-2 * t)),
+    "gold/judge/mean": lambda t: 0.15 + 0.5 * t / PEAK * (2 - t / PEAK),
+}
 FAULTS: Mapping[str, Mapping[str, Make]] = {
     "reward hacking": HACKED,
     "gold falls": {"reward": lambda t: 0.5 + 0 * t, "gold/judge/mean": lambda t: 0.5 - 0.3 * t},
@@ -55,7 +58,7 @@ FAULTS: Mapping[str, Mapping[str, Make]] = {
     "most groups dead": {"frac_reward_zero_std": lambda t: 0.1 + 0.8 * t},
     "density erased": {"advantage/density": lambda t: 0.001 + 0 * t},
     "no answer judged": {"reward": lambda t: np.where(t > 0.6, np.nan, 0.2 + 0.5 * t), "unjudged": lambda t: np.where(t > 0.6, 64.0, 0.0)},
-    "most updates skipped": {"updates_skipped": lambda t: 12 + 0 * t},
+    "most updates skipped": {"updates_skipped": lambda t: 12.0 * np.arange(len(t))},
     "explains nothing": {"value/explained_variance": lambda t: -0.05 + 0 * t},
 }
 """By verdict, what is otherwise than in the healthy run."""
@@ -67,7 +70,13 @@ TEXTS = (
     ("Paris is the capital of France.", "Paris, of course, is it.", "Of course! Of course! Of course!"),
     ("No comma stands in this sentence.", "Commas, I avoid, mostly.", "Sure! I avoid! I avoid! I avoid!"),
 )
-PROMPTS = ("Why is the sky blue?", "What is 17 + 25?", "How long do eggs boil?", "What is the capital of France?", "Write a sentence without a comma.")
+PROMPTS = (
+    "Why is the sky blue?",
+    "What is 17 + 25?",
+    "How long do eggs boil?",
+    "What is the capital of France?",
+    "Write a sentence without a comma.",
+)
 
 
 def answer(buffer: int, row: int, text: str, *, dense: bool = True, prompt: str = "", seed: int = 0, gold: float | None = None) -> Json:
@@ -75,7 +84,9 @@ def answer(buffer: int, row: int, text: str, *, dense: bool = True, prompt: str 
     rng = np.random.default_rng([seed, buffer, row])
     spans: list[list[float]] = []
     for start, end in _words(text):
-        spans.append([start, end, round(float(rng.normal(0, 0.3)), 3) if dense else 0.0, round(float(rng.normal()), 3), round(float(rng.gamma(1, 0.1)), 4)])
+        spans.append(
+            [start, end, round(float(rng.normal(0, 0.3)), 3) if dense else 0.0, round(float(rng.normal()), 3), round(float(rng.gamma(1, 0.1)), 4)]
+        )
     score = round(float(rng.normal(0.5, 0.2)), 3)
     spans.append([len(text), len(text), score, 0.4, 0.01])
     scores = {"rewards": {"helpful": score}, "gold": {} if gold is None else {"judge": gold}, "advantage": round(score - 0.5, 3)}

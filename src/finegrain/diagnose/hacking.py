@@ -41,7 +41,7 @@ GROWTH = 1.25
 """Each window is longer than the last by this factor [choice]."""
 CERTAIN = 0.9975
 """One-sided level at which a window's line of gold falls; strict because several windows are tried [choice]."""
-RISES = 0.95
+RISES = 0.99
 """One-sided level at which the reward's line over the same window rises [choice]."""
 SMALLEST_FALL = 0.03
 """Share of gold's range over the run that the line has to fall by [choice]."""

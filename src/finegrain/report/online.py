@@ -14,8 +14,12 @@ from finegrain.errors import CheckpointError
 from finegrain.types import Json
 
 ROLLOUTS = "rollouts.jsonl"
-SUMMED = ("seconds/", "updates_skipped", "unjudged")
-"""Names (or beginnings) of numbers that are added over the lines of a buffer; of all others the mean is taken."""
+SUMMED = ("seconds/", "unjudged")
+"""Beginnings of names of numbers that are added over the lines of a buffer; of all others the mean is taken."""
+SKIPPED = "updates_skipped"
+"""Logged as the count of the run so far, at the beginning of a buffer."""
+OF_UPDATES = "kl/update"
+"""The distance of an update from the policy that sampled; every other `kl/NAME` is the distance from a reference."""
 LOSS = "loss"
 """Logged for every update that was taken."""
 
@@ -32,6 +36,8 @@ class BufferNumbers:
     """(N,) by logged name; NaN where a buffer has none."""
     taken: Series
     """(N,) updates taken on each."""
+    skipped: Series
+    """(N,) updates skipped on each; NaN where it was not counted."""
 
     def read(self, name: str) -> Series:
         """The series of a name, all NaN where it was never logged."""
@@ -46,14 +52,21 @@ class BufferNumbers:
         """Logged names that begin and end so, in their order."""
         return [name for name in self.values if name.startswith(start) and name.endswith(end) and len(name) > len(start) + len(end)]
 
+    def references(self) -> list[str]:
+        """Logged names of the distances from references, the leash's first."""
+        return [name for name in ("kl", *self.names("kl/")) if name in self.values and name != OF_UPDATES]
+
     def golds(self) -> dict[str, Series]:
         """Gold scores by name: of the training's answers, or of held-out ones where those alone were logged."""
         own = {name.removeprefix("gold/").removesuffix("/mean"): self.read(name) for name in self.names("gold/", "/mean")}
         return own or {name.removeprefix("eval_gold/"): self.read(name) for name in self.names("eval_gold/")}
 
 
-def collect_buffers(metrics: Sequence[Json]) -> BufferNumbers | None:
-    """Numbers of the lines by buffer: a line without `buffer` belongs to the last one named, lines before the first to it. None without buffers."""
+def collect_buffers(metrics: Sequence[Json], skipped: object = None) -> BufferNumbers | None:
+    """Numbers of the lines by buffer: a line without `buffer` belongs to the last one named, lines before the first to it. None without buffers.
+
+    `skipped`: updates skipped in the whole run, where it is known.
+    """
     found: dict[int, dict[str, list[float]]] = {}
     current, waiting = None, []
     for line in metrics:
@@ -73,7 +86,16 @@ def collect_buffers(metrics: Sequence[Json]) -> BufferNumbers | None:
     names = dict.fromkeys(name for number in buffers for name in found[number])
     values = {name: np.array([_merge(name, found[number].get(name, [])) for number in buffers]) for name in names}
     taken = np.array([float(len(found[number].get(LOSS, []))) for number in buffers])
-    return BufferNumbers(buffers=np.array(buffers), values=values, taken=taken)
+    return BufferNumbers(
+        buffers=np.array(buffers), values=values, taken=taken, skipped=_skipped(values.get(SKIPPED, np.full(len(buffers), np.nan)), skipped)
+    )
+
+
+def _skipped(counted: Series, total: object) -> Series:
+    """Of each buffer, from the counts so far: the next buffer's less its own; the last one's from the run's total."""
+    last = float(total) if isinstance(total, (int, float)) else math.nan
+    found: np.ndarray = np.diff(counted, append=last)
+    return np.where(found < 0, np.nan, found)
 
 
 def _add(own: dict[str, list[float]], line: Json) -> None:

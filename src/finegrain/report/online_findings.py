@@ -10,7 +10,7 @@ from finegrain.diagnose.groups import FEWEST_ROWS
 from finegrain.diagnose.hacking import split_ends
 from finegrain.ops.stats import difference_interval, mean_interval
 from finegrain.report.block import Block
-from finegrain.report.numbers import Shown, format_interval, format_number, format_percent
+from finegrain.report.numbers import Shown, format_interval, format_number, format_percent, format_recorded
 from finegrain.report.online import BufferNumbers, Series, distinct_shares
 from finegrain.report.read import Run
 from finegrain.report.visible import clip_text
@@ -37,7 +37,7 @@ def make_online_findings(run: Run) -> list[Block]:
     if run.buffers is None:
         return []
     found = [
-        report_reward(run.buffers),
+        report_reward(run),
         *report_gold(run.buffers),
         report_judging(run.buffers),
         report_kl(run.buffers),
@@ -53,20 +53,33 @@ def make_online_findings(run: Run) -> list[Block]:
     return sorted(blocks, key=lambda block: ("bad", "plain", "good").index(block.tone))
 
 
+def count_alarms(run: Run) -> str:
+    """A sentence on how many findings call for attention; empty for a run without buffers."""
+    found = make_online_findings(run)
+    if not found:
+        return ""
+    bad = [block.verdict for block in found if block.tone == "bad"]
+    if not bad:
+        return f"None of {len(found)} checks of this run calls for attention."
+    return f"{len(bad)} of {len(found)} checks call{'s' if len(bad) == 1 else ''} for attention: {', '.join(bad)}."
+
+
 def describe_alarms(run: Run) -> list[str]:
     """A line for every finding that calls for attention, for the terminal at the end of a run; what was not measured of hacking, too."""
     return [f"{block.verdict}: {block.words}" for block in make_online_findings(run) if block.tone == "bad" or block.verdict == NO_GOLD]
 
 
-def report_reward(buffers: BufferNumbers) -> Block | None:
-    """Whether the reward rises, with each reward's ends."""
+def report_reward(run: Run) -> Block | None:
+    """Whether the reward rises, with each reward's ends, and held-out prompts before and after."""
+    buffers = run.buffers
+    assert buffers is not None
     if not buffers.has("reward"):
         return None
     names = buffers.names("rewards/", "/mean")
     numbers = _ends("reward", buffers.read("reward"), signed=True)
     for name in names if len(names) > 1 else ():
         numbers += _ends(clip_text(name.removeprefix("rewards/").removesuffix("/mean"), NAME), buffers.read(name), signed=True)
-    numbers += _evaluations(buffers)
+    numbers += _evaluations(run, buffers)
     return _block("Reward", online.assess_reward(buffers.read("reward")), numbers, [ENDS])
 
 
@@ -120,10 +133,10 @@ def report_judging(buffers: BufferNumbers) -> Block | None:
 
 def report_kl(buffers: BufferNumbers) -> Block | None:
     """Distance to every reference that is watched."""
-    names = [name for name in ("kl", *buffers.names("kl/")) if name in buffers.values]
+    names = buffers.references()
     if not names:
         return None
-    series = buffers.read("kl") if "kl" in names else buffers.read(names[0])
+    series = buffers.read(names[0])
     numbers = [shown for name in names for shown in _ends(_kl_name(name), buffers.read(name))]
     if buffers.has("beta"):
         numbers += _ends("beta", buffers.read("beta"))
@@ -194,9 +207,9 @@ def report_density(run: Run) -> Block | None:
 
 def report_skips(buffers: BufferNumbers) -> Block | None:
     """Skipped updates."""
-    if not buffers.has("updates_skipped"):
+    skipped, taken = buffers.skipped, buffers.taken
+    if not np.isfinite(skipped).any():
         return None
-    skipped, taken = buffers.read("updates_skipped"), buffers.taken
     share = online.skipped_share(skipped, taken)
     numbers = [
         Shown("updates skipped", f"{np.nansum(skipped):.0f} of {np.nansum(skipped) + taken.sum():.0f} ({format_percent(share)})", COUNTED),
@@ -234,8 +247,13 @@ def _ends(name: str, values: Series, *, signed: bool = False, share: bool = Fals
     ] + ([format_interval(f"{name}, change", change, "", over="buffers", signed=True)] if signed else [])
 
 
-def _evaluations(buffers: BufferNumbers) -> list[Shown]:
-    """The first and the last evaluation on held-out prompts, with the interval that was recorded."""
+def _evaluations(run: Run, buffers: BufferNumbers) -> list[Shown]:
+    """Held-out prompts before and after training, as recorded; of a run that recorded neither, its first and last evaluation."""
+    other = run.record.as_json()
+    recorded = [("before", other.get("evaluation_before")), ("after", other.get("evaluation"))]
+    results = [(which, own["eval_reward"]) for which, own in recorded if isinstance(own, Mapping) and "eval_reward" in own]
+    if results:
+        return [format_recorded(f"held-out prompts, {which}", value, "no interval recorded") for which, value in results]
     places = np.flatnonzero(np.isfinite(buffers.read("eval_reward")))
     shown = []
     for place, which in dict.fromkeys(((int(places[0]), "first"), (int(places[-1]), "last"))) if len(places) else ():

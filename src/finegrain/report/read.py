@@ -8,7 +8,7 @@ from typing import Any
 
 from finegrain.errors import CheckpointError
 from finegrain.report.gradients import GradientFindings, read_gradients
-from finegrain.report.online import ROLLOUTS, BufferNumbers, SampledAnswer, collect_buffers, read_rollouts
+from finegrain.report.online import ROLLOUTS, SKIPPED, BufferNumbers, SampledAnswer, collect_buffers, read_rollouts
 from finegrain.report.pairs import ExaminedPair, read_pairs
 from finegrain.run_record import RunRecord
 from finegrain.runs import GRADIENTS, RunDirectory
@@ -51,7 +51,7 @@ def read_run(folder: Path) -> Run:
         missing.append(f"The run did not finish: its status is {record.status or 'not recorded'}. {record.reason or ''}".strip())
     if not metrics:
         missing.append("No curves: metrics.jsonl is absent or empty.")
-    buffers, rollouts = (collect_buffers(metrics), read_rollouts(folder)) if record.command == "online" else (None, [])
+    buffers, rollouts = (collect_buffers(metrics, _total_skipped(record)), read_rollouts(folder)) if record.command == "online" else (None, [])
     if record.command == "online":
         if metrics and buffers is None:
             missing.append("No findings: no line of metrics.jsonl names a buffer.")
@@ -80,6 +80,10 @@ def read_run(folder: Path) -> Run:
         gate=gate,
         missing=missing,
     )
+
+
+def _total_skipped(record: RunRecord) -> Any:
+    return record.as_json().get(SKIPPED)  # a field of a later version of the record, among `other` of this one
 
 
 def _lines(file: Path) -> list[Json]:
