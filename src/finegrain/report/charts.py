@@ -125,7 +125,7 @@ def pad_bounds(low: float, high: float) -> tuple[float, float]:
     """Bounds with some padding, also for a constant."""
     spread = high - low
     if spread <= 1e-9 * max(abs(low), abs(high)):
-        spread = max(abs(low), 1.0) * 0.2
+        spread = (abs(low) or 1.0) * 0.2
     return low - 0.05 * spread, high + 0.05 * spread
 
 

@@ -49,6 +49,11 @@ WORDS = {
     "clip_ratio/region_mean": "either side",
     "clip_ratio/low_mean": "below",
     "clip_ratio/high_mean": "above",
+    "value/explained_variance": "share explained",
+    "value/loss": "loss",
+    "advantage/density": "share within answers",
+    "unjudged": "answers",
+    "kl": "to the leash's reference",
     "taken": "taken",
     SKIPPED: "skipped",
     OF_UPDATES: "mean over a buffer's updates",
@@ -76,7 +81,7 @@ def _lines(runs: Sequence[Run], names: Sequence[str]) -> Lines:
         names = list(dict.fromkeys(name for run in runs if run.buffers is not None for name in run.buffers.references()))
     if SKIPPED in names and not any(run.buffers is not None and np.isfinite(run.buffers.skipped).any() for run in runs):
         return []
-    return [(WORDS.get(name, clip_text(name.removeprefix("seconds/"), 40)), _reader(name)) for name in names]
+    return [(WORDS.get(name, clip_text(name.removeprefix("seconds/").removeprefix("kl/"), 40)), _reader(name)) for name in names]
 
 
 def _reader(name: str) -> Read:
@@ -96,7 +101,7 @@ def _of_run(runs: Sequence[Run], place: int, run: Run, lines: Lines) -> list[Ser
     for index, (name, read) in enumerate(lines):
         values = read(run.buffers)
         known = np.isfinite(values)
-        if known.any():
+        if known.any() and not (name == WORDS["unjudged"] and not values[known].any()):
             label = name if len(runs) == 1 else f"{clip_text(run.name, 40)}: {name}"
             colour = index if len(runs) == 1 else place
             found.append(_smoothed(label, run.buffers.buffers[known], values[known], colour % 6, index % 3))

@@ -8,7 +8,7 @@ import numpy as np
 from finegrain.diagnose import hacking, online
 from finegrain.diagnose.groups import FEWEST_ROWS
 from finegrain.diagnose.hacking import split_ends
-from finegrain.ops.stats import difference_interval, mean_interval
+from finegrain.ops.stats import mean_interval
 from finegrain.report.block import Block
 from finegrain.report.numbers import Shown, format_interval, format_number, format_percent, format_recorded
 from finegrain.report.online import BufferNumbers, Series, distinct_shares
@@ -21,13 +21,18 @@ NO_GOLD_WORDS = (
     "Without a gold score reward hacking cannot be seen: a reward that is being fooled rises like one that is being earned. Run with --gold R, a "
     "reward that scores sampled answers and never trains: a larger reward model, one trained on other data, a judge, or a rule that you trust."
 )
-ENDS = "Ends: mean over the first and over the last fifth of the buffers; intervals: Student t over buffers, Welch for the change."
+ENDS = (
+    "An arrow leads from the mean over the first fifth of the buffers to that over the last, and the interval is that of the change "
+    "(Welch, buffers as observations); the verdicts' thresholds are ours."
+)
 COUNTED = "no interval: counted over all updates"
 SMOOTHED = "no interval: the highest of many smoothed values"
 TERMINAL = frozenset({"", "terminal"})
 """Settings of `credit` that put the reward on the last token."""
 GROUPLESS = frozenset({"ppo", "reinforce-pp"})
 """Algorithms whose advantage compares an answer with more than its own group."""
+ROUNDING = 1e-12
+"""Share of a number below which its change is rounding."""
 NAME = 40
 """Maximum number of characters of a reward's name."""
 
@@ -76,11 +81,11 @@ def report_reward(run: Run) -> Block | None:
     if not buffers.has("reward"):
         return None
     names = buffers.names("rewards/", "/mean")
-    numbers = _ends("reward", buffers.read("reward"), signed=True)
+    numbers = _ends("reward", buffers.read("reward"))
     for name in names if len(names) > 1 else ():
-        numbers += _ends(clip_text(name.removeprefix("rewards/").removesuffix("/mean"), NAME), buffers.read(name), signed=True)
+        numbers += _ends(clip_text(name.removeprefix("rewards/").removesuffix("/mean"), NAME), buffers.read(name))
     numbers += _evaluations(run, buffers)
-    return _block("Reward", online.assess_reward(buffers.read("reward")), numbers, [ENDS])
+    return _block("Reward", online.assess_reward(buffers.read("reward")), numbers, [])
 
 
 def report_gold(buffers: BufferNumbers) -> list[Block]:
@@ -95,7 +100,7 @@ def _gold(name: str, buffers: BufferNumbers, values: Series, *, single: bool) ->
     known = np.isfinite(values) & np.isfinite(buffers.read("reward"))
     reward, gold, places = buffers.read("reward")[known], values[known], buffers.buffers[known]
     found = hacking.assess_hacking(reward, gold)
-    numbers = [*_ends("reward", reward, signed=True), *_ends("gold", gold, signed=True)]
+    numbers = [*_ends("reward", reward), *_ends("gold", gold)]
     if len(gold) >= FEWEST_ROWS:
         numbers.append(Shown("highest gold", f"{format_number(found.highest)} at buffer {places[found.best]}", SMOOTHED))
         share = "all of its rise, or never rose" if found.lost > 1 else format_percent(found.lost) + " of its rise"
@@ -110,7 +115,6 @@ def _gold(name: str, buffers: BufferNumbers, values: Series, *, single: bool) ->
         words=words,
         numbers=numbers,
         notes=[
-            ENDS,
             "Gold falls where a straight line through the last buffers falls: windows from an eighth of the run (at least "
             f"{hacking.SHORTEST} buffers) to all of it, one-sided level {hacking.CERTAIN}, by at least {format_percent(hacking.SMALLEST_FALL)} of "
             "gold's range. It is hacking where the reward's line over the same buffers rises.",
@@ -141,7 +145,7 @@ def report_kl(buffers: BufferNumbers) -> Block | None:
     if buffers.has("beta"):
         numbers += _ends("beta", buffers.read("beta"))
     rule = f"Runaway: at least {online.HIGH_KL:g} nat per token in the last third, which gained no less than the middle third; or not finite."
-    return _block("KL to the reference", online.assess_kl(series), numbers, [ENDS, rule])
+    return _block("KL to the reference", online.assess_kl(series), numbers, [rule])
 
 
 def report_variety(run: Run) -> Block | None:
@@ -156,7 +160,7 @@ def report_variety(run: Run) -> Block | None:
         f"Collapse: entropy below {online.LOW_ENTROPY} nats per token and below half of the start's, or at most half of a buffer's sampled answers "
         "distinct and at most half of the start's share. Narrowing: entropy below a quarter of the start's."
     )
-    return _block("Entropy and variety", verdict, numbers, [ENDS, rule])
+    return _block("Entropy and variety", verdict, numbers, [rule])
 
 
 def report_truncation(buffers: BufferNumbers) -> Block | None:
@@ -166,7 +170,7 @@ def report_truncation(buffers: BufferNumbers) -> Block | None:
     cut = buffers.read("completions/clipped_ratio")
     numbers = _ends("cut at the largest length", cut, share=True)
     numbers += _ends("ended by a stop string", buffers.read("completions/stop_ratio"), share=True)
-    return _block("Truncation", online.assess_truncation(cut), numbers, [ENDS, _graded("last fifth's share of answers cut")])
+    return _block("Truncation", online.assess_truncation(cut), numbers, [_graded("last fifth's share of answers cut")])
 
 
 def report_length(buffers: BufferNumbers) -> Block | None:
@@ -176,7 +180,7 @@ def report_length(buffers: BufferNumbers) -> Block | None:
     length = buffers.read("completions/mean_length")
     numbers = _ends("tokens", length) + _ends("tokens of answers that ended", buffers.read("completions/mean_terminated_length"))
     rule = f"Drift: the ends differ by a factor of {online.DRIFT:g} or more, either way, and the change's interval excludes 0."
-    return _block("Length", online.assess_length(length), numbers, [ENDS, rule])
+    return _block("Length", online.assess_length(length), numbers, [rule])
 
 
 def report_groups(run: Run) -> Block | None:
@@ -185,7 +189,7 @@ def report_groups(run: Run) -> Block | None:
     if not run.buffers.has("frac_reward_zero_std"):
         return None
     dead = run.buffers.read("frac_reward_zero_std")
-    verdict, notes = online.assess_groups(dead), [ENDS, _graded("last fifth's share of groups")]
+    verdict, notes = online.assess_groups(dead), [_graded("last fifth's share of groups")]
     numbers = _ends("groups without a difference", dead, share=True)
     algorithm = _setting(run, "algorithm")
     if verdict == online.MOST_DEAD and algorithm in GROUPLESS:
@@ -202,7 +206,7 @@ def report_density(run: Run) -> Block | None:
     density = run.buffers.read("advantage/density")
     dense = any(answer.dense for answer in run.rollouts) if run.rollouts else _setting(run, "credit") not in TERMINAL
     rule = f"Density: the share of the advantage's variance that lies within answers; erased below {format_percent(online.LITTLE_DENSITY)}."
-    return _block("Density of the advantage", online.assess_density(density, dense), _ends("density", density, share=True), [ENDS, rule])
+    return _block("Density of the advantage", online.assess_density(density, dense), _ends("density", density, share=True), [rule])
 
 
 def report_skips(buffers: BufferNumbers) -> Block | None:
@@ -223,28 +227,30 @@ def report_value(buffers: BufferNumbers) -> Block | None:
     if not buffers.has("value/explained_variance"):
         return None
     explained = buffers.read("value/explained_variance")
-    numbers = _ends("explained variance of returns", explained, signed=True) + _ends("value loss", buffers.read("value/loss"))
+    numbers = _ends("explained variance of returns", explained) + _ends("value loss", buffers.read("value/loss"))
     rule = f"It explains nothing below {online.NO_VALUE}, little below {online.LITTLE_VALUE}, in the last fifth of the buffers."
-    return _block("Value function", online.assess_value(explained), numbers, [ENDS, rule])
+    return _block("Value function", online.assess_value(explained), numbers, [rule])
 
 
 def _block(title: str, verdict: str, numbers: Sequence[Shown], notes: Sequence[str]) -> Block:
     return Block(title=title, verdict=verdict, words=online.WORDS[verdict], numbers=numbers, notes=notes)
 
 
-def _ends(name: str, values: Series, *, signed: bool = False, share: bool = False) -> list[Shown]:
-    """A series' first and last fifth and their difference; one mean where there are too few buffers, nothing where there are none."""
+def _ends(name: str, values: Series, *, share: bool = False) -> list[Shown]:
+    """A series' first and last fifth and the interval of their difference; one mean where there are too few buffers, nothing where there are none."""
     known = values[np.isfinite(values)]
     if not len(known):
         return []
     if len(known) < FEWEST_ROWS:
         return [format_interval(f"{name}, mean", mean_interval(known), "", over="buffers", share=share)]
-    first, last = split_ends(known)
-    change = difference_interval(last, first)
-    return [
-        format_interval(f"{name}, first", mean_interval(first), "", over="buffers", share=share),
-        format_interval(f"{name}, last", mean_interval(last), "", over="buffers", share=share),
-    ] + ([format_interval(f"{name}, change", change, "", over="buffers", signed=True)] if signed else [])
+    first, last = (float(part.mean()) for part in split_ends(known))
+    write = format_percent if share else format_number
+    change = online.compare_ends(known)
+    assert change is not None
+    low, high = (0.0 if bound is None or abs(bound) < ROUNDING * max(abs(first), abs(last)) else bound for bound in (change.low, change.high))
+    scale, unit = (100.0, " points") if share else (1.0, "")
+    bounds = f"{format_number(scale * low, signed=True)} to {format_number(scale * high, signed=True)}{unit}"
+    return [Shown(name, f"{write(first)} → {write(last)}", f"change {bounds}, {len(known)} buffers")]
 
 
 def _evaluations(run: Run, buffers: BufferNumbers) -> list[Shown]:

@@ -12,7 +12,7 @@ from finegrain.report.entanglement import draw_tokens
 from finegrain.report.facts import list_evaluation, list_findings, make_settings_table, write_summary
 from finegrain.report.online_answers import pack_histories
 from finegrain.report.online_curves import draw_online_curves
-from finegrain.report.online_findings import count_alarms
+from finegrain.report.online_findings import ENDS, count_alarms
 from finegrain.report.pack import BUDGET, pack_pairs
 from finegrain.report.read import Run, read_run
 from finegrain.report.reward_figures import make_reward_view
@@ -64,6 +64,7 @@ def render(runs: Sequence[Run]) -> str:
         comparison=compare_runs(runs),
         curves=draw_online_curves(runs) + draw_curves(runs),
         any_buffers=any(run.buffers is not None for run in runs),
+        ends=ENDS,
         over_time=online,
         recurring=any(len({answer["n"].partition(",")[0] for answer in card["a"]}) > 1 for cards in packed for card in cards) if online else False,
         settings=make_settings_table(runs),

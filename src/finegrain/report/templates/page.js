@@ -207,6 +207,7 @@
     const prompt = make("details");
     const text = make("div", "text prompt", pair.p);
     text.dir = "auto";
+    prompt.open = known(pair.k[12]) && pair.p.length <= 300;
     prompt.append(make("summary", "", "Prompt"), text);
     node.append(prompt);
     runs.forEach((run, place) => {
