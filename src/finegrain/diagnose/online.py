@@ -103,7 +103,7 @@ def assess_kl(kl: Numbers) -> str:
     return RUNS_AWAY if last >= HIGH_KL and last - middle >= middle - first else BOUNDED
 
 
-def assess_variety(entropy: Numbers, distinct: Numbers) -> str | None:
+def assess_variety(entropy: Numbers, distinct: Float[np.ndarray, " M"]) -> str | None:
     """Collapse by entropy (nats per token), or by the share of distinct texts among a buffer's sampled answers; None where neither is known."""
     found = [_entropy_verdict(entropy), _distinct_verdict(distinct)]
     return next((verdict for verdict in (COLLAPSED, NARROWS, VARIED, TOO_FEW) if verdict in found), None)
@@ -119,7 +119,7 @@ def _entropy_verdict(entropy: Numbers) -> str | None:
     return NARROWS if last < NARROW_ENTROPY * first else VARIED
 
 
-def _distinct_verdict(distinct: Numbers) -> str | None:
+def _distinct_verdict(distinct: Float[np.ndarray, " M"]) -> str | None:
     known = _finite(distinct)
     if len(known) < 2:
         return None
@@ -199,7 +199,7 @@ def _last(values: Numbers) -> float:
     return float(split_ends(_finite(values))[1].mean())
 
 
-def _finite(values: Numbers) -> Numbers:
+def _finite(values: Numbers) -> np.ndarray:
     found: np.ndarray = values[np.isfinite(values)]
     return found
 

@@ -125,11 +125,11 @@ def pad_bounds(low: float, high: float) -> tuple[float, float]:
     """Bounds with some padding, also for a constant."""
     spread = high - low
     if spread <= 1e-9 * max(abs(low), abs(high)):
-        spread = (abs(low) or 1.0) * 0.2
+        spread = (abs(low) or 1.0) * 4
     return low - 0.05 * spread, high + 0.05 * spread
 
 
-def bin_points(steps: Sequence[float], values: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def bin_points(steps: Sequence[float] | Sequence[int], values: Sequence[float] | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Finite points, averaged in at most POINTS bins."""
     x, y = np.asarray(steps, dtype=float), np.asarray(values, dtype=float)
     good = np.isfinite(x) & np.isfinite(y)

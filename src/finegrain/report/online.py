@@ -104,7 +104,7 @@ def _add(own: dict[str, list[float]], line: Json) -> None:
             own.setdefault(name, []).append(_as_float(value))
 
 
-def _as_float(value: float) -> float:
+def _as_float(value: float | int) -> float:
     try:
         return float(value)
     except OverflowError:

@@ -97,9 +97,8 @@ def _pack(answer: SampledAnswer) -> Json:
     """One answer; characters that no token covers, such as a tool's, stand in a token that does not train."""
     places, own = _fill_gaps(answer)
     offsets = np.array(places, dtype=np.int64).reshape(-1, 2)
-    found = pack_answer(
-        f"buffer {answer.buffer}", ExaminedAnswer(text=answer.text, offsets=offsets, mask=np.array([at >= 0 for at in own], dtype=bool))
-    )
+    shown = ExaminedAnswer(text=answer.text, offsets=offsets, mask=np.array([at >= 0 for at in own], dtype=bool))
+    found = pack_answer(f"buffer {answer.buffer}" + (f", sample {answer.sample}" if answer.sample else ""), shown)
     known = {name: values for name, values in answer.signals.items() if np.isfinite(values).any()}
     found["s"] = {name: quantise(np.array([values[at] if at >= 0 else np.nan for at in own])) for name, values in known.items()}
     facts = [[clip_text(name, NAME), format_number(value, signed=True)] for name, value in answer.rewards.items()]

@@ -110,8 +110,8 @@ def _of_run(runs: Sequence[Run], place: int, run: Run, lines: Lines) -> list[Ser
 
 def _smoothed(label: str, x: np.ndarray, y: np.ndarray, colour: int, dash: int) -> Series:
     if len(y) < FEWEST_TO_SMOOTH or not np.ptp(y):
-        return Series(label, list(x), list(y), colour, dash)
-    return Series(label, list(x), list(smooth_series(y)), colour, dash, raw=(list(x), list(y)))
+        return Series(label, x.tolist(), y.tolist(), colour, dash)
+    return Series(label, x.tolist(), smooth_series(y).tolist(), colour, dash, raw=(x.tolist(), y.tolist()))
 
 
 def _draw_reward(runs: Sequence[Run]) -> Chart | None:
@@ -174,8 +174,8 @@ def _draw_evaluations(runs: Sequence[Run]) -> list[Chart | None]:
         if known.any():
             bounded = bool(np.isfinite(low[known]).all() and np.isfinite(high[known]).all())
             name = "reward" if len(runs) == 1 else clip_text(run.name, 40)
-            band = (list(low[known]), list(high[known])) if bounded else ((), ())
-            series.append(Series(name, list(run.buffers.buffers[known]), list(values[known]), place % 6, 0, band=band))
+            band = (low[known].tolist(), high[known].tolist()) if bounded else ((), ())
+            series.append(Series(name, run.buffers.buffers[known].tolist(), values[known].tolist(), place % 6, 0, band=band))
     return [draw_chart("Reward on held-out prompts, with its interval", series, unit="buffer")]
 
 
@@ -196,7 +196,7 @@ def _draw_against_kl(runs: Sequence[Run]) -> Chart | None:
             known = np.isfinite(values) & np.isfinite(run.buffers.read("kl"))
             if known.sum() > 1:
                 label = clip_text(name if len(runs) == 1 else f"{run.name}: {name}", 60)
-                x, y = (list(smooth_series(each[known])) for each in (run.buffers.read("kl"), values))
+                x, y = (smooth_series(each[known]).tolist() for each in (run.buffers.read("kl"), values))
                 series.append(Series(label, x, y, (index if len(runs) == 1 else place) % 6, index % 3))
     return draw_chart("Reward against KL", series, unit="KL")
 

@@ -117,7 +117,7 @@ def _gold(name: str, buffers: BufferNumbers, values: Series, *, single: bool) ->
         notes=[
             "Gold falls where a straight line through the last buffers falls: windows from an eighth of the run (at least "
             f"{hacking.SHORTEST} buffers) to all of it, one-sided level {hacking.CERTAIN}, by at least {format_percent(hacking.SMALLEST_FALL)} of "
-            "gold's range. It is hacking where the reward's line over the same buffers rises.",
+            "gold's range. It is hacking where the reward has risen over the run and does not fall over the same buffers.",
         ],
     )
 
