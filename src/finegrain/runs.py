@@ -103,15 +103,13 @@ class RunDirectory:
             told = f"{' and '.join(other)} of {model.get('source')} are not those that the run in {self.path} began with"
             raise CheckpointError(f"{told}; bring them back, or give another --out")
 
-    def check_rewards(self, identities: Mapping[str, Any]) -> None:
+    def check_rewards(self, facts: Mapping[str, Any]) -> None:
         """Refuse to go on with a run whose rewards of the same names were other ones."""
         if not (self.path / "run.json").exists():
             return
-        before = self._stored("rewards")
-        if other := [name for name, now in identities.items() if name in before and is_other_reward(before[name], now)]:
-            raise CheckpointError(
-                f"the content of {', '.join(other)} is not what the run in {self.path} began with; bring it back, or give another --out"
-            )
+        before, now = (_by_name(found.get("rewards")) for found in (self._stored("rewards"), facts))
+        if other := [name for name, own in now.items() if name in before and is_other_reward(before[name], own)]:
+            raise CheckpointError(f"the content of {', '.join(other)} is not what the run in {self.path} began with; bring it back, or give another --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -192,6 +190,11 @@ class RunDirectory:
     def write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         """A whole jsonl file."""
         replace_file(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _by_name(rewards: Any) -> dict[str, Any]:
+    """The entries of a list of rewards that have a name."""
+    return {str(one["name"]): one for one in rewards or () if isinstance(one, Mapping) and "name" in one}
 
 
 def is_other_reward(before: Any, now: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ the order of the prompts, or on how many tokens a pass computes; a resumed run n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -78,6 +78,7 @@ class Sample(NamedTuple):
     the model's own."""
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Answers of a policy."""
 

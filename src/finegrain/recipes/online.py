@@ -20,7 +20,7 @@ from finegrain.data.sources import Data, format_sources
 from finegrain.errors import CheckpointError
 from finegrain.generate.hf import generate_greedy
 from finegrain.generate.sample import open_sampler
-from finegrain.generate.sampling import Sampling
+from finegrain.generate.sampling import Sampler, Sampling
 from finegrain.models.load import load_policy, master_dtype, save_policy, try_saving
 from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.probe import make_scorer
@@ -210,10 +210,13 @@ def _source(opened: Opened, scorer: Scorer, plan: Plan) -> OnlineSource:
     leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
     apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
     critic = _open_critic(opened, algorithm.critic, len(plan) * algorithm.updates) if apart else None
+    sampler = _sampler(session, asked.sampling)
+    session.say(f"sampling: {sampler.describe()}")
+    session.usage.notes.append(f"sampling: {sampler.describe()}")
     maker = BufferMaker(
         session=session,
         prompts=opened.prompts,
-        sampler=_sampler(session, asked.sampling),
+        sampler=sampler,
         sampling=asked.sampling,
         stages=opened.stages,
         rewards=opened.rewards,
@@ -246,8 +249,9 @@ def _progress(asked: OnlineSettings, plan: Plan, step: int, updates: int) -> Tra
     return TrainerState(global_step=step - 1, max_steps=len(plan) * updates, epoch=passed, num_train_epochs=math.ceil(asked.training.epochs))
 
 
-def _sampler(session: Session, sampling: Sampling) -> Any:
-    return open_sampler(session.policy.model, session.policy.tokenizer, sampling, seed=session.seed)
+def _sampler(session: Session, sampling: Sampling) -> Sampler:
+    policy = session.policy
+    return open_sampler(policy.model, policy.tokenizer, sampling, seed=session.seed, autocast=session.precision.autocast)
 
 
 def _open_critic(opened: Opened, critic: SeparateCritic, steps: int) -> Trainer:
