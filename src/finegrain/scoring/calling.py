@@ -108,6 +108,7 @@ def _call_within(call: Callable[[], Any], timeout: float | None) -> Any:
     future: Future[Any] = Future()
 
     def work() -> None:
+        future.set_running_or_notify_cancel()  # whoever stops waiting leaves the future to this thread
         try:
             future.set_result(call())
         except BaseException as error:  # it is raised where the result is asked for
