@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from finegrain.errors import ModelError
 from finegrain.models import lane_attention
 from finegrain.models.attention import Branches
 from finegrain.models.lane_attention import Feeding, Opening, OwnBlock, Prefixes, Stack, group_tokens
@@ -74,6 +75,8 @@ class Lanes:
         ids = np.concatenate([*prompts, np.zeros(filling)]).astype(np.int64)
         positions = np.concatenate([np.arange(group[0]) for group in groups])
         states = self._run(ids, positions, Opening(Branches(groups), stack))
+        if not stack.layers:
+            raise ModelError(f"the attention of {type(self._model).__name__} is not computed through transformers' interface")
         self._token_bytes = sum(part.shape[1] * part.shape[3] * part.element_size() for layer in stack.layers.values() for part in layer)
         ends = torch.from_numpy(np.cumsum(lengths) - 1).to(states.device)
         return [Stem(((stack, row),), int(lengths[row]), state) for row, state in enumerate(states.index_select(0, ends))]

@@ -15,7 +15,7 @@ from finegrain.generate.sampling import Sampling
 from finegrain.generate.stock import StockSampler
 from finegrain.models.packing import Group
 from finegrain.models.probe import ROUGH, draw_groups
-from finegrain.models.scorer import Request, causal_lm, output_head, plain, stock_attention
+from finegrain.models.scorer import Request, causal_lm, output_head, plain
 from finegrain.ops.logprobs import compute_logits
 
 TOLERANCE = 1e-4
@@ -51,14 +51,9 @@ def probe_lanes(model: Any, *, longest: int, tolerance: float | None = None) -> 
     try:
         with on_lanes(model):
             found = score_on_lanes(model, groups)
+        wanted = plain(model, groups, Request()).logp
     except Exception as error:  # an architecture may fail in any way; generation then samples instead
         return f"the engine does not run on {type(causal_lm(model)).__name__}: {' '.join(str(error).split())[:200]}"
-    finally:
-        model.train(was_training)
-    model.eval()
-    try:
-        with stock_attention(model):
-            wanted = plain(model, groups, Request()).logp
     finally:
         model.train(was_training)
     if tolerance is None:

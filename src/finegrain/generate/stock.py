@@ -1,4 +1,7 @@
-"""Answers through Hugging Face's generation, for models that the engine does not serve: the same noise, the same ends, more computation."""
+"""Answers through Hugging Face's generation, for models that the engine does not serve: the same noise, the same ends, more computation.
+
+It rounds logits to float32, in which log-probabilities then are.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +16,7 @@ from finegrain.generate.growing import Beginnings, GrowingAnswer, SamplingCounts
 from finegrain.generate.hf import find_filler, is_padding_unseen, pad_left, plain_generation
 from finegrain.generate.sampling import Sample, Sampling, pick
 from finegrain.models.scorer import stock_attention
+from finegrain.types import chunks
 
 ROWS = 64
 """Answers of a batch."""
@@ -41,7 +45,7 @@ class _Ended(StoppingCriteria):
     def __init__(self, answers: Sequence[GrowingAnswer]) -> None:
         self._answers = answers
 
-    def __call__(self, input_ids: Tensor, scores: Tensor, **unused: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor | None, **unused: Any) -> Tensor:
         return torch.tensor([one.ended is not None for one in self._answers], device=input_ids.device)
 
 
@@ -87,23 +91,20 @@ class StockSampler:
         return [[one.finish() for one in own] for own in answers]
 
     def _batches(self, prompts: Sequence[np.ndarray], answers: Sequence[Sequence[GrowingAnswer]]) -> list[list[tuple[np.ndarray, GrowingAnswer]]]:
-        """Rows of a batch: of any lengths where padding changes nothing, else of one length."""
-        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-        rows = [(prompts[place], one) for place in order for one in answers[place]]
+        """Rows of a batch: of any lengths where padding changes nothing, else of one; and of as many tokens to come, for which all have room."""
+        rows = [(prompt, one) for prompt, own in zip(prompts, answers, strict=True) for one in own]
         mixed = is_padding_unseen(self._model, [prompt for prompt, _ in rows], self._filler)
-        found: list[list[tuple[np.ndarray, GrowingAnswer]]] = []
-        for row in rows:
-            if not found or len(found[-1]) == ROWS or not (mixed or len(found[-1][0][0]) == len(row[0])):
-                found.append([])
-            found[-1].append(row)
-        return found
+        kinds: dict[tuple[int, int], list[tuple[np.ndarray, GrowingAnswer]]] = {}
+        for prompt, one in sorted(rows, key=lambda row: len(row[0])):
+            kinds.setdefault((len(one.noise), 0 if mixed else len(prompt)), []).append((prompt, one))
+        return [own[part] for own in kinds.values() for part in chunks(len(own), ROWS)]
 
     def _generate(self, rows: Sequence[tuple[np.ndarray, GrowingAnswer]]) -> None:
         """Grows the answers of a batch to their ends."""
         answers = [one for _, one in rows]
         self._model.generate(
             **pad_left(self._model, [prompt for prompt, _ in rows], self._filler),
-            max_new_tokens=max(len(one.noise) for one in answers),
+            max_new_tokens=len(answers[0].noise),
             do_sample=False,
             pad_token_id=self._filler,
             eos_token_id=None,
