@@ -52,7 +52,7 @@ class WatchedRows(NamedTuple):
         with torch.autocast(query.device.type, enabled=False):
             for prompt, own in self.queries:
                 keys = torch.cat([key[0, :, prompt.start : prompt.stop], key[0, :, own.start : own.stop]], 1).to(wide)
-                asked = query[0, :, own.stop - 1].to(wide).unflatten(0, (key.shape[1], repeat))
+                asked = query[0, :, own.stop - 1].to(wide).reshape(key.shape[1], repeat, -1)
                 scores = (asked @ keys.transpose(-1, -2)).flatten(0, 1) * scaling
                 if softcap is not None:
                     scores = softcap * torch.tanh(scores / softcap)

@@ -22,9 +22,9 @@ def open_function(sources: Sequence[str], options: RewardOptions) -> TextReward:
     """The function of `file.py:name`."""
     (path,) = sources
     function = load_function(path, options.files)
-    call, start = (partial(one, path, function, options.timeout) for one in (call_function, start_function))
-    reader, start_early = open_token_reader(options), start if is_async(function) else None
-    return TextReward(path, call, partial(identify_function, path), reader, block=options.block, start=start_early)
+    call = partial(call_function, path, function, options.timeout)
+    start = partial(start_function, path, function, options.timeout) if is_async(function) else None
+    return TextReward(path, call, partial(identify_function, path), open_token_reader(options), block=options.block, start=start)
 
 
 def load_function(path: str, files: MutableMapping[str, Any] | None = None) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from numbers import Real
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ class TextReward:
         stream = iter(candidates)
         while block := list(islice(stream, self.block)):
             asked = list_completions(block)
-            yield from self._found(block, asked, lambda asked=asked: self.score_texts(asked))
+            yield from self._found(block, asked, partial(self.score_texts, asked))
 
     def begin(self, candidates: Sequence[Candidates], findings: Findings) -> Iterator[Found] | None:
         """Asks about all candidates at once, without waiting; None for what computes."""

@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class RewardColumns(NamedTuple):
     """float64, on the policy's tokens; 0 off the mask and where nothing stands."""
     std: Float[Tensor, "B n"] | None
     """Standard deviation of each answer's score, NaN where it is unknown; None where it is unknown of all."""
-    spans: list[Mapping[str, Sequence[CharSpan]]]
+    spans: Sequence[Mapping[str, Sequence[CharSpan]]]
     """By answer, and by reward where it marked any: the spans that it returned, for reports."""
     unjudged: Mapping[str, int]
     """By reward, answers that it did not judge."""
@@ -222,11 +223,10 @@ def _name(source: str) -> str:
 
 def _different(names: Sequence[str]) -> list[str]:
     """The names, repeated ones with their number."""
-    seen: Counter[str] = Counter()
-    found = []
+    found: list[str] = []
     for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        numbered = (f"{name}-{number}" for number in count(2))
+        found.append(name if name not in found else next(one for one in numbered if one not in found))
     return found
 
 
@@ -237,8 +237,8 @@ def _sampled(one: Candidates, state: TrainerState | None) -> Candidates:
     return replace(one, ids=ids, trainer_state=state)
 
 
-def _warnings(reward: OnlineReward, unjudged: int, count: int, findings: Findings) -> list[str]:
+def _warnings(reward: OnlineReward, unjudged: int, answers: int, findings: Findings) -> list[str]:
     told = f" ({findings.in_words()})" if findings.by_kind else ""
-    if unjudged == count and count:
-        return [f"reward {reward.name} judged none of {count} answers: it gave none of them a number{told}"]
+    if unjudged == answers and answers:
+        return [f"reward {reward.name} judged none of {answers} answers: it gave none of them a number{told}"]
     return [f"reward {reward.name} could not read some answers{told}"] if told else []
