@@ -25,7 +25,7 @@ def test_a_healthy_run_raises_no_alarm(tmp_path: Path, buffers: int, seed: int) 
     run = read_run(write_online(tmp_path / "run", metrics(buffers, seed=seed, noise=0.02), rollouts(buffers)))
     assert verdicts(run, "bad") == {}
     assert len(verdicts(run, "good")) == 11
-    assert count_alarms(run) == "None of 11 checks of this run calls for attention."
+    assert count_alarms(run) == "None of 11 checks calls for attention."
     assert describe_alarms(run) == []
 
 
@@ -68,6 +68,7 @@ def test_without_gold_the_page_says_that_hacking_cannot_be_seen(tmp_path: Path) 
     run = read_run(write_online(tmp_path / "run", lines, rollouts(48)))
     assert verdicts(run)["Reward against gold"] == NO_GOLD
     assert verdicts(run, "bad") == {}
+    assert count_alarms(run) == "None of 10 checks calls for attention. Reward hacking was not checked: there is no gold score."
     assert "--gold R" in html.unescape(render([run]))
     assert "--gold R" in describe_alarms(run)[0], "the terminal says it, too"
 

@@ -12,7 +12,8 @@ from finegrain.report.entanglement import draw_tokens
 from finegrain.report.facts import list_evaluation, list_findings, make_settings_table, write_summary
 from finegrain.report.online_answers import pack_histories
 from finegrain.report.online_curves import draw_online_curves
-from finegrain.report.online_findings import ENDS, count_alarms
+from finegrain.report.online_findings import count_alarms
+from finegrain.report.online_numbers import ENDS
 from finegrain.report.pack import BUDGET, pack_pairs
 from finegrain.report.read import Run, read_run
 from finegrain.report.reward_figures import make_reward_view
