@@ -73,12 +73,12 @@ def main() -> None:
     """One run."""
     parser = flags(__doc__, out=RESULTS)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "online-gsm8k")
-    parser.add_argument("--buffers", type=int, default=40)
+    parser.add_argument("--buffers", type=int, default=36)
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     make_data(asked.work)
     out = asked.work / "run"
-    options = ["--reward", f"{FUNCTIONS}:format_reward", f"{FUNCTIONS}:correctness_reward", "algorithm:grpo", "--lr", "3e-5", "--prompts", "8"]
+    options = ["--reward", f"{FUNCTIONS}:format_reward", f"{FUNCTIONS}:correctness_reward", "algorithm:grpo", "--lr", "5e-5", "--prompts", "8"]
     options += ["--sampling.answers", "8", "--sampling.max-new-tokens", str(TOKENS), "--epochs", str(asked.buffers * 8 / TRAIN), "--save-every", "5"]
     options += ["--eval-temperature", "1", "--device", "cpu"]
     data = ["--model", str(SMALL_LM), "--data", str(asked.work / "train.jsonl"), "--eval", str(asked.work / "held-out.jsonl"), "--out", str(out)]
