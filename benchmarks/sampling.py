@@ -95,8 +95,9 @@ def show(found: dict[str, Any]) -> str:
     lines = [
         "# Sampling",
         "",
-        f"{found['prompts']} prompts, {found['tokens']} new tokens per answer, float32, {found['threads']} thread(s), {found['blocks']} paired blocks; "
-        f"{found['machine']['processor']}. Tokens per CPU second, medians; ratio: median (least, most) of the blocks. Made by `benchmarks/sampling.py`.",
+        f"{found['prompts']} prompts, {found['tokens']} new tokens per answer, float32, {found['threads']} thread(s), {found['blocks']} paired "
+        f"blocks; {found['machine']['processor']}. Tokens per CPU second, medians; ratio: median (least, most) of the blocks. Made by "
+        "`benchmarks/sampling.py`.",
         "",
         "| prompt tokens | answers | ends | finegrain | Hugging Face generate | ratio |",
         "| --- | --- | --- | --- | --- | --- |",
