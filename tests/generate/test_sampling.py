@@ -16,17 +16,17 @@ def drawn(logits: torch.Tensor, count: int, **cut: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("size", "temperature"), [(5, 1.0), (128, 0.7), (300, 1.5)])
+@pytest.mark.parametrize(("size", "temperature"), [(5, 1.0), (200, 0.7)])
 def test_draws_have_the_probabilities(dtype: torch.dtype, size: int, temperature: float) -> None:
     """By chi-square; a slightly different temperature is seen."""
     logits = 2 * torch.randn(1, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
-    count = 60_000
+    count = 20_000
     found = drawn(logits.to(dtype), count, temperature=temperature)
-    expected, other = (count * torch.softmax(logits[0] / given, -1).numpy() for given in (temperature, 1.1 * temperature))
+    expected, other = (count * torch.softmax(logits[0] / given, -1).numpy() for given in (temperature, 1.15 * temperature))
     many = expected > 5
     pool = lambda values: np.append(values[many], values[~many].sum() + 1e-9)
     assert chisquare(pool(found), pool(expected)).pvalue > 1e-3
-    assert chisquare(pool(found), pool(other) * pool(found).sum() / pool(other).sum()).pvalue < 1e-9
+    assert chisquare(pool(found), pool(other) * pool(found).sum() / pool(other).sum()).pvalue < 1e-6
 
 
 @pytest.mark.parametrize("size", [7, 256, 1000])

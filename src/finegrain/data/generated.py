@@ -33,7 +33,7 @@ class TokenTexts:
     def __init__(self, tokenizer: FastTokenizer) -> None:
         self._tokenizer = tokenizer
         self._specials = Specials(tokenizer).ids
-        self._anchor = next((ids for text in ANCHORS if len(ids := tokenizer.encode(text, add_special_tokens=False)) == 1), [])
+        self._anchor: list[int] = next((ids for text in ANCHORS if len(ids := tokenizer.encode(text, add_special_tokens=False)) == 1), [])
         self._opening = self._decode(self._anchor)
         self._known: dict[int, bytes | None] = {}
 

@@ -127,9 +127,9 @@ class Lanes:
             for stack, row in one.path:
                 rows.setdefault(stack, np.full(len(lanes), -1))[place] = row
         found = []
-        for stack, row in rows.items():
-            tokens = np.flatnonzero(row[lane] >= 0)
-            grouped = group_tokens(row[lane][tokens], len(stack.lengths), device)
+        for stack, row_of in rows.items():
+            tokens = np.flatnonzero(row_of[lane] >= 0)
+            grouped = group_tokens(row_of[lane][tokens], len(stack.lengths), device)
             among = None if len(tokens) == len(lane) else torch.from_numpy(tokens).to(device)
             found.append(Prefixes(stack, among, positions[tokens], grouped))
         return found

@@ -59,10 +59,10 @@ def probe_lanes(model: Any, *, longest: int, tolerance: float | None = None) -> 
     if tolerance is None:
         half = next(model.parameters()).dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled(wanted.device.type)
         tolerance = ROUGH if half else TOLERANCE
-    error = float((found - wanted).abs().max())
-    return (
-        None if error <= tolerance * max(1.0, float(wanted.abs().max())) else f"the engine's log-probabilities differ from the model's by {error:.2g}"
-    )
+    difference = float((found - wanted).abs().max())
+    if difference <= tolerance * max(1.0, float(wanted.abs().max())):
+        return None
+    return f"the engine's log-probabilities differ from the model's by {difference:.2g}"
 
 
 def score_on_lanes(model: Any, groups: Sequence[Group], sizes: Sequence[int] = (1, 3, 2)) -> Tensor:

@@ -22,7 +22,7 @@ ROWS = 64
 """Answers of a batch."""
 
 
-class _Draw(LogitsProcessor):
+class _Draw(LogitsProcessor):  # type: ignore[misc, unused-ignore]
     """Draws the tokens of a batch by their own noise, and leaves generation no other choice."""
 
     def __init__(self, answers: Sequence[GrowingAnswer], sampling: Sampling) -> None:
@@ -39,7 +39,7 @@ class _Draw(LogitsProcessor):
         return torch.full_like(scores, float("-inf")).scatter_(1, picked.tokens[:, None], 0.0)
 
 
-class _Ended(StoppingCriteria):
+class _Ended(StoppingCriteria):  # type: ignore[misc, unused-ignore]
     """Which answers of a batch have ended."""
 
     def __init__(self, answers: Sequence[GrowingAnswer]) -> None:

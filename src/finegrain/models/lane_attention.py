@@ -296,8 +296,21 @@ def lane_attention(
         raise ValueError(f"the attention function {NAME!r} only runs opened and fed lanes; use the stock attention for other rows")
     if isinstance(lanes, Opening):
         lanes.keep(module, key, value)
-        options = {"scaling": scaling, "dropout": dropout, "sliding_window": sliding_window, "softcap": softcap}
-        return branched_attention(module, query, key, value, attention_mask, branches=lanes.branches, **options, **unsupported)
+        return branched_attention(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            branches=lanes.branches,
+            scaling=scaling,
+            dropout=dropout,
+            sliding_window=sliding_window,
+            softcap=softcap,
+            s_aux=unsupported.get("s_aux"),
+            position_bias=unsupported.get("position_bias"),
+            head_mask=unsupported.get("head_mask"),
+        )
     strange = [name for name, setting in unsupported.items() if name in ("s_aux", "position_bias", "head_mask") and setting is not None]
     if strange or attention_mask is not None or dropout:
         raise NotImplementedError(f"attention with {strange or 'a mask or dropout'} does not run on lanes")
@@ -306,8 +319,8 @@ def lane_attention(
         scaling = query.shape[-1] ** -0.5
     if torch.is_autocast_enabled(query.device.type):
         query, key, value = (tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in (query, key, value))
-    by_token = [tensor[0, :, :count].transpose(0, 1) for tensor in (query * scaling, key, value)]
-    outputs = lanes.attend(module, *by_token, sliding_window, softcap)
+    queries, keys, values = (tensor[0, :, :count].transpose(0, 1) for tensor in (query * scaling, key, value))
+    outputs = lanes.attend(module, queries, keys, values, sliding_window, softcap)
     if total > count:
         outputs = torch.cat([outputs, outputs.new_zeros(total - count, *outputs.shape[1:])])
     return outputs[None], None
