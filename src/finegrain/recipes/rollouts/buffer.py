@@ -149,11 +149,10 @@ class BufferMaker:
         """What models say of this process's answers, in the numerics of training."""
         scorer, precision = self.session.scorer, self.session.precision
         assert scorer is not None
-        sampled: Ragged = [answer.logp for answer in answers]
-        found: dict[str, Ragged] = {"sampler_logp": sampled, "old_logp": sampled}
-        if self.measured or scorer.value_head is not None or any(answer.logp is None for answer in answers):
+        found: dict[str, Ragged] = {"old_logp": [answer.logp for answer in answers]}
+        if self.measured or scorer.value_head is not None:
             logp, values = measure_answers(scorer, examples, ROLE, precision, temperature=self.sampling.temperature)
-            found["old_logp"] = logp
+            found = {"sampler_logp": found["old_logp"], "old_logp": logp}
             if values is not None:
                 found["values"] = values
         if self.critic is not None:
@@ -203,7 +202,7 @@ class BufferMaker:
             found |= {f"gold/{name}/mean": mean(torch.from_numpy(scores[:, place])) for place, name in enumerate(self.gold.names)}
         for name in self.watched:
             found[f"kl/{name}"] = mean(torch.where(mask, rollout.old_logp - pad(whole[f"kl/{name}"]), 0.0)[mask])
-        if whole["old_logp"] is not whole["sampler_logp"]:
+        if "sampler_logp" in whole:
             difference = (rollout.old_logp - pad(whole["sampler_logp"]))[mask].abs()
             found |= {"sampling/sampling_logp_difference/mean": mean(difference), "sampling/sampling_logp_difference/max": float(difference.max())}
         return found
