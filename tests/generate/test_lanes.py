@@ -165,7 +165,7 @@ def test_the_prompt_is_kept_once_and_blocks_grow_as_needed() -> None:
     model = wide("llama")
     lanes = Lanes(model)
     stem = lanes.open([np.arange(3, 23)])[0]
-    assert lanes.token_bytes == 2 * 2 * 2 * 8 * 8
+    assert lanes.token_bytes == 2 * 2 * 2 * 8 * 8, "the model has as many again for its queries"
     grown = lanes.fork(stem, 50)
     for _ in range(3):
         lanes.feed(grown, np.full(50, 7))

@@ -99,34 +99,33 @@ class EngineSampler:
         def need(place: int) -> int:
             return len(prompts[place]) + sum(len(one.noise) for one in answers[place])
 
-        budget = self._memory // lanes.token_bytes if lanes.token_bytes else 0
-        free = budget - sum(map(need, {one.place for one in running}))
-        if running and free < budget / 4:
+        free = self._memory // lanes.token_bytes - sum(map(need, {one.place for one in running}))
+        if running and free < self._memory / lanes.token_bytes / 4:
             return
-        first = not running
-        while waiting and (first or need(waiting[-1]) <= free):
+        idle = not running
+        while waiting and (idle or need(waiting[-1]) <= free):
             block: list[int] = []
-            while waiting and (not block or (need(waiting[-1]) <= free and sum(len(prompts[place]) for place in block) < OPENED)):
+            while waiting and (idle or (need(waiting[-1]) <= free and sum(len(prompts[place]) for place in block) < OPENED)):
                 block.append(waiting.pop())
                 free -= need(block[-1])
+                idle = False
             yield block
-            if first and not budget:  # what a token takes is known once one was read
-                free += self._memory // lanes.token_bytes
-            first = False
 
     def _begin(
         self, block: Sequence[int], prompts: Sequence[np.ndarray], answers: Sequence[Sequence[GrowingAnswer]], lanes: Lanes, head: OutputLayer
     ) -> list[_Running]:
         """Reads prompts and draws the first token of each of their answers."""
+        stems, match = lanes.open([prompts[place] for place in block]), self._sampling.lookup_match
         found: list[_Running] = []
-        for place, stem in zip(block, lanes.open([prompts[place] for place in block]), strict=True):
-            match = self._sampling.lookup_match
-            prompt = LookUp(match, prompts[place].tolist()) if self._sampling.lookup_tokens else None
+        for place, stem in zip(block, stems, strict=True):
             own = answers[place]
-            picked = self._pick(stem.state.expand(len(own), -1), head, np.array([one.noise[0] for one in own]))
-            for one, lane, token, logp in zip(own, lanes.fork(stem, len(own)), picked.tokens.tolist(), picked.logp.tolist(), strict=True):
+            prompt = LookUp(match, prompts[place].tolist()) if self._sampling.lookup_tokens else None
+            for one, lane in zip(own, lanes.fork(stem, len(own)), strict=True):
                 found.append(_Running(one, lane, place, LookUp(match, prompt=prompt) if prompt else None, []))
-                found[-1].advance([token], [logp])
+        states = torch.stack([stem.state for place, stem in zip(block, stems, strict=True) for _ in answers[place]])
+        picked = self._pick(states, head, np.array([one.answer.noise[0] for one in found]))
+        for running, token, logp in zip(found, picked.tokens.tolist(), picked.logp.tolist(), strict=True):
+            running.advance([token], [logp])
         return found
 
     def _step(self, running: Sequence[_Running], lanes: Lanes, head: OutputLayer, counts: SamplingCounts) -> None:

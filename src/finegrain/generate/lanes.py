@@ -57,11 +57,12 @@ class Lanes:
         self._model = causal_lm(model)
         self._block = OwnBlock()
         self._live: list[Lane] = []
-        self._token_bytes = 0
+        config, weight = self._model.config.get_text_config(), next(self._model.parameters())
+        self._token_bytes = 2 * config.num_hidden_layers * config.hidden_size * weight.element_size()
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of the keys and values of one token; 0 before a prompt was read."""
+        """Bytes of the keys and values of one token; before a prompt was read, what they are where keys are as wide as states."""
         return self._token_bytes
 
     def open(self, prompts: Sequence[np.ndarray]) -> list[Stem]:
