@@ -15,6 +15,7 @@ from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import read_run
 from finegrain.report.template import TEMPLATES
 from tests.report.browser import CHROMIUM, READABLE
+from tests.report.online import HACKED, metrics, rollouts, write_online
 from tests.report.rewards import scored
 from tests.report.runs import pairs, write_run
 from tests.report.test_page import HOSTILE
@@ -175,6 +176,59 @@ def test_nothing_runs_over_the_edge_and_texts_can_be_read(examined: list[Examine
         assert is_dark is dark
         assert ratio >= 4.5, (where, ratio, dark)
         assert over <= 0, wide
+
+
+def test_answers_over_time_are_recoloured_and_say_how_they_ended(tmp_path: Path) -> None:
+    """Three buffers in a card, coloured by reward, advantage or KL; the prompt is open; hostile answers are text."""
+    hostile = [{**line, "prompt": HOSTILE if line["row"] == 4 else line["prompt"], "ended": HOSTILE} for line in rollouts(48)]
+    given = [line if line["row"] else {**line, "text": line["text"] + HOSTILE} for line in hostile]
+    document, console = dom(
+        render([read_run(write_online(tmp_path / "run", metrics(48, HACKED), given))]),
+        tmp_path,
+        """
+        const boxes = document.querySelectorAll("#list article:first-child .tokens").length;
+        const signals = [...document.getElementById("signal").options].map((option) => option.textContent);
+        const sorts = [...document.getElementById("sort").options].map((option) => option.value);
+        const under = () => document.querySelector("#list .tok").dataset.n;
+        const seen = [under()];
+        for (const name of ["advantage", "kl"]) {
+          const box = document.getElementById("signal");
+          box.value = name;
+          box.dispatchEvent(new Event("change"));
+          seen.push(under());
+        }
+        const box = document.querySelector(".tokens");
+        box.focus();
+        box.dispatchEvent(new KeyboardEvent("keydown", { key: "Home", bubbles: true, cancelable: true }));
+        const words = [...document.querySelectorAll("#tip dt")].map((node) => node.textContent);
+        const open = document.querySelector("#list details").open;
+        const hidden = /[\\u202a-\\u202e]/.test(document.body.innerText);
+        note([boxes, signals, sorts, new Set(seen).size, words, open, document.images.length, document.scripts.length, hidden]);
+        """,
+    )
+    boxes, signals, sorts, different, words, opened, images, scripts, hidden = probed(document)  # type: ignore[misc]
+    assert console == ""
+    assert boxes == 3
+    assert signals == ["token reward", "advantage", "KL to the reference"]
+    assert sorts == ["gold-fell", "gold-rose", "reward-rose", "reward-fell", "late", "early", "row"]
+    assert different == 3
+    assert words == ["token reward", "advantage", "KL to the reference"]
+    assert (opened, images, scripts, hidden) == (True, 0, 2, False)
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_page_of_online_rl_can_be_read(tmp_path: Path, width: int) -> None:
+    """As above: nothing over the edge, contrast of at least 4.5, for two runs side by side."""
+    runs = [read_run(write_online(tmp_path / name, metrics(48, changed), rollouts(48))) for name, changed in (("one", HACKED), ("two", {}))]
+    for page in (render(runs[:1]), render(runs)):
+        for dark in (False, True):
+            flags = [f"--window-size={width},900", f"--blink-settings=preferredColorScheme={int(not dark)}"]
+            document, console = dom(page, tmp_path, f"note({READABLE});", *flags)
+            ratio, where, over, wide, is_dark = probed(document)  # type: ignore[misc]
+            assert console == ""
+            assert is_dark is dark
+            assert ratio >= 4.5, (where, ratio, dark)
+            assert over <= 0, wide
 
 
 def test_runs_stand_side_by_side_in_a_card(tmp_path: Path) -> None:

@@ -91,6 +91,14 @@ def token_values(
     return TokenValues(logp[:count], *(values[:count] if wanted else None for values, wanted in zip(further, asked, strict=True)))
 
 
+def compute_logits(hidden: Float[Tensor, "M H"], head: OutputLayer) -> Float[Tensor, "M V"]:
+    """All logits of some positions, float32 or wider, without gradient."""
+    dtype = _compute_dtype(hidden, head.weight)
+    scaled = hidden * head.scale if head.scale != 1.0 else hidden
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        return _logits(scaled.to(dtype), head.weight.to(dtype), head.bias, head.softcap)
+
+
 def chunk_rows(weight: Tensor) -> int:
     """Positions of one chunk of logits."""
     size = CHUNK_BYTES if weight.device.type == "cpu" else ACCELERATOR_CHUNK_BYTES

@@ -6,10 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from finegrain.ops.stats import mean_interval
-from finegrain.report.numbers import format_interval
+from finegrain.report.numbers import format_interval, format_number
 from finegrain.report.pairs import ExaminedPair
 from finegrain.report.read import Run
 from finegrain.report.verdicts import make_blocks
+from finegrain.report.visible import clip_text
+
+QUARTERS = 4
+"""Parts of the common range of KL."""
 
 
 class ComparisonLine(NamedTuple):
@@ -35,6 +39,9 @@ def compare_runs(runs: Sequence[Run]) -> list[ComparisonLine]:
         for name in names:
             shown = [next((entry for entry in block.numbers if entry.name == name), None) if block is not None else None for block in same]
             rows.append(ComparisonLine(name, [("not measured", "") if entry is None else (entry.value, entry.interval) for entry in shown]))
+    rows += _at_equal_kl(runs)
+    if not any(run.pairs for run in runs):
+        return rows
     rows.append(ComparisonLine("Differences, paired by row", [("the first run", ""), *[("minus the first run", "")] * (len(runs) - 1)], heading=True))
     rewards = any(np.isfinite(pair.reward_margin) for run in runs for pair in run.pairs or ())
     changes = [
@@ -44,6 +51,33 @@ def compare_runs(runs: Sequence[Run]) -> list[ComparisonLine]:
     for name, roles, unit, value in [("pairs in order, share", ("chosen", "rejected"), "", _in_order)] if rewards else changes:
         own = [_difference(runs[0], run, roles, unit, value) for run in runs[1:]]
         rows.append(ComparisonLine(name, [("0", "no interval: compared with itself"), *own]))
+    return rows
+
+
+def _at_equal_kl(runs: Sequence[Run]) -> list[ComparisonLine]:
+    """Reward and gold of buffers of similar KL: quarters of the range of KL that every run has reached; [] unless all runs are online."""
+    known = [run.buffers for run in runs if run.buffers is not None and run.buffers.has("kl")]
+    if len(known) < len(runs):
+        return []
+    kl = [buffers.read("kl") for buffers in known]
+    most = min(float(own[np.isfinite(own)].max()) for own in kl)
+    if most <= 0:
+        return []
+    names = dict.fromkeys(name for buffers in known for name in buffers.golds())
+    quantities = [("reward", [buffers.read("reward") for buffers in known])]
+    quantities += [
+        (f"gold {clip_text(name, 40)}", [buffers.golds().get(name, np.full(len(buffers.buffers), np.nan)) for buffers in known]) for name in names
+    ]
+    rows = [ComparisonLine("At equal KL", [(f"up to {format_number(most)} nats per token", "")] * len(runs), heading=True)]
+    for quarter in range(QUARTERS):
+        low, high = quarter / QUARTERS * most, (quarter + 1) / QUARTERS * most
+        for name, series in quantities:
+            cells = []
+            for own, values in zip(kl, series, strict=True):
+                inside = values[(own > low if quarter else own >= -np.inf) & (own <= high) & np.isfinite(values)]
+                shown = format_interval("", mean_interval(inside), "", over="buffers")
+                cells.append((shown.value, shown.interval) if len(inside) else ("not measured", "no buffer of this KL"))
+            rows.append(ComparisonLine(f"{name}, KL {format_number(low)} to {format_number(high)}", cells))
     return rows
 
 

@@ -22,8 +22,8 @@ def write_summary(run: Run) -> str:
         reference = settings.get("reference")
         against = f" against the reference {clip_text(PurePath(str(reference)).name, 80)}" if reference else ", without a reference"
         return f"finegrain inspect scored {'?' if record.rows is None else record.rows} rows of {data} with {model}{against}. Nothing was trained."
-    rows, kind = (record.rows, "rows") if record.pairs is None else (record.pairs, "pairs")
-    named = [f"{family} {name}" for family in ("objective", "credit", "head", "loss") if (name := _method(settings.get(family)))]
+    rows, kind = (record.rows, "prompts" if record.command == "online" else "rows") if record.pairs is None else (record.pairs, "pairs")
+    named = [f"{family} {name}" for family in ("algorithm", "objective", "credit", "head", "loss") if (name := _method(settings.get(family)))]
     parts = [
         f"finegrain {clip_text(record.command or '?', 40)} trained {model} on {'an unknown number of' if rows is None else rows} {kind} of {data}"
     ]

@@ -10,7 +10,11 @@ from finegrain.report.compare import compare_runs
 from finegrain.report.curves import draw_curves
 from finegrain.report.entanglement import draw_tokens
 from finegrain.report.facts import list_evaluation, list_findings, make_settings_table, write_summary
-from finegrain.report.pack import pack_pairs
+from finegrain.report.online_answers import pack_histories
+from finegrain.report.online_curves import draw_online_curves
+from finegrain.report.online_findings import count_alarms
+from finegrain.report.online_numbers import ENDS
+from finegrain.report.pack import BUDGET, pack_pairs
 from finegrain.report.read import Run, read_run
 from finegrain.report.reward_figures import make_reward_view
 from finegrain.report.template import render_template
@@ -43,7 +47,11 @@ def is_page(file: Path) -> bool:
 
 def render(runs: Sequence[Run]) -> str:
     """The page as a string."""
-    packed, left_out = pack_pairs([run.pairs or () for run in runs])
+    online = any(run.rollouts for run in runs)
+    packed, left_out = pack_pairs([run.pairs or () for run in runs], BUDGET // 2 if online else BUDGET)
+    if online:
+        sampled, more = pack_histories([run.rollouts for run in runs], BUDGET // 2 if any(packed) else BUDGET)
+        packed, left_out = [pairs + cards for pairs, cards in zip(packed, sampled, strict=True)], left_out + more
     data = {"runs": [{"name": clip_text(run.name, 60), "pairs": pairs} for run, pairs in zip(runs, packed, strict=True)]}
     views = [_view(run, place) for place, run in enumerate(runs)]
     return render_template(
@@ -55,7 +63,11 @@ def render(runs: Sequence[Run]) -> str:
         runs=views,
         any_reward=any(view["reward"] for view in views),
         comparison=compare_runs(runs),
-        curves=draw_curves(runs),
+        curves=draw_online_curves(runs) + draw_curves(runs),
+        any_buffers=any(run.buffers is not None for run in runs),
+        ends=ENDS,
+        over_time=online,
+        recurring=any(len({answer["n"].partition(",")[0] for answer in card["a"]}) > 1 for cards in packed for card in cards) if online else False,
         settings=make_settings_table(runs),
         any_samples=any(run.samples for run in runs),
         any_held=any(list_evaluation(run) for run in runs),
@@ -73,6 +85,7 @@ def _view(run: Run, place: int) -> Mapping[str, Any]:
         "sentence": write_summary(run),
         "missing": run.missing,
         "blocks": make_blocks(run),
+        "alarms": count_alarms(run),
         "reward": make_reward_view(run),
         "tokens": draw_tokens(run),
         "evaluation": list_evaluation(run),

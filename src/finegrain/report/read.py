@@ -8,6 +8,7 @@ from typing import Any
 
 from finegrain.errors import CheckpointError
 from finegrain.report.gradients import GradientFindings, read_gradients
+from finegrain.report.online import ROLLOUTS, SKIPPED, BufferNumbers, SampledAnswer, collect_buffers, read_rollouts
 from finegrain.report.pairs import ExaminedPair, read_pairs
 from finegrain.run_record import RunRecord
 from finegrain.runs import GRADIENTS, RunDirectory
@@ -26,6 +27,10 @@ class Run:
     pairs: Sequence[ExaminedPair] | None = None
     gradients: GradientFindings | None = None
     """Gradients of single pairs, where they were measured."""
+    buffers: BufferNumbers | None = None
+    """Of online RL, the metrics by buffer."""
+    rollouts: Sequence[SampledAnswer] = ()
+    """Of online RL, sampled answers."""
     gate: Mapping[str, Any] = field(default_factory=dict)
     """gate.json, where the data gate wrote one."""
     missing: Sequence[str] = ()
@@ -46,18 +51,39 @@ def read_run(folder: Path) -> Run:
         missing.append(f"The run did not finish: its status is {record.status or 'not recorded'}. {record.reason or ''}".strip())
     if not metrics:
         missing.append("No curves: metrics.jsonl is absent or empty.")
-    if pairs is None:
+    buffers, rollouts = (collect_buffers(metrics, _total_skipped(record)), read_rollouts(folder)) if record.command == "online" else (None, [])
+    if record.command == "online":
+        if metrics and buffers is None:
+            missing.append("No findings: no line of metrics.jsonl names a buffer.")
+        if not rollouts:
+            missing.append(f"No answers over time: {ROLLOUTS} is absent or empty.")
+    elif pairs is None:
         missing.append(
             "No token-level pairs, and therefore no verdict on displacement or length: pairs.jsonl is absent (--examined 0, or an older run)."
         )
     elif not any(answer.ratio is not None or answer.score is not None for pair in pairs for answer in pair.answers.values()):
         missing.append("No log-ratios or scores, and therefore no verdict on displacement or length (a reward model of an older run).")
-    if not samples and record.command != "reward":
+    if not samples and record.command not in ("reward", "online"):
         missing.append("No sampled answers from before and after training: samples.jsonl is absent or empty (--samples 0).")
     name = folder.resolve().name
     gradients = read_gradients(directory.gradients(), str(folder / GRADIENTS))
     gate = _gate(folder / "gate.json")
-    return Run(name=name, record=record, metrics=metrics, samples=samples, pairs=pairs, gradients=gradients, gate=gate, missing=missing)
+    return Run(
+        name=name,
+        record=record,
+        metrics=metrics,
+        samples=samples,
+        pairs=pairs,
+        gradients=gradients,
+        buffers=buffers,
+        rollouts=rollouts,
+        gate=gate,
+        missing=missing,
+    )
+
+
+def _total_skipped(record: RunRecord) -> Any:
+    return record.as_json().get(SKIPPED)  # a field of a later version of the record, among `other` of this one
 
 
 def _lines(file: Path) -> list[Json]:

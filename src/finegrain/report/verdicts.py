@@ -13,6 +13,7 @@ from finegrain.report.held_out import report_held_out
 from finegrain.report.marked import report_marked
 from finegrain.report.marks import MARKS, SIGNALS, answer_disagreement
 from finegrain.report.numbers import Shown, format_interval, format_number, format_percent
+from finegrain.report.online_findings import make_online_findings
 from finegrain.report.pack import split_tokens
 from finegrain.report.pairs import ExaminedAnswer, ExaminedPair
 from finegrain.report.read import Run
@@ -31,6 +32,7 @@ RANKED = (
 def make_blocks(run: Run) -> list[Block]:
     """Every finding that the run's files allow."""
     found = [
+        *make_online_findings(run),
         *make_reward_findings(run),
         report_marked(run),
         report_held_out(run),

@@ -130,6 +130,8 @@ def collate(
     examples = [data.examples[row] for row in rows]
     groups = tuple(make_group(example, roles) for example in examples)
     masks = [[branch.mask for branch in group.branches] for group in groups]
+    if data.sampled:
+        groups = _share_prompts(groups)
     placed = {role: make_slots(masks, index, device) for index, role in enumerate(roles)}
     names = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
     columns = {name: _numbers([example.columns[name] for example in examples], device) for name in sorted(names)}
@@ -141,6 +143,17 @@ def collate(
     extras = {role: _side_columns(data, rows, examples, role, placed[role].mask.shape, device) for role in roles}
     sampled = {role: _sampled_columns(own, rows, placed[role].mask.shape, device) for role, own in data.sampled.items() if role in roles}
     return Batch(tuple(rows), groups, placed, columns, extras, sampled)
+
+
+def _share_prompts(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """Neighbours with one prompt as one group: the answers, and so the order of the scored tokens, stay as they are."""
+    shared: list[Group] = []
+    for group in groups:
+        if shared and np.array_equal(shared[-1].prompt, group.prompt):
+            shared[-1] = Group(group.prompt, shared[-1].branches + group.branches)
+        else:
+            shared.append(group)
+    return tuple(shared)
 
 
 def _sampled_columns(fields: Mapping[str, Ragged], rows: Sequence[int], shape: torch.Size, device: torch.device | str) -> dict[str, Tensor]:

@@ -71,16 +71,18 @@ def train(trainer: Trainer, source: Plan | Source, recorder: Recorder, *, resume
             started = time.perf_counter()
             taken = _next(trainer, steps, kept, recorder, index, done)
             last = index + 1 == len(steps)
+            line: dict[str, Any] = {}
             if taken is not None:
                 line = _take(taken, recorder, index, started)
-                steps.note(line)
-                if selection is not None and selection.due(index + 1, last=last):
-                    line |= selection(trainer, index + 1)
-                    last = last or selection.exhausted
-                if rank() == 0:
-                    recorder.directory.append_metrics(line)
-                    for watch in recorder.watchers:
-                        watch(line)
+                line |= steps.note(line)
+            if selection is not None and selection.due(index + 1, last=last):
+                line |= selection(trainer, index + 1)
+                last = last or selection.exhausted
+            if line and rank() == 0:
+                line = {"step": index + 1, **line}
+                recorder.directory.append_metrics(line)
+                for watch in recorder.watchers:
+                    watch(line)
             stop = any_rank(interrupted(), trainer.scorer.device)
             if stop and not last and not recorder.resumable:
                 raise Interrupted(f"stopped after step {index + 1} of {len(steps)}; a sharded run keeps no state to go on from")

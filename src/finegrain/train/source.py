@@ -39,8 +39,8 @@ class Source(Protocol):
     def at(self, trainer: Trainer, index: int) -> Taken | None:
         """The step number `index`; None where it is skipped."""
 
-    def note(self, line: Mapping[str, Any]) -> None:
-        """What the step just taken logged, by which later ones may be skipped."""
+    def note(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the step just taken logged, by which later ones may be skipped; returns further numbers for the line."""
 
     def beside(self) -> Mapping[str, Trainer]:
         """The trainers of other models, for checkpoints."""
@@ -65,8 +65,9 @@ class Planned:
         """As planned."""
         return Taken(trainer, self.plan.step(index))
 
-    def note(self, line: Mapping[str, Any]) -> None:
+    def note(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
         """Nothing follows from it."""
+        return {}
 
     def beside(self) -> Mapping[str, Trainer]:
         """None."""

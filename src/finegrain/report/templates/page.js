@@ -12,6 +12,8 @@
     segment: { name: "segment score", unit: "", signed: true },
     reward: { name: "token reward", unit: "", signed: true },
     std: { name: "standard deviation of the token reward", unit: "", signed: false },
+    advantage: { name: "advantage", unit: "", signed: true },
+    kl: { name: "KL to the reference", unit: "nats", signed: true },
     pull: { name: "share of the row's gradient before training (+ raises the token)", unit: "%", signed: true },
     after: { name: "log-probability after", unit: "nats", signed: true },
     before: { name: "log-probability before", unit: "nats", signed: true },
@@ -21,12 +23,17 @@
     ["margin-high", 0, -1, "largest margin"], ["rejected", 2, 1, "rejected answer fell most"],
     ["wrong", 5, 1, "most confidently wrong"], ["right", 5, -1, "most confidently right"], ["unsure", 6, -1, "largest standard deviation"],
     ["disagree", 4, -1, "most disagreement with the marks"],
+    ["gold-fell", 10, 1, "gold fell most"], ["gold-rose", 10, -1, "gold rose most"],
+    ["reward-rose", 11, -1, "reward rose most"], ["reward-fell", 11, 1, "reward fell most"],
+    ["late", 12, -1, "latest buffer"], ["early", 12, 1, "earliest buffer"],
   ];
   const FACTS = [
     ["margin gained", "nats", true], ["chosen change", "nats", true], ["rejected change", "nats", true], ["change", "nats", true],
     ["disagreement with marks", "", false], ["score difference", "", true], ["its standard deviation", "", false],
     ["score of chosen", "", true], ["score of rejected", "", true], ["score", "", true],
+    ["gold, last minus first", "", true], ["rewards, last minus first", "", true],
   ];
+  const known = (value) => value !== null && value !== undefined;
   const by = (id) => document.getElementById(id);
   const digit = (text, at) => DIGITS.indexOf(text[at]);
   const mixed = new Set(runs.flatMap((run) => run.pairs.map((pair) => pair.h))).size > 1;
@@ -163,12 +170,23 @@
   function numbersOf(pair) {
     const box = make("dl", "facts");
     pair.k.forEach((value, i) => {
-      if (value === null) return;
+      if (!known(value) || !FACTS[i]) return;
       const entry = make("div");
       const [name, unit, signed] = FACTS[i];
       entry.append(make("dt", "", name), make("dd", "", written(value, signed) + (unit ? " " + unit : "")));
       box.append(entry);
     });
+    return box;
+  }
+
+  function told(answer) {
+    const box = make("dl", "facts");
+    for (const [name, value] of answer.f) {
+      const entry = make("div");
+      entry.append(make("dt", "", name), make("dd", "", value));
+      box.append(entry);
+    }
+    if (answer.e) box.append(make("div", "ended" + (answer.cut ? " is-cut" : ""), answer.e));
     return box;
   }
 
@@ -178,7 +196,8 @@
     const title = make("h3", "", "Row " + pair.r);
     if (mixed) title.append(make("span", "tag", pair.h ? "held out" : "training"));
     if (pair.e) title.append(make("span", "tag", "labelled a tie"));
-    if (pair.k[5] !== null && !pair.e) {
+    for (const words of pair.d || []) title.append(make("span", "tag", words));
+    if (known(pair.k[5]) && !pair.e) {
       const chance = 1 / (1 + Math.exp(-pair.k[5]));
       title.append(make("span", "tag", `${pair.k[5] > 0 ? "right" : pair.k[5] < 0 ? "wrong" : "undecided"}: the label has ${(100 * chance).toPrecision(3)} %`));
     }
@@ -188,6 +207,7 @@
     const prompt = make("details");
     const text = make("div", "text prompt", pair.p);
     text.dir = "auto";
+    prompt.open = known(pair.k[12]) && pair.p.length <= 300;
     prompt.append(make("summary", "", "Prompt"), text);
     node.append(prompt);
     runs.forEach((run, place) => {
@@ -200,6 +220,7 @@
         const label = answer.n + (runs.length > 1 ? " of " + run.name : "") + ", row " + pair.r;
         part.setAttribute("aria-label", label);
         part.append(make("h4", "", answer.n), tokens(answer, label));
+        if (answer.f) part.append(told(answer));
         two.append(part);
       }
       node.append(two);
@@ -210,7 +231,7 @@
   function ordered() {
     let pairs = runs[state.run].pairs.filter((pair) => state.part === "all" || String(pair.h) === state.part);
     const key = KEYS.find((entry) => entry[0] === state.sort);
-    const worth = (pair) => (key ? (pair.k[key[1]] === null ? Infinity : key[2] * pair.k[key[1]]) : pair.r);
+    const worth = (pair) => (key ? (!known(pair.k[key[1]]) ? Infinity : key[2] * pair.k[key[1]]) : pair.r);
     pairs = [...pairs].sort((a, b) => worth(a) - worth(b) || a.r - b.r);
     if (state.first !== null) pairs.sort((a, b) => (b.r === state.first) - (a.r === state.first));
     return pairs;
@@ -311,7 +332,7 @@
   }
   const present = (name) => runs.some((run) => run.pairs.some((pair) => pair.a.some((answer) => answer.s[name] !== undefined || (name === "before" && answer.s.ratio !== undefined))));
   const signals = Object.keys(SIGNALS).filter(present);
-  const keys = KEYS.filter(([, place]) => runs.some((run) => run.pairs.some((pair) => pair.k[place] !== null)));
+  const keys = KEYS.filter(([, place]) => runs.some((run) => run.pairs.some((pair) => known(pair.k[place]))));
   by("part").closest("label").hidden = !mixed;
   options(by("signal"), signals.map((name) => [name, SIGNALS[name].name]));
   options(by("sort"), [...keys.map(([name, , , words]) => [name, words]), ["row", "row number"]]);
