@@ -10,12 +10,12 @@ from finegrain.online.gae import Returns
 from finegrain.online.leash import InReward
 from finegrain.online.rollout import Rollout
 from finegrain.online.token_rewards import is_dense, place_at_end, place_behind_end
-from finegrain.online.transforms import AnswerRewards, Overlong, OverwriteTruncated, ScaleTruncated, Transforms
+from finegrain.online.transforms import CombinedRewards, Overlong, OverwriteTruncated, ScaleTruncated, Transforms
 from tests.online.rollouts import make_rollout, scalars, update_of
 
 
-def after(transforms: Transforms, rollout: Rollout) -> AnswerRewards:
-    return transforms.of_answers(AnswerRewards(rollout.sequence[:, 0], rollout.tokens[..., 0]), rollout)
+def after(transforms: Transforms, rollout: Rollout) -> CombinedRewards:
+    return transforms.of_answers(CombinedRewards(rollout.sequence[:, 0], rollout.tokens[..., 0]), rollout)
 
 
 def cut(rewards: list[float], ended: list[int], lengths: list[int] | None = None) -> Rollout:
@@ -53,7 +53,7 @@ def test_order() -> None:
     found = after(Transforms(baseline="ease", missing_end=2.0, truncated=ScaleTruncated(factor=0.5), scale=3.0, clip=(-8.0, 8.0)), rollout)
     assert found.sequence.tolist() == [8]
     assert found.tokens.tolist() == [[6, 0]]
-    with pytest.raises(UsageError, match="no column 'eas'.*ease"):
+    with pytest.raises(UsageError, match="no column 'eas', which is the baseline"):
         after(Transforms(baseline="eas"), rollout)
     with pytest.raises(UsageError, match="smaller number"):
         Transforms(clip=(1.0, -1.0))

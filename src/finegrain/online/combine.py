@@ -15,7 +15,7 @@ from torch import Tensor
 from finegrain.checked import PositiveFloat, checked
 from finegrain.online.group_statistics import group_statistics
 from finegrain.online.rollout import Rollout
-from finegrain.online.transforms import AnswerRewards
+from finegrain.online.transforms import CombinedRewards
 
 Rows = Float[Tensor, " B"]
 
@@ -26,7 +26,7 @@ class SumRewards:
 
     normalises: ClassVar[bool] = False
 
-    def __call__(self, rollout: Rollout) -> AnswerRewards:
+    def __call__(self, rollout: Rollout) -> CombinedRewards:
         """Rewards of the answers."""
         return sum_rewards(rollout)
 
@@ -44,7 +44,7 @@ class NormaliseThenSum:
     epsilon: PositiveFloat = 1e-4
     """Added to standard deviations."""
 
-    def __call__(self, rollout: Rollout) -> AnswerRewards:
+    def __call__(self, rollout: Rollout) -> CombinedRewards:
         """Rewards of the answers, in standard deviations."""
         summed = sum_rewards(rollout)
         sequence, tokens = split_by_reward(rollout)
@@ -56,7 +56,7 @@ class NormaliseThenSum:
             dense = dense + torch.where(judged, weight / (own.std + self.epsilon), 0.0)[:, None] * tokens[..., place]
         total, std = standardise_rows(total, summed.judged, self.epsilon)
         dense = dense / (std + self.epsilon)
-        return AnswerRewards(torch.where(summed.judged, total - dense.sum(1), torch.nan), dense)
+        return CombinedRewards(torch.where(summed.judged, total - dense.sum(1), torch.nan), dense)
 
 
 Combination = SumRewards | NormaliseThenSum
@@ -68,12 +68,12 @@ def split_by_reward(rollout: Rollout) -> tuple[Float[Tensor, "B n"], Float[Tenso
     return rollout.sequence, torch.where(live, rollout.tokens, 0.0)
 
 
-def sum_rewards(rollout: Rollout) -> AnswerRewards:
+def sum_rewards(rollout: Rollout) -> CombinedRewards:
     """The weighted sum over the rewards."""
     sequence, tokens = split_by_reward(rollout)
     weights = sequence.new_tensor(rollout.weights)
     total = torch.where(sequence.isnan(), 0.0, sequence * weights).sum(1)
-    return AnswerRewards(torch.where(sequence.isnan().all(1), torch.nan, total), (tokens * weights.to(tokens.dtype)).sum(-1))
+    return CombinedRewards(torch.where(sequence.isnan().all(1), torch.nan, total), (tokens * weights.to(tokens.dtype)).sum(-1))
 
 
 def standardise_rows(values: Rows, judged: Bool[Tensor, " B"], epsilon: float) -> tuple[Rows, Tensor]:

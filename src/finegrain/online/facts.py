@@ -1,7 +1,6 @@
 """Numbers of a buffer that are logged; names are those of TRL's GRPOTrainer where it has one."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +11,7 @@ from finegrain.online.group_statistics import group_statistics
 from finegrain.online.leash import K1, K3, estimate_kl
 from finegrain.online.rollout import Ended, Rollout
 from finegrain.online.token_rewards import TokenRewards
-from finegrain.online.transforms import AnswerRewards
+from finegrain.online.transforms import CombinedRewards
 from finegrain.online.whiten import moments
 from finegrain.ops.masked import masked_mean, masked_sum
 from finegrain.ops.precision import to_widest
@@ -35,7 +34,7 @@ def explained_variance(values: Values, returns: Values, mask: Mask) -> float:
     return 1 - float(moments(to_widest(returns) - to_widest(values), mask).variance) / whole if whole > 0 else math.nan
 
 
-def buffer_facts(rewards: TokenRewards, combined: AnswerRewards, advantage: Values, returns: Values | None, live: Mask) -> Mapping[str, float]:
+def buffer_facts(rewards: TokenRewards, combined: CombinedRewards, advantage: Values, returns: Values | None, live: Mask) -> dict[str, float]:
     """Rewards before transforms, KL and entropy of the policy that sampled, advantages as they train, lengths; `live`: tokens that train.
 
     A number that has nothing to be computed from is left out.
@@ -55,7 +54,7 @@ def buffer_facts(rewards: TokenRewards, combined: AnswerRewards, advantage: Valu
     return {name: value for name, value in facts.items() if not math.isnan(value)}
 
 
-def _rewards(rollout: Rollout, combined: AnswerRewards) -> dict[str, float]:
+def _rewards(rollout: Rollout, combined: CombinedRewards) -> dict[str, float]:
     judged = combined.judged
     totals = torch.where(judged, combined.sequence + masked_sum(combined.tokens, rollout.mask), 0.0)
     own = group_statistics(totals, rollout.group, judged)

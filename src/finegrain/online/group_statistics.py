@@ -22,7 +22,7 @@ class GroupStatistics(NamedTuple):
     """The answer's own value minus the mean: exactly 0 where all are equal."""
     std: Rows
     """Unbiased; 0 of a single answer."""
-    count: Rows
+    judged: Rows
     """Judged answers of the group."""
     size: Rows
     """Answers of the group, judged or not."""
@@ -30,7 +30,7 @@ class GroupStatistics(NamedTuple):
 
 def group_statistics(values: Rows, group: Int[Tensor, " B"], judged: Bool[Tensor, " B"], weight: Rows | None = None) -> GroupStatistics:
     """Statistics within the groups; a `weight` per answer makes the mean a weighted one. Of a group with one judged answer the mean is its value."""
-    index = group.unique(return_inverse=True)[1]
+    index = torch.unique(group, return_inverse=True)[1]
     wide = torch.where(judged, to_widest(values), 0.0)
     least = wide.new_full((len(values),), torch.inf).scatter_reduce(0, index, torch.where(judged, wide, torch.inf), "amin")[index]
     shifted = torch.where(judged, wide - torch.where(judged, least, 0.0), 0.0)  # so that equal values differ from their mean by exactly 0
@@ -43,5 +43,8 @@ def group_statistics(values: Rows, group: Int[Tensor, " B"], judged: Bool[Tensor
     deviation = torch.where(judged, shifted - total(share * shifted) / total(share).clamp(min=torch.finfo(wide.dtype).tiny), 0.0)
     centred = torch.where(judged, shifted - total(shifted) / count.clamp(min=1), 0.0)
     std = (total(centred.square()) / (count - 1).clamp(min=1)).sqrt()
-    narrow = lambda rows: torch.where(judged, rows, 0.0).to(values.dtype)
+
+    def narrow(rows: Rows) -> Rows:
+        return torch.where(judged, rows, 0.0).to(values.dtype)
+
     return GroupStatistics(narrow(deviation), narrow(std), narrow(count), narrow(size))

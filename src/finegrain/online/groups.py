@@ -134,7 +134,7 @@ class LeaveOneOut(GroupComparison):
 
     def _compare(self, rewards: TokenRewards, totals: Rows) -> Rows:
         deviation, own = _compare_with_mean(rewards, totals)
-        return deviation * torch.where(own.count > 1, own.count / (own.count - 1).clamp(min=1), 1.0)
+        return deviation * torch.where(own.judged > 1, own.judged / (own.judged - 1).clamp(min=1), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
 """Advantages over macro actions: consecutive tokens share one value, one reward and one advantage (MA-RLHF).
 
     r_k = reduce(r_t over the macro), V_k = sum_i sigma_i V_i;  delta_k = r_k + gamma V_(k+1) - V_k;  A_k = delta_k + gamma lam A_(k+1)
-    every token: A_t = A_k, return_t = A_k + V_k;  the last token of an answer is a macro of its own
+    every token: A_t = A_k, return_t = A_k + V_k;  the token that closes an answer is a macro of its own
 
 Source: Chai et al. 2024, https://arxiv.org/abs/2410.02743, and the authors' code.
 Deviations: empty macros, through which the code takes a step, do not exist, so that macros of one token are the token estimate exactly; the
-authors' summed rewards are from memory of the paper; a macro never crosses tokens of others within an answer; parses are cut before, by whoever
-has the text, and arrive as `Rollout.segment`.
+authors' summed rewards are from memory of the paper; tokens of others within an answer end a macro as the answer's end does [choice]; parses
+are cut before, by whoever has the text, and arrive as `Rollout.segment`.
 """
 
 from dataclasses import dataclass, field
@@ -22,9 +22,8 @@ from finegrain.online.gae import gae
 from finegrain.online.rollout import Rollout
 from finegrain.online.token_rewards import Estimate, TokenRewards
 from finegrain.ops.precision import to_widest
-from finegrain.ops.readout import last_place
 from finegrain.ops.segmenters import Curve, Windows
-from finegrain.ops.segments import segment_length, segment_sum
+from finegrain.ops.segments import segment_length, segment_sum, turn_ends, turn_starts
 from finegrain.ops.text_segmenters import Perplexity, RandomNGram
 
 Values = Float[Tensor, "B T"]
@@ -42,14 +41,12 @@ Termination = Windows | RandomNGram | Perplexity | GivenSegments
 
 
 def cut_macros(termination: Termination, rollout: Rollout) -> Ids:
-    """Macro of each token, 0, 1, ... within a row, -1 outside the mask; the last token of an answer is alone."""
-    if isinstance(termination, GivenSegments):
-        if rollout.segment is None:
-            raise UsageError(
-                "termination:given-segments needs segments, and nothing cut these answers: name a credit that does, or another termination"
-            )
-        return separate_last(_joined(rollout.segment, rollout.mask), rollout.mask)
-    return separate_last(termination(_curve(termination, rollout), rollout.mask), rollout.mask)
+    """Macro of each token, 0, 1, ... within a row, -1 outside the mask; the token that closes an answer is alone."""
+    if not isinstance(termination, GivenSegments):
+        return separate_closing(termination(_curve(termination, rollout), rollout.mask), rollout.mask)
+    if rollout.segment is None:
+        raise UsageError("termination:given-segments needs segments, and nothing cut these answers: name a credit that does, or another termination")
+    return separate_closing(rollout.segment, rollout.mask)
 
 
 def _curve(termination: Windows | RandomNGram | Perplexity, rollout: Rollout) -> Tensor:
@@ -66,19 +63,11 @@ def _given(values: Tensor | None, what: str, name: str) -> Tensor:
     return values
 
 
-def _joined(segment: Ids, mask: Mask) -> Ids:
-    """Segments renumbered; a token in none belongs to the one before it, or to the first one of its own."""
+def separate_closing(segment: Ids, mask: Mask) -> Ids:
+    """The segments as macros: renumbered, the last token of each contiguous run alone, a token of none with the one before it in its run."""
     before = torch.cat([torch.full_like(segment[:, :1], -1), segment[:, :-1]], 1)
-    seen = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], 1)
-    starts = mask & (~seen | ((segment >= 0) & (segment != before)))
-    return torch.where(mask, starts.cumsum(1) - 1, -1)
-
-
-def separate_last(ids: Ids, mask: Mask) -> Ids:
-    """The same macros with the last token of each answer in one of its own."""
-    last = last_place(mask)
-    others = torch.where(mask & ~last, ids, -1).amax(1, keepdim=True) if mask.shape[1] else ids
-    return torch.where(last, others + 1, torch.where(mask, ids, -1))
+    opens = mask & (turn_starts(mask) | turn_ends(mask) | ((segment >= 0) & (segment != before)))
+    return torch.where(mask, opens.cumsum(1) - 1, -1)
 
 
 def place_in_macro(ids: Ids) -> Int[Tensor, "B T"]:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import PositiveFloat, ShareBelowOne, checked
+from finegrain.errors import UsageError
 from finegrain.ops.masked import masked_mean, masked_sum
 from finegrain.ops.sequence import to_wide
 
@@ -70,6 +71,13 @@ class Clip:
     """Dual clip: with a negative advantage the loss is at most this times -advantage, above 1 (verl: 3); None: no bound."""
     largest: PositiveFloat | None = None
     """The ratio is cut here before anything else, above 1 + high (TRL's `delta`); None: it is not."""
+
+    def __post_init__(self) -> None:
+        """Stops where a bound is below the clip, so that it would be the clip."""
+        if self.dual is not None and self.dual <= 1:
+            raise UsageError(f"dual is a bound above 1, got {self.dual:g}")
+        if self.largest is not None and self.largest <= 1 + self.high:
+            raise UsageError(f"largest is a ratio above 1 + high = {1 + self.high:g}, got {self.largest:g}")
 
     def __call__(self, logp: Values, old_logp: Values, advantage: Values, mask: Mask) -> TokenLoss:
         """Losses of the tokens."""

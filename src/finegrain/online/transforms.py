@@ -26,7 +26,7 @@ Values = Float[Tensor, "B T"]
 Rows = Float[Tensor, " B"]
 
 
-class AnswerRewards(NamedTuple):
+class CombinedRewards(NamedTuple):
     """The rewards of all answers, summed over the reward sources."""
 
     sequence: Rows
@@ -46,7 +46,7 @@ class KeepTruncated:
 
     trains: ClassVar[bool] = True
 
-    def __call__(self, rewards: AnswerRewards, truncated: Bool[Tensor, " B"]) -> AnswerRewards:
+    def __call__(self, rewards: CombinedRewards, truncated: Bool[Tensor, " B"]) -> CombinedRewards:
         """The rewards."""
         return rewards
 
@@ -57,7 +57,7 @@ class MaskTruncated:
 
     trains: ClassVar[bool] = False
 
-    def __call__(self, rewards: AnswerRewards, truncated: Bool[Tensor, " B"]) -> AnswerRewards:
+    def __call__(self, rewards: CombinedRewards, truncated: Bool[Tensor, " B"]) -> CombinedRewards:
         """The rewards."""
         return rewards
 
@@ -71,10 +71,10 @@ class ScaleTruncated:
     factor: Share = 0.0
     """What they are multiplied by."""
 
-    def __call__(self, rewards: AnswerRewards, truncated: Bool[Tensor, " B"]) -> AnswerRewards:
+    def __call__(self, rewards: CombinedRewards, truncated: Bool[Tensor, " B"]) -> CombinedRewards:
         """The rewards."""
         scale = torch.where(truncated, self.factor, 1.0).to(rewards.sequence.dtype)
-        return AnswerRewards(rewards.sequence * scale, rewards.tokens * scale[:, None])
+        return CombinedRewards(rewards.sequence * scale, rewards.tokens * scale[:, None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,9 @@ class OverwriteTruncated:
     reward: float = -1.0
     """In the units of the reward [choice]."""
 
-    def __call__(self, rewards: AnswerRewards, truncated: Bool[Tensor, " B"]) -> AnswerRewards:
+    def __call__(self, rewards: CombinedRewards, truncated: Bool[Tensor, " B"]) -> CombinedRewards:
         """The rewards."""
-        return AnswerRewards(torch.where(truncated, self.reward, rewards.sequence), torch.where(truncated[:, None], 0.0, rewards.tokens))
+        return CombinedRewards(torch.where(truncated, self.reward, rewards.sequence), torch.where(truncated[:, None], 0.0, rewards.tokens))
 
 
 Truncation = KeepTruncated | MaskTruncated | ScaleTruncated | OverwriteTruncated
@@ -144,20 +144,20 @@ class Transforms:
         if self.clip is not None and self.clip[0] > self.clip[1]:
             raise UsageError(f"clip is from {self.clip[0]:g} to {self.clip[1]:g}; the smaller number comes first")
 
-    def of_answers(self, rewards: AnswerRewards, rollout: Rollout) -> AnswerRewards:
+    def of_answers(self, rewards: CombinedRewards, rollout: Rollout) -> CombinedRewards:
         """Steps 1 to 6."""
         sequence, tokens = rewards
         if self.baseline:
             sequence = sequence - _column(rollout, self.baseline).to(sequence.dtype)
         truncated = rollout.ended == Ended.LENGTH
         sequence = torch.where(truncated, sequence - self.missing_end, sequence)
-        sequence, tokens = self.truncated(AnswerRewards(sequence, tokens), truncated)
+        sequence, tokens = self.truncated(CombinedRewards(sequence, tokens), truncated)
         sequence = self.scale * (sequence - self.overlong(rollout.lengths, sequence.dtype))
         if self.clip is not None:
             sequence = sequence.clamp(*self.clip)
-        return AnswerRewards(sequence, self.scale * tokens)
+        return CombinedRewards(sequence, self.scale * tokens)
 
-    def of_tokens(self, rewards: AnswerRewards, rollout: Rollout, penalty: Values, greedy: Rows | None = None) -> TokenRewards:
+    def of_tokens(self, rewards: CombinedRewards, rollout: Rollout, penalty: Values, greedy: Rows | None = None) -> TokenRewards:
         """Steps 7 to 10; the penalty is that of the leash."""
         live = rollout.mask & rewards.judged[:, None]
         score = torch.where(live, rewards.tokens + place_at_end(rewards.sequence.nan_to_num(0.0), rollout.mask), 0.0)

@@ -42,7 +42,10 @@ def value_term(side: Side, clip: float | None) -> Term:
     if side.values is None or sampled.returns is None:
         raise ValueError("a value loss reads Side.values and the returns of the sampled answers")
     live = (weight != 0)[..., None]
-    clean = lambda values: torch.where(live, values, 0.0)
+
+    def clean(values: Float[Tensor, "B T K"]) -> Float[Tensor, "B T K"]:
+        return torch.where(live, values, 0.0)
+
     old = None if sampled.old_values is None else clean(sampled.old_values)
     return TokenMean()(value_losses(clean(side.values), clean(sampled.returns), old, clip), weight)
 
