@@ -175,8 +175,6 @@ class MeasuredAnswers(NamedTuple):
 def measure_answers(
     scorer: Scorer, examples: Sequence[PromptWithAnswers], role: str, precision: Precision, *, temperature: float = 1.0
 ) -> MeasuredAnswers:
-    scorer: Scorer, examples: Sequence[PromptWithAnswers], role: str, precision: Precision, *, temperature: float = 1.0
-) -> MeasuredAnswers:
     """Log-probabilities at a sampling temperature, and the values of the scorer's value head where it has one, in one pass."""
     request = Request(values=scorer.value_head, temperature=temperature)
     found = _rows(scorer, examples, [role], precision, request, _logp_and_values)[role]

@@ -68,8 +68,6 @@ SHOWN = 3
 def train_online(
     model: Any, data: Data, out: str | Path, *, reward: str | Sequence[str], algorithm: Any, tokenizer: Any = None, **settings: Any
 ) -> Json:
-    model: Any, data: Data, out: str | Path, *, reward: str | Sequence[str], algorithm: Any, tokenizer: Any = None, **settings: Any
-) -> Json:
     """Train a policy on its own sampled answers; returns what the command prints as its last line.
 
     `model` is a path, a Hub name, or a model object with its `tokenizer`; `reward` one or several of what `--reward` takes; further
