@@ -347,6 +347,7 @@ def publish(prepared: OnlinePrepared, fitted: OnlineFitted) -> Json:
         "status": "finished",
         "train_seconds": round(fitted.seconds, 3),
         "steps": last,
+        "rows": len(opened.prompts),
         "answers": _answers_sampled(prepared, lines),
         "tokens": int(sum(line.get("num_tokens", 0) for line in lines)),
         "learning_rate": opened.rate,
