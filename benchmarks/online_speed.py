@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--ours")
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--updates", type=int, default=4)
+    parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS, help="tokens of a prompt, of " + ", ".join(map(str, PROMPTS)))
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     if asked.ours:
@@ -127,6 +128,8 @@ def main() -> None:
         return
     model, rows = str(WORK / "llama-words-16384-6x384"), []
     for length, prompts in make_inputs().items():
+        if length not in asked.prompts:
+            continue
         found: dict[str, list[Answer]] = {"ours": [], "trl": []}
         for block in range(asked.blocks):
             for side in ("ours", "trl") if block % 2 == 0 else ("trl", "ours"):
