@@ -20,7 +20,7 @@ from finegrain.models.attention import Branches, branched_attention
 
 NAME = "finegrain-lanes"
 FIRST_ROOM = 32
-"""Tokens for which an answer's block has room at first; doubled when full."""
+"""Tokens for which an answer's block has room at first; half as many again when full."""
 
 
 class KeyValues(NamedTuple):
@@ -50,11 +50,11 @@ class OwnBlock:
     layers: dict[nn.Module, KeyValues] = field(default_factory=dict)
 
     def reserve(self, slots: int, room: int) -> None:
-        """Makes room from the next write on, by doubling."""
+        """Makes room from the next write on, by a half or a quarter more at least."""
         while self.room < room:
-            self.room *= 2
+            self.room += self.room // 2
         if self.slots < slots:
-            self.slots = max(slots, 2 * self.slots)
+            self.slots = max(slots, self.slots + self.slots // 4)
 
     def of(self, module: nn.Module, key: Tensor, value: Tensor) -> KeyValues:
         """The layer's block, enlarged where it is too small. `key`, `value`: (N, kv, D), of the dtype and device to come."""
