@@ -108,10 +108,6 @@ METHODS: tuple[Method, ...] = (
     Method("attributes", "loss", "rewards.attributes:AttributeRatings", "squared error of several ratings, a column each (head:attributes)", "https://arxiv.org/abs/2406.08673"),
     Method("span-labels", "loss", "rewards.span_labels:SpanLabels", "tokens inside annotators' spans against those outside, with pairs (head:token, head:gaussian)", "https://arxiv.org/abs/2306.01693"),
     Method("fine-grained", "loss", "rewards.fine_grained:FineGrained", "pair loss on the tokens changed by a minimal edit (head:token)", "https://arxiv.org/abs/2406.02756"),
-    Method("ppo", "algorithm", "online.ppo:PPO", "a critic's advantages under a clipped ratio, several passes over a buffer", "https://arxiv.org/abs/1707.06347"),
-    Method("rloo", "algorithm", "online.rloo:RLOO", "an answer's reward against the mean of the others to its prompt", "https://arxiv.org/abs/2402.14740"),
-    Method("grpo", "algorithm", "online.grpo:GRPO", "an answer's reward against its group, over the group's standard deviation", "https://arxiv.org/abs/2402.03300"),
-    Method("reinforce-pp", "algorithm", "online.reinforce_pp:ReinforcePP", "rewards to go, whitened over the buffer; no critic", "https://arxiv.org/abs/2501.03262"),
     Method("dynamic-topk", "segmenter", "ops.segmenters:Dynamic", "segments begin at local peaks of change that are at least average", "https://arxiv.org/abs/2310.05619"),
     Method("change-point", "segmenter", "ops.segmenters:ChangePoint", "the most probable partition into constant levels", "ours: docs/methods/change-point.md"),
 )
