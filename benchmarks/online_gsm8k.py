@@ -50,7 +50,7 @@ def report(result: Json, lines: list[Json], command: list[str]) -> str:
         [
             "# GSM8K with a model of 17 M parameters",
             "",
-            describe_processor(),
+            describe_processor()["processor"] + ".",
             "",
             f"`finegrain {' '.join(command)}`: {result['answers']} answers in {result['train_seconds']:.0f} s.",
             f"{HELD_OUT} held-out problems, one answer each at temperature 1, Wilson's intervals.",
@@ -61,7 +61,7 @@ def report(result: Json, lines: list[Json], command: list[str]) -> str:
             "",
             f"Groups of eight answers without a difference in reward: {np.mean(dead[:5]):.2f} in the first five buffers, "
             f"{np.mean(dead[-5:]):.2f} in the last five. Correct answers in training: {correct:.0f} of {64 * len(lines)}. "
-            f"KL to the start model at the end: {last['kl']:.3f} nats per token. Mean length in tokens: {first['completions/mean_length']:.0f} at "
+            f"No leash, so the distance to the start model was not measured. Mean length in tokens: {first['completions/mean_length']:.0f} at "
             f"first, {last['completions/mean_length']:.0f} at last; cut at {TOKENS} tokens: {first['completions/clipped_ratio']:.2f} and "
             f"{last['completions/clipped_ratio']:.2f}.",
             "",

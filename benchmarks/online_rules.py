@@ -97,7 +97,7 @@ def report(found: dict[str, tuple[Json, list[Json]]], buffers: int) -> str:
         [
             "# Three rules of form, a chat model of 135 M parameters",
             "",
-            describe_processor(),
+            describe_processor()["processor"] + ".",
             "",
             f"{buffers} buffers of 8 prompts with 4 answers of at most 64 tokens, reinforce-pp, LoRA of rank 16, learning rate 0.0002, one seed.",
             "Share of the three rules kept: by greedy answers to 32 held-out prompts with intervals over prompts, and by sampled answers in the "

@@ -95,7 +95,8 @@ def report(rows: list[Answer], threads: int) -> str:
     lines = [
         "# Online RL against TRL's GRPOTrainer",
         "",
-        f"{describe_processor()}; {threads} threads. A model of 16,384 words, 6 layers, width 384, float32; 8 prompts, 8 answers of 64 tokens, leash in the",
+        f"{describe_processor()['processor']}; {threads} threads. A model of 16,384 words, 6 layers, width 384, float32; 8 prompts, 8 answers of 64",
+        "tokens, leash in the",
         "loss, one update per batch; alternating blocks, medians, the first update of every run left out.",
         "",
         "| prompt tokens | completions/s, ours | TRL | ratio | peak memory, ours | TRL | ratio | of ours: sampling, measuring, update |",

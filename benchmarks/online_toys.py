@@ -141,7 +141,7 @@ def delayed(work: Path, seeds: Sequence[int], tuning: Sequence[int], buffers: in
 
 def report(found: dict[str, Any]) -> str:
     """The page."""
-    lines = ["# Toys of online RL", "", describe_processor(), ""]
+    lines = ["# Toys of online RL", "", describe_processor()["processor"] + ".", ""]
     if "share" in found:
         lines += [
             "## The share of one word", "",

@@ -109,7 +109,8 @@ class RunDirectory:
             return
         before, now = (_by_name(found.get("rewards")) for found in (self._stored("rewards"), facts))
         if other := [name for name, own in now.items() if name in before and is_other_reward(before[name], own)]:
-            raise CheckpointError(f"the content of {', '.join(other)} is not what the run in {self.path} began with; bring it back, or give another --out")
+            words = f"the content of {', '.join(other)} is not what the run in {self.path} began with"
+            raise CheckpointError(f"{words}; bring it back, or give another --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from finegrain.online.transforms import Transforms
 from finegrain.online.value_loss import value_losses
 from finegrain.online.whiten import Unwhitened, Whitening, WhitenUnbiased, moments
 from finegrain.ops.text_segmenters import BeforeRise, Perplexity
-from finegrain.types import Pair, Sampled, Side, Terms
+from finegrain.types import Pair, SampledTokens, Side, Terms
 from tests.golden.given import Adapters, Values, real
 
 CASES = json.loads((Path(__file__).parent / "ppo-rlhf.json").read_text())["cases"]
@@ -207,7 +207,7 @@ def several_rewards(params: Values, inputs: Values) -> Values:
 def grpo_loss(params: Values, inputs: Values) -> Values:
     logp, old, ref, mask = real(inputs["logp"]).requires_grad_(), real(inputs["old_logp"]), real(inputs["ref_logp"]), masked(inputs)
     advantage = torch.where(mask, real(inputs["advantages"])[:, None], 0.0)
-    pair = Pair(sides={"answer": Side(logp=logp, ref_logp=ref, mask=mask, sampled=Sampled(old, advantage))})
+    pair = Pair(sides={"answer": Side(logp=logp, ref_logp=ref, mask=mask, sampled=SampledTokens(old, advantage))})
     low, high = params["eps_low"], params["eps_high"]
     clip, leash = Clip(low=low, high=high), InLoss(beta=params["beta"], corrected=params["use_bias_correction_kl"])
 
@@ -267,7 +267,10 @@ def ma_rlhf(params: Values, inputs: Values) -> Values:
     macros = estimate_macros(macro, update.rewards.total, update.rewards.values, ids)
     logp, values = row["lp_new"].requires_grad_(), row["values_new"].requires_grad_()
     side = Side(
-        logp=logp, mask=mask, values=values[..., None], sampled=Sampled(row["lp_old"], update.advantage, update.returns, row["values_old"][..., None])
+        logp=logp,
+        mask=mask,
+        values=values[..., None],
+        sampled=SampledTokens(row["lp_old"], update.advantage, update.returns, row["values_old"][..., None]),
     )
     loss = PolicyLoss(surrogate=Clip(low=params["clip"], high=params["clip"]), critic=SharedCritic(coefficient=1.0, clip=params["value_clip"]))
     terms = loss(Pair(sides={"answer": side}))

@@ -1,4 +1,4 @@
-"""Value estimates and the sampling temperature of `models/scorer.py`: what is read where."""
+"""Value estimates and the sampling temperature: what is read where. Test of models/scorer.py."""
 
 from dataclasses import replace
 

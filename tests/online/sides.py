@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from finegrain.types import Pair, Sampled, Side, Terms
+from finegrain.types import Pair, SampledTokens, Side, Terms
 
 MASK = torch.arange(5) < torch.tensor([5, 3, 1, 4])[:, None]
 
@@ -24,7 +24,7 @@ def make_side(seed: int = 0, *, values: int = 1, drift: float = 0.3, weight: Ten
         weight=weight,
         entropy=draw().requires_grad_(),
         values=(old_values + drift * draw(values)).requires_grad_(),
-        sampled=Sampled(old, draw(), draw(values), old_values),
+        sampled=SampledTokens(old, draw(), draw(values), old_values),
     )
 
 

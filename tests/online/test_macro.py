@@ -24,7 +24,7 @@ from finegrain.online.macro import (
 from finegrain.online.policy_loss import PolicyLoss, SharedCritic
 from finegrain.ops.segments import segment_ends, segment_sum
 from finegrain.ops.text_segmenters import BeforeRise, Perplexity, RandomNGram
-from finegrain.types import Pair, Sampled, Side
+from finegrain.types import Pair, SampledTokens, Side
 from tests.online.rollouts import make_rollout, scalars, update_of
 
 REWARDS = torch.tensor([[-0.01, 0.02, -0.03, 0.01, 0.0, 1.0]], dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_macros_of_one_token_are_the_estimate_over_tokens(macro: MacroGAE) -> No
     slopes = []
     for update in (found, want):
         logp, values = (rollout.old_logp + 0.1).requires_grad_(), (rollout.values + 0.1).requires_grad_()
-        sampled = Sampled(rollout.old_logp, update.advantage, update.returns, rollout.values)
+        sampled = SampledTokens(rollout.old_logp, update.advantage, update.returns, rollout.values)
         terms = PolicyLoss(critic=SharedCritic())(Pair(sides={"answer": Side(logp=logp, mask=rollout.mask, values=values, sampled=sampled)}))
         slopes.append(torch.autograd.grad(sum(term.value.sum() for term in terms.values()), [logp, values]))
     torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=1e-12)
@@ -121,7 +121,9 @@ def test_the_advantage_is_constant_within_a_macro_and_so_is_the_gradient() -> No
         for macro in range(int(ids[row].max()) + 1):
             assert len(update.advantage[row][ids[row] == macro].unique()) == 1
     logp = rollout.old_logp.clone().requires_grad_()
-    (term,) = PolicyLoss()(Pair(sides={"answer": Side(logp=logp, mask=rollout.mask, sampled=Sampled(rollout.old_logp, update.advantage))})).values()
+    (term,) = PolicyLoss()(
+        Pair(sides={"answer": Side(logp=logp, mask=rollout.mask, sampled=SampledTokens(rollout.old_logp, update.advantage))})
+    ).values()
     (slope,) = torch.autograd.grad(term.value.sum() / term.count.sum(), logp)
     torch.testing.assert_close(slope, -update.advantage / rollout.mask.sum())
 

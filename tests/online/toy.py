@@ -11,7 +11,7 @@ from finegrain.online.algorithm import Algorithm
 from finegrain.online.leash import Leash
 from finegrain.online.rollout import Rollout
 from finegrain.online.stages import compute_update
-from finegrain.types import Pair, Sampled, Side
+from finegrain.types import Pair, SampledTokens, Side
 
 PLACES, TOKENS, GOOD, PROMPTS, ANSWERS = 8, 16, 7, 4, 8
 SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4)))
@@ -68,7 +68,7 @@ def learn(
         state = update.state
         outcome.kl.append(update.facts["kl"])
         for _ in range(algorithm.updates):
-            sampled = Sampled(old, update.advantage, update.returns, before)
+            sampled = SampledTokens(old, update.advantage, update.returns, before)
             side = Side(logp=_logps(logits, ids), mask=mask, values=values.expand(count, PLACES)[..., None], weight=update.weight, sampled=sampled)
             terms = loss(Pair(sides={"answer": side}))
             optimiser.zero_grad()

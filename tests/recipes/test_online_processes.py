@@ -1,4 +1,4 @@
-"""`finegrain online` on two processes: recipes/rollouts/buffer.py gathers what each of them sampled, measured and scored."""
+"""Two processes gather what each of them sampled, measured and scored. Test of recipes/online.py, recipes/rollouts/buffer.py."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run of `finegrain online` that is killed goes on to the same bits: train/source.py, train/checkpoint.py, recipes/rollouts/source.py."""
+"""A run that is killed goes on to the same bits. Test of recipes/online.py, recipes/rollouts/source.py, train/source.py, train/checkpoint.py."""
 
 import json
 import os

@@ -8,7 +8,7 @@ from finegrain.data.findings import Findings
 from finegrain.data.questions import Question, Questions
 from finegrain.data.read import read
 from finegrain.data.reading import Reading
-from finegrain.data.records import Answer, Row, Turn
+from finegrain.data.records import Answer, Row, Shape, Turn
 from finegrain.errors import DataError
 
 PLACE = "x"
@@ -29,10 +29,10 @@ class PromptRows(Questions):
         except DataError as error:
             raise DataError(f'{error}; prompts alone are rows {{"prompt": text or messages}}') from error
 
-    def __call__(self, shape: None = None) -> Iterator[Question]:
+    def __call__(self, shape: Shape | None = None) -> Iterator[Question]:
         """In the order of the data."""
         if not self._plain:
-            yield from super().__call__()
+            yield from super().__call__(shape)
             return
         self.findings, self.rows = Findings(), 0
         for number, (where, raw) in enumerate(self.raw()):

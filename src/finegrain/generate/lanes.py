@@ -63,7 +63,7 @@ class Lanes:
     @property
     def token_bytes(self) -> int:
         """Bytes of the keys and values of one token; before a prompt was read, what they are where keys are as wide as states."""
-        return self._token_bytes
+        return int(self._token_bytes)
 
     def open(self, prompts: Sequence[np.ndarray]) -> list[Stem]:
         """Reads prompts of at least one token each in one packed row."""

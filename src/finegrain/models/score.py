@@ -163,7 +163,7 @@ def count_computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence
     return sum(group.tokens for group, _ in share_prompts(examples, roles, precision.micro_tokens))
 
 
-class Measured(NamedTuple):
+class MeasuredAnswers(NamedTuple):
     """What one pass finds of the tokens of answers, one array per answer; float32 or wider, 0 where the mask is False."""
 
     logp: Ragged
@@ -172,11 +172,13 @@ class Measured(NamedTuple):
     """(T, K) value estimates before each token; None for a scorer without a value head."""
 
 
-def measure_answers(scorer: Scorer, examples: Sequence[PromptWithAnswers], role: str, precision: Precision, *, temperature: float = 1.0) -> Measured:
+def measure_answers(
+    scorer: Scorer, examples: Sequence[PromptWithAnswers], role: str, precision: Precision, *, temperature: float = 1.0
+) -> MeasuredAnswers:
     """Log-probabilities at a sampling temperature, and the values of the scorer's value head where it has one, in one pass."""
     request = Request(values=scorer.value_head, temperature=temperature)
     found = _rows(scorer, examples, [role], precision, request, _logp_and_values)[role]
-    return Measured([own[:, 0] for own in found], None if scorer.value_head is None else [own[:, 1:] for own in found])
+    return MeasuredAnswers([own[:, 0] for own in found], None if scorer.value_head is None else [own[:, 1:] for own in found])
 
 
 def measure_values(critic: Scorer, examples: Sequence[PromptWithAnswers], role: str, precision: Precision) -> Ragged:

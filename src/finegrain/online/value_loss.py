@@ -15,7 +15,7 @@ from torch import Tensor
 
 from finegrain.checked import PositiveFloat, PositiveInt, checked
 from finegrain.online.aggregate import TokenMean
-from finegrain.types import Pair, Sampled, Side, Term, Terms
+from finegrain.types import Pair, SampledTokens, Side, Term, Terms
 
 
 def value_losses(
@@ -50,7 +50,7 @@ def value_term(side: Side, clip: float | None) -> Term:
     return TokenMean()(value_losses(clean(side.values), clean(sampled.returns), old, clip), weight)
 
 
-def read_sampled(side: Side) -> Sampled:
+def read_sampled(side: Side) -> SampledTokens:
     """What sampling left on the tokens; raises ValueError for answers of a data file."""
     if side.sampled is None:
         raise ValueError("this objective trains on sampled answers (`finegrain online`)")

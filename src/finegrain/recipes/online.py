@@ -1,6 +1,6 @@
 """`finegrain online`: a policy samples answers, rewards judge them, and it learns from where they are good or bad; read top to bottom.
 
-Settings -> open_run -> Opened (nothing is written yet) -> prepare -> Prepared -> fit -> publish -> what the command prints.
+Settings -> open_run -> OnlineOpened (nothing is written yet) -> prepare -> OnlinePrepared -> fit -> publish -> what the command prints.
 """
 
 import math
@@ -32,7 +32,6 @@ from finegrain.online.value_loss import ValueLoss
 from finegrain.recipes.entry import model_name
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.rollouts.buffer import BufferMaker
-from finegrain.recipes.rollouts.dry_run import describe_first_buffer
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
 from finegrain.recipes.rollouts.references import open_reference, open_watched
@@ -48,6 +47,7 @@ from finegrain.report.page import write_report
 from finegrain.run_record import RunRecord
 from finegrain.runs import RunDirectory
 from finegrain.scoring.records import TrainerState
+from finegrain.terminal import write_line
 from finegrain.train.batches import Plan
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.collate import TrainingSet
@@ -61,8 +61,13 @@ from finegrain.train.selection import Criterion, Selection
 from finegrain.train.trainer import make_trainer
 from finegrain.types import Json
 
+SHOWN = 3
+"""Answers."""
 
-def train_online(model: Any, data: Data, out: str | Path, *, reward: str | Sequence[str], algorithm: Any, tokenizer: Any = None, **settings: Any) -> Json:
+
+def train_online(
+    model: Any, data: Data, out: str | Path, *, reward: str | Sequence[str], algorithm: Any, tokenizer: Any = None, **settings: Any
+) -> Json:
     """Train a policy on its own sampled answers; returns what the command prints as its last line.
 
     `model` is a path, a Hub name, or a model object with its `tokenizer`; `reward` one or several of what `--reward` takes; further
@@ -80,7 +85,7 @@ def run_online(settings: OnlineSettings) -> Json:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OnlineOpened:
     """A run with its model, prompts and rewards, checked; nothing is written yet."""
 
     asked: OnlineSettings
@@ -100,10 +105,10 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class OnlinePrepared:
     """A run before its first buffer."""
 
-    opened: Opened
+    opened: OnlineOpened
     trainer: Trainer
     source: OnlineSource
     held_out: HeldOut
@@ -123,7 +128,7 @@ def _run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Json:
         return publish(prepared, fit(prepared))
 
 
-def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Opened:
+def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     """Check the settings, load the model, the prompts and the rewards."""
     settings, directory = to_json(asked), RunDirectory(asked.out)
     if not asked.common.dry_run:
@@ -151,7 +156,7 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Opened:
     record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.facts()})
     if gold is not None:
         record = record.plus({"gold": gold.facts()})
-    return Opened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
+    return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
 
 
 def _open_rewards(session: Session, asked: OnlineSettings, sources: Sequence[str], weights: Sequence[float] | None) -> Rewards:
@@ -183,7 +188,7 @@ def _read_prompts(session: Session, asked: OnlineSettings) -> tuple[list[Prompt]
     return prompts, held_out, {**facts, "holdout_words": list(words)}
 
 
-def prepare(opened: Opened, held: ExitStack | None) -> Prepared:
+def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
     """Take the run directory, make the scorer, the critic, the references and the sampler, and answer the held-out prompts."""
     asked, session = opened.asked, opened.session
     record = opened.record if held is None else _begin(opened, held)
@@ -201,10 +206,10 @@ def prepare(opened: Opened, held: ExitStack | None) -> Prepared:
     )
     once = replace(asked.sampling, answers=1, temperature=asked.training.eval_temperature)
     held_out = HeldOut(opened.held_out, _sampler(session, once), once, source.maker)
-    return Prepared(opened, trainer, source, held_out, Answers(shown, before), {} if held is None else held_out(), record)
+    return OnlinePrepared(opened, trainer, source, held_out, Answers(shown, before), {} if held is None else held_out(), record)
 
 
-def _source(opened: Opened, scorer: Scorer, plan: Plan) -> OnlineSource:
+def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
     asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
     watched = {Path(path).name: open_watched(session, path, temperature=asked.sampling.temperature) for path in asked.watch}
     leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
@@ -254,7 +259,7 @@ def _sampler(session: Session, sampling: Sampling) -> Sampler:
     return open_sampler(policy.model, policy.tokenizer, sampling, seed=session.seed, autocast=session.precision.autocast)
 
 
-def _open_critic(opened: Opened, critic: SeparateCritic, steps: int) -> Trainer:
+def _open_critic(opened: OnlineOpened, critic: SeparateCritic, steps: int) -> Trainer:
     """A model of its own that learns what answers will bring; it starts from the policy's start model, or from another checkpoint."""
     asked, session = opened.asked, opened.session
     policy = load_policy(asked.critic or asked.model, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
@@ -276,7 +281,7 @@ def _value_head(session: Session, values: int) -> nn.Linear:
     return head.to(session.device)
 
 
-def _begin(opened: Opened, held: ExitStack) -> RunRecord:
+def _begin(opened: OnlineOpened, held: ExitStack) -> RunRecord:
     """Lock the run directory, once it is known to be free or this run's own, and write down that the run has begun."""
     asked, session, directory = opened.asked, opened.session, opened.directory
     record = opened.record.plus({"model": identify(session), "engine": identify_products(session), "status": "running"})
@@ -295,7 +300,7 @@ def _begin(opened: Opened, held: ExitStack) -> RunRecord:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class OnlineFitted:
     """A run after its last update."""
 
     lines: list[dict[str, Any]]
@@ -303,7 +308,7 @@ class Fitted:
     selection: Selection | None
 
 
-def fit(prepared: Prepared) -> Fitted:
+def fit(prepared: OnlinePrepared) -> OnlineFitted:
     """Take all updates, and put the parameters that are kept into the policy."""
     opened, trainer, source = prepared.opened, prepared.trainer, prepared.source
     asked, session, directory = opened.asked, opened.session, opened.directory
@@ -311,18 +316,18 @@ def fit(prepared: Prepared) -> Fitted:
     if asked.training.eval_every and opened.held_out:
         every, best = asked.training.eval_every * source.updates, asked.training.keep == "best"
         selection = Selection(every, prepared.held_out, Criterion("eval_reward", True), best, 0, directory.path)
-    with open_watchers(Tracked(asked.out, opened.settings, asked.common), asked.training.track, len(source), session.say) as watchers:
+    with open_watchers(OnlineTracked(asked.out, opened.settings, asked.common), asked.training.track, len(source), session.say) as watchers:
         export = lambda folder: save_policy(session.policy, folder)
         recorder = Recorder(directory, Checkpoints(asked.out), export, asked.training.save_every, selection=selection, watchers=[*watchers])
         with record_failure(session, directory, prepared.record):
             lines = train(trainer, source, recorder, resume=asked.common.resume)
     if selection is not None:
         selection.restore_best(trainer, int(lines[-1]["step"]) if lines else 0)
-    return Fitted(lines, session.seconds(), selection)
+    return OnlineFitted(lines, session.seconds(), selection)
 
 
 @dataclass(frozen=True)
-class Tracked:
+class OnlineTracked:
     """What a tracker is told of a run."""
 
     out: Path
@@ -330,7 +335,7 @@ class Tracked:
     common: Any
 
 
-def publish(prepared: Prepared, fitted: Fitted) -> Json:
+def publish(prepared: OnlinePrepared, fitted: OnlineFitted) -> Json:
     """Answer the held-out prompts once more, write the model with its card, record and report; returns what is printed."""
     opened, session, directory, lines = prepared.opened, prepared.opened.session, prepared.opened.directory, fitted.lines
     out, policy = opened.asked.out, session.policy
@@ -342,6 +347,7 @@ def publish(prepared: Prepared, fitted: Fitted) -> Json:
         "status": "finished",
         "train_seconds": round(fitted.seconds, 3),
         "steps": last,
+        "rows": len(opened.prompts),
         "answers": _answers_sampled(prepared, lines),
         "tokens": int(sum(line.get("num_tokens", 0) for line in lines)),
         "learning_rate": opened.rate,
@@ -367,7 +373,7 @@ def publish(prepared: Prepared, fitted: Fitted) -> Json:
     return {"out": str(out), **{key: results[key] for key in ("status", "steps", "answers", "train_seconds", "evaluation_before", "evaluation")}}
 
 
-def _answers_sampled(prepared: Prepared, lines: Sequence[Mapping[str, Any]]) -> int:
+def _answers_sampled(prepared: OnlinePrepared, lines: Sequence[Mapping[str, Any]]) -> int:
     plan, each = prepared.source.plan, prepared.opened.asked.sampling.answers
     return each * sum(len(plan.rows(int(line["buffer"]))) for line in lines if "buffer" in line)
 
@@ -388,3 +394,20 @@ def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     found = [("model", asked.model), ("data", asked.data), ("eval", asked.common.eval or ""), ("critic", asked.critic or "")]
     return found + [("reward", source) for source in (*asked.reward, *asked.gold)] + [("watch", source) for source in asked.watch]
+
+
+def describe_first_buffer(source: OnlineSource) -> Json:
+    """Samples and scores the first buffer; nothing trains, nothing is written."""
+    buffer = source.maker.make(0, [int(place) for place in source.plan.rows(0)], 1)
+    for line in buffer.lines[:SHOWN]:
+        write_line(f"\n> {line['prompt'][-300:].strip()}\n  {line['text'].strip()}\n  rewards {line['rewards']}, ended by {line['ended']}")
+    seconds = sum(value for name, value in buffer.facts.items() if name.startswith("seconds/"))
+    shown = {name: value for name, value in buffer.facts.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+    return {
+        "status": "dry run",
+        "buffers": len(source.plan),
+        "updates": len(source),
+        "answers": len(buffer.answers),
+        "first_buffer": shown,
+        "estimated_seconds_without_updates": round(seconds * len(source.plan), 1),
+    }

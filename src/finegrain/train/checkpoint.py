@@ -22,7 +22,7 @@ from finegrain.errors import CheckpointError
 from finegrain.models.permissions import allow_readers
 from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
-from finegrain.train.source import Source, SourceState
+from finegrain.train.source import SourceState, StepSource
 
 PREFIX = "checkpoint-"
 SOURCE = "source.safetensors"
@@ -52,7 +52,7 @@ class Checkpoints:
         step: int,
         export: Callable[[Path], None],
         selection: Mapping[str, Any] | None = None,
-        source: Source | None = None,
+        source: StepSource | None = None,
     ) -> Path:
         """Write the state after `step` optimiser steps; `export` adds the stock layout. `selection`: which step was best so far.
 
@@ -98,7 +98,7 @@ class Checkpoints:
             return None, {}
         return found[-1], _record(found[-1])["selection"]
 
-    def restore(self, trainer: Trainer, source: Source | None = None) -> int:
+    def restore(self, trainer: Trainer, source: StepSource | None = None) -> int:
         """Put the newest checkpoint's state into the trainer and what makes its rows; returns the number of finished steps, 0 without one."""
         found = self.complete()
         if not found:

@@ -15,7 +15,7 @@ from finegrain.models.packing import Group, Slots, make_slots
 from finegrain.models.score import make_group
 from finegrain.ops.logprobs import TokenValues
 from finegrain.ops.precision import place_on
-from finegrain.types import Pair, Ragged, Sampled, Side, TokenColumns
+from finegrain.types import Pair, Ragged, SampledTokens, Side, TokenColumns
 
 ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1), "labels": np.float32(0.0)}
 """What a token of an answer without credit has: it trains unmasked, and has neither a reward, a segment nor labels."""
@@ -35,7 +35,7 @@ class TrainingSet:
     categories: Mapping[str, int] = field(default_factory=dict)
     """Number of texts of the columns that stand for texts."""
     sampled: Mapping[str, Mapping[str, Ragged]] = field(default_factory=dict)
-    """By role and field of `types.Sampled`, (T,) or (T, K) arrays of every row; {} for rows of a data file."""
+    """By role and field of `types.SampledTokens`, (T,) or (T, K) arrays of every row; {} for rows of a data file."""
 
     @cached_property
     def column_fields(self) -> Mapping[str, tuple[str, ...]]:
@@ -65,7 +65,7 @@ class Batch:
     extras: Mapping[str, Mapping[str, Tensor]]
     """By role, the (B, T) tensors that come from columns: ref_logp, weight, reward, segment."""
     sampled: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    """By role, the fields of `types.Sampled`, (B, T) or (B, T, K)."""
+    """By role, the fields of `types.SampledTokens`, (B, T) or (B, T, K)."""
 
     @property
     def tokens(self) -> int:
@@ -161,8 +161,8 @@ def _sampled_columns(fields: Mapping[str, Ragged], rows: Sequence[int], shape: t
     return {name: _padded(own, (*shape, *own[0].shape[1:]), 0.0, device) for name, own in arrays.items()}
 
 
-def _sampled(fields: Mapping[str, Tensor] | None, like: Tensor) -> Sampled | None:
-    return None if fields is None else Sampled(**{name: _as_wide_as(like, values) for name, values in fields.items()})
+def _sampled(fields: Mapping[str, Tensor] | None, like: Tensor) -> SampledTokens | None:
+    return None if fields is None else SampledTokens(**{name: _as_wide_as(like, values) for name, values in fields.items()})
 
 
 def _as_wide_as(like: Tensor, values: Tensor) -> Tensor:

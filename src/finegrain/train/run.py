@@ -20,7 +20,7 @@ from finegrain.train.diagnosis import Diagnosis
 from finegrain.train.distributed import any_rank, rank
 from finegrain.train.loop import NonFiniteStep, Trainer, run_step
 from finegrain.train.selection import Selection
-from finegrain.train.source import Planned, Source, Taken
+from finegrain.train.source import Planned, StepSource, Taken
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Recorder:
     diagnosis: Diagnosis | None = None
     """Gradients of single pairs, measured while training; None: they are not."""
 
-    def save(self, trainer: Trainer, step: int, source: Source | None) -> None:
+    def save(self, trainer: Trainer, step: int, source: StepSource | None) -> None:
         """A checkpoint of this step, with what is known of the best one."""
         if self.selection is None:
             self.checkpoints.save(trainer, step, self.export, source=source)
@@ -55,7 +55,7 @@ class Recorder:
         self.selection.save(folder)
 
 
-def train(trainer: Trainer, source: Plan | Source, recorder: Recorder, *, resume: bool) -> list[dict[str, Any]]:
+def train(trainer: Trainer, source: Plan | StepSource, recorder: Recorder, *, resume: bool) -> list[dict[str, Any]]:
     """Take all steps of a plan over the trainer's rows, or of a source that makes them; returns the logged lines, those of an earlier part too."""
     steps, kept = (Planned(source), None) if isinstance(source, Plan) else (source, source)
     done = recorder.checkpoints.restore(trainer, kept) if resume else 0
@@ -93,7 +93,7 @@ def train(trainer: Trainer, source: Plan | Source, recorder: Recorder, *, resume
     return list(recorder.directory.metrics())
 
 
-def _next(trainer: Trainer, steps: Source, kept: Source | None, recorder: Recorder, index: int, done: int) -> Taken | None:
+def _next(trainer: Trainer, steps: StepSource, kept: StepSource | None, recorder: Recorder, index: int, done: int) -> Taken | None:
     """The next step; what a source cannot make stops the run after its state is saved."""
     try:
         return steps.at(trainer, index)

@@ -30,7 +30,7 @@ class SourceState(NamedTuple):
 
 
 @runtime_checkable
-class Source(Protocol):
+class StepSource(Protocol):
     """Gives the steps of a run in their order. Every process has one, and all give the same steps."""
 
     def __len__(self) -> int:

@@ -181,18 +181,17 @@ class BufferMaker:
     def _data(self, examples: Sequence[Example], update: Update, whole: Mapping[str, Ragged]) -> TrainingSet:
         """What the updates read of the answers."""
         lengths = [len(example.responses[ROLE].ids) for example in examples]
-        rows = lambda values: [values[row, :length].numpy() for row, length in enumerate(lengths)]
-        sampled: dict[str, Ragged] = {"old_logp": whole["old_logp"], "advantage": rows(update.advantage)}
+        sampled: dict[str, Ragged] = {"old_logp": whole["old_logp"], "advantage": _cut(update.advantage, lengths)}
         if update.returns is not None:
-            sampled |= {"returns": rows(update.returns), "old_values": whole["values"]}
+            sampled |= {"returns": _cut(update.returns, lengths), "old_values": whole["values"]}
         reference = {ROLE: whole["ref_logp"]} if "ref_logp" in whole else {}
-        weight = {} if update.weight is None else {ROLE: TokenColumns.of(weight=rows(update.weight))}
+        weight = {} if update.weight is None else {ROLE: TokenColumns.of(weight=_cut(update.weight, lengths))}
         return TrainingSet(examples, reference, weight, {name: own.numpy() for name, own in update.columns.items()}, sampled={ROLE: sampled})
 
     def _facts(self, rollout: Rollout, whole: Mapping[str, Ragged]) -> Json:
         """Numbers of the buffer that the stages do not know: rewards by name, distances, and how far training's numerics are from the sampler's."""
-        found: Json = {}
         mask = rollout.mask
+        found: Json = {"entropy": mean(-rollout.old_logp[mask])}  # its estimate from the tokens drawn
         totals = rollout.sequence + torch.where(mask[..., None], rollout.tokens, 0.0).sum(1)
         for place, name in enumerate(self.rewards.names):
             given = totals[:, place][~totals[:, place].isnan()]
@@ -271,6 +270,11 @@ def pad(arrays: Sequence[np.ndarray]) -> Tensor:
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array
     return torch.from_numpy(out)
+
+
+def _cut(values: Tensor, lengths: Sequence[int]) -> Ragged:
+    """(B, T, ...) without its padding."""
+    return [values[row, :length].numpy() for row, length in enumerate(lengths)]
 
 
 def mean(values: Tensor) -> float:

@@ -24,7 +24,7 @@ from finegrain.types import Json, Ragged, TokenColumns
 
 @dataclass
 class OnlineSource:
-    """A `train.source.Source`: makes a buffer when its first update is asked for, and keeps it until the last one is taken."""
+    """A `train.source.StepSource`: makes a buffer when its first update is asked for, and keeps it until the last one is taken."""
 
     maker: BufferMaker
     plan: Plan
