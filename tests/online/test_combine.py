@@ -59,7 +59,16 @@ def test_normalised_token_rewards_add_up_to_their_answers() -> None:
     found = NormaliseThenSum()(rollout)
     sparse = replace(rollout, sequence=rollout.sequence + rollout.tokens.sum(1), tokens=torch.zeros_like(rollout.tokens))
     torch.testing.assert_close(found.sequence + masked_sum(found.tokens, rollout.mask), NormaliseThenSum()(sparse).sequence)
-    assert found.tokens.any()
+    totals = [rollout.sequence[:, place] + rollout.tokens[..., place].sum(1) for place in range(2)]
+    judged = [~total.isnan() for total in totals]
+    scaled, shares = torch.zeros(9, dtype=torch.float64), torch.zeros_like(found.tokens)
+    for place, weight in enumerate(rollout.weights):
+        for group in range(3):
+            own = (rollout.group == group) & judged[place]
+            values = totals[place][own]
+            scaled[own] += weight * (values - values.mean()) / (values.std() + 1e-4)
+            shares[own] += weight * rollout.tokens[own][..., place] / (values.std() + 1e-4)
+    torch.testing.assert_close(found.tokens, shares / (scaled.std() + 1e-4))
 
 
 def test_a_scale_of_one_reward_changes_a_sum_and_nothing_that_is_normalised_first() -> None:

@@ -91,7 +91,7 @@ def test_the_weight_follows_the_mean_over_answers() -> None:
     mask = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
     old, ref = torch.where(mask, -1.0, torch.nan), torch.full((3, 3), -1.0)
     ref[0] = -3.0
-    leash = InReward(beta=0.5, control=AdaptiveBeta(target=1.25, horizon=30))
-    assert adapt_beta(leash, 0.5, old, ref, mask) == pytest.approx(0.5 * (1 - 0.2 * 3 / 30))
+    leash = InReward(beta=0.5, control=AdaptiveBeta(target=1.1, horizon=30))
+    assert adapt_beta(leash, 0.5, old, ref, mask) == pytest.approx(0.5 * (1 - 0.1 / 1.1 * 3 / 30))
     assert adapt_beta(leash, 0.5, old, None, mask) == 0.5
     assert (start_beta(leash), start_beta(InLoss(beta=0.3)), start_beta(Free())) == (0.5, 0.3, 0.0)

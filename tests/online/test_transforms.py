@@ -48,9 +48,13 @@ def test_overlong_answers() -> None:
 
 
 def test_order() -> None:
-    """Baseline, missing end, truncation, scale, clip of the answer: ((9 - 1 - 2) / 2) 3 = 9, clipped at 8; tokens are scaled alone."""
-    rollout = replace(cut([9.0], [0], [2]), columns={"ease": torch.tensor([1.0])}, tokens=torch.tensor([[[4.0], [0.0]]], dtype=torch.float64))
-    found = after(Transforms(baseline="ease", missing_end=2.0, truncated=ScaleTruncated(factor=0.5), scale=3.0, clip=(-8.0, 8.0)), rollout)
+    """Baseline, missing end, truncation, over-long, scale, clip: ((11 - 1 - 2) / 2 - 1) 3 = 9, clipped at 8; tokens are scaled alone."""
+    rollout = replace(cut([11.0], [0], [2]), columns={"ease": torch.tensor([1.0])}, tokens=torch.tensor([[[4.0], [0.0]]], dtype=torch.float64))
+    transforms = Transforms(
+        baseline="ease", missing_end=2.0, truncated=ScaleTruncated(factor=0.5), overlong=Overlong(longest=2, buffer=1), scale=3.0, clip=(-9.5, 9.5)
+    )
+    assert after(transforms, rollout).sequence.tolist() == [9]
+    found = after(replace(transforms, clip=(-8.0, 8.0)), rollout)
     assert found.sequence.tolist() == [8]
     assert found.tokens.tolist() == [[6, 0]]
     with pytest.raises(UsageError, match="no column 'eas', which is the baseline"):

@@ -30,7 +30,7 @@ Compare = Callable[[TokenRewards, Rows], Rows]
 
 COLLAPSES = (
     "takes a baseline of the size of a whole answer's reward from what is left of it at each token; with rewards on every token it pushes all late "
-    "tokens one way and collapses. Take `tokens:centred` with a group estimator, or advantage:gae"
+    "tokens one way and collapses. Take e.g. `advantage:group-norm advantage.tokens:centred`, or advantage:gae"
 )
 
 

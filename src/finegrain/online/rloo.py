@@ -1,7 +1,8 @@
 """RLOO: the reward of an answer, KL included, minus the mean of the other answers to its prompt; no critic.
 
 Source: Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740; defaults of TRL 1.16's RLOOTrainer, which clips the ratio of the whole answer.
-Deviations: the KL of an answer is summed before the leave-one-out, as in TRL; OpenRLHF's form is `advantage.tokens:leash-to-go`.
+Deviations: the KL of an answer is summed before the leave-one-out, as in TRL; OpenRLHF's form is
+`advantage:leave-one-out advantage.tokens:leash-to-go`.
 """
 
 from dataclasses import dataclass, field

@@ -64,7 +64,7 @@ class Stages:
         if self.advantage.erases_density:
             return [
                 "the reward says which tokens earned it, and this advantage gives all tokens of an answer the same, so that it is lost: "
-                "take `advantage.tokens:centred`, or advantage:gae"
+                "take e.g. `advantage:group-norm advantage.tokens:centred`, or advantage:gae"
             ]
         return []
 
