@@ -1,5 +1,6 @@
 """calling and function: ordinary GRPO reward functions run unchanged; what goes wrong in one stops with an error that says so."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from finegrain.data.findings import Findings
 from finegrain.data.records import Answer, Row, Turn
 from finegrain.errors import NonFiniteError, UsageError
+from finegrain.scoring import calling
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Candidates, Reward, TrainerState
 from finegrain.scoring.sources import RewardOptions
@@ -77,6 +79,10 @@ def kinds(completions, **kwargs):
 
 def hangs(completions, **kwargs):
     time.sleep(20)
+
+
+def naps(completions, **kwargs):
+    time.sleep(0.2)
 
 
 async def waits(completions, **kwargs):
@@ -196,6 +202,17 @@ def test_a_function_that_hangs(file: Path, name: str) -> None:
         numbers(opened(file, name, timeout=0.05), texts("a", "b"))
     assert time.monotonic() - started < 5
     assert numbers(opened(file, "judge", timeout=5.0), texts("abc")) == [3.0], "others go on"
+
+
+def test_a_thread_that_is_left_behind_ends_quietly(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", heard.append)
+    with pytest.raises(UsageError, match="did not return"):
+        numbers(opened(file, "naps", timeout=0.01), texts("a"))
+    for thread in threading.enumerate():
+        if thread.name == calling.THREAD:
+            thread.join(0.5)
+    assert heard == []
 
 
 @pytest.mark.parametrize("timeout", [None, 5.0])

@@ -23,6 +23,8 @@ OWN = ("prompts", "completions", "completion_ids", "trainer_state")
 """Arguments that are no columns."""
 TAKEN = frozenset({"prompt", "completion", *OWN})
 """Columns that are not passed: those of the texts, as in GRPOTrainer, and those of the names above."""
+THREAD = "finegrain reward function"
+"""Name of the threads of functions with a time limit."""
 
 
 def call_function(path: str, function: Callable[..., Any], timeout: float | None, asked: Sequence[Completion]) -> Sequence[Any]:
@@ -106,6 +108,7 @@ def _call_within(call: Callable[[], Any], timeout: float | None) -> Any:
     if timeout is None:
         return call()
     future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()  # so that a thread which is left behind may still end
 
     def work() -> None:
         future.set_running_or_notify_cancel()  # whoever stops waiting leaves the future to this thread
@@ -114,7 +117,7 @@ def _call_within(call: Callable[[], Any], timeout: float | None) -> Any:
         except BaseException as error:  # it is raised where the result is asked for
             future.set_exception(error)
 
-    Thread(target=work, daemon=True, name="finegrain reward function").start()
+    Thread(target=work, daemon=True, name=THREAD).start()
     return _result(future, time.monotonic() + timeout)
 
 
