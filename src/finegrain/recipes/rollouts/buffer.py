@@ -167,6 +167,7 @@ class BufferMaker:
         return Rollout(
             group=torch.arange(len(answers)) // self.sampling.answers,
             mask=pad([example.responses[ROLE].mask for example in examples]).bool(),
+            ids=pad([answer.ids for answer in answers]).long(),
             ended=torch.tensor([int(answer.ended) for answer in answers]),
             old_logp=padded["old_logp"],
             ref_logp=padded.get("ref_logp"),
