@@ -34,7 +34,7 @@ class Series(NamedTuple):
     """Lower and upper bound at each step, finite; drawn as an area behind the line."""
 
 
-class Mark(NamedTuple):
+class ChartMark(NamedTuple):
     """A vertical line."""
 
     step: float
@@ -51,7 +51,7 @@ class Chart:
     """Name, colour, dash, first and last value (both empty where the line has a word instead of numbers)."""
 
 
-def draw_chart(title: str, series: Sequence[Series], *, unit: str = "step", marks: Sequence[Mark] = ()) -> Chart | None:
+def draw_chart(title: str, series: Sequence[Series], *, unit: str = "step", marks: Sequence[ChartMark] = ()) -> Chart | None:
     """A chart of the series that have a finite value; None where none has. `unit`: what stands before the numbers of the horizontal axis."""
     lines = [(line, *bin_points(line.steps, line.values)) for line in series]
     lines = [(line, x, y) for line, x, y in lines if len(x)]
@@ -105,7 +105,7 @@ def _band(line: Series, x: Sequence[float], at_y: Place) -> str:
     return f'<polygon class="band c{line.colour}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in edge)}"/>'
 
 
-def _mark(mark: Mark, x: float) -> str:
+def _mark(mark: ChartMark, x: float) -> str:
     side = ("end", -4) if x > (LEFT + WIDTH) / 2 else ("start", 4)
     return (
         f'<line class="ideal" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'

@@ -7,7 +7,7 @@ from markupsafe import Markup, escape
 
 from finegrain.diagnose import hacking
 from finegrain.diagnose.hacking import assess_hacking, smooth_series
-from finegrain.report.charts import HEIGHT, WIDTH, Chart, Mark, Series, draw_chart
+from finegrain.report.charts import HEIGHT, WIDTH, Chart, ChartMark, Series, draw_chart
 from finegrain.report.numbers import format_number, format_percent
 from finegrain.report.online import OF_UPDATES, SKIPPED, BufferNumbers
 from finegrain.report.read import Run
@@ -90,7 +90,7 @@ def _reader(name: str) -> Read:
     return lambda buffers: buffers.read(name)
 
 
-def _draw(runs: Sequence[Run], title: str, lines: Lines, marks: Sequence[Mark] = ()) -> Chart | None:
+def _draw(runs: Sequence[Run], title: str, lines: Lines, marks: Sequence[ChartMark] = ()) -> Chart | None:
     return draw_chart(title, [line for place, run in enumerate(runs) for line in _of_run(runs, place, run, lines)], unit="buffer", marks=marks)
 
 
@@ -152,7 +152,7 @@ def _rescaled(read: Read) -> Read:
     return read_rescaled
 
 
-def _turning(run: Run) -> list[Mark]:
+def _turning(run: Run) -> list[ChartMark]:
     """Where gold was highest, if it falls since."""
     assert run.buffers is not None
     marks = []
@@ -160,7 +160,7 @@ def _turning(run: Run) -> list[Mark]:
         known = np.isfinite(values) & np.isfinite(run.buffers.read("reward"))
         found = assess_hacking(run.buffers.read("reward")[known], values[known])
         if found.verdict in (hacking.HACKS, hacking.GOLD_FALLS):
-            marks.append(Mark(float(run.buffers.buffers[known][found.best]), "gold highest"))
+            marks.append(ChartMark(float(run.buffers.buffers[known][found.best]), "gold highest"))
     return marks
 
 
