@@ -20,7 +20,7 @@ ENDS = {"length": "cut at the largest length", "end_token": "ended by an end tok
 NAME = 40
 """Maximum number of characters of a reward's name."""
 PLACES_BEFORE = 10
-"""Numbers of a card that other pages use (`pack.pack_pair`), empty here; then follow the changes of gold and of reward, and the last buffer."""
+"""Numbers of a card that other pages use, empty here; then follow the changes of gold and of reward, the last buffer and the place here."""
 MOST_BESIDE = 4
 """Answers of one buffer that stand side by side."""
 
@@ -40,8 +40,9 @@ def pack_histories(runs: Sequence[Sequence[SampledAnswer]], budget: int = BUDGET
         histories = sorted(histories, key=lambda history: _order(history, places))
         own: list[Json] = []
         room = budget // max(1, len(runs))
-        for history in histories:
+        for place, history in enumerate(histories):
             card = pack_history(history)
+            card["k"].append(place)
             room -= len(escape_json(card).encode())
             if room < 0:
                 left_out += len(histories) - len(own)
