@@ -5,7 +5,8 @@ alone has its answers there side by side.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -35,9 +36,7 @@ def pack_histories(runs: Sequence[Sequence[SampledAnswer]], budget: int = BUDGET
     """
     packed, left_out = [], 0
     for answers in runs:
-        histories = collect_histories(answers)
-        places = {number: place for place, number in enumerate(spread(sorted({history[-1].buffer for history in histories})))}
-        histories = sorted(histories, key=lambda history: _order(history, places))
+        histories = _arrange(collect_histories(answers))
         own: list[Json] = []
         room = budget // max(1, len(runs))
         for place, history in enumerate(histories):
@@ -137,11 +136,21 @@ def _change(shown: History, *, gold: bool) -> float:
     return last - first
 
 
-def _order(history: History, places: Mapping[int, int]) -> tuple[bool, float, int]:
-    """Sort key of a card."""
-    several = history[0].buffer != history[-1].buffer
+def _arrange(histories: Sequence[History]) -> list[History]:
+    """Prompts of several buffers by what gold lost; then one prompt of each buffer, the buffers spread, then another one of each."""
+    several = [history for history in histories if history[0].buffer != history[-1].buffer]
+    by_buffer: dict[int, list[History]] = {}
+    for history in histories:
+        if history[0].buffer == history[-1].buffer:
+            by_buffer.setdefault(history[0].buffer, []).append(history)
+    turns = [by_buffer[number] for number in spread(sorted(by_buffer))]
+    single = [history for together in zip_longest(*turns) for history in together if history is not None]
+    return sorted(several, key=lambda history: (_lost(history), history[0].row)) + single
+
+
+def _lost(history: History) -> float:
     change = _change(choose_times(history), gold=True)
-    return not several, (change if math.isfinite(change) else 0.0) if several else float(places[history[-1].buffer]), history[0].row
+    return change if math.isfinite(change) else 0.0
 
 
 def _rounded(value: float) -> float | None:
