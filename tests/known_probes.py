@@ -23,7 +23,7 @@ def remember(check: Callable[..., probe.Probe]) -> Callable[..., probe.Probe]:
         if not all(bool(weight.detach().abs().max() < USUAL) for weight in weights):
             return check(model, longest=longest, head=head, tolerance=tolerance)
         config = causal_lm(model).config
-        length = len(probe._ragged_groups(config.get_text_config(), longest)[0].prompt)
+        length = len(probe.draw_groups(config.get_text_config(), longest)[0].prompt)
         settings = {name: value for name, value in vars(config).items() if name != "_name_or_path"}
         shapes = tuple((weight.dtype, weight.shape, weight.requires_grad) for weight in weights)
         paths = probe.fused, probe.plain, torch.is_autocast_enabled("cpu")

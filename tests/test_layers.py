@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RECIPES: tuple[tuple[str, ...], ...] = (
     ("score_files", "inspection", "evaluation"),
     ("training", "marking"),
-    ("curation", "merging", "annotation", "iteration"),
+    ("curation", "merging", "annotation", "iteration", "online"),
     ("demo",),
     ("bench",),
 )

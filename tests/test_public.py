@@ -38,6 +38,7 @@ PUBLIC = [
     "reward_function",
     "score",
     "sft",
+    "train_online",
     "train_reward_model",
 ]
 

@@ -136,7 +136,8 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
 }
 """By name, what no class may take and what every class must."""
 OTHERWISE = {
-    *(("Inference", "beta"), ("KL", "beta"), ("MetaRM", "samples"), ("Sampled", "samples")),
+    *(("Inference", "beta"), ("KL", "beta"), ("MetaRM", "samples"), ("Sampled", "samples"), ("InReward", "beta"), ("InLoss", "beta")),
+    *((name, "epochs") for name in ("PPO", "RLOO", "GRPO", "ReinforcePP", "Algorithm")),
     *(("FitBounds", "warmup"), ("FitBounds", "epochs"), ("FittedValue", "epochs")),
 }
 """Weights that may be 0, a file, and counts."""

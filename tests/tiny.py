@@ -142,7 +142,7 @@ VARYING = {"step_seconds", "tokens_per_second", "eval_seconds"}
 
 def without_times(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Logged lines without it."""
-    return [{name: value for name, value in line.items() if name not in VARYING} for line in lines]
+    return [{name: value for name, value in line.items() if name not in VARYING and not name.startswith("seconds/")} for line in lines]
 
 
 def write_rows(file: Path, rows: Iterable[Any]) -> Path:

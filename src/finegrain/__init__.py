@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finegrain.recipes.eval import evaluate_reward
     from finegrain.recipes.iterate import iterate
     from finegrain.recipes.merge import merge
+    from finegrain.recipes.online import train_online
     from finegrain.recipes.prefer import prefer
     from finegrain.recipes.reward import train_reward_model
     from finegrain.recipes.score import score
@@ -65,6 +66,7 @@ __all__ = [
     "reward_function",
     "score",
     "sft",
+    "train_online",
     "train_reward_model",
 ]
 
@@ -84,6 +86,7 @@ _HOMES = {
     "reward_function": "scoring.completions",
     "score": "recipes.score",
     "sft": "recipes.sft",
+    "train_online": "recipes.online",
     "train_reward_model": "recipes.reward",
 }
 

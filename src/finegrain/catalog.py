@@ -14,7 +14,7 @@ class Method(NamedTuple):
 
     name: str
     family: str
-    """objective, credit, head or loss: the word before the colon on the command line; or segmenter, a choice within a credit; or curate and merge, methods of `finegrain curate` and `finegrain merge`."""
+    """objective, credit, head or loss: the word before the colon on the command line; or segmenter, a choice within a credit; or curate and merge, methods of `finegrain curate` and `finegrain merge`; or algorithm, of `finegrain online`."""
     target: str
     """`module:Class` below `finegrain`."""
     summary: str
@@ -100,6 +100,10 @@ METHODS: tuple[Method, ...] = (
     Method("expo", "merge", "weights.expo:Expo", "extrapolates an aligned model away from its start", "https://arxiv.org/abs/2404.16792"),
     Method("slerp", "merge", "weights.slerp:Slerp", "spherical interpolation of two models, tensor by tensor", "https://arxiv.org/abs/2403.13257"),
     Method("task-arithmetic", "merge", "weights.task_arithmetic:TaskArithmetic", "adds what several models learnt to their base", "https://arxiv.org/abs/2212.04089"),
+    Method("ppo", "algorithm", "online.ppo:PPO", "a critic's advantages under a clipped ratio, the KL in the reward", "https://arxiv.org/abs/1707.06347"),
+    Method("grpo", "algorithm", "online.grpo:GRPO", "an answer's reward against those of the other answers to its prompt, normalised", "https://arxiv.org/abs/2402.03300"),
+    Method("rloo", "algorithm", "online.rloo:RLOO", "an answer's reward minus the mean of the other answers to its prompt", "https://arxiv.org/abs/2402.14740"),
+    Method("reinforce-pp", "algorithm", "online.reinforce_pp:ReinforcePP", "REINFORCE++: the reward to go, whitened over the buffer", "https://arxiv.org/abs/2501.03262"),
     Method("rating-labels", "loss", "rewards.rating_labels:RatingLabels", "cross-entropy of ratings towards one-hot, ordinal or over-smoothed targets (head:rating)", "https://arxiv.org/abs/2403.00250"),
     Method("attributes", "loss", "rewards.attributes:AttributeRatings", "squared error of several ratings, a column each (head:attributes)", "https://arxiv.org/abs/2406.08673"),
     Method("span-labels", "loss", "rewards.span_labels:SpanLabels", "tokens inside annotators' spans against those outside, with pairs (head:token, head:gaussian)", "https://arxiv.org/abs/2306.01693"),

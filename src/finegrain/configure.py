@@ -16,7 +16,7 @@ from typing import Any
 from finegrain import catalog, checked
 from finegrain.errors import FinegrainError, UsageError, unknown_name
 
-FAMILIES = ("objective", "credit", "head", "loss")
+FAMILIES = ("objective", "credit", "head", "loss", "algorithm")
 
 
 def to_kebab(name: str) -> str:
@@ -63,6 +63,8 @@ def select_field(settings: type, start: Any, selector: str) -> Any:
     """The value of a command's own field, initially `start`, after a selector that begins with the field's name."""
     path, _, name = selector.partition(":")
     field, *steps = path.split(".")
+    if steps and start is None:
+        raise UsageError(f"{selector}: name the {field} first, e.g. {field}:{next(iter(list_choices(settings, field)))}")
     if steps:
         return _with_choice(start, [step.replace("-", "_") for step in steps], name, selector)
     options = list_choices(settings, field.replace("-", "_"))
@@ -72,13 +74,18 @@ def select_field(settings: type, start: Any, selector: str) -> Any:
 
 
 def list_choice_fields(settings: type) -> list[str]:
-    """Fields of a command that hold one of several classes, excluding methods."""
-    return [field.name for field in fields(settings) if field.name not in FAMILIES and len(list_choices(settings, field.name)) > 1]
+    """Fields of a command that hold one of several classes that their type names; a field for methods of the catalog is of type Any."""
+    return [field.name for field in fields(settings) if len(list_choices(settings, field.name)) > 1]
+
+
+def _takes_methods(settings: type, field_name: str) -> bool:
+    """Whether a field is for the methods of a family, and so of type Any; others may have such a name: `Optim.algorithm`, `OnlineSettings.credit`."""
+    return field_name in FAMILIES and checked.field_hints(settings)[field_name] is Any
 
 
 def field_from_json(settings: type, name: str, value: Any, where: str = "") -> Any:
     """One field of a settings class, from the JSON that `to_json` wrote for it or a part of that."""
-    return _read(checked.field_hints(settings)[name], name if name in FAMILIES else "", value, where or name)
+    return _read(checked.field_hints(settings)[name], name if _takes_methods(settings, name) else "", value, where or name)
 
 
 def settings_from_file(settings: type, data: Mapping[str, Any], file: str) -> dict[str, Any]:
@@ -129,7 +136,7 @@ def to_json(settings: Any) -> Any:
         for field in fields(settings):
             value = getattr(settings, field.name)
             found[field.name] = to_json(value)
-            if field.name in FAMILIES and value is not None:
+            if _takes_methods(type(settings), field.name) and value is not None:
                 found[field.name] = {"method": method_name(value), **(found[field.name] if is_dataclass(value) else {})}
             elif is_dataclass(value) and len(list_choices(type(settings), field.name)) > 1:
                 found[field.name] = {"choice": to_kebab(type(value).__name__), **found[field.name]}
@@ -149,7 +156,7 @@ def from_json(settings: type, data: Mapping[str, Any], where: str = "settings") 
     for name, value in data.items():
         if name not in known:
             raise unknown_name(f"setting in {where}", str(name), known)
-        values[name] = _read(hints[name], name if name in FAMILIES else "", value, f"{where}.{name}")
+        values[name] = _read(hints[name], name if _takes_methods(settings, name) else "", value, f"{where}.{name}")
     missing = [name for name, field in known.items() if name not in values and field.default is MISSING and field.default_factory is MISSING]
     if missing:
         raise UsageError(f"{where} lacks {', '.join(missing)}")

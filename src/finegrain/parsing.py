@@ -73,7 +73,7 @@ def _choose_fields(settings_class: type[Any], base: Mapping[str, Any], selectors
     found: dict[str, Any] = {}
     for selector in sorted(selectors, key=lambda text: text.count(".")):
         name = configure.get_family(selector)
-        start = found.get(name) or (base[name] if name in base else made[name]())
+        start = found.get(name) or base.get(name) or (made[name]() if name in made else None)
         found[name] = configure.select_field(settings_class, start, selector)
     return found
 

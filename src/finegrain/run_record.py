@@ -61,6 +61,10 @@ class RunRecord:
 
     reward: Mapping[str, Any] | None = None
     """Of `iterate`, what scores the samples: its `kind` and `source`, and hashes of its weights or its file (recipes/iteration/checks.py)."""
+    rewards: Mapping[str, Any] | None = None
+    """Of `online`, what judges the sampled answers, by name: kind, source, hashes, weight (recipes/rollouts/rewards.py)."""
+    gold: Mapping[str, Any] | None = None
+    """The same of rewards that never train (recipes/online.py)."""
     rounds: list[Mapping[str, Any]] | None = None
     """Of `iterate`, a line per finished round: rows, samples, what was left out, drift, loss, held-out results, seconds (recipes/iterate.py)."""
 
@@ -138,6 +142,12 @@ class RunRecord:
     """Which step's model was kept, the last or the best, by which held-out result (recipes/training/align.py)."""
     stopped: str | None = None
     """Why training ended before its last step (recipes/training/align.py)."""
+    answers: int | None = None
+    """Of `online`, how many answers were sampled to train on (recipes/online.py)."""
+    updates_skipped: int | None = None
+    """Of `online`, updates that --kl-stop left out (recipes/rollouts/source.py)."""
+    evaluation_before: Mapping[str, Any] | None = None
+    """Of `online`, held-out results of the start model, as in `evaluation` (recipes/online.py)."""
     evaluation: Mapping[str, Any] | None = None
     """Held-out results of the finished model by name, each with mean, interval and rows, or the reason for none (recipes/training/align.py)."""
     last: Mapping[str, Any] | None = None

@@ -16,6 +16,8 @@ from finegrain.run_record import PRODUCTS, RunRecord
 METRICS = "metrics.jsonl"
 GRADIENTS = "gradients.jsonl"
 """What --diagnose-every measured, a line per pair."""
+ROLLOUTS = "rollouts.jsonl"
+"""Sampled answers of an online run with what was found of their tokens, a line per answer."""
 
 FREE = frozenset(
     f"{group}{name}"
@@ -101,6 +103,15 @@ class RunDirectory:
             told = f"{' and '.join(other)} of {model.get('source')} are not those that the run in {self.path} began with"
             raise CheckpointError(f"{told}; bring them back, or give another --out")
 
+    def check_rewards(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run whose rewards of the same names were other ones."""
+        if not (self.path / "run.json").exists():
+            return
+        before, now = (_by_name(found.get("rewards")) for found in (self._stored("rewards"), facts))
+        if other := [name for name, own in now.items() if name in before and is_other_reward(before[name], own)]:
+            words = f"the content of {', '.join(other)} is not what the run in {self.path} began with"
+            raise CheckpointError(f"{words}; bring it back, or give another --out")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder and let no other process write to it until the end."""
@@ -127,6 +138,11 @@ class RunDirectory:
         if not isinstance(found, dict):
             raise CheckpointError(f"{self.path / 'run.json'} is damaged: {part} is no object of names and values; give another --out")
         return found
+
+    def append_rollouts(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Lines of rollouts.jsonl."""
+        for line in lines:
+            self._append(ROLLOUTS, line)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """One line of metrics.jsonl, on disk when this returns to the operating system."""
@@ -162,8 +178,8 @@ class RunDirectory:
             yield found
 
     def cut_steps(self, step: int) -> None:
-        """Keep the lines of both up to and including `step`: later ones are written again by the resumed run."""
-        for name in (METRICS, GRADIENTS):
+        """Keep the lines of all three up to and including `step`: later ones are written again by the resumed run."""
+        for name in (METRICS, GRADIENTS, ROLLOUTS):
             if name == METRICS or (self.path / name).exists():
                 kept = [line for line in self._steps(name) if line["step"] <= step]
                 replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
@@ -175,6 +191,11 @@ class RunDirectory:
     def write_lines(self, name: str, lines: list[dict[str, Any]]) -> None:
         """A whole jsonl file."""
         replace_file(self.path / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _by_name(rewards: Any) -> dict[str, Any]:
+    """The entries of a list of rewards that have a name."""
+    return {str(one["name"]): one for one in rewards or () if isinstance(one, Mapping) and "name" in one}
 
 
 def is_other_reward(before: Any, now: Mapping[str, Any]) -> bool:

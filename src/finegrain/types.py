@@ -34,7 +34,7 @@ PlainSpan = tuple[int, int, float]
 """(start, end, value) alone, as computed values and planted truths are written."""
 
 
-class Sampled(NamedTuple):
+class SampledTokens(NamedTuple):
     """What is known of the tokens of answers that a policy sampled; 0 outside the mask. K values: one per reward that is kept apart, else 1."""
 
     old_logp: Float[Tensor, "B T"]
@@ -87,7 +87,7 @@ class Side:
     """What the objective's reader made of the reference's hidden states at the position that predicts each token; on request."""
     values: Float[Tensor, "B T K"] | None = None
     """K value estimates before each token, read at the position that predicts it, so that they do not depend on the token; on request."""
-    sampled: Sampled | None = None
+    sampled: SampledTokens | None = None
     """None for answers of a data file."""
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from finegrain.data.gate.biases import FEWEST, Sample, measure_biases
+from finegrain.data.gate.biases import FEWEST, BiasSample, measure_biases
 from finegrain.data.gate.texts import Texts
 from finegrain.data.records import Answer, Row
 
@@ -12,7 +12,7 @@ WORDS = "house garden river stone bridge letter music winter summer engine paper
 
 
 def sampled(rows, size=400):
-    sample = Sample(size)
+    sample = BiasSample(size)
     for prompt, answers, label in rows:
         columns = {} if label is None else {"label": label}
         row = Row(prompt=prompt, answers={role: Answer(content=text) for role, text in answers.items()}, columns=columns)

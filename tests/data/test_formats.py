@@ -6,7 +6,7 @@ import pytest
 from finegrain.data.answer_text import join_answer
 from finegrain.data.findings import Findings
 from finegrain.data.formats import FORMATS, recognise, rows_of_shape
-from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.biases import BiasSample
 from finegrain.data.gate.keeper import Keeper, find_form
 from finegrain.data.gate.settings import Stopping
 from finegrain.data.left_out import LeftOut, select_examples
@@ -304,6 +304,6 @@ def test_answers_that_differ_in_a_call_or_in_reasoning_are_not_identical():
     rows = [(f"row {i}", {"prompt": prompt, "chosen": [one], "rejected": [two]}) for i, (one, two) in enumerate(itertools.combinations(said, 2))]
     rows += [("tools", {**rows[0][1], "tools": [{"type": "function"}]})]
     findings = Findings()
-    keeper = Keeper(Stopping(), [find_form(rows)], Shape.PREFERENCE, findings, Sample(0))
+    keeper = Keeper(Stopping(), [find_form(rows)], Shape.PREFERENCE, findings, BiasSample(0))
     assert len(list(keeper.kept(rows))) == len(rows)
     assert not {"identical", "contradictory", "duplicate"} & findings.by_kind.keys()

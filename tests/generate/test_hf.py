@@ -66,7 +66,7 @@ def test_an_answer_ends_at_its_end_token(monkeypatch: pytest.MonkeyPatch) -> Non
     model, words, end = MODELS["llama"](), tokenizer(pad=True), VOCABULARY - 1
     rows = torch.tensor([[5, end, 0, 0], [6, 7, 8, 9]])
     monkeypatch.setattr(model, "generate", lambda **named: torch.cat([named["input_ids"], rows], 1))
-    monkeypatch.setattr(hf, "_is_padding_unseen", lambda *given: True)
+    monkeypatch.setattr(hf, "is_padding_unseen", lambda *given: True)
     two = [prompts()[0], prompts()[2]]
     assert generate_greedy(model, words, two, max_new_tokens=4) == ["w5", "w6 w7 w8 w9"]
     assert [answer.tolist() for answer in sample_answers(model, words, two, max_new_tokens=4, seed=0)] == [[5, end], [6, 7, 8, 9]]

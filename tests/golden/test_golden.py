@@ -18,6 +18,13 @@ DESCRIBED: dict[str, dict[str, object]] = {
     "ava": {"prior": "N(0,1)", "lambda": 1.0, "beta": 1.0, "reduction": "mean over transitions"},
     "figa": {"pad_id": 0},
     "irl-insights": {"reduction": "none (official code backpropagates the batch element directly)", "function": "metrics of get_evaluation"},
+    "ppo-rlhf": {
+        "agg": "token-mean",
+        "kl_estimator": "k1",
+        "whiten_rewards": False,
+        "note": "groups are consecutive blocks of num_generations",
+        "num_items_in_batch": "mask.sum()",
+    },
     "secrets-rm": {"pad_token_id": 0},
     "segment-reward": {"aggregation": "mean over segment ends"},
 }

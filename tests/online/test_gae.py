@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finegrain.online.gae import gae
+from finegrain.online.gae import CarryAcross, RunThrough, gae
 from finegrain.online.kl_penalty import subtract_kl_penalty
 
 
@@ -67,3 +67,16 @@ def test_rewards_are_clipped_before_the_penalty() -> None:
     logp, ref = torch.tensor([[-1.0, -2.0, torch.nan]]), torch.tensor([[-3.0, -1.0, 0.0]])
     found = subtract_kl_penalty(torch.tensor([[50.0, -1.0, torch.nan]]), logp, ref, mask, coefficient=0.5, limit=10.0)
     assert found.tolist() == [[9.0, -0.5, 0.0]]
+
+
+def test_rules_for_tokens_of_others() -> None:
+    """gamma lam = 1/4 per token: skipped, the last token is one step from the first; run through, two steps with a value of 0 between."""
+    rewards, values = torch.tensor([[1.0, torch.nan, 3.0]]), torch.tensor([[4.0, torch.nan, 2.0]])
+    mask = torch.tensor([[True, False, True]])
+    carried, through = (rule(rewards, values, mask, 0.5, 0.5) for rule in (CarryAcross(), RunThrough()))
+    assert carried.advantages.tolist() == [[1 + 0.5 * 2 - 4 + 0.25 * 1, 0, 1]]
+    assert through.advantages.tolist() == [[1 - 4 + 0.25 * (0.5 * 2 + 0.25 * 1), 0, 1]]
+    assert through.returns.tolist() == [[1 + 0.25 * 1.25, 0, 3]]
+    whole = torch.ones_like(mask)
+    rewards, values = rewards.nan_to_num(0.5), values.nan_to_num(0.5)
+    assert torch.equal(CarryAcross()(rewards, values, whole, 0.5, 0.5).advantages, RunThrough()(rewards, values, whole, 0.5, 0.5).advantages)

@@ -37,13 +37,13 @@ from finegrain.recipes.bench.data import (
 from finegrain.recipes.bench.objectives import MarginRegression, SoftLabel
 from finegrain.recipes.bench.rows import DPO_ROW, LARGER_DPO, USES, rows_of
 from finegrain.recipes.bench.run import CellsMade, run_bench_credit
-from finegrain.recipes.bench.stages import Stages, halve, measure_rows, tune_rows
+from finegrain.recipes.bench.stages import BenchStages, halve, measure_rows, tune_rows
 from finegrain.recipes.bench.table import count_labels, describe_regime, summarise_rows
 from finegrain.recipes.demo.base import save_untrained
 from finegrain.recipes.demo.rows import Budget
 from finegrain.types import Json, Pair, Side
 
-STAGES = Stages(
+STAGES = BenchStages(
     rates=(1.0, 2.0),
     betas=(0.5, 1.0),
     widenings=3,
@@ -317,7 +317,7 @@ TINY = replace(
     budget=Budget(3, 8, 0.0),
     samples=8,
     readings=(1, 3),
-    stages=Stages(
+    stages=BenchStages(
         rates=(1e-3,), betas=(0.5,), widenings=0, pairs=16, tuning_seeds=(9,), screening_seeds=(8,), kept=1, final_pairs=(16,), final_seeds=(0,)
     ),
 )

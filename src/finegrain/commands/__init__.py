@@ -64,6 +64,12 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.iterate:run_iterate",
         {"objective": None, "credit": None},
     ),
+    "online": Command(
+        "sample answers, judge them, learn from it: --model M --data PROMPTS --reward R --out RUN algorithm:grpo",
+        "commands.online:OnlineSettings",
+        "recipes.online:run_online",
+        {"algorithm": "grpo"},
+    ),
     "reward": Command(
         "train a reward model: --model M --data D --out RUN head:token loss:bradley-terry",
         "commands.reward:RewardSettings",
@@ -126,7 +132,7 @@ COMMANDS: Mapping[str, Command] = {
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Check, mark and repair data": ("check-data", "mark", "annotate", "curate"),
-    "Train": ("sft", "prefer", "iterate", "reward", "reward posterior", "reward bound"),
+    "Train": ("sft", "prefer", "online", "iterate", "reward", "reward posterior", "reward bound"),
     "Merge": ("merge",),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
     "Try, look up, repeat": ("demo", "bench credit", "methods", "again"),

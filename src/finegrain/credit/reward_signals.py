@@ -145,7 +145,7 @@ class PrefixDifference(MixedWithEnd):
 @dataclass(frozen=True, kw_only=True)
 @checked
 class Attention(MixedWithEnd):
-    """The answer's score in proportion to what the last token attends to in the last layer (abc); one eager pass per answer, which is slow."""
+    """The answer's score in proportion to what the last token attends to in the last layer (abc)."""
 
     facts: ClassVar[SignalFacts] = SignalFacts(name="attention", direction=Direction.NONE, additive=True, takes_scorer=True, needs_scorer=True)
     segmenter: ClassVar[Segmenter] = Dynamic()
@@ -193,3 +193,12 @@ class Saliency:
 
 
 RewardSignal = Head | PrefixDifference | Attention | Uniform | Saliency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """The whole score at the end of the answer: nothing stands on tokens."""
+
+
+RolloutCredit = Terminal | Head | PrefixDifference | Attention | Uniform
+"""How a reward model's score comes to the tokens of sampled answers."""

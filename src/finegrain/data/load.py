@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from finegrain.data.categories import Categories
 from finegrain.data.findings import MOST_ROWS, Findings, format_source
-from finegrain.data.gate.biases import Sample, measure_biases
+from finegrain.data.gate.biases import BiasSample, measure_biases
 from finegrain.data.gate.keeper import FIRST_ROWS, Form, Keeper, find_form
 from finegrain.data.gate.settings import TOKEN_KINDS, Decide, Gate, Listing, Stopping
 from finegrain.data.mixture import Mixture, read_sources
@@ -65,7 +65,7 @@ def load_examples(
     forms, stream = _forms(rows)
     shape = shape if isinstance(shape, Shape) else _first_served(forms, shape)
     findings = _findings_of(rows)
-    sample, decide = Sample(gate.bias_rows), Stopping(gate)
+    sample, decide = BiasSample(gate.bias_rows), Stopping(gate)
     kept = _assume(_keeper(rows, forms, decide, shape, findings, sample, categories).kept(stream), assumed, findings)
     examples = collect(_counted(rows, made, ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))))
     _tell_left(rows, findings)
@@ -93,7 +93,7 @@ def check_rows(
     rows, made = read_sources(source, limit), Counter[int]()
     forms, stream = _forms(rows)
     shape = shape or _one_shape(rows, forms)
-    findings, sample, decide = _findings_of(rows), Sample(gate.bias_rows), Listing(gate)
+    findings, sample, decide = _findings_of(rows), BiasSample(gate.bias_rows), Listing(gate)
     kept = _keeper(rows, forms, decide, shape, findings, sample).kept(stream)
     numbered = kept if tokenizer is None else ((one.row, one) for one in tokenise(kept, tokenizer, settings, findings, decide))
     left = sum(1 for _ in _counted(rows, made, numbered))
@@ -119,7 +119,7 @@ def load_text(source: str, *, limit: int | None = None, gate: Gate = Gate()) -> 
     shape = _one_shape(rows, forms)
     if shape in (Shape.RANKED, Shape.CORRECTION):
         shape = Shape.PREFERENCE
-    findings, sample = _findings_of(rows), Sample(gate.bias_rows)
+    findings, sample = _findings_of(rows), BiasSample(gate.bias_rows)
     kept = list(_keeper(rows, forms, Stopping(gate), shape, findings, sample).kept(stream))
     _tell_left(rows, findings)
     if not kept:
@@ -165,7 +165,7 @@ def _findings_of(rows: Rows) -> Findings:
 
 
 def _keeper(
-    rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: Sample, categories: Categories | None = None
+    rows: Rows, forms: list[Form], decide: Decide, shape: Shape, findings: Findings, sample: BiasSample, categories: Categories | None = None
 ) -> Keeper:
     if isinstance(rows, Mixture):
         return Keeper(decide, forms, shape, findings, sample, part=rows.places.part, categories=categories)
@@ -232,7 +232,7 @@ def _report(rows: Rows, forms: list[Form], findings: Findings, examples: Example
     }
 
 
-def make_gate_report(facts: Json, findings: Findings, sample: Sample, *, not_checked: Sequence[str] = ()) -> Json:
+def make_gate_report(facts: Json, findings: Findings, sample: BiasSample, *, not_checked: Sequence[str] = ()) -> Json:
     """The content of gate.json; `facts` describes what was checked (source, format, rows, sha256)."""
     return {
         **facts,

@@ -53,18 +53,18 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: i
     """
     if not prompts:  # as of a reward model, which cannot generate
         return []
-    pad = _filler(model, tokenizer)
-    given = [prompt if len(prompt) else np.array([_opening(model, tokenizer)], dtype=np.int32) for prompt in prompts]
+    pad = find_filler(model, tokenizer)
+    given = [prompt if len(prompt) else np.array([find_opening(model, tokenizer)], dtype=np.int32) for prompt in prompts]
     left = [max(1, min(most, room - len(prompt))) for prompt in given]
     was_training = model.training
     model.eval()
     answers: dict[int, np.ndarray] = {}
-    with torch.no_grad(), stock_attention(model), _plain_generation(model):
+    with torch.no_grad(), stock_attention(model), plain_generation(model):
         for count in sorted(set(left), reverse=True):
             places = [place for place, own in enumerate(left) if own == count]
-            size = len(places) if _is_padding_unseen(model, [given[place] for place in places], pad) else 1
+            size = len(places) if is_padding_unseen(model, [given[place] for place in places], pad) else 1
             for batch in (places[first : first + size] for first in range(0, len(places), size)):
-                padded = _left_padded(model, [given[place] for place in batch], pad)
+                padded = pad_left(model, [given[place] for place in batch], pad)
                 out = model.generate(**padded, max_new_tokens=count, pad_token_id=pad, **settings)
                 new = out[:, padded["input_ids"].shape[1] :].cpu().numpy().astype(np.int32)
                 answers |= dict(zip(batch, new, strict=True))
@@ -73,7 +73,7 @@ def _generate(model: Any, tokenizer: Any, prompts: Sequence[np.ndarray], most: i
 
 
 @contextmanager
-def _plain_generation(model: Any) -> Iterator[None]:
+def plain_generation(model: Any) -> Iterator[None]:
     """Without what the model's generation config does to its probabilities, as a repetition penalty or min-p; its special tokens stay."""
     lm = causal_lm(model)
     own = lm.generation_config
@@ -84,7 +84,7 @@ def _plain_generation(model: Any) -> Iterator[None]:
         lm.generation_config = own
 
 
-def _opening(model: Any, tokenizer: Any) -> int:
+def find_opening(model: Any, tokenizer: Any) -> int:
     """What an empty prompt is read as: BOS, or without one the end of the text before."""
     known = range(causal_lm(model).get_input_embeddings().num_embeddings)
     found: int | None = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token in known), None)
@@ -93,13 +93,13 @@ def _opening(model: Any, tokenizer: Any) -> int:
     return found
 
 
-def _filler(model: Any, tokenizer: Any) -> int:
+def find_filler(model: Any, tokenizer: Any) -> int:
     """A token that the model can read, to fill rows with: that of padding, else the end token, else 0."""
     known = range(causal_lm(model).get_input_embeddings().num_embeddings)
     return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token in known), 0)
 
 
-def _left_padded(model: Any, prompts: Sequence[np.ndarray], pad: int) -> dict[str, torch.Tensor]:
+def pad_left(model: Any, prompts: Sequence[np.ndarray], pad: int) -> dict[str, torch.Tensor]:
     """Token ids and mask of a batch."""
     width = max(map(len, prompts))
     ids = np.full((len(prompts), width), pad, dtype=np.int64)
@@ -110,14 +110,14 @@ def _left_padded(model: Any, prompts: Sequence[np.ndarray], pad: int) -> dict[st
     return {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(seen).to(device)}
 
 
-def _is_padding_unseen(model: Any, prompts: Sequence[np.ndarray], pad: int) -> bool:
+def is_padding_unseen(model: Any, prompts: Sequence[np.ndarray], pad: int) -> bool:
     """Whether the shortest prompt has the same next token beside the longest one: a recurrent state may see padding, and a softmax of nothing."""
     ordered = sorted(prompts, key=len)
     if not ordered or len(ordered[0]) == len(ordered[-1]):
         return True
     alone, beside = (
         model.generate(
-            **_left_padded(model, batch, pad),
+            **pad_left(model, batch, pad),
             max_new_tokens=1,
             do_sample=False,
             pad_token_id=pad,

@@ -36,6 +36,31 @@ class Branches(NamedTuple):
         return [length for group in self.groups for length in group]
 
 
+class WatchedRows(NamedTuple):
+    """Rows of attention weights that one layer is asked for."""
+
+    layer: int
+    queries: list[tuple[range, range]]
+    """By answer, the places of its prompt and of its own tokens; the last of these is the query."""
+    found: list[Tensor]
+    """(H, T) per answer, in their order, once the layer has run: the weights of its own tokens."""
+
+    def watch(self, query: Tensor, key: Tensor, window: int | None, scaling: float, softcap: float | None) -> None:
+        """Computes them, in float32 or wider."""
+        wide = torch.promote_types(query.dtype, torch.float32)
+        repeat = query.shape[1] // key.shape[1]
+        with torch.autocast(query.device.type, enabled=False):
+            for prompt, own in self.queries:
+                keys = torch.cat([key[0, :, prompt.start : prompt.stop], key[0, :, own.start : own.stop]], 1).to(wide)
+                asked = query[0, :, own.stop - 1].to(wide).reshape(key.shape[1], repeat, -1)
+                scores = (asked @ keys.transpose(-1, -2)).flatten(0, 1) * scaling
+                if softcap is not None:
+                    scores = softcap * torch.tanh(scores / softcap)
+                if window is not None:
+                    scores[:, : max(0, scores.shape[1] - window)] = float("-inf")
+                self.found.append(torch.softmax(scores, -1)[:, len(prompt) :])
+
+
 ALIGNED_BYTES, ALIGNED_COLUMNS = 16, 8
 """Rows of a mask start at multiples of both: CUDA's kernels read 16 bytes at a time, and check the strides but not the address, where a
 fault ends the process."""
@@ -161,9 +186,10 @@ def branched_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    watched: WatchedRows | None = None,
     **unsupported: object,
 ) -> tuple[Float[Tensor, "1 N heads E"], None]:
-    """Outputs of every token given its own path; the second item (attention weights) is never computed."""
+    """Outputs of every token given its own path; the second item (attention weights) is never computed, but for rows that are `watched`."""
     if branches is None:
         raise ValueError(f"the attention function {NAME!r} only runs packed rows; use the stock attention for other rows")
     strange = [name for name, setting in unsupported.items() if name in ("s_aux", "position_bias", "head_mask") and setting is not None]
@@ -171,6 +197,8 @@ def branched_attention(
         raise NotImplementedError(f"attention with {strange or 'a mask or dropout'} is not packed")
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
+    if watched is not None and getattr(module, "layer_idx", None) == watched.layer:
+        watched.watch(query, key, sliding_window, scaling, softcap)
     if torch.is_autocast_enabled(query.device.type):  # once per layer; the kernel's own cast would run once per block
         query, key, value = (tensor.to(torch.get_autocast_dtype(query.device.type)) for tensor in (query, key, value))
     if _has_varlen(query, value, softcap):

@@ -63,7 +63,7 @@ def make_scorer(model: Any, *, longest: int, head: nn.Module | None = None, prec
 
 def probe_model(model: Any, *, longest: int, head: nn.Module | None = None, tolerance: float | None = None) -> Probe:
     """Compare values and gradients of the fused with those of the plain path."""
-    groups = _ragged_groups(causal_lm(model).config.get_text_config(), longest)
+    groups = draw_groups(causal_lm(model).config.get_text_config(), longest)
     try:
         values, gradients = _evaluate(model, fused, groups, head)
     except Exception as error:  # an architecture may fail in any way; the plain path then runs instead
@@ -92,7 +92,7 @@ def _evaluate(model: Any, path: Path, groups: Sequence[Group], head: nn.Module |
     return values.detach(), [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
 
 
-def _ragged_groups(config: Any, longest: int) -> list[Group]:
+def draw_groups(config: Any, longest: int) -> list[Group]:
     """Two prompts with two answers each, longer than every window shorter than `longest`."""
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size")]
     active = [window for window in windows if isinstance(window, int) and window < longest]

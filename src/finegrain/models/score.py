@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -137,7 +137,7 @@ def _rows(
     read: Callable[[TokenValues], Tensor],
 ) -> dict[str, Ragged]:
     """The values of `read` at the scored tokens. A prompt shared by several examples, and a repeated answer, is computed once."""
-    shared = _by_prompt(examples, roles, precision.micro_tokens)
+    shared = share_prompts(examples, roles, precision.micro_tokens)
     found: dict[str, Ragged] = {role: [np.zeros(0, dtype=np.float32)] * len(examples) for role in roles}
     was_training = scorer.training
     scorer.eval()
@@ -160,14 +160,47 @@ def _rows(
 
 def count_computed_tokens(examples: Sequence[PromptWithAnswers], roles: Sequence[str], precision: Precision) -> int:
     """Number of tokens that `score_rows` computes for these rows."""
-    return sum(group.tokens for group, _ in _by_prompt(examples, roles, precision.micro_tokens))
+    return sum(group.tokens for group, _ in share_prompts(examples, roles, precision.micro_tokens))
+
+
+class MeasuredAnswers(NamedTuple):
+    """What one pass finds of the tokens of answers, one array per answer; float32 or wider, 0 where the mask is False."""
+
+    logp: Ragged
+    """(T,) log pi(y_t), nats."""
+    values: Ragged | None
+    """(T, K) value estimates before each token; None for a scorer without a value head."""
+
+
+def measure_answers(
+    scorer: Scorer, examples: Sequence[PromptWithAnswers], role: str, precision: Precision, *, temperature: float = 1.0
+) -> MeasuredAnswers:
+    """Log-probabilities at a sampling temperature, and the values of the scorer's value head where it has one, in one pass."""
+    request = Request(values=scorer.value_head, temperature=temperature)
+    found = _rows(scorer, examples, [role], precision, request, _logp_and_values)[role]
+    return MeasuredAnswers([own[:, 0] for own in found], None if scorer.value_head is None else [own[:, 1:] for own in found])
+
+
+def measure_values(critic: Scorer, examples: Sequence[PromptWithAnswers], role: str, precision: Precision) -> Ragged:
+    """(T, K) value estimates of a critic before each token, one array per answer."""
+    return _rows(critic, examples, [role], precision, Request(False, values=critic.value_head), _values)[role]
+
+
+def _logp_and_values(values: TokenValues) -> Tensor:
+    logp = values.logp[:, None]
+    return logp if values.values is None else torch.cat([logp, values.values.to(logp.dtype)], -1)
+
+
+def _values(values: TokenValues) -> Tensor:
+    assert values.values is not None
+    return values.values
 
 
 Owners = list[tuple[str, int]]
 """(role, example index) of all users of one answer's values."""
 
 
-def _by_prompt(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
+def share_prompts(examples: Sequence[PromptWithAnswers], roles: Sequence[str], budget: int) -> list[tuple[Group, list[Owners]]]:
     """Every prompt once with its distinct answers, split into several groups where they exceed the token budget."""
     prompts: dict[bytes, dict[bytes, tuple[Branch, Owners]]] = {}
     for index, example in enumerate(examples):

@@ -47,6 +47,10 @@ class Request:
     """The hidden states that have read the scored tokens, as a head would receive them."""
     reader: BlockReader | None = None
     """Reads the frozen scorer's hidden states of all blocks at the positions that predict the scored tokens."""
+    values: nn.Module | None = None
+    """A head (H,) -> (K,) read at the positions that predict the scored tokens, so that its numbers do not depend on them."""
+    temperature: float = 1.0
+    """Logits are divided by it, those of `kl_against` too."""
 
 
 Path = Callable[[Any, Sequence[Group], Request], TokenValues]
@@ -61,6 +65,7 @@ class Scorer(nn.Module):
         self.path = path
         self.head = head
         self.q_head: nn.Linear | None = None
+        self.value_head: nn.Module | None = None
 
     def forward(self, groups: Sequence[Group], request: Request = Request()) -> TokenValues:
         """Values of the M scored tokens, nats, float32 or wider."""
@@ -79,8 +84,9 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     states = _states(model, packed)
     outputs = None if request.outputs is None else head_outputs(request.outputs, states.index_select(0, packed.reads))
     features = states.index_select(0, packed.reads) if request.features else None
+    estimates = None if request.values is None else head_outputs(request.values, states.index_select(0, packed.predicts))
     if not request.logp:
-        return TokenValues(states.new_zeros(len(packed.reads)), outputs=outputs, features=features)
+        return TokenValues(states.new_zeros(len(packed.reads)), outputs=outputs, features=features, values=estimates)
     hidden = states.index_select(0, packed.predicts)
     reference = reading = None
     if request.kl_against is not None:
@@ -93,11 +99,13 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
             last, reading = read_blocks(*_blocks(frozen), select, request.reader, lambda: _states(frozen, packed)[None])
             frozen_states = last[0]
         if request.kl or request.reference_kl:
-            reference = (frozen_states.index_select(0, packed.predicts), output_head(frozen))
+            reference = (frozen_states.index_select(0, packed.predicts), output_head(frozen).at_temperature(request.temperature))
+    layer = output_head(model).at_temperature(request.temperature)
     values = token_values(
-        hidden, output_head(model), packed.targets, entropy=request.entropy, reference=reference, kl=request.kl, reference_kl=request.reference_kl
+        hidden, layer, packed.targets, entropy=request.entropy, reference=reference, kl=request.kl, reference_kl=request.reference_kl
     )
-    return _with_action_values(values._replace(outputs=outputs, features=features, reading=reading), model, groups, hidden, packed.targets, request)
+    values = values._replace(outputs=outputs, features=features, reading=reading, values=estimates)
+    return _with_action_values(values, model, groups, hidden, packed.targets, request)
 
 
 def _blocks(model: Any) -> tuple[Any, int]:
@@ -152,14 +160,15 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     rows = [torch.from_numpy(row).to(device) for row in plain_rows(groups)]
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).long()
     row, column = _plain_index(groups, request, device)
-    outputs = features = None
-    if request.outputs is not None or request.action_value is not None or request.features:
+    outputs = features = estimates = None
+    if request.outputs is not None or request.action_value is not None or request.features or request.values is not None:
         with stock_attention(model):
             states = causal_lm(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
         outputs = None if request.outputs is None else head_outputs(request.outputs, states[row, column + 1])
         features = states[row, column + 1] if request.features else None
+        estimates = None if request.values is None else head_outputs(request.values, states[row, column])
     if not request.logp:
-        return TokenValues(torch.zeros(len(row), device=device), outputs=outputs, features=features)
+        return TokenValues(torch.zeros(len(row), device=device), outputs=outputs, features=features, values=estimates)
     with stock_attention(model):
         logits = model(input_ids=ids, use_cache=False).logits
         frozen_logits = reading = None
@@ -172,16 +181,16 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
                 blocks = [states[row, column].to(weight.dtype) for states in found.hidden_states[1:]]
                 reading = request.reader([request.reader.read_block(number, states) for number, states in enumerate(blocks)])
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    log_p = torch.log_softmax(logits[:, :-1].to(wide), -1)
+    log_p = torch.log_softmax(logits[:, :-1].to(wide) / request.temperature, -1)
     at = log_p[row, column]
     logp = at.gather(-1, ids[row, column + 1][:, None])[:, 0]
     entropy = -(at.exp() * at).sum(-1) if request.entropy else None
     kl = reference_kl = None
     if frozen_logits is not None:
-        log_q = torch.log_softmax(frozen_logits[:, :-1].to(wide), -1)[row, column]
+        log_q = torch.log_softmax(frozen_logits[:, :-1].to(wide) / request.temperature, -1)[row, column]
         kl = (at.exp() * (at - log_q)).sum(-1) if request.kl else None
         reference_kl = (log_q.exp() * (log_q - at)).sum(-1) if request.reference_kl else None
-    values = TokenValues(logp, entropy, kl, reference_kl, outputs, features=features, reading=reading)
+    values = TokenValues(logp, entropy, kl, reference_kl, outputs, features=features, reading=reading, values=estimates)
     return values if request.action_value is None else _with_action_values(values, model, groups, states[row, column], ids[row, column + 1], request)
 
 

@@ -1,4 +1,4 @@
-"""Clipped surrogate of PPO under a token mask or weight.
+"""Clipped surrogate of PPO under a token mask or weight, a mean per answer (APPO).
 
 Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7; token weights as in https://arxiv.org/abs/2411.00809 (APPO).
 Deviations: a row whose weights are all 0 is ignored, where the APPO authors' code divides 0 by 0.
@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from finegrain.online.aggregate import SeqMeanTokenMean
+from finegrain.online.surrogates import Clip
 from finegrain.types import Term
 
 
@@ -21,9 +23,5 @@ def clipped_policy_loss(
 ) -> Term:
     """-min(ratio A, clip(ratio) A), averaged over the weight of each row, then over the rows with any weight; old_logp is of the sampling policy."""
     live = weight != 0
-    share = torch.where(live, weight, 0).to(logp.dtype)
-    advantages = torch.where(live, advantages, 0.0)
-    ratio = (torch.where(live, logp, 0.0) - torch.where(live, old_logp, 0.0)).exp()
-    loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-    total = share.sum(-1)
-    return Term(value=(share * loss).sum(-1) / total.clamp(min=1), count=(total > 0).to(logp.dtype))
+    found = Clip(low=clip, high=clip)(logp, old_logp, advantages, live)
+    return SeqMeanTokenMean()(found.loss, torch.where(live, weight, 0).to(logp.dtype))

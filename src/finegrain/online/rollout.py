@@ -47,6 +47,8 @@ class Rollout:
     """Standard deviation of each answer's reward; None means unknown."""
     segment: Int[Tensor, "B T"] | None = None
     """Segment (macro action) of each token: 0, 1, ... within a row, -1 outside the mask; None: nobody cut the answers."""
+    ids: Int[Tensor, "B T"] | None = None
+    """The sampled token ids; None where nobody asked. Random n-grams are drawn by them."""
     weights: tuple[float, ...] = (1.0,)
     """(n,) of the rewards in their sum."""
     columns: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict)

@@ -39,6 +39,14 @@ class OutputLayer(NamedTuple):
     softcap: float | None = None
     scale: float = 1.0
 
+    def at_temperature(self, temperature: float) -> "OutputLayer":
+        """The layer whose logits are divided by the temperature; the cap and the bias with them."""
+        if temperature == 1.0:
+            return self
+        bias = None if self.bias is None else self.bias / temperature
+        cap = None if self.softcap is None else self.softcap / temperature
+        return OutputLayer(self.weight, bias, cap, self.scale / temperature)
+
 
 class TokenValues(NamedTuple):
     """Scalars of M tokens, nats, a head's K outputs and the H features that it reads; None where not requested."""
@@ -52,6 +60,7 @@ class TokenValues(NamedTuple):
     q_logp: Float[Tensor, " M"] | None = None
     features: Float[Tensor, "M H"] | None = None
     reading: Float[Tensor, "M K"] | None = None
+    values: Float[Tensor, "M K"] | None = None
 
 
 def token_values(
@@ -80,6 +89,14 @@ def token_values(
     outputs = _ChunkedHead.apply(hidden, head.weight, head.bias, targets, head.softcap, asked, reference)  # type: ignore[no-untyped-call]
     logp, *further = outputs
     return TokenValues(logp[:count], *(values[:count] if wanted else None for values, wanted in zip(further, asked, strict=True)))
+
+
+def compute_logits(hidden: Float[Tensor, "M H"], head: OutputLayer) -> Float[Tensor, "M V"]:
+    """All logits of some positions, float32 or wider, without gradient."""
+    dtype = _compute_dtype(hidden, head.weight)
+    scaled = hidden * head.scale if head.scale != 1.0 else hidden
+    with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        return _logits(scaled.to(dtype), head.weight.to(dtype), head.bias, head.softcap)
 
 
 def chunk_rows(weight: Tensor) -> int:

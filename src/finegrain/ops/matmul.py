@@ -76,14 +76,18 @@ def add_product(total: Float[Tensor, "M N"], left: Float[Tensor, "M K"], right: 
         total += multiply(left, right)
 
 
+def _multiply_rows(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    flat = multiply(inputs.reshape(-1, inputs.shape[-1]), weight.to(inputs.dtype))
+    if bias is not None:
+        flat += bias
+    return flat.view(*inputs.shape[:-1], weight.shape[0])
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(inputs, weight)
-        flat = multiply(inputs.reshape(-1, inputs.shape[-1]), weight.to(inputs.dtype))
-        if bias is not None:
-            flat += bias
-        return flat.view(*inputs.shape[:-1], weight.shape[0])
+        return _multiply_rows(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -96,6 +100,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _forward(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    if not torch.is_grad_enabled() and uses_onednn(inputs):
+        return _multiply_rows(inputs, layer.weight, layer.bias)
     narrow = layer.weight.dtype != inputs.dtype and layer.weight.dtype in (torch.bfloat16, torch.float16)
     if narrow and not torch.is_autocast_enabled(inputs.device.type):
         widened: Tensor = _Linear.apply(inputs, layer.weight, layer.bias)  # type: ignore[no-untyped-call]

@@ -40,9 +40,9 @@ class PromptSettings(Protocol):
 class DistinctPrompts:
     """Every distinct prompt of the data once, with its tokens, read again on every call; rows that give none are counted in the findings."""
 
-    def __init__(self, settings: PromptSettings, tokenizer: Any) -> None:
+    def __init__(self, settings: PromptSettings, tokenizer: Any, questions: Questions | None = None) -> None:
         assert settings.data is not None
-        self._questions = Questions(settings.data, settings.limit)
+        self._questions = questions or Questions(settings.data, settings.limit)
         self._tokenizer = tokenizer
         self._how, self._decide = Tokenise(max_length=settings.max_length), Stopping(settings.gate)
         self.findings = Findings()

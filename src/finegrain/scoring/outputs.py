@@ -12,6 +12,7 @@ from torch import Tensor
 from finegrain.credit.abc import ABC
 from finegrain.credit.r3hf import R3HF
 from finegrain.data.records import Example
+from finegrain.models.attention_rows import has_rows, read_head_and_rows
 from finegrain.models.score import Precision, compute_head_rows
 from finegrain.models.scorer import Scorer, causal_lm, head_outputs, stock_attention
 from finegrain.ops.location import LocationNormaliser, Spread
@@ -26,8 +27,8 @@ from finegrain.types import Ragged, Scored, Side
 
 Found = list[dict[str, Scores]]
 """By example and role."""
-AttentionOf = Callable[[Example, str], Float[Tensor, "1 H T"]]
-"""What stands behind a score, of the answer's tokens, head by head."""
+AttentionOf = Callable[[int, str], Float[Tensor, "1 H T"]]
+"""What stands behind the score of an example's answer, of its tokens, head by head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,10 @@ class LoadedRewardModel:
 
     def head_scores(self, examples: Sequence[Example], roles: Sequence[str]) -> Found:
         """Token scores, and the answer's score as the head's readout has it."""
-        outputs = compute_head_rows(self.scorer, examples, roles, self.precision)
+        return self._all_scores(compute_head_rows(self.scorer, examples, roles, self.precision), examples, roles)
+
+    def _all_scores(self, outputs: Mapping[str, Ragged], examples: Sequence[Example], roles: Sequence[str]) -> Found:
+        """The same from the head's outputs."""
         return [{role: self._scores(outputs[role][place], example.responses[role].mask) for role in roles} for place, example in enumerate(examples)]
 
     def segment_scores(self, examples: Sequence[Example], roles: Sequence[str], spread: Spread, location: LocationNormaliser | None) -> Found:
@@ -78,12 +82,19 @@ class LoadedRewardModel:
         return found
 
     def attention_shares(self, examples: Sequence[Example], roles: Sequence[str], spread: ABC) -> Found:
-        """Shares of the score in proportion to what the answer's last token attends to; an eager pass per answer."""
-        return self._shares(examples, roles, spread, self._last_attention)
+        """Shares of the score in proportion to what the answer's last token attends to; an eager pass per answer where rows are not packed."""
+        read = read_head_and_rows(self.scorer, examples, roles, self.precision) if has_rows(self.scorer) else None
+        if read is None:
+            return self._shares(
+                examples, roles, spread, self.head_scores(examples, roles), lambda place, role: self._last_attention(examples[place], role)
+            )
+        scores = self._all_scores(read.outputs, examples, roles)
+        return self._shares(examples, roles, spread, scores, lambda place, role: read.rows[role][place][None])
 
     def even_shares(self, examples: Sequence[Example], roles: Sequence[str], spread: ABC) -> Found:
         """Equal shares of the score: what a signal that looks at the text has to beat."""
-        return self._shares(examples, roles, spread, lambda example, role: torch.ones(1, 1, len(example.responses[role].ids)))
+        scores = self.head_scores(examples, roles)
+        return self._shares(examples, roles, spread, scores, lambda place, role: torch.ones(1, 1, len(examples[place].responses[role].ids)))
 
     def saliency(self, examples: Sequence[Example], roles: Sequence[str]) -> Found:
         """Gradient of the score with respect to each token's embedding, times the embedding; a backward pass per answer."""
@@ -108,15 +119,15 @@ class LoadedRewardModel:
         values = (to_wide(slope) * to_wide(inputs.detach())).sum(-1)[0, prompt:]
         return torch.where(mask[0], values, 0.0).cpu()
 
-    def _shares(self, examples: Sequence[Example], roles: Sequence[str], spread: ABC, attention_of: AttentionOf) -> Found:
+    def _shares(self, examples: Sequence[Example], roles: Sequence[str], spread: ABC, scored: Found, attention_of: AttentionOf) -> Found:
         """Shares of the score in proportion to an attention, and of each member's for the uncertainty."""
         found = []
-        for example, scores in zip(examples, self.head_scores(examples, roles), strict=True):
+        for place, (example, scores) in enumerate(zip(examples, scored, strict=True)):
             rewards = {}
             for role, one in scores.items():
                 mask = torch.from_numpy(np.array(example.responses[role].mask))
                 total = _with_members(one.answer.mean, one.answer.members)
-                attention = attention_of(example, role)
+                attention = attention_of(place, role)
                 rewards[role] = one._replace(tokens=_of(spread(attention.expand(len(total), -1, -1), total, mask.expand(len(total), -1))))
             found.append(rewards)
         return found

@@ -25,6 +25,20 @@ BLOCK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainerState:
+    """Where the training stands that asks for rewards: what GRPO reward functions read of their argument `trainer_state`."""
+
+    global_step: int
+    """Updates so far."""
+    max_steps: int
+    """Updates of the whole run."""
+    epoch: float = 0.0
+    """Passes over the prompts so far."""
+    num_train_epochs: int = 1
+    is_world_process_zero: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Candidates:
     """A prompt and the answers to it that are to be scored; all candidates of one call come alike, with tokens or without."""
 
@@ -42,6 +56,8 @@ class Candidates:
     """Token ids of answers as they were sampled, by role, without the end token; they count where they are the reward's own tokens of the text."""
     called: Mapping[str, str] = field(default_factory=dict)
     """Roles in the data of answers that have another one here."""
+    trainer_state: TrainerState | None = None
+    """None where nothing is being trained."""
 
     @property
     def text(self) -> Row:
@@ -62,6 +78,12 @@ class Candidates:
     def answer_text(self, role: str) -> str:
         """The words of an answer, which spans count."""
         return join_answer(self.text.answers[role].content) if self.tokens is None else self.tokens.responses[role].text
+
+    def sampled_ids(self, role: str) -> Sequence[int] | None:
+        """Tokens of an answer as they were sampled, with the end token where `tokens` has it; None where nobody sampled it."""
+        if role not in self.ids:
+            return None
+        return self.ids[role] if self.tokens is None else [int(token) for token in self.tokens.responses[role].ids]
 
     def taking(self, names: Mapping[str, str]) -> "Candidates":
         """Some of the answers, {new role: role}; the prompt is cut as it was for all of them together."""
@@ -144,6 +166,9 @@ class Reward(Protocol):
 
     def score(self, candidates: Iterable[Candidates], findings: Findings | None = None) -> Iterator[Found]:
         """Scores by role, candidates after candidates; what cannot be read goes to the findings."""
+
+    def begin(self, candidates: Sequence["Candidates"], findings: Findings) -> Iterator[Found] | None:
+        """Asks for the same without waiting for the answer, so that others are asked meanwhile; None for a reward that computes and does not wait."""
 
     def facts(self) -> Json:
         """What a result must say of how answers were read so far; {} where there is nothing."""

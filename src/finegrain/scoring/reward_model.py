@@ -125,21 +125,29 @@ def open_reward_model(sources: Sequence[str], options: RewardOptions) -> ModelRe
     """The reward model of a checkpoint folder or Hub name."""
     (source,) = sources
     runtime, named = options.runtime(), options.reference_option
-    return load_model_reward(runtime, source, max_length=options.max_length, signal=options.signal, reference_option=named)
+    checked = partial(check_signal, option=options.signal_option, adds_up=options.adds_up)
+    return load_model_reward(runtime, source, max_length=options.max_length, signal=options.signal, reference_option=named, check=checked)
 
 
 def load_model_reward(
-    runtime: Runtime, source: str, *, max_length: int, signal: RewardSignal | Densest | None = None, reference_option: str = "--reference"
+    runtime: Runtime,
+    source: str,
+    *,
+    max_length: int,
+    signal: RewardSignal | Densest | None = None,
+    reference_option: str = "--reference",
+    check: Callable[[RewardSignal | Densest, RewardHead], None] = check_signal,
 ) -> ModelReward:
-    """The same with its models placed and computed as the runtime says."""
+    """The same with its models placed and computed as the runtime says; `check` raises UsageError for a signal that the head does not give."""
     try:
         loaded = load_reward_model(source, master=master_dtype(runtime.precision.name))
     except ModelError as error:
         hint = "" if is_reward_model(source) else f"; for the implicit reward of a policy give {reference_option}, the model it was trained from"
         raise ModelError(f"{error}{hint}") from error
     source, head = loaded.policy.source, head_of(loaded)  # of a Hub name, the folder of its copy here
+    if signal is not None:
+        check(signal, head)
     signal = signal or Head()
-    check_signal(signal, head)
     silence_dropout(loaded.policy.model)
     loaded.policy.model.to(runtime.device).eval()
     head, module, adapters = attach_adapters(head, loaded.head, Path(source))

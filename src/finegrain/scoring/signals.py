@@ -26,22 +26,31 @@ class Densest:
         return self.choice(model)[0](model, examples, roles)
 
 
-def check_signal(signal: RewardSignal | Densest, head: RewardHead) -> None:
-    """Raises UsageError for a signal that a model with this head does not give; every head has a densest one."""
+def check_signal(signal: RewardSignal | Densest, head: RewardHead, option: str = "signal", *, adds_up: bool = False) -> None:
+    """Raises UsageError for a signal that a model with this head does not give; every head has a densest one.
+
+    option: what the command calls it. adds_up: whether the token scores will be added up, as rewards of an answer are.
+    """
     if isinstance(signal, Densest):
         return
     declared, name = read_head(head), signal.facts.name
     if isinstance(signal, Head) and signal.places_segments and declared.read_positions is None:
-        raise UsageError("signal.spread and signal.scale place scores of segments or steps, and this model scores tokens itself: drop them")
+        raise UsageError(f"{option}.spread and {option}.scale place scores of segments or steps, and this model scores tokens itself: drop them")
     if isinstance(signal, Saliency) and declared.read_positions is not None:
-        raise UsageError("signal:saliency is the gradient of one score of the answer; this model reads ends of segments or steps: take signal:head")
+        told = "is the gradient of one score of the answer; this model reads ends of segments or steps"
+        raise UsageError(f"{option}:saliency {told}: take {option}:head")
     if signal.last_token and declared.read_positions is not None:
-        raise UsageError(f"signal:{name} is for a score read at the last token; this model reads ends of segments or steps: take signal:head")
+        raise UsageError(f"{option}:{name} is for a score read at the last token; this model reads ends of segments or steps: take {option}:head")
     if signal.last_token and not isinstance(head.readout, Last):
         readout = type(head.readout).__name__.lower()
         raise UsageError(
-            f"signal:{name} is for a score read at the last token; this model's is the {readout} of its tokens: take signal:head"
-            "; for a credit that divides the answer's score, credit.signal:implicit reads this model's token scores"
+            f"{option}:{name} is for a score read at the last token; this model's is the {readout} of its tokens: take {option}:head"
+            + ("" if adds_up else "; for a credit that divides the answer's score, credit.signal:implicit reads this model's token scores")
         )
     if signal.every_prefix and declared.reads_whole_answer:
-        raise UsageError(f"signal:{name} reads every prefix; this model weighs tokens over the whole answer: take signal:head")
+        raise UsageError(f"{option}:{name} reads every prefix; this model weighs tokens over the whole answer: take {option}:head")
+    if adds_up and isinstance(signal, Head) and declared.read_positions is None and isinstance(head.readout, Last):
+        raise UsageError(
+            f"{option}:{name} adds up the scores of an answer's tokens, and each token of this model scores the whole answer so far: "
+            f"take {option}:prefix-difference, which adds up to the answer's score, or {option}:terminal"
+        )

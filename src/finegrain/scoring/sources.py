@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Mode = Literal["norm", "avg", "sum"]
@@ -48,8 +48,18 @@ class RewardOptions:
     """A checkpoint is a policy, scored by this readout of its log-probabilities."""
     signal: Any = None
     """What stands on the tokens of a reward model, one of `credit.reward_signals`; None: the head's own scores."""
+    signal_option: str = "signal"
+    """What the command calls it, for messages."""
+    adds_up: bool = False
+    """Whether token scores will be added up, so that those which repeat a score of the whole answer are refused."""
     tokenizer: str | None = None
     """Checkpoint whose tokens the scores of a reward that reads text are put on."""
+    timeout: float | None = None
+    """Seconds that one call of a user's function may take; None: as long as it likes, in the caller's own thread."""
+    block: int | None = 64
+    """Candidates that a user's function is asked about in one call; None: all."""
+    files: dict[str, Any] = field(default_factory=dict)
+    """Files of users' functions that have been run, by path."""
 
 
 def is_text_source(source: str) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from numbers import Real
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from finegrain.data.records import Response, Text
 from finegrain.data.spans import spans_to_tokens
 from finegrain.errors import DataError, NonFiniteError, UsageError
 from finegrain.models.load import load_own_tokenizer
-from finegrain.scoring.records import BLOCK, Candidates, Found, Scores
+from finegrain.scoring.records import BLOCK, Candidates, Found, Scores, TrainerState
 from finegrain.scoring.sources import RewardOptions
 from finegrain.scoring.tokens import TokenReader, is_cut
 from finegrain.types import CharSpan, Json, Scored
@@ -31,6 +32,10 @@ class Completion(NamedTuple):
     completion: Text
     columns: Mapping[str, Any]
     """The row of the data, as it is."""
+    ids: Sequence[int] | None = None
+    """Tokens of the answer as they were sampled; None where nobody sampled it."""
+    trainer_state: TrainerState | None = None
+    """None where nothing is being trained."""
 
 
 class Verdict(NamedTuple):
@@ -57,10 +62,12 @@ class TextReward:
     """Its identity."""
     reader: TokenReader | None = None
     """The tokenizer on whose tokens spans and lists of numbers are put; None: spans stay spans."""
-    block: int = BLOCK
-    """Candidates of one call."""
+    block: int | None = BLOCK
+    """Candidates of one call; None: all that there are."""
     dense: bool = True
     """Whether it may say spans or numbers per token."""
+    start: Callable[[Sequence[Completion]], Callable[[], Sequence[Any]]] | None = None
+    """Asks without waiting, and returns what gives the answer; None for what computes."""
     tokenizer: None = None
 
     def read(self, candidates: Sequence[Candidates], findings: Findings) -> Sequence[Candidates | None]:
@@ -71,18 +78,23 @@ class TextReward:
         """Scores by role, candidates after candidates."""
         stream = iter(candidates)
         while block := list(islice(stream, self.block)):
-            texts = [one.text for one in block]
-            asked = [
-                Completion(one.row, one.called.get(role, role), text.prompt, answer.content, one.columns)
-                for one, text in zip(block, texts, strict=True)
-                for role, answer in text.answers.items()
-            ]
-            verdicts = iter(self._verdicts(asked))
-            for one, text in zip(block, texts, strict=True):
-                yield {role: self._scores(one, role, next(verdicts)) for role in text.answers}
+            asked = list_completions(block)
+            yield from self._found(block, asked, partial(self.score_texts, asked))
 
-    def _verdicts(self, asked: Sequence[Completion]) -> list[Verdict]:
-        verdicts = [read_verdict(item, one.row, self.source) for item, one in zip(self.score_texts(asked), asked, strict=True)]
+    def begin(self, candidates: Sequence[Candidates], findings: Findings) -> Iterator[Found] | None:
+        """Asks about all candidates at once, without waiting; None for what computes."""
+        if self.start is None:
+            return None
+        asked = list_completions(candidates)
+        return self._found(candidates, asked, self.start(asked))
+
+    def _found(self, block: Sequence[Candidates], asked: Sequence[Completion], say: Callable[[], Sequence[Any]]) -> Iterator[Found]:
+        verdicts = iter(self._verdicts(asked, say()))
+        for one in block:
+            yield {role: self._scores(one, role, next(verdicts)) for role in one.roles}
+
+    def _verdicts(self, asked: Sequence[Completion], said: Sequence[Any]) -> list[Verdict]:
+        verdicts = [read_verdict(item, one.row, self.source) for item, one in zip(said, asked, strict=True)]
         for verdict, one in zip(verdicts, asked, strict=True):
             length = len(join_answer(one.completion)) if verdict.spans else 0
             for start, end, *_ in verdict.spans:
@@ -132,6 +144,15 @@ class TextReward:
         return replace(self, block=1)
 
 
+def list_completions(candidates: Sequence[Candidates]) -> list[Completion]:
+    """Every answer of the candidates."""
+    return [
+        Completion(one.row, one.called.get(role, role), text.prompt, answer.content, one.columns, one.sampled_ids(role), one.trainer_state)
+        for one, text in ((one, one.text) for one in candidates)
+        for role, answer in text.answers.items()
+    ]
+
+
 def open_token_reader(options: RewardOptions) -> TokenReader | None:
     """The tokenizer that scores of texts are put on."""
     return None if options.tokenizer is None else TokenReader(load_own_tokenizer(options.tokenizer), options.max_length)
@@ -139,12 +160,14 @@ def open_token_reader(options: RewardOptions) -> TokenReader | None:
 
 def read_verdict(item: Any, row: int, source: str) -> Verdict:
     """What the function returned, checked."""
-    item = item.tolist() if hasattr(item, "tolist") else item
+    item = _listed(item)
     if item is None:
         return Verdict(None)
     if isinstance(item, Real):
         return Verdict(_finite(item, row, source))
-    if isinstance(item, Sequence) and all(isinstance(one, Real) for one in item) and len(item):
+    if isinstance(item, Sequence) and not isinstance(item, str):
+        item = [_listed(one) for one in item]
+    if isinstance(item, list) and all(isinstance(one, Real) for one in item) and item:
         values = [_finite(one, row, source) for one in item]
         return Verdict(sum(values), tokens=values)
     try:
@@ -154,6 +177,11 @@ def read_verdict(item: Any, row: int, source: str) -> Verdict:
             raise
         raise UsageError(f"{source}, row {row}: expected a number, None, numbers per token or spans (start, end, value), got {item!r:.80}") from error
     return Verdict(sum(span.value for span in spans), spans=spans)
+
+
+def _listed(item: Any) -> Any:
+    """Numbers and lists of arrays and tensors."""
+    return item.tolist() if hasattr(item, "tolist") else item
 
 
 def _finite(value: Any, row: int, source: str) -> float:

@@ -86,7 +86,7 @@ class TokenReader:
         found: list[Candidates | None] = [None] * len(candidates)
         for example in tokenise(rows, self.tokenizer, Tokenise(max_length=self.max_length), findings, EVERYTHING):
             one = candidates[example.row]
-            responses = {role: self._sampled(example, role, one) for role in example.responses}
+            responses = {role: _as_ended(self._sampled(example, role, one), role, one, self.tokenizer) for role in example.responses}
             found[example.row] = replace(one, tokens=replace(example, row=one.row, responses=responses), tokenizer=self.tokenizer)
         return found
 
@@ -103,7 +103,34 @@ class TokenReader:
         if len(example.prompt) + len(own) + len(tail) > self.max_length or self.tokenizer.decode(own) != answer.text:
             return answer
         sampled = np.array(own + tail, dtype=np.int32)
-        return Response(sampled, np.ones(len(sampled), bool), np.zeros((len(sampled), 2), dtype=np.int32), answer.text)
+        offsets = np.concatenate([_sampled_offsets(own, role, given), np.zeros((len(tail), 2), dtype=np.int32)])
+        return Response(sampled, np.ones(len(sampled), bool), offsets, answer.text)
+
+
+def _sampled_offsets(sampled: Sequence[int], role: str, given: Candidates) -> np.ndarray:
+    """(T, 2) characters of the sampled tokens where the caller knows them, else none."""
+    known = None if given.tokens is None else given.tokens.responses[role]
+    if known is None or known.ids[: len(sampled)].tolist() != list(sampled):
+        return np.zeros((len(sampled), 2), dtype=np.int32)
+    return known.offsets[: len(sampled)].astype(np.int32)
+
+
+def _as_ended(answer: Response, role: str, given: Candidates, tokenizer: Any) -> Response:
+    """The answer without its end token, and what follows it, where it was sampled without one: cut, or stopped at a string."""
+    if given.tokens is None or role not in given.ids:
+        return answer
+    sampled = given.tokens.responses[role].ids
+    if len(sampled) and _is_end(int(sampled[-1]), given.tokenizer):
+        return answer
+    ends = [place for place in np.flatnonzero(answer.mask) if _is_end(int(answer.ids[place]), tokenizer)]
+    if not ends or answer.mask[ends[-1] + 1 :].any():
+        return answer
+    return replace(answer, ids=answer.ids[: ends[-1]], mask=answer.mask[: ends[-1]], offsets=answer.offsets[: ends[-1]])
+
+
+def _is_end(token: int, tokenizer: Any) -> bool:
+    """Whether a token is no text, unlike part of a character."""
+    return not tokenizer.decode([token], skip_special_tokens=True)
 
 
 class TokenisedReward(ABC):
@@ -139,6 +166,10 @@ class TokenisedReward(ABC):
         scores = self.score_examples([_tokens(one) for one in read if one is not None])
         for one in read:
             yield {} if one is None else next(scores)
+
+    def begin(self, candidates: Sequence[Candidates], findings: Findings) -> Iterator[Found] | None:
+        """It computes."""
+        return None
 
     def facts(self) -> Json:
         """Nothing: every token counts."""

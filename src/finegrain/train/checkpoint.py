@@ -1,7 +1,9 @@
 """Checkpoints for resuming: written beside and renamed, safetensors and JSON only, the previous one kept until then.
 
 `checkpoint-<step>/` is a `save_pretrained` layout for stock tools, plus `training.safetensors` (float32 masters of what
-trains, optimiser moments, tables, random state) and `training.json` (step and the names of the optimiser's numbers).
+trains, optimiser moments, tables, random state) and `training.json` (step and the names of the optimiser's numbers). A run
+that makes its own rows adds `source.safetensors` (e.g. the answers at hand) and the state of each model that trains beside
+the policy, `beside-<name>.safetensors`.
 """
 
 import json
@@ -20,8 +22,11 @@ from finegrain.errors import CheckpointError
 from finegrain.models.permissions import allow_readers
 from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
+from finegrain.train.source import SourceState, StepSource
 
 PREFIX = "checkpoint-"
+SOURCE = "source.safetensors"
+"""What the source of the rows needs to go on."""
 TABLE = "table/"
 """Before the names of the objective's tables, among tensors of what trains."""
 
@@ -41,8 +46,18 @@ class Checkpoints:
         found = [path for path in self.folder.glob(f"{PREFIX}*") if _own(path)]
         return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
-    def save(self, trainer: Trainer, step: int, export: Callable[[Path], None], selection: Mapping[str, Any] | None = None) -> Path:
-        """Write the state after `step` optimiser steps; `export` adds the stock layout. `selection`: which step was best so far."""
+    def save(
+        self,
+        trainer: Trainer,
+        step: int,
+        export: Callable[[Path], None],
+        selection: Mapping[str, Any] | None = None,
+        source: StepSource | None = None,
+    ) -> Path:
+        """Write the state after `step` optimiser steps; `export` adds the stock layout. `selection`: which step was best so far.
+
+        `source`: what makes the rows, where they are not those of a file.
+        """
         final = self.folder / f"{PREFIX}{step}"
         if rank() == 0 and final.exists() and not _own(final):
             raise CheckpointError(f"{final} is no checkpoint of this program and stays as it is; take it away, or give another --out")
@@ -52,10 +67,13 @@ class Checkpoints:
             try:
                 part.mkdir(parents=True)
                 export(part)
-                tensors, numbers = _state(trainer)
-                save_file(tensors, part / "training.safetensors")
-                allow_readers(part / "training.safetensors")
-                record = {"step": step, "numbers": numbers, "selection": dict(selection or {})}
+                record = {"step": step, "numbers": _write(trainer, part / "training.safetensors"), "selection": dict(selection or {})}
+                if source is not None:
+                    own = source.state()
+                    save_file({name: tensor.contiguous() for name, tensor in own.tensors.items()}, part / SOURCE)
+                    allow_readers(part / SOURCE)
+                    record |= {"source": own.facts}
+                    record["beside"] = {name: _write(other, part / _beside(name)) for name, other in source.beside().items()}
                 (part / "training.json").write_text(json.dumps(record), encoding="utf-8")
                 part.rename(final)
             except (OSError, SafetensorError) as error:
@@ -80,13 +98,17 @@ class Checkpoints:
             return None, {}
         return found[-1], _record(found[-1])["selection"]
 
-    def restore(self, trainer: Trainer) -> int:
-        """Put the newest checkpoint's state into the trainer; returns the number of finished steps, 0 without one."""
+    def restore(self, trainer: Trainer, source: StepSource | None = None) -> int:
+        """Put the newest checkpoint's state into the trainer and what makes its rows; returns the number of finished steps, 0 without one."""
         found = self.complete()
         if not found:
             return 0
         record = _record(found[-1])
         try:
+            if source is not None:
+                for name, other in source.beside().items():
+                    _restore(other, load_file(found[-1] / _beside(name)), record["beside"][name])
+                source.restore(SourceState(load_file(found[-1] / SOURCE), record["source"]), int(record["step"]))
             _restore(trainer, load_file(found[-1] / "training.safetensors"), record["numbers"])
         except CheckpointError:
             raise
@@ -136,6 +158,18 @@ def load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(weights[name])
+
+
+def _beside(name: str) -> str:
+    return f"beside-{name.strip('/')}.safetensors"
+
+
+def _write(trainer: Trainer, file: Path) -> dict[str, float]:
+    """The trainer's tensors in a file; returns its numbers."""
+    tensors, numbers = _state(trainer)
+    save_file(tensors, file)
+    allow_readers(file)
+    return numbers
 
 
 def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, float]]:

@@ -15,7 +15,7 @@ from finegrain.models.packing import Group, Slots, make_slots
 from finegrain.models.score import make_group
 from finegrain.ops.logprobs import TokenValues
 from finegrain.ops.precision import place_on
-from finegrain.types import Pair, Ragged, Side, TokenColumns
+from finegrain.types import Pair, Ragged, SampledTokens, Side, TokenColumns
 
 ABSENT: Mapping[str, np.number[Any]] = {"weight": np.float32(1.0), "reward": np.float32(0.0), "segment": np.int64(-1), "labels": np.float32(0.0)}
 """What a token of an answer without credit has: it trains unmasked, and has neither a reward, a segment nor labels."""
@@ -34,6 +34,8 @@ class TrainingSet:
     """(N,) numbers of the rows that were made for them, beside those they came with."""
     categories: Mapping[str, int] = field(default_factory=dict)
     """Number of texts of the columns that stand for texts."""
+    sampled: Mapping[str, Mapping[str, Ragged]] = field(default_factory=dict)
+    """By role and field of `types.SampledTokens`, (T,) or (T, K) arrays of every row; {} for rows of a data file."""
 
     @cached_property
     def column_fields(self) -> Mapping[str, tuple[str, ...]]:
@@ -62,6 +64,8 @@ class Batch:
     columns: Mapping[str, Tensor]
     extras: Mapping[str, Mapping[str, Tensor]]
     """By role, the (B, T) tensors that come from columns: ref_logp, weight, reward, segment."""
+    sampled: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """By role, the fields of `types.SampledTokens`, (B, T) or (B, T, K)."""
 
     @property
     def tokens(self) -> int:
@@ -94,18 +98,20 @@ class Batch:
                 q_logp=None if values.q_logp is None else slot.spread(values.q_logp),
                 prompt_logp=prompt_logp,
                 prompt_mask=prompt_mask,
+                values=None if values.values is None else slot.spread(values.values),
+                sampled=_sampled(self.sampled.get(role), values.logp),
                 **{name: _as_wide_as(values.logp, tensor) for name, tensor in self.extras[role].items()},
             )
         return Pair(sides=sides, columns=self.columns, statistics=statistics or {}, modules=modules or {}, state=state or {})
 
-    def zeros(self, dtype: torch.dtype, outputs: int = 0, features: int = 0, reading: int = 0) -> TokenValues:
+    def zeros(self, dtype: torch.dtype, outputs: int = 0, features: int = 0, reading: int = 0, estimates: int = 0) -> TokenValues:
         """Values that are 0 everywhere: for counting denominators, before the policy has seen the rows."""
         count = sum(int(branch.mask.sum()) for group in self.groups for branch in group.branches)
         count += sum(len(group.prompt) - 1 for group in self.groups)
         device = next(iter(self.slots.values())).mask.device
         zeros = torch.zeros(count, dtype=dtype, device=device)
-        wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features, reading)}
-        return TokenValues(zeros, zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features], wide[reading])
+        wide = {width: zeros[:, None].expand(count, width) if width else None for width in (outputs, features, reading, estimates)}
+        return TokenValues(zeros, zeros, zeros, zeros, wide[outputs], zeros, zeros, wide[features], wide[reading], wide[estimates])
 
     def _prompts(self, values: TokenValues) -> tuple[Tensor, Tensor]:
         lengths = np.array([len(group.prompt) - 1 for group in self.groups])
@@ -124,6 +130,8 @@ def collate(
     examples = [data.examples[row] for row in rows]
     groups = tuple(make_group(example, roles) for example in examples)
     masks = [[branch.mask for branch in group.branches] for group in groups]
+    if data.sampled:
+        groups = _share_prompts(groups)
     placed = {role: make_slots(masks, index, device) for index, role in enumerate(roles)}
     names = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
     columns = {name: _numbers([example.columns[name] for example in examples], device) for name in sorted(names)}
@@ -133,7 +141,28 @@ def collate(
     for role in set(roles) & set(data.token_columns):
         columns[f"annotated/{role}"] = _numbers([float(data.token_columns[role].annotated[row]) for row in rows], device)
     extras = {role: _side_columns(data, rows, examples, role, placed[role].mask.shape, device) for role in roles}
-    return Batch(tuple(rows), groups, placed, columns, extras)
+    sampled = {role: _sampled_columns(own, rows, placed[role].mask.shape, device) for role, own in data.sampled.items() if role in roles}
+    return Batch(tuple(rows), groups, placed, columns, extras, sampled)
+
+
+def _share_prompts(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """Neighbours with one prompt as one group: the answers, and so the order of the scored tokens, stay as they are."""
+    shared: list[Group] = []
+    for group in groups:
+        if shared and np.array_equal(shared[-1].prompt, group.prompt):
+            shared[-1] = Group(group.prompt, shared[-1].branches + group.branches)
+        else:
+            shared.append(group)
+    return tuple(shared)
+
+
+def _sampled_columns(fields: Mapping[str, Ragged], rows: Sequence[int], shape: torch.Size, device: torch.device | str) -> dict[str, Tensor]:
+    arrays = {name: [values[row] for row in rows] for name, values in fields.items()}
+    return {name: _padded(own, (*shape, *own[0].shape[1:]), 0.0, device) for name, own in arrays.items()}
+
+
+def _sampled(fields: Mapping[str, Tensor] | None, like: Tensor) -> SampledTokens | None:
+    return None if fields is None else SampledTokens(**{name: _as_wide_as(like, values) for name, values in fields.items()})
 
 
 def _as_wide_as(like: Tensor, values: Tensor) -> Tensor:

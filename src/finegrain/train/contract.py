@@ -14,7 +14,7 @@ from finegrain.ops.reward_weight import RewardWeight
 from finegrain.rewards.columns import AnswerContext, StageContext
 from finegrain.types import LABEL_WEIGHTS, Gathered, Initialisation, Objective, Pair, RowLoss, Summed, Term, Terms, TokenColumns, WeightMeaning
 
-NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reference_kl", "reward", "label", "features"})
+NEEDS = frozenset({"logp", "reference", "prompt_logp", "entropy", "kl", "reference_kl", "reward", "label", "features", "sampled"})
 
 LIVE = frozenset({"kl", "reference_kl"})
 """Needs that a cached number per token does not answer: the reference runs beside the policy."""
@@ -37,7 +37,7 @@ class Contract:
     roles: tuple[str, ...] = ("chosen", "rejected")
     """Sides that take part in the gradient pass."""
     needs: frozenset[str] = frozenset({"reference"})
-    """What it reads of the sides: logp (added without `outputs`), reference, prompt_logp, entropy, kl, reference_kl, reward, label or features."""
+    """What it reads of the sides: logp, reference, prompt_logp, entropy, kl, reference_kl, reward, label, features, sampled."""
     shape: str | None = None
     """Name of the `data.records.Shape` it trains on, where its roles and needs do not say it."""
     beta: float = 1.0
@@ -84,6 +84,10 @@ class Contract:
     """Terms that are weighted as one against the others; None: every term has the weight it is given."""
     outputs: int = 0
     """How many numbers per token the objective reads from a head on the hidden states; 0: it needs no head."""
+    values: int = 0
+    """How many value estimates it reads before each token, from a head of its own; 0: it needs none."""
+    temperature: float = 1.0
+    """What its log-probabilities divide logits by: that at which answers were sampled."""
     make_head: Callable[[int, torch.Generator], nn.Module] | None = None
     """(hidden size, generator) -> the head's own module; None: a linear map without bias."""
     action_value: Wanted | None = None

@@ -1,6 +1,7 @@
 """A pair without its graph, for metrics and tables."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -14,4 +15,5 @@ def detached(pair: Pair) -> Pair:
 
 def _detached_side(side: Side) -> Side:
     values = {field.name: getattr(side, field.name) for field in fields(side)}
-    return replace(side, **{name: value.detach() for name, value in values.items() if isinstance(value, Tensor) and value.requires_grad})
+    plain: dict[str, Any] = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor) and value.requires_grad}
+    return replace(side, **plain)

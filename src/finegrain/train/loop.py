@@ -85,6 +85,8 @@ class Trainer:
             outputs=self.scorer.head if self.contract.outputs else None,
             features="features" in needs,
             reader=cast(BlockReader, self.contract.modules[READER]) if self.contract.reading else None,
+            values=self.scorer.value_head if self.contract.values else None,
+            temperature=self.contract.temperature,
         )
 
     def batches(self, step: Step, roles: Sequence[str]) -> list[Batch]:
@@ -101,7 +103,7 @@ class Trainer:
                 values = self.scorer(batch.groups, self.request())
         else:
             width = int(causal_lm(self.scorer.model).config.get_text_config().hidden_size) if "features" in self.contract.needs else 0
-            values = batch.zeros(self.dtype, self.contract.outputs, width, self.contract.reading)
+            values = batch.zeros(self.dtype, self.contract.outputs, width, self.contract.reading, self.contract.values)
         return batch.pair(
             values, statistics=statistics, modules=self.contract.modules, state=self.state, prompts="prompt_logp" in self.contract.needs
         )

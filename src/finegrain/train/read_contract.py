@@ -33,8 +33,9 @@ def contract_of(objective: Any, seed: int = 0) -> Contract:
     own = replace(
         declared,
         roles=roles,
-        needs=needs if declared.outputs else needs | {"logp"},
+        needs=needs if declared.outputs or "sampled" in needs else needs | {"logp"},
         outputs=int(declared.outputs),
+        values=int(declared.values),
         beta=float(declared.beta),
         statistic_roles=() if declared.statistics is None else tuple(found.get("statistic_roles", roles)),
         modules=modules,

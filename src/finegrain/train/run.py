@@ -1,4 +1,4 @@
-"""Run a trainer over its plan: log, checkpoint, resume, stop on Ctrl-C after the step at hand."""
+"""Run a trainer over the steps of its source: log, checkpoint, resume, stop on Ctrl-C after the step at hand."""
 
 import json
 import signal
@@ -10,16 +10,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from finegrain.errors import Interrupted, NonFiniteError
+from finegrain.errors import FinegrainError, Interrupted, NonFiniteError
 from finegrain.files import replace_file
 from finegrain.runs import RunDirectory
-from finegrain.train.batches import Plan
+from finegrain.train.batches import Plan, Step
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.train.contract import DIVERGED
 from finegrain.train.diagnosis import Diagnosis
 from finegrain.train.distributed import any_rank, rank
 from finegrain.train.loop import NonFiniteStep, Trainer, run_step
 from finegrain.train.selection import Selection
+from finegrain.train.source import Planned, StepSource, Taken
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Recorder:
     diagnosis: Diagnosis | None = None
     """Gradients of single pairs, measured while training; None: they are not."""
 
-    def save(self, trainer: Trainer, step: int) -> None:
+    def save(self, trainer: Trainer, step: int, source: StepSource | None) -> None:
         """A checkpoint of this step, with what is known of the best one."""
         if self.selection is None:
-            self.checkpoints.save(trainer, step, self.export)
+            self.checkpoints.save(trainer, step, self.export, source=source)
             return
-        self.checkpoints.save(trainer, step, self._with_best, self.selection.as_json())
+        self.checkpoints.save(trainer, step, self._with_best, self.selection.as_json(), source)
 
     def _with_best(self, folder: Path) -> None:
         assert self.selection is not None
@@ -54,50 +55,76 @@ class Recorder:
         self.selection.save(folder)
 
 
-def train(trainer: Trainer, plan: Plan, recorder: Recorder, *, resume: bool) -> list[dict[str, Any]]:
-    """Take all steps of the plan; returns the logged lines, those of an earlier part included."""
-    done = recorder.checkpoints.restore(trainer) if resume else 0
+def train(trainer: Trainer, source: Plan | StepSource, recorder: Recorder, *, resume: bool) -> list[dict[str, Any]]:
+    """Take all steps of a plan over the trainer's rows, or of a source that makes them; returns the logged lines, those of an earlier part too."""
+    steps, kept = (Planned(source), None) if isinstance(source, Plan) else (source, source)
+    done = recorder.checkpoints.restore(trainer, kept) if resume else 0
     selection = recorder.selection
     if selection is not None:
         selection.restore(*(recorder.checkpoints.selection() if resume else (None, {})))
     if rank() == 0:
         recorder.directory.cut_steps(done)
     with _interrupt_flag() as interrupted:
-        for index in range(done, len(plan)):
+        for index in range(done, len(steps)):
             if selection is not None and selection.exhausted:
                 break
-            measured = None if recorder.diagnosis is None else recorder.diagnosis.measure(trainer, plan.step(index))
             started = time.perf_counter()
-            line = _guarded_step(trainer, plan, recorder, index)
-            if trainer.contract.unbounded and line["loss"] < DIVERGED:
-                raise NonFiniteError(
-                    f"the loss of step {index + 1} is {line['loss']:.4g}, below {DIVERGED:g}: {trainer.contract.unbounded}; lower --lr or --epochs"
-                )
-            seconds = time.perf_counter() - started
-            line |= {"step_seconds": round(seconds, 4), "tokens_per_second": round(line["num_tokens"] / seconds, 1)}
-            if recorder.diagnosis is not None and measured is not None:
-                line |= recorder.diagnosis.compare(trainer, measured)
-            last = index + 1 == len(plan)
+            taken = _next(trainer, steps, kept, recorder, index, done)
+            last = index + 1 == len(steps)
+            line: dict[str, Any] = {}
+            if taken is not None:
+                line = _take(taken, recorder, index, started)
+                line |= steps.note(line)
             if selection is not None and selection.due(index + 1, last=last):
                 line |= selection(trainer, index + 1)
                 last = last or selection.exhausted
-            if rank() == 0:
+            if line and rank() == 0:
+                line = {"step": index + 1, **line}
                 recorder.directory.append_metrics(line)
                 for watch in recorder.watchers:
                     watch(line)
             stop = any_rank(interrupted(), trainer.scorer.device)
             if stop and not last and not recorder.resumable:
-                raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; a sharded run keeps no state to go on from")
+                raise Interrupted(f"stopped after step {index + 1} of {len(steps)}; a sharded run keeps no state to go on from")
             if recorder.resumable and (stop or (recorder.save_every and (index + 1) % recorder.save_every == 0 and not last)):
-                recorder.save(trainer, index + 1)
+                recorder.save(trainer, index + 1, kept)
             if stop and not last:
-                raise Interrupted(f"stopped after step {index + 1} of {len(plan)}; the state is saved, go on with the same command and --resume")
+                raise Interrupted(f"stopped after step {index + 1} of {len(steps)}; the state is saved, go on with the same command and --resume")
     return list(recorder.directory.metrics())
 
 
-def _guarded_step(trainer: Trainer, plan: Plan, recorder: Recorder, index: int) -> dict[str, Any]:
+def _next(trainer: Trainer, steps: StepSource, kept: StepSource | None, recorder: Recorder, index: int, done: int) -> Taken | None:
+    """The next step; what a source cannot make stops the run after its state is saved."""
     try:
-        return dict(run_step(trainer, plan.step(index)))
+        return steps.at(trainer, index)
+    except FinegrainError:
+        if kept is not None and recorder.resumable and index > done:
+            recorder.save(trainer, index, kept)
+        raise
+
+
+def _take(taken: Taken, recorder: Recorder, index: int, started: float) -> dict[str, Any]:
+    """The logged line of a step, its rows made and all models updated."""
+    trainer, step = taken.trainer, taken.step
+    measured = None if recorder.diagnosis is None else recorder.diagnosis.measure(trainer, step)
+    line = _guarded_step(trainer, step, recorder)
+    for prefix, other in taken.beside.items():
+        line |= {prefix + name: value for name, value in _guarded_step(other, step, recorder).items() if name not in ("step", "epoch", "num_tokens")}
+    if trainer.contract.unbounded and line["loss"] < DIVERGED:
+        raise NonFiniteError(
+            f"the loss of step {index + 1} is {line['loss']:.4g}, below {DIVERGED:g}: {trainer.contract.unbounded}; lower --lr or --epochs"
+        )
+    seconds = time.perf_counter() - started
+    line |= {"step_seconds": round(seconds, 4), "tokens_per_second": round(line["num_tokens"] / seconds, 1), **taken.facts}
+    if recorder.diagnosis is not None and measured is not None:
+        line |= recorder.diagnosis.compare(trainer, measured)
+    return line
+
+
+def _guarded_step(trainer: Trainer, step: Step, recorder: Recorder) -> dict[str, Any]:
+    index = step.index
+    try:
+        return dict(run_step(trainer, step))
     except NonFiniteStep as error:
         sources = [trainer.data.examples[row].row for row in error.rows]
         file = recorder.directory.path / "nonfinite.json"

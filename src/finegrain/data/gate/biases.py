@@ -46,7 +46,7 @@ class Case(NamedTuple):
     label: float
 
 
-class Sample:
+class BiasSample:
     """A uniform random sample of the examples offered (reservoir), of bounded size."""
 
     def __init__(self, size: int) -> None:
@@ -69,7 +69,7 @@ class Sample:
         self.cases[place : place + 1] = [case]
 
 
-def measure_biases(sample: Sample) -> Json:
+def measure_biases(sample: BiasSample) -> Json:
     """By name, accuracy with its interval, or the reason why nothing was measured."""
     cases = sample.cases
     if reason := _unmeasurable(cases):

@@ -12,7 +12,7 @@ from finegrain.data.findings import Findings
 from finegrain.data.formats import Format, recognise, rows_of_shape
 from finegrain.data.gate.across import Across
 from finegrain.data.gate.agreement import Agreement
-from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.biases import BiasSample
 from finegrain.data.gate.exact import NUMBERS, check_exact, check_last_turn
 from finegrain.data.gate.judged import check_heuristics
 from finegrain.data.gate.markup import find_own_markup
@@ -86,7 +86,7 @@ class Keeper:
         forms: Sequence[Form],
         shape: Shape,
         findings: Findings,
-        sample: Sample,
+        sample: BiasSample,
         *,
         part: Callable[[int], int] = lambda row: 0,
         categories: Categories | None = None,

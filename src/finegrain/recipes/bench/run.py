@@ -15,7 +15,7 @@ from finegrain.errors import CheckpointError
 from finegrain.files import replace_file
 from finegrain.recipes.bench.cell import Cell, CellRunner
 from finegrain.recipes.bench.rows import rows_of
-from finegrain.recipes.bench.stages import Stages, halve, measure_rows, tune_rows
+from finegrain.recipes.bench.stages import BenchStages, halve, measure_rows, tune_rows
 from finegrain.recipes.bench.table import describe_regime, render_table, render_tuning, summarise_rows
 from finegrain.recipes.demo.base import make_base
 from finegrain.recipes.demo.rows import Budget
@@ -43,7 +43,7 @@ class BenchScale:
     """Its rate is not read: rates are trials."""
     samples: int
     readings: tuple[int, ...]
-    stages: Stages
+    stages: BenchStages
 
 
 FULL = BenchScale(
@@ -54,7 +54,7 @@ FULL = BenchScale(
     budget=Budget(63, 32, 0.0),
     samples=256,
     readings=(4, 6, 10, 14, 20, 26, 34, 42, 63),
-    stages=Stages(
+    stages=BenchStages(
         rates=(1.2e-3, 2.4e-3, 4.8e-3),
         betas=(0.25, 0.5, 1.0),
         widenings=2,
@@ -74,7 +74,7 @@ QUICK = BenchScale(
     budget=Budget(30, 16, 0.0),
     samples=64,
     readings=(3, 6, 12, 30),
-    stages=Stages(
+    stages=BenchStages(
         rates=(2.4e-3, 4.8e-3),
         betas=(0.125, 0.25, 0.5),
         widenings=0,

@@ -12,7 +12,7 @@ from finegrain.types import Json
 
 
 @dataclass(frozen=True)
-class Stages:
+class BenchStages:
     """Trials, numbers of pairs and seeds."""
 
     rates: tuple[float, ...]
@@ -46,7 +46,7 @@ def goodness(results: Sequence[Json]) -> float:
     return -np.inf if not values or None in values else float(np.mean(values))
 
 
-def tune_rows(rows: Sequence[BenchRow], stages: Stages, measure: Measure) -> Tuned:
+def tune_rows(rows: Sequence[BenchRow], stages: BenchStages, measure: Measure) -> Tuned:
     """The best trial of every row.
 
     An axis on whose edge the best trial of any row lies grows there by a factor of two, for every row, so that all rows have the same trials.
@@ -68,7 +68,7 @@ def _widened(values: tuple[float, ...], best: Sequence[float]) -> tuple[float, .
     return (*below, *values, *above)
 
 
-def _best_trials(rows: Sequence[BenchRow], trials: Sequence[Trial], stages: Stages, measure: Measure) -> dict[str, Trial]:
+def _best_trials(rows: Sequence[BenchRow], trials: Sequence[Trial], stages: BenchStages, measure: Measure) -> dict[str, Trial]:
     cells = {
         (row.name, trial): [Cell(row.name, stages.pairs, seed, trial, whole=False) for seed in stages.tuning_seeds]
         for row in rows

@@ -8,7 +8,7 @@ from typing import Any
 
 from finegrain.data.answer_text import split_turn
 from finegrain.data.findings import Findings
-from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.biases import BiasSample
 from finegrain.data.gate.keeper import convert, find_common_format
 from finegrain.data.gate.settings import Gate
 from finegrain.data.left_out import select_examples
@@ -90,7 +90,7 @@ def load_marked_rows(source: str, limit: int | None, gate: Gate) -> tuple[list[t
         rows, findings = read(source, limit), Findings()
         made = [(number, row) for number, _, row in read_sample_rows(rows, findings, 1)]
         facts = {"source": source, "sha256": rows.sha256(), "format": "samples", "shape": "samples", "rows": rows.count, "examples_left": len(made)}
-        report = make_gate_report(facts, findings, Sample(0))
+        report = make_gate_report(facts, findings, BiasSample(0))
     else:
         loaded = load_text(source, limit=limit, gate=gate)
         made, report = loaded.rows, loaded.gate

@@ -132,7 +132,7 @@ def open_job(job: Job) -> Opened:
     check_saving(session, job)
     rows = load_rows(session, job, contract)
     rise = None if job.displacement is None else job.displacement(session)
-    rate = peak_rate(session, job, contract)
+    rate = peak_rate(session, job.common.lr, job.optim, contract)
     record = RunRecord(command=job.command, settings=job.settings, samples=None if rise is None else rise.report).plus({**rows.facts, **facts})
     plan = make_plan(session, job, contract, rows, staged=False)
     record = record.plus({**trained, **describe_reading(session, plan, column_that_draws(job, contract))})
@@ -194,7 +194,7 @@ def fit(prepared: Prepared, watch: Watch | None) -> Fitted:
     trainer = build_trainer(session, job, contract, columns.train, opened.rate, len(plan))
     trainer = replace(trainer, gradient_point=opened.rise or no_displacement)
     export = lambda folder: job.artifact.save(session, contract, folder)
-    with open_watchers(job, len(plan), session.say) as watchers:
+    with open_watchers(job, job.training.track, len(plan), session.say) as watchers:
         seen = [] if watch is None else [lambda line: watch(trainer, line)]
         selection = selection_of(job, opened.criterion, trainer, columns.held_out)
         saved, resumable = job.training.save_every, not job.training.shard

@@ -67,7 +67,7 @@ def write_results(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write the model to {job.out}: {error}; checkpoints in it survive, go on with --resume") from error
     usage = job.artifact.use(job.out, rows, job.training.samples)
-    directory.write_lines("samples.jsonl", _list_answers(session, answers) if usage is None else usage.samples)
+    directory.write_lines("samples.jsonl", list_answers(session, answers) if usage is None else usage.samples)
     if usage is not None:
         record = record.plus({"card": usage.as_json()})
         for line in usage.words():
@@ -76,7 +76,7 @@ def write_results(
     directory.write_record(stamp(session, record))
 
 
-def _list_answers(session: Session, answers: Answers) -> list[Json]:
+def list_answers(session: Session, answers: Answers) -> list[Json]:
     """Lines of samples.jsonl, told to the person too."""
     texts = [session.policy.tokenizer.decode(prompt) for prompt in answers.prompts]
     told = list(zip(texts, answers.before, answers.after, strict=True))

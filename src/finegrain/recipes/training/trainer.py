@@ -16,7 +16,7 @@ from finegrain.recipes.training.job import Job
 from finegrain.train.collate import TrainingSet
 from finegrain.train.contract import DIVERGED, Contract
 from finegrain.train.loop import Trainer
-from finegrain.train.optim import scaled_default
+from finegrain.train.optim import Optim, scaled_default
 from finegrain.train.sharding import load_full_parameters
 from finegrain.train.trainer import make_trainer
 from finegrain.types import Json
@@ -25,11 +25,11 @@ LORA_RATE = 10.0
 """LoRA's default rate is this many times that of full fine-tuning (the field's rule of thumb; TRL's documentation)."""
 
 
-def peak_rate(session: Session, job: Job, contract: Contract) -> float:
+def peak_rate(session: Session, asked: float | None, optim: Optim, contract: Contract) -> float:
     """The learning rate that was asked for, or the objective's own at this width."""
-    if job.common.lr is not None:
-        return job.common.lr
-    if job.optim.algorithm == "sgd":
+    if asked is not None:
+        return asked
+    if optim.algorithm == "sgd":
         raise UsageError("default rates are AdamW's; give SGD one: --lr")
     adapted = causal_lm(session.policy.model) is not session.policy.model
     return scaled_default(contract.learning_rate, hidden_size(session)) * (LORA_RATE if adapted else 1.0)

@@ -1,16 +1,17 @@
 """Who sees every logged line of a run while it trains: the person on stderr, a tracker such as TensorBoard, and a warning of a weak gradient."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from accelerate import Accelerator
 
+from finegrain.commands.settings import Common
 from finegrain.errors import UsageError
 from finegrain.ops.balance import LITTLE, ranking_share
 from finegrain.recipes.progress import show_progress
-from finegrain.recipes.training.job import Job
 from finegrain.train.distributed import rank
 from finegrain.types import Json
 
@@ -18,20 +19,36 @@ Watcher = Callable[[dict[str, Any]], None]
 """Gets a logged line."""
 
 
+@runtime_checkable
+class Tracked(Protocol):
+    """What a tracker is told of a job."""
+
+    @property
+    def out(self) -> Path:
+        """Its run directory."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """As JSON."""
+
+    @property
+    def common(self) -> Common:
+        """Where it computes."""
+
+
 @contextmanager
-def open_watchers(job: Job, steps: int, say: Callable[[str], None]) -> Iterator[list[Watcher]]:
+def open_watchers(job: Tracked, track: str, steps: int, say: Callable[[str], None]) -> Iterator[list[Watcher]]:
     """Tracker, progress and warning of a run of so many steps."""
     if rank():
         yield [ShareWarning(say)]
         return
-    with _open_tracker(job) as trackers, show_progress("train", "step", steps) as tell:
+    with _open_tracker(job, track) as trackers, show_progress("train", "step", steps) as tell:
         yield [*trackers, lambda line: tell(line["step"], _facts(line)), ShareWarning(say)]
 
 
 @contextmanager
-def _open_tracker(job: Job) -> Iterator[list[Watcher]]:
+def _open_tracker(job: Tracked, name: str) -> Iterator[list[Watcher]]:
     """Sends the numbers of every line to the tracker that was asked for, by accelerate."""
-    name = job.training.track
     if name == "none":
         yield []
         return
@@ -47,9 +64,13 @@ def _open_tracker(job: Job) -> Iterator[list[Watcher]]:
         accelerator.end_training()
 
 
+SHOWN = {"loss": "loss", "rewards/margins": "margin", "reward": "reward", "kl": "KL", "eval_reward": "held-out reward"}
+"""Numbers of a line that a person is shown, with their names."""
+
+
 def _facts(line: dict[str, Any]) -> str:
-    margin = f"  margin {line['rewards/margins']:.4f}" if "rewards/margins" in line else ""
-    return f"loss {line['loss']:.4f}{margin}  {line['tokens_per_second']:.0f} tokens/s"
+    shown = [f"{words} {line[name]:.4f}" for name, words in SHOWN.items() if isinstance(line.get(name), float)]
+    return "  ".join([*shown, f"{line['tokens_per_second']:.0f} tokens/s" if "tokens_per_second" in line else "skipped"])
 
 
 class ShareWarning:

@@ -1,0 +1,126 @@
+"""Settings of `finegrain online`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from finegrain.checked import (
+    Epochs,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ShareBelowOne,
+    checked,
+)
+from finegrain.commands.settings import Common
+from finegrain.credit.reward_signals import RolloutCredit, Terminal
+from finegrain.data.gate.settings import Gate
+from finegrain.errors import UsageError
+from finegrain.generate.sampling import Sampling
+from finegrain.models.lora import Lora
+from finegrain.online.leash import Leash
+from finegrain.online.references import ReferenceChoice, StartModel
+from finegrain.online.stages import Advantage
+from finegrain.ops.aggregate import MeanReward, OfOneAnswer
+from finegrain.train.optim import Optim
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class OnlineTraining:
+    """How long a run lasts, its buffers, evaluation and output."""
+
+    prompts: PositiveInt = 8
+    """Prompts of a buffer, over all processes; each gets --sampling.answers answers."""
+    epochs: Epochs = 1.0
+    """Passes over the prompts."""
+    micro_tokens: PositiveInt | None = None
+    """Tokens of one forward pass; memory grows with it, results do not change. By default 2048, or more where the activations fit."""
+    holdout: ShareBelowOne = 0.1
+    """Share of the prompts (at most 64) kept for evaluation when --eval is not given; 0 keeps none."""
+    eval_every: NonNegativeInt = 0
+    """Buffers between evaluations on the held-out prompts, before the first and after the last one too; 0 evaluates before and after the run only."""
+    eval_temperature: NonNegativeFloat = 0.0
+    """Of the answers to held-out prompts; 0 takes the most likely tokens."""
+    keep: Literal["last", "best"] = "last"
+    """Which model is written at the end: the last one, or the one with the highest held-out reward among those that were evaluated."""
+    save_every: NonNegativeInt = 0
+    """Updates between checkpoints, within a buffer too; 0 saves at the end and on Ctrl-C only."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    train_only: str | None = None
+    """Regular expression: parameters whose names have no match stay as they are. By default all train."""
+    samples: NonNegativeInt = 5
+    """Prompts answered before and after training, and prompts of every buffer whose answers are kept for the report."""
+    track: str = "none"
+    """none, tensorboard, or another tracker by accelerate's name."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model; never do this for a model you have not read."""
+
+    def __post_init__(self) -> None:
+        if self.keep == "best" and not self.eval_every:
+            raise UsageError("--training.keep best: there are no evaluations while training to go by; give --training.eval-every N")
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class OnlineSettings:
+    """Train a policy on its own sampled answers, with a reward that may say where an answer is good or bad.
+
+    algorithm:NAME is the method; credit: says how a reward model's score comes to the tokens; advantage: and leash: take the place of the
+    algorithm's own.
+    """
+
+    model: str
+    """Checkpoint folder or Hub name of the policy."""
+    data: str
+    """Prompts: rows {"prompt": text or messages} with any further columns for reward functions, or any file that training reads."""
+    out: Path
+    """Run directory: the trained model, run.json, metrics.jsonl, rollouts.jsonl, samples.jsonl."""
+    reward: tuple[str, ...]
+    """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed."""
+    reward_weights: tuple[float, ...] = ()
+    """A weight per --reward; by default 1 each."""
+    reward_timeout: PositiveFloat = 300.0
+    """Seconds that a function may take for a buffer; beyond them the run stops, its state saved."""
+    reward_reference: str | None = None
+    """The model that policies among the rewards were trained from: their reward is then their log-ratio to it."""
+    reward_beta: PositiveFloat = 0.1
+    """Scale of that log-ratio."""
+    gold: tuple[str, ...] = ()
+    """Rewards that are logged and never train: what the --reward stands for."""
+    algorithm: Any
+    credit: RolloutCredit = field(default_factory=Terminal)
+    """How a reward model's score of an answer comes to its tokens: terminal (at the last one), head, prefix-difference, attention or uniform."""
+    aggregate: OfOneAnswer = field(default_factory=MeanReward)
+    """One reward of a score with members or a standard deviation."""
+    advantage: Advantage | None = None
+    """By default the algorithm's."""
+    leash: Leash | None = None
+    """What keeps the policy near the reference; by default the algorithm's."""
+    reference: ReferenceChoice = field(default_factory=StartModel)
+    """What the leash is tied to."""
+    watch: tuple[str, ...] = ()
+    """Further checkpoints whose distance (KL) is logged."""
+    critic: str | None = None
+    """Checkpoint that a separate critic starts from; by default the policy's."""
+    sampling: Sampling = field(default_factory=Sampling)
+    kl_stop: PositiveFloat | None = None
+    """KL, nats per token, of an update from the policy that sampled, beyond which the rest of the buffer is skipped; by default nothing is."""
+    common: Common = field(default_factory=Common)
+    training: OnlineTraining = field(default_factory=OnlineTraining)
+    lora: Lora = field(default_factory=Lora)
+    optim: Optim = field(default_factory=Optim)
+    gate: Gate = field(default_factory=Gate)
+
+    def __post_init__(self) -> None:
+        if not self.reward:
+            raise UsageError("--reward names nothing; give a reward model, a function as file.py:name, or a column as column:NAME")
+        if self.reward_weights and len(self.reward_weights) != len(self.reward):
+            raise UsageError(f"{len(self.reward_weights)} --reward-weights for {len(self.reward)} rewards; give one per reward")
+        if self.sampling.max_new_tokens >= self.common.max_length:
+            raise UsageError(
+                f"--sampling.max-new-tokens {self.sampling.max_new_tokens} leaves no room for a prompt within --max-length {self.common.max_length}"
+            )
+        self.sampling.check_for_training()

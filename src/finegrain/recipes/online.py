@@ -1,0 +1,413 @@
+"""`finegrain online`: a policy samples answers, rewards judge them, and it learns from where they are good or bad; read top to bottom.
+
+Settings -> open_run -> OnlineOpened (nothing is written yet) -> prepare -> OnlinePrepared -> fit -> publish -> what the command prints.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from finegrain.commands.online import OnlineSettings
+from finegrain.configure import to_json
+from finegrain.data.sources import Data, format_sources
+from finegrain.errors import CheckpointError
+from finegrain.generate.hf import generate_greedy
+from finegrain.generate.sample import open_sampler
+from finegrain.generate.sampling import Sampler, Sampling
+from finegrain.models.load import load_policy, master_dtype, save_policy, try_saving
+from finegrain.models.load_errors import explain_load_errors
+from finegrain.models.probe import make_scorer
+from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_dropout
+from finegrain.online.leash import Free
+from finegrain.online.policy_loss import SeparateCritic
+from finegrain.online.stages import Stages
+from finegrain.online.value_loss import ValueLoss
+from finegrain.recipes.entry import model_name
+from finegrain.recipes.quiet import quiet_transformers
+from finegrain.recipes.rollouts.buffer import BufferMaker
+from finegrain.recipes.rollouts.evaluation import HeldOut
+from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
+from finegrain.recipes.rollouts.references import open_reference, open_watched
+from finegrain.recipes.rollouts.rewards import Rewards, open_rewards
+from finegrain.recipes.rollouts.source import OnlineSource
+from finegrain.recipes.session import Session, hidden_size, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
+from finegrain.recipes.training.card import write_card
+from finegrain.recipes.training.publishing import Answers, list_answers, publish_files, record_failure
+from finegrain.recipes.training.reading import train_only
+from finegrain.recipes.training.trainer import peak_rate
+from finegrain.recipes.training.watchers import open_watchers
+from finegrain.report.page import write_report
+from finegrain.run_record import RunRecord
+from finegrain.runs import RunDirectory
+from finegrain.scoring.records import TrainerState
+from finegrain.terminal import write_line
+from finegrain.train.batches import Plan
+from finegrain.train.checkpoint import Checkpoints
+from finegrain.train.collate import TrainingSet
+from finegrain.train.contract import Contract
+from finegrain.train.distributed import barrier, rank
+from finegrain.train.loop import Trainer
+from finegrain.train.metrics import metrics_for
+from finegrain.train.read_contract import contract_of
+from finegrain.train.run import Recorder, train
+from finegrain.train.selection import Criterion, Selection
+from finegrain.train.trainer import make_trainer
+from finegrain.types import Json
+
+SHOWN = 3
+"""Answers."""
+
+
+def train_online(
+    model: Any, data: Data, out: str | Path, *, reward: str | Sequence[str], algorithm: Any, tokenizer: Any = None, **settings: Any
+) -> Json:
+    """Train a policy on its own sampled answers; returns what the command prints as its last line.
+
+    `model` is a path, a Hub name, or a model object with its `tokenizer`; `reward` one or several of what `--reward` takes; further
+    settings by the names of `commands.online.OnlineSettings`.
+    """
+    rewards = (reward,) if isinstance(reward, str) else tuple(reward)
+    made = OnlineSettings(model=model_name(model), data=format_sources(data), out=Path(out), reward=rewards, algorithm=algorithm, **settings)
+    return _run(made, model, tokenizer)
+
+
+def run_online(settings: OnlineSettings) -> Json:
+    """The command: the settings as they were parsed."""
+    quiet_transformers()
+    return _run(settings, settings.model, None)
+
+
+@dataclass(frozen=True)
+class OnlineOpened:
+    """A run with its model, prompts and rewards, checked; nothing is written yet."""
+
+    asked: OnlineSettings
+    settings: Json
+    """The same as JSON, for run.json."""
+    session: Session
+    prompts: list[Prompt]
+    held_out: list[Prompt]
+    rewards: Rewards
+    gold: Rewards | None
+    stages: Stages
+    contract: Contract
+    rate: float
+    """Peak learning rate."""
+    directory: RunDirectory
+    record: RunRecord
+
+
+@dataclass(frozen=True)
+class OnlinePrepared:
+    """A run before its first buffer."""
+
+    opened: OnlineOpened
+    trainer: Trainer
+    source: OnlineSource
+    held_out: HeldOut
+    answers: Answers
+    """To some prompts, as the start model gives them."""
+    before: Json
+    """Held-out results of the start model."""
+    record: RunRecord
+
+
+def _run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Json:
+    opened = open_run(asked, model, tokenizer)
+    if asked.common.dry_run:
+        return describe_first_buffer(prepare(opened, None).source)
+    with ExitStack() as held:
+        prepared = prepare(opened, held)
+        return publish(prepared, fit(prepared))
+
+
+def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
+    """Check the settings, load the model, the prompts and the rewards."""
+    settings, directory = to_json(asked), RunDirectory(asked.out)
+    if not asked.common.dry_run:
+        directory.check_apart(_sources(asked))
+        directory.check(settings, resume=asked.common.resume)
+    session = open_session(
+        model,
+        asked.common,
+        seed=asked.common.seed,
+        tokenizer=tokenizer,
+        lora=asked.lora,
+        micro_tokens=asked.training.micro_tokens,
+        trust_remote_code=asked.training.trust_remote_code,
+    )
+    trained = train_only(session, asked.training.train_only)
+    _check_saving(session)
+    stages = asked.algorithm.stages(asked.advantage, asked.leash)
+    contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
+    prompts, held_out, facts = _read_prompts(session, asked)
+    rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
+    gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
+    for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
+        session.say(line)
+    rate = peak_rate(session, asked.common.lr, asked.optim, contract)
+    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.facts()})
+    if gold is not None:
+        record = record.plus({"gold": gold.facts()})
+    return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
+
+
+def _open_rewards(session: Session, asked: OnlineSettings, sources: Sequence[str], weights: Sequence[float] | None) -> Rewards:
+    return open_rewards(
+        sources,
+        weights,
+        runtime=lambda: session.runtime,
+        max_length=session.max_length,
+        credit=asked.credit,
+        aggregate=asked.aggregate,
+        reference=asked.reward_reference,
+        beta=asked.reward_beta,
+        timeout=asked.reward_timeout,
+    )
+
+
+def _read_prompts(session: Session, asked: OnlineSettings) -> tuple[list[Prompt], list[Prompt], Json]:
+    room = asked.sampling.max_new_tokens
+    prompts, report = read_prompts(session, asked.data, limit=asked.common.limit, room=room, gate=asked.gate)
+    facts: Json = {"data": report}
+    if asked.common.eval is not None:
+        held_out, facts["eval_data"] = read_prompts(session, asked.common.eval, limit=None, room=room, gate=asked.gate)
+        words: tuple[str, ...] = ()
+    else:
+        prompts, held_out, words = split_prompts(prompts, asked.training.holdout, asked.common.seed)
+    session.say(f"prompts: {len(prompts)} to train, {len(held_out)} held out")
+    for line in words:
+        session.say(line)
+    return prompts, held_out, {**facts, "holdout_words": list(words)}
+
+
+def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
+    """Take the run directory, make the scorer, the critic, the references and the sampler, and answer the held-out prompts."""
+    asked, session = opened.asked, opened.session
+    record = opened.record if held is None else _begin(opened, held)
+    session.start_clock()
+    shown = [prompt.example.prompt for prompt in (opened.held_out or opened.prompts)[: asked.training.samples]]
+    room = asked.sampling.max_new_tokens
+    before = generate_greedy(session.policy.model, session.policy.tokenizer, shown, max_new_tokens=room) if held is not None else []
+    scorer = prepare_scorer(session, session.max_length, gradient_checkpointing=asked.training.gradient_checkpointing)
+    if opened.contract.values:
+        scorer.value_head = _value_head(session, opened.contract.values)
+    plan = Plan(_ones(opened.prompts), asked.training.prompts, asked.training.epochs, asked.common.seed, session.precision.micro_tokens)
+    source = _source(opened, scorer, plan)
+    trainer = make_trainer(
+        scorer, opened.contract, TrainingSet([]), session.precision, metrics_for(opened.contract), asked.optim, rate=opened.rate, steps=len(source)
+    )
+    once = replace(asked.sampling, answers=1, temperature=asked.training.eval_temperature)
+    held_out = HeldOut(opened.held_out, _sampler(session, once), once, source.maker)
+    return OnlinePrepared(opened, trainer, source, held_out, Answers(shown, before), {} if held is None else held_out(), record)
+
+
+def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
+    asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
+    watched = {Path(path).name: open_watched(session, path, temperature=asked.sampling.temperature) for path in asked.watch}
+    leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
+    apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
+    critic = _open_critic(opened, algorithm.critic, len(plan) * algorithm.updates) if apart else None
+    sampler = _sampler(session, asked.sampling)
+    session.say(f"sampling: {sampler.describe()}")
+    session.usage.notes.append(f"sampling: {sampler.describe()}")
+    maker = BufferMaker(
+        session=session,
+        prompts=opened.prompts,
+        sampler=sampler,
+        sampling=asked.sampling,
+        stages=opened.stages,
+        rewards=opened.rewards,
+        gold=opened.gold,
+        reference=leash,
+        watched=watched,
+        critic=None if critic is None else critic.scorer,
+        measured=algorithm.updates > 1,
+        state=opened.stages.start(),
+        samples=asked.training.samples,
+        progress=lambda step: _progress(asked, plan, step, algorithm.updates),
+    )
+    return OnlineSource(
+        maker=maker,
+        plan=plan,
+        epochs=algorithm.epochs,
+        minibatches=algorithm.minibatches,
+        micro_tokens=session.precision.micro_tokens,
+        seed=asked.common.seed,
+        stop_at=asked.kl_stop,
+        critics={} if critic is None else {"value/": critic},
+        write=opened.directory.append_rollouts if rank() == 0 else lambda lines: None,
+        most_steps=asked.common.max_steps,
+    )
+
+
+def _progress(asked: OnlineSettings, plan: Plan, step: int, updates: int) -> TrainerState:
+    """What reward functions are told of an update, counted from 1."""
+    passed = (step - 1) // updates / plan.steps_per_epoch
+    return TrainerState(global_step=step - 1, max_steps=len(plan) * updates, epoch=passed, num_train_epochs=math.ceil(asked.training.epochs))
+
+
+def _sampler(session: Session, sampling: Sampling) -> Sampler:
+    policy = session.policy
+    return open_sampler(policy.model, policy.tokenizer, sampling, seed=session.seed, autocast=session.precision.autocast)
+
+
+def _open_critic(opened: OnlineOpened, critic: SeparateCritic, steps: int) -> Trainer:
+    """A model of its own that learns what answers will bring; it starts from the policy's start model, or from another checkpoint."""
+    asked, session = opened.asked, opened.session
+    policy = load_policy(asked.critic or asked.model, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
+    policy.model.to(session.device)
+    silence_dropout(policy.model)
+    contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip), session.seed)
+    scorer, _ = make_scorer(policy.model, longest=session.max_length, precision=session.precision)
+    scorer.value_head = _value_head(session, contract.values)
+    release_unread_vocabulary(scorer.model)
+    rate = peak_rate(session, None, asked.optim, contract)
+    return make_trainer(scorer, contract, TrainingSet([]), session.precision, lambda pair: {}, asked.optim, rate=rate, steps=steps)
+
+
+def _value_head(session: Session, values: int) -> nn.Linear:
+    """Starts at 0 everywhere: the first advantages are the rewards themselves [choice]."""
+    head = nn.Linear(hidden_size(session), values, dtype=master_dtype(session.precision.name))
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head.to(session.device)
+
+
+def _begin(opened: OnlineOpened, held: ExitStack) -> RunRecord:
+    """Lock the run directory, once it is known to be free or this run's own, and write down that the run has begun."""
+    asked, session, directory = opened.asked, opened.session, opened.directory
+    record = opened.record.plus({"model": identify(session), "engine": identify_products(session), "status": "running"})
+    directory.check_data(record.data or {})
+    directory.check_data(record.eval_data or {}, "eval_data")
+    directory.check_model(record.model or {})
+    directory.check_rewards(record.rewards or {})
+    record.changed = tell_changes(session, record, directory, resume=asked.common.resume) or None
+    if rank() == 0:
+        held.enter_context(directory.locked())
+        directory.check(opened.settings, resume=asked.common.resume)
+    barrier()
+    if rank() == 0:
+        directory.write_record(stamp(session, record))
+    return record
+
+
+@dataclass(frozen=True)
+class OnlineFitted:
+    """A run after its last update."""
+
+    lines: list[dict[str, Any]]
+    seconds: float
+    selection: Selection | None
+
+
+def fit(prepared: OnlinePrepared) -> OnlineFitted:
+    """Take all updates, and put the parameters that are kept into the policy."""
+    opened, trainer, source = prepared.opened, prepared.trainer, prepared.source
+    asked, session, directory = opened.asked, opened.session, opened.directory
+    selection = None
+    if asked.training.eval_every and opened.held_out:
+        every, best = asked.training.eval_every * source.updates, asked.training.keep == "best"
+        selection = Selection(every, prepared.held_out, Criterion("eval_reward", True), best, 0, directory.path)
+    with open_watchers(OnlineTracked(asked.out, opened.settings, asked.common), asked.training.track, len(source), session.say) as watchers:
+        export = lambda folder: save_policy(session.policy, folder)
+        recorder = Recorder(directory, Checkpoints(asked.out), export, asked.training.save_every, selection=selection, watchers=[*watchers])
+        with record_failure(session, directory, prepared.record):
+            lines = train(trainer, source, recorder, resume=asked.common.resume)
+    if selection is not None:
+        selection.restore_best(trainer, int(lines[-1]["step"]) if lines else 0)
+    return OnlineFitted(lines, session.seconds(), selection)
+
+
+@dataclass(frozen=True)
+class OnlineTracked:
+    """What a tracker is told of a run."""
+
+    out: Path
+    settings: Json
+    common: Any
+
+
+def publish(prepared: OnlinePrepared, fitted: OnlineFitted) -> Json:
+    """Answer the held-out prompts once more, write the model with its card, record and report; returns what is printed."""
+    opened, session, directory, lines = prepared.opened, prepared.opened.session, prepared.opened.directory, fitted.lines
+    out, policy = opened.asked.out, session.policy
+    evaluation = prepared.held_out()
+    room = opened.asked.sampling.max_new_tokens
+    after = generate_greedy(policy.model, policy.tokenizer, prepared.answers.prompts, max_new_tokens=room)
+    last = int(lines[-1]["step"]) if lines else 0
+    results: Json = {
+        "status": "finished",
+        "train_seconds": round(fitted.seconds, 3),
+        "steps": last,
+        "rows": len(opened.prompts),
+        "answers": _answers_sampled(prepared, lines),
+        "tokens": int(sum(line.get("num_tokens", 0) for line in lines)),
+        "learning_rate": opened.rate,
+        "updates_skipped": prepared.source.skipped,
+        "evaluation_before": prepared.before,
+        "evaluation": evaluation,
+        "last": lines[-1] if lines else {},
+    }
+    if fitted.selection is not None:
+        results["kept"] = fitted.selection.kept(last)
+    if rank() == 0:
+        record = prepared.record.plus(results)
+        try:
+            publish_files(lambda folder: save_policy(policy, folder), out)
+        except OSError as error:
+            raise CheckpointError(f"cannot write the model to {out}: {error}; checkpoints in it survive, go on with --resume") from error
+        directory.write_lines("samples.jsonl", list_answers(session, prepared.answers._replace(after=after)))
+        write_card(out, record, policy.source, "AutoModelForCausalLM")
+        directory.write_record(stamp(session, record))
+        if fitted.selection is not None:
+            fitted.selection.discard()
+        session.say(f"report: {write_report(directory.path)}")
+    return {"out": str(out), **{key: results[key] for key in ("status", "steps", "answers", "train_seconds", "evaluation_before", "evaluation")}}
+
+
+def _answers_sampled(prepared: OnlinePrepared, lines: Sequence[Mapping[str, Any]]) -> int:
+    plan, each = prepared.source.plan, prepared.opened.asked.sampling.answers
+    return each * sum(len(plan.rows(int(line["buffer"]))) for line in lines if "buffer" in line)
+
+
+def _ones(prompts: Sequence[Prompt]) -> Any:
+    return torch.ones(len(prompts), dtype=torch.int64).numpy()
+
+
+def _check_saving(session: Session) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="finegrain-") as folder,
+        explain_load_errors(f"{session.policy.source} could not be saved after training"),
+    ):
+        try_saving(session.policy, Path(folder))
+
+
+def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
+    """What the run reads, beside the option that names it."""
+    found = [("model", asked.model), ("data", asked.data), ("eval", asked.common.eval or ""), ("critic", asked.critic or "")]
+    return found + [("reward", source) for source in (*asked.reward, *asked.gold)] + [("watch", source) for source in asked.watch]
+
+
+def describe_first_buffer(source: OnlineSource) -> Json:
+    """Samples and scores the first buffer; nothing trains, nothing is written."""
+    buffer = source.maker.make(0, [int(place) for place in source.plan.rows(0)], 1)
+    for line in buffer.lines[:SHOWN]:
+        write_line(f"\n> {line['prompt'][-300:].strip()}\n  {line['text'].strip()}\n  rewards {line['rewards']}, ended by {line['ended']}")
+    seconds = sum(value for name, value in buffer.facts.items() if name.startswith("seconds/"))
+    shown = {name: value for name, value in buffer.facts.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+    return {
+        "status": "dry run",
+        "buffers": len(source.plan),
+        "updates": len(source),
+        "answers": len(buffer.answers),
+        "first_buffer": shown,
+        "estimated_seconds_without_updates": round(seconds * len(source.plan), 1),
+    }

@@ -1,0 +1,331 @@
+"""A buffer of sampled answers, read top to bottom: sample, read, measure, score, the stages, and what the updates train on.
+
+Every process samples, measures and scores the answers of its share of the prompts; then all hold the whole buffer.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finegrain.data.generated import TokenTexts, make_response
+from finegrain.data.records import Example
+from finegrain.generate.hf import end_tokens
+from finegrain.generate.sampling import Sample, Sampler, Sampling
+from finegrain.models.score import measure_answers, measure_values
+from finegrain.models.scorer import Scorer
+from finegrain.online.rollout import Ended, Rollout
+from finegrain.online.stages import Stages, StageState, Update, compute_update
+from finegrain.recipes.rollouts.prompts import Prompt
+from finegrain.recipes.rollouts.references import Reference
+from finegrain.recipes.rollouts.rewards import Rewards
+from finegrain.recipes.session import Session
+from finegrain.scoring.records import Candidates, TrainerState
+from finegrain.train.collate import TrainingSet
+from finegrain.train.distributed import gather_by_position, rank, world
+from finegrain.types import Json, Ragged, TokenColumns
+
+ROLE = "answer"
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Sampled answers with all that the updates read; answers of one prompt stand together."""
+
+    number: int
+    """0-based."""
+    places: Sequence[int]
+    """(P,) of its prompts among those of the run."""
+    answers: list[Sample]
+    """(P * n,)."""
+    data: TrainingSet
+    """What the updates read of them."""
+    facts: Json = field(default_factory=dict)
+    """Numbers for the line of its first update; {} for a buffer of a checkpoint, whose line is written already."""
+    lines: Sequence[Json] = ()
+    """Of rollouts.jsonl."""
+
+
+@dataclass
+class BufferMaker:
+    """Makes the buffers of a run."""
+
+    session: Session
+    prompts: Sequence[Prompt]
+    sampler: Sampler
+    sampling: Sampling
+    stages: Stages
+    rewards: Rewards
+    gold: Rewards | None
+    """Scores that never train."""
+    reference: Reference | None
+    """What the leash is tied to."""
+    watched: Mapping[str, Reference]
+    """Models whose distance is logged."""
+    critic: Scorer | None
+    """A critic of its own; the policy's value head otherwise, where it has one."""
+    measured: bool
+    """Whether log-probabilities are measured again in the numerics of training: needed where a buffer has several updates."""
+    state: StageState
+    """What the stages carry from buffer to buffer."""
+    samples: int
+    """Prompts of a buffer whose answers go to rollouts.jsonl."""
+    progress: Callable[[int], TrainerState]
+    """(number of an update, from 1) -> where the run stands, for reward functions."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
+
+    def make(self, number: int, places: Sequence[int], step: int) -> Buffer:
+        """The buffer of these prompts; `step`: number of its first update, from 1."""
+        self.seconds = {}
+        prompts = [self.prompts[place] for place in places]
+        own = range(rank(), len(prompts), world())
+        positions = [place * self.sampling.answers + sample for place in own for sample in range(self.sampling.answers)]
+        count = len(prompts) * self.sampling.answers
+        with self._timed("generate"):
+            drawn = self.sampler([prompts[place].example.prompt for place in own], [prompts[place].example.row for place in own], number)
+            answers = gather_samples([one for many in drawn for one in many], positions, count, self.session.device)
+            examples = self.read(prompts, answers)
+        mine = [examples[position] for position in positions]
+        with self._timed("measure"):
+            found = self._measure(mine, [answers[position] for position in positions])
+        with self._timed("reward"):
+            given, state = self.candidates(prompts, examples, positions), self.progress(step)
+            columns = self.rewards.score(given, state)
+            gold = None if self.gold is None else self.gold.score(given, state)
+        for line in (*columns.warnings, *(() if gold is None else gold.warnings)):
+            self.session.say(f"buffer {number}: {line}")
+        found |= {"sequence": list(columns.sequence.numpy()[:, None]), "tokens": list(columns.tokens)}
+        if columns.std is not None:
+            found["std"] = list(columns.std.numpy()[:, None])
+        if gold is not None:
+            found["gold"] = list(gold.totals.numpy()[:, None])
+        whole = {name: gather_ragged(arrays, positions, count, self.session.device) for name, arrays in found.items()}
+        rollout = self._rollout(examples, answers, whole, self.rewards)
+        update = compute_update(rollout, self.stages, self.state)
+        self.state = update.state
+        for line in update.warnings:
+            self._warn(line)
+        facts = {
+            "buffer": number,
+            **{name: value for name, value in update.facts.items() if not name.startswith("rewards/")},
+            **self._facts(rollout, whole),
+            **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
+        }
+        lines = self._lines(number, step, prompts, answers, examples, rollout, update, whole)
+        return Buffer(number, places, answers, self._data(examples, update, whole), facts, lines)
+
+    def read(self, prompts: Sequence[Prompt], answers: Sequence[Sample]) -> list[Example]:
+        """The answers as rows: the sampled ids, and the text that follows from them."""
+        policy, each = self.session.policy, len(answers) // max(1, len(prompts))
+        texts, ends = TokenTexts(policy.tokenizer), end_tokens(policy.model, policy.tokenizer)
+        found = []
+        for place, answer in enumerate(answers):
+            stop = self.sampling.stop if answer.ended == Ended.STOP_STRING else ()
+            response = make_response(answer.ids, texts, ends=ends, stop=stop)
+            example = prompts[place // each].example
+            found.append(replace(example, responses={ROLE: response}, spans={ROLE: None}, token_rewards={ROLE: None}))
+        return found
+
+    def candidates(self, prompts: Sequence[Prompt], examples: Sequence[Example], positions: Sequence[int]) -> list[Candidates]:
+        """The answers at these positions as rewards are asked about them, with every column of their prompt's row."""
+        each = len(examples) // max(1, len(prompts))
+        return [
+            Candidates(
+                row=examples[position].row,
+                columns=prompts[position // each].question.raw,
+                tokens=examples[position],
+                tokenizer=self.session.policy.tokenizer,
+            )
+            for position in positions
+        ]
+
+    def _measure(self, examples: Sequence[Example], answers: Sequence[Sample]) -> dict[str, Ragged]:
+        """What models say of this process's answers, in the numerics of training."""
+        scorer, precision = self.session.scorer, self.session.precision
+        assert scorer is not None
+        found: dict[str, Ragged] = {"old_logp": [answer.logp for answer in answers]}
+        if self.measured or scorer.value_head is not None:
+            logp, values = measure_answers(scorer, examples, ROLE, precision, temperature=self.sampling.temperature)
+            found = {"sampler_logp": found["old_logp"], "old_logp": logp}
+            if values is not None:
+                found["values"] = values
+        if self.critic is not None:
+            found["values"] = measure_values(self.critic, examples, ROLE, precision)
+        if self.reference is not None:
+            found["ref_logp"] = self.reference.score(examples)
+        return found | {f"kl/{name}": model.score(examples) for name, model in self.watched.items()}
+
+    def _rollout(self, examples: Sequence[Example], answers: Sequence[Sample], whole: Mapping[str, Ragged], rewards: Rewards) -> Rollout:
+        padded = {name: pad(arrays) for name, arrays in whole.items() if name not in ("sequence", "gold", "std")}
+        columns = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
+        return Rollout(
+            group=torch.arange(len(answers)) // self.sampling.answers,
+            mask=pad([example.responses[ROLE].mask for example in examples]).bool(),
+            ids=pad([answer.ids for answer in answers]).long(),
+            ended=torch.tensor([int(answer.ended) for answer in answers]),
+            old_logp=padded["old_logp"],
+            ref_logp=padded.get("ref_logp"),
+            values=padded.get("values"),
+            sequence=torch.from_numpy(np.stack([own.reshape(-1) for own in whole["sequence"]])),
+            tokens=padded["tokens"],
+            std=None if "std" not in whole else torch.from_numpy(np.stack([own.reshape(-1) for own in whole["std"]])),
+            weights=rewards.weights,
+            columns={name: torch.tensor([example.columns[name] for example in examples]) for name in columns},
+        )
+
+    def _data(self, examples: Sequence[Example], update: Update, whole: Mapping[str, Ragged]) -> TrainingSet:
+        """What the updates read of the answers."""
+        lengths = [len(example.responses[ROLE].ids) for example in examples]
+        sampled: dict[str, Ragged] = {"old_logp": whole["old_logp"], "advantage": _cut(update.advantage, lengths)}
+        if update.returns is not None:
+            sampled |= {"returns": _cut(update.returns, lengths), "old_values": whole["values"]}
+        reference = {ROLE: whole["ref_logp"]} if "ref_logp" in whole else {}
+        weight = {} if update.weight is None else {ROLE: TokenColumns.of(weight=_cut(update.weight, lengths))}
+        return TrainingSet(examples, reference, weight, {name: own.numpy() for name, own in update.columns.items()}, sampled={ROLE: sampled})
+
+    def _facts(self, rollout: Rollout, whole: Mapping[str, Ragged]) -> Json:
+        """Numbers of the buffer that the stages do not know: rewards by name, distances, and how far training's numerics are from the sampler's."""
+        mask = rollout.mask
+        found: Json = {"entropy": mean(-rollout.old_logp[mask])}  # its estimate from the tokens drawn
+        totals = rollout.sequence + torch.where(mask[..., None], rollout.tokens, 0.0).sum(1)
+        for place, name in enumerate(self.rewards.names):
+            given = totals[:, place][~totals[:, place].isnan()]
+            found |= {f"rewards/{name}/mean": mean(given), f"rewards/{name}/std": float(given.std()) if len(given) > 1 else 0.0}
+        if self.gold is not None:
+            scores = np.stack([own.reshape(-1) for own in whole["gold"]])
+            found |= {f"gold/{name}/mean": mean(torch.from_numpy(scores[:, place])) for place, name in enumerate(self.gold.names)}
+        for name in self.watched:
+            found[f"kl/{name}"] = mean(torch.where(mask, rollout.old_logp - pad(whole[f"kl/{name}"]), 0.0)[mask])
+        if "sampler_logp" in whole:
+            difference = (rollout.old_logp - pad(whole["sampler_logp"]))[mask].abs()
+            found |= {"sampling/sampling_logp_difference/mean": mean(difference), "sampling/sampling_logp_difference/max": float(difference.max())}
+        return found
+
+    def _lines(
+        self,
+        number: int,
+        step: int,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sample],
+        examples: Sequence[Example],
+        rollout: Rollout,
+        update: Update,
+        whole: Mapping[str, Ragged],
+    ) -> list[Json]:
+        """A fixed sample of the buffer for the report: the first two answers of its first prompts."""
+        each = self.sampling.answers
+        totals = torch.einsum("btn,n->bt", rollout.tokens, torch.tensor(rollout.weights, dtype=rollout.tokens.dtype))
+        found = []
+        for place in range(min(self.samples, len(prompts))):
+            for sample in range(min(2, each)):
+                row = place * each + sample
+                response = examples[row].responses[ROLE]
+                kl = None if rollout.ref_logp is None else (rollout.old_logp - rollout.ref_logp)[row]
+                spans = [
+                    [int(start), int(end), _number(totals[row, t]), _number(update.advantage[row, t]), None if kl is None else _number(kl[t])]
+                    for t, (start, end) in enumerate(response.offsets)
+                ]
+                line: dict[str, Any] = {
+                    "step": step,
+                    "buffer": number,
+                    "row": examples[row].row,
+                    "sample": sample,
+                    "prompt": examples[row].prompt_text,
+                    "text": response.text,
+                    "ended": Ended(int(answers[row].ended)).name.lower(),
+                    "rewards": dict(zip(self.rewards.names, _scores(rollout, row), strict=True)),
+                    "advantage": _number(update.advantage[row][rollout.mask[row]].sum() / max(1, int(rollout.mask[row].sum()))),
+                    "spans": spans,
+                }
+                if self.gold is not None:
+                    line["gold"] = dict(zip(self.gold.names, map(_number, whole["gold"][row].reshape(-1)), strict=True))
+                found.append(line)
+        return found
+
+    def _warn(self, line: str) -> None:
+        """Once a run."""
+        if line not in self.warned:
+            self.warned.add(line)
+            self.session.say(f"warning: {line}")
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def pad(arrays: Sequence[np.ndarray]) -> Tensor:
+    """(B, T, ...) with 0 behind the end of an array; float64 stays, other numbers become float32."""
+    width = max((len(array) for array in arrays), default=0)
+    wide = any(array.dtype == np.float64 for array in arrays)
+    out = np.zeros((len(arrays), width, *(arrays[0].shape[1:] if len(arrays) else ())), dtype=np.float64 if wide else np.float32)
+    for row, array in enumerate(arrays):
+        out[row, : len(array)] = array
+    return torch.from_numpy(out)
+
+
+def _cut(values: Tensor, lengths: Sequence[int]) -> Ragged:
+    """(B, T, ...) without its padding."""
+    return [values[row, :length].numpy() for row, length in enumerate(lengths)]
+
+
+def mean(values: Tensor) -> float:
+    """Of the numbers that are there; NaN for none."""
+    given = values[~values.isnan()]
+    return float(given.double().mean()) if len(given) else float("nan")
+
+
+def gather_ragged(arrays: Ragged, positions: Sequence[int], count: int, device: torch.device) -> Ragged:
+    """Arrays of all processes in the order of the buffer, bit for bit."""
+    if world() == 1:
+        return arrays
+    lengths = gather_by_position(torch.tensor([float(len(array)) for array in arrays], dtype=torch.float64), positions, count, torch.float64).long()
+    tail = gather_by_position(
+        torch.tensor([[float(np.prod(array.shape[1:], dtype=int))] for array in arrays], dtype=torch.float64).reshape(-1, 1),
+        positions,
+        count,
+        torch.float64,
+    )
+    wide = gather_by_position(
+        torch.tensor([[float(array.dtype == np.float64)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64
+    )
+    dims = gather_by_position(
+        torch.tensor([[float(array.ndim)] for array in arrays], dtype=torch.float64).reshape(-1, 1), positions, count, torch.float64
+    )
+    most, columns = int(lengths.max()), int(tail.max())
+    padded = torch.zeros(len(arrays), most, columns, dtype=torch.float64)
+    for row, array in enumerate(arrays):
+        padded[row, : len(array)] = torch.from_numpy(array.reshape(len(array), columns).astype(np.float64))
+    whole = gather_by_position(padded, positions, count, torch.float64).numpy()
+    dtype = np.float64 if bool(wide.max()) else np.float32
+    found = [whole[row, : int(length)].astype(dtype) for row, length in enumerate(lengths)]
+    return [own[:, 0] if int(dims.max()) == 1 else own for own in found]
+
+
+def gather_samples(own: Sequence[Sample], positions: Sequence[int], count: int, device: torch.device) -> list[Sample]:
+    """Answers of all processes in the order of the buffer; ids travel exactly."""
+    if world() == 1:
+        return list(own)
+    ids = gather_ragged([sample.ids.astype(np.float64) for sample in own], positions, count, device)
+    ended = gather_by_position(torch.tensor([float(sample.ended) for sample in own], dtype=torch.float64), positions, count, torch.float64)
+    logp = gather_ragged([sample.logp for sample in own], positions, count, device)
+    return [Sample(one.astype(np.int32), Ended(int(how)), lp) for one, how, lp in zip(ids, ended, logp, strict=True)]
+
+
+def _scores(rollout: Rollout, row: int) -> list[float | None]:
+    total = rollout.sequence[row] + torch.where(rollout.mask[row][:, None], rollout.tokens[row], 0.0).sum(0)
+    return [_number(value) for value in total]
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return None if number != number else round(number, 6)
