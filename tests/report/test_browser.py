@@ -210,7 +210,7 @@ def test_answers_over_time_are_recoloured_and_say_how_they_ended(tmp_path: Path)
     assert console == ""
     assert boxes == 3
     assert signals == ["token reward", "advantage", "KL to the reference"]
-    assert sorts == ["gold-fell", "gold-rose", "reward-rose", "reward-fell", "late", "early", "row"]
+    assert sorts == ["gold-fell", "gold-rose", "reward-rose", "reward-fell", "spread", "late", "early", "row"]
     assert different == 3
     assert words == ["token reward", "advantage", "KL to the reference"]
     assert (opened, images, scripts, hidden) == (True, 0, 2, False)

@@ -34,13 +34,14 @@ def test_lines_belong_to_the_buffer_named_last() -> None:
     assert np.isnan(found.read("reward")[1])
     assert found.taken.tolist() == [2.0, 1.0]
     assert found.skipped.tolist() == [2.0, 3.0], "the count so far, then the run's total"
+    assert collect_buffers([{"step": 1, "buffer": 0, "advantage/density": 7e-33}]).read("advantage/density").tolist() == [0.0]  # type: ignore[union-attr]
     assert not found.has("words")
     assert not found.has("flag")
     assert collect_buffers([{"step": 1, "loss": 0.1}]) is None
 
 
 def test_names_of_gold_and_of_references() -> None:
-    lines = [{"step": 1, "buffer": 0, "kl/update": 0.1, "kl/soup": 0.2, "kl": 0.3, "gold/judge/mean": 0.5, "eval_gold/judge": 0.4}]
+    lines = [{"step": 1, "buffer": 0, "approx_kl": 0.1, "kl/answer": 0.1, "kl/soup": 0.2, "kl": 0.3, "gold/judge/mean": 0.5, "eval_gold/judge": 0.4}]
     found = collect_buffers(lines)
     assert found is not None
     assert found.references() == ["kl", "kl/soup"]

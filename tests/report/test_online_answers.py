@@ -37,6 +37,10 @@ def test_a_prompt_of_one_buffer_has_its_answers_side_by_side_and_buffers_are_spr
     assert [card["r"] for card in cards[0]] == [8, 0, 4, 2, 6, 1, 3, 5, 7]
     assert [side["n"] for side in cards[0][0]["a"]] == ["buffer 8", "buffer 8, sample 1"]
     assert cards[0][0]["k"][10] is None
+    two_each = [answer(number, 10 * number + row, f"of {row}") for number in range(3) for row in range(2)]
+    cards, _ = pack_histories([read(tmp_path / "two", two_each)])
+    assert [card["r"] for card in cards[0]] == [20, 0, 10, 21, 1, 11], "one prompt of each buffer before the second of any"
+    assert [card["k"][13] for card in cards[0]] == list(range(6))
     assert spread([]) == []
     assert spread([3]) == [3]
     assert sorted(spread(list(range(100)))) == list(range(100))

@@ -88,6 +88,15 @@ def test_dead_groups_are_no_alarm_for_an_algorithm_that_does_not_compare_within_
     assert verdicts(run)["Groups without a difference"] == online.SOME_DEAD
 
 
+def test_a_reward_that_does_not_rise_with_the_sum_is_named(tmp_path: Path) -> None:
+    lines = [{**line, **({"rewards/correct/mean": 0.01 * (line["step"] % 3)} if "buffer" in line else {})} for line in metrics(48)]
+    run = read_run(write_online(tmp_path / "run", lines))
+    words = next(block.words for block in make_online_findings(run) if block.title == "Reward")
+    assert "Not so correct: what rises is the rest of the sum." in words
+    assert "helpful" not in words
+    assert "with algorithm grpo, credit prefix-difference and reward rules.py:helpful, 192 steps" in html.unescape(render([run]))
+
+
 def test_a_run_of_a_few_buffers_and_one_of_bare_lines(tmp_path: Path) -> None:
     """Trends are not judged; shares are. What was not logged is not spoken of."""
     few = read_run(write_online(tmp_path / "few", metrics(3, FAULTS["most answers cut"])))

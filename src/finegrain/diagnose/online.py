@@ -42,7 +42,8 @@ WORDS = {
     "Raise --sampling.max-new-tokens, or give stop strings or a penalty for answers that do not end.",
     SOME_CUT: "Some answers are cut at the largest length.",
     THEY_END: "Nearly all answers come to an end of their own.",
-    MOST_DEAD: "In most groups all answers have the same reward: a baseline of the group leaves them no advantage, so they teach nothing.",
+    MOST_DEAD: "In most groups all answers have the same reward: a baseline of the group leaves them no advantage, so they teach nothing. "
+    "Where the reward is at its largest these prompts are solved; where it is at its smallest they are too hard for now.",
     SOME_DEAD: "In some groups all answers have the same reward; a baseline of the group leaves these no advantage.",
     GROUPS_DIFFER: "In nearly all groups some answers have more reward than others.",
     ERASED: "The dense reward is erased: answers have rewards on several tokens, but within an answer all tokens have almost the same advantage. "

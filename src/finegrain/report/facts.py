@@ -24,11 +24,14 @@ def write_summary(run: Run) -> str:
         return f"finegrain inspect scored {'?' if record.rows is None else record.rows} rows of {data} with {model}{against}. Nothing was trained."
     rows, kind = (record.rows, "prompts" if record.command == "online" else "rows") if record.pairs is None else (record.pairs, "pairs")
     named = [f"{family} {name}" for family in ("algorithm", "objective", "credit", "head", "loss") if (name := _method(settings.get(family)))]
+    rows = rows if rows is not None or record.command != "online" else _mapping(record.data).get("prompts")
     parts = [
         f"finegrain {clip_text(record.command or '?', 40)} trained {model} on {'an unknown number of' if rows is None else rows} {kind} of {data}"
     ]
+    if record.command == "online":
+        named += [f"reward {clip_text(PurePath(str(source)).name, 60)}" for source in _sequence(settings.get("reward"))[:8]]
     if named:
-        parts.append(f" with {' and '.join(named)}")
+        parts.append(f" with {' and '.join([', '.join(named[:-1]), named[-1]] if len(named) > 2 else named)}")
     if isinstance(record.steps, int):
         parts.append(f", {record.steps} steps")
     if isinstance(record.learning_rate, (int, float)):
@@ -145,8 +148,14 @@ def _said(value: Any) -> str:
 
 
 def _method(value: Any) -> str:
-    """Name of a method in the settings; empty where there is none."""
-    return clip_text(value.get("method", ""), 60) if isinstance(value, Mapping) else clip_text(value, 60) if isinstance(value, str) else ""
+    """Name of a method or choice in the settings; empty where there is none."""
+    return (
+        clip_text(value.get("method", value.get("choice", "")), 60)
+        if isinstance(value, Mapping)
+        else clip_text(value, 60)
+        if isinstance(value, str)
+        else ""
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -18,8 +18,12 @@ SUMMED = ("seconds/", "unjudged")
 """Beginnings of names of numbers that are added over the lines of a buffer; of all others the mean is taken."""
 SKIPPED = "updates_skipped"
 """Logged as the count of the run so far, at the beginning of a buffer."""
-OF_UPDATES = "kl/update"
-"""The distance of an update from the policy that sampled; every other `kl/NAME` is the distance from a reference."""
+OF_UPDATES = "approx_kl"
+"""The distance of an update from the policy that sampled."""
+OF_LOSS = "kl/answer"
+"""The leash's term where it stands in the loss; every other `kl/NAME` is the distance from a reference."""
+TINY = 1e-12
+"""Smaller numbers are rounding."""
 LOSS = "loss"
 """Logged for every update that was taken."""
 
@@ -54,7 +58,7 @@ class BufferNumbers:
 
     def references(self) -> list[str]:
         """Logged names of the distances from references, the leash's first."""
-        return [name for name in ("kl", *self.names("kl/")) if name in self.values and name != OF_UPDATES]
+        return [name for name in ("kl", *self.names("kl/")) if name in self.values and name != OF_LOSS]
 
     def golds(self) -> dict[str, Series]:
         """Gold scores by name: of the training's answers, or of held-out ones where those alone were logged."""
@@ -115,7 +119,8 @@ def _merge(name: str, values: Sequence[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return math.nan
-    return sum(known) if name.startswith(SUMMED) else sum(known) / len(known)
+    merged = sum(known) if name.startswith(SUMMED) else sum(known) / len(known)
+    return 0.0 if abs(merged) < TINY else merged
 
 
 class SampledAnswer(NamedTuple):

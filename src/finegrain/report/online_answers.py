@@ -5,7 +5,8 @@ alone has its answers there side by side.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -20,7 +21,7 @@ ENDS = {"length": "cut at the largest length", "end_token": "ended by an end tok
 NAME = 40
 """Maximum number of characters of a reward's name."""
 PLACES_BEFORE = 10
-"""Numbers of a card that other pages use (`pack.pack_pair`), empty here; then follow the changes of gold and of reward, and the last buffer."""
+"""Numbers of a card that other pages use, empty here; then follow the changes of gold and of reward, the last buffer and the place here."""
 MOST_BESIDE = 4
 """Answers of one buffer that stand side by side."""
 
@@ -35,13 +36,12 @@ def pack_histories(runs: Sequence[Sequence[SampledAnswer]], budget: int = BUDGET
     """
     packed, left_out = [], 0
     for answers in runs:
-        histories = collect_histories(answers)
-        places = {number: place for place, number in enumerate(spread(sorted({history[-1].buffer for history in histories})))}
-        histories = sorted(histories, key=lambda history: _order(history, places))
+        histories = _arrange(collect_histories(answers))
         own: list[Json] = []
         room = budget // max(1, len(runs))
-        for history in histories:
+        for place, history in enumerate(histories):
             card = pack_history(history)
+            card["k"].append(place)
             room -= len(escape_json(card).encode())
             if room < 0:
                 left_out += len(histories) - len(own)
@@ -136,11 +136,21 @@ def _change(shown: History, *, gold: bool) -> float:
     return last - first
 
 
-def _order(history: History, places: Mapping[int, int]) -> tuple[bool, float, int]:
-    """Sort key of a card."""
-    several = history[0].buffer != history[-1].buffer
+def _arrange(histories: Sequence[History]) -> list[History]:
+    """Prompts of several buffers by what gold lost; then one prompt of each buffer, the buffers spread, then another one of each."""
+    several = [history for history in histories if history[0].buffer != history[-1].buffer]
+    by_buffer: dict[int, list[History]] = {}
+    for history in histories:
+        if history[0].buffer == history[-1].buffer:
+            by_buffer.setdefault(history[0].buffer, []).append(history)
+    turns = [by_buffer[number] for number in spread(sorted(by_buffer))]
+    single = [history for together in zip_longest(*turns) for history in together if history is not None]
+    return sorted(several, key=lambda history: (_lost(history), history[0].row)) + single
+
+
+def _lost(history: History) -> float:
     change = _change(choose_times(history), gold=True)
-    return not several, (change if math.isfinite(change) else 0.0) if several else float(places[history[-1].buffer]), history[0].row
+    return change if math.isfinite(change) else 0.0
 
 
 def _rounded(value: float) -> float | None:

@@ -31,7 +31,7 @@ CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Share of tokens outside the clip range", ("clip_ratio/region_mean", "clip_ratio/low_mean", "clip_ratio/high_mean")),
     ("Updates of each buffer", ("taken", SKIPPED)),
     ("Explained variance of returns", ("value/explained_variance",)),
-    ("Value loss", ("value/loss",)),
+    ("Value loss", ("value/loss", "loss/value")),
     ("Density of the advantage", ("advantage/density",)),
     ("Standard deviation of reward and advantage", ("reward_std", "advantage/std")),
     ("Answers not judged", ("unjudged",)),
@@ -50,7 +50,8 @@ WORDS = {
     "clip_ratio/low_mean": "below",
     "clip_ratio/high_mean": "above",
     "value/explained_variance": "share explained",
-    "value/loss": "loss",
+    "value/loss": "of a critic of its own",
+    "loss/value": "of the policy's own value head",
     "advantage/density": "share within answers",
     "unjudged": "answers",
     "kl": "to the leash's reference",
@@ -91,7 +92,9 @@ def _reader(name: str) -> Read:
 
 
 def _draw(runs: Sequence[Run], title: str, lines: Lines, marks: Sequence[ChartMark] = ()) -> Chart | None:
-    return draw_chart(title, [line for place, run in enumerate(runs) for line in _of_run(runs, place, run, lines)], unit="buffer", marks=marks)
+    """None where every number is 0: the findings say so in fewer words."""
+    series = [line for place, run in enumerate(runs) for line in _of_run(runs, place, run, lines)]
+    return draw_chart(title, series, unit="buffer", marks=marks) if any(any(line.values) for line in series) else None
 
 
 def _of_run(runs: Sequence[Run], place: int, run: Run, lines: Lines) -> list[Series]:
@@ -101,7 +104,7 @@ def _of_run(runs: Sequence[Run], place: int, run: Run, lines: Lines) -> list[Ser
     for index, (name, read) in enumerate(lines):
         values = read(run.buffers)
         known = np.isfinite(values)
-        if known.any() and not (name == WORDS["unjudged"] and not values[known].any()):
+        if known.any():
             label = name if len(runs) == 1 else f"{clip_text(run.name, 40)}: {name}"
             colour = index if len(runs) == 1 else place
             found.append(_smoothed(label, run.buffers.buffers[known], values[known], colour % 6, index % 3))

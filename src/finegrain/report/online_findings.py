@@ -1,5 +1,7 @@
 """Findings about a run of online RL, from its buffers and its sampled answers: each a verdict, a sentence, and the numbers behind it."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from finegrain.diagnose import hacking, online
@@ -75,9 +77,17 @@ def report_reward(run: Run) -> Block | None:
     names = buffers.names("rewards/", "/mean")
     numbers = format_ends("reward", buffers.read("reward"))
     for name in names if len(names) > 1 else ():
-        numbers += format_ends(clip_text(name.removeprefix("rewards/").removesuffix("/mean"), NAME), buffers.read(name))
+        numbers += format_ends(clip_text(_reward_name(name), NAME), buffers.read(name))
     numbers += list_held_out(run, buffers)
-    return make_block("Reward", online.assess_reward(buffers.read("reward")), numbers, [])
+    block = make_block("Reward", online.assess_reward(buffers.read("reward")), numbers, [])
+    if block.verdict != online.REWARD_RISES or len(names) < 2:
+        return block
+    left = [clip_text(_reward_name(name), NAME) for name in names if online.assess_reward(buffers.read(name)) != online.REWARD_RISES]
+    return replace(block, words=f"{block.words} Not so {' and '.join(left)}: what rises is the rest of the sum.") if left else block
+
+
+def _reward_name(name: str) -> str:
+    return name.removeprefix("rewards/").removesuffix("/mean")
 
 
 def report_gold(buffers: BufferNumbers) -> list[Block]:

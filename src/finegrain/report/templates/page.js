@@ -25,7 +25,7 @@
     ["disagree", 4, -1, "most disagreement with the marks"],
     ["gold-fell", 10, 1, "gold fell most"], ["gold-rose", 10, -1, "gold rose most"],
     ["reward-rose", 11, -1, "reward rose most"], ["reward-fell", 11, 1, "reward fell most"],
-    ["late", 12, -1, "latest buffer"], ["early", 12, 1, "earliest buffer"],
+    ["spread", 13, 1, "spread over the run"], ["late", 12, -1, "latest buffer"], ["early", 12, 1, "earliest buffer"],
   ];
   const FACTS = [
     ["margin gained", "nats", true], ["chosen change", "nats", true], ["rejected change", "nats", true], ["change", "nats", true],
