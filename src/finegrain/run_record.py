@@ -63,7 +63,7 @@ class RunRecord:
     """Of `iterate`, what scores the samples: its `kind` and `source`, and hashes of its weights or its file (recipes/iteration/checks.py)."""
     rewards: Mapping[str, Any] | None = None
     """Of `online`, what judges the sampled answers, by name: kind, source, hashes, weight (recipes/rollouts/rewards.py)."""
-    gold: Mapping[str, Any] | None = None
+    gold_rewards: Mapping[str, Any] | None = None
     """The same of rewards that never train (recipes/online.py)."""
     rounds: list[Mapping[str, Any]] | None = None
     """Of `iterate`, a line per finished round: rows, samples, what was left out, drift, loss, held-out results, seconds (recipes/iterate.py)."""

@@ -13,7 +13,7 @@ from finegrain.data import findings as findings_module
 from finegrain.data.findings import Findings
 from finegrain.data.gate import across as across_module
 from finegrain.data.gate.across import ABSENT, Across, Numbers
-from finegrain.data.gate.biases import Sample
+from finegrain.data.gate.biases import BiasSample
 from finegrain.data.gate.keeper import Keeper, find_form
 from finegrain.data.gate.language import detect_language
 from finegrain.data.gate.settings import TOKEN_KINDS, Gate, Stopping
@@ -249,7 +249,7 @@ def test_a_negative_sample_is_refused():
 def test_answers_of_one_label_alone_are_named(labels, named):
     rows = [(f"row {i}", {"prompt": f"p {i}", "completion": f"c {i}", "label": label}) for i, label in enumerate(labels)]
     findings = Findings()
-    keeper = Keeper(Stopping(), [find_form(rows)], Shape.UNPAIRED, findings, Sample(0))
+    keeper = Keeper(Stopping(), [find_form(rows)], Shape.UNPAIRED, findings, BiasSample(0))
     assert len(list(keeper.kept(rows))) == len(labels)
     assert ("one_label" in findings.by_kind) is named
     assert not named or findings.messages()[-1].endswith(f"answers have the label {int(labels[0])}; training needs both labels")

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from finegrain.train.loop import Trainer
 from finegrain.train.run import Recorder
+from finegrain.train.source import StepSource
 from tests.recipes.command import Command
 from tests.tiny import write_pairs
 
@@ -80,8 +81,8 @@ def test_every_step_reads_two_streams_and_a_resumed_run_the_same(command: Comman
     rows.clear()
     saved = Recorder.save
 
-    def killed(self: Recorder, trainer: Trainer, step: int) -> None:
-        saved(self, trainer, step)
+    def killed(self: Recorder, trainer: Trainer, step: int, source: StepSource | None) -> None:
+        saved(self, trainer, step, source)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

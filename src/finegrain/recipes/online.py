@@ -155,7 +155,7 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     rate = peak_rate(session, asked.common.lr, asked.optim, contract)
     record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.facts()})
     if gold is not None:
-        record = record.plus({"gold": gold.facts()})
+        record = record.plus({"gold_rewards": gold.facts()})
     return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
 
 
