@@ -95,8 +95,9 @@ def report(rows: list[Answer], threads: int) -> str:
     lines = [
         "# Online RL against TRL's GRPOTrainer",
         "",
-        f"{describe_processor()['processor']}; {threads} thread{'s' if threads > 1 else ''}. A model of 16,384 words, 6 layers, width 384, float32; 8 prompts,",
-        f"8 answers of 64 tokens, leash in the loss, one update per batch; alternating blocks ({len(rows[0]['runs']['ours'])}), medians, the first update of",
+        f"{describe_processor()['processor']}; {threads} thread{'s' if threads > 1 else ''}. A model of 16,384 words, 6 layers, width 384, float32;",
+        "8 prompts, 8 answers of 64 tokens, leash in the loss, one update per batch; alternating blocks",
+        f"({len(rows[0]['runs']['ours'])}), medians, the first update of",
         "every run left out.",
         "",
         "| prompt tokens | completions/s, ours | TRL | ratio | peak memory, ours | TRL | ratio | of ours: sampling, measuring, update |",
