@@ -82,8 +82,11 @@ class OnlineSettings:
     """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed."""
     reward_weights: tuple[float, ...] = ()
     """A weight per --reward; by default 1 each."""
-    reward_timeout: PositiveFloat = 300.0
-    """Seconds that a function may take for a buffer; beyond them the run stops, its state saved."""
+    reward_timeout: PositiveFloat | None = None
+    """Seconds that a function may take for a buffer; beyond them the run stops, its state saved. By default as long as it likes.
+
+    With a limit functions run in a thread, where Python allows no `signal.alarm`.
+    """
     reward_reference: str | None = None
     """The model that policies among the rewards were trained from: their reward is then their log-ratio to it."""
     reward_beta: PositiveFloat = 0.1

@@ -111,7 +111,6 @@ def _call_within(call: Callable[[], Any], timeout: float | None) -> Any:
     future.set_running_or_notify_cancel()  # so that a thread which is left behind may still end
 
     def work() -> None:
-        future.set_running_or_notify_cancel()  # whoever stops waiting leaves the future to this thread
         try:
             future.set_result(call())
         except BaseException as error:  # it is raised where the result is asked for

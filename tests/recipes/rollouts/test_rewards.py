@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from finegrain.recipes.online.rewards import Rewards, open_rewards
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -21,6 +20,7 @@ from finegrain.data.tokenise import Tokenise, tokenise
 from finegrain.errors import NonFiniteError, UsageError
 from finegrain.ops.aggregate import MinusStd
 from finegrain.ops.segmenters import Windows
+from finegrain.recipes.rollouts.rewards import Rewards, open_rewards
 from finegrain.rewards.ensemble import Ensemble
 from finegrain.rewards.segment import Segment
 from finegrain.rewards.sequence import Sequence as SequenceHead
