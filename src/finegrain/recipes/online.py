@@ -43,7 +43,9 @@ from finegrain.recipes.training.publishing import Answers, list_answers, publish
 from finegrain.recipes.training.reading import train_only
 from finegrain.recipes.training.trainer import peak_rate
 from finegrain.recipes.training.watchers import open_watchers
+from finegrain.report.online_findings import describe_alarms
 from finegrain.report.page import write_report
+from finegrain.report.read import read_run
 from finegrain.run_record import RunRecord
 from finegrain.runs import RunDirectory
 from finegrain.scoring.records import TrainerState
@@ -369,6 +371,8 @@ def publish(prepared: OnlinePrepared, fitted: OnlineFitted) -> Json:
         directory.write_record(stamp(session, record))
         if fitted.selection is not None:
             fitted.selection.discard()
+        for line in describe_alarms(read_run(directory.path)):
+            session.say(line)
         session.say(f"report: {write_report(directory.path)}")
     return {"out": str(out), **{key: results[key] for key in ("status", "steps", "answers", "train_seconds", "evaluation_before", "evaluation")}}
 

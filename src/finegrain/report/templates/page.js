@@ -264,7 +264,7 @@
     if (has("u")) parts.push(make("span", "tok mark-bad", "marked bad"), make("span", "tok mark-good", "marked good"));
     if (has("q")) parts.push(make("span", "tok true-bad", "truly bad"), make("span", "tok true-good", "truly good"));
     if (has("m")) parts.push(make("span", "tok off", "not trained"));
-    parts.push(make("span", "", "∎ end of answer"));
+    parts.push(make("span", "", "∎ end of answer, or a token without characters"));
     by("legend").replaceChildren(...parts);
   }
 
