@@ -145,7 +145,8 @@ def report(found: dict[str, Any]) -> str:
     if "share" in found:
         lines += [
             "## The share of one word", "",
-            "A buffer has 64 answers of 16 tokens; passes over it as the algorithm has them (ppo 4, others 1); learning rate 0.003, beta 0.01. Means over seeds; KL in nats per token to the start model.", "",
+            "A buffer has 64 answers of 16 tokens; passes over it as the algorithm has them (ppo 4, others 1); learning rate 0.003, beta 0.01. "
+            "Means over seeds; KL in nats per token to the start model.", "",
             "| algorithm | reward | seeds | start | end | largest of any buffer | first buffer above 0.8 (each seed) | KL |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
         ]  # fmt: skip
