@@ -28,3 +28,8 @@ def successors(completion_ids: list[list[int]], **columns: object) -> list[list[
 def successors_at_the_end(completion_ids: list[list[int]], **columns: object) -> list[float]:
     """The same reward as one number of the answer."""
     return [sum(tokens) for tokens in successors(completion_ids)]
+
+
+def bending_share(completions: list[str], **columns: object) -> list[float]:
+    """s (1 - 0.8 s) of the share s of h: largest at 0.625, beyond which more of it is worse."""
+    return [share * (1 - 0.8 * share) for share in share_of_h(completions)]
