@@ -65,6 +65,8 @@ class RunRecord:
     """Of `online`, what judges the sampled answers, by name: kind, source, hashes, weight (recipes/rollouts/rewards.py)."""
     gold_rewards: Mapping[str, Any] | None = None
     """The same of rewards that never train (recipes/online.py)."""
+    references: Mapping[str, Any] | None = None
+    """Of `online`, sha256 of the checkpoints read beside the policy's, by path: the leash's, watched ones, the critic's start (recipes/online.py)."""
     rounds: list[Mapping[str, Any]] | None = None
     """Of `iterate`, a line per finished round: rows, samples, what was left out, drift, loss, held-out results, seconds (recipes/iterate.py)."""
 

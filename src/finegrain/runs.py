@@ -22,7 +22,7 @@ ROLLOUTS = "rollouts.jsonl"
 FREE = frozenset(
     f"{group}{name}"
     for group, names in {
-        "": ("out",),
+        "": ("out", "reward_timeout"),
         "common.": ("resume", "dry_run", "device"),
         "training.": ("save_every", "track", "samples", "examined", "diagnose_every"),
     }.items()
@@ -103,14 +103,29 @@ class RunDirectory:
             told = f"{' and '.join(other)} of {model.get('source')} are not those that the run in {self.path} began with"
             raise CheckpointError(f"{told}; bring them back, or give another --out")
 
-    def check_rewards(self, facts: Mapping[str, Any]) -> None:
-        """Refuse to go on with a run whose rewards of the same names were other ones."""
+    def check_rewards(self, facts: Mapping[str, Any]) -> list[str]:
+        """Refuse to go on with a run whose reward models of the same names were other ones.
+
+        Returns a line for every function whose file has changed: it may have been mended after it had failed.
+        """
+        if not (self.path / "run.json").exists():
+            return []
+        before, now = (_by_name(found.get("rewards")) for found in (self._stored("rewards"), facts))
+        other = [name for name, own in now.items() if name in before and is_other_reward(before[name], own)]
+        if models := [name for name in other if now[name].get("kind") != "function"]:
+            words = f"the content of {', '.join(models)} is not what the run in {self.path} began with"
+            raise CheckpointError(f"{words}; bring it back, or give another --out")
+        return [f"resume: the file of the reward function {name} has changed; buffers from here on are judged by what it says now" for name in other]
+
+    def check_references(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run that compared itself with other weights under the same names."""
         if not (self.path / "run.json").exists():
             return
-        before, now = (_by_name(found.get("rewards")) for found in (self._stored("rewards"), facts))
-        if other := [name for name, own in now.items() if name in before and is_other_reward(before[name], own)]:
-            words = f"the content of {', '.join(other)} is not what the run in {self.path} began with"
-            raise CheckpointError(f"{words}; bring it back, or give another --out")
+        before = self._stored("references")
+        if other := [name for name, own in facts.items() if name in before and before[name] != own]:
+            raise CheckpointError(
+                f"the weights of {', '.join(other)} are not what the run in {self.path} began with; bring them back, or give another --out"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:

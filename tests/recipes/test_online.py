@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -18,7 +19,7 @@ def reward(completions, **columns):
 SHORT = ["--max-steps", "2"]
 
 
-def lines_of(run: Path, name: str = "metrics.jsonl") -> list[dict[str, object]]:
+def lines_of(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
 
@@ -36,7 +37,7 @@ def test_a_run_leaves_a_model_and_says_what_came_of_it(command: Command) -> None
     assert "eval_reward" in lines[3]
     assert (run / "report.html").exists()
     for line in sampled:
-        starts = [start for start, end, *_ in line["spans"] if end > start]  # type: ignore[attr-defined]
+        starts = [start for start, end, *_ in line["spans"] if end > start]
         assert starts == sorted(starts)
 
 
@@ -166,3 +167,76 @@ def test_a_full_disk_in_a_save(command: Command, monkeypatch: pytest.MonkeyPatch
     done = online(command, "run", "--reward", write_reward(command.folder, COUNTS_E), "algorithm:grpo", "--save-every", "1", "--max-steps", "3")
     assert done.code != 0
     assert "No space left" in done.error
+
+
+def test_a_function_reads_the_answers_to_a_conversation(command: Command) -> None:
+    code = (
+        "import json, pathlib\n"
+        "def reward(prompts, completions, completion_ids, **columns):\n"
+        "    pathlib.Path(__file__).with_suffix('.json').write_text(json.dumps([prompts, completions]))\n"
+        "    return [float(len(ids)) for ids in completion_ids]\n"
+    )
+    data = write_rows(command.folder / "chat.jsonl", [{"prompt": [{"role": "user", "content": f"why {place} ?"}]} for place in range(4)])
+    done = online(command, "run", "--data", data, "--holdout", "0", "--reward", write_reward(command.folder, code), "algorithm:grpo", *SHORT)
+    assert done.code == 0, done.error
+    prompts, completions = json.loads((command.folder / "reward.json").read_text())
+    assert all(turn["role"] == "user" for prompt in prompts for turn in prompt)
+    texts = {turn["content"] for completion in completions for turn in completion}
+    assert len(texts) > 1
+    assert {line["text"] for line in lines_of(command.folder / "run", "rollouts.jsonl")} & texts
+
+
+def test_one_answer_to_a_prompt_cannot_be_compared(command: Command) -> None:
+    done = online(command, "run", "--reward", write_reward(command.folder, COUNTS_E), "algorithm:rloo", "--sampling.answers", "1")
+    assert done.code != 0
+    assert "give at least 2" in done.error
+
+
+def test_the_greedy_answer_is_the_baseline(command: Command) -> None:
+    reward = write_reward(command.folder, COUNTS_E)
+    asked = ["algorithm:reinforce-pp", "advantage:greedy-baseline", "leash:free", "algorithm.whitening:unwhitened", *SHORT]
+    assert online(command, "run", "--reward", reward, *asked).code == 0
+    for group in {line["row"] for line in lines_of(command.folder / "run", "rollouts.jsonl")}:
+        own = [line for line in lines_of(command.folder / "run", "rollouts.jsonl") if line["row"] == group and line["step"] == 1]
+        baselines = {round(line["rewards"]["reward"] - line["advantage"], 6) for line in own}
+        assert len(baselines) <= 1  # the same for all answers to a prompt
+        assert all(baseline * 8 == pytest.approx(round(baseline * 8), abs=1e-4) for baseline in baselines)  # a count of e
+
+
+def test_a_reward_that_fails_on_held_out_prompts_leaves_the_last_state(command: Command) -> None:
+    fails = "calls = []\ndef reward(completions):\n    calls.append(1)\n    assert len(calls) != 4, 'gone'\n    return [0.5 for _ in completions]\n"
+    file = write_reward(command.folder, fails)  # held out, two buffers, held out
+    done = online(command, "run", "--reward", file, "algorithm:grpo", "--max-steps", "2")
+    assert done.code != 0
+    assert "gone" in done.error
+    assert (command.folder / "run" / "checkpoint-2").is_dir()
+    assert json.loads((command.folder / "run" / "run.json").read_text())["status"] == "failed"
+    (command.folder / "reward.py").write_text("def reward(completions):\n    return [0.5 for _ in completions]\n")
+    done = online(command, "run", "--reward", file, "algorithm:grpo", "--max-steps", "2", "--resume")
+    assert done.code == 0, done.error
+    assert "has changed" in done.error
+    assert json.loads((command.folder / "run" / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_critic_that_diverges_leaves_the_state_before_its_step(command: Command) -> None:
+    code = "def reward(completions, trainer_state):\n    return [1e30 * trainer_state.global_step + 0.1 * len(text) for text in completions]\n"
+    critic = ["algorithm:ppo", "--algorithm.epochs", "1", "algorithm.critic:separate-critic", "--algorithm.critic.clip", "none", "leash:free"]
+    done = online(command, "run", "--reward", write_reward(command.folder, code), *critic, "--max-steps", "4")
+    assert done.code != 0
+    assert "nothing was updated" in done.error
+    assert (command.folder / "run" / "checkpoint-1").is_dir()
+
+
+def test_prompts_are_cut_to_the_context_of_the_model(command: Command) -> None:
+    data = write_rows(command.folder / "long.jsonl", [{"prompt": "why " * 400}, {"prompt": "who ?"}])
+    asked = ["--data", data, "--holdout", "0", "--max-length", "4096", *SHORT]
+    done = online(command, "run", "--reward", write_reward(command.folder, COUNTS_E), "algorithm:grpo", *asked)
+    assert done.code == 0, done.error
+    assert json.loads((command.folder / "run" / "run.json").read_text())["data"]["longest_prompt"] < 4090
+
+
+def test_a_critic_from_a_model_object_and_its_own_rate(command: Command) -> None:
+    asked = ["algorithm:ppo", "--algorithm.epochs", "1", "algorithm.critic:separate-critic", "--lora.rank", "2", *SHORT]
+    assert online(command, "run", "--reward", write_reward(command.folder, COUNTS_E), *asked).code == 0
+    (first, *_) = lines_of(command.folder / "run")
+    assert first["value/learning_rate"] < 2 * 9e-6 * 4096 / 8  # no adapter's factor of ten

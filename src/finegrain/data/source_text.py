@@ -41,6 +41,13 @@ def read_source_row(example: Example) -> Row:
     )
 
 
+def forget_answers(source: str) -> str:
+    """A row's source without its answers: those that others take the place of are then read from their own text."""
+    kept = json.loads(source) if source else {}
+    kept.pop("answers", None)
+    return json.dumps(kept) if kept else ""
+
+
 def lend_answer(source: str, other: str, role: str, new: str) -> str:
     """The first row's source with the answer `role` of the other row as its answer `new`, where both are conversations."""
     kept, lent = (json.loads(one) if one else {} for one in (source, other))

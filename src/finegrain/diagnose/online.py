@@ -47,7 +47,7 @@ WORDS = {
     SOME_DEAD: "In some groups all answers have the same reward; a baseline of the group leaves these no advantage.",
     GROUPS_DIFFER: "In nearly all groups some answers have more reward than others.",
     ERASED: "The dense reward is erased: answers have rewards on several tokens, but within an answer all tokens have almost the same advantage. "
-    "Take an advantage that keeps places apart, such as gae or returns-to-go.",
+    "Take an advantage that keeps places apart, such as advantage:gae or advantage:returns.",
     DENSE: "Advantages differ within answers.",
     TERMINAL: "Rewards stand on the last token alone, so there is no density that could be lost.",
     NONE_JUDGED: "No answer was judged in the last buffers: the run learns from nothing but its leash.",

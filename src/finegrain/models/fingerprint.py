@@ -24,14 +24,16 @@ BESIDE = ("tokenizer", "generation", "posterior")
 
 def model_fingerprint(policy: Policy, memory: Path) -> str:
     """sha256 of a model's weights and config: of its files, each hashed once per size and mtime, or of the tensors of a model object."""
-    if policy.in_memory or not Path(policy.source).is_dir():
+    folders = [] if policy.in_memory else checkpoint_folders(policy.source)
+    if not folders or not all(folder.is_dir() for folder in folders):
         return _hash_tensors(policy.model)
-    folders = [Path(policy.source)]
-    if is_adapter(policy.source):
-        folders += [Path(adapter.base) for adapter in list_adapters(read_adapter(policy.source))]
-        if not all(folder.is_dir() for folder in folders):
-            return _hash_tensors(policy.model)
     return folders_fingerprint(folders, memory, b"nf4" if policy.four_bit else b"")
+
+
+def checkpoint_folders(source: str) -> list[Path]:
+    """The folder of a checkpoint, and those that it is an adapter of."""
+    adapters = list_adapters(read_adapter(source)) if Path(source).is_dir() and is_adapter(source) else []
+    return [Path(source), *(Path(adapter.base) for adapter in adapters)]
 
 
 def folders_fingerprint(folders: Iterable[Path], memory: Path, salt: bytes = b"") -> str:

@@ -60,6 +60,7 @@ class Algorithm:
             leash=self.default_leash if leash is None else leash,
             advantage=chosen,
             whitening=self.whitening,
+            by_token=self.surrogate.keeps_density,
         )
 
     def policy_loss(self, stages: Stages, *, temperature: float = 1.0) -> PolicyLoss:

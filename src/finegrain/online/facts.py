@@ -61,7 +61,7 @@ def _rewards(rollout: Rollout, combined: CombinedRewards) -> dict[str, float]:
     sequence, tokens = split_by_reward(rollout)
     facts = {
         "reward": _mean(totals[judged]),
-        "reward_std": _mean(own.std[judged]),
+        "reward_std": float(totals[judged].std()) if judged.sum() > 1 else math.nan,
         "frac_reward_zero_std": _mean((own.std[judged] <= 1e-8).to(own.std.dtype)),
         "unjudged": float((~judged).sum()),
     }

@@ -113,6 +113,10 @@ class AdaptiveBeta:
 
     def __call__(self, beta: float, kl: float, answers: int) -> float:
         """The weight for the next buffer; `kl` and `answers` are those of this one."""
+        if answers >= self.horizon:
+            raise UsageError(
+                f"leash.control.horizon {self.horizon} is counted in answers, and a buffer has {answers}: the weight would leap; take several buffers"
+            )
         error = min(max(kl / self.target - 1, -LARGEST_STEP), LARGEST_STEP)
         return beta * (1 + error * answers / self.horizon)
 

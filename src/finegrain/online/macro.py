@@ -51,7 +51,7 @@ def cut_macros(termination: Termination, rollout: Rollout) -> Ids:
 
 def _curve(termination: Windows | RandomNGram | Perplexity, rollout: Rollout) -> Tensor:
     if termination.reads is Curve.TOKENS:
-        return to_widest(_given(rollout.ids, "the sampled token ids", "random-n-gram"))
+        return to_widest(_given(rollout.ids, "the sampled token ids", "random-ngram"))
     if termination.reads is Curve.SURPRISAL:
         return -_given(rollout.ref_logp, "the reference's log-probabilities", "perplexity")
     return torch.zeros_like(rollout.old_logp)

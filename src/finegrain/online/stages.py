@@ -44,6 +44,8 @@ class Stages:
     """How much better a token was than expected."""
     whitening: Whitening = field(default_factory=Unwhitened)
     """What is done to advantages over all tokens of the buffer, after the returns are formed."""
+    by_token: bool = True
+    """Whether the surrogate loss lets the advantage of a token move that token alone."""
 
     def __post_init__(self) -> None:
         """Stops on stages that undo one another."""
@@ -65,6 +67,11 @@ class Stages:
             return [
                 "the reward says which tokens earned it, and this advantage gives all tokens of an answer the same, so that it is lost: "
                 "take e.g. `advantage:group-norm advantage.tokens:centred`, or advantage:gae"
+            ]
+        if not self.by_token:
+            return [
+                "the reward says which tokens earned it, and this surrogate gives all tokens of an answer the mean of their advantages, so that it "
+                "is lost: take e.g. algorithm.surrogate:clip"
             ]
         return []
 
@@ -106,14 +113,15 @@ def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greed
     combined = stages.combination(rollout)
     answers = stages.transforms.of_answers(combined, rollout)
     rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, state.beta), greedy)
-    trains = rewards.judged & (stages.transforms.truncated.trains | (rollout.ended != Ended.LENGTH))
+    masked = (rollout.ended == Ended.LENGTH) & (not stages.transforms.truncated.trains)
+    trains = rewards.judged & ~masked
     found = stages.advantage(rewards)
     live = rollout.mask & trains[:, None]
     advantage = stages.whitening(found.advantage, live)
     return Update(
         advantage=advantage,
         returns=None if found.returns is None else torch.where(live, found.returns, 0.0)[..., None],
-        weight=_weight(rewards, trains, found.returns is not None),
+        weight=_weight(rewards, trains, masked, found.returns is not None),
         columns={BETA: torch.full_like(combined.sequence, state.beta)} if _adapts_loss(stages.leash) else {},
         rewards=rewards,
         facts={**buffer_facts(rewards, combined, advantage, found.returns, live), **({} if isinstance(stages.leash, Free) else {"beta": state.beta})},
@@ -134,7 +142,7 @@ def _adapts_loss(leash: Leash) -> bool:
     return not isinstance(leash, (Free, InReward)) and not isinstance(leash.control, FixedBeta)
 
 
-def _weight(rewards: TokenRewards, trains: Tensor, critic: bool) -> Float[Tensor, "B T"] | None:
+def _weight(rewards: TokenRewards, trains: Tensor, cut: Tensor, critic: bool) -> Float[Tensor, "B T"] | None:
     """0 on answers that do not train: those that were cut, where they are masked; without a return, where a critic would regress to it."""
-    out = ~trains & (rewards.judged | critic)
+    out = ~trains & (cut | rewards.judged | critic)
     return torch.where(out[:, None], 0.0, rewards.mask.to(rewards.score.dtype)) if out.any() else None

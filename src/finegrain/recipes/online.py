@@ -3,6 +3,7 @@
 Settings -> open_run -> OnlineOpened (nothing is written yet) -> prepare -> OnlinePrepared -> fit -> publish -> what the command prints.
 """
 
+import copy
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,16 +16,19 @@ import torch
 from torch import nn
 
 from finegrain.commands.online import OnlineSettings
-from finegrain.configure import to_json
+from finegrain.configure import to_json, to_kebab
 from finegrain.data.sources import Data, format_sources
-from finegrain.errors import CheckpointError
+from finegrain.errors import CheckpointError, FinegrainError, ModelError, UsageError
+from finegrain.files import cache_folder
 from finegrain.generate.hf import generate_greedy
 from finegrain.generate.sample import open_sampler
 from finegrain.generate.sampling import Sampler, Sampling
+from finegrain.models.fingerprint import checkpoint_folders, folders_fingerprint, tokenizer_fingerprint
 from finegrain.models.load import load_policy, master_dtype, save_policy, try_saving
 from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.probe import make_scorer
-from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_dropout
+from finegrain.models.scorer import Scorer, causal_lm, release_unread_vocabulary, silence_dropout
+from finegrain.online.groups import GreedyBaseline, GroupComparison
 from finegrain.online.leash import Free
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
@@ -34,8 +38,8 @@ from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
-from finegrain.recipes.rollouts.references import open_reference, open_watched
-from finegrain.recipes.rollouts.rewards import Rewards, open_rewards
+from finegrain.recipes.rollouts.references import list_paths, open_reference, open_watched
+from finegrain.recipes.rollouts.rewards import Rewards, different_names, open_rewards
 from finegrain.recipes.rollouts.source import OnlineSource
 from finegrain.recipes.session import Session, hidden_size, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
 from finegrain.recipes.training.card import write_card
@@ -57,6 +61,7 @@ from finegrain.train.contract import Contract
 from finegrain.train.distributed import barrier, rank
 from finegrain.train.loop import Trainer
 from finegrain.train.metrics import metrics_for
+from finegrain.train.optim import scaled_default
 from finegrain.train.read_contract import contract_of
 from finegrain.train.run import Recorder, train
 from finegrain.train.selection import Criterion, Selection
@@ -148,6 +153,11 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     trained = train_only(session, asked.training.train_only)
     _check_saving(session)
     stages = asked.algorithm.stages(asked.advantage, asked.leash)
+    if isinstance(stages.advantage, GroupComparison) and asked.sampling.answers == 1:
+        name = f"advantage:{to_kebab(type(stages.advantage).__name__)}"
+        raise UsageError(f"{name} compares the answers to one prompt, and --sampling.answers is 1; give at least 2, or take advantage:returns")
+    if asked.critic is not None and not (stages.advantage.reads_values and isinstance(asked.algorithm.critic, SeparateCritic)):
+        raise UsageError("--critic names what a critic of its own starts from, and this run has none: add algorithm.critic:separate-critic")
     contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
     prompts, held_out, facts = _read_prompts(session, asked)
     rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
@@ -158,6 +168,8 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.facts()})
     if gold is not None:
         record = record.plus({"gold_rewards": gold.facts()})
+    if beside := {path: folders_fingerprint(checkpoint_folders(path), cache_folder()) for path in _beside(asked, stages)}:
+        record = record.plus({"references": beside})
     return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
 
 
@@ -200,7 +212,7 @@ def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
     before = generate_greedy(session.policy.model, session.policy.tokenizer, shown, max_new_tokens=room) if held is not None else []
     scorer = prepare_scorer(session, session.max_length, gradient_checkpointing=asked.training.gradient_checkpointing)
     if opened.contract.values:
-        scorer.value_head = _value_head(session, opened.contract.values)
+        scorer.value_head = _value_head(session, hidden_size(session), opened.contract.values)
     plan = Plan(_ones(opened.prompts), asked.training.prompts, asked.training.epochs, asked.common.seed, session.precision.micro_tokens)
     source = _source(opened, scorer, plan)
     trainer = make_trainer(
@@ -213,10 +225,11 @@ def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
 
 def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
     asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
-    watched = {Path(path).name: open_watched(session, path, temperature=asked.sampling.temperature) for path in asked.watch}
+    names = different_names([Path(path).name for path in asked.watch], taken=("leash", "answer"))
+    watched = {name: open_watched(session, path, temperature=asked.sampling.temperature) for name, path in zip(names, asked.watch, strict=True)}
     leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
     apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
-    critic = _open_critic(opened, algorithm.critic, len(plan) * algorithm.updates) if apart else None
+    critic = _open_critic(opened, algorithm.critic, _steps(asked, plan)) if apart else None
     sampler = _sampler(session, asked.sampling)
     session.say(f"sampling: {sampler.describe()}")
     session.usage.notes.append(f"sampling: {sampler.describe()}")
@@ -230,6 +243,7 @@ def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
         gold=opened.gold,
         reference=leash,
         watched=watched,
+        greedy=_greedy(session, asked.sampling) if isinstance(opened.stages.advantage, GreedyBaseline) else None,
         critic=None if critic is None else critic.scorer,
         measured=algorithm.updates > 1,
         state=opened.stages.start(),
@@ -253,7 +267,17 @@ def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
 def _progress(asked: OnlineSettings, plan: Plan, step: int, updates: int) -> TrainerState:
     """What reward functions are told of an update, counted from 1."""
     passed = (step - 1) // updates / plan.steps_per_epoch
-    return TrainerState(global_step=step - 1, max_steps=len(plan) * updates, epoch=passed, num_train_epochs=math.ceil(asked.training.epochs))
+    return TrainerState(global_step=step - 1, max_steps=_steps(asked, plan), epoch=passed, num_train_epochs=math.ceil(asked.training.epochs))
+
+
+def _steps(asked: OnlineSettings, plan: Plan) -> int:
+    """Updates of the run."""
+    whole = len(plan) * int(asked.algorithm.updates)
+    return whole if asked.common.max_steps is None else min(whole, asked.common.max_steps)
+
+
+def _greedy(session: Session, sampling: Sampling) -> Sampler:
+    return _sampler(session, replace(sampling, answers=1, temperature=0.0))
 
 
 def _sampler(session: Session, sampling: Sampling) -> Sampler:
@@ -264,20 +288,34 @@ def _sampler(session: Session, sampling: Sampling) -> Sampler:
 def _open_critic(opened: OnlineOpened, critic: SeparateCritic, steps: int) -> Trainer:
     """A model of its own that learns what answers will bring; it starts from the policy's start model, or from another checkpoint."""
     asked, session = opened.asked, opened.session
-    policy = load_policy(asked.critic or asked.model, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
-    policy.model.to(session.device)
-    silence_dropout(policy.model)
+    model = _critic_model(opened).to(session.device)
+    silence_dropout(model)
     contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip), session.seed)
-    scorer, _ = make_scorer(policy.model, longest=session.max_length, precision=session.precision)
-    scorer.value_head = _value_head(session, contract.values)
+    scorer, _ = make_scorer(model, longest=session.max_length, precision=session.precision)
+    width = int(causal_lm(model).config.get_text_config().hidden_size)
+    scorer.value_head = _value_head(session, width, contract.values)
     release_unread_vocabulary(scorer.model)
-    rate = peak_rate(session, None, asked.optim, contract)
+    rate = critic.learning_rate if asked.optim.algorithm == "sgd" else scaled_default(critic.learning_rate, width)
     return make_trainer(scorer, contract, TrainingSet([]), session.precision, lambda pair: {}, asked.optim, rate=rate, steps=steps)
 
 
-def _value_head(session: Session, values: int) -> nn.Linear:
+def _critic_model(opened: OnlineOpened) -> nn.Module:
+    """The checkpoint that --critic names, else the start model again: all of its weights train."""
+    asked, session = opened.asked, opened.session
+    if asked.critic is None and session.policy.in_memory:
+        copied: nn.Module = copy.deepcopy(causal_lm(session.policy.model)).requires_grad_(True)
+        return copied
+    source = asked.critic or asked.model
+    critic = load_policy(source, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
+    if tokenizer_fingerprint(critic.tokenizer) != tokenizer_fingerprint(session.policy.tokenizer):
+        raise ModelError(f"--critic {source} has another tokenizer than the policy, so it cannot read its tokens")
+    model: nn.Module = critic.model
+    return model
+
+
+def _value_head(session: Session, width: int, values: int) -> nn.Linear:
     """Starts at 0 everywhere: the first advantages are the rewards themselves [choice]."""
-    head = nn.Linear(hidden_size(session), values, dtype=master_dtype(session.precision.name))
+    head = nn.Linear(width, values, dtype=master_dtype(session.precision.name))
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head.to(session.device)
@@ -290,8 +328,11 @@ def _begin(opened: OnlineOpened, held: ExitStack) -> RunRecord:
     directory.check_data(record.data or {})
     directory.check_data(record.eval_data or {}, "eval_data")
     directory.check_model(record.model or {})
-    directory.check_rewards(record.rewards or {})
-    record.changed = tell_changes(session, record, directory, resume=asked.common.resume) or None
+    mended = directory.check_rewards(record.rewards or {})
+    directory.check_references(record.references or {})
+    for line in mended:
+        session.say(line)
+    record.changed = [*tell_changes(session, record, directory, resume=asked.common.resume), *mended] or None
     if rank() == 0:
         held.enter_context(directory.locked())
         directory.check(opened.settings, resume=asked.common.resume)
@@ -308,6 +349,8 @@ class OnlineFitted:
     lines: list[dict[str, Any]]
     seconds: float
     selection: Selection | None
+    evaluation: Json
+    """Held-out results of the model that is kept."""
 
 
 def fit(prepared: OnlinePrepared) -> OnlineFitted:
@@ -317,15 +360,36 @@ def fit(prepared: OnlinePrepared) -> OnlineFitted:
     selection = None
     if asked.training.eval_every and opened.held_out:
         every, best = asked.training.eval_every * source.updates, asked.training.keep == "best"
-        selection = Selection(every, prepared.held_out, Criterion("eval_reward", True), best, 0, directory.path)
+        selection = Selection(every, lambda: _with_bounds(prepared.held_out()), Criterion("eval_reward", True), best, 0, directory.path)
     with open_watchers(OnlineTracked(asked.out, opened.settings, asked.common), asked.training.track, len(source), session.say) as watchers:
         export = lambda folder: save_policy(session.policy, folder)
         recorder = Recorder(directory, Checkpoints(asked.out), export, asked.training.save_every, selection=selection, watchers=[*watchers])
         with record_failure(session, directory, prepared.record):
             lines = train(trainer, source, recorder, resume=asked.common.resume)
+        seconds = session.seconds()
+        with record_failure(session, directory, prepared.record):
+            evaluation = _evaluate(prepared, recorder, selection, lines)
+    return OnlineFitted(lines, seconds, selection, evaluation)
+
+
+def _evaluate(prepared: OnlinePrepared, recorder: Recorder, selection: Selection | None, lines: Sequence[Mapping[str, Any]]) -> Json:
+    """The held-out prompts answered by the model that is kept; where a reward fails on them, the state after the last update is saved first."""
+    trainer, source = prepared.trainer, prepared.source
+    best = selection is not None and selection.keep_best
     if selection is not None:
         selection.restore_best(trainer, int(lines[-1]["step"]) if lines else 0)
-    return OnlineFitted(lines, session.seconds(), selection)
+    try:
+        return prepared.held_out()
+    except FinegrainError:
+        if not best:  # the weights are no longer those of the last update otherwise
+            recorder.save(trainer, len(source), source)
+        raise
+
+
+def _with_bounds(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Held-out results, with the bounds of their intervals as numbers beside them."""
+    bounds = {f"{name}_{end}": found[end] for name, found in results.items() for end in ("low", "high") if found.get(end) is not None}
+    return {**results, **bounds}
 
 
 @dataclass(frozen=True)
@@ -341,7 +405,6 @@ def publish(prepared: OnlinePrepared, fitted: OnlineFitted) -> Json:
     """Answer the held-out prompts once more, write the model with its card, record and report; returns what is printed."""
     opened, session, directory, lines = prepared.opened, prepared.opened.session, prepared.opened.directory, fitted.lines
     out, policy = opened.asked.out, session.policy
-    evaluation = prepared.held_out()
     room = opened.asked.sampling.max_new_tokens
     after = generate_greedy(policy.model, policy.tokenizer, prepared.answers.prompts, max_new_tokens=room)
     last = int(lines[-1]["step"]) if lines else 0
@@ -355,7 +418,7 @@ def publish(prepared: OnlinePrepared, fitted: OnlineFitted) -> Json:
         "learning_rate": opened.rate,
         "updates_skipped": prepared.source.skipped,
         "evaluation_before": prepared.before,
-        "evaluation": evaluation,
+        "evaluation": fitted.evaluation,
         "last": lines[-1] if lines else {},
     }
     if fitted.selection is not None:
@@ -398,6 +461,14 @@ def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     found = [("model", asked.model), ("data", asked.data), ("eval", asked.common.eval or ""), ("critic", asked.critic or "")]
     return found + [("reward", source) for source in (*asked.reward, *asked.gold)] + [("watch", source) for source in asked.watch]
+
+
+def _beside(asked: OnlineSettings, stages: Stages) -> list[str]:
+    """Checkpoints that are read beside the policy's: of the leash, watched ones, the critic's start."""
+    found = [*asked.watch, *([] if asked.critic is None else [asked.critic])]
+    if not isinstance(stages.leash, Free):
+        found += list_paths(asked.reference)
+    return [path for path in dict.fromkeys(found) if Path(path).is_dir()]
 
 
 def describe_first_buffer(source: OnlineSource) -> Json:

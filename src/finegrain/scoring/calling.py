@@ -51,7 +51,7 @@ def _told(path: str, rows: str, timeout: float | None, call: Callable[[], Any]) 
         return call()
     except _OutOfTimeError:
         raise UsageError(f"{path} did not return within {timeout:g} s on {rows}; give it more time, or let it return None") from None
-    except Exception as error:  # a user's code may fail in any way
+    except (Exception, SystemExit) as error:  # a user's code may fail in any way
         raise UsageError(f"{path} failed on {rows}: {type(error).__name__}: {error}") from error
 
 

@@ -52,7 +52,11 @@ def _run_file(file: Path) -> Any:
     sys.modules[spec.name] = module  # dataclasses look their module up
     if (folder := str(file.resolve().parent)) not in sys.path:
         sys.path.append(folder)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a user's code may fail in any way
+        del sys.modules[spec.name]
+        raise UsageError(f"{file} does not run: {type(error).__name__}: {error}") from error
     return module
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from numbers import Real
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,9 +97,9 @@ class TextReward:
     def _verdicts(self, asked: Sequence[Completion], said: Sequence[Any]) -> list[Verdict]:
         verdicts = [read_verdict(item, one.row, self.source) for item, one in zip(said, asked, strict=True)]
         for verdict, one in zip(verdicts, asked, strict=True):
-            length = len(join_answer(one.completion)) if verdict.spans else 0
+            length = len(join_answer(one.completion)) if verdict.spans else 0  # the whole of an empty answer is the span 0..0
             for start, end, *_ in verdict.spans:
-                if not 0 <= start < end <= length:
+                if not 0 <= start < end <= length and (start, end, length) != (0, 0, 0):
                     raise UsageError(f"{self.source}, row {one.row}: the span {start}..{end} does not lie in an answer of {length} characters")
         return verdicts
 
@@ -171,7 +172,7 @@ def read_verdict(item: Any, row: int, source: str) -> Verdict:
         values = [_finite(one, row, source) for one in item]
         return Verdict(sum(values), tokens=values)
     try:
-        spans = [CharSpan(int(start), int(end), _finite(value, row, source)) for start, end, value in item]
+        spans = [CharSpan(index(start), index(end), _finite(value, row, source)) for start, end, value in item]
     except (TypeError, ValueError) as error:
         if isinstance(error, NonFiniteError):
             raise
@@ -185,7 +186,10 @@ def _listed(item: Any) -> Any:
 
 
 def _finite(value: Any, row: int, source: str) -> float:
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
     if number != number or number in (float("inf"), float("-inf")):
         raise NonFiniteError(f"{source}, row {row}: a score is {number}; return None for an answer that cannot be judged")
     return number

@@ -69,14 +69,17 @@ def train(trainer: Trainer, source: Plan | StepSource, recorder: Recorder, *, re
             if selection is not None and selection.exhausted:
                 break
             started = time.perf_counter()
-            taken = _next(trainer, steps, kept, recorder, index, done)
+            with _saving(trainer, index, kept, recorder, of=FinegrainError, done=done):
+                taken = steps.at(trainer, index)
             last = index + 1 == len(steps)
             line: dict[str, Any] = {}
             if taken is not None:
-                line = _take(taken, recorder, index, started)
+                with _saving(trainer, index, kept, recorder, of=_NothingUpdatedError, done=done):
+                    line = _take(taken, recorder, index, started)
                 line |= steps.note(line)
             if selection is not None and selection.due(index + 1, last=last):
-                line |= selection(trainer, index + 1)
+                with _saving(trainer, index + 1, kept, recorder, of=FinegrainError, done=done):
+                    line |= selection(trainer, index + 1)
                 last = last or selection.exhausted
             if line and rank() == 0:
                 line = {"step": index + 1, **line}
@@ -93,13 +96,14 @@ def train(trainer: Trainer, source: Plan | StepSource, recorder: Recorder, *, re
     return list(recorder.directory.metrics())
 
 
-def _next(trainer: Trainer, steps: StepSource, kept: StepSource | None, recorder: Recorder, index: int, done: int) -> Taken | None:
-    """The next step; what a source cannot make stops the run after its state is saved."""
+@contextmanager
+def _saving(trainer: Trainer, step: int, source: StepSource | None, recorder: Recorder, *, of: type[FinegrainError], done: int) -> Iterator[None]:
+    """Saves the state after `step` updates where an error of this kind ends a run whose source makes its data, and `done` of them were not new."""
     try:
-        return steps.at(trainer, index)
-    except FinegrainError:
-        if kept is not None and recorder.resumable and index > done:
-            recorder.save(trainer, index, kept)
+        yield
+    except of:
+        if source is not None and recorder.resumable and step > done:
+            recorder.save(trainer, step, source)
         raise
 
 
@@ -107,9 +111,10 @@ def _take(taken: Taken, recorder: Recorder, index: int, started: float) -> dict[
     """The logged line of a step, its rows made and all models updated."""
     trainer, step = taken.trainer, taken.step
     measured = None if recorder.diagnosis is None else recorder.diagnosis.measure(trainer, step)
-    line = _guarded_step(trainer, step, recorder)
-    for prefix, other in taken.beside.items():
-        line |= {prefix + name: value for name, value in _guarded_step(other, step, recorder).items() if name not in ("step", "epoch", "num_tokens")}
+    beside = {prefix: _guarded_step(other, step, recorder) for prefix, other in taken.beside.items()}
+    line = _guarded_step(trainer, step, recorder, updated=tuple(beside))
+    for prefix, own in beside.items():
+        line |= {prefix + name: value for name, value in own.items() if name not in ("step", "epoch", "num_tokens")}
     if trainer.contract.unbounded and line["loss"] < DIVERGED:
         raise NonFiniteError(
             f"the loss of step {index + 1} is {line['loss']:.4g}, below {DIVERGED:g}: {trainer.contract.unbounded}; lower --lr or --epochs"
@@ -121,7 +126,12 @@ def _take(taken: Taken, recorder: Recorder, index: int, started: float) -> dict[
     return line
 
 
-def _guarded_step(trainer: Trainer, step: Step, recorder: Recorder) -> dict[str, Any]:
+class _NothingUpdatedError(NonFiniteError):
+    """A loss or gradient is not finite, and all models are as they were before the step."""
+
+
+def _guarded_step(trainer: Trainer, step: Step, recorder: Recorder, *, updated: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The step's line; `updated`: other models that the step has updated already."""
     index = step.index
     try:
         return dict(run_step(trainer, step))
@@ -134,9 +144,11 @@ def _guarded_step(trainer: Trainer, step: Step, recorder: Recorder) -> dict[str,
         ]
         if rank() == 0:
             replace_file(file, json.dumps({"step": index + 1, "what": error.what, "rows": sources, "token_ids": batch}))
-        raise NonFiniteError(
+        kind = NonFiniteError if updated else _NothingUpdatedError
+        told = f"{' and '.join(name.strip('/') for name in updated)} alone was updated" if updated else "nothing was updated"
+        raise kind(
             f"the {error.what} of step {index + 1} is not finite; rows {sources[:20]} of the data; their tokens are in {file}; "
-            "nothing was updated by this step: lower --lr, or look at these rows"
+            f"{told} by this step: lower --lr, or look at these rows"
         ) from error
 
 

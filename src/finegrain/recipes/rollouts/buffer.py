@@ -3,6 +3,7 @@
 Every process samples, measures and scores the answers of its share of the prompts; then all hold the whole buffer.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,8 @@ class BufferMaker:
     """What the leash is tied to."""
     watched: Mapping[str, Reference]
     """Models whose distance is logged."""
+    greedy: Sampler | None
+    """Samples the most likely answer to each prompt, where the advantage compares with its reward."""
     critic: Scorer | None
     """A critic of its own; the policy's value head otherwise, where it has one."""
     measured: bool
@@ -107,18 +110,34 @@ class BufferMaker:
             found["gold"] = list(gold.totals.numpy()[:, None])
         whole = {name: gather_ragged(arrays, positions, count, self.session.device) for name, arrays in found.items()}
         rollout = self._rollout(examples, answers, whole, self.rewards)
-        update = compute_update(rollout, self.stages, self.state)
+        greedy = None if self.greedy is None else self._greedy_rewards(self.greedy, prompts, number, state)
+        update = compute_update(rollout, self.stages, self.state, greedy=greedy)
         self.state = update.state
         for line in update.warnings:
             self._warn(line)
         facts = {
             "buffer": number,
             **{name: value for name, value in update.facts.items() if not name.startswith("rewards/")},
-            **self._facts(rollout, whole),
+            **{name: value for name, value in self._facts(rollout, whole).items() if not math.isnan(value)},
             **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
         }
         lines = self._lines(number, step, prompts, answers, examples, rollout, update, whole)
         return Buffer(number, places, answers, self._data(examples, update, whole), facts, lines)
+
+    def _greedy_rewards(self, greedy: Sampler, prompts: Sequence[Prompt], number: int, state: TrainerState) -> Tensor:
+        """(B,) the reward of the most likely answer to each answer's prompt; NaN where nobody judged it."""
+        own = list(range(rank(), len(prompts), world()))
+        mine = [prompts[place] for place in own]
+        with self._timed("generate"):
+            drawn = greedy([prompt.example.prompt for prompt in mine], [prompt.example.row for prompt in mine], number)
+        with self._timed("reward"):
+            examples = self.read(mine, [many[0] for many in drawn])
+            totals = self.rewards.score(self.candidates(mine, examples, range(len(mine))), state).totals
+        judged = ~totals.isnan()
+        summed = torch.where(judged, totals, 0.0) @ torch.tensor(self.rewards.weights, dtype=totals.dtype)
+        summed = torch.where(judged.any(1), summed, torch.nan)
+        whole = gather_ragged(list(summed.numpy()[:, None]), own, len(prompts), self.session.device)
+        return torch.from_numpy(np.concatenate(whole)).repeat_interleave(self.sampling.answers)
 
     def read(self, prompts: Sequence[Prompt], answers: Sequence[Sample]) -> list[Example]:
         """The answers as rows: the sampled ids, and the text that follows from them."""

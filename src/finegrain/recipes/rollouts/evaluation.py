@@ -42,8 +42,9 @@ class HeldOut:
         candidates, state = self.maker.candidates(self.prompts, examples, own), self.maker.progress(1)
         results: dict[str, Any] = {}
         totals = self._totals(self.maker.rewards.score(candidates, state), own, count)
-        reward = totals @ np.array(self.maker.rewards.weights)
-        results["eval_reward"] = interval(reward)
+        judged = ~np.isnan(totals)
+        summed = np.where(judged, totals, 0.0) @ np.array(self.maker.rewards.weights)
+        results["eval_reward"] = interval(np.where(judged.any(1), summed, np.nan))  # summed as in training
         for place, name in enumerate(self.maker.rewards.names):
             results[f"eval_rewards/{name}"] = interval(totals[:, place])
         if self.maker.gold is not None:

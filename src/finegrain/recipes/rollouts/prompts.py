@@ -1,7 +1,7 @@
 """The prompts of an online run: those that buffers are made of, and those held out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,9 @@ from finegrain.data.prompt_rows import PromptRows
 from finegrain.data.questions import Question
 from finegrain.data.read import read
 from finegrain.data.records import Example
+from finegrain.data.source_text import forget_answers
 from finegrain.errors import DataError
+from finegrain.generate.growing import find_context
 from finegrain.recipes.prompts import DistinctPrompts
 from finegrain.recipes.session import Session
 from finegrain.types import Json
@@ -42,14 +44,18 @@ class _Reading:
 
 def read_prompts(session: Session, source: str, *, limit: int | None, room: int, gate: Gate) -> tuple[list[Prompt], Json]:
     """Every distinct prompt, cut at its start to `--max-length` less the `room` for an answer and counted; and the report of the data."""
-    longest = session.max_length - room
+    context = find_context(session.policy.model)
+    longest = min(session.max_length, context) - room
     if longest < 1:
-        raise DataError(f"--max-length {session.max_length} leaves no token for a prompt beside answers of {room}; raise it, or shorten the answers")
+        least = f"--max-length {session.max_length}" if session.max_length <= context else f"the model's context of {context} tokens"
+        raise DataError(f"{least} leaves no token for a prompt beside answers of {room}; raise it, or shorten the answers")
     settings = _Reading(source, limit, longest + 1, gate)
     reader = DistinctPrompts(settings, session.policy.tokenizer, PromptRows(source, limit))
-    found = [Prompt(question, example) for question, example in reader()]
+    found = [Prompt(question, replace(example, source=forget_answers(example.source))) for question, example in reader()]
     for line in reader.messages():
         session.say(line)
+    if repeated := reader.facts()["repeated"]:
+        session.say(f"prompts: {repeated} rows repeat a prompt; each prompt counts once, with the columns of its first row")
     if not found:
         raise DataError(f"{source} gives no prompt: {reader.findings.in_words() or 'it has no rows'}")
     return found, {"source": source, "sha256": read(source, limit).sha256(), **reader.facts(), "longest_prompt": longest}

@@ -121,7 +121,7 @@ def open_reference(session: Session, choice: ReferenceChoice, *, temperature: fl
         return Frozen(_copy(own), precision, temperature)
     if isinstance(choice, MovingAverage):
         return FollowingCopy(_copy(own), precision, temperature, policy=own, settings=choice)
-    paths = [choice.path] if isinstance(choice, OtherModel) else list(choice.paths)
+    paths = list_paths(choice)
     if not paths or not all(paths):
         option = "reference.path" if isinstance(choice, OtherModel) else "reference.paths"
         raise UsageError(f"reference:{to_kebab(type(choice).__name__)} needs a checkpoint: give --{option}")
@@ -130,6 +130,11 @@ def open_reference(session: Session, choice: ReferenceChoice, *, temperature: fl
         models.insert(0, _merged(own.model))
     _average(models, paths)
     return Frozen(_scorer(session, models[0]), precision, temperature)
+
+
+def list_paths(choice: ReferenceChoice) -> list[str]:
+    """Checkpoints that a reference is made of, beside the start model."""
+    return [choice.path] if isinstance(choice, OtherModel) else list(choice.paths) if isinstance(choice, ModelSoup) else []
 
 
 def open_watched(session: Session, path: str, *, temperature: float) -> Reference:

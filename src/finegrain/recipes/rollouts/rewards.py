@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -201,7 +201,7 @@ def open_rewards(
         timeout=timeout,
         block=None,
     )
-    names = _different([_name(source) for source in sources])
+    names = different_names([_name(source) for source in sources])
     rewards = tuple(_open(source, name, options, credit, aggregate) for source, name in zip(sources, names, strict=True))
     return Rewards(rewards, own, credit, timeout)
 
@@ -221,12 +221,12 @@ def _name(source: str) -> str:
     return source.rpartition(":")[2] if is_text_source(source) else Path(source).name
 
 
-def _different(names: Sequence[str]) -> list[str]:
-    """The names, repeated ones with their number."""
+def different_names(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """The names, repeated and `taken` ones with their number."""
     found: list[str] = []
     for name in names:
         numbered = (f"{name}-{number}" for number in count(2))
-        found.append(name if name not in found else next(one for one in numbered if one not in found))
+        found.append(next(one for one in chain([name], numbered) if one not in (*found, *taken)))
     return found
 
 
