@@ -98,8 +98,22 @@ def _parse_flags(name: str, settings_class: Any, base: Mapping[str, Any], flags:
     defaults = {field: value for field, value in found.items() if field not in methods or value is not None}
     chosen = tuple((field, type(value)) for field, value in defaults.items() if field in methods)
     parsed_class = _declare(name, settings_class, chosen)
+    for flag in _list_flags(settings_class, defaults, ""):
+        if sum(argument == flag or argument.startswith(f"{flag}=") for argument in flags) > 1:
+            raise UsageError(f"{flag} is given more than once, of which only the last would count; give all values after one: {flag} A B")
     parsed = _call_parser(name, parsed_class(**defaults), "\n\n".join([str(settings_class.__doc__), *_epilogue(name, settings_class)]), flags)
     return settings_class(**{field: getattr(parsed, field) for field in defaults})
+
+
+def _list_flags(settings_class: type[Any], values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Flags that take several values, of settings and of those within them."""
+    hints = typing.get_type_hints(settings_class)
+    for field, value in values.items():
+        name = "" if field in UNPREFIXED and not prefix else f"{prefix}{configure.to_kebab(field)}."
+        if typing.get_origin(hints[field]) is tuple:
+            yield f"--{prefix}{configure.to_kebab(field)}"
+        elif is_dataclass(value) and not isinstance(value, type):
+            yield from _list_flags(type(value), {own.name: getattr(value, own.name) for own in fields(value)}, name)
 
 
 @functools.cache

@@ -220,7 +220,7 @@ def test_a_reward_that_fails_on_held_out_prompts_leaves_the_last_state(command: 
 
 def test_a_critic_that_diverges_leaves_the_state_before_its_step(command: Command) -> None:
     code = "def reward(completions, trainer_state):\n    return [1e30 * trainer_state.global_step + 0.1 * len(text) for text in completions]\n"
-    critic = ["algorithm:ppo", "--algorithm.epochs", "1", "algorithm.critic:separate-critic", "--algorithm.critic.clip", "none", "leash:free"]
+    critic = ["algorithm:ppo", "--algorithm.epochs", "1", "algorithm.critic:separate-critic", "--algorithm.critic.clip", "None", "leash:free"]
     done = online(command, "run", "--reward", write_reward(command.folder, code), *critic, "--max-steps", "4")
     assert done.code != 0
     assert "nothing was updated" in done.error

@@ -34,8 +34,12 @@ def explained_variance(values: Values, returns: Values, mask: Mask) -> float:
     return 1 - float(moments(to_widest(returns) - to_widest(values), mask).variance) / whole if whole > 0 else math.nan
 
 
-def buffer_facts(rewards: TokenRewards, combined: CombinedRewards, advantage: Values, returns: Values | None, live: Mask) -> dict[str, float]:
-    """Rewards before transforms, KL and entropy of the policy that sampled, advantages as they train, lengths; `live`: tokens that train.
+def buffer_facts(
+    rewards: TokenRewards, combined: CombinedRewards, advantage: Values, returns: Values | None, live: Mask, by_token: bool = True
+) -> dict[str, float]:
+    """Rewards before transforms, KL and entropy of the policy that sampled, advantages as they train, lengths.
+
+    live: tokens that train; by_token: whether the surrogate loss keeps the advantages of an answer's tokens apart.
 
     A number that has nothing to be computed from is left out.
     """
@@ -46,7 +50,7 @@ def buffer_facts(rewards: TokenRewards, combined: CombinedRewards, advantage: Va
         **_policy(rollout),
         "advantage/mean": float(found.mean),
         "advantage/std": float(found.variance.sqrt()),
-        "advantage/density": advantage_density(advantage, live),
+        "advantage/density": advantage_density(advantage, live) if by_token else 0.0,
         **_lengths(rollout),
     }
     if returns is not None:

@@ -124,7 +124,10 @@ def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greed
         weight=_weight(rewards, trains, masked, found.returns is not None),
         columns={BETA: torch.full_like(combined.sequence, state.beta)} if _adapts_loss(stages.leash) else {},
         rewards=rewards,
-        facts={**buffer_facts(rewards, combined, advantage, found.returns, live), **({} if isinstance(stages.leash, Free) else {"beta": state.beta})},
+        facts={
+            **buffer_facts(rewards, combined, advantage, found.returns, live, stages.by_token),
+            **({} if isinstance(stages.leash, Free) else {"beta": state.beta}),
+        },
         warnings=tuple(warnings),
         state=StageState(adapt_beta(stages.leash, state.beta, rollout.old_logp, rollout.ref_logp, rollout.mask)),
     )

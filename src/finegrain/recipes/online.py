@@ -30,6 +30,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.scorer import Scorer, causal_lm, release_unread_vocabulary, silence_dropout
 from finegrain.online.groups import GreedyBaseline, GroupComparison
 from finegrain.online.leash import Free
+from finegrain.online.macro import GivenSegments, MacroGAE
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
 from finegrain.online.value_loss import ValueLoss
@@ -156,6 +157,10 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     if isinstance(stages.advantage, GroupComparison) and asked.sampling.answers == 1:
         name = f"advantage:{to_kebab(type(stages.advantage).__name__)}"
         raise UsageError(f"{name} compares the answers to one prompt, and --sampling.answers is 1; give at least 2, or take advantage:returns")
+    if isinstance(stages.advantage, MacroGAE) and isinstance(stages.advantage.termination, GivenSegments):
+        raise UsageError("advantage.termination:given-segments is for Python: no reward of this command cuts the answers; take windows or perplexity")
+    if asked.kl_stop is not None and asked.algorithm.updates == 1:
+        session.say("--kl-stop: a buffer has one update, before which the policy is the one that sampled; nothing is ever left out")
     if asked.critic is not None and not (stages.advantage.reads_values and isinstance(asked.algorithm.critic, SeparateCritic)):
         raise UsageError("--critic names what a critic of its own starts from, and this run has none: add algorithm.critic:separate-critic")
     contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
@@ -460,6 +465,7 @@ def _check_saving(session: Session) -> None:
 def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     found = [("model", asked.model), ("data", asked.data), ("eval", asked.common.eval or ""), ("critic", asked.critic or "")]
+    found += [("reference", path) for path in list_paths(asked.reference)]
     return found + [("reward", source) for source in (*asked.reward, *asked.gold)] + [("watch", source) for source in asked.watch]
 
 
