@@ -17,7 +17,7 @@ from torch import nn
 from finegrain.commands.online import OnlineSettings
 from finegrain.configure import to_json
 from finegrain.data.sources import Data, format_sources
-from finegrain.errors import CheckpointError
+from finegrain.errors import CheckpointError, UsageError
 from finegrain.generate.hf import generate_greedy
 from finegrain.generate.sample import open_sampler
 from finegrain.generate.sampling import Sampler, Sampling
@@ -25,6 +25,7 @@ from finegrain.models.load import load_policy, master_dtype, save_policy, try_sa
 from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.probe import make_scorer
 from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_dropout
+from finegrain.online.appo import APPO, NEEDS_DENSE
 from finegrain.online.leash import Free
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
@@ -33,6 +34,7 @@ from finegrain.recipes.entry import model_name
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.evaluation import HeldOut
+from finegrain.recipes.rollouts.filters import rank_filters
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
 from finegrain.recipes.rollouts.references import open_reference, open_watched
 from finegrain.recipes.rollouts.rewards import Rewards, open_rewards
@@ -123,6 +125,8 @@ class OnlinePrepared:
 
 def _run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Json:
     opened = open_run(asked, model, tokenizer)
+    if asked.filters:
+        return rank_filters(asked, prepare(opened, None).source)
     if asked.common.dry_run:
         return describe_first_buffer(prepare(opened, None).source)
     with ExitStack() as held:
@@ -133,7 +137,7 @@ def _run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Json:
 def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     """Check the settings, load the model, the prompts and the rewards."""
     settings, directory = to_json(asked), RunDirectory(asked.out)
-    if not asked.common.dry_run:
+    if not (asked.common.dry_run or asked.filters):
         directory.check_apart(_sources(asked))
         directory.check(settings, resume=asked.common.resume)
     session = open_session(
@@ -147,10 +151,12 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     )
     trained = train_only(session, asked.training.train_only)
     _check_saving(session)
-    stages = asked.algorithm.stages(asked.advantage, asked.leash)
+    stages = asked.algorithm.stages(asked.advantage, asked.leash, asked.mask, asked.selection)
     contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
     prompts, held_out, facts = _read_prompts(session, asked)
     rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
+    if isinstance(stages.mask, APPO) and not any(one.on_tokens for one in rewards.rewards):
+        raise UsageError(NEEDS_DENSE)
     gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
     for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
         session.say(line)
