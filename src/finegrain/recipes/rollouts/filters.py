@@ -49,9 +49,7 @@ def rank_filters(asked: OnlineSettings, source: OnlineSource) -> Json:
         "answers": len(reward),
         "judged": judged,
         "buffers": buffers,
-        "filters": {
-            name: {"settings": {"choice": to_kebab(type(one).__name__), **to_json(one)}, **asdict(fits[name])} for name, one in filters.items()
-        },
+        "filters": {name: {**_settings(one), **asdict(fits[name])} for name, one in filters.items()},
         "largest": chosen,
     }
 
