@@ -28,3 +28,8 @@ def successors(completion_ids: list[list[int]], **columns: object) -> list[list[
 def successors_at_the_end(completion_ids: list[list[int]], **columns: object) -> list[float]:
     """The same reward as one number of the answer."""
     return [sum(tokens) for tokens in successors(completion_ids)]
+
+
+def mean_quality(completion_ids: list[list[int]], **columns: object) -> list[float]:
+    """Each of the words a to d is worth 1, each of m to p costs 1, the others are worth nothing: the mean over the answer."""
+    return [float(np.mean([(one < 4) - (one >= 12) for one in ids])) if ids else 0.0 for ids in completion_ids]

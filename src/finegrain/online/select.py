@@ -212,7 +212,7 @@ def _halves(some: Bool[Tensor, " N"], others: Bool[Tensor, " N"], reward: Rows) 
     return both / both.sum().clamp(min=1)
 
 
-class Weighed(NamedTuple):
+class WeighedBuffer(NamedTuple):
     """A filter's view of a buffer."""
 
     weight: Float[Tensor, " B"]
@@ -225,7 +225,7 @@ class Weighed(NamedTuple):
     """Prompts of which no answer passes."""
 
 
-def weigh_answers(chosen: RewardFilter, reward: Float[Tensor, " B"], group: Int[Tensor, " B"], takes_part: Bool[Tensor, " B"]) -> Weighed:
+def weigh_answers(chosen: RewardFilter, reward: Float[Tensor, " B"], group: Int[Tensor, " B"], takes_part: Bool[Tensor, " B"]) -> WeighedBuffer:
     """Weights of all answers of a buffer; `takes_part`: those that have a reward and train."""
     weight, groups, ties, empty = torch.zeros_like(to_widest(reward)), [], 0, 0
     for prompt in group.unique():
@@ -243,7 +243,7 @@ def weigh_answers(chosen: RewardFilter, reward: Float[Tensor, " B"], group: Int[
             continue
         weight[rows] = probability * len(rows)
         groups.append(rows)
-    return Weighed(weight, groups, ties, empty)
+    return WeighedBuffer(weight, groups, ties, empty)
 
 
 class SelectedAnswers(NamedTuple):
@@ -251,7 +251,7 @@ class SelectedAnswers(NamedTuple):
 
     rows: Int[Tensor, " S"]
     """Places of answers in the order of the buffer; one that is drawn several times stands there several times."""
-    weighed: Weighed
+    weighed: WeighedBuffer
 
     def facts(self, reward: Float[Tensor, " B"], takes_part: Bool[Tensor, " B"]) -> dict[str, float]:
         """Numbers to log: the share of answers that train at least once, rows, prompts without a difference or with none that passes, mean reward."""
