@@ -1,4 +1,4 @@
-"""`finegrain online` with a selection, a mask and --filters: recipes/online.py, recipes/rollouts/{buffer,source,filters}.py."""
+"""`finegrain online` with a selection, a mask and --filters. Test of recipes/online.py, recipes/rollouts/filters.py."""
 
 import json
 from pathlib import Path
