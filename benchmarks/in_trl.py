@@ -23,10 +23,10 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from finegrain import Pair, Side
-from finegrain.credit.asr import keep_mask
 from finegrain.data.spans import spans_to_tokens
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.simpo import SimPO
+from finegrain.ops.segment_scores import keep_mask
 from finegrain.ops.sequence import token_logps
 
 

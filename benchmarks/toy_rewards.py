@@ -33,3 +33,8 @@ def successors_at_the_end(completion_ids: list[list[int]], **columns: object) ->
 def bending_share(completions: list[str], **columns: object) -> list[float]:
     """s (1 - 0.8 s) of the share s of h: largest at 0.625, beyond which more of it is worse."""
     return [share * (1 - 0.8 * share) for share in share_of_h(completions)]
+
+
+def mean_quality(completion_ids: list[list[int]], **columns: object) -> list[float]:
+    """Each of the words a to d is worth 1, each of m to p costs 1, the others are worth nothing: the mean over the answer."""
+    return [float(np.mean([(one < 4) - (one >= 12) for one in ids])) if ids else 0.0 for ids in completion_ids]

@@ -45,6 +45,8 @@ class SampledTokens(NamedTuple):
     """What values regress to; None where nothing is fitted to them."""
     old_values: Float[Tensor, "B T K"] | None = None
     """The values when the answers were sampled."""
+    keep: Float[Tensor, "B T"] | None = None
+    """Weight of each token in the policy's own loss, beside `Side.weight`; None: 1 everywhere. The critic, leash and entropy do not read it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from finegrain.credit.asr import ASR, keep_mask
-from finegrain.credit.scores import BatchMean, Constant, Last, Quantile, ResponseMean, Sum
+from finegrain.credit.asr import ASR
 from finegrain.credit.signals import Auto, Column, FunctionSpans, Implicit, Spans
 from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
+from finegrain.ops.segment_scores import BatchMean, Constant, Last, Quantile, ResponseMean, Sum, keep_mask
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.segments import change_points, segments_from
 from finegrain.types import Pair, Scored, Side, TokenColumns

@@ -20,7 +20,6 @@ from finegrain.credit.confidence import Confidence
 from finegrain.credit.r3hf import R3HF, FromPrompt
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
 from finegrain.credit.reward_signals import Attention, Head, PrefixDifference, SignalModel, Uniform
-from finegrain.credit.scores import BatchMean
 from finegrain.credit.signals import Column, Implicit, Spans, Table
 from finegrain.credit.text_signals import Entropy, LeastEdit, Lexical
 from finegrain.credit.token_reward import TokenReward
@@ -28,6 +27,7 @@ from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.token_distillation import TokenDistillation
 from finegrain.ops.location import EndOnly
+from finegrain.ops.segment_scores import BatchMean
 from finegrain.ops.segmenters import Dynamic, Sign, Tokens, Whole, Windows
 from finegrain.recipes.training.job import check_credit
 from finegrain.train.read_contract import contract_of

@@ -7,11 +7,11 @@ from scipy.stats import norm
 
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence, confidence_weight
-from finegrain.credit.scores import Constant, Last, Mean, Sum
 from finegrain.credit.signals import Column, Implicit
 from finegrain.credit.uncertainty import shrunk_std
 from finegrain.errors import CreditError, UsageError
 from finegrain.objectives.dpo import DPO
+from finegrain.ops.segment_scores import Constant, Last, Mean, Sum
 from finegrain.ops.segmenters import Tokens, Windows
 from finegrain.types import Pair, Scored, Side
 from tests.credit.fake import FakeContext

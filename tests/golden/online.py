@@ -15,6 +15,14 @@ from finegrain.online.groups import BatchStd, GreedyBaseline, GroupMean, GroupNo
 from finegrain.online.leash import K1, K2, K3, Abs, Free, InLoss, InReward, Leash, estimate_kl
 from finegrain.online.macro import EqualShares, GivenSegments, MacroGAE, PositionShares, Windows, cut_macros, estimate_macros
 from finegrain.online.policy_loss import PolicyLoss, SharedCritic
+from finegrain.online.released_filters import (
+    authors_best_random,
+    authors_best_worst,
+    authors_power,
+    verl_best_random,
+    verl_best_worst,
+    verl_power,
+)
 from finegrain.online.rollout import Rollout
 from finegrain.online.stages import Advantage, Stages, Update, compute_update
 from finegrain.online.surrogates import Cispo, Clip, PlainRatio, SequenceRatio, Surrogate, TokenLoss, log_ratio
@@ -289,4 +297,16 @@ def ma_rlhf(params: Values, inputs: Values) -> Values:
     }
 
 
-ADAPTERS: Adapters = {"ppo-rlhf": ppo_rlhf, "ma-rlhf": ma_rlhf}
+def pf_ppo(params: Values, inputs: Values) -> Values:
+    reward, prompt, power = real(inputs["reward"]), torch.tensor(inputs["prompt_id"]), params["weight_pow"]
+    return {
+        "official_pow": authors_power(reward, power),
+        "official_BW": authors_best_worst(reward, prompt),
+        "official_BR": authors_best_random(reward, prompt),
+        "verl_pow": verl_power(reward, power),
+        "verl_max_min_global": verl_best_worst(reward),
+        "verl_max_random_global": verl_best_random(reward),
+    }
+
+
+ADAPTERS: Adapters = {"ppo-rlhf": ppo_rlhf, "ma-rlhf": ma_rlhf, "pf-ppo": pf_ppo}

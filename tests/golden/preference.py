@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from finegrain.credit.asr import keep_mask
 from finegrain.objectives.aot import aot_loss, reference_margin
 from finegrain.objectives.apo_down import APODown
 from finegrain.objectives.apo_zero import APOZero
@@ -26,6 +25,7 @@ from finegrain.objectives.sppo import SPPO
 from finegrain.online.clipped import clipped_policy_loss
 from finegrain.ops.masked import masked_mean, masked_sum
 from finegrain.ops.peaks import dynamic_topk, peak_threshold
+from finegrain.ops.segment_scores import keep_mask
 from finegrain.ops.sequence import implicit_reward, log_ratio, reference_logp, sequence_logp, token_logps
 from finegrain.types import Objective, Pair, Side
 from tests.golden.given import Adapters, Values, real

@@ -17,11 +17,11 @@ from finegrain.credit.confidence import Confidence
 from finegrain.credit.context import CreditContext
 from finegrain.credit.reward_allocations import ByLocation, Interpolate, Redistribute
 from finegrain.credit.reward_signals import Attention, Head, PrefixDifference
-from finegrain.credit.scores import BatchMean, Last, Quantile, ResponseMean, Sum
 from finegrain.credit.signals import Column, FunctionSpans, Implicit, Table
 from finegrain.credit.text_signals import Entropy, LeastEdit, Lexical
 from finegrain.credit.token_reward import TokenReward
 from finegrain.ops.location import EndOnly
+from finegrain.ops.segment_scores import BatchMean, Last, Quantile, ResponseMean, Sum
 from finegrain.ops.segmenters import ChangePoint, Dynamic, Sign, Threshold, Tokens, TopK, Whole, Windows
 from finegrain.ops.text_segmenters import BeforeRise, EntropyCutoff, Perplexity, RandomNGram, Sentences
 from finegrain.types import Scored, TokenColumns

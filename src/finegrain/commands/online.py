@@ -19,8 +19,10 @@ from finegrain.data.gate.settings import Gate
 from finegrain.errors import UsageError
 from finegrain.generate.sampling import Sampling
 from finegrain.models.lora import Lora
+from finegrain.online.appo import FullMask, TokenMask
 from finegrain.online.leash import Leash
 from finegrain.online.references import ReferenceChoice, StartModel
+from finegrain.online.select import KeepAll, Selection
 from finegrain.online.stages import Advantage
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.train.optim import Optim
@@ -102,6 +104,14 @@ class OnlineSettings:
     """By default the algorithm's."""
     leash: Leash | None = None
     """What keeps the policy near the reference; by default the algorithm's."""
+    mask: TokenMask = field(default_factory=FullMask)
+    """Which tokens train the policy: all, or those in segments whose reward agrees with their advantage (appo)."""
+    selection: Selection = field(default_factory=KeepAll)
+    """Which answers train, by their reward among those to their prompt (PF-PPO): all, or best-only, best-random, best-worst, power and others."""
+    filters: bool = False
+    """Do not train: sample from the model, and print for each selection how well the reward tells what --gold says of the answers it draws (R2)."""
+    filter_buffers: PositiveInt = 4
+    """Buffers that --filters samples."""
     reference: ReferenceChoice = field(default_factory=StartModel)
     """What the leash is tied to."""
     watch: tuple[str, ...] = ()
@@ -120,6 +130,8 @@ class OnlineSettings:
     def __post_init__(self) -> None:
         if not self.reward:
             raise UsageError("--reward names nothing; give a reward model, a function as file.py:name, or a column as column:NAME")
+        if self.filters and not self.gold:
+            raise UsageError("--filters compares the reward with a true score of the same answers: name one by --gold, e.g. --gold verify.py:correct")
         if self.reward_weights and len(self.reward_weights) != len(self.reward):
             raise UsageError(f"{len(self.reward_weights)} --reward-weights for {len(self.reward)} rewards; give one per reward")
         if self.sampling.max_new_tokens >= self.common.max_length:

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.credit.answers import CreditedAnswer, group_by_side
-from finegrain.credit.scores import Baseline, Constant, Mean, SegmentScore, score_excess
+from finegrain.credit.scores import score_excess
 from finegrain.errors import CreditError
+from finegrain.ops.segment_scores import Baseline, Constant, Mean, SegmentScore
 from finegrain.ops.segmenters import check
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from finegrain.checked import NonNegativeFloat, Range, Seed, checked
 from finegrain.credit.agreement import LabelAgreement
 from finegrain.credit.answers import CreditedAnswer, map_blocks, score_segments
-from finegrain.credit.asr import keep_mask
 from finegrain.credit.confidence import confidence_weight
-from finegrain.credit.scores import Mean, SegmentScore, check_direction
+from finegrain.credit.scores import check_direction
 from finegrain.credit.signal_facts import Direction, SignalFacts
 from finegrain.credit.uncertainty import segment_stds
 from finegrain.errors import UsageError
 from finegrain.ops.peaks import dynamic_topk, fixed_topk
+from finegrain.ops.segment_scores import Mean, SegmentScore, keep_mask
 from finegrain.ops.segments import segment_ends, segment_last
 from finegrain.types import WeightMeaning
 

@@ -10,24 +10,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.credit.answers import CreditedAnswer
 from finegrain.credit.context import CreditContext
 from finegrain.credit.segment_weights import SegmentWeights
+from finegrain.ops.segment_scores import keep_mask
 from finegrain.types import TokenColumns, WeightMeaning
-
-
-def keep_mask(
-    scores: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], positive: Bool[Tensor, "B _"], baseline: float | Float[Tensor, "B _"] = 0.0
-) -> Bool[Tensor, "B T"]:
-    """True on response tokens that score above the baseline where `positive`, below it elsewhere; both strictly.
-
-    Preference pairs: positive is (B, 1), True for chosen answers. PPO: positive is advantages >= 0, per token.
-    """
-    return mask & torch.where(positive, scores > baseline, scores < baseline)
 
 
 @dataclass(frozen=True, kw_only=True)

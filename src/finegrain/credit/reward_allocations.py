@@ -17,10 +17,10 @@ from finegrain.checked import Range, Share, checked
 from finegrain.credit.allocations import Allocated, Segmented
 from finegrain.credit.answers import map_blocks, score_segments
 from finegrain.credit.redistribute import mix_with_end
-from finegrain.credit.scores import Last, SegmentScore
 from finegrain.credit.signal_facts import Direction, SignalFacts
 from finegrain.errors import CreditError, UsageError
 from finegrain.ops.location import EndOnly, EvenSplit, LocationNormaliser, Spread, fit_location
+from finegrain.ops.segment_scores import Last, SegmentScore
 from finegrain.ops.segments import place_in_row, segment_ends, segment_sum, without_closing
 from finegrain.types import WeightMeaning
 

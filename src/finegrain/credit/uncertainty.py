@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.credit.answers import CreditedAnswer, score_segments
-from finegrain.credit.scores import SegmentScore
 from finegrain.errors import CreditError
+from finegrain.ops.segment_scores import SegmentScore
 
 
 def shrunk_std(members: Sequence[Float[Tensor, "M _"]], masks: Sequence[Bool[Tensor, " _"]], *, n0: float) -> list[Float[Tensor, " _"]]:

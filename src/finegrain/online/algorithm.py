@@ -6,9 +6,11 @@ from typing import ClassVar
 from finegrain.checked import NonNegativeFloat, PositiveInt, checked
 from finegrain.errors import UsageError
 from finegrain.online.aggregate import Aggregate, TokenMean
+from finegrain.online.appo import APPO, FullMask, TokenMask
 from finegrain.online.combine import Combination, SumRewards
 from finegrain.online.leash import Leash
 from finegrain.online.policy_loss import Critic, NoCritic, PolicyLoss
+from finegrain.online.select import KeepAll, Selection
 from finegrain.online.stages import Advantage, Stages
 from finegrain.online.surrogates import Clip, Surrogate
 from finegrain.online.transforms import Transforms
@@ -49,7 +51,9 @@ class Algorithm:
         """Updates per buffer."""
         return self.epochs * self.minibatches
 
-    def stages(self, advantage: Advantage | None = None, leash: Leash | None = None) -> Stages:
+    def stages(
+        self, advantage: Advantage | None = None, leash: Leash | None = None, mask: TokenMask | None = None, selection: Selection | None = None
+    ) -> Stages:
         """The stages, with an advantage or a leash in place of the algorithm's own; raises UsageError for values without a critic."""
         chosen = self.default_advantage if advantage is None else advantage
         if chosen.reads_values and isinstance(self.critic, NoCritic):
@@ -61,13 +65,15 @@ class Algorithm:
             advantage=chosen,
             whitening=self.whitening,
             by_token=self.surrogate.keeps_density,
+            mask=FullMask() if mask is None else mask,
+            selection=KeepAll() if selection is None else selection,
         )
 
     def policy_loss(self, stages: Stages, *, temperature: float = 1.0) -> PolicyLoss:
         """The objective of the policy's updates; a critic that the stages do not read is not trained."""
         return PolicyLoss(
             surrogate=self.surrogate,
-            aggregate=self.aggregate,
+            aggregate=stages.mask.aggregate if isinstance(stages.mask, APPO) else self.aggregate,
             leash=stages.leash,
             critic=self.critic if stages.advantage.reads_values else NoCritic(),
             entropy=self.entropy,

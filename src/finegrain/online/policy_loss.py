@@ -99,7 +99,7 @@ class PolicyLoss:
         """The terms policy, value, kl and entropy, as far as they are asked for."""
         side = pair.answer
         weight = live_weight(side)
-        terms: Terms = {"policy": self.aggregate(self._tokens(side).loss, weight)}
+        terms: Terms = {"policy": self.aggregate(self._tokens(side).loss, _policy_weight(side))}
         if isinstance(self.critic, SharedCritic):
             terms["value"] = replace(value_term(side, self.critic.clip), coefficient=self.critic.coefficient)
         if isinstance(self.leash, InLoss):
@@ -114,7 +114,7 @@ class PolicyLoss:
         """Shares of clipped tokens, the mean ratio, and the KL from the policy that sampled (k3, nats), over the tokens that train."""
         side = pair.answer
         with torch.no_grad():
-            live, found = live_weight(side) != 0, self._tokens(side)
+            live, found = _policy_weight(side) != 0, self._tokens(side)
             moved = log_ratio(side.logp, self._old_logp(side), side.mask)
             numbers = {
                 "clip_ratio/low_mean": found.low,
@@ -140,6 +140,12 @@ class PolicyLoss:
             kl = kl * exponential(log_ratio(side.logp, self._old_logp(side), side.mask))
         term = self.aggregate(kl, weight)
         return replace(term, value=term.value * columns[BETA]) if self.made else replace(term, coefficient=leash.beta)
+
+
+def _policy_weight(side: Side) -> Float[Tensor, "B T"]:
+    """Weight of each token in the surrogate: that of all terms, and the mask of the policy."""
+    weight, keep = live_weight(side), read_sampled(side).keep
+    return weight if keep is None else torch.where(side.mask, weight * keep, 0.0)
 
 
 def _mean(live: Tensor, values: Float[Tensor, "B T"]) -> Term:

@@ -1,19 +1,20 @@
-"""From the rewards of a buffer to what its updates train on: combination, transforms, leash, advantage, whitening, in this order.
+"""From the rewards of a buffer to what its updates train on: combination, transforms, leash, advantage, whitening, mask, selection, in this order.
 
 Source: the pipeline of PPO for language models, https://arxiv.org/abs/1909.08593, as TRL, verl and OpenRLHF run it.
 Deviations: see the stages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
+from finegrain.online.appo import APPO, NEEDS_DENSE, FullMask, TokenMask
 from finegrain.online.combine import Combination, SumRewards
 from finegrain.online.facts import buffer_facts
 from finegrain.online.gae import GAE, Returns
@@ -22,9 +23,11 @@ from finegrain.online.leash import FixedBeta, Free, InReward, Leash, adapt_beta,
 from finegrain.online.macro import MacroGAE
 from finegrain.online.policy_loss import BETA
 from finegrain.online.rollout import Ended, Rollout
+from finegrain.online.select import KeepAll, Selection, select_answers
 from finegrain.online.token_rewards import TokenRewards, is_dense
-from finegrain.online.transforms import Transforms
+from finegrain.online.transforms import CombinedRewards, Transforms
 from finegrain.online.whiten import Unwhitened, Whitening
+from finegrain.ops.masked import masked_sum
 
 Advantage = GAE | Returns | LeaveOneOut | GroupNorm | GroupMean | LengthWeighted | GreedyBaseline | MacroGAE
 
@@ -46,6 +49,10 @@ class Stages:
     """What is done to advantages over all tokens of the buffer, after the returns are formed."""
     by_token: bool = True
     """Whether the surrogate loss lets the advantage of a token move that token alone."""
+    mask: TokenMask = field(default_factory=FullMask)
+    """Which tokens train the policy."""
+    selection: Selection = field(default_factory=KeepAll)
+    """Which answers train, once baselines and whitening have seen all."""
 
     def __post_init__(self) -> None:
         """Stops on stages that undo one another."""
@@ -81,6 +88,8 @@ class StageState(NamedTuple):
 
     beta: float
     """Weight of the leash."""
+    dense: bool = False
+    """Whether a token had a reward of its own so far."""
 
 
 class Update(NamedTuple):
@@ -102,14 +111,24 @@ class Update(NamedTuple):
     """What is wrong with the stages for these rewards, in words."""
     state: StageState
     """For the next buffer."""
+    keep: Float[Tensor, "B T"] | None = None
+    """1 on tokens that train the policy, 0 on those that train the critic alone; None: all train both."""
+    rows: Int[Tensor, " S"] | None = None
+    """Places of the answers that train, repeated ones several times; None: all, once each."""
 
 
-def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greedy: Float[Tensor, " B"] | None = None) -> Update:
+def compute_update(
+    rollout: Rollout, stages: Stages, state: StageState, *, greedy: Float[Tensor, " B"] | None = None, seed: Sequence[int] = (0,)
+) -> Update:
     """All stages, on all answers of a buffer at once; `greedy`: the reward of the greedy answer to each answer's prompt, for ReMax.
 
+    seed: of the draws of a selection, e.g. the run's and the buffer's number.
     Raises UsageError for a stage that misses its input, and for a pairing with rewards on tokens that collapses.
     """
-    warnings = stages.check_density(is_dense(rollout))
+    dense = is_dense(rollout)
+    warnings = stages.check_density(dense)
+    if isinstance(stages.mask, APPO) and not (dense or state.dense):
+        raise UsageError(NEEDS_DENSE)
     combined = stages.combination(rollout)
     answers = stages.transforms.of_answers(combined, rollout)
     rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, state.beta), greedy)
@@ -118,6 +137,9 @@ def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greed
     found = stages.advantage(rewards)
     live = rollout.mask & trains[:, None]
     advantage = stages.whitening(found.advantage, live)
+    agreeing = stages.mask(answers.tokens, advantage, live) if isinstance(stages.mask, APPO) else None
+    totals = answer_totals(answers, rollout)
+    selected = None if isinstance(stages.selection, KeepAll) else select_answers(stages.selection, totals, rollout.group, trains, seed)
     return Update(
         advantage=advantage,
         returns=None if found.returns is None else torch.where(live, found.returns, 0.0)[..., None],
@@ -127,10 +149,19 @@ def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greed
         facts={
             **buffer_facts(rewards, combined, advantage, found.returns, live, stages.by_token),
             **({} if isinstance(stages.leash, Free) else {"beta": state.beta}),
+            **({} if agreeing is None else agreeing.facts),
+            **({} if selected is None else selected.facts(totals, trains)),
         },
-        warnings=tuple(warnings),
-        state=StageState(adapt_beta(stages.leash, state.beta, rollout.old_logp, rollout.ref_logp, rollout.mask)),
+        warnings=(*warnings, *(() if agreeing is None else agreeing.warnings)),
+        state=StageState(adapt_beta(stages.leash, state.beta, rollout.old_logp, rollout.ref_logp, rollout.mask), state.dense or dense),
+        keep=None if agreeing is None else agreeing.keep.to(advantage.dtype),
+        rows=None if selected is None else selected.rows,
     )
+
+
+def answer_totals(answers: CombinedRewards, rollout: Rollout) -> Float[Tensor, " B"]:
+    """The whole reward of each answer after penalties, scale and clip, without the leash: what a selection goes by. NaN: not judged."""
+    return answers.sequence + masked_sum(answers.tokens, rollout.mask)
 
 
 def _penalty(leash: Leash, rollout: Rollout, beta: float) -> Float[Tensor, "B T"]:

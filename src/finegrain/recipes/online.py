@@ -28,6 +28,7 @@ from finegrain.models.load import load_policy, master_dtype, save_policy, try_sa
 from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.probe import make_scorer
 from finegrain.models.scorer import Scorer, causal_lm, release_unread_vocabulary, silence_dropout
+from finegrain.online.appo import APPO, NEEDS_DENSE
 from finegrain.online.groups import GreedyBaseline, GroupComparison
 from finegrain.online.leash import Free
 from finegrain.online.macro import GivenSegments, MacroGAE
@@ -38,6 +39,7 @@ from finegrain.recipes.entry import model_name
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.evaluation import HeldOut
+from finegrain.recipes.rollouts.filters import rank_filters
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
 from finegrain.recipes.rollouts.references import list_paths, open_reference, open_watched
 from finegrain.recipes.rollouts.rewards import Rewards, different_names, open_rewards
@@ -129,6 +131,8 @@ class OnlinePrepared:
 
 def _run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Json:
     opened = open_run(asked, model, tokenizer)
+    if asked.filters:
+        return rank_filters(asked, prepare(opened, None).source)
     if asked.common.dry_run:
         return describe_first_buffer(prepare(opened, None).source)
     with ExitStack() as held:
@@ -139,7 +143,7 @@ def _run(asked: OnlineSettings, model: Any, tokenizer: Any) -> Json:
 def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     """Check the settings, load the model, the prompts and the rewards."""
     settings, directory = to_json(asked), RunDirectory(asked.out)
-    if not asked.common.dry_run:
+    if not (asked.common.dry_run or asked.filters):
         directory.check_apart(_sources(asked))
         directory.check(settings, resume=asked.common.resume)
     session = open_session(
@@ -153,19 +157,15 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     )
     trained = train_only(session, asked.training.train_only)
     _check_saving(session)
-    stages = asked.algorithm.stages(asked.advantage, asked.leash)
-    if isinstance(stages.advantage, GroupComparison) and asked.sampling.answers == 1:
-        name = f"advantage:{to_kebab(type(stages.advantage).__name__)}"
-        raise UsageError(f"{name} compares the answers to one prompt, and --sampling.answers is 1; give at least 2, or take advantage:returns")
-    if isinstance(stages.advantage, MacroGAE) and isinstance(stages.advantage.termination, GivenSegments):
-        raise UsageError("advantage.termination:given-segments is for Python: no reward of this command cuts the answers; take windows or perplexity")
+    stages = asked.algorithm.stages(asked.advantage, asked.leash, asked.mask, asked.selection)
+    _check_stages(asked, stages)
     if asked.kl_stop is not None and asked.algorithm.updates == 1:
         session.say("--kl-stop: a buffer has one update, before which the policy is the one that sampled; nothing is ever left out")
-    if asked.critic is not None and not (stages.advantage.reads_values and isinstance(asked.algorithm.critic, SeparateCritic)):
-        raise UsageError("--critic names what a critic of its own starts from, and this run has none: add algorithm.critic:separate-critic")
     contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
     prompts, held_out, facts = _read_prompts(session, asked)
     rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
+    if isinstance(stages.mask, APPO) and not any(one.on_tokens for one in rewards.rewards):
+        raise UsageError(NEEDS_DENSE)
     gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
     for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
         session.say(line)
@@ -176,6 +176,17 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     if beside := {path: folders_fingerprint(checkpoint_folders(path), cache_folder()) for path in _beside(asked, stages)}:
         record = record.plus({"references": beside})
     return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
+
+
+def _check_stages(asked: OnlineSettings, stages: Stages) -> None:
+    """Stops on stages that this command cannot give what they read."""
+    if isinstance(stages.advantage, GroupComparison) and asked.sampling.answers == 1:
+        name = f"advantage:{to_kebab(type(stages.advantage).__name__)}"
+        raise UsageError(f"{name} compares the answers to one prompt, and --sampling.answers is 1; give at least 2, or take advantage:returns")
+    if isinstance(stages.advantage, MacroGAE) and isinstance(stages.advantage.termination, GivenSegments):
+        raise UsageError("advantage.termination:given-segments is for Python: no reward of this command cuts the answers; take windows or perplexity")
+    if asked.critic is not None and not (stages.advantage.reads_values and isinstance(asked.algorithm.critic, SeparateCritic)):
+        raise UsageError("--critic names what a critic of its own starts from, and this run has none: add algorithm.critic:separate-critic")
 
 
 def _open_rewards(session: Session, asked: OnlineSettings, sources: Sequence[str], weights: Sequence[float] | None) -> Rewards:

@@ -12,7 +12,6 @@ from finegrain.commands.settings import Common, Training
 from finegrain.commands.sft import SftSettings
 from finegrain.credit.asr import ASR
 from finegrain.credit.confidence import Confidence
-from finegrain.credit.scores import BatchMean
 from finegrain.credit.signals import Implicit, Spans, Table
 from finegrain.credit.token_reward import TokenReward
 from finegrain.data.planted import Files
@@ -20,6 +19,7 @@ from finegrain.models.lora import Lora
 from finegrain.objectives.dpo import DPO
 from finegrain.objectives.nll import NLL
 from finegrain.objectives.token_distillation import TokenDistillation
+from finegrain.ops.segment_scores import BatchMean
 from finegrain.recipes.training.job import Job
 from finegrain.train.optim import Optim
 

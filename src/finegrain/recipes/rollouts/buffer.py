@@ -45,7 +45,9 @@ class Buffer:
     answers: list[Sample]
     """(P * n,)."""
     data: TrainingSet
-    """What the updates read of them."""
+    """What the updates read of those that train."""
+    rows: Sequence[int]
+    """Place among the answers of each row of `data`; a selection leaves answers out and repeats others."""
     facts: Json = field(default_factory=dict)
     """Numbers for the line of its first update; {} for a buffer of a checkpoint, whose line is written already."""
     lines: Sequence[Json] = ()
@@ -87,31 +89,16 @@ class BufferMaker:
         """The buffer of these prompts; `step`: number of its first update, from 1."""
         self.seconds = {}
         prompts = [self.prompts[place] for place in places]
-        own = range(rank(), len(prompts), world())
-        positions = [place * self.sampling.answers + sample for place in own for sample in range(self.sampling.answers)]
-        count = len(prompts) * self.sampling.answers
-        with self._timed("generate"):
-            drawn = self.sampler([prompts[place].example.prompt for place in own], [prompts[place].example.row for place in own], number)
-            answers = gather_samples([one for many in drawn for one in many], positions, count, self.session.device)
-            examples = self.read(prompts, answers)
-        mine = [examples[position] for position in positions]
+        answers, examples, positions = self._sample(number, prompts)
+        count, mine = len(answers), [examples[position] for position in positions]
         with self._timed("measure"):
             found = self._measure(mine, [answers[position] for position in positions])
         with self._timed("reward"):
-            given, state = self.candidates(prompts, examples, positions), self.progress(step)
-            columns = self.rewards.score(given, state)
-            gold = None if self.gold is None else self.gold.score(given, state)
-        for line in (*columns.warnings, *(() if gold is None else gold.warnings)):
-            self.session.say(f"buffer {number}: {line}")
-        found |= {"sequence": list(columns.sequence.numpy()[:, None]), "tokens": list(columns.tokens)}
-        if columns.std is not None:
-            found["std"] = list(columns.std.numpy()[:, None])
-        if gold is not None:
-            found["gold"] = list(gold.totals.numpy()[:, None])
+            found |= self._score(number, self.candidates(prompts, examples, positions), self.progress(step))
         whole = {name: gather_ragged(arrays, positions, count, self.session.device) for name, arrays in found.items()}
         rollout = self._rollout(examples, answers, whole, self.rewards)
-        greedy = None if self.greedy is None else self._greedy_rewards(self.greedy, prompts, number, state)
-        update = compute_update(rollout, self.stages, self.state, greedy=greedy)
+        greedy = None if self.greedy is None else self._greedy_rewards(self.greedy, prompts, number, self.progress(step))
+        update = compute_update(rollout, self.stages, self.state, greedy=greedy, seed=(self.session.seed, number))
         self.state = update.state
         for line in update.warnings:
             self._warn(line)
@@ -122,7 +109,43 @@ class BufferMaker:
             **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
         }
         lines = self._lines(number, step, prompts, answers, examples, rollout, update, whole)
-        return Buffer(number, places, answers, self._data(examples, update, whole), facts, lines)
+        rows = list(range(count)) if update.rows is None else update.rows.tolist()
+        if not rows:
+            self.session.say(f"buffer {number}: the selection keeps no answer, so that nothing trains")
+        return Buffer(number, places, answers, take_rows(self._data(examples, update, whole), rows), rows, facts, lines)
+
+    def judge(self, number: int, places: Sequence[int]) -> tuple[Rollout, Tensor]:
+        """The answers of a buffer with their rewards and what gold says of each in all (B,), NaN where it does not; no model measures them."""
+        prompts = [self.prompts[place] for place in places]
+        answers, examples, positions = self._sample(number, prompts)
+        found: dict[str, Ragged] = {"old_logp": [answers[position].logp for position in positions]}
+        found |= self._score(number, self.candidates(prompts, examples, positions), self.progress(1))
+        whole = {name: gather_ragged(arrays, positions, len(answers), self.session.device) for name, arrays in found.items()}
+        gold = np.stack([own.reshape(-1) for own in whole["gold"]])
+        return self._rollout(examples, answers, whole, self.rewards), torch.from_numpy(gold.sum(1))
+
+    def _sample(self, number: int, prompts: Sequence[Prompt]) -> tuple[list[Sample], list[Example], list[int]]:
+        """All answers to the prompts, the same as rows, and the positions of those of this process."""
+        own = range(rank(), len(prompts), world())
+        positions = [place * self.sampling.answers + sample for place in own for sample in range(self.sampling.answers)]
+        with self._timed("generate"):
+            drawn = self.sampler([prompts[place].example.prompt for place in own], [prompts[place].example.row for place in own], number)
+            drawn_here = [one for many in drawn for one in many]
+            answers = gather_samples(drawn_here, positions, len(prompts) * self.sampling.answers, self.session.device)
+            return answers, self.read(prompts, answers), positions
+
+    def _score(self, number: int, given: Sequence[Candidates], state: TrainerState) -> dict[str, Ragged]:
+        """What the rewards and gold say of this process's answers."""
+        columns = self.rewards.score(given, state)
+        gold = None if self.gold is None else self.gold.score(given, state)
+        for line in (*columns.warnings, *(() if gold is None else gold.warnings)):
+            self.session.say(f"buffer {number}: {line}")
+        found: dict[str, Ragged] = {"sequence": list(columns.sequence.numpy()[:, None]), "tokens": list(columns.tokens)}
+        if columns.std is not None:
+            found["std"] = list(columns.std.numpy()[:, None])
+        if gold is not None:
+            found["gold"] = list(gold.totals.numpy()[:, None])
+        return found
 
     def _greedy_rewards(self, greedy: Sampler, prompts: Sequence[Prompt], number: int, state: TrainerState) -> Tensor:
         """(B,) the reward of the most likely answer to each answer's prompt; NaN where nobody judged it."""
@@ -204,6 +227,8 @@ class BufferMaker:
         sampled: dict[str, Ragged] = {"old_logp": whole["old_logp"], "advantage": _cut(update.advantage, lengths)}
         if update.returns is not None:
             sampled |= {"returns": _cut(update.returns, lengths), "old_values": whole["values"]}
+        if update.keep is not None:
+            sampled["keep"] = _cut(update.keep, lengths)
         reference = {ROLE: whole["ref_logp"]} if "ref_logp" in whole else {}
         weight = {} if update.weight is None else {ROLE: TokenColumns.of(weight=_cut(update.weight, lengths))}
         return TrainingSet(examples, reference, weight, {name: own.numpy() for name, own in update.columns.items()}, sampled={ROLE: sampled})
@@ -290,6 +315,20 @@ def pad(arrays: Sequence[np.ndarray]) -> Tensor:
     for row, array in enumerate(arrays):
         out[row, : len(array)] = array
     return torch.from_numpy(out)
+
+
+def take_rows(data: TrainingSet, rows: Sequence[int]) -> TrainingSet:
+    """The rows at these places, as often as they are named."""
+    if list(rows) == list(range(len(data.examples))):
+        return data
+    take = lambda arrays: [arrays[row] for row in rows]
+    return TrainingSet(
+        take(data.examples),
+        {role: take(arrays) for role, arrays in data.reference.items()},
+        {role: TokenColumns.of(weight=take(own.weight)) for role, own in data.token_columns.items()},
+        {name: values[list(rows)] for name, values in data.columns.items()},
+        sampled={role: {name: take(arrays) for name, arrays in own.items()} for role, own in data.sampled.items()},
+    )
 
 
 def _cut(values: Tensor, lengths: Sequence[int]) -> Ragged:

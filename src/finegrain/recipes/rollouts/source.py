@@ -83,7 +83,7 @@ class OnlineSource:
         if not len(rows):
             return None
         prompts, answers = token_lengths(buffer.data.examples, [ROLE])
-        groups = rows // max(1, len(buffer.answers) // max(1, len(buffer.places)))
+        groups = np.asarray(buffer.rows)[rows] // max(1, len(buffer.answers) // max(1, len(buffer.places)))
         beside = np.unique(groups, return_inverse=True, return_counts=True)
         tokens = answers[0][rows] + -(-prompts[rows] // beside[2][beside[1]])  # a prompt is computed once for its answers
         passed = (buffer.number + (within + 1) / self.updates) / self.plan.steps_per_epoch
@@ -135,7 +135,8 @@ class OnlineSource:
         ended = tensors["ended"].tolist()
         answers = [Sample(one.astype(np.int32), Ended(int(how)), np.zeros(0)) for one, how in zip(ids, ended, strict=True)]
         examples = self.maker.read([self.maker.prompts[place] for place in places], answers)
-        lengths = tensors["lengths"]
+        rows = tensors["rows"].tolist() if "rows" in tensors else list(range(len(answers)))
+        examples, lengths = [examples[row] for row in rows], tensors["lengths"][rows]
         ragged = {name: _split(tensor, lengths) for name, tensor in tensors.items() if name.startswith(("sampled/", "reference", "weight"))}
         weight = {ROLE: TokenColumns.of(weight=ragged["weight"])} if "weight" in ragged else {}
         data = TrainingSet(
@@ -145,7 +146,7 @@ class OnlineSource:
             {name.removeprefix("column/"): tensor.numpy() for name, tensor in tensors.items() if name.startswith("column/")},
             sampled={ROLE: {name.removeprefix("sampled/"): own for name, own in ragged.items() if name.startswith("sampled/")}},
         )
-        return Buffer(number, places, answers, data)
+        return Buffer(number, places, answers, data, rows)
 
 
 def _pack(buffer: Buffer) -> dict[str, Tensor]:
@@ -154,11 +155,12 @@ def _pack(buffer: Buffer) -> dict[str, Tensor]:
     flat = {
         "ids": np.concatenate([answer.ids for answer in buffer.answers]),
         "lengths": np.array([len(answer.ids) for answer in buffer.answers]),
+        "rows": np.array(buffer.rows, dtype=np.int64),
         "ended": np.array([int(answer.ended) for answer in buffer.answers]),
         **{f"sampled/{name}": np.concatenate(rows) for name, rows in data.sampled[ROLE].items() if rows},
         **{f"column/{name}": values for name, values in data.columns.items()},
     }
-    if ROLE in data.token_columns:
+    if ROLE in data.token_columns and data.examples:
         flat["weight"] = np.concatenate([weight for weight in data.token_columns[ROLE].weight if weight is not None])
     if data.reference.get(ROLE):
         flat["reference"] = np.concatenate(data.reference[ROLE])
