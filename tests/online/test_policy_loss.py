@@ -67,7 +67,7 @@ def test_rows_are_independent_and_micro_batches_add_up(name: str) -> None:
 
     def rows(index: Tensor) -> Side:
         cut = lambda value: None if value is None else value[index]
-        sampled = type(side.sampled)(*(value[index] for value in side.sampled))
+        sampled = type(side.sampled)(*map(cut, side.sampled))
         names = ("logp", "mask", "ref_logp", "entropy", "values")
         return replace(side, sampled=sampled, **{one: cut(getattr(side, one)) for one in names})
 

@@ -20,6 +20,8 @@ from finegrain.errors import UsageError
 from finegrain.generate.sampling import Sampling
 from finegrain.models.lora import Lora
 from finegrain.online.leash import Leash
+from finegrain.online.mgda import MGDA
+from finegrain.online.pama import PAMA
 from finegrain.online.references import ReferenceChoice, StartModel
 from finegrain.online.stages import Advantage
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
@@ -79,7 +81,10 @@ class OnlineSettings:
     out: Path
     """Run directory: the trained model, run.json, metrics.jsonl, rollouts.jsonl, samples.jsonl."""
     reward: tuple[str, ...]
-    """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed."""
+    """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed.
+
+    With algorithm.combination:sum-advantages, mgda or pama each has values and advantages of its own.
+    """
     reward_weights: tuple[float, ...] = ()
     """A weight per --reward; by default 1 each."""
     reward_timeout: PositiveFloat | None = None
@@ -122,6 +127,8 @@ class OnlineSettings:
             raise UsageError("--reward names nothing; give a reward model, a function as file.py:name, or a column as column:NAME")
         if self.reward_weights and len(self.reward_weights) != len(self.reward):
             raise UsageError(f"{len(self.reward_weights)} --reward-weights for {len(self.reward)} rewards; give one per reward")
+        if self.reward_weights and isinstance(self.algorithm.combination, (MGDA, PAMA)):
+            raise UsageError("--reward-weights: this combination finds the weights of the rewards itself; leave them out")
         if self.sampling.max_new_tokens >= self.common.max_length:
             raise UsageError(
                 f"--sampling.max-new-tokens {self.sampling.max_new_tokens} leaves no room for a prompt within --max-length {self.common.max_length}"

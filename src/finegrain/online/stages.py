@@ -1,29 +1,33 @@
 """From the rewards of a buffer to what its updates train on: combination, transforms, leash, advantage, whitening, in this order.
 
+A combination of advantages comes last: the other stages are run for each reward, the leash in the reward for each of them in full.
+
 Source: the pipeline of PPO for language models, https://arxiv.org/abs/1909.08593, as TRL, verl and OpenRLHF run it.
-Deviations: see the stages.
+Deviations: see the stages. That every reward that is kept apart has the whole leash is ours [choice].
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
-from finegrain.online.combine import Combination, SumRewards
+from finegrain.online.combine import Apart, Combination, SumAdvantages, SumRewards, split_rollout, sum_rewards
 from finegrain.online.facts import buffer_facts
 from finegrain.online.gae import GAE, Returns
 from finegrain.online.groups import COLLAPSES, GreedyBaseline, GroupComparison, GroupMean, GroupNorm, LeashToGo, LeaveOneOut, LengthWeighted
 from finegrain.online.leash import FixedBeta, Free, InReward, Leash, adapt_beta, estimate_kl, start_beta
 from finegrain.online.macro import MacroGAE
+from finegrain.online.pama import PAMA, ToReference
 from finegrain.online.policy_loss import BETA
 from finegrain.online.rollout import Ended, Rollout
 from finegrain.online.token_rewards import TokenRewards, is_dense
-from finegrain.online.transforms import Transforms
+from finegrain.online.transforms import CombinedRewards, Transforms
 from finegrain.online.whiten import Unwhitened, Whitening
 
 Advantage = GAE | Returns | LeaveOneOut | GroupNorm | GroupMean | LengthWeighted | GreedyBaseline | MacroGAE
@@ -49,6 +53,19 @@ class Stages:
         """Stops on stages that undo one another."""
         if self.combination.normalises and isinstance(self.advantage, (GroupNorm, LeaveOneOut, LengthWeighted)):
             raise UsageError("combination:normalise-then-sum has normalised within groups already: take advantage:group-mean with it")
+        if isinstance(self.combination, Apart) and isinstance(self.advantage, GreedyBaseline):
+            raise UsageError("advantage:greedy-baseline has one greedy reward for each prompt, and this combination keeps rewards apart")
+        if isinstance(self.combination, Apart) and self.transforms.baseline:
+            raise UsageError(f"the baseline {self.transforms.baseline!r} is that of one reward, and this combination keeps rewards apart")
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the reference's log-probabilities of the answers are read."""
+        return not isinstance(self.leash, Free) or (isinstance(self.combination, PAMA) and isinstance(self.combination.ratio, ToReference))
+
+    def count_values(self, rewards: int) -> int:
+        """Values per token that a critic has for so many rewards."""
+        return rewards if isinstance(self.combination, Apart) else 1
 
     def start(self) -> "StageState":
         """The state before the first buffer."""
@@ -81,8 +98,10 @@ class Update(NamedTuple):
 
     advantage: Float[Tensor, "B T"]
     """0 outside the mask, in answers that nobody judged and in those that do not train."""
-    returns: Float[Tensor, "B T 1"] | None
-    """What values regress to; None without a critic."""
+    advantages: Float[Tensor, "B T n"] | None
+    """Of each reward, where every update finds anew how they are combined; `advantage` is then what they are for logs and pages."""
+    returns: Float[Tensor, "B T K"] | None
+    """What values regress to, one per reward that is kept apart, NaN where it did not judge the answer; None without a critic."""
     weight: Float[Tensor, "B T"] | None
     """Weight of each token in the losses; None: all tokens count."""
     columns: Mapping[str, Float[Tensor, " B"]]
@@ -103,23 +122,79 @@ def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greed
     Raises UsageError for a stage that misses its input, and for a pairing with rewards on tokens that collapses.
     """
     warnings = stages.check_density(is_dense(rollout))
-    combined = stages.combination(rollout)
+    if isinstance(stages.combination, Apart):
+        found = _estimate_apart(rollout, stages, stages.combination, state.beta)
+    else:
+        found = _estimate(rollout, stages, stages.combination(rollout), state.beta, greedy)
+    return Update(
+        advantage=found.advantage,
+        advantages=found.advantages,
+        returns=found.returns,
+        weight=_weight(found.rewards, found.trains, found.returns is not None or found.advantages is not None),
+        columns={BETA: torch.full_like(rollout.sequence[:, 0], state.beta)} if _adapts_loss(stages.leash) else {},
+        rewards=found.rewards,
+        facts={**found.facts, **({} if isinstance(stages.leash, Free) else {"beta": state.beta})},
+        warnings=tuple(warnings),
+        state=StageState(adapt_beta(stages.leash, state.beta, rollout.old_logp, rollout.ref_logp, rollout.mask)),
+    )
+
+
+class _Estimated(NamedTuple):
+    """The part of an update that the rewards decide."""
+
+    rewards: TokenRewards
+    trains: Bool[Tensor, " B"]
+    advantage: Float[Tensor, "B T"]
+    advantages: Float[Tensor, "B T n"] | None
+    returns: Float[Tensor, "B T K"] | None
+    facts: Mapping[str, float]
+
+
+def _estimate(rollout: Rollout, stages: Stages, combined: CombinedRewards, beta: float, greedy: Float[Tensor, " B"] | None = None) -> _Estimated:
     answers = stages.transforms.of_answers(combined, rollout)
-    rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, state.beta), greedy)
+    rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, beta), greedy)
     trains = rewards.judged & (stages.transforms.truncated.trains | (rollout.ended != Ended.LENGTH))
     found = stages.advantage(rewards)
     live = rollout.mask & trains[:, None]
     advantage = stages.whitening(found.advantage, live)
-    return Update(
-        advantage=advantage,
-        returns=None if found.returns is None else torch.where(live, found.returns, 0.0)[..., None],
-        weight=_weight(rewards, trains, found.returns is not None),
-        columns={BETA: torch.full_like(combined.sequence, state.beta)} if _adapts_loss(stages.leash) else {},
-        rewards=rewards,
-        facts={**buffer_facts(rewards, combined, advantage, found.returns, live), **({} if isinstance(stages.leash, Free) else {"beta": state.beta})},
-        warnings=tuple(warnings),
-        state=StageState(adapt_beta(stages.leash, state.beta, rollout.old_logp, rollout.ref_logp, rollout.mask)),
-    )
+    returns = None if found.returns is None else torch.where(live, found.returns, 0.0)[..., None]
+    return _Estimated(rewards, trains, advantage, None, returns, buffer_facts(rewards, combined, advantage, found.returns, live))
+
+
+def _estimate_apart(rollout: Rollout, stages: Stages, combination: Apart, beta: float) -> _Estimated:
+    """Every stage for each reward alone; what the advantages are together is found here where that takes no gradient."""
+    parts = split_rollout(rollout)
+    each = [_estimate(one, stages, sum_rewards(one), beta) for one in parts]
+    judged, trains = torch.stack([one.rewards.judged for one in each], -1), torch.stack([one.trains for one in each], -1)
+    live = rollout.mask & trains.any(-1)[:, None]
+    advantages = torch.stack([one.advantage for one in each], -1)
+    weights = advantages.new_tensor(rollout.weights)
+    if isinstance(combination, SumAdvantages):
+        total = (weights * advantages).sum(-1)
+    elif isinstance(combination, PAMA):
+        total = combination.preview(advantages, live).total
+    else:
+        total = combination.preview(advantages).total
+    total = torch.where(live, total, 0.0)
+    score = (weights.to(each[0].rewards.score) * torch.stack([one.rewards.score for one in each], -1)).sum(-1)
+    penalty = torch.stack([one.rewards.penalty for one in each], -1).sum(-1) / judged.sum(-1).clamp(min=1)[:, None]
+    rewards = TokenRewards(rollout=rollout, score=score, penalty=penalty, judged=judged.any(-1))
+    facts = {**buffer_facts(rewards, sum_rewards(rollout), total, None, live), **_explained(parts, each)}
+    given = [one.returns for one in each if one.returns is not None]
+    returns = torch.where(trains[:, None] | ~live[..., None], torch.cat(given, -1), torch.nan) if given else None
+    kept = None if isinstance(combination, SumAdvantages) else advantages
+    return _Estimated(rewards, trains.any(-1), total, kept, returns, facts)
+
+
+def _explained(parts: Sequence[Rollout], each: Sequence[_Estimated]) -> dict[str, float]:
+    """Explained variance of each reward's returns, and their mean."""
+    found = {}
+    for place, (rollout, one) in enumerate(zip(parts, each, strict=True)):
+        if one.returns is not None:
+            name = rollout.names[0] if rollout.names else str(place)
+            found[f"value/explained_variance/{name}"] = one.facts.get("value/explained_variance", math.nan)
+    known = {name: value for name, value in found.items() if not math.isnan(value)}
+    return {**known, "value/explained_variance": sum(known.values()) / len(known)} if known else {}
 
 
 def _penalty(leash: Leash, rollout: Rollout, beta: float) -> Float[Tensor, "B T"]:
@@ -134,7 +209,9 @@ def _adapts_loss(leash: Leash) -> bool:
     return not isinstance(leash, (Free, InReward)) and not isinstance(leash.control, FixedBeta)
 
 
-def _weight(rewards: TokenRewards, trains: Tensor, critic: bool) -> Float[Tensor, "B T"] | None:
-    """0 on answers that do not train: those that were cut, where they are masked; without a return, where a critic would regress to it."""
-    out = ~trains & (rewards.judged | critic)
+def _weight(rewards: TokenRewards, trains: Tensor, all_judged: bool) -> Float[Tensor, "B T"] | None:
+    """0 on answers that do not train: those that were cut, where they are masked; `all_judged`: those that nobody judged, which a critic would
+    regress to 0 and which would count in means of advantages.
+    """
+    out = ~trains & (rewards.judged | all_judged)
     return torch.where(out[:, None], 0.0, rewards.mask.to(rewards.score.dtype)) if out.any() else None

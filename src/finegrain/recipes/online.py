@@ -25,7 +25,6 @@ from finegrain.models.load import load_policy, master_dtype, save_policy, try_sa
 from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.probe import make_scorer
 from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_dropout
-from finegrain.online.leash import Free
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
 from finegrain.online.value_loss import ValueLoss
@@ -148,9 +147,10 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     trained = train_only(session, asked.training.train_only)
     _check_saving(session)
     stages = asked.algorithm.stages(asked.advantage, asked.leash)
-    contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
     prompts, held_out, facts = _read_prompts(session, asked)
     rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
+    loss = asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature, rewards=rewards.names)
+    contract = contract_of(loss, asked.common.seed)
     gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
     for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
         session.say(line)
@@ -214,7 +214,7 @@ def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
 def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
     asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
     watched = {Path(path).name: open_watched(session, path, temperature=asked.sampling.temperature) for path in asked.watch}
-    leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
+    leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if opened.stages.reads_reference else None
     apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
     critic = _open_critic(opened, algorithm.critic, len(plan) * algorithm.updates) if apart else None
     sampler = _sampler(session, asked.sampling)
@@ -267,7 +267,8 @@ def _open_critic(opened: OnlineOpened, critic: SeparateCritic, steps: int) -> Tr
     policy = load_policy(asked.critic or asked.model, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
     policy.model.to(session.device)
     silence_dropout(policy.model)
-    contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip), session.seed)
+    values = opened.stages.count_values(len(opened.rewards.names))
+    contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip, values=values), session.seed)
     scorer, _ = make_scorer(policy.model, longest=session.max_length, precision=session.precision)
     scorer.value_head = _value_head(session, contract.values)
     release_unread_vocabulary(scorer.model)

@@ -176,6 +176,7 @@ class BufferMaker:
             tokens=padded["tokens"],
             std=None if "std" not in whole else torch.from_numpy(np.stack([own.reshape(-1) for own in whole["std"]])),
             weights=rewards.weights,
+            names=rewards.names,
             columns={name: torch.tensor([example.columns[name] for example in examples]) for name in columns},
         )
 
@@ -185,6 +186,8 @@ class BufferMaker:
         sampled: dict[str, Ragged] = {"old_logp": whole["old_logp"], "advantage": _cut(update.advantage, lengths)}
         if update.returns is not None:
             sampled |= {"returns": _cut(update.returns, lengths), "old_values": whole["values"]}
+        if update.advantages is not None:
+            sampled["advantages"] = _cut(update.advantages, lengths)
         reference = {ROLE: whole["ref_logp"]} if "ref_logp" in whole else {}
         weight = {} if update.weight is None else {ROLE: TokenColumns.of(weight=_cut(update.weight, lengths))}
         return TrainingSet(examples, reference, weight, {name: own.numpy() for name, own in update.columns.items()}, sampled={ROLE: sampled})
