@@ -100,7 +100,7 @@ class PamaUpdate:
         """Shares of the tokens with an advantage at which each reward is the one nearest to 0; of several the first."""
         kept = self.pama.clean(read_advantages(side), side.mask)
         pushed = (weight != 0) & (project_zero(kept) != 0)
-        least = kept.abs().sort(-1, stable=True).indices[..., 0]
+        least = kept.abs().sort(dim=-1, stable=True).indices[..., 0]
         counts = pushed.sum(-1).to(weight.dtype)
         return {f"pama/c/{name}": Term((pushed & (least == place)).sum(-1).to(counts), counts) for place, name in enumerate(self.names)}
 

@@ -23,7 +23,7 @@ from finegrain.online.gae import GAE, Returns
 from finegrain.online.groups import COLLAPSES, GreedyBaseline, GroupComparison, GroupMean, GroupNorm, LeashToGo, LeaveOneOut, LengthWeighted
 from finegrain.online.leash import FixedBeta, Free, InReward, Leash, adapt_beta, estimate_kl, start_beta
 from finegrain.online.macro import MacroGAE
-from finegrain.online.pama import PAMA, ToReference
+from finegrain.online.pama import PAMA, KeepSigns, ToReference
 from finegrain.online.policy_loss import BETA
 from finegrain.online.rollout import Ended, Rollout
 from finegrain.online.token_rewards import TokenRewards, is_dense
@@ -57,6 +57,9 @@ class Stages:
             raise UsageError("advantage:greedy-baseline has one greedy reward for each prompt, and this combination keeps rewards apart")
         if isinstance(self.combination, Apart) and self.transforms.baseline:
             raise UsageError(f"the baseline {self.transforms.baseline!r} is that of one reward, and this combination keeps rewards apart")
+        signed = isinstance(self.combination, PAMA) and isinstance(self.combination.clamp, KeepSigns) and self.combination.reading.reads_means
+        if signed and not isinstance(self.whitening, Unwhitened):
+            raise UsageError("clamp:keep-signs reads means of advantages, and whitened ones have mean 0: take algorithm.whitening:unwhitened")
 
     @property
     def reads_reference(self) -> bool:
