@@ -5,9 +5,10 @@
 A model of 16 words answers with 8 tokens; a token earns its part of the root of the share of h (first reward) or of c (second), so that no token
 serves both, and the best answers lie on the circle x^2 + y^2 = 1: the largest least reward is 0.707. PPO with the leash 0.01 in the reward. Arms:
 the rewards summed with weights (the usual way), their whitened advantages summed, MGDA on the output layer, and PAMA in its three readings, once
-with a moving mean and once without whitening. Every arm has the same two learning rates, tuned by the least reward on one seed that is not reported; then five seeds.
-Controls that would catch a fake: a coin in place of PAMA's rule (an update pushes a reward that the means decide in no useful way), and PAMA with
-the rewards dealt out to other answers, from which nothing can be learnt.
+with a moving mean and once without whitening. Every arm has the same two learning rates, tuned by the least reward on one seed that is not
+reported; the weights (.1, .9) take the rate of (.9, .1), their mirror image. Then five seeds.
+Controls that would catch a fake: a coin in place of PAMA's rule (which reward an update pushes follows from the digits of the means, not their
+order), and PAMA with the rewards dealt out to other answers, from which nothing can be learnt.
 
 Writes benchmarks/results/pama.{json,md,svg}. Runs that are done stay done: a stopped script goes on.
 """
@@ -56,10 +57,18 @@ class Coin(PAMA):
 
     def mix(self, advantages: Tensor, mask: Tensor, means: Tensor) -> Mixture:
         """One reward alone."""
-        digits = zlib.crc32(means.detach().cpu().double().numpy().tobytes())
-        weights = torch.zeros(advantages.shape[-1], dtype=advantages.dtype)
-        weights[digits % len(weights)] = 1.0
-        return Mixture(weights, self.clean(advantages, mask))
+        return Mixture(toss(means).to(advantages), self.clean(advantages, mask))
+
+    def facts(self, means: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Its weight."""
+        return {f"pama/c/{name}": weight for name, weight in zip(names, toss(means), strict=True)}
+
+
+def toss(means: Tensor) -> Tensor:
+    """Weight 1 for one of them, which the digits decide."""
+    weights = torch.zeros_like(means)
+    weights[zlib.crc32(means.detach().cpu().double().numpy().tobytes()) % len(weights)] = 1.0
+    return weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +228,10 @@ def main() -> None:
     (asked.work / "runs").mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     found = compare(asked.work, (1, 2) if asked.quick else (1, 2, 3, 4, 5), 4 if asked.quick else 30)
-    if asked.quick:
-        print(report(found))
-        return
-    write(asked.out, "pama", found, report(found))
-    (asked.out / "pama.svg").write_text(draw(found["ends"]))
+    out = asked.work if asked.quick else asked.out
+    write(out, "pama", found, report(found))
+    (out / "pama.svg").write_text(draw(found["ends"]))
+    print(report(found))
 
 
 if __name__ == "__main__":
