@@ -36,7 +36,7 @@ from finegrain.generate.sampling import Sampling
 from finegrain.online.combine import Combination, SumAdvantages, SumRewards
 from finegrain.online.leash import InReward
 from finegrain.online.mgda import MGDA
-from finegrain.online.mixture import Mixture
+from finegrain.online.mixture import LossMixture
 from finegrain.online.pama import PAMA, LeastPerToken, MovingMean, OneScalar
 from finegrain.online.ppo import PPO
 from finegrain.online.whiten import Unwhitened, Whitening, WhitenUnbiased
@@ -55,9 +55,9 @@ LAST = 5
 class Coin(PAMA):
     """The rule's place taken by a coin: which reward an update pushes follows from the digits of the means, not from their order."""
 
-    def mix(self, advantages: Tensor, mask: Tensor, means: Tensor) -> Mixture:
+    def mix(self, advantages: Tensor, mask: Tensor, means: Tensor) -> LossMixture:
         """One reward alone."""
-        return Mixture(toss(means).to(advantages), self.clean(advantages, mask))
+        return LossMixture(toss(means).to(advantages), self.clean(advantages, mask))
 
     def facts(self, means: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Its weight."""

@@ -1,4 +1,4 @@
-"""Rewards kept apart: advantages, returns and values of each, weighted sums, MGDA. Test of combine.py, stages.py, mixture.py, mgda.py."""
+"""Rewards kept apart: advantages, returns and values of each, weighted sums, MGDA. Test of online/combine.py, online/mixture.py, online/mgda.py."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -10,7 +10,7 @@ from finegrain.errors import UsageError
 from finegrain.online.gae import GAE
 from finegrain.online.grpo import GRPO
 from finegrain.online.mgda import MGDA
-from finegrain.online.mixture import Mixture
+from finegrain.online.mixture import LossMixture
 from finegrain.online.pama import (
     PAMA,
     KeepSigns,
@@ -287,7 +287,7 @@ def test_a_mixture_of_one_is_its_loss() -> None:
     advantage = drawn(1)
     pair = make_pair(advantage)
     side = pair.answer
-    found = Mixture(torch.ones(1, dtype=torch.float64), side.sampled.advantages).token_loss(
+    found = LossMixture(torch.ones(1, dtype=torch.float64), side.sampled.advantages).token_loss(
         PolicyLoss().surrogate, side.logp, side.sampled.old_logp, MASK
     )
     want = PolicyLoss().surrogate(side.logp, side.sampled.old_logp, side.sampled.advantage, MASK)

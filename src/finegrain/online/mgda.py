@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.online.mixture import Mixture
+from finegrain.online.mixture import LossMixture
 from finegrain.ops.min_norm import min_norm_weights
 
 
@@ -24,13 +24,13 @@ class MGDA:
 
     normalises: ClassVar[bool] = False
 
-    def mix(self, advantages: Float[Tensor, "B T n"], gram: Float[Tensor, "n n"]) -> Mixture:
+    def mix(self, advantages: Float[Tensor, "B T n"], gram: Float[Tensor, "n n"]) -> LossMixture:
         """The losses and their weights; `gram`: inner products of the losses' gradients."""
-        return Mixture(min_norm_weights(gram).to(advantages), advantages)
+        return LossMixture(min_norm_weights(gram).to(advantages), advantages)
 
-    def preview(self, advantages: Float[Tensor, "B T n"]) -> Mixture:
+    def preview(self, advantages: Float[Tensor, "B T n"]) -> LossMixture:
         """Before any gradient is known, for logs and pages: equal weights."""
-        return Mixture(torch.full_like(advantages[0, 0], 1 / advantages.shape[-1]), advantages)
+        return LossMixture(torch.full_like(advantages[0, 0], 1 / advantages.shape[-1]), advantages)
 
     def facts(self, gram: Float[Tensor, "n n"], names: Sequence[str]) -> dict[str, Tensor]:
         """The weights, and the least cosine between two of the gradients."""

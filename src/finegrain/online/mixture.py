@@ -15,7 +15,7 @@ from finegrain.types import Side, Term, Terms
 Values = Float[Tensor, "B T"]
 
 
-class Mixture(NamedTuple):
+class LossMixture(NamedTuple):
     """Advantages, and the weights of their losses."""
 
     weights: Float[Tensor, " m"]

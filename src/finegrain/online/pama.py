@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from finegrain.checked import ShareBelowOne, checked
-from finegrain.online.mixture import Mixture
+from finegrain.online.mixture import LossMixture
 from finegrain.online.surrogates import Clip, exponential, log_ratio
 
 Advantages = Float[Tensor, "B T n"]
@@ -76,9 +76,9 @@ class PushedObjective:
 
     reads_means: ClassVar[bool] = True
 
-    def __call__(self, advantages: Advantages, point: ParetoPoint) -> Mixture:
+    def __call__(self, advantages: Advantages, point: ParetoPoint) -> LossMixture:
         """The rewards' own advantages under c."""
-        return Mixture(point.weights, advantages)
+        return LossMixture(point.weights, advantages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,9 @@ class LeastPerToken:
 
     reads_means: ClassVar[bool] = False
 
-    def __call__(self, advantages: Advantages, point: ParetoPoint) -> Mixture:
+    def __call__(self, advantages: Advantages, point: ParetoPoint) -> LossMixture:
         """One advantage."""
-        return Mixture(torch.ones_like(point.weights[:1]), project_zero(advantages)[..., None])
+        return LossMixture(torch.ones_like(point.weights[:1]), project_zero(advantages)[..., None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +98,9 @@ class OneScalar:
 
     reads_means: ClassVar[bool] = True
 
-    def __call__(self, advantages: Advantages, point: ParetoPoint) -> Mixture:
+    def __call__(self, advantages: Advantages, point: ParetoPoint) -> LossMixture:
         """One advantage."""
-        return Mixture(torch.ones_like(point.weights[:1]), point.scalar.expand(*advantages.shape[:2], 1))
+        return LossMixture(torch.ones_like(point.weights[:1]), point.scalar.expand(*advantages.shape[:2], 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,11 +156,11 @@ class PAMA:
         """The clamped advantages, 0 outside the mask."""
         return self.clamp(torch.where(mask[..., None], advantages, 0.0))
 
-    def mix(self, advantages: Advantages, mask: Mask, means: Float[Tensor, " n"]) -> Mixture:
+    def mix(self, advantages: Advantages, mask: Mask, means: Float[Tensor, " n"]) -> LossMixture:
         """The losses and their weights; `means`: a_i."""
         return self.reading(self.clean(advantages, mask), find_pareto_point(means.to(advantages)))
 
-    def preview(self, advantages: Advantages, mask: Mask) -> Mixture:
+    def preview(self, advantages: Advantages, mask: Mask) -> LossMixture:
         """At the ratio 1 over a whole buffer, for logs and pages."""
         return self.mix(advantages, mask, self.clean(advantages, mask)[mask].sum(0) / mask.sum().clamp(min=1))
 

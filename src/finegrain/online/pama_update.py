@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.online.mixture import Mixture, step_numbers
+from finegrain.online.mixture import LossMixture, step_numbers
 from finegrain.online.pama import PAMA, MovingMean, ToReference, project_zero
 from finegrain.online.surrogates import Clip
 from finegrain.online.value_loss import live_weight, read_advantages, read_old_logp
@@ -48,7 +48,7 @@ class PamaUpdate:
         """The moving mean, where the loss reads it."""
         return self.pama.average if isinstance(self.pama.average, MovingMean) and self.reads_means else None
 
-    def mixture(self, pair: Pair) -> Mixture:
+    def mixture(self, pair: Pair) -> LossMixture:
         """The losses of an update and their weights."""
         return self.pama.mix(read_advantages(pair.answer), pair.answer.mask, self._means(pair))
 

@@ -32,3 +32,9 @@ def output_gradients(
                 for place, own in enumerate(slopes[part].to(wide).unbind(1)):
                     found[place].addmm_(towards.T, states * own[:, None])
     return found
+
+
+def inner_products(gradients: Float[Tensor, "n V H"]) -> Float[Tensor, "n n"]:
+    """Of each gradient with each, float64, on the CPU."""
+    flat = gradients.flatten(1)
+    return (flat @ flat.T).double().cpu()

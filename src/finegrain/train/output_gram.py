@@ -8,6 +8,7 @@ from torch import Tensor
 from finegrain.models.score import Precision
 from finegrain.models.scorer import Request, Scorer
 from finegrain.ops.logprobs import TokenValues
+from finegrain.ops.output_gradients import inner_products
 from finegrain.train.collate import Batch
 from finegrain.train.distributed import sum_tensor, with_shapes
 from finegrain.types import Pair
@@ -27,8 +28,7 @@ def output_gram(
         for batch in batches:
             found = scorer(batch.groups, Request(temperature=temperature, slopes=_flat_slopes(batch, slopes, view))).output_gradients
             total = {"": found if not total else total[""] + found}
-    whole = sum_tensor(with_shapes(total, scorer.device)[""]).flatten(1)
-    return (whole @ whole.T).double().cpu()
+    return inner_products(sum_tensor(with_shapes(total, scorer.device)[""]))
 
 
 def _flat_slopes(batch: Batch, slopes: Callable[[Pair], Tensor], view: Callable[[Batch, TokenValues], Pair]) -> Callable[[Tensor], Tensor]:
