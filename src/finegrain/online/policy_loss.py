@@ -187,7 +187,7 @@ class PolicyLoss:
         old = read_old_logp(side, single=self.single)
         if self._pama is not None:
             return self._pama.mixture(pair).token_loss(self.surrogate, side.logp, old, side.mask)
-        if self.mixing is not None:
+        if isinstance(self.mixing, MGDA):
             return self.mixing.mix(read_advantages(side), pair.statistics[OUTPUT_GRAM]).token_loss(self.surrogate, side.logp, old, side.mask)
         return self.surrogate(side.logp, old, read_sampled(side).advantage, side.mask)
 
