@@ -25,7 +25,7 @@ from tests.pages import ROOT, Block, blocks, broken_links, commands, pages, pros
 from tests.tiny import save_tiny, write_pairs, write_rows
 
 PAGES = pages()
-RUN_COMMANDS_OF = [ROOT / "README.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
+RUN_COMMANDS_OF = [ROOT / "README.md", *sorted((ROOT / "docs/guides").glob("*.md")), ROOT / "docs/methods/pama.md"]
 FEWEST_PAGES, FEWEST_BLOCKS, FEWEST_COMMANDS = 40, 40, 6
 
 

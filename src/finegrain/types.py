@@ -42,11 +42,13 @@ class SampledTokens(NamedTuple):
     advantage: Float[Tensor, "B T"]
     """In units of the reward, or whitened."""
     returns: Float[Tensor, "B T K"] | None = None
-    """What values regress to; None where nothing is fitted to them."""
+    """What values regress to, NaN where a reward did not judge the answer; None where nothing is fitted to them."""
     old_values: Float[Tensor, "B T K"] | None = None
     """The values when the answers were sampled."""
     keep: Float[Tensor, "B T"] | None = None
     """Weight of each token in the policy's own loss, beside `Side.weight`; None: 1 everywhere. The critic, leash and entropy do not read it."""
+    advantages: Float[Tensor, "B T n"] | None = None
+    """Of each reward, where every update finds anew how they are combined; None: `advantage` is all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +202,10 @@ class Summed(NamedTuple):
     """A statistic that is added over micro-batches and ranks."""
 
     value: Float[Tensor, "..."]
+
+
+OUTPUT_GRAM = "output_gram"
+"""The statistic that the loop makes of an objective's `output_slopes`: (n, n) inner products of the losses' gradients at the output layer."""
 
 
 class Gathered(NamedTuple):

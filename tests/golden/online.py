@@ -14,6 +14,7 @@ from finegrain.online.gae import CarryAcross, Returns, RunThrough, carry_advanta
 from finegrain.online.groups import BatchStd, GreedyBaseline, GroupMean, GroupNorm, LeaveOneOut, LengthWeighted
 from finegrain.online.leash import K1, K2, K3, Abs, Free, InLoss, InReward, Leash, estimate_kl
 from finegrain.online.macro import EqualShares, GivenSegments, MacroGAE, PositionShares, Windows, cut_macros, estimate_macros
+from finegrain.online.pama import PAMA, ToReference, find_pareto_point
 from finegrain.online.policy_loss import PolicyLoss, SharedCritic
 from finegrain.online.released_filters import (
     authors_best_random,
@@ -309,4 +310,16 @@ def pf_ppo(params: Values, inputs: Values) -> Values:
     }
 
 
-ADAPTERS: Adapters = {"ppo-rlhf": ppo_rlhf, "ma-rlhf": ma_rlhf, "pf-ppo": pf_ppo}
+def pama(params: Values, inputs: Values) -> Values:
+    advantages, mask = real(inputs["advantages_multi"]), masked(inputs)
+    clip = Clip(high=params["clip_ratio"])
+    gated = PAMA(ratio=ToReference()).gate(advantages, real(inputs["old_logp"]), real(inputs["ref_logp"]), mask, clip)
+    means = gated[mask].mean(0)
+    return {
+        "objective_scalars_I": means,
+        "s_star_of_I": find_pareto_point(means).scalar,
+        "s_star_of_scalars": find_pareto_point(real(inputs["scalars"])).scalar,
+    }
+
+
+ADAPTERS: Adapters = {"ppo-rlhf": ppo_rlhf, "ma-rlhf": ma_rlhf, "pf-ppo": pf_ppo, "pama": pama}

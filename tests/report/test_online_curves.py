@@ -29,6 +29,17 @@ def test_what_is_drawn(tmp_path: Path) -> None:
     assert "Rewards by name" not in found, "there is one"
 
 
+def test_numbers_of_each_reward_are_drawn_under_its_name(tmp_path: Path) -> None:
+    """Rewards, and how the rewards were weighed where they are kept apart."""
+    numbers = {
+        f"{start}{name}{end}": (lambda t: 0.2 + 0.3 * t) for start, end in (("rewards/", "/mean"), ("pama/c/", "")) for name in ("good", "short")
+    }
+    found = charts(tmp_path / "run", changed=numbers)
+    assert {"good", "short"} < {line[0] for line in found["Rewards by name"].legend}
+    assert [line[0] for line in found["Weights of the rewards (PAMA)"].legend] == ["good", "short"]
+    assert "Weights of the rewards (MGDA)" not in found
+
+
 def test_gold_on_another_scale_is_rescaled(tmp_path: Path) -> None:
     found = charts(tmp_path / "run", changed={"gold/judge/mean": lambda t: 40 + 30 * t})
     title = "Reward and gold, each 0 at its start and 1 at its largest move"

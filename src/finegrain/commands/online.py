@@ -21,6 +21,8 @@ from finegrain.generate.sampling import Sampling
 from finegrain.models.lora import Lora
 from finegrain.online.appo import FullMask, TokenMask
 from finegrain.online.leash import Leash
+from finegrain.online.mgda import MGDA
+from finegrain.online.pama import PAMA
 from finegrain.online.references import ReferenceChoice, StartModel
 from finegrain.online.select import KeepAll, Selection
 from finegrain.online.stages import Advantage
@@ -81,7 +83,10 @@ class OnlineSettings:
     out: Path
     """Run directory: the trained model, run.json, metrics.jsonl, rollouts.jsonl, samples.jsonl."""
     reward: tuple[str, ...]
-    """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed."""
+    """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed.
+
+    With algorithm.combination:sum-advantages, mgda or pama each has values and advantages of its own.
+    """
     reward_weights: tuple[float, ...] = ()
     """A weight per --reward; by default 1 each."""
     reward_timeout: PositiveFloat | None = None
@@ -134,6 +139,8 @@ class OnlineSettings:
             raise UsageError("--filters compares the reward with a true score of the same answers: name one by --gold, e.g. --gold verify.py:correct")
         if self.reward_weights and len(self.reward_weights) != len(self.reward):
             raise UsageError(f"{len(self.reward_weights)} --reward-weights for {len(self.reward)} rewards; give one per reward")
+        if self.reward_weights and isinstance(self.algorithm.combination, (MGDA, PAMA)):
+            raise UsageError("--reward-weights: this combination finds the weights of the rewards itself; leave them out")
         if self.sampling.max_new_tokens >= self.common.max_length:
             raise UsageError(
                 f"--sampling.max-new-tokens {self.sampling.max_new_tokens} leaves no room for a prompt within --max-length {self.common.max_length}"

@@ -20,6 +20,7 @@ from finegrain.models.packing import Group, Packed, pack
 from finegrain.ops.action_values import Wanted, Weighed, action_values
 from finegrain.ops.block_reader import BlockReader
 from finegrain.ops.logprobs import OutputLayer, TokenValues, token_values
+from finegrain.ops.output_gradients import output_gradients
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Request:
     """A head (H,) -> (K,) read at the positions that predict the scored tokens, so that its numbers do not depend on them."""
     temperature: float = 1.0
     """Logits are divided by it, those of `kl_against` too."""
+    slopes: Callable[[Tensor], Tensor] | None = None
+    """(log-probabilities (M,)) -> (M, n) slopes of n losses by them; the gradients of these losses at the output layer come back."""
 
 
 Path = Callable[[Any, Sequence[Group], Request], TokenValues]
@@ -104,7 +107,8 @@ def fused(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     values = token_values(
         hidden, layer, packed.targets, entropy=request.entropy, reference=reference, kl=request.kl, reference_kl=request.reference_kl
     )
-    values = values._replace(outputs=outputs, features=features, reading=reading, values=estimates)
+    steep = None if request.slopes is None else output_gradients(hidden, layer, packed.targets, request.slopes(values.logp))
+    values = values._replace(outputs=outputs, features=features, reading=reading, values=estimates, output_gradients=steep)
     return _with_action_values(values, model, groups, hidden, packed.targets, request)
 
 
@@ -161,7 +165,7 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).long()
     row, column = _plain_index(groups, request, device)
     outputs = features = estimates = None
-    if request.outputs is not None or request.action_value is not None or request.features or request.values is not None:
+    if request.action_value is not None or request.features or any(one is not None for one in (request.outputs, request.values, request.slopes)):
         with stock_attention(model):
             states = causal_lm(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
         outputs = None if request.outputs is None else head_outputs(request.outputs, states[row, column + 1])
@@ -190,7 +194,11 @@ def plain(model: Any, groups: Sequence[Group], request: Request) -> TokenValues:
         log_q = torch.log_softmax(frozen_logits[:, :-1].to(wide) / request.temperature, -1)[row, column]
         kl = (at.exp() * (at - log_q)).sum(-1) if request.kl else None
         reference_kl = (log_q.exp() * (log_q - at)).sum(-1) if request.reference_kl else None
-    values = TokenValues(logp, entropy, kl, reference_kl, outputs, features=features, reading=reading, values=estimates)
+    steep = None
+    if request.slopes is not None:
+        layer = output_head(model).at_temperature(request.temperature)
+        steep = output_gradients(states[row, column], layer, ids[row, column + 1], request.slopes(logp))
+    values = TokenValues(logp, entropy, kl, reference_kl, outputs, features=features, reading=reading, values=estimates, output_gradients=steep)
     return values if request.action_value is None else _with_action_values(values, model, groups, states[row, column], ids[row, column + 1], request)
 
 

@@ -1,5 +1,6 @@
 """What the algorithms of online reinforcement learning share: settings of an update, and the records made of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -7,9 +8,10 @@ from finegrain.checked import NonNegativeFloat, PositiveInt, checked
 from finegrain.errors import UsageError
 from finegrain.online.aggregate import Aggregate, TokenMean
 from finegrain.online.appo import APPO, FullMask, TokenMask
-from finegrain.online.combine import Combination, SumRewards
+from finegrain.online.combine import Apart, Combination, SumAdvantages, SumRewards
 from finegrain.online.leash import Leash
-from finegrain.online.policy_loss import Critic, NoCritic, PolicyLoss
+from finegrain.online.pama import PAMA
+from finegrain.online.policy_loss import PAMA_NEEDS_CLIP, Critic, NoCritic, PolicyLoss
 from finegrain.online.select import KeepAll, Selection
 from finegrain.online.stages import Advantage, Stages
 from finegrain.online.surrogates import Clip, Surrogate
@@ -58,6 +60,8 @@ class Algorithm:
         chosen = self.default_advantage if advantage is None else advantage
         if chosen.reads_values and isinstance(self.critic, NoCritic):
             raise UsageError(f"{type(chosen).__name__} reads values: choose algorithm.critic:shared-critic or algorithm.critic:separate-critic")
+        if isinstance(self.combination, PAMA) and not isinstance(self.surrogate, Clip):
+            raise UsageError(PAMA_NEEDS_CLIP)
         return Stages(
             combination=self.combination,
             transforms=self.transforms,
@@ -69,9 +73,12 @@ class Algorithm:
             selection=KeepAll() if selection is None else selection,
         )
 
-    def policy_loss(self, stages: Stages, *, temperature: float = 1.0) -> PolicyLoss:
-        """The objective of the policy's updates; a critic that the stages do not read is not trained."""
+    def policy_loss(self, stages: Stages, *, temperature: float = 1.0, rewards: Sequence[str] = ("reward",)) -> PolicyLoss:
+        """The objective of the policy's updates; a critic that the stages do not read is not trained. `rewards`: their names."""
+        combination = stages.combination
         return PolicyLoss(
+            objectives=tuple(rewards) if isinstance(combination, Apart) else ("reward",),
+            mixing=combination if isinstance(combination, Apart) and not isinstance(combination, SumAdvantages) else None,
             surrogate=self.surrogate,
             aggregate=stages.mask.aggregate if isinstance(stages.mask, APPO) else self.aggregate,
             leash=stages.leash,

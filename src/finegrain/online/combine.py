@@ -1,11 +1,11 @@
-"""How several rewards become one.
+"""How several rewards become one: summed before advantages are estimated, or each with advantages of its own.
 
 Source: TRL 1.16's GRPOTrainer (`multi_objective_aggregation`); normalising before the sum is GDPO, https://arxiv.org/abs/2601.05242 (number: memory).
 Deviations: rewards per token are summed with the same numbers as their answer's, so that the whole is the same; a reward that did not judge an
 answer counts as 0 in its sum, as in TRL, and an answer that none judged has none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,7 +13,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finegrain.checked import PositiveFloat, checked
+from finegrain.errors import UsageError
 from finegrain.online.group_statistics import group_statistics
+from finegrain.online.mgda import MGDA
+from finegrain.online.pama import PAMA
 from finegrain.online.rollout import Rollout
 from finegrain.online.transforms import CombinedRewards
 
@@ -59,7 +62,34 @@ class NormaliseThenSum:
         return CombinedRewards(torch.where(summed.judged, total - dense.sum(1), torch.nan), dense)
 
 
-Combination = SumRewards | NormaliseThenSum
+@dataclass(frozen=True, kw_only=True)
+class SumAdvantages:
+    """Each reward has its own values and advantages, whitened by themselves; the policy trains on the advantages' weighted sum."""
+
+    normalises: ClassVar[bool] = False
+
+
+Apart = SumAdvantages | MGDA | PAMA
+"""Each reward has values, advantages and returns of its own."""
+Combination = SumRewards | NormaliseThenSum | Apart
+
+
+def split_rollout(rollout: Rollout) -> list[Rollout]:
+    """The same answers once for each reward, with its values alone; raises UsageError where there are not as many values as rewards."""
+    count = rollout.sequence.shape[1]
+    if rollout.values is not None and rollout.values.shape[-1] != count:
+        raise UsageError(f"the critic has {rollout.values.shape[-1]} values per token; {count} rewards that are kept apart have {count}")
+    return [
+        replace(
+            rollout,
+            sequence=rollout.sequence[:, place : place + 1],
+            tokens=rollout.tokens[..., place : place + 1],
+            values=None if rollout.values is None else rollout.values[..., place : place + 1],
+            weights=(1.0,),
+            names=rollout.names[place : place + 1],
+        )
+        for place in range(count)
+    ]
 
 
 def split_by_reward(rollout: Rollout) -> tuple[Float[Tensor, "B n"], Float[Tensor, "B T n"]]:

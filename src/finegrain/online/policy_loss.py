@@ -2,11 +2,13 @@
 
     sum of policy + beta KL + coefficient value - entropy_coefficient entropy, each a mean with its own count
 
+Where rewards are kept apart until the update, the policy's part is the weighted sum of their losses that `pama` or `mgda` finds.
+
 Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 9; as TRL, verl and OpenRLHF run it.
 Deviations: none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -15,14 +17,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from finegrain.checked import NonNegativeFloat, PositiveFloat, checked
+from finegrain.errors import UsageError
 from finegrain.online.aggregate import Aggregate, TokenMean
 from finegrain.online.leash import AdaptiveBeta, Free, InLoss, InReward, estimate_kl
+from finegrain.online.mgda import MGDA
+from finegrain.online.mixture import loss_slopes, step_numbers
+from finegrain.online.pama import PAMA
+from finegrain.online.pama_update import PamaUpdate
 from finegrain.online.surrogates import Clip, Surrogate, TokenLoss, exponential, log_ratio
-from finegrain.online.value_loss import live_weight, read_sampled, value_term
-from finegrain.types import Pair, Side, Term, Terms
+from finegrain.online.value_loss import live_weight, read_advantages, read_old_logp, read_sampled, value_term
+from finegrain.types import OUTPUT_GRAM, Pair, Side, Summed, Term, Terms
 
 BETA = "leash_beta"
 """Column that the maker of the rows fills with the weight of an adaptive leash in the loss."""
+PAMA_NEEDS_CLIP = "combination:pama reads which tokens a clip of their own ratio leaves a gradient: take algorithm.surrogate:clip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,10 @@ class PolicyLoss:
     """A term of the loss where it is `InLoss`; otherwise not read here."""
     critic: Critic = field(default_factory=NoCritic)
     """Whose values are trained; a shared critic's here."""
+    objectives: tuple[str, ...] = ("reward",)
+    """Names of the rewards that have values of their own."""
+    mixing: PAMA | MGDA | None = None
+    """What weighs the losses of the rewards at every update; None: there is one advantage."""
     entropy: NonNegativeFloat = 0.0
     """Weight of the entropy bonus, per nat; 0: none."""
     single: bool = False
@@ -79,16 +91,50 @@ class PolicyLoss:
     temperature: PositiveFloat = 1.0
     """At which the answers were sampled."""
 
+    def __post_init__(self) -> None:
+        """Stops on a loss that PAMA's theorem does not hold of."""
+        if isinstance(self.mixing, PAMA) and not isinstance(self.surrogate, Clip):
+            raise UsageError(PAMA_NEEDS_CLIP)
+
     @property
     def needs(self) -> frozenset[str]:
-        """Log-probabilities, the reference for a leash in the loss, entropies for the bonus."""
-        optional = {"reference": isinstance(self.leash, InLoss), "entropy": self.entropy > 0}
+        """Log-probabilities, the reference for a leash in the loss or PAMA's ratio, entropies for the bonus."""
+        optional = {"reference": isinstance(self.leash, InLoss) or (self._pama is not None and self._pama.to_reference), "entropy": self.entropy > 0}
         return frozenset({"logp", "sampled"} | {name for name, wanted in optional.items() if wanted})
 
     @property
     def values(self) -> int:
-        """1 with a shared critic."""
-        return int(isinstance(self.critic, SharedCritic))
+        """One for each objective with a shared critic."""
+        return len(self.objectives) if isinstance(self.critic, SharedCritic) else 0
+
+    @property
+    def statistics(self) -> Callable[[Pair], Mapping[str, Summed]] | None:
+        """PAMA's sums over the update, which take a pass of their own but where every ratio is 1."""
+        return self._pama.sum_gated if self._pama is not None and self._pama.reads_means and not self._pama.at_ratio_1 else None
+
+    @property
+    def column_statistics(self) -> Callable[[Pair], Mapping[str, Summed]] | None:
+        """The same without a pass."""
+        return self._pama.sum_gated if self._pama is not None and self._pama.reads_means and self._pama.at_ratio_1 else None
+
+    @property
+    def output_slopes(self) -> Callable[[Pair], Float[Tensor, "B T n"]] | None:
+        """MGDA's: of each objective's loss."""
+        return self._slopes if isinstance(self.mixing, MGDA) else None
+
+    def state(self) -> dict[str, Tensor]:
+        """PAMA's moving mean."""
+        return {} if self._pama is None or self._pama.moving is None else self._pama.start()
+
+    @property
+    def after_step(self) -> Callable[[Mapping[str, Tensor], Pair], Mapping[str, Tensor]] | None:
+        """The update's own sums, for the moving mean."""
+        return None if self._pama is None or self._pama.moving is None else self._pama.note
+
+    @property
+    def update_state(self) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]] | None:
+        """The moving mean with the update's own."""
+        return None if self._pama is None or self._pama.moving is None else self._pama.carry
 
     @property
     def made(self) -> tuple[str, ...]:
@@ -99,7 +145,7 @@ class PolicyLoss:
         """The terms policy, value, kl and entropy, as far as they are asked for."""
         side = pair.answer
         weight = live_weight(side)
-        terms: Terms = {"policy": self.aggregate(self._tokens(side).loss, _policy_weight(side))}
+        terms: Terms = {"policy": self.aggregate(self._tokens(pair).loss, _policy_weight(side))}
         if isinstance(self.critic, SharedCritic):
             terms["value"] = replace(value_term(side, self.critic.clip), coefficient=self.critic.coefficient)
         if isinstance(self.leash, InLoss):
@@ -114,8 +160,8 @@ class PolicyLoss:
         """Shares of clipped tokens, the mean ratio, and the KL from the policy that sampled (k3, nats), over the tokens that train."""
         side = pair.answer
         with torch.no_grad():
-            live, found = _policy_weight(side) != 0, self._tokens(side)
-            moved = log_ratio(side.logp, self._old_logp(side), side.mask)
+            live, found = _policy_weight(side) != 0, self._tokens(pair)
+            moved = log_ratio(side.logp, read_old_logp(side, single=self.single), side.mask)
             numbers = {
                 "clip_ratio/low_mean": found.low,
                 "clip_ratio/high_mean": found.high,
@@ -124,22 +170,40 @@ class PolicyLoss:
                 "ratio": found.ratio,
                 "approx_kl": exponential(moved) - 1 - moved,
             }
-            return {name: _mean(live, values.to(moved.dtype)) for name, values in numbers.items()}
+            return {**{name: _mean(live, values.to(moved.dtype)) for name, values in numbers.items()}, **self._mixing_measures(pair)}
 
-    def _old_logp(self, side: Side) -> Float[Tensor, "B T"]:
-        return side.logp.detach() if self.single else read_sampled(side).old_logp
+    @property
+    def _pama(self) -> PamaUpdate | None:
+        if not isinstance(self.mixing, PAMA):
+            return None
+        assert isinstance(self.surrogate, Clip)
+        return PamaUpdate(pama=self.mixing, clip=self.surrogate, single=self.single, names=self.objectives)
 
-    def _tokens(self, side: Side) -> TokenLoss:
-        return self.surrogate(side.logp, self._old_logp(side), read_sampled(side).advantage, side.mask)
+    def _slopes(self, pair: Pair) -> Float[Tensor, "B T n"]:
+        return loss_slopes(pair.answer, self.surrogate, self.aggregate, single=self.single)
+
+    def _tokens(self, pair: Pair) -> TokenLoss:
+        side = pair.answer
+        old = read_old_logp(side, single=self.single)
+        if self._pama is not None:
+            return self._pama.mixture(pair).token_loss(self.surrogate, side.logp, old, side.mask)
+        if isinstance(self.mixing, MGDA):
+            return self.mixing.mix(read_advantages(side), pair.statistics[OUTPUT_GRAM]).token_loss(self.surrogate, side.logp, old, side.mask)
+        return self.surrogate(side.logp, old, read_sampled(side).advantage, side.mask)
 
     def _leash_term(self, leash: InLoss, side: Side, weight: Float[Tensor, "B T"], columns: Mapping[str, Float[Tensor, " B"]]) -> Term:
         if side.ref_logp is None:
             raise ValueError("a leash in the loss reads Side.ref_logp")
         kl = estimate_kl(leash.estimator, side.logp, side.ref_logp, side.mask)
         if leash.corrected:
-            kl = kl * exponential(log_ratio(side.logp, self._old_logp(side), side.mask))
+            kl = kl * exponential(log_ratio(side.logp, read_old_logp(side, single=self.single), side.mask))
         term = self.aggregate(kl, weight)
         return replace(term, value=term.value * columns[BETA]) if self.made else replace(term, coefficient=leash.beta)
+
+    def _mixing_measures(self, pair: Pair) -> Terms:
+        if isinstance(self.mixing, MGDA):
+            return step_numbers(self.mixing.facts(pair.statistics[OUTPUT_GRAM], self.objectives), live_weight(pair.answer))
+        return {} if self._pama is None else self._pama.measures(pair)
 
 
 def _policy_weight(side: Side) -> Float[Tensor, "B T"]:

@@ -51,6 +51,8 @@ class Rollout:
     """The sampled token ids; None where nobody asked. Random n-grams are drawn by them."""
     weights: tuple[float, ...] = (1.0,)
     """(n,) of the rewards in their sum."""
+    names: tuple[str, ...] = ()
+    """(n,) of the rewards, for logs; empty: their places, from 0."""
     columns: Mapping[str, Float[Tensor, " B"]] = field(default_factory=dict)
     """Numbers of the prompts' rows by name."""
 

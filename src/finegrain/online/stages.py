@@ -1,26 +1,30 @@
 """From the rewards of a buffer to what its updates train on: combination, transforms, leash, advantage, whitening, mask, selection, in this order.
 
+A combination of advantages comes last: the other stages are run for each reward, the leash in the reward for each of them in full.
+
 Source: the pipeline of PPO for language models, https://arxiv.org/abs/1909.08593, as TRL, verl and OpenRLHF run it.
-Deviations: see the stages.
+Deviations: see the stages. That every reward that is kept apart has the whole leash is ours [choice].
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.online.appo import APPO, NEEDS_DENSE, FullMask, TokenMask
-from finegrain.online.combine import Combination, SumRewards
+from finegrain.online.combine import Apart, Combination, SumAdvantages, SumRewards, split_rollout, sum_rewards
 from finegrain.online.facts import buffer_facts
 from finegrain.online.gae import GAE, Returns
 from finegrain.online.groups import COLLAPSES, GreedyBaseline, GroupComparison, GroupMean, GroupNorm, LeashToGo, LeaveOneOut, LengthWeighted
 from finegrain.online.leash import FixedBeta, Free, InReward, Leash, adapt_beta, estimate_kl, start_beta
 from finegrain.online.macro import MacroGAE
+from finegrain.online.pama import PAMA, KeepSigns, ToReference
 from finegrain.online.policy_loss import BETA
 from finegrain.online.rollout import Ended, Rollout
 from finegrain.online.select import KeepAll, Selection, select_answers
@@ -58,6 +62,24 @@ class Stages:
         """Stops on stages that undo one another."""
         if self.combination.normalises and isinstance(self.advantage, (GroupNorm, LeaveOneOut, LengthWeighted)):
             raise UsageError("combination:normalise-then-sum has normalised within groups already: take advantage:group-mean with it")
+        if isinstance(self.combination, Apart) and isinstance(self.advantage, GreedyBaseline):
+            raise UsageError("advantage:greedy-baseline has one greedy reward for each prompt, and this combination keeps rewards apart")
+        if isinstance(self.combination, Apart) and self.transforms.baseline:
+            raise UsageError(f"the baseline {self.transforms.baseline!r} is that of one reward, and this combination keeps rewards apart")
+        if isinstance(self.combination, Apart) and not isinstance(self.combination, SumAdvantages) and not isinstance(self.mask, FullMask):
+            raise UsageError("mask:appo goes by the sign of one advantage for each token, and this combination finds it within the update")
+        signed = isinstance(self.combination, PAMA) and isinstance(self.combination.clamp, KeepSigns) and self.combination.reading.reads_means
+        if signed and not isinstance(self.whitening, Unwhitened):
+            raise UsageError("clamp:keep-signs reads means of advantages, and whitened ones have mean 0: take algorithm.whitening:unwhitened")
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the reference's log-probabilities of the answers are read."""
+        return not isinstance(self.leash, Free) or (isinstance(self.combination, PAMA) and isinstance(self.combination.ratio, ToReference))
+
+    def count_values(self, rewards: int) -> int:
+        """Values per token that a critic has for so many rewards."""
+        return rewards if isinstance(self.combination, Apart) else 1
 
     def start(self) -> "StageState":
         """The state before the first buffer."""
@@ -97,8 +119,10 @@ class Update(NamedTuple):
 
     advantage: Float[Tensor, "B T"]
     """0 outside the mask, in answers that nobody judged and in those that do not train."""
-    returns: Float[Tensor, "B T 1"] | None
-    """What values regress to; None without a critic."""
+    advantages: Float[Tensor, "B T n"] | None
+    """Of each reward, where every update finds anew how they are combined; `advantage` is then what they are for logs and pages."""
+    returns: Float[Tensor, "B T K"] | None
+    """What values regress to, one per reward that is kept apart, NaN where it did not judge the answer; None without a critic."""
     weight: Float[Tensor, "B T"] | None
     """Weight of each token in the losses; None: all tokens count."""
     columns: Mapping[str, Float[Tensor, " B"]]
@@ -129,34 +153,101 @@ def compute_update(
     warnings = stages.check_density(dense)
     if isinstance(stages.mask, APPO) and not (dense or state.dense):
         raise UsageError(NEEDS_DENSE)
-    combined = stages.combination(rollout)
-    answers = stages.transforms.of_answers(combined, rollout)
-    rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, state.beta), greedy)
-    masked = (rollout.ended == Ended.LENGTH) & (not stages.transforms.truncated.trains)
-    trains = rewards.judged & ~masked
-    found = stages.advantage(rewards)
-    live = rollout.mask & trains[:, None]
-    advantage = stages.whitening(found.advantage, live)
-    agreeing = stages.mask(answers.tokens, advantage, live) if isinstance(stages.mask, APPO) else None
-    totals = answer_totals(answers, rollout)
-    selected = None if isinstance(stages.selection, KeepAll) else select_answers(stages.selection, totals, rollout.group, trains, seed)
+    if isinstance(stages.combination, Apart):
+        found = _estimate_apart(rollout, stages, stages.combination, state.beta)
+    else:
+        found = _estimate(rollout, stages, stages.combination(rollout), state.beta, greedy)
+    live = rollout.mask & found.trains[:, None]
+    agreeing = stages.mask(found.answers.tokens, found.advantage, live) if isinstance(stages.mask, APPO) else None
+    totals = answer_totals(found.answers, rollout)
+    selected = None if isinstance(stages.selection, KeepAll) else select_answers(stages.selection, totals, rollout.group, found.trains, seed)
     return Update(
-        advantage=advantage,
-        returns=None if found.returns is None else torch.where(live, found.returns, 0.0)[..., None],
-        weight=_weight(rewards, trains, masked, found.returns is not None),
-        columns={BETA: torch.full_like(combined.sequence, state.beta)} if _adapts_loss(stages.leash) else {},
-        rewards=rewards,
+        advantage=found.advantage,
+        advantages=found.advantages,
+        returns=found.returns,
+        weight=_weight(found.rewards, found.trains, _masked(rollout, stages), found.returns is not None or found.advantages is not None),
+        columns={BETA: torch.full_like(rollout.sequence[:, 0], state.beta)} if _adapts_loss(stages.leash) else {},
+        rewards=found.rewards,
         facts={
-            **buffer_facts(rewards, combined, advantage, found.returns, live, stages.by_token),
+            **found.facts,
             **({} if isinstance(stages.leash, Free) else {"beta": state.beta}),
             **({} if agreeing is None else agreeing.facts),
-            **({} if selected is None else selected.facts(totals, trains)),
+            **({} if selected is None else selected.facts(totals, found.trains)),
         },
         warnings=(*warnings, *(() if agreeing is None else agreeing.warnings)),
         state=StageState(adapt_beta(stages.leash, state.beta, rollout.old_logp, rollout.ref_logp, rollout.mask), state.dense or dense),
-        keep=None if agreeing is None else agreeing.keep.to(advantage.dtype),
+        keep=None if agreeing is None else agreeing.keep.to(found.advantage.dtype),
         rows=None if selected is None else selected.rows,
     )
+
+
+class _Estimated(NamedTuple):
+    """The part of an update that the rewards decide."""
+
+    answers: CombinedRewards
+    """After penalties, scale and clip, without the leash."""
+    rewards: TokenRewards
+    trains: Bool[Tensor, " B"]
+    advantage: Float[Tensor, "B T"]
+    advantages: Float[Tensor, "B T n"] | None
+    returns: Float[Tensor, "B T K"] | None
+    facts: Mapping[str, float]
+
+
+def _estimate(rollout: Rollout, stages: Stages, combined: CombinedRewards, beta: float, greedy: Float[Tensor, " B"] | None = None) -> _Estimated:
+    answers = stages.transforms.of_answers(combined, rollout)
+    rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, beta), greedy)
+    trains = rewards.judged & ~_masked(rollout, stages)
+    found = stages.advantage(rewards)
+    live = rollout.mask & trains[:, None]
+    advantage = stages.whitening(found.advantage, live)
+    returns = None if found.returns is None else torch.where(live, found.returns, 0.0)[..., None]
+    facts = buffer_facts(rewards, combined, advantage, found.returns, live, stages.by_token)
+    return _Estimated(answers, rewards, trains, advantage, None, returns, facts)
+
+
+def _masked(rollout: Rollout, stages: Stages) -> Bool[Tensor, " B"]:
+    """Answers that were cut, where these do not train."""
+    return (rollout.ended == Ended.LENGTH) & (not stages.transforms.truncated.trains)
+
+
+def _estimate_apart(rollout: Rollout, stages: Stages, combination: Apart, beta: float) -> _Estimated:
+    """Every stage for each reward alone; what the advantages are together is found here where that takes no gradient."""
+    parts = split_rollout(rollout)
+    each = [_estimate(one, stages, sum_rewards(one), beta) for one in parts]
+    judged, trains = torch.stack([one.rewards.judged for one in each], -1), torch.stack([one.trains for one in each], -1)
+    live = rollout.mask & trains.any(-1)[:, None]
+    advantages = torch.stack([one.advantage for one in each], -1)
+    weights = advantages.new_tensor(rollout.weights)
+    if isinstance(combination, SumAdvantages):
+        total = (weights * advantages).sum(-1)
+    elif isinstance(combination, PAMA):
+        total = combination.preview(advantages, live).total
+    else:
+        total = combination.preview(advantages).total
+    total = torch.where(live, total, 0.0)
+    score = (weights.to(each[0].rewards.score) * torch.stack([one.rewards.score for one in each], -1)).sum(-1)
+    penalty = torch.stack([one.rewards.penalty for one in each], -1).sum(-1) / judged.sum(-1).clamp(min=1)[:, None]
+    rewards = TokenRewards(rollout=rollout, score=score, penalty=penalty, judged=judged.any(-1))
+    facts = {**buffer_facts(rewards, sum_rewards(rollout), total, None, live, stages.by_token), **_explained(parts, each)}
+    given = [one.returns for one in each if one.returns is not None]
+    returns = torch.where(trains[:, None] | ~live[..., None], torch.cat(given, -1), torch.nan) if given else None
+    kept = None if isinstance(combination, SumAdvantages) else advantages
+    whole = sum((weight * torch.where(one.rewards.judged, one.answers.sequence, 0.0) for weight, one in zip(rollout.weights, each, strict=True)))
+    tokens = sum((weight * one.answers.tokens for weight, one in zip(rollout.weights, each, strict=True)))
+    answers = CombinedRewards(torch.where(judged.any(-1), whole, torch.nan), tokens)
+    return _Estimated(answers, rewards, trains.any(-1), total, kept, returns, facts)
+
+
+def _explained(parts: Sequence[Rollout], each: Sequence[_Estimated]) -> dict[str, float]:
+    """Explained variance of each reward's returns, and their mean."""
+    found = {}
+    for place, (rollout, one) in enumerate(zip(parts, each, strict=True)):
+        if one.returns is not None:
+            name = rollout.names[0] if rollout.names else str(place)
+            found[f"value/explained_variance/{name}"] = one.facts.get("value/explained_variance", math.nan)
+    known = {name: value for name, value in found.items() if not math.isnan(value)}
+    return {**known, "value/explained_variance": sum(known.values()) / len(known)} if known else {}
 
 
 def answer_totals(answers: CombinedRewards, rollout: Rollout) -> Float[Tensor, " B"]:
@@ -176,7 +267,9 @@ def _adapts_loss(leash: Leash) -> bool:
     return not isinstance(leash, (Free, InReward)) and not isinstance(leash.control, FixedBeta)
 
 
-def _weight(rewards: TokenRewards, trains: Tensor, cut: Tensor, critic: bool) -> Float[Tensor, "B T"] | None:
-    """0 on answers that do not train: those that were cut, where they are masked; without a return, where a critic would regress to it."""
-    out = ~trains & (cut | rewards.judged | critic)
+def _weight(rewards: TokenRewards, trains: Tensor, cut: Tensor, all_judged: bool) -> Float[Tensor, "B T"] | None:
+    """0 on answers that do not train: those that were cut, where they are masked; `all_judged`: those that nobody judged, which a critic would
+    regress to 0 and which would count in means of advantages.
+    """
+    out = ~trains & (cut | rewards.judged | all_judged)
     return torch.where(out[:, None], 0.0, rewards.mask.to(rewards.score.dtype)) if out.any() else None

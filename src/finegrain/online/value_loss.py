@@ -3,7 +3,7 @@
     1/2 max((V - return)^2, (clip(V, V_old - clip, V_old + clip) - return)^2), a mean over tokens
 
 Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, as TRL, verl and OpenRLHF run it (the clip is in their code alone).
-Deviations: with several values per token, their mean.
+Deviations: with several values per token, their mean; a value without a return (NaN: its reward did not judge the answer) adds 0 to it.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def value_term(side: Side, clip: float | None) -> Term:
     sampled, weight = read_sampled(side), live_weight(side)
     if side.values is None or sampled.returns is None:
         raise ValueError("a value loss reads Side.values and the returns of the sampled answers")
-    live = (weight != 0)[..., None]
+    live = (weight != 0)[..., None] & ~sampled.returns.isnan()
 
     def clean(values: Float[Tensor, "B T K"]) -> Float[Tensor, "B T K"]:
         return torch.where(live, values, 0.0)
@@ -55,6 +55,19 @@ def read_sampled(side: Side) -> SampledTokens:
     if side.sampled is None:
         raise ValueError("this objective trains on sampled answers (`finegrain online`)")
     return side.sampled
+
+
+def read_old_logp(side: Side, *, single: bool) -> Float[Tensor, "B T"]:
+    """Log-probabilities of the policy that sampled; with a `single` update of a buffer those of the pass."""
+    return side.logp.detach() if single else read_sampled(side).old_logp
+
+
+def read_advantages(side: Side) -> Float[Tensor, "B T n"]:
+    """The advantages of the rewards that are kept apart; raises ValueError where they are missing."""
+    found = read_sampled(side).advantages
+    if found is None:
+        raise ValueError("this combination reads an advantage of each reward, and the answers have none")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,8 @@ class TokenValues(NamedTuple):
     features: Float[Tensor, "M H"] | None = None
     reading: Float[Tensor, "M K"] | None = None
     values: Float[Tensor, "M K"] | None = None
+    output_gradients: Float[Tensor, "n V H"] | None = None
+    """Of n losses at the output layer, summed over the tokens."""
 
 
 def token_values(

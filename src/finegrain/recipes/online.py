@@ -30,7 +30,6 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.scorer import Scorer, causal_lm, release_unread_vocabulary, silence_dropout
 from finegrain.online.appo import APPO, NEEDS_DENSE
 from finegrain.online.groups import GreedyBaseline, GroupComparison
-from finegrain.online.leash import Free
 from finegrain.online.macro import GivenSegments, MacroGAE
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
@@ -161,11 +160,12 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     _check_stages(asked, stages)
     if asked.kl_stop is not None and asked.algorithm.updates == 1:
         session.say("--kl-stop: a buffer has one update, before which the policy is the one that sampled; nothing is ever left out")
-    contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
     prompts, held_out, facts = _read_prompts(session, asked)
     rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
     if isinstance(stages.mask, APPO) and not any(one.on_tokens for one in rewards.rewards):
         raise UsageError(NEEDS_DENSE)
+    loss = asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature, rewards=rewards.names)
+    contract = contract_of(loss, asked.common.seed)
     gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
     for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
         session.say(line)
@@ -243,7 +243,7 @@ def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
     asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
     names = different_names([Path(path).name for path in asked.watch], taken=("leash", "answer"))
     watched = {name: open_watched(session, path, temperature=asked.sampling.temperature) for name, path in zip(names, asked.watch, strict=True)}
-    leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
+    leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if opened.stages.reads_reference else None
     apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
     critic = _open_critic(opened, algorithm.critic, _steps(asked, plan)) if apart else None
     sampler = _sampler(session, asked.sampling)
@@ -306,7 +306,8 @@ def _open_critic(opened: OnlineOpened, critic: SeparateCritic, steps: int) -> Tr
     asked, session = opened.asked, opened.session
     model = _critic_model(opened).to(session.device)
     silence_dropout(model)
-    contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip), session.seed)
+    values = opened.stages.count_values(len(opened.rewards.names))
+    contract = contract_of(ValueLoss(learning_rate=critic.learning_rate, clip=critic.clip, values=values), session.seed)
     scorer, _ = make_scorer(model, longest=session.max_length, precision=session.precision)
     width = int(causal_lm(model).config.get_text_config().hidden_size)
     scorer.value_head = _value_head(session, width, contract.values)
@@ -483,7 +484,7 @@ def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
 def _beside(asked: OnlineSettings, stages: Stages) -> list[str]:
     """Checkpoints that are read beside the policy's: of the leash, watched ones, the critic's start."""
     found = [*asked.watch, *([] if asked.critic is None else [asked.critic])]
-    if not isinstance(stages.leash, Free):
+    if stages.reads_reference:
         found += list_paths(asked.reference)
     return [path for path in dict.fromkeys(found) if Path(path).is_dir()]
 

@@ -39,6 +39,13 @@ CHARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Seconds of each buffer", ("seconds/generate", "seconds/reward", "seconds/measure", "seconds/update")),
 )
 """Title and logged names; `kl` stands for the KL to every reference."""
+BY_REWARD = (
+    ("Rewards by name", "rewards/", "/mean"),
+    ("Weights of the rewards (PAMA)", "pama/c/", ""),
+    ("Mean advantage that can still be gained, by reward (PAMA)", "pama/a/", ""),
+    ("Weights of the rewards (MGDA)", "mgda/c/", ""),
+)
+"""Title, and the logged name before and behind that of the reward."""
 WORDS = {
     "completions/mean_length": "mean",
     "completions/mean_terminated_length": "mean of those that ended",
@@ -71,7 +78,7 @@ Lines = Sequence[tuple[str, Read]]
 def draw_online_curves(runs: Sequence[Run]) -> list[Chart]:
     """Every chart that any run has numbers for; [] where none has buffers."""
     known = [run for run in runs if run.buffers is not None]
-    found = [_draw_reward(known), *_draw_evaluations(known), _draw_rewards(known)]
+    found = [_draw_reward(known), *_draw_evaluations(known), *(_draw_by_reward(known, *each) for each in BY_REWARD)]
     found += [_draw(known, title, _lines(known, names)) for title, names in CHARTS]
     found += [_draw_against_kl(known), *(_draw_time(run, len(known) > 1) for run in known)]
     return [drawn for drawn in found if drawn is not None]
@@ -182,11 +189,11 @@ def _draw_evaluations(runs: Sequence[Run]) -> list[Chart | None]:
     return [draw_chart("Reward on held-out prompts, with its interval", series, unit="buffer")]
 
 
-def _draw_rewards(runs: Sequence[Run]) -> Chart | None:
-    """Each reward by name, where there are several."""
-    names = list(dict.fromkeys(name for run in runs if run.buffers is not None for name in run.buffers.names("rewards/", "/mean")))
-    lines = [(clip_text(name.removeprefix("rewards/").removesuffix("/mean"), 40), _reader(name)) for name in names]
-    return _draw(runs, "Rewards by name", lines) if len(names) > 1 else None
+def _draw_by_reward(runs: Sequence[Run], title: str, start: str, end: str) -> Chart | None:
+    """A number of each reward by name, where there are several."""
+    names = list(dict.fromkeys(name for run in runs if run.buffers is not None for name in run.buffers.names(start, end)))
+    lines = [(clip_text(name.removeprefix(start).removesuffix(end), 40), _reader(name)) for name in names]
+    return _draw(runs, title, lines) if len(names) > 1 else None
 
 
 def _draw_against_kl(runs: Sequence[Run]) -> Chart | None:

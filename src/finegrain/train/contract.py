@@ -54,6 +54,8 @@ class Contract:
     """The same of masks, weights and columns alone, e.g. rows per annotator: they cost no pass over the rows."""
     statistic_roles: tuple[str, ...] = ()
     """Sides that `statistics` reads, by default its roles; empty where there are none."""
+    output_slopes: Callable[[Pair], Tensor] | None = None
+    """(pair) -> (B, T, n) slopes of n losses by the tokens' log-probabilities: `statistics` gets inner products of their output-layer gradients."""
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
     """() -> modules by name that train beside the model, in `pair.modules`."""
     make_modules: Callable[[int, torch.Generator], Mapping[str, nn.Module]] | None = None

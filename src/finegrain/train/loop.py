@@ -26,11 +26,12 @@ from finegrain.train.detach import detached
 from finegrain.train.distributed import gather_by_position, rank, sum_gradients, sum_named
 from finegrain.train.gradients import StepGradient
 from finegrain.train.optim import FACTOR, Optim, learning_rate
+from finegrain.train.output_gram import output_gram
 from finegrain.train.sharding import clip_gradients, pad_micro_batches, replicated
 from finegrain.train.statistics import Statistics, join_statistics, own_positions, reduce_statistics
 from finegrain.train.tables import new_tables
 from finegrain.train.tally import Measures, Metrics, Tally, to_host, total
-from finegrain.types import Pair
+from finegrain.types import OUTPUT_GRAM, Pair
 
 GradientPoint = Callable[["Trainer", int], AbstractContextManager[Measures]]
 """(trainer, step from 0) -> inside, parameters stand where the step's gradient is taken; outside, where it is applied. Logs what it yields."""
@@ -198,6 +199,10 @@ def step_statistics(trainer: Trainer, step: Step) -> dict[str, Tensor]:
     known: dict[str, Tensor] = {}
     if contract.column_statistics is not None:
         known = _reduced(trainer, step, contract.column_statistics, contract.roles, {}, scored=False)
+    if contract.output_slopes is not None:
+        view = lambda batch, values: batch.pair(values, statistics=known, modules=contract.modules, state=trainer.state)
+        batches = pad_micro_batches(trainer.scorer, step, trainer.batches(step, contract.roles))
+        known = {**known, OUTPUT_GRAM: output_gram(trainer.scorer, batches, contract.output_slopes, view, trainer.precision, contract.temperature)}
     if contract.statistics is None:
         return known
     found = _reduced(trainer, step, contract.statistics, contract.statistic_roles, known)

@@ -29,6 +29,7 @@ ONE_OF_THEM = (
     ("shape",),
     ("frozen_backbone",),
     ("frozen",),
+    ("output_slopes",),
 )
 """Declarations that go together and that only one of the two objectives can make."""
 SIDES = frozenset({"chosen", "rejected"})

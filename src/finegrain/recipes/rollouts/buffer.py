@@ -218,6 +218,7 @@ class BufferMaker:
             tokens=padded["tokens"],
             std=None if "std" not in whole else torch.from_numpy(np.stack([own.reshape(-1) for own in whole["std"]])),
             weights=rewards.weights,
+            names=rewards.names,
             columns={name: torch.tensor([example.columns[name] for example in examples]) for name in columns},
         )
 
@@ -229,6 +230,8 @@ class BufferMaker:
             sampled |= {"returns": _cut(update.returns, lengths), "old_values": whole["values"]}
         if update.keep is not None:
             sampled["keep"] = _cut(update.keep, lengths)
+        if update.advantages is not None:
+            sampled["advantages"] = _cut(update.advantages, lengths)
         reference = {ROLE: whole["ref_logp"]} if "ref_logp" in whole else {}
         weight = {} if update.weight is None else {ROLE: TokenColumns.of(weight=_cut(update.weight, lengths))}
         return TrainingSet(examples, reference, weight, {name: own.numpy() for name, own in update.columns.items()}, sampled={ROLE: sampled})
