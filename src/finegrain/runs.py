@@ -107,7 +107,8 @@ class RunDirectory:
         """Refuse to go on with a run whose rewards of the same names were other ones."""
         if not (self.path / "run.json").exists():
             return
-        before, now = (_by_name(found.get("rewards")) for found in (self._stored("rewards"), facts))
+        parts = ("rewards", "baselines")
+        before, now = ({name: one for part in parts for name, one in _by_name(found.get(part)).items()} for found in (self._stored("rewards"), facts))
         if other := [name for name, own in now.items() if name in before and is_other_reward(before[name], own)]:
             words = f"the content of {', '.join(other)} is not what the run in {self.path} began with"
             raise CheckpointError(f"{words}; bring it back, or give another --out")

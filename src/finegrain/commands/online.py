@@ -23,6 +23,7 @@ from finegrain.online.leash import Leash
 from finegrain.online.references import ReferenceChoice, StartModel
 from finegrain.online.stages import Advantage
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
+from finegrain.ops.baseline import Contrast, Difference
 from finegrain.train.optim import Optim
 
 
@@ -91,6 +92,10 @@ class OnlineSettings:
     """The model that policies among the rewards were trained from: their reward is then their log-ratio to it."""
     reward_beta: PositiveFloat = 0.1
     """Scale of that log-ratio."""
+    baseline: tuple[Path, ...] = ()
+    """Files of `finegrain score baseline`, each made with one of the rewards: its prompt's baseline is subtracted from it before anything else."""
+    contrast: Contrast = field(default_factory=Difference)
+    """How a reward is compared with its baseline."""
     gold: tuple[str, ...] = ()
     """Rewards that are logged and never train: what the --reward stands for."""
     algorithm: Any
@@ -122,6 +127,8 @@ class OnlineSettings:
             raise UsageError("--reward names nothing; give a reward model, a function as file.py:name, or a column as column:NAME")
         if self.reward_weights and len(self.reward_weights) != len(self.reward):
             raise UsageError(f"{len(self.reward_weights)} --reward-weights for {len(self.reward)} rewards; give one per reward")
+        if not self.baseline and self.contrast != Difference():
+            raise UsageError("contrast: compares rewards with baselines; give --baseline FILE (finegrain score baseline)")
         if self.sampling.max_new_tokens >= self.common.max_length:
             raise UsageError(
                 f"--sampling.max-new-tokens {self.sampling.max_new_tokens} leaves no room for a prompt within --max-length {self.common.max_length}"

@@ -1,4 +1,4 @@
-"""From the rewards of a buffer to what its updates train on: combination, transforms, leash, advantage, whitening, in this order.
+"""From the rewards of a buffer to what its updates train on: baselines of a fixed sampler, combination, transforms, leash, advantage, whitening.
 
 Source: the pipeline of PPO for language models, https://arxiv.org/abs/1909.08593, as TRL, verl and OpenRLHF run it.
 Deviations: see the stages.
@@ -15,6 +15,7 @@ from torch import Tensor
 from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.online.combine import Combination, SumRewards
+from finegrain.online.contrast import contrast_rewards
 from finegrain.online.facts import buffer_facts
 from finegrain.online.gae import GAE, Returns
 from finegrain.online.groups import COLLAPSES, GreedyBaseline, GroupComparison, GroupMean, GroupNorm, LeashToGo, LeaveOneOut, LengthWeighted
@@ -103,7 +104,8 @@ def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greed
     Raises UsageError for a stage that misses its input, and for a pairing with rewards on tokens that collapses.
     """
     warnings = stages.check_density(is_dense(rollout))
-    combined = stages.combination(rollout)
+    plain = stages.combination(rollout)
+    combined = plain if rollout.baseline is None else stages.combination(contrast_rewards(rollout))
     answers = stages.transforms.of_answers(combined, rollout)
     rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, state.beta), greedy)
     trains = rewards.judged & (stages.transforms.truncated.trains | (rollout.ended != Ended.LENGTH))
@@ -116,7 +118,7 @@ def compute_update(rollout: Rollout, stages: Stages, state: StageState, *, greed
         weight=_weight(rewards, trains, found.returns is not None),
         columns={BETA: torch.full_like(combined.sequence, state.beta)} if _adapts_loss(stages.leash) else {},
         rewards=rewards,
-        facts={**buffer_facts(rewards, combined, advantage, found.returns, live), **({} if isinstance(stages.leash, Free) else {"beta": state.beta})},
+        facts={**buffer_facts(rewards, plain, advantage, found.returns, live), **({} if isinstance(stages.leash, Free) else {"beta": state.beta})},
         warnings=tuple(warnings),
         state=StageState(adapt_beta(stages.leash, state.beta, rollout.old_logp, rollout.ref_logp, rollout.mask)),
     )

@@ -28,9 +28,11 @@ from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_d
 from finegrain.online.leash import Free
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
+from finegrain.ops.aggregate import MeanReward
 from finegrain.online.value_loss import ValueLoss
 from finegrain.recipes.entry import model_name
 from finegrain.recipes.quiet import quiet_transformers
+from finegrain.recipes.rollouts.baselines import PromptBaselines, open_baselines
 from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
@@ -98,6 +100,7 @@ class OnlineOpened:
     held_out: list[Prompt]
     rewards: Rewards
     gold: Rewards | None
+    baselines: PromptBaselines | None
     stages: Stages
     contract: Contract
     rate: float
@@ -151,14 +154,16 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     contract = contract_of(asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature), asked.common.seed)
     prompts, held_out, facts = _read_prompts(session, asked)
     rewards = _open_rewards(session, asked, asked.reward, asked.reward_weights or None)
-    gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
-    for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
+    gold = _open_rewards(session, replace(asked, aggregate=MeanReward()), asked.gold, None) if asked.gold else None
+    baselines = open_baselines(asked.baseline, asked.contrast, rewards, prompts, session.policy.tokenizer)
+    own = rewards.describe() + ([] if baselines is None else baselines.describe())
+    for line in (*own, *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
         session.say(line)
     rate = peak_rate(session, asked.common.lr, asked.optim, contract)
-    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.facts()})
+    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": {**rewards.facts(), **({} if baselines is None else {"baselines": baselines.files})}})
     if gold is not None:
         record = record.plus({"gold_rewards": gold.facts()})
-    return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
+    return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, baselines, stages, contract, rate, directory, record)
 
 
 def _open_rewards(session: Session, asked: OnlineSettings, sources: Sequence[str], weights: Sequence[float] | None) -> Rewards:
@@ -228,6 +233,7 @@ def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
         stages=opened.stages,
         rewards=opened.rewards,
         gold=opened.gold,
+        baselines=opened.baselines,
         reference=leash,
         watched=watched,
         critic=None if critic is None else critic.scorer,
@@ -397,6 +403,7 @@ def _check_saving(session: Session) -> None:
 def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     found = [("model", asked.model), ("data", asked.data), ("eval", asked.common.eval or ""), ("critic", asked.critic or "")]
+    found += [("baseline", str(file)) for file in asked.baseline]
     return found + [("reward", source) for source in (*asked.reward, *asked.gold)] + [("watch", source) for source in asked.watch]
 
 
