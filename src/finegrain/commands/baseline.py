@@ -13,7 +13,10 @@ from finegrain.scoring.sources import is_text_source
 @dataclass(frozen=True, kw_only=True)
 @checked
 class BaselineSettings(Compute):
-    """Score the answers of a fixed sampler, prompt by prompt; `finegrain score --baseline` and `finegrain online --baseline` then score others relative to them."""
+    """Score the answers of a fixed sampler, prompt by prompt.
+
+    `finegrain score --baseline` and `finegrain online --baseline` then score other answers relative to them.
+    """
 
     model: str | None = None
     """A reward model: checkpoint folder or Hub name."""

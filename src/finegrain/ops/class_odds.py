@@ -11,16 +11,16 @@ Deviations: the three forms, calibration, temperature and the bound c = 3 are ou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from finegrain.checked import PositiveFloat, checked
-from finegrain.errors import DataError, UsageError
+from finegrain.checked import NonNegativeInt, PositiveFloat, checked
+from finegrain.errors import DataError, UsageError, unknown_name
 
 Odds = Float[Tensor, " B"]
 """Log odds, nats."""
@@ -70,6 +70,43 @@ class Logit:
 
 
 OddsReward = Logit | Probability | LogProbability
+Reads = Literal["answer", "prompt-and-answer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class ClassReward:
+    """What of a classifier's logits is the reward."""
+
+    label: str = ""
+    """Name of the class; empty: the last one."""
+    form: OddsReward = field(default_factory=Logit)
+    temperature: PositiveFloat = 1.0
+    """What logits are divided by."""
+    reads: Reads = "answer"
+    """The answer alone, or the prompt as the first of two texts."""
+    mean: float = 0.0
+    """Of the log odds on reference texts."""
+    std: PositiveFloat = 1.0
+    """The same; 1 without calibration."""
+    texts: NonNegativeInt = 0
+    """How many they were."""
+
+    def place(self, labels: Sequence[str]) -> int:
+        """Number of the class; raises UsageError for a name that is none."""
+        if not self.label:
+            return len(labels) - 1
+        if self.label not in labels:
+            raise unknown_name("class", self.label, labels)
+        return list(labels).index(self.label)
+
+    def odds(self, logits: Float[Tensor, "B K"], labels: Sequence[str], independent: bool) -> Odds:
+        """Log odds of the class at the temperature."""
+        return class_odds(logits, self.place(labels), temperature=self.temperature, independent=independent)
+
+    def __call__(self, odds: Odds) -> Odds:
+        """One reward per text."""
+        return self.form(odds, OddsScale(self.mean, self.std, self.texts))
 
 
 def class_odds(logits: Float[Tensor, "B K"], label: int, *, temperature: float = 1.0, independent: bool = False) -> Odds:

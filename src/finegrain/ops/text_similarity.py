@@ -9,7 +9,6 @@ Deviations: F1 and not F3, because none of the two texts is a reference; an n fo
 
 import math
 
-from finegrain.checked import PositiveInt
 from finegrain.errors import UsageError
 from finegrain.ops.sari import count_grams
 
@@ -19,7 +18,7 @@ FACTOR = 2.0
 """Texts between half and twice as long as the source are not penalised [choice]."""
 
 
-def similarity(one: str, other: str, longest: PositiveInt = LONGEST) -> float:
+def similarity(one: str, other: str, longest: int = LONGEST) -> float:
     """In [0, 1]; 1 for texts with the same letters, 0 where one of them has none."""
     letters = ["".join(text.lower().split()) for text in (one, other)]
     found = [_f1(*letters, n) for n in range(1, longest + 1) if n <= min(map(len, letters))]

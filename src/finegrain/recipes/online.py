@@ -28,8 +28,8 @@ from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_d
 from finegrain.online.leash import Free
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
-from finegrain.ops.aggregate import MeanReward
 from finegrain.online.value_loss import ValueLoss
+from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.entry import model_name
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.rollouts.baselines import PromptBaselines, open_baselines
@@ -160,7 +160,8 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
     for line in (*own, *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
         session.say(line)
     rate = peak_rate(session, asked.common.lr, asked.optim, contract)
-    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": {**rewards.facts(), **({} if baselines is None else {"baselines": baselines.files})}})
+    judged = rewards.facts() | ({} if baselines is None else {"baselines": baselines.files})
+    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": judged})
     if gold is not None:
         record = record.plus({"gold_rewards": gold.facts()})
     return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, baselines, stages, contract, rate, directory, record)

@@ -82,12 +82,12 @@ def open_baselines(files: Sequence[Path], contrast: Contrast, rewards: Rewards, 
     given = [Candidates(row=one.example.row, tokens=one.example, tokenizer=tokenizer, columns=one.question.raw) for one in prompts]
     by_row = {one.row: _empty(len(rewards.names)) for one in given}
     for place, own in tables.items():
-        for one, number in _missing_checked(rewards.rewards[place], own, given, contrast):
+        for one, number in _compare_prompts(rewards.rewards[place], own, given, contrast):
             by_row[one.row][:, place] = number
     return PromptBaselines(by_row, len(rewards.names), isinstance(contrast, AboveOnly), facts)
 
 
-def _missing_checked(
+def _compare_prompts(
     reward: OnlineReward, table: Mapping[str, Sequence[float]], given: Sequence[Candidates], contrast: Contrast
 ) -> Iterator[tuple[Candidates, Float[Tensor, " 2"]]]:
     """The prompts with what is subtracted and what divides."""

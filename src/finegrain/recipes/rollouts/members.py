@@ -45,7 +45,7 @@ def check_members(name: str, members: Members | None) -> Members:
 
 
 def member_facts(name: str, members: Members) -> dict[str, float]:
-    """Spread (largest less smallest member's mean), mean standard deviation, and how often each member is the most certain; {} where nobody judged."""
+    """Spread (largest less smallest member's mean), mean standard deviation, how often each member is the most certain; {} where nobody judged."""
     own = members[~np.isnan(members[:, 0]).any(1)]
     if not len(own):
         return {}
