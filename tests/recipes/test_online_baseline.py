@@ -1,4 +1,4 @@
-"""`finegrain online --baseline`: what is subtracted, when it makes no difference, and tables that are refused. Test of recipes/rollouts/baselines.py."""
+"""`finegrain online --baseline`: what is subtracted, when it changes nothing, what is refused. Test of recipes/rollouts/baselines.py."""
 
 import json
 from dataclasses import replace
@@ -66,7 +66,9 @@ def test_a_run_with_a_baseline(command: Command) -> None:
     assert (told["name"], told["prompts"], told["contrast"]["aggregate"]["choice"]) == ("baseline of reward", 12, "max")
 
 
-@pytest.mark.parametrize("asked", [["algorithm:rloo"], ["algorithm:grpo", "--algorithm.epochs", "2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "asked", [["algorithm:rloo"], pytest.param(["algorithm:grpo", "--algorithm.epochs", "2"], marks=pytest.mark.slow)], ids=" ".join
+)
 def test_under_group_means_the_model_is_the_same(command: Command, asked: list[str]) -> None:
     reward = write_reward(command.folder, COUNTS_E)
     baseline = table(command, PROMPTS, "--reward", reward)
