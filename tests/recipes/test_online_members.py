@@ -70,7 +70,7 @@ def test_two_processes_take_the_minimum_of_one_buffer(tmp_path: Path, monkeypatc
     reward = write_reward(tmp_path, COUNTS_E)
     samples = write_rows(tmp_path / "samples.jsonl", [{**row, "responses": ["eel", "the cat", "eee"]} for row in rows])
     assert main(["score", "baseline", "--reward", reward, "--data", str(samples), "--out", str(tmp_path / "baseline.jsonl")]) == 0
-    arguments = ["online", "--model", str(model), "--data", str(data), "--reward", str(judge), "--reward", reward, *PER_BATCH, "algorithm:grpo"]
+    arguments = ["online", "--model", str(model), "--data", str(data), "--reward", str(judge), reward, *PER_BATCH, "algorithm:grpo"]
     arguments += ["--baseline", str(tmp_path / "baseline.jsonl"), "--device", "cpu", "--dtype", "float64", "--samples", "1", "--prompts", "4"]
     arguments += ["--holdout", "0", "--lr", "1e-3", "--max-length", "48", "--sampling.answers", "3", "--sampling.max-new-tokens", "6"]
     launch("command", *arguments, "--out", str(tmp_path / "two"), cache=tmp_path / "cache")  # the last buffer has one prompt, the other process none

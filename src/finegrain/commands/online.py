@@ -80,7 +80,11 @@ class OnlineSettings:
     out: Path
     """Run directory: the trained model, run.json, metrics.jsonl, rollouts.jsonl, samples.jsonl."""
     reward: tuple[str, ...]
-    """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed."""
+    """What judges answers; several (--reward A --reward B) are summed.
+
+    Reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME, measures of text as measure:NAME (fkgl, fre,
+    similarity, length, sari), text classifiers as classifier:PATH.
+    """
     reward_weights: tuple[float, ...] = ()
     """A weight per --reward; by default 1 each."""
     reward_timeout: PositiveFloat | None = None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -26,13 +26,17 @@ BATCH = 16
 """Texts of one forward pass."""
 
 
+@runtime_checkable
 class TextClassifier(Protocol):
     """Gives every text a logit per class."""
 
-    labels: tuple[str, ...]
-    """Names of the classes; two where there is one logit."""
-    independent: bool
-    """Whether every class has a yes and a no of its own."""
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; two where there is one logit."""
+
+    @property
+    def independent(self) -> bool:
+        """Whether every class has a yes and a no of its own."""
 
     def logits(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> Float[Tensor, "B K"]:
         """float64; `prompts`: for classifiers of two texts, the first of each."""

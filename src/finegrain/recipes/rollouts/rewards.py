@@ -240,6 +240,11 @@ def _stack_members(own: Sequence[np.ndarray | None]) -> Members:
 
 
 def _name(source: str) -> str:
+    kind, _, rest = source.partition(":")
+    if kind == "measure":
+        return rest.partition(":")[0]
+    if kind == "classifier":
+        return Path(rest).stem
     return source.rpartition(":")[2] if is_text_source(source) else Path(source).name
 
 
