@@ -28,3 +28,18 @@ def successors(completion_ids: list[list[int]], **columns: object) -> list[list[
 def successors_at_the_end(completion_ids: list[list[int]], **columns: object) -> list[float]:
     """The same reward as one number of the answer."""
     return [sum(tokens) for tokens in successors(completion_ids)]
+
+
+def offset_of(prompt: str) -> float:
+    """A fixed number of a prompt, standard normal over prompts, that says nothing of its answers."""
+    return float(np.random.default_rng(zlib.crc32(prompt.encode())).standard_normal())
+
+
+def share_with_offsets(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    """The share of h, plus a number of the prompt: some prompts look easy to this reward, others hard."""
+    return [offset_of(prompt) + share for prompt, share in zip(prompts, share_of_h(completions), strict=True)]
+
+
+def share_that_turns(completions: list[str], **columns: object) -> list[float]:
+    """Rises with the share of h up to 0.4, and falls twice as fast beyond: what a reward that was learnt from smaller shares cannot know."""
+    return [share - 3 * max(0.0, share - 0.4) for share in share_of_h(completions)]
