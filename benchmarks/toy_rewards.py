@@ -38,3 +38,18 @@ def bending_share(completions: list[str], **columns: object) -> list[float]:
 def mean_quality(completion_ids: list[list[int]], **columns: object) -> list[float]:
     """Each of the words a to d is worth 1, each of m to p costs 1, the others are worth nothing: the mean over the answer."""
     return [float(np.mean([(one < 4) - (one >= 12) for one in ids])) if ids else 0.0 for ids in completion_ids]
+
+
+def offset_of(prompt: str) -> float:
+    """A fixed number of a prompt, standard normal over prompts, that says nothing of its answers."""
+    return float(np.random.default_rng(zlib.crc32(prompt.encode())).standard_normal())
+
+
+def share_with_offsets(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
+    """The share of h, plus a number of the prompt: some prompts look easy to this reward, others hard."""
+    return [offset_of(prompt) + share for prompt, share in zip(prompts, share_of_h(completions), strict=True)]
+
+
+def share_that_turns(completions: list[str], **columns: object) -> list[float]:
+    """Rises with the share of h up to 0.4, and falls twice as fast beyond: what a reward that was learnt from smaller shares cannot know."""
+    return [share - 3 * max(0.0, share - 0.4) for share in share_of_h(completions)]

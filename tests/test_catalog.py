@@ -51,6 +51,7 @@ PYTHON_ONLY = frozenset(
         "pf-ppo",
         "r3hf",
         "rewardbench",
+        "text-simplification",
     }
 )
 """Methods that are functions for Python and for recipes: a page and tests, no name on the command line."""

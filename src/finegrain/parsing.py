@@ -91,6 +91,27 @@ def _choose_methods(name: str, command: Command, base: Mapping[str, Any], select
     return methods | {family: catalog.load(family, default)() for family, default in missing.items()}
 
 
+def _join_repeated(settings_class: Any, flags: list[str]) -> list[str]:
+    """`--reward A --reward B` as `--reward A B`: of a field that holds several values the parser would keep the last flag's alone."""
+    hints = typing.get_type_hints(settings_class)
+    several = {f"--{name.replace('_', '-')}" for name, hint in hints.items() if typing.get_origin(hint) is tuple}
+    found: list[list[str]] = [[]]
+    for flag in flags:
+        head, equals, value = flag.partition("=")
+        head = head.replace("_", "-") if head.startswith("--") else head
+        own = next((part for part in found if part[:1] == [head]), None) if head in several else None
+        if own is not None:
+            found = [part for part in found if part is not own] + [own]
+            own += [value] if equals else []
+        elif head in several:
+            found.append([head, *([value] if equals else [])])
+        elif flag.startswith("--"):
+            found.append([flag])
+        else:
+            found[-1].append(flag)
+    return [flag for part in found for flag in part]
+
+
 def _parse_flags(name: str, settings_class: Any, base: Mapping[str, Any], flags: list[str]) -> Any:
     """The settings object of flags over what was chosen before them, field by field."""
     methods = COMMANDS[name].methods
@@ -98,22 +119,13 @@ def _parse_flags(name: str, settings_class: Any, base: Mapping[str, Any], flags:
     defaults = {field: value for field, value in found.items() if field not in methods or value is not None}
     chosen = tuple((field, type(value)) for field, value in defaults.items() if field in methods)
     parsed_class = _declare(name, settings_class, chosen)
-    for flag in _list_flags(settings_class, defaults, ""):
-        if sum(argument == flag or argument.startswith(f"{flag}=") for argument in flags) > 1:
-            raise UsageError(f"{flag} is given more than once, of which only the last would count; give all values after one: {flag} A B")
-    parsed = _call_parser(name, parsed_class(**defaults), "\n\n".join([str(settings_class.__doc__), *_epilogue(name, settings_class)]), flags)
+    parsed = _call_parser(
+        name,
+        parsed_class(**defaults),
+        "\n\n".join([str(settings_class.__doc__), *_epilogue(name, settings_class)]),
+        _join_repeated(settings_class, flags),
+    )
     return settings_class(**{field: getattr(parsed, field) for field in defaults})
-
-
-def _list_flags(settings_class: type[Any], values: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Flags that take several values, of settings and of those within them."""
-    hints = typing.get_type_hints(settings_class)
-    for field, value in values.items():
-        name = "" if field in UNPREFIXED and not prefix else f"{prefix}{configure.to_kebab(field)}."
-        if typing.get_origin(hints[field]) is tuple:
-            yield f"--{prefix}{configure.to_kebab(field)}"
-        elif is_dataclass(value) and not isinstance(value, type):
-            yield from _list_flags(type(value), {own.name: getattr(value, own.name) for own in fields(value)}, name)
 
 
 @functools.cache

@@ -110,7 +110,8 @@ class RunDirectory:
         """
         if not (self.path / "run.json").exists():
             return []
-        before, now = (_by_name(found.get("rewards")) for found in (self._stored("rewards"), facts))
+        parts = ("rewards", "baselines")
+        before, now = ({name: one for part in parts for name, one in _by_name(found.get(part)).items()} for found in (self._stored("rewards"), facts))
         other = [name for name, own in now.items() if name in before and is_other_reward(before[name], own)]
         if models := [name for name in other if now[name].get("kind") != "function"]:
             words = f"the content of {', '.join(models)} is not what the run in {self.path} began with"

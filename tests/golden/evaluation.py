@@ -11,6 +11,7 @@ from finegrain.evaluate.rewardbench import leaderboard_score, prior_score, secti
 from finegrain.evaluate.rewardbench2 import best_of_credit, ties_prompt, ties_score
 from finegrain.ops.masked import masked_sum
 from finegrain.ops.readout import Last, Mean, NegativeNorm, Readout, Sum
+from finegrain.ops.sari import sari, sari_parts
 from finegrain.ops.sequence import token_logps
 from finegrain.ops.stats import Interval
 from finegrain.rewards.irl_insights import Hinge, Logistic, MaxMargin, RankingLoss, Squared
@@ -108,6 +109,12 @@ def abc(params: Values, inputs: Values) -> Values:
     return {"alpha": last_row(row, mask, HeadMean())[0], "reward": reward[0], "reward_sum": reward.sum()}
 
 
+def text_simplification(params: Values, inputs: Values) -> Values:
+    texts = inputs["source"], inputs["candidate"], inputs["references"]
+    parts = sari_parts(*texts, longest=params["max_n"])
+    return {"keep_delprec_add_per_n": [list(one) for one in parts], "sari": sari(*texts, longest=params["max_n"])}
+
+
 ADAPTERS: Adapters = {
     "abc": abc,
     "irl-insights": irl_insights,
@@ -115,4 +122,5 @@ ADAPTERS: Adapters = {
     "mm-calibration": mm_calibration,
     "r3hf": r3hf,
     "rewardbench": rewardbench,
+    "text-simplification": text_simplification,
 }

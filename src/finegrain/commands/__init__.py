@@ -88,6 +88,16 @@ COMMANDS: Mapping[str, Command] = {
         "recipes.bound:run_bound",
         positional=("run",),
     ),
+    "reward classifier": Command(
+        "a classifier of two or more piles of text as a reward: --data D --columns original simple --out FOLDER",
+        "commands.classifier:ClassifierSettings",
+        "recipes.classifier:run_classifier",
+    ),
+    "reward calibrate": Command(
+        "the belief of any text classifier as a reward, on the scale of reference texts: --model M --data D --column simple --out simple.json",
+        "commands.classifier:CalibrateSettings",
+        "recipes.classifier:run_calibrate",
+    ),
     "score": Command(
         "score answers, token by token where the reward is dense: --model REWARD_MODEL --data D --out scores.jsonl",
         "commands.score:ScoreSettings",
@@ -132,7 +142,7 @@ COMMANDS: Mapping[str, Command] = {
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Check, mark and repair data": ("check-data", "mark", "annotate", "curate"),
-    "Train": ("sft", "prefer", "online", "iterate", "reward", "reward posterior", "reward bound"),
+    "Train": ("sft", "prefer", "online", "iterate", "reward", "reward posterior", "reward bound", "reward classifier", "reward calibrate"),
     "Merge": ("merge",),
     "Score, evaluate and inspect": ("score", "score baseline", "eval", "eval compare", "inspect"),
     "Try, look up, repeat": ("demo", "bench credit", "methods", "again"),

@@ -27,6 +27,7 @@ from finegrain.online.references import ReferenceChoice, StartModel
 from finegrain.online.select import KeepAll, Selection
 from finegrain.online.stages import Advantage
 from finegrain.ops.aggregate import MeanReward, OfOneAnswer
+from finegrain.ops.baseline import Contrast, Difference
 from finegrain.train.optim import Optim
 
 
@@ -83,9 +84,11 @@ class OnlineSettings:
     out: Path
     """Run directory: the trained model, run.json, metrics.jsonl, rollouts.jsonl, samples.jsonl."""
     reward: tuple[str, ...]
-    """What judges answers: reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME; several are summed.
+    """What judges answers; several (--reward A --reward B) are summed.
 
-    With algorithm.combination:sum-advantages, mgda or pama each has values and advantages of its own.
+    Reward models, functions as file.py:name (signature of TRL's GRPOTrainer), columns as column:NAME, measures of text as measure:NAME (fkgl, fre,
+    similarity, length, sari), text classifiers as classifier:PATH. With algorithm.combination:sum-advantages, mgda or pama each has values and
+    advantages of its own.
     """
     reward_weights: tuple[float, ...] = ()
     """A weight per --reward; by default 1 each."""
@@ -98,6 +101,10 @@ class OnlineSettings:
     """The model that policies among the rewards were trained from: their reward is then their log-ratio to it."""
     reward_beta: PositiveFloat = 0.1
     """Scale of that log-ratio."""
+    baseline: tuple[Path, ...] = ()
+    """Files of `finegrain score baseline`, each made with one of the rewards: its prompt's baseline is subtracted from it before anything else."""
+    contrast: Contrast = field(default_factory=Difference)
+    """How a reward is compared with its baseline."""
     gold: tuple[str, ...] = ()
     """Rewards that are logged and never train: what the --reward stands for."""
     algorithm: Any
@@ -141,6 +148,8 @@ class OnlineSettings:
             raise UsageError(f"{len(self.reward_weights)} --reward-weights for {len(self.reward)} rewards; give one per reward")
         if self.reward_weights and isinstance(self.algorithm.combination, (MGDA, PAMA)):
             raise UsageError("--reward-weights: this combination finds the weights of the rewards itself; leave them out")
+        if not self.baseline and self.contrast != Difference():
+            raise UsageError("contrast: compares rewards with baselines; give --baseline FILE (finegrain score baseline)")
         if self.sampling.max_new_tokens >= self.common.max_length:
             raise UsageError(
                 f"--sampling.max-new-tokens {self.sampling.max_new_tokens} leaves no room for a prompt within --max-length {self.common.max_length}"

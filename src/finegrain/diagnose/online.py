@@ -25,6 +25,7 @@ ERASED, DENSE, TERMINAL = "density erased", "density kept", "no dense reward"
 NONE_JUDGED, SOME_UNJUDGED, ALL_JUDGED = "no answer judged", "some not judged", "all judged"
 MOST_SKIPPED, SOME_SKIPPED, NONE_SKIPPED = "most updates skipped", "some updates skipped", "updates taken"
 EXPLAINS_NOTHING, EXPLAINS_LITTLE, EXPLAINS = "explains nothing", "explains little", "explains"
+COME_APART, TOGETHER = "members come apart", "members stay together"
 TOO_FEW = "too few buffers"
 
 WORDS = {
@@ -61,6 +62,9 @@ WORDS = {
     "Give it a larger rate, more epochs, or a longer warm-up, or use a group baseline instead.",
     EXPLAINS_LITTLE: "The value function explains little of the returns.",
     EXPLAINS: "The value function explains part of the returns.",
+    COME_APART: "The members of a reward come apart: answers leave what the reward was trained on, so that it means less and less. "
+    "Stop earlier, tie the policy more tightly, or lower the share of the most certain member (--aggregate.share).",
+    TOGETHER: "The members of each reward are about as far apart as at the start.",
     TOO_FEW: f"No verdict on fewer than {FEWEST_ROWS} buffers.",
 }
 
@@ -80,6 +84,8 @@ MOST, SOME = 0.5, 0.1
 """Shares of answers cut, of groups without a difference, of updates skipped."""
 LITTLE_DENSITY = 0.01
 """Share of the advantage's variance that lies within answers."""
+APART = 2.0
+"""Factor by which the members' spread has grown."""
 NO_VALUE, LITTLE_VALUE = 0.05, 0.3
 """Explained variance of the returns."""
 
@@ -181,6 +187,15 @@ def assess_value(explained: Numbers) -> str:
         return TOO_FEW
     last = _last(explained)
     return EXPLAINS_NOTHING if last < NO_VALUE else EXPLAINS_LITTLE if last < LITTLE_VALUE else EXPLAINS
+
+
+def assess_spread(spread: Numbers) -> str:
+    """Apart: the last fifth's spread of a reward's members is at least APART times the first fifth's, and their difference is not scatter."""
+    change = compare_ends(spread)
+    if change is None:
+        return TOO_FEW
+    first, last = (float(part.mean()) for part in split_ends(_finite(spread)))
+    return COME_APART if last >= APART * first and _bounds(change)[0] > 0 else TOGETHER
 
 
 def compare_ends(values: Numbers) -> Interval | None:

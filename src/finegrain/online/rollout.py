@@ -49,6 +49,12 @@ class Rollout:
     """Segment (macro action) of each token: 0, 1, ... within a row, -1 outside the mask; None: nobody cut the answers."""
     ids: Int[Tensor, "B T"] | None = None
     """The sampled token ids; None where nobody asked. Random n-grams are drawn by them."""
+    baseline: Float[Tensor, "B n"] | None = None
+    """What a fixed sampler's answers to the prompt score, subtracted from each reward; NaN: that reward has no baseline. None: none has one."""
+    baseline_scale: Float[Tensor, "B n"] | None = None
+    """What the difference is divided by; None: 1."""
+    above_only: bool = False
+    """Whether a reward that is not above its baseline counts as 0."""
     weights: tuple[float, ...] = (1.0,)
     """(n,) of the rewards in their sum."""
     names: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
-"""From the rewards of a buffer to what its updates train on: combination, transforms, leash, advantage, whitening, mask, selection, in this order.
+"""From the rewards of a buffer to what its updates train on.
 
-A combination of advantages comes last: the other stages are run for each reward, the leash in the reward for each of them in full.
+Baselines of a fixed sampler, combination, transforms, leash, advantage, whitening, mask, selection, in this order. A combination of advantages comes
+last: the other stages are run for each reward, the leash in the reward for each of them in full.
 
 Source: the pipeline of PPO for language models, https://arxiv.org/abs/1909.08593, as TRL, verl and OpenRLHF run it.
 Deviations: see the stages. That every reward that is kept apart has the whole leash is ours [choice].
@@ -19,6 +20,7 @@ from finegrain.checked import checked
 from finegrain.errors import UsageError
 from finegrain.online.appo import APPO, NEEDS_DENSE, FullMask, TokenMask
 from finegrain.online.combine import Apart, Combination, SumAdvantages, SumRewards, split_rollout, sum_rewards
+from finegrain.online.contrast import contrast_rewards
 from finegrain.online.facts import buffer_facts
 from finegrain.online.gae import GAE, Returns
 from finegrain.online.groups import COLLAPSES, GreedyBaseline, GroupComparison, GroupMean, GroupNorm, LeashToGo, LeaveOneOut, LengthWeighted
@@ -153,10 +155,13 @@ def compute_update(
     warnings = stages.check_density(dense)
     if isinstance(stages.mask, APPO) and not (dense or state.dense):
         raise UsageError(NEEDS_DENSE)
+    plain, rollout = rollout, contrast_rewards(rollout)
     if isinstance(stages.combination, Apart):
-        found = _estimate_apart(rollout, stages, stages.combination, state.beta)
+        found = _estimate_apart(plain, rollout, stages, stages.combination, state.beta)
     else:
-        found = _estimate(rollout, stages, stages.combination(rollout), state.beta, greedy)
+        combined = stages.combination(rollout)
+        logged = combined if plain.baseline is None else stages.combination(plain)
+        found = _estimate(rollout, stages, combined, logged, state.beta, greedy)
     live = rollout.mask & found.trains[:, None]
     agreeing = stages.mask(found.answers.tokens, found.advantage, live) if isinstance(stages.mask, APPO) else None
     totals = answer_totals(found.answers, rollout)
@@ -194,7 +199,15 @@ class _Estimated(NamedTuple):
     facts: Mapping[str, float]
 
 
-def _estimate(rollout: Rollout, stages: Stages, combined: CombinedRewards, beta: float, greedy: Float[Tensor, " B"] | None = None) -> _Estimated:
+def _estimate(
+    rollout: Rollout,
+    stages: Stages,
+    combined: CombinedRewards,
+    logged: CombinedRewards,
+    beta: float,
+    greedy: Float[Tensor, " B"] | None = None,
+) -> _Estimated:
+    """`logged`: the rewards before baselines, for logs."""
     answers = stages.transforms.of_answers(combined, rollout)
     rewards = stages.transforms.of_tokens(answers, rollout, _penalty(stages.leash, rollout, beta), greedy)
     trains = rewards.judged & ~_masked(rollout, stages)
@@ -202,7 +215,7 @@ def _estimate(rollout: Rollout, stages: Stages, combined: CombinedRewards, beta:
     live = rollout.mask & trains[:, None]
     advantage = stages.whitening(found.advantage, live)
     returns = None if found.returns is None else torch.where(live, found.returns, 0.0)[..., None]
-    facts = buffer_facts(rewards, combined, advantage, found.returns, live, stages.by_token)
+    facts = buffer_facts(rewards, logged, advantage, found.returns, live, stages.by_token)
     return _Estimated(answers, rewards, trains, advantage, None, returns, facts)
 
 
@@ -211,10 +224,10 @@ def _masked(rollout: Rollout, stages: Stages) -> Bool[Tensor, " B"]:
     return (rollout.ended == Ended.LENGTH) & (not stages.transforms.truncated.trains)
 
 
-def _estimate_apart(rollout: Rollout, stages: Stages, combination: Apart, beta: float) -> _Estimated:
+def _estimate_apart(plain: Rollout, rollout: Rollout, stages: Stages, combination: Apart, beta: float) -> _Estimated:
     """Every stage for each reward alone; what the advantages are together is found here where that takes no gradient."""
     parts = split_rollout(rollout)
-    each = [_estimate(one, stages, sum_rewards(one), beta) for one in parts]
+    each = [_estimate(one, stages, summed, summed, beta) for one, summed in ((one, sum_rewards(one)) for one in parts)]
     judged, trains = torch.stack([one.rewards.judged for one in each], -1), torch.stack([one.trains for one in each], -1)
     live = rollout.mask & trains.any(-1)[:, None]
     advantages = torch.stack([one.advantage for one in each], -1)
@@ -229,7 +242,7 @@ def _estimate_apart(rollout: Rollout, stages: Stages, combination: Apart, beta: 
     score = (weights.to(each[0].rewards.score) * torch.stack([one.rewards.score for one in each], -1)).sum(-1)
     penalty = torch.stack([one.rewards.penalty for one in each], -1).sum(-1) / judged.sum(-1).clamp(min=1)[:, None]
     rewards = TokenRewards(rollout=rollout, score=score, penalty=penalty, judged=judged.any(-1))
-    facts = {**buffer_facts(rewards, sum_rewards(rollout), total, None, live, stages.by_token), **_explained(parts, each)}
+    facts = {**buffer_facts(rewards, sum_rewards(plain), total, None, live, stages.by_token), **_explained(parts, each)}
     given = [one.returns for one in each if one.returns is not None]
     returns = torch.where(trains[:, None] | ~live[..., None], torch.cat(given, -1), torch.nan) if given else None
     kept = None if isinstance(combination, SumAdvantages) else advantages

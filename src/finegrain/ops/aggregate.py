@@ -119,9 +119,14 @@ OfOneAnswer = MeanReward | PerSample | Nominal | NominalMix | MinusStd | MinusVa
 """Aggregates that need no batch."""
 
 
-def check_aggregate(aggregate: OfOneAnswer, *, of_function: bool) -> None:
-    """Raises UsageError for an aggregate that one answer of one reward does not determine."""
-    if isinstance(aggregate, NominalMix) and isinstance(aggregate.worst, PerBatch):
+def reads_batch(aggregate: OfOneAnswer) -> bool:
+    """Whether an answer's reward depends on the other answers of its batch."""
+    return isinstance(aggregate, NominalMix) and isinstance(aggregate.worst, PerBatch)
+
+
+def check_aggregate(aggregate: OfOneAnswer, *, of_function: bool, batched: bool = False) -> None:
+    """Raises UsageError for an aggregate that one answer of one reward does not determine; `batched`: all answers of a batch are at hand."""
+    if reads_batch(aggregate) and not batched:
         raise UsageError("the least member of a batch depends on what stands in it, and answers are scored one by one: take per-sample")
     if of_function and not isinstance(aggregate, MeanReward):
         raise UsageError("aggregate: weighs what a reward model or several policies are unsure of; a function of your own says one number")

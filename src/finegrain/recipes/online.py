@@ -34,8 +34,10 @@ from finegrain.online.macro import GivenSegments, MacroGAE
 from finegrain.online.policy_loss import SeparateCritic
 from finegrain.online.stages import Stages
 from finegrain.online.value_loss import ValueLoss
+from finegrain.ops.aggregate import MeanReward
 from finegrain.recipes.entry import model_name
 from finegrain.recipes.quiet import quiet_transformers
+from finegrain.recipes.rollouts.baselines import PromptBaselines, open_baselines
 from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.filters import rank_filters
@@ -105,6 +107,7 @@ class OnlineOpened:
     held_out: list[Prompt]
     rewards: Rewards
     gold: Rewards | None
+    baselines: PromptBaselines | None
     stages: Stages
     contract: Contract
     rate: float
@@ -166,16 +169,19 @@ def open_run(asked: OnlineSettings, model: Any, tokenizer: Any) -> OnlineOpened:
         raise UsageError(NEEDS_DENSE)
     loss = asked.algorithm.policy_loss(stages, temperature=asked.sampling.temperature, rewards=rewards.names)
     contract = contract_of(loss, asked.common.seed)
-    gold = _open_rewards(session, asked, asked.gold, None) if asked.gold else None
-    for line in (*rewards.describe(), *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
+    gold = _open_rewards(session, replace(asked, aggregate=MeanReward()), asked.gold, None) if asked.gold else None
+    baselines = open_baselines(asked.baseline, asked.contrast, rewards, prompts, session.policy.tokenizer)
+    own = rewards.describe() + ([] if baselines is None else baselines.describe())
+    for line in (*own, *(() if gold is None else [f"gold, never trained on: {line}" for line in gold.describe()])):
         session.say(line)
     rate = peak_rate(session, asked.common.lr, asked.optim, contract)
-    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": rewards.facts()})
+    judged = rewards.facts() | ({} if baselines is None else {"baselines": baselines.files})
+    record = RunRecord(command="online", settings=settings).plus({**facts, **trained, "rewards": judged})
     if gold is not None:
         record = record.plus({"gold_rewards": gold.facts()})
     if beside := {path: folders_fingerprint(checkpoint_folders(path), cache_folder()) for path in _beside(asked, stages)}:
         record = record.plus({"references": beside})
-    return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, stages, contract, rate, directory, record)
+    return OnlineOpened(asked, settings, session, prompts, held_out, rewards, gold, baselines, stages, contract, rate, directory, record)
 
 
 def _check_stages(asked: OnlineSettings, stages: Stages) -> None:
@@ -183,6 +189,10 @@ def _check_stages(asked: OnlineSettings, stages: Stages) -> None:
     if isinstance(stages.advantage, GroupComparison) and asked.sampling.answers == 1:
         name = f"advantage:{to_kebab(type(stages.advantage).__name__)}"
         raise UsageError(f"{name} compares the answers to one prompt, and --sampling.answers is 1; give at least 2, or take advantage:returns")
+    if isinstance(stages.advantage, GreedyBaseline) and asked.baseline:
+        raise UsageError(
+            "advantage:greedy-baseline compares with the policy's own greedy answer, and --baseline with a fixed sampler's; take one of them"
+        )
     if isinstance(stages.advantage, MacroGAE) and isinstance(stages.advantage.termination, GivenSegments):
         raise UsageError("advantage.termination:given-segments is for Python: no reward of this command cuts the answers; take windows or perplexity")
     if asked.critic is not None and not (stages.advantage.reads_values and isinstance(asked.algorithm.critic, SeparateCritic)):
@@ -257,6 +267,7 @@ def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
         stages=opened.stages,
         rewards=opened.rewards,
         gold=opened.gold,
+        baselines=opened.baselines,
         reference=leash,
         watched=watched,
         greedy=_greedy(session, asked.sampling) if isinstance(opened.stages.advantage, GreedyBaseline) else None,
@@ -478,6 +489,7 @@ def _sources(asked: OnlineSettings) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     found = [("model", asked.model), ("data", asked.data), ("eval", asked.common.eval or ""), ("critic", asked.critic or "")]
     found += [("reference", path) for path in list_paths(asked.reference)]
+    found += [("baseline", str(file)) for file in asked.baseline]
     return found + [("reward", source) for source in (*asked.reward, *asked.gold)] + [("watch", source) for source in asked.watch]
 
 

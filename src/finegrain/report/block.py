@@ -11,7 +11,7 @@ BAD = frozenset(
         *(displacement.DISPLACED, displacement.WORSE, length.HACKED, coverage.DROPS_ALL, coverage.DROPS_MOST, agreement.CONTRADICTS),
         *(confidence.REVERSED, confidence.OVER, confidence.BLIND, entanglement.TANGLED),
         *(hacking.HACKS, hacking.GOLD_FALLS, online.REWARD_FALLS, online.RUNS_AWAY, online.COLLAPSED, online.DRIFTS, online.MOST_CUT),
-        *(online.MOST_DEAD, online.ERASED, online.NONE_JUDGED, online.MOST_SKIPPED, online.EXPLAINS_NOTHING),
+        *(online.COME_APART, online.MOST_DEAD, online.ERASED, online.NONE_JUDGED, online.MOST_SKIPPED, online.EXPLAINS_NOTHING),
     }
 )
 GOOD = frozenset(
@@ -19,7 +19,7 @@ GOOD = frozenset(
         *(displacement.RAISED, displacement.BOTH_ROSE, displacement.SEPARATED, length.UNRELATED, coverage.PARTIAL, agreement.AGREES),
         *(confidence.RANKS, confidence.HONEST, confidence.KNOWS, entanglement.UNTANGLED),
         *(hacking.BOTH_RISE, online.REWARD_RISES, online.BOUNDED, online.VARIED, online.STEADY, online.THEY_END, online.GROUPS_DIFFER),
-        *(online.DENSE, online.ALL_JUDGED, online.NONE_SKIPPED, online.EXPLAINS),
+        *(online.TOGETHER, online.DENSE, online.ALL_JUDGED, online.NONE_SKIPPED, online.EXPLAINS),
     }
 )
 

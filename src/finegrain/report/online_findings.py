@@ -14,6 +14,7 @@ from finegrain.report.online_health import (
     report_groups,
     report_kl,
     report_length,
+    report_members,
     report_skips,
     report_truncation,
     report_value,
@@ -45,6 +46,7 @@ def make_online_findings(run: Run) -> list[Block]:
         report_length(run.buffers),
         report_groups(run),
         report_density(run),
+        report_members(run.buffers),
         report_skips(run.buffers),
         report_value(run.buffers),
     ]

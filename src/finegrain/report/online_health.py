@@ -108,6 +108,18 @@ def report_skips(buffers: BufferNumbers) -> Block | None:
     return make_block("Updates", online.assess_skips(skipped, taken), numbers, [_graded("share of all updates that was skipped")])
 
 
+def report_members(buffers: BufferNumbers) -> Block | None:
+    """Whether the members of rewards come apart."""
+    names = buffers.names("spread/")
+    if not names:
+        return None
+    verdicts = [online.assess_spread(buffers.read(name)) for name in names]
+    verdict = next(one for one in (online.COME_APART, online.TOGETHER, online.TOO_FEW) if one in verdicts)
+    numbers = [shown for name in names for shown in format_ends(f"spread of {clip_text(name.removeprefix('spread/'), NAME)}", buffers.read(name))]
+    rule = f"Spread: the largest less the smallest member's reward. Apart: {online.APART:g} times the start's, and the change is not scatter."
+    return make_block("Members of the reward", verdict, numbers, [rule])
+
+
 def report_value(buffers: BufferNumbers) -> Block | None:
     """The critic."""
     if not buffers.has("value/explained_variance"):

@@ -24,6 +24,8 @@ class RewardSource(NamedTuple):
 SOURCES: tuple[RewardSource, ...] = (
     RewardSource("function", "scoring.function:open_function", "file.py:name", r".*\.py:[^:]*"),
     RewardSource("column", "scoring.column:open_column", "column:NAME", r"column:.+"),
+    RewardSource("measure", "scoring.measures:open_measure", "measure:NAME", r"measure:.+"),
+    RewardSource("classifier", "scoring.classifier:open_classifier", "classifier:PATH", r"classifier:.+"),
     RewardSource("implicit reward", "scoring.implicit:open_implicit"),
     RewardSource("likelihood", "scoring.likelihood:open_likelihood"),
     RewardSource("reward model", "scoring.reward_model:open_reward_model"),

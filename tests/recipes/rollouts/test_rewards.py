@@ -265,3 +265,7 @@ def test_facts() -> None:
         "reward length (rules.py:length), weight 0.5, on tokens where it says so",
     ]
     assert opened("rm", credit=Terminal()).describe() == ["reward rm (rm), weight 1, at the end of the answer"]
+
+
+def test_names_of_measures_and_classifiers() -> None:
+    assert opened("measure:similarity:answer", "measure:similarity", "measure:fkgl").names == ("similarity", "similarity-2", "fkgl")

@@ -20,18 +20,25 @@ from finegrain.generate.hf import end_tokens
 from finegrain.generate.sampling import Sample, Sampler, Sampling
 from finegrain.models.score import measure_answers, measure_values
 from finegrain.models.scorer import Scorer
+from finegrain.online.contrast import contrast_facts
 from finegrain.online.rollout import Ended, Rollout
 from finegrain.online.stages import Stages, StageState, Update, compute_update
+from finegrain.recipes.rollouts.baselines import PromptBaselines
+from finegrain.recipes.rollouts.members import Members, SpreadWatch, member_facts
 from finegrain.recipes.rollouts.prompts import Prompt
 from finegrain.recipes.rollouts.references import Reference
 from finegrain.recipes.rollouts.rewards import Rewards
 from finegrain.recipes.session import Session
 from finegrain.scoring.records import Candidates, TrainerState
 from finegrain.train.collate import TrainingSet
-from finegrain.train.distributed import gather_by_position, rank, world
+from finegrain.train.distributed import any_rank, broadcast_names, gather_by_position, rank, world
 from finegrain.types import Json, Ragged, TokenColumns
 
 ROLE = "answer"
+MEMBERS = "members/"
+"""Before the name of a reward: what its members say of the answers."""
+ROWS = ("sequence", "gold", "std", "baseline", "baseline_scale")
+"""What has a number per answer and reward, and none per token."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,9 @@ class BufferMaker:
     """Prompts of a buffer whose answers go to rollouts.jsonl."""
     progress: Callable[[int], TrainerState]
     """(number of an update, from 1) -> where the run stands, for reward functions."""
+    baselines: PromptBaselines | None = None
+    """What is subtracted from rewards, prompt by prompt."""
+    spread: SpreadWatch = field(default_factory=SpreadWatch)
     seconds: dict[str, float] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
 
@@ -100,12 +110,13 @@ class BufferMaker:
         greedy = None if self.greedy is None else self._greedy_rewards(self.greedy, prompts, number, self.progress(step))
         update = compute_update(rollout, self.stages, self.state, greedy=greedy, seed=(self.session.seed, number))
         self.state = update.state
-        for line in update.warnings:
+        own_facts = self._facts(rollout, whole)
+        for line in (*update.warnings, *self.spread(own_facts)):
             self._warn(line)
         facts = {
             "buffer": number,
             **{name: value for name, value in update.facts.items() if not name.startswith("rewards/")},
-            **{name: value for name, value in self._facts(rollout, whole).items() if not math.isnan(value)},
+            **{name: value for name, value in own_facts.items() if not math.isnan(value)},
             **{f"seconds/{name}": round(s, 4) for name, s in self.seconds.items()},
         }
         lines = self._lines(number, step, prompts, answers, examples, rollout, update, whole)
@@ -141,8 +152,13 @@ class BufferMaker:
         for line in (*columns.warnings, *(() if gold is None else gold.warnings)):
             self.session.say(f"buffer {number}: {line}")
         found: dict[str, Ragged] = {"sequence": list(columns.sequence.numpy()[:, None]), "tokens": list(columns.tokens)}
-        if columns.std is not None:
-            found["std"] = list(columns.std.numpy()[:, None])
+        if any_rank(columns.std is not None, self.session.device):
+            std = torch.full_like(columns.sequence, torch.nan) if columns.std is None else columns.std
+            found["std"] = list(std.numpy()[:, None])
+        for name in broadcast_names(columns.members, self.session.device):
+            found[f"{MEMBERS}{name}"] = list(columns.members.get(name, ()))
+        if self.baselines is not None:
+            found |= {name: list(own.numpy()[:, None]) for name, own in self.baselines.read(given)._asdict().items()}
         if gold is not None:
             found["gold"] = list(gold.totals.numpy()[:, None])
         return found
@@ -204,7 +220,7 @@ class BufferMaker:
         return found | {f"kl/{name}": model.score(examples) for name, model in self.watched.items()}
 
     def _rollout(self, examples: Sequence[Example], answers: Sequence[Sample], whole: Mapping[str, Ragged], rewards: Rewards) -> Rollout:
-        padded = {name: pad(arrays) for name, arrays in whole.items() if name not in ("sequence", "gold", "std")}
+        padded = {name: pad(arrays) for name, arrays in whole.items() if name not in ROWS and not name.startswith(MEMBERS)}
         columns = set.intersection(*(set(example.columns) for example in examples)) if examples else set()
         return Rollout(
             group=torch.arange(len(answers)) // self.sampling.answers,
@@ -214,9 +230,12 @@ class BufferMaker:
             old_logp=padded["old_logp"],
             ref_logp=padded.get("ref_logp"),
             values=padded.get("values"),
-            sequence=torch.from_numpy(np.stack([own.reshape(-1) for own in whole["sequence"]])),
+            sequence=rewards.settle(stack_rows(whole["sequence"]), members_of(whole)),
             tokens=padded["tokens"],
-            std=None if "std" not in whole else torch.from_numpy(np.stack([own.reshape(-1) for own in whole["std"]])),
+            std=None if "std" not in whole else stack_rows(whole["std"]),
+            baseline=None if "baseline" not in whole else stack_rows(whole["baseline"]),
+            baseline_scale=None if "baseline_scale" not in whole else stack_rows(whole["baseline_scale"]),
+            above_only=self.baselines is not None and self.baselines.above_only,
             weights=rewards.weights,
             names=rewards.names,
             columns={name: torch.tensor([example.columns[name] for example in examples]) for name in columns},
@@ -247,6 +266,9 @@ class BufferMaker:
         if self.gold is not None:
             scores = np.stack([own.reshape(-1) for own in whole["gold"]])
             found |= {f"gold/{name}/mean": mean(torch.from_numpy(scores[:, place])) for place, name in enumerate(self.gold.names)}
+        for name, members in members_of(whole).items():
+            found |= member_facts(name, members)
+        found |= contrast_facts(rollout, self.rewards.names)
         for name in self.watched:
             found[f"kl/{name}"] = mean(torch.where(mask, rollout.old_logp - pad(whole[f"kl/{name}"]), 0.0)[mask])
         if "sampler_logp" in whole:
@@ -332,6 +354,16 @@ def take_rows(data: TrainingSet, rows: Sequence[int]) -> TrainingSet:
         {name: values[list(rows)] for name, values in data.columns.items()},
         sampled={role: {name: take(arrays) for name, arrays in own.items()} for role, own in data.sampled.items()},
     )
+
+
+def stack_rows(rows: Ragged) -> Tensor:
+    """(B, n) of rows of n numbers."""
+    return torch.from_numpy(np.stack([own.reshape(-1) for own in rows]))
+
+
+def members_of(whole: Mapping[str, Ragged]) -> dict[str, Members]:
+    """By reward, what its members say of all answers."""
+    return {name.removeprefix(MEMBERS): np.stack(own) for name, own in whole.items() if name.startswith(MEMBERS)}
 
 
 def _cut(values: Tensor, lengths: Sequence[int]) -> Ragged:

@@ -10,10 +10,10 @@ from finegrain.generate.sampling import Sampler, Sampling
 from finegrain.online.rollout import Ended
 from finegrain.ops.proportions import wilson
 from finegrain.ops.stats import mean_interval
-from finegrain.recipes.rollouts.buffer import BufferMaker, gather_ragged, gather_samples
+from finegrain.recipes.rollouts.buffer import BufferMaker, gather_ragged, gather_samples, stack_rows
 from finegrain.recipes.rollouts.prompts import Prompt
-from finegrain.recipes.rollouts.rewards import RewardColumns
-from finegrain.train.distributed import rank, world
+from finegrain.recipes.rollouts.rewards import RewardColumns, Rewards
+from finegrain.train.distributed import broadcast_names, rank, world
 from finegrain.types import Json
 
 BUFFER = 2**40
@@ -41,23 +41,28 @@ class HeldOut:
         examples = self.maker.read(self.prompts, answers)
         candidates, state = self.maker.candidates(self.prompts, examples, own), self.maker.progress(1)
         results: dict[str, Any] = {}
-        totals = self._totals(self.maker.rewards.score(candidates, state), own, count)
+        totals = self._totals(self.maker.rewards, self.maker.rewards.score(candidates, state), own, count)
         judged = ~np.isnan(totals)
         summed = np.where(judged, totals, 0.0) @ np.array(self.maker.rewards.weights)
         results["eval_reward"] = interval(np.where(judged.any(1), summed, np.nan))  # summed as in training
         for place, name in enumerate(self.maker.rewards.names):
             results[f"eval_rewards/{name}"] = interval(totals[:, place])
         if self.maker.gold is not None:
-            gold = self._totals(self.maker.gold.score(candidates, state), own, count)
+            gold = self._totals(self.maker.gold, self.maker.gold.score(candidates, state), own, count)
             results |= {f"eval_gold/{name}": interval(gold[:, place]) for place, name in enumerate(self.maker.gold.names)}
         cut = np.array([answer.ended == Ended.LENGTH for answer in answers])
         results["eval_completions/mean_length"] = interval(np.array([len(answer.ids) for answer in answers], dtype=float))
         results["eval_completions/clipped_ratio"] = wilson(cut.astype(float)).as_json()
         return results
 
-    def _totals(self, columns: RewardColumns, own: Sequence[int], count: int) -> np.ndarray:
-        rows = gather_ragged(list(columns.totals.numpy()[:, None]), own, count, self.maker.session.device)
-        return np.stack([row.reshape(-1) for row in rows])
+    def _totals(self, rewards: Rewards, columns: RewardColumns, own: Sequence[int], count: int) -> np.ndarray:
+        """(P, n): the whole reward of every answer; a minimum over a batch is that over all held-out answers."""
+        device = self.maker.session.device
+        gathered = lambda arrays: gather_ragged(arrays, own, count, device)
+        rows = stack_rows(gathered(list(columns.totals.numpy()[:, None])))
+        names = broadcast_names(columns.members, device)
+        members = {name: np.stack(gathered(list(columns.members.get(name, ())))) for name in names}
+        return rewards.settle(rows, members).numpy()
 
 
 def interval(values: np.ndarray) -> Json:

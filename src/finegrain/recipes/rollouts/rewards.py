@@ -30,7 +30,8 @@ from finegrain.credit.reward_signals import Head, RolloutCredit, Terminal
 from finegrain.data.findings import Findings
 from finegrain.errors import UsageError
 from finegrain.models.reward_models import is_reward_model
-from finegrain.ops.aggregate import MeanReward, OfOneAnswer, aggregate_answer, check_aggregate
+from finegrain.ops.aggregate import MeanReward, OfOneAnswer, aggregate_answer, check_aggregate, reads_batch
+from finegrain.recipes.rollouts.members import Members, aggregate_buffer, check_members, pack_members
 from finegrain.scoring.conserve import conserve_scores
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Candidates, Found, Reward, Scores, TrainerState
@@ -59,6 +60,8 @@ class RewardColumns(NamedTuple):
     """By reward, answers whose end it did not read."""
     warnings: Sequence[str]
     """What a person should know, in words."""
+    members: Mapping[str, Members] = {}
+    """By reward that has several: what each member says of every answer."""
 
     @property
     def totals(self) -> Float[Tensor, "B n"]:
@@ -80,13 +83,13 @@ class OnlineReward:
     """How an answer's score and its uncertainty are one number."""
 
     def read(self, scores: Scores | None, one: Candidates) -> tuple[float, np.ndarray]:
-        """(sequence, (T,) on the policy's tokens)."""
+        """(sequence, (T,) on the policy's tokens); an aggregate over a whole buffer is put in later, by `Rewards.settle`."""
         assert one.tokens is not None
         own = one.tokens.responses[ROLE]
         nothing = np.zeros(len(own.ids))
         if scores is None:
             return math.nan, nothing
-        number = aggregate_answer(self.aggregate, scores.answer)
+        number = float(scores.answer.mean) if reads_batch(self.aggregate) else aggregate_answer(self.aggregate, scores.answer)
         try:
             tokens = conserve_scores(scores, own) if self.on_tokens else None
         except UsageError as error:
@@ -118,6 +121,7 @@ class Rewards:
         std = sequence.clone()
         tokens = [np.zeros((len(one.tokens.responses[ROLE].ids), len(self.rewards))) for one in given if one.tokens is not None]
         spans: list[dict[str, Sequence[CharSpan]]] = [{} for _ in given]
+        members: dict[str, list[np.ndarray | None]] = {name: [None] * len(given) for name in self.names}
         unjudged, truncated = Counter(dict.fromkeys(self.names, 0)), Counter(dict.fromkeys(self.names, 0))
         for column, (reward, answers) in enumerate(zip(self.rewards, found, strict=True)):
             for row, (one, said) in enumerate(zip(given, answers, strict=True)):
@@ -127,12 +131,24 @@ class Rewards:
                     unjudged[reward.name] += 1
                     continue
                 truncated[reward.name] += scores.truncated
+                members[reward.name][row] = pack_members(scores.answer)
                 if scores.answer.std is not None:
                     std[row, column] = float(scores.answer.std)
                 if scores.spans:
                     spans[row][reward.name] = scores.spans
         warnings = [line for one, seen in zip(self.rewards, findings, strict=True) for line in _warnings(one, unjudged[one.name], len(given), seen)]
-        return RewardColumns(sequence, tokens, None if bool(std.isnan().all()) else std, spans, unjudged, truncated, warnings)
+        several = {name: _stack_members(own) for name, own in members.items() if any(one is not None for one in own)}
+        return RewardColumns(sequence, tokens, None if bool(std.isnan().all()) else std, spans, unjudged, truncated, warnings, several)
+
+    def settle(self, sequence: Float[Tensor, "B n"], members: Mapping[str, Members]) -> Float[Tensor, "B n"]:
+        """`sequence` of all answers of a buffer, with those rewards put in that depend on the other answers in it."""
+        found = sequence.clone()
+        for place, one in enumerate(self.rewards):
+            if reads_batch(one.aggregate):
+                own = check_members(one.name, members.get(one.name))
+                whole, rest = aggregate_buffer(one.aggregate, own), torch.from_numpy(own[:, 0].mean(1))
+                found[:, place] = sequence[:, place] + (whole - rest) if one.on_tokens else whole
+        return found
 
     def _ask(self, given: Sequence[Candidates], findings: Sequence[Findings]) -> list[list[Found]]:
         """What every reward says; those that wait for others are asked first, all at once."""
@@ -187,7 +203,7 @@ def open_rewards(
         raise UsageError(f"{len(sources)} rewards need as many finite weights; got {', '.join(f'{weight:g}' for weight in own) or 'none'}")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"a time limit for reward functions is above 0 s, got {timeout:g}")
-    check_aggregate(aggregate, of_function=all(map(is_text_source, sources)))
+    check_aggregate(aggregate, of_function=all(map(is_text_source, sources)), batched=True)
     options = RewardOptions(
         runtime=lambda: replace(runtime(), cache=None),  # sampled answers do not come again
         max_length=max_length,
@@ -217,7 +233,18 @@ def _open(source: str, name: str, options: RewardOptions, credit: RolloutCredit,
     return OnlineReward(name, source, open_reward(source, options), not isinstance(credit, Terminal), aggregate)
 
 
+def _stack_members(own: Sequence[np.ndarray | None]) -> Members:
+    """(B, 2, M), NaN for answers that were not judged."""
+    known = next(one for one in own if one is not None)
+    return np.stack([np.full_like(known, np.nan) if one is None else one for one in own])
+
+
 def _name(source: str) -> str:
+    kind, _, rest = source.partition(":")
+    if kind == "measure":
+        return rest.partition(":")[0]
+    if kind == "classifier":
+        return Path(rest).stem
     return source.rpartition(":")[2] if is_text_source(source) else Path(source).name
 
 

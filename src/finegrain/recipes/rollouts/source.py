@@ -113,6 +113,7 @@ class OnlineSource:
         for name, model in self._references().items():
             tensors |= {f"reference/{name}/{key}": tensor for key, tensor in model.state().items()}
         facts: Json = {"stages": self.maker.state._asdict(), "skipped": self.skipped, "stopped": self.stopped, "buffer": None}
+        facts["spread"] = dict(self.maker.spread.start)
         if self.buffer is not None:
             facts["buffer"] = {"number": self.buffer.number, "places": list(self.buffer.places)}
             tensors |= {f"buffer/{name}": tensor for name, tensor in _pack(self.buffer).items()}
@@ -123,6 +124,7 @@ class OnlineSource:
         facts = state.facts
         self.maker.state = StageState(**facts["stages"])
         self.skipped, self.stopped = int(facts["skipped"]), bool(facts["stopped"])
+        self.maker.spread.start.update(facts.get("spread", {}))
         for name, model in self._references().items():
             start = f"reference/{name}/"
             model.restore({key.removeprefix(start): tensor for key, tensor in state.tensors.items() if key.startswith(start)})

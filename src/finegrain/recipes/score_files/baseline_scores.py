@@ -10,9 +10,10 @@ from finegrain.data.questions import Questions
 from finegrain.data.records import Shape, Text
 from finegrain.errors import DataError, UsageError
 from finegrain.files import write_new
+from finegrain.ops.aggregate import aggregate_answer
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.score_files.answers import are_samples, read_answers, read_samples
-from finegrain.recipes.score_files.baseline_table import BaselineTable, table_lines
+from finegrain.recipes.score_files.baseline_table import BaselineTable, identify_reward, table_lines
 from finegrain.runs import check_free
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.records import Reward, score_with_candidates
@@ -82,7 +83,7 @@ def score_baseline(settings: BaselineSettings, counts: BaselineCounts) -> tuple[
     source = settings.model if settings.reward is None else settings.reward
     assert source is not None
     reward = open_reward(source, RewardOptions(runtime=partial(open_runtime, settings.device, settings.dtype), max_length=settings.max_length))
-    identity = reward.identity()
+    identity = identify_reward(reward, settings.aggregate)
     scores: dict[str, list[float]] = {}
     for prompt, score in _scored(settings, reward, counts):
         counts.answers += 1
@@ -117,4 +118,4 @@ def _scored(settings: BaselineSettings, reward: Reward, counts: BaselineCounts) 
                 counts.unscored += 1
                 continue
             counts.truncated += scores.truncated
-            yield one.prompt_text, float(scores.answer.mean)
+            yield one.prompt_text, aggregate_answer(settings.aggregate, scores.answer)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finegrain.configure import to_json, to_kebab
 from finegrain.errors import DataError, UsageError
+from finegrain.ops.aggregate import MeanReward, OfOneAnswer
 from finegrain.ops.stats import mean_interval
+from finegrain.scoring.records import Reward
 from finegrain.types import Json
 
 HEADER = "baseline_of"
@@ -86,9 +89,20 @@ def _is_score(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
+def identify_reward(reward: Reward, aggregate: OfOneAnswer) -> Json:
+    """Of the numbers that a reward gives under an aggregate; of the mean it is the reward's own."""
+    own = reward.identity()
+    return own if isinstance(aggregate, MeanReward) else {**own, "aggregate": {"method": to_kebab(type(aggregate).__name__), **to_json(aggregate)}}
+
+
+def list_differing(told: Json, now: Json) -> list[str]:
+    """Entries in which two identities differ, but for those that are for people."""
+    return [name for name in dict.fromkeys((*told, *now)) if name not in NAMED and told.get(name) != now.get(name)]
+
+
 def check_reward(file: Path, told: Json, now: Json) -> None:
     """Raises UsageError, naming what differs, where a table's scores are another reward's: the bias would differ from prompt to prompt."""
-    differing = [name for name in dict.fromkeys((*told, *now)) if name not in NAMED and told.get(name) != now.get(name)]
+    differing = list_differing(told, now)
     if not differing:
         return
     words = [_difference(name, told.get(name), now.get(name)) for name in differing]
