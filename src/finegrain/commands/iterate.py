@@ -8,6 +8,7 @@ from finegrain.commands.training import PolicySettings
 from finegrain.errors import UsageError
 from finegrain.rounds.best_of_n import BestOfN
 from finegrain.rounds.self_play import SelfPlay
+from finegrain.rounds.selm import Selm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +16,13 @@ from finegrain.rounds.self_play import SelfPlay
 class IterateSettings(PolicySettings):
     """Sample and train in rounds: each round's rows are made by the model as it is then, which is also the round's reference.
 
-    rounds:self-play sets demonstrations against the model's own samples, rounds:best-of-n its best samples against its worst. Settings of
-    training are those of every round.
+    rounds:self-play sets demonstrations against the model's own samples, rounds:best-of-n its best samples against its worst, rounds:selm ranks its
+    greedy answer with those of a pair. Settings of training are those of every round.
     """
 
-    rounds: SelfPlay | BestOfN = field(default_factory=SelfPlay)
+    rounds: SelfPlay | BestOfN | Selm = field(default_factory=SelfPlay)
     objective: Any = None
-    """By default irl-sft for rounds:self-play, dpo for others."""
+    """By default irl-sft for rounds:self-play, selm for rounds:selm, else dpo."""
     round_lr: tuple[NonNegativeFloat, ...] = ()
     """Peak learning rate of each round, one number per round; by default --lr for all."""
 

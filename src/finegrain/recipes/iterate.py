@@ -36,7 +36,9 @@ from finegrain.recipes.iteration.round_rows import ROWS, ModelRound, make_rows, 
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import Session, identify, identify_products, load_data, open_session, peak_rss_bytes, tell_changes, versions
 from finegrain.rounds.best_of_n import BestOfN
+from finegrain.rounds.context import RoundSettings
 from finegrain.rounds.self_play import SelfPlay
+from finegrain.rounds.selm import Selm
 from finegrain.run_record import RunRecord
 from finegrain.runs import REPEATED, RunDirectory, read_record
 from finegrain.terminal import write_line
@@ -49,7 +51,7 @@ def iterate(
     data: Data,
     out: str | Path,
     *,
-    rounds: SelfPlay | BestOfN = SelfPlay(),
+    rounds: SelfPlay | BestOfN | Selm = SelfPlay(),
     objective: Objective | None = None,
     credit: Credit | None = None,
     round_lr: Sequence[float] = (),
@@ -209,7 +211,7 @@ def _run(settings: IterateSettings) -> dict[str, Any]:
     return {"out": str(settings.out), "status": "finished", "rounds": shown, "evaluation": run.record.evaluation}
 
 
-def split_rows(rows: int, rounds: SelfPlay | BestOfN, seed: int) -> list[np.ndarray]:
+def split_rows(rows: int, rounds: RoundSettings, seed: int) -> list[np.ndarray]:
     """Places of the rows of each round, in the order of the data: parts of equal size drawn by the seed, or all of them each time."""
     if rounds.rows == "all":
         return [np.arange(rows)] * rounds.count
