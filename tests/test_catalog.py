@@ -39,7 +39,19 @@ SHARED_FILE = {"segmenter": ("segmenters", "tests/ops/test_segments.py")}
 """Families whose methods are small choices side by side in one file, and where they are tested."""
 HEADINGS = ["What it does", "Formula", "Settings", "Deviations", "Our numbers", "Example", "Sources"]
 PYTHON_ONLY = frozenset(
-    {"abc", "bayesian-rm", "contrastive-rewards", "gradient-entanglement", "lort", "ma-rlhf", "mm-calibration", "r3hf", "rewardbench"}
+    {
+        "abc",
+        "bayesian-rm",
+        "contrastive-rewards",
+        "gradient-entanglement",
+        "lort",
+        "ma-rlhf",
+        "mistral-plus",
+        "mm-calibration",
+        "r3hf",
+        "rewardbench",
+        "salsa",
+    }
 )
 """Methods that are functions for Python and for recipes: a page and tests, no name on the command line."""
 FEWEST = {"objective": 26, "credit": 4, "segmenter": 2, "head": 4, "loss": 1}

@@ -45,7 +45,9 @@ def test_one_round(command: Command) -> None:
 @pytest.mark.slow
 def test_alpha_0_is_dpo_on_the_same_rows(command: Command) -> None:
     """To the bit, in the metrics of every step."""
-    assert run(command, "selm", "--rounds.count", "2", "objective:selm", "--objective.alpha", "0", "--objective.beta", "0.1", "--lr", "1e-3").code == 0
+    assert (
+        run(command, "selm", "--rounds.count", "2", "objective:selm", "--objective.alpha", "0", "--objective.beta", "0.1", "--lr", "1e-3").code == 0
+    )
     assert run(command, "dpo", "--rounds.count", "2", "objective:dpo", "--lr", "1e-3").code == 0
     for number in (1, 2):
         ours, theirs = ([line["loss"] for line in command.lines(f"{name}/round-{number}/run")] for name in ("selm", "dpo"))

@@ -27,6 +27,7 @@ from finegrain.models.probe import make_scorer
 from finegrain.models.scorer import Scorer, release_unread_vocabulary, silence_dropout
 from finegrain.online.leash import Free
 from finegrain.online.policy_loss import SeparateCritic
+from finegrain.online.references import ModelSoup
 from finegrain.online.stages import Stages
 from finegrain.online.value_loss import ValueLoss
 from finegrain.recipes.entry import model_name
@@ -34,7 +35,7 @@ from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
-from finegrain.recipes.rollouts.references import open_reference, open_watched
+from finegrain.recipes.rollouts.references import open_reference, open_start, open_watched
 from finegrain.recipes.rollouts.rewards import Rewards, open_rewards
 from finegrain.recipes.rollouts.source import OnlineSource
 from finegrain.recipes.session import Session, hidden_size, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
@@ -214,6 +215,8 @@ def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
 def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
     asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
     watched = {Path(path).name: open_watched(session, path, temperature=asked.sampling.temperature) for path in asked.watch}
+    if isinstance(asked.reference, ModelSoup) and not isinstance(opened.stages.leash, Free):
+        watched["start"] = open_start(session, temperature=asked.sampling.temperature)
     leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if not isinstance(opened.stages.leash, Free) else None
     apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
     critic = _open_critic(opened, algorithm.critic, len(plan) * algorithm.updates) if apart else None

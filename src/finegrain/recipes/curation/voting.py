@@ -95,7 +95,7 @@ def _part(settings: CurateSettings, places: dict[int, int], split: MarginSplit, 
         row = dict(raw)
         if name == EASY and split.swapped[place]:
             if not {"chosen", "rejected"} <= row.keys():
-                raise DataError(f"{where}: answers are exchanged in rows of prompt, chosen, rejected; write them so, or take --method.contradicted drop")
+                raise DataError(f"{where}: answers are exchanged in rows of prompt, chosen, rejected; or keep or drop them")
             row = {of_other_side(column): value for column, value in row.items()}
         line = json.dumps(row, ensure_ascii=False)
         yield (line if is_utf8(line) else json.dumps(row)) + "\n"
