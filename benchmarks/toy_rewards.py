@@ -28,3 +28,12 @@ def successors(completion_ids: list[list[int]], **columns: object) -> list[list[
 def successors_at_the_end(completion_ids: list[list[int]], **columns: object) -> list[float]:
     """The same reward as one number of the answer."""
     return [sum(tokens) for tokens in successors(completion_ids)]
+
+
+VALUES = {letter: place / 7.5 - 1 for place, letter in enumerate("cifalodgbnkmephj")}
+"""True value of a word, from -1 to 1, in an order that has nothing to do with the alphabet's."""
+
+
+def mean_value(completions: list[str], **columns: object) -> list[float]:
+    """The mean value of the answer's words."""
+    return [float(np.mean([VALUES.get(word, 0.0) for word in text.split()] or [0.0])) for text in completions]

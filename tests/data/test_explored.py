@@ -1,4 +1,7 @@
-"""A pair with a generated answer: the third answer may be one of the two, and must be there."""
+"""A pair with a generated answer: the third answer may be one of the two, and must be there.
+
+Test of data/convert/own.py, data/shapes.py, data/records.py.
+"""
 
 from pathlib import Path
 from typing import Any

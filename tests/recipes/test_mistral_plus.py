@@ -1,4 +1,7 @@
-"""`finegrain iterate rounds:mistral-plus`: direct and both controls, on the same prompts; the three axes; what a dialogue keeps."""
+"""`finegrain iterate rounds:mistral-plus`: direct and both controls, on the same prompts; the three axes; what a dialogue keeps.
+
+Test of rounds/mistral_plus.py, recipes/iteration/axes.py, recipes/iteration/dialogue.py.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""`finegrain iterate rounds:mpo`: its stages, its limits (all easy is DPO, all hard is PPO), and going on at the stage that was reached."""
+"""`finegrain iterate rounds:mpo`: its stages, its limits (all easy is DPO, all hard is PPO), and going on at the stage that was reached.
+
+Test of rounds/mpo.py, recipes/iteration/stages.py, recipes/curation/voting.py.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""`finegrain iterate rounds:reward-rounds`: samples, a reward of them, the policy on that reward, twice; and going on within a round."""
+"""`finegrain iterate rounds:reward-rounds`: samples, a reward of them, the policy on that reward, twice; and going on within a round.
+
+Test of rounds/reward_rounds.py, recipes/iteration/stages.py.
+"""
 
 import json
 from pathlib import Path
@@ -44,7 +47,8 @@ def test_two_rounds(command: Command, loss: str) -> None:
     assert second["model"] == str(out / "round-1" / "online")
     assert second["reward"] == [str(out / "round-2" / "reward")]
     assert second["credit"]["choice"] == "head"
-    assert command.record("run/round-2/reward")["settings"]["model"] == str(out / "round-1" / "reward")
+    start = out / "round-1" / "reward" if loss == "irl-sft" else command.model
+    assert command.record("run/round-2/reward")["settings"]["model"] == str(start)
     assert command.record("run/round-1/reward")["settings"]["loss"]["method"] == loss
     assert same_weights(out, out / "round-2" / "online")
 

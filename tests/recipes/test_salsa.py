@@ -1,4 +1,7 @@
-"""reference:model-soup: equal models make it PPO to the bit, another one does not; weights, adapters as deltas, shapes."""
+"""reference:model-soup: equal models make it PPO to the bit, another one does not; weights, adapters as deltas, shapes.
+
+Test of recipes/rollouts/references.py, online/references.py.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""`finegrain iterate rounds:selm`: pairs of the data against the model's greedy answers, ranked by a reward, and the run that trains on them."""
+"""`finegrain iterate rounds:selm`: pairs of the data against the model's greedy answers, ranked by a reward, and the run that trains on them.
+
+Test of rounds/selm.py, recipes/iterate.py.
+"""
 
 import json
 

@@ -12,9 +12,16 @@ from tests.rounds.told import ToldRound
 CHOSEN, REJECTED = Given("chosen"), Given("rejected")
 
 
+class ToldTwo(ToldRound):
+    """With another answer for each role."""
+
+    def given(self, role: str) -> list[str]:
+        return [role] * len(self.samples)
+
+
 def rows_of(rewards: list[list[float]], samples: list[str]) -> tuple[list[RoundRow], ToldRound]:
     """Rewards of the chosen, the generated and the rejected answer."""
-    told = ToldRound(["data"] * len(samples), [[text] for text in samples], rewards)
+    told = ToldTwo([], [[text] for text in samples], rewards)
     return Selm(reward="judge")(told), told
 
 
@@ -32,7 +39,7 @@ def test_best_and_worst_of_three() -> None:
 
 
 def test_what_is_left_out() -> None:
-    rows, told = rows_of([[1, 1, 1], [nan, 2, nan], [nan, 2, 1]], ["new", "new", "data"])
+    rows, told = rows_of([[1, 1, 1], [nan, 2, nan], [nan, 2, 1]], ["new", "new", "rejected"])
     assert rows == [], "of equal scores, of one score, and of one text with two scores"
     assert {name: told.counted[name] for name in ("left out: identical", "left out: unscored")} == {"left out: identical": 2, "left out: unscored": 1}
 
@@ -43,5 +50,5 @@ def test_of_equal_scores_the_order_of_the_data_counts() -> None:
 
 
 def test_a_reward_is_needed() -> None:
-    with pytest.raises(UsageError, match="need a reward"):
+    with pytest.raises(UsageError, match="needs a reward"):
         Selm().check()

@@ -33,7 +33,7 @@ from finegrain.recipes.iteration.checks import check_reward, check_training, ide
 from finegrain.recipes.iteration.dialogue import write_dialogues
 from finegrain.recipes.iteration.results import describe_round, merge_round, publish_rounds, publish_stages
 from finegrain.recipes.iteration.round_rows import ROWS, ModelRound, make_rows, read_made
-from finegrain.recipes.iteration.stages import OwnStage, Stages, run_command
+from finegrain.recipes.iteration.stages import OwnStage, StageRuns, run_command
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import Session, identify, identify_products, load_data, open_session, peak_rss_bytes, tell_changes, versions
 from finegrain.rounds.best_of_n import BestOfN
@@ -130,7 +130,7 @@ class Iteration:
         self.write("finished")
         return page
 
-    def run_stages(self, stages: Stages) -> Json:
+    def run_stages(self, stages: StageRuns) -> Json:
         """Every stage of a recipe that is not finished; returns what is printed."""
         self.opened = None
 
@@ -189,7 +189,7 @@ def _run(settings: IterateSettings) -> dict[str, Any]:
     session = _open(settings, settings.model)
     loaded = load_data(session, settings.data, Shape(rounds.shape), limit=settings.common.limit, gate=settings.gate)
     slices = [] if isinstance(rounds, Recipe) else split_rows(len(loaded.examples), rounds, settings.common.seed)
-    stages = Stages.open(settings, _own_stages(settings, loaded.examples)) if isinstance(rounds, Recipe) else None
+    stages = StageRuns.open(settings, _own_stages(settings, loaded.examples)) if isinstance(rounds, Recipe) else None
     if stages is None:
         check_training(session, settings)
     reward = identify_reward(session, settings)

@@ -102,6 +102,6 @@ class JudgedRounds(RoundSettings):
     def check(self) -> None:
         """A reward that can score new answers."""
         if not self.reward:
-            raise UsageError("these rounds need a reward that scores the samples; give --rounds.reward, a reward model or file.py:name")
+            raise UsageError("this method of rounds needs a reward that scores the samples; give --rounds.reward, a reward model or file.py:name")
         if self.reward.startswith("column:"):
             raise UsageError(f"--rounds.reward {self.reward} knows only the answers of the data, and these rounds sample others")

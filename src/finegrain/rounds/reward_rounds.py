@@ -2,8 +2,8 @@
 
 Source: Li et al. 2024 (RFT), https://arxiv.org/abs/2405.17888; Cai et al. 2024 (AVA), https://arxiv.org/abs/2411.09341, whose reward is fitted
 together with the policy.
-Deviations: a round's reward starts from the start model, or from the reward of the round before (`warm`) [choice]. AVA's reward is read by an
-online algorithm in place of its own policy term [OURS]; ava-d reads demonstrations alone, and no samples.
+Deviations: a round's reward starts from the start model, or with irl-sft from that of the round before (`warm`) [choice]. AVA's reward is read by an
+online algorithm in place of its own policy term, as the mean over an answer's tokens [OURS]; ava-d reads demonstrations alone, and no samples.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,9 @@ from finegrain.checked import NonNegativeFloat, PositiveInt, checked
 from finegrain.errors import UsageError
 from finegrain.rounds.stages import Recipe, Stage, StagesTold
 
-HEADS = {"irl-sft": "token", "ava-p": "gaussian", "ava-d": "gaussian"}
+BY_TOKEN = {"method": "gaussian", "readout": {"choice": "mean"}}
+"""Whose tokens' scores add up to the answer's."""
+HEADS = {"irl-sft": "token", "ava-p": BY_TOKEN, "ava-d": BY_TOKEN}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class RewardRounds(Recipe):
     loss: Literal["irl-sft", "ava-p", "ava-d"] = "irl-sft"
     """What the reward learns from: irl-sft and ava-p, demonstrations against samples of the round's policy; ava-d, demonstrations alone."""
     warm: bool = True
-    """Whether a round's reward goes on from that of the round before."""
+    """Whether a round's reward goes on from that of the round before; of irl-sft alone: AVA's losses read logits, and a reward model has none."""
     temperature: NonNegativeFloat = 1.0
     """Of the samples that the reward learns from."""
     reward_lr: NonNegativeFloat | None = None
@@ -55,4 +57,4 @@ class RewardRounds(Recipe):
             online = {"model": policy, "data": data, "reward": [told.path(f"{name}/reward")], "credit": "head", "algorithm": "ppo"}
             yield Stage(f"{name}/online", "online", {**online, "sampling": {"max_new_tokens": self.max_new_tokens}})
             policy = told.trained(f"{name}/online")
-            judge = told.path(f"{name}/reward") if self.warm else told.model
+            judge = told.path(f"{name}/reward") if self.warm and self.loss == "irl-sft" else told.model

@@ -77,7 +77,7 @@ def _clear(folder: Path) -> None:
 
 
 @dataclass
-class Stages:
+class StageRuns:
     """The stages of a run: a `StagesTold`."""
 
     settings: IterateSettings
@@ -88,7 +88,7 @@ class Stages:
     """What the file of settings says, by stage or command."""
 
     @classmethod
-    def open(cls, settings: IterateSettings, own: Mapping[str, OwnStage]) -> "Stages":
+    def open(cls, settings: IterateSettings, own: Mapping[str, OwnStage]) -> "StageRuns":
         """Before the first stage; raises UsageError for a file of settings that cannot be read."""
         assert isinstance(settings.rounds, Recipe)
         return cls(settings, own, further=read_further(settings.rounds.stages))
