@@ -53,3 +53,12 @@ def share_with_offsets(prompts: list[str], completions: list[str], **columns: ob
 def share_that_turns(completions: list[str], **columns: object) -> list[float]:
     """Rises with the share of h up to 0.4, and falls twice as fast beyond: what a reward that was learnt from smaller shares cannot know."""
     return [share - 3 * max(0.0, share - 0.4) for share in share_of_h(completions)]
+
+
+VALUES = {letter: place / 7.5 - 1 for place, letter in enumerate("cifalodgbnkmephj")}
+"""True value of a word, from -1 to 1, in an order that has nothing to do with the alphabet's."""
+
+
+def mean_value(completions: list[str], **columns: object) -> list[float]:
+    """The mean value of the answer's words."""
+    return [float(np.mean([VALUES.get(word, 0.0) for word in text.split()] or [0.0])) for text in completions]

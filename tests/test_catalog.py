@@ -46,11 +46,13 @@ PYTHON_ONLY = frozenset(
         "gradient-entanglement",
         "lort",
         "ma-rlhf",
+        "mistral-plus",
         "mm-calibration",
         "pama",
         "pf-ppo",
         "r3hf",
         "rewardbench",
+        "salsa",
         "text-simplification",
     }
 )

@@ -138,7 +138,7 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
 OTHERWISE = {
     *(("Inference", "beta"), ("KL", "beta"), ("MetaRM", "samples"), ("Sampled", "samples"), ("InReward", "beta"), ("InLoss", "beta")),
     *((name, "epochs") for name in ("PPO", "RLOO", "GRPO", "ReinforcePP", "Algorithm")),
-    *(("FitBounds", "warmup"), ("FitBounds", "epochs"), ("FittedValue", "epochs")),
+    *(("FitBounds", "warmup"), ("FitBounds", "epochs"), ("FittedValue", "epochs"), ("MistralPlus", "beta")),
 }
 """Weights that may be 0, a file, and counts."""
 

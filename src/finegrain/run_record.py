@@ -69,6 +69,8 @@ class RunRecord:
     """Of `online`, sha256 of the checkpoints read beside the policy's, by path: the leash's, watched ones, the critic's start (recipes/online.py)."""
     rounds: list[Mapping[str, Any]] | None = None
     """Of `iterate`, a line per finished round: rows, samples, what was left out, drift, loss, held-out results, seconds (recipes/iterate.py)."""
+    stages: list[Mapping[str, Any]] | None = None
+    """Of a recipe of `iterate`, a line per finished stage: its command, rows, steps, results (recipes/iterate.py)."""
 
     data: Mapping[str, Any] | None = None
     """Report of the data: source, SHA-256, format, shape, counts of rows, tokens and findings (recipes/training/data.py)."""

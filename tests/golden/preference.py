@@ -19,6 +19,7 @@ from finegrain.objectives.nca import NCA
 from finegrain.objectives.orpo import odds_ratio_bonus
 from finegrain.objectives.reference_free import ReferenceFree
 from finegrain.objectives.robust import Robust
+from finegrain.objectives.selm import SELM
 from finegrain.objectives.sigmoid_norm import SigmoidNorm
 from finegrain.objectives.simpo import SimPO
 from finegrain.objectives.sppo import SPPO
@@ -137,8 +138,20 @@ def dynamic(params: Values, inputs: Values) -> Values:
     return {"indices": mask.nonzero().flatten(), "k": mask.sum(), "threshold": peak_threshold(scores, everywhere, q)[0], "mask": mask.int()}
 
 
+def selm(params: Values, inputs: Values) -> Values:
+    names = {"chosen": "chosen", "rejected": "rejected", "generated": "response"}
+    sides = {role: sequences(inputs[f"logp_{name}"], inputs[f"ref_logp_{name}"]) for role, name in names.items()}
+    for side in sides.values():
+        side.logp.requires_grad_()
+    losses = SELM(beta=params["beta"], alpha=params["alpha"])(Pair(sides=sides))
+    slopes = torch.autograd.grad(losses.mean(), [side.logp for side in sides.values()])
+    rewards = {f"{role}_reward": implicit_reward(sides[role], beta=params["beta"]) for role in ("chosen", "rejected")}
+    return {"loss": losses, **rewards, "grads": {"loss": {f"logp_{name}": slope[:, 0] for name, slope in zip(names.values(), slopes, strict=True)}}}
+
+
 ADAPTERS: Adapters = {
     "asr": asr,
     "dpo": dpo,
     "dynamic-topk": dynamic,
+    "selm": selm,
 }

@@ -4,7 +4,7 @@ Shape letters: P prompt tokens, T tokens of one answer (its end token included w
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -41,10 +41,19 @@ class Shape(Enum):
     """
     CORRECTION = "correction"
     """Roles corrected and original, two versions of one answer."""
+    EXPLORED = "explored"
+    """Roles chosen, rejected and generated: a pair, and an answer of the model that a round starts from, which may be one of the two."""
 
 
-COMPARED = frozenset({"chosen", "corrected", "answer-1"})
+_COMPARED = frozenset({"chosen", "corrected", "answer-1"})
 """First roles of the shapes whose answers must differ."""
+
+
+def differing_roles(roles: Collection[str]) -> list[str]:
+    """The roles of a row whose answers must differ from one another; a generated answer may be another one of its row."""
+    return [role for role in roles if role != "generated"] if _COMPARED & set(roles) else []
+
+
 Located = tuple[str, Mapping[str, Any]]
 """The location of a row in its source, for messages, and its columns as read."""
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from finegrain.data.columns import list_names
 from finegrain.data.conversations import read_tools
 from finegrain.data.convert.build import replace_answers
+from finegrain.data.convert.own import add_generated
 from finegrain.data.convert.ranked import pair_of_correction, pairs_of_ranked
 from finegrain.data.convert.steps import add_label, settle_neutral
 from finegrain.data.left_out import LeftOut, Made, convert_examples
@@ -72,6 +73,7 @@ def serves(entry: Format, shape: Shape) -> bool:
         Shape.STEPS: entry.steps is not None,
         Shape.RANKED: entry.ranked is not None,
         Shape.CORRECTION: entry.corrections is not None,
+        Shape.EXPLORED: paired,
     }
     return served[shape]
 
@@ -189,6 +191,10 @@ def _corrections(entry: Format, row: Reading, choices: Choices) -> Sequence[Made
     return entry.corrections(row)
 
 
+def _explored(entry: Format, row: Reading, choices: Choices) -> Sequence[Made]:
+    return convert_examples(_pairs(entry, row, choices), lambda pair: [add_generated(pair, row)])
+
+
 _CONVERTERS: Mapping[Shape, Callable[[Format, Reading, Choices], Sequence[Made]]] = {
     Shape.PREFERENCE: _pairs,
     Shape.UNPAIRED: _unpaired,
@@ -197,6 +203,7 @@ _CONVERTERS: Mapping[Shape, Callable[[Format, Reading, Choices], Sequence[Made]]
     Shape.STEPS: _steps,
     Shape.RANKED: _ranked,
     Shape.CORRECTION: _corrections,
+    Shape.EXPLORED: _explored,
 }
 
 

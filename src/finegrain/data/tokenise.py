@@ -17,7 +17,7 @@ from finegrain.data.encode import Encoder
 from finegrain.data.findings import Findings
 from finegrain.data.gate.settings import DONE, Decide, Stopping
 from finegrain.data.gate.specials import check_tokenizer, writes_specials
-from finegrain.data.records import COMPARED, Answer, Example, FastTokenizer, Response, Row
+from finegrain.data.records import Answer, Example, FastTokenizer, Response, Row, differing_roles
 from finegrain.data.render import Rendered, Renderer, RenderError
 from finegrain.data.source_text import write_source
 from finegrain.data.text_file import find_invalid_text
@@ -90,7 +90,8 @@ def _example(
         found.append(("over_length", f"{len(prompt)} + {max(len(response.ids) for response in whole.values())} tokens"))
     if words := writes_specials(row, rendered, tokens, specials):
         found.append(("bos_eos", words))
-    if COMPARED & responses.keys() and len({response.ids.tobytes() for response in responses.values()}) < len(responses):
+    differing = differing_roles(responses)
+    if len({responses[role].ids.tobytes() for role in differing}) < len(differing):
         found.append(("identical_after_truncation", "" if found and found[0][0] == "over_length" else ALIKE))
     if _dropped(number, found, responses, findings, decide):
         return None

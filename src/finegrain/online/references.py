@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from finegrain.checked import PositiveInt, Share, checked
+from finegrain.checked import NonNegativeFloat, PositiveInt, Share, checked
+from finegrain.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,13 @@ class ModelSoup:
     """The average of the weights of several models of one shape (SALSA)."""
 
     paths: tuple[str, ...] = ()
-    """Checkpoint folders or Hub names; the start model is one of them where fewer than two are given."""
+    """Checkpoint folders or Hub names; where one is given, the start model stands before it."""
+    weights: tuple[NonNegativeFloat, ...] = ()
+    """A weight per model, the start model's first where it is one of them, divided by their sum; by default equal ones."""
+
+    def __post_init__(self) -> None:
+        if self.weights and sum(self.weights) <= 0:
+            raise UsageError("the weights of a soup are all 0; give at least one model a positive weight")
 
 
 @dataclass(frozen=True, kw_only=True)

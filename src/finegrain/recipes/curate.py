@@ -3,6 +3,7 @@
 from typing import Any
 
 from finegrain.commands.curate import CurateSettings
+from finegrain.curate.mpo import EASY, HARD, MPO
 from finegrain.curate.tree_rm import TreeRM
 from finegrain.data.sources import check_one
 from finegrain.recipes.curation.tree_pairs import tree_pairs
@@ -16,6 +17,8 @@ def run_curate(settings: CurateSettings) -> dict[str, Any]:
     check_one(settings.data)
     check_free(settings.out, settings.data)
     check_free(settings.summary, settings.data)
+    for name in (EASY, HARD) if isinstance(settings.method, MPO) else ():
+        check_free(settings.part(name), settings.data)
     quiet_transformers()
     method = settings.method
     return tree_pairs(settings, method) if isinstance(method, TreeRM) else voted_rows(settings, method)

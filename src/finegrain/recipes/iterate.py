@@ -4,7 +4,6 @@ RUN/round-N/ holds the samples as they come, the rows made of them, and the run;
 reference is the whole of it. RUN itself becomes the last round's model. Every part is complete or goes on, so a stopped run resumes in place.
 """
 
-import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,16 +28,20 @@ from finegrain.data.store import ExampleStore
 from finegrain.errors import CheckpointError, DataError, FinegrainError, Interrupted, UsageError
 from finegrain.models.adapter_files import is_adapter
 from finegrain.models.lora import Lora
-from finegrain.recipes.entry import start
+from finegrain.recipes.iteration.axes import Axes, measure_axes
 from finegrain.recipes.iteration.checks import check_reward, check_training, identify_reward, list_sources
-from finegrain.recipes.iteration.results import describe_round, drop_checkpoints, merge_round, publish_rounds
+from finegrain.recipes.iteration.dialogue import write_dialogues
+from finegrain.recipes.iteration.results import describe_round, merge_round, publish_rounds, publish_stages
 from finegrain.recipes.iteration.round_rows import ROWS, ModelRound, make_rows, read_made
+from finegrain.recipes.iteration.stages import OwnStage, StageRuns, run_command
 from finegrain.recipes.quiet import quiet_transformers
 from finegrain.recipes.session import Session, identify, identify_products, load_data, open_session, peak_rss_bytes, tell_changes, versions
 from finegrain.rounds.best_of_n import BestOfN
+from finegrain.rounds.context import RoundSettings
 from finegrain.rounds.self_play import SelfPlay
+from finegrain.rounds.stages import Recipe, Stage
 from finegrain.run_record import RunRecord
-from finegrain.runs import REPEATED, RunDirectory, read_record
+from finegrain.runs import RunDirectory, read_record
 from finegrain.terminal import write_line
 from finegrain.train.optim import Optim
 from finegrain.types import Json, Objective
@@ -49,7 +52,7 @@ def iterate(
     data: Data,
     out: str | Path,
     *,
-    rounds: SelfPlay | BestOfN = SelfPlay(),
+    rounds: RoundSettings | Recipe = SelfPlay(),
     objective: Objective | None = None,
     credit: Credit | None = None,
     round_lr: Sequence[float] = (),
@@ -65,7 +68,7 @@ def iterate(
             model=str(model),
             data=format_sources(data),
             out=Path(out),
-            rounds=rounds,
+            rounds=rounds,  # type: ignore[arg-type]
             objective=objective,
             credit=credit,
             round_lr=tuple(round_lr),
@@ -127,6 +130,19 @@ class Iteration:
         self.write("finished")
         return page
 
+    def run_stages(self, stages: StageRuns) -> Json:
+        """Every stage of a recipe that is not finished; returns what is printed."""
+        self.opened = None
+
+        def tell(lines: list[Json]) -> None:
+            self.record.stages = [*lines]
+            self.write("running")
+
+        lines = stages.run_all(tell)
+        publish_stages(self.settings.out, stages.last_model(), self.record)
+        self.write("finished")
+        return {"out": str(self.settings.out), "status": "finished", "stages": [line["stage"] for line in lines]}
+
     def _make(self, number: int) -> Json:
         """The rows of a round, by the model of its start; those of an earlier part of the run are there already."""
         folder = self.folder(number)
@@ -141,27 +157,15 @@ class Iteration:
 
     def _train(self, number: int) -> RunRecord:
         """The run of a round, from its beginning, its checkpoint or not at all."""
-        gc.collect()  # the model that has sampled
         settings, run = self.settings, self.folder(number) / "run"
-        begun = (run / "run.json").exists()
-        if not (begun and read_record(run).status == "finished"):
-            common = replace(settings.common, seed=settings.common.seed + number - 1, limit=None, resume=begun)
-            common = replace(common, lr=settings.round_lr[number - 1]) if settings.round_lr else common
-            shared = {name: getattr(settings, name) for name in ("objective", "credit", "training", "lora", "optim", "gate")}
-            own = PreferSettings(model=self.start_of(number), data=str(self.folder(number) / ROWS), out=run, common=common, **shared)
-            if begun:  # its model and data are checked by their content, and the folder may have another name by now
-                record = read_record(run)
-                moved = {**(record.settings or {}), "model": own.model, "data": own.data}
-                RunDirectory(run).write_record(record.plus({"settings": moved}))
-            repeated = REPEATED.set(None)  # `finegrain again` repeats the whole, whose data are not this round's
-            try:
-                start("prefer", own, model=own.model, tokenizer=None)
-            finally:
-                REPEATED.reset(repeated)
+        common = replace(settings.common, seed=settings.common.seed + number - 1, limit=None, resume=False)
+        common = replace(common, lr=settings.round_lr[number - 1]) if settings.round_lr else common
+        shared = {name: getattr(settings, name) for name in ("objective", "credit", "training", "lora", "optim", "gate")}
+        own = PreferSettings(model=self.start_of(number), data=str(self.folder(number) / ROWS), out=run, common=common, **shared)
+        record = run_command("prefer", own, run)
         if settings.lora.rank and not self.model_of(number).exists():
             merge_round(run, self.model_of(number), dtype=settings.common.dtype, trust_remote_code=settings.training.trust_remote_code)
-        drop_checkpoints(run)
-        return read_record(run)
+        return record
 
     def write(self, status: str, reason: str | None = None) -> None:
         """run.json as things stand."""
@@ -171,8 +175,9 @@ class Iteration:
 
 
 def _run(settings: IterateSettings) -> dict[str, Any]:
-    if settings.objective is None:
-        settings = replace(settings, objective=catalog.load("objective", settings.rounds.objective)())
+    rounds = settings.rounds
+    if settings.objective is None and isinstance(rounds, RoundSettings):
+        settings = replace(settings, objective=catalog.load("objective", rounds.objective)())
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("`finegrain iterate` runs in one process; start it without torchrun")
     if settings.lora.rank and is_adapter(settings.model):
@@ -182,12 +187,14 @@ def _run(settings: IterateSettings) -> dict[str, Any]:
         directory.check_apart(list_sources(settings))
         directory.check(to_json(settings), resume=settings.common.resume)
     session = _open(settings, settings.model)
-    loaded = load_data(session, settings.data, Shape(settings.rounds.shape), limit=settings.common.limit, gate=settings.gate)
-    slices = split_rows(len(loaded.examples), settings.rounds, settings.common.seed)
-    check_training(session, settings)
+    loaded = load_data(session, settings.data, Shape(rounds.shape), limit=settings.common.limit, gate=settings.gate)
+    slices = [] if isinstance(rounds, Recipe) else split_rows(len(loaded.examples), rounds, settings.common.seed)
+    stages = StageRuns.open(settings, _own_stages(settings, loaded.examples)) if isinstance(rounds, Recipe) else None
+    if stages is None:
+        check_training(session, settings)
     reward = identify_reward(session, settings)
     if settings.common.dry_run:
-        return _estimate(settings, slices)
+        return _estimate(settings, slices) if stages is None else {"status": "dry run", "rows": len(loaded.examples)}
     record = RunRecord(command="iterate", settings=to_json(settings), versions=versions(), data=loaded.report, model=identify(session))
     record.reward = reward
     record.engine = identify_products(session)
@@ -202,6 +209,8 @@ def _run(settings: IterateSettings) -> dict[str, Any]:
         directory.check(to_json(settings), resume=settings.common.resume)
         with _record_failure(run.write):
             run.write("running")
+            if stages is not None:
+                return run.run_stages(stages)
             page = run.run_all()
     write_line(f"report: {page}")
     lines: Sequence[Mapping[str, Any]] = run.record.rounds or []
@@ -209,7 +218,30 @@ def _run(settings: IterateSettings) -> dict[str, Any]:
     return {"out": str(settings.out), "status": "finished", "rounds": shown, "evaluation": run.record.evaluation}
 
 
-def split_rows(rows: int, rounds: SelfPlay | BestOfN, seed: int) -> list[np.ndarray]:
+def _own_stages(settings: IterateSettings, examples: ExampleStore) -> dict[str, OwnStage]:
+    """Stages of recipes that are no commands: sampled rows, dialogues, and what a policy is worth."""
+
+    def rows(stage: Stage, folder: Path) -> Json:
+        asked = stage.settings
+        if (made := read_made(folder)) is not None:
+            return made
+        method = SelfPlay(**{name: asked[name] for name in ("count", "rows", "max_new_tokens", "temperature")})
+        part = examples.take(split_rows(len(examples), method, settings.common.seed)[asked["number"] - 1])
+        return make_rows(method, ModelRound(_open(settings, asked["model"]), part, asked["number"], folder), settings.model)
+
+    def dialogue(stage: Stage, folder: Path) -> Json:
+        asked, common = stage.settings, settings.common
+        return write_dialogues(asked["data"], folder, template=asked["template"], share=asked["held_out"], limit=common.limit, seed=common.seed)
+
+    def axes(stage: Stage, folder: Path) -> Json:
+        asked = {name: value for name, value in stage.settings.items() if name != "model"}
+        session = _open(settings, stage.settings["model"])
+        return measure_axes(session, Axes(**{**asked, "stop": tuple(asked["stop"])}))
+
+    return {"rows": rows, "dialogue": dialogue, "axes": axes}
+
+
+def split_rows(rows: int, rounds: RoundSettings, seed: int) -> list[np.ndarray]:
     """Places of the rows of each round, in the order of the data: parts of equal size drawn by the seed, or all of them each time."""
     if rounds.rows == "all":
         return [np.arange(rows)] * rounds.count

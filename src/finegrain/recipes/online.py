@@ -32,6 +32,7 @@ from finegrain.online.appo import APPO, NEEDS_DENSE
 from finegrain.online.groups import GreedyBaseline, GroupComparison
 from finegrain.online.macro import GivenSegments, MacroGAE
 from finegrain.online.policy_loss import SeparateCritic
+from finegrain.online.references import ModelSoup
 from finegrain.online.stages import Stages
 from finegrain.online.value_loss import ValueLoss
 from finegrain.ops.aggregate import MeanReward
@@ -42,7 +43,7 @@ from finegrain.recipes.rollouts.buffer import BufferMaker
 from finegrain.recipes.rollouts.evaluation import HeldOut
 from finegrain.recipes.rollouts.filters import rank_filters
 from finegrain.recipes.rollouts.prompts import Prompt, read_prompts, split_prompts
-from finegrain.recipes.rollouts.references import list_paths, open_reference, open_watched
+from finegrain.recipes.rollouts.references import list_paths, open_reference, open_start, open_watched
 from finegrain.recipes.rollouts.rewards import Rewards, different_names, open_rewards
 from finegrain.recipes.rollouts.source import OnlineSource
 from finegrain.recipes.session import Session, hidden_size, identify, identify_products, open_session, prepare_scorer, stamp, tell_changes
@@ -251,8 +252,10 @@ def prepare(opened: OnlineOpened, held: ExitStack | None) -> OnlinePrepared:
 
 def _source(opened: OnlineOpened, scorer: Scorer, plan: Plan) -> OnlineSource:
     asked, session, algorithm = opened.asked, opened.session, opened.asked.algorithm
-    names = different_names([Path(path).name for path in asked.watch], taken=("leash", "answer"))
+    names = different_names([Path(path).name for path in asked.watch], taken=("leash", "answer", "start"))
     watched = {name: open_watched(session, path, temperature=asked.sampling.temperature) for name, path in zip(names, asked.watch, strict=True)}
+    if isinstance(asked.reference, ModelSoup) and opened.stages.reads_reference:
+        watched["start"] = open_start(session, temperature=asked.sampling.temperature)
     leash = open_reference(session, asked.reference, temperature=asked.sampling.temperature) if opened.stages.reads_reference else None
     apart = opened.stages.advantage.reads_values and isinstance(algorithm.critic, SeparateCritic)
     critic = _open_critic(opened, algorithm.critic, _steps(asked, plan)) if apart else None

@@ -10,26 +10,16 @@ from typing import Annotated
 import numpy as np
 
 from finegrain.checked import MOST, Range, checked
-from finegrain.errors import UsageError
-from finegrain.rounds.context import RoundContext, RoundRow, RoundSettings
+from finegrain.rounds.context import JudgedRounds, RoundContext, RoundRow
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class BestOfN(RoundSettings):
+class BestOfN(JudgedRounds):
     """n samples per prompt; the answers of the data are not read."""
 
-    reward: str = ""
-    """A reward model's folder or Hub name, or file.py:name; needed."""
     per_prompt: Annotated[int, Range(2.0, MOST)] = 4
     """Answers per prompt."""
-
-    def check(self) -> None:
-        """A reward that can score new answers."""
-        if not self.reward:
-            raise UsageError("rounds:best-of-n needs a reward that scores the samples; give --rounds.reward, a reward model or file.py:name")
-        if self.reward.startswith("column:"):
-            raise UsageError(f"--rounds.reward {self.reward} knows only the answers of the data, and rounds:best-of-n samples others")
 
     def __call__(self, context: RoundContext) -> list[RoundRow]:
         """A pair per prompt of whose samples at least two have a score, not all the same; others are counted. Of equal ones the first counts."""

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from finegrain.checked import NonNegativeFloat, PositiveInt, checked
+from finegrain.errors import UsageError
 
 
 class Drawn(NamedTuple):
@@ -88,3 +89,19 @@ class RoundSettings:
 
     def check(self) -> None:
         """Raises UsageError for settings that mean nothing together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class JudgedRounds(RoundSettings):
+    """Of methods that score answers."""
+
+    reward: str = ""
+    """A reward model's folder or Hub name, or file.py:name; needed."""
+
+    def check(self) -> None:
+        """A reward that can score new answers."""
+        if not self.reward:
+            raise UsageError("this method of rounds needs a reward that scores the samples; give --rounds.reward, a reward model or file.py:name")
+        if self.reward.startswith("column:"):
+            raise UsageError(f"--rounds.reward {self.reward} knows only the answers of the data, and these rounds sample others")

@@ -19,6 +19,7 @@ from finegrain.data.conversations import (
 from finegrain.data.convert.build import Prompt, make_assistant_turn, replace_answers
 from finegrain.data.reading import Reading
 from finegrain.data.records import Row, Text, Turn
+from finegrain.errors import DataError
 
 SYSTEM = ("system", "system_prompt")
 """Columns with the text of the system turn."""
@@ -101,6 +102,21 @@ def split_sides(row: Reading, chosen: Prompt, rejected: Prompt, *, agree: bool =
     answers = {"chosen": read_answer(row, "chosen", split.chosen, "chosen"), "rejected": read_answer(row, "rejected", split.rejected, "rejected")}
     notes = () if split.same_prompt and agree else ("prompt_mismatch",)
     return [Row(prompt=split.prompt, answers=answers, columns=read_numeric_columns(row), notes=notes)]
+
+
+def add_generated(pair: Row, row: Reading) -> Row:
+    """The pair with the row's column `generated` as a third answer; raises DataError where the row has none."""
+    if "generated" not in row:
+        raise DataError("missing column generated: an answer of the model that the round starts from, as `finegrain iterate rounds:selm` writes it")
+    if isinstance(pair.prompt, str):
+        return replace_answers(
+            pair, {**pair.answers, "generated": read_answer(row, "generated", read_text(row, "generated"), "generated")}, pair.columns
+        )
+    found = join_prompt_and_answers(pair.prompt, {"generated": read_answer_turns(row, "generated")})
+    if not found.agrees:
+        raise DataError("the conversation in the column generated begins otherwise than the prompt of the row")
+    answer = read_answer(row, "generated", found.answers["generated"], "generated")
+    return replace_answers(pair, {**pair.answers, "generated": answer}, pair.columns)
 
 
 def prompt_answer(row: Reading) -> list[Row]:

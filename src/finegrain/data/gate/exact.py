@@ -11,7 +11,7 @@ from finegrain.data.conversations import ASSISTANT, is_conversation
 from finegrain.data.convert.usual import CONVERSED
 from finegrain.data.gate.texts import Texts
 from finegrain.data.reading import Reading
-from finegrain.data.records import COMPARED, Answer, Row, Turn
+from finegrain.data.records import Answer, Row, Turn, differing_roles
 
 Named = tuple[str, str]
 """Kind, and a description of the first occurrence."""
@@ -73,8 +73,8 @@ def _silent(row: Row, role: str) -> str:
 
 
 def _identical(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:
-    contents = [answer.content for answer in row.answers.values()]
-    return "" if COMPARED & row.answers.keys() and len(set(contents)) < len(contents) else None
+    contents = [row.answers[role].content for role in differing_roles(row.answers)]
+    return "" if len(set(contents)) < len(contents) else None
 
 
 def _not_a_number(raw: Mapping[str, Any], row: Row, texts: Texts) -> str | None:

@@ -7,7 +7,8 @@ from finegrain.errors import CheckpointError
 from finegrain.recipes.session import Session, load_data
 from finegrain.recipes.training.data import check_columns, shape_of
 from finegrain.recipes.training.job import Job, check_job
-from finegrain.rounds.best_of_n import BestOfN
+from finegrain.rounds.context import JudgedRounds
+from finegrain.rounds.stages import Recipe
 from finegrain.runs import RunDirectory, is_other_reward
 from finegrain.scoring.opening import open_reward
 from finegrain.scoring.sources import RewardOptions
@@ -19,7 +20,7 @@ def list_sources(settings: IterateSettings) -> list[tuple[str, str]]:
     """What the run reads, beside the option that names it."""
     read = (("data", settings.data), ("eval", settings.common.eval or ""))
     found = [("model", settings.model), *((option, one.source) for option, text in read for one in parse_sources(text))]
-    return [*found, ("rounds.reward", settings.rounds.reward)] if isinstance(settings.rounds, BestOfN) else found
+    return [*found, ("rounds.reward", settings.rounds.reward)] if isinstance(settings.rounds, JudgedRounds | Recipe) else found
 
 
 def check_training(session: Session, settings: IterateSettings) -> None:
@@ -44,7 +45,7 @@ def check_training(session: Session, settings: IterateSettings) -> None:
 
 def identify_reward(session: Session, settings: IterateSettings) -> Json | None:
     """The reward that scores samples by its content; None without one. Raises what opening it raises."""
-    if not isinstance(settings.rounds, BestOfN):
+    if not isinstance(settings.rounds, JudgedRounds | Recipe) or not settings.rounds.reward:
         return None
     options = RewardOptions(runtime=lambda: session.runtime, max_length=session.max_length)
     return open_reward(settings.rounds.reward, options).identity()

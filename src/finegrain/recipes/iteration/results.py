@@ -18,12 +18,12 @@ from finegrain.recipes.training.publishing import publish_files
 from finegrain.report.page import FILE, write_page
 from finegrain.report.read import read_run
 from finegrain.run_record import RunRecord
-from finegrain.runs import GRADIENTS, METRICS
+from finegrain.runs import GRADIENTS, METRICS, ROLLOUTS
 from finegrain.train.checkpoint import Checkpoints
 from finegrain.types import Json
 
 OF_A_RUN = frozenset(
-    {METRICS, GRADIENTS, FILE, "README.md", "run.json", "gate.json", "gate-eval.json", "pairs.jsonl", "samples.jsonl", "nonfinite.json"}
+    {METRICS, GRADIENTS, ROLLOUTS, FILE, "README.md", "run.json", "gate.json", "gate-eval.json", "pairs.jsonl", "samples.jsonl", "nonfinite.json"}
 )
 """Files of a run directory that are not its model's."""
 COLUMNS = (
@@ -65,6 +65,29 @@ Load it with `transformers.AutoModelForCausalLM.from_pretrained`. `run.json` bes
 """
 
 
+OF_STAGES = """---
+library_name: transformers
+base_model: {{ base }}
+tags:
+- finegrain
+- iterate
+---
+
+# {{ title }}
+
+{{ base }} after the stages of `finegrain iterate rounds:{{ kind }}`, each of which is a folder beside this file:
+
+{{ table }}
+
+Load it with `transformers.AutoModelForCausalLM.from_pretrained`. `run.json` beside this file holds all settings;
+`finegrain again run.json --out OTHER` runs it once more.
+
+```json
+{{ settings }}
+```
+"""
+
+
 def merge_round(run: Path, folder: Path, *, dtype: str, trust_remote_code: bool) -> None:
     """The model of a round that trained an adapter, as a whole checkpoint: the next round starts from it, and has it as its reference."""
     policy = load_policy(str(run), master=master_dtype(dtype), trust_remote_code=trust_remote_code)
@@ -85,6 +108,23 @@ def publish_rounds(out: Path, last: Path, runs: Sequence[Path], record: RunRecor
     publish_files(lambda part: _copy_model(last, part), out)
     _write_card(out, record)
     return write_page([replace(read_run(run), name=f"round {number}") for number, run in enumerate(runs, start=1)], out / FILE)
+
+
+def publish_stages(out: Path, last: Path | None, record: RunRecord) -> None:
+    """The model of the last stage that trained a policy, and a card with the table of stages."""
+    if last is not None:
+        publish_files(lambda part: _copy_model(last, part), out)
+    settings = record.settings or {}
+    columns = ("stage", "command", "rows", "pairs", "answers", "steps", "train_seconds")
+    table = [[*columns], ["---"] * len(columns), *([_cell(line, key) for key in columns] for line in record.stages or [])]
+    text = jinja2.Template(OF_STAGES).render(
+        base=public_name(str((record.model or {}).get("source", ""))),
+        title=one_line(out.resolve().name),
+        kind=settings["rounds"]["choice"],
+        table="\n".join(f"| {' | '.join(row)} |" for row in table),
+        settings=json.dumps(settings, indent=2, default=str),
+    )
+    replace_file(out / "README.md", text)
 
 
 def _copy_model(last: Path, folder: Path) -> None:

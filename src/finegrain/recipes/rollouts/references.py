@@ -17,6 +17,7 @@ from finegrain.data.records import Example
 from finegrain.errors import ModelError, UsageError
 from finegrain.models.fingerprint import tokenizer_fingerprint
 from finegrain.models.load import load_policy, master_dtype
+from finegrain.models.load_errors import explain_load_errors
 from finegrain.models.probe import make_scorer
 from finegrain.models.score import Precision, measure_answers
 from finegrain.models.scorer import Scorer, causal_lm, silence_dropout
@@ -125,16 +126,23 @@ def open_reference(session: Session, choice: ReferenceChoice, *, temperature: fl
     if not paths or not all(paths):
         option = "reference.path" if isinstance(choice, OtherModel) else "reference.paths"
         raise UsageError(f"reference:{to_kebab(type(choice).__name__)} needs a checkpoint: give --{option}")
-    models = [_load(session, path) for path in paths]
+    models = [_load(session, path, whole=isinstance(choice, ModelSoup)) for path in paths]
     if isinstance(choice, ModelSoup) and len(models) == 1:
-        models.insert(0, _merged(own.model))
-    _average(models, paths)
+        models.insert(0, _whole(copy.deepcopy(own.model), session.policy.source))
+        paths.insert(0, session.policy.source)
+    _average(models, paths, choice.weights if isinstance(choice, ModelSoup) else ())
     return Frozen(_scorer(session, models[0]), precision, temperature)
 
 
 def list_paths(choice: ReferenceChoice) -> list[str]:
     """Checkpoints that a reference is made of, beside the start model."""
     return [choice.path] if isinstance(choice, OtherModel) else list(choice.paths) if isinstance(choice, ModelSoup) else []
+
+
+def open_start(session: Session, *, temperature: float) -> Reference:
+    """The policy as the run begins, its adapter included: what a leash to an average leaves unmeasured."""
+    assert session.scorer is not None
+    return Frozen(_copy(session.scorer), session.precision, temperature)
 
 
 def open_watched(session: Session, path: str, *, temperature: float) -> Reference:
@@ -150,32 +158,40 @@ def _copy(scorer: Scorer) -> Scorer:
     return frozen.eval()
 
 
-def _load(session: Session, path: str) -> Any:
+def _load(session: Session, path: str, *, whole: bool = False) -> Any:
     policy = load_policy(path, master=master_dtype(session.precision.name), trust_remote_code=session.trust_remote_code)
     if tokenizer_fingerprint(policy.tokenizer) != tokenizer_fingerprint(session.policy.tokenizer):
         raise ModelError(f"{path} has another tokenizer than the policy, so it cannot score its tokens")
-    policy.model.to(session.device).requires_grad_(False)
-    silence_dropout(policy.model)
-    return policy.model
+    model = _whole(policy.model, path) if whole else policy.model
+    model.to(session.device).requires_grad_(False)
+    silence_dropout(model)
+    return model
 
 
-def _merged(model: Any) -> Any:
+def _whole(model: Any, path: str) -> Any:
+    """The model with its adapter merged, so that an average is one of weights: averaged factors of adapters are no average of their products."""
     if causal_lm(model) is not model:
-        raise UsageError("a soup with a start model that has an adapter: merge the adapter first, or give two other models")
-    return copy.deepcopy(model).requires_grad_(False)
+        with explain_load_errors(f"the adapter of {path} cannot be merged into its base"):
+            model = model.merge_and_unload()
+    return model.requires_grad_(False)
 
 
-def _average(models: Sequence[Any], paths: Sequence[str]) -> None:
-    """Put the mean of all weights into the first model."""
+def _average(models: Sequence[Any], paths: Sequence[str], weights: Sequence[float]) -> None:
+    """Put the weighted mean of all weights into the first model; its buffers stay."""
+    if weights and len(weights) != len(models):
+        raise UsageError(f"{len(weights)} --reference.weights for {len(models)} models ({', '.join(paths)}); give one per model")
     if len(models) < 2:
         return
+    shares = [weight / sum(weights) for weight in weights] or [1 / len(models)] * len(models)
     named = [dict(model.named_parameters()) for model in models]
+    if extra := sorted(set().union(*named) - named[0].keys()):
+        raise ModelError(f"{', '.join(paths)}: a soup needs models of one shape, and {extra[0]} is not in all of them")
     with torch.no_grad():
         for name, own in named[0].items():
             tensors = [other.get(name) for other in named]
             if any(tensor is None or tensor.shape != own.shape for tensor in tensors):
                 raise ModelError(f"{', '.join(paths)}: a soup needs models of one shape, and {name} differs")
-            own.copy_(interpolate([tensor.float() for tensor in tensors if tensor is not None], [1 / len(models)] * len(models)).to(own.dtype))
+            own.copy_(interpolate([tensor.float() for tensor in tensors if tensor is not None], shares).to(own.dtype))
 
 
 def _scorer(session: Session, model: Any) -> Scorer:
