@@ -246,9 +246,9 @@ def _estimate_apart(plain: Rollout, rollout: Rollout, stages: Stages, combinatio
     given = [one.returns for one in each if one.returns is not None]
     returns = torch.where(trains[:, None] | ~live[..., None], torch.cat(given, -1), torch.nan) if given else None
     kept = None if isinstance(combination, SumAdvantages) else advantages
-    whole = sum((weight * torch.where(one.rewards.judged, one.answers.sequence, 0.0) for weight, one in zip(rollout.weights, each, strict=True)))
-    tokens = sum((weight * one.answers.tokens for weight, one in zip(rollout.weights, each, strict=True)))
-    answers = CombinedRewards(torch.where(judged.any(-1), whole, torch.nan), tokens)
+    sequence, tokens = (torch.stack(own, -1) for own in ([one.answers.sequence for one in each], [one.answers.tokens for one in each]))
+    summed = (torch.where(judged, sequence, 0.0) * weights.to(sequence.dtype)).sum(-1)
+    answers = CombinedRewards(torch.where(judged.any(-1), summed, torch.nan), (weights.to(tokens.dtype) * tokens).sum(-1))
     return _Estimated(answers, rewards, trains.any(-1), total, kept, returns, facts)
 
 

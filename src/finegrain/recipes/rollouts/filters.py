@@ -7,6 +7,7 @@ import torch
 from finegrain.commands.online import OnlineSettings
 from finegrain.configure import to_json, to_kebab
 from finegrain.errors import DataError
+from finegrain.online.combine import Apart, sum_rewards
 from finegrain.online.filter_r2 import FILTERS, FilterFit, best_filter, compare_filters
 from finegrain.online.rollout import Ended
 from finegrain.online.select import KeepAll, RewardFilter
@@ -31,7 +32,8 @@ def rank_filters(asked: OnlineSettings, source: OnlineSource) -> Json:
         places = [int(place) for place in source.plan.rows(number)]
         rollout, gold = source.maker.judge(number, places)
         stages = source.maker.stages
-        totals = answer_totals(stages.transforms.of_answers(stages.combination(rollout), rollout), rollout)
+        combined = sum_rewards(rollout) if isinstance(stages.combination, Apart) else stages.combination(rollout)
+        totals = answer_totals(stages.transforms.of_answers(combined, rollout), rollout)
         rewards.append(totals)
         golds.append(gold)
         groups.append(rollout.group + number * asked.training.prompts)
