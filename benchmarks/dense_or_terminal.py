@@ -43,8 +43,8 @@ from finegrain.rewards.sequence import Sequence as LastToken
 from finegrain.train.optim import Optim
 
 TOKENS, PROMPTS, ANSWERS, PAIRS = 24, 8, 8, 1500
-RATES, TUNING, BUFFERS = [3e-3, 1e-2], [101, 102], [15]
-TARGET = 0.5
+RATES, TUNING, BUFFERS = [3e-3, 1e-2], [101, 102], [12]
+TARGET = 0.4
 HEADS = {"sequence": LastToken(), "segment": Segment()}
 
 

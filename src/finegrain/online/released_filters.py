@@ -25,7 +25,7 @@ def authors_power(reward: Rows, k: float) -> Rows:
 def authors_best_worst(reward: Rows, group: Int[Tensor, " B"]) -> Rows:
     """1 for the best and the worst answer of each prompt, 0 for others."""
     found = torch.zeros_like(reward)
-    for prompt in group.unique():
+    for prompt in torch.unique(group):
         rows = (group == prompt).nonzero()[:, 0]
         found[rows[[best(reward[rows]), worst(reward[rows])]]] = 1
     return found
@@ -34,7 +34,7 @@ def authors_best_worst(reward: Rows, group: Int[Tensor, " B"]) -> Rows:
 def authors_best_random(reward: Rows, group: Int[Tensor, " B"]) -> Rows:
     """0.4 for the best answer of each prompt, 0.1 for each other: the paper's weights for five answers alone."""
     found = torch.full_like(reward, 0.1)
-    for prompt in group.unique():
+    for prompt in torch.unique(group):
         rows = (group == prompt).nonzero()[:, 0]
         found[rows[best(reward[rows])]] = 0.4
     return found

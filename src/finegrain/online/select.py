@@ -228,7 +228,7 @@ class WeighedBuffer(NamedTuple):
 def weigh_answers(chosen: RewardFilter, reward: Float[Tensor, " B"], group: Int[Tensor, " B"], takes_part: Bool[Tensor, " B"]) -> WeighedBuffer:
     """Weights of all answers of a buffer; `takes_part`: those that have a reward and train."""
     weight, groups, ties, empty = torch.zeros_like(to_widest(reward)), [], 0, 0
-    for prompt in group.unique():
+    for prompt in torch.unique(group):
         rows = ((group == prompt) & takes_part).nonzero()[:, 0]
         if not len(rows):
             continue
@@ -256,7 +256,7 @@ class SelectedAnswers(NamedTuple):
     def facts(self, reward: Float[Tensor, " B"], takes_part: Bool[Tensor, " B"]) -> dict[str, float]:
         """Numbers to log: the share of answers that train at least once, rows, prompts without a difference or with none that passes, mean reward."""
         found = {
-            "selection/kept": len(self.rows.unique()) / max(1, int(takes_part.sum())),
+            "selection/kept": len(torch.unique(self.rows)) / max(1, int(takes_part.sum())),
             "selection/rows": float(len(self.rows)),
             "selection/ties": float(self.weighed.ties),
             "selection/empty": float(self.weighed.empty),

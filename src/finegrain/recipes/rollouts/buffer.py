@@ -346,7 +346,10 @@ def take_rows(data: TrainingSet, rows: Sequence[int]) -> TrainingSet:
     """The rows at these places, as often as they are named."""
     if list(rows) == list(range(len(data.examples))):
         return data
-    take = lambda arrays: [arrays[row] for row in rows]
+
+    def take(values: Sequence[Any]) -> list[Any]:
+        return [values[row] for row in rows]
+
     return TrainingSet(
         take(data.examples),
         {role: take(arrays) for role, arrays in data.reference.items()},
