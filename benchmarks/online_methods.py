@@ -117,7 +117,7 @@ def describe(run: Run, folder: Path) -> Json:
     record = json.loads((folder / "run" / "run.json").read_text())
     lines, again = read_lines(folder / "run"), read_lines(folder / "again")
     buffers = [line for line in lines if "buffer" in line]
-    timed = [[{name: value for name, value in line.items() if "seconds" not in name} for line in own] for own in (lines, again)]
+    timed = [[{name: value for name, value in line.items() if "second" not in name} for line in own] for own in (lines, again)]
     return {
         "updates": len(lines),
         "reward": [buffers[0]["reward"], buffers[-1]["reward"]],
