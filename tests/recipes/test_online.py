@@ -51,6 +51,7 @@ def test_a_run_leaves_a_model_and_says_what_came_of_it(command: Command) -> None
         ["algorithm:ppo", "algorithm.critic:separate-critic"],
         ["algorithm:ppo", "advantage:macro-gae"],
         ["algorithm:ppo", "--lora.rank", "4"],
+        ["algorithm:ppo", "selection:best-random", "selection.draw:subset"],
         ["algorithm:grpo", "--kl-stop", "1e-9", "--algorithm.epochs", "3"],
     ],
     ids=" ".join,
