@@ -158,7 +158,7 @@ def main() -> None:
     for folder in ("runs", "rewards"):
         (asked.work / folder).mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    buffers, seeds, steps = (6, (1,), 20) if asked.quick else (60, (1, 2, 3, 4, 5), 200)
+    buffers, seeds, steps = (6, (1,), 20) if asked.quick else (24, (1, 2, 3, 4, 5), 200)
     worlds = {world: {arm: [measure(run(asked.work, world, arm, seed, buffers, steps)) for seed in seeds] for arm in ARMS} for world in WORLDS}
     found = {"seeds": seeds, "buffers": buffers, "worlds": worlds}
     if asked.quick:
